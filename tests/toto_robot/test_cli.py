@@ -1,0 +1,99 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toto_robot import cli
+
+PROGRAM = """
+from dataclasses import dataclass
+from pathlib import Path
+from toto_robot import cli
+cli.CONFIGS = Path("configs").absolute()
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TryConfig:
+    seed: int
+    rate: float
+
+def attempt(config: TryConfig, out: Path) -> None:
+    print("RAN", config, out, Path.cwd().name)
+
+main = cli.command("try", TryConfig)(attempt)
+if __name__ == "__main__":
+    main()
+"""
+TRY = """
+defaults: [command, _self_]
+out: runs/try
+seed: 0
+rate: 1e-3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/try.yaml").write_text(TRY)
+    shared = (cli.CONFIGS / "command.yaml").read_text()
+    (tmp_path / "configs/command.yaml").write_text(shared)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.run(
+        [sys.executable, "program.py", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_command_prints_its_config_and_runs_where_it_was_started(folder: Path) -> None:
+    done = run(folder, "seed=3")
+    assert done.returncode == 0, done.stderr
+    assert "# try\nseed: 3\nrate: 0.001\nresults: runs/try\n" in done.stdout
+    assert f"RAN TryConfig(seed=3, rate=0.001) runs/try {folder.name}" in done.stdout
+    assert (folder / "runs/try/hydra/.hydra/overrides.yaml").is_file()
+    assert sorted(path.name for path in folder.iterdir()) == ["configs", "program.py", "runs"]
+
+
+def test_the_jobs_of_a_multirun_do_not_share_a_folder(folder: Path) -> None:
+    done = run(folder, "-m", "seed=0,1", "out=runs/both")
+    assert done.returncode == 0, done.stderr
+    assert "rate=0.001) runs/both/seed=0 " in done.stdout
+    assert "rate=0.001) runs/both/seed=1 " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=two", "try: seed: expected int, got 'two'"),
+        ("seed=???", "try: Missing mandatory value: seed"),
+        ("out=null", "try: out: expected a folder, got None"),
+        ("+speed=2", "try: TryConfig: unknown ['speed']; known: ['rate', 'seed']"),
+    ],
+)
+def test_a_wrong_value_is_one_line(folder: Path, override: str, message: str) -> None:
+    done = run(folder, override)
+    assert done.returncode == 1
+    assert done.stderr.strip() == message
+
+
+def test_compose_gives_what_the_command_would_read(folder, monkeypatch) -> None:
+    monkeypatch.setattr(cli, "CONFIGS", folder / "configs")
+    data, out = cli.compose("try", ["rate=2.0"])
+    assert (data, out) == ({"seed": 0, "rate": 2.0}, Path("runs/try"))
+
+
+def test_without_a_checkout_the_message_says_so(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(cli, "CONFIGS", tmp_path)
+    with pytest.raises(SystemExit, match=r"train\.yaml is not there: the installed package"):
+        cli.command("train", object)(print)()

@@ -1,0 +1,165 @@
+"""Read a mapping into frozen dataclasses, and write them back as plain data.
+
+A config is a tree of frozen dataclasses. It is read from YAML by the commands and from
+`config.json` by checkpoints; both go through `from_dict`, so that a wrong key is an error that
+names its place (`model.tokenizer.codess`) and not a value that is silently ignored.
+
+What a field may be: `bool`, `int`, `float` (an int is taken too), `str`, `Path`, `Literal`, `Any`,
+a dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unions of these with
+`None`. A union of dataclasses is told apart by the word `kind`, a class attribute of each:
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Circle:
+        kind: ClassVar[str] = "circle"
+        radius: float
+
+    shape: Circle | Square        # {"kind": "circle", "radius": 1.0}
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+
+__all__ = ["from_dict", "to_dict"]
+
+T = TypeVar("T")
+
+
+@overload
+def from_dict(cls: type[T], data: Mapping[str, Any], at: str = "") -> T: ...
+@overload
+def from_dict(cls: object, data: Mapping[str, Any], at: str = "") -> Any: ...
+def from_dict(cls: Any, data: Any, at: str = "") -> Any:
+    """Build the dataclass `cls`, or one of a union of dataclasses, from plain data.
+
+    Args:
+        cls: a dataclass, or a union of dataclasses that each have a `kind`.
+        data: what YAML or JSON gave. Not changed.
+        at: dotted path of `data` in the whole config; begins every error.
+
+    Raises:
+        ValueError: an unknown or missing key, a value of the wrong type, or what the class's own
+            `__post_init__` refuses; with the dotted path and with what is possible.
+    """
+    if not dataclasses.is_dataclass(cls):
+        return _value(cls, data, at)
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{at or cls.__name__}: expected a mapping, got {data!r}")
+    place = at or cls.__name__
+    values = dict(data)
+    kind = getattr(cls, "kind", None)
+    if isinstance(kind, str) and values.pop("kind", kind) != kind:
+        raise ValueError(f"{_join(at, 'kind')}: {data['kind']!r} is not one of [{kind!r}]")
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    if unknown := [name for name in values if name not in fields]:
+        raise ValueError(f"{place}: unknown {unknown}; known: {sorted(fields)}")
+    if missing := [n for n, field in fields.items() if n not in values and not _has_default(field)]:
+        raise ValueError(f"{place}: missing {missing}")
+    built = {name: _value(hints[name], value, _join(at, name)) for name, value in values.items()}
+    try:
+        return cls(**built)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def to_dict(config: object) -> Any:
+    """Give plain data that JSON and YAML can hold: the inverse of `from_dict`.
+
+    A dataclass becomes a dict (its `kind` first, if it has one), a tuple a list, a `Path` a string.
+
+    Raises:
+        TypeError: for anything that has no plain form.
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        fields = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        kind = getattr(type(config), "kind", None)
+        return {"kind": kind} | fields if isinstance(kind, str) else fields
+    if isinstance(config, Mapping):
+        return {str(key): to_dict(value) for key, value in config.items()}
+    if isinstance(config, (tuple, list)):
+        return [to_dict(value) for value in config]
+    if isinstance(config, Path):
+        return str(config)
+    if config is None or isinstance(config, (bool, int, float, str)):
+        return config
+    raise TypeError(f"{config!r} of type {type(config).__name__} has no plain form")
+
+
+def _value(hint: Any, value: Any, at: str) -> Any:
+    """Read one value as `hint` says; the recursion of `from_dict`."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, UnionType):
+        return _union(args, value, at)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, at)  # pyrefly: ignore  # narrowed to an instance or a class
+    if origin is Literal:
+        # `True == 1`, so compare types too
+        if not any(value == word and type(value) is type(word) for word in args):
+            raise ValueError(f"{at}: {value!r} is not one of {list(args)}")
+        return value
+    if origin in (tuple, list):
+        return _sequence(origin, args, value, at)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{at}: expected a mapping, got {value!r}")
+        return {
+            _value(args[0], k, at): _value(args[1], item, _join(at, str(k)))
+            for k, item in value.items()
+        }
+    if hint is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:  # not isinstance: a bool is no int here
+        raise ValueError(f"{at}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+    return value
+
+
+def _union(args: tuple[Any, ...], value: Any, at: str) -> Any:
+    if value is None and NoneType in args:
+        return None
+    variants = {arg.kind: arg for arg in args if hasattr(arg, "kind")}
+    if variants and isinstance(value, Mapping):
+        if value.get("kind") not in variants:
+            known = sorted(variants)
+            raise ValueError(f"{_join(at, 'kind')}: {value.get('kind')!r} is not one of {known}")
+        return from_dict(variants[value["kind"]], value, at)
+    others = [arg for arg in args if arg is not NoneType]
+    if len(others) == 1:
+        return _value(others[0], value, at)
+    # the exact type wins, so that `int | float` keeps an int
+    for arg in sorted(others, key=lambda arg: type(value) is not arg):
+        try:
+            return _value(arg, value, at)
+        except ValueError:
+            continue
+    names = " or ".join(getattr(arg, "__name__", str(arg)) for arg in args)
+    raise ValueError(f"{at}: expected {names}, got {value!r}")
+
+
+def _sequence(origin: type, args: tuple[Any, ...], value: Any, at: str) -> Any:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ValueError(f"{at}: expected a list, got {value!r}")
+    hints = args
+    if origin is list or (len(args) == 2 and args[1] is Ellipsis):
+        hints = (args[0],) * len(value)
+    elif len(value) != len(args):
+        raise ValueError(f"{at}: expected {len(args)} values, got {len(value)}: {value!r}")
+    return origin(
+        _value(hint, item, f"{at}[{index}]")
+        for index, (hint, item) in enumerate(zip(hints, value, strict=True))
+    )
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
+
+
+def _join(at: str, name: str) -> str:
+    return f"{at}.{name}" if at else name
