@@ -1,0 +1,5 @@
+"""Causal transformers over visual tokens."""
+
+from .transformer import TotoConfig, TotoTransformer
+
+__all__ = ["TotoConfig", "TotoTransformer"]

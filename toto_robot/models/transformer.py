@@ -1,0 +1,251 @@
+"""Toto's causal transformer, told in one file (paper section 3.2: LLaMA-style).
+
+Pre-norm RMSNorm, SwiGLU, rotary positions, causal attention, next-token loss, key-value cache. The
+parameter names and the half-split rotary layout are those of Hugging Face's ``LlamaModel``, so weights go
+over by renaming alone (`llama_state_dict`).
+
+Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear, scaled_dot_product_attention, silu
+
+__all__ = ["KeyValueCache", "TotoConfig", "TotoTransformer", "llama_state_dict"]
+
+SPECIAL_TOKENS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TotoConfig:
+    """Sizes of the transformer and the rules of its sequences (paper sections 3.2 and 3.4).
+
+    Attributes:
+        codes: vocabulary of the tokenizer. Its ids come first; the three special ids follow (the paper's
+            ``[1] [2] [3]`` would collide with codes 1 to 3): ``start_video = codes``,
+            ``end = codes + 1``, ``start_image = codes + 2``.
+        dim: width of the residual stream.
+        layers: number of blocks.
+        heads: attention heads; ``dim`` is a multiple of ``2 * heads``.
+        mlp_hidden: hidden width of SwiGLU. The paper's sizes use different ratios to ``dim``.
+        tie_embeddings: share the input embedding with the output projection.
+        tokens_per_frame: tokens of one frame, 256 at 128 px.
+        frames: frames of one training sequence, 16 in the paper.
+        rope_base: base of the rotary angles; 10000, or 50000 at 32 x 32 tokens (Table 4).
+        norm_eps: epsilon of RMSNorm.
+    """
+
+    codes: int
+    dim: int
+    layers: int
+    heads: int
+    mlp_hidden: int
+    tie_embeddings: bool
+    tokens_per_frame: int
+    frames: int
+    rope_base: float
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no attention head can have."""
+        for name in ("codes", "dim", "layers", "heads", "mlp_hidden", "tokens_per_frame", "frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim must be a multiple of 2 * heads = {2 * self.heads}, got {self.dim}")
+
+    @property
+    def start_video(self) -> int:
+        """Id of the token that starts a sequence of video frames."""
+        return self.codes
+
+    @property
+    def end(self) -> int:
+        """Id of the token that ends every sequence."""
+        return self.codes + 1
+
+    @property
+    def start_image(self) -> int:
+        """Id of the token that starts a sequence of unrelated images."""
+        return self.codes + 2
+
+    @property
+    def vocab_size(self) -> int:
+        """Codes and special tokens."""
+        return self.codes + SPECIAL_TOKENS
+
+    @property
+    def context(self) -> int:
+        """Trained length: start token, all frames and the end token."""
+        return self.frames * self.tokens_per_frame + 2
+
+    def build(self) -> "TotoTransformer":
+        """Return the module with fresh weights."""
+        return TotoTransformer(self)
+
+
+class TotoTransformer(nn.Module):
+    """Causal transformer over visual tokens."""
+
+    def __init__(self, config: TotoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(_Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.lm_head = None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.init_weights()
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights.
+
+        Embeddings and all matrices from N(0, 0.02); the two matrices of a block that write into the
+        residual stream from N(0, 0.02 / sqrt(2 * layers)) (GPT-2's rule); norms are one.
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                nn.init.ones_(parameter)
+                continue
+            writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+            std = 0.02 / (2 * self.config.layers) ** 0.5 if writes else 0.02
+            nn.init.normal_(parameter, std=std, generator=generator)
+
+    def forward(self, ids: Int64[Tensor, "b t"], cache: "KeyValueCache | None" = None) -> Float[Tensor, "b t v"]:
+        """Return next-token logits; with ``cache``, of the new tokens after those already in it."""
+        (hidden,) = self.features(ids, layers=(-1,), cache=cache)
+        return self.logits(hidden)
+
+    def logits(self, hidden: Float[Tensor, "b t d"]) -> Float[Tensor, "b t v"]:
+        """Return the next-token logits of the last block's output."""
+        weight = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return linear(self.norm(hidden), weight)
+
+    def features(
+        self, ids: Int64[Tensor, "b t"], layers: Sequence[int], cache: "KeyValueCache | None" = None
+    ) -> tuple[Float[Tensor, "b t d"], ...]:
+        """Return the residual stream after the layers asked for, and stop at the deepest of them.
+
+        Args:
+            ids: token ids, starting with a start token.
+            layers: 0 is the token embedding, k the output of block k, -1 the last block. No norm is applied.
+            cache: keys and values of the tokens before ``ids``; it is extended by ``ids``. Every call on one
+                cache must reach the same depth.
+
+        Raises:
+            ValueError: a layer that does not exist.
+        """
+        wanted = [self.layer_index(layer) for layer in layers]
+        start = cache.length if cache else 0
+        hidden = self.embed_tokens(ids)  # b t d
+        angles = rope_angles(self.config, start, ids.shape[1], hidden.device)
+        outputs = {0: hidden}
+        for k in range(1, max(wanted, default=0) + 1):
+            hidden = self.layers[k - 1](hidden, angles, cache, k - 1)
+            outputs[k] = hidden
+        if cache:
+            cache.length += ids.shape[1]
+        return tuple(outputs[k] for k in wanted)
+
+    def layer_index(self, layer: int) -> int:
+        """Return ``layer`` counted from 0, or say which layers exist."""
+        depth = self.config.layers
+        index = layer + depth + 1 if layer < 0 else layer
+        if not 0 <= index <= depth:
+            raise ValueError(f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last")
+        return index
+
+    def loss(self, ids: Int64[Tensor, "b t"]) -> Float[Tensor, ""]:
+        """Return the mean next-token negative log-likelihood, nats (paper equation 2)."""
+        logits = self(ids[:, :-1])
+        return cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+
+
+class KeyValueCache:
+    """Keys and values of the tokens seen so far, one pair a block; they grow with each call."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append [b h t k] keys and values of one block and return all of them."""
+        if block in self._pairs:
+            old_keys, old_values = self._pairs[block]
+            keys, values = torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+        self._pairs[block] = (keys, values)
+        return keys, values
+
+
+class _Block(nn.Module):
+    def __init__(self, config: TotoConfig) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.self_attn = _Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.mlp = _SwiGLU(config)
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KeyValueCache | None, index: int) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), angles, cache, index)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: TotoConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.q_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.k_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.v_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KeyValueCache | None, index: int) -> Tensor:
+        q, k, v = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # b h t k
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = _rotate(q, angles), _rotate(k, angles)
+        mask = None
+        if cache is not None:
+            past = cache.length
+            k, v = cache.extend(index, k, v)
+            if past and x.shape[1] > 1:  # new tokens see the whole past and, causally, each other
+                mask = torch.ones(x.shape[1], past + x.shape[1], dtype=torch.bool, device=x.device).tril(past)
+        causal = mask is None and q.shape[2] == k.shape[2]
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return self.o_proj(out.transpose(1, 2).flatten(2))
+
+
+class _SwiGLU(nn.Module):
+    def __init__(self, config: TotoConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.dim, config.mlp_hidden, bias=False)
+        self.up_proj = nn.Linear(config.dim, config.mlp_hidden, bias=False)
+        self.down_proj = nn.Linear(config.mlp_hidden, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def rope_angles(config: TotoConfig, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines [t k] of positions ``start`` to ``start + length - 1``."""
+    width = config.dim // config.heads
+    frequencies = config.rope_base ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
+    positions = torch.arange(start, start + length, device=device, dtype=torch.float32)
+    angles = torch.outer(positions, frequencies).repeat(1, 2)  # half-split layout
+    return angles.cos(), angles.sin()
+
+
+def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = (a.to(x.dtype) for a in angles)
+    low, high = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-high, low], dim=-1) * sin
+
+
+def llama_state_dict(model: TotoTransformer) -> dict[str, Tensor]:
+    """Return the weights under the names of Hugging Face's ``LlamaForCausalLM``."""
+    names = {name: name if name.startswith("lm_head") else f"model.{name}" for name in model.state_dict()}
+    return {names[name]: tensor for name, tensor in model.state_dict().items()}

@@ -1,0 +1,8 @@
+"""Frames to tokens and back."""
+
+from .dvae import DalleConfig, DalleDVae, LightConfig, LightDVae
+from .tokenizer import Tokenizer
+
+__all__ = ["DalleConfig", "DalleDVae", "LightConfig", "LightDVae", "Tokenizer", "TokenizerConfig"]
+
+TokenizerConfig = LightConfig | DalleConfig
