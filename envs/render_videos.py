@@ -1,0 +1,100 @@
+"""``python -m envs.render_videos``: videos of an environment for pre-training, one MP4 an episode and camera.
+
+The arm is moved by the expert with noise, or by a slow random walk, so that the frames hold what a student
+sees and not only what a perfect policy sees.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import gymnasium
+import numpy as np
+from tqdm import tqdm
+
+from toto_robot.cli import command
+
+from .experts import EXPERTS
+
+__all__ = ["RenderVideosConfig", "render_videos"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderVideosConfig:
+    """What to render.
+
+    Attributes:
+        env: environment id.
+        cameras: names of the cameras.
+        image_size: side of the frames, pixels.
+        randomise: groups of randomisation, drawn anew for each episode.
+        episodes: number of episodes.
+        random_share: share of the episodes that are a random walk and not the expert.
+        noise: standard deviation of the noise on the expert's actions, in [0, 1] of the action's range.
+        first_seed: seed of the first episode; keep it away from the seeds of training and evaluation.
+    """
+
+    env: str
+    cameras: tuple[str, ...]
+    image_size: int
+    randomise: tuple[str, ...]
+    episodes: int
+    random_share: float
+    noise: float
+    first_seed: int
+
+
+def render_videos(config: RenderVideosConfig, out: Path) -> None:
+    """Render the episodes that are not yet there into ``out/seed<seed>-<camera>.mp4``."""
+    out.mkdir(parents=True, exist_ok=True)
+    env = gymnasium.make(
+        f"envs:{config.env}",
+        cameras=config.cameras,
+        image_size=config.image_size,
+        randomise=config.randomise,
+        privileged=True,
+    )
+    expert = EXPERTS[config.env]()
+    for seed in tqdm(range(config.first_seed, config.first_seed + config.episodes), desc="render", unit="episode"):
+        paths = {camera: out / f"seed{seed}-{camera}.mp4" for camera in config.cameras}
+        if all(path.is_file() for path in paths.values()):
+            continue
+        generator = np.random.default_rng(seed)
+        wander = generator.random() < config.random_share
+        noise = np.zeros(env.action_space.shape, np.float32)
+        observation, _ = env.reset(seed=seed)
+        expert.reset()
+        frames = {camera: [observation[f"image_{camera}"]] for camera in config.cameras}
+        ended = False
+        while not ended:
+            # a noise that changes slowly moves the arm away instead of making it tremble
+            noise = 0.8 * noise + 0.6 * generator.normal(size=noise.shape).astype(np.float32)
+            action = noise * 0.6 if wander else expert.act(observation) + config.noise * noise
+            observation, _, terminated, truncated, _ = env.step(np.clip(action, -1, 1).astype(np.float32))
+            ended = terminated or truncated
+            for camera in config.cameras:
+                frames[camera].append(observation[f"image_{camera}"])
+        for camera, path in paths.items():
+            write_video(path, np.stack(frames[camera]), env.unwrapped.interface.rate_hz)
+    env.close()
+    print(f"{config.episodes} episodes in {out}")
+
+
+def write_video(path: Path, frames: np.ndarray, rate_hz: float) -> None:
+    """Write uint8 frames [t h w 3] as H.264 without colour subsampling, aside and renamed."""
+    aside = path.with_suffix(".part.mp4")
+    with av.open(str(aside), "w") as container:
+        stream = container.add_stream("libx264", rate=round(rate_hz))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        stream.options = {"crf": "10", "preset": "veryfast"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    aside.replace(path)
+
+
+main = command("render_videos", RenderVideosConfig)(render_videos)
+
+if __name__ == "__main__":
+    main()

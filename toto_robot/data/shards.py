@@ -1,0 +1,167 @@
+"""Flat files of frames and tokens: what training reads.
+
+A data set is a folder::
+
+    manifest.json   name, kind (video or image), size, sources with their clips and every skipped file
+    frames.u8       uint8 [n size size 3], no header
+    tokens.u16      uint16 [n tokens_per_frame], no header; written by `tokenize`
+    tokens.json     weights hash of the tokenizer that made them
+
+A video clip is a run of consecutive frames; each crop of an image is a clip of one frame. Every file is
+written aside and renamed, so that an interrupted command leaves no half data set.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ..checkpoint import weights_hash
+from ..tokenizers import Tokenizer
+from .images import IMAGE_SUFFIXES, read_crops
+from .video import VIDEO_SUFFIXES, read_video
+
+__all__ = ["Shard", "Source", "decode_source", "tokenize_shard", "write_json"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A folder of videos or of images, searched recursively.
+
+    Attributes:
+        name: name of the data set that is made of it.
+        kind: ``video`` or ``image``.
+        path: the folder.
+        crops: random crops of each image, or passes over each video (each with its own crop).
+        stride: every how many video frames one is kept; 4 in the paper, at 30 frames a second.
+    """
+
+    name: str
+    kind: Literal["video", "image"]
+    path: Path
+    crops: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """An opened data set; arrays are memory-mapped."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @staticmethod
+    def open(folder: Path) -> "Shard":
+        """Open a data set.
+
+        Raises:
+            ValueError: there is none in ``folder``.
+        """
+        path = folder / "manifest.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no data set (no manifest.json); python -m toto_robot.data.decode makes one")
+        return Shard(folder, json.loads(path.read_text()))
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.manifest["name"]
+
+    @property
+    def kind(self) -> str:
+        """``video`` or ``image``."""
+        return self.manifest["kind"]
+
+    @property
+    def clips(self) -> list[tuple[int, int]]:
+        """Start and length of each clip, frames."""
+        return [(clip["start"], clip["length"]) for clip in self.manifest["clips"]]
+
+    def frames(self) -> np.ndarray:
+        """Return all frames, uint8 [n size size 3]."""
+        size = self.manifest["size"]
+        return np.memmap(self.folder / "frames.u8", np.uint8, "r").reshape(-1, size, size, 3)
+
+    def tokens(self, tokenizer: nn.Module) -> np.ndarray:
+        """Return all tokens, uint16 [n tokens_per_frame].
+
+        Raises:
+            ValueError: not tokenised yet, or with other weights than those of ``tokenizer``.
+        """
+        path = self.folder / "tokens.json"
+        found = json.loads(path.read_text())["tokenizer"] if path.is_file() else None
+        expected = weights_hash(tokenizer)
+        if found != expected:
+            state = f"was tokenised with weights {found[:12]}" if found else "is not tokenised"
+            raise ValueError(f"{self.folder} {state}, needed {expected[:12]}; run tokenize_shard")
+        return np.memmap(self.folder / "tokens.u16", np.uint16, "r").reshape(len(self.frames()), -1)
+
+
+def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
+    """Decode a source into a data set; files that cannot be read are reported in the manifest and skipped.
+
+    Raises:
+        ValueError: no file of ``source`` could be read.
+    """
+    suffixes = VIDEO_SUFFIXES if source.kind == "video" else IMAGE_SUFFIXES
+    paths = sorted(p for p in source.path.rglob("*") if p.suffix.lower() in suffixes)
+    folder.mkdir(parents=True, exist_ok=True)
+    clips: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    start = 0
+    aside = folder / "frames.u8.part"
+    with aside.open("wb") as file:
+        for index, path in enumerate(tqdm(paths, desc=f"decode {source.name}", unit="file")):
+            for crop in range(source.crops if source.kind == "video" else 1):
+                generator = np.random.default_rng((seed, index, crop))
+                try:
+                    if source.kind == "video":
+                        frames = read_video(path, size, source.stride, generator)
+                        lengths = [len(frames)]
+                    else:
+                        frames = read_crops(path, size, source.crops, generator)
+                        lengths = [1] * len(frames)
+                except ValueError as error:
+                    skipped.append({"file": str(path.relative_to(source.path)), "reason": str(error)})
+                    break
+                frames.tofile(file)
+                for length in lengths:
+                    clips.append({"file": str(path.relative_to(source.path)), "start": start, "length": length})
+                    start += length
+    if not clips:
+        raise ValueError(f"{source.name}: no readable {source.kind} ({', '.join(suffixes)}) below {source.path}")
+    os.replace(aside, folder / "frames.u8")
+    manifest = {"name": source.name, "kind": source.kind, "size": size, "stride": source.stride, "seed": seed}
+    write_json(folder / "manifest.json", manifest | {"frames": start, "clips": clips, "skipped": skipped})
+    return Shard.open(folder)
+
+
+def tokenize_shard(shard: Shard, tokenizer: Tokenizer, batch: int) -> None:
+    """Write the tokens of every frame beside the frames, unless the same tokenizer has done so."""
+    assert isinstance(tokenizer, nn.Module)
+    digest = weights_hash(tokenizer)
+    note = shard.folder / "tokens.json"
+    if note.is_file() and json.loads(note.read_text())["tokenizer"] == digest:
+        return
+    frames = shard.frames()
+    aside = shard.folder / "tokens.u16.part"
+    with aside.open("wb") as file, torch.inference_mode():
+        for start in tqdm(range(0, len(frames), batch), desc=f"tokenise {shard.name}", unit="batch"):
+            ids = tokenizer.encode(torch.from_numpy(frames[start : start + batch].copy()))
+            ids.numpy().astype(np.uint16).tofile(file)
+    note.unlink(missing_ok=True)  # never the note of the old tokens beside the new ones
+    os.replace(aside, shard.folder / "tokens.u16")
+    write_json(note, {"tokenizer": digest, "tokens_per_frame": tokenizer.tokens_per_frame})
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON aside and rename it."""
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(json.dumps(data, indent=1) + "\n")
+    os.replace(aside, path)

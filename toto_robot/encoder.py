@@ -1,0 +1,235 @@
+"""The product: a frozen Toto that turns camera frames into embeddings.
+
+frames -> tokenizer -> tokens -> transformer, stopped at a middle layer -> features -> pool -> embedding
+
+    encoder = load_encoder("toto-nano")
+    embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from .checkpoint import load_weights, read_config, save_checkpoint, weights_hash
+from .config import from_dict, to_dict
+from .models import TotoConfig, TotoTransformer
+from .pooling import AttentionPool, build_pool, normalise
+from .tokenizers import TokenizerConfig
+from .tokenizers.tokenizer import Tokenizer, check_frames
+
+__all__ = ["Encoder", "EncoderConfig", "load_encoder", "load_tokenizer", "save_encoder", "shipped_encoders"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """What an encoder's checkpoint says of itself.
+
+    Attributes:
+        tokenizer: layout of the tokenizer.
+        transformer: sizes of the transformer.
+        layer: the layer to use unless the caller asks for another.
+        pool: the pool to use unless the caller asks for another.
+    """
+
+    tokenizer: TokenizerConfig
+    transformer: TotoConfig
+    layer: int
+    pool: str
+
+
+class Encoder(nn.Module):
+    """Frozen tokenizer and first ``layer`` blocks of a Toto, and a pool.
+
+    A frame is encoded by itself: the video start token, then its tokens. Features of layer k are the
+    residual stream after block k (0: the token embedding), scaled to unit root mean square per token before
+    pooling. Deeper blocks are not run. It is always in eval mode and has no gradients, except
+    those of an attention pool's own parameters.
+
+    Attributes:
+        dim: width e of the embedding.
+        layer: layer that is pooled, counted from 0.
+        pool: name of the pool.
+        num_layers: blocks of the whole transformer.
+        image_size: side that frames are resized to, pixels.
+        tokens_per_frame: tokens of one frame.
+        weights_hash: sha256 of all weights of the checkpoint, whatever the layer and the pool.
+        fingerprint: sha256 of weights, layer and pool: equal for encoders whose embeddings are interchangeable.
+    """
+
+    def __init__(self, tokenizer: nn.Module, transformer: TotoTransformer, layer: int, pool: str) -> None:
+        super().__init__()
+        assert isinstance(tokenizer, Tokenizer)
+        self.num_layers = transformer.config.layers
+        self.layer = transformer.layer_index(layer)
+        self.pool = pool
+        self.image_size = tokenizer.image_size
+        self.tokens_per_frame = tokenizer.tokens_per_frame
+        self.weights_hash = hashlib.sha256(
+            (weights_hash(tokenizer) + weights_hash(transformer)).encode()
+        ).hexdigest()
+        self.tokenizer = tokenizer
+        self.transformer = transformer
+        self._config = EncoderConfig(
+            tokenizer=tokenizer.config, transformer=transformer.config, layer=self.layer, pool=pool
+        )
+        self.requires_grad_(False)
+        self.pooling = build_pool(pool, transformer.config.dim, tokenizer.tokens_per_frame)
+        self.dim = self.pooling.dim
+        self.eval()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash that two encoders share if their embeddings are interchangeable."""
+        parts = f"{self.weights_hash} {self.layer} {self.pool}"
+        if isinstance(self.pooling, AttentionPool):
+            parts += weights_hash(self.pooling)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Stay in eval mode, except for the pool: the encoder is frozen."""
+        super().train(False)
+        self.pooling.train(mode)
+        return self
+
+    def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
+        """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
+
+        Raises:
+            TypeError: neither a numpy array nor a tensor.
+            ValueError: wrong dtype, range, channels or number of dimensions; the message says which.
+        """
+        return self.from_tokens(self.tokenize(frames))
+
+    @torch.no_grad()
+    def tokenize(self, frames: np.ndarray | Tensor) -> Int64[Tensor, "b n"]:
+        """Return the tokens of uint8 RGB frames [b h w 3] of any size."""
+        return self.tokenizer.encode(check_frames(frames))
+
+    def from_tokens(self, ids: Int64[Tensor, "b n"]) -> Float[Tensor, "b e"]:
+        """Return the embeddings of tokenised frames.
+
+        Raises:
+            ValueError: ids that the tokenizer cannot have made.
+        """
+        (features,) = self.token_features(ids, (self.layer,))
+        return self.pooling(features).float()
+
+    def features(
+        self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
+    ) -> tuple[Float[Tensor, "b n d"], ...]:
+        """Return the token features of ``layers`` (default: the encoder's own), scaled as for pooling, not pooled."""
+        return self.token_features(self.tokenize(frames), (self.layer,) if layers is None else layers)
+
+    @torch.no_grad()
+    def token_features(self, ids: Int64[Tensor, "b n"], layers: Sequence[int]) -> tuple[Float[Tensor, "b n d"], ...]:
+        """Return the features of tokenised frames, as `features` does.
+
+        Raises:
+            ValueError: ids that the tokenizer cannot have made.
+        """
+        config = self.transformer.config
+        if ids.ndim != 2 or ids.shape[1] != self.tokens_per_frame:
+            raise ValueError(f"ids must have shape [b {self.tokens_per_frame}], got {tuple(ids.shape)}")
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < config.codes:
+            raise ValueError(f"ids must be in [0, {config.codes}), got [{int(ids.min())}, {int(ids.max())}]")
+        ids = ids.to(self.transformer.embed_tokens.weight.device)
+        start = ids.new_full((len(ids), 1), config.start_video)
+        outputs = self.transformer.features(torch.cat([start, ids], dim=1), layers)
+        return tuple(normalise(output[:, 1:]) for output in outputs)
+
+    def untrained(self, seed: int = 0) -> "Encoder":
+        """Return the same architecture, layer and pool with fresh random weights: the control of every claim."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Encoder(self._config.tokenizer.build(), self._config.transformer.build(), self.layer, self.pool)
+
+
+def save_encoder(folder: Path, tokenizer: nn.Module, transformer: TotoTransformer, layer: int, pool: str) -> None:
+    """Write an encoder's checkpoint: what `load_encoder` opens.
+
+    Args:
+        folder: the checkpoint's folder.
+        tokenizer: trained tokenizer.
+        transformer: trained transformer.
+        layer: layer to use by default.
+        pool: pool to use by default.
+    """
+    config = EncoderConfig(
+        tokenizer=tokenizer.config, transformer=transformer.config, layer=transformer.layer_index(layer), pool=pool
+    )
+    weights = {f"tokenizer.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
+    weights |= {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
+    save_checkpoint(folder, "encoder", to_dict(config), weights)
+
+
+def load_encoder(
+    name_or_path: str | Path,
+    layer: int | None = None,
+    pool: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Encoder:
+    """Open an encoder. Never touches the network.
+
+    Args:
+        name_or_path: a shipped name (``"toto-nano"``) or a checkpoint folder.
+        layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's choice.
+        pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's choice.
+        device: where to run; default: the CPU.
+        dtype: of the weights and the computation; default float32. Embeddings are float32 always.
+
+    Raises:
+        ValueError: unknown name (the message lists the known ones), layer or pool, or a damaged checkpoint.
+        FileNotFoundError: the folder lacks a file; the message names it.
+    """
+    folder = _find(name_or_path)
+    data = read_config(folder, "encoder")
+    config = from_dict(EncoderConfig, data["config"])
+    weights = load_weights(folder, data["sha256"])
+    tokenizer, transformer = config.tokenizer.build(), config.transformer.build()
+    tokenizer.load_state_dict(_part(weights, "tokenizer."))
+    transformer.load_state_dict(_part(weights, "transformer."))
+    encoder = Encoder(
+        tokenizer, transformer, config.layer if layer is None else layer, config.pool if pool is None else pool
+    )
+    return encoder.to(device=device, dtype=dtype)
+
+
+def load_tokenizer(folder: Path) -> nn.Module:
+    """Open a tokenizer's checkpoint.
+
+    Raises:
+        FileNotFoundError: it lacks a file.
+        ValueError: it is damaged or of another kind.
+    """
+    data = read_config(folder, "tokenizer")
+    tokenizer = from_dict(TokenizerConfig, data["config"]).build()
+    tokenizer.load_state_dict(load_weights(folder, data["sha256"]))
+    return tokenizer.requires_grad_(False).eval()
+
+
+def shipped_encoders() -> list[str]:
+    """Return the names of the encoders that come with the package."""
+    return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
+
+
+def _find(name_or_path: str | Path) -> Path:
+    if str(name_or_path) in shipped_encoders():
+        return WEIGHTS / str(name_or_path)
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        known = ", ".join(shipped_encoders()) or "none"
+        raise ValueError(f"unknown encoder {str(name_or_path)!r}: neither a shipped name ({known}) nor a checkpoint folder")
+    return folder
+
+
+def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}

@@ -1,0 +1,91 @@
+"""Token features of a frame to one embedding (paper section 3.5)."""
+
+import re
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, rms_norm, scaled_dot_product_attention
+
+__all__ = ["POOLS", "AttentionPool", "GridPool", "LastPool", "build_pool"]
+
+POOLS = "mean, last, attention, grid<k> (grid4: 4 x 4 cells)"
+
+
+class GridPool(nn.Module):
+    """Average over the cells of a k x k grid, row by row: where things are survives. k = 1 is the paper's average."""
+
+    def __init__(self, side: int, dim: int) -> None:
+        super().__init__()
+        self.side, self.dim = side, side * side * dim
+
+    def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
+        """Return [b, side * side * d]."""
+        side = round(features.shape[1] ** 0.5)
+        image = features.transpose(1, 2).unflatten(2, (side, side))  # b d i j
+        return adaptive_avg_pool2d(image, self.side).permute(0, 2, 3, 1).flatten(1)
+
+
+class LastPool(nn.Module):
+    """The last token, the only one that has seen the whole frame."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
+        """Return [b, d]."""
+        return features[:, -1]
+
+
+class AttentionPool(nn.Module):
+    """Learned cross-attention of one query token: ``W_k``, ``W_v`` and ``q`` of paper section 3.5.
+
+    These are the only parameters of an encoder that train; until they have, the embedding is a random
+    projection of a nearly uniform average.
+    """
+
+    def __init__(self, dim: int, seed: int = 0) -> None:
+        super().__init__()
+        self.dim = dim
+        generator = torch.Generator().manual_seed(seed)
+        self.keys = nn.Linear(dim, dim, bias=False)
+        self.values = nn.Linear(dim, dim, bias=False)
+        self.query = nn.Parameter(torch.randn(1, 1, dim, generator=generator) * dim**-0.5)
+        for linear in (self.keys, self.values):
+            nn.init.normal_(linear.weight, std=dim**-0.5, generator=generator)
+
+    def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
+        """Return [b, d]."""
+        query = self.query.expand(len(features), -1, -1)
+        return scaled_dot_product_attention(query, self.keys(features), self.values(features))[:, 0]
+
+
+def build_pool(name: str, dim: int, tokens_per_frame: int) -> nn.Module:
+    """Return the pool called ``name`` for features of width ``dim``; its ``dim`` is the embedding's width.
+
+    Raises:
+        ValueError: no such pool, or a grid that does not divide the frame's tokens.
+    """
+    if name == "mean":
+        return GridPool(1, dim)
+    if name == "last":
+        return LastPool(dim)
+    if name == "attention":
+        return AttentionPool(dim)
+    match = re.fullmatch(r"grid([1-9][0-9]*)", name)
+    if not match:
+        raise ValueError(f"unknown pool {name!r}; known: {POOLS}")
+    side, frame = int(match[1]), round(tokens_per_frame**0.5)
+    if frame % side:
+        raise ValueError(f"pool {name!r}: {side} does not divide the frame's {frame} x {frame} tokens")
+    return GridPool(side, dim)
+
+
+def normalise(features: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """Scale each token to unit root mean square, without parameters.
+
+    The residual stream grows with depth and a few tokens grow far more than the rest; without this an
+    average would be theirs alone, and layers could not be compared.
+    """
+    return rms_norm(features, features.shape[-1:], eps=1e-6)

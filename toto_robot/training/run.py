@@ -1,0 +1,130 @@
+"""What every training run keeps: its optimizer state for a resume, its log and its curves.
+
+All randomness of a step is drawn from a generator seeded with (seed, step), so a resumed run needs no
+generator state and goes on to the bit.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.utils.tensorboard import SummaryWriter
+
+from ..checkpoint import load_weights, read_config, save_checkpoint
+from ..config import to_dict
+
+__all__ = ["OptimizerConfig", "RunLog", "build_optimizer", "generator_of", "keep", "resume"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and cosine decay to ``final_lr_fraction`` (paper section 3.3, table 12).
+
+    Attributes:
+        lr: peak learning rate.
+        betas: AdamW's betas, (0.9, 0.95) in the paper.
+        weight_decay: decay of matrices; vectors (norms, biases) have none.
+        warmup_steps: steps of the linear warm-up.
+        final_lr_fraction: learning rate at the last step, as a fraction of ``lr``.
+        clip_norm: gradients are scaled down to this norm.
+    """
+
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    warmup_steps: int
+    final_lr_fraction: float
+    clip_norm: float
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Return the learning rate of ``step``, counted from 0."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.lr * (self.final_lr_fraction + (1 - self.final_lr_fraction) * cosine)
+
+
+def build_optimizer(module: nn.Module, config: OptimizerConfig) -> AdamW:
+    """Return AdamW over ``module`` with decay on matrices only."""
+    matrices = [p for p in module.parameters() if p.ndim > 1]
+    vectors = [p for p in module.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def generator_of(seed: int, step: int) -> np.random.Generator:
+    """Return the generator of one step."""
+    return np.random.default_rng((seed, step))
+
+
+def resume(out: Path, module: nn.Module, optimizer: AdamW, kind: str) -> int:
+    """Load the newest checkpoint under ``out`` into ``module`` and ``optimizer``; return its step, 0 if none."""
+    found = sorted((out / "checkpoints").glob("step-*"))
+    if not found:
+        return 0
+    data = read_config(found[-1], kind)
+    module.load_state_dict(load_weights(found[-1], data["sha256"]))
+    optimizer.load_state_dict(torch.load(found[-1] / "train_state.pt", weights_only=True))
+    return data["step"]
+
+
+def keep(out: Path, kind: str, config: object, module: nn.Module, optimizer: AdamW, step: int) -> Path:
+    """Write the checkpoint of ``step`` under ``out`` and remove those before the last two."""
+    folder = out / "checkpoints" / f"step-{step:07d}"
+    save_checkpoint(folder, kind, to_dict(config), module.state_dict(), optimizer.state_dict(), step=step)
+    for old in sorted(folder.parent.glob("step-*"))[:-2]:
+        shutil.rmtree(old)
+    return folder
+
+
+class RunLog:
+    """Scalars of a run: ``log.jsonl``, TensorBoard, and ``curve.png``.
+
+    A resumed run drops the lines of steps that it is about to repeat.
+    """
+
+    def __init__(self, out: Path, start: int) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self._path = out / "log.jsonl"
+        self.rows: list[dict[str, float]] = []
+        if self._path.is_file():
+            lines = [line for line in self._path.read_text().splitlines() if line.endswith("}")]
+            self.rows = [row for row in map(json.loads, lines) if row["step"] <= start]
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
+        self._curve = out / "curve.png"
+
+    def add(self, step: int, **scalars: float) -> None:
+        """Log scalars of ``step``."""
+        row = {"step": step, **scalars}
+        self.rows.append(row)
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self, title: str, names: Sequence[str]) -> None:
+        """Draw the curves of ``names`` over steps and close the log."""
+        import matplotlib
+
+        matplotlib.use("agg")
+        from matplotlib import pyplot
+
+        self._board.close()
+        figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+        for name in names:
+            points = [(row["step"], row[name]) for row in self.rows if name in row]
+            axes.plot(*zip(*points, strict=True), label=name)
+        axes.set(xlabel="step", ylabel="loss", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(self._curve, dpi=110)
+        pyplot.close(figure)
