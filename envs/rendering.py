@@ -1,0 +1,302 @@
+"""Choose how MuJoCo draws without a display, by trying it.
+
+Three routes, in the order in which they are tried:
+
+    egl            libEGL and libGL of the system: a GPU, or Mesa's software renderer
+    osmesa         libOSMesa of the system: software
+    osmesa-wheel   libOSMesa out of the wheel `lavavu-osmesa`: software, needs neither root nor apt
+
+MuJoCo reads `MUJOCO_GL` when it is imported, a wrong choice fails deep inside PyOpenGL, and a
+broken driver may end the process: so each route draws one small picture in a process of its own,
+and what worked is remembered in the user's cache folder.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["NONE", "ROUTES", "Probe", "configure", "probe", "remedy"]
+
+ROUTES = ("egl", "osmesa", "osmesa-wheel")
+NONE = "none"
+
+_OFF = ("disable", "disabled", "off", "false", "0")  # mujoco.rendering.classic.gl_context
+_WHEEL = "lavavu-osmesa"
+_PROBE_TIMEOUT_S = 120  # a cold start of LLVM on a busy machine; usually about one second
+# What a route's outcome may depend on besides the machine and the Python environment.
+_ENVIRONMENT = (
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "LIBGL_ALWAYS_SOFTWARE",
+    "MUJOCO_EGL_DEVICE_ID",
+    "__EGL_VENDOR_LIBRARY_FILENAMES",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """Say whether a route draws a picture here.
+
+    Attributes:
+        route: one of `ROUTES`.
+        works: whether a picture came out.
+        detail: the name of the renderer, or what went wrong.
+    """
+
+    route: str
+    works: bool
+    detail: str
+
+
+def configure() -> str:
+    """Set `MUJOCO_GL` to a route that works here. Call it before mujoco is imported.
+
+    A `MUJOCO_GL` that the user has set is kept (with `osmesa`, the wheel serves where the system
+    has no libOSMesa). On other systems than Linux the choice is left to MuJoCo.
+
+    Returns:
+        The route: one of `ROUTES`, what the user has set, or `NONE`. With `NONE`, MuJoCo's
+        graphics are switched off, so that physics works; whoever wants a picture raises `remedy()`.
+
+    Raises:
+        RuntimeError: the user has set a route whose libraries are missing; with what to do.
+    """
+    if platform.system() != "Linux":
+        return os.environ.get("MUJOCO_GL", "default")
+    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if wanted in _OFF:
+        return NONE
+    if wanted:
+        return _keep(wanted)
+    if "mujoco" in sys.modules:
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            warnings.warn(
+                "mujoco was imported before envs, so the way of rendering cannot be chosen any "
+                "more, and there is no display: import envs first, or set MUJOCO_GL=egl",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return "glfw"
+    route = _remembered()
+    if route is None:
+        route = next((name for name in ROUTES if probe(name).works), NONE)
+        if route != NONE:
+            _remember(route)
+    _activate(route)
+    return route
+
+
+def probe(route: str) -> Probe:
+    """Try to draw a picture by `route`, in a process of its own.
+
+    Raises:
+        ValueError: no such route.
+    """
+    if route not in ROUTES:
+        raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}")
+    if reason := _missing(route):
+        return Probe(route=route, works=False, detail=reason)
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")
+    }
+    # -P: this file's folder holds modules whose names others may have, too
+    command = [sys.executable, "-P", str(Path(__file__)), route]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        detail = f"no picture within {_PROBE_TIMEOUT_S} s"
+        return Probe(route=route, works=False, detail=detail)
+    if done.returncode == 0:
+        return Probe(route=route, works=True, detail=done.stdout.strip().splitlines()[-1])
+    last = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
+    return Probe(route=route, works=False, detail=last)
+
+
+def remedy() -> str:
+    """Say in one line what to install so that pictures can be drawn."""
+    root = os.geteuid() == 0 if hasattr(os, "geteuid") else False
+    return (
+        f"no way to render: run `{'' if root else 'sudo '}apt-get install -y libegl1 libgl1`, or "
+        f"without root `{sys.executable} -m pip install --no-deps {_WHEEL}`; "
+        "`python -m envs.doctor` tells more"
+    )
+
+
+def _keep(wanted: str) -> str:
+    """Check the user's `MUJOCO_GL` and give the route that it means."""
+    if wanted not in ("egl", "osmesa"):
+        return wanted
+    reason = _missing(wanted)
+    if reason and wanted == "osmesa" and not _missing("osmesa-wheel"):
+        _activate("osmesa-wheel")
+        return "osmesa-wheel"
+    if reason:
+        raise RuntimeError(f"MUJOCO_GL={wanted} is set, but {reason}; {remedy()}")
+    return wanted
+
+
+def _activate(route: str) -> None:
+    if route == NONE:
+        os.environ["MUJOCO_GL"] = "disabled"
+        return
+    if route == "osmesa-wheel":
+        _load_osmesa_wheel()
+    # Child processes inherit it, and need not choose again.
+    os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = route.removesuffix("-wheel")
+
+
+def _missing(route: str) -> str | None:
+    """Name the library that `route` lacks; None when all are there."""
+    if route == "osmesa-wheel":
+        return None if _wheel_libraries() else f"the wheel {_WHEEL} is not installed"
+    if route == "osmesa":
+        names = ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")
+        return None if any(map(_loads, names)) else "libOSMesa is not installed"
+    absent = [name for name in ("libEGL.so.1", "libGL.so.1") if not _loads(name)]
+    return f"{' and '.join(absent)} not installed" if absent else None
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _wheel_libraries() -> list[Path]:
+    """Give the shared libraries that the wheel carries; empty when it is not installed."""
+    try:
+        distribution = importlib.metadata.distribution(_WHEEL)
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    paths = [Path(str(distribution.locate_file(file))) for file in distribution.files or ()]
+    libraries = [path for path in paths if path.parent.name == "lavavu_osmesa.libs"]
+    found = [path for path in libraries if path.is_file()]
+    return found if any(path.name.startswith("libOSMesa") for path in found) else []
+
+
+def _load_osmesa_wheel() -> None:
+    """Load the wheel's libOSMesa, and make PyOpenGL take it.
+
+    The libraries name one another without a path, so each is loaded once those that it needs are.
+    They are loaded globally because MuJoCo looks OSMesa's functions up among the global symbols.
+    PyOpenGL opens libOSMesa by its bare name while it is imported, so its loader is replaced first.
+    """
+    if "OpenGL.platform" in sys.modules:
+        return  # loaded before, or PyOpenGL already has a platform: too late to change
+    waiting = _wheel_libraries()
+    library = next(path for path in waiting if path.name.startswith("libOSMesa"))
+    while waiting:
+        left = []
+        for path in waiting:
+            try:
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+            except OSError as error:
+                left.append((path, error))
+        if len(left) == len(waiting):
+            raise RuntimeError(f"{_WHEEL} does not load here: {left[0][1]}")
+        waiting = [path for path, _ in left]
+
+    import OpenGL
+
+    name = "OpenGL.platform.ctypesloader"
+    path = Path(str(OpenGL.__file__)).parent / "platform/ctypesloader.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    load_other = loader.loadLibrary
+
+    def load(dll_type: object, short_name: str, mode: int = ctypes.RTLD_GLOBAL) -> object:
+        if short_name in ("OSMesa", "GL"):
+            return ctypes.CDLL(str(library), mode=mode)
+        return load_other(dll_type, short_name, mode)
+
+    loader.loadLibrary = load  # pyrefly: ignore  # a module attribute that no stub knows
+    sys.modules[name] = loader
+
+
+def _cache_file() -> Path:
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "toto-robot" / "rendering.json"
+
+
+def _cache_key() -> str:
+    what = [sys.prefix, platform.node(), importlib.metadata.version("mujoco")]
+    what += [str(Path("/dev/dri").exists())] + [os.environ.get(name, "") for name in _ENVIRONMENT]
+    return hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
+
+
+def _memory() -> dict[str, str]:
+    """Read what worked before, by key; a file that is absent or damaged says nothing."""
+    try:
+        known = json.loads(_cache_file().read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _remembered() -> str | None:
+    """Give the route that worked here before, if its libraries are still there."""
+    route = _memory().get(_cache_key())
+    return route if route in ROUTES and not _missing(route) else None
+
+
+def _remember(route: str) -> None:
+    path = _cache_file()
+    # A home that cannot be written costs a second at each start, and is no reason to stop.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{os.getpid()}")
+        aside.write_text(json.dumps(_memory() | {_cache_key(): route}))
+        aside.replace(path)
+
+
+def _draw(route: str) -> str:
+    """Draw a small picture and give the renderer's name; runs in a process of its own."""
+    _activate(route)
+    import mujoco
+
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><light pos='0 0 2'/><geom type='box' size='.1 .1 .1' rgba='1 0 0 1'/>"
+        "<camera name='eye' pos='0 0 1'/></worldbody></mujoco>"
+    )
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    with mujoco.Renderer(model, 32, 32) as renderer:
+        renderer.update_scene(data, camera="eye")
+        picture = renderer.render()
+        from OpenGL import GL
+
+        name = GL.glGetString(GL.GL_RENDERER).decode()
+    if picture.max() < 50 or picture.min() > 200:
+        raise RuntimeError(f"{name} gave an empty picture")
+    return name
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(_draw(sys.argv[1]), flush=True)
+        os._exit(0)  # some drivers print a traceback when they are taken down
+    chosen = configure()
+    print(chosen if chosen != NONE else remedy())
+    sys.exit(chosen == NONE)
