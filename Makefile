@@ -1,0 +1,118 @@
+# Two commands do everything, set-up included: `make demo` and `make test`. What is there is reused.
+#
+#   make demo                        train a Franka policy from frozen Toto features, and watch it
+#   make demo ARGS="encoder=none"    the same with other settings (configs/train.yaml)
+#   make demo TORCH=cuda             with a torch for NVIDIA cards (several GB; default: cpu)
+#   make test                        all checks and tests
+#   make check                       format, lint, import rules and types alone: seconds
+#   make doctor                      what this machine has, and how quickly it draws
+#   make clean                       remove .venv, dist and caches; never runs/
+#   PYTHON=/path/to/python3.12       the interpreter to build .venv from
+
+TORCH ?= cpu
+ARGS ?=
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+STAMP := $(VENV)/.installed-$(TORCH)
+TEST_STAMP := $(VENV)/.installed-$(TORCH)-test
+PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test check doctor clean install install-test rendering
+
+ifeq ($(filter $(TORCH),cpu cuda),)
+$(error TORCH=$(TORCH) is not one of: cpu cuda)
+endif
+
+demo: install rendering
+	$(BIN)/python -m policies.train $(ARGS)
+
+# The compile tests run in a second call: a function whose shapes are checked does not compile.
+test: install-test rendering check
+	$(BIN)/python -m pytest -q -n $(WORKERS)
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -q -m compile || [ $$? -eq 5 ]
+	rm -rf dist
+	$(PIP) wheel -q --no-deps --no-build-isolation -w dist .
+	$(BIN)/python tests/smoke_wheel.py dist/*.whl
+
+check: install-test
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/lint-imports
+	$(BIN)/pyrefly check --summary=none
+
+doctor: install
+	$(BIN)/python -m envs.doctor
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(STAMP)
+install-test: $(TEST_STAMP)
+
+$(BIN)/python:
+	@python=; \
+	for name in $(PYTHONS); do \
+	    if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        python=$$name; break; \
+	    fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "Python 3.11 or newer is needed: sudo apt-get install python3 python3-venv"; exit 1; \
+	fi; \
+	version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    { apt-get update -qq && apt-get install -y -qq "python$$version-venv"; } || true; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "the venv module is needed: sudo apt-get install python$$version-venv"; exit 1; \
+	fi; \
+	echo "# virtual environment in $(VENV), Python $$version"; \
+	"$$python" -m venv $(VENV)
+
+# torch comes first and by itself, so that no resolver gets the idea of the CUDA build: on the public
+# index that is the default, and several GB. Where the CPU index is not reachable, whatever build the
+# configured index has is taken. --timeout and --retries keep an unreachable index to seconds.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "# installing, once: about three minutes"
+	@rm -f $(VENV)/.installed-*
+	$(PIP) install -q -U -c constraints.txt pip hatchling
+	@built=$$($(BIN)/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")' \
+	    2>/dev/null || true); \
+	if [ -n "$$built" ] && [ "$$built" != $(TORCH) ]; then $(PIP) uninstall -q -y torch; fi
+ifeq ($(TORCH),cpu)
+	$(PIP) install -q --no-deps --timeout 15 --retries 0 --index-url $(CPU_INDEX) torch==$(TORCH_VERSION) \
+	    2>/dev/null || { \
+	    echo "# $(CPU_INDEX) is not reachable: taking torch from the default index"; \
+	    $(PIP) install -q -c constraints.txt torch==$(TORCH_VERSION); }
+else
+	$(PIP) install -q -c constraints.txt torch==$(TORCH_VERSION)
+endif
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e ".[sim,train]"
+	@touch $@
+
+# The wheel with libOSMesa is here for the tests of that route; without it they test that it is missed.
+$(TEST_STAMP): $(STAMP)
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e ".[sim,train,sb3,dev]"
+	$(PIP) install -q -c constraints.txt --no-deps lavavu-osmesa || true
+	@touch $@
+
+# Nothing is installed where a picture can already be drawn (0.3 s to find out).
+rendering: install
+	@$(BIN)/python -m envs.rendering >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "# no way to render: trying apt-get install libegl1 libgl1"; \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends libegl1 libgl1; } \
+	        >/dev/null 2>&1 || true; \
+	    $(BIN)/python -m envs.rendering >/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo "# no way to render: trying the wheel lavavu-osmesa"; \
+	$(PIP) install -q --no-deps -c constraints.txt lavavu-osmesa || true; \
+	$(BIN)/python -m envs.rendering
