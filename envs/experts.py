@@ -27,12 +27,14 @@ _MAX_ACTION = 0.95
 # The way down is a funnel: the hand stays this high above the cube while it is beside it, and comes
 # down as it comes to be above it.
 _HOVER_M = 0.09
-_FUNNEL_SLOPE = 4.0
-_FUNNEL_RADIUS_M = 0.006
-# The hand closes when the fingertips are around the middle of the cube ...
-_CLOSE_RADIUS_M = 0.012
-# ... and goes on closing as long as they are no farther than this.
-_KEEP_RADIUS_M = 0.024
+_FUNNEL_SLOPE = 3.0
+_FUNNEL_RADIUS_M = 0.008
+# The hand closes when the fingertips are around the middle of the cube: within this, sideways and
+# in height. The open fingers leave 17 mm to either side of the cube ...
+_CLOSE_BESIDE_M = 0.014
+_CLOSE_ABOVE_M = 0.014
+# ... and goes on closing, and holding, as long as they are no farther than this.
+_KEEP_M = 0.028
 _PART_CLOSED_M = 0.074
 # Widths between which the fingers hold the cube (45 mm wide, 64 mm across corners).
 _HELD_WIDTH_M = (0.036, 0.048)
@@ -91,8 +93,8 @@ class FrankaPickExpert:
         gripper_command: float,
     ) -> tuple[Floats, float]:
         """Give the pose `T_base_tcp` to go to and the gripper's opening."""
-        distance_m = float(np.linalg.norm(offset))
-        around = distance_m < _KEEP_RADIUS_M
+        beside_m, above_m = float(np.hypot(offset[0], offset[1])), abs(float(offset[2]))
+        around = max(beside_m, above_m) < _KEEP_M
         held = around and _HELD_WIDTH_M[0] < width_m < _HELD_WIDTH_M[1] and gripper_command < 0
         if held:
             goal = np.array([_LIFT_DISTANCE_M, _LIFT_SIDE * cube[1], _LIFT_HEIGHT_M])
@@ -100,13 +102,13 @@ class FrankaPickExpert:
         # A face that is turned by 45 degrees could be met by turning either way. The sine is zero
         # there, so the wish does not jump; the fingers turn the cube while they close.
         yaw_rad = 0.3 * np.sin(4 * face_yaw_rad)
-        beside_m = float(np.hypot(offset[0], offset[1]))
         height_m = np.clip(_FUNNEL_SLOPE * (beside_m - _FUNNEL_RADIUS_M), 0.0, _HOVER_M)
         closing = around and _HELD_WIDTH_M[0] < width_m < _PART_CLOSED_M and gripper_command < 0
-        opening = -1.0 if closing or distance_m < _CLOSE_RADIUS_M else 1.0
+        ready = beside_m < _CLOSE_BESIDE_M and above_m < _CLOSE_ABOVE_M
+        opening = -1.0 if closing or ready else 1.0
         if width_m < _HELD_WIDTH_M[0]:
             opening = 1.0  # closed on nothing
-        return _pointing_down(cube + [0.0, 0.0, height_m], yaw_rad), opening
+        return _pointing_down(cube + np.array([0.0, 0.0, height_m]), yaw_rad), opening
 
 
 EXPERTS: dict[str, Callable[[], FrankaPickExpert]] = {"toto/FrankaPick-v0": FrankaPickExpert}

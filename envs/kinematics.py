@@ -34,6 +34,7 @@ def solve_ik(
     """Find joint positions that bring the tool to a pose: damped least squares.
 
     Args:
+        arm: whose kinematics and limits.
         T_base_tcp: [4 4] wanted pose.
         start: [j] where the search begins.
         rest: [j] towards which the free motion of a redundant arm is pulled.

@@ -1,7 +1,7 @@
 """The Gymnasium environment: a simulator, an arm, its controller and a task."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,8 +18,6 @@ from .tasks.pick import PickTask
 Observation = dict[str, NDArray[Any]]
 
 RATE_HZ = 10.0
-EPISODE_S = 8.0
-NUM_EPISODE_STEPS = round(EPISODE_S * RATE_HZ)
 
 # An action of 1 moves a joint's target by this much in one control step of 0.1 s. The target moves
 # at an even speed within the step, so a joint is asked for at most 1.0 rad/s: 46 % of the Panda's
@@ -41,7 +39,7 @@ _VIEWER_PX = 480
 _VISUALS = ("light",)
 
 
-class ManipulationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
+class ManipulationEnv(gymnasium.Env[Any, Any]):
     """Control an arm by joint increments and look at it through cameras.
 
     Observations: a Dict of `image_<camera>` uint8 [h w 3] for every camera, `proprio` float32
@@ -53,12 +51,11 @@ class ManipulationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     opening: 1 fully open, -1 fully closed.
 
     An episode does not end on success: `info["success"]` becomes true once the goal has been
-    held, and stays true. It is terminated when the task has failed for good, and truncated after
-    `NUM_EPISODE_STEPS` by the TimeLimit of `gymnasium.make`. `info["reward_terms"]` names the
-    terms whose sum is the reward.
+    held, and stays true. It is terminated when the task has failed for good, and truncated by the
+    TimeLimit of `gymnasium.make`. `info["reward_terms"]` names the terms whose sum is the reward.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": RATE_HZ}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": RATE_HZ}  # noqa: RUF012
 
     def __init__(
         self,
@@ -129,7 +126,8 @@ class ManipulationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             *task.state_names,
         )
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.interface.action),), np.float32)
-        self.observation_space = self._observation_space()
+        self._image_boxes, self._vector_boxes = self._observation_boxes()
+        self.observation_space = spaces.Dict({**self._image_boxes, **self._vector_boxes})
         self._num_substeps = round(1 / (RATE_HZ * scene.timestep_s))
         self._simulator: Simulator = MujocoSimulator() if simulator is None else simulator
         self._simulator.build(scene, arm)
@@ -172,20 +170,14 @@ class ManipulationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         Raises:
             ValueError: when the action has the wrong shape or is not finite.
         """
-        action = np.asarray(action, dtype=np.float64)
-        if action.shape != self.action_space.shape:
-            raise ValueError(
-                f"an action has shape {self.action_space.shape} "
-                f"({', '.join(self.interface.action)}), got {action.shape}"
-            )
-        if not np.isfinite(action).all():
-            raise ValueError(f"an action must be finite, got {action}")
-        action = np.clip(action, -1.0, 1.0)
-        self._move(action)
+        clipped = self._check_action(action)
+        self._move(clipped)
         self._state = self.task.measure(self._simulator, self.arm)
         self._num_held = self._num_held + 1 if self.task.at_goal(self._state) else 0
         self._success |= self._num_held >= self.task.num_hold_steps(RATE_HZ)
-        terms = {name: float(term) for name, term in self.task.rewards(self._state, action).items()}
+        terms = {
+            name: float(term) for name, term in self.task.rewards(self._state, clipped).items()
+        }
         terminated = bool(self.task.failed(self._state))
         info = {"success": self._success, "reward_terms": terms}
         return self._observe(), sum(terms.values()), terminated, False, info
@@ -199,6 +191,18 @@ class ManipulationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def close(self) -> None:
         """Free graphics memory."""
         self._simulator.close()
+
+    def _check_action(self, action: NDArray[Any]) -> NDArray[np.float64]:
+        """Give the action cut to [-1, 1]."""
+        values = np.asarray(action, dtype=np.float64)
+        if values.shape != self.action_space.shape:
+            raise ValueError(
+                f"an action has shape {self.action_space.shape} "
+                f"({', '.join(self.interface.action)}), got {values.shape}"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"an action must be finite, got {values}")
+        return np.clip(values, -1.0, 1.0)
 
     def _move(self, action: NDArray[np.float64]) -> None:
         """Move the targets evenly to where the action wants them, over one control step."""
@@ -241,27 +245,27 @@ class ManipulationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             for camera in self.interface.cameras
         }
         for key, values in parts.items():
-            box = self.observation_space[key]
+            box = self._vector_boxes[key]
             observation[key] = np.clip(values.astype(np.float32), box.low, box.high)
         return observation
 
-    def _observation_space(self) -> spaces.Dict:
+    def _observation_boxes(self) -> tuple[dict[str, spaces.Box], dict[str, spaces.Box]]:
         arm, num_joints = self.arm, len(self.arm.servos)
         lower = np.array(arm.lower_rad) - _POSITION_MARGIN_RAD
         upper = np.array(arm.upper_rad) + _POSITION_MARGIN_RAD
         speed = np.full(num_joints, _MAX_REPORTED_SPEED)
         gripper_low, gripper_high = [-0.01, -1.0], [2 * arm.gripper.upper + 0.01, 1.0]
-        members: dict[str, spaces.Space[Any]] = {
+        images: dict[str, spaces.Box] = {
             f"image_{camera.name}": spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
             for camera in self.interface.cameras
         }
-        members["proprio"] = _box([lower, -speed, gripper_low], [upper, speed, gripper_high])
+        vectors = {"proprio": _box([lower, -speed, gripper_low], [upper, speed, gripper_high])}
         if self._privileged:
             task = np.full(len(self.task.state_names), _MAX_REPORTED_STATE)
-            members["state"] = _box(
+            vectors["state"] = _box(
                 [lower, lower, gripper_low, -task], [upper, upper, gripper_high, task]
             )
-        return spaces.Dict(members)
+        return images, vectors
 
 
 def _box(low: list[Any], high: list[Any]) -> spaces.Box:

@@ -6,19 +6,20 @@ rendering quick: a box as floor (an infinite plane costs 3 to 6 ms a frame), no 
 multisampling.
 """
 
-import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ.setdefault("MUJOCO_GL", "egl")
-import mujoco  # noqa: E402
+from .arms import Arm, Servo
+from .patterns import PATTERNS, draw_pattern
+from .rendering import NONE, configure, remedy
+from .scene import Appearance, Box, Camera, CameraShift, Lighting, Scene
+from .simulator import Floats
 
-from .arms import Arm, Servo  # noqa: E402
-from .patterns import PATTERNS, draw_pattern  # noqa: E402
-from .scene import Appearance, Box, Camera, CameraShift, Lighting, Paint, Scene  # noqa: E402
-from .simulator import Floats  # noqa: E402
+_ROUTE = configure()  # MuJoCo reads MUJOCO_GL when it is imported
+import mujoco  # noqa: E402
 
 # Bits of contype and conaffinity: the robot meets the scene, the scene meets everything.
 _SCENE_CONTYPE, _SCENE_CONAFFINITY = 2, 3
@@ -121,7 +122,7 @@ class MujocoSimulator:
             mujoco.mj_contactForce(model, data, index, wrench)
             force = contact.frame.reshape(3, 3).T @ wrench[:3]
             total += force if sides[1] == body_id else -force
-        return np.linalg.norm(total)
+        return np.asarray(np.linalg.norm(total), dtype=np.float64)
 
     def render(
         self, camera: str, height: int, width: int, *, fine: bool = False
@@ -132,7 +133,8 @@ class MujocoSimulator:
             self._renderers[key] = _renderer(self._model, height, width, fine)
         renderer = self._renderers[key]
         renderer.update_scene(self._data, camera=camera)
-        return renderer.render()
+        # MuJoCo gives a view that runs bottom up, which torch cannot wrap.
+        return np.ascontiguousarray(renderer.render())
 
     def close(self) -> None:
         """Free graphics memory."""
@@ -297,7 +299,7 @@ def _look_at(position: Sequence[float], target: Sequence[float], up: Sequence[fl
     return quaternion
 
 
-def _shift_camera(camera: "mujoco._structs._MjModelCameraViews", shift: CameraShift) -> None:
+def _shift_camera(camera: Any, shift: CameraShift) -> None:
     moved, turned, turn = np.zeros(3), np.zeros(4), np.zeros(4)
     mujoco.mju_rotVecQuat(moved, np.array(shift.translation_m), camera.quat)
     angle = float(np.linalg.norm(shift.rotation_rad))
@@ -320,6 +322,8 @@ def _apply_lighting(model: mujoco.MjModel, lighting: Lighting) -> None:
 
 
 def _renderer(model: mujoco.MjModel, height: int, width: int, fine: bool) -> mujoco.Renderer:
+    if _ROUTE == NONE:
+        raise RuntimeError(remedy())
     # The number of samples is read when the context is made, so it is set just for that moment.
     model.vis.quality.offsamples = _FINE_SAMPLES if fine else 0
     renderer = mujoco.Renderer(model, height, width)

@@ -1,13 +1,17 @@
 """Grey patterns that surfaces may wear: drawn once, tinted by a colour."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-PATTERNS = ("plain", "checker", "planks", "speckle", "blotches")
+from .scene import Pattern
+
+PATTERNS: tuple[Pattern, ...] = ("plain", "checker", "planks", "speckle", "blotches")
 SIZE_PX = 128
 
 
-def draw_pattern(name: str) -> NDArray[np.uint8]:
+def draw_pattern(name: Pattern) -> NDArray[np.uint8]:
     """Draw a pattern [h w 3] in greys from about 150 to 255, the same at every call.
 
     Raises:
@@ -56,7 +60,7 @@ def _smooth(noise: NDArray[np.float64], *, rows: int, columns: int) -> NDArray[n
     return np.fft.ifft2(np.fft.fft2(noise) * kernel).real
 
 
-_DRAW = {
+_DRAW: dict[Pattern, Callable[[np.random.Generator], NDArray[np.float64]]] = {
     "plain": _plain,
     "checker": _checker,
     "planks": _planks,

@@ -1,4 +1,4 @@
-"""Vary how a scene looks from episode to episode: named groups with their ranges, off by default."""
+"""Vary how a scene looks from episode to episode: named groups, with their ranges as data."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .patterns import PATTERNS
-from .scene import Appearance, Camera, CameraShift, Lighting, Paint, Scene, Vector
+from .scene import Appearance, Camera, CameraShift, Lighting, Paint, Pattern, Scene, Vector
 
 GROUPS = ("colours", "lights", "camera")
 
@@ -21,7 +21,7 @@ class ColourRange:
     hue: Range = (0.0, 1.0)
     saturation: Range = (0.0, 1.0)
     value: Range = (0.0, 1.0)
-    patterns: tuple[str, ...] = ("plain",)
+    patterns: tuple[Pattern, ...] = ("plain",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,1 @@
+"""What there is to do: scene, start, rewards and success of one task per file."""

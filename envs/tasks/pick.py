@@ -201,9 +201,9 @@ class PickTask:
         to_goal_m = np.abs(self.goal_height_m - height_m)
         return {
             "reach": (0.08 / (0.04 + np.maximum(distances, 0.02))).sum(axis=-1),
-            "lift": 2.0 * lifted,
+            "lift": np.where(lifted, 2.0, 0.0),
             "height": lifted * 1.28 / (0.04 + to_goal_m),
-            "goal": 2.0 * (to_goal_m <= 0.04),
+            "goal": np.where(to_goal_m <= 0.04, 2.0, 0.0),
             "action": -0.01 * np.square(action).sum(axis=-1),
         }
 

@@ -1,0 +1,115 @@
+"""`python -m envs.expert_check`: how often the scripted expert of an environment succeeds.
+
+With `kick_steps=2` the arm is kicked once in each episode, at a random moment of its first 25
+steps: every joint target is thrown as far as two actions allow (0.2 rad), in random directions,
+and the gripper opens or closes at random.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from toto_robot.cli import command
+
+from .experts import EXPERTS
+
+_FIRST_KICK, _LAST_KICK = 3, 25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpertCheckConfig:
+    """Say what to run.
+
+    Attributes:
+        env: environment id.
+        episodes: one per seed.
+        first_seed: seeds run upwards from here.
+        kick_steps: length of the kick in control steps; 0 for none.
+    """
+
+    env: str
+    episodes: int
+    first_seed: int
+    kick_steps: int
+
+    def __post_init__(self) -> None:
+        if self.env not in EXPERTS:
+            raise ValueError(f"no expert for {self.env!r}; known: {', '.join(EXPERTS)}")
+        if self.episodes < 1 or self.kick_steps < 0:
+            raise ValueError("episodes must be at least 1, kick_steps at least 0")
+
+
+def expert_check(config: ExpertCheckConfig, out: Path) -> None:
+    """Run the episodes, print the rate with its Wilson interval, write `out/expert_check.json`."""
+    env = gymnasium.make(f"envs:{config.env}", cameras=(), privileged=True)
+    expert = EXPERTS[config.env]()
+    seeds = range(config.first_seed, config.first_seed + config.episodes)
+    num_steps = {
+        seed: run_episode(env, expert.act, seed, config.kick_steps)
+        for seed in tqdm(seeds, desc="expert", unit="episode")
+    }
+    env.close()
+    taken = [steps for steps in num_steps.values() if steps is not None]
+    low, high = wilson_interval(len(taken), config.episodes)
+    result = {
+        "env": config.env,
+        "episodes": config.episodes,
+        "successes": len(taken),
+        "wilson_95": [low, high],
+        "median_steps_to_success": float(np.median(taken)) if taken else None,
+        "failed_seeds": [seed for seed, steps in num_steps.items() if steps is None],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "expert_check.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(
+        f"{len(taken)}/{config.episodes} succeeded ({low:.1%} to {high:.1%}), "
+        f"median {result['median_steps_to_success']} steps, failed: {result['failed_seeds']}"
+    )
+
+
+def run_episode(
+    env: gymnasium.Env[Any, Any],
+    act: Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]],
+    seed: int,
+    kick_steps: int = 0,
+) -> int | None:
+    """Run one episode until it succeeds or ends; give the steps to success, None without one."""
+    rng = np.random.default_rng(seed)
+    kick_at = int(rng.integers(_FIRST_KICK, _LAST_KICK))
+    assert env.action_space.shape is not None
+    kick = np.sign(rng.uniform(-1.0, 1.0, env.action_space.shape)).astype(np.float32)
+    observation, _ = env.reset(seed=seed)
+    step, ended = 0, False
+    while not ended:
+        kicked = kick_at <= step < kick_at + kick_steps
+        action = kick if kicked else act(observation)
+        observation, _, terminated, truncated, info = env.step(action)
+        step += 1
+        if info["success"]:
+            return step
+        ended = terminated or truncated
+    return None
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Give the Wilson 95 % interval of a rate (E. B. Wilson, JASA 22, 1927)."""
+    z = 1.959964
+    rate = successes / trials
+    center = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
+    half /= 1 + z * z / trials
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+main = command("expert_check", ExpertCheckConfig)(expert_check)
+
+if __name__ == "__main__":
+    main()
