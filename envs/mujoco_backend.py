@@ -3,7 +3,7 @@
 Settings that were measured to hold a grasp (100 of 100 scripted picks on held-out resets): the
 `discrete` integrator, pyramidal cones, impratio 1, a time step of 2 ms. Settings that make software
 rendering quick: a box as floor (an infinite plane costs 3 to 6 ms a frame), no shadows, no
-multisampling.
+multisampling, and round shapes of few faces.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,10 @@ import mujoco  # noqa: E402
 # Bits of contype and conaffinity: the robot meets the scene, the scene meets everything.
 _SCENE_CONTYPE, _SCENE_CONAFFINITY = 2, 3
 _TILE_M = 0.5  # edge of one repeat of a pattern
-_FINE_SAMPLES = 4
+# Samples a pixel, then slices and stacks of a round shape and squares of a flat one. Vertices are
+# most of the cost of a small picture in software: from 20, 10 and 4 to this, 3.5 ms became 2.0.
+_PLAIN = (0, 12, 6, 1)
+_FINE = (4, 32, 16, 1)
 _FINE_SHADOW_PX = 2048
 
 
@@ -168,10 +171,7 @@ def _add_world(spec: mujoco.MjSpec, scene: Scene) -> None:
     spec.option.impratio = 1.0
     spec.visual.global_.offwidth = 1920
     spec.visual.global_.offheight = 1080
-    spec.visual.quality.offsamples = 0
     spec.visual.quality.shadowsize = _FINE_SHADOW_PX
-    spec.visual.quality.numslices = 20
-    spec.visual.quality.numstacks = 10
     spec.visual.map.znear = 0.01
     spec.visual.map.zfar = 10.0
     spec.visual.map.shadowclip = 1.2
@@ -324,8 +324,11 @@ def _apply_lighting(model: mujoco.MjModel, lighting: Lighting) -> None:
 def _renderer(model: mujoco.MjModel, height: int, width: int, fine: bool) -> mujoco.Renderer:
     if _ROUTE == NONE:
         raise RuntimeError(remedy())
-    # The number of samples is read when the context is made, so it is set just for that moment.
-    model.vis.quality.offsamples = _FINE_SAMPLES if fine else 0
+    # The quality is read when the context is made, so it is set just for that moment.
+    quality = model.vis.quality
+    samples, slices, stacks, quads = _FINE if fine else _PLAIN
+    quality.offsamples, quality.numslices = samples, slices
+    quality.numstacks, quality.numquads = stacks, quads
     renderer = mujoco.Renderer(model, height, width)
     renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = fine
     renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = False
