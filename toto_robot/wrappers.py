@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class FrameEncoder(Protocol):
         ...
 
 
-class TotoObservation(gymnasium.ObservationWrapper):
+class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
     """Wrap a `gymnasium.Env`.
 
     Args:
@@ -60,7 +61,9 @@ class TotoObservation(gymnasium.ObservationWrapper):
     """
 
     def __init__(self, env: gymnasium.Env, encoder: FrameEncoder) -> None:
-        super().__init__(env)
+        # so that `env.spec.make()` works, which `check_env` calls; the encoder is shared
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, encoder=encoder)
+        gymnasium.ObservationWrapper.__init__(self, env)
         self.encoder = encoder
         self._eyes = _Eyes(env.observation_space, encoder)
         self.observation_space = self._eyes.space(env.observation_space, batch=None)

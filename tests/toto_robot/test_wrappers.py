@@ -83,6 +83,14 @@ def test_a_wrapped_environment_keeps_gymnasiums_contract(bare) -> None:
     check_env(TotoObservation(Clock(bare=bare), CountingEncoder()), skip_render_check=True)
 
 
+def test_a_wrapped_environment_can_be_made_again_from_its_spec() -> None:
+    gymnasium.register("Clock-v0", Clock, max_episode_steps=5)
+    env = TotoObservation(gymnasium.make("Clock-v0"), CountingEncoder())
+    again = env.spec.make()
+    assert again.observation_space == env.observation_space
+    assert again.encoder is env.encoder
+
+
 def test_pictures_become_embeddings_and_all_else_passes() -> None:
     env = TotoObservation(Clock(), CountingEncoder())
     assert sorted(env.observation_space) == ["embedding_front", "embedding_hand", "mode", "proprio"]
