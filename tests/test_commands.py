@@ -29,16 +29,15 @@ def choices():
     for name in commands():
         yield name, []
         for entry in OmegaConf.load(CONFIGS / f"{name}.yaml").get("defaults", []):
-            group = next(iter(entry)) if not isinstance(entry, str) else ""
-            folder = CONFIGS / group.split("@")[0] if group else None
-            if len(set(group.split("@"))) == 1:  # Hydra takes group@group for group
-                override = group.split("@")[0]
-            else:
-                override = group
-            if folder is not None and folder.is_dir():
-                for option in sorted(folder.glob("*.yaml")):
-                    if _same_shape(option, folder / f"{entry[group] or option.stem}.yaml"):
-                        yield name, [f"{override}={option.stem}"]
+            if isinstance(entry, str):
+                continue
+            ((group, default),) = entry.items()
+            key, _, package = group.partition("@")
+            override = key if package in ("", key) else group  # Hydra's own name for it
+            folder = CONFIGS / key
+            for option in sorted(folder.glob("*.yaml")):
+                if _same_shape(option, folder / f"{default or option.stem}.yaml"):
+                    yield name, [f"{override}={option.stem}"]
 
 
 def _same_shape(option, default):
