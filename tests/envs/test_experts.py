@@ -1,0 +1,116 @@
+import gymnasium
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.catalogue import franka_pick
+from envs.expert_check import ExpertCheckConfig, expert_check, run_episode, wilson_interval
+from envs.experts import EXPERTS, FrankaPickExpert, _yaw_to_nearest_face
+
+
+@pytest.fixture(scope="module")
+def env():
+    made = gymnasium.make("envs:toto/FrankaPick-v0", cameras=(), privileged=True)
+    yield made
+    made.close()
+
+
+def test_expert_picks_the_cube_from_twenty_starts(env):
+    expert = FrankaPickExpert()
+    steps = [run_episode(env, expert.act, seed) for seed in range(20)]
+    assert None not in steps
+    assert np.median(steps) <= 40
+
+
+def test_expert_recovers_from_a_kick(env):
+    expert = FrankaPickExpert()
+    steps = [run_episode(env, expert.act, seed, kick_steps=2) for seed in range(100, 110)]
+    assert sum(taken is not None for taken in steps) >= 9
+
+
+def test_expert_grasps_again_what_it_lost(env):
+    expert = FrankaPickExpert()
+    observation, _ = env.reset(seed=0)
+    dropped, success = False, False
+    for _ in range(80):
+        action = expert.act(observation)
+        if not dropped and observation["state"][18] > 0.5:
+            action[-1], dropped = 1.0, True
+        observation, _, _, _, info = env.step(action)
+        success = info["success"]
+    assert dropped
+    assert success
+
+
+def test_expert_has_no_memory(env):
+    one, other = FrankaPickExpert(), FrankaPickExpert()
+    observation, _ = env.reset(seed=1)
+    for _ in range(25):
+        action = one.act(observation)
+        assert action.dtype == np.float32
+        assert env.action_space.contains(action)
+        last = observation
+        observation, *_ = env.step(action)
+    # one that saw the whole episode and one that saw a single state agree
+    np.testing.assert_array_equal(one.act(last), other.act({"state": last["state"]}))
+
+
+def test_expert_holds_still_at_the_goal(env):
+    expert = FrankaPickExpert()
+    observation, _ = env.reset(seed=2)
+    for _ in range(60):
+        observation, _, _, _, info = env.step(action := expert.act(observation))
+    assert info["success"]
+    assert np.abs(action[:7]).max() < 0.05
+    assert 0.72 < observation["state"][18] < 0.8
+
+
+def test_expert_needs_the_privileged_state():
+    env = franka_pick(cameras=())
+    observation, _ = env.reset(seed=0)
+    with pytest.raises(ValueError, match="privileged=True"):
+        EXPERTS["toto/FrankaPick-v0"]().act(observation)
+
+
+@given(st.floats(-np.pi, np.pi), st.integers(0, 3), st.integers(0, 3))
+def test_yaw_of_a_cube_repeats_with_its_faces(yaw, turns, tips):
+    quaternion = np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
+    for axis, count in ((3, turns), (1, tips)):
+        turn = np.zeros(4)
+        turn[0], turn[axis] = np.cos(count * np.pi / 4), np.sin(count * np.pi / 4)
+        quaternion = multiply(quaternion, turn)
+    found = _yaw_to_nearest_face(quaternion)
+    assert abs(found) <= np.pi / 4 + 1e-6
+    assert np.sin(4 * found) == pytest.approx(np.sin(4 * yaw), abs=1e-6)
+
+
+def multiply(left, right):
+    a, b, c, d = left
+    e, f, g, h = right
+    return np.array(
+        [
+            a * e - b * f - c * g - d * h,
+            a * f + b * e + c * h - d * g,
+            a * g - b * h + c * e + d * f,
+            a * h + b * g - c * f + d * e,
+        ]
+    )
+
+
+def test_wilson_interval_at_known_values():
+    assert wilson_interval(200, 200) == pytest.approx((0.9812, 1.0), abs=1e-4)
+    assert wilson_interval(10, 16) == pytest.approx((0.3864, 0.8152), abs=1e-3)
+    assert wilson_interval(0, 5)[0] == 0.0
+
+
+def test_check_writes_its_result(tmp_path, capsys):
+    config = ExpertCheckConfig(env="toto/FrankaPick-v0", episodes=2, first_seed=1000, kick_steps=0)
+    expert_check(config, tmp_path)
+    assert "2/2 succeeded" in capsys.readouterr().out
+    assert '"successes": 2' in (tmp_path / "expert_check.json").read_text()
+
+
+def test_unknown_environment_lists_the_known_ones():
+    with pytest.raises(ValueError, match="known: toto/FrankaPick-v0"):
+        ExpertCheckConfig(env="toto/Dance-v0", episodes=1, first_seed=0, kick_steps=0)

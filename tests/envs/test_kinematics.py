@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.arms import FRANKA_PANDA as ARM
+from envs.kinematics import forward_kinematics, rotation_vector, solve_ik, tool_pose
+from envs.mujoco_backend import MujocoSimulator
+from envs.scene import Appearance
+from envs.tasks.pick import PickTask
+
+# PixMC's start; the hand's pose there was computed from the URDF of the public suite.
+START = [1.157, -1.066, -0.155, -2.239, -1.841, 1.003, 0.469]
+HAND_POSITION = [0.7838, 0.0142, 0.8003]
+HAND_X = [-0.899, -0.431, 0.076]
+HAND_Z = [-0.437, 0.893, -0.108]
+LEFT_PAD, RIGHT_PAD = [0.739, 0.111, 0.824], [0.738, 0.102, 0.755]
+
+JOINTS = st.tuples(
+    *(st.floats(low, high) for low, high in zip(ARM.lower_rad, ARM.upper_rad, strict=True))
+)
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    built = MujocoSimulator()
+    built.build(PickTask().scene(ARM), ARM)
+    return built
+
+
+def angle_deg(left, right):
+    cosine = np.dot(left, right) / np.linalg.norm(left) / np.linalg.norm(right)
+    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def in_world(T_base_hand):
+    T_world_base = np.diag([-1.0, -1.0, 1.0, 1.0])
+    T_world_base[0, 3] = 1.0
+    return T_world_base @ T_base_hand
+
+
+def quaternion_matrix(quaternion):
+    w, x, y, z = quaternion
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def test_hand_is_where_the_published_kinematics_put_it():
+    hand = in_world(forward_kinematics(ARM, START))
+    np.testing.assert_allclose(hand[:3, 3], HAND_POSITION, atol=1e-3)
+    assert angle_deg(hand[:3, 0], HAND_X) < 0.1
+    assert angle_deg(hand[:3, 2], HAND_Z) < 0.1
+
+
+def test_finger_pads_are_where_the_published_kinematics_put_them(simulator):
+    joints = dict(zip(ARM.joint_names, START, strict=True))
+    simulator.reset(joints | dict.fromkeys(ARM.gripper.joints, 0.035), {}, Appearance())
+    for pose, pad in zip(simulator.bodies(ARM.finger_bodies), (LEFT_PAD, RIGHT_PAD), strict=True):
+        tip = pose[:3] + ARM.fingertip_m * quaternion_matrix(pose[3:])[:, 2]
+        np.testing.assert_allclose(tip, pad, atol=1.1e-3)
+
+
+@given(JOINTS)
+def test_model_has_the_same_kinematics(simulator, joints):
+    simulator.reset(dict(zip(ARM.joint_names, joints, strict=True)), {}, Appearance())
+    pose = simulator.bodies([ARM.hand_body])[0]
+    hand = in_world(forward_kinematics(ARM, joints))
+    np.testing.assert_allclose(pose[:3], hand[:3, 3], atol=1e-9)
+    np.testing.assert_allclose(quaternion_matrix(pose[3:]), hand[:3, :3], atol=1e-9)
+
+
+@given(st.floats(0.4, 0.6), st.floats(-0.2, 0.2), st.floats(0.42, 0.55), st.floats(-0.7, 0.7))
+def test_inverse_finds_every_pose_over_the_table(x, y, z, yaw):
+    rest = np.array(PickTask().start_joint_positions)
+    goal = np.eye(4)
+    goal[:2, :2] = [[np.cos(yaw), np.sin(yaw)], [np.sin(yaw), -np.cos(yaw)]]
+    goal[2, 2] = -1.0
+    goal[:3, 3] = [x, y, z]
+    joints, off_m, off_rad = solve_ik(ARM, goal, rest, rest=rest, num_iterations=60)
+    assert off_m < 0.003
+    assert off_rad < 0.02
+    reached = tool_pose(ARM, joints)
+    assert np.linalg.norm(reached[:3, 3] - goal[:3, 3]) == pytest.approx(off_m, abs=1e-9)
+    assert (joints >= ARM.lower_rad).all()
+    assert (joints <= ARM.upper_rad).all()
+
+
+@given(
+    st.floats(0.0, np.pi),
+    st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(-1, 1)).filter(
+        lambda axis: np.linalg.norm(axis) > 0.1
+    ),
+)
+def test_rotation_vector_undoes_a_rotation(angle, axis):
+    axis = np.array(axis) / np.linalg.norm(axis)
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    vector = rotation_vector(rotation)
+    assert np.linalg.norm(vector) == pytest.approx(angle, abs=1e-6)
+    if 1e-3 < angle < np.pi - 1e-3:
+        np.testing.assert_allclose(vector, angle * axis, atol=1e-6)
