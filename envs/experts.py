@@ -20,6 +20,16 @@ from .tasks.pick import PickTask
 
 Floats = NDArray[np.float64]
 
+# Where things stand in `observation["state"]`; a test holds it against the environment's names.
+STATE_PARTS = {
+    "joint_targets": slice(7, 14),
+    "gripper_width": 14,
+    "gripper_command": 15,
+    "cube_position": slice(16, 19),
+    "cube_quaternion": slice(19, 23),
+    "tool_position": slice(23, 26),
+}
+
 # Share of the way to the goal that the joint targets go in one control step.
 _GAIN = 0.4
 _MAX_ACTION = 0.95
@@ -72,12 +82,16 @@ class FrankaPickExpert:
                 "the expert needs observation['state']: make the environment with privileged=True"
             )
         state = np.asarray(observation["state"], dtype=np.float64)
-        targets, width_m, gripper_command = state[7:14], state[14], state[15]
-        cube = self._base @ np.append(state[16:19], 1.0)
-        tool = self._base @ np.append(state[23:26], 1.0)
-        offset = (tool - cube)[:3]
+        seen = {name: state[part] for name, part in STATE_PARTS.items()}
+        targets = seen["joint_targets"]
+        cube = self._base @ np.append(seen["cube_position"], 1.0)
+        tool = self._base @ np.append(seen["tool_position"], 1.0)
         goal, opening = self._goal(
-            cube[:3], _yaw_to_nearest_face(state[19:23]), offset, width_m, gripper_command
+            cube[:3],
+            _yaw_to_nearest_face(seen["cube_quaternion"]),
+            (tool - cube)[:3],
+            float(seen["gripper_width"]),
+            float(seen["gripper_command"]),
         )
         joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
         change = _GAIN * (joints - targets) / JOINT_INCREMENT_RAD

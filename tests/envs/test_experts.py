@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from envs.catalogue import franka_pick
 from envs.expert_check import ExpertCheckConfig, expert_check, run_episode, wilson_interval
-from envs.experts import EXPERTS, FrankaPickExpert, _yaw_to_nearest_face
+from envs.experts import EXPERTS, STATE_PARTS, FrankaPickExpert, _yaw_to_nearest_face
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,17 @@ def test_expert_grasps_again_what_it_lost(env):
         success = info["success"]
     assert dropped
     assert success
+
+
+def test_expert_reads_the_state_by_the_environments_names(env):
+    names = np.array(env.unwrapped.state_names)
+    for part, where in STATE_PARTS.items():
+        found = np.atleast_1d(names[where])
+        if part == "joint_targets":
+            assert list(found) == [f"joint{index}_target" for index in range(1, 8)]
+        else:
+            assert all(name.startswith(part) for name in found)
+            assert sum(name.startswith(part) for name in names) == len(found)
 
 
 def test_expert_has_no_memory(env):
