@@ -6,6 +6,7 @@
 #   make test                        all checks and tests
 #   make check                       format, lint, import rules and types alone: seconds
 #   make doctor                      what this machine has, and how quickly it draws
+#   make bench                       speeds of the parts, on this machine
 #   make clean                       remove .venv, dist and caches; never runs/
 #   PYTHON=/path/to/python3.12       the interpreter to build .venv from
 
@@ -24,7 +25,7 @@ PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check doctor clean install install-test rendering
+.PHONY: demo test check doctor bench clean install install-test rendering
 
 ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH=$(TORCH) is not one of: cpu cuda)
@@ -33,6 +34,8 @@ endif
 demo: install rendering
 	$(BIN)/python -m policies.train $(ARGS)
 
+# One thread a process, since there is a process per core: pytest's workers.
+test: export OMP_NUM_THREADS = 1
 # The compile tests run in a second call: a function whose shapes are checked does not compile.
 test: install-test rendering check
 	$(BIN)/python -m pytest -q -n $(WORKERS)
@@ -50,6 +53,11 @@ check: install-test
 doctor: install
 	$(BIN)/python -m envs.doctor
 
+bench: install rendering
+	@for file in benchmarks/*.py; do \
+	    echo "# $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; \
+	done
+
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -57,24 +65,26 @@ clean:
 install: $(STAMP)
 install-test: $(TEST_STAMP)
 
+# Root installs what the system lacks; anyone else is told in one line.
 $(BIN)/python:
-	@python=; \
-	for name in $(PYTHONS); do \
-	    if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	        python=$$name; break; \
-	    fi; \
-	done; \
+	@find_python() { \
+	    for name in $(PYTHONS); do \
+	        if "$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	            2>/dev/null; then echo "$$name"; return; fi; \
+	    done; \
+	}; \
+	python=$$(find_python); \
+	if [ -z "$$python" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "# no Python >= 3.11 with the venv module: trying apt-get"; \
+	    { apt-get update -qq && { apt-get install -y -qq python3.11-venv \
+	        || apt-get install -y -qq python3-venv; }; } >/dev/null 2>&1 || true; \
+	    python=$$(find_python); \
+	fi; \
 	if [ -z "$$python" ]; then \
-	    echo "Python 3.11 or newer is needed: sudo apt-get install python3 python3-venv"; exit 1; \
+	    echo "Python >= 3.11 with its venv module is needed: sudo apt-get install python3-venv" \
+	        "(or python3.11-venv), or set PYTHON="; exit 1; \
 	fi; \
-	version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null && [ "$$(id -u)" = 0 ]; then \
-	    { apt-get update -qq && apt-get install -y -qq "python$$version-venv"; } || true; \
-	fi; \
-	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
-	    echo "the venv module is needed: sudo apt-get install python$$version-venv"; exit 1; \
-	fi; \
-	echo "# virtual environment in $(VENV), Python $$version"; \
+	echo "# virtual environment in $(VENV), by $$("$$python" --version)"; \
 	"$$python" -m venv $(VENV)
 
 # torch comes first and by itself, so that no resolver gets the idea of the CUDA build: on the public
@@ -83,6 +93,7 @@ $(BIN)/python:
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "# installing, once: about three minutes"
 	@rm -f $(VENV)/.installed-*
+	@$(PIP) --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip  # a stopped set-up left no pip
 	$(PIP) install -q -U -c constraints.txt pip hatchling
 	@built=$$($(BIN)/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")' \
 	    2>/dev/null || true); \
