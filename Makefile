@@ -1,7 +1,7 @@
 # Two commands do everything, set-up included: `make demo` and `make test`. What is there is reused.
 #
 #   make demo                        train a Franka policy from frozen Toto features, and watch it
-#   make demo ARGS="encoder=none"    the same with other settings (configs/train.yaml)
+#   make demo ARGS="encoder=none out=runs/none"    the same with other settings (configs/train.yaml)
 #   make demo TORCH=cuda             with a torch for NVIDIA cards (several GB; default: cpu)
 #   make test                        all checks and tests
 #   make check                       format, lint, import rules and types alone: seconds

@@ -45,7 +45,8 @@ def examine() -> list[str]:
     """Print what is found, line by line as it is found; give what to do, one line each."""
     remedies = []
     _say("python", f"{platform.python_version()}  {sys.executable}")
-    _say("machine", f"{platform.platform()}, {len(os.sched_getaffinity(0))} cores")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    _say("machine", f"{platform.platform()}, {cores} cores")
     missing = []
     for name, extra in PACKAGES.items():
         try:

@@ -25,18 +25,19 @@ def test_a_snippet_of_the_readme_runs(index) -> None:
     assert names["observation"]["embedding_hand"].shape == (names["env"].encoder.dim,)
 
 
-def test_the_files_of_the_tree_are_there() -> None:
+def test_the_tree_names_every_file_and_none_else() -> None:
     (tree,) = blocks(README, "text")
-    folder = ROOT
+    named, folder = set(), ""
     for line in tree.splitlines():
-        match = re.match(r"( *)(\S+)  ", line)
-        if not match:
-            continue
-        indent, name = match.groups()
-        if not indent and name.endswith("/"):
-            folder = ROOT / name
-        path = folder / name if indent else ROOT / name
-        assert path.exists(), f"the tree names {name}, and there is no {path}"
+        indent, name = re.match(r"( *)(\S+)  ", line).groups()
+        folder = folder if indent else name
+        named.add(folder + name if indent else name)
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    for package in ("toto_robot", "envs", "policies"):
+        for path in (ROOT / package).iterdir():
+            name = f"{package}/{path.name}" + "/" * path.is_dir()
+            if not path.name.startswith("__"):
+                assert name in named, f"the README's tree lacks {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
