@@ -1,0 +1,191 @@
+"""`python -m policies.evaluate`: how often a policy succeeds, on seeds that training never uses.
+
+python -m policies.evaluate policy=runs/train/policy episodes=200
+python -m policies.evaluate policy=expert env=franka_pick
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from toto_robot.cli import command
+from toto_robot.config import to_dict
+
+from .policy import Policy
+from .report import encoder_seconds, time_table
+from .rollout import Rollout, RolloutConfig, RolloutPool, Task, Theatre
+from .seeds import EVALUATION_SEEDS, evaluation_seeds
+from .statistics import describe_rate, wilson_interval
+from .store import write_aside
+from .student import load_student, read_card
+from .video import film
+from .vision import NoVision, RandomVision, TotoVision, VisionConfig
+from .world import EnvConfig, interface_of, make_env, make_expert
+
+EXPERT = "expert"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Say what is judged.
+
+    Attributes:
+        policy: a student's checkpoint, or `expert`.
+        env: where; None: where the student was trained.
+        encoder: where the student's encoder is now, a name or a folder; None: where it was.
+        episodes: one per held-out seed.
+        video_episodes: how many of them are filmed.
+        rollout: how they are spread over the machine.
+        device: where the encoder runs: `cpu`, `cuda`, or `auto` (cuda if there is one).
+    """
+
+    policy: str
+    env: EnvConfig | None
+    encoder: str | None
+    episodes: int
+    video_episodes: int
+    rollout: RolloutConfig
+    device: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.episodes <= len(EVALUATION_SEEDS):
+            raise ValueError(f"episodes must be in [1, {len(EVALUATION_SEEDS)}]: {self.episodes}")
+        if not 0 <= self.video_episodes <= self.episodes:
+            raise ValueError("video_episodes must be in [0, episodes]")
+        if self.policy == EXPERT and self.env is None:
+            raise ValueError("which environment's expert? For instance: env=franka_pick")
+
+
+def evaluate(config: EvaluateConfig, out: Path) -> None:
+    """Run the episodes; write `evaluation.json` and `rollout.mp4`, and print the rate."""
+    device = choose_device(config.device)
+    folder = None if config.policy == EXPERT else Path(config.policy)
+    env, vision = _circumstances(config, folder)
+    theatre = Theatre(env=env, vision=vision, privileged=folder is None, device=device)
+    print(f"{config.policy} on {config.episodes} held-out seeds of {env.id}", flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    policy = open_policy(folder, theatre)  # what is wrong with it shows before any episode is run
+    seeds = evaluation_seeds(config.episodes)
+    with (
+        RolloutPool(theatre, config.rollout) as pool,
+        tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
+    ):
+        verdict = judge(pool, folder, seeds, config.rollout.group, bar.update)
+    verdict = {"policy": config.policy, "env": to_dict(env), **verdict}
+    write_aside(out / "evaluation.json", (json.dumps(verdict, indent=1) + "\n").encode())
+    if config.video_episodes:
+        encoder = vision.build(torch.device(device))
+        film(
+            out / "rollout.mp4",
+            env,
+            policy,
+            encoder,
+            seeds[: config.video_episodes],
+            theatre.privileged,
+        )
+        print(f"video:   {out / 'rollout.mp4'}")
+    print(time_table(pool.seconds))
+    share = encoder_seconds(pool.seconds) / max(1e-9, sum(pool.seconds.values()))
+    print(f"encoder: {share:.0%} of the wall time")
+    print(f"results: {out / 'evaluation.json'}")
+    print(f"success: {describe_rate(verdict['successes'], verdict['episodes'])}")
+
+
+def judge(
+    pool: RolloutPool,
+    policy: Path | None,
+    seeds: Sequence[int],
+    group: int,
+    progress: Callable[[int], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Run a policy on these seeds, each episode until it succeeds or ends.
+
+    Args:
+        pool: runs them.
+        policy: the student's checkpoint; None: the expert.
+        seeds: of the environment.
+        group: episodes in lockstep.
+        progress: called with the number of episodes that are done.
+
+    Returns:
+        Plain data: `episodes`, `successes`, `rate`, `wilson_95`, and `seeds`, with `success` and
+        `steps` of each.
+    """
+    tasks = [
+        Task(
+            seeds=tuple(seeds[first : first + group]),
+            policy=policy,
+            beta=1.0 if policy is None else 0.0,
+            mixing="step",
+            mixing_seeds=tuple((seed,) for seed in seeds[first : first + group]),
+            recorded=False,
+            steps_after_success=0,
+            round=0,
+        )
+        for first in range(0, len(seeds), group)
+    ]
+
+    def count(rollouts: list[Rollout]) -> None:
+        progress(len(rollouts))
+
+    rollouts = pool.run(tasks, count)
+    successes = sum(rollout.success for rollout in rollouts)
+    return {
+        "episodes": len(rollouts),
+        "successes": successes,
+        "rate": successes / max(1, len(rollouts)),
+        "wilson_95": list(wilson_interval(successes, len(rollouts))),
+        "seeds": [
+            {"seed": rollout.seed, "success": rollout.success, "steps": rollout.num_steps}
+            for rollout in rollouts
+        ],
+    }
+
+
+def open_policy(folder: Path | None, theatre: Theatre) -> Policy:
+    """Open the student in `folder`, or the environment's expert when it is None.
+
+    Raises:
+        FileNotFoundError: the checkpoint lacks a file.
+        ValueError: it is damaged, or was trained with another encoder or for another interface.
+    """
+    if folder is None:
+        return make_expert(theatre.env.id)
+    encoder = theatre.vision.build(torch.device(theatre.device))
+    env = make_env(theatre.env, sighted=encoder is not None, privileged=False)
+    student = load_student(folder, encoder, interface_of(env))
+    env.close()
+    return student
+
+
+def choose_device(name: str) -> str:
+    """Give `cuda` or `cpu` for `auto`, and any other name as it is."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _circumstances(config: EvaluateConfig, folder: Path | None) -> tuple[EnvConfig, VisionConfig]:
+    if folder is None:
+        assert config.env is not None
+        return config.env, NoVision()
+    card = read_card(folder)
+    vision = card.vision
+    if config.encoder is not None:
+        if isinstance(vision, NoVision):
+            raise ValueError(f"{folder} has no eyes: it takes no encoder")
+        names = {"name_or_path": config.encoder, "layer": vision.layer, "pool": vision.pool}
+        seeded = isinstance(vision, RandomVision)
+        vision = RandomVision(**names, seed=vision.seed) if seeded else TotoVision(**names)
+    return card.env if config.env is None else config.env, vision
+
+
+main = command("evaluate", EvaluateConfig)(evaluate)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Which environment seeds are used for what: three ranges that cannot overlap.
+
+A policy is judged on episodes that it was not trained on, and whatever was chosen by looking at
+validation is not judged on validation. So each purpose has a range of its own, a million wide:
+
+    training       [        0, 1 000 000)   run seed s takes [s * 10 000, (s + 1) * 10 000)
+    validation     [1 000 000, 2 000 000)   the same after every round, so rounds can be compared
+    evaluation     [2 000 000, 3 000 000)   the same for every run, so policies can be compared
+
+Videos for pre-training begin at 5 000 000 (`configs/render_videos.yaml`).
+"""
+
+_RANGE = 1_000_000
+TRAINING_SEEDS = range(0, _RANGE)
+VALIDATION_SEEDS = range(_RANGE, 2 * _RANGE)
+EVALUATION_SEEDS = range(2 * _RANGE, 3 * _RANGE)
+
+EPISODES_PER_RUN = 10_000
+NUM_RUN_SEEDS = _RANGE // EPISODES_PER_RUN
+
+
+def check_run(seed: int, num_training: int, num_validation: int, num_evaluation: int) -> None:
+    """Do nothing when a run's episodes stay within their ranges.
+
+    Raises:
+        ValueError: naming the number that is too large, and the limit.
+    """
+    if not 0 <= seed < NUM_RUN_SEEDS:
+        raise ValueError(f"seed must be in [0, {NUM_RUN_SEEDS}), got {seed}")
+    for what, number, limit in (
+        ("training episodes", num_training, EPISODES_PER_RUN),
+        ("validation episodes", num_validation, _RANGE),
+        ("evaluation episodes", num_evaluation, _RANGE),
+    ):
+        if not 0 <= number <= limit:
+            raise ValueError(f"{what} must be in [0, {limit}], got {number}: seeds would overlap")
+
+
+def training_seed(run_seed: int, episode: int) -> int:
+    """Give the environment seed of a run's training episode, counted over all rounds."""
+    assert 0 <= run_seed < NUM_RUN_SEEDS
+    assert 0 <= episode < EPISODES_PER_RUN
+    return TRAINING_SEEDS[run_seed * EPISODES_PER_RUN + episode]
+
+
+def validation_seeds(episodes: int) -> tuple[int, ...]:
+    """Give the environment seeds of the validation after each round."""
+    return tuple(VALIDATION_SEEDS[:episodes])
+
+
+def evaluation_seeds(episodes: int) -> tuple[int, ...]:
+    """Give the environment seeds of a final evaluation."""
+    return tuple(EVALUATION_SEEDS[:episodes])

@@ -1,0 +1,237 @@
+"""The student: embeddings of the cameras and proprioception -> MLP -> action.
+
+The head follows MVP (Xiao et al., arXiv 2203.06173, and its code): each input has a linear
+projection, then an MLP. What differs: inputs are standardised by statistics of the training data,
+the activation is SiLU, and there is a projection for each camera.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from envs.interface import Interface
+from toto_robot import Encoder
+from toto_robot.checkpoint import load_weights, read_config, save_checkpoint
+from toto_robot.config import from_dict, to_dict
+
+from .vision import EncoderStamp, VisionConfig, stamp
+from .world import EnvConfig
+
+KIND = "student"
+# Standardised inputs are cut here: an input that hardly moved in training must not shout later.
+_CLIP = 5.0
+# Rows whose statistics are taken at once, which bounds the memory.
+_CHUNK = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentConfig:
+    """Sizes of the student's network.
+
+    Attributes:
+        projection: width of each input's linear projection.
+        hidden: widths of the MLP.
+        dropout: share of projected inputs that is dropped in training.
+        smallest_std: an embedding's element that varies less is divided by this instead. Elements
+            are of the order of 1.
+    """
+
+    projection: int
+    hidden: tuple[int, ...]
+    dropout: float
+    smallest_std: float
+
+    def __post_init__(self) -> None:
+        if self.projection < 1 or not self.hidden or min(self.hidden) < 1:
+            raise ValueError("projection and hidden must be positive, hidden not empty")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.smallest_std <= 0:
+            raise ValueError(f"smallest_std must be positive, got {self.smallest_std}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentCard:
+    """All that a student's checkpoint says of itself.
+
+    Attributes:
+        student: sizes.
+        interface: what its inputs and outputs mean.
+        env: where it was trained.
+        vision: its eyes, as the config named them.
+        encoder: the stamp of these eyes; None when blind.
+    """
+
+    student: StudentConfig
+    interface: Interface
+    env: EnvConfig
+    vision: VisionConfig
+    encoder: EncoderStamp | None
+
+
+class StudentPolicy(nn.Module):
+    """A policy on `embedding_<camera>` and `proprio`, and on nothing else.
+
+    Attributes:
+        card: what it is.
+        keys: the keys that an observation has, exactly.
+    """
+
+    def __init__(self, card: StudentCard) -> None:
+        super().__init__()
+        config, interface = card.student, card.interface
+        cameras, dim = _embedding_shape(card)
+        self.card = card
+        self.keys = (*(f"embedding_{name}" for name in interface.camera_names[:cameras]), "proprio")
+        width = len(interface.proprio)
+        self.register_buffer("embedding_mean", torch.zeros(cameras, dim))
+        self.register_buffer("embedding_std", torch.ones(cameras, dim))
+        self.register_buffer("proprio_mean", torch.zeros(width))
+        self.register_buffer("proprio_std", torch.ones(width))
+        self.project_cameras = nn.ModuleList(
+            nn.Linear(dim, config.projection) for _ in range(cameras)
+        )
+        self.project_proprio = nn.Linear(width, config.projection)
+        layers: list[nn.Module] = [
+            nn.LayerNorm(config.projection * (cameras + 1)),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+        ]
+        width = config.projection * (cameras + 1)
+        for hidden in config.hidden:
+            layers += [nn.Linear(width, hidden), nn.SiLU()]
+            width = hidden
+        self.mlp = nn.Sequential(*layers, nn.Linear(width, len(interface.action)))
+        self.eval()
+
+    def forward(
+        self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
+    ) -> Float[Tensor, "b a"]:
+        """Give actions, not cut to their limits."""
+        proprio = (proprio - self.proprio_mean) / self.proprio_std
+        parts = [self.project_proprio(proprio.clamp(-_CLIP, _CLIP))]
+        embeddings = (embeddings.float() - self.embedding_mean) / self.embedding_std
+        embeddings = embeddings.clamp(-_CLIP, _CLIP)
+        parts += [
+            project(embeddings[:, camera]) for camera, project in enumerate(self.project_cameras)
+        ]
+        return self.mlp(torch.cat(parts, dim=1))
+
+    @torch.no_grad()
+    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Give the action [a] for one observation, or [b a] for a batch, cut to [-1, 1].
+
+        Raises:
+            ValueError: unless the observation has exactly the keys in `keys`, in the right shapes.
+        """
+        if set(observation) != set(self.keys):
+            raise ValueError(
+                f"this student takes exactly {', '.join(self.keys)}, got "
+                f"{', '.join(sorted(observation))}"
+            )
+        device = self.proprio_mean.device
+        proprio = torch.as_tensor(observation["proprio"], device=device)
+        width = len(self.proprio_mean)
+        if proprio.shape[-1:] != (width,) or proprio.ndim not in (1, 2):
+            raise ValueError(f"proprio must be [b {width}] or [{width}], got {list(proprio.shape)}")
+        rows = proprio.reshape(-1, width)
+        num_cameras, dim = self.embedding_mean.shape
+        embeddings = torch.zeros(len(rows), num_cameras, dim, device=device)
+        for camera, key in enumerate(self.keys[:-1]):
+            value = torch.as_tensor(observation[key], device=device)
+            if value.shape != (*proprio.shape[:-1], dim):
+                raise ValueError(
+                    f"{key} must be {[*proprio.shape[:-1], dim]}, got {list(value.shape)}"
+                )
+            embeddings[:, camera] = value.reshape(-1, dim)
+        actions = self(embeddings, rows).clamp(-1.0, 1.0)
+        return actions.reshape(*proprio.shape[:-1], -1).cpu().numpy()
+
+    def reset(self) -> None:
+        """Do nothing: a student has no memory."""
+
+    def standardise(
+        self, embeddings: Float[Tensor, "n c e"], proprio: Float[Tensor, "n p"]
+    ) -> None:
+        """Set the normaliser to the statistics of these inputs."""
+        total = torch.zeros_like(self.embedding_mean, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for chunk in embeddings.split(_CHUNK):
+            chunk = chunk.to(total.device, torch.float64)
+            total += chunk.sum(0)
+            squares += chunk.square().sum(0)
+        mean = total / len(embeddings)
+        std = (squares / len(embeddings) - mean.square()).clamp(min=0).sqrt()
+        self.embedding_mean.copy_(mean)
+        self.embedding_std.copy_(std.clamp(min=self.card.student.smallest_std))
+        self.proprio_mean.copy_(proprio.mean(0))
+        self.proprio_std.copy_(proprio.std(0, unbiased=False).clamp(min=1e-2))
+
+    def save(self, folder: Path, **notes: Any) -> None:
+        """Write the checkpoint: `config.json` and `weights.safetensors`, without the encoder."""
+        save_checkpoint(folder, KIND, to_dict(self.card), self.state_dict(), **notes)
+
+
+def read_card(folder: Path) -> StudentCard:
+    """Read what a student's checkpoint says of itself.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        ValueError: of another kind, or not readable.
+    """
+    return from_dict(StudentCard, read_config(folder, KIND)["config"], at=str(folder))
+
+
+def load_student(folder: Path, encoder: Encoder | None, interface: Interface) -> StudentPolicy:
+    """Open a student for these eyes and this interface.
+
+    Args:
+        folder: its checkpoint.
+        encoder: what will give its embeddings; None for a blind one.
+        interface: of the environment or robot where it will act.
+
+    Raises:
+        FileNotFoundError: the checkpoint lacks a file.
+        ValueError: it is damaged, or was trained with another encoder or for another interface; the
+            message says in what they differ.
+    """
+    card = read_card(folder)
+    card.interface.require_equal(interface, str(folder), "the environment")
+    _check_encoder(folder, card.encoder, stamp(encoder))
+    student = StudentPolicy(card)
+    student.load_state_dict(load_weights(folder, read_config(folder, KIND)["sha256"]))
+    return student.requires_grad_(False).eval()
+
+
+def _check_encoder(folder: Path, expected: EncoderStamp | None, found: EncoderStamp | None) -> None:
+    if expected is None and found is None:
+        return
+    if expected is None or found is None:
+        words = ("without", "with") if expected is None else ("with", "without")
+        raise ValueError(f"{folder} was trained {words[0]} an encoder, and is used {words[1]} one")
+    if expected.fingerprint != found.fingerprint:
+        lines = [
+            f"{name}: {before} != {now}"
+            for name, before, now in (
+                ("layer", expected.layer, found.layer),
+                ("pool", expected.pool, found.pool),
+                ("weights", expected.weights_hash[:12], found.weights_hash[:12]),
+            )
+            if before != now
+        ]
+        raise ValueError(
+            f"{folder} was trained with another encoder (then != now):\n  " + "\n  ".join(lines)
+        )
+
+
+def _embedding_shape(card: StudentCard) -> tuple[int, int]:
+    if card.encoder is None:
+        return 0, 0
+    return len(card.interface.cameras), card.encoder.dim

@@ -1,0 +1,381 @@
+"""`python -m policies.train`: learn a policy from an expert, by DAgger or behaviour cloning.
+
+    python -m policies.train                        # what `make demo` does
+    python -m policies.train encoder=none out=runs/blind
+    python -m policies.train method=bc data=runs/train/store out=runs/bc
+
+In `out`:
+
+    config.json         what was asked for; a run is only resumed with the same
+    store/              all episodes, as tokens
+    rounds/00/          of each round: policy/ and round.json; there once the round is over
+    policy/             the last round's policy: what `policies.evaluate` takes
+    evaluation.json     the policy on the held-out seeds
+    metrics.json        all numbers that follow from the config: equal for equal runs
+    timings.json        where the time went
+    curve.png rollout.mp4 tensorboard/
+
+Killed at any moment, the same command with the same `out` goes on and ends with the same
+metrics.json: episodes and rounds are written aside and renamed, and all randomness is drawn from
+(seed, round, episode or step), so there is no state to lose.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from toto_robot import Encoder
+from toto_robot.cli import command
+from toto_robot.config import to_dict
+
+from .dagger import Collection, DaggerConfig, collect
+from .evaluate import choose_device, judge
+from .features import Dataset, FeatureCache
+from .imitation import ImitationConfig, fit
+from .report import draw_curve, encoder_seconds, time_table, write_tensorboard
+from .rollout import RolloutConfig, RolloutPool, Theatre
+from .seeds import check_run, evaluation_seeds, validation_seeds
+from .statistics import describe_rate
+from .store import DemoStore, StoreHeader, create_store, open_store, write_aside
+from .student import StudentCard, StudentConfig, StudentPolicy, load_student
+from .video import film
+from .vision import VisionConfig, stamp, tokenizer_hash
+from .world import EnvConfig, interface_of, make_env, make_expert
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Say what is learned, where, and for how long.
+
+    Attributes:
+        method: `dagger`, or `bc` for behaviour cloning: the same without student rounds.
+        seed: of everything; also chooses the training episodes (`policies.seeds`).
+        env: the environment.
+        encoder: the student's eyes.
+        data: a folder of demonstrations (a `DemoStore`) to begin with; None: the expert gives them.
+        demonstrations: episodes that the expert gives, if `data` is None.
+        steps_after_success: a training episode goes on for so many steps when it has succeeded.
+        dagger: the student's rounds.
+        student: the student's network.
+        imitation: how it is fitted.
+        validation_episodes: episodes after each round.
+        evaluation_episodes: held-out episodes at the end.
+        video_episodes: how many of these are filmed.
+        rollout: how episodes are spread over the machine.
+        memory_limit_gib: embeddings beyond this lie in a file while a student is fitted.
+        device: where encoder and student compute: `cpu`, `cuda`, or `auto` (cuda if there is one).
+    """
+
+    method: Literal["dagger", "bc"]
+    seed: int
+    env: EnvConfig
+    encoder: VisionConfig
+    data: Path | None
+    demonstrations: int
+    steps_after_success: int
+    dagger: DaggerConfig
+    student: StudentConfig
+    imitation: ImitationConfig
+    validation_episodes: int
+    evaluation_episodes: int
+    video_episodes: int
+    rollout: RolloutConfig
+    memory_limit_gib: float
+    device: str
+
+    def __post_init__(self) -> None:
+        check_run(
+            self.seed,
+            self.demonstrations + self.rounds * self.dagger.episodes,
+            self.validation_episodes,
+            self.evaluation_episodes,
+        )
+        if self.data is None and self.demonstrations < 1:
+            raise ValueError("demonstrations must be at least 1, or data a folder of them")
+        if not 0 <= self.video_episodes <= self.evaluation_episodes:
+            raise ValueError("video_episodes must be in [0, evaluation_episodes]")
+        if self.evaluation_episodes < 1 or self.steps_after_success < 0:
+            raise ValueError("evaluation_episodes must be positive, steps_after_success not less")
+
+    @property
+    def rounds(self) -> int:
+        """Give the number of student rounds."""
+        return self.dagger.rounds if self.method == "dagger" else 0
+
+
+def train(config: TrainConfig, out: Path) -> None:
+    """Train, judge and report; see the module's docstring for what is written."""
+    print(_plan(config), flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(config, out)
+    if (out / "metrics.json").is_file():
+        print(f"{out} is complete already; nothing to do")
+        _conclude(config, out)
+        return
+
+    device = choose_device(config.device)
+    encoder = config.encoder.build(torch.device(device))
+    make_expert(config.env.id)  # an unknown one is told now
+    env = make_env(config.env, sighted=encoder is not None, privileged=True)
+    interface = interface_of(env)
+    env.close()
+    header = StoreHeader(
+        env=config.env.id,
+        interface=interface,
+        tokenizer_hash=tokenizer_hash(encoder),
+        tokens_per_frame=0 if encoder is None else encoder.tokens_per_frame,
+    )
+    store = create_store(out / "store", header)
+    stores = [store] if config.data is None else [open_store(config.data, header), store]
+    card = StudentCard(
+        student=config.student,
+        interface=interface,
+        env=config.env,
+        vision=config.encoder,
+        encoder=stamp(encoder),
+    )
+    theatre = Theatre(env=config.env, vision=config.encoder, privileged=True, device=device)
+
+    num_episodes = config.demonstrations if config.data is None else 0
+    num_episodes += config.rounds * config.dagger.episodes
+    num_episodes += (config.rounds + 1) * config.validation_episodes + config.evaluation_episodes
+    rounds: list[Json] = []
+    with (
+        RolloutPool(theatre, config.rollout) as pool,
+        tqdm(total=num_episodes, unit="episode", smoothing=0.02) as bar,
+    ):
+        for number in range(config.rounds + 1):
+            folder = out / "rounds" / f"{number:02d}"
+            if not folder.is_dir():
+                _do_round(config, number, rounds, pool, stores, encoder, card, bar, out)
+            else:
+                bar.update(config.validation_episodes + _planned(config, number))
+            rounds.append(json.loads((folder / "round.json").read_text()))
+            write_tensorboard(out / "tensorboard", rounds, config.imitation.log_every)
+            draw_curve(out / "curve.png", _title(config), rounds, None, config.imitation.log_every)
+
+        policy = out / "rounds" / f"{config.rounds:02d}" / "policy"
+        bar.set_description("held-out seeds")
+        before = dict(pool.seconds)
+        final = judge(
+            pool,
+            policy,
+            evaluation_seeds(config.evaluation_episodes),
+            config.rollout.group,
+            bar.update,
+        )
+    seconds = _difference(pool.seconds, before)
+    student = load_student(policy, encoder, interface)
+    _finish(config, out, rounds, final, seconds, student, encoder)
+    _conclude(config, out)
+
+
+def _do_round(
+    config: TrainConfig,
+    number: int,
+    rounds: list[Json],
+    pool: RolloutPool,
+    stores: list[DemoStore],
+    encoder: Encoder | None,
+    card: StudentCard,
+    bar: Any,
+    out: Path,
+) -> None:
+    """Collect, fit and validate; leave `rounds/<number>`, whole."""
+    store, before = stores[-1], dict(pool.seconds)
+    beta = config.dagger.beta(number)
+    episodes = _planned(config, number)
+    first = sum(_planned(config, earlier) for earlier in range(number))
+    if episodes:
+        bar.set_description(f"round {number}/{config.rounds}: collect")
+        collection = Collection(
+            round=number,
+            first=first,
+            episodes=episodes,
+            policy=out / "rounds" / f"{number - 1:02d}" / "policy" if number else None,
+            beta=beta,
+            mixing=config.dagger.mixing,
+            seed=config.seed,
+            group=config.rollout.group,
+            steps_after_success=config.steps_after_success,
+        )
+        collect(pool, store, FeatureCache(store, encoder), collection, bar.update)
+
+    bar.set_description(f"round {number}/{config.rounds}: train")
+    start = time.perf_counter()
+    limit_bytes = int(config.memory_limit_gib * 2**30)
+    data = Dataset(stores, encoder, limit_bytes, out / "embeddings.npy")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed * 1000 + number)
+        student = StudentPolicy(card)
+    student.to(choose_device(config.device))
+    student.standardise(data.embeddings, data.proprio)
+    steps = config.imitation.last_steps if number == config.rounds else config.imitation.steps
+    losses = fit(
+        student,
+        data,
+        config.imitation,
+        steps,
+        (config.seed, number),
+        lambda step, loss: bar.set_postfix_str(f"step {step}/{steps}, loss {loss:.4f}"),
+    )
+    del data
+    (out / "embeddings.npy").unlink(missing_ok=True)
+    aside = out / "rounds" / f".{number:02d}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    student.save(aside / "policy", round=number, steps=steps)
+    training_s = time.perf_counter() - start
+
+    bar.set_description(f"round {number}/{config.rounds}: validate")
+    seeds = validation_seeds(config.validation_episodes)
+    validation = judge(pool, aside / "policy", seeds, config.rollout.group, bar.update)
+    collected = [store[index] for index in range(first, first + episodes)]
+    given = [episode for episode in stores[0]] if len(stores) > 1 and number == 0 else []
+    entry = {
+        "round": number,
+        "beta": beta,
+        "episodes": len(collected) + len(given),
+        "env_steps": sum(episode.num_steps for episode in (*collected, *given))
+        + (rounds[-1]["env_steps"] if rounds else 0),
+        "expert_acted": _mean([float(episode.acted_by_expert.mean()) for episode in collected]),
+        "collected_success": _mean([float(episode.success) for episode in collected]),
+        "round_gradient_steps": steps,
+        "gradient_steps": steps + (rounds[-1]["gradient_steps"] if rounds else 0),
+        "losses": losses,
+        "validation": validation,
+        "seconds": _difference(pool.seconds, before) | {"student's training": training_s},
+    }
+    (aside / "round.json").write_text(json.dumps(entry, indent=1) + "\n")
+    os.replace(aside, aside.with_name(f"{number:02d}"))
+    bar.set_postfix_str(
+        f"round {number}: {validation['successes']}/{validation['episodes']} succeed"
+    )
+
+
+def _finish(
+    config: TrainConfig,
+    out: Path,
+    rounds: list[Json],
+    final: Json,
+    seconds: dict[str, float],
+    student: StudentPolicy,
+    encoder: Encoder | None,
+) -> None:
+    """Write the policy, the curve, the video, the timings, and last the metrics."""
+    student.save(out / "policy", evaluation={name: final[name] for name in ("rate", "wilson_95")})
+    write_aside(out / "evaluation.json", (json.dumps(final, indent=1) + "\n").encode())
+    draw_curve(out / "curve.png", _title(config), rounds, final, config.imitation.log_every)
+    start = time.perf_counter()
+    if config.video_episodes:
+        seeds = evaluation_seeds(config.video_episodes)
+        film(out / "rollout.mp4", config.env, student, encoder, seeds, privileged=False)
+    seconds = seconds | {"video": time.perf_counter() - start}
+    for entry in rounds:
+        for stage, value in entry.pop("seconds").items():
+            seconds[stage] = seconds.get(stage, 0.0) + value
+    write_aside(out / "timings.json", (json.dumps(seconds, indent=1) + "\n").encode())
+    metrics = {"seed": config.seed, "rounds": rounds, "evaluation": final}
+    write_aside(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+
+
+def _conclude(config: TrainConfig, out: Path) -> None:
+    """Print what a finished run has to say."""
+    metrics = json.loads((out / "metrics.json").read_text())
+    seconds: dict[str, float] = json.loads((out / "timings.json").read_text())
+    print(time_table(seconds))
+    print(f"policy:  {out / 'policy'}")
+    print(f"curve:   {out / 'curve.png'}")
+    if config.video_episodes:
+        print(f"video:   {out / 'rollout.mp4'}")
+    share = encoder_seconds(seconds) / max(1e-9, sum(seconds.values()))
+    print(f"encoder: {share:.0%} of the wall time")
+    final = metrics["evaluation"]
+    print(f"success: {describe_rate(final['successes'], final['episodes'])} on held-out seeds")
+
+
+def _claim(config: TrainConfig, out: Path) -> None:
+    """Write what this run is, or check that the run in `out` is this one.
+
+    Raises:
+        ValueError: `out` holds a run with another config; the message names what differs.
+    """
+    path, data = out / "config.json", to_dict(config)
+    if not path.exists():
+        write_aside(path, (json.dumps(data, indent=1) + "\n").encode())
+        return
+    before, now = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(data)))
+    lines = [
+        f"{name}: {before.get(name, 'not there')!r} != {now.get(name, 'not there')!r}"
+        for name in sorted({*before, *now})
+        if before.get(name, path) != now.get(name, path)
+    ]
+    if lines:
+        raise ValueError(
+            f"{out} holds a run with another config (there != here); choose another out=, or "
+            "delete it:\n  " + "\n  ".join(lines)
+        )
+
+
+def _flat(data: object, at: str = "") -> Json:
+    if not isinstance(data, dict) or not data:
+        return {at: data}
+    return {
+        name: value
+        for key, item in data.items()
+        for name, value in _flat(item, f"{at}.{key}" if at else str(key)).items()
+    }
+
+
+def _plan(config: TrainConfig) -> str:
+    eyes = dataclasses.asdict(config.encoder).get("name_or_path", "")
+    begin = (
+        f"{config.demonstrations} episodes of the expert"
+        if config.data is None
+        else f"the demonstrations in {config.data}"
+    )
+    rounds = (
+        f", then {config.rounds} rounds of {config.dagger.episodes} episodes of the student, "
+        "labelled by the expert"
+        if config.rounds
+        else ""
+    )
+    return (
+        f"{config.method} on {config.env.id}, encoder: {config.encoder.kind} {eyes}\n"
+        f"{begin}{rounds}; {config.validation_episodes} validation episodes after each; "
+        f"at the end {config.evaluation_episodes} held-out seeds"
+    )
+
+
+def _title(config: TrainConfig) -> str:
+    return f"{config.env.id}, {config.method}, encoder: {config.encoder.kind}, seed {config.seed}"
+
+
+def _planned(config: TrainConfig, number: int) -> int:
+    """Give how many episodes a round collects."""
+    if number:
+        return config.dagger.episodes
+    return config.demonstrations if config.data is None else 0
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _difference(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+    return {stage: value - before.get(stage, 0.0) for stage, value in after.items()}
+
+
+main = command("train", TrainConfig)(train)
+
+if __name__ == "__main__":
+    main()

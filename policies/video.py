@@ -1,0 +1,109 @@
+"""Film a policy: what people see and what the policy sees, side by side, as MP4."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from toto_robot import Encoder
+
+from .policy import Policy
+from .student import StudentPolicy
+from .vision import embed, tokenize
+from .world import EnvConfig, interface_of, make_env
+
+_PIXELS = 384
+_SECONDS_AFTER_SUCCESS = 1.0
+_GREEN, _GREY = (60, 200, 90), (90, 90, 90)
+
+
+def film(
+    path: Path,
+    env_config: EnvConfig,
+    policy: Policy,
+    encoder: Encoder | None,
+    seeds: Sequence[int],
+    privileged: bool,
+) -> None:
+    """Run the episodes of `seeds` one after another and write them as one MP4 (H.264).
+
+    Left `render()`, then the policy's cameras. The frame turns green on success.
+    """
+    env = make_env(env_config, sighted=not privileged, privileged=privileged, filmed=True)
+    cameras = interface_of(env).camera_names if encoder is not None or not privileged else ()
+    cameras = tuple(name for name in cameras if f"image_{name}" in _keys(env.observation_space))
+    rate_hz = interface_of(env).rate_hz
+    frames: list[NDArray[np.uint8]] = []
+    for seed in seeds:
+        observation, info = env.reset(seed=seed)
+        policy.reset()
+        success, after, ended = False, 0, False
+        while True:
+            pictures = [np.asarray(env.render(), np.uint8)]
+            pictures += [observation[f"image_{name}"] for name in cameras]
+            frames.append(_side_by_side(pictures, f"seed {seed}", success))
+            if ended or after > _SECONDS_AFTER_SUCCESS * rate_hz:
+                break
+            action = policy.act(student_view(policy, encoder, observation))
+            observation, _, terminated, truncated, info = env.step(action)
+            success |= bool(info["success"])
+            after += success
+            ended = terminated or truncated
+    env.close()
+    write_video(path, frames, rate_hz)
+
+
+def student_view(
+    policy: Policy, encoder: Encoder | None, observation: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Give what the policy may see: for a student its embeddings and `proprio`, nothing else."""
+    if not isinstance(policy, StudentPolicy):
+        return observation
+    view = {"proprio": observation["proprio"]}
+    if encoder is not None:
+        names = policy.card.interface.camera_names
+        embeddings = embed(
+            encoder, tokenize(encoder, [observation[f"image_{name}"] for name in names])
+        )
+        view |= {f"embedding_{name}": embeddings[row] for row, name in enumerate(names)}
+    return view
+
+
+def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], rate_hz: float) -> None:
+    """Write uint8 frames [h w 3] of one even size as H.264 that browsers play."""
+    aside = path.with_name(f".{path.stem}.part.mp4")
+    with av.open(str(aside), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "23", "preset": "veryfast"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    aside.replace(path)
+
+
+def _side_by_side(
+    pictures: Sequence[NDArray[np.uint8]], text: str, success: bool
+) -> NDArray[np.uint8]:
+    squares = [
+        cv2.resize(picture, (_PIXELS, _PIXELS), interpolation=cv2.INTER_AREA)
+        if picture.shape[0] > _PIXELS
+        else cv2.resize(picture, (_PIXELS, _PIXELS), interpolation=cv2.INTER_NEAREST)
+        for picture in pictures
+    ]
+    frame = np.ascontiguousarray(np.concatenate(squares, axis=1), np.uint8)
+    colour = _GREEN if success else _GREY
+    cv2.rectangle(frame, (0, 0), (frame.shape[1] - 1, frame.shape[0] - 1), colour, 6)
+    label = f"{text}  success" if success else text
+    cv2.putText(frame, label, (12, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, 2, cv2.LINE_AA)
+    return frame.astype(np.uint8, copy=False)
+
+
+def _keys(space: Any) -> set[str]:
+    return set(space.spaces)
