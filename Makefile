@@ -94,7 +94,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "# installing, once: about three minutes"
 	@rm -f $(VENV)/.installed-*
 	@$(PIP) --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip  # a stopped set-up left no pip
-	$(PIP) install -q -U -c constraints.txt pip hatchling
+	$(PIP) install -q -U -c constraints.txt pip
 	@built=$$($(BIN)/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")' \
 	    2>/dev/null || true); \
 	if [ -n "$$built" ] && [ "$$built" != $(TORCH) ]; then $(PIP) uninstall -q -y torch; fi
@@ -106,12 +106,12 @@ ifeq ($(TORCH),cpu)
 else
 	$(PIP) install -q -c constraints.txt torch==$(TORCH_VERSION)
 endif
-	$(PIP) install -q -c constraints.txt --no-build-isolation -e ".[sim,train]"
+	$(PIP) install -q -c constraints.txt -e ".[sim,train]"
 	@touch $@
 
 # The wheel with libOSMesa is here for the tests of that route; without it they test that it is missed.
 $(TEST_STAMP): $(STAMP)
-	$(PIP) install -q -c constraints.txt --no-build-isolation -e ".[sim,train,sb3,dev]"
+	$(PIP) install -q -c constraints.txt -e ".[sim,train,sb3,dev]"
 	$(PIP) install -q -c constraints.txt --no-deps lavavu-osmesa || true
 	@touch $@
 
