@@ -1,6 +1,9 @@
-"""``python -m envs.render_videos``: videos of an environment for pre-training, one MP4 an episode and camera.
+"""``python -m envs.render_videos``: videos of an environment, for pre-training.
 
-The arm is moved by the expert with noise, or by a slow random walk, so that the frames hold what a student
+One MP4 an episode and camera.
+
+The arm is moved by the expert with noise, or by a slow random walk, so that the frames hold what a
+student
 sees and not only what a perfect policy sees.
 """
 
@@ -15,6 +18,7 @@ from tqdm import tqdm
 from toto_robot.cli import command
 
 from .experts import EXPERTS
+from .manipulation import ManipulationEnv
 
 __all__ = ["RenderVideosConfig", "render_videos"]
 
@@ -30,8 +34,10 @@ class RenderVideosConfig:
         randomise: groups of randomisation, drawn anew for each episode.
         episodes: number of episodes.
         random_share: share of the episodes that are a random walk and not the expert.
-        noise: standard deviation of the noise on the expert's actions, in [0, 1] of the action's range.
-        first_seed: seed of the first episode; keep it away from the seeds of training and evaluation.
+        noise: standard deviation of the noise on the expert's actions, in [0, 1] of the action's
+            range.
+        first_seed: seed of the first episode; keep it away from the seeds of training and
+            evaluation.
     """
 
     env: str
@@ -54,14 +60,18 @@ def render_videos(config: RenderVideosConfig, out: Path) -> None:
         randomise=config.randomise,
         privileged=True,
     )
+    assert isinstance(env.unwrapped, ManipulationEnv)
+    rate_hz = env.unwrapped.interface.rate_hz
     expert = EXPERTS[config.env]()
-    for seed in tqdm(range(config.first_seed, config.first_seed + config.episodes), desc="render", unit="episode"):
+    for seed in tqdm(
+        range(config.first_seed, config.first_seed + config.episodes), desc="render", unit="episode"
+    ):
         paths = {camera: out / f"seed{seed}-{camera}.mp4" for camera in config.cameras}
         if all(path.is_file() for path in paths.values()):
             continue
         generator = np.random.default_rng(seed)
         wander = generator.random() < config.random_share
-        noise = np.zeros(env.action_space.shape, np.float32)
+        noise = np.zeros_like(env.action_space.sample())
         observation, _ = env.reset(seed=seed)
         expert.reset()
         frames = {camera: [observation[f"image_{camera}"]] for camera in config.cameras}
@@ -70,12 +80,14 @@ def render_videos(config: RenderVideosConfig, out: Path) -> None:
             # a noise that changes slowly moves the arm away instead of making it tremble
             noise = 0.8 * noise + 0.6 * generator.normal(size=noise.shape).astype(np.float32)
             action = noise * 0.6 if wander else expert.act(observation) + config.noise * noise
-            observation, _, terminated, truncated, _ = env.step(np.clip(action, -1, 1).astype(np.float32))
+            observation, _, terminated, truncated, _ = env.step(
+                np.clip(action, -1, 1).astype(np.float32)
+            )
             ended = terminated or truncated
             for camera in config.cameras:
                 frames[camera].append(observation[f"image_{camera}"])
         for camera, path in paths.items():
-            write_video(path, np.stack(frames[camera]), env.unwrapped.interface.rate_hz)
+            write_video(path, np.stack(frames[camera]), rate_hz)
     env.close()
     print(f"{config.episodes} episodes in {out}")
 

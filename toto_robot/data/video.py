@@ -14,7 +14,8 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".gif")
 def read_video(path: Path, size: int, stride: int, generator: np.random.Generator) -> np.ndarray:
     """Decode a video to frames, uint8 [t size size 3].
 
-    As in the paper's section 3.4: every ``stride``-th frame, shortest side resized to ``size``, one random
+    As in the paper's section 3.4: every ``stride``-th frame, shortest side resized to ``size``,
+    one random
     crop of ``size`` x ``size`` that stays in place over the whole video.
 
     Raises:
@@ -30,12 +31,17 @@ def read_video(path: Path, size: int, stride: int, generator: np.random.Generato
                 if index % stride:
                     continue
                 scale = size / min(frame.width, frame.height)
-                width, height = (max(size, round(side * scale)) for side in (frame.width, frame.height))
+                width, height = (
+                    max(size, round(side * scale)) for side in (frame.width, frame.height)
+                )
                 image = frame.reformat(
                     width=width, height=height, format="rgb24", interpolation=Interpolation.BICUBIC
                 ).to_ndarray()
                 if crop is None:
-                    crop = (int(generator.integers(height - size + 1)), int(generator.integers(width - size + 1)))
+                    crop = (
+                        int(generator.integers(height - size + 1)),
+                        int(generator.integers(width - size + 1)),
+                    )
                 top, left = crop
                 frames.append(image[top : top + size, left : left + size])
     except (av.FFmpegError, IndexError, OSError) as error:

@@ -1,7 +1,8 @@
 """Toto's causal transformer, told in one file (paper section 3.2: LLaMA-style).
 
 Pre-norm RMSNorm, SwiGLU, rotary positions, causal attention, next-token loss, key-value cache. The
-parameter names and the half-split rotary layout are those of Hugging Face's ``LlamaModel``, so weights go
+parameter names and the half-split rotary layout are those of Hugging Face's ``LlamaModel``, so
+weights go
 over by renaming alone (`llama_state_dict`).
 
 Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
@@ -25,7 +26,8 @@ class TotoConfig:
     """Sizes of the transformer and the rules of its sequences (paper sections 3.2 and 3.4).
 
     Attributes:
-        codes: vocabulary of the tokenizer. Its ids come first; the three special ids follow (the paper's
+        codes: vocabulary of the tokenizer. Its ids come first; the three special ids follow (the
+            paper's
             ``[1] [2] [3]`` would collide with codes 1 to 3): ``start_video = codes``,
             ``end = codes + 1``, ``start_image = codes + 2``.
         dim: width of the residual stream.
@@ -56,7 +58,9 @@ class TotoConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.dim % (2 * self.heads):
-            raise ValueError(f"dim must be a multiple of 2 * heads = {2 * self.heads}, got {self.dim}")
+            raise ValueError(
+                f"dim must be a multiple of 2 * heads = {2 * self.heads}, got {self.dim}"
+            )
 
     @property
     def start_video(self) -> int:
@@ -97,7 +101,9 @@ class TotoTransformer(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(_Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.lm_head = None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.lm_head = (
+            None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
+        )
         self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
@@ -114,7 +120,9 @@ class TotoTransformer(nn.Module):
             std = 0.02 / (2 * self.config.layers) ** 0.5 if writes else 0.02
             nn.init.normal_(parameter, std=std, generator=generator)
 
-    def forward(self, ids: Int64[Tensor, "b t"], cache: "KeyValueCache | None" = None) -> Float[Tensor, "b t v"]:
+    def forward(
+        self, ids: Int64[Tensor, "b t"], cache: "KeyValueCache | None" = None
+    ) -> Float[Tensor, "b t v"]:
         """Return next-token logits; with ``cache``, of the new tokens after those already in it."""
         (hidden,) = self.features(ids, layers=(-1,), cache=cache)
         return self.logits(hidden)
@@ -131,8 +139,10 @@ class TotoTransformer(nn.Module):
 
         Args:
             ids: token ids, starting with a start token.
-            layers: 0 is the token embedding, k the output of block k, -1 the last block. No norm is applied.
-            cache: keys and values of the tokens before ``ids``; it is extended by ``ids``. Every call on one
+            layers: 0 is the token embedding, k the output of block k, -1 the last block. No norm
+                is applied.
+            cache: keys and values of the tokens before ``ids``; it is extended by ``ids``. Every
+                call on one
                 cache must reach the same depth.
 
         Raises:
@@ -155,7 +165,9 @@ class TotoTransformer(nn.Module):
         depth = self.config.layers
         index = layer + depth + 1 if layer < 0 else layer
         if not 0 <= index <= depth:
-            raise ValueError(f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last")
+            raise ValueError(
+                f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last"
+            )
         return index
 
     def loss(self, ids: Int64[Tensor, "b t"]) -> Float[Tensor, ""]:
@@ -175,7 +187,10 @@ class KeyValueCache:
         """Append [b h t k] keys and values of one block and return all of them."""
         if block in self._pairs:
             old_keys, old_values = self._pairs[block]
-            keys, values = torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+            keys, values = (
+                torch.cat([old_keys, keys], dim=2),
+                torch.cat([old_values, values], dim=2),
+            )
         self._pairs[block] = (keys, values)
         return keys, values
 
@@ -188,7 +203,9 @@ class _Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.mlp = _SwiGLU(config)
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KeyValueCache | None, index: int) -> Tensor:
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KeyValueCache | None, index: int
+    ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), angles, cache, index)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -202,7 +219,9 @@ class _Attention(nn.Module):
         self.v_proj = nn.Linear(config.dim, config.dim, bias=False)
         self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KeyValueCache | None, index: int) -> Tensor:
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KeyValueCache | None, index: int
+    ) -> Tensor:
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # b h t k
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -213,7 +232,9 @@ class _Attention(nn.Module):
             past = cache.length
             k, v = cache.extend(index, k, v)
             if past and x.shape[1] > 1:  # new tokens see the whole past and, causally, each other
-                mask = torch.ones(x.shape[1], past + x.shape[1], dtype=torch.bool, device=x.device).tril(past)
+                mask = torch.ones(
+                    x.shape[1], past + x.shape[1], dtype=torch.bool, device=x.device
+                ).tril(past)
         causal = mask is None and q.shape[2] == k.shape[2]
         out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.o_proj(out.transpose(1, 2).flatten(2))
@@ -230,10 +251,14 @@ class _SwiGLU(nn.Module):
         return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-def rope_angles(config: TotoConfig, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rope_angles(
+    config: TotoConfig, start: int, length: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return cosines and sines [t k] of positions ``start`` to ``start + length - 1``."""
     width = config.dim // config.heads
-    frequencies = config.rope_base ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
+    frequencies = config.rope_base ** (
+        -torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
+    )
     positions = torch.arange(start, start + length, device=device, dtype=torch.float32)
     angles = torch.outer(positions, frequencies).repeat(1, 2)  # half-split layout
     return angles.cos(), angles.sin()
@@ -247,5 +272,7 @@ def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
 
 def llama_state_dict(model: TotoTransformer) -> dict[str, Tensor]:
     """Return the weights under the names of Hugging Face's ``LlamaForCausalLM``."""
-    names = {name: name if name.startswith("lm_head") else f"model.{name}" for name in model.state_dict()}
+    names = {
+        name: name if name.startswith("lm_head") else f"model.{name}" for name in model.state_dict()
+    }
     return {names[name]: tensor for name, tensor in model.state_dict().items()}

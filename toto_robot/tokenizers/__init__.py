@@ -3,6 +3,15 @@
 from .dvae import DalleConfig, DalleDVae, LightConfig, LightDVae
 from .tokenizer import Tokenizer
 
-__all__ = ["DalleConfig", "DalleDVae", "LightConfig", "LightDVae", "Tokenizer", "TokenizerConfig"]
+__all__ = [
+    "AnyTokenizer",
+    "DalleConfig",
+    "DalleDVae",
+    "LightConfig",
+    "LightDVae",
+    "Tokenizer",
+    "TokenizerConfig",
+]
 
 TokenizerConfig = LightConfig | DalleConfig
+AnyTokenizer = LightDVae | DalleDVae

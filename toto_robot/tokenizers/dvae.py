@@ -2,14 +2,20 @@
 
 Both turn a 128-pixel RGB frame into 16 x 16 tokens of an 8192-word vocabulary (paper section 3.4).
 
-`LightDVae` is the layout of the shipped weights. The DALL-E encoder costs 68 GFLOP a frame, 65-70 % of
-what Toto-base needs in all; ours costs about 0.5. It replaces the 8192-way softmax bottleneck by finite
-scalar quantisation (Mentzer et al., arXiv 2309.15505): five channels rounded to 8, 8, 8, 4 and 4 levels,
-8192 codes. As a discrete VAE it has a deterministic posterior and a uniform prior, so that the KL term is
-the constant log 8192 and only the reconstruction term is trained. There is no codebook that could collapse.
+`LightDVae` is the layout of the shipped weights. The DALL-E encoder costs 68 GFLOP a frame, 65-70
+% of
+what Toto-base needs in all; ours costs about 0.5. It replaces the 8192-way softmax bottleneck by
+finite
+scalar quantisation (Mentzer et al., arXiv 2309.15505): five channels rounded to 8, 8, 8, 4 and 4
+levels,
+8192 codes. As a discrete VAE it has a deterministic posterior and a uniform prior, so that the KL
+term is
+the constant log 8192 and only the reconstruction term is trained. There is no codebook that could
+collapse.
 Nothing in it mixes over the whole frame, so a token depends on its own neighbourhood alone.
 
-`DalleDVae` is OpenAI's module (Ramesh et al. 2021): same widths, depths and parameter names as the released
+`DalleDVae` is OpenAI's module (Ramesh et al. 2021): same widths, depths and parameter names as the
+released
 encoder and decoder, with the raw ``w``/``b`` convolutions of that release.
 """
 
@@ -52,7 +58,9 @@ class LightConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit the grid of 8-pixel tokens."""
         if self.image_size <= 0 or self.image_size % 8:
-            raise ValueError(f"image_size must be a positive multiple of 8 pixels, got {self.image_size}")
+            raise ValueError(
+                f"image_size must be a positive multiple of 8 pixels, got {self.image_size}"
+            )
         if not self.levels or min(self.levels) < 2:
             raise ValueError(f"levels must each be at least 2, got {self.levels}")
 
@@ -64,6 +72,9 @@ class LightConfig:
 class LightDVae(nn.Module):
     """Light discrete VAE: 8 x 8 pixels a token, finite scalar quantisation."""
 
+    levels: Tensor
+    basis: Tensor
+
     def __init__(self, config: LightConfig) -> None:
         super().__init__()
         self.config = config
@@ -72,31 +83,29 @@ class LightDVae(nn.Module):
         self.tokens_per_frame = (config.image_size // 8) ** 2
         channels = len(config.levels)
         quarter, eighth = config.widths
-        self.encoder = nn.Sequential(
-            OrderedDict(
-                stem=nn.Conv2d(3 * 16, quarter, 3, padding=1),
-                blocks_quarter=nn.Sequential(*(_ResidualBlock(quarter) for _ in range(config.blocks[0]))),
-                down=nn.Conv2d(quarter, eighth, 4, stride=2, padding=1),
-                blocks_eighth=nn.Sequential(*(_ResidualBlock(eighth) for _ in range(config.blocks[1]))),
-                act=nn.SiLU(),
-                head=nn.Conv2d(eighth, channels, 1),
-            )
+        self.encoder = _named(
+            stem=nn.Conv2d(3 * 16, quarter, 3, padding=1),
+            blocks_quarter=nn.Sequential(
+                *(_ResidualBlock(quarter) for _ in range(config.blocks[0]))
+            ),
+            down=nn.Conv2d(quarter, eighth, 4, stride=2, padding=1),
+            blocks_eighth=nn.Sequential(*(_ResidualBlock(eighth) for _ in range(config.blocks[1]))),
+            act=nn.SiLU(),
+            head=nn.Conv2d(eighth, channels, 1),
         )
         d_eighth, d_quarter, d_half = config.decoder_widths
         n_eighth, n_quarter, n_half = config.decoder_blocks
-        self.decoder = nn.Sequential(
-            OrderedDict(
-                stem=nn.Conv2d(channels, d_eighth, 3, padding=1),
-                blocks_eighth=nn.Sequential(*(_ResidualBlock(d_eighth) for _ in range(n_eighth))),
-                up_quarter=nn.Conv2d(d_eighth, 4 * d_quarter, 1),
-                shuffle_quarter=nn.PixelShuffle(2),
-                blocks_quarter=nn.Sequential(*(_ResidualBlock(d_quarter) for _ in range(n_quarter))),
-                up_half=nn.Conv2d(d_quarter, 4 * d_half, 1),
-                shuffle_half=nn.PixelShuffle(2),
-                blocks_half=nn.Sequential(*(_ResidualBlock(d_half) for _ in range(n_half))),
-                act=nn.SiLU(),
-                head=nn.Conv2d(d_half, 3 * 4, 3, padding=1),
-            )
+        self.decoder = _named(
+            stem=nn.Conv2d(channels, d_eighth, 3, padding=1),
+            blocks_eighth=nn.Sequential(*(_ResidualBlock(d_eighth) for _ in range(n_eighth))),
+            up_quarter=nn.Conv2d(d_eighth, 4 * d_quarter, 1),
+            shuffle_quarter=nn.PixelShuffle(2),
+            blocks_quarter=nn.Sequential(*(_ResidualBlock(d_quarter) for _ in range(n_quarter))),
+            up_half=nn.Conv2d(d_quarter, 4 * d_half, 1),
+            shuffle_half=nn.PixelShuffle(2),
+            blocks_half=nn.Sequential(*(_ResidualBlock(d_half) for _ in range(n_half))),
+            act=nn.SiLU(),
+            head=nn.Conv2d(d_half, 3 * 4, 3, padding=1),
         )
         levels = torch.tensor(config.levels)
         basis = torch.cumprod(torch.tensor([1, *config.levels[:-1]]), dim=0)
@@ -105,8 +114,10 @@ class LightDVae(nn.Module):
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
         """Tokenise RGB frames of any size, in raster order."""
-        weight = self.encoder.stem.weight
-        images = frames_to_unit(check_frames(frames).to(weight.device), self.image_size, weight.dtype)
+        weight = next(self.parameters())
+        images = frames_to_unit(
+            check_frames(frames).to(weight.device), self.image_size, weight.dtype
+        )
         digits = self.bottleneck(images).round().long() + (self.levels // 2)[:, None, None]
         return (digits * self.basis[:, None, None]).sum(1).flatten(1)
 
@@ -118,12 +129,16 @@ class LightDVae(nn.Module):
         """
         _check_ids(ids, self.vocab_size, self.tokens_per_frame)
         side = self.image_size // 8
-        digits = ids.unflatten(1, (1, side, side)) // self.basis[:, None, None] % self.levels[:, None, None]
-        codes = (digits - (self.levels // 2)[:, None, None]).to(self.encoder.stem.weight.dtype)
+        digits = (
+            ids.unflatten(1, (1, side, side))
+            // self.basis[:, None, None]
+            % self.levels[:, None, None]
+        )
+        codes = (digits - (self.levels // 2)[:, None, None]).to(next(self.parameters()).dtype)
         return unit_to_frames(self.reconstruct(codes))
 
     def bottleneck(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c i j"]:
-        """Return the bounded, not yet rounded code of images in [0, 1] (equation 1 of arXiv 2309.15505)."""
+        """Return the code of images in [0, 1], bounded, not yet rounded (arXiv 2309.15505)."""
         raw = self.encoder(pixel_unshuffle(images * 2 - 1, 4))
         half = (self.levels - 1)[:, None, None] * (1 + 1e-3) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)[:, None, None]
@@ -135,8 +150,10 @@ class LightDVae(nn.Module):
         scaled = codes / (self.levels // 2)[:, None, None]
         return (pixel_shuffle(self.decoder(scaled), 2) + 1) / 2
 
-    def forward(self, images: Float[Tensor, "b 3 s s"]) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b c i j"]]:
-        """Return the reconstruction and the rounded codes; gradients pass straight through the rounding."""
+    def forward(
+        self, images: Float[Tensor, "b 3 s s"]
+    ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b c i j"]]:
+        """Return the reconstruction and the codes; gradients pass straight through the rounding."""
         bounded = self.bottleneck(images)
         codes = bounded + (bounded.round() - bounded).detach()
         return self.reconstruct(codes), codes
@@ -147,8 +164,9 @@ class _ResidualBlock(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)  # starts as the identity: deep stacks train without normalisation
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            # starts as the identity: deep stacks train without normalisation
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv_out(silu(self.conv_in(silu(x))))
@@ -176,7 +194,9 @@ class DalleConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit the grid of 8-pixel tokens."""
         if self.image_size <= 0 or self.image_size % 8:
-            raise ValueError(f"image_size must be a positive multiple of 8 pixels, got {self.image_size}")
+            raise ValueError(
+                f"image_size must be a positive multiple of 8 pixels, got {self.image_size}"
+            )
 
     def build(self) -> "DalleDVae":
         """Return the module with fresh weights."""
@@ -186,7 +206,8 @@ class DalleConfig:
 class DalleDVae(nn.Module):
     """OpenAI's discrete VAE (github.com/openai/DALL-E): encoder, decoder, 8192 codes.
 
-    ``encoder`` and ``decoder`` have the released modules' parameter names (``blocks.group_1.block_1...``),
+    ``encoder`` and ``decoder`` have the released modules' parameter names
+    (``blocks.group_1.block_1...``),
     so ``encoder.load_state_dict`` takes a released state dict as it is.
     """
 
@@ -201,9 +222,13 @@ class DalleDVae(nn.Module):
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
         """Tokenise RGB frames of any size: argmax over the code logits, in raster order."""
-        weight = self.encoder.blocks.input.w
-        images = frames_to_unit(check_frames(frames).to(weight.device), self.image_size, weight.dtype)
-        return self.encoder(images * 0.8 + 0.1).argmax(1).flatten(1)  # logit-Laplace margin, eps 0.1
+        weight = next(self.parameters())
+        images = frames_to_unit(
+            check_frames(frames).to(weight.device), self.image_size, weight.dtype
+        )
+        return (
+            self.encoder(images * 0.8 + 0.1).argmax(1).flatten(1)
+        )  # logit-Laplace margin, eps 0.1
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
         """Reconstruct RGB frames: mean of the logit-Laplace distribution.
@@ -213,13 +238,13 @@ class DalleDVae(nn.Module):
         """
         _check_ids(ids, self.vocab_size, self.tokens_per_frame)
         side = self.image_size // 8
-        one_hot = nn.functional.one_hot(ids, self.vocab_size).to(self.encoder.blocks.input.w.dtype)
+        one_hot = nn.functional.one_hot(ids, self.vocab_size).to(next(self.parameters()).dtype)
         statistics = self.decoder(one_hot.transpose(1, 2).unflatten(2, (side, side)))
         return unit_to_frames((torch.sigmoid(statistics[:, :3]) - 0.1) / 0.8)
 
 
 class _DalleHalf(nn.Module):
-    """Encoder (7x7 in, max-pool after groups 1-3) or decoder (1x1 in, nearest x2 after groups 1-3)."""
+    """Encoder (7x7 in, max-pool after groups 1-3) or decoder (1x1 in, nearest x2 there)."""
 
     def __init__(self, config: DalleConfig, decoder: bool) -> None:
         super().__init__()
@@ -237,14 +262,18 @@ class _DalleHalf(nn.Module):
                 previous = width
             blocks[f"group_{g}"] = nn.Sequential(group)
         out = 6 if decoder else config.vocab_size
-        blocks["output"] = nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=_RawConv(previous, out, 1)))
+        blocks["output"] = _named(relu=nn.ReLU(), conv=_RawConv(previous, out, 1))
         self.blocks = nn.Sequential(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         for name, module in self.blocks.named_children():
             x = module(x)
             if name in {"group_1", "group_2", "group_3"}:
-                x = interpolate(x, scale_factor=2) if self.is_decoder else nn.functional.max_pool2d(x, 2)
+                x = (
+                    interpolate(x, scale_factor=2)
+                    if self.is_decoder
+                    else nn.functional.max_pool2d(x, 2)
+                )
         return x
 
 
@@ -272,15 +301,23 @@ class _RawConv(nn.Module):
     def __init__(self, width_in: int, width_out: int, kernel: int) -> None:
         super().__init__()
         self.padding = (kernel - 1) // 2
-        self.w = nn.Parameter(torch.randn(width_out, width_in, kernel, kernel) / math.sqrt(width_in * kernel**2))
+        self.w = nn.Parameter(
+            torch.randn(width_out, width_in, kernel, kernel) / math.sqrt(width_in * kernel**2)
+        )
         self.b = nn.Parameter(torch.zeros(width_out))
 
     def forward(self, x: Tensor) -> Tensor:
         return conv2d(x, self.w, self.b, padding=self.padding)
 
 
+def _named(**modules: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(modules))
+
+
 def _check_ids(ids: Tensor, vocab_size: int, tokens_per_frame: int) -> None:
     if ids.ndim != 2 or ids.shape[1] != tokens_per_frame:
         raise ValueError(f"ids must have shape [b {tokens_per_frame}], got {tuple(ids.shape)}")
     if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocab_size):
-        raise ValueError(f"ids must be in [0, {vocab_size}), got [{int(ids.min())}, {int(ids.max())}]")
+        raise ValueError(
+            f"ids must be in [0, {vocab_size}), got [{int(ids.min())}, {int(ids.max())}]"
+        )

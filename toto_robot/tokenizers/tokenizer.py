@@ -47,7 +47,9 @@ def check_frames(frames: object) -> Tensor:
     elif isinstance(frames, Tensor):
         tensor = frames
     else:
-        raise TypeError(f"frames must be a numpy array or a torch tensor, got {type(frames).__name__}")
+        raise TypeError(
+            f"frames must be a numpy array or a torch tensor, got {type(frames).__name__}"
+        )
     if tensor.dtype != torch.uint8:
         hint = ""
         if tensor.is_floating_point() and tensor.numel():
@@ -57,7 +59,10 @@ def check_frames(frames: object) -> Tensor:
                 hint += "; images in [0, 1] become (frames * 255).round() as uint8"
         raise ValueError(f"frames must be uint8 in 0..255, got {tensor.dtype}{hint}")
     if tensor.ndim != 4:
-        raise ValueError(f"frames must have shape [b h w 3], got {tuple(tensor.shape)}; one frame is frames[None]")
+        raise ValueError(
+            f"frames must have shape [b h w 3], got {tuple(tensor.shape)}; "
+            "one frame is frames[None]"
+        )
     if tensor.shape[-1] != 3:
         layout = " (channels first: use frames.permute(0, 2, 3, 1))" if tensor.shape[1] == 3 else ""
         raise ValueError(f"frames must be RGB [b h w 3], got {tuple(tensor.shape)}{layout}")
@@ -66,12 +71,16 @@ def check_frames(frames: object) -> Tensor:
     return tensor
 
 
-def frames_to_unit(frames: UInt8[Tensor, "b h w 3"], size: int, dtype: torch.dtype) -> Float[Tensor, "b 3 s s"]:
+def frames_to_unit(
+    frames: UInt8[Tensor, "b h w 3"], size: int, dtype: torch.dtype
+) -> Float[Tensor, "b 3 s s"]:
     """Resize to ``size`` x ``size`` (antialiased bilinear) and scale to [0, 1], channels first."""
-    images = frames.permute(0, 3, 1, 2).to(dtype) / 255
+    images = frames.permute(0, 3, 1, 2).float() / 255  # antialiasing has no half-precision kernel
     if images.shape[-2:] != (size, size):
-        images = nn.functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
-    return images
+        images = nn.functional.interpolate(
+            images, size=(size, size), mode="bilinear", antialias=True
+        )
+    return images.to(dtype)
 
 
 def unit_to_frames(images: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b h w 3"]:

@@ -1,4 +1,4 @@
-"""``python -m toto_robot.training.pretrain``: train a causal transformer to predict the next visual token."""
+"""``python -m toto_robot.training.pretrain``: train a transformer to predict the next token."""
 
 import itertools
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from ..cli import command
-from ..data.mixture import SequenceMixture
+from ..data.mixture import SequenceMixture, split
 from ..data.shards import Shard, tokenize_shard
 from ..encoder import load_tokenizer, save_encoder
 from ..models import TotoConfig, TotoTransformer
@@ -46,7 +46,8 @@ class PretrainConfig:
         stages: one after the other; the paper has one, of 16 frames.
         log_every: steps between lines of the log.
         keep_every: steps between checkpoints.
-        validation_sequences: held-out sequences of each data set that are scored for a line of the log.
+        validation_sequences: held-out sequences of each data set that are scored for a line of the
+            log.
         seed: of weights and batches.
     """
 
@@ -66,19 +67,27 @@ class PretrainConfig:
             raise ValueError("stages and data must each have an entry")
         for stage in self.stages:
             if not 1 <= stage.frames <= self.model.frames:
-                raise ValueError(f"stages: frames must be 1 to model.frames = {self.model.frames}, got {stage.frames}")
+                raise ValueError(
+                    f"stages: frames must be 1 to model.frames = {self.model.frames}, "
+                    f"got {stage.frames}"
+                )
 
 
 def pretrain(config: PretrainConfig, out: Path) -> Path:
     """Train, going on from the last checkpoint under ``out``, and return the folder of the encoder.
 
-    The encoder's folder, ``out/encoder``, holds the tokenizer and the transformer: what `load_encoder` opens.
+    The encoder's folder, ``out/encoder``, holds the tokenizer and the transformer: what
+    `load_encoder` opens.
     """
     torch.manual_seed(config.seed)
     tokenizer = load_tokenizer(config.tokenizer)
-    if config.model.codes != tokenizer.vocab_size or config.model.tokens_per_frame != tokenizer.tokens_per_frame:
+    if (
+        config.model.codes != tokenizer.vocab_size
+        or config.model.tokens_per_frame != tokenizer.tokens_per_frame
+    ):
         raise ValueError(
-            f"model.codes and model.tokens_per_frame are {config.model.codes} and {config.model.tokens_per_frame}, "
+            f"model.codes and model.tokens_per_frame are {config.model.codes} and "
+            f"{config.model.tokens_per_frame}, "
             f"the tokenizer's {tokenizer.vocab_size} and {tokenizer.tokens_per_frame}"
         )
     shards = [Shard.open(data.path) for data in config.data]
@@ -91,32 +100,48 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
     log = RunLog(out, start)
     steps = sum(stage.steps for stage in config.stages)
     ends = list(itertools.accumulate(stage.steps for stage in config.stages))
-    tokens = sum(min(max(start - end + stage.steps, 0), stage.steps) * _tokens(stage, config) for stage, end in zip(config.stages, ends, strict=True))
+    tokens = sum(
+        min(max(start - end + stage.steps, 0), stage.steps) * _tokens(stage, config)
+        for stage, end in zip(config.stages, ends, strict=True)
+    )
     progress = tqdm(total=steps, initial=start, desc="pretrain", unit="step")
     checkpoint = keep(out, "transformer", config.model, model, optimizer, start)
     for stage, end in zip(config.stages, ends, strict=True):
-        training = SequenceMixture(shards, weights, tokenizer, config.model, stage.frames, validation=False)
+        training = SequenceMixture(
+            shards, weights, tokenizer, config.model, stage.frames, validation=False
+        )
         held_out = {
-            shard.name: SequenceMixture([shard], [1.0], tokenizer, config.model, stage.frames, validation=True)
+            shard.name: SequenceMixture(
+                [shard], [1.0], tokenizer, config.model, stage.frames, validation=True
+            )
             for shard in shards
+            if split(shard, validation=True)
         }
         for step in range(max(start, end - stage.steps), end):
             for group in optimizer.param_groups:
                 group["lr"] = config.optimizer.lr_at(step, steps)
-            loss = model.loss(torch.from_numpy(training.sample(stage.batch, generator_of(config.seed, step))))
+            loss = model.loss(
+                torch.from_numpy(training.sample(stage.batch, generator_of(config.seed, step)))
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
             if not torch.isfinite(norm):
-                raise FloatingPointError(f"step {step}: loss {loss.item()}, gradient norm {norm.item()}; last good: {checkpoint}")
+                raise FloatingPointError(
+                    f"step {step}: loss {loss.item()}, gradient norm {norm.item()}; "
+                    f"last good: {checkpoint}"
+                )
             optimizer.step()
             tokens += _tokens(stage, config)
             done = step + 1
             progress.update()
             progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             if done % config.log_every == 0 or done == steps:
-                scores = {f"validation/{name}": _score(model, data, config) for name, data in held_out.items()}
-                scores["validation_loss"] = float(np.average(list(scores.values()), weights=weights))
+                scores = {
+                    f"validation/{name}": _score(model, data, config)
+                    for name, data in held_out.items()
+                }
+                scores["validation_loss"] = float(np.mean(list(scores.values())))
                 log.add(done, loss=loss.item(), tokens=tokens, gradient_norm=norm.item(), **scores)
             if done % config.keep_every == 0 or done == steps:
                 checkpoint = keep(out, "transformer", config.model, model, optimizer, done)
@@ -136,7 +161,8 @@ def _tokens(stage: Stage, config: PretrainConfig) -> int:
 def _score(model: TotoTransformer, held_out: SequenceMixture, config: PretrainConfig) -> float:
     generator = generator_of(config.seed, 0)
     losses = [
-        model.loss(torch.from_numpy(held_out.sample(1, generator))).item() for _ in range(config.validation_sequences)
+        model.loss(torch.from_numpy(held_out.sample(1, generator))).item()
+        for _ in range(config.validation_sequences)
     ]
     return float(np.mean(losses))
 

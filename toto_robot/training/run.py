@@ -1,6 +1,7 @@
 """What every training run keeps: its optimizer state for a resume, its log and its curves.
 
-All randomness of a step is drawn from a generator seeded with (seed, step), so a resumed run needs no
+All randomness of a step is drawn from a generator seeded with (seed, step), so a resumed run needs
+no
 generator state and goes on to the bit.
 """
 
@@ -25,7 +26,7 @@ __all__ = ["OptimizerConfig", "RunLog", "build_optimizer", "generator_of", "keep
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay to ``final_lr_fraction`` (paper section 3.3, table 12).
+    """AdamW with linear warm-up and cosine decay (paper section 3.3).
 
     Attributes:
         lr: peak learning rate.
@@ -56,7 +57,10 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> AdamW:
     """Return AdamW over ``module`` with decay on matrices only."""
     matrices = [p for p in module.parameters() if p.ndim > 1]
     vectors = [p for p in module.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
@@ -66,7 +70,7 @@ def generator_of(seed: int, step: int) -> np.random.Generator:
 
 
 def resume(out: Path, module: nn.Module, optimizer: AdamW, kind: str) -> int:
-    """Load the newest checkpoint under ``out`` into ``module`` and ``optimizer``; return its step, 0 if none."""
+    """Load the newest checkpoint under ``out``, if there is one, and return its step or 0."""
     found = sorted((out / "checkpoints").glob("step-*"))
     if not found:
         return 0
@@ -76,10 +80,14 @@ def resume(out: Path, module: nn.Module, optimizer: AdamW, kind: str) -> int:
     return data["step"]
 
 
-def keep(out: Path, kind: str, config: object, module: nn.Module, optimizer: AdamW, step: int) -> Path:
+def keep(
+    out: Path, kind: str, config: object, module: nn.Module, optimizer: AdamW, step: int
+) -> Path:
     """Write the checkpoint of ``step`` under ``out`` and remove those before the last two."""
     folder = out / "checkpoints" / f"step-{step:07d}"
-    save_checkpoint(folder, kind, to_dict(config), module.state_dict(), optimizer.state_dict(), step=step)
+    save_checkpoint(
+        folder, kind, to_dict(config), module.state_dict(), optimizer.state_dict(), step=step
+    )
     for old in sorted(folder.parent.glob("step-*"))[:-2]:
         shutil.rmtree(old)
     return folder
@@ -94,7 +102,7 @@ class RunLog:
     def __init__(self, out: Path, start: int) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self._path = out / "log.jsonl"
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float | int]] = []
         if self._path.is_file():
             lines = [line for line in self._path.read_text().splitlines() if line.endswith("}")]
             self.rows = [row for row in map(json.loads, lines) if row["step"] <= start]
@@ -102,7 +110,7 @@ class RunLog:
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
         self._curve = out / "curve.png"
 
-    def add(self, step: int, **scalars: float) -> None:
+    def add(self, step: int, **scalars: float | int) -> None:
         """Log scalars of ``step``."""
         row = {"step": step, **scalars}
         self.rows.append(row)

@@ -42,8 +42,10 @@ class TokenizerTrainingConfig:
         optimizer: AdamW and its schedule.
         steps: optimizer steps.
         batch: crops a step.
-        crop: side of the training crops, pixels, a multiple of 8: tokens are local, so small crops do.
-        edge_weight: weight of the L1 loss on horizontal and vertical differences, which keeps edges sharp.
+        crop: side of the training crops, pixels, a multiple of 8: tokens are local, so small crops
+            do.
+        edge_weight: weight of the L1 loss on horizontal and vertical differences, which keeps
+            edges sharp.
         log_every: steps between lines of the log.
         keep_every: steps between checkpoints.
         seed: of weights and batches.
@@ -62,9 +64,10 @@ class TokenizerTrainingConfig:
 
 
 def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
-    """Train, going on from the last checkpoint under ``out``, and return the tokenizer's folder, ``out/tokenizer``."""
+    """Train, going on from the last checkpoint, and return the folder ``out/tokenizer``."""
     torch.manual_seed(config.seed)
-    module = config.tokenizer.build().to(memory_format=torch.channels_last)
+    module = config.tokenizer.build()
+    module.to(memory_format=torch.channels_last)  # pyrefly: ignore  torch's stub lacks this overload
     optimizer = build_optimizer(module, config.optimizer)
     start = resume(out, module, optimizer, "tokenizer")
     shards = [Shard.open(data.path) for data in config.data]
@@ -73,7 +76,9 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     held_out = FrameMixture(shards, weights, validation=True)
     log = RunLog(out, start)
     checkpoint = keep(out, "tokenizer", config.tokenizer, module, optimizer, start)
-    for step in tqdm(range(start, config.steps), initial=start, total=config.steps, desc="tokenizer", unit="step"):
+    for step in tqdm(
+        range(start, config.steps), initial=start, total=config.steps, desc="tokenizer", unit="step"
+    ):
         for group in optimizer.param_groups:
             group["lr"] = config.optimizer.lr_at(step, config.steps)
         images = _unit(training.sample(config.batch, config.crop, generator_of(config.seed, step)))
@@ -83,24 +88,35 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), config.optimizer.clip_norm)
         if not torch.isfinite(norm):
-            raise FloatingPointError(f"step {step}: loss {loss.item()}, gradient norm {norm.item()}; last good: {checkpoint}")
+            raise FloatingPointError(
+                f"step {step}: loss {loss.item()}, gradient norm {norm.item()}; "
+                f"last good: {checkpoint}"
+            )
         optimizer.step()
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
             scores = _score(module, held_out, config)
-            log.add(done, loss=loss.item(), gradient_norm=norm.item(), lr=optimizer.param_groups[0]["lr"], **scores)
+            log.add(
+                done,
+                loss=loss.item(),
+                gradient_norm=norm.item(),
+                lr=optimizer.param_groups[0]["lr"],
+                **scores,
+            )
         if done % config.keep_every == 0 or done == config.steps:
             checkpoint = keep(out, "tokenizer", config.tokenizer, module, optimizer, done)
     log.close("tokenizer: L1 and edge loss", ("loss", "validation_loss"))
     draw_reconstructions(module, held_out, out / "reconstruction.png", config.seed)
     folder = out / "tokenizer"
     save_checkpoint(folder, "tokenizer", to_dict(config.tokenizer), module.state_dict())
-    print(f"tokenizer {folder}\ncurve     {out / 'curve.png'}\npicture   {out / 'reconstruction.png'}")
+    print(
+        f"tokenizer {folder}\ncurve     {out / 'curve.png'}\npicture   {out / 'reconstruction.png'}"
+    )
     return folder
 
 
 def reconstruction_loss(reconstruction: Tensor, images: Tensor, edge_weight: float) -> Tensor:
-    """Return the mean absolute error of pixels plus ``edge_weight`` times that of their differences.
+    """Return the mean absolute error of pixels and ``edge_weight`` times that of their differences.
 
     No perceptual loss: it would bring ImageNet labels in through its network (paper section 3.4).
     """
@@ -115,10 +131,14 @@ def _unit(frames: np.ndarray) -> Tensor:
 
 
 @torch.inference_mode()
-def _score(module: LightDVae, held_out: FrameMixture, config: TokenizerTrainingConfig) -> dict[str, float]:
+def _score(
+    module: LightDVae, held_out: FrameMixture, config: TokenizerTrainingConfig
+) -> dict[str, float]:
     images = _unit(held_out.sample(16, config.tokenizer.image_size, generator_of(config.seed, 0)))
     reconstruction, codes = module(images)
-    ids = ((codes.round().long() + (module.levels // 2)[:, None, None]) * module.basis[:, None, None]).sum(1)
+    ids = (
+        (codes.round().long() + (module.levels // 2)[:, None, None]) * module.basis[:, None, None]
+    ).sum(1)
     share = torch.bincount(ids.flatten(), minlength=module.vocab_size) / ids.numel()
     entropy = -(share[share > 0] * share[share > 0].log()).sum()
     mse = ((reconstruction.clamp(0, 1) - images) ** 2).mean()

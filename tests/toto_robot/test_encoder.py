@@ -1,0 +1,193 @@
+"""The encoder: one call from frames to embeddings, its pools, its checkpoint and its refusals."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from toto_robot import Encoder, load_encoder, save_encoder, shipped_encoders
+from toto_robot.models import TotoConfig
+from toto_robot.tokenizers import LightConfig
+
+
+def parts(seed=0):
+    torch.manual_seed(seed)
+    tokenizer = LightConfig(
+        image_size=64, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 1), decoder_widths=(8, 8,
+        8),
+        decoder_blocks=(1, 1, 1),
+    ).build()  # fmt: skip
+    transformer = TotoConfig(
+        codes=8192, dim=16, layers=4, heads=2, mlp_hidden=24, tie_embeddings=True,
+        tokens_per_frame=64, frames=2,
+        rope_base=10000.0, norm_eps=1e-5,
+    ).build()  # fmt: skip
+    return tokenizer, transformer
+
+
+def encoder(layer=2, pool="mean"):
+    return Encoder(*parts(), layer=layer, pool=pool)
+
+
+def frames(count=3, side=70, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pool", "width"),
+    [("mean", 16), ("last", 16), ("attention", 16), ("grid2", 64), ("grid8", 1024)],
+)
+def test_each_pool_gives_its_width_in_float32(pool, width):
+    model = encoder(pool=pool)
+    embedding = model(frames())
+    assert embedding.shape == (3, width) == (3, model.dim)
+    assert embedding.dtype == torch.float32
+    assert torch.isfinite(embedding).all()
+
+
+def test_mean_and_grid_are_averages_of_the_tokens_where_they_lie():
+    model = encoder(pool="grid4")
+    (features,) = model.features(frames())
+    by_hand = (
+        features.unflatten(1, (4, 2, 4, 2)).mean((2, 4)).flatten(1)
+    )  # 8 x 8 tokens in 4 x 4 cells
+    torch.testing.assert_close(model(frames()), by_hand)
+    torch.testing.assert_close(encoder(pool="mean")(frames()), features.mean(1))
+    torch.testing.assert_close(encoder(pool="last")(frames()), features[:, -1])
+
+
+def test_attention_pool_is_the_papers_cross_attention_and_alone_has_gradients():
+    model = encoder(pool="attention")
+    (features,) = model.features(frames())
+    pool = model.pooling
+    scores = (pool.query @ pool.keys(features).transpose(1, 2)) / 16**0.5
+    torch.testing.assert_close(model(frames()), (scores.softmax(-1) @ pool.values(features))[:, 0])
+    model(frames()).square().sum().backward()
+    with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert with_gradient == {"pooling.query", "pooling.keys.weight", "pooling.values.weight"}
+
+
+def test_the_trunk_is_frozen_and_stays_in_eval_mode():
+    model = encoder().train()
+    assert not model.tokenizer.training
+    assert not model.transformer.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not model(frames()).requires_grad
+
+
+def test_tokens_carry_everything_that_the_embedding_needs():
+    model = encoder()
+    ids = model.tokenize(frames())
+    assert ids.shape == (3, 64)
+    assert torch.equal(model(frames()), model.from_tokens(ids))
+
+
+def test_tensors_and_arrays_of_any_size_and_any_batch_give_the_same():
+    model = encoder()
+    assert torch.equal(model(frames()), model(torch.from_numpy(frames())))
+    torch.testing.assert_close(model(frames())[1:2], model(frames()[1:2]))
+    assert model(frames(side=200)).shape == (3, 16)
+
+
+def test_features_of_layers_match_encoders_of_those_layers():
+    shallow, deep = encoder().features(frames(), (0, 3))
+    torch.testing.assert_close(shallow, encoder(layer=0).features(frames())[0])
+    torch.testing.assert_close(deep, encoder(layer=3).features(frames())[0])
+    torch.testing.assert_close(deep.square().mean(-1), torch.ones(3, 64), atol=1e-3, rtol=0)
+
+
+def test_save_and_load_give_bit_equal_embeddings(tmp_path):
+    original = encoder(layer=3, pool="grid2")
+    save_encoder(tmp_path / "toto", original.tokenizer, original.transformer, layer=3, pool="grid2")
+    loaded = load_encoder(tmp_path / "toto")
+    assert (loaded.layer, loaded.pool) == (3, "grid2")
+    assert torch.equal(loaded(frames()), original(frames()))
+    assert loaded.fingerprint == original.fingerprint
+    assert loaded.weights_hash == load_encoder(tmp_path / "toto", layer=1).weights_hash
+    assert loaded.fingerprint != load_encoder(tmp_path / "toto", layer=1).fingerprint
+    assert load_encoder(tmp_path / "toto", layer=-1, pool="mean").layer == 4
+    half = load_encoder(tmp_path / "toto", dtype=torch.bfloat16)
+    assert half(frames()).dtype == torch.float32
+
+
+def test_an_untrained_copy_has_other_weights_and_the_same_shape():
+    model = encoder(pool="grid2")
+    state = torch.get_rng_state()
+    control = model.untrained(seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+    assert (control.dim, control.layer, control.pool) == (model.dim, model.layer, model.pool)
+    assert control.weights_hash != model.weights_hash
+    assert control.weights_hash == model.untrained(seed=1).weights_hash
+    assert not torch.equal(control(frames()), model(frames()))
+
+
+def test_unknown_names_layers_and_pools_list_what_exists(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"unknown encoder 'toto-huge': neither a shipped name \(.*\) nor"
+    ):
+        load_encoder("toto-huge")
+    with pytest.raises(ValueError, match=r"layer 9 does not exist; 0 \(embedding\) to 4"):
+        encoder(layer=9)
+    with pytest.raises(
+        ValueError, match=r"unknown pool 'max'; known: mean, last, attention, grid<k>"
+    ):
+        encoder(pool="max")
+    with pytest.raises(ValueError, match="3 does not divide the frame's 8 x 8 tokens"):
+        encoder(pool="grid3")
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        load_encoder(tmp_path)
+
+
+def test_damaged_checkpoints_are_named(tmp_path):
+    save_encoder(tmp_path / "toto", *parts(), layer=2, pool="mean")
+    file = tmp_path / "toto" / "weights.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged or was exchanged"):
+        load_encoder(tmp_path / "toto")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"weights\.safetensors is missing"):
+        load_encoder(tmp_path / "toto")
+    config = tmp_path / "toto" / "config.json"
+    data = json.loads(config.read_text())
+    config.write_text(json.dumps(data | {"kind": "policy"}))
+    with pytest.raises(ValueError, match="holds a 'policy' checkpoint, needed 'encoder'"):
+        load_encoder(tmp_path / "toto")
+    config.write_text(json.dumps(data | {"format": 99}))
+    with pytest.raises(ValueError, match="format 99; this version reads 1"):
+        load_encoder(tmp_path / "toto")
+    config.write_text("{")
+    with pytest.raises(ValueError, match="not readable JSON"):
+        load_encoder(tmp_path / "toto")
+    shutil.rmtree(tmp_path / "toto")
+    with pytest.raises(ValueError, match="unknown encoder"):
+        load_encoder(tmp_path / "toto")
+
+
+def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_aside(tmp_path):
+    for seed in (0, 1):
+        save_encoder(tmp_path / "toto", *parts(seed), layer=2, pool="mean")
+    assert (
+        load_encoder(tmp_path / "toto").weights_hash
+        == Encoder(*parts(1), layer=2, pool="mean").weights_hash
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["toto"]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [torch.full((1, 64), 8192), torch.full((1, 64), -1), torch.zeros(1, 63, dtype=torch.long)],
+)
+def test_ids_that_no_tokenizer_made_are_refused(ids):
+    with pytest.raises(ValueError, match=r"ids must (be in \[0, 8192\)|have shape \[b 64\])"):
+        encoder().from_tokens(ids)
+
+
+@pytest.mark.parametrize("name", shipped_encoders())
+def test_every_shipped_encoder_opens_and_tells_frames_apart(name):
+    model = load_encoder(name)
+    embedding = model(frames(2, 128))
+    assert embedding.shape == (2, model.dim)
+    assert not torch.allclose(embedding[0], embedding[1])
