@@ -3,8 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.encode
 
 Each line is a ratio against a baseline of the same run: the DALL-E layout of the tokenizer, all
-blocks
-instead of the first few, one frame at a time instead of a batch.
+blocks instead of the first few, one frame at a time instead of a batch.
 """
 
 import statistics

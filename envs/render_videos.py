@@ -3,8 +3,7 @@
 One MP4 an episode and camera.
 
 The arm is moved by the expert with noise, or by a slow random walk, so that the frames hold what a
-student
-sees and not only what a perfect policy sees.
+student sees and not only what a perfect policy sees.
 """
 
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 from .encoder import Encoder, load_encoder, save_encoder, shipped_encoders
 from .models import TotoConfig, TotoTransformer
 from .tokenizers import DalleDVae, LightDVae, Tokenizer
+from .wrappers import TotoObservation, TotoVecEnv, TotoVectorObservation
 
 __all__ = [
     "DalleDVae",
@@ -10,7 +11,10 @@ __all__ = [
     "LightDVae",
     "Tokenizer",
     "TotoConfig",
+    "TotoObservation",
     "TotoTransformer",
+    "TotoVecEnv",
+    "TotoVectorObservation",
     "load_encoder",
     "save_encoder",
     "shipped_encoders",

@@ -57,11 +57,9 @@ class Encoder(nn.Module):
     """Frozen tokenizer and first ``layer`` blocks of a Toto, and a pool.
 
     A frame is encoded by itself: the video start token, then its tokens. Features of layer k are
-    the
-    residual stream after block k (0: the token embedding), scaled to unit root mean square per
-    token before
-    pooling. Deeper blocks are not run. It is always in eval mode and has no gradients, except
-    those of an attention pool's own parameters.
+    the residual stream after block k (0: the token embedding), scaled to unit root mean square per
+    token before pooling. Deeper blocks are not run. It is always in eval mode and has no gradients,
+    except those of an attention pool's own parameters.
 
     Attributes:
         dim: width e of the embedding.

@@ -45,8 +45,7 @@ class AttentionPool(nn.Module):
     """Learned cross-attention of one query token: ``W_k``, ``W_v`` and ``q`` of paper section 3.5.
 
     These are the only parameters of an encoder that train; until they have, the embedding is a
-    random
-    projection of a nearly uniform average.
+    random projection of a nearly uniform average.
     """
 
     def __init__(self, dim: int, seed: int = 0) -> None:
@@ -92,7 +91,6 @@ def normalise(features: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     """Scale each token to unit root mean square, without parameters.
 
     The residual stream grows with depth and a few tokens grow far more than the rest; without this
-    an
-    average would be theirs alone, and layers could not be compared.
+    an average would be theirs alone, and layers could not be compared.
     """
     return rms_norm(features, features.shape[-1:], eps=1e-8)

@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from toto_robot.tokenizers import DalleConfig, LightConfig, Tokenizer
 
 LIGHT = LightConfig(
-    image_size=32, levels=(8, 8, 8, 4, 4), widths=(16, 16), blocks=(1, 1), decoder_widths=(16, 16, 8),
+    image_size=32,
+    levels=(8, 8, 8, 4, 4),
+    widths=(16, 16),
+    blocks=(1, 1),
+    decoder_widths=(16, 16, 8),
     decoder_blocks=(1, 1, 1),
-)  # fmt: skip
+)
 DALLE = DalleConfig(image_size=32, hidden=8, decoder_init=8, blocks_per_group=2, vocab_size=64)
 
 
@@ -34,7 +38,9 @@ def test_tokens_are_in_the_vocabulary_and_decode_to_frames(config):
     assert ids.min() >= 0
     assert ids.max() < tokenizer.vocab_size
     assert tokenizer.decode(ids).shape == (2, 32, 32, 3)
-    assert torch.equal(ids, tokenizer.encode(frames().flip(0)).flip(0))  # a frame's tokens do not depend on the batch
+    assert torch.equal(
+        ids, tokenizer.encode(frames().flip(0)).flip(0)
+    )  # a frame's tokens do not depend on the batch
 
 
 def test_the_light_layout_has_8192_codes_and_every_code_has_its_own_digits():
@@ -52,7 +58,10 @@ def test_every_level_is_reachable_and_none_beyond(raw):
     tokenizer.encoder = torch.nn.Conv2d(48, 5, 1)
     torch.nn.init.zeros_(tokenizer.encoder.weight)
     torch.nn.init.constant_(tokenizer.encoder.bias, raw)
-    digits = tokenizer.bottleneck(torch.zeros(1, 3, 32, 32)).round() + (tokenizer.levels // 2)[:, None, None]
+    digits = (
+        tokenizer.bottleneck(torch.zeros(1, 3, 32, 32)).round()
+        + (tokenizer.levels // 2)[:, None, None]
+    )
     assert (digits >= 0).all()
     assert (digits < tokenizer.levels[:, None, None]).all()
     if raw == 20:
@@ -61,9 +70,13 @@ def test_every_level_is_reachable_and_none_beyond(raw):
 
 def test_a_token_depends_on_its_neighbourhood_only():
     config = LightConfig(
-        image_size=128, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 2), decoder_widths=(8, 8, 8),
+        image_size=128,
+        levels=(8, 8, 8, 4, 4),
+        widths=(8, 8),
+        blocks=(1, 2),
+        decoder_widths=(8, 8, 8),
         decoder_blocks=(1, 1, 1),
-    )  # fmt: skip
+    )
     tokenizer = build(config)
     one = frames(1, 128, 128)
     other = one.clone()
@@ -85,7 +98,9 @@ def test_gradients_pass_straight_through_the_rounding():
 
 
 def test_the_dalle_layout_has_the_released_names_shapes_and_sizes():
-    config = DalleConfig(image_size=128, hidden=256, decoder_init=128, blocks_per_group=2, vocab_size=8192)
+    config = DalleConfig(
+        image_size=128, hidden=256, decoder_init=128, blocks_per_group=2, vocab_size=8192
+    )
     with torch.device("meta"):
         tokenizer = config.build()
     encoder, decoder = tokenizer.encoder.state_dict(), tokenizer.decoder.state_dict()
@@ -104,9 +119,18 @@ def test_the_dalle_layout_has_the_released_names_shapes_and_sizes():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.zeros((1, 8, 8, 3), np.float32), r"uint8 in 0..255, got torch.float32 .*\(frames \* 255\)"),
-        (np.full((1, 8, 8, 3), 200.0), r"uint8 in 0..255, got torch.float64 with values in \[200, 200\]"),
-        (np.zeros((8, 8, 3), np.uint8), r"shape \[b h w 3\], got \(8, 8, 3\); one frame is frames\[None\]"),
+        (
+            np.zeros((1, 8, 8, 3), np.float32),
+            r"uint8 in 0..255, got torch.float32 .*\(frames \* 255\)",
+        ),
+        (
+            np.full((1, 8, 8, 3), 200.0),
+            r"uint8 in 0..255, got torch.float64 with values in \[200, 200\]",
+        ),
+        (
+            np.zeros((8, 8, 3), np.uint8),
+            r"shape \[b h w 3\], got \(8, 8, 3\); one frame is frames\[None\]",
+        ),
         (np.zeros((1, 3, 8, 8), np.uint8), "channels first"),
         (np.zeros((1, 8, 8, 4), np.uint8), r"RGB \[b h w 3\], got \(1, 8, 8, 4\)"),
         (np.zeros((1, 0, 8, 3), np.uint8), "must not be empty"),

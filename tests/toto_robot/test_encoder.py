@@ -15,15 +15,25 @@ from toto_robot.tokenizers import LightConfig
 def parts(seed=0):
     torch.manual_seed(seed)
     tokenizer = LightConfig(
-        image_size=64, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 1), decoder_widths=(8, 8,
-        8),
+        image_size=64,
+        levels=(8, 8, 8, 4, 4),
+        widths=(8, 8),
+        blocks=(1, 1),
+        decoder_widths=(8, 8, 8),
         decoder_blocks=(1, 1, 1),
-    ).build()  # fmt: skip
+    ).build()
     transformer = TotoConfig(
-        codes=8192, dim=16, layers=4, heads=2, mlp_hidden=24, tie_embeddings=True,
-        tokens_per_frame=64, frames=2,
-        rope_base=10000.0, norm_eps=1e-5,
-    ).build()  # fmt: skip
+        codes=8192,
+        dim=16,
+        layers=4,
+        heads=2,
+        mlp_hidden=24,
+        tie_embeddings=True,
+        tokens_per_frame=64,
+        frames=2,
+        rope_base=10000.0,
+        norm_eps=1e-5,
+    ).build()
     return tokenizer, transformer
 
 

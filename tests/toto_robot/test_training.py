@@ -22,9 +22,13 @@ from toto_robot.training.run import OptimizerConfig
 from toto_robot.training.tokenizer import DataConfig, TokenizerTrainingConfig, train_tokenizer
 
 LIGHT = LightConfig(
-    image_size=32, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 1), decoder_widths=(8, 8, 8),
+    image_size=32,
+    levels=(8, 8, 8, 4, 4),
+    widths=(8, 8),
+    blocks=(1, 1),
+    decoder_widths=(8, 8, 8),
     decoder_blocks=(1, 1, 1),
-)  # fmt: skip
+)
 OPTIMIZER = OptimizerConfig(
     lr=1e-3,
     betas=(0.9, 0.95),
@@ -34,10 +38,17 @@ OPTIMIZER = OptimizerConfig(
     clip_norm=1.0,
 )
 MODEL = TotoConfig(
-    codes=8192, dim=16, layers=2, heads=2, mlp_hidden=24, tie_embeddings=True, tokens_per_frame=16,
+    codes=8192,
+    dim=16,
+    layers=2,
+    heads=2,
+    mlp_hidden=24,
+    tie_embeddings=True,
+    tokens_per_frame=16,
     frames=2,
-    rope_base=10000.0, norm_eps=1e-5,
-)  # fmt: skip
+    rope_base=10000.0,
+    norm_eps=1e-5,
+)
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +151,17 @@ def test_the_mixture_keeps_its_weights(shards):
 
 def tokenizer_config(shards, steps):
     return TokenizerTrainingConfig(
-        tokenizer=LIGHT, data=(DataConfig(path=shards / "images", weight=1.0),),
-        optimizer=OPTIMIZER, steps=steps,
-        batch=4, crop=16, edge_weight=1.0, log_every=2, keep_every=2, seed=0,
-    )  # fmt: skip
+        tokenizer=LIGHT,
+        data=(DataConfig(path=shards / "images", weight=1.0),),
+        optimizer=OPTIMIZER,
+        steps=steps,
+        batch=4,
+        crop=16,
+        edge_weight=1.0,
+        log_every=2,
+        keep_every=2,
+        seed=0,
+    )
 
 
 def pretrain_config(shards, tokenizer):
@@ -152,10 +170,16 @@ def pretrain_config(shards, tokenizer):
         DataConfig(path=shards / "videos", weight=0.5),
     )
     return PretrainConfig(
-        model=MODEL, tokenizer=tokenizer, data=data, optimizer=OPTIMIZER,
+        model=MODEL,
+        tokenizer=tokenizer,
+        data=data,
+        optimizer=OPTIMIZER,
         stages=(Stage(steps=3, frames=1, batch=4), Stage(steps=3, frames=2, batch=2)),
-        log_every=2, keep_every=2, validation_sequences=1, seed=0,
-    )  # fmt: skip
+        log_every=2,
+        keep_every=2,
+        validation_sequences=1,
+        seed=0,
+    )
 
 
 def forget_after(out, step):

@@ -14,10 +14,17 @@ from toto_robot.models.transformer import KeyValueCache, _rotate, llama_state_di
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 TINY = dict(
-    codes=50, dim=32, layers=4, heads=4, mlp_hidden=48, tie_embeddings=True, tokens_per_frame=16,
+    codes=50,
+    dim=32,
+    layers=4,
+    heads=4,
+    mlp_hidden=48,
+    tie_embeddings=True,
+    tokens_per_frame=16,
     frames=2,
-    rope_base=10000.0, norm_eps=1e-5,
-)  # fmt: skip
+    rope_base=10000.0,
+    norm_eps=1e-5,
+)
 
 
 def tiny(**changes):
@@ -96,14 +103,17 @@ def test_hidden_states_equal_those_of_hugging_face_llama():
         config = model.config
         llama = transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
-                vocab_size=config.vocab_size, hidden_size=config.dim,
+                vocab_size=config.vocab_size,
+                hidden_size=config.dim,
                 intermediate_size=config.mlp_hidden,
-                num_hidden_layers=config.layers, num_attention_heads=config.heads,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
                 rms_norm_eps=config.norm_eps,
-                rope_theta=config.rope_base, max_position_embeddings=config.context,
+                rope_theta=config.rope_base,
+                max_position_embeddings=config.context,
                 tie_word_embeddings=tied,
             )
-        ).eval()  # fmt: skip
+        ).eval()
         missing, unexpected = llama.load_state_dict(llama_state_dict(model), strict=False)
         assert not unexpected
         assert set(missing) <= {"lm_head.weight"}  # tied: it is the embedding

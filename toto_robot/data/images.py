@@ -13,9 +13,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator) -> np.ndarray:
     """Return random square crops of an image, uint8 [crops size size 3].
 
-    A crop's side is drawn between ``size`` (or the whole shortest side, if that is smaller) and
-    the shortest
-    side, log-uniformly, and half of the crops are mirrored.
+    A crop's side is drawn between ``size`` (or the whole shortest side, if that is smaller) and the
+    shortest side, log-uniformly, and half of the crops are mirrored.
 
     Raises:
         ValueError: the file is not a readable image.

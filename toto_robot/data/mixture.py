@@ -43,9 +43,8 @@ class SequenceMixture:
     """Token sequences by the rules of paper section 3.4.
 
     A video sequence is ``frames`` consecutive frames of one clip after the video start token; an
-    image
-    sequence is ``frames`` unrelated images after the image start token; both close with the end
-    token.
+    image sequence is ``frames`` unrelated images after the image start token; both close with the
+    end token.
     """
 
     def __init__(

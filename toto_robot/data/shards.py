@@ -2,15 +2,13 @@
 
 A data set is a folder::
 
-    manifest.json   name, kind (video or image), size, sources with their clips and every skipped
-    file
+    manifest.json   name, kind (video or image), size, the clips, and every file that was skipped
     frames.u8       uint8 [n size size 3], no header
-    tokens.u16      uint16 [n tokens_per_frame], no header; written by `tokenize`
+    tokens.u16      uint16 [n tokens_per_frame], no header; written by `tokenize_shard`
     tokens.json     weights hash of the tokenizer that made them
 
 A video clip is a run of consecutive frames; each crop of an image is a clip of one frame. Every
-file is
-written aside and renamed, so that an interrupted command leaves no half data set.
+file is written aside and renamed, so that an interrupted command leaves no half data set.
 """
 
 import json

@@ -14,9 +14,8 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".gif")
 def read_video(path: Path, size: int, stride: int, generator: np.random.Generator) -> np.ndarray:
     """Decode a video to frames, uint8 [t size size 3].
 
-    As in the paper's section 3.4: every ``stride``-th frame, shortest side resized to ``size``,
-    one random
-    crop of ``size`` x ``size`` that stays in place over the whole video.
+    As in the paper's section 3.4: every ``stride``-th frame, shortest side resized to ``size``, one
+    random crop of ``size`` x ``size`` that stays in place over the whole video.
 
     Raises:
         ValueError: the file cannot be decoded or has no frames.

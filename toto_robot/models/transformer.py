@@ -2,8 +2,7 @@
 
 Pre-norm RMSNorm, SwiGLU, rotary positions, causal attention, next-token loss, key-value cache. The
 parameter names and the half-split rotary layout are those of Hugging Face's ``LlamaModel``, so
-weights go
-over by renaming alone (`llama_state_dict`).
+weights go over by renaming alone (`llama_state_dict`).
 
 Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
 """
@@ -27,8 +26,7 @@ class TotoConfig:
 
     Attributes:
         codes: vocabulary of the tokenizer. Its ids come first; the three special ids follow (the
-            paper's
-            ``[1] [2] [3]`` would collide with codes 1 to 3): ``start_video = codes``,
+            paper's ``[1] [2] [3]`` would collide with codes 1 to 3): ``start_video = codes``,
             ``end = codes + 1``, ``start_image = codes + 2``.
         dim: width of the residual stream.
         layers: number of blocks.
@@ -142,8 +140,7 @@ class TotoTransformer(nn.Module):
             layers: 0 is the token embedding, k the output of block k, -1 the last block. No norm
                 is applied.
             cache: keys and values of the tokens before ``ids``; it is extended by ``ids``. Every
-                call on one
-                cache must reach the same depth.
+                call on one cache must reach the same depth.
 
         Raises:
             ValueError: a layer that does not exist.

@@ -2,21 +2,16 @@
 
 Both turn a 128-pixel RGB frame into 16 x 16 tokens of an 8192-word vocabulary (paper section 3.4).
 
-`LightDVae` is the layout of the shipped weights. The DALL-E encoder costs 68 GFLOP a frame, 65-70
-% of
-what Toto-base needs in all; ours costs about 0.5. It replaces the 8192-way softmax bottleneck by
-finite
-scalar quantisation (Mentzer et al., arXiv 2309.15505): five channels rounded to 8, 8, 8, 4 and 4
-levels,
-8192 codes. As a discrete VAE it has a deterministic posterior and a uniform prior, so that the KL
-term is
-the constant log 8192 and only the reconstruction term is trained. There is no codebook that could
-collapse.
-Nothing in it mixes over the whole frame, so a token depends on its own neighbourhood alone.
+`LightDVae` is the layout of the shipped weights. The DALL-E encoder costs 68 GFLOP a frame, 65-70 %
+of what Toto-base needs in all; ours costs about 0.5. It replaces the 8192-way softmax bottleneck by
+finite scalar quantisation (Mentzer et al., arXiv 2309.15505): five channels rounded to 8, 8, 8, 4
+and 4 levels, 8192 codes. As a discrete VAE it has a deterministic posterior and a uniform prior, so
+that the KL term is the constant log 8192 and only the reconstruction term is trained. There is no
+codebook that could collapse. Nothing in it mixes over the whole frame, so a token depends on its
+own neighbourhood alone.
 
 `DalleDVae` is OpenAI's module (Ramesh et al. 2021): same widths, depths and parameter names as the
-released
-encoder and decoder, with the raw ``w``/``b`` convolutions of that release.
+released encoder and decoder, with the raw ``w``/``b`` convolutions of that release.
 """
 
 import math
@@ -207,8 +202,8 @@ class DalleDVae(nn.Module):
     """OpenAI's discrete VAE (github.com/openai/DALL-E): encoder, decoder, 8192 codes.
 
     ``encoder`` and ``decoder`` have the released modules' parameter names
-    (``blocks.group_1.block_1...``),
-    so ``encoder.load_state_dict`` takes a released state dict as it is.
+    (``blocks.group_1.block_1...``), so ``encoder.load_state_dict`` takes a released state dict as
+    it is.
     """
 
     def __init__(self, config: DalleConfig) -> None:

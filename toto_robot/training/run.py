@@ -1,8 +1,7 @@
 """What every training run keeps: its optimizer state for a resume, its log and its curves.
 
 All randomness of a step is drawn from a generator seeded with (seed, step), so a resumed run needs
-no
-generator state and goes on to the bit.
+no generator state and goes on to the bit.
 """
 
 import json

@@ -1,0 +1,127 @@
+"""Measure which layer and pool tell most: ridge regression from frozen embeddings of Franka-pick.
+
+    python -m benchmarks.layers
+
+The episodes are the expert's with noise, on seeds that nothing else uses. Two targets: where the
+cube is from the tool (m, privileged), and the expert's arm action from embedding and
+proprioception. Each cell is the share of variance explained (R2) on held-out episodes; the ridge
+penalty is chosen on others. The rows ``untrained`` are the same architecture with random weights,
+tokenizer and transformer.
+"""
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from envs.experts import EXPERTS
+from toto_robot import Encoder, load_encoder
+from toto_robot.pooling import build_pool
+
+ENV = "toto/FrankaPick-v0"
+NAME = "toto-nano"
+CAMERAS = ("hand", "front")
+POOLS = ("mean", "grid2", "grid4", "grid8", "last")
+EPISODES, FIRST_SEED, NOISE = 48, 6_000_000, 0.3
+EVERY = 2  # frames in between are nearly the same
+PENALTIES = tuple(10.0**k for k in range(-2, 6))
+
+
+def main() -> None:
+    """Print one table for each target."""
+    frames, proprio, targets, episode = _record()
+    trained = load_encoder(NAME)
+    part = episode % 4  # 0, 1: fit; 2: choose the penalty; 3: score
+    tables: dict[str, list[str]] = {name: [] for name in targets}
+    for label, encoder in (("trained", trained), ("untrained", trained.untrained(0))):
+        tokens = [
+            encoder.tokenize(chunk) for chunk in tqdm(frames.split(32), desc=f"{label}: tokenise")
+        ]
+        layers = range(encoder.num_layers + 1) if label == "trained" else (encoder.layer,)
+        for layer in layers:
+            pooled = _embed(encoder, torch.cat(tokens), layer)
+            for name, target in targets.items():
+                extra = proprio if name == "arm action" else proprio[:, :0]
+                inputs = [torch.cat([pooled[pool], extra], dim=1) for pool in POOLS]
+                scores = [_score(x, target, part) for x in inputs]
+                cells = "".join(f"{score:>8.3f}" for score in scores)
+                tables[name].append(f"{label:<10}{layer:>6}{cells}")
+    for name, rows in tables.items():
+        print(
+            f"\nR2 of the {name}, {int((part == 3).sum())} held-out frames of {EPISODES // 4} episodes"
+        )
+        print(f"{'':<10}{'layer':>6}" + "".join(f"{pool:>8}" for pool in POOLS))
+        print("\n".join(rows))
+
+
+def _record() -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+    """Return frames [n * c h w 3], proprioception [n p], targets [n .] and episode numbers [n]."""
+    env = gymnasium.make(f"envs:{ENV}", cameras=CAMERAS, privileged=True)
+    expert = EXPERTS[ENV]()
+    frames, proprio, cube, action, episode = [], [], [], [], []
+    for number in tqdm(range(EPISODES), desc="render"):
+        generator = np.random.default_rng(number)
+        observation, _ = env.reset(seed=FIRST_SEED + number)
+        for step in range(60):
+            label = expert.act(observation)
+            if step % EVERY == 0:
+                state = observation["state"]
+                frames += [observation[f"image_{camera}"] for camera in CAMERAS]
+                proprio.append(observation["proprio"])
+                cube.append(state[16:19] - state[23:26])
+                action.append(label[:7])
+                episode.append(number)
+            noisy = label + NOISE * generator.normal(size=label.shape)
+            observation, _, terminated, truncated, _ = env.step(
+                np.clip(noisy, -1, 1).astype(np.float32)
+            )
+            if terminated or truncated:
+                break
+    env.close()
+    arrays = [torch.from_numpy(np.stack(rows)).float() for rows in (proprio, cube, action)]
+    targets = {"cube from tool": arrays[1], "arm action": arrays[2]}
+    return torch.from_numpy(np.stack(frames)), arrays[0], targets, torch.tensor(episode)
+
+
+def _embed(encoder: Encoder, tokens: Tensor, layer: int) -> dict[str, Tensor]:
+    """Return, for each pool, the embeddings of all cameras side by side [n c * e]."""
+    pools = {
+        name: build_pool(name, encoder.transformer.config.dim, encoder.tokens_per_frame)
+        for name in POOLS
+    }
+    parts: dict[str, list[Tensor]] = {name: [] for name in POOLS}
+    for chunk in tokens.split(32):
+        (features,) = encoder.token_features(chunk, (layer,))
+        for name, pool in pools.items():
+            parts[name].append(pool(features))
+    return {
+        name: torch.cat(rows).unflatten(0, (-1, len(CAMERAS))).flatten(1)
+        for name, rows in parts.items()
+    }
+
+
+def _score(inputs: Tensor, target: Tensor, part: Tensor) -> float:
+    fit = part < 2
+    mean, std = inputs[fit].mean(0), inputs[fit].std(0) + 0.02
+    inputs = ((inputs - mean) / std).clamp(-5, 5).double()
+    centre = target[fit].mean(0)
+    target = (target - centre).double()
+    gram = inputs[fit] @ inputs[fit].T  # fewer frames than features: solve in the dual
+    values, vectors = torch.linalg.eigh(gram)
+    rotated = vectors.T @ target[fit]
+
+    def r2(penalty: float, which: Tensor) -> float:
+        dual = vectors @ (rotated / (values + penalty)[:, None])
+        error = inputs[which] @ (inputs[fit].T @ dual) - target[which]
+        return (
+            1
+            - (error.square().sum() / (target[which] - target[which].mean(0)).square().sum()).item()
+        )
+
+    best = max(PENALTIES, key=lambda penalty: r2(penalty, part == 2))
+    return r2(best, part == 3)
+
+
+if __name__ == "__main__":
+    main()
