@@ -23,7 +23,8 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     scale = 1 + _Z**2 / trials
     center = (rate + _Z**2 / (2 * trials)) / scale
     half = _Z / scale * math.sqrt(rate * (1 - rate) / trials + (_Z / (2 * trials)) ** 2)
-    return max(0.0, center - half), min(1.0, center + half)
+    # the bounds hold the rate exactly; rounding may miss it by an ulp at 0 and 1
+    return max(0.0, min(rate, center - half)), min(1.0, max(rate, center + half))
 
 
 def describe_rate(successes: int, trials: int) -> str:

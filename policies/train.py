@@ -150,6 +150,7 @@ def train(config: TrainConfig, out: Path) -> None:
     num_episodes += config.rounds * config.dagger.episodes
     num_episodes += (config.rounds + 1) * config.validation_episodes + config.evaluation_episodes
     rounds: list[Json] = []
+    report_s = 0.0
     with (
         RolloutPool(theatre, config.rollout) as pool,
         tqdm(total=num_episodes, unit="episode", smoothing=0.02) as bar,
@@ -161,8 +162,10 @@ def train(config: TrainConfig, out: Path) -> None:
             else:
                 bar.update(config.validation_episodes + _planned(config, number))
             rounds.append(json.loads((folder / "round.json").read_text()))
+            start = time.perf_counter()
             write_tensorboard(out / "tensorboard", rounds, config.imitation.log_every)
             draw_curve(out / "curve.png", _title(config), rounds, None, config.imitation.log_every)
+            report_s += time.perf_counter() - start
 
         policy = out / "rounds" / f"{config.rounds:02d}" / "policy"
         bar.set_description("held-out seeds")
@@ -174,7 +177,7 @@ def train(config: TrainConfig, out: Path) -> None:
             config.rollout.group,
             bar.update,
         )
-    seconds = _difference(pool.seconds, before)
+    seconds = _difference(pool.seconds, before) | {"curve and video": report_s}
     student = load_student(policy, encoder, interface)
     _finish(config, out, rounds, final, seconds, student, encoder)
     _conclude(config, out)
@@ -274,12 +277,12 @@ def _finish(
     """Write the policy, the curve, the video, the timings, and last the metrics."""
     student.save(out / "policy", evaluation={name: final[name] for name in ("rate", "wilson_95")})
     write_aside(out / "evaluation.json", (json.dumps(final, indent=1) + "\n").encode())
-    draw_curve(out / "curve.png", _title(config), rounds, final, config.imitation.log_every)
     start = time.perf_counter()
+    draw_curve(out / "curve.png", _title(config), rounds, final, config.imitation.log_every)
     if config.video_episodes:
         seeds = evaluation_seeds(config.video_episodes)
         film(out / "rollout.mp4", config.env, student, encoder, seeds, privileged=False)
-    seconds = seconds | {"video": time.perf_counter() - start}
+    seconds["curve and video"] += time.perf_counter() - start
     for entry in rounds:
         for stage, value in entry.pop("seconds").items():
             seconds[stage] = seconds.get(stage, 0.0) + value

@@ -49,7 +49,7 @@ def film(
             frames.append(_side_by_side(pictures, f"seed {seed}", success))
             if ended or after > _SECONDS_AFTER_SUCCESS * rate_hz:
                 break
-            action = policy.act(student_view(policy, encoder, observation))
+            action = policy.act(student_view(policy, encoder, observation)).clip(-1.0, 1.0)
             observation, _, terminated, truncated, info = env.step(action)
             success |= bool(info["success"])
             after += success

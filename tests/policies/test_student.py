@@ -1,0 +1,143 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from policies.student import StudentPolicy, load_student, read_card
+from tests.policies.fake_world import card, save_tiny_encoder, toto
+from toto_robot import load_encoder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder):
+    return load_encoder(folder)
+
+
+@pytest.fixture
+def student(encoder, folder):
+    torch.manual_seed(0)
+    return StudentPolicy(card(encoder, toto(folder)))
+
+
+def observe(batch=4, width=256, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "embedding_eye": rng.normal(size=(batch, width)).astype(np.float32),
+        "proprio": rng.normal(size=(batch, 3)).astype(np.float32),
+    }
+
+
+def test_its_inputs_are_embeddings_and_proprioception_and_nothing_else(student):
+    assert student.keys == ("embedding_eye", "proprio")
+    observation = observe()
+    assert student.act(observation).shape == (4, 2)
+    for extra in ("state", "image_eye", "embedding_other"):
+        with pytest.raises(ValueError, match=f"exactly embedding_eye, proprio, got .*{extra}"):
+            student.act(observation | {extra: observation["proprio"]})
+    with pytest.raises(ValueError, match="exactly"):
+        student.act({"proprio": observation["proprio"]})
+
+
+def test_a_blind_student_takes_proprioception_alone():
+    student = StudentPolicy(card(None))
+    assert student.keys == ("proprio",)
+    assert student.act({"proprio": np.zeros((5, 3), np.float32)}).shape == (5, 2)
+
+
+def test_one_observation_is_a_batch_of_one(student):
+    observation = observe()
+    batch = student.act(observation)
+    single = student.act({key: value[1] for key, value in observation.items()})
+    assert single.shape == (2,)
+    np.testing.assert_allclose(single, batch[1], atol=1e-6)
+
+
+def test_wrong_shapes_are_named(student):
+    observation = observe()
+    with pytest.raises(ValueError, match=r"proprio must be \[b 3\]"):
+        student.act(observation | {"proprio": np.zeros((4, 5), np.float32)})
+    with pytest.raises(ValueError, match=r"embedding_eye must be \[4, 256\], got \[4, 16\]"):
+        student.act(observation | {"embedding_eye": np.zeros((4, 16), np.float32)})
+
+
+def test_actions_are_within_their_limits(student):
+    with torch.no_grad():
+        student.mlp[-1].weight.mul_(1000)
+    assert np.abs(student.act(observe())).max() == 1.0
+
+
+def test_the_normaliser_is_the_datas_mean_and_deviation(student):
+    rng = np.random.default_rng(0)
+    embeddings = torch.from_numpy(rng.normal(3, 2, (3000, 1, 256)).astype(np.float16))
+    embeddings[:, :, 0] = 7.0  # never moves: divided by the smallest deviation, not by zero
+    proprio = torch.from_numpy(rng.normal(-1, 0.5, (3000, 3)).astype(np.float32))
+    student.standardise(embeddings, proprio)
+    exact = embeddings.double()
+    torch.testing.assert_close(student.embedding_mean, exact.mean(0).float())
+    torch.testing.assert_close(
+        student.embedding_std[:, 1:], exact.std(0, unbiased=False)[:, 1:].float()
+    )
+    assert student.embedding_std[0, 0] == pytest.approx(0.02)
+    torch.testing.assert_close(student.proprio_mean, proprio.mean(0))
+
+
+def test_a_checkpoint_gives_the_same_actions_to_the_bit(student, encoder, tmp_path):
+    student.standardise(torch.randn(50, 1, 256), torch.randn(50, 3))
+    student.save(tmp_path / "policy")
+    again = load_student(tmp_path / "policy", encoder, student.card.interface)
+    assert np.array_equal(again.act(observe()), student.act(observe()))
+    assert read_card(tmp_path / "policy") == student.card
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_a_checkpoint_is_two_files_of_data(student, tmp_path):
+    student.save(tmp_path / "policy")
+    names = {path.name for path in (tmp_path / "policy").iterdir()}
+    assert names == {"config.json", "weights.safetensors"}
+    data = json.loads((tmp_path / "policy" / "config.json").read_text())
+    assert data["config"]["encoder"]["weights_hash"] == student.card.encoder.weights_hash
+    assert data["config"]["interface"]["arm"] == "point"
+
+
+def test_another_encoder_is_refused(student, encoder, folder, tmp_path):
+    student.save(tmp_path / "policy")
+    interface = student.card.interface
+    other = load_encoder(save_tiny_encoder(tmp_path / "other", seed=1))
+    with pytest.raises(ValueError, match=r"another encoder .*\n  weights: \w{12} != \w{12}$"):
+        load_student(tmp_path / "policy", other, interface)
+    with pytest.raises(ValueError, match=r"layer: 1 != 2\n  pool: grid4 != grid2$"):
+        load_student(tmp_path / "policy", load_encoder(folder, layer=2, pool="grid2"), interface)
+    with pytest.raises(ValueError, match="trained with an encoder, and is used without one"):
+        load_student(tmp_path / "policy", None, interface)
+    StudentPolicy(card(None)).save(tmp_path / "blind")
+    with pytest.raises(ValueError, match="trained without an encoder, and is used with one"):
+        load_student(tmp_path / "blind", encoder, card(None).interface)
+
+
+def test_another_interface_is_refused_by_its_fields(student, encoder, tmp_path):
+    student.save(tmp_path / "policy")
+    other = dataclasses.replace(student.card.interface, action_scale=(0.3, 0.2), rate_hz=5.0)
+    with pytest.raises(ValueError, match=r"(?s)action_scale: .*rate_hz: 10.0 != 5.0"):
+        load_student(tmp_path / "policy", encoder, other)
+
+
+def test_damaged_weights_are_named(student, encoder, tmp_path):
+    student.save(tmp_path / "policy")
+    path = tmp_path / "policy" / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
+        load_student(tmp_path / "policy", encoder, student.card.interface)
+
+
+def test_an_encoder_is_no_policy(folder, encoder, student):
+    with pytest.raises(ValueError, match="holds a 'encoder' checkpoint, needed 'student'"):
+        load_student(folder, encoder, student.card.interface)
