@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +6,14 @@ import pytest
 
 from toto_robot import cli
 
-PROGRAM = """
+# The package without its __init__, which takes seconds to load torch.
+PROGRAM = (
+    f"""
+import sys, types
+sys.modules["toto_robot"] = types.ModuleType("toto_robot")
+sys.modules["toto_robot"].__path__ = [{str(Path(cli.__file__).parent)!r}]
+"""
+    + """
 from dataclasses import dataclass
 from pathlib import Path
 from toto_robot import cli
@@ -25,6 +31,7 @@ main = cli.command("try", TryConfig)(attempt)
 if __name__ == "__main__":
     main()
 """
+)
 TRY = """
 defaults: [command, _self_]
 out: runs/try
@@ -44,11 +51,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    root = str(Path(__file__).parents[2])
     return subprocess.run(
         [sys.executable, "program.py", *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": root},
         capture_output=True,
         text=True,
         timeout=60,
