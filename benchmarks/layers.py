@@ -1,6 +1,6 @@
 """Measure which layer and pool tell most: ridge regression from frozen embeddings of Franka-pick.
 
-    python -m benchmarks.layers
+    python -m benchmarks.layers [ENCODER]        # a shipped name (toto-nano) or a checkpoint folder
 
 The episodes are the expert's with noise, on seeds that nothing else uses. Two targets: where the
 cube is from the tool (m, privileged), and the expert's arm action from embedding and
@@ -8,6 +8,9 @@ proprioception. Each cell is the share of variance explained (R2) on held-out ep
 penalty is chosen on others. The rows ``untrained`` are the same architecture with random weights,
 tokenizer and transformer.
 """
+
+import sys
+from collections.abc import Sequence
 
 import gymnasium
 import numpy as np
@@ -31,7 +34,7 @@ PENALTIES = tuple(10.0**k for k in range(-2, 6))
 def main() -> None:
     """Print one table for each target."""
     frames, proprio, targets, episode = _record()
-    trained = load_encoder(NAME)
+    trained = load_encoder(sys.argv[1] if len(sys.argv) > 1 else NAME)
     part = episode % 4  # 0, 1: fit; 2: choose the penalty; 3: score
     tables: dict[str, list[str]] = {name: [] for name in targets}
     for label, encoder in (("trained", trained), ("untrained", trained.untrained(0))):
@@ -39,8 +42,7 @@ def main() -> None:
             encoder.tokenize(chunk) for chunk in tqdm(frames.split(32), desc=f"{label}: tokenise")
         ]
         layers = range(encoder.num_layers + 1) if label == "trained" else (encoder.layer,)
-        for layer in layers:
-            pooled = _embed(encoder, torch.cat(tokens), layer)
+        for layer, pooled in zip(layers, _embed(encoder, torch.cat(tokens), layers), strict=True):
             for name, target in targets.items():
                 extra = proprio if name == "arm action" else proprio[:, :0]
                 inputs = [torch.cat([pooled[pool], extra], dim=1) for pool in POOLS]
@@ -48,9 +50,7 @@ def main() -> None:
                 cells = "".join(f"{score:>8.3f}" for score in scores)
                 tables[name].append(f"{label:<10}{layer:>6}{cells}")
     for name, rows in tables.items():
-        print(
-            f"\nR2 of the {name}, {int((part == 3).sum())} held-out frames of {EPISODES // 4} episodes"
-        )
+        print(f"\nR2 of the {name}, {int((part == 3).sum())} frames of {EPISODES // 4} episodes")
         print(f"{'':<10}{'layer':>6}" + "".join(f"{pool:>8}" for pool in POOLS))
         print("\n".join(rows))
 
@@ -84,21 +84,22 @@ def _record() -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
     return torch.from_numpy(np.stack(frames)), arrays[0], targets, torch.tensor(episode)
 
 
-def _embed(encoder: Encoder, tokens: Tensor, layer: int) -> dict[str, Tensor]:
-    """Return, for each pool, the embeddings of all cameras side by side [n c * e]."""
-    pools = {
-        name: build_pool(name, encoder.transformer.config.dim, encoder.tokens_per_frame)
-        for name in POOLS
-    }
-    parts: dict[str, list[Tensor]] = {name: [] for name in POOLS}
-    for chunk in tokens.split(32):
-        (features,) = encoder.token_features(chunk, (layer,))
-        for name, pool in pools.items():
-            parts[name].append(pool(features))
-    return {
-        name: torch.cat(rows).unflatten(0, (-1, len(CAMERAS))).flatten(1)
-        for name, rows in parts.items()
-    }
+def _embed(encoder: Encoder, tokens: Tensor, layers: Sequence[int]) -> list[dict[str, Tensor]]:
+    """Return, for each layer and pool, the embeddings of all cameras side by side [n c * e]."""
+    width = encoder.transformer.config.dim
+    pools = {name: build_pool(name, width, encoder.tokens_per_frame) for name in POOLS}
+    parts: list[dict[str, list[Tensor]]] = [{name: [] for name in POOLS} for _ in layers]
+    for chunk in tqdm(tokens.split(32), desc="embed"):
+        for rows, features in zip(parts, encoder.token_features(chunk, layers), strict=True):
+            for name, pool in pools.items():
+                rows[name].append(pool(features))
+    return [
+        {
+            name: torch.cat(rows).unflatten(0, (-1, len(CAMERAS))).flatten(1)
+            for name, rows in part.items()
+        }
+        for part in parts
+    ]
 
 
 def _score(inputs: Tensor, target: Tensor, part: Tensor) -> float:
