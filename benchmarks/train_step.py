@@ -15,7 +15,7 @@ from torch.optim import AdamW
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from toto_robot import load_encoder
-from toto_robot.models.transformer import llama_state_dict
+from toto_robot.models.transformer import llama_config, llama_state_dict
 
 FRAMES = (1, 4, 16)
 REPEATS = 3
@@ -25,18 +25,7 @@ def main() -> None:
     """Print one table."""
     model = load_encoder("toto-nano").transformer.requires_grad_(True)
     config = model.config
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.dim,
-            intermediate_size=config.mlp_hidden,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            rms_norm_eps=config.norm_eps,
-            max_position_embeddings=config.context,
-            tie_word_embeddings=config.tie_embeddings,
-        )
-    )
+    llama = LlamaForCausalLM(LlamaConfig(**llama_config(config)))
     llama.load_state_dict(llama_state_dict(model), strict=False)
     print(f"{'frames':>6}{'tokens/s':>10}{'Llama tokens/s':>16}{'ratio':>7}{'loss difference':>17}")
     for frames in FRAMES:

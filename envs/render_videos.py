@@ -9,12 +9,12 @@ student sees and not only what a perfect policy sees.
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import gymnasium
 import numpy as np
 from tqdm import tqdm
 
 from toto_robot.cli import command
+from toto_robot.data.video import write_video
 
 from .experts import EXPERTS
 from .manipulation import ManipulationEnv
@@ -86,23 +86,9 @@ def render_videos(config: RenderVideosConfig, out: Path) -> None:
             for camera in config.cameras:
                 frames[camera].append(observation[f"image_{camera}"])
         for camera, path in paths.items():
-            write_video(path, np.stack(frames[camera]), rate_hz)
+            write_video(path, frames[camera], rate_hz, faithful=True)
     env.close()
     print(f"{config.episodes} episodes in {out}")
-
-
-def write_video(path: Path, frames: np.ndarray, rate_hz: float) -> None:
-    """Write uint8 frames [t h w 3] as H.264 without colour subsampling, aside and renamed."""
-    aside = path.with_suffix(".part.mp4")
-    with av.open(str(aside), "w") as container:
-        stream = container.add_stream("libx264", rate=round(rate_hz))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv444p"
-        stream.options = {"crf": "10", "preset": "veryfast"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    aside.replace(path)
 
 
 main = command("render_videos", RenderVideosConfig)(render_videos)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.functional import mse_loss
 
-from toto_robot.training.run import OptimizerConfig, build_optimizer
+from toto_robot.training.run import OptimizerConfig, build_optimizer, descend
 
 from .features import Dataset
 from .student import StudentPolicy
@@ -63,16 +63,12 @@ def fit(
         torch.manual_seed(int(np.random.default_rng(seed).integers(2**31)))
         for step in range(steps):
             rows = _rows(len(data), config.batch, seed, step)
-            for group in optimizer.param_groups:
-                group["lr"] = config.optimizer.lr_at(step, steps)
             predicted = student(
                 data.embeddings[rows].to(device, torch.float32), data.proprio[rows].to(device)
             )
             loss = mse_loss(predicted, data.labels[rows].to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(student.parameters(), config.optimizer.clip_norm)
-            optimizer.step()
+            lr = config.optimizer.lr_at(step, steps)
+            descend(student, optimizer, loss, config.optimizer.clip_norm, lr)
             total += loss.detach()
             if (step + 1) % config.log_every == 0 or step + 1 == steps:
                 losses.append(float(total) / ((step % config.log_every) + 1))

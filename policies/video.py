@@ -1,16 +1,15 @@
 """Film a policy: what people see and what the policy sees, side by side, as MP4."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from toto_robot import Encoder
+from toto_robot.data.video import write_video
 
 from .policy import Policy
 from .student import StudentPolicy
@@ -72,20 +71,6 @@ def student_view(
         )
         view |= {f"embedding_{name}": embeddings[row] for row, name in enumerate(names)}
     return view
-
-
-def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], rate_hz: float) -> None:
-    """Write uint8 frames [h w 3] of one even size as H.264 that browsers play."""
-    aside = path.with_name(f".{path.stem}.part.mp4")
-    with av.open(str(aside), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000))
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "23", "preset": "veryfast"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    aside.replace(path)
 
 
 def _side_by_side(

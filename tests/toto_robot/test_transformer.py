@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from toto_robot.config import from_dict
 from toto_robot.models import TotoConfig
-from toto_robot.models.transformer import KeyValueCache, _rotate, llama_state_dict, rope_angles
+from toto_robot.models.transformer import (
+    KeyValueCache,
+    _rotate,
+    llama_config,
+    llama_state_dict,
+    rope_angles,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 TINY = dict(
@@ -101,19 +107,8 @@ def test_hidden_states_equal_those_of_hugging_face_llama():
     for tied in (True, False):
         model = tiny(tie_embeddings=tied)
         config = model.config
-        llama = transformers.LlamaForCausalLM(
-            transformers.LlamaConfig(
-                vocab_size=config.vocab_size,
-                hidden_size=config.dim,
-                intermediate_size=config.mlp_hidden,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                rms_norm_eps=config.norm_eps,
-                rope_theta=config.rope_base,
-                max_position_embeddings=config.context,
-                tie_word_embeddings=tied,
-            )
-        ).eval()
+        llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(**llama_config(config)))
+        llama.eval()
         missing, unexpected = llama.load_state_dict(llama_state_dict(model), strict=False)
         assert not unexpected
         assert set(missing) <= {"lm_head.weight"}  # tied: it is the embedding

@@ -1,12 +1,14 @@
-"""Video files to square RGB frames."""
+"""Video files to square RGB frames, and frames to video files."""
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-__all__ = ["VIDEO_SUFFIXES", "read_video"]
+__all__ = ["VIDEO_SUFFIXES", "read_video", "write_video"]
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".gif")
 
@@ -48,3 +50,26 @@ def read_video(path: Path, size: int, stride: int, generator: np.random.Generato
     if not frames:
         raise ValueError(f"{path}: holds no video frame")
     return np.stack(frames)
+
+
+def write_video(
+    path: Path, frames: Sequence[np.ndarray], rate_hz: float, faithful: bool = False
+) -> None:
+    """Write uint8 frames [h w 3] of one even size as H.264, aside and renamed.
+
+    Args:
+        path: the file.
+        frames: the frames.
+        rate_hz: frames per second.
+        faithful: keep the colours of every pixel, for training; else as browsers play it.
+    """
+    aside = path.with_name(f".{path.stem}.part.mp4")
+    with av.open(str(aside), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv444p" if faithful else "yuv420p"
+        stream.options = {"crf": "10" if faithful else "23", "preset": "veryfast"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    aside.replace(path)

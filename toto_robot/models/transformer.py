@@ -9,13 +9,14 @@ Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, scaled_dot_product_attention, silu
 
-__all__ = ["KeyValueCache", "TotoConfig", "TotoTransformer", "llama_state_dict"]
+__all__ = ["KeyValueCache", "TotoConfig", "TotoTransformer", "llama_config", "llama_state_dict"]
 
 SPECIAL_TOKENS = 3
 
@@ -265,6 +266,21 @@ def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = (a.to(x.dtype) for a in angles)
     low, high = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-high, low], dim=-1) * sin
+
+
+def llama_config(config: TotoConfig) -> dict[str, Any]:
+    """Return the arguments of Hugging Face's ``LlamaConfig`` for the same architecture."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.dim,
+        "intermediate_size": config.mlp_hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_base,
+        "max_position_embeddings": config.context,
+        "tie_word_embeddings": config.tie_embeddings,
+    }
 
 
 def llama_state_dict(model: TotoTransformer) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from ..data.mixture import SequenceMixture, split
 from ..data.shards import Shard, tokenize_shard
 from ..encoder import load_tokenizer, save_encoder
 from ..models import TotoConfig, TotoTransformer
-from .run import OptimizerConfig, RunLog, build_optimizer, generator_of, keep, resume
+from .run import OptimizerConfig, RunLog, build_optimizer, descend, generator_of, keep, resume
 from .tokenizer import DataConfig
 
 __all__ = ["PretrainConfig", "Stage", "pretrain"]
@@ -105,7 +105,7 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
         for stage, end in zip(config.stages, ends, strict=True)
     )
     progress = tqdm(total=steps, initial=start, desc="pretrain", unit="step")
-    checkpoint = keep(out, "transformer", config.model, model, optimizer, start)
+    keep(out, "transformer", config.model, model, optimizer, start)
     for stage, end in zip(config.stages, ends, strict=True):
         training = SequenceMixture(
             shards, weights, tokenizer, config.model, stage.frames, validation=False
@@ -118,20 +118,11 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
             if split(shard, validation=True)
         }
         for step in range(max(start, end - stage.steps), end):
-            for group in optimizer.param_groups:
-                group["lr"] = config.optimizer.lr_at(step, steps)
             loss = model.loss(
                 torch.from_numpy(training.sample(stage.batch, generator_of(config.seed, step)))
             )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
-            if not torch.isfinite(norm):
-                raise FloatingPointError(
-                    f"step {step}: loss {loss.item()}, gradient norm {norm.item()}; "
-                    f"last good: {checkpoint}"
-                )
-            optimizer.step()
+            lr = config.optimizer.lr_at(step, steps)
+            norm = descend(model, optimizer, loss, config.optimizer.clip_norm, lr)
             tokens += _tokens(stage, config)
             done = step + 1
             progress.update()
@@ -142,9 +133,9 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
                     for name, data in held_out.items()
                 }
                 scores["validation_loss"] = float(np.mean(list(scores.values())))
-                log.add(done, loss=loss.item(), tokens=tokens, gradient_norm=norm.item(), **scores)
+                log.add(done, loss=loss.item(), tokens=tokens, gradient_norm=norm, **scores)
             if done % config.keep_every == 0 or done == steps:
-                checkpoint = keep(out, "transformer", config.model, model, optimizer, done)
+                keep(out, "transformer", config.model, model, optimizer, done)
     progress.close()
     log.close("next-token loss, nats", ("loss", "validation_loss"))
     folder = out / "encoder"

@@ -13,14 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.tensorboard import SummaryWriter
 
 from ..checkpoint import load_weights, read_config, save_checkpoint
 from ..config import to_dict
 
-__all__ = ["OptimizerConfig", "RunLog", "build_optimizer", "generator_of", "keep", "resume"]
+__all__ = [
+    "OptimizerConfig",
+    "RunLog",
+    "build_optimizer",
+    "descend",
+    "generator_of",
+    "keep",
+    "resume",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +98,27 @@ def keep(
     for old in sorted(folder.parent.glob("step-*"))[:-2]:
         shutil.rmtree(old)
     return folder
+
+
+def descend(
+    module: nn.Module, optimizer: AdamW, loss: Tensor, clip_norm: float, lr: float
+) -> float:
+    """Take one optimizer step on ``loss`` at learning rate ``lr`` and return the gradient's norm.
+
+    Raises:
+        FloatingPointError: loss or gradient is not finite; the weights are left as they were.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm).item()
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"loss {loss.item()}, gradient norm {norm}: training stops, the last checkpoint is good"
+        )
+    optimizer.step()
+    return norm
 
 
 class RunLog:

@@ -14,7 +14,7 @@ from ..config import to_dict
 from ..data.mixture import FrameMixture
 from ..data.shards import Shard
 from ..tokenizers import LightConfig, LightDVae
-from .run import OptimizerConfig, RunLog, build_optimizer, generator_of, keep, resume
+from .run import OptimizerConfig, RunLog, build_optimizer, descend, generator_of, keep, resume
 
 __all__ = ["DataConfig", "TokenizerTrainingConfig", "train_tokenizer"]
 
@@ -75,36 +75,27 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     training = FrameMixture(shards, weights, validation=False)
     held_out = FrameMixture(shards, weights, validation=True)
     log = RunLog(out, start)
-    checkpoint = keep(out, "tokenizer", config.tokenizer, module, optimizer, start)
+    keep(out, "tokenizer", config.tokenizer, module, optimizer, start)
     for step in tqdm(
         range(start, config.steps), initial=start, total=config.steps, desc="tokenizer", unit="step"
     ):
-        for group in optimizer.param_groups:
-            group["lr"] = config.optimizer.lr_at(step, config.steps)
         images = _unit(training.sample(config.batch, config.crop, generator_of(config.seed, step)))
         reconstruction, _ = module(images)
         loss = reconstruction_loss(reconstruction, images, config.edge_weight)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), config.optimizer.clip_norm)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"step {step}: loss {loss.item()}, gradient norm {norm.item()}; "
-                f"last good: {checkpoint}"
-            )
-        optimizer.step()
+        lr = config.optimizer.lr_at(step, config.steps)
+        norm = descend(module, optimizer, loss, config.optimizer.clip_norm, lr)
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
             scores = _score(module, held_out, config)
             log.add(
                 done,
                 loss=loss.item(),
-                gradient_norm=norm.item(),
-                lr=optimizer.param_groups[0]["lr"],
+                gradient_norm=norm,
+                lr=lr,
                 **scores,
             )
         if done % config.keep_every == 0 or done == config.steps:
-            checkpoint = keep(out, "tokenizer", config.tokenizer, module, optimizer, done)
+            keep(out, "tokenizer", config.tokenizer, module, optimizer, done)
     log.close("tokenizer: L1 and edge loss", ("loss", "validation_loss"))
     draw_reconstructions(module, held_out, out / "reconstruction.png", config.seed)
     folder = out / "tokenizer"
