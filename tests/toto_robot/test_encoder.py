@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from toto_robot import Encoder, load_encoder, save_encoder, shipped_encoders
+from toto_robot import Encoder, load_encoder, save_encoder
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
 
@@ -193,11 +193,3 @@ def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_aside(tmp_path)
 def test_ids_that_no_tokenizer_made_are_refused(ids):
     with pytest.raises(ValueError, match=r"ids must (be in \[0, 8192\)|have shape \[b 64\])"):
         encoder().from_tokens(ids)
-
-
-@pytest.mark.parametrize("name", shipped_encoders())
-def test_every_shipped_encoder_opens_and_tells_frames_apart(name):
-    model = load_encoder(name)
-    embedding = model(frames(2, 128))
-    assert embedding.shape == (2, model.dim)
-    assert not torch.allclose(embedding[0], embedding[1])

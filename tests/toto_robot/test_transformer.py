@@ -32,6 +32,8 @@ TINY = dict(
     norm_eps=1e-5,
 )
 
+GOLDEN = [3.9601, 3.753, 3.6773, 3.5439, 3.3774, 3.2147, 3.0406, 2.8684, 2.6904, 2.5233]
+
 
 def tiny(**changes):
     torch.manual_seed(0)
@@ -164,3 +166,18 @@ def test_impossible_sizes_are_refused():
         tiny(dim=36)
     with pytest.raises(ValueError, match="layers must be at least 1"):
         tiny(layers=0)
+
+
+def test_the_first_ten_losses_are_golden():
+    """A change that must not change numbers shows these; one that should, changes them here."""
+    model = tiny().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    ids = torch.randint(0, 50, (4, 34), generator=torch.Generator().manual_seed(0))
+    losses = []
+    for _ in range(10):
+        loss = model.loss(ids)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses == pytest.approx(GOLDEN, abs=2e-4)
