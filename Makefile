@@ -53,10 +53,12 @@ check: install-test
 doctor: install
 	$(BIN)/python -m envs.doctor
 
-bench: install rendering
-	@for file in benchmarks/*.py; do \
-	    echo "# $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; \
+bench: install-test rendering
+	@for name in env_step encode train_step; do \
+	    echo "# $$name, one core"; \
+	    OMP_NUM_THREADS=1 LP_NUM_THREADS=0 $(BIN)/python -m benchmarks.$$name; \
 	done
+	@echo "# dagger_collect, all cores"; $(BIN)/python -m benchmarks.dagger_collect
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis
