@@ -28,7 +28,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def describe_rate(successes: int, trials: int) -> str:
-    """Give a rate for people, such as `41/50 = 82 % (69 to 90 %)`."""
+    """Give a rate for people, such as `41/50 = 82.0% (69.2% to 90.2%, Wilson 95 %)`."""
     low, high = wilson_interval(successes, trials)
     rate = successes / trials if trials else math.nan
-    return f"{successes}/{trials} = {rate:.0%} ({low:.0%} to {high:.0%}, Wilson 95 %)"
+    return f"{successes}/{trials} = {rate:.1%} ({low:.1%} to {high:.1%}, Wilson 95 %)"

@@ -41,4 +41,4 @@ def test_more_successes_than_trials_are_refused():
 
 
 def test_a_rate_is_told_with_its_interval():
-    assert describe_rate(41, 50) == "41/50 = 82% (69% to 90%, Wilson 95 %)"
+    assert describe_rate(41, 50) == "41/50 = 82.0% (69.2% to 90.2%, Wilson 95 %)"
