@@ -76,8 +76,8 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
     ):
         verdict = judge(pool, folder, seeds, config.rollout.group, bar.update)
-    verdict = {"policy": config.policy, "env": to_dict(env), **verdict}
-    write_aside(out / "evaluation.json", (json.dumps(verdict, indent=1) + "\n").encode())
+    written = {"policy": config.policy, "env": to_dict(env), **verdict}
+    write_aside(out / "evaluation.json", (json.dumps(written, indent=1) + "\n").encode())
     if config.video_episodes:
         encoder = vision.build(torch.device(device))
         film(

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from toto_robot import Encoder
 from toto_robot.cli import command
-from toto_robot.config import to_dict
+from toto_robot.training.run import claim
 
 from .dagger import Collection, DaggerConfig, collect
 from .evaluate import choose_device, judge
@@ -117,7 +117,7 @@ def train(config: TrainConfig, out: Path) -> None:
     """Train, judge and report; see the module's docstring for what is written."""
     print(_plan(config), flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    _claim(config, out)
+    claim(out, config)
     if (out / "metrics.json").is_file():
         print(f"{out} is complete already; nothing to do")
         _conclude(config, out)
@@ -304,39 +304,6 @@ def _conclude(config: TrainConfig, out: Path) -> None:
     print(f"encoder: {share:.0%} of the wall time")
     final = metrics["evaluation"]
     print(f"success: {describe_rate(final['successes'], final['episodes'])} on held-out seeds")
-
-
-def _claim(config: TrainConfig, out: Path) -> None:
-    """Write what this run is, or check that the run in `out` is this one.
-
-    Raises:
-        ValueError: `out` holds a run with another config; the message names what differs.
-    """
-    path, data = out / "config.json", to_dict(config)
-    if not path.exists():
-        write_aside(path, (json.dumps(data, indent=1) + "\n").encode())
-        return
-    before, now = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(data)))
-    lines = [
-        f"{name}: {before.get(name, 'not there')!r} != {now.get(name, 'not there')!r}"
-        for name in sorted({*before, *now})
-        if before.get(name, path) != now.get(name, path)
-    ]
-    if lines:
-        raise ValueError(
-            f"{out} holds a run with another config (there != here); choose another out=, or "
-            "delete it:\n  " + "\n  ".join(lines)
-        )
-
-
-def _flat(data: object, at: str = "") -> Json:
-    if not isinstance(data, dict) or not data:
-        return {at: data}
-    return {
-        name: value
-        for key, item in data.items()
-        for name, value in _flat(item, f"{at}.{key}" if at else str(key)).items()
-    }
 
 
 def _plan(config: TrainConfig) -> str:

@@ -1,0 +1,155 @@
+"""Measure the collection of DAgger: environment steps a second, four ways of spreading the work.
+
+    python -m benchmarks.dagger_collect [ENCODER]     # a shipped name or a checkpoint folder
+
+Each way does the same: an untrained student acts, every frame of both cameras is tokenised and
+embedded, the expert labels every step. Processes are started and warmed before the clock runs.
+
+    one at a time   the baseline: one environment, one frame a call, all cores for torch
+    lockstep        groups of environments in one process, one call for all frames, all cores
+    vector          gymnasium's AsyncVectorEnv, a process for each environment; the encoder here
+    pool            what `policies.rollout` does: a worker for each core, a group in each
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+from numpy.typing import NDArray
+
+from policies.rollout import RolloutConfig, RolloutPool, Stage, Task, Theatre
+from policies.student import StudentCard, StudentConfig, StudentPolicy, load_student
+from policies.vision import TotoVision, embed, stamp, tokenize
+from policies.world import EnvConfig, interface_of, make_env, make_expert
+
+GROUP = 5
+EPISODES = 20
+# steps of an episode; an untrained student never succeeds, so all are equally long
+STEPS = 80
+ENV = EnvConfig(
+    id="envs:toto/FrankaPick-v0",
+    options={"cameras": ("hand", "front"), "image_size": 128},
+    teacher_options={"privileged": True},
+    blind_options={"cameras": ()},
+)
+
+
+def main() -> None:
+    """Print a table."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "toto-nano"
+    theatre = Theatre(
+        env=ENV,
+        vision=TotoVision(name_or_path=name, layer=None, pool=None),
+        privileged=True,
+        device="cpu",
+    )
+    stage = Stage(theatre)
+    with tempfile.TemporaryDirectory() as folder:
+        policy = _untrained_student(stage, theatre, Path(folder) / "policy")
+        ways: dict[str, Callable[[], float]] = {
+            "one at a time": lambda: _one_at_a_time(stage, policy),
+            "lockstep": lambda: _pool(theatre, policy, 0),
+            "vector": lambda: _vector(stage, policy),
+            "pool": lambda: _pool(theatre, policy, None),
+        }
+        baseline = 0.0
+        print(f"{'way':16} steps/s   speed-up")
+        for way, measure in ways.items():
+            rate = measure()
+            baseline = baseline or rate
+            print(f"{way:16} {rate:7.1f}   {rate / baseline:7.2f}", flush=True)
+
+
+def _untrained_student(stage: Stage, theatre: Theatre, folder: Path) -> Path:
+    card = StudentCard(
+        student=StudentConfig(projection=256, hidden=(256, 256), dropout=0.0, smallest_std=0.02),
+        interface=stage.interface,
+        env=theatre.env,
+        vision=theatre.vision,
+        encoder=stamp(stage.encoder),
+    )
+    torch.manual_seed(0)
+    StudentPolicy(card).save(folder)
+    return folder
+
+
+def _one_at_a_time(stage: Stage, folder: Path) -> float:
+    """One environment, and a call of the encoder for each frame."""
+    assert stage.encoder is not None
+    env = make_env(ENV, sighted=True, privileged=True)
+    expert, cameras = make_expert(ENV.id), interface_of(env).camera_names
+    student = load_student(folder, stage.encoder, interface_of(env))
+    observation, _ = env.reset(seed=0)
+    start = time.perf_counter()
+    for _ in range(2 * STEPS):
+        expert.act(observation)
+        view: dict[str, NDArray[Any]] = {"proprio": observation["proprio"]}
+        for camera in cameras:
+            tokens = tokenize(stage.encoder, [observation[f"image_{camera}"]])
+            view[f"embedding_{camera}"] = embed(stage.encoder, tokens)[0]
+        observation, _, terminated, truncated, _ = env.step(student.act(view))
+        if terminated or truncated:
+            observation, _ = env.reset(seed=1)
+    rate = 2 * STEPS / (time.perf_counter() - start)
+    env.close()
+    return rate
+
+
+def _vector(stage: Stage, folder: Path) -> float:
+    """`AsyncVectorEnv`; environments wait for the encoder, and the encoder for them."""
+    assert stage.encoder is not None
+    options = {**ENV.options, **ENV.teacher_options}
+    envs = gymnasium.vector.AsyncVectorEnv(
+        [lambda: gymnasium.make(ENV.id, disable_env_checker=True, **options)] * 2 * GROUP,
+        context="spawn",
+    )
+    experts = [make_expert(ENV.id) for _ in range(2 * GROUP)]
+    student = load_student(folder, stage.encoder, stage.interface)
+    cameras = stage.interface.camera_names
+    observation, _ = envs.reset(seed=0)
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        for row, expert in enumerate(experts):
+            expert.act({"state": observation["state"][row]})
+        frames = [
+            observation[f"image_{camera}"][row] for row in range(2 * GROUP) for camera in cameras
+        ]
+        embeddings = embed(stage.encoder, tokenize(stage.encoder, frames))
+        embeddings = embeddings.reshape(2 * GROUP, len(cameras), -1)
+        view = {f"embedding_{camera}": embeddings[:, i] for i, camera in enumerate(cameras)}
+        view["proprio"] = observation["proprio"]
+        observation, *_ = envs.step(student.act(view))
+    rate = STEPS * 2 * GROUP / (time.perf_counter() - start)
+    envs.close()
+    return rate
+
+
+def _pool(theatre: Theatre, folder: Path, num_workers: int | None) -> float:
+    """`RolloutPool`, as training uses it."""
+    with RolloutPool(theatre, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
+        pool.run([_task(folder, range(GROUP))] * max(1, pool.num_workers))
+        start = time.perf_counter()
+        rollouts = pool.run([_task(folder, range(i, i + GROUP)) for i in range(0, EPISODES, GROUP)])
+        return sum(r.num_steps for r in rollouts) / (time.perf_counter() - start)
+
+
+def _task(folder: Path, seeds: range) -> Task:
+    return Task(
+        seeds=tuple(seeds),
+        policy=folder,
+        beta=0.0,
+        mixing="step",
+        mixing_seeds=tuple((seed,) for seed in seeds),
+        recorded=True,
+        steps_after_success=0,
+        round=1,
+    )
+
+
+if __name__ == "__main__":
+    main()
