@@ -176,7 +176,7 @@ def test_the_expert_is_evaluated_like_any_policy(tmp_path, capsys):
     assert found["successes"] == found["episodes"] == 5
     assert found["wilson_95"] == pytest.approx([0.5655, 1.0], abs=1e-3)
     assert (tmp_path / "rollout.mp4").stat().st_size > 1000
-    assert "success: 5/5 = 100%" in capsys.readouterr().out
+    assert "success: 5/5 = 100.0%" in capsys.readouterr().out
 
 
 def test_a_checkpoint_is_evaluated_where_it_was_trained(run, tmp_path):

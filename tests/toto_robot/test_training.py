@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from toto_robot import load_encoder
-from toto_robot.cli import compose
-from toto_robot.config import from_dict
 from toto_robot.data.decode import DecodeConfig, decode
 from toto_robot.data.mixture import HOLD_OUT, FrameMixture, SequenceMixture, split
 from toto_robot.data.shards import Shard, Source, tokenize_shard
@@ -246,19 +244,10 @@ def test_a_transformer_for_another_vocabulary_is_refused(shards, tmp_path):
         dataclasses.replace(config, stages=(Stage(steps=1, frames=3, batch=1),))
 
 
-@pytest.mark.parametrize(
-    ("name", "cls"),
-    [
-        ("decode", DecodeConfig),
-        ("tokenizer", TokenizerTrainingConfig),
-        ("pretrain", PretrainConfig),
-    ],
-)
-def test_the_yaml_says_everything(name, cls):
-    from toto_robot.config import to_dict
-
-    data, _ = compose(name)
-    assert to_dict(from_dict(cls, data)) == data
+def test_a_run_is_only_resumed_with_the_same_config(shards, tmp_path):
+    train_tokenizer(tokenizer_config(shards, 2), tmp_path)
+    with pytest.raises(ValueError, match=r"another config .*\n  steps: 2 != 3$"):
+        train_tokenizer(tokenizer_config(shards, 3), tmp_path)
 
 
 def test_warm_up_and_cosine_meet_their_ends():

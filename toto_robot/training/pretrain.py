@@ -13,7 +13,16 @@ from ..data.mixture import SequenceMixture, split
 from ..data.shards import Shard, tokenize_shard
 from ..encoder import load_tokenizer, save_encoder
 from ..models import TotoConfig, TotoTransformer
-from .run import OptimizerConfig, RunLog, build_optimizer, descend, generator_of, keep, resume
+from .run import (
+    OptimizerConfig,
+    RunLog,
+    build_optimizer,
+    claim,
+    descend,
+    generator_of,
+    keep,
+    resume,
+)
 from .tokenizer import DataConfig
 
 __all__ = ["PretrainConfig", "Stage", "pretrain"]
@@ -79,6 +88,7 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
     The encoder's folder, ``out/encoder``, holds the tokenizer and the transformer: what
     `load_encoder` opens.
     """
+    claim(out, config)
     torch.manual_seed(config.seed)
     tokenizer = load_tokenizer(config.tokenizer)
     if (

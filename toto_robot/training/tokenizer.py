@@ -14,7 +14,16 @@ from ..config import to_dict
 from ..data.mixture import FrameMixture
 from ..data.shards import Shard
 from ..tokenizers import LightConfig, LightDVae
-from .run import OptimizerConfig, RunLog, build_optimizer, descend, generator_of, keep, resume
+from .run import (
+    OptimizerConfig,
+    RunLog,
+    build_optimizer,
+    claim,
+    descend,
+    generator_of,
+    keep,
+    resume,
+)
 
 __all__ = ["DataConfig", "TokenizerTrainingConfig", "train_tokenizer"]
 
@@ -65,6 +74,7 @@ class TokenizerTrainingConfig:
 
 def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     """Train, going on from the last checkpoint, and return the folder ``out/tokenizer``."""
+    claim(out, config)
     torch.manual_seed(config.seed)
     module = config.tokenizer.build()
     module.to(memory_format=torch.channels_last)  # pyrefly: ignore  torch's stub lacks this overload
