@@ -41,7 +41,7 @@ def draw(tmp_path, change: str = "", picture: bool = True, **environment: str) -
         env=kept | {"XDG_CACHE_HOME": str(tmp_path)} | environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr
