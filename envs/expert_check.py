@@ -6,7 +6,6 @@ and the gripper opens or closes at random.
 """
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from toto_robot.cli import command
 
 from .experts import EXPERTS
+from .statistics import wilson_interval
 
 _FIRST_KICK, _LAST_KICK = 3, 25
 
@@ -97,16 +97,6 @@ def run_episode(
             return step
         ended = terminated or truncated
     return None
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Give the Wilson 95 % interval of a rate (E. B. Wilson, JASA 22, 1927)."""
-    z = 1.959964
-    rate = successes / trials
-    center = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
-    half /= 1 + z * z / trials
-    return max(0.0, center - half), min(1.0, center + half)
 
 
 main = command("expert_check", ExpertCheckConfig)(expert_check)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from envs.statistics import describe_rate, wilson_interval
 from toto_robot.cli import command
 from toto_robot.config import to_dict
 
@@ -20,7 +21,6 @@ from .policy import Policy
 from .report import encoder_seconds, time_table
 from .rollout import Rollout, RolloutConfig, RolloutPool, Task, Theatre
 from .seeds import EVALUATION_SEEDS, evaluation_seeds
-from .statistics import describe_rate, wilson_interval
 from .store import write_aside
 from .student import load_student, read_card
 from .video import film

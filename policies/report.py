@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from envs.statistics import wilson_interval
+
 from .rollout import STAGES
-from .statistics import wilson_interval
 
 _ENCODER_STAGES = ("tokenizer", "transformer")
 

@@ -32,6 +32,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
+from envs.statistics import describe_rate
 from toto_robot import Encoder
 from toto_robot.cli import command
 from toto_robot.training.run import claim
@@ -43,7 +44,6 @@ from .imitation import ImitationConfig, fit
 from .report import draw_curve, encoder_seconds, time_table, write_tensorboard
 from .rollout import RolloutConfig, RolloutPool, Theatre
 from .seeds import check_run, evaluation_seeds, validation_seeds
-from .statistics import describe_rate
 from .store import DemoStore, StoreHeader, create_store, open_store, write_aside
 from .student import StudentCard, StudentConfig, StudentPolicy, load_student
 from .video import film

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.catalogue import franka_pick
-from envs.expert_check import ExpertCheckConfig, expert_check, run_episode, wilson_interval
+from envs.expert_check import ExpertCheckConfig, expert_check, run_episode
 from envs.experts import EXPERTS, STATE_PARTS, FrankaPickExpert, _yaw_to_nearest_face
+from envs.statistics import wilson_interval
 
 
 @pytest.fixture(scope="module")

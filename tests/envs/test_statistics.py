@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.statistics import describe_rate, wilson_interval
+from envs.statistics import describe_rate, wilson_interval
 
 
 @pytest.mark.parametrize(
