@@ -36,10 +36,8 @@ demo: install rendering
 
 # One thread a process, since there is a process per core: pytest's workers.
 test: export OMP_NUM_THREADS = 1
-# The compile tests run in a second call: a function whose shapes are checked does not compile.
 test: install-test rendering check
 	$(BIN)/python -m pytest -q -n $(WORKERS)
-	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -q -m compile || [ $$? -eq 5 ]
 	rm -rf dist
 	$(PIP) wheel -q --no-deps --no-build-isolation -w dist .
 	$(BIN)/python tests/smoke_wheel.py dist/*.whl

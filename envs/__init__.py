@@ -3,13 +3,13 @@
 Importing this package registers the environments and nothing else:
 
     gymnasium.make("envs:toto/FrankaPick-v0", cameras=("hand", "front"), image_size=128)
+    gymnasium.make("envs:toto/FrankaPick-v0", protocol="pixmc")
 """
 
 import gymnasium
 
-# id: entry point. Eight seconds at 10 Hz.
-ENVIRONMENTS = {"toto/FrankaPick-v0": "envs.catalogue:franka_pick"}
-NUM_EPISODE_STEPS = 80
+ENVIRONMENTS = ("toto/FrankaPick-v0",)
 
-for _id, _entry_point in ENVIRONMENTS.items():
-    gymnasium.register(id=_id, entry_point=_entry_point, max_episode_steps=NUM_EPISODE_STEPS)
+# Episodes end by the protocol's number of steps, which the environment itself counts.
+for _id in ENVIRONMENTS:
+    gymnasium.register(id=_id, entry_point="envs.catalogue:make", kwargs={"env_id": _id})

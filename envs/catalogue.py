@@ -1,12 +1,147 @@
-"""The environments that `envs` registers: which arm does which task."""
+"""Which arm does which task by which protocol: all that differs between the environments, as data.
 
-from typing import Any
+Sizes, colours, masses, goals and reward weights are PixMC's in both protocols. The `robot`
+protocol starts with the hand over the work, so that the hand camera normally sees the object (in
+PixMC it starts beside it), and turns the cube.
+"""
 
-from .arms import FRANKA_PANDA
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from .arms import Arm
+from .franka import FRANKA_PANDA, FRANKA_PANDA_PIXMC
 from .manipulation import ManipulationEnv
+from .protocols import ROBOT, Protocol, pixmc
+from .scene import Camera
 from .tasks.pick import PickTask
+from .tasks.room import pixmc_hand_camera
+from .tasks.task import Task
+
+PROTOCOLS = ("robot", "pixmc")
+
+T = TypeVar("T", bound=Task, covariant=True)
 
 
-def franka_pick(**options: Any) -> ManipulationEnv:
-    """Make a Franka Panda that picks a cube; options are those of `ManipulationEnv`."""
-    return ManipulationEnv(arm=FRANKA_PANDA, task=PickTask(), **options)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant(Generic[T]):
+    """Say who does what, and how."""
+
+    arm: Arm
+    task: T
+    protocol: Protocol
+
+
+# PixMC's place on the hand; a little wider than life, so that the cube is normally in the picture
+# at the start.
+_FRANKA_HAND_CAMERA = Camera(
+    name="hand",
+    body=FRANKA_PANDA.hand_body,
+    position_m=(0.07, 0.0, 0.04),
+    target_m=(0.05, 0.0, 0.20),
+    up=(1.0, 0.0, 0.0),
+    fov_y_deg=90.0,
+)
+# As close as the whole workspace and the lift allow: the cube is 7 to 9 pixels wide in a picture
+# of 128, so a token of 8 x 8 pixels can tell where it is.
+_TABLE_FRONT_CAMERA = Camera(
+    name="front",
+    body=None,
+    position_m=(-0.20, 0.0, 1.15),
+    target_m=(0.57, 0.0, 0.615),
+    up=(0.0, 0.0, 1.0),
+    fov_y_deg=41.0,
+)
+_TABLE_VIEWER = Camera(
+    name="viewer",
+    body=None,
+    position_m=(-0.35, -0.95, 1.25),
+    target_m=(0.68, 0.0, 0.50),
+    up=(0.0, 0.0, 1.0),
+    fov_y_deg=45.0,
+)
+
+_ROBOT_TIMESTEP_S = 0.002
+_PIXMC_TIMESTEP_S = 1 / 240
+_PIXMC_NOISE = 0.125
+
+_FRANKA_PIXMC_START_RAD = (1.157, -1.066, -0.155, -2.239, -1.841, 1.003, 0.469)
+
+_ROBOT_PICK_STATE = ("cube_position", "cube_quaternion", "tool_position", "tool_quaternion")
+
+
+def _pixmc_state(arm: Arm, thing: str, rest: str, *, palm: bool) -> tuple[str, ...]:
+    """Order PixMC's privileged state: grasp points, the thing, the way to it, what is left."""
+    tips = [tip.name for tip in arm.fingertips]
+    return (
+        *(["palm_position"] if palm else []),
+        *(f"{tip}_position" for tip in tips),
+        f"{thing}_position",
+        *(f"{tip}_to_{thing}" for tip in tips),
+        rest,
+    )
+
+
+_FRANKA_PICK = Variant(
+    arm=FRANKA_PANDA,
+    protocol=ROBOT,
+    task=PickTask(
+        start_arm_rad=(0.0, -0.22, 0.0, -1.62, 0.0, 1.40, 0.785),
+        start_hand=(0.04,),
+        arm_noise_rad=0.1,
+        hand_noise=0.0,
+        cube_size_m=0.045,
+        cube_mass_kg=0.0911,
+        cube_yaw_rad=math.pi,
+        fall_m=0.04,
+        reach_m=(0.08, 0.08),
+        reach_margin_m=0.02,
+        lifted_m=0.015,
+        goal_bonus_m=0.04,
+        state=_ROBOT_PICK_STATE,
+        cameras=(_FRANKA_HAND_CAMERA, _TABLE_FRONT_CAMERA),
+        viewer=_TABLE_VIEWER,
+        timestep_s=_ROBOT_TIMESTEP_S,
+    ),
+)
+_FRANKA_PICK_PIXMC = Variant(
+    arm=FRANKA_PANDA_PIXMC,
+    protocol=pixmc(hand_increment=0.1 * 7.5 / 60),
+    task=replace(
+        _FRANKA_PICK.task,
+        start_arm_rad=_FRANKA_PIXMC_START_RAD,
+        start_hand=(0.035, 0.035),
+        arm_noise_rad=_PIXMC_NOISE,
+        hand_noise=_PIXMC_NOISE,
+        cube_yaw_rad=0.0,
+        state=_pixmc_state(FRANKA_PANDA_PIXMC, "cube", "height_left", palm=False),
+        cameras=(
+            pixmc_hand_camera(FRANKA_PANDA_PIXMC, (0.04, 0.0, 0.045), up=1.0),
+            _TABLE_FRONT_CAMERA,
+        ),
+        timestep_s=_PIXMC_TIMESTEP_S,
+    ),
+)
+
+_VARIANTS: dict[str, dict[str, Variant[Any]]] = {
+    "toto/FrankaPick-v0": {"robot": _FRANKA_PICK, "pixmc": _FRANKA_PICK_PIXMC},
+}
+
+
+def variant(env_id: str, protocol: str = "robot") -> Variant[Any]:
+    """Give arm, task and protocol of an environment.
+
+    Raises:
+        ValueError: for an unknown id or protocol, listing the known ones.
+    """
+    if env_id not in _VARIANTS:
+        raise ValueError(f"unknown environment {env_id!r}; known: {', '.join(_VARIANTS)}")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
+    return _VARIANTS[env_id][protocol]
+
+
+def make(*, env_id: str, protocol: str = "robot", **options: Any) -> ManipulationEnv:
+    """Make an environment; options are those of `ManipulationEnv`."""
+    chosen = variant(env_id, protocol)
+    return ManipulationEnv(arm=chosen.arm, task=chosen.task, protocol=chosen.protocol, **options)

@@ -8,7 +8,7 @@ number as something that it is not.
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-ACTION_KINDS = ("joint_increment",)
+ACTION_KINDS = ("joint_increment", "joint_and_hand_increment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,10 +38,11 @@ class Interface:
         cameras: the policy's cameras, in order.
         proprio: one name per element of the `proprio` vector.
         action_kind: how an action is read; `joint_increment` adds the scaled arm part to a stored
-            joint target (rad) and takes the gripper part as an absolute opening in [-1, 1].
+            joint target (rad) and takes the hand part as absolute, from the least (-1) to the
+            greatest (1) target; `joint_and_hand_increment` adds all of it.
         action: one name per element of the action vector.
-        action_scale: what an action of 1 means, per element: rad per control step for a joint, 1
-            for the gripper's absolute opening.
+        action_scale: what an action of 1 means, per element: rad (m for a finger that slides) per
+            control step for an increment, 1 for what is absolute.
         rate_hz: control steps per second.
     """
 

@@ -14,9 +14,9 @@ def forward_kinematics(arm: Arm, joint_positions: ArrayLike) -> Floats:
 
 
 def tool_pose(arm: Arm, joint_positions: ArrayLike) -> Floats:
-    """Give `T_base_tcp` [4 4]: the point between the fingertips, turned like the hand."""
+    """Give `T_base_tcp` [4 4]: the tool point of the arm, turned like the hand."""
     T_base_tcp = forward_kinematics(arm, joint_positions).copy()
-    T_base_tcp[:3, 3] += arm.tcp_m * T_base_tcp[:3, 2]
+    T_base_tcp[:3, 3] += T_base_tcp[:3, :3] @ arm.tool_offset_m
     return T_base_tcp
 
 
@@ -68,7 +68,7 @@ def solve_ik(
 def _error_and_jacobian(arm: Arm, T_base_tcp: Floats, joints: Floats) -> tuple[Floats, Floats]:
     frames = _chain(arm, joints)
     hand = frames[-1]
-    point = hand[:3, 3] + arm.tcp_m * hand[:3, 2]
+    point = hand[:3, 3] + hand[:3, :3] @ arm.tool_offset_m
     axes = frames[:-1, :3, 2]  # j 3
     jacobian = np.concatenate([_cross(axes, point - frames[:-1, :3, 3]), axes], axis=1).T
     rotation = T_base_tcp[:3, :3] @ hand[:3, :3].T

@@ -1,6 +1,7 @@
 """The Gymnasium environment: a simulator, an arm, its controller and a task."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -8,65 +9,79 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from .arms import Arm
+from .arms import Arm, Servo
 from .interface import CameraSpec, Interface
 from .mujoco_backend import MujocoSimulator
+from .protocols import Protocol, Reading
 from .randomisation import check_groups, draw_appearance
+from .scene import Appearance, Quality, Start
 from .simulator import Simulator
-from .tasks.pick import PickTask
+from .tasks.task import Task, num_hold_steps, state_names
 
 Observation = dict[str, NDArray[Any]]
-
-RATE_HZ = 10.0
-
-# An action of 1 moves a joint's target by this much in one control step of 0.1 s. The target moves
-# at an even speed within the step, so a joint is asked for at most 1.0 rad/s: 46 % of the Panda's
-# limit for its large joints (2.175 rad/s) and 38 % for the small ones (2.61 rad/s). Up to 0.2 would
-# stay within them; 0.1 makes a policy's error of 5 % half as large, for four steps more an episode.
-JOINT_INCREMENT_RAD = 0.1
-
-# The target is renewed this often within a control step.
-_TARGETS_PER_STEP = 10
-# The gripper's target stays this close to where the fingers are: 4000 N/m * 15 mm = 60 N between
-# two fingers on a cube (the real hand holds with up to 70 N), and a closed hand opens at once.
-_GRIPPER_LEAD_M = 0.015
+Floats = NDArray[np.float64]
 
 # The limits of what is reported; a joint that is thrown faster is reported as this fast.
-_POSITION_MARGIN_RAD = 0.1
+_POSITION_MARGIN = 0.1  # rad
+_GRIPPER_MARGIN_M = 0.01
 _MAX_REPORTED_SPEED = 10.0
 _MAX_REPORTED_STATE = 10.0
 _VIEWER_PX = 480
+_VIEWER_QUALITY = Quality(shadows=True, samples=4, round_faces=20)
 _VISUALS = ("light",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EnvState:
+    """Hold all that an episode depends on from here: `ManipulationEnv.save` gives it.
+
+    It can be pickled, and restored in another environment that was made with the same options.
+    """
+
+    start: Start
+    appearance: Appearance
+    simulator: Floats
+    arm_targets: Floats
+    hand_targets: Floats
+    hand_command: Floats
+    num_steps: int
+    num_held: int
+    success: bool
 
 
 class ManipulationEnv(gymnasium.Env[Any, Any]):
     """Control an arm by joint increments and look at it through cameras.
 
     Observations: a Dict of `image_<camera>` uint8 [h w 3] for every camera, `proprio` float32
-    [p] and, when privileged, `state` float32 [s]; `proprio_names` and `state_names` name the
+    [p] and, when privileged, `state` float32 [s]; `interface.proprio` and `state_names` name the
     elements.
 
-    Actions: float32 [8] in [-1, 1]. The first seven are added, scaled, to a stored joint target
-    (not to the measured position), which is cut at the joint limits. The last is the gripper's
-    opening: 1 fully open, -1 fully closed.
+    Actions: float32 [a] in [-1, 1]. The first are added, scaled, to a stored joint target of the
+    arm (not to the measured position), which is cut at the joint limits. The others command the
+    hand, as the protocol says: as absolute targets (for a gripper: 1 fully open, -1 fully closed),
+    or as increments, too. `interface.action` names them.
 
     An episode does not end on success: `info["success"]` becomes true once the goal has been
-    held, and stays true. It is terminated when the task has failed for good, and truncated by the
-    TimeLimit of `gymnasium.make`. `info["reward_terms"]` names the terms whose sum is the reward.
+    held, and stays true. It is terminated when the task has failed for good, and truncated after
+    the protocol's number of steps. `info["reward_terms"]` names the terms whose sum is the reward.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": RATE_HZ}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10.0}  # noqa: RUF012
 
     def __init__(
         self,
         *,
         arm: Arm,
-        task: PickTask,
-        cameras: Sequence[str] = ("hand", "front"),
-        image_size: int = 128,
+        task: Task,
+        protocol: Protocol,
+        cameras: Sequence[str] | None = None,
+        image_size: int | None = None,
         privileged: bool = False,
         visuals: str = "light",
+        shadows: bool = False,
+        samples: int = 0,
         randomise: Sequence[str] = (),
+        num_steps: int | None = None,
         render_mode: str | None = None,
         simulator: Simulator | None = None,
     ) -> None:
@@ -75,11 +90,16 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         Args:
             arm: the robot.
             task: what there is to do.
-            cameras: which of the scene's cameras are observed; none makes steps quick.
-            image_size: height and width of their pictures in pixels.
+            protocol: how it is put to a policy.
+            cameras: which of the scene's cameras are observed; none makes steps quick. The
+                protocol's when None.
+            image_size: height and width of their pictures in pixels; the protocol's when None.
             privileged: whether observations carry `state`, which a real robot would not have.
             visuals: how the arm is drawn; only `light` (primitive shapes) so far.
+            shadows: whether observed pictures have shadows; software renderers take long for them.
+            samples: of each pixel of observed pictures, against jagged edges; 0 for one.
             randomise: which groups of `envs.randomisation.GROUPS` are drawn anew per episode.
+            num_steps: control steps of an episode; the protocol's when None.
             render_mode: `rgb_array` or None.
             simulator: a simulator that is not built yet; MuJoCo when None.
 
@@ -87,9 +107,15 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             ValueError: for an unknown camera, group, visual or render mode, listing the known.
         """
         scene = task.scene(arm)
+        cameras = protocol.cameras if cameras is None else cameras
+        image_size = protocol.image_size if image_size is None else image_size
         _check_cameras(cameras, [camera.name for camera in scene.cameras])
         if image_size < 16:
             raise ValueError(f"image_size must be at least 16 pixels, got {image_size}")
+        if samples < 0:
+            raise ValueError(f"samples must not be negative, got {samples}")
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         if visuals == "mesh":
             raise ValueError('visuals="mesh" is not there yet; use visuals="light"')
         if visuals not in _VISUALS:
@@ -97,38 +123,41 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"unknown render_mode {render_mode!r}; known: rgb_array, None")
         self.render_mode = render_mode
-        self.arm = arm
-        self.task = task
+        self.metadata = {**self.metadata, "render_fps": protocol.rate_hz}
+        self.arm, self.task, self.protocol = arm, task, protocol
+        self.num_steps = protocol.num_steps if num_steps is None else num_steps
         self._scene = scene
         self._privileged = privileged
+        self._quality = Quality(shadows=shadows, samples=samples)
         self._randomise = check_groups(randomise)
+        self._controller = _Controller(arm, protocol)
+        self._readings = _Readings(arm, task)
         self.interface = Interface(
             arm=arm.name,
             cameras=tuple(
                 CameraSpec(name=name, height=image_size, width=image_size) for name in cameras
             ),
-            proprio=(
-                *(f"{name}_position" for name in arm.joint_names),
-                *(f"{name}_velocity" for name in arm.joint_names),
-                "gripper_width",
-                "gripper_command",
-            ),
-            action_kind="joint_increment",
-            action=(*(f"{name}_increment" for name in arm.joint_names), "gripper_opening"),
-            action_scale=(*[JOINT_INCREMENT_RAD] * len(arm.servos), 1.0),
-            rate_hz=RATE_HZ,
+            proprio=self._readings.names(protocol.proprio),
+            action_kind=self._controller.action_kind,
+            action=self._controller.action_names,
+            action_scale=self._controller.action_scale,
+            rate_hz=protocol.rate_hz,
         )
-        self.state_names = (
-            *(f"{name}_position" for name in arm.joint_names),
-            *(f"{name}_target" for name in arm.joint_names),
-            "gripper_width",
-            "gripper_command",
-            *task.state_names,
-        )
+        self.state_names = self._readings.names(protocol.state)
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.interface.action),), np.float32)
-        self._image_boxes, self._vector_boxes = self._observation_boxes()
-        self.observation_space = spaces.Dict({**self._image_boxes, **self._vector_boxes})
-        self._num_substeps = round(1 / (RATE_HZ * scene.timestep_s))
+        self._vectors = {"proprio": protocol.proprio}
+        if privileged:
+            self._vectors["state"] = protocol.state
+        self._vector_boxes = {
+            key: self._readings.box(parts, protocol.clip) for key, parts in self._vectors.items()
+        }
+        image_boxes: dict[str, spaces.Box] = {
+            f"image_{camera.name}": spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
+            for camera in self.interface.cameras
+        }
+        self.observation_space = spaces.Dict({**image_boxes, **self._vector_boxes})
+        self._num_substeps = round(1 / (protocol.rate_hz * scene.timestep_s * protocol.num_targets))
+        self._num_hold_steps = num_hold_steps(task, protocol.rate_hz)
         self._simulator: Simulator = MujocoSimulator() if simulator is None else simulator
         self._simulator.build(scene, arm)
 
@@ -147,19 +176,13 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         start_rng, look_rng = (
             np.random.default_rng(int(number)) for number in self.np_random.integers(2**63, size=2)
         )
-        start = self.task.sample_start(self.arm, start_rng)
-        fingers = dict.fromkeys(self.arm.gripper.joints, start.finger_position_m)
-        self._simulator.reset(
-            {**dict(zip(self.arm.joint_names, start.joint_positions, strict=True)), **fingers},
-            start.box_poses,
-            draw_appearance(self._scene, self._randomise, look_rng),
-        )
-        self._joint_targets = start.joint_positions.copy()
-        self._finger_target_m = start.finger_position_m
-        self._gripper_command = 2 * start.finger_position_m / self.arm.gripper.upper - 1
-        self._num_held = 0
+        self._start = self.task.sample_start(self.arm, start_rng)
+        self._appearance = draw_appearance(self._scene, self._randomise, look_rng)
+        self._simulator.reset(self._start, self._appearance)
+        self._controller.reset(self._start)
+        self._num_steps = self._num_held = 0
         self._success = False
-        self._state = self.task.measure(self._simulator, self.arm)
+        self._measured = self.task.measure(self._simulator, self.arm)
         return self._observe(), {"success": False, "reward_terms": {}}
 
     def step(
@@ -171,28 +194,65 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             ValueError: when the action has the wrong shape or is not finite.
         """
         clipped = self._check_action(action)
-        self._move(clipped)
-        self._state = self.task.measure(self._simulator, self.arm)
-        self._num_held = self._num_held + 1 if self.task.at_goal(self._state) else 0
-        self._success |= self._num_held >= self.task.num_hold_steps(RATE_HZ)
+        for targets in self._controller.targets(clipped, self._simulator):
+            self._simulator.set_joint_targets(targets)
+            self._simulator.step(self._num_substeps)
+        self._measured = self.task.measure(self._simulator, self.arm)
+        self._num_steps += 1
+        self._num_held = self._num_held + 1 if self.task.at_goal(self._measured) else 0
+        self._success |= self._num_held >= self._num_hold_steps
         terms = {
-            name: float(term) for name, term in self.task.rewards(self._state, clipped).items()
+            name: float(term) for name, term in self.task.rewards(self._measured, clipped).items()
         }
-        terminated = bool(self.task.failed(self._state))
+        terminated = bool(self.task.failed(self._measured)) or self._arm_touches()
+        truncated = self._num_steps >= self.num_steps
         info = {"success": self._success, "reward_terms": terms}
-        return self._observe(), sum(terms.values()), terminated, False, info
+        return self._observe(), sum(terms.values()), terminated, truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:
         """Give a picture [480 480 3] for people, or None without a render mode."""
         if self.render_mode is None:
             return None
-        return self._simulator.render(self._scene.viewer.name, _VIEWER_PX, _VIEWER_PX, fine=True)
+        viewer = self._scene.viewer.name
+        return self._simulator.render(viewer, _VIEWER_PX, _VIEWER_PX, _VIEWER_QUALITY)
+
+    def save(self) -> EnvState:
+        """Give all that the episode depends on from here; later actions then repeat exactly."""
+        controller = self._controller
+        return EnvState(
+            start=self._start,
+            appearance=self._appearance,
+            simulator=self._simulator.save(),
+            arm_targets=controller.arm_targets.copy(),
+            hand_targets=controller.hand_targets.copy(),
+            hand_command=controller.hand_command.copy(),
+            num_steps=self._num_steps,
+            num_held=self._num_held,
+            success=self._success,
+        )
+
+    def restore(self, state: EnvState) -> Observation:
+        """Go back to where `save` was called, and give the observation of then.
+
+        Raises:
+            ValueError: the state is of another scene or arm.
+        """
+        self._start, self._appearance = state.start, state.appearance
+        self._simulator.reset(state.start, state.appearance)
+        self._simulator.restore(state.simulator)
+        self._controller.arm_targets = state.arm_targets.copy()
+        self._controller.hand_targets = state.hand_targets.copy()
+        self._controller.hand_command = state.hand_command.copy()
+        self._num_steps, self._num_held = state.num_steps, state.num_held
+        self._success = state.success
+        self._measured = self.task.measure(self._simulator, self.arm)
+        return self._observe()
 
     def close(self) -> None:
         """Free graphics memory."""
         self._simulator.close()
 
-    def _check_action(self, action: NDArray[Any]) -> NDArray[np.float64]:
+    def _check_action(self, action: NDArray[Any]) -> Floats:
         """Give the action cut to [-1, 1]."""
         values = np.asarray(action, dtype=np.float64)
         if values.shape != self.action_space.shape:
@@ -204,76 +264,179 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             raise ValueError(f"an action must be finite, got {values}")
         return np.clip(values, -1.0, 1.0)
 
-    def _move(self, action: NDArray[np.float64]) -> None:
-        """Move the targets evenly to where the action wants them, over one control step."""
-        arm = self.arm
-        before = self._joint_targets
-        self._joint_targets = np.clip(
-            before + JOINT_INCREMENT_RAD * action[:-1], arm.lower_rad, arm.upper_rad
-        )
-        self._gripper_command = float(action[-1])
-        wanted_m = (self._gripper_command + 1) / 2 * arm.gripper.upper
-        finger_m = self._finger_position_m()
-        finger_m = float(
-            np.clip(self._finger_target_m, finger_m - _GRIPPER_LEAD_M, finger_m + _GRIPPER_LEAD_M)
-        )
-        most_m = arm.gripper.max_speed / RATE_HZ
-        self._finger_target_m = finger_m + float(np.clip(wanted_m - finger_m, -most_m, most_m))
-        targets = np.linspace(
-            np.append(before, finger_m),
-            np.append(self._joint_targets, self._finger_target_m),
-            _TARGETS_PER_STEP + 1,
-        )
-        for target in targets[1:]:
-            self._simulator.set_joint_targets(target)
-            self._simulator.step(self._num_substeps // _TARGETS_PER_STEP)
-
-    def _finger_position_m(self) -> float:
-        positions, _ = self._simulator.joints(self.arm.gripper.joints)
-        return float(positions.mean())
+    def _arm_touches(self) -> bool:
+        most_n = self.protocol.max_arm_contact_n
+        if most_n is None:
+            return False
+        return bool((self._simulator.contact_forces(self.arm.arm_bodies) > most_n).any())
 
     def _observe(self) -> Observation:
-        positions, velocities = self._simulator.joints(self.arm.joint_names)
-        gripper = [2 * self._finger_position_m(), self._gripper_command]
-        parts = {"proprio": np.concatenate([positions, velocities, gripper])}
-        if self._privileged:
-            parts["state"] = np.concatenate(
-                [positions, self._joint_targets, gripper, self.task.privileged(self._state)]
-            )
         observation: Observation = {
-            f"image_{camera.name}": self._simulator.render(camera.name, camera.height, camera.width)
+            f"image_{camera.name}": self._simulator.render(
+                camera.name, camera.height, camera.width, self._quality
+            )
             for camera in self.interface.cameras
         }
-        for key, values in parts.items():
+        read = self._readings.read(self._simulator, self._controller, self._measured)
+        for key, parts in self._vectors.items():
             box = self._vector_boxes[key]
-            observation[key] = np.clip(values.astype(np.float32), box.low, box.high)
+            values = np.concatenate([read[part] for part in parts]).astype(np.float32)
+            observation[key] = np.clip(values, box.low, box.high)
         return observation
 
-    def _observation_boxes(self) -> tuple[dict[str, spaces.Box], dict[str, spaces.Box]]:
-        arm, num_joints = self.arm, len(self.arm.servos)
-        lower = np.array(arm.lower_rad) - _POSITION_MARGIN_RAD
-        upper = np.array(arm.upper_rad) + _POSITION_MARGIN_RAD
-        speed = np.full(num_joints, _MAX_REPORTED_SPEED)
-        gripper_low, gripper_high = [-0.01, -1.0], [2 * arm.gripper.upper + 0.01, 1.0]
-        images: dict[str, spaces.Box] = {
-            f"image_{camera.name}": spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
-            for camera in self.interface.cameras
+
+class _Controller:
+    """Turn actions into targets of the arm's and the hand's servos."""
+
+    def __init__(self, arm: Arm, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._num_arm = len(arm.servos)
+        servos = (*arm.servos, *arm.hand_servos)
+        self._servo_joints = arm.joint_names + arm.hand_joint_names
+        self._mean = _servo_means(servos)
+        self._lower = np.array([servo.lower for servo in servos])
+        self._upper = np.array([servo.upper for servo in servos])
+        self._max_lead = np.array(
+            [np.inf if servo.max_lead is None else servo.max_lead for servo in servos]
+        )
+        self._most = np.array([servo.max_speed for servo in servos]) / protocol.rate_hz
+        self._leads = bool(np.isfinite(self._max_lead).any())
+        if protocol.hand_action == "absolute":
+            self.action_kind = "joint_increment"
+            hand_names = [
+                f"{servo.name}_{'opening' if len(servo.joints) > 1 else 'target'}"
+                for servo in arm.hand_servos
+            ]
+        else:
+            self.action_kind = "joint_and_hand_increment"
+            hand_names = [f"{servo.name}_increment" for servo in arm.hand_servos]
+        self.action_names = (*(f"{name}_increment" for name in arm.joint_names), *hand_names)
+        hand_scale = 1.0 if protocol.hand_increment is None else protocol.hand_increment
+        self.action_scale = (
+            *[protocol.arm_increment_rad] * self._num_arm,
+            *[hand_scale] * len(hand_names),
+        )
+        self.arm_targets = self.hand_targets = self.hand_command = np.zeros(0)
+
+    def reset(self, start: Start) -> None:
+        """Begin with targets where the joints are."""
+        lower, upper = self._lower[self._num_arm :], self._upper[self._num_arm :]
+        self.arm_targets, self.hand_targets = start.arm_rad.copy(), start.hand.copy()
+        self.hand_command = 2 * (start.hand - lower) / (upper - lower) - 1
+
+    def targets(self, action: Floats, simulator: Simulator) -> Floats:
+        """Give the targets [n servos] of one control step, one after the other."""
+        protocol, num_arm = self._protocol, self._num_arm
+        lower, upper = self._lower, self._upper
+        positions = self._mean @ simulator.joints(self._servo_joints)[0] if self._leads else None
+        before = np.concatenate([self.arm_targets, self.hand_targets])
+        if protocol.hand_action == "increment":
+            after = np.clip(before + self.action_scale * action, lower, upper)
+            sent_before, sent_after = before, after
+            if positions is not None:
+                sent_after = np.clip(after, positions - self._max_lead, positions + self._max_lead)
+        else:
+            if positions is not None:
+                before = np.clip(before, positions - self._max_lead, positions + self._max_lead)
+            self.hand_command = action[num_arm:].copy()
+            wanted = lower + (action + 1) / 2 * (upper - lower)
+            after = before + np.clip(wanted - before, -self._most, self._most)
+            arm = before[:num_arm] + protocol.arm_increment_rad * action[:num_arm]
+            after[:num_arm] = np.clip(arm, lower[:num_arm], upper[:num_arm])
+            sent_before, sent_after = before, after
+        self.arm_targets, self.hand_targets = after[:num_arm].copy(), after[num_arm:].copy()
+        if protocol.num_targets == 1:
+            return sent_after[None]
+        return np.linspace(sent_before, sent_after, protocol.num_targets + 1)[1:]
+
+
+class _Readings:
+    """Read what observation vectors are made of, and know its names and bounds."""
+
+    def __init__(self, arm: Arm, task: Task) -> None:
+        self._task = task
+        self._joints = arm.joint_names + arm.hand_joint_names
+        self._num_arm = len(arm.servos)
+        # Of a gripper the width is reported: the sum over its two fingers.
+        counts = np.array([len(servo.joints) for servo in arm.hand_servos])
+        self._sum = _servo_means(arm.hand_servos) * counts[:, None]
+        servos = [servo for servo in (*arm.servos, *arm.hand_servos) for _ in servo.joints]
+        self._lower = np.array([servo.lower for servo in servos])
+        self._upper = np.array([servo.upper for servo in servos])
+        widths = [
+            f"{servo.name}_{'width' if len(servo.joints) > 1 else 'position'}"
+            for servo in arm.hand_servos
+        ]
+        self._names: dict[Reading, list[str]] = {
+            "arm_position": [f"{name}_position" for name in arm.joint_names],
+            "arm_velocity": [f"{name}_velocity" for name in arm.joint_names],
+            "arm_target": [f"{name}_target" for name in arm.joint_names],
+            "hand_position": widths,
+            "hand_command": [f"{servo.name}_command" for servo in arm.hand_servos],
+            "scaled_position": [f"{name}_scaled_position" for name in self._joints],
+            "scaled_velocity": [f"{name}_scaled_velocity" for name in self._joints],
+            "task": list(state_names(task, arm)),
         }
-        vectors = {"proprio": _box([lower, -speed, gripper_low], [upper, speed, gripper_high])}
-        if self._privileged:
-            task = np.full(len(self.task.state_names), _MAX_REPORTED_STATE)
-            vectors["state"] = _box(
-                [lower, lower, gripper_low, -task], [upper, upper, gripper_high, task]
-            )
-        return images, vectors
+        margin = np.where(counts > 1, _GRIPPER_MARGIN_M, _POSITION_MARGIN)
+        hand_lower = self._sum @ self._lower[self._num_arm :] - margin
+        hand_upper = self._sum @ self._upper[self._num_arm :] + margin
+        lower = self._lower[: self._num_arm] - _POSITION_MARGIN
+        upper = self._upper[: self._num_arm] + _POSITION_MARGIN
+        bounds: dict[Reading, tuple[Any, Any]] = {
+            "arm_position": (lower, upper),
+            "arm_velocity": (-_MAX_REPORTED_SPEED, _MAX_REPORTED_SPEED),
+            "arm_target": (lower, upper),
+            "hand_position": (hand_lower, hand_upper),
+            "hand_command": (-1.0, 1.0),
+            "scaled_position": (-_MAX_REPORTED_STATE, _MAX_REPORTED_STATE),
+            "scaled_velocity": (-_MAX_REPORTED_STATE, _MAX_REPORTED_STATE),
+            "task": (-_MAX_REPORTED_STATE, _MAX_REPORTED_STATE),
+        }
+        self._bounds = {
+            part: np.stack([np.broadcast_to(bound, len(self._names[part])) for bound in pair])
+            for part, pair in bounds.items()
+        }
+
+    def names(self, parts: Sequence[Reading]) -> tuple[str, ...]:
+        """Name every number of a vector."""
+        return tuple(name for part in parts for name in self._names[part])
+
+    def box(self, parts: Sequence[Reading], clip: float | None) -> spaces.Box:
+        """Give the space of a vector."""
+        low, high = np.concatenate([self._bounds[part] for part in parts], axis=1)
+        if clip is not None:
+            low, high = np.full_like(low, -clip), np.full_like(high, clip)
+        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+    def read(
+        self, simulator: Simulator, controller: _Controller, measured: Any
+    ) -> dict[Reading, Floats]:
+        """Read everything."""
+        positions, velocities = simulator.joints(self._joints)
+        num_arm = self._num_arm
+        task = [np.atleast_1d(measured[name]) for name in self._task.state]
+        middle = (self._lower + self._upper) / 2
+        return {
+            "arm_position": positions[:num_arm],
+            "arm_velocity": velocities[:num_arm],
+            "arm_target": controller.arm_targets,
+            "hand_position": self._sum @ positions[num_arm:],
+            "hand_command": controller.hand_command,
+            "scaled_position": 2 * (positions - middle) / (self._upper - self._lower),
+            "scaled_velocity": 0.1 * velocities,
+            "task": np.concatenate(task),
+        }
 
 
-def _box(low: list[Any], high: list[Any]) -> spaces.Box:
-    return spaces.Box(
-        np.concatenate(low).astype(np.float32),
-        np.concatenate(high).astype(np.float32),
-        dtype=np.float32,
-    )
+def _servo_means(servos: Sequence[Servo]) -> Floats:
+    """Give the matrix [servos joints] that makes servo positions of joint positions."""
+    num_joints = sum(len(servo.joints) for servo in servos)
+    mean = np.zeros((len(servos), num_joints))
+    column = 0
+    for row, servo in enumerate(servos):
+        mean[row, column : column + len(servo.joints)] = 1 / len(servo.joints)
+        column += len(servo.joints)
+    return mean
 
 
 def _check_cameras(cameras: Sequence[str], known: Sequence[str]) -> None:

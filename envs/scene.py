@@ -1,8 +1,11 @@
-"""A scene as frozen data, and how it looks in one episode."""
+"""A scene as frozen data, and how it begins and looks in one episode."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]  # w first
@@ -34,6 +37,76 @@ class Box:
     position_m: Vector
     paint: Paint
     mass_kg: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """A rigid piece of a part: a box, a cylinder or a capsule.
+
+    Attributes:
+        kind: what `size_m` means: the edges of a box; diameter, diameter and length along z of a
+            cylinder or of a capsule (without its round ends).
+        position_m: of the middle, in the part's frame.
+        quaternion: how it is turned, w first.
+        paint: the name of one of the fixture's paints.
+        mass_kg: its share of the part's mass.
+        solid: whether it touches things.
+        grippable: whether it is made for fingers: it resists turning in a grasp.
+    """
+
+    kind: Literal["box", "cylinder", "capsule"] = "box"
+    size_m: Vector
+    position_m: Vector = (0.0, 0.0, 0.0)
+    quaternion: Quaternion = (1.0, 0.0, 0.0, 0.0)
+    paint: str
+    mass_kg: float = 0.0
+    solid: bool = True
+    grippable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassiveJoint:
+    """Let a part slide (m) or swing (rad) along or about an axis; nothing drives it."""
+
+    kind: Literal["slide", "hinge"]
+    axis: Vector
+    lower: float
+    upper: float
+    damping: float
+    armature: float
+    friction: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One rigid body of a fixture.
+
+    Attributes:
+        name: also the name of its body and, if it moves, of its joint.
+        position_m: of its frame in the fixture's frame; a joint turns about this point.
+        joint: None for a part that is fixed to the fixture.
+    """
+
+    name: str
+    position_m: Vector
+    shapes: tuple[Shape, ...]
+    joint: PassiveJoint | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fixture:
+    """A piece of furniture: fixed parts, and parts that slide or swing. Its parts never collide.
+
+    Attributes:
+        name: also the name of its body.
+        position_m: of its frame in the world; an episode may put it elsewhere.
+        paints: the default look of its shapes, by name.
+    """
+
+    name: str
+    position_m: Vector
+    parts: tuple[Part, ...]
+    paints: Mapping[str, Paint]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +147,7 @@ class Scene:
         base_position_m: of the arm.
         base_yaw_rad: of the arm, about the vertical.
         boxes: what there is beside the arm.
+        fixtures: furniture with moving parts.
         cameras: the cameras that policies may use.
         viewer: the camera of `render()`, for people.
         lighting: default lighting.
@@ -87,6 +161,41 @@ class Scene:
     viewer: Camera
     lighting: Lighting
     timestep_s: float
+    fixtures: tuple[Fixture, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """Say where everything is when an episode begins, at rest.
+
+    Attributes:
+        arm_rad: [j] the arm's joints.
+        hand: [h] positions of the hand's servos, rad or m.
+        box_poses: [7] position and quaternion (w first) by the name of a movable box.
+        box_sizes_m: edges by the name of a box; what is not named has its own.
+        fixture_positions_m: [3] by the name of a fixture; its joints begin at 0.
+    """
+
+    arm_rad: NDArray[np.float64]
+    hand: NDArray[np.float64]
+    box_poses: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    box_sizes_m: Mapping[str, Vector] = field(default_factory=dict)
+    fixture_positions_m: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quality:
+    """Say how carefully a picture is drawn; what is more careful costs time.
+
+    Attributes:
+        shadows: whether the far light casts them.
+        samples: of each pixel, against jagged edges; 0 for one.
+        round_faces: faces around a round shape.
+    """
+
+    shadows: bool = False
+    samples: int = 0
+    round_faces: int = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,18 +1,18 @@
-"""The nine questions that an environment may ask of a physics engine.
+"""What an environment may ask of a physics engine: eleven questions.
 
 Arrays have the shape `[*batch ...]`: the batch is empty for an engine that runs one world (the
 MuJoCo backend), and one axis for an engine that runs many at once. Poses are in the frame of their
 own world. Nothing that is returned shares memory with the engine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .arms import Arm
-from .scene import Appearance, Scene
+from .scene import Appearance, Quality, Scene, Start
 
 Floats = NDArray[np.float64]
 
@@ -24,27 +24,24 @@ class Simulator(Protocol):
         """Make the world; called once, before anything else."""
         ...
 
-    def reset(
-        self,
-        joint_positions: Mapping[str, float],
-        box_poses: Mapping[str, Floats],
-        appearance: Appearance,
-    ) -> None:
+    def reset(self, start: Start, appearance: Appearance) -> None:
         """Start anew, at rest, with targets equal to positions.
 
-        Args:
-            joint_positions: rad or m by joint name; a joint that is not named starts at 0.
-            box_poses: [7] position and quaternion (w first) by the name of a movable box.
-            appearance: the look of this episode.
+        Raises:
+            ValueError: a name that the scene does not have.
         """
         ...
 
     def set_joint_targets(self, targets: Floats) -> None:
-        """Set servo targets [*batch servos]: the arm's servos in order, then the gripper's."""
+        """Set servo targets [*batch servos]: the arm's servos in order, then the hand's."""
         ...
 
     def step(self, num_steps: int) -> None:
-        """Advance by `num_steps` time steps of the scene."""
+        """Advance by `num_steps` time steps of the scene.
+
+        Raises:
+            RuntimeError: when the physics diverged.
+        """
         ...
 
     def joints(self, names: Sequence[str]) -> tuple[Floats, Floats]:
@@ -55,14 +52,26 @@ class Simulator(Protocol):
         """Give poses [*batch names 7]: position, then quaternion (w first)."""
         ...
 
-    def contact_force(self, body: str) -> Floats:
-        """Give the length of the net contact force on a body [*batch], in newtons."""
+    def contact_forces(self, names: Sequence[str]) -> Floats:
+        """Give the length of the net contact force on each body [*batch names], in newtons."""
         ...
 
     def render(
-        self, camera: str, height: int, width: int, *, fine: bool = False
+        self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:
-        """Give a picture [*batch h w 3]; `fine` adds shadows and smooth edges, and costs time."""
+        """Give a picture [*batch h w 3], drawn as quickly as possible unless told otherwise."""
+        ...
+
+    def save(self) -> Floats:
+        """Give all that the physics depends on from here, [*batch n], for `restore`."""
+        ...
+
+    def restore(self, state: Floats) -> None:
+        """Go back to where `save` was called, to the bit, in the episode that was begun there.
+
+        Raises:
+            ValueError: the state has the wrong size: it is of another scene.
+        """
         ...
 
     def close(self) -> None:

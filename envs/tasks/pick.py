@@ -1,100 +1,85 @@
-"""Pick: grasp a cube on a table and lift it; the task of MVP's PixMC suite (arXiv 2210.03109)."""
+"""Pick: grasp a cube on a table and lift it; the task of MVP's PixMC suite (arXiv 2203.06173)."""
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arms import Arm
-from ..scene import Box, Camera, Lighting, Paint, Scene
+from ..scene import Box, Camera, Paint, Scene, Start
 from ..simulator import Simulator
+from .room import BASE_POSITION_M, BASE_YAW_RAD, FLOOR_BOX, LIGHTING
+from .task import Floats, Measured, draw_hand, draw_joints, points_on
 
-Floats = NDArray[np.float64]
-
-CUBE, TABLE, FLOOR = "cube", "table", "floor"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """Say how an episode begins: joints (rad), fingers (m from the middle) and cube pose [7]."""
-
-    joint_positions: Floats
-    finger_position_m: float
-    box_poses: dict[str, Floats]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PickState:
-    """What the task measures: positions [*b 3], quaternions [*b 4] w first, forces in newtons."""
-
-    cube_position: Floats
-    cube_quaternion: Floats
-    tool_position: Floats
-    tool_quaternion: Floats
-    fingertip_positions: Floats  # *b 2 3
+CUBE, TABLE = "cube", "table"
+TABLE_HEIGHT_M = 0.4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PickTask:
     """Lift the cube to a height and keep it there.
 
-    Sizes, colours, start ranges, goal and reward weights are PixMC's. Ours: the arm starts with
-    its gripper over the table, so that the hand camera normally sees the cube (in PixMC it starts
-    beside it), and the cube may be turned.
-
     Attributes:
-        joint_noise_rad: the start is uniform within this around `start_joint_positions`.
-        cube_center_m: middle of the square from which the cube's place is drawn (x, y).
-        cube_spread_m: half the edges of that square.
+        start_arm_rad: joints of the arm at the start.
+        start_hand: positions of the hand's servos at the start, rad or m.
+        arm_noise_rad: the arm starts within this around `start_arm_rad`, evenly.
+        hand_noise: the hand starts within this around `start_hand`, evenly, within its limits.
+        cube_size_m: edge.
+        cube_mass_kg: mass.
+        cube_center_m: middle of the rectangle from which the cube's place is drawn (x, y).
+        cube_spread_m: half the edges of that rectangle.
         cube_yaw_rad: the cube is turned by up to this to either side.
         goal_height_m: height of the cube's centre above the floor.
         goal_tolerance_m: how far from it still counts as success.
         hold_s: how long success must last without a break.
         fall_m: an episode ends when the cube is lower than its place on the table by this.
+        reach_m: how much each fingertip's nearness is worth, in the order of the arm's fingertips.
+        reach_margin_m: nearer than this is not worth more.
+        lifted_m: higher than this is off the table.
+        goal_bonus_m: nearer to the goal than this is worth a bonus.
+        state: what of `measure` is in the privileged state.
+        cameras: the cameras that policies may use.
+        viewer: the camera for people.
+        timestep_s: of the physics.
     """
 
-    start_joint_positions: tuple[float, ...] = (0.0, -0.22, 0.0, -1.62, 0.0, 1.40, 0.785)
-    joint_noise_rad: float = 0.1
-    cube_size_m: float = 0.045
-    cube_mass_kg: float = 0.0911
+    start_arm_rad: tuple[float, ...]
+    start_hand: tuple[float, ...]
+    arm_noise_rad: float
+    hand_noise: float
+    cube_size_m: float
+    cube_mass_kg: float
     cube_center_m: tuple[float, float] = (0.5, 0.0)
     cube_spread_m: tuple[float, float] = (0.1, 0.2)
-    cube_yaw_rad: float = math.pi
-    table_height_m: float = 0.4
+    cube_yaw_rad: float
     goal_height_m: float = 0.8
     goal_tolerance_m: float = 0.1
     hold_s: float = 1 / 6
-    fall_m: float = 0.04
-    timestep_s: float = 0.002
+    fall_m: float
+    reach_m: tuple[float, ...]
+    reach_margin_m: float
+    lifted_m: float
+    goal_bonus_m: float
+    state: tuple[str, ...]
+    cameras: tuple[Camera, ...]
+    viewer: Camera
+    timestep_s: float
 
-    name: ClassVar[str] = "pick"
-    paints: ClassVar[tuple[str, ...]] = (CUBE, TABLE, FLOOR)
-    state_names: ClassVar[tuple[str, ...]] = (
-        *(f"cube_position_{axis}" for axis in "xyz"),
-        *(f"cube_quaternion_{axis}" for axis in "wxyz"),
-        *(f"tool_position_{axis}" for axis in "xyz"),
-        *(f"tool_quaternion_{axis}" for axis in "wxyz"),
-    )
+    name: str = "pick"
 
     def scene(self, arm: Arm) -> Scene:
         """Describe table, cube, floor, cameras and light around an arm."""
         edge = self.cube_size_m
         return Scene(
-            base_position_m=(1.0, 0.0, 0.0),
-            base_yaw_rad=math.pi,
+            base_position_m=BASE_POSITION_M,
+            base_yaw_rad=BASE_YAW_RAD,
             boxes=(
-                Box(
-                    name=FLOOR,
-                    size_m=(6.0, 6.0, 0.1),
-                    position_m=(0.0, 0.0, -0.05),
-                    paint=Paint(rgb=(0.42, 0.46, 0.52), pattern="checker"),
-                ),
+                FLOOR_BOX,
                 Box(
                     name=TABLE,
-                    size_m=(0.6, 1.0, self.table_height_m),
-                    position_m=(0.5, 0.0, self.table_height_m / 2),
+                    size_m=(0.6, 1.0, TABLE_HEIGHT_M),
+                    position_m=(0.5, 0.0, TABLE_HEIGHT_M / 2),
                     paint=Paint(rgb=(0.80, 0.76, 0.70)),
                 ),
                 Box(
@@ -105,121 +90,78 @@ class PickTask:
                     mass_kg=self.cube_mass_kg,
                 ),
             ),
-            cameras=(
-                # PixMC's place on the hand; a little wider than life, so that the cube is
-                # normally in the picture at the start.
-                Camera(
-                    name="hand",
-                    body=arm.hand_body,
-                    position_m=(0.07, 0.0, 0.04),
-                    target_m=(0.05, 0.0, 0.20),
-                    up=(1.0, 0.0, 0.0),
-                    fov_y_deg=90.0,
-                ),
-                # As close as the whole workspace and the lift allow: the cube is 7 to 9 pixels
-                # wide in a picture of 128, so a token of 8 x 8 pixels can tell where it is.
-                Camera(
-                    name="front",
-                    body=None,
-                    position_m=(-0.20, 0.0, 1.15),
-                    target_m=(0.57, 0.0, 0.615),
-                    up=(0.0, 0.0, 1.0),
-                    fov_y_deg=41.0,
-                ),
-            ),
-            viewer=Camera(
-                name="viewer",
-                body=None,
-                position_m=(-0.35, -0.95, 1.25),
-                target_m=(0.68, 0.0, 0.50),
-                up=(0.0, 0.0, 1.0),
-                fov_y_deg=45.0,
-            ),
-            lighting=Lighting(
-                direction=(0.45, 0.35, -1.0),
-                diffuse=(0.55, 0.55, 0.53),
-                ambient=(0.38, 0.38, 0.40),
-                head=(0.18, 0.18, 0.18),
-            ),
+            cameras=self.cameras,
+            viewer=self.viewer,
+            lighting=LIGHTING,
             timestep_s=self.timestep_s,
         )
 
     @property
     def cube_rest_height_m(self) -> float:
         """Give the height of the cube's centre when it lies on the table."""
-        return self.table_height_m + self.cube_size_m / 2
+        return TABLE_HEIGHT_M + self.cube_size_m / 2
 
     def sample_start(self, arm: Arm, rng: np.random.Generator) -> Start:
-        """Draw joints, and the cube's place and yaw; the gripper is open."""
-        noise = rng.uniform(-self.joint_noise_rad, self.joint_noise_rad, len(arm.servos))
-        joints = np.clip(np.array(self.start_joint_positions) + noise, arm.lower_rad, arm.upper_rad)
+        """Draw joints, and the cube's place and yaw."""
+        joints = draw_joints(arm, rng, self.start_arm_rad, self.arm_noise_rad)
         place = np.array(self.cube_center_m) + rng.uniform(-1.0, 1.0, 2) * self.cube_spread_m
         yaw = rng.uniform(-self.cube_yaw_rad, self.cube_yaw_rad)
         pose = np.array(
             [*place, self.cube_rest_height_m, math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
         )
-        return Start(
-            joint_positions=joints,
-            finger_position_m=arm.gripper.upper,
-            box_poses={CUBE: pose},
-        )
+        hand = draw_hand(arm, rng, self.start_hand, self.hand_noise)
+        return Start(arm_rad=joints, hand=hand, box_poses={CUBE: pose})
 
-    def measure(self, simulator: Simulator, arm: Arm) -> PickState:
-        """Ask the simulator for what rewards, success and the privileged state need."""
-        poses = simulator.bodies((CUBE, arm.hand_body, *arm.finger_bodies))
-        positions, quaternions = poses[..., :3], poses[..., 3:]
-        approach = _z_axis(quaternions[..., 1:, :])  # of hand and fingers
-        offsets = np.array([arm.tcp_m, arm.fingertip_m, arm.fingertip_m])[:, None]
-        tips = positions[..., 1:, :] + offsets * approach
-        return PickState(
-            cube_position=positions[..., 0, :],
-            cube_quaternion=quaternions[..., 0, :],
-            tool_position=tips[..., 0, :],
-            tool_quaternion=quaternions[..., 1, :],
-            fingertip_positions=tips[..., 1:, :],
-        )
+    def measure(self, simulator: Simulator, arm: Arm) -> Measured:
+        """Ask the simulator for cube, tool, palm and fingertips."""
+        tips = arm.fingertips
+        poses = simulator.bodies((CUBE, arm.hand_body, arm.hand_body, *(tip.body for tip in tips)))
+        offsets = np.array([arm.tool_offset_m, arm.palm_offset_m, *(tip.offset_m for tip in tips)])
+        points = points_on(poses[..., 1:, :], offsets)
+        cube = poses[..., 0, :3]
+        to_cube = cube[..., None, :] - points[..., 2:, :]
+        measured = {
+            "cube_position": cube,
+            "cube_quaternion": poses[..., 0, 3:],
+            "tool_position": points[..., 0, :],
+            "tool_quaternion": poses[..., 1, 3:],
+            "palm_position": points[..., 1, :],
+            "fingertips_to_cube": to_cube,
+            "height_left": self.goal_height_m - cube[..., 2],
+        }
+        for index, tip in enumerate(tips):
+            measured[f"{tip.name}_position"] = points[..., 2 + index, :]
+            measured[f"{tip.name}_to_cube"] = to_cube[..., index, :]
+        return measured
 
-    def privileged(self, state: PickState) -> Floats:
-        """Give the numbers named in `state_names` [*b s], which no policy on a robot would have."""
-        return np.concatenate(
-            [
-                state.cube_position,
-                state.cube_quaternion,
-                state.tool_position,
-                state.tool_quaternion,
-            ],
-            axis=-1,
-        )
+    def sizes(self, arm: Arm) -> dict[str, int]:
+        """Give how many numbers each measured quantity has."""
+        sizes = {"cube_position": 3, "cube_quaternion": 4, "tool_position": 3}
+        sizes |= {"tool_quaternion": 4, "palm_position": 3, "height_left": 1}
+        for tip in arm.fingertips:
+            sizes |= {f"{tip.name}_position": 3, f"{tip.name}_to_cube": 3}
+        return sizes
 
-    def rewards(self, state: PickState, action: Floats) -> dict[str, Floats]:
+    def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
         """Give the reward's named terms of one control step, with PixMC's weights."""
-        distances = np.linalg.norm(
-            state.fingertip_positions - state.cube_position[..., None, :], axis=-1
-        )
-        height_m = state.cube_position[..., 2]
-        lifted = height_m - self.cube_rest_height_m > 0.015
+        distances = np.linalg.norm(measured["fingertips_to_cube"], axis=-1)
+        height_m = measured["cube_position"][..., 2]
+        lifted = height_m - self.cube_rest_height_m > self.lifted_m
         to_goal_m = np.abs(self.goal_height_m - height_m)
+        near = np.array(self.reach_m) / (0.04 + np.maximum(distances, self.reach_margin_m))
         return {
-            "reach": (0.08 / (0.04 + np.maximum(distances, 0.02))).sum(axis=-1),
+            "reach": near.sum(axis=-1),
             "lift": np.where(lifted, 2.0, 0.0),
             "height": lifted * 1.28 / (0.04 + to_goal_m),
-            "goal": np.where(to_goal_m <= 0.04, 2.0, 0.0),
+            "goal": np.where(to_goal_m <= self.goal_bonus_m, 2.0, 0.0),
             "action": -0.01 * np.square(action).sum(axis=-1),
         }
 
-    def at_goal(self, state: PickState) -> NDArray[np.bool_]:
+    def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
         """Say whether the cube is at the goal height now."""
-        return np.abs(state.cube_position[..., 2] - self.goal_height_m) <= self.goal_tolerance_m
+        height_m = measured["cube_position"][..., 2]
+        return np.abs(height_m - self.goal_height_m) <= self.goal_tolerance_m
 
-    def failed(self, state: PickState) -> NDArray[np.bool_]:
+    def failed(self, measured: Measured) -> NDArray[np.bool_]:
         """Say whether the cube has fallen off the table."""
-        return state.cube_position[..., 2] < self.cube_rest_height_m - self.fall_m
-
-    def num_hold_steps(self, rate_hz: float) -> int:
-        """Give how many control steps in a row must be at the goal."""
-        return max(1, math.ceil(self.hold_s * rate_hz - 1e-9))
-
-
-def _z_axis(quaternions: Floats) -> Floats:
-    w, x, y, z = np.moveaxis(quaternions, -1, 0)
-    return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=-1)
+        return measured["cube_position"][..., 2] < self.cube_rest_height_m - self.fall_m

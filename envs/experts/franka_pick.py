@@ -1,34 +1,16 @@
-"""Scripted experts: policies that see the privileged state and always know what to do.
+"""The scripted expert of the Franka pick: hover, come down, close, lift."""
 
-An expert has no memory: its action depends on `observation["state"]` alone. So it can label any
-state that a student visits (DAgger), and a student can imitate it. For the same reason its arm
-motion is continuous in the state nearly everywhere: goals move smoothly, and the arm closes in on
-them in proportion to what is left.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arms import FRANKA_PANDA
-from .kinematics import solve_ik
-from .manipulation import JOINT_INCREMENT_RAD
-from .scene import Scene
-from .tasks.pick import PickTask
+from ..catalogue import variant
+from ..kinematics import solve_ik
+from .seeing import Floats, base_transform, see, slices
 
-Floats = NDArray[np.float64]
-
-# Where things stand in `observation["state"]`; a test holds it against the environment's names.
-STATE_PARTS = {
-    "joint_targets": slice(7, 14),
-    "gripper_width": 14,
-    "gripper_command": 15,
-    "cube_position": slice(16, 19),
-    "cube_quaternion": slice(19, 23),
-    "tool_position": slice(23, 26),
-}
+ENV_ID = "toto/FrankaPick-v0"
 
 # Share of the way to the goal that the joint targets go in one control step.
 _GAIN = 0.4
@@ -63,10 +45,12 @@ class FrankaPickExpert:
 
     def __init__(self) -> None:
         """Make the expert of `toto/FrankaPick-v0`."""
-        task = PickTask()
-        self._arm = FRANKA_PANDA
-        self._base = _base_transform(task.scene(self._arm))
-        self._rest = np.array(task.start_joint_positions)
+        chosen = variant(ENV_ID)
+        self._arm = chosen.arm
+        self._increment_rad = chosen.protocol.arm_increment_rad
+        self._base = base_transform(chosen.task.scene(self._arm))
+        self._rest = np.array(chosen.task.start_arm_rad)
+        self._slices = slices(chosen)
 
     def reset(self) -> None:
         """Do nothing: there is no memory."""
@@ -77,24 +61,19 @@ class FrankaPickExpert:
         Raises:
             ValueError: when the observation has no `state`.
         """
-        if "state" not in observation:
-            raise ValueError(
-                "the expert needs observation['state']: make the environment with privileged=True"
-            )
-        state = np.asarray(observation["state"], dtype=np.float64)
-        seen = {name: state[part] for name, part in STATE_PARTS.items()}
-        targets = seen["joint_targets"]
+        seen = see(observation, self._slices)
+        targets = seen["arm_target"]
         cube = self._base @ np.append(seen["cube_position"], 1.0)
         tool = self._base @ np.append(seen["tool_position"], 1.0)
         goal, opening = self._goal(
             cube[:3],
             _yaw_to_nearest_face(seen["cube_quaternion"]),
             (tool - cube)[:3],
-            float(seen["gripper_width"]),
-            float(seen["gripper_command"]),
+            float(seen["hand_position"][0]),
+            float(seen["hand_command"][0]),
         )
         joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
-        change = _GAIN * (joints - targets) / JOINT_INCREMENT_RAD
+        change = _GAIN * (joints - targets) / self._increment_rad
         change *= min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))
         return np.append(change, opening).astype(np.float32)
 
@@ -123,18 +102,6 @@ class FrankaPickExpert:
         if width_m < _HELD_WIDTH_M[0]:
             opening = 1.0  # closed on nothing
         return _pointing_down(cube + np.array([0.0, 0.0, height_m]), yaw_rad), opening
-
-
-EXPERTS: dict[str, Callable[[], FrankaPickExpert]] = {"toto/FrankaPick-v0": FrankaPickExpert}
-
-
-def _base_transform(scene: Scene) -> Floats:
-    """Give `T_base_world` [4 4]."""
-    cos_yaw, sin_yaw = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
-    T_base_world = np.eye(4)
-    T_base_world[:2, :2] = [[cos_yaw, sin_yaw], [-sin_yaw, cos_yaw]]
-    T_base_world[:3, 3] = -T_base_world[:3, :3] @ scene.base_position_m
-    return T_base_world
 
 
 def _pointing_down(position: Floats, yaw_rad: float) -> Floats:

@@ -1,0 +1,30 @@
+"""Scripted experts: policies that see the privileged state and always know what to do.
+
+An expert has no memory: its action depends on `observation["state"]` alone. So it can label any
+state that a student visits (DAgger), and a student can imitate it. For the same reason its arm
+motion is continuous in the state nearly everywhere: goals move smoothly, and the arm closes in on
+them in proportion to what is left. Experts are made for the `robot` protocol.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .franka_pick import FrankaPickExpert
+
+
+class Expert(Protocol):
+    """Act on privileged observations."""
+
+    def reset(self) -> None:
+        """Begin an episode."""
+        ...
+
+    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Give the action for a privileged observation."""
+        ...
+
+
+EXPERTS: dict[str, Callable[[], Expert]] = {"toto/FrankaPick-v0": FrankaPickExpert}

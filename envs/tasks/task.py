@@ -1,0 +1,125 @@
+"""What a task is: a scene, a start, rewards, success, and what only a simulator can measure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arms import Arm
+from ..scene import Scene, Start
+from ..simulator import Simulator
+
+Floats = NDArray[np.float64]
+Measured = Mapping[str, Floats]
+
+_AXES = {3: "xyz", 4: "wxyz"}
+
+
+class Task(Protocol):
+    """Say what there is to do; one file per task, one instance per arm and protocol."""
+
+    @property
+    def name(self) -> str:
+        """Name the task."""
+        ...
+
+    @property
+    def hold_s(self) -> float:
+        """Say how long success must last without a break."""
+        ...
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Say which of what is measured is in the privileged state, in order."""
+        ...
+
+    def scene(self, arm: Arm) -> Scene:
+        """Describe everything around an arm."""
+        ...
+
+    def sample_start(self, arm: Arm, rng: np.random.Generator) -> Start:
+        """Draw where everything is when an episode begins."""
+        ...
+
+    def measure(self, simulator: Simulator, arm: Arm) -> Measured:
+        """Ask the simulator for all that rewards, success and state need, each [*b n] or [*b]."""
+        ...
+
+    def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
+        """Give the reward's named terms of one control step."""
+        ...
+
+    def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
+        """Say whether the goal is reached now."""
+        ...
+
+    def failed(self, measured: Measured) -> NDArray[np.bool_]:
+        """Say whether the task can no longer be done."""
+        ...
+
+    def sizes(self, arm: Arm) -> dict[str, int]:
+        """Give how many numbers each measured quantity has."""
+        ...
+
+
+def state_names(task: Task, arm: Arm) -> tuple[str, ...]:
+    """Name every number of the task's part of the privileged state."""
+    sizes = task.sizes(arm)
+    unknown = [name for name in task.state if name not in sizes]
+    if unknown:
+        raise ValueError(f"{task.name} does not measure {unknown}; it measures {', '.join(sizes)}")
+    names: list[str] = []
+    for quantity in task.state:
+        size = sizes[quantity]
+        if size == 1:
+            names.append(quantity)
+        else:
+            names += [f"{quantity}_{axis}" for axis in _AXES[size]]
+    return tuple(names)
+
+
+def num_hold_steps(task: Task, rate_hz: float) -> int:
+    """Give how many control steps in a row must be at the goal."""
+    return max(1, math.ceil(task.hold_s * rate_hz - 1e-9))
+
+
+def draw_joints(
+    arm: Arm, rng: np.random.Generator, joints_rad: Sequence[float], noise_rad: float
+) -> Floats:
+    """Draw the arm's joints [j] evenly around a pose, within the limits."""
+    noise = rng.uniform(-noise_rad, noise_rad, len(arm.servos))
+    return np.clip(np.array(joints_rad) + noise, arm.lower_rad, arm.upper_rad)
+
+
+def draw_hand(arm: Arm, rng: np.random.Generator, hand: Sequence[float], noise: float) -> Floats:
+    """Draw the hand's servos [h] evenly around a pose, within the limits."""
+    drawn = np.array(hand) + rng.uniform(-noise, noise, len(arm.hand_servos))
+    lower, upper = np.array([(servo.lower, servo.upper) for servo in arm.hand_servos]).T
+    return np.clip(drawn, lower, upper)
+
+
+def points_on(poses: Floats, offsets_m: Floats) -> Floats:
+    """Give where points are [*b n 3] that lie in the frames `poses` [*b n 7] at offsets [n 3]."""
+    return poses[..., :3] + rotate(poses[..., 3:], offsets_m)
+
+
+def rotate(quaternions: Floats, vectors: Floats) -> Floats:
+    """Turn vectors [*b n 3] by quaternions [*b n 4], w first."""
+    w, axis = quaternions[..., :1], quaternions[..., 1:]
+    turned = 2.0 * cross(axis, vectors)
+    return vectors + w * turned + cross(axis, turned)
+
+
+def cross(left: Floats, right: Floats) -> Floats:
+    """Give the cross product of [*b 3] and [*b 3]; np.cross costs 30 us on arrays this small."""
+    left, right = np.broadcast_arrays(left, right)
+    return np.stack(
+        [
+            left[..., 1] * right[..., 2] - left[..., 2] * right[..., 1],
+            left[..., 2] * right[..., 0] - left[..., 0] * right[..., 2],
+            left[..., 0] * right[..., 1] - left[..., 1] * right[..., 0],
+        ],
+        axis=-1,
+    )
