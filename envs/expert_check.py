@@ -2,7 +2,8 @@
 
 With `kick_steps=2` the arm is kicked once in each episode, at a random moment of its first 25
 steps: every joint target is thrown as far as two actions allow (0.2 rad), in random directions,
-and the gripper opens or closes at random.
+and the hand is told to do anything. With `push_m=0.03` the cube or the cabinet is moved by 3 cm in
+a random horizontal direction, at a random moment of the first second, before it is grasped.
 """
 
 import json
@@ -22,6 +23,7 @@ from .experts import EXPERTS
 from .statistics import wilson_interval
 
 _FIRST_KICK, _LAST_KICK = 3, 25
+_FIRST_PUSH, _LAST_PUSH = 3, 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,18 +35,20 @@ class ExpertCheckConfig:
         episodes: one per seed.
         first_seed: seeds run upwards from here.
         kick_steps: length of the kick in control steps; 0 for none.
+        push_m: how far the object is moved; 0 for not at all.
     """
 
     env: str
     episodes: int
     first_seed: int
     kick_steps: int
+    push_m: float
 
     def __post_init__(self) -> None:
         if self.env not in EXPERTS:
             raise ValueError(f"no expert for {self.env!r}; known: {', '.join(EXPERTS)}")
-        if self.episodes < 1 or self.kick_steps < 0:
-            raise ValueError("episodes must be at least 1, kick_steps at least 0")
+        if self.episodes < 1 or self.kick_steps < 0 or self.push_m < 0:
+            raise ValueError("episodes must be at least 1, kick_steps and push_m at least 0")
 
 
 def expert_check(config: ExpertCheckConfig, out: Path) -> None:
@@ -53,7 +57,7 @@ def expert_check(config: ExpertCheckConfig, out: Path) -> None:
     expert = EXPERTS[config.env]()
     seeds = range(config.first_seed, config.first_seed + config.episodes)
     num_steps = {
-        seed: run_episode(env, expert.act, seed, config.kick_steps)
+        seed: run_episode(env, expert.act, seed, config.kick_steps, config.push_m)
         for seed in tqdm(seeds, desc="expert", unit="episode")
     }
     env.close()
@@ -80,15 +84,21 @@ def run_episode(
     act: Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]],
     seed: int,
     kick_steps: int = 0,
+    push_m: float = 0.0,
 ) -> int | None:
     """Run one episode until it succeeds or ends; give the steps to success, None without one."""
     rng = np.random.default_rng(seed)
     kick_at = int(rng.integers(_FIRST_KICK, _LAST_KICK))
     assert env.action_space.shape is not None
     kick = np.sign(rng.uniform(-1.0, 1.0, env.action_space.shape)).astype(np.float32)
+    push_at, push_towards = int(rng.integers(_FIRST_PUSH, _LAST_PUSH)), rng.uniform(0, 2 * np.pi)
     observation, _ = env.reset(seed=seed)
     step, ended = 0, False
     while not ended:
+        if push_m and step == push_at:
+            env.get_wrapper_attr("displace")(
+                (push_m * np.cos(push_towards), push_m * np.sin(push_towards), 0.0)
+            )
         kicked = kick_at <= step < kick_at + kick_steps
         action = kick if kicked else act(observation)
         observation, _, terminated, truncated, info = env.step(action)

@@ -1,7 +1,7 @@
 """The Gymnasium environment: a simulator, an arm, its controller and a task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium
@@ -215,6 +215,18 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             return None
         viewer = self._scene.viewer.name
         return self._simulator.render(viewer, _VIEWER_PX, _VIEWER_PX, _VIEWER_QUALITY)
+
+    def displace(self, offset_m: Sequence[float]) -> None:
+        """Move what the task is about by [3] metres, at once: a disturbance to recover from.
+
+        The next observation shows it.
+        """
+        fixtures = dict(self._start.fixture_positions_m)
+        for name in self.task.things:
+            self._simulator.displace(name, offset_m)
+            if name in fixtures:
+                fixtures[name] = fixtures[name] + np.asarray(offset_m, dtype=np.float64)
+        self._start = replace(self._start, fixture_positions_m=fixtures)
 
     def save(self) -> EnvState:
         """Give all that the episode depends on from here; later actions then repeat exactly."""

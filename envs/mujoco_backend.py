@@ -153,6 +153,18 @@ class MujocoSimulator:
             totals[sides[index, 0]] -= force
         return np.linalg.norm(totals[self._body_ids(names)], axis=1)
 
+    def displace(self, name: str, offset_m: Sequence[float]) -> None:
+        """Move a movable box or a fixture by [3] metres, at once, whatever is in the way."""
+        model, data = self._model, self._data
+        movable = [box.name for box in self._scene.boxes if box.mass_kg is not None]
+        fixtures = [fixture.name for fixture in self._scene.fixtures]
+        _known(name, movable + fixtures, "movable box or fixture")
+        if name in movable:
+            data.qpos[self._qpos[name] : self._qpos[name] + 3] += offset_m
+        else:
+            model.body_pos[model.body(name).id] += offset_m
+        mujoco.mj_forward(model, data)
+
     def render(
         self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""What an environment may ask of a physics engine: eleven questions.
+"""What an environment may ask of a physics engine: twelve questions.
 
 Arrays have the shape `[*batch ...]`: the batch is empty for an engine that runs one world (the
 MuJoCo backend), and one axis for an engine that runs many at once. Poses are in the frame of their
@@ -54,6 +54,14 @@ class Simulator(Protocol):
 
     def contact_forces(self, names: Sequence[str]) -> Floats:
         """Give the length of the net contact force on each body [*batch names], in newtons."""
+        ...
+
+    def displace(self, name: str, offset_m: Sequence[float]) -> None:
+        """Move a movable box or a fixture by [3] metres, at once, whatever is in the way.
+
+        Raises:
+            ValueError: for an unknown name, listing the known ones.
+        """
         ...
 
     def render(

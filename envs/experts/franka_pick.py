@@ -67,7 +67,7 @@ class FrankaPickExpert:
         tool = self._base @ np.append(seen["tool_position"], 1.0)
         goal, opening = self._goal(
             cube[:3],
-            _yaw_to_nearest_face(seen["cube_quaternion"]),
+            yaw_to_nearest_face(seen["cube_quaternion"]),
             (tool - cube)[:3],
             float(seen["hand_position"][0]),
             float(seen["hand_command"][0]),
@@ -113,7 +113,7 @@ def _pointing_down(position: Floats, yaw_rad: float) -> Floats:
     return pose
 
 
-def _yaw_to_nearest_face(quaternion: Floats) -> float:
+def yaw_to_nearest_face(quaternion: Floats) -> float:
     """Give the turn about the vertical, within 45 degrees, that aligns with a face of a cube."""
     w, x, y, z = quaternion
     rotation = np.array(

@@ -42,6 +42,8 @@ class PickTask:
         cameras: the cameras that policies may use.
         viewer: the camera for people.
         timestep_s: of the physics.
+        name: of the task.
+        things: what it is about.
     """
 
     start_arm_rad: tuple[float, ...]
@@ -67,6 +69,7 @@ class PickTask:
     timestep_s: float
 
     name: str = "pick"
+    things: tuple[str, ...] = (CUBE,)
 
     def scene(self, arm: Arm) -> Scene:
         """Describe table, cube, floor, cameras and light around an arm."""

@@ -35,6 +35,11 @@ class Task(Protocol):
         """Say which of what is measured is in the privileged state, in order."""
         ...
 
+    @property
+    def things(self) -> tuple[str, ...]:
+        """Name the boxes and fixtures that the task is about, which move together."""
+        ...
+
     def scene(self, arm: Arm) -> Scene:
         """Describe everything around an arm."""
         ...

@@ -4,9 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.catalogue import franka_pick
+from envs import ENVIRONMENTS
+from envs.catalogue import make, variant
 from envs.expert_check import ExpertCheckConfig, expert_check, run_episode
-from envs.experts import EXPERTS, STATE_PARTS, FrankaPickExpert, _yaw_to_nearest_face
+from envs.experts import EXPERTS
+from envs.experts.franka_pick import FrankaPickExpert, yaw_to_nearest_face
+from envs.experts.seeing import slices
 from envs.statistics import wilson_interval
 
 
@@ -30,6 +33,12 @@ def test_expert_recovers_from_a_kick(env):
     assert sum(taken is not None for taken in steps) >= 9
 
 
+def test_expert_follows_a_cube_that_is_moved(env):
+    expert = FrankaPickExpert()
+    steps = [run_episode(env, expert.act, seed, push_m=0.03) for seed in range(200, 205)]
+    assert None not in steps
+
+
 def test_expert_grasps_again_what_it_lost(env):
     expert = FrankaPickExpert()
     observation, _ = env.reset(seed=0)
@@ -44,15 +53,18 @@ def test_expert_grasps_again_what_it_lost(env):
     assert success
 
 
-def test_expert_reads_the_state_by_the_environments_names(env):
-    names = np.array(env.unwrapped.state_names)
-    for part, where in STATE_PARTS.items():
-        found = np.atleast_1d(names[where])
-        if part == "joint_targets":
-            assert list(found) == [f"joint{index}_target" for index in range(1, 8)]
-        else:
-            assert all(name.startswith(part) for name in found)
-            assert sum(name.startswith(part) for name in names) == len(found)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize("protocol", ["robot", "pixmc"])
+def test_experts_read_the_state_by_the_environments_names(name, protocol):
+    env = make(env_id=name, protocol=protocol, cameras=(), privileged=True)
+    names = np.array(env.state_names)
+    found = slices(variant(name, protocol))
+    assert sum(part.stop - part.start for part in found.values()) == len(names)
+    for quantity in variant(name, protocol).task.state:
+        assert all(one.startswith(quantity) for one in names[found[quantity]])
+    for reading, ending in (("arm_target", "_target"), ("hand_command", "_command")):
+        if reading in found:
+            assert all(one.endswith(ending) for one in names[found[reading]])
 
 
 def test_expert_has_no_memory(env):
@@ -79,7 +91,7 @@ def test_expert_holds_still_at_the_goal(env):
 
 
 def test_expert_needs_the_privileged_state():
-    env = franka_pick(cameras=())
+    env = make(env_id="toto/FrankaPick-v0", cameras=())
     observation, _ = env.reset(seed=0)
     with pytest.raises(ValueError, match="privileged=True"):
         EXPERTS["toto/FrankaPick-v0"]().act(observation)
@@ -92,7 +104,7 @@ def test_yaw_of_a_cube_repeats_with_its_faces(yaw, turns, tips):
         turn = np.zeros(4)
         turn[0], turn[axis] = np.cos(count * np.pi / 4), np.sin(count * np.pi / 4)
         quaternion = multiply(quaternion, turn)
-    found = _yaw_to_nearest_face(quaternion)
+    found = yaw_to_nearest_face(quaternion)
     assert abs(found) <= np.pi / 4 + 1e-6
     assert np.sin(4 * found) == pytest.approx(np.sin(4 * yaw), abs=1e-6)
 
@@ -117,7 +129,9 @@ def test_wilson_interval_at_known_values():
 
 
 def test_check_writes_its_result(tmp_path, capsys):
-    config = ExpertCheckConfig(env="toto/FrankaPick-v0", episodes=2, first_seed=1000, kick_steps=0)
+    config = ExpertCheckConfig(
+        env="toto/FrankaPick-v0", episodes=2, first_seed=1000, kick_steps=0, push_m=0.03
+    )
     expert_check(config, tmp_path)
     assert "2/2 succeeded" in capsys.readouterr().out
     assert '"successes": 2' in (tmp_path / "expert_check.json").read_text()
@@ -125,4 +139,4 @@ def test_check_writes_its_result(tmp_path, capsys):
 
 def test_unknown_environment_lists_the_known_ones():
     with pytest.raises(ValueError, match="known: toto/FrankaPick-v0"):
-        ExpertCheckConfig(env="toto/Dance-v0", episodes=1, first_seed=0, kick_steps=0)
+        ExpertCheckConfig(env="toto/Dance-v0", episodes=1, first_seed=0, kick_steps=0, push_m=0)

@@ -3,11 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.arms import FRANKA_PANDA as ARM
+from envs.catalogue import variant
+from envs.franka import FRANKA_PANDA as ARM
+from envs.franka import FRANKA_PANDA_PIXMC
 from envs.kinematics import forward_kinematics, rotation_vector, solve_ik, tool_pose
 from envs.mujoco_backend import MujocoSimulator
-from envs.scene import Appearance
-from envs.tasks.pick import PickTask
+from envs.scene import Appearance, Start
+
+TASK = variant("toto/FrankaPick-v0").task
 
 # PixMC's start; the hand's pose there was computed from the URDF of the public suite.
 START = [1.157, -1.066, -0.155, -2.239, -1.841, 1.003, 0.469]
@@ -24,7 +27,7 @@ JOINTS = st.tuples(
 @pytest.fixture(scope="module")
 def simulator():
     built = MujocoSimulator()
-    built.build(PickTask().scene(ARM), ARM)
+    built.build(TASK.scene(ARM), ARM)
     return built
 
 
@@ -58,16 +61,18 @@ def test_hand_is_where_the_published_kinematics_put_it():
 
 
 def test_finger_pads_are_where_the_published_kinematics_put_them(simulator):
-    joints = dict(zip(ARM.joint_names, START, strict=True))
-    simulator.reset(joints | dict.fromkeys(ARM.gripper.joints, 0.035), {}, Appearance())
-    for pose, pad in zip(simulator.bodies(ARM.finger_bodies), (LEFT_PAD, RIGHT_PAD), strict=True):
-        tip = pose[:3] + ARM.fingertip_m * quaternion_matrix(pose[3:])[:, 2]
+    simulator.reset(Start(arm_rad=np.array(START), hand=np.array([0.035])), Appearance())
+    bodies = [tip.body for tip in ARM.fingertips]
+    for pose, finger, pad in zip(
+        simulator.bodies(bodies), ARM.fingertips, (LEFT_PAD, RIGHT_PAD), strict=True
+    ):
+        tip = pose[:3] + quaternion_matrix(pose[3:]) @ finger.offset_m
         np.testing.assert_allclose(tip, pad, atol=1.1e-3)
 
 
 @given(JOINTS)
 def test_model_has_the_same_kinematics(simulator, joints):
-    simulator.reset(dict(zip(ARM.joint_names, joints, strict=True)), {}, Appearance())
+    simulator.reset(Start(arm_rad=np.array(joints), hand=np.zeros(1)), Appearance())
     pose = simulator.bodies([ARM.hand_body])[0]
     hand = in_world(forward_kinematics(ARM, joints))
     np.testing.assert_allclose(pose[:3], hand[:3, 3], atol=1e-9)
@@ -76,7 +81,7 @@ def test_model_has_the_same_kinematics(simulator, joints):
 
 @given(st.floats(0.4, 0.6), st.floats(-0.2, 0.2), st.floats(0.42, 0.55), st.floats(-0.7, 0.7))
 def test_inverse_finds_every_pose_over_the_table(x, y, z, yaw):
-    rest = np.array(PickTask().start_joint_positions)
+    rest = np.array(TASK.start_arm_rad)
     goal = np.eye(4)
     goal[:2, :2] = [[np.cos(yaw), np.sin(yaw)], [np.sin(yaw), -np.cos(yaw)]]
     goal[2, 2] = -1.0
@@ -105,3 +110,22 @@ def test_rotation_vector_undoes_a_rotation(angle, axis):
     assert np.linalg.norm(vector) == pytest.approx(angle, abs=1e-6)
     if 1e-3 < angle < np.pi - 1e-3:
         np.testing.assert_allclose(vector, angle * axis, atol=1e-6)
+
+
+def test_limits_and_gains_are_the_tables():
+    servos = FRANKA_PANDA_PIXMC.servos
+    assert [servo.lower for servo in servos] == [
+        -2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973,
+    ]  # fmt: skip
+    assert [servo.upper for servo in servos] == [
+        2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973,
+    ]  # fmt: skip
+    assert [servo.max_force for servo in servos] == [87.0] * 4 + [12.0] * 3
+    assert [servo.max_speed for servo in servos] == [2.175] * 4 + [2.61] * 3
+    assert {(servo.stiffness, servo.damping) for servo in servos} == {(400.0, 80.0)}
+    for servo in FRANKA_PANDA_PIXMC.hand_servos:
+        assert (servo.lower, servo.upper, servo.max_speed, servo.max_force) == (0, 0.04, 0.2, 200)
+    for pixmc, robot in zip(servos, ARM.servos, strict=True):
+        assert (pixmc.lower, pixmc.upper, pixmc.max_force) == (
+            robot.lower, robot.upper, robot.max_force,
+        )  # fmt: skip

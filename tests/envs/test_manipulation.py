@@ -1,15 +1,23 @@
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs.arms import FRANKA_PANDA as ARM
-from envs.catalogue import franka_pick
-from envs.manipulation import JOINT_INCREMENT_RAD, RATE_HZ, ManipulationEnv
+from envs.catalogue import make, variant
+from envs.franka import FRANKA_PANDA as ARM
 from envs.tasks.pick import PickTask
 
-ID = "envs:toto/FrankaPick-v0"
+NAME = "toto/FrankaPick-v0"
+ID = f"envs:{NAME}"
+INCREMENT_RAD = variant(NAME).protocol.arm_increment_rad
+RATE_HZ = variant(NAME).protocol.rate_hz
 STAY = np.array([0.0] * 7 + [1.0], dtype=np.float32)
+
+
+def franka_pick(**options):
+    return make(env_id=NAME, **options)
 
 
 def quick(**options):
@@ -119,13 +127,13 @@ def test_action_moves_the_stored_target(env):
     action = np.array([0.5, -0.5, 0, 0, 0, 0, 1.0, 1.0], dtype=np.float32)
     observation, *_ = env.step(action)
     np.testing.assert_allclose(
-        observation["state"][7:14], targets + JOINT_INCREMENT_RAD * action[:7], atol=1e-6
+        observation["state"][7:14], targets + INCREMENT_RAD * action[:7], atol=1e-6
     )
     # the arm lags behind, and the target does not wait for it
     assert observation["state"][6] < observation["state"][13] - 0.01
     observation, *_ = env.step(action)
     np.testing.assert_allclose(
-        observation["state"][7:14], targets + 2 * JOINT_INCREMENT_RAD * action[:7], atol=1e-6
+        observation["state"][7:14], targets + 2 * INCREMENT_RAD * action[:7], atol=1e-6
     )
 
 
@@ -148,7 +156,7 @@ def test_target_stops_at_the_joint_limits(env):
 def test_joints_keep_their_speed_limits(env):
     limits = np.array([servo.max_speed for servo in ARM.servos])
     for servo in ARM.servos:
-        assert servo.max_speed > JOINT_INCREMENT_RAD * RATE_HZ
+        assert servo.max_speed > INCREMENT_RAD * RATE_HZ
     env.reset(seed=9)
     for sign in (1.0, -1.0, 1.0):
         for _ in range(4):
@@ -185,13 +193,13 @@ def test_closed_gripper_opens_at_once(env):
 def test_success_is_held_two_steps_and_then_stays(env, monkeypatch, heights, successes):
     env.reset(seed=0)
     left = iter(heights)
-    monkeypatch.setattr(PickTask, "at_goal", lambda self, state: next(left) > 0.7)
+    monkeypatch.setattr(PickTask, "at_goal", lambda self, measured: np.bool_(next(left) > 0.7))
     assert [env.step(STAY)[4]["success"] for _ in heights] == successes
 
 
 def test_success_is_forgotten_at_reset(env, monkeypatch):
     env.reset(seed=0)
-    monkeypatch.setattr(PickTask, "at_goal", lambda self, state: True)
+    monkeypatch.setattr(PickTask, "at_goal", lambda self, measured: np.True_)
     env.step(STAY)
     assert env.step(STAY)[4]["success"]
     monkeypatch.undo()
@@ -202,7 +210,7 @@ def test_success_is_forgotten_at_reset(env, monkeypatch):
 def test_cube_that_falls_ends_the_episode(env, monkeypatch):
     env.reset(seed=0)
     assert not env.step(STAY)[2]
-    monkeypatch.setattr(PickTask, "failed", lambda self, state: True)
+    monkeypatch.setattr(PickTask, "failed", lambda self, measured: np.True_)
     assert env.step(STAY)[2]
 
 
@@ -247,11 +255,14 @@ def test_without_a_render_mode_nothing_is_drawn(env):
         ({"visuals": "pencil"}, "known: light"),
         ({"render_mode": "human"}, "known: rgb_array"),
         ({"image_size": 4}, "image_size"),
+        ({"samples": -1}, "samples"),
+        ({"num_steps": 0}, "num_steps"),
+        ({"protocol": "atari"}, "known: robot, pixmc"),
     ],
 )
 def test_wrong_option_is_named_with_what_is_possible(options, message):
     with pytest.raises(ValueError, match=message):
-        ManipulationEnv(arm=ARM, task=PickTask(), **options)
+        franka_pick(**options)
 
 
 @pytest.mark.parametrize(
@@ -279,3 +290,50 @@ def test_action_beyond_its_bounds_is_cut(env):
 def test_reset_has_no_options(env):
     with pytest.raises(ValueError, match="cube"):
         env.reset(options={"cube": 1})
+
+
+def test_length_of_an_episode_can_be_chosen():
+    env = quick(num_steps=3)
+    env.reset(seed=0)
+    assert [env.step(STAY)[3] for _ in range(3)] == [False, False, True]
+    env.reset(seed=0)
+    assert not env.step(STAY)[3]
+
+
+def test_saved_episode_goes_on_exactly(env):
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (12, 8)).astype(np.float32)
+    env.reset(seed=3)
+    for action in actions[:5]:
+        env.step(action)
+    saved = pickle.loads(pickle.dumps(env.save()))
+    expected = [env.step(action) for action in actions[5:]]
+    fresh = quick()
+    fresh.reset(seed=8)
+    for other in (env, fresh):
+        for _ in range(2):
+            other.restore(saved)
+            for action, (observation, reward, *_) in zip(actions[5:], expected, strict=True):
+                again, reward_again, *_ = other.step(action)
+                np.testing.assert_array_equal(again["state"], observation["state"])
+                assert reward_again == reward
+
+
+def test_displaced_cube_is_elsewhere(env):
+    before, _ = env.reset(seed=0)
+    env.displace((0.03, -0.02, 0.0))
+    after, *_ = env.step(STAY)
+    np.testing.assert_allclose(
+        after["state"][16:19] - before["state"][16:19], [0.03, -0.02, 0], atol=1e-3
+    )
+
+
+def test_shadows_and_samples_change_the_picture():
+    pictures = []
+    for options in ({}, {"shadows": True}, {"samples": 4}):
+        env = franka_pick(cameras=("front",), image_size=64, **options)
+        pictures.append(env.reset(seed=0)[0]["image_front"].astype(int))
+        env.close()
+    plain, shadowed, smooth = pictures
+    assert shadowed.mean() < plain.mean() - 0.5
+    assert 0 < np.abs(smooth - plain).mean() < 5

@@ -1,37 +1,35 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.arms import FRANKA_PANDA as ARM
-from envs.tasks.pick import PickState, PickTask
+from envs.catalogue import variant
+from envs.franka import FRANKA_PANDA as ARM
+from envs.tasks.task import num_hold_steps, state_names
 
-TASK = PickTask()
+TASK = variant("toto/FrankaPick-v0").task
 
 
 def state(cube=(0.5, 0.0, 0.4225), tips=((0.5, 0.04, 0.6), (0.5, -0.04, 0.6))):
-    return PickState(
-        cube_position=np.array(cube),
-        cube_quaternion=np.array([1.0, 0.0, 0.0, 0.0]),
-        tool_position=np.mean(tips, axis=0),
-        tool_quaternion=np.array([0.0, 1.0, 0.0, 0.0]),
-        fingertip_positions=np.array(tips),
-    )
+    return {
+        "cube_position": np.array(cube),
+        "fingertips_to_cube": np.array(cube) - np.array(tips),
+    }
 
 
 @given(st.integers(0, 2**32))
 def test_start_is_within_its_ranges(seed):
     start = TASK.sample_start(ARM, np.random.default_rng(seed))
-    off = np.abs(start.joint_positions - np.array(TASK.start_joint_positions))
-    assert off.max() <= TASK.joint_noise_rad
+    assert np.abs(start.arm_rad - TASK.start_arm_rad).max() <= TASK.arm_noise_rad
     x, y, z, *quaternion = start.box_poses["cube"]
     assert abs(x - 0.5) <= 0.1
     assert abs(y) <= 0.2
     assert z == pytest.approx(0.4225)
     assert np.linalg.norm(quaternion) == pytest.approx(1.0)
-    assert start.finger_position_m == 0.04
+    assert start.hand == [0.04]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +41,7 @@ def test_goal_is_within_ten_centimetres_of_the_height(height_m, there):
 
 @pytest.mark.parametrize(("rate_hz", "steps"), [(10, 2), (12, 2), (60, 10), (1, 1)])
 def test_goal_is_held_for_a_sixth_of_a_second(rate_hz, steps):
-    assert TASK.num_hold_steps(rate_hz) == steps
+    assert num_hold_steps(TASK, rate_hz) == steps
 
 
 def test_cube_on_the_floor_has_failed():
@@ -68,12 +66,7 @@ def test_rewards_at_states_computed_by_hand():
 
 def test_many_worlds_at_once_give_what_each_gives():
     states = [state(), state(cube=(0.4, 0.1, 0.75)), state(cube=(0.9, 0.0, 0.02))]
-    stacked = PickState(
-        **{
-            name: np.stack([getattr(one, name) for one in states])
-            for name in PickState.__dataclass_fields__
-        }
-    )
+    stacked = {name: np.stack([one[name] for one in states]) for name in states[0]}
     actions = np.random.default_rng(0).uniform(-1, 1, (3, 8))
     together = TASK.rewards(stacked, actions)
     for index, one in enumerate(states):
@@ -81,4 +74,9 @@ def test_many_worlds_at_once_give_what_each_gives():
             assert together[name][index] == pytest.approx(term)
         assert TASK.at_goal(stacked)[index] == TASK.at_goal(one)
         assert TASK.failed(stacked)[index] == TASK.failed(one)
-    assert TASK.privileged(stacked).shape == (3, len(TASK.state_names))
+
+
+def test_state_that_is_not_measured_is_named():
+    wrong = replace(TASK, state=("cube_position", "cube_temperature"))
+    with pytest.raises(ValueError, match=r"cube_temperature.*cube_quaternion"):
+        state_names(wrong, ARM)
