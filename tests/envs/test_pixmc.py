@@ -83,7 +83,7 @@ def test_actions_add_to_a_stored_target_which_alone_is_cut(env):
     assert env.arm.servos[0].max_speed / 60 * 3 < 0.125
     np.testing.assert_allclose(
         now.hand_targets - start.hand_targets,
-        np.clip(start.hand_targets + [-0.0375, 0.0375], 0, 0.04) - start.hand_targets,
+        np.clip(start.hand_targets + np.array([-0.0375, 0.0375]), 0, 0.04) - start.hand_targets,
     )
     for _ in range(60):
         env.step(action)
