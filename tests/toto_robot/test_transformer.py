@@ -12,10 +12,10 @@ from toto_robot.config import from_dict
 from toto_robot.models import TotoConfig
 from toto_robot.models.transformer import (
     KeyValueCache,
-    _rotate,
     llama_config,
     llama_state_dict,
     rope_angles,
+    rotate,
 )
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
@@ -83,7 +83,7 @@ def test_rotary_scores_depend_on_the_distance_only(shift, gap):
 
     def score(position_q, position_k):
         rotated = [
-            _rotate(x, rope_angles(config, position, 1, torch.device("cpu")))
+            rotate(x, rope_angles(config, position, 1, torch.device("cpu")))
             for x, position in ((q, position_q), (k, position_k))
         ]
         return (rotated[0] * rotated[1]).sum()
