@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from .models import TotoConfig, TotoTransformer
 from .pooling import AttentionPool, build_pool, normalise
 from .tokenizers import AnyTokenizer, TokenizerConfig
 from .tokenizers.tokenizer import check_frames
+
+if TYPE_CHECKING:
+    from .streaming import EncoderStream
 
 __all__ = [
     "Encoder",
@@ -150,19 +154,47 @@ class Encoder(nn.Module):
         Raises:
             ValueError: ids that the tokenizer cannot have made.
         """
-        config = self.transformer.config
+        ids = self.check_tokens(ids)
+        start = ids.new_full((len(ids), 1), self.transformer.config.start_video)
+        outputs = self.transformer.features(torch.cat([start, ids], dim=1), layers)
+        return tuple(normalise(output[:, 1:]) for output in outputs)
+
+    def check_tokens(self, ids: Int64[Tensor, "b n"]) -> Int64[Tensor, "b n"]:
+        """Return the tokens on the encoder's device.
+
+        Raises:
+            ValueError: ids that the tokenizer cannot have made.
+        """
+        codes = self.transformer.config.codes
         if ids.ndim != 2 or ids.shape[1] != self.tokens_per_frame:
             raise ValueError(
                 f"ids must have shape [b {self.tokens_per_frame}], got {tuple(ids.shape)}"
             )
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < config.codes:
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < codes:
             raise ValueError(
-                f"ids must be in [0, {config.codes}), got [{int(ids.min())}, {int(ids.max())}]"
+                f"ids must be in [0, {codes}), got [{int(ids.min())}, {int(ids.max())}]"
             )
-        ids = ids.to(self.transformer.embed_tokens.weight.device)
-        start = ids.new_full((len(ids), 1), config.start_video)
-        outputs = self.transformer.features(torch.cat([start, ids], dim=1), layers)
-        return tuple(normalise(output[:, 1:]) for output in outputs)
+        return ids.to(self.transformer.embed_tokens.weight.device)
+
+    def stream(
+        self,
+        num_envs: int,
+        context: int | None = None,
+        *,
+        mode: str = "rolling",
+        frame_skip: int = 1,
+    ) -> "EncoderStream":
+        """Return a stream that remembers past frames; see `toto_robot.streaming`.
+
+        Args:
+            num_envs: environments that are encoded together.
+            context: frames of the window; those of a training sequence when None.
+            mode: `rolling` or `staggered`: what happens when the window is full.
+            frame_skip: every how many camera frames one is remembered.
+        """
+        from .streaming import EncoderStream
+
+        return EncoderStream(self, num_envs, context, mode=mode, frame_skip=frame_skip)
 
     def untrained(self, seed: int = 0) -> "Encoder":
         """Return the same architecture with fresh random weights: the control of every claim."""

@@ -1,0 +1,284 @@
+"""Causal features of a camera stream: one cheap step per frame, with the past in memory.
+
+    stream = load_encoder("toto-nano").stream(num_envs=4, context=16)
+    embedding = stream.step(frames, reset)      # uint8 [b h w 3], bool [b] -> float32 [b e]
+
+Each frame attends to the start token, to the frames before it in its episode, up to `context` - 1
+of them, and to itself; keys and values of past frames are kept, so a step costs little more than
+encoding the frame alone. Until the window is full every feature is exactly that of one pass over
+the whole episode. Then the two modes differ:
+
+`rolling` forgets the oldest frame. What the kept keys once saw of it stays in them, so features
+drift from those of a fresh pass over the window, by as much as the model cares.
+`staggered` keeps two memories half a window apart and reads the older one, which is dropped when
+it is full. Every feature is exactly that of a fresh pass over the start token and the last
+`context / 2` to `context` frames: always as in training, for twice the work.
+
+Rotary positions tell how far apart two tokens are and nothing else, so positions count on for ever
+and only the start token is moved along, to where it would be if the window began there. No distance
+is ever longer than the window, which is no longer than a training sequence.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from .encoder import Encoder
+from .models.transformer import TotoConfig, rope_angles, rotate
+from .pooling import normalise
+
+__all__ = ["STREAM_MODES", "EncoderStream"]
+
+
+STREAM_MODES = ("rolling", "staggered")
+
+
+class EncoderStream:
+    """Encode the frames of several environments in step, each with a past of its own.
+
+    Attributes:
+        num_envs: environments b.
+        context: frames of the window, the newest included.
+        mode: what happens when the window is full.
+        frame_skip: every how many camera frames one is remembered. The newest is always seen.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_envs: int,
+        context: int | None = None,
+        *,
+        mode: str = "rolling",
+        frame_skip: int = 1,
+    ) -> None:
+        """Begin with an empty past.
+
+        Args:
+            encoder: the frozen encoder; its layer and pool are used.
+            num_envs: environments that are encoded together.
+            context: frames of the window; those of a training sequence when None.
+            mode: `rolling` or `staggered`.
+            frame_skip: the stride of the training videos, in camera frames: with 4, the past is
+                remembered every fourth frame, counted from the start of each episode.
+
+        Raises:
+            ValueError: unknown mode, or a window longer than a training sequence, or empty.
+        """
+        config = encoder.transformer.config
+        context = config.frames if context is None else context
+        if mode not in STREAM_MODES:
+            raise ValueError(f"unknown stream mode {mode!r}; known: {', '.join(STREAM_MODES)}")
+        if num_envs < 1 or frame_skip < 1:
+            raise ValueError(
+                f"num_envs and frame_skip must be at least 1, got {num_envs} and {frame_skip}"
+            )
+        if not 1 <= context <= config.frames:
+            raise ValueError(
+                f"context must be in [1, {config.frames}] frames, the length that the model was "
+                f"trained on, got {context}"
+            )
+        if mode == "staggered" and (context % 2 or context < 2):
+            raise ValueError(f"context must be even for two staggered memories, got {context}")
+        self._encoder = encoder
+        self.num_envs, self.context, self.mode = num_envs, context, mode
+        self.frame_skip = frame_skip
+        num_memories = 1 if mode == "rolling" else 2
+        self._memories = [_FrameMemory(encoder, num_envs, context) for _ in range(num_memories)]
+        self._shown = np.zeros(num_envs, dtype=np.int64)
+
+    @property
+    def frames_shown(self) -> np.ndarray:
+        """Camera frames of each environment's episode so far, int64 [b]."""
+        return self._shown.copy()
+
+    def step(
+        self, frames: np.ndarray | Tensor, reset: np.ndarray | Tensor | None = None
+    ) -> Float[Tensor, "b e"]:
+        """Encode the newest frame of every environment.
+
+        Args:
+            frames: uint8 RGB [b h w 3] of any size.
+            reset: bool [b]: whose frame is the first of an episode, and whose past is forgotten.
+                None for nobody's.
+
+        Raises:
+            TypeError: frames are neither a numpy array nor a tensor.
+            ValueError: wrong frames, or not one for each environment; the message says which.
+        """
+        return self.step_tokens(self._encoder.tokenize(frames), reset)
+
+    def step_tokens(
+        self, ids: Int64[Tensor, "b n"], reset: np.ndarray | Tensor | None = None
+    ) -> Float[Tensor, "b e"]:
+        """Do what `step` does with frames that are tokenised already."""
+        return self._encoder.pooling(self.token_features(ids, reset)).float()
+
+    @torch.no_grad()
+    def token_features(
+        self, ids: Int64[Tensor, "b n"], reset: np.ndarray | Tensor | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Return the newest frame's features before pooling; the stream moves on.
+
+        Raises:
+            ValueError: not one frame for each environment, or tokens that cannot be.
+        """
+        encoder = self._encoder
+        ids = encoder.check_tokens(ids)
+        if len(ids) != self.num_envs:
+            raise ValueError(
+                f"the stream is of {self.num_envs} environments, got {len(ids)} frames"
+            )
+        self._shown[self._check_reset(reset)] = 0
+        remembered = self._shown % self.frame_skip == 0
+        past = -(-self._shown // self.frame_skip)  # frames that have been remembered
+        self._shown += 1
+        if self.mode == "rolling":
+            return self._run(self._memories[0], ids, past, remembered)
+        older, younger = self._memories
+        half = self.context // 2
+        features = self._run(older, ids, past % self.context, remembered)
+        if (past >= half).any():
+            # a memory that begins later than the episode has nothing to tell before
+            started = (past >= half) & remembered
+            second = self._run(younger, ids, (past - half) % self.context, started)
+            reads_second = torch.from_numpy((past >= half) & (past % self.context < half))
+            features = torch.where(
+                reads_second.to(features.device)[:, None, None], second, features
+            )
+        return features
+
+    def _run(
+        self, memory: "_FrameMemory", ids: Tensor, past: np.ndarray, remembered: np.ndarray
+    ) -> Tensor:
+        memory.place(past, remembered)
+        layer = self._encoder.layer
+        (features,) = self._encoder.transformer.features(ids, (layer,), memory)
+        return normalise(features)
+
+    def _check_reset(self, reset: np.ndarray | Tensor | None) -> np.ndarray:
+        if reset is None:
+            return np.zeros(self.num_envs, dtype=bool)
+        mask = np.asarray(reset.cpu() if isinstance(reset, Tensor) else reset)
+        if mask.shape != (self.num_envs,) or mask.dtype != bool:
+            raise ValueError(
+                f"reset must be bool [{self.num_envs}], got {mask.dtype} {list(mask.shape)}"
+            )
+        return mask
+
+
+class _FrameMemory:
+    """Keys and values of the start token and of the last frames of several environments.
+
+    Each environment fills its slots in turn and begins again at the first, so the oldest frame is
+    overwritten. The newest frame attends to the slots first and takes its own afterwards.
+    """
+
+    def __init__(self, encoder: Encoder, num_envs: int, context: int) -> None:
+        config = encoder.transformer.config
+        start = encoder.transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
+        recorder = _Recorder()
+        with torch.no_grad():
+            encoder.transformer.features(start + config.start_video, (encoder.layer,), recorder)
+        self._config = config
+        self._num_slots = context - 1
+        self._frame = config.tokens_per_frame
+        size = 1 + self._num_slots * self._frame
+        self._start_keys = [k for k, _ in recorder.pairs]  # 1 h 1 k, at position 0: not turned
+        self._keys = [
+            k.new_zeros(num_envs, k.shape[1], size, k.shape[3]) for k, _ in recorder.pairs
+        ]
+        self._values = [torch.zeros_like(keys) for keys in self._keys]
+        for values, (_, v) in zip(self._values, recorder.pairs, strict=True):
+            values[:, :, :1] = v
+        self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool))
+
+    def place(self, past: np.ndarray, remembered: np.ndarray) -> None:
+        """Say how many frames came before the newest, and whose newest is to be remembered."""
+        self._past = past
+        self._slots = past % max(self._num_slots, 1)
+        self._remembered = np.flatnonzero(remembered) if self._num_slots else np.zeros(0, np.int64)
+        filled = np.minimum(past, self._num_slots)
+        self._seen = 1 + int(filled.max()) * self._frame
+        self._mask: Tensor | None = None
+        device, dtype = (self._keys[0].device, self._keys[0].dtype) if self._keys else (None, None)
+        if (filled != filled.max()).any():
+            columns = torch.arange(self._seen, device=device)
+            ends = torch.from_numpy(1 + filled * self._frame).to(device)
+            hidden = columns[None, :] >= ends[:, None]
+            self._mask = torch.zeros(hidden.shape, device=device, dtype=dtype)
+            self._mask = self._mask.masked_fill_(hidden, -torch.inf)[:, None, None]  # b 1 1 t
+        # Where the start token would be if the window began with its oldest frame.
+        self._start_position = torch.from_numpy((past - filled) * self._frame).to(device)
+
+    def angles(
+        self, config: TotoConfig, num_tokens: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Return the rotary angles [b 1 t k] of the newest frames, and turn the start tokens."""
+        cos, sin = rope_angles(config, self._start_position, 1, device)
+        for keys, start in zip(self._keys, self._start_keys, strict=True):
+            keys[:, :, :1] = rotate(start, (cos[:, None], sin[:, None]))
+        first = torch.from_numpy(1 + self._past * self._frame).to(device)
+        cos, sin = rope_angles(config, first, num_tokens, device)
+        return cos[:, None], sin[:, None]
+
+    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend to what is remembered and, causally, to the frame itself; then remember it."""
+        keys, values = self._keys[block], self._values[block]
+        seen = (keys[:, :, : self._seen], values[:, :, : self._seen])
+        out = _attend_to_both(q, *seen, k, v, self._mask)
+        for env in self._remembered:
+            start = 1 + int(self._slots[env]) * self._frame
+            keys[env, :, start : start + self._frame] = k[env]
+            values[env, :, start : start + self._frame] = v[env]
+        return out
+
+    def advance(self, num_tokens: int) -> None:
+        """Do nothing: `place` says where the next frame is."""
+
+
+class _Recorder:
+    """Keep every block's keys and values of one pass."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def angles(
+        self, config: TotoConfig, num_tokens: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        return rope_angles(config, 0, num_tokens, device)
+
+    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.pairs.append((k, v))
+        return scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def advance(self, num_tokens: int) -> None:
+        pass
+
+
+def _attend_to_both(
+    q: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, past_mask: Tensor | None
+) -> Tensor:
+    """Attend to all of the past and, causally, to the present, as if they were one sequence.
+
+    On the CPU the two are attended to apart and mixed by their softmax's denominators, which needs
+    neither a copy of the past nor a mask over it.
+    """
+    if q.device.type == "cpu":
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        present, present_weight = attend(q, k, v, is_causal=True)
+        past, past_weight = attend(q, past_k, past_v, attn_mask=past_mask)
+        share = torch.sigmoid(past_weight - present_weight)[..., None].to(past.dtype)
+        return torch.lerp(present, past, share)
+    num_new, num_past = q.shape[2], past_k.shape[2]
+    mask = q.new_zeros(num_new, num_past + num_new)
+    mask[:, num_past:].masked_fill_(
+        torch.ones(num_new, num_new, dtype=torch.bool, device=q.device).triu(1), -torch.inf
+    )
+    if past_mask is not None:
+        mask = mask.repeat(len(q), 1, 1, 1)
+        mask[..., :num_past] += past_mask
+    k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask)
