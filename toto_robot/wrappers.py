@@ -10,7 +10,7 @@ pictures of a step (all cameras, all environments, and the last pictures of epis
 ended) of one size go through the encoder in one call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -28,10 +28,17 @@ if TYPE_CHECKING:
 else:
     VecEnv = Any  # an extra, which the library does not import
 
-__all__ = ["FrameEncoder", "TotoObservation", "TotoVecEnv", "TotoVectorObservation"]
+__all__ = [
+    "FrameEncoder",
+    "PartialSteps",
+    "TotoObservation",
+    "TotoVecEnv",
+    "TotoVectorObservation",
+]
 
 IMAGE, EMBEDDING = "image_", "embedding_"
 Observation = Any  # an array, or a dict of what the observation space says
+StepResult = tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 
 
 @runtime_checkable
@@ -74,6 +81,27 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
         return embedded
 
 
+@runtime_checkable
+class PartialSteps(Protocol):
+    """A vector environment that says while it steps which of its environments are done."""
+
+    def step_partial(
+        self,
+        actions: Any,
+        ready: Callable[[Sequence[int], Observation, Mapping[int, Observation]], None],
+        /,
+    ) -> StepResult:
+        """Step all environments, and give what `step` gives.
+
+        Args:
+            actions: as for `step`.
+            ready: to be called with environments that are done, while others still step: their
+                indices; the observations of all, in which these rows are valid and stay so; and
+                their `final_obs`, by index. Every environment must be in one call.
+        """
+        ...
+
+
 class TotoVectorObservation(VectorWrapper):
     """Wrap a `gymnasium.vector.VectorEnv`, in any of its three autoreset modes.
 
@@ -82,14 +110,25 @@ class TotoVectorObservation(VectorWrapper):
     Args:
         env: its single observations are a Dict with `image_<camera>` entries, or one picture.
         encoder: what `load_encoder` gives.
+        envs_per_call: how many environments' pictures go through the encoder in one call; None:
+            all. With a number, and if `env` is a `PartialSteps`, a call is made as soon as its
+            environments are done, while others still step. The calls hold the same pictures
+            whenever that is, so embeddings do not depend on timing or on the number of workers,
+            not even if the encoder's last bits depend on what else is in a call.
 
     Raises:
-        ValueError: no picture in the observation space, or one that is not uint8 [h w 3].
+        ValueError: no picture in the observation space, or one that is not uint8 [h w 3]; or
+            `envs_per_call` below 1.
     """
 
-    def __init__(self, env: VectorEnv, encoder: FrameEncoder) -> None:
+    def __init__(
+        self, env: VectorEnv, encoder: FrameEncoder, envs_per_call: int | None = None
+    ) -> None:
         super().__init__(env)
+        if envs_per_call is not None and envs_per_call < 1:
+            raise ValueError(f"envs_per_call must be at least 1 or None, got {envs_per_call}")
         self.encoder = encoder
+        self.envs_per_call = envs_per_call
         self._eyes = _Eyes(env.single_observation_space, encoder)
         self.single_observation_space = self._eyes.space(env.single_observation_space, batch=None)
         self.observation_space = self._eyes.space(env.observation_space, batch=env.num_envs)
@@ -99,30 +138,80 @@ class TotoVectorObservation(VectorWrapper):
     ) -> tuple[Observation, dict[str, Any]]:
         """Reset, and embed the first observations."""
         observations, infos = self.env.reset(seed=seed, options=options)
-        (embedded,) = self._eyes.embed([observations])
-        return embedded, infos
+        calls = _Calls(self._eyes, self.num_envs, self.envs_per_call)
+        calls.ready(range(self.num_envs), observations, {})
+        return calls.embedded(observations), infos
 
-    def step(
-        self, actions: Any
-    ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+    def step(self, actions: Any) -> StepResult:
         """Step, and embed the observations, and those of ended episodes."""
-        observations, rewards, terminations, truncations, infos = self.env.step(actions)
-        final = infos.get("final_obs")
+        calls = _Calls(self._eyes, self.num_envs, self.envs_per_call)
+        if self.envs_per_call is not None and isinstance(self.env, PartialSteps):
+            result = self.env.step_partial(actions, calls.ready)
+        else:
+            result = self.env.step(actions)
+            finals = self._finals(result[-1].get("final_obs"))
+            calls.ready(range(self.num_envs), result[0], finals)
+        observations, rewards, terminations, truncations, infos = result
+        if "final_obs" in infos:
+            infos = infos | {"final_obs": calls.embedded_finals(infos["final_obs"])}
+        return calls.embedded(observations), rewards, terminations, truncations, infos
+
+    def _finals(self, final: Any) -> dict[int, Observation]:
+        """Take `final_obs` apart, as every kind of vector environment gives them."""
         if final is None:
-            (embedded,) = self._eyes.embed([observations])
-        elif isinstance(final, np.ndarray) and final.dtype.hasobject:
-            # one observation, or None, for each environment
-            ended = [index for index, one in enumerate(final) if one is not None]
-            last = [self._eyes.as_batch(final[index]) for index in ended]
-            embedded, *embedded_last = self._eyes.embed([observations, *last])
-            final = np.full(len(final), None, dtype=object)
-            for index, one in zip(ended, embedded_last, strict=True):
-                final[index] = self._eyes.first(one)
-            infos = infos | {"final_obs": final}
-        else:  # a batch, as environments give that are vectorised by themselves
-            embedded, final = self._eyes.embed([observations, final])
-            infos = infos | {"final_obs": final}
-        return embedded, rewards, terminations, truncations, infos
+            return {}
+        if _one_each(final):
+            return {row: one for row, one in enumerate(final) if one is not None}
+        return {row: self._eyes.row(final, row) for row in range(self.num_envs)}
+
+
+class _Calls:
+    """Embed a step's pictures in calls of the encoder, each as soon as all of it is there."""
+
+    def __init__(self, eyes: "_Eyes", num_envs: int, envs_per_call: int | None) -> None:
+        size = envs_per_call or num_envs
+        self._eyes = eyes
+        self._waiting = [range(i, min(i + size, num_envs)) for i in range(0, num_envs, size)]
+        self._arrived = np.zeros(num_envs, np.bool_)
+        self._pictures: dict[int, Observation] = {}  # of ended episodes
+        self._embeddings: dict[int, Observation] = {}  # by the call's first environment
+        self._final_embeddings: dict[int, Observation] = {}
+
+    def ready(
+        self, rows: Sequence[int], observations: Observation, finals: Mapping[int, Observation]
+    ) -> None:
+        """Take what has arrived, and make the calls that are complete."""
+        eyes = self._eyes
+        self._arrived[list(rows)] = True
+        self._pictures |= {row: eyes.pictures(one, None) for row, one in finals.items()}
+        done = [call for call in self._waiting if self._arrived[call.start : call.stop].all()]
+        for call in done:
+            self._waiting.remove(call)
+            ended = [row for row in call if row in self._pictures]
+            self._embeddings[call.start], *last = eyes.embed(
+                [eyes.pictures(observations, call), *(self._pictures[row] for row in ended)]
+            )
+            self._final_embeddings |= dict(zip(ended, last, strict=True))
+
+    def embedded(self, observations: Observation) -> Observation:
+        """Give the step's observations with embeddings in the place of pictures."""
+        parts = [self._embeddings[first] for first in sorted(self._embeddings)]
+        return self._eyes.join(observations, parts)
+
+    def embedded_finals(self, final: Any) -> Any:
+        """Do the same to `final_obs`, however they are given."""
+        parts = self._final_embeddings
+        if not _one_each(final):
+            return self._eyes.join(final, [parts[row] for row in sorted(parts)])
+        embedded = np.full(len(final), None, dtype=object)
+        for row, part in parts.items():
+            embedded[row] = self._eyes.join_one(final[row], part)
+        return embedded
+
+
+def _one_each(final: Any) -> bool:
+    """Tell one observation, or None, for each environment from a batch of observations."""
+    return isinstance(final, np.ndarray) and final.dtype.hasobject
 
 
 def TotoVecEnv(venv: VecEnv, encoder: FrameEncoder) -> VecEnv:
@@ -167,11 +256,12 @@ def _vec_env_class() -> Any:
             observations, rewards, dones, infos = self.venv.step_wait()
             key = "terminal_observation"
             ended = [index for index, info in enumerate(infos) if key in info]
-            last = [self._eyes.as_batch(infos[index][key]) for index in ended]
+            last = [self._eyes.pictures(infos[index][key], None) for index in ended]
             embedded, *embedded_last = self._eyes.embed([observations, *last])
             infos = list(infos)
             for index, one in zip(ended, embedded_last, strict=True):
-                infos[index] = infos[index] | {key: self._eyes.first(one)}
+                whole = self._eyes.join_one(infos[index][key], one)
+                infos[index] = infos[index] | {key: whole}
             self.reset_infos = self.venv.reset_infos
             return embedded, rewards, dones, infos
 
@@ -237,21 +327,34 @@ class _Eyes:
 
     def embed_each(self, observations: Sequence[Observation]) -> list[Observation]:
         """Replace the pictures of single observations."""
-        batches = self.embed([self.as_batch(one) for one in observations])
-        return [self.first(batch) for batch in batches]
+        parts = self.embed([self.pictures(one, None) for one in observations])
+        return [self.join_one(one, part) for one, part in zip(observations, parts, strict=True)]
 
-    def as_batch(self, observation: Observation) -> Observation:
-        """Make a batch of one; what is no picture is left as it is."""
+    def pictures(self, observation: Observation, rows: range | None) -> Observation:
+        """Give the pictures of a batch's rows; or without rows, of one observation as a batch."""
+        at = None if rows is None else slice(rows.start, rows.stop)
         if self._bare:
-            return np.asarray(observation)[None]
-        return {k: np.asarray(v)[None] if k in self._names else v for k, v in observation.items()}
+            return np.asarray(observation)[at]
+        return {key: np.asarray(observation[key])[at] for key in self._names}
 
-    def first(self, batch: Observation) -> Observation:
-        """Undo `as_batch` after `embed`."""
+    def row(self, batch: Observation, row: int) -> Observation:
+        """Give the pictures of one of a batch's observations."""
+        return batch[row] if self._bare else {key: batch[key][row] for key in self._names}
+
+    def join(self, batch: Observation, parts: Sequence[Observation]) -> Observation:
+        """Replace a batch's pictures by the embeddings of its parts."""
         if self._bare:
-            return batch[0]
+            return np.concatenate(parts)
+        passed = {key: value for key, value in batch.items() if key not in self._names}
         new = self._names.values()
-        return {key: value[0] if key in new else value for key, value in batch.items()}
+        return passed | {key: np.concatenate([part[key] for part in parts]) for key in new}
+
+    def join_one(self, observation: Observation, part: Observation) -> Observation:
+        """Replace an observation's pictures by their embeddings, a batch of one."""
+        if self._bare:
+            return part[0]
+        passed = {key: value for key, value in observation.items() if key not in self._names}
+        return passed | {key: part[key][0] for key in self._names.values()}
 
 
 def _check_picture(name: str, space: spaces.Space) -> None:
