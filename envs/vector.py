@@ -699,8 +699,10 @@ def _sb3_class() -> Any:
         def reset(self) -> Observation:
             if any(options != self._options[0] for options in self._options):
                 raise ValueError("options must be the same for all environments")
-            seeds: Any = list(self._seeds)  # gymnasium says int, and takes one for each as well
-            observations, infos = self.envs.reset(seed=seeds, options=self._options[0] or None)
+            observations, infos = self.envs.reset(
+                seed=self._seeds[0],  # the others follow, by SB3's rule and by gymnasium's
+                options=self._options[0] or None,
+            )
             self._reset_seeds()
             self._reset_options()
             self.reset_infos = _infos_of_each(infos, self.num_envs)
@@ -714,15 +716,20 @@ def _sb3_class() -> Any:
             dones = terminations | truncations
             each = _infos_of_each(infos, self.num_envs)
             ended = np.flatnonzero(dones).tolist()
+            space = self.envs.single_observation_space
             if ended and self._resets_itself:
-                finals = _infos_of_each(infos["final_info"], self.num_envs)
+                finals = _infos_of_each(infos.get("final_info", {}), self.num_envs)
+                last = infos["final_obs"]
                 for row in ended:
-                    last = each[row].pop("final_obs")
-                    del each[row]["final_info"]
-                    self.reset_infos[row] = each[row]
-                    each[row] = finals[row] | {"terminal_observation": last}
+                    self.reset_infos[row] = {
+                        key: value
+                        for key, value in each[row].items()
+                        if key not in ("final_obs", "final_info")
+                    }
+                    one_each = isinstance(last, np.ndarray) and last.dtype.hasobject
+                    terminal = last[row] if one_each else _row(space, last, row)
+                    each[row] = finals[row] | {"terminal_observation": terminal}
             elif ended:
-                space = self.envs.single_observation_space
                 for row in ended:
                     each[row]["terminal_observation"] = _row(space, observations, row)
                 observations, infos = self.envs.reset(options={"reset_mask": dones})

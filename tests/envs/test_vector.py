@@ -593,6 +593,24 @@ def test_stable_baselines_is_told_what_its_own_vector_environment_tells(venv) ->
     assert not any(info["TimeLimit.truncated"] for info in infos if info not in ended)
 
 
+def test_last_observations_may_come_to_stable_baselines_as_a_batch() -> None:
+    class Batched(gymnasium.vector.VectorEnv):
+        num_envs = 2
+        metadata = {"autoreset_mode": SAME}  # noqa: RUF012
+        single_observation_space = Flat.observation_space
+        single_action_space = Flat.action_space
+
+        def step(self, actions):
+            last = {"image_front": np.ones((2, 4, 5, 3), np.uint8), "where": np.eye(2)[:, :1]}
+            return last, np.zeros(2), np.zeros(2, bool), np.array([0, 1], bool), {"final_obs": last}
+
+    _, _, dones, infos = as_sb3(Batched()).step(np.zeros(2, int))
+    assert dones.tolist() == [False, True]
+    assert infos[0] == {"TimeLimit.truncated": False}
+    assert infos[1]["TimeLimit.truncated"]
+    assert as_list(infos[1]["terminal_observation"]) == [np.ones((4, 5, 3)).tolist(), [0]]
+
+
 def test_stable_baselines_reaches_what_it_may(venv) -> None:
     venv.set_options({"say": "hello"})
     venv.reset()
