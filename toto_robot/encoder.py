@@ -183,6 +183,7 @@ class Encoder(nn.Module):
         *,
         mode: str = "rolling",
         frame_skip: int = 1,
+        surprise: bool = False,
     ) -> "EncoderStream":
         """Return a stream that remembers past frames; see `toto_robot.streaming`.
 
@@ -191,10 +192,13 @@ class Encoder(nn.Module):
             context: frames of the window; those of a training sequence when None.
             mode: `rolling` or `staggered`: what happens when the window is full.
             frame_skip: every how many camera frames one is remembered.
+            surprise: whether the stream also says how unexpected each frame was.
         """
         from .streaming import EncoderStream
 
-        return EncoderStream(self, num_envs, context, mode=mode, frame_skip=frame_skip)
+        return EncoderStream(
+            self, num_envs, context, mode=mode, frame_skip=frame_skip, surprise=surprise
+        )
 
     def untrained(self, seed: int = 0) -> "Encoder":
         """Return the same architecture with fresh random weights: the control of every claim."""

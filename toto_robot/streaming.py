@@ -19,11 +19,13 @@ and only the start token is moved along, to where it would be if the window bega
 is ever longer than the window, which is no longer than a training sequence.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from .encoder import Encoder
 from .models.transformer import TotoConfig, rope_angles, rotate
@@ -53,6 +55,7 @@ class EncoderStream:
         *,
         mode: str = "rolling",
         frame_skip: int = 1,
+        surprise: bool = False,
     ) -> None:
         """Begin with an empty past.
 
@@ -63,6 +66,7 @@ class EncoderStream:
             mode: `rolling` or `staggered`.
             frame_skip: the stride of the training videos, in camera frames: with 4, the past is
                 remembered every fourth frame, counted from the start of each episode.
+            surprise: whether `surprise` is kept up: all blocks run, and the logits.
 
         Raises:
             ValueError: unknown mode, or a window longer than a training sequence, or empty.
@@ -85,14 +89,32 @@ class EncoderStream:
         self._encoder = encoder
         self.num_envs, self.context, self.mode = num_envs, context, mode
         self.frame_skip = frame_skip
+        self._layers = (encoder.layer, -1) if surprise else (encoder.layer,)
+        self._surprise: Tensor | None = None
         num_memories = 1 if mode == "rolling" else 2
-        self._memories = [_FrameMemory(encoder, num_envs, context) for _ in range(num_memories)]
+        self._memories = [
+            _FrameMemory(encoder, num_envs, context, self._layers) for _ in range(num_memories)
+        ]
         self._shown = np.zeros(num_envs, dtype=np.int64)
 
     @property
     def frames_shown(self) -> np.ndarray:
         """Camera frames of each environment's episode so far, int64 [b]."""
         return self._shown.copy()
+
+    @property
+    def surprise(self) -> Float[Tensor, "b n"]:
+        """What each token of the newest frame cost, given all before it: nats, [b n].
+
+        That of a frame's first token is not known before the frame is seen and is given as the
+        mean of the others.
+
+        Raises:
+            ValueError: the stream was made without `surprise=True`, or has not seen a frame.
+        """
+        if self._surprise is None:
+            raise ValueError("make the stream with surprise=True, and step it")
+        return self._surprise
 
     def step(
         self, frames: np.ndarray | Tensor, reset: np.ndarray | Tensor | None = None
@@ -135,28 +157,33 @@ class EncoderStream:
         remembered = self._shown % self.frame_skip == 0
         past = -(-self._shown // self.frame_skip)  # frames that have been remembered
         self._shown += 1
-        if self.mode == "rolling":
-            return self._run(self._memories[0], ids, past, remembered)
-        older, younger = self._memories
+        outputs = self._run(self._memories[0], ids, past, remembered)
         half = self.context // 2
-        features = self._run(older, ids, past % self.context, remembered)
-        if (past >= half).any():
+        if self.mode == "staggered" and (past >= half).any():
             # a memory that begins later than the episode has nothing to tell before
-            started = (past >= half) & remembered
-            second = self._run(younger, ids, (past - half) % self.context, started)
-            reads_second = torch.from_numpy((past >= half) & (past % self.context < half))
-            features = torch.where(
-                reads_second.to(features.device)[:, None, None], second, features
-            )
-        return features
+            younger = self._run(self._memories[1], ids, past - half, (past >= half) & remembered)
+            reads_younger = torch.from_numpy((past >= half) & (past % self.context < half))
+            chosen = reads_younger.to(outputs[0].device)[:, None, None]
+            outputs = [
+                torch.where(chosen, late, early)
+                for late, early in zip(younger, outputs, strict=True)
+            ]
+        if len(outputs) > 1:
+            self._surprise = self._token_costs(ids, outputs[1])
+        return normalise(outputs[0])
 
     def _run(
         self, memory: "_FrameMemory", ids: Tensor, past: np.ndarray, remembered: np.ndarray
-    ) -> Tensor:
+    ) -> list[Tensor]:
+        if self.mode == "staggered":
+            past = past % self.context
         memory.place(past, remembered)
-        layer = self._encoder.layer
-        (features,) = self._encoder.transformer.features(ids, (layer,), memory)
-        return normalise(features)
+        return list(self._encoder.transformer.features(ids, self._layers, memory))
+
+    def _token_costs(self, ids: Tensor, hidden: Tensor) -> Tensor:
+        logits = self._encoder.transformer.logits(hidden[:, :-1]).float()
+        costs = cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        return torch.cat([costs.mean(dim=1, keepdim=True), costs], dim=1)
 
     def _check_reset(self, reset: np.ndarray | Tensor | None) -> np.ndarray:
         if reset is None:
@@ -176,12 +203,14 @@ class _FrameMemory:
     overwritten. The newest frame attends to the slots first and takes its own afterwards.
     """
 
-    def __init__(self, encoder: Encoder, num_envs: int, context: int) -> None:
+    def __init__(
+        self, encoder: Encoder, num_envs: int, context: int, layers: Sequence[int]
+    ) -> None:
         config = encoder.transformer.config
         start = encoder.transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
         recorder = _Recorder()
         with torch.no_grad():
-            encoder.transformer.features(start + config.start_video, (encoder.layer,), recorder)
+            encoder.transformer.features(start + config.start_video, layers, recorder)
         self._config = config
         self._num_slots = context - 1
         self._frame = config.tokens_per_frame

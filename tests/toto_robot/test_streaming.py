@@ -166,6 +166,26 @@ def test_context_of_one_frame_is_the_encoder_itself():
         )
 
 
+def test_stream_gives_the_costs_of_one_pass():
+    ids = random_tokens(0, 4, 2)
+    stream = DEEP.stream(2, surprise=True)
+    model = DEEP.transformer
+    for step in range(4):
+        features = stream.token_features(ids[step])
+        start = torch.full((2, 1), model.config.start_video)
+        everything = torch.cat([start, ids[: step + 1].transpose(0, 1).flatten(1)], dim=1)
+        logits = model(everything[:, :-1]).log_softmax(dim=-1)
+        costs = -logits.gather(2, everything[:, 1:, None])[..., 0][:, -3:]
+        torch.testing.assert_close(stream.surprise[:, 1:], costs, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(stream.surprise[:, 0], costs.mean(dim=1), atol=1e-4, rtol=1e-4)
+    without = DEEP.stream(2)
+    for step in range(4):
+        same = without.token_features(ids[step])
+    torch.testing.assert_close(features, same)
+    with pytest.raises(ValueError, match="surprise=True"):
+        _ = without.surprise
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
