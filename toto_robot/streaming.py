@@ -28,10 +28,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from .encoder import Encoder
-from .models.transformer import TotoConfig, rope_angles, rotate
+from .models.transformer import TotoConfig, TotoTransformer, rope_angles, rotate
 from .pooling import normalise
 
-__all__ = ["STREAM_MODES", "EncoderStream"]
+__all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory"]
 
 
 STREAM_MODES = ("rolling", "staggered")
@@ -93,7 +93,8 @@ class EncoderStream:
         self._surprise: Tensor | None = None
         num_memories = 1 if mode == "rolling" else 2
         self._memories = [
-            _FrameMemory(encoder, num_envs, context, self._layers) for _ in range(num_memories)
+            FrameMemory(encoder.transformer, num_envs, context, self._layers)
+            for _ in range(num_memories)
         ]
         self._shown = np.zeros(num_envs, dtype=np.int64)
 
@@ -173,7 +174,7 @@ class EncoderStream:
         return normalise(outputs[0])
 
     def _run(
-        self, memory: "_FrameMemory", ids: Tensor, past: np.ndarray, remembered: np.ndarray
+        self, memory: "FrameMemory", ids: Tensor, past: np.ndarray, remembered: np.ndarray
     ) -> list[Tensor]:
         if self.mode == "staggered":
             past = past % self.context
@@ -196,7 +197,7 @@ class EncoderStream:
         return mask
 
 
-class _FrameMemory:
+class FrameMemory:
     """Keys and values of the start token and of the last frames of several environments.
 
     Each environment fills its slots in turn and begins again at the first, so the oldest frame is
@@ -204,13 +205,13 @@ class _FrameMemory:
     """
 
     def __init__(
-        self, encoder: Encoder, num_envs: int, context: int, layers: Sequence[int]
+        self, transformer: TotoTransformer, num_envs: int, context: int, layers: Sequence[int]
     ) -> None:
-        config = encoder.transformer.config
-        start = encoder.transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
+        config = transformer.config
+        start = transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
         recorder = _Recorder()
         with torch.no_grad():
-            encoder.transformer.features(start + config.start_video, layers, recorder)
+            transformer.features(start + config.start_video, layers, recorder)
         self._config = config
         self._num_slots = context - 1
         self._frame = config.tokens_per_frame

@@ -1,0 +1,136 @@
+"""Measure what a step of a stream costs, against encoding the frame alone and the whole window.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.stream
+    OMP_NUM_THREADS=1 python -m benchmarks.stream --steps 10000 --plot stream.png
+
+The first prints ratios for the paper's base size (fresh weights: speed does not depend on them),
+6 of 12 blocks and a full window of 16 frames. The second runs toto-nano for long and says whether
+time and memory stay flat.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from toto_robot import load_encoder
+from toto_robot.models import TotoConfig
+from toto_robot.streaming import FrameMemory
+
+# The paper's base (Table 1); configs/model/base.yaml.
+BASE = TotoConfig(
+    codes=8192,
+    dim=768,
+    layers=12,
+    heads=12,
+    mlp_hidden=3072,
+    tie_embeddings=True,
+    tokens_per_frame=256,
+    frames=16,
+    rope_base=10000.0,
+    norm_eps=1e-5,
+)
+LAYER = 6
+REPEATS = 7
+
+
+def main() -> None:
+    """Print one table, or run for long."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=0, help="run toto-nano for so many steps")
+    parser.add_argument("--plot", type=Path, default=Path("stream.png"))
+    arguments = parser.parse_args()
+    with torch.inference_mode():
+        if arguments.steps:
+            run_long(arguments.steps, arguments.plot)
+        else:
+            compare()
+
+
+def compare() -> None:
+    """Print what one step costs beside its two baselines, wall and CPU milliseconds."""
+    model = BASE.build().eval()
+    frame = torch.randint(0, BASE.codes, (1, BASE.tokens_per_frame))
+    start = torch.full((1, 1), BASE.start_video)
+    window = torch.cat([start, frame.repeat(1, BASE.frames)], dim=1)
+    alone = torch.cat([start, frame], dim=1)
+    memory = FrameMemory(model, 1, BASE.frames, (LAYER,))
+    memory.place(np.array([10 * BASE.frames]), np.array([True]))
+    rows = {
+        "stream step, full window": lambda: model.features(frame, (LAYER,), memory),
+        "the frame alone": lambda: model.features(alone, (LAYER,)),
+        "the whole window anew": lambda: model.features(window, (LAYER,)),
+    }
+    print(f"toto-base, {LAYER} of {BASE.layers} blocks, {torch.get_num_threads()} thread(s)")
+    print(f"{'what':<28}{'wall ms':>9}{'cpu ms':>9}{'stream / it, wall':>19}{'cpu':>7}")
+    stream_wall = stream_cpu = 0.0
+    for name, call in rows.items():
+        wall, cpu = _cost(call, 3 if "window anew" in name else REPEATS)
+        if not stream_wall:
+            stream_wall, stream_cpu = wall, cpu
+        ratio_wall, ratio_cpu = stream_wall / wall, stream_cpu / cpu
+        print(f"{name:<28}{wall:>9.0f}{cpu:>9.0f}{ratio_wall:>19.3f}{ratio_cpu:>7.3f}", flush=True)
+
+
+def run_long(num_steps: int, plot: Path) -> None:
+    """Stream random tokens, and draw time and memory against the step."""
+    encoder = load_encoder("toto-nano")
+    stream = encoder.stream(1)
+    generator = torch.Generator().manual_seed(0)
+    times, megabytes = [], []
+    for _ in range(num_steps):
+        ids = torch.randint(0, 8192, (1, encoder.tokens_per_frame), generator=generator)
+        start = time.process_time()
+        stream.step_tokens(ids)
+        times.append((time.process_time() - start) * 1e3)
+        megabytes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    _draw(times, megabytes, plot)
+    full = stream.context
+    quarter = (num_steps - full) // 4
+    early, late = times[full : full + quarter], times[-quarter:]
+    ratio = statistics.median(late) / statistics.median(early)
+    grown = megabytes[-1] - megabytes[2 * full]
+    print(
+        f"toto-nano, {num_steps} steps: median {statistics.median(late):.2f} ms of CPU in the last "
+        f"quarter, {ratio:.3f} times the first's; memory grew by {grown:.1f} MiB after "
+        f"step {2 * full}; plot: {plot}"
+    )
+
+
+def _draw(times: list[float], megabytes: list[float], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 4))
+    above.plot(times, ".", markersize=1)
+    above.set_ylabel("CPU ms a step")
+    above.set_ylim(0, 2 * statistics.median(times))
+    below.plot(megabytes)
+    below.set_ylabel("greatest memory, MiB")
+    below.set_ylim(0, None)
+    below.set_xlabel("camera frames")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def _cost(call: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Give the median wall and CPU milliseconds of a call."""
+    call()
+    walls, cpus = [], []
+    for _ in range(repeats):
+        wall, cpu = time.perf_counter(), time.process_time()
+        call()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return statistics.median(walls) * 1e3, statistics.median(cpus) * 1e3
+
+
+if __name__ == "__main__":
+    main()
