@@ -1,4 +1,4 @@
-"""Measure vector environments: steps a second of three kinds, and with an encoder six ways.
+"""Measure vector environments: steps a second of three kinds, and with an encoder.
 
     LP_NUM_THREADS=0 python -m benchmarks.vector_env [ENCODER]    # a shipped name or a checkpoint
 
@@ -20,6 +20,9 @@ needs cores to itself for more than one: beside other programs, its threads wait
                            are there, while the others step
     encoders in workers    every worker has an encoder of its own, and embeds one environment's
                            pictures at a time
+
+The last table has a stand-in that sleeps instead of computing, as this process does while an
+encoder runs on a graphics card: what early calls gain where they take no core.
 """
 
 import sys
@@ -32,6 +35,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from numpy.typing import NDArray
 
 from envs.vector import WorkerVectorEnv
 from toto_robot import TotoObservation, TotoVectorObservation, load_encoder
@@ -43,10 +47,11 @@ NUM_ENVS = (2, 4, 8)
 NUM_ENVS_ENCODED = 8
 NUM_ROUNDS = 5
 TURN_S = 0.3  # at least one step
+SLEEP_S = 1e-3
 
 
 def main() -> None:
-    """Print two tables."""
+    """Print the tables."""
     name = sys.argv[1] if len(sys.argv) > 1 else "toto-nano"
     for cameras in ((), CAMERAS):
         _head(f"{len(cameras)} pictures of {IMAGE_SIZE} px a step" if cameras else "no pictures")
@@ -81,6 +86,27 @@ def main() -> None:
     }
     _head(f"embedded by {name}")
     _measure(ways, lambda way: torch.set_num_threads(cores if way.endswith("threads") else 1))
+    workers = WorkerVectorEnv(makers)
+    _head(f"a stand-in, {SLEEP_S * 1e3:.0f} ms a picture")
+    _measure(
+        {
+            "sync, then encode": TotoVectorObservation(SyncVectorEnv(makers), Sleeper()),
+            "workers, then encode": TotoVectorObservation(workers, Sleeper()),
+            "workers, encode 1 early": TotoVectorObservation(workers, Sleeper(), 1),
+            "workers, encode 4 early": TotoVectorObservation(workers, Sleeper(), 4),
+        }
+    )
+
+
+class Sleeper:
+    """Take time and no processor."""
+
+    dim = 8
+
+    def __call__(self, frames: NDArray[np.uint8], /) -> torch.Tensor:
+        """Give nothing, late."""
+        time.sleep(SLEEP_S * len(frames))
+        return torch.zeros(len(frames), self.dim)
 
 
 def make_env(cameras: tuple[str, ...]) -> gymnasium.Env[Any, Any]:

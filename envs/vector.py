@@ -368,10 +368,13 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         for worker in self._workers:  # what an interrupted command has left
             while worker.num_messages:
                 worker.receive()
+        messages = []  # all are pickled before one is sent, since that may fail
         for worker in self._workers:
-            its = [(row, jobs[row]) for row in worker.rows if row in jobs]
-            if its:
-                worker.send((command, its, arrived is not None), 1 if arrived is None else len(its))
+            if its := [(row, jobs[row]) for row in worker.rows if row in jobs]:
+                message = pickle.dumps((command, its, arrived is not None))
+                messages.append((worker, message, 1 if arrived is None else len(its)))
+        for worker, message, num_replies in messages:
+            worker.send(message, num_replies)
         results: dict[int, Any] = {}
         failures: dict[int, BaseException] = {}
         while busy := {
@@ -409,11 +412,11 @@ class _Worker:
     rows: tuple[int, ...]
     num_messages: int = 0
 
-    def send(self, message: Any, num_replies: int) -> None:
+    def send(self, message: bytes, num_replies: int) -> None:
         """Send a command; to a dead worker, too, whose first reply will be that it is dead."""
         self.num_messages = num_replies
         try:
-            self.connection.send_bytes(pickle.dumps(message))
+            self.connection.send_bytes(message)
         except OSError:
             self.num_messages = 1
 

@@ -1,6 +1,7 @@
 # Workers import this module, too, so torch is imported where it is needed.
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -345,10 +346,12 @@ def test_an_error_comes_with_its_type_and_the_workers_traceback(workers) -> None
 
 def test_what_cannot_be_sent_or_found_is_an_error_and_no_end(workers) -> None:
     workers.reset(seed=0)
-    with pytest.raises(AttributeError, match="pickle"):
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match="pickle"):
         workers.call("itself")
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         workers.get_attr("missing")
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match="pickle"):
+        workers.call("double", lambda: 3)
     workers.step(np.zeros(NUM, int))
 
 
