@@ -32,9 +32,10 @@ from envs.interface import Interface
 
 from .episode import Episode
 from .policy import Policy
+from .privileged import choose_expert
 from .student import StudentPolicy, load_student
 from .vision import VisionConfig, embed, tokenize
-from .world import EnvConfig, interface_of, make_env, make_expert
+from .world import EnvConfig, interface_of, make_env
 
 STAGES = ("start-up", "environment and rendering", "tokenizer", "transformer", "expert", "student")
 
@@ -69,12 +70,14 @@ class Theatre:
         vision: the eyes.
         privileged: whether the expert is there, to act or to label.
         device: where the encoder runs.
+        teacher: checkpoint of the teacher that is the expert; None: the scripted one.
     """
 
     env: EnvConfig
     vision: VisionConfig
     privileged: bool
     device: str
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,7 +228,7 @@ class Stage:
             env = make_env(theatre.env, sighted=sighted, privileged=theatre.privileged)
             self._envs.append(env)
             if theatre.privileged:
-                self._experts.append(make_expert(theatre.env.id))
+                self._experts.append(choose_expert(theatre.env.id, theatre.teacher, env))
 
     def _student(self, folder: Path) -> StudentPolicy:
         if folder not in self._students:

@@ -41,6 +41,7 @@ from .dagger import Collection, DaggerConfig, collect
 from .evaluate import choose_device, judge
 from .features import Dataset, FeatureCache
 from .imitation import ImitationConfig, fit
+from .privileged import choose_expert
 from .report import draw_curve, encoder_seconds, time_table, write_tensorboard
 from .rollout import RolloutConfig, RolloutPool, Theatre
 from .seeds import check_run, evaluation_seeds, validation_seeds
@@ -48,7 +49,7 @@ from .store import DemoStore, StoreHeader, create_store, open_store, write_aside
 from .student import StudentCard, StudentConfig, StudentPolicy, load_student
 from .video import film
 from .vision import VisionConfig, stamp, tokenizer_hash
-from .world import EnvConfig, interface_of, make_env, make_expert
+from .world import EnvConfig, interface_of, make_env
 
 Json = dict[str, Any]
 
@@ -62,6 +63,8 @@ class TrainConfig:
         seed: of everything; also chooses the training episodes (`policies.seeds`).
         env: the environment.
         encoder: the student's eyes.
+        teacher: checkpoint of a learned teacher, which is then the expert
+            (`python -m policies.teacher`); None: the environment's scripted expert.
         data: a folder of demonstrations (a `DemoStore`) to begin with; None: the expert gives them.
         demonstrations: episodes that the expert gives, if `data` is None.
         steps_after_success: a training episode goes on for so many steps when it has succeeded.
@@ -80,6 +83,7 @@ class TrainConfig:
     seed: int
     env: EnvConfig
     encoder: VisionConfig
+    teacher: Path | None
     data: Path | None
     demonstrations: int
     steps_after_success: int
@@ -125,8 +129,8 @@ def train(config: TrainConfig, out: Path) -> None:
 
     device = choose_device(config.device)
     encoder = config.encoder.build(torch.device(device))
-    make_expert(config.env.id)  # an unknown one is told now
     env = make_env(config.env, sighted=encoder is not None, privileged=True)
+    choose_expert(config.env.id, config.teacher, env)  # an unknown or unfit one is told now
     interface = interface_of(env)
     env.close()
     header = StoreHeader(
@@ -144,7 +148,13 @@ def train(config: TrainConfig, out: Path) -> None:
         vision=config.encoder,
         encoder=stamp(encoder),
     )
-    theatre = Theatre(env=config.env, vision=config.encoder, privileged=True, device=device)
+    theatre = Theatre(
+        env=config.env,
+        vision=config.encoder,
+        privileged=True,
+        device=device,
+        teacher=config.teacher,
+    )
 
     num_episodes = config.demonstrations if config.data is None else 0
     num_episodes += config.rounds * config.dagger.episodes

@@ -31,6 +31,7 @@ def config(encoder_folder, **changes):
         seed=0,
         env=ENV,
         encoder=toto(encoder_folder),
+        teacher=None,
         data=None,
         demonstrations=5,
         steps_after_success=1,
