@@ -14,6 +14,7 @@ from .franka import FRANKA_PANDA, FRANKA_PANDA_PIXMC
 from .manipulation import ManipulationEnv
 from .protocols import ROBOT, Protocol, pixmc
 from .scene import Camera
+from .tasks.cabinet import CabinetTask
 from .tasks.pick import PickTask
 from .tasks.room import pixmc_hand_camera
 from .tasks.task import Task
@@ -61,12 +62,31 @@ _TABLE_VIEWER = Camera(
     fov_y_deg=45.0,
 )
 
+# Of the cabinet: from the side and above, so that the arm never hides hand and handle.
+_CABINET_FRONT_CAMERA = Camera(
+    name="front",
+    body=None,
+    position_m=(0.95, -0.85, 1.25),
+    target_m=(0.60, 0.0, 0.78),
+    up=(0.0, 0.0, 1.0),
+    fov_y_deg=42.0,
+)
+_CABINET_VIEWER = Camera(
+    name="viewer",
+    body=None,
+    position_m=(1.15, -1.55, 1.35),
+    target_m=(0.50, 0.0, 0.55),
+    up=(0.0, 0.0, 1.0),
+    fov_y_deg=45.0,
+)
+
 _ROBOT_TIMESTEP_S = 0.002
 _PIXMC_TIMESTEP_S = 1 / 240
 _PIXMC_NOISE = 0.125
 
 _FRANKA_PIXMC_START_RAD = (1.157, -1.066, -0.155, -2.239, -1.841, 1.003, 0.469)
 
+_ROBOT_CABINET_STATE = ("handle_position", "opening", "tool_position", "tool_quaternion")
 _ROBOT_PICK_STATE = ("cube_position", "cube_quaternion", "tool_position", "tool_quaternion")
 
 
@@ -123,8 +143,44 @@ _FRANKA_PICK_PIXMC = Variant(
     ),
 )
 
+_FRANKA_CABINET = Variant(
+    arm=FRANKA_PANDA,
+    protocol=ROBOT,
+    task=CabinetTask(
+        # The gripper is before the handle, 25 degrees below the horizontal, and opens upwards.
+        start_arm_rad=(0.0, -0.81, 0.0, -2.09, 0.0, 2.415, -0.785),
+        start_hand=(0.04,),
+        arm_noise_rad=0.1,
+        hand_noise=0.0,
+        goal_distance_m=0.04,
+        reach_m=(0.06, 0.06),
+        around_bonus=0.5,
+        held_weight=3.0,
+        state=_ROBOT_CABINET_STATE,
+        # The camera of the pick, upright when the fingers open upwards.
+        cameras=(replace(_FRANKA_HAND_CAMERA, up=(0.0, 1.0, 0.0)), _CABINET_FRONT_CAMERA),
+        viewer=_CABINET_VIEWER,
+        timestep_s=_ROBOT_TIMESTEP_S,
+    ),
+)
+_FRANKA_CABINET_PIXMC = Variant(
+    arm=FRANKA_PANDA_PIXMC,
+    protocol=_FRANKA_PICK_PIXMC.protocol,
+    task=replace(
+        _FRANKA_CABINET.task,
+        start_arm_rad=_FRANKA_PIXMC_START_RAD,
+        start_hand=(0.035, 0.035),
+        arm_noise_rad=_PIXMC_NOISE,
+        hand_noise=_PIXMC_NOISE,
+        state=_pixmc_state(FRANKA_PANDA_PIXMC, "handle", "opening_left", palm=False),
+        cameras=(_FRANKA_PICK_PIXMC.task.cameras[0], _CABINET_FRONT_CAMERA),
+        timestep_s=_PIXMC_TIMESTEP_S,
+    ),
+)
+
 _VARIANTS: dict[str, dict[str, Variant[Any]]] = {
     "toto/FrankaPick-v0": {"robot": _FRANKA_PICK, "pixmc": _FRANKA_PICK_PIXMC},
+    "toto/FrankaCabinet-v0": {"robot": _FRANKA_CABINET, "pixmc": _FRANKA_CABINET_PIXMC},
 }
 
 

@@ -295,6 +295,10 @@ def _add_world(spec: mujoco.MjSpec, scene: Scene) -> None:
     light = spec.worldbody.add_light(name="key", pos=[0.0, -0.4, 2.0])
     light.type = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
     light.castshadow = True
+    for name, box in {_paint_name(box): box for box in scene.boxes}.items():
+        # On a box geom a 2D texture is stretched over the whole face: count the tiles.
+        repeat = [max(1.0, edge / _TILE_M) for edge in box.size_m[:2]]
+        _add_materials(spec, name, box.paint, repeat)
     for box in scene.boxes:
         _add_box(spec, box)
     for fixture in scene.fixtures:
@@ -312,15 +316,12 @@ def _add_materials(spec: mujoco.MjSpec, name: str, paint: Paint, repeat: list[fl
 
 
 def _add_box(spec: mujoco.MjSpec, box: Box) -> None:
-    # On a box geom a 2D texture is stretched over the whole face: count the tiles.
-    repeat = [max(1.0, edge / _TILE_M) for edge in box.size_m[:2]]
-    _add_materials(spec, box.name, box.paint, repeat)
     body = spec.worldbody.add_body(name=box.name, pos=box.position_m)
     geom = body.add_geom(
         name=box.name,
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=[edge / 2 for edge in box.size_m],
-        material=_material_name(box.name, box.paint.pattern),
+        material=_material_name(_paint_name(box), box.paint.pattern),
         contype=_BOX_CONTYPE,
         conaffinity=_SCENE_CONAFFINITY,
         friction=_GRIP_FRICTION,
@@ -377,7 +378,9 @@ def _add_shape(body: Any, name: str, shape: Shape, paint: Paint) -> None:
 
 def _painted_geoms(model: mujoco.MjModel, scene: Scene) -> dict[str, list[int]]:
     """Give the geoms that wear each paint of the scene."""
-    painted = {box.name: [model.geom(box.name).id] for box in scene.boxes}
+    painted: dict[str, list[int]] = {}
+    for box in scene.boxes:
+        painted.setdefault(_paint_name(box), []).append(model.geom(box.name).id)
     for fixture in scene.fixtures:
         for part in fixture.parts:
             for index, shape in enumerate(part.shapes):
@@ -386,8 +389,12 @@ def _painted_geoms(model: mujoco.MjModel, scene: Scene) -> dict[str, list[int]]:
     return painted
 
 
-def _material_name(box: str, pattern: str) -> str:
-    return f"{box}/{pattern}"
+def _paint_name(box: Box) -> str:
+    return box.paint_name or box.name
+
+
+def _material_name(paint: str, pattern: str) -> str:
+    return f"{paint}/{pattern}"
 
 
 def _place_arm(spec: mujoco.MjSpec, scene: Scene, servos: Sequence[Servo]) -> None:

@@ -25,10 +25,11 @@ class Box:
     """Place a box.
 
     Attributes:
-        name: also the name of its body and of its paint.
+        name: also the name of its body.
         size_m: full edge lengths.
         position_m: centre in the world; for a movable box only the default.
         paint: its default look.
+        paint_name: of boxes that look alike; the box's own name when None.
         mass_kg: None for a box that never moves.
     """
 
@@ -36,6 +37,7 @@ class Box:
     size_m: Vector
     position_m: Vector
     paint: Paint
+    paint_name: str | None = None
     mass_kg: float | None = None
 
 
@@ -212,7 +214,7 @@ class Appearance:
     """Say how a scene looks in one episode; what is not named keeps its default.
 
     Attributes:
-        paints: by the name of a box or of one of the arm's materials.
+        paints: by the name of a paint, or of one of the arm's materials.
         lighting: None for the scene's own.
         camera_shifts: by camera name.
     """
