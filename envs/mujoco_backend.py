@@ -86,6 +86,9 @@ class MujocoSimulator:
         # Looking a name up costs as much as a tenth of a step: each is looked up once.
         self._joint_indices: dict[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] = {}
         self._body_indices: dict[tuple[str, ...], NDArray[Any]] = {}
+        self._bodies = {model.body(i).name: i for i in range(model.nbody)}
+        self._materials = {model.material(i).name: i for i in range(model.nmat)}
+        self._cameras = [model.camera(i).name for i in range(model.ncam)]
 
     def reset(self, start: Start, appearance: Appearance) -> None:
         """Start anew, at rest, with targets equal to positions."""
@@ -200,7 +203,9 @@ class MujocoSimulator:
     def _body_ids(self, names: Sequence[str]) -> NDArray[Any]:
         key = tuple(names)
         if key not in self._body_indices:
-            self._body_indices[key] = np.array([self._model.body(name).id for name in key])
+            self._body_indices[key] = np.array(
+                [self._bodies[_known(name, self._bodies, "body")] for name in key]
+            )
         return self._body_indices[key]
 
     def _resize(self, sizes_m: dict[str, tuple[float, float, float]]) -> None:
@@ -231,11 +236,12 @@ class MujocoSimulator:
                 material = model.material(_material_name(name, paint.pattern)).id
                 model.geom_matid[self._painted[name]] = material
             else:
-                material = model.material(name).id
+                known = (*self._painted, *(name for name in self._materials if "/" not in name))
+                material = self._materials[_known(name, known, "paint")]
             model.mat_rgba[material, :3] = paint.rgb
         _apply_lighting(model, appearance.lighting or self._scene.lighting)
         for name, shift in appearance.camera_shifts.items():
-            _shift_camera(model.camera(name), shift)
+            _shift_camera(model.camera(_known(name, self._cameras, "camera")), shift)
 
 
 def _known(name: str, names: Collection[str], what: str) -> str:
