@@ -3,7 +3,7 @@
 The arms themselves are in `envs.franka` and `envs.kuka`, each constant with its source.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .scene import Vector
@@ -38,6 +38,15 @@ class Servo:
     stiffness: float
     damping: float
     max_lead: float | None = None
+
+
+def bounded_speed(servo: Servo) -> Servo:
+    """Bound how far a servo's target leads, so that its joint keeps its greatest speed.
+
+    MuJoCo has no speed limit of joints. Where the damping balances the stiffness a joint runs at
+    stiffness * lead / damping.
+    """
+    return replace(servo, max_lead=servo.damping * servo.max_speed / servo.stiffness)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from .arms import MODELS, Arm, Fingertip, LinkFrame, Servo
+from .arms import MODELS, Arm, Fingertip, LinkFrame, Servo, bounded_speed
 
 # Limits: Franka Control Interface documentation, "Robot and interface specifications", Panda.
 # Stiffness and damping are those of the public MuJoCo model of the Panda (MuJoCo Menagerie,
@@ -88,27 +88,17 @@ FRANKA_PANDA = Arm(
 )
 
 
-def _pixmc_servo(servo: Servo, *, stiffness: float, damping: float) -> Servo:
-    # MuJoCo has no speed limit of joints. Where the damping balances the stiffness a joint runs at
-    # stiffness * lead / damping, so a bounded lead bounds the speed.
-    return replace(
-        servo,
-        stiffness=stiffness,
-        damping=damping,
-        max_lead=damping * servo.max_speed / stiffness,
-    )
-
-
 # PixMC (the suite of MVP, arXiv 2203.06173): gains 400 and 80 for every joint of the arm, the same
 # limits; two fingers on their own with 200 N and 0.2 m/s. Its finger gains (1e6, 100) are PhysX's
 # implicit drive at one substep; with 10,000 and more a cube is thrown here (measured), so 1,000.
 FRANKA_PANDA_PIXMC = replace(
     FRANKA_PANDA,
     servos=tuple(
-        _pixmc_servo(servo, stiffness=400.0, damping=80.0) for servo in FRANKA_PANDA.servos
+        bounded_speed(replace(servo, stiffness=400.0, damping=80.0))
+        for servo in FRANKA_PANDA.servos
     ),
     hand_servos=tuple(
-        _pixmc_servo(
+        bounded_speed(
             Servo(
                 name=name,
                 joints=(name,),
@@ -118,9 +108,7 @@ FRANKA_PANDA_PIXMC = replace(
                 max_force=200.0,
                 stiffness=1000.0,
                 damping=100.0,
-            ),
-            stiffness=1000.0,
-            damping=100.0,
+            )
         )
         for name in ("finger_joint1", "finger_joint2")
     ),
