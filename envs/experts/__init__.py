@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .franka_cabinet import FrankaCabinetExpert
 from .franka_pick import FrankaPickExpert
 
 
@@ -27,4 +28,7 @@ class Expert(Protocol):
         ...
 
 
-EXPERTS: dict[str, Callable[[], Expert]] = {"toto/FrankaPick-v0": FrankaPickExpert}
+EXPERTS: dict[str, Callable[[], Expert]] = {
+    "toto/FrankaPick-v0": FrankaPickExpert,
+    "toto/FrankaCabinet-v0": FrankaCabinetExpert,
+}
