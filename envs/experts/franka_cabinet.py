@@ -40,7 +40,7 @@ _KEEP_ALONG_M = 0.030
 _KEEP_ACROSS_M = 0.024
 _KEEP_BESIDE_M = 0.045
 _PART_CLOSED_M = 0.074
-# Widths between which the fingers hold the bar: 24 mm high, 12 mm thick, and they meet it at a slant.
+# Widths between which the fingers hold the bar: it is 24 mm high and 12 mm thick, and askew.
 _HELD_WIDTH_M = (0.008, 0.036)
 
 # How far before the handle the goal of the hand is while it pulls; and the opening at which it
