@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from .baselines import FORMATS, VitEncoder, load_vit
 from .checkpoint import load_weights, read_config, save_checkpoint, weights_hash
 from .config import from_dict, to_dict
 from .models import TotoConfig, TotoTransformer
@@ -235,28 +236,75 @@ def save_encoder(
     save_checkpoint(folder, "encoder", to_dict(config), weights)
 
 
+@overload
 def load_encoder(
     name_or_path: str | Path,
     layer: int | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> Encoder:
+) -> Encoder: ...
+@overload
+def load_encoder(
+    name_or_path: str | Path,
+    layer: int | None = None,
+    pool: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    format: str,
+    heads: int | None = None,
+    image_size: int | None = None,
+    statistics: str | None = None,
+) -> VitEncoder: ...
+def load_encoder(
+    name_or_path: str | Path,
+    layer: int | None = None,
+    pool: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    format: str | None = None,
+    heads: int | None = None,
+    image_size: int | None = None,
+    statistics: str | None = None,
+) -> Encoder | VitEncoder:
     """Open an encoder. Never touches the network.
 
     Args:
-        name_or_path: a shipped name (``"toto-nano"``) or a checkpoint folder.
+        name_or_path: a shipped name (``"toto-nano"``) or a checkpoint folder; with ``format``, a
+            file of a vision transformer's weights.
         layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's choice.
         pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
-            choice.
+            choice. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, not
+            ``"last"``.
         device: where to run; default: the CPU.
         dtype: of the weights and the computation; default float32. Embeddings are float32 always.
+        format: ``"mae"``, ``"mvp"``, ``"dinov2"``, ``"dinov3"`` or ``"timm"``: opens a published
+            file by `toto_robot.baselines.load_vit`, to which it hands the arguments below.
+        heads: of that file's model.
+        image_size: of that file's model.
+        statistics: of that file's model.
 
     Raises:
         ValueError: unknown name (the message lists the known ones), layer or pool, or a damaged
         checkpoint.
         FileNotFoundError: the folder lacks a file; the message names it.
     """
+    if format is not None:
+        return load_vit(
+            name_or_path,
+            format,
+            layer=layer,
+            pool=pool,
+            heads=heads,
+            image_size=image_size,
+            statistics=statistics,
+            device=device,
+            dtype=dtype,
+        )
+    if heads is not None or image_size is not None or statistics is not None:
+        raise ValueError("heads, image_size and statistics belong to a file with format=")
     folder = _find(name_or_path)
     data = read_config(folder, "encoder")
     config = from_dict(EncoderConfig, data["config"])
@@ -295,6 +343,8 @@ def _find(name_or_path: str | Path) -> Path:
     if str(name_or_path) in shipped_encoders():
         return WEIGHTS / str(name_or_path)
     folder = Path(name_or_path)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: say its format=, one of {', '.join(FORMATS)}")
     if not folder.is_dir():
         known = ", ".join(shipped_encoders()) or "none"
         raise ValueError(
