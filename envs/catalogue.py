@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from .arms import Arm
 from .franka import FRANKA_PANDA, FRANKA_PANDA_PIXMC
+from .kuka import KUKA_ALLEGRO, KUKA_ALLEGRO_PIXMC, OPEN_HAND
 from .manipulation import ManipulationEnv
 from .protocols import ROBOT, Protocol, pixmc
 from .scene import Camera
@@ -67,9 +68,9 @@ _CABINET_FRONT_CAMERA = Camera(
     name="front",
     body=None,
     position_m=(0.95, -0.85, 1.25),
-    target_m=(0.60, 0.0, 0.78),
+    target_m=(0.64, 0.0, 0.78),
     up=(0.0, 0.0, 1.0),
-    fov_y_deg=42.0,
+    fov_y_deg=43.0,
 )
 _CABINET_VIEWER = Camera(
     name="viewer",
@@ -178,8 +179,61 @@ _FRANKA_CABINET_PIXMC = Variant(
     ),
 )
 
+# Beside the palm, so that the thumb does not hide the cube.
+_KUKA_HAND_CAMERA = Camera(
+    name="hand",
+    body=KUKA_ALLEGRO.hand_body,
+    position_m=(0.06, 0.07, 0.0),
+    target_m=(0.0824, -0.0186, 0.1328),
+    up=(-1.0, 0.0, 0.0),
+    fov_y_deg=95.0,
+)
+_KUKA_PIXMC_START_RAD = (0.0, -0.4, 0.0, -1.0, 0.0, 1.0, 0.0)
+
+_KUKA_PICK = Variant(
+    arm=KUKA_ALLEGRO,
+    protocol=ROBOT,
+    task=PickTask(
+        start_arm_rad=(0.0, -0.12, 0.0, -1.29, 0.0, 0.92, 0.0),
+        start_hand=OPEN_HAND,
+        arm_noise_rad=0.1,
+        hand_noise=0.0,
+        cube_size_m=0.06,
+        cube_mass_kg=0.216,
+        cube_yaw_rad=math.pi,
+        fall_m=0.06,
+        reach_m=(0.04, 0.04, 0.04, 0.08),
+        reach_margin_m=0.03,
+        lifted_m=0.02,
+        goal_bonus_m=0.06,
+        state=_ROBOT_PICK_STATE,
+        cameras=(_KUKA_HAND_CAMERA, _TABLE_FRONT_CAMERA),
+        viewer=_TABLE_VIEWER,
+        timestep_s=_ROBOT_TIMESTEP_S,
+    ),
+)
+_KUKA_PICK_PIXMC = Variant(
+    arm=KUKA_ALLEGRO_PIXMC,
+    protocol=pixmc(hand_increment=7.5 / 60),
+    task=replace(
+        _KUKA_PICK.task,
+        start_arm_rad=_KUKA_PIXMC_START_RAD,
+        start_hand=(0.0,) * 16,
+        arm_noise_rad=_PIXMC_NOISE,
+        hand_noise=_PIXMC_NOISE,
+        cube_yaw_rad=0.0,
+        state=_pixmc_state(KUKA_ALLEGRO_PIXMC, "cube", "height_left", palm=True),
+        cameras=(
+            pixmc_hand_camera(KUKA_ALLEGRO_PIXMC, (0.05, 0.0, 0.02), up=-1.0),
+            _TABLE_FRONT_CAMERA,
+        ),
+        timestep_s=_PIXMC_TIMESTEP_S,
+    ),
+)
+
 _VARIANTS: dict[str, dict[str, Variant[Any]]] = {
     "toto/FrankaPick-v0": {"robot": _FRANKA_PICK, "pixmc": _FRANKA_PICK_PIXMC},
+    "toto/KukaPick-v0": {"robot": _KUKA_PICK, "pixmc": _KUKA_PICK_PIXMC},
     "toto/FrankaCabinet-v0": {"robot": _FRANKA_CABINET, "pixmc": _FRANKA_CABINET_PIXMC},
 }
 

@@ -38,6 +38,22 @@ _HAND_SPEED, _HAND_TORQUE = 6.283, 0.7
 # Ours, measured: with 1 N m/rad, the public model's, a fingertip presses with less than 1 N.
 _HAND_STIFFNESS, _HAND_DAMPING = 4.0, 0.1
 
+# Postures for a cube of 60 mm at the tool point, squeezed along a line that is level when the hand
+# points down by 30 degrees: 28 mm clear on either side, and 20 mm into it. Found by inverse
+# kinematics of each finger (pads on the line, facing each other).
+OPEN_HAND = (
+    *(-0.278, -0.244, 1.599, -0.274),
+    *(0.034, -0.279, 1.692, -0.279),
+    *(0.459, -0.161, 1.525, -0.242),
+    *(1.570, 0.101, 0.300, 0.150),
+)
+SQUEEZING_HAND = (
+    *(-0.156, 0.288, 1.727, -0.279),
+    *(0.024, 0.280, 1.727, -0.279),
+    *(0.296, 0.338, 1.727, -0.279),
+    *(1.570, 0.000, 1.250, -0.279),
+)
+
 FINGERS = ("index", "middle", "ring", "thumb")
 
 # PixMC's, per finger and joint. Its gains (600 to 1000) belong to an implicit drive; at 0.7 N m
@@ -97,8 +113,8 @@ KUKA_ALLEGRO = Arm(
     flange_m=_SCALE * 0.071,
     hand_yaw_rad=0.0,
     hand_body="hand",
-    # Where a cube is when thumb and fingers are around it: 85 mm before the palm.
-    tool_offset_m=(0.0924, -0.0186, 0.1178),
+    # Where a cube is when thumb and fingers are around it: 75 mm before the palm.
+    tool_offset_m=(0.0824, -0.0186, 0.1328),
     palm_offset_m=(_SCALE * 0.008219, _SCALE * -0.02063, _SCALE * 0.08086),
     fingertips=tuple(
         Fingertip(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .franka_cabinet import FrankaCabinetExpert
 from .franka_pick import FrankaPickExpert
+from .kuka_pick import KukaPickExpert
 
 
 class Expert(Protocol):
@@ -30,5 +31,6 @@ class Expert(Protocol):
 
 EXPERTS: dict[str, Callable[[], Expert]] = {
     "toto/FrankaPick-v0": FrankaPickExpert,
+    "toto/KukaPick-v0": KukaPickExpert,
     "toto/FrankaCabinet-v0": FrankaCabinetExpert,
 }

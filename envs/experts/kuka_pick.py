@@ -1,0 +1,138 @@
+"""The scripted expert of the Kuka pick: come down over the cube, palm down, and pinch it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalogue import variant
+from ..kinematics import solve_ik
+from ..kuka import OPEN_HAND, SQUEEZING_HAND
+from .franka_pick import yaw_to_nearest_face
+from .seeing import Floats, base_transform, see, slices
+
+ENV_ID = "toto/KukaPick-v0"
+
+# Share of the way to the goal that the joint targets go in one control step.
+_GAIN = 0.4
+_MAX_ACTION = 0.95
+
+# The palm faces down and the fingers point forward and down by this, as the postures want it.
+# Level, the wrist would have to be nearer to the base than the elbow can fold.
+_PITCH_RAD = np.deg2rad(30.0)
+_LIFT_PITCH_RAD = np.deg2rad(12.0)
+
+# The way down is a funnel: the hand stays this high above the cube while it is beside it, and comes
+# down as it comes to be above it.
+_HOVER_M = 0.12
+_FUNNEL_SLOPE = 3.0
+_FUNNEL_RADIUS_M = 0.010
+# The fingertips reach below the point that is brought to the cube, so that is a little higher.
+_ABOVE_MIDDLE_M = 0.008
+# The hand closes when it is this near, and goes on closing as long as it is no farther than that.
+_READY_M = 0.016
+_KEEP_M = 0.040
+# Share of the way from open to squeezing that the hand is told to close in one control step.
+_CLOSING_STEP = 0.25
+# So far closed it lifts.
+_CLOSED = 0.99
+
+_LIFT_DISTANCE_M = 0.48
+_LIFT_HEIGHT_M = 0.77
+_LIFT_SIDE = 0.5
+# The hand stays within this of the direction from the base to the cube.
+_MAX_TURN_RAD = np.deg2rad(60.0)
+
+
+class KukaPickExpert:
+    """Pick the cube: hover, come down, pinch, lift; begin again when the cube is lost."""
+
+    def __init__(self) -> None:
+        """Make the expert of `toto/KukaPick-v0`."""
+        chosen = variant(ENV_ID)
+        self._arm = chosen.arm
+        self._increment_rad = chosen.protocol.arm_increment_rad
+        self._base = base_transform(chosen.task.scene(self._arm))
+        self._rest = np.array(chosen.task.start_arm_rad)
+        self._slices = slices(chosen)
+        self._open = self._command(OPEN_HAND)
+        self._squeeze = self._command(SQUEEZING_HAND)
+
+    def reset(self) -> None:
+        """Do nothing: there is no memory."""
+
+    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Give the action [23] for a privileged observation.
+
+        Raises:
+            ValueError: when the observation has no `state`.
+        """
+        seen = see(observation, self._slices)
+        targets = seen["arm_target"]
+        cube = (self._base @ np.append(seen["cube_position"], 1.0))[:3]
+        tool = (self._base @ np.append(seen["tool_position"], 1.0))[:3]
+        goal, closed = self._goal(cube, tool, seen)
+        joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
+        change = _GAIN * (joints - targets) / self._increment_rad
+        change *= min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))
+        hand = self._open + closed * (self._squeeze - self._open)
+        return np.concatenate([change, hand]).astype(np.float32)
+
+    def _goal(self, cube: Floats, tool: Floats, seen: Mapping[str, Floats]) -> tuple[Floats, float]:
+        """Give the pose `T_base_tool` to go to, and how far the hand is to close."""
+        offset = tool - cube - [0.0, 0.0, _ABOVE_MIDDLE_M]
+        beside_m, above_m = float(np.hypot(offset[0], offset[1])), abs(float(offset[2]))
+        around = max(beside_m, above_m) < _KEEP_M
+        way = self._squeeze - self._open
+        closed = float((seen["hand_command"] - self._open) @ way / (way @ way))
+        towards = float(np.arctan2(cube[1], cube[0]))
+        if around and closed > _CLOSED:
+            side = _LIFT_SIDE * towards
+            goal = np.array(
+                [_LIFT_DISTANCE_M * np.cos(side), _LIFT_DISTANCE_M * np.sin(side), _LIFT_HEIGHT_M]
+            )
+            return _palm_down(goal, side, _LIFT_PITCH_RAD), 1.0
+        yaw = self._yaw(seen, towards)
+        height_m = np.clip(_FUNNEL_SLOPE * (beside_m - _FUNNEL_RADIUS_M), 0.0, _HOVER_M)
+        ready = max(beside_m, above_m) < _READY_M
+        if ready or (around and closed > _CLOSING_STEP / 2):
+            closed = min(1.0, max(closed, 0.0) + _CLOSING_STEP)
+        else:
+            closed = 0.0
+        place = cube + np.array([0.0, 0.0, height_m + _ABOVE_MIDDLE_M])
+        return _palm_down(place, yaw, _PITCH_RAD), closed
+
+    def _yaw(self, seen: Mapping[str, Floats], towards: float) -> float:
+        """Give the direction of the fingers: square to the face that is nearest to where they are.
+
+        So the wish does not jump when the cube's faces are turned by 45 degrees to the way.
+        """
+        w, x, y, z = seen["tool_quaternion"]
+        # the hand's z, from the world's frame to the base's, which is turned by half a turn
+        now = float(np.arctan2(-2 * (y * z - w * x), -2 * (x * z + w * y)))
+        now = towards + float(np.clip(_wrapped(now - towards), -_MAX_TURN_RAD, _MAX_TURN_RAD))
+        face = yaw_to_nearest_face(seen["cube_quaternion"])  # half a turn changes nothing
+        return now + (face - now + np.pi / 4) % (np.pi / 2) - np.pi / 4
+
+    def _command(self, posture: tuple[float, ...]) -> Floats:
+        """Give the action that asks for a posture of the hand."""
+        lower = np.array([servo.lower for servo in self._arm.hand_servos])
+        upper = np.array([servo.upper for servo in self._arm.hand_servos])
+        return 2 * (np.array(posture) - lower) / (upper - lower) - 1
+
+
+def _wrapped(angle: float) -> float:
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+def _palm_down(position: Floats, yaw: float, pitch: float) -> Floats:
+    """Give a tool pose [4 4]: fingers (z) towards `yaw` and down by `pitch`, palm (x) below."""
+    forward = np.array([np.cos(yaw), np.sin(yaw), 0.0])
+    up = np.array([0.0, 0.0, 1.0])
+    fingers = np.cos(pitch) * forward - np.sin(pitch) * up
+    palm = -np.sin(pitch) * forward - np.cos(pitch) * up
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([palm, np.cross(fingers, palm), fingers], axis=1)
+    pose[:3, 3] = position
+    return pose
