@@ -184,9 +184,9 @@ _KUKA_HAND_CAMERA = Camera(
     name="hand",
     body=KUKA_ALLEGRO.hand_body,
     position_m=(0.06, 0.07, 0.0),
-    target_m=(0.0824, -0.0186, 0.1328),
+    target_m=(0.11, -0.005, 0.1328),
     up=(-1.0, 0.0, 0.0),
-    fov_y_deg=95.0,
+    fov_y_deg=100.0,
 )
 _KUKA_PIXMC_START_RAD = (0.0, -0.4, 0.0, -1.0, 0.0, 1.0, 0.0)
 
