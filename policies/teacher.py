@@ -154,15 +154,16 @@ def teach(config: TeacherConfig, out: Path) -> None:
             step = trainer.iteration * config.ppo.batch
             bar.set_postfix_str(f"training success {row.get('success/training', 0.0):.0%}")
             due = trainer.iteration % config.checkpoint_every == 0
-            if due or trainer.iteration == config.iterations:
-                bar.set_description("validate")
-                trainer.fill(teacher)
-                validations.append(_validate(config, teacher, trainer, step, out))
-                row["success/validation"] = validations[-1]["rate"]
-                _keep(config, teacher, trainer, validations, step, out)
-            log.add(step, row)
-            if due:
-                draw_curve(out / "curve.png", _title(config), log.rows, validations, None)
+            if not due and trainer.iteration < config.iterations:
+                log.add(step, row)
+                continue
+            bar.set_description("validate")
+            trainer.fill(teacher)
+            validations.append(_validate(config, teacher, trainer, step, out))
+            # before the checkpoint: a run resumed from it has the rows up to it
+            log.add(step, row | {"success/validation": validations[-1]["rate"]})
+            _keep(config, teacher, trainer, validations, step, out)
+            draw_curve(out / "curve.png", _title(config), log.rows, validations, None)
 
     theatre = _theatre(config, out / "policy")
     seeds = evaluation_seeds(config.evaluation_episodes)
