@@ -8,7 +8,12 @@ Importing this package registers the environments and nothing else:
 
 import gymnasium
 
-ENVIRONMENTS = ("toto/FrankaPick-v0", "toto/KukaPick-v0", "toto/FrankaCabinet-v0")
+ENVIRONMENTS = (
+    "toto/FrankaPick-v0",
+    "toto/KukaPick-v0",
+    "toto/FrankaCabinet-v0",
+    "toto/KukaCabinet-v0",
+)
 
 # Episodes end by the protocol's number of steps, which the environment itself counts.
 for _id in ENVIRONMENTS:

@@ -231,10 +231,48 @@ _KUKA_PICK_PIXMC = Variant(
     ),
 )
 
+# The last phalanges of the fingers stand square to the others: a hook for the handle's bar.
+_HOOK = (*(0.0, 0.0, 0.0, 1.6) * 3, 0.28, 0.0, 0.0, 0.0)
+
+_KUKA_CABINET = Variant(
+    arm=KUKA_ALLEGRO,
+    protocol=ROBOT,
+    task=CabinetTask(
+        # The hand is before the handle, palm down, and its fingers point at the cabinet.
+        start_arm_rad=(0.0, -0.63, 0.0, -1.40, 0.0, 0.80, 0.0),
+        start_hand=_HOOK,
+        arm_noise_rad=0.1,
+        hand_noise=0.0,
+        goal_distance_m=None,
+        reach_m=(0.04, 0.04, 0.04, 0.08),
+        around_bonus=0.0,
+        held_weight=0.0,
+        state=_ROBOT_CABINET_STATE,
+        cameras=(_KUKA_HAND_CAMERA, _CABINET_FRONT_CAMERA),
+        viewer=_CABINET_VIEWER,
+        timestep_s=_ROBOT_TIMESTEP_S,
+    ),
+)
+_KUKA_CABINET_PIXMC = Variant(
+    arm=KUKA_ALLEGRO_PIXMC,
+    protocol=_KUKA_PICK_PIXMC.protocol,
+    task=replace(
+        _KUKA_CABINET.task,
+        start_arm_rad=_KUKA_PIXMC_START_RAD,
+        start_hand=(0.0,) * 16,
+        arm_noise_rad=_PIXMC_NOISE,
+        hand_noise=_PIXMC_NOISE,
+        state=_pixmc_state(KUKA_ALLEGRO_PIXMC, "handle", "opening_left", palm=True),
+        cameras=(_KUKA_PICK_PIXMC.task.cameras[0], _CABINET_FRONT_CAMERA),
+        timestep_s=_PIXMC_TIMESTEP_S,
+    ),
+)
+
 _VARIANTS: dict[str, dict[str, Variant[Any]]] = {
     "toto/FrankaPick-v0": {"robot": _FRANKA_PICK, "pixmc": _FRANKA_PICK_PIXMC},
     "toto/KukaPick-v0": {"robot": _KUKA_PICK, "pixmc": _KUKA_PICK_PIXMC},
     "toto/FrankaCabinet-v0": {"robot": _FRANKA_CABINET, "pixmc": _FRANKA_CABINET_PIXMC},
+    "toto/KukaCabinet-v0": {"robot": _KUKA_CABINET, "pixmc": _KUKA_CABINET_PIXMC},
 }
 
 

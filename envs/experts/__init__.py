@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .franka_cabinet import FrankaCabinetExpert
 from .franka_pick import FrankaPickExpert
+from .kuka_cabinet import KukaCabinetExpert
 from .kuka_pick import KukaPickExpert
 
 
@@ -33,4 +34,5 @@ EXPERTS: dict[str, Callable[[], Expert]] = {
     "toto/FrankaPick-v0": FrankaPickExpert,
     "toto/KukaPick-v0": KukaPickExpert,
     "toto/FrankaCabinet-v0": FrankaCabinetExpert,
+    "toto/KukaCabinet-v0": KukaCabinetExpert,
 }

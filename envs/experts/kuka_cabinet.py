@@ -1,0 +1,106 @@
+"""The scripted expert of the Kuka cabinet: hook the fingers over the handle's bar, and pull.
+
+The hand is a hook all the time: the last phalanges of the fingers stand square to the others.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalogue import variant
+from ..kinematics import solve_ik
+from ..tasks.task import rotate
+from .seeing import Floats, base_transform, see, slices
+
+ENV_ID = "toto/KukaCabinet-v0"
+
+# Share of the way to the goal that the joint targets go in one control step.
+_GAIN = 0.4
+_MAX_ACTION = 0.95
+
+# Hand pose in the frame of the arm's base: palm (x) down, fingers (z) forward.
+_ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+# Where the middle of the bar is in the hand's frame when it is hooked: under the middle finger, and
+# with equal gaps to either side of the fingertip between bar and front.
+_HOOKED_M = np.array([0.024, -0.0265, 0.1842])
+
+# The way in is a funnel: the hand stays this high while it is before or beside the bar, and comes
+# down as its fingertips come to be behind it.
+_HOVER_M = 0.050
+_FUNNEL_SLOPE = 3.0
+_FUNNEL_RADIUS_M = 0.004
+# As long as it is before the bar and not as high as this, it keeps this distance.
+_CLEAR_M = 0.042
+_KEEP_OFF_M = 0.08
+# Fingertips between the posts have this much room to either side.
+_BESIDE_M = 0.010
+
+# The bar is hooked when it is within this of where it should be: along the fingers (the hand pulls
+# ahead of it as the fingers give way), sideways, and in height.
+_HELD_ALONG_M = (-0.028, 0.014)
+_HELD_BESIDE_M = 0.025
+_HELD_ABOVE_M = 0.012
+
+# How far before the handle the goal of the hand is while it pulls; and the opening at which it
+# stops, well above the 0.32 m that count.
+_LEAD_M = 0.10
+_OPEN_M = 0.36
+
+
+class KukaCabinetExpert:
+    """Open the drawer: come over the bar, hook it, pull; begin again when it slips."""
+
+    def __init__(self) -> None:
+        """Make the expert of `toto/KukaCabinet-v0`."""
+        chosen = variant(ENV_ID)
+        self._arm = chosen.arm
+        self._increment_rad = chosen.protocol.arm_increment_rad
+        self._base = base_transform(chosen.task.scene(self._arm))
+        self._rest = np.array(chosen.task.start_arm_rad)
+        self._slices = slices(chosen)
+        lower = np.array([servo.lower for servo in self._arm.hand_servos])
+        upper = np.array([servo.upper for servo in self._arm.hand_servos])
+        self._hook = 2 * (np.array(chosen.task.start_hand) - lower) / (upper - lower) - 1
+        self._bar_from_tool_m = _HOOKED_M - self._arm.tool_offset_m
+
+    def reset(self) -> None:
+        """Do nothing: there is no memory."""
+
+    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Give the action [23] for a privileged observation.
+
+        Raises:
+            ValueError: when the observation has no `state`.
+        """
+        seen = see(observation, self._slices)
+        targets = seen["arm_target"]
+        handle = (self._base @ np.append(seen["handle_position"], 1.0))[:3]
+        hook = seen["tool_position"] + rotate(seen["tool_quaternion"], self._bar_from_tool_m)
+        offset = (self._base @ np.append(hook, 1.0))[:3] - handle
+        goal = np.eye(4)
+        goal[:3, :3] = _ROTATION
+        goal[:3, 3] = handle + _way(offset, float(seen["opening"][0]))
+        goal[:3, 3] -= _ROTATION @ self._bar_from_tool_m
+        joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
+        change = _GAIN * (joints - targets) / self._increment_rad
+        change *= min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))
+        return np.concatenate([change, self._hook]).astype(np.float32)
+
+
+def _way(offset: Floats, drawer_m: float) -> Floats:
+    """Give where the hook is to go, from the bar: forward, left and up, as `offset` is."""
+    along_m, beside_m, above_m = (float(value) for value in offset)
+    held = (
+        _HELD_ALONG_M[0] < along_m < _HELD_ALONG_M[1]
+        and abs(beside_m) < _HELD_BESIDE_M
+        and above_m < _HELD_ABOVE_M
+    )
+    if held:
+        return np.array([-np.clip(_OPEN_M - drawer_m, -_LEAD_M, _LEAD_M), 0.0, 0.0])
+    off_m = float(np.hypot(along_m, max(0.0, abs(beside_m) - _BESIDE_M)))
+    height_m = np.clip(_FUNNEL_SLOPE * (off_m - _FUNNEL_RADIUS_M), 0.0, _HOVER_M)
+    before = np.clip((-along_m - 0.012) / 0.02, 0.0, 1.0)
+    low = np.clip((_CLEAR_M - above_m) / 0.03, 0.0, 1.0)
+    return np.array([-_KEEP_OFF_M * before * low, 0.0, height_m])
