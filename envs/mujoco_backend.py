@@ -83,6 +83,7 @@ class MujocoSimulator:
             for name in ("mat_rgba", "geom_matid", "cam_pos", "cam_quat", "cam_fovy", "body_pos")
         }
         self._box_sizes = {box.name: box.size_m for box in scene.boxes}
+        self._divergence = [self._data.warning[warning] for warning in _DIVERGED]
         # Looking a name up costs as much as a tenth of a step: each is looked up once.
         self._joint_indices: dict[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] = {}
         self._body_indices: dict[tuple[str, ...], NDArray[Any]] = {}
@@ -122,7 +123,7 @@ class MujocoSimulator:
         """
         mujoco.mj_step(self._model, self._data, num_steps)
         # MuJoCo puts a world that diverged back to its default, and counts a warning.
-        if any(self._data.warning[warning].number for warning in _DIVERGED):
+        if any([warning.number for warning in self._divergence]):
             raise RuntimeError("the physics diverged: a position, speed or force is not finite")
 
     def joints(self, names: Sequence[str]) -> tuple[Floats, Floats]:
@@ -148,7 +149,9 @@ class MujocoSimulator:
         model, data = self._model, self._data
         totals, wrench = np.zeros((model.nbody, 3)), np.zeros(6)
         sides = model.geom_bodyid[data.contact.geom[: data.ncon]]
-        wanted = np.isin(sides, self._body_ids(names)).any(axis=1) & (sides[:, 0] != sides[:, 1])
+        asked = np.zeros(model.nbody, dtype=np.bool_)
+        asked[self._body_ids(names)] = True
+        wanted = asked[sides].any(axis=1) & (sides[:, 0] != sides[:, 1])
         for index in np.flatnonzero(wanted):
             mujoco.mj_contactForce(model, data, index, wrench)
             force = data.contact.frame[index].reshape(3, 3).T @ wrench[:3]
