@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 Measured = Mapping[str, Floats]
 
 _AXES = {3: "xyz", 4: "wxyz"}
+_YZX, _ZXY = np.array([1, 2, 0]), np.array([2, 0, 1])
 
 
 class Task(Protocol):
@@ -119,12 +120,4 @@ def rotate(quaternions: Floats, vectors: Floats) -> Floats:
 
 def cross(left: Floats, right: Floats) -> Floats:
     """Give the cross product of [*b 3] and [*b 3]; np.cross costs 30 us on arrays this small."""
-    left, right = np.broadcast_arrays(left, right)
-    return np.stack(
-        [
-            left[..., 1] * right[..., 2] - left[..., 2] * right[..., 1],
-            left[..., 2] * right[..., 0] - left[..., 0] * right[..., 2],
-            left[..., 0] * right[..., 1] - left[..., 1] * right[..., 0],
-        ],
-        axis=-1,
-    )
+    return left[..., _YZX] * right[..., _ZXY] - left[..., _ZXY] * right[..., _YZX]
