@@ -31,30 +31,30 @@ class ExpertCheckConfig:
     """Say what to run.
 
     Attributes:
-        env: environment id.
+        env_id: environment id.
         episodes: one per seed.
         first_seed: seeds run upwards from here.
         kick_steps: length of the kick in control steps; 0 for none.
         push_m: how far the object is moved; 0 for not at all.
     """
 
-    env: str
+    env_id: str
     episodes: int
     first_seed: int
     kick_steps: int
     push_m: float
 
     def __post_init__(self) -> None:
-        if self.env not in EXPERTS:
-            raise ValueError(f"no expert for {self.env!r}; known: {', '.join(EXPERTS)}")
+        if self.env_id not in EXPERTS:
+            raise ValueError(f"no expert for {self.env_id!r}; known: {', '.join(EXPERTS)}")
         if self.episodes < 1 or self.kick_steps < 0 or self.push_m < 0:
             raise ValueError("episodes must be at least 1, kick_steps and push_m at least 0")
 
 
 def expert_check(config: ExpertCheckConfig, out: Path) -> None:
     """Run the episodes, print the rate with its Wilson interval, write `out/expert_check.json`."""
-    env = gymnasium.make(f"envs:{config.env}", cameras=(), privileged=True)
-    expert = EXPERTS[config.env]()
+    env = gymnasium.make(f"envs:{config.env_id}", cameras=(), privileged=True)
+    expert = EXPERTS[config.env_id]()
     seeds = range(config.first_seed, config.first_seed + config.episodes)
     num_steps = {
         seed: run_episode(env, expert.act, seed, config.kick_steps, config.push_m)
@@ -64,7 +64,7 @@ def expert_check(config: ExpertCheckConfig, out: Path) -> None:
     taken = [steps for steps in num_steps.values() if steps is not None]
     low, high = wilson_interval(len(taken), config.episodes)
     result = {
-        "env": config.env,
+        "env": config.env_id,
         "episodes": config.episodes,
         "successes": len(taken),
         "wilson_95": [low, high],

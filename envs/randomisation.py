@@ -1,122 +1,334 @@
-"""Vary how a scene looks from episode to episode: named groups, with their ranges as data."""
+"""Vary episodes: named groups, each with its ranges in `randomisation.yaml`, all off by default.
+
+    gymnasium.make("envs:toto/FrankaPick-v0", randomise=("colours", "lights"))
+    gymnasium.make("envs:toto/FrankaPick-v0", randomise={"latency": {"steps": [2, 2]}})
+    gymnasium.make("envs:toto/FrankaPick-v0", randomise=suite("camera"))
+
+Every group draws from a stream of its own, so switching one on changes nothing in another.
+"""
 
 import colorsys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
-from .patterns import PATTERNS
-from .scene import Appearance, Camera, CameraShift, Lighting, Paint, Pattern, Scene, Vector
+from toto_robot.config import from_dict
 
-GROUPS = ("colours", "lights", "camera")
+from .scene import Appearance, Box, Camera, CameraShift, Lighting, Paint, Pattern, Scene, Start
+from .scene import Vector as Vector3
+from .tasks.task import Task
+
+RANGES = Path(__file__).with_name("randomisation.yaml")
+# What may be painted of every arm.
+_ARM_PAINTS = ("arm", "trim", "finger")
+# Where distractors wait that an episode does not use: behind the front camera.
+_PARKED_X_M = -2.2
 
 Range = tuple[float, float]
+Randomise = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColourRange:
     """Bound hue, saturation and value, each in [0, 1], of a random colour."""
 
-    hue: Range = (0.0, 1.0)
-    saturation: Range = (0.0, 1.0)
-    value: Range = (0.0, 1.0)
-    patterns: tuple[Pattern, ...] = ("plain",)
+    hue: Range
+    saturation: Range
+    value: Range
+    patterns: tuple[Pattern, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ranges:
-    """Bound what a group may change.
+class Colours:
+    """Paint things anew, by the name of a paint of the scene or a material of the arm."""
+
+    paints: dict[str, ColourRange]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lights:
+    """Bound the far light's tilt (rad), and strengths and tint (of 1)."""
+
+    tilt_rad: Range
+    diffuse: Range
+    ambient: Range
+    head: Range
+    tint: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CameraShifts:
+    """Bound how far cameras move, turn and zoom, to either side."""
+
+    translation_m: float
+    carried_translation_m: float
+    rotation_rad: float
+    fov_y_deg: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Textures:
+    """Name surfaces, and the patterns that they may wear in their own colours."""
+
+    paints: tuple[str, ...]
+    patterns: tuple[Pattern, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectSize:
+    """Bound the factor on the object's edges."""
+
+    scale: Range
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectPose:
+    """Bound how far the object is moved and turned besides, to either side."""
+
+    shift_m: Vector3
+    yaw_rad: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distractors:
+    """Bound how many boxes stand about, their edges, and how near to the object."""
+
+    count: tuple[int, int]
+    size_m: Range
+    clearance_m: float
+    colour: ColourRange
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Latency:
+    """Bound the control steps between an action and its execution."""
+
+    steps: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.steps[0] <= self.steps[1]:
+            raise ValueError(f"steps must be ascending and not negative, got {self.steps}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActionNoise:
+    """Give standard deviations of actions, within [-1, 1]."""
+
+    arm: float
+    hand: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProprioNoise:
+    """Give standard deviations of what `proprio` reports."""
+
+    position_rad: float
+    velocity_rad_s: float
+    hand_position: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Randomisation:
+    """Hold the ranges of every group that is on; None for one that is off.
+
+    The order of the fields is the order of the groups' random streams.
+    """
+
+    colours: Colours | None = None
+    lights: Lights | None = None
+    camera: CameraShifts | None = None
+    textures: Textures | None = None
+    object_size: ObjectSize | None = None
+    object_pose: ObjectPose | None = None
+    distractors: Distractors | None = None
+    latency: Latency | None = None
+    action_noise: ActionNoise | None = None
+    proprio_noise: ProprioNoise | None = None
+
+
+GROUPS: dict[str, type] = {
+    "colours": Colours,
+    "lights": Lights,
+    "camera": CameraShifts,
+    "textures": Textures,
+    "object_size": ObjectSize,
+    "object_pose": ObjectPose,
+    "distractors": Distractors,
+    "latency": Latency,
+    "action_noise": ActionNoise,
+    "proprio_noise": ProprioNoise,
+}
+assert tuple(GROUPS) == tuple(field.name for field in fields(Randomisation))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variation:
+    """Say how one episode differs from the next.
 
     Attributes:
-        colours: by the name of a box or of one of the arm's materials; what is not named stays.
-        light_tilt_rad: angle of the far light from the vertical.
-        light_diffuse: strength of the far light.
-        light_ambient: strength of the light from everywhere.
-        light_head: strength of the light at the camera.
-        light_tint: each of red, green and blue is multiplied by 1 plus or minus up to this.
-        camera_translation_m: of a camera that stands in the world, along each axis, to either side.
-        carried_camera_translation_m: of a camera on the arm, which more would put into the hand.
-        camera_rotation_rad: about each axis, to either side.
-        camera_fov_y_deg: to either side.
+        start: where everything is.
+        appearance: how it looks.
+        latency_steps: control steps between an action and its execution.
+        noise_seed: from which action and proprioception noise are drawn.
     """
 
-    colours: Mapping[str, ColourRange] = field(
-        default_factory=lambda: {
-            "cube": ColourRange(saturation=(0.4, 1.0), value=(0.25, 1.0)),
-            "table": ColourRange(saturation=(0.0, 0.6), value=(0.3, 1.0), patterns=PATTERNS),
-            "floor": ColourRange(saturation=(0.0, 0.6), value=(0.15, 0.9), patterns=PATTERNS),
-            "arm": ColourRange(saturation=(0.0, 0.25), value=(0.55, 1.0)),
-            "trim": ColourRange(saturation=(0.0, 0.4), value=(0.08, 0.45)),
-            "finger": ColourRange(saturation=(0.0, 0.4), value=(0.15, 0.7)),
-        }
-    )
-    light_tilt_rad: Range = (0.0, 1.0)
-    light_diffuse: Range = (0.25, 0.8)
-    light_ambient: Range = (0.2, 0.5)
-    light_head: Range = (0.0, 0.3)
-    light_tint: float = 0.12
-    camera_translation_m: float = 0.05
-    carried_camera_translation_m: float = 0.01
-    camera_rotation_rad: float = np.deg2rad(5.0)
-    camera_fov_y_deg: float = 5.0
+    start: Start
+    appearance: Appearance
+    latency_steps: int
+    noise_seed: int
 
 
-def check_groups(groups: Sequence[str]) -> tuple[str, ...]:
-    """Give the groups as a tuple.
+def suite(name: str) -> dict[str, dict[str, Any]]:
+    """Give the groups and ranges of an evaluation suite, as `randomise` takes them.
 
     Raises:
-        ValueError: for an unknown group, listing the known ones.
+        ValueError: for an unknown name, listing the known ones.
     """
-    if isinstance(groups, str):
-        raise ValueError(f"randomise takes a sequence of groups, such as ({groups!r},)")
-    unknown = [group for group in groups if group not in GROUPS]
+    suites = _read()["suites"]
+    if name not in suites:
+        raise ValueError(f"unknown suite {name!r}; known: {', '.join(suites)}")
+    return {group: dict(ranges) for group, ranges in suites[name].items()}
+
+
+def suites() -> tuple[str, ...]:
+    """Name the evaluation suites."""
+    return tuple(_read()["suites"])
+
+
+def parse(randomise: Randomise) -> Randomisation:
+    """Give the ranges of the groups that are named; a mapping may change some of them.
+
+    Raises:
+        ValueError: for an unknown group or range, listing the known ones.
+    """
+    if isinstance(randomise, str):
+        raise ValueError(f"randomise takes a sequence of groups, such as ({randomise!r},)")
+    chosen = (
+        {group: ranges or {} for group, ranges in randomise.items()}
+        if isinstance(randomise, Mapping)
+        else {group: {} for group in randomise}
+    )
+    unknown = [group for group in chosen if group not in GROUPS]
     if unknown:
         raise ValueError(
             f"unknown randomise group {', '.join(map(repr, unknown))}; known: {', '.join(GROUPS)}"
         )
-    return tuple(groups)
-
-
-def draw_appearance(
-    scene: Scene, groups: Sequence[str], rng: np.random.Generator, ranges: Ranges | None = None
-) -> Appearance:
-    """Draw the look of one episode.
-
-    Every group draws from its own stream, so that switching one on changes nothing in another.
-    """
-    ranges = ranges or Ranges()
-    streams = dict(zip(GROUPS, rng.spawn(len(GROUPS)), strict=True))
-    return Appearance(
-        paints=_draw_paints(streams["colours"], ranges) if "colours" in groups else {},
-        lighting=_draw_lighting(streams["lights"], ranges) if "lights" in groups else None,
-        camera_shifts=(
-            {
-                camera.name: _draw_shift(streams["camera"], camera, ranges)
-                for camera in scene.cameras
-            }
-            if "camera" in groups
-            else {}
-        ),
+    defaults = _read()["groups"]
+    return Randomisation(
+        **{
+            group: from_dict(GROUPS[group], {**defaults[group], **ranges}, at=f"randomise.{group}")
+            for group, ranges in chosen.items()
+        }
     )
 
 
-def _draw_paints(rng: np.random.Generator, ranges: Ranges) -> dict[str, Paint]:
-    return {
-        name: Paint(
-            rgb=colorsys.hsv_to_rgb(
-                rng.uniform(*colour.hue),
-                rng.uniform(*colour.saturation),
-                rng.uniform(*colour.value),
-            ),
-            pattern=colour.patterns[rng.integers(len(colour.patterns))],
+def populate(scene: Scene, randomisation: Randomisation) -> Scene:
+    """Give the scene with the distractors that an episode may need."""
+    if randomisation.distractors is None:
+        return scene
+    edge = randomisation.distractors.size_m[1]
+    boxes = tuple(
+        Box(
+            name=name,
+            size_m=(edge, edge, edge),
+            position_m=_parked(index, edge),
+            paint=Paint(rgb=(0.5, 0.5, 0.5)),
+            mass_kg=400.0 * edge**3,
         )
-        for name, colour in ranges.colours.items()
+        for index, name in enumerate(_distractor_names(randomisation.distractors))
+    )
+    return replace(scene, boxes=scene.boxes + boxes)
+
+
+def draw(
+    scene: Scene, task: Task, start: Start, randomisation: Randomisation, rng: np.random.Generator
+) -> Variation:
+    """Draw one episode.
+
+    Args:
+        scene: what `populate` gave.
+        task: it knows how its object is moved and resized, and where things may stand.
+        start: what the task drew.
+        randomisation: the ranges.
+        rng: spawned into one stream for each group.
+    """
+    streams = dict(zip(GROUPS, rng.spawn(len(GROUPS)), strict=True))
+    on = randomisation
+    if on.object_size or on.object_pose:
+        scale = streams["object_size"].uniform(*on.object_size.scale) if on.object_size else 1.0
+        shift, yaw = np.zeros(3), 0.0
+        if on.object_pose:
+            shift = streams["object_pose"].uniform(-1.0, 1.0, 3) * on.object_pose.shift_m
+            yaw = streams["object_pose"].uniform(-1.0, 1.0) * on.object_pose.yaw_rad
+        start = task.vary(start, float(scale), shift, float(yaw))
+    paints = _draw_paints(streams["colours"], scene, on.colours) if on.colours else {}
+    if on.textures:
+        paints |= _draw_textures(streams["textures"], scene, paints, on.textures)
+    if on.distractors:
+        start, more = _draw_distractors(streams["distractors"], task, start, on.distractors)
+        paints |= more
+    return Variation(
+        start=start,
+        appearance=Appearance(
+            paints=paints,
+            lighting=_draw_lighting(streams["lights"], on.lights) if on.lights else None,
+            camera_shifts=_draw_shifts(streams["camera"], scene, on.camera) if on.camera else {},
+        ),
+        latency_steps=(
+            int(streams["latency"].integers(*on.latency.steps, endpoint=True)) if on.latency else 0
+        ),
+        noise_seed=int(streams["action_noise"].integers(2**63)),
+    )
+
+
+@cache
+def _read() -> dict[str, Any]:
+    with RANGES.open() as file:
+        return yaml.safe_load(file)
+
+
+def _scene_paints(scene: Scene) -> dict[str, Paint]:
+    """Give the default look of everything that can be painted, but for the arm."""
+    paints = {box.paint_name or box.name: box.paint for box in scene.boxes}
+    for fixture in scene.fixtures:
+        paints |= fixture.paints
+    return paints
+
+
+def _draw_colour(rng: np.random.Generator, colour: ColourRange) -> Paint:
+    return Paint(
+        rgb=colorsys.hsv_to_rgb(
+            rng.uniform(*colour.hue), rng.uniform(*colour.saturation), rng.uniform(*colour.value)
+        ),
+        pattern=colour.patterns[rng.integers(len(colour.patterns))],
+    )
+
+
+def _draw_paints(rng: np.random.Generator, scene: Scene, colours: Colours) -> dict[str, Paint]:
+    there = {*_scene_paints(scene), *_ARM_PAINTS}
+    return {
+        name: _draw_colour(rng, colour) for name, colour in colours.paints.items() if name in there
     }
 
 
-def _draw_lighting(rng: np.random.Generator, ranges: Ranges) -> Lighting:
-    tilt = rng.uniform(*ranges.light_tilt_rad)
+def _draw_textures(
+    rng: np.random.Generator, scene: Scene, paints: Mapping[str, Paint], textures: Textures
+) -> dict[str, Paint]:
+    now = {**_scene_paints(scene), **paints}
+    return {
+        name: replace(now[name], pattern=textures.patterns[rng.integers(len(textures.patterns))])
+        for name in textures.paints
+        if name in now
+    }
+
+
+def _draw_lighting(rng: np.random.Generator, lights: Lights) -> Lighting:
+    tilt = rng.uniform(*lights.tilt_rad)
     azimuth = rng.uniform(-np.pi, np.pi)
     direction = (
         float(np.sin(tilt) * np.cos(azimuth)),
@@ -124,30 +336,81 @@ def _draw_lighting(rng: np.random.Generator, ranges: Ranges) -> Lighting:
         float(-np.cos(tilt)),
     )
 
-    def strength(bounds: Range) -> Vector:
-        tint = 1.0 + rng.uniform(-ranges.light_tint, ranges.light_tint, 3)
+    def strength(bounds: Range) -> Vector3:
+        tint = 1.0 + rng.uniform(-lights.tint, lights.tint, 3)
         red, green, blue = np.clip(rng.uniform(*bounds) * tint, 0.0, 1.0)
         return float(red), float(green), float(blue)
 
     return Lighting(
         direction=direction,
-        diffuse=strength(ranges.light_diffuse),
-        ambient=strength(ranges.light_ambient),
-        head=strength(ranges.light_head),
+        diffuse=strength(lights.diffuse),
+        ambient=strength(lights.ambient),
+        head=strength(lights.head),
     )
 
 
-def _draw_shift(rng: np.random.Generator, camera: Camera, ranges: Ranges) -> CameraShift:
-    def vector(bound: float) -> Vector:
+def _draw_shifts(
+    rng: np.random.Generator, scene: Scene, shifts: CameraShifts
+) -> dict[str, CameraShift]:
+    return {camera.name: _draw_shift(rng, camera, shifts) for camera in scene.cameras}
+
+
+def _draw_shift(rng: np.random.Generator, camera: Camera, shifts: CameraShifts) -> CameraShift:
+    def vector(bound: float) -> Vector3:
         x, y, z = rng.uniform(-bound, bound, 3)
         return float(x), float(y), float(z)
 
+    carried = camera.body is not None
     return CameraShift(
-        translation_m=vector(
-            ranges.camera_translation_m
-            if camera.body is None
-            else ranges.carried_camera_translation_m
-        ),
-        rotation_rad=vector(ranges.camera_rotation_rad),
-        fov_y_deg=float(rng.uniform(-ranges.camera_fov_y_deg, ranges.camera_fov_y_deg)),
+        translation_m=vector(shifts.carried_translation_m if carried else shifts.translation_m),
+        rotation_rad=vector(shifts.rotation_rad),
+        fov_y_deg=float(rng.uniform(-shifts.fov_y_deg, shifts.fov_y_deg)),
     )
+
+
+def _distractor_names(distractors: Distractors) -> tuple[str, ...]:
+    return tuple(f"distractor_{index}" for index in range(1, distractors.count[1] + 1))
+
+
+def _parked(index: int, edge_m: float) -> Vector3:
+    return (_PARKED_X_M, 0.3 * index, edge_m / 2)
+
+
+def _draw_distractors(
+    rng: np.random.Generator, task: Task, start: Start, distractors: Distractors
+) -> tuple[Start, dict[str, Paint]]:
+    """Place boxes where the task has room, clear of its object and of each other."""
+    names = _distractor_names(distractors)
+    count = int(rng.integers(*distractors.count, endpoint=True))
+    taken = [(np.asarray(task.middle(start))[:2], distractors.clearance_m)]
+    poses, sizes, paints = dict(start.box_poses), dict(start.box_sizes_m), dict[str, Paint]()
+    for index, name in enumerate(names):
+        x, y, z = rng.uniform(*distractors.size_m, 3)
+        place = _free_place(rng, task, taken, float(np.hypot(x, y)) / 2)
+        yaw = rng.uniform(-np.pi, np.pi)
+        paints[name] = _draw_colour(rng, distractors.colour)
+        if index >= count or place is None:
+            place = np.array(_parked(index, 0.0))
+        else:
+            taken.append((place[:2], float(np.hypot(x, y)) / 2))
+        sizes[name] = (float(x), float(y), float(z))
+        turned = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+        poses[name] = np.array([*place[:2], place[2] + z / 2, *turned])
+    return replace(start, box_poses=poses, box_sizes_m=sizes), paints
+
+
+def _free_place(
+    rng: np.random.Generator, task: Task, taken: list[tuple[np.ndarray, float]], radius_m: float
+) -> np.ndarray | None:
+    """Give a place [3] on one of the task's spaces, or None if forty draws find none."""
+    spaces = task.spaces
+    areas = np.array([space.half_m[0] * space.half_m[1] for space in spaces])
+    found = None
+    for _ in range(40):
+        space = spaces[rng.choice(len(spaces), p=areas / areas.sum())]
+        offset = rng.uniform(-1.0, 1.0, 2) * (np.array(space.half_m) - radius_m)
+        place = np.array(space.center_m[:2]) + offset
+        clear = all(np.hypot(*(place - other)) > gap + radius_m for other, gap in taken)
+        if found is None and clear:
+            found = np.array([*place, space.center_m[2]])
+    return found

@@ -27,7 +27,7 @@ class RenderVideosConfig:
     """What to render.
 
     Attributes:
-        env: environment id.
+        env_id: environment id.
         cameras: names of the cameras.
         image_size: side of the frames, pixels.
         randomise: groups of randomisation, drawn anew for each episode.
@@ -39,7 +39,7 @@ class RenderVideosConfig:
             evaluation.
     """
 
-    env: str
+    env_id: str
     cameras: tuple[str, ...]
     image_size: int
     randomise: tuple[str, ...]
@@ -53,7 +53,7 @@ def render_videos(config: RenderVideosConfig, out: Path) -> None:
     """Render the episodes that are not yet there into ``out/seed<seed>-<camera>.mp4``."""
     out.mkdir(parents=True, exist_ok=True)
     env = gymnasium.make(
-        f"envs:{config.env}",
+        f"envs:{config.env_id}",
         cameras=config.cameras,
         image_size=config.image_size,
         randomise=config.randomise,
@@ -61,7 +61,7 @@ def render_videos(config: RenderVideosConfig, out: Path) -> None:
     )
     assert isinstance(env.unwrapped, ManipulationEnv)
     rate_hz = env.unwrapped.interface.rate_hz
-    expert = EXPERTS[config.env]()
+    expert = EXPERTS[config.env_id]()
     for seed in tqdm(
         range(config.first_seed, config.first_seed + config.episodes), desc="render", unit="episode"
     ):

@@ -186,6 +186,14 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Space:
+    """Bound a level rectangle on which things may stand: its middle, and half its edges."""
+
+    center_m: Vector
+    half_m: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Quality:
     """Say how carefully a picture is drawn; what is more careful costs time.
 

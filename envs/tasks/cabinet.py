@@ -12,7 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arms import Arm
-from ..scene import Box, Camera, Fixture, Paint, Part, PassiveJoint, Scene, Shape, Start, Vector
+from ..scene import (
+    Box,
+    Camera,
+    Fixture,
+    Paint,
+    Part,
+    PassiveJoint,
+    Scene,
+    Shape,
+    Space,
+    Start,
+    Vector,
+)
 from ..simulator import Simulator
 from .room import BASE_POSITION_M, BASE_YAW_RAD, FLOOR_BOX, LIGHTING
 from .task import Floats, Measured, draw_hand, draw_joints, points_on
@@ -144,6 +156,30 @@ class CabinetTask:
         return Start(
             arm_rad=joints, hand=hand, box_poses=props, fixture_positions_m={CABINET: place}
         )
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """Give the floor to either side of the cabinet."""
+        return tuple(
+            Space(center_m=(0.35, side * 0.75, 0.0), half_m=(0.45, 0.25)) for side in (1, -1)
+        )
+
+    def middle(self, start: Start) -> Floats:
+        """Give where the cabinet is."""
+        return start.fixture_positions_m[CABINET]
+
+    def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
+        """Move the cabinet with what is in it, and resize the props; a cabinet is not turned."""
+        del yaw_rad
+        edge = scale * _PROP_EDGE_M
+        lower = np.array([0.0, 0.0, (edge - _PROP_EDGE_M) / 2])
+        poses, sizes = dict(start.box_poses), dict(start.box_sizes_m)
+        for name in PROP_NAMES:
+            poses[name] = poses[name].copy()
+            poses[name][:3] += shift_m + lower
+            sizes[name] = (edge, edge, edge)
+        places = {CABINET: start.fixture_positions_m[CABINET] + shift_m}
+        return replace(start, box_poses=poses, box_sizes_m=sizes, fixture_positions_m=places)
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
         """Ask the simulator for drawer, handle, tool, palm and fingertips."""

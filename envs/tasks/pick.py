@@ -1,16 +1,16 @@
 """Pick: grasp a cube on a table and lift it; the task of MVP's PixMC suite (arXiv 2203.06173)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arms import Arm
-from ..scene import Box, Camera, Paint, Scene, Start
+from ..scene import Box, Camera, Paint, Scene, Space, Start
 from ..simulator import Simulator
 from .room import BASE_POSITION_M, BASE_YAW_RAD, FLOOR_BOX, LIGHTING
-from .task import Floats, Measured, draw_hand, draw_joints, points_on
+from .task import Floats, Measured, draw_hand, draw_joints, points_on, turned
 
 CUBE, TABLE = "cube", "table"
 TABLE_HEIGHT_M = 0.4
@@ -114,6 +114,24 @@ class PickTask:
         )
         hand = draw_hand(arm, rng, self.start_hand, self.hand_noise)
         return Start(arm_rad=joints, hand=hand, box_poses={CUBE: pose})
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """Give the table's top."""
+        return (Space(center_m=(0.5, 0.0, TABLE_HEIGHT_M), half_m=(0.28, 0.46)),)
+
+    def middle(self, start: Start) -> Floats:
+        """Give where the cube is."""
+        return start.box_poses[CUBE][:3]
+
+    def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
+        """Resize, move and turn the cube; it stays on the table."""
+        pose, edge = start.box_poses[CUBE].copy(), scale * self.cube_size_m
+        pose[:3] += shift_m
+        pose[2] += (edge - self.cube_size_m) / 2
+        pose[3:] = turned(pose[3:], yaw_rad)
+        sizes = {**start.box_sizes_m, CUBE: (edge, edge, edge)}
+        return replace(start, box_poses={**start.box_poses, CUBE: pose}, box_sizes_m=sizes)
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
         """Ask the simulator for cube, tool, palm and fingertips."""

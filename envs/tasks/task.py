@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arms import Arm
-from ..scene import Scene, Start
+from ..scene import Scene, Space, Start
 from ..simulator import Simulator
 
 Floats = NDArray[np.float64]
@@ -39,6 +39,19 @@ class Task(Protocol):
     @property
     def things(self) -> tuple[str, ...]:
         """Name the boxes and fixtures that the task is about, which move together."""
+        ...
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """Say where other things may stand without being in the way."""
+        ...
+
+    def middle(self, start: Start) -> Floats:
+        """Give where the middle of what the task is about is [3]."""
+        ...
+
+    def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
+        """Give the start with the object resized, moved by [3] metres, and turned."""
         ...
 
     def scene(self, arm: Arm) -> Scene:
@@ -104,6 +117,13 @@ def draw_hand(arm: Arm, rng: np.random.Generator, hand: Sequence[float], noise: 
     drawn = np.array(hand) + rng.uniform(-noise, noise, len(arm.hand_servos))
     lower, upper = np.array([(servo.lower, servo.upper) for servo in arm.hand_servos]).T
     return np.clip(drawn, lower, upper)
+
+
+def turned(quaternion: Floats, yaw_rad: float) -> Floats:
+    """Turn a quaternion [4], w first, about the vertical."""
+    cos, sin = math.cos(yaw_rad / 2), math.sin(yaw_rad / 2)
+    w, x, y, z = quaternion
+    return np.array([cos * w - sin * z, cos * x - sin * y, cos * y + sin * x, cos * z + sin * w])
 
 
 def points_on(poses: Floats, offsets_m: Floats) -> Floats:

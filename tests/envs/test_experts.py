@@ -130,7 +130,7 @@ def test_wilson_interval_at_known_values():
 
 def test_check_writes_its_result(tmp_path, capsys):
     config = ExpertCheckConfig(
-        env="toto/FrankaPick-v0", episodes=2, first_seed=1000, kick_steps=0, push_m=0.03
+        env_id="toto/FrankaPick-v0", episodes=2, first_seed=1000, kick_steps=0, push_m=0.03
     )
     expert_check(config, tmp_path)
     assert "2/2 succeeded" in capsys.readouterr().out
@@ -139,4 +139,4 @@ def test_check_writes_its_result(tmp_path, capsys):
 
 def test_unknown_environment_lists_the_known_ones():
     with pytest.raises(ValueError, match="known: toto/FrankaPick-v0"):
-        ExpertCheckConfig(env="toto/Dance-v0", episodes=1, first_seed=0, kick_steps=0, push_m=0)
+        ExpertCheckConfig(env_id="toto/Dance-v0", episodes=1, first_seed=0, kick_steps=0, push_m=0)

@@ -59,7 +59,7 @@ def test_default_picture_is_the_hands_at_224(name):
 def test_proprioception_is_scaled_by_the_joint_limits(name):
     env = pixmc(name)
     observation, _ = env.reset(seed=1)
-    arm, chosen = env.arm, env.save().start
+    arm, chosen = env.arm, env.save().variation.start
     lower = np.array([servo.lower for servo in (*arm.servos, *arm.hand_servos)])
     upper = np.array([servo.upper for servo in (*arm.servos, *arm.hand_servos)])
     joints = np.concatenate([chosen.arm_rad, chosen.hand])
@@ -148,7 +148,7 @@ def test_arm_that_touches_something_fails(env):
 def test_cube_can_be_grasped_and_lifted_by_increments(env):
     env.reset(seed=0)
     arm, rest = env.arm, np.array(variant(PICK).task.start_arm_rad)
-    cube = env.save().start.box_poses["cube"][:3]
+    cube = env.save().variation.start.box_poses["cube"][:3]
     T_base_tcp = np.diag([1.0, -1.0, -1.0, 1.0])
     success = False
     stages = (  # height above the cube, fingers, steps
