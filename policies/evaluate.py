@@ -2,17 +2,19 @@
 
 python -m policies.evaluate policy=runs/train/policy episodes=200
 python -m policies.evaluate policy=expert env=franka_pick
+python -m policies.evaluate policy=runs/train/policy suite=camera
 """
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from envs.randomisation import suite
 from envs.statistics import describe_rate, wilson_interval
 from toto_robot.cli import command
 from toto_robot.config import to_dict
@@ -38,6 +40,7 @@ class EvaluateConfig:
         policy: a student's checkpoint, or `expert`.
         env: where; None: where the student was trained.
         encoder: where the student's encoder is now, a name or a folder; None: where it was.
+        suite: what is varied besides, one of `envs.randomisation.suites()`; `nominal` for nothing.
         episodes: one per held-out seed.
         video_episodes: how many of them are filmed.
         rollout: how they are spread over the machine.
@@ -47,6 +50,7 @@ class EvaluateConfig:
     policy: str
     env: EnvConfig | None
     encoder: str | None
+    suite: str
     episodes: int
     video_episodes: int
     rollout: RolloutConfig
@@ -57,6 +61,7 @@ class EvaluateConfig:
             raise ValueError(f"episodes must be in [1, {len(EVALUATION_SEEDS)}]: {self.episodes}")
         if not 0 <= self.video_episodes <= self.episodes:
             raise ValueError("video_episodes must be in [0, episodes]")
+        suite(self.suite)
         if self.policy == EXPERT and self.env is None:
             raise ValueError("which environment's expert? For instance: env=franka_pick")
 
@@ -66,8 +71,11 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
     device = choose_device(config.device)
     folder = None if config.policy == EXPERT else Path(config.policy)
     env, vision = _circumstances(config, folder)
+    if config.suite != "nominal":
+        env = replace(env, options={**env.options, "randomise": suite(config.suite)})
     theatre = Theatre(env=env, vision=vision, privileged=folder is None, device=device)
-    print(f"{config.policy} on {config.episodes} held-out seeds of {env.id}", flush=True)
+    where = f"{env.id}, suite {config.suite}"
+    print(f"{config.policy} on {config.episodes} held-out seeds of {where}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     policy = open_policy(folder, theatre)  # what is wrong with it shows before any episode is run
     seeds = evaluation_seeds(config.episodes)
@@ -76,7 +84,8 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
     ):
         verdict = judge(pool, folder, seeds, config.rollout.group, bar.update)
-    written = {"policy": config.policy, "env": to_dict(env), **verdict}
+    about = {"policy": config.policy, "suite": config.suite, "env": to_dict(env)}
+    written = {**about, **verdict}
     write_aside(out / "evaluation.json", (json.dumps(written, indent=1) + "\n").encode())
     if config.video_episodes:
         encoder = vision.build(torch.device(device))

@@ -165,10 +165,15 @@ def test_what_makes_no_sense_is_refused(encoder):
 
 def evaluation(**changes):
     plain = EvaluateConfig(
-        policy="expert", env=ENV, encoder=None, episodes=5, video_episodes=1, rollout=IN_PROCESS,
-        device="cpu",
+        policy="expert", env=ENV, encoder=None, suite="nominal", episodes=5, video_episodes=1,
+        rollout=IN_PROCESS, device="cpu",
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
+
+
+def test_unknown_suite_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'hard'; known: nominal, appearance, camera"):
+        evaluation(suite="hard")
 
 
 def test_the_expert_is_evaluated_like_any_policy(tmp_path, capsys):
