@@ -1,6 +1,6 @@
 """Many environments at once: over processes for gymnasium, and from gymnasium to SB3.
 
-    envs = make_vec("envs:toto/FrankaPick-v0", 8, cameras=("hand",))    # gymnasium.vector.VectorEnv
+    envs = make_vec("envs:toto/FrankaPick-v0", 8, autoreset_mode="SameStep")     # WorkerVectorEnv
     envs = TotoVectorObservation(envs, load_encoder("toto-nano"))       # toto_robot.wrappers
     venv = as_sb3(envs)                                                 # Stable-Baselines3's VecEnv
 
@@ -8,6 +8,11 @@
 calling process to ask it for its spaces. `WorkerVectorEnv` has a process for each core, each with
 several environments that it steps one after the other, and none in the calling process. What it
 returns is to the bit what `SyncVectorEnv` returns, whatever the number of processes.
+
+Measured on 2 cores with 8 Franka picks and two pictures of 128 px (benchmarks/vector_env.py): 1.65
+times the steps a second of `SyncVectorEnv`, where `AsyncVectorEnv` has 1.62; and on a machine that
+was busy otherwise 0.8 to 1.0 times, as any. Against `AsyncVectorEnv`, it starts three times as
+quickly and takes 0.8 GB of memory instead of 1.9.
 
 Processes are spawned, since neither EGL contexts nor torch's threads survive a fork: a script that
 makes one of these must do so under `if __name__ == "__main__":`.

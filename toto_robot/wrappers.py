@@ -114,7 +114,15 @@ class TotoVectorObservation(VectorWrapper):
             all. With a number, and if `env` is a `PartialSteps`, a call is made as soon as its
             environments are done, while others still step. The calls hold the same pictures
             whenever that is, so embeddings do not depend on timing or on the number of workers,
-            not even if the encoder's last bits depend on what else is in a call.
+            not even if the encoder's last bits depend on what else is in a call (those of
+            "toto-nano" did not, on the one CPU where it was tried, for 1 to 40 pictures).
+
+    On few cores, `envs_per_call` gains next to nothing, since encoder and environments use the same
+    cores, and the encoder most of them: 8 environments with two pictures of 128 px and "toto-nano"
+    made 32 steps a second on 2 cores with 4 environments a call, 31 with all after the step (torch
+    with one thread), but 51 with all after the step and two threads. Hence the default. An encoder
+    in each worker (`TotoObservation` there) made 50 (benchmarks/vector_env.py). What it gains with
+    an encoder on a graphics card was not measured.
 
     Raises:
         ValueError: no picture in the observation space, or one that is not uint8 [h w 3]; or
