@@ -29,13 +29,18 @@ _HOOKED_M = np.array([0.024, -0.0265, 0.1842])
 # The way in is a funnel: the hand stays this high while it is before or beside the bar, and comes
 # down as its fingertips come to be behind it.
 _HOVER_M = 0.050
-_FUNNEL_SLOPE = 3.0
+_FUNNEL_SLOPE = 6.0
 _FUNNEL_RADIUS_M = 0.004
 # As long as it is before the bar and not as high as this, it keeps this distance.
 _CLEAR_M = 0.042
 _KEEP_OFF_M = 0.08
 # Fingertips between the posts have this much room to either side.
 _BESIDE_M = 0.010
+
+_FINGERS = slice(0, 12)  # without the thumb
+# A hand that was thrown open, or whose fingers stand against something, is no hook: it goes up and
+# back as a finger's joint comes to be this far from the posture.
+_BENT_RAD = (0.1, 0.4)
 
 # The bar is hooked when it is within this of where it should be: along the fingers (the hand pulls
 # ahead of it as the fingers give way), sideways, and in height.
@@ -62,7 +67,8 @@ class KukaCabinetExpert:
         self._slices = slices(chosen)
         lower = np.array([servo.lower for servo in self._arm.hand_servos])
         upper = np.array([servo.upper for servo in self._arm.hand_servos])
-        self._hook = 2 * (np.array(chosen.task.start_hand) - lower) / (upper - lower) - 1
+        self._posture = np.array(chosen.task.start_hand)
+        self._hook = 2 * (self._posture - lower) / (upper - lower) - 1
         self._bar_from_tool_m = _HOOKED_M - self._arm.tool_offset_m
 
     def reset(self) -> None:
@@ -79,9 +85,10 @@ class KukaCabinetExpert:
         handle = (self._base @ np.append(seen["handle_position"], 1.0))[:3]
         hook = seen["tool_position"] + rotate(seen["tool_quaternion"], self._bar_from_tool_m)
         offset = (self._base @ np.append(hook, 1.0))[:3] - handle
+        bent_rad = float(np.abs(seen["hand_position"] - self._posture)[_FINGERS].max())
         goal = np.eye(4)
         goal[:3, :3] = _ROTATION
-        goal[:3, 3] = handle + _way(offset, float(seen["opening"][0]))
+        goal[:3, 3] = handle + _way(offset, bent_rad, float(seen["opening"][0]))
         goal[:3, 3] -= _ROTATION @ self._bar_from_tool_m
         joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
         change = _GAIN * (joints - targets) / self._increment_rad
@@ -89,18 +96,21 @@ class KukaCabinetExpert:
         return np.concatenate([change, self._hook]).astype(np.float32)
 
 
-def _way(offset: Floats, drawer_m: float) -> Floats:
+def _way(offset: Floats, bent_rad: float, drawer_m: float) -> Floats:
     """Give where the hook is to go, from the bar: forward, left and up, as `offset` is."""
     along_m, beside_m, above_m = (float(value) for value in offset)
     held = (
         _HELD_ALONG_M[0] < along_m < _HELD_ALONG_M[1]
         and abs(beside_m) < _HELD_BESIDE_M
         and above_m < _HELD_ABOVE_M
+        and bent_rad < _BENT_RAD[1]
     )
     if held:
         return np.array([-np.clip(_OPEN_M - drawer_m, -_LEAD_M, _LEAD_M), 0.0, 0.0])
     off_m = float(np.hypot(along_m, max(0.0, abs(beside_m) - _BESIDE_M)))
-    height_m = np.clip(_FUNNEL_SLOPE * (off_m - _FUNNEL_RADIUS_M), 0.0, _HOVER_M)
+    bent = np.clip((bent_rad - _BENT_RAD[0]) / (_BENT_RAD[1] - _BENT_RAD[0]), 0.0, 1.0)
+    height_m = _FUNNEL_SLOPE * max(0.0, off_m - _FUNNEL_RADIUS_M) + _HOVER_M * bent
     before = np.clip((-along_m - 0.012) / 0.02, 0.0, 1.0)
     low = np.clip((_CLEAR_M - above_m) / 0.03, 0.0, 1.0)
-    return np.array([-_KEEP_OFF_M * before * low, 0.0, height_m])
+    back_m = _KEEP_OFF_M * max(before * low, bent)
+    return np.array([-back_m, 0.0, min(height_m, _HOVER_M)])
