@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .baselines import FORMATS, VitEncoder, load_vit
 from .checkpoint import load_weights, read_config, save_checkpoint, weights_hash
 from .config import from_dict, to_dict
+from .golden import has_golden, verify_golden, write_golden
 from .models import TotoConfig, TotoTransformer
 from .pooling import AttentionPool, build_pool, normalise
 from .tokenizers import AnyTokenizer, TokenizerConfig
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 WEIGHTS = Path(__file__).parent / "weights"
+VERIFIED_PICTURES = 2  # when an encoder is opened: the drawn pattern, and one of its world
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,9 +216,14 @@ class Encoder(nn.Module):
 
 
 def save_encoder(
-    folder: Path, tokenizer: AnyTokenizer, transformer: TotoTransformer, layer: int, pool: str
+    folder: Path,
+    tokenizer: AnyTokenizer,
+    transformer: TotoTransformer,
+    layer: int,
+    pool: str,
+    golden_frames: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write an encoder's checkpoint: what `load_encoder` opens.
+    """Write an encoder's checkpoint with its golden vectors: what `load_encoder` opens.
 
     Args:
         folder: the checkpoint's folder.
@@ -224,6 +231,7 @@ def save_encoder(
         transformer: trained transformer.
         layer: layer to use by default.
         pool: pool to use by default.
+        golden_frames: a few small uint8 frames [h w 3] of the encoder's world; see `write_golden`.
     """
     config = EncoderConfig(
         tokenizer=tokenizer.config,
@@ -234,6 +242,7 @@ def save_encoder(
     weights = {f"tokenizer.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
     weights |= {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
     save_checkpoint(folder, "encoder", to_dict(config), weights)
+    write_golden(folder, golden_frames)
 
 
 @overload
@@ -243,6 +252,8 @@ def load_encoder(
     pool: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    *,
+    verify: bool = True,
 ) -> Encoder: ...
 @overload
 def load_encoder(
@@ -264,6 +275,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     *,
+    verify: bool = True,
     format: str | None = None,
     heads: int | None = None,
     image_size: int | None = None,
@@ -280,6 +292,8 @@ def load_encoder(
             ``"last"``.
         device: where to run; default: the CPU.
         dtype: of the weights and the computation; default float32. Embeddings are float32 always.
+        verify: compare with the checkpoint's golden vectors, if it carries some, on this device and
+            in this dtype; costs the encoding of two frames. Published files carry none.
         format: ``"mae"``, ``"mvp"``, ``"dinov2"``, ``"dinov3"`` or ``"timm"``: opens a published
             file by `toto_robot.baselines.load_vit`, to which it hands the arguments below.
         heads: of that file's model.
@@ -287,8 +301,9 @@ def load_encoder(
         statistics: of that file's model.
 
     Raises:
-        ValueError: unknown name (the message lists the known ones), layer or pool, or a damaged
-        checkpoint.
+        ValueError: unknown name (the message lists the known ones), layer or pool, a damaged
+        checkpoint, or one that gives other features here than where it was saved: the message names
+        the stage (see `toto_robot.golden`).
         FileNotFoundError: the folder lacks a file; the message names it.
     """
     if format is not None:
@@ -318,7 +333,10 @@ def load_encoder(
         config.layer if layer is None else layer,
         config.pool if pool is None else pool,
     )
-    return encoder.to(device=device, dtype=dtype)
+    encoder = encoder.to(device=device, dtype=dtype)
+    if verify and has_golden(folder):
+        verify_golden(encoder, folder, pictures=VERIFIED_PICTURES)
+    return encoder
 
 
 def load_tokenizer(folder: Path) -> AnyTokenizer:

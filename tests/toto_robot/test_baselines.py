@@ -470,6 +470,11 @@ def test_pictures_are_resized_as_pillow_does(tmp_path):
     small = Image.fromarray(picture[0]).resize((32, 32), Image.Resampling.BICUBIC)
     expected = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1) / 255
     assert difference(unit, expected) < 1.5 / 255  # Pillow rounds after each axis
+    # beside an edge, bicubic weights reach beyond what a picture can hold
+    edge = np.zeros((1, 50, 83, 3), np.uint8)
+    edge[:, :, 40:] = 255
+    unit = encoder.preprocess(edge)[0] * std + mean
+    assert -1e-6 < unit.min() < unit.max() < 1 + 1e-6
 
 
 def test_it_is_frozen_but_for_an_attention_pool(tmp_path):
