@@ -366,7 +366,7 @@ class _Controller:
             *[hand_scale] * len(hand_names),
         )
         self._scale = np.array(self.action_scale)
-        self._ramp = np.arange(1, protocol.num_targets + 1)[:, None] / protocol.num_targets
+        self._half_range = (self._upper - self._lower) / 2
         self.arm_targets = self.hand_targets = self.hand_command = np.zeros(0)
 
     def reset(self, start: Start) -> None:
@@ -397,7 +397,7 @@ class _Controller:
             if positions is not None:
                 before = _cut(before, positions - self._max_lead, positions + self._max_lead)
             self.hand_command = action[num_arm:].copy()
-            wanted = lower + (action + 1) / 2 * (upper - lower)
+            wanted = lower + (action + 1) * self._half_range
             after = before + _cut(wanted - before, -self._most, self._most)
             arm = before[:num_arm] + protocol.arm_increment_rad * action[:num_arm]
             after[:num_arm] = _cut(arm, lower[:num_arm], upper[:num_arm])
@@ -405,9 +405,7 @@ class _Controller:
         self.arm_targets, self.hand_targets = after[:num_arm].copy(), after[num_arm:].copy()
         if protocol.num_targets == 1:
             return sent_after[None]
-        path = sent_before + self._ramp * (sent_after - sent_before)
-        path[-1] = sent_after
-        return path
+        return np.linspace(sent_before, sent_after, protocol.num_targets + 1)[1:]
 
 
 class _Readings:
