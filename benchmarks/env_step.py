@@ -1,90 +1,194 @@
-"""Measure how quick the Franka pick is: steps and pictures per second on one core.
+"""Measure what the environment layer costs over the bare calls of the simulator.
 
-    OMP_NUM_THREADS=1 LP_NUM_THREADS=0 python -m benchmarks.env_step
+It also says how many steps a second that makes.
 
-Prints CPU time (of the process, all threads) beside wall time: the first does not move when other
-programs share the machine. The baseline of rendering is what MuJoCo does by default: shadows and
-four samples a pixel, measured in the same run.
+    OMP_NUM_THREADS=1 python -m benchmarks.env_step [ENVIRONMENT ...]    # all when none is named
+
+An episode is recorded once. `layer` plays its actions through `env.step`; `bare` plays the targets
+that reached the servos through `mj_step`, and for every camera calls `mujoco.Renderer.update_scene`
+and `render`, on the same model from the same state. Both run by turns, a few times; the quickest
+turn of each counts. CPU time (of the process, all threads) is compared, since it hardly moves when
+other programs share the machine; steps per second are by the clock. With two processes, both do
+the whole thing at the same time.
 """
 
+import os
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from envs.arms import FRANKA_PANDA
-from envs.experts import FrankaPickExpert
+import envs
+from envs.experts import EXPERTS
+from envs.manipulation import ManipulationEnv
 from envs.mujoco_backend import MujocoSimulator
-from envs.scene import Appearance
-from envs.tasks.pick import PickTask
 
-SIZES_PX = (64, 128, 224)
-NUM_STEPS = 240
-NUM_PICTURES = 100
+NUM_STEPS = 50
+NUM_TURNS = 5
+SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """Say what is measured."""
+
+    env_id: str
+    protocol: str
+    cameras: tuple[str, ...]
+    image_size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """Give what a control step costs, by the clock and in CPU time."""
+
+    wall_s: float
+    cpu_s: float
 
 
 def main() -> None:
     """Print one table."""
-    print(f"{'what':<44}{'per s':>9}{'wall ms':>9}{'cpu ms':>9}")
-    for cameras in ((), ("hand",), ("hand", "front")):
-        env = gymnasium.make("envs:toto/FrankaPick-v0", cameras=cameras, privileged=True)
-        _steps(env)
-        env.close()
-    expert = FrankaPickExpert()
-    env = gymnasium.make("envs:toto/FrankaPick-v0", cameras=(), privileged=True)
-    observation, _ = env.reset(seed=0)
-    _report("the expert's action", 200, lambda: expert.act(observation))
+    # One thread for a software renderer: a process for each core is quicker than threads.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    env_ids = sys.argv[1:] or envs.ENVIRONMENTS
+    print(
+        f"{'environment':<24}{'protocol':<9}{'cameras':<13}{'px':>4}{'processes':>10}"
+        f"{'steps/s':>9}{'bare':>7}{'CPU ms':>8}{'bare':>7}{'layer':>8}"
+    )
+    for env_id in env_ids:
+        for case in cases(env_id):
+            for num_processes in (1, 2):
+                _print(case, num_processes, _run(case, num_processes))
+
+
+def cases(env_id: str) -> list[Case]:
+    """List what is measured of an environment."""
+    none = [
+        Case(env_id=env_id, protocol=protocol, cameras=(), image_size=128)
+        for protocol in ("pixmc", "robot")
+    ]
+    return none + [
+        Case(env_id=env_id, protocol="robot", cameras=cameras, image_size=image_size)
+        for image_size in (128, 224)
+        for cameras in (("hand",), ("hand", "front"))
+    ]
+
+
+def measure(case: Case, barrier: Barrier | None = None) -> tuple[Cost, Cost]:
+    """Give the cost of a control step through the layer, and bare."""
+    env = gymnasium.make(
+        f"envs:{case.env_id}",
+        protocol=case.protocol,
+        cameras=case.cameras,
+        image_size=case.image_size,
+        privileged=True,
+        disable_env_checker=True,
+    ).unwrapped
+    assert isinstance(env, ManipulationEnv)
+    simulator = env.simulator
+    assert isinstance(simulator, MujocoSimulator)
+    actions, targets = _record(env, case)
+    env.reset(seed=SEED)
+    state = env.save()
+    bare = _bare(simulator, case, env._num_substeps)
+    turns: tuple[list[Cost], list[Cost]] = ([], [])
+    for _ in range(NUM_TURNS):
+        if barrier is not None:
+            barrier.wait()
+        env.restore(state)
+        turns[0].append(_time(env.step, actions))
+        env.restore(state)
+        turns[1].append(_time(bare, targets))
     env.close()
-
-    task, simulator = PickTask(), MujocoSimulator()
-    simulator.build(task.scene(FRANKA_PANDA), FRANKA_PANDA)
-    start = task.sample_start(FRANKA_PANDA, np.random.default_rng(0))
-    joints = dict(zip(FRANKA_PANDA.joint_names, start.joint_positions, strict=True))
-    simulator.reset(joints, start.box_poses, Appearance())
-    for size in SIZES_PX:
-        for camera in ("hand", "front"):
-            cpu_ms = {
-                fine: _report(
-                    f"{camera} {size} px, {'shadows, 4 samples' if fine else 'plain'}",
-                    NUM_PICTURES,
-                    lambda camera=camera, size=size, fine=fine: simulator.render(
-                        camera, size, size, fine=fine
-                    ),
-                )
-                for fine in (False, True)
-            }
-            print(f"    plain is {cpu_ms[True] / cpu_ms[False]:.1f} times as quick")
-    simulator.close()
+    layer, plain = (
+        Cost(
+            wall_s=min(cost.wall_s for cost in costs),
+            cpu_s=min(cost.cpu_s for cost in costs),
+        )
+        for costs in turns
+    )
+    return layer, plain
 
 
-def _steps(env: gymnasium.Env) -> None:
-    rng = np.random.default_rng(0)
-    env.reset(seed=0)
-    count = 0
+def _record(env: ManipulationEnv, case: Case) -> tuple[list[Any], list[Any]]:
+    """Give actions, and for each the targets [n servos] that were set one after the other."""
+    rng, actions, targets = np.random.default_rng(SEED), [], []
+    simulator, sent = env.simulator, []
+    set_joint_targets = simulator.set_joint_targets
 
-    def step() -> None:
-        nonlocal count
-        action = rng.uniform(-0.3, 0.3, 8).astype(np.float32)
-        _, _, terminated, truncated, _ = env.step(action)
-        count += 1
-        if terminated or truncated:
-            env.reset()
+    def record(values: np.ndarray) -> None:
+        sent.append(values.copy())
+        set_joint_targets(values)
 
-    cameras = env.unwrapped.interface.camera_names  # pyrefly: ignore  # ours has an interface
-    _report(f"step, cameras: {', '.join(cameras) or 'none'}", NUM_STEPS, step)
+    simulator.set_joint_targets = record  # pyrefly: ignore  # for the length of this episode
+    expert = EXPERTS[case.env_id]() if case.protocol == "robot" else None
+    observation, _ = env.reset(seed=SEED)
+    for _ in range(NUM_STEPS):
+        if expert is None:
+            action = rng.uniform(-0.1, 0.1, len(env.interface.action)).astype(np.float32)
+        else:
+            action = expert.act(observation)
+        observation, *_ = env.step(action)
+        actions.append(action)
+        targets.append(list(sent))
+        sent.clear()
+    del simulator.set_joint_targets
+    return actions, targets
 
 
-def _report(what: str, repeats: int, call: Callable[[], object]) -> float:
-    """Print what one call costs, and give its CPU time in ms."""
-    call()
+def _bare(simulator: MujocoSimulator, case: Case, num_substeps: int) -> Callable[[Any], object]:
+    import mujoco
+
+    model, data, actuators = simulator._model, simulator._data, simulator._actuators
+    renderers = list(simulator._renderers.values())  # one size, so one
+
+    def step(targets: list[np.ndarray]) -> None:
+        for values in targets:
+            data.ctrl[actuators] = values
+            mujoco.mj_step(model, data, num_substeps)
+        for camera in case.cameras:
+            renderers[0].update_scene(data, camera=camera)
+            renderers[0].render()
+
+    return step
+
+
+def _time(call: Callable[[Any], object], inputs: list[Any]) -> Cost:
     wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(repeats):
-        call()
-    wall_ms = (time.perf_counter() - wall) / repeats * 1e3
-    cpu_ms = (time.process_time() - cpu) / repeats * 1e3
-    print(f"{what:<44}{1e3 / wall_ms:>9.0f}{wall_ms:>9.2f}{cpu_ms:>9.2f}", flush=True)
-    return cpu_ms
+    for values in inputs:
+        call(values)
+    return Cost(
+        wall_s=(time.perf_counter() - wall) / len(inputs),
+        cpu_s=(time.process_time() - cpu) / len(inputs),
+    )
+
+
+def _run(case: Case, num_processes: int) -> list[tuple[Cost, Cost]]:
+    if num_processes == 1:
+        return [measure(case)]
+    context = get_context("spawn")
+    with context.Manager() as manager, context.Pool(num_processes) as pool:
+        barrier: Any = manager.Barrier(num_processes)
+        return pool.starmap(measure, [(case, barrier)] * num_processes, chunksize=1)
+
+
+def _print(case: Case, num_processes: int, costs: list[tuple[Cost, Cost]]) -> None:
+    rate, bare_rate = (sum(1 / pair[which].wall_s for pair in costs) for which in (0, 1))
+    cpu_ms, bare_ms = (
+        float(np.mean([pair[which].cpu_s for pair in costs])) * 1e3 for which in (0, 1)
+    )
+    print(
+        f"{case.env_id:<24}{case.protocol:<9}{' + '.join(case.cameras) or 'none':<13}"
+        f"{case.image_size if case.cameras else '':>4}{num_processes:>10}"
+        f"{rate:>9.0f}{bare_rate:>7.0f}{cpu_ms:>8.2f}{bare_ms:>7.2f}{cpu_ms / bare_ms - 1:>+8.1%}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
