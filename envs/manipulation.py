@@ -130,7 +130,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self.metadata = {**self.metadata, "render_fps": protocol.rate_hz}
         self.arm, self.task, self.protocol = arm, task, protocol
         self.num_steps = protocol.num_steps if num_steps is None else num_steps
-        self._scene = scene
+        self.scene = scene
         self._privileged = privileged
         self._quality = Quality(shadows=shadows, samples=samples)
         self._controller = _Controller(arm, protocol)
@@ -164,8 +164,8 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._deviation = np.full(len(self.interface.action), noise.hand)
         self._deviation[: len(arm.servos)] = noise.arm
         self._num_hold_steps = num_hold_steps(task, protocol.rate_hz)
-        self._simulator: Simulator = MujocoSimulator() if simulator is None else simulator
-        self._simulator.build(scene, arm)
+        self.simulator: Simulator = MujocoSimulator() if simulator is None else simulator
+        self.simulator.build(scene, arm)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -183,9 +183,9 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             np.random.default_rng(int(number)) for number in self.np_random.integers(2**63, size=2)
         )
         start = self.task.sample_start(self.arm, start_rng)
-        self._variation = draw(self._scene, self.task, start, self._randomisation, look_rng)
+        self._variation = draw(self.scene, self.task, start, self._randomisation, look_rng)
         self._begin(self._variation)
-        self._measured = self.task.measure(self._simulator, self.arm)
+        self._measured = self.task.measure(self.simulator, self.arm)
         return self._observe(), {"success": False, "reward_terms": {}}
 
     def step(
@@ -197,10 +197,10 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             ValueError: when the action has the wrong shape or is not finite.
         """
         clipped = self._check_action(action)
-        for targets in self._controller.targets(self._delayed(clipped), self._simulator):
-            self._simulator.set_joint_targets(targets)
-            self._simulator.step(self._num_substeps)
-        self._measured = self.task.measure(self._simulator, self.arm)
+        for targets in self._controller.targets(self._delayed(clipped), self.simulator):
+            self.simulator.set_joint_targets(targets)
+            self.simulator.step(self._num_substeps)
+        self._measured = self.task.measure(self.simulator, self.arm)
         self._num_steps += 1
         self._num_held = self._num_held + 1 if self.task.at_goal(self._measured) else 0
         self._success |= self._num_held >= self._num_hold_steps
@@ -216,8 +216,8 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         """Give a picture [480 480 3] for people, or None without a render mode."""
         if self.render_mode is None:
             return None
-        viewer = self._scene.viewer.name
-        return self._simulator.render(viewer, _VIEWER_PX, _VIEWER_PX, _VIEWER_QUALITY)
+        viewer = self.scene.viewer.name
+        return self.simulator.render(viewer, _VIEWER_PX, _VIEWER_PX, _VIEWER_QUALITY)
 
     def displace(self, offset_m: Sequence[float]) -> None:
         """Move what the task is about by [3] metres, at once: a disturbance to recover from.
@@ -227,7 +227,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         start = self._variation.start
         fixtures = dict(start.fixture_positions_m)
         for name in self.task.things:
-            self._simulator.displace(name, offset_m)
+            self.simulator.displace(name, offset_m)
             if name in fixtures:
                 fixtures[name] = fixtures[name] + np.asarray(offset_m, dtype=np.float64)
         start = replace(start, fixture_positions_m=fixtures)
@@ -238,7 +238,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         controller = self._controller
         return EnvState(
             variation=self._variation,
-            simulator=self._simulator.save(),
+            simulator=self.simulator.save(),
             arm_targets=controller.arm_targets.copy(),
             hand_targets=controller.hand_targets.copy(),
             hand_command=controller.hand_command.copy(),
@@ -259,25 +259,30 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         """
         self._variation = state.variation
         self._begin(state.variation)
-        self._simulator.restore(state.simulator)
+        self.simulator.restore(state.simulator)
         self._controller.arm_targets = state.arm_targets.copy()
         self._controller.hand_targets = state.hand_targets.copy()
         self._controller.hand_command = state.hand_command.copy()
         self._waiting = deque(state.waiting)
         self._num_steps, self._num_held = state.num_steps, state.num_held
         self._success = state.success
-        self._measured = self.task.measure(self._simulator, self.arm)
+        self._measured = self.task.measure(self.simulator, self.arm)
         observation = self._observe()
         self._noise.bit_generator.state = state.noise  # that of then, which saw this already
         return observation
 
     def close(self) -> None:
         """Free graphics memory."""
-        self._simulator.close()
+        self.simulator.close()
+
+    @property
+    def holding_action(self) -> NDArray[np.float32]:
+        """The action [a] that moves no target: increments of 0, the hand as it was told."""
+        return self._controller.holding.astype(np.float32)
 
     def _begin(self, variation: Variation) -> None:
         """Put everything where an episode begins."""
-        self._simulator.reset(variation.start, variation.appearance)
+        self.simulator.reset(variation.start, variation.appearance)
         self._controller.reset(variation.start)
         hold = self._controller.holding
         self._waiting = deque([hold] * variation.latency_steps)
@@ -312,20 +317,20 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         most_n = self.protocol.max_arm_contact_n
         if most_n is None:
             return False
-        return bool((self._simulator.contact_forces(self.arm.arm_bodies) > most_n).any())
+        return bool((self.simulator.contact_forces(self.arm.arm_bodies) > most_n).any())
 
     def _observe(self) -> Observation:
         observation: Observation = {
-            f"image_{camera.name}": self._simulator.render(
+            f"image_{camera.name}": self.simulator.render(
                 camera.name, camera.height, camera.width, self._quality
             )
             for camera in self.interface.cameras
         }
-        exact = self._readings.read(self._simulator, self._controller, self._measured)
+        exact = self._readings.read(self.simulator, self._controller, self._measured)
         read = {"proprio": exact, "state": exact}
         if (noise := self._randomisation.proprio_noise) is not None:
             read["proprio"] = self._readings.read(
-                self._simulator, self._controller, self._measured, noise, self._noise
+                self.simulator, self._controller, self._measured, noise, self._noise
             )
         for key, parts in self._vectors.items():
             box = self._vector_boxes[key]

@@ -159,6 +159,11 @@ class MujocoSimulator:
             totals[sides[index, 0]] -= force
         return np.linalg.norm(totals[self._body_ids(names)], axis=1)
 
+    def push(self, name: str, force_n: Sequence[float]) -> None:
+        """Push a body at its centre of mass with [3] newtons, from now until told otherwise."""
+        (body,) = self._body_ids((name,))
+        self._data.xfrc_applied[body, :3] = force_n
+
     def displace(self, name: str, offset_m: Sequence[float]) -> None:
         """Move a movable box or a fixture by [3] metres, at once, whatever is in the way."""
         model, data = self._model, self._data

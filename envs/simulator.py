@@ -1,4 +1,4 @@
-"""What an environment may ask of a physics engine: twelve questions.
+"""What an environment may ask of a physics engine: thirteen questions.
 
 Arrays have the shape `[*batch ...]`: the batch is empty for an engine that runs one world (the
 MuJoCo backend), and one axis for an engine that runs many at once. Poses are in the frame of their
@@ -54,6 +54,13 @@ class Simulator(Protocol):
 
     def contact_forces(self, names: Sequence[str]) -> Floats:
         """Give the length of the net contact force on each body [*batch names], in newtons."""
+        ...
+
+    def push(self, name: str, force_n: Sequence[float]) -> None:
+        """Push a body at its centre of mass with [3] newtons, from now until told otherwise.
+
+        Reset and `restore` end it.
+        """
         ...
 
     def displace(self, name: str, offset_m: Sequence[float]) -> None:

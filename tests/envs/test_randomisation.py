@@ -169,10 +169,10 @@ def test_resized_and_moved_objects_lie_still(name):
     env = quick(name, randomise={"object_size": {}, "object_pose": {}, "distractors": {}})
     for seed in range(4):
         env.reset(seed=seed)
-        before = env.task.measure(env._simulator, env.arm)
+        before = env.task.measure(env.simulator, env.arm)
         for _ in range(5):
             env.step(hold(env))
-        after = env.task.measure(env._simulator, env.arm)
+        after = env.task.measure(env.simulator, env.arm)
         thing = "cube_position" if "Pick" in name else "handle_position"
         np.testing.assert_allclose(after[thing], before[thing], atol=2e-3)
 

@@ -163,6 +163,10 @@ class Rows:
     def contact_forces(self, names):
         return np.stack([world.contact_forces(names) for world in self.worlds])
 
+    def push(self, name, force_n):
+        for world in self.worlds:
+            world.push(name, force_n)
+
     def displace(self, name, offset_m):
         for world in self.worlds:
             world.displace(name, offset_m)
@@ -502,6 +506,19 @@ def test_displaced_thing_is_elsewhere_at_once(backend, simulator, name, body, in
     )
     others = [i for i in range(len(BODIES)) if i != index]
     np.testing.assert_array_equal(after[..., others, :], before[..., others, :])
+
+
+def test_pushed_box_slides_when_the_push_exceeds_its_friction(backend, simulator):
+    start = simulator.bodies(("cube",))
+    simulator.push("cube", (1.0, 0.0, 0.0))  # friction holds with 0.2 * 9.81 N
+    simulator.step(100)
+    np.testing.assert_allclose(simulator.bodies(("cube",))[..., :3], start[..., :3], atol=1e-3)
+    simulator.push("cube", (4.0, 0.0, 0.0))
+    simulator.step(50)
+    assert (simulator.bodies(("cube",))[..., 0, 0] > start[..., 0, 0] + 0.02).all()
+    simulator.reset(START, Appearance())
+    simulator.step(50)
+    np.testing.assert_allclose(simulator.bodies(("cube",))[..., :3], start[..., :3], atol=1e-3)
 
 
 # Going back

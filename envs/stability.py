@@ -1,0 +1,189 @@
+"""`python -m envs.stability`: whether the physics survives whatever a policy does to it.
+
+Episodes of random actions, each held for some steps, then two seconds of holding still. Counted
+are episodes in which anything was not finite, in which the object went through what it lies on, or
+in which something still moved at the end: energy that grows would keep it moving. Where there is an
+expert, it also picks the cube, which is then pushed to and fro with 1 N along each axis.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from toto_robot.cli import command
+
+from .catalogue import make
+from .experts import EXPERTS
+from .manipulation import ManipulationEnv
+from .statistics import describe_rate
+
+_HOLD_S = 2.0
+# What moves faster than this after two seconds of holding still is driven by the simulation itself.
+# An arm that was told to go through the table presses on it and creeps along, at up to 0.1 rad/s.
+_REST_RAD_S = 0.3
+_REST_M_S = 0.1
+_SINK_M = 0.005
+_SHAKE_N = 1.0
+_SHAKE_HALF_PERIOD_STEPS = 3
+# A cube that leaves the tool by more has been lost.
+_SLIP_M = 0.03
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StabilityConfig:
+    """Say what is tried.
+
+    Attributes:
+        env_id: environment id.
+        protocol: `robot` or `pixmc`.
+        episodes: of random actions.
+        hold_steps: control steps that a random action lasts, at most.
+        first_seed: seeds run upwards from here.
+        shakes: grasps of the expert that are shaken; 0 for none.
+    """
+
+    env_id: str
+    protocol: str
+    episodes: int
+    hold_steps: int
+    first_seed: int
+    shakes: int
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.hold_steps < 1 or self.shakes < 0:
+            raise ValueError("episodes and hold_steps must be at least 1, shakes at least 0")
+        if self.shakes and ("Pick" not in self.env_id or self.protocol != "robot"):
+            raise ValueError("shakes are of cubes that an expert picks in the robot protocol")
+
+
+def stability(config: StabilityConfig, out: Path) -> None:
+    """Run the episodes, print what went wrong, write `out/stability.json`."""
+    env = make(env_id=config.env_id, protocol=config.protocol, cameras=(), privileged=True)
+    seeds = range(config.first_seed, config.first_seed + config.episodes)
+    faults: dict[str, list[int]] = {"not finite": [], "sunk": [], "restless": []}
+    greatest = 0.0
+    for seed in tqdm(seeds, desc="random actions", unit="episode"):
+        found, speed = random_episode(env, seed, config.hold_steps)
+        greatest = max(greatest, speed)
+        for fault in found:
+            faults[fault].append(seed)
+    shaken = range(config.first_seed, config.first_seed + config.shakes)
+    held = [shake(env, config.env_id, seed) for seed in tqdm(shaken, desc="shake", unit="grasp")]
+    env.close()
+    result = {
+        "env_id": config.env_id,
+        "protocol": config.protocol,
+        "episodes": config.episodes,
+        "faults": faults,
+        "greatest_joint_speed_rad_s": greatest,
+        "shakes": config.shakes,
+        "held": sum(held),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "stability.json").write_text(json.dumps(result, indent=2) + "\n")
+    told = ", ".join(f"{name} {len(some)}" for name, some in faults.items())
+    print(
+        f"{config.env_id} {config.protocol}: {config.episodes} episodes of random actions: {told}"
+    )
+    print(f"greatest joint speed {greatest:.1f} rad/s")
+    if config.shakes:
+        print(f"held under a shake of 1 N: {describe_rate(sum(held), config.shakes)}")
+    print(f"results: {out / 'stability.json'}")
+
+
+def random_episode(env: ManipulationEnv, seed: int, hold_steps: int) -> tuple[set[str], float]:
+    """Run one episode; give its faults, and the arm's greatest joint speed in rad/s."""
+    rng = np.random.default_rng(seed)
+    faults, greatest, ended = set[str](), 0.0, False
+    env.reset(seed=seed)
+    action = env.holding_action
+    while not ended:
+        if rng.random() < 1 / rng.integers(1, hold_steps, endpoint=True):
+            action = rng.uniform(-1.0, 1.0, action.shape).astype(np.float32)
+        try:
+            observation, reward, terminated, truncated, _ = env.step(action)
+        except RuntimeError:
+            return {"not finite"}, greatest
+        finite = all(np.isfinite(values).all() for values in observation.values())
+        if not (finite and np.isfinite(reward)):
+            faults.add("not finite")
+        greatest = max(greatest, float(np.abs(_joint_speeds(env)).max()))
+        if _sunk(env):
+            faults.add("sunk")
+        ended = terminated or truncated
+    if _still_moves(env):
+        faults.add("restless")
+    return faults, greatest
+
+
+def shake(env: ManipulationEnv, env_id: str, seed: int) -> bool:
+    """Let the expert lift the cube, then push it to and fro; say whether it is held."""
+    expert = EXPERTS[env_id]()
+    observation, info = env.reset(seed=seed)
+    while not info["success"]:
+        observation, _, terminated, truncated, info = env.step(expert.act(observation))
+        if terminated or truncated:
+            return False
+    before = _cube_in_hand(env)
+    for axis in np.eye(3):
+        for sign in (1.0, -1.0):
+            env.simulator.push("cube", tuple(sign * _SHAKE_N * axis))
+            for _ in range(_SHAKE_HALF_PERIOD_STEPS):
+                observation, *_ = env.step(expert.act(observation))
+    env.simulator.push("cube", (0.0, 0.0, 0.0))
+    return bool(np.linalg.norm(_cube_in_hand(env) - before) < _SLIP_M)
+
+
+def _joint_speeds(env: ManipulationEnv) -> NDArray[np.float64]:
+    return env.simulator.joints(env.arm.joint_names)[1]
+
+
+def _cube_in_hand(env: ManipulationEnv) -> NDArray[np.float64]:
+    measured = env.task.measure(env.simulator, env.arm)
+    return measured["cube_position"] - measured["tool_position"]
+
+
+def _sunk(env: ManipulationEnv) -> bool:
+    """Say whether a box is deeper in the floor or the table than contacts allow."""
+    start = env.save().variation.start
+    names = list(start.box_poses)
+    places = env.simulator.bodies(names)[:, :3]
+    table = next((box for box in env.scene.boxes if box.name == "table"), None)
+    for name, place in zip(names, places, strict=True):
+        box = next(box for box in env.scene.boxes if box.name == name)
+        half = min(box.size_m) / 2
+        if place[2] < half - _SINK_M:
+            return True
+        if table is not None:
+            offset = np.abs(place - table.position_m) - np.array(table.size_m) / 2
+            if (offset < -_SINK_M).all():
+                return True
+    return False
+
+
+def _still_moves(env: ManipulationEnv) -> bool:
+    """Hold still for two seconds, and say whether anything moves at the end."""
+    rate_hz = env.interface.rate_hz
+    for _ in range(round((_HOLD_S - 0.2) * rate_hz)):
+        env.step(env.holding_action)
+    things = _places(env)
+    for _ in range(round(0.2 * rate_hz)):
+        env.step(env.holding_action)
+    speed_m_s = np.abs(_places(env) - things).max() / 0.2
+    return bool(np.abs(_joint_speeds(env)).max() > _REST_RAD_S or speed_m_s > _REST_M_S)
+
+
+def _places(env: ManipulationEnv) -> NDArray[Any]:
+    bodies = [env.arm.hand_body, *env.save().variation.start.box_poses]
+    return env.simulator.bodies(bodies)[:, :3]
+
+
+main = command("stability", StabilityConfig)(stability)
+
+if __name__ == "__main__":
+    main()

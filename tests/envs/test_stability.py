@@ -1,0 +1,77 @@
+import json
+
+import numpy as np
+import pytest
+
+from envs.catalogue import make
+from envs.manipulation import ManipulationEnv
+from envs.stability import StabilityConfig, random_episode, shake, stability
+
+PICK = "toto/FrankaPick-v0"
+CONFIG = {
+    "env_id": PICK, "protocol": "robot", "episodes": 2, "hold_steps": 5, "first_seed": 0,
+    "shakes": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def env():
+    made = make(env_id=PICK, cameras=(), privileged=True, num_steps=60)
+    yield made
+    made.close()
+
+
+def test_result_is_written(tmp_path, capsys):
+    stability(StabilityConfig(**CONFIG), tmp_path)
+    result = json.loads((tmp_path / "stability.json").read_text())
+    assert result["faults"] == {"not finite": [], "sunk": [], "restless": []}
+    assert result["held"] == 1
+    assert "1/1" in capsys.readouterr().out
+
+
+def test_cube_in_the_table_is_noticed(env, monkeypatch):
+    reset = ManipulationEnv.reset
+
+    def sunk(self, **options):
+        result = reset(self, **options)
+        self.displace((0.0, 0.0, -0.1))
+        return result
+
+    monkeypatch.setattr(ManipulationEnv, "reset", sunk)
+    assert "sunk" in random_episode(env, 0, 5)[0]
+
+
+def test_what_is_not_finite_is_noticed(env, monkeypatch):
+    step = ManipulationEnv.step
+    monkeypatch.setattr(
+        ManipulationEnv,
+        "step",
+        lambda self, action: (step(self, action)[0], np.nan, True, False, {}),
+    )
+    assert "not finite" in random_episode(env, 0, 5)[0]
+
+
+def test_what_goes_on_moving_is_noticed(env, monkeypatch):
+    step = ManipulationEnv.step
+
+    def swing(self, action):
+        return step(self, np.array([1.0, *[0.0] * 6, 1.0]))
+
+    monkeypatch.setattr(ManipulationEnv, "step", swing)
+    env.num_steps = 2
+    assert "restless" in random_episode(env, 0, 5)[0]
+
+
+def test_cube_that_is_not_held_is_lost(env, monkeypatch):
+    env.num_steps = 60
+    assert shake(env, PICK, 0)
+    monkeypatch.setattr("envs.stability._SHAKE_N", 30.0)
+    assert not shake(env, PICK, 0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"episodes": 0}, {"shakes": -1}, {"protocol": "pixmc"}, {"hold_steps": 0}]
+)
+def test_impossible_request_is_refused(change):
+    with pytest.raises(ValueError, match=r"at least|robot protocol"):
+        StabilityConfig(**{**CONFIG, **change})
