@@ -1,18 +1,20 @@
-"""Which eyes a policy has: a trained encoder, an untrained one, or none.
+"""Which eyes a policy has: a trained encoder, an untrained one, a vision transformer, or none.
 
 The untrained one has the same architecture and so the same cost; the blind policy sees its joints
-only. What the trained one is worth shows beside these two.
+only. What the trained one is worth shows beside these two, and beside the eyes that others use.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from toto_robot import Encoder, load_encoder
+from toto_robot.baselines import VitEncoder
 from toto_robot.checkpoint import weights_hash
 
 
@@ -69,7 +71,85 @@ class NoVision:
         """Give nothing."""
 
 
-VisionConfig = TotoVision | RandomVision | NoVision
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VitVision:
+    """A vision transformer, from a file that was published: MAE, MVP, DINOv2 and others.
+
+    Attributes:
+        name_or_path: the file.
+        format: its family, one of `toto_robot.baselines.FORMATS`.
+        layer: which layer; None: the last.
+        pool: how its tokens become one embedding; None: as the family does it.
+        heads: attention heads; None: those of the published model of this width.
+        image_size: side that frames are resized to, pixels; None: the one trained with.
+        statistics: of the pictures, `imagenet` or `half`; None: the family's.
+    """
+
+    kind: ClassVar[str] = "vit"
+    name_or_path: str
+    format: str
+    layer: int | None
+    pool: str | None
+    heads: int | None
+    image_size: int | None
+    statistics: str | None
+
+    def build(self, device: torch.device) -> Encoder:
+        """Load it."""
+        encoder = load_encoder(
+            self.name_or_path,
+            layer=self.layer,
+            pool=self.pool,
+            device=device,
+            format=self.format,
+            heads=self.heads,
+            image_size=self.image_size,
+            statistics=self.statistics,
+        )
+        # policies use no more of an encoder than `VitEyes` has
+        return cast(Encoder, VitEyes(encoder))
+
+
+VisionConfig = TotoVision | RandomVision | VitVision | NoVision
+
+
+class VitEyes:
+    """A vision transformer where an `Encoder` is expected: what it keeps of a frame is no token.
+
+    It has no tokens, so in their place stands the embedding itself, in float16: the 16 bits of each
+    number, as an id. A store then holds embeddings, of this layer and pool alone, which is 2 dim
+    bytes a frame, and can be read by no other eyes.
+
+    Attributes:
+        dim: width of the embedding.
+        layer: the layer that is pooled.
+        pool: the pool.
+        weights_hash: of all its weights.
+        fingerprint: of weights, layer and pool.
+        tokens_per_frame: ids that are kept of a frame: `dim`.
+    """
+
+    def __init__(self, encoder: VitEncoder) -> None:
+        self._encoder = encoder
+        self.dim = self.tokens_per_frame = encoder.dim
+        self.layer, self.pool = encoder.layer, encoder.pool
+        self.weights_hash, self.fingerprint = encoder.weights_hash, encoder.fingerprint
+
+    @torch.no_grad()
+    def tokenize(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Give the bits of the embeddings of frames [b h w 3]: int64 [b e], below 65536.
+
+        Raises:
+            ValueError: an embedding does not fit into float16.
+        """
+        embeddings = self._encoder(frames).half()
+        if not torch.isfinite(embeddings).all():
+            raise ValueError(f"embeddings of pool {self.pool!r} do not fit into float16")
+        return embeddings.view(torch.int16).long() & 0xFFFF
+
+    def from_tokens(self, ids: Tensor) -> Tensor:
+        """Give the embeddings [b e] back, exactly as they were kept."""
+        return ids.to(torch.int16).view(torch.float16).float()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +193,12 @@ def embedding_width(encoder: Encoder | None) -> int:
 
 
 def tokenizer_hash(encoder: Encoder | None) -> str | None:
-    """Give the hash of the tokenizer's weights; None without an encoder."""
+    """Give the hash of what makes stored tokens: the tokenizer's weights; None without an encoder.
+
+    A vision transformer stores embeddings, so there it is the fingerprint.
+    """
+    if isinstance(encoder, VitEyes):
+        return encoder.fingerprint
     return None if encoder is None else weights_hash(encoder.tokenizer)
 
 
