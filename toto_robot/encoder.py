@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         )
         self.requires_grad_(False)
         self.pooling = build_pool(pool, transformer.config.dim, tokenizer.tokens_per_frame)
-        self.dim: int = self.pooling.dim
+        self.dim = self.pooling.dim
         self.eval()
 
     @property

@@ -64,7 +64,7 @@ class AttentionPool(nn.Module):
         return scaled_dot_product_attention(query, self.keys(features), self.values(features))[:, 0]
 
 
-def build_pool(name: str, dim: int, tokens_per_frame: int) -> nn.Module:
+def build_pool(name: str, dim: int, tokens_per_frame: int) -> GridPool | LastPool | AttentionPool:
     """Return the pool called ``name`` for features of width ``dim``; its own ``dim`` is e.
 
     Raises:
