@@ -446,7 +446,7 @@ FORMATS: Mapping[str, _Format] = MappingProxyType(
     {
         # github.com/facebookresearch/mae: encoder only, whole, in training, or fine-tuned
         "mae": _Format(
-            dropped=("mask_token", "decoder_", "head."),
+            dropped=("mask_token", "decoder_", "decoder.", "head."),
             renamed={},
             pool="mean",
             image_size=None,
@@ -522,6 +522,8 @@ def load_vit(
 ) -> VitEncoder:
     """Open a file of weights as it was published. Never touches the network.
 
+    The names may be those of the authors' own files, or those of transformers' (ViTMAE, Dinov2 with
+    and without registers, DINOv3ViT).
     Every key of the file is accounted for: it is a weight of the encoder, or it is dropped by name
     (decoder, mask token, classifier; optimizer, epoch, scaler and arguments of a training). A file
     that was cut after a block cannot be told from a shallower model.
@@ -650,7 +652,7 @@ def _encoder_weights(file: Path, data: Mapping[str, Any], rules: _Format) -> dic
         raise ValueError(f"{file}: {strange} are no tensors; top-level keys: {sorted(data)}")
     weights = {
         rules.renamed.get(name, name): tensor
-        for name, tensor in state.items()
+        for name, tensor in _from_transformers(state).items()
         if not name.startswith(rules.dropped)
     }
     if rules.positions == "rotary":
@@ -661,6 +663,50 @@ def _encoder_weights(file: Path, data: Mapping[str, Any], rules: _Format) -> dic
                 weights[bias] = torch.where(mask == 0, 0.0, weights[bias])
     if "cls_token" in weights and "reg_token" not in weights:
         weights["reg_token"] = weights["cls_token"].new_empty(1, 0, weights["cls_token"].shape[-1])
+    return weights
+
+
+# keys of transformers' files (ViTMAE, Dinov2, DINOv3ViT) without a leading `vit.`, to the released
+_TRANSFORMERS = (
+    (r"embeddings\.(cls_token|mask_token)", r"\1"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.register_tokens", "reg_token"),
+    (r"embeddings\.patch_embeddings\.(?:projection\.)?(\w+)", r"patch_embed.proj.\1"),
+    (r"layer\.(\d+)\.(?:norm1|layernorm_before)\.(\w+)", r"blocks.\1.norm1.\2"),
+    (r"layer\.(\d+)\.(?:norm2|layernorm_after)\.(\w+)", r"blocks.\1.norm2.\2"),
+    (r"layer\.(\d+)\.attention\.(?:output\.dense|o_proj)\.(\w+)", r"blocks.\1.attn.proj.\2"),
+    (r"layer\.(\d+)\.attention\.(?:attention\.query|q_proj)\.(\w+)", r"blocks.\1.attn.q.\2"),
+    (r"layer\.(\d+)\.attention\.(?:attention\.key|k_proj)\.(\w+)", r"blocks.\1.attn.k.\2"),
+    (r"layer\.(\d+)\.attention\.(?:attention\.value|v_proj)\.(\w+)", r"blocks.\1.attn.v.\2"),
+    (r"layer\.(\d+)\.(?:intermediate\.dense|mlp\.(?:fc1|up_proj))\.(\w+)", r"blocks.\1.mlp.fc1.\2"),
+    (r"layer\.(\d+)\.(?:output\.dense|mlp\.fc2|mlp\.down_proj)\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
+    (r"layer\.(\d+)\.layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (r"(?:layernorm|norm)\.(\w+)", r"norm.\1"),
+)  # fmt: skip
+
+
+def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the keys of a file that transformers wrote the released names; leave others alone."""
+    if not {"embeddings.cls_token", "vit.embeddings.cls_token"} & set(state):
+        return dict(state)
+    weights: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        short = name.removeprefix("vit.").removeprefix("encoder.")
+        for pattern, released in _TRANSFORMERS:
+            if match := re.fullmatch(pattern, short):
+                weights[match.expand(released)] = tensor
+                break
+        else:
+            weights[name] = tensor
+    for name in [name for name in weights if name.endswith(".attn.q.weight")]:
+        block = name.removesuffix("q.weight")
+        parts = [f"{block}{one}" for one in "qkv"]
+        if f"{block}k.bias" not in weights and f"{block}q.bias" in weights:
+            weights[f"{block}k.bias"] = torch.zeros_like(weights[f"{block}q.bias"])  # DINOv3
+        for kind in ("weight", "bias"):
+            if all(f"{part}.{kind}" in weights for part in parts):
+                fused = [weights.pop(f"{part}.{kind}") for part in parts]
+                weights[f"{block}qkv.{kind}"] = torch.cat(fused)
     return weights
 
 
@@ -675,9 +721,8 @@ def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: 
     )  # fmt: skip
     with torch.device("meta"):
         needed = set(template.build().state_dict())
-    if rules.positions == "rotary":
-        needed.add("rope_embed.periods")
-    missing, unexpected = sorted(needed - set(weights)), sorted(set(weights) - needed)
+    known = needed | ({"rope_embed.periods"} if rules.positions == "rotary" else set())
+    missing, unexpected = sorted(needed - set(weights)), sorted(set(weights) - known)
     if missing or unexpected:
         hint = ""
         if any("mlp.w12" in name or "mlp.w1." in name for name in unexpected):

@@ -129,7 +129,11 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def tokenize(self, frames: np.ndarray | Tensor) -> Int64[Tensor, "b n"]:
         """Return the tokens of uint8 RGB frames [b h w 3] of any size."""
-        return self.tokenizer.encode(check_frames(frames))
+        frames = check_frames(frames)
+        if len(frames) == 0:  # torch's pixel_unshuffle gives an empty batch the wrong shape
+            device = self.transformer.embed_tokens.weight.device
+            return torch.empty(0, self.tokens_per_frame, dtype=torch.int64, device=device)
+        return self.tokenizer.encode(frames)
 
     def from_tokens(self, ids: Int64[Tensor, "b n"]) -> Float[Tensor, "b e"]:
         """Return the embeddings of tokenised frames.

@@ -1,18 +1,20 @@
 """Vision transformers: equal to independent code with the same weights; files opened by name."""
 
 import argparse
+import re
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import interpolate
 
-from toto_robot import load_encoder
+from toto_robot import TotoObservation, load_encoder
 from toto_robot.baselines import STATISTICS
 
 DIM, HEADS, LAYERS, PATCH, SIDE = 32, 2, 3, 4, 4
@@ -301,6 +303,29 @@ def test_timms_position_slots_go_to_the_tokens_that_they_are_for(tmp_path, prefi
     assert difference(encoder(frames()), expected[:, 0]) < TOLERANCE
 
 
+@pytest.mark.parametrize("family", ["mae", "dinov2", "dinov2 with registers", "dinov3"])
+def test_files_that_transformers_wrote_open_as_well(tmp_path, family):
+    model = {
+        "mae": mae,
+        "dinov2": lambda: dinov2(0),
+        "dinov2 with registers": lambda: dinov2(4),
+        "dinov3": dinov3,
+    }[family]()
+    model.save_pretrained(tmp_path)
+    file, format = tmp_path / "model.safetensors", family.split()[0]
+    encoder = load_encoder(file, format=format, heads=HEADS, image_size=PATCH * SIDE, pool="cls")
+    with torch.no_grad():
+        images = pixels(frames())
+        expected = mae_tokens(model, images) if family == "mae" else model(images).last_hidden_state
+    assert difference(encoder(frames()), expected[:, 0]) < TOLERANCE
+    weights = load_file(file)
+    cut = next(name for name in weights if re.search(r"layer\.1\..*(query|q_proj)\.bias", name))
+    del weights[cut]
+    save_file(weights, file)
+    with pytest.raises(ValueError, match=r"missing \['blocks.1.attn.qkv.bias'\], unexpected \["):
+        load_encoder(file, format=format, heads=HEADS, image_size=PATCH * SIDE)
+
+
 def test_a_fine_tuned_mae_has_its_norm_after_the_average(tmp_path):
     model = mae()
     weights = released_mae(model)
@@ -547,8 +572,18 @@ def test_any_batch_of_any_size_and_layout_gives_finite_embeddings(pictures, step
     assert torch.equal(embeddings, ENCODER(np.ascontiguousarray(viewed)))
 
 
+def test_it_is_what_wrappers_take():
+    space = gymnasium.spaces.Dict({"image_eye": gymnasium.spaces.Box(0, 255, (9, 9, 3), np.uint8)})
+    env = gymnasium.Env()
+    env.observation_space, env.action_space = space, gymnasium.spaces.Discrete(1)
+    picture = frames(1, 9, 9)
+    env.reset = lambda **_: ({"image_eye": picture[0]}, {})
+    observation, _ = TotoObservation(env, ENCODER).reset()
+    assert np.array_equal(observation["embedding_eye"], ENCODER(picture)[0].numpy())
+
+
 def _encoder():
-    from toto_robot.baselines import STATISTICS, VitConfig, VitEncoder
+    from toto_robot.baselines import VitConfig, VitEncoder
 
     mean, std = STATISTICS["imagenet"]
     config = VitConfig(

@@ -193,3 +193,9 @@ def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_aside(tmp_path)
 def test_ids_that_no_tokenizer_made_are_refused(ids):
     with pytest.raises(ValueError, match=r"ids must (be in \[0, 8192\)|have shape \[b 64\])"):
         encoder().from_tokens(ids)
+
+
+@pytest.mark.parametrize("pool", ["mean", "last", "attention", "grid2"])
+def test_no_frames_give_no_embeddings(pool):
+    model = encoder(pool=pool)
+    assert model(frames(count=0)).shape == (0, model.dim)
