@@ -77,7 +77,7 @@ class VitVision:
 
     Attributes:
         name_or_path: the file.
-        format: its family, one of `toto_robot.baselines.FORMATS`.
+        format: its family, one of `toto_robot.published.FORMATS`.
         layer: which layer; None: the last.
         pool: how its tokens become one embedding; None: as the family does it.
         heads: attention heads; None: those of the published model of this width.

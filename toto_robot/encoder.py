@@ -18,12 +18,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from .baselines import FORMATS, VitEncoder, load_vit
+from .baselines import VitEncoder
 from .checkpoint import load_weights, read_config, save_checkpoint, weights_hash
 from .config import from_dict, to_dict
 from .golden import has_golden, verify_golden, write_golden
 from .models import TotoConfig, TotoTransformer
 from .pooling import AttentionPool, build_pool, normalise
+from .published import FORMATS, load_vit
 from .tokenizers import AnyTokenizer, TokenizerConfig
 from .tokenizers.tokenizer import check_frames
 
@@ -299,7 +300,7 @@ def load_encoder(
         verify: compare with the checkpoint's golden vectors, if it carries some, on this device and
             in this dtype; costs the encoding of two frames. Published files carry none.
         format: ``"mae"``, ``"mvp"``, ``"dinov2"``, ``"dinov3"`` or ``"timm"``: opens a published
-            file by `toto_robot.baselines.load_vit`, to which it hands the arguments below.
+            file by `toto_robot.published.load_vit`, to which it hands the arguments below.
         heads: of that file's model.
         image_size: of that file's model.
         statistics: of that file's model.

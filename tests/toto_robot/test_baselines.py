@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import interpolate
 
 from toto_robot import TotoObservation, load_encoder
-from toto_robot.baselines import STATISTICS
+from toto_robot.published import STATISTICS
 
 DIM, HEADS, LAYERS, PATCH, SIDE = 32, 2, 3, 4, 4
 SIZES = {
@@ -583,7 +583,8 @@ def test_it_is_what_wrappers_take():
 
 
 def _encoder():
-    from toto_robot.baselines import VitConfig, VitEncoder
+    from toto_robot.baselines import VitEncoder
+    from toto_robot.models.vision_transformer import VitConfig
 
     mean, std = STATISTICS["imagenet"]
     config = VitConfig(
