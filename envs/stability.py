@@ -23,7 +23,7 @@ from .manipulation import ManipulationEnv
 from .statistics import describe_rate
 
 _HOLD_S = 4.0
-# What moves faster than this after four seconds of holding still is driven by the simulation itself.
+# What moves faster than this after four seconds of holding still is driven by the simulation.
 # An arm that was told to go through the table presses on it and creeps along, at up to 0.1 rad/s,
 # and may snap free late: two seconds were too few for 6 of 1,000 episodes.
 _REST_RAD_S = 0.3
