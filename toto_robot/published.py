@@ -31,7 +31,7 @@ __all__ = ["FORMATS", "STATISTICS", "load_vit"]
 STATISTICS: Mapping[str, tuple[Channels, Channels]] = MappingProxyType(
     {
         "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's documentation
-        "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's and SigLIP's weights in timm
+        "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's weights in timm
     }
 )
 
