@@ -53,6 +53,9 @@ _GEOM_TYPES = {
     "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
     "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
 }
+# What of a model an episode's look changes, and what the sizes of its boxes.
+_LOOK = ("mat_rgba", "geom_matid", "cam_pos", "cam_quat", "cam_fovy")
+_SIZED = ("geom_size", "geom_rbound", "geom_aabb", "body_mass", "body_inertia")
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 _GRIP_FRICTION = [1.0, 0.01, 0.001]
 
@@ -80,7 +83,7 @@ class MujocoSimulator:
         self._painted = _painted_geoms(model, scene)
         self._defaults = {
             name: getattr(model, name).copy()
-            for name in ("mat_rgba", "geom_matid", "cam_pos", "cam_quat", "cam_fovy", "body_pos")
+            for name in (*_LOOK, *_SIZED, "body_pos")
         }
         self._box_sizes = {box.name: box.size_m for box in scene.boxes}
         self._divergence = [self._data.warning[warning] for warning in _DIVERGED]
@@ -221,9 +224,14 @@ class MujocoSimulator:
         if sizes_m == self._box_sizes:
             return
         model = self._model
+        # All is reckoned from what was built, so that no earlier episode leaves a trace.
+        for name in (*_SIZED, "body_pos"):
+            getattr(model, name)[:] = self._defaults[name]
         for name, size in sizes_m.items():
             geom = model.geom(_known(name, self._box_sizes, "box")).id
             half = np.array(size) / 2
+            if np.array_equal(half, model.geom_size[geom]):
+                continue
             volume_ratio = np.prod(half) / np.prod(model.geom_size[geom])
             model.geom_size[geom] = half
             model.geom_rbound[geom] = np.linalg.norm(half)
@@ -237,7 +245,7 @@ class MujocoSimulator:
 
     def _apply(self, appearance: Appearance) -> None:
         model = self._model
-        for name in ("mat_rgba", "geom_matid", "cam_pos", "cam_quat", "cam_fovy"):
+        for name in _LOOK:
             getattr(model, name)[:] = self._defaults[name]
         for name, paint in appearance.paints.items():
             if name in self._painted:
