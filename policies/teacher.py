@@ -1,8 +1,8 @@
 """`python -m policies.teacher`: learn a policy on the privileged state, by PPO, without an expert.
 
-    python -m policies.teacher                               # configs/ppo/cpu.yaml
-    python -m policies.teacher ppo=pixmc env_steps=16384000 +env.options.protocol=pixmc
-    python -m policies.train teacher=runs/teacher/policy     # a student of it
+    python -m policies.teacher                  # the Franka's cabinet, configs/ppo/cpu.yaml
+    python -m policies.teacher ppo=pixmc env_steps=8192000 +env.options.protocol=pixmc
+    python -m policies.train env=franka_cabinet teacher=runs/teacher/policy     # a student of it
 
 In `out`:
 
