@@ -159,9 +159,9 @@ class CabinetTask:
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Give the floor to either side of the cabinet."""
+        """Give the floor before the cabinet, to either side of the way."""
         return tuple(
-            Space(center_m=(0.35, side * 0.75, 0.0), half_m=(0.45, 0.25)) for side in (1, -1)
+            Space(center_m=(0.62, side * 0.5, 0.0), half_m=(0.2, 0.28)) for side in (1, -1)
         )
 
     def middle(self, start: Start) -> Floats:
