@@ -1,0 +1,117 @@
+"""`python -m envs.gallery`: one picture of every task, by camera and randomisation group.
+
+A row is a task. Its columns are the cameras, first as they are and then with one group of
+randomisation after the other, all from the same seed at the beginning of an episode.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from toto_robot.cli import command
+
+from . import ENVIRONMENTS
+from .catalogue import make
+
+__all__ = ["GalleryConfig", "draw_gallery", "gallery"]
+
+Picture = NDArray[np.uint8]
+
+_GAP_PX, _WIDE_GAP_PX, _LABEL_PX, _HEADER_PX = 2, 8, 22, 40
+_BACKGROUND, _INK = 255, (30, 30, 30)
+_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.42
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GalleryConfig:
+    """Say what is shown.
+
+    Attributes:
+        protocol: `robot` or `pixmc`.
+        cameras: names of the cameras.
+        image_size: side of a picture, pixels.
+        groups: groups of randomisation, each alone.
+        seed: of every episode.
+    """
+
+    protocol: str
+    cameras: tuple[str, ...]
+    image_size: int
+    groups: tuple[str, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise ValueError("cameras must name at least one camera")
+
+
+def gallery(config: GalleryConfig, out: Path) -> None:
+    """Draw the picture and write `out/gallery.png`."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "gallery.png"
+    picture = draw_gallery(config)
+    cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    height, width = picture.shape[:2]
+    print(f"{path}: {width} x {height} pixels, {path.stat().st_size / 1e6:.2f} MB")
+
+
+def draw_gallery(config: GalleryConfig) -> Picture:
+    """Give the picture [h w 3] of all environments."""
+    header = [_space(_HEADER_PX, _LABEL_PX)]
+    for group in ("nominal", *config.groups):
+        names = [_write(name, _HEADER_PX // 2, config.image_size) for name in config.cameras]
+        below = _join(names, _GAP_PX, axis=1)
+        above = _write(group, _HEADER_PX // 2, below.shape[1])
+        header.append(np.concatenate([above, below]))
+    rows = [_join(header, _WIDE_GAP_PX, axis=1)]
+    for env_id in tqdm(ENVIRONMENTS, desc="gallery", unit="task"):
+        name = _write(env_id.removeprefix("toto/"), _LABEL_PX, config.image_size)
+        choices: list[tuple[str, ...]] = [(), *((group,) for group in config.groups)]
+        tiles = [_join(_look(config, env_id, groups), _GAP_PX, axis=1) for groups in choices]
+        rows.append(_join([np.rot90(name), *tiles], _WIDE_GAP_PX, axis=1))
+    return _join(rows, _GAP_PX, axis=0)
+
+
+def _look(config: GalleryConfig, env_id: str, groups: tuple[str, ...]) -> list[Picture]:
+    """Give the first picture of every camera."""
+    env = make(
+        env_id=env_id,
+        protocol=config.protocol,
+        cameras=config.cameras,
+        image_size=config.image_size,
+        randomise=groups,
+    )
+    observation, _ = env.reset(seed=config.seed)
+    env.close()
+    return [observation[f"image_{camera}"] for camera in config.cameras]
+
+
+def _write(text: str, height: int, width: int) -> Picture:
+    """Write a text in the middle of a strip."""
+    strip = _space(height, width)
+    (wide, tall), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
+    at = (max(0, (width - wide) // 2), (height + tall) // 2)
+    cv2.putText(strip, text, at, _FONT, _FONT_SCALE, _INK, 1, cv2.LINE_AA)
+    return strip
+
+
+def _join(pictures: list[Picture], gap_px: int, axis: int) -> Picture:
+    """Put pictures side by side (axis 1) or below each other (0)."""
+    height, width = pictures[0].shape[:2]
+    gap = _space(height, gap_px) if axis == 1 else _space(gap_px, width)
+    joined = [piece for picture in pictures for piece in (picture, gap)][:-1]
+    return np.concatenate(joined, axis=axis)
+
+
+def _space(height: int, width: int) -> Picture:
+    return np.full((height, width, 3), _BACKGROUND, np.uint8)
+
+
+main = command("gallery", GalleryConfig)(gallery)
+
+if __name__ == "__main__":
+    main()

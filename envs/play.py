@@ -1,0 +1,246 @@
+"""`python -m envs.play`: record episodes as videos, and play recorded ones back exactly.
+
+Each episode gives `seed<seed>.mp4`, with the view for people and all cameras side by side, and
+`seed<seed>.npz`, from which `replay=<file>` plays it back and checks every state to the bit.
+
+The policies here are the scripted experts and random actions. Trained ones live in `policies`,
+which this package does not import: `python -m policies.evaluate` records those.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toto_robot.cli import command
+from toto_robot.data.video import write_video
+
+from .catalogue import make
+from .experts import EXPERTS
+from .manipulation import ManipulationEnv, Observation
+
+__all__ = ["Episode", "PlayConfig", "play"]
+
+Act = Callable[[Observation], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlayConfig:
+    """Say what to play.
+
+    Attributes:
+        env_id: environment id.
+        protocol: `robot` or `pixmc`.
+        policy: who acts; experts are for the `robot` protocol.
+        cameras: shown beside the view for people.
+        image_size: side of their pictures as a policy sees them, pixels; shown enlarged.
+        randomise: groups of randomisation, drawn anew for each episode.
+        episodes: one per seed.
+        first_seed: seeds run upwards from here.
+        replay: an episode file; what it says goes before all of the above but `cameras` and
+            `image_size`.
+    """
+
+    env_id: str
+    protocol: str
+    policy: Literal["expert", "random"]
+    cameras: tuple[str, ...]
+    image_size: int
+    randomise: tuple[str, ...]
+    episodes: int
+    first_seed: int
+    replay: str | None
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, got {self.episodes}")
+        if self.policy == "expert" and self.protocol != "robot" and self.replay is None:
+            raise ValueError(f"experts are for protocol=robot, got {self.protocol}; policy=random")
+        if self.policy == "expert" and self.env_id not in EXPERTS and self.replay is None:
+            raise ValueError(f"no expert for {self.env_id!r}; known: {', '.join(EXPERTS)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Episode:
+    """Hold what makes an episode, and what came of it.
+
+    Attributes:
+        env_id: environment id.
+        protocol: of the environment.
+        randomise: groups that were drawn.
+        seed: of the reset.
+        actions: [t a] float32.
+        states: [t + 1 n] the simulator's, the first after the reset.
+    """
+
+    env_id: str
+    protocol: str
+    randomise: tuple[str, ...]
+    seed: int
+    actions: NDArray[np.float32]
+    states: NDArray[np.float64]
+
+    def save(self, path: Path) -> None:
+        """Write the file, aside and renamed."""
+        options = {
+            "env_id": self.env_id,
+            "protocol": self.protocol,
+            "randomise": self.randomise,
+            "seed": self.seed,
+        }
+        aside = path.with_name(f".{path.stem}.part.npz")
+        np.savez_compressed(
+            aside, options=json.dumps(options), actions=self.actions, states=self.states
+        )
+        aside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file that `save` wrote.
+
+        Raises:
+            ValueError: it is no such file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                options = json.loads(str(arrays["options"]))
+                return cls(
+                    env_id=options["env_id"],
+                    protocol=options["protocol"],
+                    randomise=tuple(options["randomise"]),
+                    seed=options["seed"],
+                    actions=arrays["actions"],
+                    states=arrays["states"],
+                )
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is no recorded episode: {error}") from error
+
+    def compare(self, other: "Episode") -> None:
+        """Check that another episode went through the same states.
+
+        Raises:
+            RuntimeError: with the first step after which it did not.
+        """
+        num_steps = len(self.actions)
+        if self.states.shape != other.states.shape:
+            raise RuntimeError(
+                f"the replay has states of shape {other.states.shape}, the file {self.states.shape}"
+            )
+        differ = np.flatnonzero((self.states != other.states).any(axis=1))
+        if len(differ):
+            raise RuntimeError(
+                f"the replay differs from step {differ[0]} of {num_steps} on, by up to "
+                f"{np.abs(self.states - other.states).max():.1e}: another version of the physics?"
+            )
+
+
+def play(config: PlayConfig, out: Path) -> None:
+    """Record the episodes into `out`, or play one back; print what came of each."""
+    out.mkdir(parents=True, exist_ok=True)
+    if config.replay is not None:
+        recorded = Episode.load(Path(config.replay))
+        env = _make(config, recorded.env_id, recorded.protocol, recorded.randomise)
+        actions = iter(recorded.actions)
+        episode, frames, told = run(
+            env, lambda observation: next(actions), recorded, len(recorded.actions)
+        )
+        env.close()
+        recorded.compare(episode)
+        video = out / f"seed{recorded.seed}-replay.mp4"
+        write_video(video, frames, env.interface.rate_hz)
+        print(f"{told}; all {len(episode.states)} states equal to the bit; {video}")
+        return
+    env = _make(config, config.env_id, config.protocol, config.randomise)
+    for seed in range(config.first_seed, config.first_seed + config.episodes):
+        wanted = Episode(
+            env_id=config.env_id,
+            protocol=config.protocol,
+            randomise=config.randomise,
+            seed=seed,
+            actions=np.zeros((0, 0), np.float32),
+            states=np.zeros((0, 0)),
+        )
+        episode, frames, told = run(env, _policy(config, env, seed), wanted, env.num_steps)
+        video, file = out / f"seed{seed}.mp4", out / f"seed{seed}.npz"
+        write_video(video, frames, env.interface.rate_hz)
+        episode.save(file)
+        print(f"{told}; {video}, {file}", flush=True)
+    env.close()
+
+
+def run(
+    env: ManipulationEnv, act: Act, wanted: Episode, num_steps: int
+) -> tuple[Episode, list[NDArray[np.uint8]], str]:
+    """Run one episode; give it with its frames, and a line that says what came of it."""
+    observation, _ = env.reset(seed=wanted.seed)
+    frames, actions, states = [_frame(env, observation)], [], [env.save().simulator]
+    success_step, total, terminated = None, 0.0, False
+    for step in range(1, num_steps + 1):
+        action = act(observation)
+        observation, reward, terminated, truncated, info = env.step(action)
+        frames.append(_frame(env, observation))
+        actions.append(action)
+        states.append(env.save().simulator)
+        total += reward
+        if info["success"] and success_step is None:
+            success_step = step
+        if terminated or truncated:
+            break
+    came = f"success at step {success_step}" if success_step is not None else "no success"
+    if terminated:
+        came += ", ended in failure"
+    told = f"seed {wanted.seed}: {came}, {len(actions)} steps, reward {total:.1f}"
+    episode = Episode(
+        env_id=wanted.env_id,
+        protocol=wanted.protocol,
+        randomise=wanted.randomise,
+        seed=wanted.seed,
+        actions=np.stack(actions).astype(np.float32),
+        states=np.stack(states),
+    )
+    return episode, frames, told
+
+
+def _make(
+    config: PlayConfig, env_id: str, protocol: str, randomise: tuple[str, ...]
+) -> ManipulationEnv:
+    return make(
+        env_id=env_id,
+        protocol=protocol,
+        randomise=randomise,
+        cameras=config.cameras,
+        image_size=config.image_size,
+        privileged=True,
+        render_mode="rgb_array",
+    )
+
+
+def _policy(config: PlayConfig, env: ManipulationEnv, seed: int) -> Act:
+    if config.policy == "expert":
+        expert = EXPERTS[config.env_id]()
+        expert.reset()
+        return expert.act
+    rng, size = np.random.default_rng(seed), len(env.interface.action)
+    return lambda observation: rng.uniform(-1.0, 1.0, size).astype(np.float32)
+
+
+def _frame(env: ManipulationEnv, observation: Observation) -> NDArray[np.uint8]:
+    """Put the view for people and the cameras' pictures side by side."""
+    viewer: Any = env.render()
+    side = len(viewer)
+    pictures = [observation[f"image_{camera.name}"] for camera in env.interface.cameras]
+    enlarged = []
+    for picture in pictures:
+        nearest = np.arange(side) * len(picture) // side  # one sees the pixels that a policy sees
+        enlarged.append(picture[nearest][:, nearest])
+    return np.concatenate([viewer, *enlarged], axis=1)
+
+
+main = command("play", PlayConfig)(play)
+
+if __name__ == "__main__":
+    main()
