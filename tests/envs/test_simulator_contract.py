@@ -521,6 +521,33 @@ def test_pushed_box_slides_when_the_push_exceeds_its_friction(backend, simulator
     np.testing.assert_allclose(simulator.bodies(("cube",))[..., :3], start[..., :3], atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        replace(START, box_sizes_m={"cube": (0.1, 0.05, 0.07)}),
+        replace(
+            START,
+            box_sizes_m={"cube": (0.053, 0.051, 0.047)},
+            fixture_positions_m={"chest": np.array([-0.1, 0.7, 0.6])},
+        ),
+    ],
+    ids=["size", "place"],
+)
+@pytest.mark.parametrize("sizes", [{}, {"cube": (0.049, 0.049, 0.049)}], ids=["own", "other"])
+def test_sizes_of_an_earlier_episode_leave_no_trace(backend, simulator, before, sizes):
+    start = replace(START, box_sizes_m=sizes)
+    fresh = backend.make()
+    fresh.build(SCENE, ARM)
+    simulator.reset(before, Appearance())
+    for one in (simulator, fresh):
+        one.reset(start, Appearance())
+        one.set_joint_targets(targets(backend, change=0.3))
+        one.step(100)
+    assert_equal(seen(simulator), seen(fresh))
+    np.testing.assert_array_equal(simulator.save(), fresh.save())
+    fresh.close()
+
+
 # Going back
 
 
