@@ -24,7 +24,7 @@ def env():
 def test_result_is_written(tmp_path, capsys):
     stability(StabilityConfig(**CONFIG), tmp_path)
     result = json.loads((tmp_path / "stability.json").read_text())
-    assert result["faults"] == {"not finite": [], "sunk": [], "restless": []}
+    assert result["faults"] == {"not finite": [], "sunk": [], "growing energy": []}
     assert result["held"] == 1
     assert "1/1" in capsys.readouterr().out
 
@@ -46,15 +46,15 @@ def test_what_is_not_finite_is_noticed(env, monkeypatch):
     assert "not finite" in random_episode(env, 0, 5)[0]
 
 
-def test_what_goes_on_moving_is_noticed(env, monkeypatch):
-    step = ManipulationEnv.step
-
-    def swing(self, action):
-        return step(self, np.array([1.0, *[0.0] * 6, 1.0]))
-
-    monkeypatch.setattr(ManipulationEnv, "step", swing)
-    env.num_steps = 2
-    assert "restless" in random_episode(env, 0, 5)[0]
+def test_what_moves_by_itself_is_noticed(env, monkeypatch):
+    assert "growing energy" not in random_episode(env, 0, 5)[0]
+    moved = iter(np.arange(100.0))
+    monkeypatch.setattr("envs.stability._places", lambda env: np.full(3, next(moved)))
+    assert "growing energy" in random_episode(env, 0, 5)[0]
+    # but not what the servos pay for
+    paid = iter(np.arange(100.0)[::-1])
+    monkeypatch.setattr("envs.stability._servo_energy_j", lambda env: next(paid))
+    assert "growing energy" not in random_episode(env, 0, 5)[0]
 
 
 def test_cube_that_is_not_held_is_lost(env, monkeypatch):
