@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from .arms import Arm, Servo
 from .interface import CameraSpec, Interface
+from .meshes import find_meshes
 from .mujoco_backend import MujocoSimulator
 from .protocols import Protocol, Reading
 from .randomisation import ActionNoise, ProprioNoise, Randomise, Variation, draw, parse, populate
@@ -29,7 +31,7 @@ _MAX_REPORTED_SPEED = 10.0
 _MAX_REPORTED_STATE = 10.0
 _VIEWER_PX = 480
 _VIEWER_QUALITY = Quality(shadows=True, samples=4, round_faces=20)
-_VISUALS = ("light",)
+_VISUALS = ("light", "mesh")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -80,6 +82,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         image_size: int | None = None,
         privileged: bool = False,
         visuals: str = "light",
+        meshes: str | Path | None = None,
         shadows: bool = False,
         samples: int = 0,
         randomise: Randomise = (),
@@ -97,7 +100,10 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
                 protocol's when None.
             image_size: height and width of their pictures in pixels; the protocol's when None.
             privileged: whether observations carry `state`, which a real robot would not have.
-            visuals: how the arm is drawn; only `light` (primitive shapes) so far.
+            visuals: how the arm is drawn: `light` (primitive shapes) or `mesh` (published meshes:
+                careful pictures, and slow in software). The physics is the same to the bit.
+            meshes: the folder with the published meshes (see `envs.meshes`); None for those of an
+                installed package.
             shadows: whether observed pictures have shadows; software renderers take long for them.
             samples: of each pixel of observed pictures, against jagged edges; 0 for one.
             randomise: which groups of `envs.randomisation.GROUPS` are drawn anew per episode, as
@@ -120,10 +126,12 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             raise ValueError(f"samples must not be negative, got {samples}")
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        if visuals == "mesh":
-            raise ValueError('visuals="mesh" is not there yet; use visuals="light"')
         if visuals not in _VISUALS:
             raise ValueError(f"unknown visuals {visuals!r}; known: {', '.join(_VISUALS)}")
+        if visuals == "light" and meshes is not None:
+            raise ValueError('meshes are for visuals="mesh"')
+        if visuals == "mesh" and simulator is not None:
+            raise ValueError('visuals="mesh" is for the simulator that is made here')
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"unknown render_mode {render_mode!r}; known: rgb_array, None")
         self.render_mode = render_mode
@@ -164,7 +172,10 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._deviation = np.full(len(self.interface.action), noise.hand)
         self._deviation[: len(arm.servos)] = noise.arm
         self._num_hold_steps = num_hold_steps(task, protocol.rate_hz)
-        self.simulator: Simulator = MujocoSimulator() if simulator is None else simulator
+        if simulator is None:
+            worn = find_meshes(arm.name, meshes) if visuals == "mesh" else None
+            simulator = MujocoSimulator(meshes=worn)
+        self.simulator: Simulator = simulator
         self.simulator.build(scene, arm)
 
     def reset(
