@@ -35,12 +35,19 @@ Randomise = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColourRange:
-    """Bound hue, saturation and value, each in [0, 1], of a random colour."""
+    """Bound a random colour: saturation and value in [0, 1], hue in [0, 2], where 1 is 0 again."""
 
     hue: Range
     saturation: Range
     value: Range
     patterns: tuple[Pattern, ...]
+
+    def __post_init__(self) -> None:
+        _check(self, "hue", 0.0, 2.0)
+        _check(self, "saturation", 0.0, 1.0)
+        _check(self, "value", 0.0, 1.0)
+        if not self.patterns:
+            raise ValueError("patterns must name at least one")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +67,11 @@ class Lights:
     head: Range
     tint: float
 
+    def __post_init__(self) -> None:
+        _check(self, "tilt_rad", 0.0, 1.5)
+        for name in ("diffuse", "ambient", "head"):
+            _check(self, name, 0.0, 1.0)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraShifts:
@@ -78,12 +90,19 @@ class Textures:
     paints: tuple[str, ...]
     patterns: tuple[Pattern, ...]
 
+    def __post_init__(self) -> None:
+        if not self.patterns:
+            raise ValueError("patterns must name at least one")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectSize:
     """Bound the factor on the object's edges."""
 
     scale: Range
+
+    def __post_init__(self) -> None:
+        _check(self, "scale", 0.1, 10.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +122,10 @@ class Distractors:
     clearance_m: float
     colour: ColourRange
 
+    def __post_init__(self) -> None:
+        _check(self, "count", 0, 20)
+        _check(self, "size_m", 0.01, 0.2)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Latency:
@@ -111,8 +134,7 @@ class Latency:
     steps: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.steps[0] <= self.steps[1]:
-            raise ValueError(f"steps must be ascending and not negative, got {self.steps}")
+        _check(self, "steps", 0, 100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,7 +250,12 @@ def parse(randomise: Randomise) -> Randomisation:
 
 
 def populate(scene: Scene, randomisation: Randomisation) -> Scene:
-    """Give the scene with the distractors that an episode may need."""
+    """Give the scene with the distractors that an episode may need.
+
+    Raises:
+        ValueError: for a paint that no scene has, listing the known ones.
+    """
+    _check_paints(scene, randomisation)
     if randomisation.distractors is None:
         return scene
     edge = randomisation.distractors.size_m[1]
@@ -290,6 +317,23 @@ def draw(
 def _read() -> dict[str, Any]:
     with RANGES.open() as file:
         return yaml.safe_load(file)
+
+
+def _check(ranges: Any, name: str, least: float, most: float) -> None:
+    values = {field.name: getattr(ranges, field.name) for field in fields(ranges)}[name]
+    if not least <= values[0] <= values[1] <= most:
+        raise ValueError(f"{name} must be ascending, within [{least}, {most}], got {values}")
+
+
+def _check_paints(scene: Scene, randomisation: Randomisation) -> None:
+    """Refuse a misspelt paint; one of another task's scene is known from the default ranges."""
+    known = {*_scene_paints(scene), *_read()["groups"]["colours"]["paints"]}
+    colours, textures = randomisation.colours, randomisation.textures
+    named = (*(colours.paints if colours else ()), *(textures.paints if textures else ()))
+    if unknown := [name for name in named if name not in known]:
+        raise ValueError(
+            f"unknown paint {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
+        )
 
 
 def _scene_paints(scene: Scene) -> dict[str, Paint]:
