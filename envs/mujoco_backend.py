@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arms import Arm, Servo
+from .meshes import Meshes
 from .patterns import PATTERNS, draw_pattern
 from .rendering import NONE, configure, remedy
 from .scene import (
@@ -47,6 +48,7 @@ _DIVERGED = [
     )
 ]
 _SHADOW_MAP_PX = 1024
+_DARK = 0.3  # what is darker than this in a published model wears our colour of dark parts
 _FAST = Quality()
 _GEOM_TYPES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
@@ -63,11 +65,17 @@ _GRIP_FRICTION = [1.0, 0.01, 0.001]
 class MujocoSimulator:
     """Run one world in MuJoCo on the CPU; see `Simulator` for what the methods promise."""
 
+    def __init__(self, *, meshes: Meshes | None = None) -> None:
+        """Draw the arm by published meshes, or by its own light shapes when None."""
+        self._meshes = meshes
+
     def build(self, scene: Scene, arm: Arm) -> None:
         """Make the world."""
         self._scene = scene
         self._servos = (*arm.servos, *arm.hand_servos)
         spec = mujoco.MjSpec.from_file(str(arm.model))
+        if self._meshes is not None:
+            _wear_meshes(spec, self._meshes, arm.scale)
         _scale(spec, arm.scale)
         _place_arm(spec, scene, self._servos)
         _add_world(spec, scene)
@@ -264,6 +272,65 @@ def _known(name: str, names: Collection[str], what: str) -> str:
     if name not in names:
         raise ValueError(f"there is no {what} {name!r} in the scene; known: {', '.join(names)}")
     return name
+
+
+def _wear_meshes(spec: mujoco.MjSpec, meshes: Meshes, scale: float) -> None:
+    """Hang published meshes on the arm's bodies in place of the light shapes there."""
+    for file in meshes.files:
+        # The compiled model has its vertices in metres, in the frame of a geom, whatever the file.
+        model = mujoco.MjSpec.from_file(str(file)).compile()
+        bodies = {model.body(index).name: index for index in range(model.nbody)}
+        for ours, theirs in meshes.bodies.items():
+            geoms = _mesh_geoms(model, bodies[theirs]) if theirs in bodies else []
+            if not geoms:
+                continue
+            body = spec.body(ours)
+            light = [geom for geom in body.geoms if not (geom.contype or geom.conaffinity)]
+            material = next((g.material for g in light if g.material != "trim"), "trim")
+            for geom in light:
+                spec.delete(geom)
+            for index in geoms:
+                name = f"{ours}/{index}"
+                _add_mesh(spec, name, model, int(model.geom_dataid[index]), scale)
+                dark = _brightness(model, index) < _DARK
+                body.add_geom(
+                    type=mujoco.mjtGeom.mjGEOM_MESH,
+                    meshname=name,
+                    pos=model.geom_pos[index],
+                    quat=model.geom_quat[index],
+                    material="trim" if dark else material,
+                    contype=0,
+                    conaffinity=0,
+                    density=0.0,
+                    group=0,
+                )
+
+
+def _mesh_geoms(model: mujoco.MjModel, body: int) -> list[int]:
+    """Give the meshes of a body that are only to be seen; if there are none, all."""
+    geoms = np.flatnonzero(
+        (model.geom_bodyid == body) & (model.geom_type == int(mujoco.mjtGeom.mjGEOM_MESH))
+    )
+    seen = [i for i in geoms if not (model.geom_contype[i] or model.geom_conaffinity[i])]
+    return [int(index) for index in seen or geoms]
+
+
+def _brightness(model: mujoco.MjModel, geom: int) -> float:
+    material = int(model.geom_matid[geom])
+    rgba = model.geom_rgba[geom] if material < 0 else model.mat_rgba[material]
+    return float(rgba[:3].max())
+
+
+def _add_mesh(
+    spec: mujoco.MjSpec, name: str, model: mujoco.MjModel, mesh: int, scale: float
+) -> None:
+    vertices = slice(model.mesh_vertadr[mesh], model.mesh_vertadr[mesh] + model.mesh_vertnum[mesh])
+    faces = slice(model.mesh_faceadr[mesh], model.mesh_faceadr[mesh] + model.mesh_facenum[mesh])
+    added = spec.add_mesh(name=name)
+    added.uservert = (model.mesh_vert[vertices].astype(np.float64) * scale).ravel()
+    added.userface = model.mesh_face[faces].ravel()
+    # It is never used, but a thin shell has no volume to compute it from.
+    added.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
 
 
 def _scale(spec: mujoco.MjSpec, factor: float) -> None:
