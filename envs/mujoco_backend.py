@@ -90,8 +90,7 @@ class MujocoSimulator:
         self._dof = {model.joint(i).name: int(model.jnt_dofadr[i]) for i in range(model.njnt)}
         self._painted = _painted_geoms(model, scene)
         self._defaults = {
-            name: getattr(model, name).copy()
-            for name in (*_LOOK, *_SIZED, "body_pos")
+            name: getattr(model, name).copy() for name in (*_LOOK, *_SIZED, "body_pos")
         }
         self._box_sizes = {box.name: box.size_m for box in scene.boxes}
         self._divergence = [self._data.warning[warning] for warning in _DIVERGED]
