@@ -251,7 +251,7 @@ def test_without_a_render_mode_nothing_is_drawn(env):
         ({"cameras": "hand"}, "sequence"),
         ({"cameras": ("hand", "hand")}, "twice: hand"),
         ({"randomise": ("smell",)}, "known: colours, lights, camera"),
-        ({"visuals": "mesh"}, "not there yet"),
+        ({"visuals": "mesh", "meshes": "/nowhere"}, "no meshes of franka_panda in /nowhere"),
         ({"visuals": "pencil"}, "known: light"),
         ({"render_mode": "human"}, "known: rgb_array"),
         ({"image_size": 4}, "image_size"),
