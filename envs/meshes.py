@@ -1,0 +1,129 @@
+"""Published meshes of the arms, for `visuals="mesh"`: where they are looked for, and what they fit.
+
+Nothing is shipped or downloaded here. Meshes are read from an installed package or from a folder
+that the user names: a checkout, an unpacked wheel, or the folder of the MJCF file itself. Only how
+the arm looks comes from there; what it is made of and what it collides with stays ours. Parts that
+a publisher lacks keep their light shapes, and colours are ours, so that they can be varied.
+"""
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Meshes", "find_meshes"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Meshes:
+    """Name MJCF files, and which of their bodies look like which of ours.
+
+    Attributes:
+        files: of the models, absolute.
+        bodies: their body by ours; the frames are the same.
+    """
+
+    files: tuple[Path, ...]
+    bodies: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Publisher:
+    """Say where somebody publishes the meshes of an arm.
+
+    Attributes:
+        name: for people, with the licence.
+        install: how to get them.
+        package: the distribution that brings them, or None for a checkout.
+        files: the models, relative to site-packages or to the checkout.
+        bodies: their body by ours.
+    """
+
+    name: str
+    install: str
+    package: str | None
+    files: tuple[str, ...]
+    bodies: Mapping[str, str]
+
+
+_PANDA_LINKS = [f"link{index}" for index in range(8)]
+_DM_PANDA = _Publisher(
+    name="dm-robotics-panda (Apache-2.0)",
+    install="pip install --no-deps dm-robotics-panda",
+    package="dm-robotics-panda",
+    files=(
+        "dm_robotics/panda/assets/panda/panda.xml",
+        "dm_robotics/panda/assets/panda/panda_hand.xml",
+    ),
+    bodies={
+        **{link: f"panda_{link}" for link in _PANDA_LINKS},
+        "hand": "panda_hand",
+        # It turns the left finger and not the right one, as we do the other way round.
+        "left_finger": "panda_rightfinger",
+        "right_finger": "panda_leftfinger",
+    },
+)
+_MENAGERIE_PANDA = _Publisher(
+    name="MuJoCo Menagerie, franka_emika_panda (Apache-2.0)",
+    install="git clone --depth 1 https://github.com/google-deepmind/mujoco_menagerie",
+    package=None,
+    files=("franka_emika_panda/panda.xml",),
+    bodies={name: name for name in (*_PANDA_LINKS, "hand", "left_finger", "right_finger")},
+)
+# Menagerie's iiwa is the 14, which has other lengths. Nobody publishes it with an Allegro hand on
+# the same frames; the hand keeps its light shapes.
+_ROBOSUITE_IIWA = _Publisher(
+    name="robosuite, iiwa (MIT)",
+    install="pip install --no-deps robosuite",
+    package="robosuite",
+    files=("robosuite/models/assets/robots/iiwa/robot.xml",),
+    bodies={
+        "link0": "fixed_base_link",
+        **{f"link{index}": f"link_{index}" for index in range(1, 8)},
+    },
+)
+# A folder may fit two: the one that asks for more files comes first.
+_PUBLISHERS: dict[str, tuple[_Publisher, ...]] = {
+    "franka_panda": (_DM_PANDA, _MENAGERIE_PANDA),
+    "kuka_allegro": (_ROBOSUITE_IIWA,),
+}
+
+
+def find_meshes(arm: str, folder: str | Path | None = None) -> Meshes:
+    """Find the meshes of an arm in a folder, or in an installed package when it is None.
+
+    Raises:
+        ValueError: there are none, with what is looked for and how to get it.
+    """
+    if arm not in _PUBLISHERS:
+        raise ValueError(f"no published meshes are known of {arm}; known: {', '.join(_PUBLISHERS)}")
+    publishers = _PUBLISHERS[arm]
+    for publisher in publishers:
+        root = Path(folder) if folder is not None else _site_packages(publisher)
+        files = None if root is None else _files_in(root, publisher)
+        if files is not None:
+            return Meshes(files=files, bodies=publisher.bodies)
+    where = "in an installed package" if folder is None else f"in {folder}"
+    known = "; ".join(f"{one.name}: {one.install}" for one in publishers)
+    raise ValueError(
+        f"no meshes of {arm} {where}. Install one of these, or name a folder with "
+        f"meshes='<folder>' that holds {' or '.join(one.files[0] for one in publishers)}: {known}"
+    )
+
+
+def _site_packages(publisher: _Publisher) -> Path | None:
+    if publisher.package is None:
+        return None
+    try:
+        return Path(str(importlib.metadata.distribution(publisher.package).locate_file("")))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _files_in(root: Path, publisher: _Publisher) -> tuple[Path, ...] | None:
+    """Give the files, wherever within the publisher's tree `root` is."""
+    for depth in range(len(Path(publisher.files[0]).parts)):
+        files = [root.joinpath(*Path(file).parts[depth:]) for file in publisher.files]
+        if all(file.is_file() for file in files):
+            return tuple(file.resolve() for file in files)
+    return None
