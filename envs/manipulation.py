@@ -47,7 +47,6 @@ class EnvState:
     hand_targets: Floats
     hand_command: Floats
     waiting: tuple[Floats, ...]
-    noise: dict[str, Any]
     num_steps: int
     num_held: int
     success: bool
@@ -254,7 +253,6 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             hand_targets=controller.hand_targets.copy(),
             hand_command=controller.hand_command.copy(),
             waiting=tuple(self._waiting),
-            noise=dict(self._noise.bit_generator.state),
             num_steps=self._num_steps,
             num_held=self._num_held,
             success=self._success,
@@ -262,8 +260,6 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
 
     def restore(self, state: EnvState) -> Observation:
         """Go back to where `save` was called, and give the observation of then.
-
-        Proprioception noise, if any, is drawn anew for this observation alone.
 
         Raises:
             ValueError: the state is of another scene or arm.
@@ -278,9 +274,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._num_steps, self._num_held = state.num_steps, state.num_held
         self._success = state.success
         self._measured = self.task.measure(self.simulator, self.arm)
-        observation = self._observe()
-        self._noise.bit_generator.state = state.noise  # that of then, which saw this already
-        return observation
+        return self._observe()
 
     def close(self) -> None:
         """Free graphics memory."""
@@ -297,7 +291,6 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._controller.reset(variation.start)
         hold = self._controller.holding
         self._waiting = deque([hold] * variation.latency_steps)
-        self._noise = np.random.default_rng(variation.noise_seed)
         self._num_steps = self._num_held = 0
         self._success = False
 
@@ -307,10 +300,13 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         action = self._waiting.popleft()
         noise = self._randomisation.action_noise
         if noise is not None:
-            action = np.clip(
-                action + self._noise.normal(size=action.shape) * self._deviation, -1, 1
-            )
+            error = self._noise(0).normal(size=action.shape) * self._deviation
+            action = _cut(action + error, -1.0, 1.0)
         return action
+
+    def _noise(self, kind: int) -> np.random.Generator:
+        """Give what one kind of noise is drawn from in this control step, however often."""
+        return np.random.default_rng((self._variation.noise_seed, self._num_steps, kind))
 
     def _check_action(self, action: NDArray[Any]) -> Floats:
         """Give the action cut to [-1, 1]."""
@@ -341,7 +337,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         read = {"proprio": exact, "state": exact}
         if (noise := self._randomisation.proprio_noise) is not None:
             read["proprio"] = self._readings.read(
-                self.simulator, self._controller, self._measured, noise, self._noise
+                self.simulator, self._controller, self._measured, noise, self._noise(1)
             )
         for key, parts in self._vectors.items():
             box = self._vector_boxes[key]

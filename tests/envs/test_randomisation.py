@@ -113,12 +113,16 @@ def test_a_mapping_changes_some_ranges():
         (("smell",), "'smell'; known: colours, lights, camera"),
         ("lights", "sequence"),
         ({"lights": {"brightness": 1}}, "brightness"),
-        ({"latency": {"steps": [3, 1]}}, "ascending"),
+        ({"latency": {"steps": [3, 1]}}, "steps must be ascending"),
+        ({"latency": {"steps": [-1, 1]}}, "steps must be ascending"),
+        ({"lights": {"head": [0.0, 1.5]}}, "head must be ascending"),
+        ({"distractors": {"count": [3, 1]}}, "count must be ascending"),
+        ({"textures": {"paints": ["tabel"]}}, "unknown paint 'tabel'; known: .*table"),
     ],
 )
 def test_wrong_request_is_named(randomise, message):
     with pytest.raises(ValueError, match=message):
-        parse(randomise)
+        drawn(randomise)
 
 
 def test_suites_are_made_of_groups():
@@ -210,6 +214,19 @@ def test_noise_has_the_stated_deviation():
     assert np.std(moves) == pytest.approx(0.2, rel=0.1)
 
 
+def test_noise_of_one_kind_is_the_same_whatever_the_other_does():
+    both = quick(randomise=("action_noise", "proprio_noise"))
+    one, other = quick(randomise=("action_noise",)), quick(randomise=("proprio_noise",))
+    for env in (both, one, other):
+        env.reset(seed=3)
+    for _ in range(3):
+        observation, expected = both.step(hold(both))[0], one.step(hold(one))[0]
+        np.testing.assert_array_equal(observation["state"], expected["state"])
+        assert not np.array_equal(observation["proprio"], expected["proprio"])
+    first, second = both.reset(seed=3)[0], other.reset(seed=3)[0]
+    np.testing.assert_array_equal(first["proprio"], second["proprio"])
+
+
 def test_replay_is_exact_with_latency_and_noise():
     env = quick(randomise=("latency", "action_noise", "proprio_noise"))
     env.reset(seed=2)
@@ -217,12 +234,13 @@ def test_replay_is_exact_with_latency_and_noise():
     actions = rng.uniform(-1, 1, (10, 8))
     for action in actions[:5]:
         env.step(action)
+    now = env.step(actions[5])[0]
     saved = env.save()
-    expected = [env.step(action)[0] for action in actions[5:]]
+    expected = [env.step(action)[0] for action in actions[6:]]
     fresh = quick(randomise=("latency", "action_noise", "proprio_noise"))
     fresh.reset(seed=9)
-    fresh.restore(saved)
-    for action, observation in zip(actions[5:], expected, strict=True):
+    np.testing.assert_array_equal(fresh.restore(saved)["proprio"], now["proprio"])
+    for action, observation in zip(actions[6:], expected, strict=True):
         again = fresh.step(action)[0]
         np.testing.assert_array_equal(again["proprio"], observation["proprio"])
 
