@@ -40,7 +40,8 @@ class EvaluateConfig:
         policy: a student's checkpoint, or `expert`.
         env: where; None: where the student was trained.
         encoder: where the student's encoder is now, a name or a folder; None: where it was.
-        suite: what is varied besides, one of `envs.randomisation.suites()`; `nominal` for nothing.
+        suite: what is varied, one of `envs.randomisation.suites()`, whatever training varied;
+            None: what the environment's own options say.
         episodes: one per held-out seed.
         video_episodes: how many of them are filmed.
         rollout: how they are spread over the machine.
@@ -50,7 +51,7 @@ class EvaluateConfig:
     policy: str
     env: EnvConfig | None
     encoder: str | None
-    suite: str
+    suite: str | None
     episodes: int
     video_episodes: int
     rollout: RolloutConfig
@@ -61,7 +62,10 @@ class EvaluateConfig:
             raise ValueError(f"episodes must be in [1, {len(EVALUATION_SEEDS)}]: {self.episodes}")
         if not 0 <= self.video_episodes <= self.episodes:
             raise ValueError("video_episodes must be in [0, episodes]")
-        suite(self.suite)
+        if self.suite is not None:
+            suite(self.suite)
+            if self.env is not None and "randomise" in self.env.options:
+                raise ValueError("say either suite or env.options.randomise, not both")
         if self.policy == EXPERT and self.env is None:
             raise ValueError("which environment's expert? For instance: env=franka_pick")
 
@@ -71,10 +75,10 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
     device = choose_device(config.device)
     folder = None if config.policy == EXPERT else Path(config.policy)
     env, vision = _circumstances(config, folder)
-    if config.suite != "nominal":
-        env = replace(env, options={**env.options, "randomise": suite(config.suite)})
+    if config.suite is not None:
+        env = on_suite(env, config.suite)
     theatre = Theatre(env=env, vision=vision, privileged=folder is None, device=device)
-    where = f"{env.id}, suite {config.suite}"
+    where = env.id if config.suite is None else f"{env.id}, suite {config.suite}"
     print(f"{config.policy} on {config.episodes} held-out seeds of {where}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     policy = open_policy(folder, theatre)  # what is wrong with it shows before any episode is run
@@ -103,6 +107,13 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
     print(f"encoder: {share:.0%} of the wall time")
     print(f"results: {out / 'evaluation.json'}")
     print(f"success: {describe_rate(verdict['successes'], verdict['episodes'])}")
+
+
+def on_suite(env: EnvConfig, name: str) -> EnvConfig:
+    """Give the environment with a suite in the place of what its options vary."""
+    options = {key: value for key, value in env.options.items() if key != "randomise"}
+    groups = suite(name)
+    return replace(env, options={**options, "randomise": groups} if groups else options)
 
 
 def judge(

@@ -13,7 +13,7 @@ import pytest
 
 import policies.train
 from policies.dagger import DaggerConfig, IndicatorBeta, LinearBeta
-from policies.evaluate import EvaluateConfig, evaluate
+from policies.evaluate import EvaluateConfig, evaluate, on_suite
 from policies.imitation import ImitationConfig
 from policies.rollout import RolloutConfig
 from policies.student import StudentConfig
@@ -174,6 +174,15 @@ def evaluation(**changes):
 def test_unknown_suite_lists_the_known_ones():
     with pytest.raises(ValueError, match="'hard'; known: nominal, appearance, camera"):
         evaluation(suite="hard")
+
+
+def test_a_suite_takes_the_place_of_what_was_varied_in_training():
+    varied = dataclasses.replace(ENV, options={"randomise": ["colours"]})
+    assert on_suite(varied, "nominal").options == {}
+    assert on_suite(varied, "camera").options == {"randomise": {"camera": {}}}
+    assert evaluation(env=varied, suite=None).env == varied
+    with pytest.raises(ValueError, match="either suite or"):
+        evaluation(env=varied, suite="camera")
 
 
 def test_the_expert_is_evaluated_like_any_policy(tmp_path, capsys):
