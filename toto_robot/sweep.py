@@ -607,6 +607,12 @@ def _difference(one: _Cell, two: _Cell) -> dict[str, float]:
     return {"score": one.score - two.score, "low": float(low), "high": float(high)}
 
 
+def _clearness(difference: dict[str, float]) -> str:
+    if difference["low"] > 0:
+        return " (clearly better)"
+    return " (clearly worse)" if difference["high"] < 0 else " (no clear difference)"
+
+
 def _advise(cells: list[_Cell], num_layers: int) -> dict[str, Any]:
     """Say in words which layer and pool to use, and whether that matters."""
     trained = [cell for cell in cells if cell.source == "trained"]
@@ -627,8 +633,7 @@ def _advise(cells: list[_Cell], num_layers: int) -> dict[str, Any]:
     differences = {n: _difference(best, cell) for n, cell in others.items() if cell is not best}
     share = _best_shares(cells)[best.layer, best.pool]
     parts = [
-        f"{name} {one['score']:+.3f} [{one['low']:+.3f} {one['high']:+.3f}]"
-        + ("" if one["low"] > 0 else " (no clear difference)")
+        f"{name} {one['score']:+.3f} [{one['low']:+.3f} {one['high']:+.3f}]" + _clearness(one)
         for name, one in differences.items()
     ]
     use = (
@@ -636,7 +641,7 @@ def _advise(cells: list[_Cell], num_layers: int) -> dict[str, Any]:
         f"layer {best.layer} scores best ({best.score:.3f}, the best layer in {share:.0%} of "
         "resamples), "
         + (
-            "and no shallower layer is as good"
+            ("and costs least" if best.layer == 0 else "and every shallower layer is clearly worse")
             if enough is best
             else f"but layer {enough.layer} ({enough.score:.3f}) is not clearly worse and cheaper"
         )

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from toto_robot import Encoder, load_encoder, save_encoder
 from toto_robot.checkpoint import weights_hash
 from toto_robot.models import TotoConfig
-from toto_robot.sweep import SweepConfig, _rotate, fit_ridge, sweep
+from toto_robot.sweep import SweepConfig, _clearness, _rotate, fit_ridge, sweep
 from toto_robot.tokenizers import LightConfig
 
 PENALTIES = (1e-5, 1e-1, 1e1)
@@ -179,6 +179,13 @@ def test_it_goes_on_where_it_stopped(checkpoint, store, result, tmp_path, monkey
     sweep(config(checkpoint, store, target="state"), tmp_path / "again")
     assert len(calls) == 1
     assert ("proprioception", None, None) not in cells(tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.1, 0.2, "better"), (-0.2, -0.1, "worse"), (-0.1, 0.1, "no clear")]
+)
+def test_words_say_which_way_a_difference_goes(low, high, word):
+    assert word in _clearness({"low": low, "high": high})
 
 
 def test_labels_are_told_by_accuracy(checkpoint, store, tmp_path):
