@@ -48,6 +48,8 @@ _DIVERGED = [
     )
 ]
 _SHADOW_MAP_PX = 1024
+_SCENE_CENTER_M = np.array([0.5, 0.0, 0.5])
+_LIGHT_DISTANCE_M = 2.0
 _DARK = 0.3  # what is darker than this in a published model wears our colour of dark parts
 _FAST = Quality()
 _GEOM_TYPES = {
@@ -361,7 +363,7 @@ def _add_world(spec: mujoco.MjSpec, scene: Scene) -> None:
     spec.visual.map.zfar = 10.0
     spec.visual.map.shadowclip = 1.6
     spec.stat.extent = 1.0
-    spec.stat.center = [0.5, 0.0, 0.5]
+    spec.stat.center = _SCENE_CENTER_M
     sky = spec.add_texture(
         name="sky",
         type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
@@ -560,7 +562,11 @@ def _shift_camera(camera: Any, shift: CameraShift) -> None:
 
 def _apply_lighting(model: mujoco.MjModel, lighting: Lighting) -> None:
     light = model.light("key")
-    light.dir[:] = np.array(lighting.direction) / np.linalg.norm(lighting.direction)
+    direction = np.array(lighting.direction) / np.linalg.norm(lighting.direction)
+    light.dir[:] = direction
+    light.pos[:] = (
+        _SCENE_CENTER_M - _LIGHT_DISTANCE_M * direction
+    )  # it is far, but shadows begin there
     light.diffuse[:] = lighting.diffuse
     light.ambient[:] = 0.0
     light.specular[:] = 0.2
