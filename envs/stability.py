@@ -1,9 +1,9 @@
 """`python -m envs.stability`: whether the physics survives whatever a policy does to it.
 
 Episodes of random actions, each held for some steps, then two seconds of holding still. Counted
-are episodes in which anything was not finite, in which the object went through what it lies on, or
-in which energy grew: something moved at the end, and the servos, whose targets were still, had not
-lost what that takes. Where there is an expert, it also picks the cube, which is then pushed to and
+are episodes in which anything was not finite, in which the object went through what it lies on, in
+which energy grew (something moved at the end, and the servos, whose targets were still, had not
+lost what that takes), or in which a contact chattered for ever. Where there is an expert, it also picks the cube, which is then pushed to and
 fro with 1 N along each axis.
 """
 
@@ -23,6 +23,8 @@ from .experts import EXPERTS
 from .manipulation import ManipulationEnv
 from .statistics import describe_rate
 
+FAULTS = ("not finite", "sunk", "growing energy", "chatter")
+
 _HOLD_S = 2.0
 # An arm that was told to go through the table presses on it, creeps along and may snap free at any
 # moment, with what its servos had stored. What still moves this fast while the servos have not
@@ -30,6 +32,7 @@ _HOLD_S = 2.0
 _REST_RAD_S = 0.3
 _REST_M_S = 0.1
 _GIVEN_J = 0.01
+_GROWTH = 1.2
 _SINK_M = 0.005
 _SHAKE_N = 1.0
 _SHAKE_HALF_PERIOD_STEPS = 3
@@ -68,7 +71,7 @@ def stability(config: StabilityConfig, out: Path) -> None:
     """Run the episodes, print what went wrong, write `out/stability.json`."""
     env = make(env_id=config.env_id, protocol=config.protocol, cameras=(), privileged=True)
     seeds = range(config.first_seed, config.first_seed + config.episodes)
-    faults: dict[str, list[int]] = {"not finite": [], "sunk": [], "growing energy": []}
+    faults: dict[str, list[int]] = {name: [] for name in FAULTS}
     greatest = 0.0
     for seed in tqdm(seeds, desc="random actions", unit="episode"):
         found, speed = random_episode(env, seed, config.hold_steps)
@@ -119,8 +122,8 @@ def random_episode(env: ManipulationEnv, seed: int, hold_steps: int) -> tuple[se
         if _sunk(env):
             faults.add("sunk")
         ended = terminated or truncated
-    if _energy_grows(env):
-        faults.add("growing energy")
+    if (fault := _unrest(env)) is not None:
+        faults.add(fault)
     return faults, greatest
 
 
@@ -169,20 +172,28 @@ def _sunk(env: ManipulationEnv) -> bool:
     return False
 
 
-def _energy_grows(env: ManipulationEnv) -> bool:
-    """Hold still, and say whether anything moves at the end that the servos did not pay for."""
-    rate_hz = env.interface.rate_hz
-    for _ in range(round(rate_hz)):
+def _unrest(env: ManipulationEnv) -> str | None:
+    """Hold still, and name what moves at the end although the servos have not paid for it.
+
+    `chatter` is motion that goes on as it was a second ago: a contact that never settles.
+    """
+    second = round(env.interface.rate_hz)
+    for _ in range(second):
         env.step(env.holding_action)
-    stored_j = _servo_energy_j(env)
-    for _ in range(round((_HOLD_S - 1.2) * rate_hz)):
+    stored_j, early_rad_s = _servo_energy_j(env), float(np.abs(_joint_speeds(env)).max())
+    for _ in range(round((_HOLD_S - 1.2) * second)):
         env.step(env.holding_action)
     things = _places(env)
-    for _ in range(round(0.2 * rate_hz)):
+    for _ in range(round(0.2 * second)):
         env.step(env.holding_action)
-    speed_m_s = np.abs(_places(env) - things).max() / 0.2
-    moves = np.abs(_joint_speeds(env)).max() > _REST_RAD_S or speed_m_s > _REST_M_S
-    return bool(moves and _servo_energy_j(env) > stored_j - _GIVEN_J)
+    late_rad_s = float(np.abs(_joint_speeds(env)).max())
+    late_m_s = np.abs(_places(env) - things).max() / 0.2
+    if late_rad_s < _REST_RAD_S and late_m_s < _REST_M_S:
+        return None
+    if _servo_energy_j(env) < stored_j - _GIVEN_J:
+        return None
+    same = late_m_s < _REST_M_S and late_rad_s < _GROWTH * early_rad_s
+    return "chatter" if same else "growing energy"
 
 
 def _servo_energy_j(env: ManipulationEnv) -> float:
