@@ -34,6 +34,7 @@ def main() -> None:
     """Print one table."""
     # One thread for a software renderer: a process for each core is quicker than threads.
     os.environ.setdefault("LP_NUM_THREADS", "0")
+    folders = {env_id: _folder(env_id, sys.argv[1:]) for env_id in ENVIRONMENTS}
     print(
         f"{'environment':<22}{'visuals':<9}{'quality':<11}{'CPU ms':>8}{'frames/s':>10}{'cost':>8}"
     )
