@@ -78,6 +78,11 @@ def test_model_has_the_same_kinematics(simulator, joints):
     found = simulator.bodies(["hand"])[0]
     T_base_hand = forward_kinematics(KUKA_ALLEGRO, joints)
     np.testing.assert_allclose(found[:3], [1, 0, 0] + T_base_hand[:3, 3] * [-1, -1, 1], atol=1e-6)
+    # the base is turned by half a turn; 1e-6 is 0.00006 degrees, the table's 0.1 degree is 1.7e-3
+    rotation = np.zeros(9)
+    mujoco.mju_quat2Mat(rotation, np.array(found[3:7]))
+    expected = np.diag([-1.0, -1.0, 1.0]) @ T_base_hand[:3, :3]
+    np.testing.assert_allclose(rotation.reshape(3, 3), expected, atol=1e-6)
 
 
 def test_masses_are_the_descriptions():
