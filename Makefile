@@ -52,11 +52,13 @@ doctor: install
 	$(BIN)/python -m envs.doctor
 
 bench: install-test rendering
-	@for name in env_step encode train_step; do \
+	@for name in encode stream feature_cache train_step env_step; do \
 	    echo "# $$name, one core"; \
 	    OMP_NUM_THREADS=1 LP_NUM_THREADS=0 $(BIN)/python -m benchmarks.$$name; \
 	done
-	@echo "# dagger_collect, all cores"; $(BIN)/python -m benchmarks.dagger_collect
+	@for name in vector_env dagger_collect; do \
+	    echo "# $$name, all cores"; $(BIN)/python -m benchmarks.$$name; \
+	done
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis

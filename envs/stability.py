@@ -3,8 +3,8 @@
 Episodes of random actions, each held for some steps, then two seconds of holding still. Counted
 are episodes in which anything was not finite, in which the object went through what it lies on, in
 which energy grew (something moved at the end, and the servos, whose targets were still, had not
-lost what that takes), or in which a contact chattered for ever. Where there is an expert, it also picks the cube, which is then pushed to and
-fro with 1 N along each axis.
+lost what that takes), or in which a contact chattered for ever. Where there is an expert, it also
+picks the cube, which is then pushed to and fro with 1 N along each axis.
 """
 
 import json
