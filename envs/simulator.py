@@ -2,7 +2,9 @@
 
 Arrays have the shape `[*batch ...]`: the batch is empty for an engine that runs one world (the
 MuJoCo backend), and one axis for an engine that runs many at once. Poses are in the frame of their
-own world. Nothing that is returned shares memory with the engine.
+own world. Nothing that is returned shares memory with the engine. The `reset` of an engine of many
+worlds takes `rows` besides: which of them begin anew, None for all. What an engine must keep is
+tests/envs/test_simulator_contract.py, which any takes by one more entry.
 """
 
 from collections.abc import Sequence
