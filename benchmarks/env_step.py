@@ -119,14 +119,13 @@ def measure(case: Case, barrier: Barrier | None = None) -> tuple[Cost, Cost]:
 def _record(env: ManipulationEnv, case: Case) -> tuple[list[Any], list[Any]]:
     """Give actions, and for each the targets [n servos] that were set one after the other."""
     rng, actions, targets = np.random.default_rng(SEED), [], []
-    simulator, sent = env.simulator, []
-    set_joint_targets = simulator.set_joint_targets
+    simulator, follow = env.simulator, env.simulator.follow
 
-    def record(values: np.ndarray) -> None:
-        sent.append(values.copy())
-        set_joint_targets(values)
+    def record(values: np.ndarray, num_steps: int) -> None:
+        targets.append(list(values))
+        follow(values, num_steps)
 
-    simulator.set_joint_targets = record  # pyrefly: ignore  # for the length of this episode
+    simulator.follow = record  # pyrefly: ignore  # for the length of this episode
     expert = EXPERTS[case.env_id]() if case.protocol == "robot" else None
     observation, _ = env.reset(seed=SEED)
     for _ in range(NUM_STEPS):
@@ -136,9 +135,7 @@ def _record(env: ManipulationEnv, case: Case) -> tuple[list[Any], list[Any]]:
             action = expert.act(observation)
         observation, *_ = env.step(action)
         actions.append(action)
-        targets.append(list(sent))
-        sent.clear()
-    del simulator.set_joint_targets
+    del simulator.follow
     return actions, targets
 
 

@@ -207,9 +207,8 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             ValueError: when the action has the wrong shape or is not finite.
         """
         clipped = self._check_action(action)
-        for targets in self._controller.targets(self._delayed(clipped), self.simulator):
-            self.simulator.set_joint_targets(targets)
-            self.simulator.step(self._num_substeps)
+        targets = self._controller.targets(self._delayed(clipped), self.simulator)
+        self.simulator.follow(targets, self._num_substeps)
         self._measured = self.task.measure(self.simulator, self.arm)
         self._num_steps += 1
         self._num_held = self._num_held + 1 if self.task.at_goal(self._measured) else 0
@@ -361,6 +360,7 @@ class _Controller:
             [np.inf if servo.max_lead is None else servo.max_lead for servo in servos]
         )
         self._most = np.array([servo.max_speed for servo in servos]) / protocol.rate_hz
+        self._ramp = np.arange(1, protocol.num_targets + 1)[:, None] / protocol.num_targets
         self._leads = bool(np.isfinite(self._max_lead).any())
         if protocol.hand_action == "absolute":
             self.action_kind = "joint_increment"
@@ -417,7 +417,7 @@ class _Controller:
         self.arm_targets, self.hand_targets = after[:num_arm].copy(), after[num_arm:].copy()
         if protocol.num_targets == 1:
             return sent_after[None]
-        return np.linspace(sent_before, sent_after, protocol.num_targets + 1)[1:]
+        return sent_before + self._ramp * (sent_after - sent_before)
 
 
 class _Readings:

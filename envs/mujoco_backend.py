@@ -134,6 +134,23 @@ class MujocoSimulator:
             RuntimeError: when the physics diverged.
         """
         mujoco.mj_step(self._model, self._data, num_steps)
+        self._check_divergence()
+
+    def follow(self, targets: Floats, num_steps: int) -> None:
+        """Set targets [k servos] one after the other, and advance by `num_steps` after each.
+
+        In one call, because ten from the environment would cost as much as a time step.
+
+        Raises:
+            RuntimeError: when the physics diverged.
+        """
+        model, data, actuators = self._model, self._data, self._actuators
+        for target in targets:
+            data.ctrl[actuators] = target
+            mujoco.mj_step(model, data, num_steps)
+        self._check_divergence()
+
+    def _check_divergence(self) -> None:
         # MuJoCo puts a world that diverged back to its default, and counts a warning.
         if any([warning.number for warning in self._divergence]):
             raise RuntimeError("the physics diverged: a position, speed or force is not finite")

@@ -1,4 +1,4 @@
-"""What an environment may ask of a physics engine: thirteen questions.
+"""What an environment may ask of a physics engine: fourteen questions.
 
 Arrays have the shape `[*batch ...]`: the batch is empty for an engine that runs one world (the
 MuJoCo backend), and one axis for an engine that runs many at once. Poses are in the frame of their
@@ -40,6 +40,14 @@ class Simulator(Protocol):
 
     def step(self, num_steps: int) -> None:
         """Advance by `num_steps` time steps of the scene.
+
+        Raises:
+            RuntimeError: when the physics diverged.
+        """
+        ...
+
+    def follow(self, targets: Floats, num_steps: int) -> None:
+        """Set targets [k *batch servos] one after the other, and advance after each.
 
         Raises:
             RuntimeError: when the physics diverged.

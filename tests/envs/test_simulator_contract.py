@@ -153,6 +153,10 @@ class Rows:
         for world in self.worlds:
             world.step(num_steps)
 
+    def follow(self, targets, num_steps):
+        for index, world in enumerate(self.worlds):
+            world.follow(targets[:, index], num_steps)
+
     def joints(self, names):
         positions, velocities = zip(*(world.joints(names) for world in self.worlds), strict=True)
         return np.stack(positions), np.stack(velocities)
@@ -475,6 +479,17 @@ def test_steps_add_up(backend, simulator):
     simulator.reset(START, Appearance())
     simulator.set_joint_targets(targets(backend, change=0.1))
     simulator.step(12)
+    assert_equal(seen(simulator), singly)
+
+
+def test_following_targets_is_setting_and_stepping(backend, simulator):
+    ramp = [targets(backend, change=0.02 * index) for index in range(1, 5)]
+    for one in ramp:
+        simulator.set_joint_targets(one)
+        simulator.step(3)
+    singly = seen(simulator)
+    simulator.reset(START, Appearance())
+    simulator.follow(np.stack(ramp), 3)
     assert_equal(seen(simulator), singly)
 
 
