@@ -6,15 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalogue import variant
-from ..kinematics import solve_ik
-from .seeing import Floats, base_transform, see, slices
+from .scripted import Floats, ScriptedExpert
 
 ENV_ID = "toto/FrankaCabinet-v0"
-
-# Share of the way to the goal that the joint targets go in one control step.
-_GAIN = 0.4
-_MAX_ACTION = 0.95
 
 # The gripper points this far below the horizontal: level, the wrist would be at its limit when the
 # drawer is open; steeper, the pads would not lie flat on the bar.
@@ -49,20 +43,12 @@ _LEAD_M = 0.10
 _OPEN_M = 0.36
 
 
-class FrankaCabinetExpert:
+class FrankaCabinetExpert(ScriptedExpert):
     """Open the drawer: come before the handle, close in, pinch, pull; begin again when it slips."""
 
     def __init__(self) -> None:
         """Make the expert of `toto/FrankaCabinet-v0`."""
-        chosen = variant(ENV_ID)
-        self._arm = chosen.arm
-        self._increment_rad = chosen.protocol.arm_increment_rad
-        self._base = base_transform(chosen.task.scene(self._arm))
-        self._rest = np.array(chosen.task.start_arm_rad)
-        self._slices = slices(chosen)
-
-    def reset(self) -> None:
-        """Do nothing: there is no memory."""
+        super().__init__(ENV_ID)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Give the action [8] for a privileged observation.
@@ -70,10 +56,10 @@ class FrankaCabinetExpert:
         Raises:
             ValueError: when the observation has no `state`.
         """
-        seen = see(observation, self._slices)
+        seen = self._see(observation)
         targets = seen["arm_target"]
-        handle = (self._base @ np.append(seen["handle_position"], 1.0))[:3]
-        tool = (self._base @ np.append(seen["tool_position"], 1.0))[:3]
+        handle = self._in_base(seen["handle_position"])
+        tool = self._in_base(seen["tool_position"])
         goal, opening = self._goal(
             handle,
             tool - handle,
@@ -81,9 +67,7 @@ class FrankaCabinetExpert:
             float(seen["hand_position"][0]),
             float(seen["hand_command"][0]),
         )
-        joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
-        change = _GAIN * (joints - targets) / self._increment_rad
-        change *= min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))
+        change = self._towards(goal, targets)
         return np.append(change, opening).astype(np.float32)
 
     def _goal(

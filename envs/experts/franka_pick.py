@@ -6,15 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalogue import variant
-from ..kinematics import solve_ik
-from .seeing import Floats, base_transform, see, slices
+from .scripted import Floats, ScriptedExpert
 
 ENV_ID = "toto/FrankaPick-v0"
-
-# Share of the way to the goal that the joint targets go in one control step.
-_GAIN = 0.4
-_MAX_ACTION = 0.95
 
 # The way down is a funnel: the hand stays this high above the cube while it is beside it, and comes
 # down as it comes to be above it.
@@ -40,20 +34,12 @@ _LIFT_HEIGHT_M = 0.76
 _LIFT_SIDE = 0.5
 
 
-class FrankaPickExpert:
+class FrankaPickExpert(ScriptedExpert):
     """Pick the cube: hover, come down, close, lift; begin again when the cube is lost."""
 
     def __init__(self) -> None:
         """Make the expert of `toto/FrankaPick-v0`."""
-        chosen = variant(ENV_ID)
-        self._arm = chosen.arm
-        self._increment_rad = chosen.protocol.arm_increment_rad
-        self._base = base_transform(chosen.task.scene(self._arm))
-        self._rest = np.array(chosen.task.start_arm_rad)
-        self._slices = slices(chosen)
-
-    def reset(self) -> None:
-        """Do nothing: there is no memory."""
+        super().__init__(ENV_ID)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Give the action [8] for a privileged observation.
@@ -61,20 +47,18 @@ class FrankaPickExpert:
         Raises:
             ValueError: when the observation has no `state`.
         """
-        seen = see(observation, self._slices)
+        seen = self._see(observation)
         targets = seen["arm_target"]
-        cube = self._base @ np.append(seen["cube_position"], 1.0)
-        tool = self._base @ np.append(seen["tool_position"], 1.0)
+        cube = self._in_base(seen["cube_position"])
+        tool = self._in_base(seen["tool_position"])
         goal, opening = self._goal(
-            cube[:3],
+            cube,
             yaw_to_nearest_face(seen["cube_quaternion"]),
-            (tool - cube)[:3],
+            tool - cube,
             float(seen["hand_position"][0]),
             float(seen["hand_command"][0]),
         )
-        joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
-        change = _GAIN * (joints - targets) / self._increment_rad
-        change *= min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))
+        change = self._towards(goal, targets)
         return np.append(change, opening).astype(np.float32)
 
     def _goal(

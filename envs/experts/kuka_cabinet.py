@@ -9,16 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalogue import variant
-from ..kinematics import solve_ik
 from ..tasks.task import rotate
-from .seeing import Floats, base_transform, see, slices
+from .scripted import Floats, ScriptedExpert
 
 ENV_ID = "toto/KukaCabinet-v0"
-
-# Share of the way to the goal that the joint targets go in one control step.
-_GAIN = 0.4
-_MAX_ACTION = 0.95
 
 # Hand pose in the frame of the arm's base: palm (x) down, fingers (z) forward.
 _ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -54,25 +48,17 @@ _LEAD_M = 0.10
 _OPEN_M = 0.36
 
 
-class KukaCabinetExpert:
+class KukaCabinetExpert(ScriptedExpert):
     """Open the drawer: come over the bar, hook it, pull; begin again when it slips."""
 
     def __init__(self) -> None:
         """Make the expert of `toto/KukaCabinet-v0`."""
-        chosen = variant(ENV_ID)
-        self._arm = chosen.arm
-        self._increment_rad = chosen.protocol.arm_increment_rad
-        self._base = base_transform(chosen.task.scene(self._arm))
-        self._rest = np.array(chosen.task.start_arm_rad)
-        self._slices = slices(chosen)
+        super().__init__(ENV_ID)
         lower = np.array([servo.lower for servo in self._arm.hand_servos])
         upper = np.array([servo.upper for servo in self._arm.hand_servos])
-        self._posture = np.array(chosen.task.start_hand)
+        self._posture = np.array(self._variant.task.start_hand)
         self._hook = 2 * (self._posture - lower) / (upper - lower) - 1
         self._bar_from_tool_m = _HOOKED_M - self._arm.tool_offset_m
-
-    def reset(self) -> None:
-        """Do nothing: there is no memory."""
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Give the action [23] for a privileged observation.
@@ -80,19 +66,17 @@ class KukaCabinetExpert:
         Raises:
             ValueError: when the observation has no `state`.
         """
-        seen = see(observation, self._slices)
+        seen = self._see(observation)
         targets = seen["arm_target"]
-        handle = (self._base @ np.append(seen["handle_position"], 1.0))[:3]
+        handle = self._in_base(seen["handle_position"])
         hook = seen["tool_position"] + rotate(seen["tool_quaternion"], self._bar_from_tool_m)
-        offset = (self._base @ np.append(hook, 1.0))[:3] - handle
+        offset = self._in_base(hook) - handle
         bent_rad = float(np.abs(seen["hand_position"] - self._posture)[_FINGERS].max())
         goal = np.eye(4)
         goal[:3, :3] = _ROTATION
         goal[:3, 3] = handle + _way(offset, bent_rad, float(seen["opening"][0]))
         goal[:3, 3] -= _ROTATION @ self._bar_from_tool_m
-        joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
-        change = _GAIN * (joints - targets) / self._increment_rad
-        change *= min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))
+        change = self._towards(goal, targets)
         return np.concatenate([change, self._hook]).astype(np.float32)
 
 

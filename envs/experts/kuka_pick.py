@@ -6,17 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalogue import variant
-from ..kinematics import solve_ik
 from ..kuka import OPEN_HAND, SQUEEZING_HAND
 from .franka_pick import yaw_to_nearest_face
-from .seeing import Floats, base_transform, see, slices
+from .scripted import Floats, ScriptedExpert
 
 ENV_ID = "toto/KukaPick-v0"
-
-# Share of the way to the goal that the joint targets go in one control step.
-_GAIN = 0.4
-_MAX_ACTION = 0.95
 
 # The palm faces down and the fingers point forward and down by this, as the postures want it.
 # Level, the wrist would have to be nearer to the base than the elbow can fold.
@@ -45,22 +39,14 @@ _LIFT_SIDE = 0.5
 _MAX_TURN_RAD = np.deg2rad(60.0)
 
 
-class KukaPickExpert:
+class KukaPickExpert(ScriptedExpert):
     """Pick the cube: hover, come down, pinch, lift; begin again when the cube is lost."""
 
     def __init__(self) -> None:
         """Make the expert of `toto/KukaPick-v0`."""
-        chosen = variant(ENV_ID)
-        self._arm = chosen.arm
-        self._increment_rad = chosen.protocol.arm_increment_rad
-        self._base = base_transform(chosen.task.scene(self._arm))
-        self._rest = np.array(chosen.task.start_arm_rad)
-        self._slices = slices(chosen)
+        super().__init__(ENV_ID)
         self._open = self._command(OPEN_HAND)
         self._squeeze = self._command(SQUEEZING_HAND)
-
-    def reset(self) -> None:
-        """Do nothing: there is no memory."""
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Give the action [23] for a privileged observation.
@@ -68,14 +54,12 @@ class KukaPickExpert:
         Raises:
             ValueError: when the observation has no `state`.
         """
-        seen = see(observation, self._slices)
+        seen = self._see(observation)
         targets = seen["arm_target"]
-        cube = (self._base @ np.append(seen["cube_position"], 1.0))[:3]
-        tool = (self._base @ np.append(seen["tool_position"], 1.0))[:3]
+        cube = self._in_base(seen["cube_position"])
+        tool = self._in_base(seen["tool_position"])
         goal, closed = self._goal(cube, tool, seen)
-        joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
-        change = _GAIN * (joints - targets) / self._increment_rad
-        change *= min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))
+        change = self._towards(goal, targets)
         hand = self._open + closed * (self._squeeze - self._open)
         return np.concatenate([change, hand]).astype(np.float32)
 

@@ -138,8 +138,3 @@ def rotate(quaternions: Floats, vectors: Floats) -> Floats:
     yzx, zxy = axis[..., _YZX], axis[..., _ZXY]
     turned = 2.0 * (yzx * vectors[..., _ZXY] - zxy * vectors[..., _YZX])
     return vectors + w * turned + (yzx * turned[..., _ZXY] - zxy * turned[..., _YZX])
-
-
-def cross(left: Floats, right: Floats) -> Floats:
-    """Give the cross product of [*b 3] and [*b 3]; np.cross costs 30 us on arrays this small."""
-    return left[..., _YZX] * right[..., _ZXY] - left[..., _ZXY] * right[..., _YZX]

@@ -9,7 +9,7 @@ from envs.catalogue import make, variant
 from envs.expert_check import ExpertCheckConfig, expert_check, run_episode
 from envs.experts import EXPERTS
 from envs.experts.franka_pick import FrankaPickExpert, yaw_to_nearest_face
-from envs.experts.seeing import slices
+from envs.experts.scripted import slices
 from envs.statistics import wilson_interval
 
 
