@@ -145,8 +145,9 @@ class MujocoSimulator:
             RuntimeError: when the physics diverged.
         """
         model, data, actuators = self._model, self._data, self._actuators
+        controls = data.ctrl
         for target in targets:
-            data.ctrl[actuators] = target
+            controls[actuators] = target
             mujoco.mj_step(model, data, num_steps)
         self._check_divergence()
 

@@ -10,7 +10,7 @@ from ..arms import Arm
 from ..scene import Box, Camera, Paint, Scene, Space, Start
 from ..simulator import Simulator
 from .room import BASE_POSITION_M, BASE_YAW_RAD, FLOOR_BOX, LIGHTING
-from .task import Floats, Measured, draw_hand, draw_joints, points_on, turned
+from .task import Floats, Measured, draw_hand, draw_joints, points_on, tool_palm_and_tips, turned
 
 CUBE, TABLE = "cube", "table"
 TABLE_HEIGHT_M = 0.4
@@ -136,8 +136,10 @@ class PickTask:
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
         """Ask the simulator for cube, tool, palm and fingertips."""
         tips = arm.fingertips
-        poses = simulator.bodies((CUBE, arm.hand_body, arm.hand_body, *(tip.body for tip in tips)))
-        offsets = np.array([arm.tool_offset_m, arm.palm_offset_m, *(tip.offset_m for tip in tips)])
+        bodies, offsets = tool_palm_and_tips(
+            arm.hand_body, arm.tool_offset_m, arm.palm_offset_m, tips
+        )
+        poses = simulator.bodies((CUBE, *bodies))
         points = points_on(poses[..., 1:, :], offsets)
         cube = poses[..., 0, :3]
         to_cube = cube[..., None, :] - points[..., 2:, :]
@@ -165,7 +167,7 @@ class PickTask:
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
         """Give the reward's named terms of one control step, with PixMC's weights."""
-        distances = np.linalg.norm(measured["fingertips_to_cube"], axis=-1)
+        distances = np.sqrt(np.square(measured["fingertips_to_cube"]).sum(axis=-1))
         height_m = measured["cube_position"][..., 2]
         lifted = height_m - self.cube_rest_height_m > self.lifted_m
         to_goal_m = np.abs(self.goal_height_m - height_m)

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arms import Arm
-from ..scene import Scene, Space, Start
+from ..arms import Arm, Fingertip
+from ..scene import Scene, Space, Start, Vector
 from ..simulator import Simulator
 
 Floats = NDArray[np.float64]
@@ -124,6 +125,15 @@ def turned(quaternion: Floats, yaw_rad: float) -> Floats:
     cos, sin = math.cos(yaw_rad / 2), math.sin(yaw_rad / 2)
     w, x, y, z = quaternion
     return np.array([cos * w - sin * z, cos * x - sin * y, cos * y + sin * x, cos * z + sin * w])
+
+
+@lru_cache(maxsize=16)
+def tool_palm_and_tips(
+    hand_body: str, tool_m: Vector, palm_m: Vector, tips: tuple[Fingertip, ...]
+) -> tuple[tuple[str, ...], Floats]:
+    """Give the bodies that carry tool, palm and fingertips, and their offsets [2+f 3] in them."""
+    bodies = (hand_body, hand_body, *(tip.body for tip in tips))
+    return bodies, np.array([tool_m, palm_m, *(tip.offset_m for tip in tips)])
 
 
 def points_on(poses: Floats, offsets_m: Floats) -> Floats:
