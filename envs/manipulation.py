@@ -1,7 +1,7 @@
 """The Gymnasium environment: a simulator, an arm, its controller and a task."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._vectors = {"proprio": protocol.proprio}
         if privileged:
             self._vectors["state"] = protocol.state
+        self._wanted = {part for parts in self._vectors.values() for part in parts}
         self._vector_boxes = {
             key: self._readings.box(parts, protocol.clip) for key, parts in self._vectors.items()
         }
@@ -332,12 +333,11 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             )
             for camera in self.interface.cameras
         }
-        exact = self._readings.read(self.simulator, self._controller, self._measured)
+        seen = (self.simulator, self._controller, self._measured, self._wanted)
+        exact = self._readings.read(*seen)
         read = {"proprio": exact, "state": exact}
         if (noise := self._randomisation.proprio_noise) is not None:
-            read["proprio"] = self._readings.read(
-                self.simulator, self._controller, self._measured, noise, self._noise(1)
-            )
+            read["proprio"] = self._readings.read(*seen, noise, self._noise(1))
         for key, parts in self._vectors.items():
             box = self._vector_boxes[key]
             values = np.concatenate([read[key][part] for part in parts]).astype(np.float32)
@@ -433,6 +433,7 @@ class _Readings:
         servos = [servo for servo in (*arm.servos, *arm.hand_servos) for _ in servo.joints]
         self._lower = np.array([servo.lower for servo in servos])
         self._upper = np.array([servo.upper for servo in servos])
+        self._middle, self._range = (self._lower + self._upper) / 2, self._upper - self._lower
         widths = [
             f"{servo.name}_{'width' if len(servo.joints) > 1 else 'position'}"
             for servo in arm.hand_servos
@@ -483,10 +484,11 @@ class _Readings:
         simulator: Simulator,
         controller: _Controller,
         measured: Any,
+        wanted: Collection[Reading],
         noise: ProprioNoise | None = None,
         rng: np.random.Generator | None = None,
     ) -> dict[Reading, Floats]:
-        """Read everything, joints with some noise if it is given."""
+        """Read at least what is wanted, joints with some noise if it is given."""
         positions, velocities = simulator.joints(self._joints)
         num_arm = self._num_arm
         if noise is not None and rng is not None:
@@ -494,18 +496,21 @@ class _Readings:
             deviation[:num_arm] = noise.position_rad
             positions = positions + deviation * rng.normal(size=len(positions))
             velocities = velocities + noise.velocity_rad_s * rng.normal(size=len(positions))
-        task = [np.atleast_1d(measured[name]) for name in self._task.state]
-        middle = (self._lower + self._upper) / 2
-        return {
+        read: dict[Reading, Floats] = {
             "arm_position": positions[:num_arm],
             "arm_velocity": velocities[:num_arm],
             "arm_target": controller.arm_targets,
             "hand_position": self._sum @ positions[num_arm:],
             "hand_command": controller.hand_command,
-            "scaled_position": 2 * (positions - middle) / (self._upper - self._lower),
-            "scaled_velocity": 0.1 * velocities,
-            "task": np.concatenate(task),
         }
+        # What costs more is read only where it is asked for.
+        if "scaled_position" in wanted:
+            read["scaled_position"] = 2 * (positions - self._middle) / self._range
+            read["scaled_velocity"] = 0.1 * velocities
+        if "task" in wanted:
+            task = [np.atleast_1d(measured[name]) for name in self._task.state]
+            read["task"] = np.concatenate(task)
+        return read
 
 
 def _cut(values: NDArray[Any], lower: Any, upper: Any) -> NDArray[Any]:
