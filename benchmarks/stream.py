@@ -60,7 +60,7 @@ def compare() -> None:
     window = torch.cat([start, frame.repeat(1, BASE.frames)], dim=1)
     alone = torch.cat([start, frame], dim=1)
     memory = FrameMemory(model, 1, BASE.frames, (LAYER,))
-    memory.place(np.array([10 * BASE.frames]), np.array([True]))
+    memory.place(np.array([10 * BASE.frames]), np.array([True]), slice(0, 1))
     rows = {
         "stream step, full window": lambda: model.features(frame, (LAYER,), memory),
         "the frame alone": lambda: model.features(alone, (LAYER,)),

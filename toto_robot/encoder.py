@@ -53,12 +53,20 @@ class EncoderConfig:
         transformer: sizes of the transformer.
         layer: the layer to use unless the caller asks for another.
         pool: the pool to use unless the caller asks for another.
+        frame_interval_s: seconds between the frames of the training videos; None where it was not
+            noted or they differ much.
     """
 
     tokenizer: TokenizerConfig
     transformer: TotoConfig
     layer: int
     pool: str
+    frame_interval_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an interval that no video has."""
+        if self.frame_interval_s is not None and not self.frame_interval_s > 0:
+            raise ValueError(f"frame_interval_s must be positive, got {self.frame_interval_s}")
 
 
 class Encoder(nn.Module):
@@ -69,25 +77,41 @@ class Encoder(nn.Module):
     token before pooling. Deeper blocks are not run. It is always in eval mode and has no gradients,
     except those of an attention pool's own parameters.
 
+    With ``repeat_frame`` a frame is fed twice and the second copy is pooled, so that each of its
+    tokens has seen the whole frame, and not only what lies above it; for twice the tokens.
+
     Attributes:
         dim: width e of the embedding.
         layer: layer that is pooled, counted from 0.
         pool: name of the pool.
+        repeat_frame: whether a frame is fed twice.
+        frame_interval_s: seconds between the frames of the training videos; None if unknown.
         num_layers: blocks of the whole transformer.
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: tokens of one frame.
         weights_hash: sha256 of all weights of the checkpoint, whatever the layer and the pool.
-        fingerprint: sha256 of weights, layer and pool: equal for encoders whose embeddings are
-            interchangeable.
+        fingerprint: sha256 of weights, layer, pool and repeat_frame: equal for encoders whose
+            embeddings are interchangeable.
     """
 
     def __init__(
-        self, tokenizer: AnyTokenizer, transformer: TotoTransformer, layer: int, pool: str
+        self,
+        tokenizer: AnyTokenizer,
+        transformer: TotoTransformer,
+        layer: int,
+        pool: str,
+        *,
+        repeat_frame: bool = False,
+        frame_interval_s: float | None = None,
     ) -> None:
         super().__init__()
+        if repeat_frame and transformer.config.frames < 2:
+            raise ValueError("repeat_frame needs a model trained on at least 2 frames, got 1")
         self.num_layers = transformer.config.layers
         self.layer = transformer.layer_index(layer)
         self.pool = pool
+        self.repeat_frame = repeat_frame
+        self.frame_interval_s = frame_interval_s
         self.image_size = tokenizer.image_size
         self.tokens_per_frame = tokenizer.tokens_per_frame
         self.weights_hash = hashlib.sha256(
@@ -96,7 +120,11 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.transformer = transformer
         self._config = EncoderConfig(
-            tokenizer=tokenizer.config, transformer=transformer.config, layer=self.layer, pool=pool
+            tokenizer=tokenizer.config,
+            transformer=transformer.config,
+            layer=self.layer,
+            pool=pool,
+            frame_interval_s=frame_interval_s,
         )
         self.requires_grad_(False)
         self.pooling = build_pool(pool, transformer.config.dim, tokenizer.tokens_per_frame)
@@ -107,6 +135,8 @@ class Encoder(nn.Module):
     def fingerprint(self) -> str:
         """Hash that two encoders share if their embeddings are interchangeable."""
         parts = f"{self.weights_hash} {self.layer} {self.pool}"
+        if self.repeat_frame:
+            parts += " repeated"
         if isinstance(self.pooling, AttentionPool):
             parts += weights_hash(self.pooling)
         return hashlib.sha256(parts.encode()).hexdigest()
@@ -164,8 +194,52 @@ class Encoder(nn.Module):
         """
         ids = self.check_tokens(ids)
         start = ids.new_full((len(ids), 1), self.transformer.config.start_video)
-        outputs = self.transformer.features(torch.cat([start, ids], dim=1), layers)
-        return tuple(normalise(output[:, 1:]) for output in outputs)
+        frames = [ids, ids] if self.repeat_frame else [ids]
+        outputs = self.transformer.features(torch.cat([start, *frames], dim=1), layers)
+        return tuple(normalise(output[:, -self.tokens_per_frame :]) for output in outputs)
+
+    def encode_clip(self, clips: np.ndarray | Tensor) -> Float[Tensor, "b t e"]:
+        """Return an embedding of every frame of clips, each of it and of all before it.
+
+        One pass over up to a training sequence of frames: what `stream` gives frame by frame.
+
+        Args:
+            clips: uint8 RGB [b t h w 3] of any size.
+
+        Raises:
+            TypeError: neither a numpy array nor a tensor.
+            ValueError: wrong clips, or longer than a training sequence; the message says which.
+        """
+        if self.repeat_frame:
+            raise ValueError("repeat_frame is of single frames, not of clips")
+        if len(shape := tuple(getattr(clips, "shape", ()))) != 5:
+            raise ValueError(f"clips must be uint8 RGB [b t h w 3], got shape {shape}")
+        ids = self.tokenize(clips.reshape(-1, *shape[2:]))
+        (features,) = self.clip_features(ids.unflatten(0, shape[:2]), (self.layer,))
+        return self.pooling(features.flatten(0, 1)).float().unflatten(0, shape[:2])
+
+    @torch.no_grad()
+    def clip_features(
+        self, ids: Int64[Tensor, "b t n"], layers: Sequence[int]
+    ) -> tuple[Float[Tensor, "b t n d"], ...]:
+        """Return the features of tokenised clips, each frame's of it and of all before it.
+
+        Raises:
+            ValueError: ids that the tokenizer cannot have made, an empty clip, or one longer than
+                a training sequence.
+        """
+        if ids.ndim != 3 or not 1 <= ids.shape[1] <= self.transformer.config.frames:
+            raise ValueError(
+                f"ids must have shape [b t {self.tokens_per_frame}] with t in "
+                f"[1, {self.transformer.config.frames}], the length that the model was trained "
+                f"on, got {tuple(ids.shape)}"
+            )
+        flat = self.check_tokens(ids.flatten(0, 1)).unflatten(0, ids.shape[:2]).flatten(1)
+        start = flat.new_full((len(flat), 1), self.transformer.config.start_video)
+        outputs = self.transformer.features(torch.cat([start, flat], dim=1), layers)
+        return tuple(
+            normalise(output[:, 1:]).unflatten(1, tuple(ids.shape[1:])) for output in outputs
+        )
 
     def check_tokens(self, ids: Int64[Tensor, "b n"]) -> Int64[Tensor, "b n"]:
         """Return the tokens on the encoder's device.
@@ -191,7 +265,9 @@ class Encoder(nn.Module):
         *,
         mode: str = "rolling",
         frame_skip: int = 1,
+        layers: Sequence[int] | None = None,
         surprise: bool = False,
+        camera_hz: float | None = None,
     ) -> "EncoderStream":
         """Return a stream that remembers past frames; see `toto_robot.streaming`.
 
@@ -200,12 +276,22 @@ class Encoder(nn.Module):
             context: frames of the window; those of a training sequence when None.
             mode: `rolling` or `staggered`: what happens when the window is full.
             frame_skip: every how many camera frames one is remembered.
+            layers: whose features `token_features` gives; the encoder's own when None.
             surprise: whether the stream also says how unexpected each frame was.
+            camera_hz: frames a second that will come; with it, a `frame_skip` that does not fit
+                the training videos is warned of.
         """
         from .streaming import EncoderStream
 
         return EncoderStream(
-            self, num_envs, context, mode=mode, frame_skip=frame_skip, surprise=surprise
+            self,
+            num_envs,
+            context,
+            mode=mode,
+            frame_skip=frame_skip,
+            layers=layers,
+            surprise=surprise,
+            camera_hz=camera_hz,
         )
 
     def untrained(self, seed: int = 0) -> "Encoder":
@@ -217,6 +303,8 @@ class Encoder(nn.Module):
                 self._config.transformer.build(),
                 self.layer,
                 self.pool,
+                repeat_frame=self.repeat_frame,
+                frame_interval_s=self.frame_interval_s,
             )
 
 
@@ -227,6 +315,7 @@ def save_encoder(
     layer: int,
     pool: str,
     golden_frames: Sequence[np.ndarray] = (),
+    frame_interval_s: float | None = None,
 ) -> None:
     """Write an encoder's checkpoint with its golden vectors: what `load_encoder` opens.
 
@@ -237,12 +326,14 @@ def save_encoder(
         layer: layer to use by default.
         pool: pool to use by default.
         golden_frames: a few small uint8 frames [h w 3] of the encoder's world; see `write_golden`.
+        frame_interval_s: seconds between the frames of the training videos; None: not known.
     """
     config = EncoderConfig(
         tokenizer=tokenizer.config,
         transformer=transformer.config,
         layer=transformer.layer_index(layer),
         pool=pool,
+        frame_interval_s=frame_interval_s,
     )
     weights = {f"tokenizer.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
     weights |= {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
@@ -258,6 +349,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     *,
+    repeat_frame: bool = False,
     verify: bool = True,
 ) -> Encoder: ...
 @overload
@@ -280,6 +372,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     *,
+    repeat_frame: bool = False,
     verify: bool = True,
     format: str | None = None,
     heads: int | None = None,
@@ -297,6 +390,7 @@ def load_encoder(
             ``"last"``.
         device: where to run; default: the CPU.
         dtype: of the weights and the computation; default float32. Embeddings are float32 always.
+        repeat_frame: feed each frame twice and pool the second copy; see `Encoder`.
         verify: compare with the checkpoint's golden vectors, if it carries some, on this device and
             in this dtype; costs the encoding of two frames. Published files carry none.
         format: ``"mae"``, ``"mvp"``, ``"dinov2"``, ``"dinov3"`` or ``"timm"``: opens a published
@@ -312,6 +406,8 @@ def load_encoder(
         FileNotFoundError: the folder lacks a file; the message names it.
     """
     if format is not None:
+        if repeat_frame:
+            raise ValueError("repeat_frame is for a Toto: a vision transformer sees all at once")
         return load_vit(
             name_or_path,
             format,
@@ -337,6 +433,8 @@ def load_encoder(
         transformer,
         config.layer if layer is None else layer,
         config.pool if pool is None else pool,
+        repeat_frame=repeat_frame,
+        frame_interval_s=config.frame_interval_s,
     )
     encoder = encoder.to(device=device, dtype=dtype)
     if verify and has_golden(folder):

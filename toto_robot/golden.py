@@ -230,8 +230,8 @@ def _tokenize(
 def _features(
     encoder: "Encoder", tokens: Int64[Tensor, "b n"], layers: Sequence[int]
 ) -> Float[Tensor, "b l d"]:
-    features = encoder.token_features(tokens, layers)
-    return torch.stack([one.float().mean(1) for one in features], dim=1).cpu()
+    features = encoder.clip_features(tokens[:, None], layers)  # whether it repeats frames or not
+    return torch.stack([one.float().mean((1, 2)) for one in features], dim=1).cpu()
 
 
 def _judge_input(found: Float[Tensor, "3 m"], expected: Tensor, allowed: float) -> tuple[str, str]:

@@ -19,7 +19,9 @@ and only the start token is moved along, to where it would be if the window bega
 is ever longer than the window, which is no longer than a training sequence.
 """
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,10 +33,46 @@ from .encoder import Encoder
 from .models.transformer import TotoConfig, TotoTransformer, rope_angles, rotate
 from .pooling import normalise
 
-__all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory"]
+__all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory", "StreamConfig"]
 
 
 STREAM_MODES = ("rolling", "staggered")
+Rows = slice | list[int]  # of a batch of environments
+
+# Within this factor of the training videos' frame interval nothing is said.
+_INTERVAL_FACTOR = 1.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamConfig:
+    """What the past of a stream is, as configs and wrappers name it.
+
+    Attributes:
+        context: frames of the window, the newest included; None: those of a training sequence.
+        mode: `rolling` or `staggered`: what happens when the window is full.
+        frame_skip: every how many camera frames one is remembered.
+        camera_hz: frames a second that come, for a warning where `frame_skip` does not fit; None:
+            not known.
+    """
+
+    context: int | None = None
+    mode: str = "rolling"
+    frame_skip: int = 1
+    camera_hz: float | None = None
+
+    def open(self, encoder: Encoder, num_envs: int) -> "EncoderStream":
+        """Begin a stream.
+
+        Raises:
+            ValueError: it cannot be; the message says why.
+        """
+        return encoder.stream(
+            num_envs,
+            self.context,
+            mode=self.mode,
+            frame_skip=self.frame_skip,
+            camera_hz=self.camera_hz,
+        )
 
 
 class EncoderStream:
@@ -45,6 +83,7 @@ class EncoderStream:
         context: frames of the window, the newest included.
         mode: what happens when the window is full.
         frame_skip: every how many camera frames one is remembered. The newest is always seen.
+        layers: whose features `token_features` gives.
     """
 
     def __init__(
@@ -55,7 +94,9 @@ class EncoderStream:
         *,
         mode: str = "rolling",
         frame_skip: int = 1,
+        layers: Sequence[int] | None = None,
         surprise: bool = False,
+        camera_hz: float | None = None,
     ) -> None:
         """Begin with an empty past.
 
@@ -66,11 +107,17 @@ class EncoderStream:
             mode: `rolling` or `staggered`.
             frame_skip: the stride of the training videos, in camera frames: with 4, the past is
                 remembered every fourth frame, counted from the start of each episode.
+            layers: whose features `token_features` gives; the encoder's own when None.
             surprise: whether `surprise` is kept up: all blocks run, and the logits.
+            camera_hz: frames a second that will come. With it, and where the encoder knows the
+                rate of its training videos, a `frame_skip` that does not fit is warned of.
 
         Raises:
-            ValueError: unknown mode, or a window longer than a training sequence, or empty.
+            ValueError: unknown mode or layer, a window longer than a training sequence, or empty,
+                or an encoder that repeats frames.
         """
+        if encoder.repeat_frame:
+            raise ValueError("an encoder with repeat_frame looks at single frames: no stream")
         config = encoder.transformer.config
         context = config.frames if context is None else context
         if mode not in STREAM_MODES:
@@ -89,7 +136,12 @@ class EncoderStream:
         self._encoder = encoder
         self.num_envs, self.context, self.mode = num_envs, context, mode
         self.frame_skip = frame_skip
-        self._layers = (encoder.layer, -1) if surprise else (encoder.layer,)
+        if camera_hz is not None:
+            _compare_rates(encoder.frame_interval_s, camera_hz, frame_skip)
+        own = (encoder.layer,) if layers is None else tuple(layers)
+        self.layers = tuple(encoder.transformer.layer_index(layer) for layer in own)
+        self._layers = (*self.layers, encoder.layer, *((-1,) if surprise else ()))
+        self._keeps_surprise = surprise
         self._surprise: Tensor | None = None
         num_memories = 1 if mode == "rolling" else 2
         self._memories = [
@@ -118,7 +170,10 @@ class EncoderStream:
         return self._surprise
 
     def step(
-        self, frames: np.ndarray | Tensor, reset: np.ndarray | Tensor | None = None
+        self,
+        frames: np.ndarray | Tensor,
+        reset: np.ndarray | Tensor | None = None,
+        envs: Sequence[int] | None = None,
     ) -> Float[Tensor, "b e"]:
         """Encode the newest frame of every environment.
 
@@ -126,75 +181,134 @@ class EncoderStream:
             frames: uint8 RGB [b h w 3] of any size.
             reset: bool [b]: whose frame is the first of an episode, and whose past is forgotten.
                 None for nobody's.
+            envs: whose frames these are, when not all environments have a new one: b different
+                ones. The others stay as they are.
 
         Raises:
             TypeError: frames are neither a numpy array nor a tensor.
             ValueError: wrong frames, or not one for each environment; the message says which.
         """
-        return self.step_tokens(self._encoder.tokenize(frames), reset)
+        return self.step_tokens(self._encoder.tokenize(frames), reset, envs)
 
     def step_tokens(
-        self, ids: Int64[Tensor, "b n"], reset: np.ndarray | Tensor | None = None
+        self,
+        ids: Int64[Tensor, "b n"],
+        reset: np.ndarray | Tensor | None = None,
+        envs: Sequence[int] | None = None,
     ) -> Float[Tensor, "b e"]:
         """Do what `step` does with frames that are tokenised already."""
-        return self._encoder.pooling(self.token_features(ids, reset)).float()
+        *_, own = self._advance(ids, reset, envs)
+        return self._encoder.pooling(own).float()
 
-    @torch.no_grad()
     def token_features(
-        self, ids: Int64[Tensor, "b n"], reset: np.ndarray | Tensor | None = None
-    ) -> Float[Tensor, "b n d"]:
-        """Return the newest frame's features before pooling; the stream moves on.
+        self,
+        ids: Int64[Tensor, "b n"],
+        reset: np.ndarray | Tensor | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> tuple[Float[Tensor, "b n d"], ...]:
+        """Return the newest frames' features of `layers`, before pooling; the stream moves on.
 
         Raises:
             ValueError: not one frame for each environment, or tokens that cannot be.
         """
+        return self._advance(ids, reset, envs)[:-1]
+
+    @torch.no_grad()
+    def _advance(
+        self, ids: Tensor, reset: np.ndarray | Tensor | None, envs: Sequence[int] | None
+    ) -> tuple[Tensor, ...]:
+        """Return the features of `layers`, then those of the encoder's own layer."""
         encoder = self._encoder
+        rows = self._rows(envs)
         ids = encoder.check_tokens(ids)
-        if len(ids) != self.num_envs:
+        if len(ids) != len(self._shown[rows]):
+            whose = "of" if envs is None else "asked for"
             raise ValueError(
-                f"the stream is of {self.num_envs} environments, got {len(ids)} frames"
+                f"the stream is {whose} {len(self._shown[rows])} environments, got {len(ids)} "
+                "frames"
             )
-        self._shown[self._check_reset(reset)] = 0
-        remembered = self._shown % self.frame_skip == 0
-        past = -(-self._shown // self.frame_skip)  # frames that have been remembered
-        self._shown += 1
-        outputs = self._run(self._memories[0], ids, past, remembered)
+        shown = np.where(self._check_reset(reset, len(ids)), 0, self._shown[rows])
+        self._shown[rows] = shown + 1
+        remembered = shown % self.frame_skip == 0
+        past = -(-shown // self.frame_skip)  # frames that have been remembered
+        outputs = self._run(self._memories[0], ids, rows, past, remembered)
         half = self.context // 2
         if self.mode == "staggered" and (past >= half).any():
             # a memory that begins later than the episode has nothing to tell before
-            younger = self._run(self._memories[1], ids, past - half, (past >= half) & remembered)
+            late = (past >= half) & remembered
+            younger = self._run(self._memories[1], ids, rows, past - half, late)
             reads_younger = torch.from_numpy((past >= half) & (past % self.context < half))
             chosen = reads_younger.to(outputs[0].device)[:, None, None]
             outputs = [
                 torch.where(chosen, late, early)
                 for late, early in zip(younger, outputs, strict=True)
             ]
-        if len(outputs) > 1:
-            self._surprise = self._token_costs(ids, outputs[1])
-        return normalise(outputs[0])
+        if self._keeps_surprise:
+            costs = self._token_costs(ids, outputs.pop())
+            if self._surprise is None:
+                self._surprise = costs.new_zeros(self.num_envs, costs.shape[1])
+            self._surprise[rows] = costs
+        return tuple(normalise(output) for output in outputs)
 
     def _run(
-        self, memory: "FrameMemory", ids: Tensor, past: np.ndarray, remembered: np.ndarray
+        self,
+        memory: "FrameMemory",
+        ids: Tensor,
+        rows: Rows,
+        past: np.ndarray,
+        remembered: np.ndarray,
     ) -> list[Tensor]:
         if self.mode == "staggered":
             past = past % self.context
-        memory.place(past, remembered)
+        memory.place(past, remembered, rows)
         return list(self._encoder.transformer.features(ids, self._layers, memory))
 
     def _token_costs(self, ids: Tensor, hidden: Tensor) -> Tensor:
         logits = self._encoder.transformer.logits(hidden[:, :-1]).float()
-        costs = cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        # flat: over a transposed vocabulary the softmax takes three times as long
+        costs = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        costs = costs.view(len(ids), -1)
         return torch.cat([costs.mean(dim=1, keepdim=True), costs], dim=1)
 
-    def _check_reset(self, reset: np.ndarray | Tensor | None) -> np.ndarray:
-        if reset is None:
-            return np.zeros(self.num_envs, dtype=bool)
-        mask = np.asarray(reset.cpu() if isinstance(reset, Tensor) else reset)
-        if mask.shape != (self.num_envs,) or mask.dtype != bool:
+    def _rows(self, envs: Sequence[int] | None) -> Rows:
+        if envs is None:
+            return slice(0, self.num_envs)
+        rows = [int(env) for env in envs]
+        if len(set(rows)) < len(rows) or not all(0 <= row < self.num_envs for row in rows):
             raise ValueError(
-                f"reset must be bool [{self.num_envs}], got {mask.dtype} {list(mask.shape)}"
+                f"envs must be different ones in [0, {self.num_envs}), got {list(envs)}"
+            )
+        if rows and rows == list(range(rows[0], rows[0] + len(rows))):
+            return slice(rows[0], rows[0] + len(rows))  # needs no copy of what is remembered
+        return rows
+
+    def _check_reset(self, reset: np.ndarray | Tensor | None, num_frames: int) -> np.ndarray:
+        if reset is None:
+            return np.zeros(num_frames, dtype=bool)
+        mask = np.asarray(reset.cpu() if isinstance(reset, Tensor) else reset)
+        if mask.shape != (num_frames,) or mask.dtype != bool:
+            raise ValueError(
+                f"reset must be bool [{num_frames}], got {mask.dtype} {list(mask.shape)}"
             )
         return mask
+
+
+def _compare_rates(interval_s: float | None, camera_hz: float, frame_skip: int) -> None:
+    """Warn of frames that come faster or slower than in training."""
+    if not camera_hz > 0:
+        raise ValueError(f"camera_hz must be positive, got {camera_hz}")
+    if interval_s is None:
+        return
+    ratio = frame_skip / camera_hz / interval_s
+    if not 1 / _INTERVAL_FACTOR <= ratio <= _INTERVAL_FACTOR:
+        best = max(1, round(interval_s * camera_hz))
+        advice = f"frame_skip={best} comes closest" if best != frame_skip else "no frame_skip fits"
+        warnings.warn(
+            f"at {camera_hz:g} Hz and frame_skip={frame_skip}, remembered frames are "
+            f"{frame_skip / camera_hz:.3g} s apart; in training they were {interval_s:.3g} s "
+            f"apart: {advice}",
+            stacklevel=4,
+        )
 
 
 class FrameMemory:
@@ -223,18 +337,28 @@ class FrameMemory:
         self._values = [torch.zeros_like(keys) for keys in self._keys]
         for values, (_, v) in zip(self._values, recorder.pairs, strict=True):
             values[:, :, :1] = v
-        self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool))
+        everyone = slice(0, num_envs)
+        self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool), everyone)
 
-    def place(self, past: np.ndarray, remembered: np.ndarray) -> None:
-        """Say how many frames came before the newest, and whose newest is to be remembered."""
+    def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
+        """Say where the newest frames are.
+
+        Args:
+            past: int64 [b], how many frames came before each.
+            remembered: bool [b], which are to be remembered.
+            rows: whose they are.
+        """
+        self._rows = rows
+        self._envs = range(rows.start, rows.stop) if isinstance(rows, slice) else rows
         self._past = past
         self._slots = past % max(self._num_slots, 1)
         self._remembered = np.flatnonzero(remembered) if self._num_slots else np.zeros(0, np.int64)
         filled = np.minimum(past, self._num_slots)
-        self._seen = 1 + int(filled.max()) * self._frame
+        most = int(filled.max(initial=0))
+        self._seen = 1 + most * self._frame
         self._mask: Tensor | None = None
         device, dtype = (self._keys[0].device, self._keys[0].dtype) if self._keys else (None, None)
-        if (filled != filled.max()).any():
+        if (filled != most).any():
             columns = torch.arange(self._seen, device=device)
             ends = torch.from_numpy(1 + filled * self._frame).to(device)
             hidden = columns[None, :] >= ends[:, None]
@@ -249,7 +373,7 @@ class FrameMemory:
         """Return the rotary angles [b 1 t k] of the newest frames, and turn the start tokens."""
         cos, sin = rope_angles(config, self._start_position, 1, device)
         for keys, start in zip(self._keys, self._start_keys, strict=True):
-            keys[:, :, :1] = rotate(start, (cos[:, None], sin[:, None]))
+            keys[self._rows, :, :1] = rotate(start, (cos[:, None], sin[:, None]))
         first = torch.from_numpy(1 + self._past * self._frame).to(device)
         cos, sin = rope_angles(config, first, num_tokens, device)
         return cos[:, None], sin[:, None]
@@ -257,12 +381,13 @@ class FrameMemory:
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend to what is remembered and, causally, to the frame itself; then remember it."""
         keys, values = self._keys[block], self._values[block]
-        seen = (keys[:, :, : self._seen], values[:, :, : self._seen])
+        rows = self._rows
+        seen = (keys[rows, :, : self._seen], values[rows, :, : self._seen])
         out = _attend_to_both(q, *seen, k, v, self._mask)
-        for env in self._remembered:
-            start = 1 + int(self._slots[env]) * self._frame
-            keys[env, :, start : start + self._frame] = k[env]
-            values[env, :, start : start + self._frame] = v[env]
+        for row in self._remembered:
+            env, start = self._envs[row], 1 + int(self._slots[row]) * self._frame
+            keys[env, :, start : start + self._frame] = k[row]
+            values[env, :, start : start + self._frame] = v[row]
         return out
 
     def advance(self, num_tokens: int) -> None:

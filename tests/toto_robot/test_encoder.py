@@ -108,6 +108,48 @@ def test_features_of_layers_match_encoders_of_those_layers():
     torch.testing.assert_close(deep.square().mean(-1), torch.ones(3, 64), atol=1e-3, rtol=0)
 
 
+def test_clip_has_an_embedding_for_each_frame_of_it_and_of_those_before():
+    model = encoder(pool="grid2")
+    clips = frames(6).reshape(3, 2, 70, 70, 3)
+    embeddings = model.encode_clip(clips)
+    assert embeddings.shape == (3, 2, model.dim)
+    torch.testing.assert_close(embeddings[:, 0], model(clips[:, 0]))
+    assert (embeddings[:, 1] - model(clips[:, 1])).abs().max() > 1e-3
+    other_end = np.stack([clips[:, 0], 255 - clips[:, 1]], axis=1)
+    torch.testing.assert_close(model.encode_clip(other_end)[:, 0], embeddings[:, 0])
+    with pytest.raises(ValueError, match=r"clips must be uint8 RGB \[b t h w 3\]"):
+        model.encode_clip(frames())
+    with pytest.raises(ValueError, match=r"t in \[1, 2\], .* got \(1, 3, 64\)"):
+        model.encode_clip(frames()[None])
+
+
+def test_repeated_frame_is_pooled_where_every_token_has_seen_it_all():
+    model = Encoder(*parts(), layer=2, pool="mean", repeat_frame=True)
+    single = encoder()
+    once = frames(2)
+    embeddings = model(once)
+    twice = single.encode_clip(np.stack([once, once], axis=1))
+    torch.testing.assert_close(embeddings, twice[:, 1])
+    assert model.fingerprint != single.fingerprint
+    # a change at the bottom right moves features at the top left only when the frame is repeated
+    changed = once.copy()
+    changed[:, -20:, -20:] = 255 - changed[:, -20:, -20:]
+    first = [[one.features(f)[0][:, 0] for f in (once, changed)] for one in (model, single)]
+    assert (first[0][0] - first[0][1]).abs().max() > 1e-4
+    torch.testing.assert_close(first[1][0], first[1][1])
+    with pytest.raises(ValueError, match="no stream"):
+        model.stream(1)
+    with pytest.raises(ValueError, match="not of clips"):
+        model.encode_clip(np.stack([once, once], axis=1))
+    assert model.untrained().repeat_frame
+
+
+def test_shipped_encoder_repeats_frames_and_knows_its_frame_rate():
+    model = load_encoder("toto-nano", repeat_frame=True)  # golden vectors hold all the same
+    assert model.repeat_frame
+    assert model.frame_interval_s == 0.1
+
+
 def test_save_and_load_give_bit_equal_embeddings(tmp_path):
     original = encoder(layer=3, pool="grid2")
     save_encoder(tmp_path / "toto", original.tokenizer, original.transformer, layer=3, pool="grid2")

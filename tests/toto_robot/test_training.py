@@ -176,6 +176,7 @@ def pretrain_config(shards, tokenizer):
         log_every=2,
         keep_every=2,
         validation_sequences=1,
+        frame_interval_s=0.2,
         seed=0,
     )
 

@@ -55,6 +55,8 @@ class PretrainConfig:
         stages: one after the other; the paper has one, of 16 frames.
         log_every: steps between lines of the log.
         keep_every: steps between checkpoints.
+        frame_interval_s: seconds between the frames of the training videos, which the encoder tells
+            its users; null if they differ much.
         validation_sequences: held-out sequences of each data set that are scored for a line of the
             log.
         seed: of weights and batches.
@@ -68,6 +70,7 @@ class PretrainConfig:
     log_every: int
     keep_every: int
     validation_sequences: int
+    frame_interval_s: float | None
     seed: int
 
     def __post_init__(self) -> None:
@@ -149,7 +152,14 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
     progress.close()
     log.close("next-token loss, nats", ("loss", "validation_loss"))
     folder = out / "encoder"
-    save_encoder(folder, tokenizer, model, layer=model.config.layers // 2, pool="grid4")
+    save_encoder(
+        folder,
+        tokenizer,
+        model,
+        layer=model.config.layers // 2,
+        pool="grid4",
+        frame_interval_s=config.frame_interval_s,
+    )
     print(f"encoder {folder}\ncurve   {out / 'curve.png'}\ntokens  {tokens}")
     return folder
 
