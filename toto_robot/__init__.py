@@ -2,6 +2,7 @@
 
 from .encoder import Encoder, load_encoder, save_encoder, shipped_encoders
 from .models import TotoConfig, TotoTransformer
+from .streaming import StreamConfig
 from .tokenizers import DalleDVae, LightDVae, Tokenizer
 from .wrappers import TotoObservation, TotoVecEnv, TotoVectorObservation
 
@@ -9,6 +10,7 @@ __all__ = [
     "DalleDVae",
     "Encoder",
     "LightDVae",
+    "StreamConfig",
     "Tokenizer",
     "TotoConfig",
     "TotoObservation",

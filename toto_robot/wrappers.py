@@ -3,11 +3,15 @@
     env = TotoObservation(env, load_encoder("toto-nano"))              # gymnasium.Env
     envs = TotoVectorObservation(envs, load_encoder("toto-nano"))      # gymnasium.vector.VectorEnv
     venv = TotoVecEnv(venv, load_encoder("toto-nano"))                 # Stable-Baselines3's VecEnv
+    env = TotoObservation(env, encoder, stream=StreamConfig(context=16))       # with a memory
 
 Of a Dict observation every `image_<camera>` (uint8 [h w 3]) becomes `embedding_<camera>` (float32
 [e]), and all else passes through. An observation that is one picture becomes one embedding. All
 pictures of a step (all cameras, all environments, and the last pictures of episodes that have just
 ended) of one size go through the encoder in one call.
+
+With a stream, each camera of each environment has a past of its own, which begins anew with every
+episode, whichever way the environment is reset. A past grows by one frame a step, and never else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorEnv, VectorWrapper
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
-from torch import Tensor
+
+from .eyes import Eyes, FrameEncoder, Observation
+from .streaming import StreamConfig
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -36,24 +40,7 @@ __all__ = [
     "TotoVectorObservation",
 ]
 
-IMAGE, EMBEDDING = "image_", "embedding_"
-Observation = Any  # an array, or a dict of what the observation space says
 StepResult = tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
-
-
-@runtime_checkable
-class FrameEncoder(Protocol):
-    """What the wrappers need of an encoder.
-
-    Attributes:
-        dim: width e of the embedding.
-    """
-
-    dim: int
-
-    def __call__(self, frames: np.ndarray, /) -> Tensor:
-        """Turn frames uint8 [b h w 3] into float32 [b e]."""
-        ...
 
 
 class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
@@ -62,23 +49,45 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
     Args:
         env: its observations are a Dict with `image_<camera>` entries, or one picture.
         encoder: what `load_encoder` gives.
+        stream: how each camera's past is kept; None: each frame by itself. An episode begins with
+            `reset`, or with the step after its end, where `env` resets itself.
 
     Raises:
-        ValueError: no picture in the observation space, or one that is not uint8 [h w 3].
+        ValueError: no picture in the observation space, or one that is not uint8 [h w 3]; or a
+            stream that cannot be.
     """
 
-    def __init__(self, env: gymnasium.Env, encoder: FrameEncoder) -> None:
+    def __init__(
+        self, env: gymnasium.Env, encoder: FrameEncoder, stream: StreamConfig | None = None
+    ) -> None:
         # so that `env.spec.make()` works, which `check_env` calls; the encoder is shared
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, encoder=encoder)
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, encoder=encoder, stream=stream)
         gymnasium.ObservationWrapper.__init__(self, env)
         self.encoder = encoder
-        self._eyes = _Eyes(env.observation_space, encoder)
+        self._eyes = Eyes(env.observation_space, encoder, 1, stream)
+        self._begins = True
         self.observation_space = self._eyes.space(env.observation_space, batch=None)
 
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Reset, and embed the first observation."""
+        self._begins = True
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
+        """Step, and embed the observation."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        self._begins = terminated or truncated
+        return observation, reward, terminated, truncated, info
+
     def observation(self, observation: Observation) -> Observation:
-        """Replace the pictures of one observation."""
-        (embedded,) = self._eyes.embed_each([observation])
-        return embedded
+        """Replace the pictures of one observation; with a stream, it is the next of the episode."""
+        eyes = self._eyes
+        begins = np.array([self._begins])
+        self._begins = False
+        (part,) = eyes.embed([eyes.pictures(observation, None)], [[0]], [begins])
+        return eyes.join_one(observation, part)
 
 
 @runtime_checkable
@@ -116,6 +125,10 @@ class TotoVectorObservation(VectorWrapper):
             whenever that is, so embeddings do not depend on timing or on the number of workers,
             not even if the encoder's last bits depend on what else is in a call (those of
             "toto-nano" did not, on the one CPU where it was tried, for 1 to 40 pictures).
+        stream: how each camera's past is kept; None: each frame by itself. It begins anew with
+            each episode: in the step that shows its first frame, or in a `reset` with a
+            `reset_mask`, which leaves the others' pasts as they are. The last frame of an ended
+            episode (`final_obs`) still sees that episode's past.
 
     On few cores, `envs_per_call` gains next to nothing, since encoder and environments use the same
     cores, and the encoder most of them: 8 environments with two pictures of 128 px and "toto-nano"
@@ -125,60 +138,99 @@ class TotoVectorObservation(VectorWrapper):
     an encoder on a graphics card was not measured.
 
     Raises:
-        ValueError: no picture in the observation space, or one that is not uint8 [h w 3]; or
-            `envs_per_call` below 1.
+        ValueError: no picture in the observation space, or one that is not uint8 [h w 3];
+            `envs_per_call` below 1; or a stream that cannot be.
     """
 
     def __init__(
-        self, env: VectorEnv, encoder: FrameEncoder, envs_per_call: int | None = None
+        self,
+        env: VectorEnv,
+        encoder: FrameEncoder,
+        envs_per_call: int | None = None,
+        stream: StreamConfig | None = None,
     ) -> None:
         super().__init__(env)
         if envs_per_call is not None and envs_per_call < 1:
             raise ValueError(f"envs_per_call must be at least 1 or None, got {envs_per_call}")
         self.encoder = encoder
         self.envs_per_call = envs_per_call
-        self._eyes = _Eyes(env.single_observation_space, encoder)
+        self._eyes = Eyes(env.single_observation_space, encoder, self.num_envs, stream)
         self.single_observation_space = self._eyes.space(env.single_observation_space, batch=None)
         self.observation_space = self._eyes.space(env.observation_space, batch=env.num_envs)
+        self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        self._latest: Observation = None  # embeddings, for environments that are not reset
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Reset, and embed the first observations."""
+        mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)
-        calls = _Calls(self._eyes, self.num_envs, self.envs_per_call)
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        if self._eyes.remembers and mask is not None and self._latest is not None:
+            return self._begin_some(observations, np.flatnonzero(mask)), infos
+        begins = np.ones(self.num_envs, np.bool_)
+        calls = _Calls(self._eyes, begins, self.envs_per_call)
         calls.ready(range(self.num_envs), observations, {})
-        return calls.embedded(observations), infos
+        return self._keep(calls.embedded(observations)), infos
 
     def step(self, actions: Any) -> StepResult:
         """Step, and embed the observations, and those of ended episodes."""
-        calls = _Calls(self._eyes, self.num_envs, self.envs_per_call)
+        # where nothing is reset within a step, nothing begins in it
+        begins = np.zeros(self.num_envs, np.bool_)
+        if self._mode == AutoresetMode.NEXT_STEP:
+            begins = self._ended
         if self.envs_per_call is not None and isinstance(self.env, PartialSteps):
+            calls = _Calls(self._eyes, begins, self.envs_per_call)
             result = self.env.step_partial(actions, calls.ready)
         else:
             result = self.env.step(actions)
-            finals = self._finals(result[-1].get("final_obs"))
+            ended = np.asarray(result[2] | result[3])
+            if self._mode == AutoresetMode.SAME_STEP:
+                begins = ended
+            calls = _Calls(self._eyes, begins, self.envs_per_call)
+            finals = self._finals(result[-1].get("final_obs"), ended)
             calls.ready(range(self.num_envs), result[0], finals)
         observations, rewards, terminations, truncations, infos = result
+        self._ended = np.asarray(terminations | truncations)
         if "final_obs" in infos:
             infos = infos | {"final_obs": calls.embedded_finals(infos["final_obs"])}
-        return calls.embedded(observations), rewards, terminations, truncations, infos
+        embedded = self._keep(calls.embedded(observations))
+        return embedded, rewards, terminations, truncations, infos
 
-    def _finals(self, final: Any) -> dict[int, Observation]:
+    def _begin_some(self, observations: Observation, rows: NDArray[np.intp]) -> Observation:
+        """Embed the first observations of some environments; the others have shown nothing new."""
+        eyes = self._eyes
+        embedded = eyes.join(observations, [self._latest])
+        if len(rows):
+            pictures = eyes.pictures(observations, rows)
+            (part,) = eyes.embed([pictures], [rows.tolist()], [np.ones(len(rows), np.bool_)])
+            eyes.replace_rows(embedded, rows, part)
+        return self._keep(embedded)
+
+    def _keep(self, embedded: Observation) -> Observation:
+        if self._eyes.remembers:
+            self._latest = self._eyes.embeddings(embedded)
+        return embedded
+
+    def _finals(self, final: Any, ended: NDArray[np.bool_]) -> dict[int, Observation]:
         """Take `final_obs` apart, as every kind of vector environment gives them."""
         if final is None:
             return {}
         if _one_each(final):
             return {row: one for row, one in enumerate(final) if one is not None}
-        return {row: self._eyes.row(final, row) for row in range(self.num_envs)}
+        return {row: self._eyes.row(final, row) for row in np.flatnonzero(ended).tolist()}
 
 
 class _Calls:
     """Embed a step's pictures in calls of the encoder, each as soon as all of it is there."""
 
-    def __init__(self, eyes: "_Eyes", num_envs: int, envs_per_call: int | None) -> None:
+    def __init__(self, eyes: Eyes, begins: NDArray[np.bool_], envs_per_call: int | None) -> None:
+        num_envs = len(begins)
         size = envs_per_call or num_envs
         self._eyes = eyes
+        self._begins = begins
         self._waiting = [range(i, min(i + size, num_envs)) for i in range(0, num_envs, size)]
         self._arrived = np.zeros(num_envs, np.bool_)
         self._pictures: dict[int, Observation] = {}  # of ended episodes
@@ -196,8 +248,11 @@ class _Calls:
         for call in done:
             self._waiting.remove(call)
             ended = [row for row in call if row in self._pictures]
-            self._embeddings[call.start], *last = eyes.embed(
-                [eyes.pictures(observations, call), *(self._pictures[row] for row in ended)]
+            begins = self._begins[call.start : call.stop] | np.isin(call, ended)
+            *last, self._embeddings[call.start] = eyes.embed(
+                [*(self._pictures[row] for row in ended), eyes.pictures(observations, call)],
+                [*([row] for row in ended), call],
+                [*(np.zeros(1, np.bool_) for _ in ended), begins],
             )
             self._final_embeddings |= dict(zip(ended, last, strict=True))
 
@@ -209,8 +264,9 @@ class _Calls:
     def embedded_finals(self, final: Any) -> Any:
         """Do the same to `final_obs`, however they are given."""
         parts = self._final_embeddings
-        if not _one_each(final):
-            return self._eyes.join(final, [parts[row] for row in sorted(parts)])
+        if not _one_each(final):  # a batch, in which the rows of running episodes mean nothing
+            nothing = self._eyes.nothing()
+            return self._eyes.join(final, [parts.get(i, nothing) for i in range(len(self._begins))])
         embedded = np.full(len(final), None, dtype=object)
         for row, part in parts.items():
             embedded[row] = self._eyes.join_one(final[row], part)
@@ -222,7 +278,7 @@ def _one_each(final: Any) -> bool:
     return isinstance(final, np.ndarray) and final.dtype.hasobject
 
 
-def TotoVecEnv(venv: VecEnv, encoder: FrameEncoder) -> VecEnv:
+def TotoVecEnv(venv: VecEnv, encoder: FrameEncoder, stream: StreamConfig | None = None) -> VecEnv:
     """Wrap a `VecEnv` of Stable-Baselines3; `terminal_observation` is embedded, too.
 
     A function, so that the library does not need Stable-Baselines3 (the extra `sb3`).
@@ -231,12 +287,14 @@ def TotoVecEnv(venv: VecEnv, encoder: FrameEncoder) -> VecEnv:
         venv: its observations are a Dict with `image_<camera>` entries, or one picture; channels
             last, so before a `VecTransposeImage`.
         encoder: what `load_encoder` gives.
+        stream: how each camera's past is kept; None: each frame by itself.
 
     Raises:
         ImportError: Stable-Baselines3 is not installed.
-        ValueError: no picture in the observation space, or one that is not uint8 [h w 3].
+        ValueError: no picture in the observation space, or one that is not uint8 [h w 3]; or a
+            stream that cannot be.
     """
-    return _vec_env_class()(venv, encoder)
+    return _vec_env_class()(venv, encoder, stream)
 
 
 @cache
@@ -249,15 +307,19 @@ def _vec_env_class() -> Any:
         ) from error
 
     class TotoVecEnvWrapper(VecEnvWrapper):
-        def __init__(self, venv: VecEnv, encoder: FrameEncoder) -> None:
-            self._eyes = _Eyes(venv.observation_space, encoder)
+        def __init__(
+            self, venv: VecEnv, encoder: FrameEncoder, stream: StreamConfig | None
+        ) -> None:
+            self._eyes = Eyes(venv.observation_space, encoder, venv.num_envs, stream)
             super().__init__(venv, self._eyes.space(venv.observation_space, batch=None))
             self.encoder = encoder
 
         def reset(self) -> Observation:
             observations = self.venv.reset()
             self.reset_infos = self.venv.reset_infos
-            (embedded,) = self._eyes.embed([observations])
+            everyone = range(self.num_envs)
+            begins = np.ones(self.num_envs, np.bool_)
+            (embedded,) = self._eyes.embed([observations], [everyone], [begins])
             return embedded
 
         def step_wait(self) -> tuple[Observation, NDArray[Any], NDArray[Any], list[dict[str, Any]]]:
@@ -265,7 +327,11 @@ def _vec_env_class() -> Any:
             key = "terminal_observation"
             ended = [index for index, info in enumerate(infos) if key in info]
             last = [self._eyes.pictures(infos[index][key], None) for index in ended]
-            embedded, *embedded_last = self._eyes.embed([observations, *last])
+            *embedded_last, embedded = self._eyes.embed(
+                [*last, observations],
+                [*([index] for index in ended), range(self.num_envs)],
+                [*(np.zeros(1, np.bool_) for _ in ended), np.asarray(dones, np.bool_)],
+            )
             infos = list(infos)
             for index, one in zip(ended, embedded_last, strict=True):
                 whole = self._eyes.join_one(infos[index][key], one)
@@ -274,108 +340,3 @@ def _vec_env_class() -> Any:
             return embedded, rewards, dones, infos
 
     return TotoVecEnvWrapper
-
-
-class _Eyes:
-    """Know which entries of an observation are pictures, and replace them.
-
-    An observation that is one picture is treated as a Dict with the single entry "".
-    """
-
-    def __init__(self, space: spaces.Space, encoder: FrameEncoder) -> None:
-        self._encoder = encoder
-        self._bare = not isinstance(space, spaces.Dict)
-        if isinstance(space, spaces.Dict):
-            found = {key: one for key, one in space.items() if key.startswith(IMAGE)}
-            if not found:
-                raise ValueError(
-                    f"no key of the observation begins with {IMAGE!r}; found: {sorted(space)}. "
-                    f"Rename the pictures to {IMAGE}<camera>, for example with "
-                    "gymnasium.wrappers.TransformObservation"
-                )
-            self._names = {key: EMBEDDING + key.removeprefix(IMAGE) for key in found}
-            if taken := sorted(set(self._names.values()) & set(space)):
-                raise ValueError(f"the observation already has {taken}")
-        else:
-            found = {"": space}
-            self._names = {"": ""}
-        for key, one in found.items():
-            _check_picture(f"observation[{key!r}]" if key else "the observation", one)
-
-    def space(self, space: spaces.Space, batch: int | None) -> spaces.Space:
-        """Give the space of what `embed` makes of `space`, which is batched if `batch` is given."""
-        embedding: spaces.Space = spaces.Box(-np.inf, np.inf, (self._encoder.dim,), np.float32)
-        if batch is not None:
-            embedding = batch_space(embedding, batch)
-        if not isinstance(space, spaces.Dict):
-            return embedding
-        passed = {key: one for key, one in space.items() if key not in self._names}
-        return spaces.Dict(passed | dict.fromkeys(self._names.values(), embedding))
-
-    def embed(self, batches: Sequence[Observation]) -> list[Observation]:
-        """Replace the pictures of several batches of observations, in as few calls as sizes."""
-        dicts = [{"": one} if self._bare else one for one in batches]
-        by_size: dict[tuple[int, ...], list[tuple[int, str]]] = {}
-        for index, batch in enumerate(dicts):
-            for key in self._names:
-                by_size.setdefault(np.shape(batch[key])[1:], []).append((index, key))
-        made: list[dict[str, NDArray[np.float32]]] = [{} for _ in dicts]
-        for places in by_size.values():
-            frames = [np.asarray(dicts[index][key]) for index, key in places]
-            embeddings = self._encoder(np.concatenate(frames)).detach().cpu().numpy()
-            stops = np.cumsum([len(some) for some in frames])[:-1]
-            for (index, key), some in zip(places, np.split(embeddings, stops), strict=True):
-                made[index][self._names[key]] = some.copy()  # no alias of another camera's
-        if self._bare:
-            return [one[""] for one in made]
-        return [
-            {key: value for key, value in batch.items() if key not in self._names} | new
-            for batch, new in zip(dicts, made, strict=True)
-        ]
-
-    def embed_each(self, observations: Sequence[Observation]) -> list[Observation]:
-        """Replace the pictures of single observations."""
-        parts = self.embed([self.pictures(one, None) for one in observations])
-        return [self.join_one(one, part) for one, part in zip(observations, parts, strict=True)]
-
-    def pictures(self, observation: Observation, rows: range | None) -> Observation:
-        """Give the pictures of a batch's rows; or without rows, of one observation as a batch."""
-        at = None if rows is None else slice(rows.start, rows.stop)
-        if self._bare:
-            return np.asarray(observation)[at]
-        return {key: np.asarray(observation[key])[at] for key in self._names}
-
-    def row(self, batch: Observation, row: int) -> Observation:
-        """Give the pictures of one of a batch's observations."""
-        return batch[row] if self._bare else {key: batch[key][row] for key in self._names}
-
-    def join(self, batch: Observation, parts: Sequence[Observation]) -> Observation:
-        """Replace a batch's pictures by the embeddings of its parts."""
-        if self._bare:
-            return np.concatenate(parts)
-        passed = {key: value for key, value in batch.items() if key not in self._names}
-        new = self._names.values()
-        return passed | {key: np.concatenate([part[key] for part in parts]) for key in new}
-
-    def join_one(self, observation: Observation, part: Observation) -> Observation:
-        """Replace an observation's pictures by their embeddings, a batch of one."""
-        if self._bare:
-            return part[0]
-        passed = {key: value for key, value in observation.items() if key not in self._names}
-        return passed | {key: part[key][0] for key in self._names.values()}
-
-
-def _check_picture(name: str, space: spaces.Space) -> None:
-    """Refuse what is no picture, and say why."""
-    if not isinstance(space, spaces.Box):
-        raise ValueError(f"{name} must be a Box of uint8 [h w 3], got {space}")
-    shape, dtype = space.shape, space.dtype
-    if dtype != np.uint8:
-        hint = " (images in [0, 1] become (image * 255).round())" if np.all(space.high <= 1) else ""
-        raise ValueError(f"{name} must be uint8 in 0..255, got {dtype}{hint}")
-    if len(shape) == 3 and shape[0] == 3 and shape[2] != 3:
-        raise ValueError(f"{name} must be channels last [h w 3], got {shape}: channels come first")
-    if len(shape) != 3 or shape[2] != 3:
-        raise ValueError(f"{name} must be RGB [h w 3], got {shape}")
-    if np.any(space.high <= 1):
-        raise ValueError(f"{name} must have values in 0..255, got at most {space.high.max()}")
