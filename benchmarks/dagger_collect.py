@@ -44,7 +44,9 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "toto-nano"
     theatre = Theatre(
         env=ENV,
-        vision=TotoVision(name_or_path=name, layer=None, pool=None),
+        vision=TotoVision(
+            name_or_path=name, layer=None, pool=None, repeat_frame=False, stream=None
+        ),
         privileged=True,
         device="cpu",
     )

@@ -26,7 +26,7 @@ from .seeds import EVALUATION_SEEDS, evaluation_seeds
 from .store import write_aside
 from .student import load_student, read_card
 from .video import film
-from .vision import NoVision, RandomVision, TotoVision, VisionConfig
+from .vision import NoVision, VisionConfig
 from .world import EnvConfig, interface_of, make_env, make_expert
 
 EXPERT = "expert"
@@ -199,9 +199,7 @@ def _circumstances(config: EvaluateConfig, folder: Path | None) -> tuple[EnvConf
     if config.encoder is not None:
         if isinstance(vision, NoVision):
             raise ValueError(f"{folder} has no eyes: it takes no encoder")
-        names = {"name_or_path": config.encoder, "layer": vision.layer, "pool": vision.pool}
-        seeded = isinstance(vision, RandomVision)
-        vision = RandomVision(**names, seed=vision.seed) if seeded else TotoVision(**names)
+        vision = replace(vision, name_or_path=config.encoder)
     return card.env if config.env is None else config.env, vision
 
 

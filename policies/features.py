@@ -2,8 +2,8 @@
 
     <store>/features-<fingerprint>/000000.npy      float16 [T+1 c e] of one episode
 
-The name carries the encoder's fingerprint (weights, layer and pool), so another encoder has another
-folder. No frame that is stored is ever encoded again.
+The name carries the encoder's fingerprint (weights, layer, pool and what it sees of the past), so
+another encoder has another folder. No frame that is stored is ever encoded again.
 """
 
 import io
@@ -19,10 +19,7 @@ from tqdm import tqdm
 from toto_robot import Encoder
 
 from .store import DemoStore, write_aside
-from .vision import embed, embedding_width
-
-# Frames encoded in one call, which bounds the memory; the same whenever an episode is embedded.
-_BATCH = 16
+from .vision import embed_episode, embedding_width
 
 
 class FeatureCache:
@@ -58,12 +55,7 @@ class FeatureCache:
             return np.zeros((*tokens.shape[:2], 0), np.float16)
         path = self._path(index)
         if not path.is_file():
-            flat = tokens.reshape(-1, tokens.shape[-1])
-            parts = [
-                embed(self._encoder, flat[first : first + _BATCH])
-                for first in range(0, len(flat), _BATCH)
-            ]
-            self.put(index, np.concatenate(parts).reshape(*tokens.shape[:2], -1))
+            self.put(index, embed_episode(self._encoder, tokens))
         try:
             features = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:

@@ -34,7 +34,7 @@ from .episode import Episode
 from .policy import Policy
 from .privileged import choose_expert
 from .student import StudentPolicy, load_student
-from .vision import VisionConfig, embed, tokenize
+from .vision import Viewing, VisionConfig, tokenize
 from .world import EnvConfig, interface_of, make_env
 
 STAGES = ("start-up", "environment and rendering", "tokenizer", "transformer", "expert", "student")
@@ -140,8 +140,13 @@ class StageClock:
 
 @dataclass(slots=True)
 class _Lane:
-    """One episode while it runs."""
+    """One episode while it runs.
 
+    Attributes:
+        row: its place in the group.
+    """
+
+    row: int
     env: gymnasium.Env[Any, Any]
     expert: Policy | None
     seed: int
@@ -183,6 +188,7 @@ class Stage:
             raise ValueError("the expert is needed here: make the stage privileged")
         lanes = [
             _Lane(
+                row=index,
                 env=self._envs[index],
                 expert=self._experts[index] if privileged else None,
                 seed=seed,
@@ -192,6 +198,9 @@ class Stage:
                 zip(task.seeds, task.mixing_seeds, strict=True)
             )
         ]
+        viewing = None
+        if self.encoder is not None:
+            viewing = Viewing(self.encoder, len(lanes), len(self._cameras))
         whole_episode = [lane.rng.random() < task.beta for lane in lanes]
         with clock("environment and rendering"):
             for lane in lanes:
@@ -201,7 +210,7 @@ class Stage:
                 lane.expert.reset()
         seen = lanes  # whose newest frames are still to be looked at
         while seen:
-            self._look(seen, task, clock)
+            self._look(seen, viewing, task, clock)
             acting = [lane for lane in seen if not lane.ended]
             if not acting:
                 break
@@ -209,7 +218,7 @@ class Stage:
             for row, lane in enumerate(acting):
                 draw = lane.rng.random() < task.beta
                 by_expert = student is None or (
-                    whole_episode[lanes.index(lane)] if task.mixing == "episode" else draw
+                    whole_episode[lane.row] if task.mixing == "episode" else draw
                 )
                 self._step(lane, None if by_expert else actions[row], task, clock)
             # an ended episode is looked at once more if it is kept: T + 1 observations
@@ -235,12 +244,18 @@ class Stage:
             self._students = {folder: load_student(folder, self.encoder, self.interface)}
         return self._students[folder]
 
-    def _look(self, lanes: Sequence[_Lane], task: Task, clock: StageClock) -> None:
+    def _look(
+        self, lanes: Sequence[_Lane], viewing: Viewing | None, task: Task, clock: StageClock
+    ) -> None:
         """Tokenise and embed the newest frames of all lanes, in one call each."""
         cameras = self._cameras
         for lane in lanes:
             lane.proprio.append(np.asarray(lane.observation["proprio"], np.float32))
-        if self.encoder is None or not (task.recorded or task.policy is not None):
+        if (
+            self.encoder is None
+            or viewing is None
+            or not (task.recorded or task.policy is not None)
+        ):
             nothing = np.zeros((0, 0), np.uint16)
             for lane in lanes:
                 lane.tokens.append(nothing)
@@ -250,7 +265,7 @@ class Stage:
             frames = [lane.observation[f"image_{name}"] for lane in lanes for name in cameras]
             tokens = tokenize(self.encoder, frames).reshape(len(lanes), len(cameras), -1)
         with clock("transformer"):
-            features = embed(self.encoder, tokens)
+            features = viewing.look(tokens, [lane.row for lane in lanes])
         for row, lane in enumerate(lanes):
             lane.tokens.append(tokens[row])
             lane.features.append(features[row])

@@ -222,6 +222,7 @@ def _check_encoder(folder: Path, expected: EncoderStamp | None, found: EncoderSt
             for name, before, now in (
                 ("layer", expected.layer, found.layer),
                 ("pool", expected.pool, found.pool),
+                ("past", expected.past, found.past),
                 ("weights", expected.weights_hash[:12], found.weights_hash[:12]),
             )
             if before != now

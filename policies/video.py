@@ -13,7 +13,7 @@ from toto_robot.data.video import write_video
 
 from .policy import Policy
 from .student import StudentPolicy
-from .vision import embed, tokenize
+from .vision import Viewing, tokenize
 from .world import EnvConfig, interface_of, make_env
 
 _PIXELS = 384
@@ -41,6 +41,7 @@ def film(
     for seed in seeds:
         observation, info = env.reset(seed=seed)
         policy.reset()
+        view = StudentView(policy, encoder)
         success, after, ended = False, 0, False
         while True:
             pictures = [np.asarray(env.render(), np.uint8)]
@@ -48,7 +49,7 @@ def film(
             frames.append(_side_by_side(pictures, f"seed {seed}", success))
             if ended or after > _SECONDS_AFTER_SUCCESS * rate_hz:
                 break
-            action = policy.act(student_view(policy, encoder, observation)).clip(-1.0, 1.0)
+            action = policy.act(view(observation)).clip(-1.0, 1.0)
             observation, _, terminated, truncated, info = env.step(action)
             success |= bool(info["success"])
             after += success
@@ -57,20 +58,27 @@ def film(
     write_video(path, frames, rate_hz)
 
 
-def student_view(
-    policy: Policy, encoder: Encoder | None, observation: dict[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """Give what the policy may see: for a student its embeddings and `proprio`, nothing else."""
-    if not isinstance(policy, StudentPolicy):
-        return observation
-    view = {"proprio": observation["proprio"]}
-    if encoder is not None:
-        names = policy.card.interface.camera_names
-        embeddings = embed(
-            encoder, tokenize(encoder, [observation[f"image_{name}"] for name in names])
-        )
-        view |= {f"embedding_{name}": embeddings[row] for row, name in enumerate(names)}
-    return view
+class StudentView:
+    """Give what a policy may see of an episode: a student its embeddings and `proprio` alone."""
+
+    def __init__(self, policy: Policy, encoder: Encoder | None) -> None:
+        self._student = isinstance(policy, StudentPolicy)
+        self._encoder = encoder
+        self._names: tuple[str, ...] = ()
+        if isinstance(policy, StudentPolicy) and encoder is not None:
+            self._names = policy.card.interface.camera_names
+            self._viewing = Viewing(encoder, 1, len(self._names))
+
+    def __call__(self, observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Give it for the next observation of the episode."""
+        if not self._student:
+            return observation
+        view = {"proprio": observation["proprio"]}
+        if self._encoder is not None:
+            frames = [observation[f"image_{name}"] for name in self._names]
+            (embeddings,) = self._viewing.look(tokenize(self._encoder, frames)[None], [0])
+            view |= {f"embedding_{name}": embeddings[row] for row, name in enumerate(self._names)}
+        return view
 
 
 def _side_by_side(

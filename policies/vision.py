@@ -4,6 +4,7 @@ The untrained one has the same architecture and so the same cost; the blind poli
 only. What the trained one is worth shows beside these two, and beside the eyes that others use.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
@@ -13,9 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toto_robot import Encoder, load_encoder
+from toto_robot import Encoder, StreamConfig, load_encoder
 from toto_robot.baselines import VitEncoder
 from toto_robot.checkpoint import weights_hash
+from toto_robot.streaming import EncoderStream
+
+# Frames encoded in one call, which bounds the memory; the same whenever an episode is embedded.
+_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,16 +31,30 @@ class TotoVision:
         name_or_path: a shipped name or a checkpoint folder.
         layer: which layer; None: the checkpoint's own choice.
         pool: how its tokens become one embedding; None: the checkpoint's own choice.
+        repeat_frame: whether each frame is fed twice, so that its tokens see all of it.
+        stream: how each camera's past is kept; None: each frame by itself.
     """
 
     kind: ClassVar[str] = "toto"
     name_or_path: str
     layer: int | None
     pool: str | None
+    repeat_frame: bool
+    stream: StreamConfig | None
 
     def build(self, device: torch.device) -> Encoder:
         """Load it."""
-        return load_encoder(self.name_or_path, layer=self.layer, pool=self.pool, device=device)
+        encoder = load_encoder(
+            self.name_or_path,
+            layer=self.layer,
+            pool=self.pool,
+            device=device,
+            repeat_frame=self.repeat_frame,
+        )
+        if self.stream is None:
+            return encoder
+        # policies use no more of an encoder than `StreamedEyes` has
+        return cast(Encoder, StreamedEyes(encoder, self.stream))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,6 +171,42 @@ class VitEyes:
         return ids.to(torch.int16).view(torch.float16).float()
 
 
+class StreamedEyes:
+    """An encoder whose embedding of a frame depends on those before it in the episode.
+
+    It shows what `Encoder` shows, and is looked through by `begin_viewing`.
+
+    Attributes:
+        dim: width of the embedding.
+        layer: the layer that is pooled.
+        pool: the pool.
+        past: the stream's settings, in words.
+        tokenizer: the encoder's.
+        tokens_per_frame: tokens of one frame.
+        weights_hash: of all its weights.
+        fingerprint: of weights, layer, pool and past.
+    """
+
+    def __init__(self, encoder: Encoder, stream: StreamConfig) -> None:
+        self._encoder, self._stream = encoder, stream
+        opened = self.open(1)
+        # neither the default of the context nor the camera's rate makes other embeddings
+        self.past = f"{opened.mode}, {opened.context} frames, every {opened.frame_skip}"
+        self.dim, self.layer, self.pool = encoder.dim, encoder.layer, encoder.pool
+        self.tokenizer, self.tokens_per_frame = encoder.tokenizer, encoder.tokens_per_frame
+        self.weights_hash = encoder.weights_hash
+        identity = f"{encoder.fingerprint} {self.past}"
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+
+    def tokenize(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Give the tokens of frames [b h w 3], int64 [b n]."""
+        return self._encoder.tokenize(frames)
+
+    def open(self, num_cameras: int) -> EncoderStream:
+        """Begin a stream of so many cameras."""
+        return self._stream.open(self._encoder, num_cameras)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderStamp:
     """What identifies an encoder: with equal fingerprints, embeddings are interchangeable.
@@ -160,6 +215,7 @@ class EncoderStamp:
         weights_hash: of all its weights.
         layer: the layer that is pooled.
         pool: the pool.
+        past: what it sees beside the newest frame: `none`, or the stream's settings.
         fingerprint: of all these.
         dim: width of an embedding.
     """
@@ -167,6 +223,7 @@ class EncoderStamp:
     weights_hash: str
     layer: int
     pool: str
+    past: str
     fingerprint: str
     dim: int
 
@@ -179,6 +236,7 @@ def stamp(encoder: Encoder | None) -> EncoderStamp | None:
         weights_hash=encoder.weights_hash,
         layer=encoder.layer,
         pool=encoder.pool,
+        past=encoder.past if isinstance(encoder, StreamedEyes) else "none",
         fingerprint=encoder.fingerprint,
         dim=embedding_width(encoder),
     )
@@ -229,3 +287,42 @@ def embed(encoder: Encoder, tokens: NDArray[np.uint16]) -> NDArray[np.float16]:
     with torch.no_grad():
         embeddings = encoder.from_tokens(flat)
     return embeddings.to("cpu", torch.float16).numpy().reshape(*tokens.shape[:-1], -1)
+
+
+class Viewing:
+    """Embed the frames of several episodes as they come, in step or not.
+
+    With `StreamedEyes` each camera of each episode has a past of its own.
+    """
+
+    def __init__(self, encoder: Encoder, num_episodes: int, num_cameras: int) -> None:
+        self._encoder, self._num_cameras = encoder, num_cameras
+        self._stream: EncoderStream | None = None
+        if isinstance(encoder, StreamedEyes):
+            self._stream = encoder.open(num_episodes * num_cameras)
+
+    def look(self, tokens: NDArray[np.uint16], episodes: Sequence[int]) -> NDArray[np.float16]:
+        """Give the embeddings [k c e] of the newest frames [k c n] of k episodes.
+
+        Args:
+            tokens: of the frames.
+            episodes: whose they are, counted from 0.
+        """
+        if self._stream is None:
+            return embed(self._encoder, tokens)
+        num_cameras = self._num_cameras
+        rows = [row * num_cameras + camera for row in episodes for camera in range(num_cameras)]
+        flat = torch.from_numpy(tokens.reshape(-1, tokens.shape[-1]).astype(np.int64))
+        with torch.no_grad():
+            embeddings = self._stream.step_tokens(flat, None, rows)
+        return embeddings.to("cpu", torch.float16).numpy().reshape(*tokens.shape[:-1], -1)
+
+
+def embed_episode(encoder: Encoder, tokens: NDArray[np.uint16]) -> NDArray[np.float16]:
+    """Give the embeddings [t c e] of an episode's frames [t c n]."""
+    if isinstance(encoder, StreamedEyes):
+        viewing = Viewing(encoder, 1, tokens.shape[1])
+        return np.stack([viewing.look(frames[None], [0])[0] for frames in tokens])
+    flat = tokens.reshape(-1, tokens.shape[-1])
+    parts = [embed(encoder, flat[first : first + _BATCH]) for first in range(0, len(flat), _BATCH)]
+    return np.concatenate(parts).reshape(*tokens.shape[:2], -1)

@@ -108,14 +108,16 @@ def save_tiny_encoder(folder: Path, seed: int = 0) -> Path:
     ).build()  # fmt: skip
     transformer = TotoConfig(
         codes=8192, dim=16, layers=2, heads=2, mlp_hidden=24, tie_embeddings=True,
-        tokens_per_frame=16, frames=2, rope_base=10000.0, norm_eps=1e-5,
+        tokens_per_frame=16, frames=4, rope_base=10000.0, norm_eps=1e-5,
     ).build()  # fmt: skip
     save_encoder(folder, tokenizer, transformer, layer=1, pool="grid4")
     return folder
 
 
 def toto(folder: Path) -> TotoVision:
-    return TotoVision(name_or_path=str(folder), layer=None, pool=None)
+    return TotoVision(
+        name_or_path=str(folder), layer=None, pool=None, repeat_frame=False, stream=None
+    )
 
 
 def card(encoder: Encoder | None, vision=None, dropout=0.0) -> StudentCard:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,10 @@ import torch
 from policies import features
 from policies.features import Dataset, FeatureCache
 from policies.store import StoreHeader, create_store
-from policies.vision import embed, tokenizer_hash
+from policies.vision import Viewing, embed, embed_episode, tokenizer_hash
 from tests.policies.episodes import make_episode
-from tests.policies.fake_world import ENV_ID, ReachEnv, save_tiny_encoder
-from toto_robot import load_encoder
+from tests.policies.fake_world import ENV_ID, ReachEnv, save_tiny_encoder, toto
+from toto_robot import StreamConfig, load_encoder
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,43 @@ def test_embeddings_are_those_of_the_encoder_and_computed_once(store, encoder, m
     def never(*_):
         raise AssertionError("encoded twice")
 
-    monkeypatch.setattr(features, "embed", never)
+    monkeypatch.setattr(features, "embed_episode", never)
     assert np.array_equal(FeatureCache(store, encoder).get(1), first)
+
+
+def test_streamed_eyes_remember_each_camera_of_one_episode(tmp_path, encoder):
+    streamed = replace(toto(save_tiny_encoder(tmp_path / "tiny")), stream=StreamConfig(context=3))
+    eyes = streamed.build(torch.device("cpu"))
+    tokens = np.random.default_rng(0).integers(0, 8192, (6, 2, 16), np.uint16)
+    embedded = embed_episode(eyes, tokens)
+    assert embedded.shape == (6, 2, eyes.dim)
+    for camera in range(2):
+        stream = encoder.stream(1, 3)
+        for step in range(6):
+            ids = torch.from_numpy(tokens[step, camera].astype(np.int64))[None]
+            expected = stream.step_tokens(ids)[0].numpy()
+            np.testing.assert_allclose(embedded[step, camera], expected, rtol=2e-3, atol=1e-3)
+    assert np.abs(embedded[5] - embed(encoder, tokens[5])).max() > 0.05
+    viewing = Viewing(eyes, 3, 2)  # episodes 0 and 2; the last comes late and alone
+    viewing.look(np.stack([tokens[0], tokens[3]]), [0, 2])
+    np.testing.assert_allclose(viewing.look(tokens[None, 1], [0])[0], embedded[1], atol=1e-3)
+
+
+def test_another_past_is_another_encoder(tmp_path, encoder):
+    folder = save_tiny_encoder(tmp_path / "tiny")
+    prints = {encoder.fingerprint}
+    for changes in (
+        {"repeat_frame": True},
+        {"stream": StreamConfig(context=2)},
+        {"stream": StreamConfig(context=2, mode="staggered")},
+        {"stream": StreamConfig(context=2, frame_skip=3)},
+    ):
+        eyes = replace(toto(folder), **changes).build(torch.device("cpu"))
+        assert eyes.weights_hash == encoder.weights_hash
+        prints.add(eyes.fingerprint)
+    assert len(prints) == 5
+    same = replace(toto(folder), stream=StreamConfig(context=2, camera_hz=10.0))
+    assert same.build(torch.device("cpu")).fingerprint in prints
 
 
 def test_another_layer_or_pool_has_a_cache_of_its_own(store, encoder, tmp_path):

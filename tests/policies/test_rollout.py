@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from policies import rollout
+from policies import rollout, vision
 from policies.dagger import Collection, collect
 from policies.features import FeatureCache
 from policies.rollout import RolloutConfig, RolloutPool, Stage, Task, Theatre
 from policies.store import StoreHeader, create_store
 from policies.student import StudentPolicy
-from policies.vision import NoVision, tokenizer_hash
+from policies.vision import NoVision, embed, embed_episode, tokenizer_hash
 from tests.policies.episodes import same
 from tests.policies.fake_world import ENV, ReachExpert, card, save_tiny_encoder, toto
+from toto_robot import StreamConfig
 
 TASK = Task(
     seeds=(0, 1, 2),
@@ -145,14 +146,14 @@ def test_the_students_actions_do_not_depend_on_the_privileged_state(stage, polic
 
 def test_each_frame_is_tokenised_once_and_embedded_once(stage, policy, monkeypatch):
     counts = {"tokenize": 0, "embed": 0}
-    for name in counts:
-        original = getattr(rollout, name)
+    for module, name in ((rollout, "tokenize"), (vision, "embed")):
+        original = getattr(module, name)
 
         def counted(encoder, frames, name=name, original=original):
             counts[name] += len(frames)
             return original(encoder, frames)
 
-        monkeypatch.setattr(rollout, name, counted)
+        monkeypatch.setattr(module, name, counted)
     rollouts, _ = stage.run(mixed(policy, 0.5))
     frames = sum(one.num_steps + 1 for one in rollouts)
     assert counts == {"tokenize": frames, "embed": frames}
@@ -161,7 +162,7 @@ def test_each_frame_is_tokenised_once_and_embedded_once(stage, policy, monkeypat
 def test_a_kept_embedding_is_that_of_the_kept_tokens(stage, policy):
     rollouts, _ = stage.run(mixed(policy, 0.0))
     for one in rollouts:
-        again = rollout.embed(stage.encoder, one.episode.tokens)
+        again = embed(stage.encoder, one.episode.tokens)
         np.testing.assert_allclose(one.features, again, rtol=2e-3, atol=1e-3)
 
 
@@ -231,3 +232,20 @@ def test_an_interrupted_collection_goes_on_to_the_same_store(theatre, stage, tmp
         for store in stores
     )
     assert whole == parts
+
+
+@pytest.mark.parametrize("mode", ["rolling", "staggered"])
+def test_streamed_eyes_see_each_episode_as_a_stored_one(theatre, policy, mode):
+    """Episodes that end at different steps, and a student between: the same embeddings."""
+    eyes = dataclasses.replace(theatre.vision, stream=StreamConfig(mode=mode))
+    stage = Stage(dataclasses.replace(theatre, vision=eyes))
+    torch.manual_seed(0)
+    folder = policy.parent / mode
+    StudentPolicy(card(stage.encoder, eyes)).save(folder)
+    rollouts, _ = stage.run(mixed(folder, 0.5, steps_after_success=0))
+    assert len({one.num_steps for one in rollouts}) > 1
+    for one in rollouts:
+        expected = embed_episode(stage.encoder, one.episode.tokens)
+        np.testing.assert_allclose(one.features, expected, rtol=2e-3, atol=2e-3)
+    with pytest.raises(ValueError, match=r"past: none != .* frames, every 1"):
+        stage.run(mixed(policy, 0.5))

@@ -77,7 +77,9 @@ def test_an_environment_that_no_policy_can_use_says_why(change, message):
 
 def test_an_unknown_encoder_is_told():
     with pytest.raises(ValueError, match="unknown encoder 'toto-nanno'"):
-        TotoVision(name_or_path="toto-nanno", layer=None, pool=None).build(CPU)
+        TotoVision(
+            name_or_path="toto-nanno", layer=None, pool=None, repeat_frame=False, stream=None
+        ).build(CPU)
 
 
 def test_eyes_are_trained_or_random_or_none(tmp_path):
