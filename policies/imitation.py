@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from torch.nn.functional import mse_loss
 
 from toto_robot.training.run import OptimizerConfig, build_optimizer, descend
 
-from .features import Dataset
 from .student import StudentPolicy
 
 
@@ -36,9 +36,27 @@ class ImitationConfig:
             raise ValueError("batch, steps, last_steps and log_every must be at least 1")
 
 
+class Labelled(Protocol):
+    """Observations and what to do in them: `policies.features.Dataset`, or a part of one.
+
+    Attributes:
+        embeddings: float16 [N c e].
+        proprio: float32 [N p].
+        labels: float32 [N a].
+    """
+
+    embeddings: torch.Tensor
+    proprio: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        """Give N."""
+        ...
+
+
 def fit(
     student: StudentPolicy,
-    data: Dataset,
+    data: Labelled,
     config: ImitationConfig,
     steps: int,
     seed: tuple[int, ...],
