@@ -316,6 +316,7 @@ def save_encoder(
     pool: str,
     golden_frames: Sequence[np.ndarray] = (),
     frame_interval_s: float | None = None,
+    pooling: AttentionPool | None = None,
 ) -> None:
     """Write an encoder's checkpoint with its golden vectors: what `load_encoder` opens.
 
@@ -327,7 +328,13 @@ def save_encoder(
         pool: pool to use by default.
         golden_frames: a few small uint8 frames [h w 3] of the encoder's world; see `write_golden`.
         frame_interval_s: seconds between the frames of the training videos; None: not known.
+        pooling: a trained attention pool, where `pool` is one; it comes back with the encoder.
+
+    Raises:
+        ValueError: an attention pool beside a `pool` of another kind.
     """
+    if pooling is not None and pool != "attention":
+        raise ValueError(f"an attention pool's weights belong to pool 'attention', not to {pool!r}")
     config = EncoderConfig(
         tokenizer=tokenizer.config,
         transformer=transformer.config,
@@ -337,6 +344,8 @@ def save_encoder(
     )
     weights = {f"tokenizer.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
     weights |= {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
+    if pooling is not None:
+        weights |= {f"pooling.{name}": tensor for name, tensor in pooling.state_dict().items()}
     save_checkpoint(folder, "encoder", to_dict(config), weights)
     write_golden(folder, golden_frames)
 
@@ -436,6 +445,9 @@ def load_encoder(
         repeat_frame=repeat_frame,
         frame_interval_s=config.frame_interval_s,
     )
+    trained = _part(weights, "pooling.")
+    if trained and isinstance(encoder.pooling, AttentionPool):
+        encoder.pooling.load_state_dict(trained)
     encoder = encoder.to(device=device, dtype=dtype)
     if verify and has_golden(folder):
         verify_golden(encoder, folder, pictures=VERIFIED_PICTURES)

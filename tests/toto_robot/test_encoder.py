@@ -164,6 +164,23 @@ def test_save_and_load_give_bit_equal_embeddings(tmp_path):
     assert half(frames()).dtype == torch.float32
 
 
+def test_trained_attention_pool_is_saved_with_the_encoder(tmp_path):
+    model = encoder(pool="attention")
+    before = model.fingerprint
+    optimizer = torch.optim.SGD(model.pooling.parameters(), lr=0.1)
+    model(frames()).square().mean().backward()
+    optimizer.step()
+    assert model.fingerprint != before
+    save = {"layer": 2, "pooling": model.pooling}
+    save_encoder(tmp_path, model.tokenizer, model.transformer, pool="attention", **save)
+    loaded = load_encoder(tmp_path)
+    assert torch.equal(loaded(frames()), model(frames()))
+    assert loaded.fingerprint == model.fingerprint
+    assert load_encoder(tmp_path, pool="mean").dim == 16  # the pool's weights are left alone
+    with pytest.raises(ValueError, match="belong to pool 'attention', not to 'mean'"):
+        save_encoder(tmp_path, model.tokenizer, model.transformer, pool="mean", **save)
+
+
 def test_an_untrained_copy_has_other_weights_and_the_same_shape():
     model = encoder(pool="grid2")
     state = torch.get_rng_state()
