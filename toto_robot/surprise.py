@@ -1,70 +1,202 @@
-"""Notice when a camera shows something that the model did not expect: advice, never safety.
+"""Notice when a camera shows something unusual: advice, never a safety function.
 
-    stream = encoder.stream(num_envs=1, surprise=True)
-    bounds = calibrate(scores, level=0.01)             # from rollouts that were in order
-    stream.step(frames)
-    alarm = bounds.outside(frame_scores(stream.surprise), stream.frames_shown)
+    calibration = calibrate(tokens, rollout_costs(encoder, tokens))      # rollouts in order
+    monitor = CameraMonitor(encoder, calibration, camera="front")        # toto_robot.monitor
+    embedding = stream.step_tokens(ids, reset)
+    report = monitor.look(ids, stream)                                   # report.alarm
 
-The score is the negative log-likelihood of a frame's tokens given all frames before it, which the
-stream gives anyway. Too high: something is in the way, the camera was moved, the light is out. Too
-low: the picture is frozen. Bounds are taken per frame index, since the first frames of an episode
-are always harder to predict, and two-sided, by split conformal prediction (Vovk et al. 2005): on
-rollouts like those of the calibration at most `level` of the frames of each index are outside, on
-average over calibrations. It says nothing of rollouts that differ from those.
+Four numbers are taken of each frame, from the tokens and the costs that the stream gives anyway:
+
+surprise   what its tokens cost on average given all before them, nats: the model's own
+           negative log-likelihood. Much happens at once, or the world is another.
+oddity     what its tokens cost on average by how often each code was at its place of the picture in
+           usual rollouts: the light is out, colours are wrong, the camera was moved.
+lasting    the same, of the least in the last frames at each place, averaged over the costliest
+           eighth of the places: something odd that stays where it is while the arm moves on, so a
+           hand, a cloth or dirt before the lens.
+still      the share of tokens that are those of the frame before; when all are, the number of such
+           frames in a row: the picture is frozen.
+
+Each is taken relative to what is usual *at that frame of an episode*: by how many standard
+deviations it is above or below the mean of the rollouts fitted on. The largest of the four is the
+frame's strangeness. Two limits for it come from other rollouts, by split conformal prediction (Vovk
+et al. 2005). If new rollouts are exchangeable with those (made the same way, nothing wrong), then
+on average over calibrations
+
+- at each frame index at most `level` of new frames are above the index's limit (`outside`),
+- at most `alarm_level` of new rollouts, of the same length, ever have an alarm: `patience` frames
+  in a row above one limit for all.
+
+It says nothing of rollouts made otherwise, nor of frames after the last index, which are held
+against it; and an alarm says that something is unusual, not that something is wrong.
 """
 
+import json
 import math
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
-__all__ = ["SCORES", "SurpriseBounds", "calibrate", "frame_scores", "heat_map"]
+from .config import from_dict, to_dict
+from .encoder import Encoder
 
-# mean: of all tokens; worst: of the worst cell of a 4 x 4 grid, for what covers a part.
-SCORES = ("mean", "worst")
-_GRID = 4
+__all__ = [
+    "SCORES",
+    "Calibration",
+    "FrameScorer",
+    "Watched",
+    "calibrate",
+    "heat_map",
+    "load_calibration",
+    "rollout_costs",
+    "save_calibration",
+]
+
+SCORES = ("surprise", "oddity", "lasting", "still")
+
+_FORMAT = 1
+_LASTING_FRAMES = 5
+_LASTING_SHARE = 1 / 8  # of the places of a picture
+_SMOOTHED = 3  # frame indices to either side that share a mean and a standard deviation
+_LEAST_WIDTH = 0.1  # of a score's standard deviation over all indices
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watched:
+    """What a calibration is of; it is of no use for anything else.
+
+    Attributes:
+        weights_hash: of the encoder. Its layer and pool do not matter here.
+        camera: name of the camera.
+        rate_hz: frames a second.
+        context: frames of the stream's window.
+        mode: of the stream.
+        frame_skip: of the stream.
+    """
+
+    weights_hash: str
+    camera: str
+    rate_hz: float
+    context: int
+    mode: str
+    frame_skip: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class SurpriseBounds:
-    """What is usual, for each frame index of an episode; the last holds from there on.
+class Calibration:
+    """What is usual at each frame index of an episode; the last holds from there on.
 
     Attributes:
-        lower: [t s] least usual scores, nats; s as in `SCORES`.
-        upper: [t s] greatest usual scores.
-        level: share of usual frames that are outside, at most.
-        num_rollouts: how many rollouts were calibrated on.
+        watched: of which encoder, camera and stream.
+        counts: [n v] how often each code was at each place.
+        mean: [t s] of the scores, s as in `SCORES`; NaN where there is none.
+        width: [t s] their standard deviations.
+        strangeness: [r t] of the rollouts that the limits are of.
+        frame_limits: [t] of the strangeness of a frame.
+        alarm_limit: of the strangeness of `patience` frames in a row.
+        level: share of usual frames that may be above their limit.
+        alarm_level: share of usual rollouts that may have an alarm.
+        patience: frames in a row that make an alarm.
+        num_fitted: rollouts that the counts, means and widths are of.
     """
 
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
+    watched: Watched
+    counts: NDArray[np.int32]
+    mean: NDArray[np.float64]
+    width: NDArray[np.float64]
+    strangeness: NDArray[np.float64]
+    frame_limits: NDArray[np.float64]
+    alarm_limit: float
     level: float
-    num_rollouts: int
+    alarm_level: float
+    patience: int
+    num_fitted: int
 
-    def outside(
+    def with_levels(self, level: float, alarm_level: float, patience: int) -> "Calibration":
+        """Give the same with other limits; takes no rollouts.
+
+        Raises:
+            ValueError: impossible levels, or too few rollouts for them; the message says how many
+                it takes.
+        """
+        frame_limits, alarm_limit = _limits(self.strangeness, level, alarm_level, patience)
+        return replace(
+            self,
+            frame_limits=frame_limits,
+            alarm_limit=alarm_limit,
+            level=level,
+            alarm_level=alarm_level,
+            patience=patience,
+        )
+
+    def deviations(
         self, scores: NDArray[np.float64], frames_shown: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
-        """Say which environments' newest frames are unusual [b].
+    ) -> NDArray[np.float64]:
+        """Give by how many standard deviations scores [b s] are above the mean, [b s]; 0 for NaN.
 
         Args:
-            scores: [b s], what `frame_scores` gives.
-            frames_shown: [b], what the stream gives: frames of each episode so far.
+            scores: what `FrameScorer` gives.
+            frames_shown: [b] what the stream gives: frames of each episode so far.
         """
-        index = np.clip(frames_shown - 1, 0, len(self.lower) - 1)
-        unusual = (scores < self.lower[index]) | (scores > self.upper[index])
-        return np.any(unusual, axis=1)
+        index = np.clip(frames_shown - 1, 0, len(self.mean) - 1)
+        return np.nan_to_num((scores - self.mean[index]) / self.width[index], nan=0.0)
+
+    def outside(
+        self, strangeness: NDArray[np.float64], frames_shown: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Say which frames are stranger [b] than `level` of the usual ones at their index."""
+        index = np.clip(frames_shown - 1, 0, len(self.frame_limits) - 1)
+        return strangeness > self.frame_limits[index]
 
 
-def frame_scores(costs: Float[Tensor, "b n"]) -> NDArray[np.float64]:
-    """Give each frame's scores [b s], from the costs of its tokens in nats."""
-    cells = adaptive_avg_pool2d(heat_map(costs)[:, None], _GRID).flatten(1)
-    scores = torch.stack([costs.mean(dim=1), cells.amax(dim=1)], dim=1)
-    return scores.double().cpu().numpy()
+class FrameScorer:
+    """The scores of the newest frames of several environments; keeps a few frames of the past."""
+
+    def __init__(self, place_costs: Float[Tensor, "n v"]) -> None:
+        self._place_costs = place_costs
+        self._last_ids: Tensor | None = None
+        self._repeats = np.zeros(0)
+        self._recent: deque[Tensor] = deque(maxlen=_LASTING_FRAMES)
+
+    def score(
+        self,
+        ids: Int64[Tensor, "b n"],
+        costs: Float[Tensor, "b n"],
+        frames_shown: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """Give the scores [b s] of the newest frames; s as in `SCORES`.
+
+        Args:
+            ids: the frames' tokens.
+            costs: what they cost the model, nats.
+            frames_shown: [b] frames of each episode so far; the first forgets what was before.
+        """
+        ids = ids.cpu()
+        places = torch.arange(ids.shape[1])
+        odd = self._place_costs[places, ids]  # b n
+        begins = torch.from_numpy(np.asarray(frames_shown) == 1)
+        if self._last_ids is None:
+            self._last_ids, self._repeats = ids, np.zeros(len(ids))
+        for past in self._recent:
+            past[begins] = odd[begins]
+        self._recent.append(odd.clone())
+        least = torch.stack(list(self._recent)).amin(dim=0)
+        num_worst = max(1, round(least.shape[1] * _LASTING_SHARE))
+        lasting = least.topk(num_worst, dim=1).values.mean(dim=1)
+        same = (ids == self._last_ids).double().mean(dim=1).numpy()
+        self._repeats = np.where((same == 1) & ~begins.numpy(), self._repeats + 1, 0.0)
+        still = np.where(begins.numpy(), np.nan, np.where(same == 1, self._repeats, same))
+        self._last_ids = ids.clone()
+        columns = [costs.double().mean(dim=1).cpu(), odd.double().mean(dim=1), lasting.double()]
+        return np.stack([*(column.numpy() for column in columns), still], axis=1)
 
 
 def heat_map(costs: Float[Tensor, "b n"]) -> Float[Tensor, "b h w"]:
@@ -73,30 +205,226 @@ def heat_map(costs: Float[Tensor, "b n"]) -> Float[Tensor, "b h w"]:
     return costs.unflatten(1, (side, side))
 
 
-def calibrate(scores: NDArray[np.float64], level: float, first: int = 0) -> SurpriseBounds:
-    """Take bounds from rollouts in which nothing was wrong.
+def place_costs(counts: NDArray[np.int32]) -> Float[Tensor, "n v"]:
+    """Give what a code costs at a place of the picture, nats, from counts [n v].
+
+    A code that was never there is as likely as in all of the picture, weighing one observation; one
+    that never was anywhere counts half.
+    """
+    anywhere = counts.sum(axis=0) + 0.5
+    prior = (anywhere / anywhere.sum()).astype(np.float32)
+    seen = counts.sum(axis=1, keepdims=True)
+    return torch.from_numpy(-np.log((counts + prior) / (seen + 1).astype(np.float32)))
+
+
+def rollout_costs(
+    encoder: Encoder,
+    tokens: NDArray[np.integer],
+    context: int | None = None,
+    mode: str = "rolling",
+    frame_skip: int = 1,
+) -> NDArray[np.float32]:
+    """Give what a stream says that the tokens [r t n] of rollouts cost, nats [r t n]."""
+    stream = encoder.stream(len(tokens), context, mode=mode, frame_skip=frame_skip, surprise=True)
+    costs = np.empty(tokens.shape, dtype=np.float32)
+    for index in range(tokens.shape[1]):
+        stream.step_tokens(torch.from_numpy(tokens[:, index].astype(np.int64)))
+        costs[:, index] = stream.surprise.float().cpu().numpy()
+    return costs
+
+
+def calibrate(
+    tokens: NDArray[np.integer],
+    costs: NDArray[np.float32],
+    watched: Watched,
+    num_codes: int,
+    *,
+    level: float = 0.05,
+    alarm_level: float = 0.05,
+    patience: int = 3,
+) -> Calibration:
+    """Learn what is usual from rollouts in which nothing was wrong.
+
+    The first half of them gives counts, means and widths, the second half the limits.
 
     Args:
-        scores: [r t s], scores of r rollouts of t frames.
-        level: share of usual frames that may be outside, over both sides and all scores.
-        first: the first frame index that counts; before it nothing is unusual.
+        tokens: [r t n] of r rollouts of t frames, from their first frames on, in any order that
+            has nothing to do with what is in them.
+        costs: [r t n] what `rollout_costs` gives for them.
+        watched: what they are of.
+        num_codes: vocabulary of the tokenizer.
+        level: share of usual frames that may be outside.
+        alarm_level: share of usual rollouts that may have an alarm.
+        patience: frames in a row that make an alarm.
 
     Raises:
-        ValueError: the rollouts are too few for the level; the message says how many it takes.
+        ValueError: the rollouts are too few for the levels; the message says how many it takes.
     """
-    if scores.ndim != 3 or scores.shape[2] != len(SCORES):
+    if tokens.ndim != 3 or tokens.shape != costs.shape:
         raise ValueError(
-            f"scores must be [rollouts frames {len(SCORES)}], got {list(scores.shape)}"
+            f"tokens and costs must both be [r t n], got {list(tokens.shape)} and "
+            f"{list(costs.shape)}"
         )
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), got {level}")
-    num_rollouts, num_frames, num_scores = scores.shape
-    side = level / (2 * num_scores)  # of either side of each score: together at most the level
-    rank = math.ceil((num_rollouts + 1) * (1 - side))
-    if rank > num_rollouts:
-        needed = math.ceil(1 / side) - 1
-        raise ValueError(f"a level of {level} takes at least {needed} rollouts, got {num_rollouts}")
-    ordered = np.sort(scores, axis=0)
-    lower, upper = ordered[num_rollouts - rank].copy(), ordered[rank - 1].copy()
-    lower[: min(first, num_frames)], upper[: min(first, num_frames)] = -np.inf, np.inf
-    return SurpriseBounds(lower=lower, upper=upper, level=level, num_rollouts=num_rollouts)
+    num_rollouts, num_frames, _ = tokens.shape
+    if num_frames < 2:
+        raise ValueError(f"rollouts must have at least 2 frames, got {num_frames}")
+    num_fitted = num_rollouts // 2
+    _check_levels(num_rollouts - num_fitted, num_frames, level, alarm_level, patience)
+    fitted = tokens[:num_fitted]
+    counts = _count(fitted, num_codes)
+    # without their own counts, or these rollouts would seem more usual than new ones
+    scores = np.concatenate(
+        [
+            _scores(place_costs(counts - _count(one, num_codes)), one, cost)
+            for one, cost in zip(fitted[:, None], costs[:num_fitted, None], strict=True)
+        ]
+    )
+    mean, width = _moments(scores)
+    others = _scores(place_costs(counts), tokens[num_fitted:], costs[num_fitted:])
+    strangeness = np.nan_to_num(np.abs((others - mean) / width), nan=0.0).max(axis=2)  # r t
+    frame_limits, alarm_limit = _limits(strangeness, level, alarm_level, patience)
+    return Calibration(
+        watched=watched,
+        counts=counts,
+        mean=mean,
+        width=width,
+        strangeness=strangeness,
+        frame_limits=frame_limits,
+        alarm_limit=alarm_limit,
+        level=level,
+        alarm_level=alarm_level,
+        patience=patience,
+        num_fitted=num_fitted,
+    )
+
+
+def save_calibration(path: Path, calibration: Calibration) -> None:
+    """Write a calibration to a safetensors file; nothing in it can execute."""
+    places, codes = np.nonzero(calibration.counts)
+    arrays = {
+        "mean": calibration.mean,
+        "width": calibration.width,
+        "strangeness": calibration.strangeness,
+        "places": places.astype(np.int32),
+        "codes": codes.astype(np.int32),
+        "counts": calibration.counts[places, codes],
+    }
+    notes = {
+        "format": _FORMAT,
+        "watched": to_dict(calibration.watched),
+        "shape": list(calibration.counts.shape),
+        "level": calibration.level,
+        "alarm_level": calibration.alarm_level,
+        "patience": calibration.patience,
+        "num_fitted": calibration.num_fitted,
+    }
+    save_file(arrays, path, {"calibration": json.dumps(notes)})
+    path.chmod(0o644)  # safetensors makes it readable to its owner alone
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read what `save_calibration` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged, or of another kind or a newer format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no calibration at {path}")
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            notes = json.loads((opened.metadata() or {})["calibration"])
+            if notes["format"] != _FORMAT:
+                raise ValueError(f"format {notes['format']}, this version reads {_FORMAT}")
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        counts = np.zeros(notes["shape"], dtype=np.int32)
+        counts[arrays["places"], arrays["codes"]] = arrays["counts"]
+        levels = (notes["level"], notes["alarm_level"], notes["patience"])
+        frame_limits, alarm_limit = _limits(arrays["strangeness"], *levels)
+        return Calibration(
+            watched=from_dict(Watched, notes["watched"]),
+            counts=counts,
+            mean=arrays["mean"],
+            width=arrays["width"],
+            strangeness=arrays["strangeness"],
+            frame_limits=frame_limits,
+            alarm_limit=alarm_limit,
+            level=notes["level"],
+            alarm_level=notes["alarm_level"],
+            patience=notes["patience"],
+            num_fitted=notes["num_fitted"],
+        )
+    except (SafetensorError, KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"{path} is not a calibration that can be read ({error})") from error
+
+
+def _limits(
+    strangeness: NDArray[np.float64], level: float, alarm_level: float, patience: int
+) -> tuple[NDArray[np.float64], float]:
+    """Give the limits [t] of frames and the limit of alarms, from usual rollouts [r t]."""
+    _check_levels(*strangeness.shape, level, alarm_level, patience)
+    in_a_row = np.lib.stride_tricks.sliding_window_view(strangeness, patience, axis=1)
+    highest = np.max(np.min(in_a_row, axis=2), axis=1)
+    return _conformal(strangeness, level), float(_conformal(highest[:, None], alarm_level)[0])
+
+
+def _check_levels(
+    num_rollouts: int, num_frames: int, level: float, alarm_level: float, patience: int
+) -> None:
+    if not 1 <= patience <= num_frames:
+        raise ValueError(f"patience must be in [1, {num_frames}] frames, got {patience}")
+    for name, value in (("level", level), ("alarm_level", alarm_level)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name} must be in (0, 1), got {value}")
+        # a limit is one of the values: the largest of n is exceeded with a chance of 1 / (n + 1)
+        needed = math.ceil(round(1 / value, 9)) - 1
+        if num_rollouts < needed:
+            raise ValueError(
+                f"{name} {value} takes at least {needed} rollouts beside those that are fitted "
+                f"on, got {num_rollouts}"
+            )
+
+
+def _scores(
+    costs_of_places: Tensor, tokens: NDArray[np.integer], costs: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Give the scores [r t s] of rollouts, as a monitor would."""
+    scorer = FrameScorer(costs_of_places)
+    rows = [
+        scorer.score(
+            torch.from_numpy(tokens[:, index].astype(np.int64)),
+            torch.from_numpy(costs[:, index]),
+            np.full(len(tokens), index + 1),
+        )
+        for index in range(tokens.shape[1])
+    ]
+    return np.stack(rows, axis=1)
+
+
+def _count(tokens: NDArray[np.integer], num_codes: int) -> NDArray[np.int32]:
+    """Count how often each code is at each place, [n v]."""
+    num_places = tokens.shape[-1]
+    cells = np.arange(num_places) * num_codes + tokens.reshape(-1, num_places)
+    counted = np.bincount(cells.ravel(), minlength=num_places * num_codes)
+    return counted.reshape(num_places, num_codes).astype(np.int32)
+
+
+def _moments(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give means and standard deviations [t s] of scores [r t s], shared by close frame indices."""
+    num_frames = scores.shape[1]
+    least = _LEAST_WIDTH * np.nanstd(scores, axis=(0, 1))
+    mean, width = np.full(scores.shape[1:], np.nan), np.ones(scores.shape[1:])
+    for index in range(num_frames):
+        # the first frame has no past, and is like no other
+        first, last = (max(1, index - _SMOOTHED), index + _SMOOTHED) if index else (0, 0)
+        near = scores[:, first : last + 1]
+        known = ~np.isnan(scores[:, index]).all(axis=0)
+        mean[index, known] = np.nanmean(near[..., known], axis=(0, 1))
+        width[index, known] = np.maximum(np.nanstd(near[..., known], axis=(0, 1)), least[known])
+    return mean, np.maximum(width, np.finfo(float).tiny)
+
+
+def _conformal(values: NDArray[np.float64], level: float) -> NDArray[np.float64]:
+    """Give limits [t] that one more row like those [r t] is above with at most this chance each."""
+    rank = math.ceil(round((len(values) + 1) * (1 - level), 9))
+    return np.sort(values, axis=0)[rank - 1]

@@ -1,0 +1,128 @@
+"""Faults of a camera, drawn into its pictures: what a monitor ought to notice.
+
+Each takes the frames from the fault's beginning on, and the last frame before it, and stays to the
+end. What is random (where, how bright, from which side) comes from the generator.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FAULTS", "Fault"]
+
+Frames = NDArray[np.uint8]  # t h w 3
+Fault = Callable[[Frames, Frames, np.random.Generator], Frames]
+
+_PATCH = 0.3125  # of either side: a tenth of the picture
+_ARRIVAL_FRAMES = 5
+
+
+def _black(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    return np.zeros_like(frames)
+
+
+def _half_dead(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    """Lose the lower half."""
+    broken = frames.copy()
+    broken[:, frames.shape[1] // 2 :] = 0
+    return broken
+
+
+def _frozen(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    return np.repeat(before[None], len(frames), axis=0)
+
+
+def _grey_patch(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    rows, columns = _place(frames, rng)
+    broken = frames.copy()
+    broken[:, rows, columns] = rng.integers(40, 200)
+    return broken
+
+
+def _textured_patch(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    """Cover a tenth with coloured squares."""
+    rows, columns = _place(frames, rng)
+    broken = frames.copy()
+    height, width = broken[0, rows, columns].shape[:2]
+    squares = rng.integers(0, 256, (10, 10, 3), dtype=np.uint8)
+    across, down = np.arange(width) * 10 // width, np.arange(height) * 10 // height
+    broken[:, rows, columns] = squares[down[:, None], across]
+    return broken
+
+
+def _hand(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    """Move a dark ellipse of a tenth of the picture in from the edge, and leave it there."""
+    broken = frames.copy()
+    height, width = frames.shape[1:3]
+    rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+    end, angle = rng.uniform(0.25, 0.75, 2), rng.uniform(0, 2 * np.pi)
+    along, across = (
+        np.array([np.sin(angle), np.cos(angle)]),
+        np.array([np.cos(angle), -np.sin(angle)]),
+    )
+    for index, frame in enumerate(broken):
+        away = 0.7 * max(0.0, 1 - (index + 1) / _ARRIVAL_FRAMES)
+        y, x = end + away * along
+        u = (rows - y) * along[0] + (columns - x) * along[1]
+        v = (rows - y) * across[0] + (columns - x) * across[1]
+        frame[(u / 0.227) ** 2 + (v / 0.14) ** 2 < 1] = (45, 32, 28)
+    return broken
+
+
+def _moved(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    """Shift by a tenth of the picture."""
+    return np.roll(frames, _pixels(frames, (0.07, -0.094)), axis=(1, 2))
+
+
+def _nudged(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    """Shift by a fortieth of the picture."""
+    return np.roll(frames, _pixels(frames, (0.0157, -0.0235)), axis=(1, 2))
+
+
+def _recoloured(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    """Exchange red and blue."""
+    return np.ascontiguousarray(frames[..., ::-1])
+
+
+def _dimmed(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    return (frames * 0.45).astype(np.uint8)
+
+
+def _blurred(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
+    """Average over 5 x 5 pixels of 128 x 128."""
+    reach = max(1, round(frames.shape[1] / 64))
+    picture = frames.astype(np.float32)
+    for axis in (1, 2):
+        picture = np.mean([np.roll(picture, s, axis) for s in range(-reach, reach + 1)], axis=0)
+    return picture.astype(np.uint8)
+
+
+FAULTS: dict[str, Fault] = {
+    "black": _black,
+    "half dead": _half_dead,
+    "frozen": _frozen,
+    "grey patch": _grey_patch,
+    "textured patch": _textured_patch,
+    "hand": _hand,
+    "moved": _moved,
+    "nudged": _nudged,
+    "recoloured": _recoloured,
+    "dimmed": _dimmed,
+    "blurred": _blurred,
+}
+
+
+def _place(frames: Frames, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Draw where a square patch lies, wholly in the picture."""
+    sides = []
+    for length in frames.shape[1:3]:
+        size = round(length * _PATCH)
+        start = int(rng.integers(0, length - size + 1))
+        sides.append(slice(start, start + size))
+    return sides[0], sides[1]
+
+
+def _pixels(frames: Frames, shares: tuple[float, float]) -> tuple[int, int]:
+    height, width = frames.shape[1:3]
+    return round(shares[0] * height), round(shares[1] * width)
