@@ -362,7 +362,8 @@ def _limits(
     strangeness: NDArray[np.float64], level: float, alarm_level: float, patience: int
 ) -> tuple[NDArray[np.float64], float]:
     """Give the limits [t] of frames and the limit of alarms, from usual rollouts [r t]."""
-    _check_levels(*strangeness.shape, level, alarm_level, patience)
+    num_rollouts, num_frames = strangeness.shape
+    _check_levels(num_rollouts, num_frames, level, alarm_level, patience)
     in_a_row = np.lib.stride_tricks.sliding_window_view(strangeness, patience, axis=1)
     highest = np.max(np.min(in_a_row, axis=2), axis=1)
     return _conformal(strangeness, level), float(_conformal(highest[:, None], alarm_level)[0])

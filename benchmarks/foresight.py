@@ -1,0 +1,183 @@
+"""Measure how good foresight is against copying the last frame, and what it costs.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.foresight
+    OMP_NUM_THREADS=1 python -m benchmarks.foresight --picture foresight.png
+
+Rollouts of the noisy expert that nothing was trained on; two moments of each. Baselines: to copy
+the last frame, for quality; and a pass over all tokens for each new one, for cost.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from envs.experts import EXPERTS
+from toto_robot import load_encoder
+from toto_robot.encoder import Encoder
+from toto_robot.foresight import Foresight, side_by_side
+from toto_robot.generation import Sampling, generate_frames, preview_frame
+from toto_robot.surprise import heat_map
+
+ENV = "toto/FrankaPick-v0"
+FIRST_SEED = 6_900_000
+MOMENTS = (10, 60)  # first and last
+NAIVE_TOKENS = 5
+RESAMPLES = 1000
+SAMPLED = Sampling(temperature=1.0, top_p=0.9)
+
+Frames = NDArray[np.uint8]
+Rows = dict[str, tuple[float, float, float]]
+
+
+def main() -> None:
+    """Print two tables, and draw a picture if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rollouts", type=int, default=20)
+    parser.add_argument("--camera", default="front", choices=("front", "hand"))
+    parser.add_argument("--context", type=int, default=4, help="frames, the predicted included")
+    parser.add_argument("--picture", type=Path, default=None, help="where to draw three moments")
+    asked = parser.parse_args()
+    encoder = load_encoder("toto-nano")
+    rows: list[Rows] = []
+    drawn: list[Frames] = []
+    for index in tqdm(range(asked.rollouts), desc="rollouts"):
+        seed = FIRST_SEED + index
+        video = _rollout(seed, asked.camera)
+        for moment in np.random.default_rng(seed).integers(MOMENTS[0], MOMENTS[1] + 1, 2):
+            shown = video[moment + 1 - asked.context : moment + 1]
+            rows.append(_compare(encoder, shown, asked.context))
+        if asked.picture is not None and len(drawn) < 3:
+            drawn.append(_draw(encoder, video[: 15 * (index + 1)], asked.context))
+    _report_quality(rows, asked)
+    video = _rollout(FIRST_SEED, asked.camera)
+    _report_cost(encoder, encoder.tokenize(video[: asked.context - 1])[None], asked.context)
+    if asked.picture is not None:
+        picture = np.concatenate(drawn)
+        cv2.imwrite(str(asked.picture), picture[..., ::-1].copy(), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        print(f"camera, preview from the frames before, heat: {asked.picture}")
+
+
+def _rollout(seed: int, camera: str) -> Frames:
+    env = gymnasium.make(f"envs:{ENV}", cameras=(camera,), privileged=True)
+    expert, rng = EXPERTS[ENV](), np.random.default_rng(seed)
+    observation, _ = env.reset(seed=seed)
+    frames = [observation[f"image_{camera}"]]
+    while len(frames) <= MOMENTS[1]:
+        action = expert.act(observation) + 0.2 * rng.normal(size=8)
+        observation, *_ = env.step(np.clip(action, -1, 1).astype(np.float32))
+        frames.append(observation[f"image_{camera}"])
+    env.close()
+    return np.stack(frames)
+
+
+def _compare(encoder: Encoder, frames: Frames, context: int) -> Rows:
+    """Give, for each way to predict the last of some frames, three figures.
+
+    The share of tokens that are right, that share among the places whose token changed, and the
+    peak signal-to-noise ratio against the camera's picture, dB.
+    """
+    tokens = encoder.tokenize(frames)
+    past, true = tokens[None, :-1], tokens[-1:]
+    generator = torch.Generator().manual_seed(0)
+    sampled = generate_frames(
+        encoder.transformer, past, 1, window=context, sampling=SAMPLED, generator=generator
+    )
+    ways = {
+        "the frame's own tokens": true,
+        "copy of the last frame": tokens[-2:-1],
+        "preview, one pass": preview_frame(encoder.transformer, past, window=context),
+        "greedy, token by token": generate_frames(encoder.transformer, past, 1, window=context)[0],
+        "sampled, token by token": sampled[0],
+    }
+    changed = (true != tokens[-2:-1])[0]
+    rows = {}
+    for name, predicted in ways.items():
+        right = (predicted == true)[0].float()
+        among_changed = right[changed].mean().item() if changed.any() else np.nan
+        picture = encoder.tokenizer.decode(predicted)[0].numpy()
+        rows[name] = (right.mean().item(), among_changed, psnr(picture, frames[-1]))
+    return rows
+
+
+def psnr(picture: Frames, other: Frames) -> float:
+    """Give the peak signal-to-noise ratio of two pictures of one size, dB."""
+    error = np.mean((picture.astype(np.float64) - other) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def _report_quality(rows: list[Rows], asked: argparse.Namespace) -> None:
+    print(
+        f"{ENV}, camera {asked.camera}, toto-nano, {asked.context - 1} frames of past, "
+        f"{len(rows)} moments of {asked.rollouts} rollouts (95 % by bootstrap over rollouts)\n"
+        f"{'next frame':<26}{'tokens right':>24}{'where they changed':>20}{'PSNR, dB':>22}"
+    )
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, asked.rollouts, (RESAMPLES, asked.rollouts))
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows]).reshape(asked.rollouts, 2, 3)
+        mean = np.nanmean(values, axis=(0, 1))
+        low, high = np.quantile(np.nanmean(values[drawn], axis=(1, 2)), [0.025, 0.975], axis=0)
+        right = f"{mean[0]:.3f} ({low[0]:.3f} to {high[0]:.3f})"
+        ratio = f"{mean[2]:.1f} ({low[2]:.1f} to {high[2]:.1f})"
+        print(f"{name:<26}{right:>24}{mean[1]:>20.3f}{ratio:>22}")
+
+
+def _report_cost(encoder: Encoder, past: torch.Tensor, context: int) -> None:
+    """Print CPU milliseconds of one predicted frame, interleaved, medians of three."""
+    transformer, num_tokens = encoder.transformer, encoder.tokens_per_frame
+    start = past.new_full((1, 1), transformer.config.start_video)
+    known = torch.cat([start, past.flatten(1)], dim=1)
+
+    def naive() -> None:
+        for place in np.linspace(0, num_tokens - 1, NAIVE_TOKENS).astype(int):
+            transformer(torch.cat([known, past[:, -1, :place]], dim=1))
+
+    calls: dict[str, Callable[[], object]] = {
+        "preview, one pass": lambda: preview_frame(transformer, past, window=context),
+        "token by token, cached": lambda: generate_frames(transformer, past, 1, window=context),
+        "a full pass for each token": naive,
+        "decode tokens to a picture": lambda: encoder.tokenizer.decode(past[0, -1:]),
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.no_grad():
+        for _ in range(3):
+            for name, call in calls.items():
+                begin = time.process_time()
+                call()
+                times[name].append((time.process_time() - begin) * 1e3)
+    times["a full pass for each token"] = [
+        taken * num_tokens / NAIVE_TOKENS for taken in times["a full pass for each token"]
+    ]
+    baseline = float(np.median(times["a full pass for each token"]))
+    print(f"\n{'one frame':<28}{'CPU ms':>10}{'of a full pass each':>22}")
+    for name, taken in times.items():
+        middle = float(np.median(taken))
+        print(f"{name:<28}{middle:>10.0f}{middle / baseline:>22.4f}")
+    print(
+        f"a full pass for each token: from {NAIVE_TOKENS} of {num_tokens} tokens, evenly; "
+        f"{torch.get_num_threads()} thread(s)"
+    )
+
+
+def _draw(encoder: Encoder, video: Frames, context: int) -> Frames:
+    """Draw the last frame of a video, what was expected of it, and what its tokens cost."""
+    stream, foresight = encoder.stream(1, context, surprise=True), Foresight(encoder, 1, context)
+    expected = np.zeros((encoder.image_size, encoder.image_size, 3), dtype=np.uint8)
+    for index, ids in enumerate(encoder.tokenize(video)[:, None]):
+        if index == len(video) - 1:
+            expected = foresight.preview().numpy()
+        stream.step_tokens(ids)
+        foresight.step_tokens(ids)
+    return side_by_side(video[-1], expected, heat_map(stream.surprise)[0].numpy())
+
+
+if __name__ == "__main__":
+    main()
