@@ -1,10 +1,14 @@
 """Faults of a camera, drawn into its pictures: what a monitor ought to notice.
 
+    python -m benchmarks.camera_faults faults.png        # one picture with each of them
+
 Each takes the frames from the fault's beginning on, and the last frame before it, and stays to the
 end. What is random (where, how bright, from which side) comes from the generator.
 """
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,3 +130,35 @@ def _place(frames: Frames, rng: np.random.Generator) -> tuple[slice, slice]:
 def _pixels(frames: Frames, shares: tuple[float, float]) -> tuple[int, int]:
     height, width = frames.shape[1:3]
     return round(shares[0] * height), round(shares[1] * width)
+
+
+def main() -> None:
+    """Draw one picture of an environment without and with each fault."""
+    # imported here and not above: the faults themselves take numpy alone
+    import cv2
+    import gymnasium
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture", type=Path)
+    path = parser.parse_args().picture
+    env = gymnasium.make("envs:toto/FrankaPick-v0", cameras=("front",), randomise=())
+    usual = env.reset(seed=6_900_100)[0]["image_front"]
+    env.action_space.seed(0)
+    later = env.step(env.action_space.sample())[0]["image_front"]
+    env.close()
+    pictures = {"usual": usual}
+    for number, (name, fault) in enumerate(FAULTS.items()):
+        rng = np.random.default_rng(number)
+        pictures[name] = fault(np.stack([later] * 9), usual, rng)[-1]
+    tiles = []
+    for name, picture in pictures.items():
+        tile = np.pad(picture, ((18, 2), (2, 2), (0, 0)), constant_values=255)
+        cv2.putText(tile, name, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        tiles.append(tile)
+    rows = [np.concatenate(tiles[start : start + 6], axis=1) for start in range(0, len(tiles), 6)]
+    cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1].copy(), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    print(f"{len(tiles)} pictures: {path}")
+
+
+if __name__ == "__main__":
+    main()

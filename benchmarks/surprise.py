@@ -12,6 +12,7 @@ same way, which is what the monitor was before.
 import argparse
 import copy
 import math
+import time
 from dataclasses import dataclass
 
 import gymnasium
@@ -24,10 +25,10 @@ from benchmarks.camera_faults import FAULTS
 from envs.experts import EXPERTS
 from envs.statistics import wilson_interval
 from toto_robot import load_encoder
+from toto_robot.conformal import SurpriseBounds
 from toto_robot.encoder import Encoder
-from toto_robot.monitor import CameraMonitor
+from toto_robot.monitor import CameraMonitor, calibrate_monitor
 from toto_robot.streaming import EncoderStream
-from toto_robot.surprise import Calibration, Watched, calibrate, rollout_costs
 
 ENV = "toto/FrankaPick-v0"
 FIRST_CALIBRATION_SEED, FIRST_USUAL_SEED = 6_700_000, 6_800_000
@@ -63,14 +64,6 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.2, help="of the expert's actions")
     asked = parser.parse_args()
     encoder = load_encoder("toto-nano")
-    watched = Watched(
-        weights_hash=encoder.weights_hash,
-        camera=asked.camera,
-        rate_hz=RATE_HZ,
-        context=CONTEXT,
-        mode="rolling",
-        frame_skip=1,
-    )
     print(
         f"{ENV}, camera {asked.camera}, toto-nano, {asked.frames} frames a rollout at {RATE_HZ:g} "
         f"Hz, {asked.calibration} rollouts to calibrate on, {asked.usual} usual ones, "
@@ -83,15 +76,8 @@ def main() -> None:
             for index in tqdm(range(asked.calibration), desc="render")
         ]
     )
-    costs = np.concatenate(
-        [
-            rollout_costs(encoder, group, CONTEXT)
-            for group in tqdm(np.array_split(tokens, math.ceil(len(tokens) / 4)), desc="calibrate")
-        ]
-    )
-
-    calibration = calibrate(
-        tokens, costs, watched, encoder.tokenizer.vocab_size, patience=1, alarm_level=0.05
+    bounds = calibrate_monitor(
+        encoder, tokens, camera=asked.camera, rate_hz=RATE_HZ, context=CONTEXT
     )
     usual: list[Seen] = []
     faulty: dict[str, list[Seen]] = {name: [] for name in FAULTS}
@@ -104,12 +90,13 @@ def main() -> None:
             latest = asked.frames - FAULTY_FRAMES
             onset = int(np.random.default_rng(seed).integers(EARLIEST_FAULT, latest + 1))
             onsets.append(onset)
-        monitor = CameraMonitor(encoder, calibration, camera=asked.camera, rate_hz=RATE_HZ)
+        monitor = CameraMonitor(encoder, bounds, camera=asked.camera, rate_hz=RATE_HZ)
         usual.append(_watch(encoder, monitor, video, onset, seed, faulty))
     strangeness = np.stack([seen.strangeness for seen in usual])
-    _report_usual(strangeness, calibration)
-    _report_faults(usual, faulty, calibration, np.array(onsets))
-    _report_trade_off(strangeness, faulty, calibration)
+    _report_usual(strangeness, bounds)
+    _report_faults(usual, faulty, bounds, np.array(onsets))
+    _report_trade_off(strangeness, faulty, bounds)
+    _report_cost(encoder, monitor, tokens[0])
 
 
 def _rollout(seed: int, asked: argparse.Namespace) -> Frames:
@@ -142,7 +129,7 @@ def _watch(
     for number, (name, fault) in enumerate(FAULTS.items()):
         rng = np.random.default_rng((seed, number))
         broken = fault(video[onset : onset + FAULTY_FRAMES], video[onset - 1], rng)
-        shared = {id(encoder): encoder, id(monitor.calibration): monitor.calibration}
+        shared = {id(encoder): encoder, id(monitor.bounds): monitor.bounds}
         monitor_then, stream_then = copy.deepcopy((monitor, stream), shared)
         faulty[name].append(_look(monitor_then, stream_then, encoder.tokenize(broken)))
     rest = _look(monitor, stream, tokens[onset:])
@@ -163,19 +150,19 @@ def _look(monitor: CameraMonitor, stream: EncoderStream, tokens: torch.Tensor) -
     )
 
 
-def _report_usual(strangeness: Floats, calibration: Calibration) -> None:
-    outside = strangeness > calibration.frame_limits
-    alarms = np.any(strangeness > calibration.alarm_limit, axis=1)
+def _report_usual(strangeness: Floats, bounds: SurpriseBounds) -> None:
+    outside = strangeness > bounds.frame_limits
+    alarms = np.any(strangeness > bounds.alarm_limit, axis=1)
     low, high = wilson_interval(int(alarms.sum()), len(alarms))
     print(
         f"usual frames outside: {outside.mean():.1%} of {outside.size} (level "
-        f"{calibration.level:.0%}); rollouts with an alarm: {alarms.sum()}/{len(alarms)} "
-        f"({low:.1%} to {high:.1%}; level {calibration.alarm_level:.0%}, patience 1)\n"
+        f"{bounds.level:.0%}); rollouts with an alarm: {alarms.sum()}/{len(alarms)} "
+        f"({low:.1%} to {high:.1%}; level {bounds.alarm_level:.0%}, patience 1)\n"
     )
 
 
 def _report_faults(
-    usual: list[Seen], faulty: dict[str, list[Seen]], calibration: Calibration, onsets: NDArray
+    usual: list[Seen], faulty: dict[str, list[Seen]], bounds: SurpriseBounds, onsets: NDArray
 ) -> None:
     """Print AUROC of single frames, and which rollouts are found at an alarm level of 5 %."""
     print(
@@ -189,7 +176,7 @@ def _report_faults(
         alone = np.abs(np.stack([one.deviations for one in seen]))[..., 0]
         low, high = _bootstrap(strange, ordinary)
         area = f"{auroc(strange, ordinary):.3f} ({low:.3f} to {high:.3f})"
-        delays = delays_of(strange, calibration.alarm_limit, 1)
+        delays = delays_of(strange, bounds.alarm_limit, 1)
         found = int(np.isfinite(delays).sum())
         least, most = wilson_interval(found, len(delays))
         share = f"{found}/{len(delays)} ({least:.0%} to {most:.0%})"
@@ -202,11 +189,11 @@ def _report_faults(
 def _report_trade_off(
     strangeness: Floats,
     faulty: dict[str, list[Seen]],
-    calibration: Calibration,
+    bounds: SurpriseBounds,
 ) -> None:
     """Print alarms an hour against delay, for stricter and stricter alarms."""
     hours = strangeness.size / RATE_HZ / 3600
-    num_calibrated, num_frames = calibration.strangeness.shape
+    num_calibrated, num_frames = bounds.strangeness.shape
     smallest = 1 / (num_calibrated + 1)
     print(
         f"{'patience':>8}{'alarm level':>13}{'promised/h':>12}{'alarms/h (95 %)':>24}"
@@ -214,7 +201,7 @@ def _report_trade_off(
     )
     for patience, asked_level in TRADE_OFFS:
         level = max(asked_level, smallest)
-        limit = calibration.with_levels(0.5, level, patience).alarm_limit
+        limit = bounds.with_levels(0.5, level, patience).alarm_limit
         alarms = sum(num_alarms(row, limit, patience) for row in strangeness)
         low, high = poisson_interval(alarms)
         delays = {
@@ -234,6 +221,27 @@ def _report_trade_off(
     print(
         f"{strangeness.size} usual frames are {hours * 60:.1f} minutes; promised: rollouts with an "
         "alarm, one after the other"
+    )
+
+
+def _report_cost(encoder: Encoder, monitor: CameraMonitor, tokens: NDArray[np.int64]) -> None:
+    """Print what it costs to look, beside the step of the stream; CPU time, interleaved."""
+    with_surprise, without = monitor.watched_stream(1), encoder.stream(1, CONTEXT)
+    times: dict[str, list[float]] = {"step": [], "step with surprise": [], "look": []}
+    for ids in torch.from_numpy(tokens)[:, None]:
+        calls = (
+            lambda ids=ids: without.step_tokens(ids),
+            lambda ids=ids: with_surprise.step_tokens(ids),
+            lambda ids=ids: monitor.look(ids, with_surprise),
+        )
+        for taken, call in zip(times.values(), calls, strict=True):
+            begin = time.process_time()
+            call()
+            taken.append((time.process_time() - begin) * 1e3)
+    step, surprising, look = (float(np.median(taken)) for taken in times.values())
+    print(
+        f"CPU ms a frame: stream step {step:.1f}, with surprise {surprising:.1f} "
+        f"({surprising / step:.2f} times), look {look:.2f} ({look / step:.3f} times)"
     )
 
 

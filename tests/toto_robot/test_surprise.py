@@ -7,19 +7,10 @@ import pytest
 import torch
 
 from toto_robot import Encoder
+from toto_robot.conformal import Watched, calibrate, load_bounds, save_bounds
 from toto_robot.models import TotoConfig
-from toto_robot.monitor import CameraMonitor
-from toto_robot.surprise import (
-    SCORES,
-    FrameScorer,
-    Watched,
-    calibrate,
-    heat_map,
-    load_calibration,
-    place_costs,
-    rollout_costs,
-    save_calibration,
-)
+from toto_robot.monitor import CameraMonitor, calibrate_monitor
+from toto_robot.surprise import SCORES, FrameScorer, heat_map, place_costs, rollout_costs
 from toto_robot.tokenizers import LightConfig
 
 PLACES, CODES = 16, 16
@@ -66,27 +57,27 @@ def calibrated(seed=0, count=120, **levels):
     return calibrate(tokens, made_up_costs(seed, tokens), WATCHED, CODES, **levels)
 
 
-def strangeness(calibration, tokens, costs):
-    scorer = FrameScorer(place_costs(calibration.counts))
+def strangeness(bounds, tokens, costs):
+    scorer = FrameScorer(place_costs(bounds.counts))
     rows = []
     for index in range(tokens.shape[1]):
         shown = np.full(len(tokens), index + 1)
         scores = scorer.score(
             torch.from_numpy(tokens[:, index]), torch.from_numpy(costs[:, index]), shown
         )
-        rows.append(np.abs(calibration.deviations(scores, shown)).max(axis=1))
+        rows.append(np.abs(bounds.deviations(scores, shown)).max(axis=1))
     return np.stack(rows, axis=1)
 
 
 def test_the_promised_share_of_usual_frames_and_rollouts_is_outside():
     outside, alarms = [], []
     for seed in range(8):
-        calibration = calibrated(seed, 80, level=0.1, alarm_level=0.2, patience=2)
+        bounds = calibrated(seed, 80, level=0.1, alarm_level=0.2, patience=2)
         tokens = rollouts(seed + 100, 100)
-        strange = strangeness(calibration, tokens, made_up_costs(seed + 100, tokens))
+        strange = strangeness(bounds, tokens, made_up_costs(seed + 100, tokens))
         shown = np.arange(1, tokens.shape[1] + 1)
-        outside += [calibration.outside(row, shown) for row in strange]
-        above = strange > calibration.alarm_limit
+        outside += [bounds.outside(row, shown) for row in strange]
+        above = strange > bounds.alarm_limit
         alarms += list((above[:, 1:] & above[:, :-1]).any(axis=1))
     # conformal limits from 40 rollouts: at most the level, and less by 1 / 41 at most
     assert 0.1 - 1 / 41 - 0.01 < np.mean(outside) < 0.1 + 0.01
@@ -97,19 +88,19 @@ def test_the_promised_share_of_usual_frames_and_rollouts_is_outside():
 def test_new_rollouts_seem_as_usual_as_those_fitted_on():
     tokens = rollouts(0, 40, frames=3)
     tokens[:20:2] = 15 - tokens[:20:2]  # so that every other rollout has few like itself
-    calibration = calibrate(tokens, made_up_costs(0, tokens), WATCHED, CODES)
+    bounds = calibrate(tokens, made_up_costs(0, tokens), WATCHED, CODES)
     fresh = rollouts(1, 400, frames=3)
     fresh[::2] = 15 - fresh[::2]
-    scorer = FrameScorer(place_costs(calibration.counts))
+    scorer = FrameScorer(place_costs(bounds.counts))
     shown = np.ones(400, dtype=int)
     scores = scorer.score(torch.from_numpy(fresh[:, 0]), torch.ones(400, PLACES), shown)
-    oddity = calibration.deviations(scores, shown)[:, SCORES.index("oddity")]
+    oddity = bounds.deviations(scores, shown)[:, SCORES.index("oddity")]
     assert abs(oddity.mean()) < 0.2  # 1.6 if the rollouts fitted on counted themselves
 
 
-def look_at(calibration, tokens, encoder=ENCODER):
+def look_at(bounds, tokens, encoder=ENCODER):
     """Reports on the tokens [t n] of one rollout."""
-    monitor = CameraMonitor(encoder, calibration, camera="front", rate_hz=10.0)
+    monitor = CameraMonitor(encoder, bounds, camera="front", rate_hz=10.0)
     stream = monitor.watched_stream(1)
     reports = []
     for ids in torch.from_numpy(tokens)[:, None]:
@@ -119,7 +110,7 @@ def look_at(calibration, tokens, encoder=ENCODER):
 
 
 @pytest.fixture(scope="module")
-def calibration():
+def bounds():
     tokens = rollouts(0, 80)
     costs = rollout_costs(ENCODER, tokens, context=3)
     return calibrate(tokens, costs, WATCHED, CODES, patience=2)
@@ -130,28 +121,28 @@ def rollout():
     return rollouts(999, 1)[0]
 
 
-def test_a_usual_rollout_has_no_alarm(calibration, rollout):
-    assert not any(report.alarm[0] for report in look_at(calibration, rollout))
+def test_a_usual_rollout_has_no_alarm(bounds, rollout):
+    assert not any(report.alarm[0] for report in look_at(bounds, rollout))
 
 
-def test_a_frozen_picture_is_found_by_its_stillness(calibration, rollout):
+def test_a_frozen_picture_is_found_by_its_stillness(bounds, rollout):
     rollout = rollout.copy()
     rollout[6:] = rollout[5]
-    reports = look_at(calibration, rollout)
+    reports = look_at(bounds, rollout)
     assert not any(report.alarm[0] for report in reports[:7])
     assert reports[-1].alarm[0]
     assert reports[-1].reason() == "still high"
     np.testing.assert_allclose([report.scores[0, 3] for report in reports[6:]], range(1, 7))
 
 
-def test_something_before_the_lens_is_found_by_what_lasts(calibration, rollout):
+def test_something_before_the_lens_is_found_by_what_lasts(bounds, rollout):
     rollout = rollout.copy()
     rollout[6:, :3] = 13  # a code that is usual elsewhere
-    reports = look_at(calibration, rollout)
+    reports = look_at(bounds, rollout)
     assert not any(report.alarm[0] for report in reports[:6])
     assert all(report.alarm[0] for report in reports[8:])
     lasting = SCORES.index("lasting")
-    assert reports[-1].deviations[0, lasting] > calibration.alarm_limit
+    assert reports[-1].deviations[0, lasting] > bounds.alarm_limit
 
 
 def test_odd_places_that_move_do_not_last():
@@ -171,14 +162,14 @@ def test_odd_places_that_move_do_not_last():
     assert lasts[0, lasting] > scores[0, lasting] + 1
 
 
-def test_environments_do_not_disturb_each_other_and_resets_forget(calibration):
+def test_environments_do_not_disturb_each_other_and_resets_forget(bounds):
     one, other = rollouts(5, 2)
-    both = CameraMonitor(ENCODER, calibration, camera="front", rate_hz=10.0)
+    both = CameraMonitor(ENCODER, bounds, camera="front", rate_hz=10.0)
     stream = both.watched_stream(2)
     begins = 4  # the second environment begins anew
     sequence = np.concatenate([other[:begins], other[: len(other) - begins]])
-    alone = look_at(calibration, one)
-    anew = look_at(calibration, other)
+    alone = look_at(bounds, one)
+    anew = look_at(bounds, other)
     for index in range(len(one)):
         ids = torch.from_numpy(np.stack([one[index], sequence[index]]))
         stream.step_tokens(ids, np.array([False, index == begins]))
@@ -188,11 +179,11 @@ def test_environments_do_not_disturb_each_other_and_resets_forget(calibration):
             np.testing.assert_allclose(report.scores[1], anew[index - begins].scores[0], atol=1e-5)
 
 
-def test_an_alarm_needs_patience_and_ends(calibration, rollout):
+def test_an_alarm_needs_patience_and_ends(bounds, rollout):
     rollout = rollout.copy()
     rollout[4] = rollout[7:9] = 15 - np.arange(PLACES)
-    reports = look_at(calibration.with_levels(0.05, 0.05, 2), rollout)
-    strange = [report.strangeness[0] > calibration.alarm_limit for report in reports]
+    reports = look_at(bounds.with_levels(0.05, 0.05, 2), rollout)
+    strange = [report.strangeness[0] > bounds.alarm_limit for report in reports]
     assert strange[4]
     assert strange[7]
     alarms = [bool(report.alarm[0]) for report in reports]
@@ -202,66 +193,73 @@ def test_an_alarm_needs_patience_and_ends(calibration, rollout):
 
 
 def test_frames_after_the_last_index_are_held_against_it():
-    calibration = calibrated()
+    bounds = calibrated()
     scores = np.zeros((2, len(SCORES)))
-    late = calibration.deviations(scores, np.array([12, 500]))
+    late = bounds.deviations(scores, np.array([12, 500]))
     np.testing.assert_array_equal(late[0], late[1])
-    limits = calibration.outside(calibration.frame_limits[[-1, -1]] + 1e-9, np.array([12, 500]))
+    limits = bounds.outside(bounds.frame_limits[[-1, -1]] + 1e-9, np.array([12, 500]))
     assert limits.all()
 
 
-def test_what_a_robot_logs_is_plain(calibration, rollout):
-    entries = look_at(calibration, rollout)[3].entries()
+def test_a_score_that_is_no_number_is_strange(bounds):
+    scores = np.full((2, len(SCORES)), np.nan)
+    broken = bounds.deviations(scores, np.array([1, 2]))
+    assert np.isinf(broken).sum(axis=1).tolist() == [3, 4]  # the first frame has no stillness
+    assert bounds.outside(np.abs(broken).max(axis=1), np.array([1, 2])).all()
+
+
+def test_what_a_robot_logs_is_plain(bounds, rollout):
+    entries = look_at(bounds, rollout)[3].entries()
     assert list(entries) == ["alarm", "outside", "strangeness", "reason", *SCORES]
     assert {type(value) for value in entries.values()} == {bool, float, str}
 
 
-def test_calibration_survives_its_file(tmp_path, calibration):
+def test_calibration_survives_its_file(tmp_path, bounds):
     path = tmp_path / "front.safetensors"
-    save_calibration(path, calibration)
-    loaded = load_calibration(path)
-    for name in calibration.__slots__:
-        np.testing.assert_array_equal(getattr(loaded, name), getattr(calibration, name))
-    stricter = calibration.with_levels(0.5, 0.03, 2)
-    save_calibration(path, stricter)
-    assert load_calibration(path).alarm_limit == stricter.alarm_limit > calibration.alarm_limit
+    save_bounds(path, bounds)
+    loaded = load_bounds(path)
+    for name in bounds.__slots__:
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(bounds, name))
+    stricter = bounds.with_levels(0.5, 0.03, 2)
+    save_bounds(path, stricter)
+    assert load_bounds(path).alarm_limit == stricter.alarm_limit > bounds.alarm_limit
 
 
-def test_a_damaged_or_missing_file_is_named(tmp_path, calibration):
+def test_a_damaged_or_missing_file_is_named(tmp_path, bounds):
     path = tmp_path / "front.safetensors"
     with pytest.raises(FileNotFoundError, match="front"):
-        load_calibration(path)
-    save_calibration(path, calibration)
+        load_bounds(path)
+    save_bounds(path, bounds)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"front\.safetensors is not a calibration"):
-        load_calibration(path)
+    with pytest.raises(ValueError, match=r"front\.safetensors holds no bounds"):
+        load_bounds(path)
 
 
 @pytest.mark.parametrize(
     ("encoder", "camera", "rate_hz", "match"),
     [
         (make_encoder(1), "front", 10.0, "weights_hash is"),
-        (ENCODER, "hand", 10.0, "camera is 'hand', of the calibration 'front'"),
+        (ENCODER, "hand", 10.0, "camera is 'hand', of the bounds 'front'"),
         (ENCODER, "front", 30.0, "rate_hz is 30.0"),
     ],
 )
-def test_another_encoder_camera_or_rate_is_refused(calibration, encoder, camera, rate_hz, match):
+def test_another_encoder_camera_or_rate_is_refused(bounds, encoder, camera, rate_hz, match):
     with pytest.raises(ValueError, match=match):
-        CameraMonitor(encoder, calibration, camera=camera, rate_hz=rate_hz)
+        CameraMonitor(encoder, bounds, camera=camera, rate_hz=rate_hz)
 
 
-def test_another_stream_is_refused(calibration, rollout):
-    monitor = CameraMonitor(ENCODER, calibration, camera="front", rate_hz=10.0)
+def test_another_stream_is_refused(bounds, rollout):
+    monitor = CameraMonitor(ENCODER, bounds, camera="front", rate_hz=10.0)
     stream = ENCODER.stream(1, 4, surprise=True)
     ids = torch.from_numpy(rollout[:1])
     stream.step_tokens(ids)
-    with pytest.raises(ValueError, match="context is 4, of the calibration 3"):
+    with pytest.raises(ValueError, match="context is 4, of the bounds 3"):
         monitor.look(ids, stream)
 
 
-def test_another_layer_or_pool_is_the_same_to_the_monitor(calibration, rollout):
+def test_another_layer_or_pool_is_the_same_to_the_monitor(bounds, rollout):
     deeper = Encoder(ENCODER.tokenizer, ENCODER.transformer, layer=2, pool="last")
-    reports, others = look_at(calibration, rollout), look_at(calibration, rollout, deeper)
+    reports, others = look_at(bounds, rollout), look_at(bounds, rollout, deeper)
     np.testing.assert_allclose(others[5].scores, reports[5].scores, atol=1e-5)
 
 
@@ -281,11 +279,20 @@ def test_impossible_levels_are_refused(change, match):
 
 
 def test_the_fewest_rollouts_for_a_level_will_do():
-    calibration = calibrated(count=38, level=0.05, alarm_level=0.05)
-    assert calibration.alarm_limit == calibration.with_levels(0.5, 0.05, 3).alarm_limit
-    np.testing.assert_array_equal(calibration.frame_limits, calibration.strangeness.max(axis=0))
+    bounds = calibrated(count=38, level=0.05, alarm_level=0.05)
+    assert bounds.alarm_limit == bounds.strangeness.max()
+    np.testing.assert_array_equal(bounds.frame_limits, bounds.strangeness.max(axis=0))
     with pytest.raises(ValueError, match="at least 19"):
         calibrated(count=36, level=0.05, alarm_level=0.05)
+
+
+def test_one_call_calibrates_a_camera():
+    tokens = rollouts(0, 38)
+    bounds = calibrate_monitor(ENCODER, tokens, camera="front", rate_hz=10.0, context=3)
+    assert bounds.watched == WATCHED
+    by_hand = calibrate(tokens, rollout_costs(ENCODER, tokens, 3), WATCHED, CODES)
+    np.testing.assert_array_equal(bounds.strangeness, by_hand.strangeness)
+    assert bounds.alarm_limit == by_hand.alarm_limit
 
 
 def test_rollouts_of_wrong_shape_are_refused():
