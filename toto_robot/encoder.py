@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from .baselines import VitEncoder
 from .checkpoint import load_weights, read_config, save_checkpoint, weights_hash
 from .config import from_dict, to_dict
-from .golden import has_golden, verify_golden, write_golden
+from .golden import golden_pictures, has_golden, verify_golden, write_golden
+from .int8 import to_int8
 from .models import TotoConfig, TotoTransformer
 from .pooling import AttentionPool, build_pool, normalise
 from .published import FORMATS, load_vit
@@ -399,6 +400,7 @@ def load_encoder(
             ``"last"``.
         device: where to run; default: the CPU.
         dtype: of the weights and the computation; default float32. Embeddings are float32 always.
+            torch.int8, on the CPU: the blocks alone, compared with float32 (`toto_robot.int8`).
         repeat_frame: feed each frame twice and pool the second copy; see `Encoder`.
         verify: compare with the checkpoint's golden vectors, if it carries some, on this device and
             in this dtype; costs the encoding of two frames. Published files carry none.
@@ -448,10 +450,10 @@ def load_encoder(
     trained = _part(weights, "pooling.")
     if trained and isinstance(encoder.pooling, AttentionPool):
         encoder.pooling.load_state_dict(trained)
-    encoder = encoder.to(device=device, dtype=dtype)
+    encoder = encoder.to(device=device, dtype=None if dtype == torch.int8 else dtype)
     if verify and has_golden(folder):
         verify_golden(encoder, folder, pictures=VERIFIED_PICTURES)
-    return encoder
+    return to_int8(encoder, golden_pictures(folder)) if dtype == torch.int8 else encoder
 
 
 def load_tokenizer(folder: Path) -> AnyTokenizer:

@@ -32,7 +32,15 @@ from .tokenizers.tokenizer import check_frames
 if TYPE_CHECKING:
     from .encoder import Encoder
 
-__all__ = ["GOLDEN", "TOLERANCES", "Tolerance", "has_golden", "verify_golden", "write_golden"]
+__all__ = [
+    "GOLDEN",
+    "TOLERANCES",
+    "Tolerance",
+    "golden_pictures",
+    "has_golden",
+    "verify_golden",
+    "write_golden",
+]
 
 GOLDEN = "golden.safetensors"
 
@@ -124,6 +132,14 @@ def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
 def has_golden(folder: Path) -> bool:
     """Say whether a checkpoint carries golden vectors."""
     return (folder / GOLDEN).is_file()
+
+
+def golden_pictures(folder: Path) -> list[UInt8[Tensor, "h w 3"]]:
+    """Give the pictures of a checkpoint's golden vectors; none if it carries none."""
+    if not has_golden(folder):
+        return []
+    _, vectors = _read(folder / GOLDEN)
+    return [one.frame for one in vectors]
 
 
 @torch.no_grad()
