@@ -73,7 +73,7 @@ def test_features_that_differ_too_much_are_refused(nano, pictures):
         to_int8(nano, pictures, 1.01)
     with pytest.raises(ValueError, match="carries none"):
         to_int8(nano, [])
-    with pytest.raises(ValueError, match=r"made of float32 on the CPU, .* bfloat16"):
+    with pytest.raises(ValueError, match=r"made of float32 on the CPU, .*bfloat16"):
         to_int8(load_encoder("toto-nano", dtype=torch.bfloat16), pictures)
 
 
