@@ -55,12 +55,20 @@ class FrameScorer:
             ids: the frames' tokens.
             costs: what they cost the model, nats.
             frames_shown: [b] frames of each episode so far; the first forgets what was before.
+
+        Raises:
+            ValueError: an episode did not begin before it was first looked at.
         """
         ids = ids.cpu()
         places = torch.arange(ids.shape[1])
         odd = self._place_costs[places, ids]  # b n
         begins = torch.from_numpy(np.asarray(frames_shown) == 1)
         if self._last_ids is None:
+            if not begins.all():
+                raise ValueError(
+                    "scores need each episode's first frame, first looked at after "
+                    f"{np.asarray(frames_shown).tolist()} frames; reset the stream"
+                )
             self._last_ids, self._repeats = ids, np.zeros(len(ids))
         for past in self._recent:
             past[begins] = odd[begins]

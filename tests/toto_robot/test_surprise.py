@@ -257,6 +257,18 @@ def test_another_stream_is_refused(bounds, rollout):
         monitor.look(ids, stream)
 
 
+def test_an_episode_is_watched_from_its_beginning(bounds, rollout):
+    monitor = CameraMonitor(ENCODER, bounds, camera="front", rate_hz=10.0)
+    stream = monitor.watched_stream(1)
+    ids = torch.from_numpy(rollout[:1])
+    stream.step_tokens(ids)
+    stream.step_tokens(ids)
+    with pytest.raises(ValueError, match=r"first looked at after \[2\] frames"):
+        monitor.look(ids, stream)
+    stream.step_tokens(ids, np.array([True]))
+    assert not monitor.look(ids, stream).alarm[0]
+
+
 def test_another_layer_or_pool_is_the_same_to_the_monitor(bounds, rollout):
     deeper = Encoder(ENCODER.tokenizer, ENCODER.transformer, layer=2, pool="last")
     reports, others = look_at(bounds, rollout), look_at(bounds, rollout, deeper)
