@@ -13,6 +13,7 @@ from toto_robot import load_encoder
 from toto_robot.data.decode import DecodeConfig, decode
 from toto_robot.data.mixture import HOLD_OUT, FrameMixture, SequenceMixture, split
 from toto_robot.data.shards import Shard, Source, tokenize_shard
+from toto_robot.golden import golden_pictures
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
 from toto_robot.training.pretrain import PretrainConfig, Stage, pretrain
@@ -177,6 +178,7 @@ def pretrain_config(shards, tokenizer):
         keep_every=2,
         validation_sequences=1,
         frame_interval_s=0.2,
+        golden_frames=3,
         seed=0,
     )
 
@@ -228,6 +230,16 @@ def test_training_resumes_to_the_bit_and_ends_in_an_encoder(shards, tmp_path):
         json.loads(line) for line in (tmp_path / "toto" / "log.jsonl").read_text().splitlines()
     ]
     assert again == rows
+    pattern, *golden = golden_pictures(encoder)
+    assert pattern.shape != (32, 32, 3)
+    assert len(golden) == 3  # images, videos, images
+    for name, frame in zip(("images", "videos", "images"), golden, strict=True):
+        shard = Shard.open(shards / name)
+        held_out = np.concatenate(
+            [shard.frames()[i : i + n] for i, n in split(shard, validation=True)]
+        )
+        assert (held_out == frame.numpy()).all((1, 2, 3)).any()
+    assert not np.array_equal(golden[0], golden[2])
     model = load_encoder(encoder)
     assert model(Shard.open(shards / "images").frames()[:2].copy()).shape == (2, model.dim)
 
@@ -241,6 +253,8 @@ def test_a_transformer_for_another_vocabulary_is_refused(shards, tmp_path):
         ValueError, match=r"model.codes and model.tokens_per_frame are 100 and 16, .* 8192 and 16"
     ):
         pretrain(config, tmp_path / "toto")
+    with pytest.raises(ValueError, match="golden_frames must not be negative"):
+        dataclasses.replace(config, golden_frames=-1)
     with pytest.raises(ValueError, match=r"frames must be 1 to model.frames = 2, got 3"):
         dataclasses.replace(config, stages=(Stage(steps=1, frames=3, batch=1),))
 

@@ -1,6 +1,7 @@
 """``python -m toto_robot.training.pretrain``: train a transformer to predict the next token."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,8 @@ class PretrainConfig:
         keep_every: steps between checkpoints.
         frame_interval_s: seconds between the frames of the training videos, which the encoder tells
             its users; null if they differ much.
+        golden_frames: how many held-out frames go into the encoder's golden vectors, beside the
+            drawn pattern; they can be seen by all who get the checkpoint.
         validation_sequences: held-out sequences of each data set that are scored for a line of the
             log.
         seed: of weights and batches.
@@ -71,6 +74,7 @@ class PretrainConfig:
     keep_every: int
     validation_sequences: int
     frame_interval_s: float | None
+    golden_frames: int
     seed: int
 
     def __post_init__(self) -> None:
@@ -83,6 +87,8 @@ class PretrainConfig:
                     f"stages: frames must be 1 to model.frames = {self.model.frames}, "
                     f"got {stage.frames}"
                 )
+        if self.golden_frames < 0:
+            raise ValueError(f"golden_frames must not be negative, got {self.golden_frames}")
 
 
 def pretrain(config: PretrainConfig, out: Path) -> Path:
@@ -158,6 +164,7 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
         model,
         layer=model.config.layers // 2,
         pool="grid4",
+        golden_frames=_golden_frames(shards, config.golden_frames),
         frame_interval_s=config.frame_interval_s,
     )
     print(f"encoder {folder}\ncurve   {out / 'curve.png'}\ntokens  {tokens}")
@@ -166,6 +173,25 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
 
 def _tokens(stage: Stage, config: PretrainConfig) -> int:
     return stage.batch * stage.frames * config.model.tokens_per_frame
+
+
+def _golden_frames(shards: Sequence[Shard], number: int) -> list[np.ndarray]:
+    """Return held-out frames of the data sets in turn, the middle one of a clip each.
+
+    A data set of too few files to hold any out gives of what it was trained on: golden vectors say
+    that an encoder computes as it did, not how good it is.
+    """
+    clips = [split(shard, validation=True) or split(shard, validation=False) for shard in shards]
+    turns = [
+        (shard, mine[turn])
+        for turn in range(max(len(mine) for mine in clips))
+        for shard, mine in zip(shards, clips, strict=True)
+        if turn < len(mine)
+    ]
+    # a copy: the file of frames is not to be kept open
+    return [
+        np.array(shard.frames()[start + length // 2]) for shard, (start, length) in turns[:number]
+    ]
 
 
 @torch.inference_mode()
