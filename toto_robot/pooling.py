@@ -60,8 +60,9 @@ class AttentionPool(nn.Module):
 
     def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
         """Return [b, d]."""
-        query = self.query.expand(len(features), -1, -1)
-        return scaled_dot_product_attention(query, self.keys(features), self.values(features))[:, 0]
+        query = self.query.expand(len(features), 1, -1, -1)  # one head
+        keys, values = self.keys(features)[:, None], self.values(features)[:, None]
+        return scaled_dot_product_attention(query, keys, values)[:, 0, 0]
 
 
 def build_pool(name: str, dim: int, tokens_per_frame: int) -> GridPool | LastPool | AttentionPool:

@@ -316,6 +316,10 @@ class FrameMemory:
 
     Each environment fills its slots in turn and begins again at the first, so the oldest frame is
     overwritten. The newest frame attends to the slots first and takes its own afterwards.
+
+    Attributes:
+        start_keys: of the start token, at position 0, one [1 h 1 k] a block.
+        start_values: likewise.
     """
 
     def __init__(
@@ -330,13 +334,14 @@ class FrameMemory:
         self._num_slots = context - 1
         self._frame = config.tokens_per_frame
         size = 1 + self._num_slots * self._frame
-        self._start_keys = [k for k, _ in recorder.pairs]  # 1 h 1 k, at position 0: not turned
+        self.start_keys = [k for k, _ in recorder.pairs]
+        self.start_values = [v for _, v in recorder.pairs]
         self._keys = [
             k.new_zeros(num_envs, k.shape[1], size, k.shape[3]) for k, _ in recorder.pairs
         ]
         self._values = [torch.zeros_like(keys) for keys in self._keys]
-        for values, (_, v) in zip(self._values, recorder.pairs, strict=True):
-            values[:, :, :1] = v
+        for values, start in zip(self._values, self.start_values, strict=True):
+            values[:, :, :1] = start
         everyone = slice(0, num_envs)
         self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool), everyone)
 
@@ -372,7 +377,7 @@ class FrameMemory:
     ) -> tuple[Tensor, Tensor]:
         """Return the rotary angles [b 1 t k] of the newest frames, and turn the start tokens."""
         cos, sin = rope_angles(config, self._start_position, 1, device)
-        for keys, start in zip(self._keys, self._start_keys, strict=True):
+        for keys, start in zip(self._keys, self.start_keys, strict=True):
             keys[self._rows, :, :1] = rotate(start, (cos[:, None], sin[:, None]))
         first = torch.from_numpy(1 + self._past * self._frame).to(device)
         cos, sin = rope_angles(config, first, num_tokens, device)

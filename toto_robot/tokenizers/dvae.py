@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import conv2d, interpolate, pixel_shuffle, silu
 
 from .tokenizer import check_frames, frames_to_unit, unit_to_frames
 
@@ -134,8 +134,8 @@ class LightDVae(nn.Module):
 
     def bottleneck(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c i j"]:
         """Return the code of images in [0, 1], bounded, not yet rounded (arXiv 2309.15505)."""
-        raw = self.encoder(pixel_unshuffle(images * 2 - 1, 4))
-        half = (self.levels - 1)[:, None, None] * (1 + 1e-3) / 2
+        raw = self.encoder(_cells_to_channels(images * 2 - 1, 4))
+        half = (self.levels - 1).float()[:, None, None] * (1 + 1e-3) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)[:, None, None]
         shift = torch.atanh(offset / half)
         return torch.tanh(raw + shift) * half - offset
@@ -303,6 +303,13 @@ class _RawConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return conv2d(x, self.w, self.b, padding=self.padding)
+
+
+def _cells_to_channels(images: Tensor, side: int) -> Tensor:
+    """Do what `pixel_unshuffle` does, which torch 2.13 exports to ONNX in another order."""
+    height, width = images.shape[2] // side, images.shape[3] // side
+    cells = images.unflatten(3, (width, side)).unflatten(2, (height, side))  # b c i y j x
+    return cells.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
 
 
 def _named(**modules: nn.Module) -> nn.Sequential:

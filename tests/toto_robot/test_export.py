@@ -1,0 +1,168 @@
+"""The exported graphs give what torch gives, and run without torch."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from toto_robot import Encoder, TotoConfig, load_encoder, save_encoder
+from toto_robot.export import ExportConfig, compare, export, export_onnx
+from toto_robot.onnx_runtime import OnnxEncoder, OnnxStream
+from toto_robot.tokenizers import LightConfig
+
+# torch's exporter warns of its own ways, in several words
+pytestmark = pytest.mark.filterwarnings("ignore")
+SIZE = (20, 24)
+
+
+def tiny(pool="grid2", layer=2):
+    torch.manual_seed(0)
+    tokenizer = LightConfig(
+        image_size=16, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 1),
+        decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
+    ).build()  # fmt: skip
+    transformer = TotoConfig(
+        codes=8192, dim=16, layers=3, heads=2, mlp_hidden=24, tie_embeddings=True,
+        tokens_per_frame=4, frames=4, rope_base=10000.0, norm_eps=1e-5,
+    ).build()  # fmt: skip
+    with torch.no_grad():  # so that the past matters
+        for parameter in transformer.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(12.0)
+    return Encoder(tokenizer, transformer, layer=layer, pool=pool)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    export_onnx(tiny(), folder, size=SIZE, num_envs=2, context=3, frame_skip=2)
+    return folder
+
+
+def frames(seed):
+    return np.random.default_rng(seed).integers(0, 256, (2, *SIZE, 3), np.uint8)
+
+
+def test_graphs_are_the_encoder_over_episodes_with_resets(exported):
+    found = compare(tiny(), exported, 30)
+    assert found["frame: share of equal tokens"] > 0.99
+    assert found["stream: share of equal tokens"] > 0.99
+    assert found["frame: greatest difference"] < 1e-4
+    assert found["stream: greatest difference"] < 1e-4
+
+
+def test_another_encoder_is_found_out(exported):
+    other = tiny()
+    with torch.no_grad():
+        other.transformer.layers[1].mlp.down_proj.weight.mul_(1.1)
+    with pytest.raises(ValueError, match=r"frame\.onnx is not the encoder: .* differ by"):
+        compare(other, exported, 2)
+
+
+def test_a_stream_remembers_and_forgets_at_a_reset(exported):
+    stream, single = OnnxStream(exported), OnnxEncoder(exported)
+    first = stream.step(frames(0))
+    np.testing.assert_allclose(first, single(frames(0)), atol=1e-5)
+    second = stream.step(frames(1))
+    assert np.abs(second - single(frames(1))).max() > 1e-2
+    mixed = stream.step(frames(2), np.array([True, False]))
+    np.testing.assert_allclose(mixed[0], single(frames(2))[0], atol=1e-5)
+    assert np.abs(mixed[1] - single(frames(2))[1]).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((1, *SIZE, 3), np.uint8), r"uint8 RGB \(2, 20, 24, 3\), .* got uint8 \(1, 20"),
+        (np.zeros((2, *SIZE, 3), np.float32), "got float32"),
+    ],
+)
+def test_other_frames_are_refused(exported, given, message):
+    for graph in (OnnxEncoder(exported), OnnxStream(exported).step):
+        with pytest.raises(ValueError, match=message):
+            graph(given)
+
+
+def test_another_mask_is_refused(exported):
+    with pytest.raises(ValueError, match=r"reset must be bool \[2\], got int64 \(2,\)"):
+        OnnxStream(exported).step(frames(0), np.array([1, 0]))
+
+
+def test_missing_files_are_named(exported, tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no export of toto_robot"):
+        OnnxEncoder(tmp_path)
+    (tmp_path / "export.json").write_text((exported / "export.json").read_text())
+    with pytest.raises(FileNotFoundError, match=r"stream\.onnx is missing: export it"):
+        OnnxStream(tmp_path)
+
+
+def test_the_folder_runs_by_itself_without_torch(exported):
+    program = """
+import sys
+sys.modules["torch"] = sys.modules["toto_robot"] = None  # an import of either is an error
+import numpy as np
+from onnx_runtime import OnnxEncoder, OnnxStream
+frames = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), np.uint8)
+stream = OnnxStream(".", threads=1)
+stream.step(frames)
+print(float(stream.step(frames).sum()), float(OnnxEncoder(".")(frames).sum()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=exported, capture_output=True, text=True, check=True
+    )
+    stream, single = map(float, done.stdout.split())
+    encoder = tiny()
+    expected = encoder.stream(2, 3, frame_skip=2)
+    expected.step(frames(0))
+    assert stream == pytest.approx(float(expected.step(frames(0)).sum()), abs=1e-2)
+    assert single == pytest.approx(float(encoder(frames(0)).sum()), abs=1e-2)
+
+
+CONFIG = ExportConfig(
+    encoder="", layer=None, pool=None, height=16, width=16, num_envs=1, context=None,
+    frame_skip=1, check_steps=3,
+)  # fmt: skip
+
+
+def test_command_exports_a_checkpoint_with_an_attention_pool(tmp_path, capsys):
+    encoder = tiny("attention")
+    folder = tmp_path / "encoder"
+    save_encoder(folder, encoder.tokenizer, encoder.transformer, layer=2, pool="attention")
+    export(replace(CONFIG, encoder=str(folder)), tmp_path / "out")
+    assert "greatest difference" in capsys.readouterr().out
+    card = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert card["compared"]["frame: greatest difference"] < 1e-4
+    assert card["fingerprint"] == load_encoder(folder).fingerprint
+    assert not (tmp_path / "out" / "stream.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"height": 0}, "must be positive"), ({"context": 1}, "context must be at least 2, or null")],
+)
+def test_impossible_export_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **changes)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "message"),
+    [
+        (tiny().to(torch.bfloat16), {}, "bfloat16"),
+        (tiny(), {"context": 5}, r"\[2, 4\] frames, got 5"),
+        (tiny(layer=0), {"context": 2}, "layer 0 has no past"),
+    ],
+)
+def test_encoder_that_cannot_be_exported_is_refused(tmp_path, encoder, options, message):
+    with pytest.raises(ValueError, match=message):
+        export_onnx(encoder, tmp_path, size=SIZE, **options)
+
+
+def test_missing_library_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("toto_robot.export.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"onnx, onnxruntime, onnxscript: pip install 'toto-rob"):
+        export_onnx(tiny(), tmp_path, size=SIZE)
