@@ -2,6 +2,7 @@
 
 from .dvae import DalleConfig, DalleDVae, LightConfig, LightDVae
 from .tokenizer import Tokenizer
+from .winograd import WinogradDalle
 
 __all__ = [
     "AnyTokenizer",
@@ -11,7 +12,8 @@ __all__ = [
     "LightDVae",
     "Tokenizer",
     "TokenizerConfig",
+    "WinogradDalle",
 ]
 
 TokenizerConfig = LightConfig | DalleConfig
-AnyTokenizer = LightDVae | DalleDVae
+AnyTokenizer = LightDVae | DalleDVae | WinogradDalle

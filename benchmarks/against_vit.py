@@ -1,0 +1,115 @@
+"""Measure what an embedding of a camera frame costs beside MVP's ViT-B/16.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.against_vit
+
+Toto-base is run to its middle layer, once with our light tokenizer and once with the DALL-E layout;
+ViT-B/16 sees 224 pixels and runs whole, as MVP's policies use it. All are the whole path from one
+uint8 frame of 480 x 640 to one embedding, taken in turn, in the same precision: float32, and 8-bit
+integers in all matrix products of the blocks (`toto_robot.int8`). Weights are random, which no time
+depends on. On one thread time is CPU time, since what else runs does not count; on more it is wall
+time. Least of all rounds.
+"""
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from toto_robot import Encoder, TotoConfig, load_encoder
+from toto_robot.baselines import VitEncoder
+from toto_robot.int8 import Int8Linear, _Rounder, to_int8
+from toto_robot.models.vision_transformer import VitConfig
+from toto_robot.tokenizers import DalleConfig, WinogradDalle
+
+VIT = VitConfig(
+    image_size=224, patch_size=16, dim=768, layers=12, heads=12, mlp_hidden=3072, norm_eps=1e-6,
+    registers=0, layer_scale=False, positions="learned", norm_after_pool=False,
+    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+)  # fmt: skip
+DALLE = DalleConfig(
+    image_size=128, hidden=256, decoder_init=128, blocks_per_group=2, vocab_size=8192
+)
+ROUNDS = 7
+
+
+def main() -> None:
+    """Print one table for each precision."""
+    torch.manual_seed(0)
+    path = Path(__file__).parents[1] / "configs" / "model" / "base.yaml"
+    config = TotoConfig(**yaml.safe_load(path.read_text()))
+    frame = torch.randint(0, 256, (1, 480, 640, 3), dtype=torch.uint8)
+    dalle = DALLE.build().eval().requires_grad_(False)
+    winograd = WinogradDalle(dalle)
+    light = Encoder(load_encoder("toto-nano").tokenizer, config.build(), config.layers // 2, "mean")
+    rounded = to_int8(light, [frame[0]])
+    vit = VitEncoder(VIT.build(), VIT.layers, "cls")
+    calls: dict[str, Callable[[], object]] = {}
+    for precision, toto, baseline in (("float32", light, vit), ("int8", rounded, _vit_int8(vit))):
+        calls |= {
+            f"{precision}, ViT-B/16": lambda model=baseline: model(frame),
+            f"{precision}, Toto-base": lambda model=toto: model.from_tokens(ids),
+        }
+    calls |= {
+        "light": lambda: light.tokenize(frame),
+        "DALL-E": lambda: dalle.encode(frame),
+        "DALL-E, Winograd": lambda: winograd.encode(frame),
+    }
+    with torch.inference_mode():
+        ids = light.tokenize(frame)
+        tokens = dalle.encode(frame) == winograd.encode(frame)
+        seconds = _best(calls)
+    print(f"one frame, {torch.get_num_threads()} thread(s), least of {ROUNDS}")
+    for name, spent in seconds.items():
+        print(f"{name:<24}{spent * 1e3:8.1f} ms")
+    print(f"\nfrom frame to embedding{'float32':>17}{'int8':>9}  times ViT-B/16's time")
+    for tokenizer in ("light", "DALL-E", "DALL-E, Winograd"):
+        ratios = [
+            (seconds[tokenizer] + seconds[f"{precision}, Toto-base"])
+            / seconds[f"{precision}, ViT-B/16"]
+            for precision in ("float32", "int8")
+        ]
+        print(f"Toto-base, {tokenizer:<24}{ratios[0]:5.2f}{ratios[1]:9.2f}")
+    print(f"tokens that Winograd's DALL-E agrees on with DALL-E: {tokens.float().mean():.1%}")
+
+
+def _vit_int8(vit: VitEncoder) -> VitEncoder:
+    """Do to all products of a ViT's blocks what `to_int8` does to a Toto's."""
+    other = vit.untrained(0)
+    for block in other.transformer.blocks:
+        for module, names in ((block.attn, ("qkv", "proj")), (block.mlp, ("fc1", "fc2"))):
+            for name in names:
+                setattr(module, name, _Biased(getattr(module, name)))
+    return other
+
+
+class _Biased(nn.Module):
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.product, self.bias = Int8Linear(linear, _Rounder()), linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x).add_(self.bias)
+
+
+def _best(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Give the least seconds of each call, all taken in turn, so that a slow spell hits all."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    for call in calls.values():
+        call()
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(ROUNDS):
+        moments = [clock()]
+        for call in calls.values():
+            call()
+            moments.append(clock())
+        for name, (start, end) in zip(calls, pairwise(moments), strict=True):
+            best[name] = min(best[name], end - start)
+    return best
+
+
+if __name__ == "__main__":
+    main()
