@@ -3,6 +3,8 @@
 python -m policies.evaluate policy=runs/train/policy episodes=200
 python -m policies.evaluate policy=expert env=franka_pick
 python -m policies.evaluate policy=runs/train/policy suite=camera
+python -m policies.evaluate policy=runs/teacher/policy                # a learned teacher
+python -m policies.evaluate policy=runs/mvp/policy encoder=/where/it/is/now.pth
 """
 
 import json
@@ -20,14 +22,17 @@ from toto_robot.cli import command
 from toto_robot.config import to_dict
 
 from .policy import Policy
+from .privileged import KIND as TEACHER
+from .privileged import choose_expert, load_teacher
 from .report import encoder_seconds, time_table
 from .rollout import Rollout, RolloutConfig, RolloutPool, Task, Theatre
 from .seeds import EVALUATION_SEEDS, evaluation_seeds
 from .store import write_aside
+from .student import KIND as STUDENT
 from .student import load_student, read_card
 from .video import film
-from .vision import NoVision, VisionConfig
-from .world import EnvConfig, interface_of, make_env, make_expert
+from .vision import NoVision, VisionConfig, VitVision
+from .world import EnvConfig, interface_of, make_env
 
 EXPERT = "expert"
 
@@ -37,9 +42,10 @@ class EvaluateConfig:
     """Say what is judged.
 
     Attributes:
-        policy: a student's checkpoint, or `expert`.
-        env: where; None: where the student was trained.
-        encoder: where the student's encoder is now, a name or a folder; None: where it was.
+        policy: the checkpoint of a student or of a teacher (`policies.teacher`), or `expert`.
+        env: where; None: where the policy was trained.
+        encoder: where the student's encoder is now: a name, a folder, or the file of a vision
+            transformer; None: where it was.
         suite: what is varied, one of `envs.randomisation.suites()`, whatever training varied;
             None: what the environment's own options say.
         episodes: one per held-out seed.
@@ -73,26 +79,32 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig, out: Path) -> None:
     """Run the episodes; write `evaluation.json` and `rollout.mp4`, and print the rate."""
     device = choose_device(config.device)
-    folder = None if config.policy == EXPERT else Path(config.policy)
-    env, vision = _circumstances(config, folder)
+    judged = _find_policy(config)
+    env, student = judged.env, judged.student
     if config.suite is not None:
         env = on_suite(env, config.suite)
-    theatre = Theatre(env=env, vision=vision, privileged=folder is None, device=device)
+    theatre = Theatre(
+        env=env,
+        vision=judged.vision,
+        privileged=student is None,
+        device=device,
+        teacher=judged.teacher,
+    )
     where = env.id if config.suite is None else f"{env.id}, suite {config.suite}"
     print(f"{config.policy} on {config.episodes} held-out seeds of {where}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    policy = open_policy(folder, theatre)  # what is wrong with it shows before any episode is run
+    policy = open_policy(student, theatre)  # what is wrong with it shows before any episode is run
     seeds = evaluation_seeds(config.episodes)
     with (
         RolloutPool(theatre, config.rollout) as pool,
         tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
     ):
-        verdict = judge(pool, folder, seeds, config.rollout.group, bar.update)
+        verdict = judge(pool, student, seeds, config.rollout.group, bar.update)
     about = {"policy": config.policy, "suite": config.suite, "env": to_dict(env)}
     written = {**about, **verdict}
     write_aside(out / "evaluation.json", (json.dumps(written, indent=1) + "\n").encode())
     if config.video_episodes:
-        encoder = vision.build(torch.device(device))
+        encoder = judged.vision.build(torch.device(device))
         film(
             out / "rollout.mp4",
             env,
@@ -127,7 +139,7 @@ def judge(
 
     Args:
         pool: runs them.
-        policy: the student's checkpoint; None: the expert.
+        policy: the student's checkpoint; None: the expert, or the teacher in its place.
         seeds: of the environment.
         group: episodes in lockstep.
         progress: called with the number of episodes that are done.
@@ -168,14 +180,17 @@ def judge(
 
 
 def open_policy(folder: Path | None, theatre: Theatre) -> Policy:
-    """Open the student in `folder`, or the environment's expert when it is None.
+    """Open the student in `folder`; when it is None the theatre's teacher, or else the expert.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.
         ValueError: it is damaged, or was trained with another encoder or for another interface.
     """
     if folder is None:
-        return make_expert(theatre.env.id)
+        env = make_env(theatre.env, sighted=False, privileged=True)
+        expert = choose_expert(theatre.env.id, theatre.teacher, env)
+        env.close()
+        return expert
     encoder = theatre.vision.build(torch.device(theatre.device))
     env = make_env(theatre.env, sighted=encoder is not None, privileged=False)
     student = load_student(folder, encoder, interface_of(env))
@@ -190,17 +205,69 @@ def choose_device(name: str) -> str:
     return name
 
 
-def _circumstances(config: EvaluateConfig, folder: Path | None) -> tuple[EnvConfig, VisionConfig]:
-    if folder is None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Judged:
+    """What is judged, and where.
+
+    Attributes:
+        env: where.
+        vision: the student's eyes; none for those who see the privileged state.
+        student: its checkpoint, or None.
+        teacher: its checkpoint, or None; with neither, it is the scripted expert.
+    """
+
+    env: EnvConfig
+    vision: VisionConfig
+    student: Path | None
+    teacher: Path | None
+
+
+def _find_policy(config: EvaluateConfig) -> _Judged:
+    if config.policy == EXPERT:
         assert config.env is not None
-        return config.env, NoVision()
+        _refuse_encoder(config, "the expert sees the privileged state")
+        return _Judged(env=config.env, vision=NoVision(), student=None, teacher=None)
+    folder = Path(config.policy)
+    kind = _kind(folder)
+    if kind == TEACHER:
+        _refuse_encoder(config, f"{folder} is a teacher, which sees the privileged state")
+        env = load_teacher(folder).card.env if config.env is None else config.env
+        return _Judged(env=env, vision=NoVision(), student=None, teacher=folder)
+    if kind != STUDENT:
+        raise ValueError(
+            f"{folder} is no policy but {kind!r}; possible: the folder of a {STUDENT} "
+            f"(policies.train), of a {TEACHER} (policies.teacher), or {EXPERT!r}"
+        )
     card = read_card(folder)
     vision = card.vision
     if config.encoder is not None:
         if isinstance(vision, NoVision):
             raise ValueError(f"{folder} has no eyes: it takes no encoder")
         vision = replace(vision, name_or_path=config.encoder)
-    return card.env if config.env is None else config.env, vision
+    if isinstance(vision, VitVision) and not Path(vision.name_or_path).is_file():
+        raise FileNotFoundError(
+            f"{folder} sees through {vision.name_or_path}, a file of format {vision.format!r} that "
+            "is not there; say where it is now: encoder=<file>"
+        )
+    env = card.env if config.env is None else config.env
+    return _Judged(env=env, vision=vision, student=folder, teacher=None)
+
+
+def _kind(folder: Path) -> str:
+    """Return what kind of checkpoint is in a folder."""
+    path = folder / "config.json"
+    kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
+    if kind is None:  # a run's own folder has such a file, too
+        what = "is that of no checkpoint" if path.is_file() else "is missing"
+        inner = folder / "policy"
+        hint = f"; there is one in {inner}" if (inner / "config.json").is_file() else ""
+        raise FileNotFoundError(f"no policy in {folder}: config.json {what}{hint}")
+    return kind
+
+
+def _refuse_encoder(config: EvaluateConfig, why: str) -> None:
+    if config.encoder is not None:
+        raise ValueError(f"{why}: it takes no encoder")
 
 
 main = command("evaluate", EvaluateConfig)(evaluate)

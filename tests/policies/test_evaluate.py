@@ -1,0 +1,128 @@
+"""Who can be evaluated: students with their eyes where they are now, and teachers."""
+
+import dataclasses
+import json
+import shutil
+
+import gymnasium
+import pytest
+import torch
+
+from policies.evaluate import EvaluateConfig, evaluate
+from policies.privileged import TeacherCard, TeacherNetwork, TeacherPolicy, sightless
+from policies.student import StudentPolicy
+from policies.vision import VitVision
+from policies.world import EnvConfig
+from tests.policies.fake_world import ENV, ReachEnv, card
+from tests.policies.test_train import IN_PROCESS
+from toto_robot.models.vision_transformer import VitConfig
+
+STATE = ("point_x", "point_y", "goal_x", "goal_y")
+
+
+class NamedReach(ReachEnv):
+    state_names = STATE
+
+
+if "fake/NamedReach-v0" not in gymnasium.registry:
+    gymnasium.register(id="fake/NamedReach-v0", entry_point=NamedReach, max_episode_steps=12)
+NAMED = EnvConfig(
+    id="tests.policies.test_evaluate:fake/NamedReach-v0",
+    options={"cameras": ["eye"]},
+    teacher_options={"privileged": True},
+    blind_options={"cameras": []},
+)
+
+
+def config(policy, **changes):
+    plain = EvaluateConfig(
+        policy=str(policy),
+        env=None,
+        encoder=None,
+        suite=None,
+        episodes=3,
+        video_episodes=1,
+        rollout=IN_PROCESS,
+        device="cpu",
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """A teacher that goes straight to the goal, by hand."""
+    network = TeacherNetwork(hidden=(4,), activation="elu", normalise=False, clip=10.0)
+    interface = sightless(ReachEnv().interface)
+    policy = TeacherPolicy(
+        TeacherCard(network=network, interface=interface, state_names=STATE, env=NAMED)
+    )
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.zero_()
+        for axis in range(2):  # elu(x) - elu(-x) is x but for a bend, which has its sign
+            for side, sign in ((0, 1.0), (1, -1.0)):
+                row = 2 * axis + side
+                policy.mlp[0].weight[row, axis] = -sign
+                policy.mlp[0].weight[row, 2 + axis] = sign
+                policy.mlp[2].weight[axis, row] = 3.0 * sign
+    policy.save(tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+def test_a_teacher_is_evaluated_where_it_learned(teacher, tmp_path, capsys):
+    evaluate(config(teacher), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert found["successes"] == 3
+    assert found["env"]["id"] == NAMED.id
+    assert (tmp_path / "out" / "rollout.mp4").stat().st_size > 0
+    assert "success: 3/3" in capsys.readouterr().out
+
+
+def test_a_teacher_says_where_it_does_not_fit(teacher, tmp_path):
+    with pytest.raises(ValueError, match="state_names"):
+        evaluate(config(teacher, env=ENV), tmp_path / "out")
+    with pytest.raises(ValueError, match="privileged state: it takes no encoder"):
+        evaluate(config(teacher, encoder="toto-nano"), tmp_path / "out")
+
+
+def test_what_is_no_policy_is_named(teacher, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copytree(teacher, tmp_path / "run" / "policy")
+    with pytest.raises(
+        FileNotFoundError, match=r"no policy in .*run: .*missing; there is one in .*policy"
+    ):
+        evaluate(config(tmp_path / "run"), tmp_path / "out")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"that of no checkpoint; there is one in"):
+        evaluate(config(tmp_path / "run"), tmp_path / "out")
+    data = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps(data | {"kind": "encoder"}))
+    with pytest.raises(ValueError, match=r"no policy but 'encoder'; possible: .*student"):
+        evaluate(config(teacher), tmp_path / "out")
+
+
+def test_a_vision_transformers_file_may_have_moved(tmp_path):
+    sizes = VitConfig(
+        image_size=16, patch_size=8, dim=8, layers=1, heads=2, mlp_hidden=32, norm_eps=1e-6,
+        registers=0, layer_scale=False, positions="learned", norm_after_pool=False,
+        mean=(0.5,) * 3, std=(0.5,) * 3,
+    )  # fmt: skip
+    file = tmp_path / "vit.pth"
+    torch.manual_seed(0)
+    torch.save({"model": sizes.build().state_dict()}, file)
+    vision = VitVision(
+        name_or_path=str(file), format="mvp", layer=None, pool="mean", heads=2, image_size=None,
+        statistics=None,
+    )  # fmt: skip
+    eyes = vision.build(torch.device("cpu"))
+    StudentPolicy(card(eyes, vision)).save(tmp_path / "student")
+    moved = file.rename(tmp_path / "moved.pth")
+    with pytest.raises(
+        FileNotFoundError, match=r"vit\.pth, a file of format 'mvp'.*encoder=<file>"
+    ):
+        evaluate(config(tmp_path / "student"), tmp_path / "out")
+    evaluate(config(tmp_path / "student", encoder=str(moved)), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["episodes"] == 3
+    torch.save({"model": sizes.build().state_dict()}, file)
+    with pytest.raises(ValueError, match=r"another encoder .*\n  weights: "):
+        evaluate(config(tmp_path / "student"), tmp_path / "out")
