@@ -196,6 +196,21 @@ def test_clip_is_what_a_stream_gives_frame_by_frame():
     torch.testing.assert_close(features, expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 0.2), (torch.float16, 0.02)]
+)
+def test_stream_equals_one_pass_in_other_precisions(dtype, tolerance):
+    encoder = make_encoder(3).to(dtype)
+    ids = random_tokens(9, FRAMES, 2)
+    (expected,) = encoder.clip_features(ids.transpose(0, 1), (encoder.layer,))
+    assert expected.abs().max() > 1
+    for mode in ("rolling", "staggered"):
+        stream = encoder.stream(2, mode=mode)
+        for step in range(FRAMES):
+            (features,) = stream.token_features(ids[step])
+            torch.testing.assert_close(features, expected[:, step], atol=tolerance, rtol=0)
+
+
 @pytest.mark.parametrize(("camera_hz", "frame_skip"), [(10.0, 1), (30.0, 3), (30.0, 4), (7.0, 1)])
 def test_camera_rate_that_fits_says_nothing(camera_hz, frame_skip):
     DEEP.stream(1, camera_hz=camera_hz, frame_skip=frame_skip)
