@@ -6,7 +6,7 @@ Importing this package registers the environments and nothing else:
     gymnasium.make("envs:toto/FrankaPick-v0", protocol="pixmc")
 """
 
-import gymnasium
+import importlib.util
 
 ENVIRONMENTS = (
     "toto/FrankaPick-v0",
@@ -15,6 +15,10 @@ ENVIRONMENTS = (
     "toto/KukaCabinet-v0",
 )
 
-# Episodes end by the protocol's number of steps, which the environment itself counts.
-for _id in ENVIRONMENTS:
-    gymnasium.register(id=_id, entry_point="envs.catalogue:make", kwargs={"env_id": _id})
+# A control PC that has no Gymnasium may still import `envs.kinematics` and the arms.
+if importlib.util.find_spec("gymnasium") is not None:
+    import gymnasium
+
+    # Episodes end by the protocol's number of steps, which the environment itself counts.
+    for _id in ENVIRONMENTS:
+        gymnasium.register(id=_id, entry_point="envs.catalogue:make", kwargs={"env_id": _id})

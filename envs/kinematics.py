@@ -1,9 +1,11 @@
 """Kinematics of an arm in closed form: where the hand is, and which joints bring it elsewhere."""
 
+import functools
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arms import Arm
+from .arms import Arm, LinkFrame
 
 Floats = NDArray[np.float64]
 
@@ -98,29 +100,55 @@ def rotation_vector(rotation: Floats) -> Floats:
     return np.pi * axis / np.linalg.norm(axis)
 
 
+def joint_frames(arm: Arm, joint_positions: ArrayLike) -> Floats:
+    """Give the frames of all joints and last of the hand, [... j+1 4 4], in the base's frame.
+
+    Args:
+        arm: whose kinematics.
+        joint_positions: [... j] in rad.
+    """
+    return _chain(arm, np.asarray(joint_positions, dtype=np.float64))
+
+
 def _chain(arm: Arm, joints: Floats) -> Floats:
-    """Give the frames of all joints and last of the hand, [j+1 4 4], in the base's frame."""
-    frames = np.empty((len(arm.link_frames) + 1, 4, 4))
-    frame = np.eye(4)
-    for index, (link, angle) in enumerate(zip(arm.link_frames, joints, strict=True)):
-        frame = frame @ _link_transform(link.a_m, link.d_m, link.alpha_rad, angle)
-        frames[index] = frame
-    frames[-1] = frame @ _link_transform(0.0, arm.flange_m, 0.0, arm.hand_yaw_rad)
+    """Give the frames of all joints and last of the hand, [... j+1 4 4], in the base's frame."""
+    num_joints = len(arm.link_frames)
+    if joints.shape[-1:] != (num_joints,):
+        raise ValueError(f"{arm.name} has {num_joints} joints, got positions {joints.shape}")
+    links, T_last_hand = _constant_parts(arm.link_frames, arm.flange_m, arm.hand_yaw_rad)
+    # Craig's convention: Rot_x(alpha) Trans_x(a) Rot_z(theta) Trans_z(d); links hold all but theta.
+    turned = np.empty((*joints.shape, 4, 4))
+    cos_t, sin_t = np.cos(joints)[..., None], np.sin(joints)[..., None]
+    turned[..., 0] = cos_t * links[..., 0] + sin_t * links[..., 1]
+    turned[..., 1] = cos_t * links[..., 1] - sin_t * links[..., 0]
+    turned[..., 2:] = links[..., 2:]
+    frames = np.empty((*joints.shape[:-1], num_joints + 1, 4, 4))
+    frame = turned[..., 0, :, :]
+    frames[..., 0, :, :] = frame
+    for index in range(1, num_joints):
+        frame = frame @ turned[..., index, :, :]
+        frames[..., index, :, :] = frame
+    frames[..., -1, :, :] = frame @ T_last_hand
     return frames
 
 
-def _link_transform(a_m: float, d_m: float, alpha_rad: float, angle_rad: float) -> Floats:
-    # Craig's convention: Rot_x(alpha) Trans_x(a) Rot_z(theta) Trans_z(d).
-    cos_t, sin_t = np.cos(angle_rad), np.sin(angle_rad)
-    cos_a, sin_a = np.cos(alpha_rad), np.sin(alpha_rad)
-    return np.array(
-        [
-            [cos_t, -sin_t, 0.0, a_m],
-            [sin_t * cos_a, cos_t * cos_a, -sin_a, -d_m * sin_a],
-            [sin_t * sin_a, cos_t * sin_a, cos_a, d_m * cos_a],
-            [0.0, 0.0, 0.0, 1.0],
-        ]
-    )
+@functools.lru_cache(maxsize=16)
+def _constant_parts(
+    link_frames: tuple[LinkFrame, ...], flange_m: float, hand_yaw_rad: float
+) -> tuple[Floats, Floats]:
+    """Give each link's transform [j 4 4] at angle 0, and that from the last joint to the hand."""
+    links = np.zeros((len(link_frames), 4, 4))
+    for link, frame in zip(links, link_frames, strict=True):
+        cos_a, sin_a = np.cos(frame.alpha_rad), np.sin(frame.alpha_rad)
+        link[0, 0], link[0, 3] = 1.0, frame.a_m
+        link[1, 1:] = cos_a, -sin_a, -frame.d_m * sin_a
+        link[2, 1:] = sin_a, cos_a, frame.d_m * cos_a
+        link[3, 3] = 1.0
+    cos_y, sin_y = np.cos(hand_yaw_rad), np.sin(hand_yaw_rad)
+    T_last_hand = np.eye(4)
+    T_last_hand[:2, :2] = [[cos_y, -sin_y], [sin_y, cos_y]]
+    T_last_hand[2, 3] = flange_m
+    return links, T_last_hand
 
 
 def _cross(left: Floats, right: Floats) -> Floats:

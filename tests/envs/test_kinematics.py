@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from envs.catalogue import variant
 from envs.franka import FRANKA_PANDA as ARM
 from envs.franka import FRANKA_PANDA_PIXMC
-from envs.kinematics import forward_kinematics, rotation_vector, solve_ik, tool_pose
+from envs.kinematics import forward_kinematics, joint_frames, rotation_vector, solve_ik, tool_pose
 from envs.mujoco_backend import MujocoSimulator
 from envs.scene import Appearance, Start
 
@@ -129,3 +129,15 @@ def test_limits_and_gains_are_the_tables():
         assert (pixmc.lower, pixmc.upper, pixmc.max_force) == (
             robot.lower, robot.upper, robot.max_force,
         )  # fmt: skip
+
+
+def test_frames_of_many_poses_are_those_of_each() -> None:
+    poses = np.random.default_rng(3).uniform(-2.0, 2.0, (4, 5, 7))
+    frames = joint_frames(ARM, poses)
+    assert frames.shape == (4, 5, 8, 4, 4)
+    np.testing.assert_array_equal(frames[2, 3, -1], forward_kinematics(ARM, poses[2, 3]))
+
+
+def test_the_wrong_number_of_joints_is_named() -> None:
+    with pytest.raises(ValueError, match="7 joints"):
+        forward_kinematics(ARM, np.zeros(6))
