@@ -37,10 +37,10 @@ demo: install rendering
 # One thread a process, since there is a process per core: pytest's workers.
 test: export OMP_NUM_THREADS = 1
 test: install-test rendering check
-	$(BIN)/python -m pytest -q -n $(WORKERS)
 	rm -rf dist
 	$(PIP) wheel -q --no-deps --no-build-isolation -w dist .
 	$(BIN)/python tests/smoke_wheel.py dist/*.whl
+	$(BIN)/python -m pytest -q -n $(WORKERS)
 
 check: install-test
 	$(BIN)/ruff format --check -q .
