@@ -1,21 +1,29 @@
 """`python -m toto_robot.latency`: what a frame costs on this machine, stage by stage.
 
-Prints the median, the 95th and 99th percentile and the first call of every stage between a camera
-frame and an action, its floating-point operations, and the share of this machine's own matrix
+Prints the median, the 95th and 99th percentile and the first call of every stage between a camera's
+data and an action, its floating-point operations, and the share of this machine's own matrix
 product that it reaches; and says which control rate is safe.
+
+Operations are two for each multiplication with an addition; of causal attention only what is not
+masked counts. The share is that of the least time against the best product, both taken in turn, so
+that other work on the machine spoils neither alone.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from fractions import Fraction
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
@@ -24,14 +32,15 @@ from .encoder import Encoder, load_encoder
 
 __all__ = ["LatencyConfig", "StageTime", "latency"]
 
-# What torch's counter does not know; causal attention is counted whole, as it does for GPUs.
-_CPU_ATTENTION: dict[Any, Any] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda q, k, v, *_, out_shape=None, **__: sdpa_flop_count(q, k, v)
-    )
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.int8,
 }
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DECODERS = ("jpeg", "h264")
+_CODED_FRAMES = 8  # of which an H.264 stream is made, over and over
+SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of the products that the ceiling is taken of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +52,13 @@ class LatencyConfig:
         layer: None for the checkpoint's own.
         pool: None for the checkpoint's own.
         device: `cpu`, `cuda`, or `auto`.
-        dtype: of the weights and the computation: float32, bfloat16 or float16.
+        dtype: of the weights and the computation: float32, bfloat16, float16, or int8 (blocks
+            alone, on the CPU; the ceiling is then that of float32).
         threads: of torch on the CPU; None for its own choice.
         num_cameras: frames of one step, encoded together.
         camera_height: of a camera's picture before it is resized, pixels.
         camera_width: likewise.
+        decode: how a camera sends a picture, `jpeg` or `h264`; None: as it is.
         context: frames of the stream's window; None for those of a training sequence.
         policy_hidden: widths of the policy's hidden layers.
         num_actions: width of its output.
@@ -65,6 +76,7 @@ class LatencyConfig:
     num_cameras: int
     camera_height: int
     camera_width: int
+    decode: str | None
     context: int | None
     policy_hidden: tuple[int, ...]
     num_actions: int
@@ -75,6 +87,13 @@ class LatencyConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"unknown dtype {self.dtype!r}; known: {', '.join(DTYPES)}")
+        if self.decode not in (None, *DECODERS):
+            raise ValueError(f"unknown decode {self.decode!r}; known: {', '.join(DECODERS)}, null")
+        if self.decode == "h264" and (self.camera_height % 2 or self.camera_width % 2):
+            raise ValueError(
+                "h264 pictures have even sides, got "
+                f"{self.camera_height} x {self.camera_width} pixels"
+            )
         if self.repeats < 20:
             raise ValueError(f"repeats must be at least 20 for a percentile, got {self.repeats}")
         if not 0 < self.budget <= 1:
@@ -85,12 +104,24 @@ class LatencyConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageTime:
-    """What one stage costs, in milliseconds and floating-point operations."""
+    """What one stage costs.
+
+    Attributes:
+        name: of the stage.
+        p50_ms: median, milliseconds.
+        p95_ms: 95th percentile.
+        p99_ms: 99th percentile.
+        least_ms: least of all.
+        first_ms: the very first call, before caches are warm and memory is there.
+        gflop: floating-point operations, 1e9.
+        ceiling_share: of the rate of this machine's matrix product, at the least time.
+    """
 
     name: str
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    least_ms: float
     first_ms: float
     gflop: float
     ceiling_share: float
@@ -98,21 +129,29 @@ class StageTime:
 
 def latency(config: LatencyConfig, out: Path) -> None:
     """Measure, print the table, write `out/latency.json`."""
+    print(f"measure {config.encoder}, {config.repeats} calls of each stage", flush=True)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = torch.device(_device(config.device))
     dtype = DTYPES[config.dtype]
+    # golden vectors would be encoded, and the first call be none
     encoder, load_ms = _timed_once(
-        lambda: load_encoder(config.encoder, config.layer, config.pool, device, dtype), device
+        lambda: load_encoder(
+            config.encoder, config.layer, config.pool, device, dtype, verify=False
+        ),
+        device,
     )
-    ceiling_gflops = measure_ceiling(device, dtype)
-    stages = measure_stages(config, encoder, device, ceiling_gflops)
+    stages, ceiling_gflops = measure_stages(config, encoder, device, dtype)
+    by_name = {stage.name: stage for stage in stages}
+    parts = ("decode", "tokenise", "transformer", "pool", "policy")
+    first_action_ms = sum(by_name[part].first_ms for part in parts if part in by_name)
     print(
         f"{config.encoder}, layer {encoder.layer} of {encoder.num_layers}, pool {encoder.pool}, "
         f"{config.num_cameras} camera(s), {device}, {config.dtype}, "
         f"{torch.get_num_threads()} thread(s)"
     )
-    print(f"load {load_ms:.0f} ms; matrix product of this machine: {ceiling_gflops:.0f} GFLOP/s")
+    print(f"cold start: load {load_ms:.0f} ms, first frame to action {first_action_ms:.0f} ms")
+    print(f"matrix product of this machine: {ceiling_gflops:.0f} GFLOP/s of {_product(dtype)}")
     header = (
         f"{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'first ms':>10}{'GFLOP':>8}{'of ceiling':>12}"
     )
@@ -124,12 +163,12 @@ def latency(config: LatencyConfig, out: Path) -> None:
         )
     advice = {}
     for path in ("frame to action", "stream to action"):
-        (whole,) = [stage for stage in stages if stage.name == path]
-        advice[path] = safe_rate(whole.p99_ms, config.rates_hz, config.budget)
+        advice[path] = safe_rate(by_name[path].p99_ms, config.rates_hz, config.budget)
         print(f"{path}: {_describe(advice[path], config)}")
     out.mkdir(parents=True, exist_ok=True)
     result = {
         "load_ms": load_ms,
+        "first_action_ms": first_action_ms,
         "ceiling_gflops": ceiling_gflops,
         "threads": torch.get_num_threads(),
         "stages": [asdict(stage) for stage in stages],
@@ -142,60 +181,84 @@ def latency(config: LatencyConfig, out: Path) -> None:
 
 
 def measure_stages(
-    config: LatencyConfig, encoder: Encoder, device: torch.device, ceiling_gflops: float
-) -> list[StageTime]:
-    """Time every stage by itself, and the two ways from frame to action as a whole."""
-    rng = np.random.default_rng(0)
-    shape = (config.num_cameras, config.camera_height, config.camera_width, 3)
-    frames = rng.integers(0, 256, shape, dtype=np.uint8)
-    ids = encoder.tokenize(frames)
-    (features,) = encoder.token_features(ids, (encoder.layer,))
-    embedding = encoder.pooling(features).float()
-    policy = _policy(int(embedding.numel()), config).to(device)
-    stream = encoder.stream(config.num_cameras, config.context)
-    for _ in range(stream.context):  # so that the window is full
-        stream.step_tokens(ids)
+    config: LatencyConfig, encoder: Encoder, device: torch.device, dtype: torch.dtype
+) -> tuple[list[StageTime], float]:
+    """Time every stage by itself, and the two ways from frame to action as a whole.
 
-    def act(embeddings: Tensor) -> Tensor:
-        return policy(embeddings.flatten()).cpu()
+    Returns:
+        The stages, and the GFLOP/s of this machine's matrix product.
+    """
+    look = camera(config)
+    squares = [
+        torch.randn(side, side, device=device).to(_product(dtype)) for side in SIDES[device.type]
+    ]
+    first_ms: dict[str, float] = {}
 
-    calls: dict[str, Callable[[], object]] = {
-        "tokenise": lambda: encoder.tokenize(frames),
-        "transformer": lambda: encoder.token_features(ids, (encoder.layer,)),
-        "transformer, streaming": lambda: stream.token_features(ids),
-        "pool": lambda: encoder.pooling(features),
-        "policy": lambda: act(embedding),
-        "frame to action": lambda: act(encoder(frames)),
-        "stream to action": lambda: act(stream.step(frames)),
-    }
-    stages = []
+    def begin(name: str, call: Callable[[], Any]) -> Any:
+        result, first_ms[name] = _timed_once(call, device)
+        return result
+
     with torch.no_grad():
+        frames = begin("decode", look)
+        ids = begin("tokenise", lambda: encoder.tokenize(frames))
+        (features,) = begin("transformer", lambda: encoder.token_features(ids, (encoder.layer,)))
+        embedding = begin("pool", lambda: encoder.pooling(features)).float()
+        policy = _policy(int(embedding.numel()), config).to(device)
+
+        def act(embeddings: Tensor) -> Tensor:
+            return policy(embeddings.flatten()).cpu()
+
+        begin("policy", lambda: act(embedding))
+        stream = encoder.stream(config.num_cameras, config.context)
+        begin("transformer, streaming", lambda: stream.token_features(ids))
+        for _ in range(stream.context):  # so that the window is full
+            stream.step_tokens(ids)
+        calls: dict[str, Callable[[], object]] = {
+            "decode": look,
+            "tokenise": lambda: encoder.tokenize(frames),
+            "transformer": lambda: encoder.token_features(ids, (encoder.layer,)),
+            "transformer, streaming": lambda: stream.token_features(ids),
+            "pool": lambda: encoder.pooling(features),
+            "policy": lambda: act(embedding),
+            "frame to action": lambda: act(encoder(look())),
+            "stream to action": lambda: act(stream.step(look())),
+        }
+        if config.decode is None:
+            del calls["decode"]
+        for name in ("frame to action", "stream to action"):
+            begin(name, calls[name])
+        times, gflop, ceiling_gflops = {}, {}, measure_ceiling(squares)
         for name, call in tqdm(calls.items(), desc="latency", unit="stage"):
-            _, first_ms = _timed_once(call, device)
-            with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+            with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
                 call()
-            times = [_timed_once(call, device)[1] for _ in range(config.repeats)]
-            p50, p95, p99 = np.percentile(times, (50, 95, 99))
-            gflop = counter.get_total_flops() / 1e9
-            stages.append(
-                StageTime(
-                    name=name,
-                    p50_ms=float(p50),
-                    p95_ms=float(p95),
-                    p99_ms=float(p99),
-                    first_ms=first_ms,
-                    gflop=gflop,
-                    ceiling_share=gflop / (p50 / 1e3) / ceiling_gflops,
-                )
+            gflop[name] = counter.get_total_flops() / 1e9
+            times[name] = [_timed_once(call, device)[1] for _ in range(config.repeats)]
+            ceiling_gflops = max(ceiling_gflops, measure_ceiling(squares))
+    stages = []
+    for name, spent in times.items():
+        p50, p95, p99 = (float(value) for value in np.percentile(spent, (50, 95, 99)))
+        stages.append(
+            StageTime(
+                name=name,
+                p50_ms=p50,
+                p95_ms=p95,
+                p99_ms=p99,
+                least_ms=min(spent),
+                first_ms=first_ms[name],
+                gflop=gflop[name],
+                ceiling_share=gflop[name] / (min(spent) / 1e3) / ceiling_gflops,
             )
-    return stages
+        )
+    return stages, ceiling_gflops
 
 
-def measure_ceiling(device: torch.device, dtype: torch.dtype, size: int = 1536) -> float:
-    """Give the GFLOP/s of this machine's own product of two square matrices, the best of ten."""
-    left = torch.randn(size, size, device=device).to(dtype)
-    times = [_timed_once(lambda: left @ left, device)[1] for _ in range(11)]
-    return 2 * size**3 / (min(times[1:]) / 1e3) / 1e9
+def measure_ceiling(squares: Sequence[Tensor]) -> float:
+    """Give the best GFLOP/s of the products of square matrices with themselves."""
+    rates = []
+    for square in squares:
+        _, spent_ms = _timed_once(lambda one=square: one @ one, square.device)
+        rates.append(2 * len(square) ** 3 / (spent_ms / 1e3) / 1e9)
+    return max(rates)
 
 
 def safe_rate(p99_ms: float, rates_hz: Sequence[float], budget: float) -> float | None:
@@ -209,6 +272,90 @@ def _describe(rate_hz: float | None, config: LatencyConfig) -> str:
     if rate_hz is None:
         return f"no rate of {list(config.rates_hz)} Hz is safe: the 99th percentile is over {share}"
     return f"{rate_hz:g} Hz is safe: the 99th percentile is within {share}"
+
+
+def _product(dtype: torch.dtype) -> torch.dtype:
+    """Say what matrices the ceiling is taken of."""
+    return torch.float32 if dtype == torch.int8 else dtype
+
+
+def camera(config: LatencyConfig) -> Callable[[], NDArray[np.uint8]]:
+    """Give what one step's pictures [c h w 3] come from: their coded data, decoded at each call."""
+    generator = torch.Generator().manual_seed(0)
+    count = config.num_cameras * _CODED_FRAMES
+    coarse = torch.rand(count, 3, 12, 16, generator=generator)  # smooth, as most of a scene is
+    size = (config.camera_height, config.camera_width)
+    smooth = interpolate(coarse, size, mode="bicubic").clamp(0, 1) * 255
+    pictures = smooth.byte().permute(0, 2, 3, 1).contiguous().numpy()
+    if config.decode is None:
+        return lambda: pictures[::_CODED_FRAMES]
+    decoders = [
+        _jpeg(one) if config.decode == "jpeg" else _h264(one)
+        for one in np.split(pictures, config.num_cameras)
+    ]
+    return lambda: np.stack([decode() for decode in decoders])
+
+
+def _jpeg(pictures: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+    import cv2
+
+    _, coded = cv2.imencode(".jpg", pictures[0, ..., ::-1])
+
+    def decode() -> NDArray[np.uint8]:
+        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        assert image is not None
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+    return decode
+
+
+def _h264(pictures: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+    import av
+
+    encoder = av.VideoCodecContext.create("libx264", "w")
+    encoder.height, encoder.width = pictures.shape[1:3]
+    encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 30)
+    encoder.options = {"tune": "zerolatency"}
+    packets = []
+    for picture in pictures:
+        packets += encoder.encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
+    packets += encoder.encode(None)
+    decoder = av.VideoCodecContext.create("h264", "r")
+    decoder.thread_count = 1  # more would hold frames back
+    stream = cycle(packets)
+
+    def decode() -> NDArray[np.uint8]:
+        while True:
+            for frame in decoder.decode(next(stream)):
+                return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+    return decode
+
+
+def _attention(causal_at: int) -> Callable[..., int]:
+    """Give the operations of an attention whose argument at this place says that it is causal."""
+
+    def count(*args: Any, out_shape: Any = None, is_causal: bool = False, **_: Any) -> int:
+        q, k, v = args[:3]
+        whole = sdpa_flop_count(q, k, v)
+        causal = is_causal or (len(args) > causal_at and args[causal_at])
+        return whole * (q[-2] + 1) // (2 * q[-2]) if causal else whole
+
+    return count
+
+
+def _integers(x: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return 2 * math.prod(out_shape) * x[-1]
+
+
+# What torch's counter does not know, or counts whole although it is causal.
+COUNTED: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention(4),
+    torch.ops.aten._scaled_dot_product_flash_attention: _attention(4),
+    torch.ops.aten._scaled_dot_product_efficient_attention: _attention(6),
+    torch.ops.aten._scaled_dot_product_cudnn_attention: _attention(6),
+    torch.ops.onednn.qlinear_pointwise: _integers,
+}
 
 
 def _policy(width: int, config: LatencyConfig) -> nn.Module:
