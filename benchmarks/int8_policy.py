@@ -33,7 +33,7 @@ from policies.store import DemoStore, read_header
 from policies.student import StudentCard, StudentPolicy
 from policies.vision import TotoVision, VisionConfig, stamp
 from toto_robot import Encoder, load_encoder
-from toto_robot.sweep import fit_ridge
+from toto_robot.probes import fit_ridge
 
 NAME = "toto-nano"
 FOLDS = 3

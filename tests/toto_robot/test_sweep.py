@@ -1,6 +1,7 @@
 """The sweep: its closed form, what it finds where the answer is known, and its refusals."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -12,7 +13,8 @@ from safetensors.numpy import save_file
 from toto_robot import Encoder, load_encoder, save_encoder
 from toto_robot.checkpoint import weights_hash
 from toto_robot.models import TotoConfig
-from toto_robot.sweep import SweepConfig, _clearness, _rotate, fit_ridge, sweep
+from toto_robot.sweep import SweepConfig, sweep
+from toto_robot.sweep_report import clearness
 from toto_robot.tokenizers import LightConfig
 
 PENALTIES = (1e-5, 1e-1, 1e1)
@@ -39,7 +41,9 @@ def checkpoint(tmp_path_factory):
 
 def config(checkpoint, data, **changes):
     arguments = {
-        "data": data, "target": "action", "array": None, "encoder": str(checkpoint),
+        "data": data, "target": "action", "array": None, "columns": None,
+        "encoder": str(checkpoint), "repeat_frame": False, "context": None, "mode": "rolling",
+        "frame_skip": 1,
         "device": "cpu", "pools": ("mean", "grid2"), "stride": 1, "episodes": None, "folds": 3,
         "width": 64, "penalties": PENALTIES, "resamples": 200, "seed": 0,
     }  # fmt: skip
@@ -88,52 +92,6 @@ def cells(out):
     return {(cell["source"], cell["layer"], cell["pool"]): cell for cell in found}
 
 
-def test_closed_form_is_what_refitting_each_fold_gives():
-    rng = np.random.default_rng(1)
-    inputs, fold = rng.normal(size=(60, 5)) + 3, np.arange(60) % 4
-    target = inputs @ rng.normal(size=(5, 2)) + rng.normal(size=(60, 2)) * (1, 5) + 7
-    weigh = np.array([1.0, 0.1])
-
-    def fit(rows, penalty):
-        x, y = inputs[rows], target[rows]
-        centred = x - x.mean(0)
-        gram = centred.T @ centred
-        gram += penalty * np.trace(gram) / 5 * np.eye(5)
-        slope = np.linalg.solve(gram, centred.T @ (y - y.mean(0)))
-        return lambda new: (new - x.mean(0)) @ slope + y.mean(0)
-
-    expected, chosen = np.zeros_like(target), []
-    for k in range(4):
-        errors = []
-        for penalty in PENALTIES:
-            error = 0.0
-            for other in set(range(4)) - {k}:
-                told = fit((fold != k) & (fold != other), penalty)(inputs[fold == other])
-                error += np.square(told - target[fold == other]).sum(0) @ weigh
-            errors.append(error)
-        chosen.append(PENALTIES[int(np.argmin(errors))])
-        expected[fold == k] = fit(fold != k, chosen[-1])(inputs[fold == k])
-    ridge = fit_ridge(inputs, target, fold, PENALTIES, weigh)
-    assert ridge.penalties == chosen
-    np.testing.assert_allclose(ridge.predictions, expected, rtol=1e-9)
-
-
-def test_without_inputs_it_tells_the_mean_of_the_other_folds():
-    target, fold = np.array([[1.0], [2.0], [6.0]]), np.arange(3)
-    told = fit_ridge(np.zeros((3, 0)), target, fold, PENALTIES, np.ones(1)).predictions
-    np.testing.assert_allclose(told, [[4.0], [3.5], [1.5]])
-
-
-def test_rotation_keeps_what_a_linear_probe_sees():
-    rng = np.random.default_rng(2)
-    low_rank = rng.normal(size=(50, 6)) @ rng.normal(size=(6, 40))
-    rotated, kept = _rotate(low_rank, 10)
-    assert rotated.shape == (50, 6)
-    assert kept == pytest.approx(1)
-    np.testing.assert_allclose(rotated @ rotated.T, low_rank @ low_rank.T, atol=1e-8)
-    assert _rotate(low_rank, 3)[1] < 1
-
-
 def test_it_finds_the_layer_that_made_the_target(result):
     found = cells(result)
     right = found["trained", 2, "mean"]
@@ -156,6 +114,53 @@ def test_it_finds_the_layer_that_made_the_target(result):
     with (result / "sweep.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(found)
     assert (result / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_says_what_vision_adds_to_proprioception(result, checkpoint, store, tmp_path, capsys):
+    found = cells(result)
+    cell = found["trained", 2, "mean"]
+    assert 0.9 < cell["added_score"] < 1.3  # joints alone tell less than the mean does
+    assert 0 < cell["added_low"] < cell["added_score"] < cell["added_high"]
+    assert found["proprioception", None, None]["added_score"] is None
+    sweep(config(checkpoint, store), tmp_path / "out")
+    text = capsys.readouterr().out
+    assert "adds to proprioception" in text.splitlines()[-1]
+    assert "no row with an untrained tokenizer: these episodes keep tokens" in text
+    assert "the best layer in 100% of resamples" in text
+
+
+def test_a_stream_of_one_frame_is_no_stream_and_more_frames_are_another(
+    checkpoint, store, result, tmp_path
+):
+    from safetensors.numpy import load_file
+
+    def nearest(one, others):
+        return min(np.abs(one["mean-2"].astype(float) - two["mean-2"]).max() for two in others)
+
+    few = config(checkpoint, store, episodes=3, pools=("mean",), stride=2)
+    sweep(few, tmp_path / "plain")
+    name = next(p.name for p in sorted((tmp_path / "plain").glob("embeddings-*/*")))
+    for context, mode, differ in (
+        (1, "rolling", False),
+        (2, "rolling", True),
+        (2, "staggered", True),
+    ):
+        out = tmp_path / f"{mode}{context}"
+        sweep(dataclasses.replace(few, context=context, mode=mode), out)
+        plain = [load_file(p) for p in (tmp_path / "plain").glob(f"embeddings-*/{name[:6]}*")]
+        streamed = [load_file(p) for p in out.glob(f"embeddings-*/{name[:6]}*")]
+        assert len(plain) == len(streamed) == 2
+        for one in streamed:
+            assert (nearest(one, plain) > 2e-3) == differ
+    with pytest.raises(ValueError, match=r"context must be in \[1, 2\]"):
+        sweep(dataclasses.replace(few, context=3), tmp_path)
+    with pytest.raises(ValueError, match="no stream"):
+        sweep(dataclasses.replace(few, context=2, repeat_frame=True), tmp_path)
+    repeated = dataclasses.replace(few, repeat_frame=True)
+    sweep(repeated, tmp_path / "repeated")
+    seen = [load_file(p) for p in (tmp_path / "repeated").glob(f"embeddings-*/{name[:6]}*")]
+    plain = [load_file(p) for p in (tmp_path / "plain").glob(f"embeddings-*/{name[:6]}*")]
+    assert all(nearest(one, plain) > 2e-3 for one in seen)
 
 
 def test_it_goes_on_where_it_stopped(checkpoint, store, result, tmp_path, monkeypatch, capsys):
@@ -185,7 +190,7 @@ def test_it_goes_on_where_it_stopped(checkpoint, store, result, tmp_path, monkey
     ("low", "high", "word"), [(0.1, 0.2, "better"), (-0.2, -0.1, "worse"), (-0.1, 0.1, "no clear")]
 )
 def test_words_say_which_way_a_difference_goes(low, high, word):
-    assert word in _clearness({"low": low, "high": high})
+    assert word in clearness({"low": low, "high": high})
 
 
 def test_labels_are_told_by_accuracy(checkpoint, store, tmp_path):
@@ -212,6 +217,8 @@ def test_frames_of_npz_files_are_encoded_with_the_encoders_own_tokenizer(checkpo
     )
     found = cells(tmp_path / "out")
     assert found["trained", 0, "mean"]["score"] > 0.3
+    # tokenizer and transformer without training; not the same as a transformer without
+    assert found["random", 1, "mean"]["each"] != found["untrained", 1, "mean"]["each"]
     # the encoder's own call, cut to the stored precision
     from safetensors.numpy import load_file
 
@@ -220,6 +227,32 @@ def test_frames_of_npz_files_are_encoded_with_the_encoders_own_tokenizer(checkpo
         expected = encoder(opened["frames"][1::2, 0]).half()
     stored = [load_file(path)["mean-1"] for path in tmp_path.glob("out/embeddings-*/1-*")]
     assert any(np.array_equal(one, expected.numpy()) for one in stored)
+
+
+def test_videos_beside_an_episode_are_its_frames_and_columns_have_names(checkpoint, tmp_path):
+    from toto_robot.data.video import write_video
+
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        brightness = rng.integers(0, 256, 8)
+        frames = np.broadcast_to(brightness[:, None, None, None], (8, 16, 16, 3)).astype(np.uint8)
+        for camera in ("hand", "front"):
+            write_video(tmp_path / f"{number}_{camera}.mp4", list(frames), 10.0, faithful=True)
+        state = np.stack([brightness / 255, rng.random(8), rng.random(8)], axis=1)
+        names = np.array(["light_level", "noise_x", "noise_y"])
+        proprio = rng.random((8, 1))
+        np.savez(tmp_path / f"{number}.npz", state=state, state_names=names, proprio=proprio)
+    pair = config(checkpoint, tmp_path, target="state", pools=("mean",), columns=("light",))
+    sweep(pair, tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert (saved["array"], saved["view"], saved["columns"]) == ("state", "videos", ["light_level"])
+    assert cells(tmp_path / "out")["trained", 0, "mean"]["score"] > 0.3
+    assert cells(tmp_path / "out")["trained", 0, "mean"]["width"] == 16  # two cameras
+    with pytest.raises(ValueError, match=r"begins with any of \['cube'\]: \['light_level', "):
+        sweep(dataclasses.replace(pair, columns=("cube",)), tmp_path / "out")
+    (tmp_path / "0_hand.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"0_hand\.mp4: not a readable video"):
+        sweep(pair, tmp_path / "again")
 
 
 def test_episodes_of_one_seed_are_never_split(checkpoint, store, tmp_path):
@@ -245,6 +278,7 @@ def test_episodes_of_one_seed_are_never_split(checkpoint, store, tmp_path):
         ({"folds": 13}, "need as many episodes"),
         ({"penalties": ()}, "penalties"),
         ({"stride": 0}, "stride"),
+        ({"frame_skip": 0}, "frame_skip"),
     ],
 )
 def test_what_cannot_be_swept_is_named(checkpoint, store, tmp_path, change, message):

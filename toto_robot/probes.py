@@ -1,0 +1,256 @@
+"""Linear probes in closed form, and how sure their scores are.
+
+Ridge regression on folds of whole episodes; a bootstrap over episodes, in which every probe is
+weighed by the same draws, so that differences of scores are paired. Classes are told by the largest
+of their ridge regressions on 0 and 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["INTERVAL", "Exam", "Ridge", "Score", "difference", "fit_ridge", "rotate", "standardise"]
+
+Array = NDArray[Any]
+FLOOR = 1e-2  # of a feature's standard deviation: below it is what half precision leaves
+HARDLY = 1e-3  # penalty of companions, relative to their mean variance
+BLOCK = 1024  # rows whose products are summed at once
+INTERVAL = (2.5, 97.5)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Ridge:
+    """What a probe says of episodes that it was not fitted to.
+
+    Attributes:
+        predictions: [r k].
+        penalties: what each fold chose.
+    """
+
+    predictions: Array
+    penalties: list[float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Score:
+    """How well a probe tells.
+
+    Attributes:
+        score: R2, the mean of the targets', or accuracy.
+        draws: the same in each resample.
+        each: R2 of each target; empty for classes.
+        penalties: chosen, one a fold.
+    """
+
+    score: float
+    draws: Array
+    each: list[float]
+    penalties: list[float]
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval over episodes."""
+        return float(np.percentile(self.draws, INTERVAL[0]))
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval over episodes."""
+        return float(np.percentile(self.draws, INTERVAL[1]))
+
+
+class Exam:
+    """What every probe is asked: the same targets, folds and resamples.
+
+    Attributes:
+        folds: [r], the fold of each row; an episode is never split.
+    """
+
+    def __init__(
+        self,
+        target: Array,
+        episode: Array,
+        *,
+        is_label: bool,
+        folds: int,
+        resamples: int,
+        penalties: Sequence[float],
+        seed: int,
+    ) -> None:
+        """Draw folds and resamples.
+
+        Args:
+            target: float64 [r k]; of classes one-hot.
+            episode: int [r], numbered from 0.
+            is_label: whether columns are classes.
+            folds: parts into which episodes are split.
+            resamples: of the bootstrap over episodes.
+            penalties: to choose from.
+            seed: of folds and bootstrap.
+        """
+        rng = np.random.default_rng(seed)
+        number = int(episode.max()) + 1
+        self.folds = (rng.permutation(number) % folds)[episode]
+        chances = np.full(number, 1 / number)
+        self._weights = rng.multinomial(number, chances, resamples).astype(np.float64)
+        self._target, self._episode, self._is_label = target, episode, is_label
+        self._penalties = penalties
+
+    def take(self, inputs: Array, companions: int = 0) -> Score:
+        """Fit a probe of inputs [r p] and score it; `companions` as in `fit_ridge`."""
+        spread = np.ones(self._target.shape[1]) if self._is_label else self._target.var(0)
+        ridge = fit_ridge(inputs, self._target, self.folds, self._penalties, 1 / spread, companions)
+        each, draws = self._score(ridge.predictions)
+        return Score(
+            score=float(each.mean()),
+            draws=draws,
+            each=[] if self._is_label else [float(one) for one in each],
+            penalties=ridge.penalties,
+        )
+
+    def _score(self, predictions: Array) -> tuple[Array, Array]:
+        """Return the scores of each target (of classes: one), and the mean of each resample.
+
+        Everything is a sum over an episode's rows, so that a resample is a weighing of episodes.
+        Probes are not fitted again: the interval is that of the test episodes.
+        """
+        number = self._weights.shape[1]
+        once = np.ones((1, number))
+
+        def per_episode(values: Array) -> Array:
+            sums = np.zeros((number, *values.shape[1:]))
+            np.add.at(sums, self._episode, values)
+            return sums
+
+        counts, target = per_episode(np.ones((len(predictions), 1))), self._target
+        if self._is_label:
+            right = predictions.argmax(1) == target.argmax(1)
+            hits = per_episode(right[:, None].astype(np.float64))
+            drawn = self._weights @ hits / (self._weights @ counts)
+            return (once @ hits / (once @ counts))[0], drawn[:, 0]
+        centred = target - target.mean(0)
+        errors = per_episode(np.square(target - predictions))
+        sums, squares = per_episode(centred), per_episode(np.square(centred))
+
+        def r2(weighing: Array) -> Array:
+            variance = weighing @ squares - np.square(weighing @ sums) / (weighing @ counts)
+            # a target can be constant in a resample: it then says nothing there
+            told = variance > 1e-9 * squares.sum(0)
+            return np.where(told, 1 - weighing @ errors / np.where(told, variance, 1), np.nan)
+
+        return r2(once)[0], np.nanmean(r2(self._weights), axis=1)
+
+
+def difference(one: Score, two: Score) -> dict[str, float]:
+    """Return the paired difference of two scores of one exam, with its interval."""
+    low, high = np.percentile(one.draws - two.draws, INTERVAL)
+    return {"score": one.score - two.score, "low": float(low), "high": float(high)}
+
+
+def standardise(inputs: Array, floor: float = FLOOR) -> Array:
+    """Return inputs [r p] with mean 0 and deviation 1; less where they hardly vary."""
+    return (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), floor)
+
+
+def fit_ridge(
+    inputs: Array,
+    target: Array,
+    fold: Array,
+    penalties: Sequence[float],
+    weigh: Array,
+    companions: int = 0,
+) -> Ridge:
+    """Predict every row by a ridge regression fitted to the other folds, in closed form.
+
+    Sums over rows are made once for each fold; those of the rows that a probe is fitted to are the
+    total less the folds left out. Each fold's penalty is the one with the least squared error on
+    each of the other folds in turn, by probes fitted to neither.
+
+    Args:
+        inputs: [r p].
+        target: [r k].
+        fold: [r], numbered from 0.
+        penalties: to choose from, relative to the mean variance of the inputs.
+        weigh: [k], what a squared error of each target counts.
+        companions: how many of the inputs, the last ones, always get the penalty `HARDLY`: then
+            the others, however many, cannot take from them by being penalised.
+    """
+    num_folds = int(fold.max()) + 1
+    # a column of ones beside the inputs and the targets: one product holds all sums
+    whole = torch.from_numpy(np.concatenate([inputs, np.ones((len(inputs), 1)), target], axis=1))
+    moments = torch.zeros(num_folds, whole.shape[1], whole.shape[1], dtype=torch.float64)
+    folds = torch.from_numpy(fold)
+    for k in range(num_folds):
+        for block in whole[folds == k].split(BLOCK):
+            moments[k] += block.T @ block
+    total, width = moments.sum(0), inputs.shape[1]
+    errors = np.zeros((num_folds, len(penalties)))
+    for one, two in combinations(range(num_folds), 2):
+        rest = total - moments[one] - moments[two]
+        for j, maps in enumerate(_solve(rest, width, penalties, companions)):
+            errors[one, j] += _squared_error(moments[two], maps, width) @ weigh
+            errors[two, j] += _squared_error(moments[one], maps, width) @ weigh
+    chosen = [float(penalties[j]) for j in errors.argmin(1)]
+    predictions = np.empty_like(target, dtype=np.float64)
+    for k, penalty in enumerate(chosen):
+        (maps,) = _solve(total - moments[k], width, [penalty], companions)
+        predictions[fold == k] = (whole[folds == k, : width + 1] @ maps).numpy()
+    return Ridge(predictions=predictions, penalties=chosen)
+
+
+def _solve(
+    moments: Tensor, width: int, penalties: Sequence[float], companions: int
+) -> list[Tensor]:
+    """Return, for each penalty, the map [p+1 k] from inputs and one to targets."""
+    count = moments[width, width]
+    mean = moments[width] / count  # of inputs, one, targets
+    centred = moments - count * torch.outer(mean, mean)
+    gram, cross = centred[:width, :width], centred[:width, width + 1 :]
+    spread, main = gram.diagonal(), width - companions
+    free, held = (
+        torch.full_like(part, float(part.mean().clamp(min=1e-12))) if len(part) else part
+        for part in (spread[:main], spread[main:])
+    )
+    maps = []
+    for penalty in penalties:
+        slope = cross
+        if width:
+            ridge = gram + torch.diag(torch.cat([penalty * free, HARDLY * held]))
+            slope = torch.cholesky_solve(cross, torch.linalg.cholesky(ridge))
+        offset = mean[width + 1 :] - mean[:width] @ slope
+        maps.append(torch.cat([slope, offset[None]]))
+    return maps
+
+
+def _squared_error(moments: Tensor, maps: Tensor, width: int) -> Array:
+    """Return the summed squared error [k] of a map, from a fold's sums alone."""
+    gram, cross = moments[: width + 1, : width + 1], moments[: width + 1, width + 1 :]
+    square = moments[width + 1 :, width + 1 :].diagonal()
+    error = square - 2 * (maps * cross).sum(0) + (maps * (gram @ maps)).sum(0)
+    return error.clamp(min=0).numpy()
+
+
+def rotate(inputs: Array, width: int) -> tuple[Array, float]:
+    """Return the inputs' principal components, at most ``width``, and their share of the variance.
+
+    Ridge regression does not feel a rotation, so that without a cut this changes nothing. The
+    directions are those of at most 2 * width rows, spread evenly; targets play no part.
+    """
+    width = min(width, len(inputs))
+    if inputs.shape[1] <= width:
+        return inputs, 1.0
+    some = inputs[np.unique(np.linspace(0, len(inputs) - 1, 2 * width).astype(int))]
+    rows = torch.from_numpy(some)
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    rank = min(width, int((values > 1e-9 * values[0]).sum()))
+    directions = rows.T @ (vectors[:, :rank] / values[:rank].sqrt())  # p k
+    components = np.concatenate(
+        [inputs[i : i + BLOCK] @ directions.numpy() for i in range(0, len(inputs), BLOCK)]
+    )
+    return components, float(np.square(components).sum() / np.square(inputs).sum())
