@@ -242,22 +242,25 @@ class Encoder(nn.Module):
             normalise(output[:, 1:]).unflatten(1, tuple(ids.shape[1:])) for output in outputs
         )
 
-    def check_tokens(self, ids: Int64[Tensor, "b n"]) -> Int64[Tensor, "b n"]:
-        """Return the tokens on the encoder's device.
+    def check_tokens(self, ids: Tensor) -> Int64[Tensor, "b n"]:
+        """Return tokens [b n] of any integer type as int64 on the encoder's device.
 
         Raises:
             ValueError: ids that the tokenizer cannot have made.
         """
         codes = self.transformer.config.codes
+        if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool:
+            raise ValueError(f"ids must be integers, got {ids.dtype}")
         if ids.ndim != 2 or ids.shape[1] != self.tokens_per_frame:
             raise ValueError(
                 f"ids must have shape [b {self.tokens_per_frame}], got {tuple(ids.shape)}"
             )
+        ids = ids.to(self.transformer.embed_tokens.weight.device, torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < codes:
             raise ValueError(
                 f"ids must be in [0, {codes}), got [{int(ids.min())}, {int(ids.max())}]"
             )
-        return ids.to(self.transformer.embed_tokens.weight.device)
+        return ids
 
     def stream(
         self,

@@ -149,6 +149,7 @@ def test_only_every_frame_skip_th_frame_is_remembered(mode):
 
 
 @given(st.integers(0, 99), st.data(), st.sampled_from(["rolling", "staggered"]))
+@settings(max_examples=12)
 def test_environments_that_step_apart_see_what_they_see_in_step(seed, data, mode):
     """Whatever subset steps when, each environment's features depend on its own frames alone."""
     num_envs, num_frames = 3, 9

@@ -41,6 +41,8 @@ def check_frames(frames: object) -> Tensor:
         ValueError: wrong dtype, number of dimensions or channels.
     """
     if isinstance(frames, np.ndarray):
+        if frames.dtype.kind not in "biufc":
+            raise ValueError(f"frames must be uint8 in 0..255, got {frames.dtype}")
         if not frames.flags.writeable or any(stride < 0 for stride in frames.strides):
             frames = frames.copy()  # torch warns on read-only memory and refuses negative strides
         tensor = torch.from_numpy(frames)
