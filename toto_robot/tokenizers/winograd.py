@@ -42,11 +42,11 @@ _FILTER = {
 
 
 class WinogradDalle(nn.Module):
-    """A `DalleDVae` whose `encode` takes about half of the time, in float32 on the CPU.
+    """A `DalleDVae` whose `encode` takes about 0.6 of the time, in float32 on the CPU.
 
     It shares the parameters, under the same names, so its weights' hash is the same, and so are
     fingerprints. Transformed weights are computed here, once: it sees no weights that are loaded
-    later. They take 1.3 times the memory of the encoder's own, and stay on the CPU.
+    later. They take 1.8 times the memory of the encoder's own, and stay on the CPU.
 
     Raises:
         ValueError: another dtype or device, or a side that is no multiple of 16.
@@ -95,7 +95,7 @@ class WinogradDalle(nn.Module):
     @torch.no_grad()
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
         """Tokenise RGB frames of any size, as `DalleDVae.encode` does."""
-        images = frames_to_unit(check_frames(frames), self.image_size, torch.float32)
+        images = frames_to_unit(check_frames(frames).cpu(), self.image_size, torch.float32)
         ids = [self.logits(image).argmax(1) for image in images * 0.8 + 0.1]
         return torch.stack(ids) if ids else torch.empty(0, self.tokens_per_frame, dtype=torch.int64)
 
