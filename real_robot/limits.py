@@ -1,1 +1,186 @@
-"""In work."""
+"""What a robot's joints may do: its own numbers, and how they are read from the robot.
+
+Limits come from the robot that is connected, not from a constant: joint 6 of a Panda reaches down
+to -0.02 rad, that of an FR3 only to 0.44. A driver reads the server version, takes
+`limits_of_server`, and puts what the robot's own URDF says in its place with `limits_from_urdf`.
+"""
+
+import math
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointLimits:
+    """Bound each joint, base first.
+
+    The greatest speed towards an end shrinks near it, at a distance `x` to
+    `-velocity_offset + sqrt(2 * braking * x)`, so that the joint can stop before it.
+
+    Attributes:
+        lower_rad: least position.
+        upper_rad: greatest position.
+        velocity_rad_s: greatest speed far from the ends.
+        acceleration_rad_s2: greatest acceleration.
+        torque_nm: greatest torque.
+        velocity_offset_rad_s: of the formula; 0 where speeds do not shrink.
+        braking_rad_s2: of the formula; infinite where speeds do not shrink.
+        source: where the numbers come from.
+    """
+
+    lower_rad: tuple[float, ...]
+    upper_rad: tuple[float, ...]
+    velocity_rad_s: tuple[float, ...]
+    acceleration_rad_s2: tuple[float, ...]
+    torque_nm: tuple[float, ...]
+    velocity_offset_rad_s: tuple[float, ...]
+    braking_rad_s2: tuple[float, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if field.name == "source":
+                continue
+            if len(values) != self.num_joints:
+                raise ValueError(f"{field.name}: {len(values)} values for {self.num_joints} joints")
+            unbounded = field.name == "braking_rad_s2"
+            for joint, value in enumerate(values, start=1):
+                if math.isnan(value) or (math.isinf(value) and not unbounded):
+                    raise ValueError(f"{field.name}: joint {joint} must be finite, got {value}")
+                positive = field.name not in ("lower_rad", "upper_rad", "velocity_offset_rad_s")
+                if positive and value <= 0:
+                    raise ValueError(f"{field.name}: joint {joint} must be positive, got {value}")
+        for joint, (low, high) in enumerate(zip(self.lower_rad, self.upper_rad, strict=True), 1):
+            if low >= high:
+                raise ValueError(f"joint {joint}: lower limit {low} is not below upper {high}")
+        if min(self.velocity_offset_rad_s) < 0:
+            raise ValueError(f"velocity_offset_rad_s must not be negative: {self}")
+
+    @property
+    def num_joints(self) -> int:
+        """Give the number of joints."""
+        return len(self.lower_rad)
+
+    def velocity_bounds(self, joint_positions: ArrayLike) -> tuple[Floats, Floats]:
+        """Give the least and greatest velocity [... j], rad/s, at joint positions [... j], rad."""
+        positions = np.asarray(joint_positions, dtype=np.float64)
+        return (
+            -self._speed_towards_end(positions - self.lower_rad),
+            self._speed_towards_end(np.asarray(self.upper_rad) - positions),
+        )
+
+    def _speed_towards_end(self, distance_rad: Floats) -> Floats:
+        # libfranka, joint_velocity_limits.h; a joint beyond its end may only come back
+        inside = np.where(distance_rad > 0, distance_rad, 1.0)
+        curve = np.sqrt(2.0 * np.asarray(self.braking_rad_s2) * inside) - self.velocity_offset_rad_s
+        return np.where(distance_rad > 0, np.clip(curve, 0.0, self.velocity_rad_s), 0.0)
+
+
+# libfranka 0.21, rate_limiting.h, and the URDF of franka_description; system version 5.9 and later.
+FR3 = JointLimits(
+    lower_rad=(-2.9007, -1.8361, -2.9007, -3.0770, -2.8763, 0.4398, -3.0508),
+    upper_rad=(2.9007, 1.8361, 2.9007, -0.1169, 2.8763, 4.6216, 3.0508),
+    velocity_rad_s=(2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26),
+    acceleration_rad_s2=(10.0,) * 7,
+    torque_nm=(87.0,) * 4 + (12.0,) * 3,
+    velocity_offset_rad_s=(0.30, 0.20, 0.20, 0.30, 0.35, 0.35, 0.35),
+    braking_rad_s2=(6.0, 2.585, 3.5, 4.0, 17.0, 5.5, 17.0),
+    source="FR3, system 5.9 and later",
+)
+
+# The same source for systems before 5.9.
+FR3_BEFORE_5_9 = replace(
+    FR3,
+    lower_rad=(-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159),
+    upper_rad=(2.7437, 1.7837, 2.9007, -0.1518, 2.8065, 4.5169, 3.0159),
+    source="FR3, system before 5.9",
+)
+
+# libfranka 0.9.2, rate_limiting.h; Franka Control Interface documentation, Panda.
+PANDA = JointLimits(
+    lower_rad=(-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973),
+    upper_rad=(2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973),
+    velocity_rad_s=(2.175,) * 4 + (2.61,) * 3,
+    acceleration_rad_s2=(15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0),
+    torque_nm=(87.0,) * 4 + (12.0,) * 3,
+    velocity_offset_rad_s=(0.0,) * 7,
+    braking_rad_s2=(math.inf,) * 7,
+    source="Panda",
+)
+
+_BY_SERVER = {5: PANDA, **dict.fromkeys((6, 7, 8, 9), FR3_BEFORE_5_9), 10: FR3}
+
+
+def limits_of_server(version: int) -> JointLimits:
+    """Give the limits of the arm behind a control server of this version.
+
+    Raises:
+        ValueError: an unknown version; with those that are known.
+    """
+    if version not in _BY_SERVER:
+        known = ", ".join(f"{number} ({known.source})" for number, known in _BY_SERVER.items())
+        raise ValueError(f"no limits are known for server version {version}; known: {known}")
+    return _BY_SERVER[version]
+
+
+def limits_from_urdf(urdf: str, like: JointLimits) -> JointLimits:
+    """Read what the robot itself says, as its model gives it.
+
+    Taken are `<limit lower upper velocity effort>` and Franka's own
+    `<position_based_velocity_limits velocity_offset deceleration_limit>` of every revolute joint in
+    the order of the file. A URDF says nothing about acceleration: it stays that of `like`, and so
+    do shrinking speeds where the element is missing.
+
+    Raises:
+        ValueError: no XML, or another number of joints; naming the joints found.
+    """
+    try:
+        root = ElementTree.fromstring(urdf)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"the robot's model is no URDF: {error}") from error
+    joints = [joint for joint in root.iter("joint") if joint.get("type") == "revolute"]
+    if len(joints) != like.num_joints:
+        names = ", ".join(str(joint.get("name")) for joint in joints) or "none"
+        raise ValueError(
+            f"the robot's model has {len(joints)} revolute joints ({names}), "
+            f"expected {like.num_joints}"
+        )
+    columns = [_read_joint(joint, index, like) for index, joint in enumerate(joints)]
+    lower, upper, velocity, torque, offset, braking = zip(*columns, strict=True)
+    return replace(
+        like,
+        lower_rad=lower,
+        upper_rad=upper,
+        velocity_rad_s=velocity,
+        torque_nm=torque,
+        velocity_offset_rad_s=offset,
+        braking_rad_s2=braking,
+        source=f"the robot's URDF; acceleration of {like.source}",
+    )
+
+
+def _read_joint(
+    joint: ElementTree.Element, index: int, like: JointLimits
+) -> tuple[float, float, float, float, float, float]:
+    limit = joint.find("limit")
+    if limit is None:
+        raise ValueError(f"joint {joint.get('name')!r} of the robot's model has no <limit>")
+    shrink = joint.find("position_based_velocity_limits")
+    try:
+        lower, upper, velocity, effort = (
+            float(limit.attrib[name]) for name in ("lower", "upper", "velocity", "effort")
+        )
+        if shrink is None:
+            offset, braking = like.velocity_offset_rad_s[index], like.braking_rad_s2[index]
+        else:
+            offset = float(shrink.attrib["velocity_offset"])
+            braking = float(shrink.attrib["deceleration_limit"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"joint {joint.get('name')!r} of the robot's model: {error}") from error
+    return lower, upper, velocity, effort, offset, braking
