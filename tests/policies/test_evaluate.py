@@ -8,12 +8,13 @@ import gymnasium
 import pytest
 import torch
 
+from envs.experts import EXPERTS
 from policies.evaluate import EvaluateConfig, evaluate
 from policies.privileged import TeacherCard, TeacherNetwork, TeacherPolicy, sightless
 from policies.student import StudentPolicy
 from policies.vision import VitVision
 from policies.world import EnvConfig
-from tests.policies.fake_world import ENV, ReachEnv, card
+from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, card
 from tests.policies.test_train import IN_PROCESS
 from toto_robot.models.vision_transformer import VitConfig
 
@@ -26,6 +27,7 @@ class NamedReach(ReachEnv):
 
 if "fake/NamedReach-v0" not in gymnasium.registry:
     gymnasium.register(id="fake/NamedReach-v0", entry_point=NamedReach, max_episode_steps=12)
+EXPERTS["fake/NamedReach-v0"] = ReachExpert
 NAMED = EnvConfig(
     id="tests.policies.test_evaluate:fake/NamedReach-v0",
     options={"cameras": ["eye"]},

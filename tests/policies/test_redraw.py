@@ -1,0 +1,48 @@
+"""Pictures of a store, drawn again: those that its tokens were made of."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from policies.redraw import RedrawConfig, _from_tool, redraw
+from policies.store import DemoStore, read_header
+from policies.train import train
+from tests.policies.fake_world import save_tiny_encoder
+from tests.policies.test_evaluate import NAMED
+from tests.policies.test_train import config
+from toto_robot import load_encoder
+
+
+def test_pictures_are_those_that_the_tokens_were_made_of(tmp_path):
+    encoder = save_tiny_encoder(tmp_path / "tiny")
+    plain = config(encoder, method="bc", env=NAMED, video_episodes=0)
+    train(plain, tmp_path / "run")
+    folder = tmp_path / "run" / "store"
+    redraw(RedrawConfig(store=folder, env=NAMED, episodes=3), tmp_path / "out")
+    files = sorted((tmp_path / "out").glob("*.npz"))
+    assert [file.stem for file in files] == ["000000", "000002", "000004"]
+    store = DemoStore(folder, read_header(folder))
+    for file in files:
+        episode = store[int(file.stem)]
+        with np.load(file, allow_pickle=False) as opened:
+            tokens = load_encoder(encoder).tokenize(opened["frames"][:, 0])
+            assert np.array_equal(tokens.numpy(), episode.tokens[:, 0])
+            assert np.array_equal(opened["labels"], episode.labels)
+            assert opened["seed"] == episode.seed
+            assert opened["state_names"].tolist() == ["point_x", "point_y", "goal_x", "goal_y"]
+            assert opened["state"].shape == (len(episode.tokens), 4)
+    with pytest.raises(ValueError, match=r"recorded in .*NamedReach-v0', not in 'other'"):
+        redraw(
+            RedrawConfig(store=folder, env=dataclasses.replace(NAMED, id="other"), episodes=1),
+            tmp_path / "out",
+        )
+
+
+def test_objects_are_told_from_the_tool():
+    names = ("joint1_position", "cube_position_x", "cube_position_y", "cube_position_z",
+             "tool_position_x", "tool_position_y", "tool_position_z")  # fmt: skip
+    told, labels = _from_tool(np.array([[9.0, 1, 2, 3, 0.5, 0.5, 0.5]]), names)
+    assert labels == ["cube_from_tool_x", "cube_from_tool_y", "cube_from_tool_z"]
+    assert told.tolist() == [[0.5, 1.5, 2.5]]
+    assert _from_tool(np.zeros((2, 1)), ("point_x",))[0].shape == (2, 0)
