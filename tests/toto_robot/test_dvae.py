@@ -121,11 +121,11 @@ def test_the_dalle_layout_has_the_released_names_shapes_and_sizes():
     [
         (
             np.zeros((1, 8, 8, 3), np.float32),
-            r"uint8 in 0..255, got torch.float32 .*\(frames \* 255\)",
+            r"uint8 in 0..255, got float32 .*\(frames \* 255\)",
         ),
         (
             np.full((1, 8, 8, 3), 200.0),
-            r"uint8 in 0..255, got torch.float64 with values in \[200, 200\]",
+            r"uint8 in 0..255, got float64 with values in \[200, 200\]",
         ),
         (
             np.zeros((8, 8, 3), np.uint8),

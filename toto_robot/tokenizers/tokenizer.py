@@ -36,41 +36,65 @@ class Tokenizer(Protocol):
 def check_frames(frames: object) -> Tensor:
     """Return ``frames`` as a uint8 tensor [b h w 3], or say what is wrong with them.
 
+    That they are RGB and not BGR cannot be known.
+
     Raises:
         TypeError: not an array or tensor.
         ValueError: wrong dtype, number of dimensions or channels.
     """
     if isinstance(frames, np.ndarray):
-        if frames.dtype.kind not in "biufc":
-            raise ValueError(f"frames must be uint8 in 0..255, got {frames.dtype}")
+        if frames.dtype != np.uint8:
+            raise ValueError(_wrong_dtype(frames))
         if not frames.flags.writeable or any(stride < 0 for stride in frames.strides):
             frames = frames.copy()  # torch warns on read-only memory and refuses negative strides
-        tensor = torch.from_numpy(frames)
+        tensor = torch.from_numpy(np.asarray(frames))
     elif isinstance(frames, Tensor):
-        tensor = frames
+        tensor = frames.detach()
+        if tensor.is_meta or tensor.layout != torch.strided:
+            place = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
+            raise ValueError(f"frames must be a dense tensor with values, got one {place}")
+        if tensor.dtype != torch.uint8:
+            raise ValueError(_wrong_dtype(tensor))
     else:
-        raise TypeError(
-            f"frames must be a numpy array or a torch tensor, got {type(frames).__name__}"
-        )
-    if tensor.dtype != torch.uint8:
         hint = ""
-        if tensor.is_floating_point() and tensor.numel():
-            low, high = float(tensor.min()), float(tensor.max())
-            hint = f" with values in [{low:.3g}, {high:.3g}]"
-            if low >= 0 and high <= 1:
-                hint += "; images in [0, 1] become (frames * 255).round() as uint8"
-        raise ValueError(f"frames must be uint8 in 0..255, got {tensor.dtype}{hint}")
-    if tensor.ndim != 4:
-        raise ValueError(
-            f"frames must have shape [b h w 3], got {tuple(tensor.shape)}; "
-            "one frame is frames[None]"
+        if isinstance(frames, (list, tuple)):
+            hint = "; np.stack(frames) makes an array of a list of frames [h w 3]"
+        elif hasattr(frames, "__array_interface__"):  # Pillow's pictures, for instance
+            hint = "; np.asarray(frames)[None] makes an array of one picture"
+        raise TypeError(
+            f"frames must be a numpy array or a torch tensor, got {type(frames).__name__}{hint}"
         )
-    if tensor.shape[-1] != 3:
-        layout = " (channels first: use frames.permute(0, 2, 3, 1))" if tensor.shape[1] == 3 else ""
-        raise ValueError(f"frames must be RGB [b h w 3], got {tuple(tensor.shape)}{layout}")
-    if 0 in tensor.shape[1:3]:
-        raise ValueError(f"frames must not be empty, got {tuple(tensor.shape)}")
+    shape = tuple(tensor.shape)
+    if tensor.ndim != 4:
+        hint = "; one frame is frames[None]" if tensor.ndim == 3 else ""
+        raise ValueError(f"frames must have shape [b h w 3], got {shape}{hint}")
+    if shape[-1] != 3:
+        hint = {1: "grey: np.repeat(frames, 3, axis=-1)", 4: "without alpha: frames[..., :3]"}
+        why = hint.get(shape[-1], "")
+        if shape[1] == 3:
+            why = "channels first: use frames.permute(0, 2, 3, 1), in numpy frames.transpose"
+        count = f"{shape[-1]} channel{'s' * (shape[-1] != 1)}"
+        raise ValueError(
+            f"frames must be RGB [b h w 3], got {shape}, {count}" + (f" ({why})" if why else "")
+        )
+    if 0 in shape[1:3]:
+        raise ValueError(f"frames must not be empty, got {shape}")
     return tensor
+
+
+def _wrong_dtype(frames: np.ndarray | Tensor) -> str:
+    hint = ""
+    floating = (
+        frames.dtype.kind == "f" if isinstance(frames, np.ndarray) else frames.is_floating_point()
+    )
+    if floating and 0 not in frames.shape:
+        low, high = float(frames.min()), float(frames.max())
+        hint = f" with values in [{low:.3g}, {high:.3g}]"
+        if low != low or high != high:
+            hint = " with NaN among its values"
+        elif low >= 0 and high <= 1:
+            hint += "; images in [0, 1] become (frames * 255).round() as uint8"
+    return f"frames must be uint8 in 0..255, got {frames.dtype}{hint}"
 
 
 def frames_to_unit(
