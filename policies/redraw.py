@@ -71,7 +71,8 @@ def redraw(config: RedrawConfig, out: Path) -> None:
         if not path.exists():
             aside = path.with_name(f".{path.name}.part")
             with aside.open("wb") as file:
-                np.savez_compressed(file, **_replay(env, store[index], index))
+                arrays = _replay(env, store[index], index)
+                np.savez_compressed(file, **arrays)  # pyrefly: ignore  # none is `allow_pickle`
             aside.replace(path)
     env.close()
     print(f"{len(chosen)} episodes: {out}")

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from toto_robot.config import from_dict
+from toto_robot.demonstrations import read_demonstrations
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "wrap_your_own_robot.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -62,6 +65,36 @@ def test_commands_of_the_page_train_and_evaluate(folder) -> None:
         assert done.returncode == 0, done.stderr[-2000:]
     assert "success: " in done.stdout
     assert (folder / "runs" / "mine" / "policy" / "weights.safetensors").is_file()
+
+
+def test_other_commands_of_the_page_have_the_settings_that_it_names() -> None:
+    from toto_robot.cli import compose
+    from toto_robot.sweep import SweepConfig
+
+    lines = [
+        line.split("#")[0].split()
+        for language, text in BLOCKS
+        if language == "bash"
+        for line in text.splitlines()
+        if line.startswith("python -m toto_robot")
+    ]
+    assert len(lines) == 4
+    for _, _, module, *overrides in lines:
+        data, _ = compose(module.rpartition(".")[2], overrides)
+        if module.endswith("sweep"):
+            from_dict(SweepConfig, data)
+
+
+def test_demonstrations_of_the_page_can_be_read(folder) -> None:
+    names: dict[str, object] = {"__name__": "page"}
+    head = "import gymnasium, numpy as np, my_robot\nfrom my_robot import Expert\n"
+    (text,) = [text for _, text in BLOCKS if "demonstrations/{episode" in text]
+    exec(head + text, names)
+    for kind, columns in (("action", None), ("state", ["cube"])):
+        found = read_demonstrations(Path("demonstrations"), kind, None, columns, 1, None)
+        assert found.view == "frames"
+        assert len(found.paths) == 5
+    assert found.names == ["cube_x", "cube_y"]
 
 
 def test_python_of_the_library_page_names_what_is_there() -> None:

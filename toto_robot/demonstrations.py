@@ -256,8 +256,10 @@ def _videos(path: Path) -> list[Path]:
 
 
 def _decode(path: Path) -> Array:
-    import av
-
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"{path} needs PyAV: pip install 'toto-robot[train]'") from error
     try:
         with av.open(str(path)) as container:
             frames = [one.to_ndarray(format="rgb24") for one in container.decode(video=0)]
