@@ -1,0 +1,125 @@
+"""The colour stream of a RealSense camera, or of a recording of one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .camera import EndOfStreamError, Image, SourceError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RealSenseConfig:
+    """A RealSense camera, by its serial number.
+
+    Attributes:
+        serial: printed on the camera; None for the only one, or for a recording.
+        recording: a file (`.bag` or `.db3`) that is played instead of a camera; None for a camera.
+        height: pixels, one of the camera's sizes; a recording has its own.
+        width: pixels.
+        rate_hz: one of the camera's rates.
+        timeout_s: how long to wait for a frame.
+    """
+
+    kind: ClassVar[str] = "realsense"
+    serial: str | None
+    recording: Path | None
+    height: int
+    width: int
+    rate_hz: int
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        if self.serial is not None and self.recording is not None:
+            raise ValueError("serial is for a camera, recording for a file: give one of them")
+
+
+class RealSenseSource:
+    """Read colour frames by pyrealsense2."""
+
+    def __init__(self, config: RealSenseConfig) -> None:
+        self._config = config
+        self._pipeline: Any = None
+
+    def open(self) -> None:
+        """Start the colour stream."""
+        rs = _library()
+        config, settings = self._config, rs.config()
+        if config.recording is not None:
+            if not config.recording.is_file():
+                raise SourceError(f"{config.recording} is not there")
+            settings.enable_device_from_file(str(config.recording), False)
+        else:
+            serials = [
+                device.get_info(rs.camera_info.serial_number)
+                for device in rs.context().query_devices()
+            ]
+            if config.serial is not None and config.serial not in serials:
+                raise SourceError(
+                    f"no RealSense camera {config.serial!r}; plugged in: "
+                    f"{', '.join(serials) or 'none'}"
+                )
+            if config.serial is None and len(serials) != 1:
+                raise SourceError(
+                    f"{len(serials)} RealSense cameras are plugged in, serial must say which: "
+                    f"{', '.join(serials) or 'none'}"
+                )
+            settings.enable_device(config.serial or serials[0])
+            settings.enable_stream(
+                rs.stream.color, config.width, config.height, rs.format.rgb8, config.rate_hz
+            )
+        pipeline = rs.pipeline()
+        try:
+            pipeline.start(settings)
+        except RuntimeError as error:
+            raise SourceError(
+                f"{self._name()} does not start {config.width} x {config.height} at "
+                f"{config.rate_hz} Hz in rgb8: {error}"
+            ) from error
+        self._pipeline = pipeline
+
+    def read(self) -> Image:
+        """Give the next frame."""
+        rs = _library()
+        if self._pipeline is None:
+            raise SourceError(f"{self._name()} is not open")
+        try:
+            frames = self._pipeline.wait_for_frames(round(1000 * self._config.timeout_s))
+        except RuntimeError as error:
+            if self._config.recording is not None:
+                raise EndOfStreamError(f"{self._config.recording} is at its end") from error
+            raise SourceError(f"{self._name()} gives no frame: {error}") from error
+        color = frames.get_color_frame()
+        if not color:
+            raise SourceError(f"{self._name()} gives frames without colour")
+        layout = color.get_profile().format()
+        image = np.asanyarray(color.get_data())
+        if layout == rs.format.bgr8:
+            image = image[..., ::-1]
+        elif layout != rs.format.rgb8:
+            raise SourceError(f"{self._name()} gives {layout}, expected rgb8 or bgr8")
+        # a copy: the library takes the frame's memory back
+        return np.array(image, dtype=np.uint8)
+
+    def close(self) -> None:
+        """Stop the stream."""
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            pipeline.stop()
+
+    def _name(self) -> str:
+        if self._config.recording is not None:
+            return str(self._config.recording)
+        return f"the RealSense camera {self._config.serial or ''}".rstrip()
+
+
+def _library() -> Any:
+    try:
+        import pyrealsense2
+    except ImportError as error:
+        raise ImportError(
+            "RealSense cameras need pip install 'toto-robot[realsense]' and the system library "
+            f"libusb-1.0 (Debian: apt install libusb-1.0-0): {error}"
+        ) from error
+    return pyrealsense2

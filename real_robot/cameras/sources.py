@@ -1,0 +1,191 @@
+"""Where frames come from: USB cameras, network cameras and files by OpenCV; any function."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .camera import EndOfStreamError, Image, SourceError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UvcConfig:
+    """A USB camera through Video4Linux.
+
+    Attributes:
+        device: for example `/dev/v4l/by-id/...`, which stays the same when others are plugged in.
+        height: to ask for, pixels.
+        width: to ask for, pixels.
+        rate_hz: to ask for.
+        pixel_format: four letters to ask for; many cameras reach full rate only with MJPG.
+    """
+
+    kind: ClassVar[str] = "uvc"
+    device: Path
+    height: int
+    width: int
+    rate_hz: float
+    pixel_format: str
+
+    def __post_init__(self) -> None:
+        if len(self.pixel_format) != 4:
+            raise ValueError(f"pixel_format has four letters, got {self.pixel_format!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RtspConfig:
+    """A network camera.
+
+    Attributes:
+        url: `rtsp://...`; a password in it is not shown in errors.
+        timeout_s: for connecting, and for each frame.
+    """
+
+    kind: ClassVar[str] = "rtsp"
+    url: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileConfig:
+    """A video file, played at its speed.
+
+    Attributes:
+        path: any format that FFmpeg knows.
+        rate_hz: frames per second; None for those of the file.
+        loop: whether to begin again at the end.
+    """
+
+    kind: ClassVar[str] = "file"
+    path: Path
+    rate_hz: float | None
+    loop: bool
+
+
+class OpenCvSource:
+    """Read frames by OpenCV, and give them as RGB."""
+
+    def __init__(self, config: UvcConfig | RtspConfig | FileConfig) -> None:
+        self._config = config
+        self._capture: Any = None
+        self._period_s = 0.0
+        self._due_s = 0.0
+
+    def open(self) -> None:
+        """Open the device, the connection or the file."""
+        cv2 = _opencv()
+        config = self._config
+        if isinstance(config, UvcConfig):
+            if not config.device.exists():
+                raise SourceError(f"{config.device} is not there; {_devices()}")
+            self._capture = cv2.VideoCapture(str(config.device), cv2.CAP_V4L2)
+            letters = cv2.VideoWriter_fourcc(*config.pixel_format)
+            for name, value in (
+                (cv2.CAP_PROP_FOURCC, letters),
+                (cv2.CAP_PROP_FRAME_WIDTH, config.width),
+                (cv2.CAP_PROP_FRAME_HEIGHT, config.height),
+                (cv2.CAP_PROP_FPS, config.rate_hz),
+                (cv2.CAP_PROP_BUFFERSIZE, 1),  # the newest frame, not the oldest that waits
+            ):
+                self._capture.set(name, value)
+            advice = "is another program using it, and may this user (group video)?"
+        elif isinstance(config, RtspConfig):
+            timeout_ms = round(1000 * config.timeout_s)
+            self._capture = cv2.VideoCapture(
+                config.url,
+                cv2.CAP_FFMPEG,
+                [
+                    cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+                    timeout_ms,
+                    cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+                    timeout_ms,
+                ],
+            )
+            advice = f"nothing answered within {config.timeout_s} s: address, network, password?"
+        else:
+            if not config.path.is_file():
+                raise SourceError(f"{config.path} is not there")
+            self._capture = cv2.VideoCapture(str(config.path), cv2.CAP_FFMPEG)
+            advice = "is it a video?"
+        if not self._capture.isOpened():
+            raise SourceError(f"{self._name()} cannot be opened: {advice}")
+        if isinstance(config, FileConfig):
+            rate_hz = config.rate_hz or self._capture.get(cv2.CAP_PROP_FPS)
+            self._period_s = 1 / rate_hz if rate_hz > 0 else 0.0
+            self._due_s = time.monotonic()
+
+    def read(self) -> Image:
+        """Give the next frame."""
+        cv2 = _opencv()
+        if self._capture is None:
+            raise SourceError(f"{self._name()} is not open")
+        config = self._config
+        if isinstance(config, FileConfig):
+            self._due_s += self._period_s
+            time.sleep(max(0.0, self._due_s - time.monotonic()))
+        there, image = self._capture.read()
+        if not there and isinstance(config, FileConfig):
+            if not config.loop:
+                raise EndOfStreamError(f"{config.path} is at its end")
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+            there, image = self._capture.read()
+        if not there:
+            raise SourceError(f"{self._name()} gives no frame any more: unplugged, or gone?")
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+    def close(self) -> None:
+        """Free the device."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def _name(self) -> str:
+        config = self._config
+        if isinstance(config, RtspConfig):
+            return re.sub(r"//[^/@]*@", "//...@", config.url)
+        return str(config.device if isinstance(config, UvcConfig) else config.path)
+
+
+class CallableSource:
+    """Ask a function for frames at a rate: the twin's camera, or a test's."""
+
+    def __init__(self, function: Callable[[], Image], rate_hz: float) -> None:
+        if not rate_hz > 0:
+            raise ValueError(f"rate_hz must be positive, got {rate_hz}")
+        self._function = function
+        self._period_s = 1 / rate_hz
+        self._due_s = 0.0
+
+    def open(self) -> None:
+        """Begin to count time."""
+        self._due_s = time.monotonic()
+
+    def read(self) -> Image:
+        """Ask for a frame when it is due; frames that are late are not made up for."""
+        wait_s = self._due_s - time.monotonic()
+        if wait_s > 0:
+            time.sleep(wait_s)
+        self._due_s = max(self._due_s, time.monotonic() - self._period_s) + self._period_s
+        return self._function()
+
+    def close(self) -> None:
+        """Do nothing: a function needs no closing."""
+
+
+def _devices() -> str:
+    found = sorted([*Path("/dev/v4l/by-id").glob("*"), *Path("/dev").glob("video*")])
+    if not found:
+        return "no video device is plugged in"
+    return f"there are: {', '.join(str(path) for path in found)}"
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError("cameras need OpenCV: pip install 'toto-robot[real]'") from error
+    return cv2
