@@ -97,9 +97,25 @@ class Exam:
         number = int(episode.max()) + 1
         self.folds = (rng.permutation(number) % folds)[episode]
         chances = np.full(number, 1 / number)
-        self._weights = rng.multinomial(number, chances, resamples).astype(np.float64)
+        weights = rng.multinomial(number, chances, resamples).astype(np.float64)
         self._target, self._episode, self._is_label = target, episode, is_label
         self._penalties = penalties
+        counts = self._per_episode(np.ones((len(target), 1)))
+        centred = target - target.mean(0)
+        sums, squares = self._per_episode(centred), self._per_episode(np.square(centred))
+
+        def variance(weighing: Array) -> Array:
+            found = weighing @ squares - np.square(weighing @ sums) / (weighing @ counts)
+            # a target can be constant in a resample: it then says nothing there
+            return np.where(found > 1e-9 * squares.sum(0), found, np.nan)
+
+        told = np.ones(len(weights), bool) if is_label else ~np.isnan(variance(weights)).all(1)
+        if not told.any():
+            raise ValueError("no resample of the episodes has two different targets")
+        # where no target changes, of few episodes each with one target, nothing can be scored
+        self._weights, self._counts = weights[told], counts
+        self._once = np.ones((1, number))
+        self._variances = variance(self._once), variance(self._weights)
 
     def take(self, inputs: Array, companions: int = 0) -> Score:
         """Fit a probe of inputs [r p] and score it; `companions` as in `fit_ridge`."""
@@ -119,31 +135,23 @@ class Exam:
         Everything is a sum over an episode's rows, so that a resample is a weighing of episodes.
         Probes are not fitted again: the interval is that of the test episodes.
         """
-        number = self._weights.shape[1]
-        once = np.ones((1, number))
-
-        def per_episode(values: Array) -> Array:
-            sums = np.zeros((number, *values.shape[1:]))
-            np.add.at(sums, self._episode, values)
-            return sums
-
-        counts, target = per_episode(np.ones((len(predictions), 1))), self._target
+        weights, once = self._weights, self._once
         if self._is_label:
-            right = predictions.argmax(1) == target.argmax(1)
-            hits = per_episode(right[:, None].astype(np.float64))
-            drawn = self._weights @ hits / (self._weights @ counts)
-            return (once @ hits / (once @ counts))[0], drawn[:, 0]
-        centred = target - target.mean(0)
-        errors = per_episode(np.square(target - predictions))
-        sums, squares = per_episode(centred), per_episode(np.square(centred))
+            right = predictions.argmax(1) == self._target.argmax(1)
+            hits = self._per_episode(right[:, None].astype(np.float64))
+            drawn = weights @ hits / (weights @ self._counts)
+            return (once @ hits / (once @ self._counts))[0], drawn[:, 0]
+        errors = self._per_episode(np.square(self._target - predictions))
+        whole, drawn = (
+            1 - weighing @ errors / variance
+            for weighing, variance in zip((once, weights), self._variances, strict=True)
+        )
+        return whole[0], np.nanmean(drawn, axis=1)
 
-        def r2(weighing: Array) -> Array:
-            variance = weighing @ squares - np.square(weighing @ sums) / (weighing @ counts)
-            # a target can be constant in a resample: it then says nothing there
-            told = variance > 1e-9 * squares.sum(0)
-            return np.where(told, 1 - weighing @ errors / np.where(told, variance, 1), np.nan)
-
-        return r2(once)[0], np.nanmean(r2(self._weights), axis=1)
+    def _per_episode(self, values: Array) -> Array:
+        sums = np.zeros((int(self._episode.max()) + 1, *values.shape[1:]))
+        np.add.at(sums, self._episode, values)
+        return sums
 
 
 def difference(one: Score, two: Score) -> dict[str, float]:
@@ -253,4 +261,5 @@ def rotate(inputs: Array, width: int) -> tuple[Array, float]:
     components = np.concatenate(
         [inputs[i : i + BLOCK] @ directions.numpy() for i in range(0, len(inputs), BLOCK)]
     )
-    return components, float(np.square(components).sum() / np.square(inputs).sum())
+    total = float(np.square(inputs).sum())
+    return components, float(np.square(components).sum()) / total if total else 1.0

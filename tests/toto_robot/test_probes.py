@@ -98,6 +98,24 @@ def test_differences_are_paired_and_resample_whole_episodes():
     assert difference(same, alone) == {"score": 0.0, "low": 0.0, "high": 0.0}
 
 
+def test_targets_that_are_one_an_episode_are_scored_where_resamples_differ():
+    episode = np.repeat(np.arange(4), 3)
+    target = episode[:, None].astype(float)  # a resample of one episode alone says nothing
+    exam = Exam(target, episode, is_label=False, folds=4, resamples=500, penalties=(1e-3,), seed=0)
+    score = exam.take(target + 1e-3 * np.arange(12)[:, None] % 3)
+    assert 0 < len(score.draws) < 500
+    assert np.isfinite(score.draws).all()
+    assert score.score > 0.9
+    with pytest.raises(ValueError, match="two different targets"):
+        Exam(target * 0, episode, is_label=False, folds=4, resamples=9, penalties=(1.0,), seed=0)
+
+
+def test_inputs_that_never_change_tell_nothing_and_keep_all():
+    rotated, kept = rotate(np.zeros((6, 40)), 3)
+    assert rotated.shape == (6, 0)
+    assert kept == 1
+
+
 def test_it_forgives_fewer_rows_than_columns():
     rng = np.random.default_rng(6)
     rotated, kept = rotate(rng.normal(size=(10, 40)), 512)
