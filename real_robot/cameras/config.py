@@ -1,0 +1,41 @@
+"""A camera as a config says it: `build_camera(config)`."""
+
+from dataclasses import dataclass
+
+from .camera import CameraSettings, Source, ThreadedCamera
+from .realsense import RealSenseConfig, RealSenseSource
+from .sources import FileConfig, OpenCvSource, RtspConfig, UvcConfig
+
+SourceConfig = UvcConfig | RtspConfig | FileConfig | RealSenseConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CameraConfig:
+    """One camera: what it gives, and where from."""
+
+    settings: CameraSettings
+    source: SourceConfig
+
+    def __post_init__(self) -> None:
+        source, settings = self.source, self.settings
+        if not isinstance(source, (UvcConfig, RealSenseConfig)):
+            return
+        asked = (source.height, source.width)
+        expected = (settings.capture_height, settings.capture_width)
+        if asked != expected:
+            raise ValueError(
+                f"camera {settings.name!r}: the source is asked for {asked[0]} x {asked[1]}, "
+                f"the settings expect {expected[0]} x {expected[1]}"
+            )
+
+
+def build_camera(config: CameraConfig) -> ThreadedCamera:
+    """Give the camera, not yet open."""
+    return ThreadedCamera(config.settings, build_source(config.source))
+
+
+def build_source(config: SourceConfig) -> Source:
+    """Give where frames come from."""
+    if isinstance(config, RealSenseConfig):
+        return RealSenseSource(config)
+    return OpenCvSource(config)
