@@ -242,13 +242,20 @@ class Encoder(nn.Module):
             normalise(output[:, 1:]).unflatten(1, tuple(ids.shape[1:])) for output in outputs
         )
 
-    def check_tokens(self, ids: Tensor) -> Int64[Tensor, "b n"]:
+    def check_tokens(self, ids: object) -> Int64[Tensor, "b n"]:
         """Return tokens [b n] of any integer type as int64 on the encoder's device.
 
         Raises:
+            TypeError: neither a tensor nor a numpy array.
             ValueError: ids that the tokenizer cannot have made.
         """
         codes = self.transformer.config.codes
+        if isinstance(ids, np.ndarray):
+            if ids.dtype.kind not in "iu":
+                raise ValueError(f"ids must be integers, got {ids.dtype}")
+            ids = torch.from_numpy(ids.astype(np.int64))
+        if not isinstance(ids, Tensor):
+            raise TypeError(f"ids must be a tensor or a numpy array, got {type(ids).__name__}")
         if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool:
             raise ValueError(f"ids must be integers, got {ids.dtype}")
         if ids.ndim != 2 or ids.shape[1] != self.tokens_per_frame:

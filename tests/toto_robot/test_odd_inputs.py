@@ -248,6 +248,16 @@ def test_tokens_are_right_or_refused(dtype, shape, value):
         TOTO.check_tokens(tokens)
 
 
+def test_tokens_of_a_store_come_as_they_are():
+    stored = np.full((2, 4), 9, np.uint16)
+    expected = TOTO.from_tokens(torch.full((2, 4), 9))
+    torch.testing.assert_close(TOTO.from_tokens(TOTO.check_tokens(stored)), expected)
+    with pytest.raises(ValueError, match="ids must be integers, got float32"):
+        TOTO.check_tokens(stored.astype(np.float32))
+    with pytest.raises(TypeError, match="ids must be a tensor or a numpy array, got list"):
+        TOTO.check_tokens([[1, 2, 3, 4]])
+
+
 def test_gradients_of_frames_are_no_matter():
     frames = torch.from_numpy(pictures())
     with torch.enable_grad():
