@@ -97,6 +97,9 @@ def random_config(rng) -> SafetyConfig:
         high_m=tuple(tool[:3] + rng.uniform(0.03, 0.5, 3)),
         table_m=tool[2] - rng.uniform(0.06, 0.5),
     )
+    if rng.random() < 0.4:  # so wide that only the joints' own limits are met
+        far = (-9.0, -9.0, -9.0), (9.0, 9.0, 9.0)
+        workspace = replace(workspace, low_m=far[0], high_m=far[1], table_m=-9.0)
     return replace(CONFIG, motion=motion, workspace=workspace)
 
 
