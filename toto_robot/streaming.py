@@ -167,7 +167,7 @@ class EncoderStream:
         """
         if self._surprise is None:
             raise ValueError("make the stream with surprise=True, and step it")
-        return self._surprise
+        return self._surprise.clone()
 
     def step(
         self,
