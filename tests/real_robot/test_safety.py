@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from envs.kinematics import solve_ik, tool_pose
 from real_robot.limits import FR3
@@ -28,6 +29,7 @@ from tests.real_robot.safety_cases import (
     state_at,
     target,
 )
+from toto_robot.config import from_dict, to_dict
 
 ROOT = Path(__file__).parents[2]
 
@@ -310,16 +312,25 @@ def test_a_start_is_refused_with_every_reason() -> None:
         layer.begin(state_at(HOME, 0.0), start=None, now_s=1.0)
 
 
-def test_the_config_says_everything_and_refuses_nonsense() -> None:
-    import yaml
-
-    from toto_robot.config import from_dict, to_dict
-
-    data = yaml.safe_load((ROOT / "configs/safety/table.yaml").read_text())
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("table", HOME),
+        # a start of the simulated Franka-pick, whose table is 0.4 m above the arm's base
+        ("scene", [0.0, -0.4, 0.0, -2.0, 0.0, 1.6, 0.785]),
+    ],
+)
+def test_a_yaml_says_everything_and_an_episode_can_begin(name, start) -> None:
+    data = yaml.safe_load((ROOT / f"configs/safety/{name}.yaml").read_text())
     config = from_dict(SafetyConfig, data)
     assert to_dict(config) == data
     layer = SafetyLayer(config, FR3, ARM)
-    layer.begin(state_at(HOME, 0.0), start=HOME, now_s=0.0)
+    layer.begin(state_at(start, 0.0), start=start, now_s=0.0)
+    decision = layer.command(target(start), state_at(start, 0.0), FRESH, 0.0)
+    assert decision.interventions == ()
+
+
+def test_a_config_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match="hold_after_s"):
         Watchdog(hold_after_s=1.0, stop_after_s=0.5)
     with pytest.raises(ValueError, match="velocity_fraction"):
