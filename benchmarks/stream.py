@@ -36,7 +36,7 @@ BASE = TotoConfig(
     norm_eps=1e-5,
 )
 LAYER = 6
-REPEATS = 7
+REPEATS = 5
 
 
 def main() -> None:
@@ -67,14 +67,22 @@ def compare() -> None:
         "the whole window anew": lambda: model.features(window, (LAYER,)),
     }
     print(f"toto-base, {LAYER} of {BASE.layers} blocks, {torch.get_num_threads()} thread(s)")
+    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
+    for repeat in range(REPEATS):  # in turn, so that a slow spell hits all
+        for name, call in rows.items():
+            for _ in range(1 if "window anew" in name else REPEATS):
+                costs[name].append(_cost(call))
+        if not repeat:
+            costs = {name: [] for name in rows}  # the first calls are warm-up
+    walls, cpus = (
+        {name: statistics.median(pair[i] for pair in pairs) for name, pairs in costs.items()}
+        for i in range(2)
+    )
     print(f"{'what':<28}{'wall ms':>9}{'cpu ms':>9}{'stream / it, wall':>19}{'cpu':>7}")
-    stream_wall = stream_cpu = 0.0
-    for name, call in rows.items():
-        wall, cpu = _cost(call, 3 if "window anew" in name else REPEATS)
-        if not stream_wall:
-            stream_wall, stream_cpu = wall, cpu
-        ratio_wall, ratio_cpu = stream_wall / wall, stream_cpu / cpu
-        print(f"{name:<28}{wall:>9.0f}{cpu:>9.0f}{ratio_wall:>19.3f}{ratio_cpu:>7.3f}", flush=True)
+    first = next(iter(rows))
+    for name in rows:
+        ratios = walls[first] / walls[name], cpus[first] / cpus[name]
+        print(f"{name:<28}{walls[name]:>9.0f}{cpus[name]:>9.0f}{ratios[0]:>19.4f}{ratios[1]:>7.4f}")
 
 
 def run_long(num_steps: int, plot: Path) -> None:
@@ -120,16 +128,11 @@ def _draw(times: list[float], megabytes: list[float], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _cost(call: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Give the median wall and CPU milliseconds of a call."""
+def _cost(call: Callable[[], object]) -> tuple[float, float]:
+    """Give the wall and CPU milliseconds of a call."""
+    wall, cpu = time.perf_counter(), time.process_time()
     call()
-    walls, cpus = [], []
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        call()
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    return statistics.median(walls) * 1e3, statistics.median(cpus) * 1e3
+    return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("toto_robot", "envs", "policies")
+PACKAGES = ("toto_robot", "envs", "policies", "real_robot")
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -33,7 +33,7 @@ def test_the_tree_names_every_file_and_none_else() -> None:
         folder = folder if indent else name
         named.add(folder + name if indent else name)
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
-    for package in ("toto_robot", "envs", "policies"):
+    for package in ("toto_robot", "envs", "policies", "real_robot"):
         for path in (ROOT / package).iterdir():
             name = f"{package}/{path.name}" + "/" * path.is_dir()
             if not path.name.startswith("__"):
