@@ -10,15 +10,14 @@ depends on. On one thread time is CPU time, since what else runs does not count;
 time. Least of all rounds.
 """
 
-import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 import yaml
 from torch import Tensor, nn
 
+from benchmarks.timing import cpu_clock, least_seconds
 from toto_robot import Encoder, TotoConfig, load_encoder
 from toto_robot.baselines import VitEncoder
 from toto_robot.int8 import Int8Linear, _Rounder, to_int8
@@ -61,7 +60,7 @@ def main() -> None:
     with torch.inference_mode():
         ids = light.tokenize(frame)
         tokens = dalle.encode(frame) == winograd.encode(frame)
-        seconds = _best(calls)
+        seconds = least_seconds(calls, ROUNDS, cpu_clock())
     print(f"one frame, {torch.get_num_threads()} thread(s), least of {ROUNDS}")
     for name, spent in seconds.items():
         print(f"{name:<24}{spent * 1e3:8.1f} ms")
@@ -93,22 +92,6 @@ class _Biased(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product(x).add_(self.bias)
-
-
-def _best(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Give the least seconds of each call, all taken in turn, so that a slow spell hits all."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    for call in calls.values():
-        call()
-    best = dict.fromkeys(calls, float("inf"))
-    for _ in range(ROUNDS):
-        moments = [clock()]
-        for call in calls.values():
-            call()
-            moments.append(clock())
-        for name, (start, end) in zip(calls, pairwise(moments), strict=True):
-            best[name] = min(best[name], end - start)
-    return best
 
 
 if __name__ == "__main__":

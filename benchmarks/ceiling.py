@@ -13,12 +13,12 @@ else runs does not count; on more it is wall time.
 import sys
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 import yaml
 
+from benchmarks.timing import cpu_clock, least_seconds
 from toto_robot import Encoder, TotoConfig, load_encoder
 from toto_robot.int8 import feature_cosine, to_int8
 
@@ -61,7 +61,7 @@ def _on_cpu(config: TotoConfig, layer: int, title: str) -> None:
         "int8": lambda: integers.token_features(ids, (layer,)),
     }
     threads = torch.get_num_threads()
-    seconds = _best(calls | products, time.process_time if threads == 1 else time.perf_counter)
+    seconds = least_seconds(calls | products, ROUNDS, cpu_clock())
     rates = [2 * len(one) ** 3 / seconds[f"product {len(one)}"] for one in squares]
     operations = count_operations(config, ids.shape[1] + 1, layer)
     print(f"{title}, one frame; {threads} thread(s); {operations / 1e9:.1f} GFLOP")
@@ -86,7 +86,7 @@ def _on_cuda(config: TotoConfig, layer: int, title: str) -> None:
         ids = torch.randint(0, config.codes, (batch, config.tokens_per_frame + 1), device="cuda")
         graphs[f"batch {batch}"] = _captured(lambda ids=ids: model.features(ids, (layer,)))
     products = {f"product {len(one)}": lambda one=one: one @ one for one in squares}
-    seconds = _best(graphs | products, _cuda_clock)
+    seconds = least_seconds(graphs | products, ROUNDS, _cuda_clock)
     ceiling = max(2 * len(one) ** 3 / seconds[f"product {len(one)}"] for one in squares)
     print(f"{title}, bfloat16, CUDA graphs; {torch.cuda.get_device_name()}")
     print(f"ceiling: {ceiling / 1e12:.0f} TFLOP/s")
@@ -115,21 +115,6 @@ def _captured(call: Callable[[], object]) -> Callable[[], object]:
 def _cuda_clock() -> float:
     torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _best(calls: dict[str, Callable[[], object]], clock: Callable[[], float]) -> dict[str, float]:
-    """Give the least seconds of each call, all taken in turn, so that a slow spell hits all."""
-    for call in calls.values():
-        call()
-    best = dict.fromkeys(calls, float("inf"))
-    for _ in range(ROUNDS):
-        moments = [clock()]
-        for call in calls.values():
-            call()
-            moments.append(clock())
-        for name, (start, end) in zip(calls, pairwise(moments), strict=True):
-            best[name] = min(best[name], end - start)
-    return best
 
 
 if __name__ == "__main__":
