@@ -117,8 +117,8 @@ def test_sequences_follow_the_papers_rules(shards):
     direct = tokenizer.encode(torch.from_numpy(videos.frames()[:9].copy()))
     assert np.array_equal(videos.tokens(tokenizer)[:9], direct.numpy())
     for shard, begin in ((images, MODEL.start_image), (videos, MODEL.start_video)):
-        mixture = SequenceMixture([shard], [1.0], tokenizer, MODEL, 2, validation=False)
-        sequences = mixture.sample(5, np.random.default_rng(0))
+        mixture = SequenceMixture([shard], [1.0], tokenizer, MODEL, 2, validation=False, seed=0)
+        sequences = mixture.rows(0, 5)
         assert sequences.shape == (5, 2 * 16 + 2)
         assert (sequences[:, 0] == begin).all()
         assert (sequences[:, -1] == MODEL.end).all()
@@ -126,7 +126,7 @@ def test_sequences_follow_the_papers_rules(shards):
     rows = {tuple(row) for row in videos.tokens(tokenizer).tolist()}
     assert tuple(sequences[0, 1:17].tolist()) in rows
     with pytest.raises(ValueError, match="no clip of 7 frames"):
-        SequenceMixture([videos], [1.0], tokenizer, MODEL, 7, validation=False)
+        SequenceMixture([videos], [1.0], tokenizer, MODEL, 7, validation=False, seed=0)
     other = LIGHT.build()
     with pytest.raises(ValueError, match="was tokenised with weights"):
         images.tokens(other)
@@ -134,8 +134,8 @@ def test_sequences_follow_the_papers_rules(shards):
 
 def test_the_mixture_keeps_its_weights(shards):
     both = [Shard.open(shards / "images"), Shard.open(shards / "videos")]
-    never = FrameMixture(both, [1.0, 0.0], validation=False)
-    crops = never.sample(8, 16, np.random.default_rng(0))
+    never = FrameMixture(both, [1.0, 0.0], validation=False, seed=0)
+    crops = never.rows(0, 8, 16)
     pictures = both[0].frames()
     found = [
         any(

@@ -1,4 +1,10 @@
-"""Weighted mixture of data sets: frames for a tokenizer, sequences for a transformer."""
+"""Weighted mixture of data sets: frames for a tokenizer, sequences for a transformer.
+
+Each mixture is an endless stream of rows. Row n is a pure function of n, of the seed and of the
+data: of no iterator, batch size, rank or thread. A data set's windows all come once before any
+comes again, in an order of each epoch's own; the data sets take turns in proportion to their
+weights, which every 1000 rows keep exactly (see `shuffle`).
+"""
 
 from collections.abc import Sequence
 
@@ -7,36 +13,11 @@ import numpy as np
 from ..models import TotoConfig
 from ..tokenizers import AnyTokenizer
 from .shards import Shard
+from .shuffle import BLOCK, apportion, interleave, key_of, permute, uniform
 
-__all__ = ["FrameMixture", "SequenceMixture"]
+__all__ = ["FrameMixture", "FrameSequenceMixture", "SequenceMixture", "split"]
 
 HOLD_OUT = 21  # every 21st file of each data set is for validation; odd, so that cameras take turns
-
-
-class FrameMixture:
-    """Random crops of random frames, for training a tokenizer."""
-
-    def __init__(self, shards: Sequence[Shard], weights: Sequence[float], validation: bool) -> None:
-        parts = [
-            (shard.frames(), split(shard, validation), w)
-            for shard, w in zip(shards, weights, strict=True)
-        ]
-        parts = [part for part in parts if part[1]]
-        self._frames = [frames for frames, _, _ in parts]
-        self._clips = [clips for _, clips, _ in parts]
-        self._weights = np.array([weight for _, _, weight in parts]) / sum(
-            weight for _, _, weight in parts
-        )
-
-    def sample(self, count: int, side: int, generator: np.random.Generator) -> np.ndarray:
-        """Return frames in proportion to the weights, cropped: uint8 [count side side 3]."""
-        crops = np.empty((count, side, side, 3), np.uint8)
-        for i, source in enumerate(generator.choice(len(self._weights), count, p=self._weights)):
-            start, length = self._clips[source][generator.integers(len(self._clips[source]))]
-            frame = self._frames[source][start + generator.integers(length)]
-            top, left = generator.integers(frame.shape[0] - side + 1, size=2)
-            crops[i] = frame[top : top + side, left : left + side]
-        return crops
 
 
 class SequenceMixture:
@@ -54,46 +35,133 @@ class SequenceMixture:
         tokenizer: AnyTokenizer,
         config: TotoConfig,
         frames: int,
+        *,
         validation: bool,
+        seed: int,
     ) -> None:
         """Open the tokens of ``shards``.
+
+        Args:
+            shards: the data sets.
+            weights: their shares of the rows, relative to each other.
+            tokenizer: whose tokens they are.
+            config: says the special tokens.
+            frames: frames of a sequence.
+            validation: of the held-out files instead of the others.
+            seed: of the order.
 
         Raises:
             ValueError: a data set is not tokenised, has no clip of ``frames`` frames or too few
             images.
         """
-        self._config, self._frames = config, frames
-        self._kinds = [shard.kind for shard in shards]
+        self._config = config
         self._tokens = [shard.tokens(tokenizer) for shard in shards]
-        self._weights = np.asarray(weights, float) / sum(weights)
-        self._clips = []
-        for shard in shards:
-            needed = frames if shard.kind == "video" else 1
-            clips = [
-                (start, length) for start, length in split(shard, validation) if length >= needed
+        self._begins = np.array(
+            [
+                config.start_video if shard.kind == "video" else config.start_image
+                for shard in shards
             ]
-            if not clips:
-                raise ValueError(
-                    f"{shard.folder} ({shard.name}) has no clip of {needed} frames or more"
-                )
-            self._clips.append(clips)
+        )
+        self._stream = _sequences(shards, weights, frames, validation, seed)
 
-    def sample(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        """Return int64 [count frames * tokens_per_frame + 2]."""
-        sources = generator.choice(len(self._weights), count, p=self._weights)
-        return np.stack([self._sequence(int(source), generator) for source in sources])
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """Return rows ``first`` to ``first + count - 1``: int64 [count frames*tokens_per_frame+2].
 
-    def _sequence(self, source: int, generator: np.random.Generator) -> np.ndarray:
-        clips, tokens = self._clips[source], self._tokens[source]
-        if self._kinds[source] == "video":
-            start, length = clips[generator.integers(len(clips))]
-            first = start + generator.integers(length - self._frames + 1)
-            body, begin = tokens[first : first + self._frames], self._config.start_video
-        else:
-            drawn = generator.integers(len(clips), size=self._frames)
-            rows = [clips[i][0] + generator.integers(clips[i][1]) for i in drawn]
-            body, begin = tokens[rows], self._config.start_image
-        return np.concatenate([[begin], body.reshape(-1).astype(np.int64), [self._config.end]])
+        Raises:
+            ValueError: ``first`` is negative or ``count`` below 1.
+        """
+        sources, frames = self._stream.rows(first, count)
+        tokens_per_frame = self._tokens[0].shape[1]
+        result = np.empty((count, len(frames[0]) * tokens_per_frame + 2), np.int64)
+        result[:, 0] = self._begins[sources]
+        for row, (source, wanted) in enumerate(zip(sources, frames, strict=True)):
+            result[row, 1:-1] = self._tokens[source][wanted].reshape(-1)
+        result[:, -1] = self._config.end
+        return result
+
+
+class FrameSequenceMixture:
+    """Sequences of frames by the same rules, for transformers over continuous patches.
+
+    With the same data sets, weights and seed, row n shows the frames that row n of
+    `SequenceMixture` holds the tokens of.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        weights: Sequence[float],
+        frames: int,
+        *,
+        validation: bool,
+        seed: int,
+    ) -> None:
+        """Open the frames of ``shards``; arguments and errors as in `SequenceMixture`."""
+        self._frames = _same_size(shards)
+        self._stream = _sequences(shards, weights, frames, validation, seed)
+
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """Return rows ``first`` to ``first + count - 1``: uint8 [count frames size size 3].
+
+        Raises:
+            ValueError: ``first`` is negative or ``count`` below 1.
+        """
+        sources, frames = self._stream.rows(first, count)
+        result = np.empty((count, len(frames[0]), *self._frames[0].shape[1:]), np.uint8)
+        for row, (source, wanted) in enumerate(zip(sources, frames, strict=True)):
+            result[row] = self._frames[source][wanted]
+        return result
+
+
+class FrameMixture:
+    """Random crops of single frames, for training a tokenizer or a masked autoencoder."""
+
+    def __init__(
+        self, shards: Sequence[Shard], weights: Sequence[float], *, validation: bool, seed: int
+    ) -> None:
+        """Open the frames of ``shards``; one without held-out files has no part in validation.
+
+        Raises:
+            ValueError: no data set has a file left.
+        """
+        parts = [
+            (shard, weight, clips)
+            for shard, weight in zip(shards, weights, strict=True)
+            if (clips := split(shard, validation))
+        ]
+        if not parts:
+            raise ValueError(
+                f"none of {[shard.name for shard in shards]} has files held out for validation: "
+                f"that takes {HOLD_OUT} files"
+            )
+        self._key = key_of(seed, 1)
+        self._frames = [shard.frames() for shard, _, _ in parts]
+        self._stream = _Stream(
+            [_Windows(clips, span=1, draws=1) for _, _, clips in parts],
+            [weight for _, weight, _ in parts],
+            seed,
+        )
+
+    def rows(self, first: int, count: int, side: int) -> np.ndarray:
+        """Return rows ``first`` to ``first + count - 1``, cropped: uint8 [count side side 3].
+
+        Raises:
+            ValueError: ``first`` is negative, ``count`` below 1, or a data set's frames are smaller
+            than ``side``.
+        """
+        smallest = min(frames.shape[1] for frames in self._frames)
+        if not 1 <= side <= smallest:
+            raise ValueError(f"crops must be of 1 to {smallest} pixels, got {side}")
+        sources, frames = self._stream.rows(first, count)
+        numbers = 2 * np.arange(first, first + count)
+        across, down = uniform(self._key, numbers), uniform(self._key, numbers + 1)
+        crops = np.empty((count, side, side, 3), np.uint8)
+        for row, (source, (wanted,)) in enumerate(zip(sources, frames, strict=True)):
+            frame = self._frames[source][wanted]
+            top = int(down[row] * (frame.shape[0] - side + 1))
+            left = int(across[row] * (frame.shape[1] - side + 1))
+            crops[row] = frame[top : top + side, left : left + side]
+        return crops
 
 
 def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
@@ -110,3 +178,92 @@ def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
         for clip in shard.manifest["clips"]
         if (files[clip["file"]] % HOLD_OUT == HOLD_OUT - 1) == validation
     ]
+
+
+class _Windows:
+    """All windows of ``span`` consecutive frames of a data set; a row takes ``draws`` of them."""
+
+    def __init__(self, clips: Sequence[tuple[int, int]], span: int, draws: int) -> None:
+        self._runs = _runs([(start, length) for start, length in clips if length >= span])
+        self._span, self._draws = span, draws
+        self._ends = np.cumsum((self._runs[:, 1] - span + 1) * self._runs[:, 2])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def frames(self, visits: np.ndarray, key: int) -> np.ndarray:
+        """Return the frames of the visits, int64 [v] -> int64 [v draws*span]."""
+        turns = visits[:, None] * self._draws + np.arange(self._draws)  # v draws
+        epochs, positions = np.divmod(turns, len(self))
+        windows = permute(positions, len(self), key, epochs)
+        run = np.searchsorted(self._ends, windows, side="right")
+        start, length, count = np.moveaxis(self._runs[run], -1, 0)
+        places = length - self._span + 1
+        clip, offset = np.divmod(windows - self._ends[run] + places * count, places)
+        first = start + clip * length + offset
+        return (first[..., None] + np.arange(self._span)).reshape(len(visits), -1)
+
+
+class _Stream:
+    """Rows of several data sets in proportion to their weights."""
+
+    def __init__(self, windows: Sequence[_Windows], weights: Sequence[float], seed: int) -> None:
+        if len(windows) != len(weights):
+            raise ValueError(f"{len(windows)} data sets need as many weights, got {len(weights)}")
+        self._windows, self._seed = windows, seed
+        self._counts = apportion(weights)
+
+    def rows(self, first: int, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return data set int64 [count] and frames int64 [f] of each row ``first`` and on."""
+        if first < 0 or count < 1:
+            raise ValueError(f"rows are counted from 0, at least one: got {first}, {count} rows")
+        blocks, places = np.divmod(np.arange(first, first + count), BLOCK)
+        sources, visits = np.empty(count, np.int64), np.empty(count, np.int64)
+        for block in range(int(blocks[0]), int(blocks[-1]) + 1):
+            here = blocks == block
+            source, rank = interleave(self._counts, key_of(self._seed, 2), block)
+            sources[here], visits[here] = source[places[here]], rank[places[here]]
+        visits += blocks * np.asarray(self._counts)[sources]
+        frames: list[np.ndarray] = [np.empty(0)] * count
+        for source, windows in enumerate(self._windows):
+            here = np.flatnonzero(sources == source)
+            if len(here):
+                found = windows.frames(visits[here], key_of(self._seed, 3, source))
+                for row, wanted in zip(here, found, strict=True):
+                    frames[row] = wanted
+        return sources, frames
+
+
+def _sequences(
+    shards: Sequence[Shard], weights: Sequence[float], frames: int, validation: bool, seed: int
+) -> _Stream:
+    """Return the stream of sequences of ``frames`` frames."""
+    windows = []
+    for shard in shards:
+        together = shard.kind == "video"
+        span, draws = (frames, 1) if together else (1, frames)
+        mine = _Windows(split(shard, validation), span, draws)
+        if not len(mine):
+            raise ValueError(f"{shard.folder} ({shard.name}) has no clip of {span} frames or more")
+        windows.append(mine)
+    return _Stream(windows, list(weights), seed)
+
+
+def _runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return clips, start and length, as runs of equal clips: int64 [r 3]."""
+    runs: list[list[int]] = []
+    for start, length in clips:
+        if runs and runs[-1][1] == length and runs[-1][0] + length * runs[-1][2] == start:
+            runs[-1][2] += 1
+        else:
+            runs.append([start, length, 1])
+    return np.array(runs, np.int64).reshape(-1, 3)
+
+
+def _same_size(shards: Sequence[Shard]) -> list[np.ndarray]:
+    """Return the frames of each data set, which must be of one size."""
+    frames = [shard.frames() for shard in shards]
+    sizes = {shard.name: array.shape[1] for shard, array in zip(shards, frames, strict=True)}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"data sets of one mixture must have frames of one size, got {sizes}")
+    return frames

@@ -20,7 +20,6 @@ from .run import (
     build_optimizer,
     claim,
     descend,
-    generator_of,
     keep,
     resume,
 )
@@ -127,18 +126,32 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
     keep(out, "transformer", config.model, model, optimizer, start)
     for stage, end in zip(config.stages, ends, strict=True):
         training = SequenceMixture(
-            shards, weights, tokenizer, config.model, stage.frames, validation=False
+            shards,
+            weights,
+            tokenizer,
+            config.model,
+            stage.frames,
+            validation=False,
+            seed=config.seed,
         )
         held_out = {
             shard.name: SequenceMixture(
-                [shard], [1.0], tokenizer, config.model, stage.frames, validation=True
+                [shard],
+                [1.0],
+                tokenizer,
+                config.model,
+                stage.frames,
+                validation=True,
+                seed=config.seed,
             )
             for shard in shards
             if split(shard, validation=True)
         }
         for step in range(max(start, end - stage.steps), end):
             loss = model.loss(
-                torch.from_numpy(training.sample(stage.batch, generator_of(config.seed, step)))
+                torch.from_numpy(
+                    training.rows((step - end + stage.steps) * stage.batch, stage.batch)
+                )
             )
             lr = config.optimizer.lr_at(step, steps)
             norm = descend(model, optimizer, loss, config.optimizer.clip_norm, lr)
@@ -196,10 +209,9 @@ def _golden_frames(shards: Sequence[Shard], number: int) -> list[np.ndarray]:
 
 @torch.inference_mode()
 def _score(model: TotoTransformer, held_out: SequenceMixture, config: PretrainConfig) -> float:
-    generator = generator_of(config.seed, 0)
     losses = [
-        model.loss(torch.from_numpy(held_out.sample(1, generator))).item()
-        for _ in range(config.validation_sequences)
+        model.loss(torch.from_numpy(held_out.rows(row, 1))).item()
+        for row in range(config.validation_sequences)
     ]
     return float(np.mean(losses))
 

@@ -20,7 +20,6 @@ from .run import (
     build_optimizer,
     claim,
     descend,
-    generator_of,
     keep,
     resume,
 )
@@ -82,14 +81,14 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     start = resume(out, module, optimizer, "tokenizer")
     shards = [Shard.open(data.path) for data in config.data]
     weights = [data.weight for data in config.data]
-    training = FrameMixture(shards, weights, validation=False)
-    held_out = FrameMixture(shards, weights, validation=True)
+    training = FrameMixture(shards, weights, validation=False, seed=config.seed)
+    held_out = FrameMixture(shards, weights, validation=True, seed=config.seed)
     log = RunLog(out, start)
     keep(out, "tokenizer", config.tokenizer, module, optimizer, start)
     for step in tqdm(
         range(start, config.steps), initial=start, total=config.steps, desc="tokenizer", unit="step"
     ):
-        images = _unit(training.sample(config.batch, config.crop, generator_of(config.seed, step)))
+        images = _unit(training.rows(step * config.batch, config.batch, config.crop))
         reconstruction, _ = module(images)
         loss = reconstruction_loss(reconstruction, images, config.edge_weight)
         lr = config.optimizer.lr_at(step, config.steps)
@@ -107,7 +106,7 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
         if done % config.keep_every == 0 or done == config.steps:
             keep(out, "tokenizer", config.tokenizer, module, optimizer, done)
     log.close("tokenizer: L1 and edge loss", ("loss", "validation_loss"))
-    draw_reconstructions(module, held_out, out / "reconstruction.png", config.seed)
+    draw_reconstructions(module, held_out, out / "reconstruction.png")
     folder = out / "tokenizer"
     save_checkpoint(folder, "tokenizer", to_dict(config.tokenizer), module.state_dict())
     print(
@@ -135,7 +134,7 @@ def _unit(frames: np.ndarray) -> Tensor:
 def _score(
     module: LightDVae, held_out: FrameMixture, config: TokenizerTrainingConfig
 ) -> dict[str, float]:
-    images = _unit(held_out.sample(16, config.tokenizer.image_size, generator_of(config.seed, 0)))
+    images = _unit(held_out.rows(0, 16, config.tokenizer.image_size))
     reconstruction, codes = module(images)
     ids = (
         (codes.round().long() + (module.levels // 2)[:, None, None]) * module.basis[:, None, None]
@@ -152,11 +151,11 @@ def _score(
 
 
 @torch.inference_mode()
-def draw_reconstructions(module: LightDVae, held_out: FrameMixture, path: Path, seed: int) -> None:
+def draw_reconstructions(module: LightDVae, held_out: FrameMixture, path: Path) -> None:
     """Write a picture: held-out frames above, their reconstructions from tokens below."""
     import cv2
 
-    frames = torch.from_numpy(held_out.sample(10, module.image_size, generator_of(seed, 1)))
+    frames = torch.from_numpy(held_out.rows(16, 10, module.image_size))
     decoded = module.decode(module.encode(frames))
     rows = [torch.cat(list(batch), dim=1) for batch in (frames, decoded)]
     cv2.imwrite(str(path), torch.cat(rows, dim=0).numpy()[..., ::-1])

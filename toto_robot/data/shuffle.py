@@ -1,0 +1,118 @@
+"""Shuffling without state: the n-th item of an endless shuffled stream, from n alone.
+
+A stream that is a pure function of (seed, row number) needs no loader state: a resumed run asks for
+the next number, and any number of ranks and threads read the same stream. All of it is integer
+arithmetic written out here and no library's generator, so that a run can be resumed, or repeated,
+under another version of NumPy.
+
+grain has a shuffle of this kind, and a mix; `benchmarks/token_pipeline.py` compares the two. Ours
+stays because it permutes a whole batch at once, because no import and no extra is needed for forty
+lines, and because the order of a run then depends on nothing that we do not ship.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+__all__ = ["BLOCK", "apportion", "interleave", "key_of", "permute", "scramble", "uniform"]
+
+BLOCK = 1000  # rows in which every data set has its share exactly; so a share is whole per mille
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_ROUNDS = 6
+
+
+def scramble(values: np.ndarray) -> np.ndarray:
+    """Return well-mixed uint64 of uint64, one to one (the finaliser of SplitMix64, Steele 2014)."""
+    values = values + np.uint64(_GOLDEN)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def key_of(*words: int) -> int:
+    """Return one 64-bit key of several whole numbers, such as a seed and a place."""
+    key = np.zeros(1, np.uint64)
+    for word in words:
+        key = scramble(key ^ np.uint64(word & _MASK))
+    return int(key[0])
+
+
+def uniform(key: int, numbers: np.ndarray) -> np.ndarray:
+    """Return a float64 in [0, 1) for each of the numbers, the same for the same key."""
+    bits = scramble(scramble(numbers.astype(np.uint64)) ^ np.uint64(key))
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def permute(positions: np.ndarray, size: int, key: int, epochs: np.ndarray) -> np.ndarray:
+    """Return where each position of 0 .. size-1 goes in the random order of its epoch.
+
+    A Feistel network over the smallest power of two that holds ``size``; what falls outside goes
+    through it again (cycle walking), so that it is one to one on 0 .. size-1.
+
+    Args:
+        positions: int64 in 0 .. size-1, any shape.
+        size: number of items.
+        key: of the order, see `key_of`.
+        epochs: int64 like ``positions``; each epoch has its own order.
+    """
+    keys = scramble(scramble(epochs.astype(np.uint64)) ^ np.uint64(key))
+    bits = max(2, (size - 1).bit_length())
+    low_bits = np.uint64(bits // 2)
+    low_mask = np.uint64((1 << (bits // 2)) - 1)
+    high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
+    result = positions.astype(np.uint64)
+    walking = np.ones(result.shape, bool)
+    while walking.any():
+        high, low = result[walking] >> low_bits, result[walking] & low_mask
+        round_keys = keys[walking]
+        for turn in range(_ROUNDS):
+            round_keys = round_keys + np.uint64(_GOLDEN)
+            if turn % 2:
+                low = low ^ (scramble(high ^ round_keys) & low_mask)
+            else:
+                high = high ^ (scramble(low ^ round_keys) & high_mask)
+        result[walking] = (high << low_bits) | low
+        walking[walking] = result[walking] >= np.uint64(size)
+    return result.astype(np.int64)
+
+
+def apportion(weights: Sequence[float]) -> tuple[int, ...]:
+    """Return how many of every `BLOCK` rows each data set gets (largest remainders).
+
+    A weight above zero gets at least one row.
+
+    Raises:
+        ValueError: a weight is negative or not finite, all are zero, or there are too many.
+    """
+    shares = np.asarray(weights, np.float64)
+    if shares.ndim != 1 or not np.isfinite(shares).all() or (shares < 0).any() or not shares.any():
+        raise ValueError(
+            f"weights must be at least 0, and one of them more, got {[float(w) for w in weights]}"
+        )
+    if (shares > 0).sum() > BLOCK:
+        raise ValueError(f"at most {BLOCK} data sets can be mixed, got {(shares > 0).sum()}")
+    exact = shares / shares.sum() * BLOCK
+    counts = np.floor(exact).astype(int)
+    counts[(counts == 0) & (shares > 0)] = 1
+    while counts.sum() < BLOCK:
+        counts[np.argmax(exact - counts)] += 1
+    while counts.sum() > BLOCK:
+        counts[np.argmax(np.where(counts > 1, counts - exact, -np.inf))] -= 1
+    return tuple(int(count) for count in counts)
+
+
+@lru_cache(maxsize=64)
+def interleave(counts: tuple[int, ...], key: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the data set of each row of a block, and how many of its rows came before in it.
+
+    The rows of a data set are spread evenly over the block and then moved at random within their
+    share of it: a batch of any size has nearly its shares, and no step of a regular pattern (every
+    100th row, say) always meets the same data set.
+    """
+    sources = np.repeat(np.arange(len(counts)), counts)
+    ranks = np.concatenate([np.arange(count) for count in counts])
+    jitter = uniform(key_of(key, block), np.arange(len(sources)))
+    order = np.argsort((ranks + jitter) / np.asarray(counts)[sources], kind="stable")
+    return sources[order], ranks[order]
