@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from benchmarks.timing import cpu_clock, least_seconds
 from toto_robot import Encoder, TotoConfig, load_encoder
 from toto_robot.baselines import VitEncoder
+from toto_robot.config import from_dict
 from toto_robot.int8 import Int8Linear, _Rounder, to_int8
 from toto_robot.models.vision_transformer import VitConfig
 from toto_robot.tokenizers import DalleConfig, WinogradDalle
@@ -39,7 +40,7 @@ def main() -> None:
     """Print one table for each precision."""
     torch.manual_seed(0)
     path = Path(__file__).parents[1] / "configs" / "model" / "base.yaml"
-    config = TotoConfig(**yaml.safe_load(path.read_text()))
+    config = from_dict(TotoConfig, yaml.safe_load(path.read_text()))
     frame = torch.randint(0, 256, (1, 480, 640, 3), dtype=torch.uint8)
     dalle = DALLE.build().eval().requires_grad_(False)
     winograd = WinogradDalle(dalle)

@@ -20,6 +20,7 @@ import yaml
 
 from benchmarks.timing import cpu_clock, least_seconds
 from toto_robot import Encoder, TotoConfig, load_encoder
+from toto_robot.config import from_dict
 from toto_robot.int8 import feature_cosine, to_int8
 
 SIDES = {"cpu": (1024, 2048), "cuda": (8192, 16384)}
@@ -32,7 +33,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "base"
     device = sys.argv[2] if len(sys.argv) > 2 else "cpu"
     path = Path(__file__).parents[1] / "configs" / "model" / f"{name}.yaml"
-    config = TotoConfig(**yaml.safe_load(path.read_text()))
+    config = from_dict(TotoConfig, yaml.safe_load(path.read_text()))
     layer = config.layers // 2
     torch.manual_seed(0)
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from torch.optim import AdamW
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from toto_robot import load_encoder
-from toto_robot.models.transformer import llama_config, llama_state_dict
+from toto_robot.models.transformer import TotoTransformer, llama_config, llama_state_dict
 
 FRAMES = (1, 4, 16)
 REPEATS = 3
@@ -24,6 +24,7 @@ REPEATS = 3
 def main() -> None:
     """Print one table."""
     model = load_encoder("toto-nano").transformer.requires_grad_(True)
+    assert isinstance(model, TotoTransformer)
     config = model.config
     llama = LlamaForCausalLM(LlamaConfig(**llama_config(config)))
     llama.load_state_dict(llama_state_dict(model), strict=False)

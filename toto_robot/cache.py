@@ -36,8 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import read_config
-from .config import from_dict
-from .encoder import WEIGHTS, Encoder, EncoderConfig, load_encoder, shipped_encoders
+from .encoder import WEIGHTS, Encoder, encoder_config, load_encoder, shipped_encoders
 from .pooling import build_pool
 from .tokenizers.tokenizer import check_frames
 
@@ -116,7 +115,7 @@ class EncoderOnDemand:
         shipped = str(name_or_path) in shipped_encoders()
         folder = WEIGHTS / str(name_or_path) if shipped else Path(name_or_path)
         data = read_config(folder, "encoder")
-        config = from_dict(EncoderConfig, data["config"])
+        config = encoder_config(data["config"])
         depth = config.transformer.layers
         chosen = config.layer if layer is None else layer
         if not -depth - 1 <= chosen <= depth:

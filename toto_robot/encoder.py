@@ -8,10 +8,10 @@ embedding
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from .checkpoint import load_weights, read_config, save_checkpoint, weights_hash
 from .config import from_dict, to_dict
 from .golden import golden_pictures, has_golden, verify_golden, write_golden
 from .int8 import to_int8
-from .models import TotoConfig, TotoTransformer
+from .models import CausalModel, ModelConfig
 from .pooling import AttentionPool, build_pool, normalise
 from .published import FORMATS, load_vit
 from .tokenizers import AnyTokenizer, TokenizerConfig
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Encoder",
     "EncoderConfig",
+    "encoder_config",
     "load_encoder",
     "load_tokenizer",
     "save_encoder",
@@ -51,7 +52,7 @@ class EncoderConfig:
 
     Attributes:
         tokenizer: layout of the tokenizer.
-        transformer: sizes of the transformer.
+        transformer: kind and sizes of the causal model.
         layer: the layer to use unless the caller asks for another.
         pool: the pool to use unless the caller asks for another.
         frame_interval_s: seconds between the frames of the training videos; None where it was not
@@ -59,7 +60,7 @@ class EncoderConfig:
     """
 
     tokenizer: TokenizerConfig
-    transformer: TotoConfig
+    transformer: ModelConfig
     layer: int
     pool: str
     frame_interval_s: float | None = None
@@ -98,7 +99,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         tokenizer: AnyTokenizer,
-        transformer: TotoTransformer,
+        transformer: CausalModel,
         layer: int,
         pool: str,
         *,
@@ -322,12 +323,13 @@ class Encoder(nn.Module):
 def save_encoder(
     folder: Path,
     tokenizer: AnyTokenizer,
-    transformer: TotoTransformer,
+    transformer: CausalModel,
     layer: int,
     pool: str,
     golden_frames: Sequence[np.ndarray] = (),
     frame_interval_s: float | None = None,
     pooling: AttentionPool | None = None,
+    training: Mapping[str, object] | None = None,
 ) -> None:
     """Write an encoder's checkpoint with its golden vectors: what `load_encoder` opens.
 
@@ -340,6 +342,7 @@ def save_encoder(
         golden_frames: a few small uint8 frames [h w 3] of the encoder's world; see `write_golden`.
         frame_interval_s: seconds between the frames of the training videos; None: not known.
         pooling: a trained attention pool, where `pool` is one; it comes back with the encoder.
+        training: plain data that says how it was trained: ``training`` in ``config.json``.
 
     Raises:
         ValueError: an attention pool beside a `pool` of another kind.
@@ -357,8 +360,23 @@ def save_encoder(
     weights |= {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
     if pooling is not None:
         weights |= {f"pooling.{name}": tensor for name, tensor in pooling.state_dict().items()}
-    save_checkpoint(folder, "encoder", to_dict(config), weights)
+    notes = {} if training is None else {"training": dict(training)}
+    save_checkpoint(folder, "encoder", to_dict(config), weights, **notes)
     write_golden(folder, golden_frames)
+
+
+def encoder_config(data: Mapping[str, Any]) -> EncoderConfig:
+    """Read what an encoder's checkpoint says of itself.
+
+    Checkpoints of before there were several kinds of models do not say theirs: it is ``llama``.
+
+    Raises:
+        ValueError: what is wrong and where.
+    """
+    transformer = data.get("transformer")
+    if isinstance(transformer, Mapping):
+        data = {**data, "transformer": {"kind": "llama", **transformer}}
+    return from_dict(EncoderConfig, data)
 
 
 @overload
@@ -444,7 +462,7 @@ def load_encoder(
         raise ValueError("heads, image_size and statistics belong to a file with format=")
     folder = _find(name_or_path)
     data = read_config(folder, "encoder")
-    config = from_dict(EncoderConfig, data["config"])
+    config = encoder_config(data["config"])
     weights = load_weights(folder, data["sha256"])
     tokenizer, transformer = config.tokenizer.build(), config.transformer.build()
     tokenizer.load_state_dict(_part(weights, "tokenizer."))
@@ -466,16 +484,28 @@ def load_encoder(
     return to_int8(encoder, golden_pictures(folder)) if dtype == torch.int8 else encoder
 
 
-def load_tokenizer(folder: Path) -> AnyTokenizer:
-    """Open a tokenizer's checkpoint.
+def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> AnyTokenizer:
+    """Open a tokenizer's checkpoint, or take the tokenizer out of an encoder's.
+
+    Args:
+        name_or_path: the folder of either, or the name of a shipped encoder.
+        image_size: side that frames are resized to, pixels; None: the checkpoint's. Convolutional
+            tokenizers make more tokens of larger frames, with the same weights.
 
     Raises:
         FileNotFoundError: it lacks a file.
-        ValueError: it is damaged or of another kind.
+        ValueError: it is damaged, of another kind, or not made for that size.
     """
-    data = read_config(folder, "tokenizer")
-    tokenizer = from_dict(TokenizerConfig, data["config"]).build()
-    tokenizer.load_state_dict(load_weights(folder, data["sha256"]))
+    folder = _find(name_or_path)
+    data = read_config(folder, "tokenizer", "encoder")
+    weights = load_weights(folder, data["sha256"])
+    fields = data["config"]
+    if data["kind"] == "encoder":
+        fields, weights = fields["tokenizer"], _part(weights, "tokenizer.")
+    if image_size is not None:
+        fields = fields | {"image_size": image_size}
+    tokenizer = from_dict(TokenizerConfig, fields).build()
+    tokenizer.load_state_dict(weights)
     return tokenizer.requires_grad_(False).eval()
 
 

@@ -1,4 +1,4 @@
-"""Predict the tokens of the next frames, one token after the other, with a key-value cache.
+"""Predict the tokens of the next frames, one token after the other, the past in memory.
 
     tokens = generate_frames(transformer, past, num_frames=4)            # [b t n] -> [b 4 n]
     tokens = generate_frames(transformer, past, 64, sampling=Sampling(temperature=1.0, top_p=0.9))
@@ -14,13 +14,13 @@ tried, and does not pay with toto-nano, which chooses another token too often.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from .models.transformer import TotoConfig, TotoTransformer, rope_angles
+from .models import CausalModel
 
 __all__ = ["GREEDY", "Sampling", "choose", "generate_frames", "preview_frame"]
 
@@ -55,7 +55,7 @@ GREEDY = Sampling(temperature=0.0)
 
 @torch.no_grad()
 def generate_frames(
-    transformer: TotoTransformer,
+    transformer: CausalModel,
     past: Int64[Tensor, "b t n"],
     num_frames: int,
     *,
@@ -104,7 +104,7 @@ def generate_frames(
 
 @torch.no_grad()
 def preview_frame(
-    transformer: TotoTransformer, past: Int64[Tensor, "b t n"], *, window: int | None = None
+    transformer: CausalModel, past: Int64[Tensor, "b t n"], *, window: int | None = None
 ) -> Int64[Tensor, "b n"]:
     """Guess the tokens of the next frame in one pass.
 
@@ -160,7 +160,7 @@ def choose(
     return (rank if ids is None else ids.gather(-1, rank))[:, 0]
 
 
-def _check(transformer: TotoTransformer, past: Tensor, window: int) -> Tensor:
+def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
     """Give the past where the model is, or say what is wrong."""
     config = transformer.config
     if not 1 <= window <= config.frames:
@@ -180,48 +180,13 @@ def _check(transformer: TotoTransformer, past: Tensor, window: int) -> Tensor:
 
 
 def _read(
-    transformer: TotoTransformer, past: Tensor, frames: list[Tensor], window: int
-) -> tuple["_Cache", Tensor]:
+    transformer: CausalModel, past: Tensor, frames: list[Tensor], window: int
+) -> tuple[Any, Tensor]:
     """Give a cache of the start token and the frames but their last token, and that token."""
     start = past.new_full((len(past), 1), transformer.config.start_video)
     ids = torch.cat([start, *frames], dim=1)
-    cache = _Cache(1 + window * transformer.config.tokens_per_frame)
+    cache = transformer.new_memory(1 + window * transformer.config.tokens_per_frame)
     if ids.shape[1] > 1:
         # the last block's output is not needed, but its keys and values are
         transformer.features(ids[:, :-1], (-1,), cache)
     return cache, ids[:, -1:]
-
-
-class _Cache:
-    """Keys and values of the tokens so far, in room that is taken once."""
-
-    def __init__(self, size: int) -> None:
-        self._length = 0
-        self._size = size
-        self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def angles(
-        self, config: TotoConfig, num_tokens: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        """Return the rotary angles of the positions after those kept."""
-        return rope_angles(config, self._length, num_tokens, device)
-
-    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend to all that is kept and, causally, to the new tokens; and keep them."""
-        if block not in self._pairs:
-            shape = (*k.shape[:2], self._size, k.shape[3])
-            self._pairs[block] = (k.new_zeros(shape), v.new_zeros(shape))
-        keys, values = self._pairs[block]
-        end = self._length + q.shape[2]
-        keys[:, :, self._length : end], values[:, :, self._length : end] = k, v
-        keys, values = keys[:, :, :end], values[:, :, :end]
-        mask = None
-        if self._length and q.shape[2] > 1:
-            mask = q.new_ones(q.shape[2], end, dtype=torch.bool).tril(self._length)
-        return scaled_dot_product_attention(
-            q, keys, values, attn_mask=mask, is_causal=not self._length
-        )
-
-    def advance(self, num_tokens: int) -> None:
-        """Count the new tokens."""
-        self._length += num_tokens

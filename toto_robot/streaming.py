@@ -30,7 +30,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from .encoder import Encoder
-from .models.transformer import TotoConfig, TotoTransformer, rope_angles, rotate
+from .models import CausalModel, TotoConfig
+from .models.transformer import rope_angles, rotate
 from .pooling import normalise
 
 __all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory", "StreamConfig"]
@@ -323,9 +324,14 @@ class FrameMemory:
     """
 
     def __init__(
-        self, transformer: TotoTransformer, num_envs: int, context: int, layers: Sequence[int]
+        self, transformer: CausalModel, num_envs: int, context: int, layers: Sequence[int]
     ) -> None:
         config = transformer.config
+        if not isinstance(config, TotoConfig):
+            raise ValueError(
+                f"a stream is of a model with rotary positions (llama), not of {config.kind}: "
+                "encode clips of at most a training sequence instead (encode_clip)"
+            )
         start = transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
         recorder = _Recorder()
         with torch.no_grad():

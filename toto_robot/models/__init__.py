@@ -1,5 +1,8 @@
-"""Causal transformers over visual tokens."""
+"""Causal models over visual tokens."""
 
+from .causal import CausalModel, SequenceLayout
 from .transformer import TotoConfig, TotoTransformer
 
-__all__ = ["TotoConfig", "TotoTransformer"]
+__all__ = ["CausalModel", "ModelConfig", "SequenceLayout", "TotoConfig", "TotoTransformer"]
+
+ModelConfig = TotoConfig

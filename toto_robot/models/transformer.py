@@ -9,97 +9,67 @@ Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, scaled_dot_product_attention, silu
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+from .causal import CausalModel, SequenceLayout, check_sizes
 
 __all__ = [
     "KeyValueCache",
     "Memory",
+    "SequenceLayout",
     "TotoConfig",
     "TotoTransformer",
     "llama_config",
     "llama_state_dict",
 ]
 
-SPECIAL_TOKENS = 3
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TotoConfig:
-    """Sizes of the transformer and the rules of its sequences (paper sections 3.2 and 3.4).
+class TotoConfig(SequenceLayout):
+    """Sizes of the transformer (paper section 3.2).
 
     Attributes:
-        codes: vocabulary of the tokenizer. Its ids come first; the three special ids follow (the
-            paper's ``[1] [2] [3]`` would collide with codes 1 to 3): ``start_video = codes``,
-            ``end = codes + 1``, ``start_image = codes + 2``.
         dim: width of the residual stream.
         layers: number of blocks.
         heads: attention heads; ``dim`` is a multiple of ``2 * heads``.
         mlp_hidden: hidden width of SwiGLU. The paper's sizes use different ratios to ``dim``.
         tie_embeddings: share the input embedding with the output projection.
-        tokens_per_frame: tokens of one frame, 256 at 128 px.
-        frames: frames of one training sequence, 16 in the paper.
         rope_base: base of the rotary angles; 10000, or 50000 at 32 x 32 tokens (Table 4).
         norm_eps: epsilon of RMSNorm.
     """
 
-    codes: int
+    kind: ClassVar[str] = "llama"
     dim: int
     layers: int
     heads: int
     mlp_hidden: int
     tie_embeddings: bool
-    tokens_per_frame: int
-    frames: int
     rope_base: float
     norm_eps: float
 
     def __post_init__(self) -> None:
         """Refuse sizes that no attention head can have."""
-        for name in ("codes", "dim", "layers", "heads", "mlp_hidden", "tokens_per_frame", "frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        SequenceLayout.__post_init__(self)
+        check_sizes(self, "dim", "layers", "heads", "mlp_hidden")
         if self.dim % (2 * self.heads):
             raise ValueError(
                 f"dim must be a multiple of 2 * heads = {2 * self.heads}, got {self.dim}"
             )
-
-    @property
-    def start_video(self) -> int:
-        """Id of the token that starts a sequence of video frames."""
-        return self.codes
-
-    @property
-    def end(self) -> int:
-        """Id of the token that ends every sequence."""
-        return self.codes + 1
-
-    @property
-    def start_image(self) -> int:
-        """Id of the token that starts a sequence of unrelated images."""
-        return self.codes + 2
-
-    @property
-    def vocab_size(self) -> int:
-        """Codes and special tokens."""
-        return self.codes + SPECIAL_TOKENS
-
-    @property
-    def context(self) -> int:
-        """Trained length: start token, all frames and the end token."""
-        return self.frames * self.tokens_per_frame + 2
 
     def build(self) -> "TotoTransformer":
         """Return the module with fresh weights."""
         return TotoTransformer(self)
 
 
-class TotoTransformer(nn.Module):
+class TotoTransformer(CausalModel):
     """Causal transformer over visual tokens."""
+
+    config: TotoConfig
 
     def __init__(self, config: TotoConfig) -> None:
         super().__init__()
@@ -126,17 +96,13 @@ class TotoTransformer(nn.Module):
             std = 0.02 / (2 * self.config.layers) ** 0.5 if writes else 0.02
             nn.init.normal_(parameter, std=std, generator=generator)
 
-    def forward(
-        self, ids: Int64[Tensor, "b t"], cache: "Memory | None" = None
-    ) -> Float[Tensor, "b t v"]:
-        """Return next-token logits; with ``cache``, of the new tokens after those already in it."""
-        (hidden,) = self.features(ids, layers=(-1,), cache=cache)
-        return self.logits(hidden)
+    def head_input(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """Return the normalised output of the last block."""
+        return self.norm(hidden)
 
-    def logits(self, hidden: Float[Tensor, "b t d"]) -> Float[Tensor, "b t v"]:
-        """Return the next-token logits of the last block's output."""
-        weight = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return linear(self.norm(hidden), weight)
+    def new_memory(self, size: int) -> "KeyValueCache":
+        """Return an empty cache for up to ``size`` tokens."""
+        return KeyValueCache(size)
 
     def features(
         self, ids: Int64[Tensor, "b t"], layers: Sequence[int], cache: "Memory | None" = None
@@ -155,29 +121,19 @@ class TotoTransformer(nn.Module):
         """
         wanted = [self.layer_index(layer) for layer in layers]
         hidden = self.embed_tokens(ids)  # b t d
-        memory = _Causal() if cache is None else cache
-        angles = memory.angles(self.config, ids.shape[1], hidden.device)
+        if cache is None:
+            angles = rope_angles(self.config, 0, ids.shape[1], hidden.device)
+        else:
+            angles = cache.angles(self.config, ids.shape[1], hidden.device)
         outputs = {0: hidden}
         for k in range(1, max(wanted, default=0) + 1):
-            hidden = self.layers[k - 1](hidden, angles, memory, k - 1)
+            block = self.layers[k - 1]
+            # without a cache blocks differ in nothing that torch.compile would have to look at
+            hidden = block(hidden, angles) if cache is None else block(hidden, angles, cache, k - 1)
             outputs[k] = hidden
-        memory.advance(ids.shape[1])
+        if cache is not None:
+            cache.advance(ids.shape[1])
         return tuple(outputs[k] for k in wanted)
-
-    def layer_index(self, layer: int) -> int:
-        """Return ``layer`` counted from 0, or say which layers exist."""
-        depth = self.config.layers
-        index = layer + depth + 1 if layer < 0 else layer
-        if not 0 <= index <= depth:
-            raise ValueError(
-                f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last"
-            )
-        return index
-
-    def loss(self, ids: Int64[Tensor, "b t"]) -> Float[Tensor, ""]:
-        """Return the mean next-token negative log-likelihood, nats (paper equation 2)."""
-        logits = self(ids[:, :-1])
-        return cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
 
 
 @runtime_checkable
@@ -199,26 +155,20 @@ class Memory(Protocol):
         ...
 
 
-class _Causal:
-    """No past: tokens see each other, causally."""
-
-    def angles(
-        self, config: TotoConfig, num_tokens: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        return rope_angles(config, 0, num_tokens, device)
-
-    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return scaled_dot_product_attention(q, k, v, is_causal=True)
-
-    def advance(self, num_tokens: int) -> None:
-        pass
-
-
 class KeyValueCache:
-    """Keys and values of the tokens seen so far, one pair a block; they grow with each call."""
+    """Keys and values of the tokens seen so far, a pair a block.
 
-    def __init__(self) -> None:
+    Args:
+        size: tokens for which room is taken at once; where more come, it is doubled. None: twice
+            the tokens of the first call.
+
+    Attributes:
+        length: tokens seen so far.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
         self.length = 0
+        self._size = size
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
 
     def angles(
@@ -229,19 +179,33 @@ class KeyValueCache:
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend to the whole past and, causally, to the new tokens; and remember them."""
-        num_new = q.shape[2]
-        if block in self._pairs:
-            old_k, old_v = self._pairs[block]
-            k, v = torch.cat([old_k, k], dim=2), torch.cat([old_v, v], dim=2)
-        self._pairs[block] = (k, v)
+        num_new, end = q.shape[2], self.length + q.shape[2]
+        keys, values = self._room(block, k, v, end)
+        keys[:, :, self.length : end], values[:, :, self.length : end] = k, v
+        keys, values = keys[:, :, :end], values[:, :, :end]
         mask = None
         if self.length and num_new > 1:
-            mask = q.new_ones(num_new, k.shape[2], dtype=torch.bool).tril(self.length)
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not self.length)
+            mask = q.new_ones(num_new, end, dtype=torch.bool).tril(self.length)
+        return scaled_dot_product_attention(
+            q, keys, values, attn_mask=mask, is_causal=not self.length
+        )
 
     def advance(self, num_tokens: int) -> None:
         """Count the new tokens."""
         self.length += num_tokens
+
+    def _room(self, block: int, k: Tensor, v: Tensor, end: int) -> tuple[Tensor, Tensor]:
+        """Return where a block's keys and values are, with room for ``end`` tokens."""
+        pair = self._pairs.get(block)
+        if pair is None or pair[0].shape[2] < end:
+            size = max(end, self._size or 2 * end) if pair is None else 2 * end
+            shape = (*k.shape[:2], size, k.shape[3])
+            larger = (k.new_empty(shape), v.new_empty(shape))
+            if pair is not None:
+                for new, old in zip(larger, pair, strict=True):
+                    new[:, :, : self.length] = old[:, :, : self.length]
+            self._pairs[block] = pair = larger
+        return pair
 
 
 class _Block(nn.Module):
@@ -253,7 +217,11 @@ class _Block(nn.Module):
         self.mlp = _SwiGLU(config)
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], memory: Memory, index: int
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        memory: Memory | None = None,
+        index: int = 0,
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), angles, memory, index)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -269,13 +237,21 @@ class _Attention(nn.Module):
         self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], memory: Memory, index: int
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        memory: Memory | None = None,
+        index: int = 0,
     ) -> Tensor:
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # b h t k
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        out = memory.attend(index, rotate(q, angles), rotate(k, angles), v)
+        q, k = rotate(q, angles), rotate(k, angles)
+        if memory is None:
+            out = scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            out = memory.attend(index, q, k, v)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 

@@ -1,0 +1,211 @@
+"""What all causal models over visual tokens share: the rules of a sequence, next-token loss.
+
+    start_video | codes of frame 1 | codes of frame 2 | ... | end
+
+Shapes: b batch, t time (tokens), n rows of a flat batch, d width, v vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+__all__ = ["CausalModel", "SequenceLayout", "check_sizes", "linear_cross_entropy"]
+
+SPECIAL_TOKENS = 3
+LOSS_ROWS = 1024  # logits of so many tokens exist at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SequenceLayout:
+    """What ids a sequence is made of and how long it is (paper section 3.4).
+
+    Attributes:
+        codes: vocabulary of the tokenizer. Its ids come first; the three special ids follow (the
+            paper's ``[1] [2] [3]`` would collide with codes 1 to 3): ``start_video = codes``,
+            ``end = codes + 1``, ``start_image = codes + 2``.
+        tokens_per_frame: tokens of one frame, 256 at 128 px.
+        frames: frames of one training sequence, 16 in the paper.
+    """
+
+    codes: int
+    tokens_per_frame: int
+    frames: int
+
+    def __post_init__(self) -> None:
+        """Refuse sequences of nothing."""
+        check_sizes(self, "codes", "tokens_per_frame", "frames")
+
+    @property
+    def start_video(self) -> int:
+        """Id of the token that starts a sequence of video frames."""
+        return self.codes
+
+    @property
+    def end(self) -> int:
+        """Id of the token that ends every sequence."""
+        return self.codes + 1
+
+    @property
+    def start_image(self) -> int:
+        """Id of the token that starts a sequence of unrelated images."""
+        return self.codes + 2
+
+    @property
+    def vocab_size(self) -> int:
+        """Codes and special tokens."""
+        return self.codes + SPECIAL_TOKENS
+
+    @property
+    def context(self) -> int:
+        """Trained length: start token, all frames and the end token."""
+        return self.frames * self.tokens_per_frame + 2
+
+
+def check_sizes(config: object, *names: str) -> None:
+    """Refuse sizes below 1.
+
+    Raises:
+        ValueError: which, and what it is.
+    """
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+
+
+class CausalModel(nn.Module):
+    """A model whose output at a token depends on that token and those before it.
+
+    Attributes:
+        config: its sizes, and the rules of its sequences.
+        embed_tokens: the token embedding.
+        layers: blocks, one after the other: what is sharded, compiled and checkpointed one by one.
+        lm_head: the output projection; None: that is the token embedding too.
+    """
+
+    config: Any
+    embed_tokens: nn.Embedding
+    layers: nn.ModuleList
+    lm_head: nn.Linear | None
+
+    def features(
+        self, ids: Int64[Tensor, "b t"], layers: Sequence[int], cache: Any = None
+    ) -> tuple[Float[Tensor, "b t d"], ...]:
+        """Return the residual stream after the layers asked for, and stop at the deepest of them.
+
+        Args:
+            ids: token ids, starting with a start token.
+            layers: 0 is the embedding, k the output of block k, -1 the last block. No norm is
+                applied.
+            cache: what `new_memory` gave: the tokens before ``ids``; it is extended by ``ids``.
+                Every call on one cache must reach the same depth.
+
+        Raises:
+            ValueError: a layer that does not exist.
+        """
+        raise NotImplementedError
+
+    def new_memory(self, size: int) -> Any:
+        """Return an empty ``cache`` for up to ``size`` tokens."""
+        raise NotImplementedError
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights."""
+        raise NotImplementedError
+
+    def head_input(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """Return what the output projection is given of the last block's output."""
+        raise NotImplementedError
+
+    def forward(self, ids: Int64[Tensor, "b t"], cache: Any = None) -> Float[Tensor, "b t v"]:
+        """Return next-token logits; with ``cache``, of the new tokens after those already in it."""
+        (hidden,) = self.features(ids, layers=(-1,), cache=cache)
+        return self.logits(hidden)
+
+    def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        """Return the next-token logits of the last block's output."""
+        return linear(self.head_input(hidden), self.head_weight)
+
+    @property
+    def head_weight(self) -> Float[Tensor, "v d"]:
+        """The matrix of the output projection."""
+        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
+    def layer_index(self, layer: int) -> int:
+        """Return ``layer`` counted from 0, or say which layers exist."""
+        depth = self.config.layers
+        index = layer + depth + 1 if layer < 0 else layer
+        if not 0 <= index <= depth:
+            raise ValueError(
+                f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last"
+            )
+        return index
+
+    def loss(self, ids: Int64[Tensor, "b t"]) -> Float[Tensor, ""]:
+        """Return the mean next-token negative log-likelihood, nats (paper equation 2)."""
+        (hidden,) = self.features(ids[:, :-1], layers=(-1,))
+        return linear_cross_entropy(
+            self.head_input(hidden).flatten(0, 1), self.head_weight, ids[:, 1:].flatten()
+        )
+
+
+def linear_cross_entropy(
+    hidden: Float[Tensor, "n d"], weight: Float[Tensor, "v d"], targets: Int64[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """Return the mean cross entropy, nats, of ``targets`` under logits ``hidden @ weight.T``.
+
+    The same number as `torch.nn.functional.cross_entropy` of those logits, which never exist
+    whole: rows go through in chunks, and each chunk's gradient is made while its logits are at
+    hand. One differentiation only.
+    """
+    if not torch.is_grad_enabled():
+        hidden, weight = hidden.detach(), weight.detach()  # so that no gradient is made for nothing
+    return _LinearCrossEntropy.apply(hidden, weight, targets)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        ctx.dtypes = hidden.dtype, weight.dtype
+        wants_hidden, wants_weight, _ = ctx.needs_input_grad
+        device = hidden.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            hidden, weight = hidden.to(dtype), weight.to(dtype)
+        hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(targets), LOSS_ROWS):
+            rows = hidden[start : start + LOSS_ROWS]
+            wanted = targets[start : start + LOSS_ROWS, None]
+            logits = (rows @ weight.T).float()
+            chosen = logits.gather(1, wanted)
+            # the softmax, in the logits' own room
+            greatest = logits.amax(dim=1, keepdim=True)
+            shares = logits.sub_(greatest).exp_()
+            sums = shares.sum(dim=1, keepdim=True)
+            total += (sums.log() + greatest - chosen).sum()
+            if hidden_gradient is None and weight_gradient is None:
+                continue
+            shares.div_(sums)
+            shares.scatter_add_(1, wanted, torch.full_like(chosen, -1))
+            gradient = shares.div_(len(targets)).to(hidden.dtype)
+            if hidden_gradient is not None:
+                hidden_gradient[start : start + LOSS_ROWS] = gradient @ weight
+            if weight_gradient is not None:
+                weight_gradient += gradient.T @ rows
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return total / len(targets)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (scale,) = outputs
+        hidden, weight = (
+            None if gradient is None else (gradient * scale).to(dtype)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return hidden, weight, None
