@@ -2,6 +2,7 @@
 
 from .dvae import DalleConfig, DalleDVae, LightConfig, LightDVae
 from .tokenizer import Tokenizer
+from .vqgan import Vqgan, VqganConfig
 from .winograd import WinogradDalle
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "LightDVae",
     "Tokenizer",
     "TokenizerConfig",
+    "Vqgan",
+    "VqganConfig",
     "WinogradDalle",
 ]
 
-TokenizerConfig = LightConfig | DalleConfig
-AnyTokenizer = LightDVae | DalleDVae | WinogradDalle
+TokenizerConfig = LightConfig | DalleConfig | VqganConfig
+AnyTokenizer = LightDVae | DalleDVae | WinogradDalle | Vqgan

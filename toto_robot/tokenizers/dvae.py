@@ -24,9 +24,19 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pixel_shuffle, silu
 
-from .tokenizer import check_frames, frames_to_unit, unit_to_frames
+from .tokenizer import check_frames, check_ids, frames_to_unit, unit_to_frames
 
-__all__ = ["DalleConfig", "DalleDVae", "LightConfig", "LightDVae"]
+__all__ = [
+    "MARGIN",
+    "DalleConfig",
+    "DalleDVae",
+    "LightConfig",
+    "LightDVae",
+    "laplace_mean",
+    "with_margin",
+]
+
+MARGIN = 0.1  # of the logit-Laplace likelihood: dall_e.utils.logit_laplace_eps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +132,7 @@ class LightDVae(nn.Module):
         Raises:
             ValueError: ids outside the vocabulary, or not ``tokens_per_frame`` of them a frame.
         """
-        _check_ids(ids, self.vocab_size, self.tokens_per_frame)
+        check_ids(ids, self.vocab_size, self.tokens_per_frame)
         side = self.image_size // 8
         digits = (
             ids.unflatten(1, (1, side, side))
@@ -174,7 +184,8 @@ class DalleConfig:
     Attributes:
         image_size: side of the input, pixels; a multiple of 8.
         hidden: channels of the first group; groups have 1, 2, 4 and 8 times as many.
-        decoder_init: channels after the decoder's first convolution.
+        decoder_init: channels after the decoder's first convolution; None: there is no decoder, as
+            in the published files that hold the encoder alone.
         blocks_per_group: residual blocks in each of the four groups.
         vocab_size: number of codes.
     """
@@ -182,7 +193,7 @@ class DalleConfig:
     kind: ClassVar[str] = "dalle"
     image_size: int
     hidden: int
-    decoder_init: int
+    decoder_init: int | None
     blocks_per_group: int
     vocab_size: int
 
@@ -212,8 +223,12 @@ class DalleDVae(nn.Module):
         self.image_size = config.image_size
         self.vocab_size = config.vocab_size
         self.tokens_per_frame = (config.image_size // 8) ** 2
-        self.encoder = _DalleHalf(config, decoder=False)
-        self.decoder = _DalleHalf(config, decoder=True)
+        self.encoder = _DalleHalf(config, config.hidden, decoder=False)
+        self.decoder = (
+            None
+            if config.decoder_init is None
+            else _DalleHalf(config, config.decoder_init, decoder=True)
+        )
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
         """Tokenise RGB frames of any size: argmax over the code logits, in raster order."""
@@ -221,31 +236,69 @@ class DalleDVae(nn.Module):
         images = frames_to_unit(
             check_frames(frames).to(weight.device), self.image_size, weight.dtype
         )
-        return (
-            self.encoder(images * 0.8 + 0.1).argmax(1).flatten(1)
-        )  # logit-Laplace margin, eps 0.1
+        return self.logits(images).argmax(1).flatten(1)
+
+    def logits(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b v i j"]:
+        """Return the logits of the codes of images in [0, 1]."""
+        return self.encoder(with_margin(images))
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
         """Reconstruct RGB frames: mean of the logit-Laplace distribution.
 
         Raises:
-            ValueError: ids outside the vocabulary, or not ``tokens_per_frame`` of them a frame.
+            ValueError: there is no decoder, or ids outside the vocabulary, or not
+                ``tokens_per_frame`` of them a frame.
         """
-        _check_ids(ids, self.vocab_size, self.tokens_per_frame)
+        check_ids(ids, self.vocab_size, self.tokens_per_frame)
         side = self.image_size // 8
         one_hot = nn.functional.one_hot(ids, self.vocab_size).to(next(self.parameters()).dtype)
-        statistics = self.decoder(one_hot.transpose(1, 2).unflatten(2, (side, side)))
-        return unit_to_frames((torch.sigmoid(statistics[:, :3]) - 0.1) / 0.8)
+        return unit_to_frames(
+            laplace_mean(self.statistics(one_hot.transpose(1, 2).unflatten(2, (side, side))))
+        )
+
+    def statistics(self, codes: Float[Tensor, "b v i j"]) -> Float[Tensor, "b 6 s s"]:
+        """Return means and log scales, of logits of pixels, from a distribution over codes.
+
+        Raises:
+            ValueError: there is no decoder.
+        """
+        if self.decoder is None:
+            raise ValueError(
+                "this tokenizer has the encoder alone, so it cannot decode: open OpenAI's "
+                "decoder.pkl beside the encoder"
+            )
+        return self.decoder(codes)
+
+    def mixed(self, dtype: torch.dtype) -> "DalleDVae":
+        """Convert the groups to ``dtype``, in place; first and last convolutions stay as they are.
+
+        In float16 that is what OpenAI's module does on a GPU. Logits come from a last convolution
+        in float32, since 8192 of them have many ties in half precision.
+        """
+        for half in (self.encoder, self.decoder):
+            for name, group in half.blocks.named_children() if half is not None else ():
+                if name.startswith("group_"):
+                    group.to(dtype)
+        return self
+
+
+def with_margin(images: Tensor) -> Tensor:
+    """Map [0, 1] to [0.1, 0.9], where logits are finite (DALL-E, appendix A.3)."""
+    return images * (1 - 2 * MARGIN) + MARGIN
+
+
+def laplace_mean(statistics: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Return images, about [0, 1], that statistics of a logit-Laplace distribution stand for."""
+    return (torch.sigmoid(statistics[:, :3]) - MARGIN) / (1 - 2 * MARGIN)
 
 
 class _DalleHalf(nn.Module):
     """Encoder (7x7 in, max-pool after groups 1-3) or decoder (1x1 in, nearest x2 there)."""
 
-    def __init__(self, config: DalleConfig, decoder: bool) -> None:
+    def __init__(self, config: DalleConfig, first: int, *, decoder: bool) -> None:
         super().__init__()
         self.is_decoder = decoder
         widths = [config.hidden * m for m in ((8, 4, 2, 1) if decoder else (1, 2, 4, 8))]
-        first = config.decoder_init if decoder else widths[0]
         gain = 1 / (4 * config.blocks_per_group) ** 2
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         blocks["input"] = _RawConv(config.vocab_size if decoder else 3, first, 1 if decoder else 7)
@@ -302,7 +355,8 @@ class _RawConv(nn.Module):
         self.b = nn.Parameter(torch.zeros(width_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.w, self.b, padding=self.padding)
+        # the released one casts too: with mixed precision a part's input comes in another dtype
+        return conv2d(x.to(self.w.dtype), self.w, self.b, padding=self.padding)
 
 
 def _cells_to_channels(images: Tensor, side: int) -> Tensor:
@@ -314,12 +368,3 @@ def _cells_to_channels(images: Tensor, side: int) -> Tensor:
 
 def _named(**modules: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(modules))
-
-
-def _check_ids(ids: Tensor, vocab_size: int, tokens_per_frame: int) -> None:
-    if ids.ndim != 2 or ids.shape[1] != tokens_per_frame:
-        raise ValueError(f"ids must have shape [b {tokens_per_frame}], got {tuple(ids.shape)}")
-    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocab_size):
-        raise ValueError(
-            f"ids must be in [0, {vocab_size}), got [{int(ids.min())}, {int(ids.max())}]"
-        )

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-__all__ = ["Tokenizer", "check_frames", "frames_to_unit", "unit_to_frames"]
+__all__ = ["Tokenizer", "check_frames", "check_ids", "frames_to_unit", "unit_to_frames"]
 
 
 @runtime_checkable
@@ -95,6 +95,20 @@ def _wrong_dtype(frames: np.ndarray | Tensor) -> str:
         elif low >= 0 and high <= 1:
             hint += "; images in [0, 1] become (frames * 255).round() as uint8"
     return f"frames must be uint8 in 0..255, got {frames.dtype}{hint}"
+
+
+def check_ids(ids: Tensor, vocab_size: int, tokens_per_frame: int) -> None:
+    """Refuse ids [b n] that no encoder made.
+
+    Raises:
+        ValueError: another shape, or outside the vocabulary.
+    """
+    if ids.ndim != 2 or ids.shape[1] != tokens_per_frame:
+        raise ValueError(f"ids must have shape [b {tokens_per_frame}], got {tuple(ids.shape)}")
+    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocab_size):
+        raise ValueError(
+            f"ids must be in [0, {vocab_size}), got [{int(ids.min())}, {int(ids.max())}]"
+        )
 
 
 def frames_to_unit(

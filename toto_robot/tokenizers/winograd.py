@@ -19,7 +19,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from .dvae import DalleDVae
+from .dvae import DalleDVae, with_margin
 from .tokenizer import check_frames, frames_to_unit
 
 __all__ = ["WinogradConv", "WinogradDalle"]
@@ -56,10 +56,11 @@ class WinogradDalle(nn.Module):
         super().__init__()
         weights = dalle.encoder.state_dict()
         weight = weights["blocks.input.w"]
-        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        dtypes = {tensor.dtype for tensor in weights.values()}
+        if dtypes != {torch.float32} or weight.device.type != "cpu":
+            names = " and ".join(sorted(str(dtype) for dtype in dtypes))
             raise ValueError(
-                f"this is for float32 on the CPU, the tokenizer is {weight.dtype} on "
-                f"{weight.device}"
+                f"this is for float32 on the CPU, the tokenizer is {names} on {weight.device}"
             )
         if dalle.image_size % 16:
             raise ValueError(f"image_size must be a multiple of 16 pixels, got {dalle.image_size}")
@@ -96,7 +97,7 @@ class WinogradDalle(nn.Module):
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
         """Tokenise RGB frames of any size, as `DalleDVae.encode` does."""
         images = frames_to_unit(check_frames(frames).cpu(), self.image_size, torch.float32)
-        ids = [self.logits(image).argmax(1) for image in images * 0.8 + 0.1]
+        ids = [self.logits(image).argmax(1) for image in with_margin(images)]
         return torch.stack(ids) if ids else torch.empty(0, self.tokens_per_frame, dtype=torch.int64)
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:

@@ -1,0 +1,78 @@
+"""``python -m toto_robot.tokenizers.convert``: published tokenizer weights, once, as a checkpoint.
+
+Nothing in the published files is executed. What comes out is a folder that `load_tokenizer` opens
+and every command takes as ``tokenizer=``; its ``config.json`` notes the sha256 of what went in.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..checkpoint import read_config, save_checkpoint
+from ..cli import command
+from ..config import to_dict
+from .published import load_dalle, load_vqgan
+
+__all__ = ["ConvertConfig", "convert"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertConfig:
+    """What to read.
+
+    Attributes:
+        format: ``dalle``: encoder, or encoder and decoder, of OpenAI or FLAVA; ``vqgan``: a
+            checkpoint of taming-transformers.
+        files: the published files, in that order.
+        sha256: of each file, in the same order, to be sure that they are the ones that were meant;
+            empty: not checked, only printed.
+        image_size: side that frames are resized to, pixels.
+    """
+
+    format: Literal["dalle", "vqgan"]
+    files: tuple[Path, ...]
+    sha256: tuple[str, ...]
+    image_size: int
+
+    def __post_init__(self) -> None:
+        """Refuse numbers of files that the format does not have."""
+        if self.format == "vqgan" and len(self.files) != 1:
+            raise ValueError(f"files: a VQGAN is one file, got {len(self.files)}")
+        if self.sha256 and len(self.sha256) != len(self.files):
+            raise ValueError(f"sha256: {len(self.sha256)} for {len(self.files)} files")
+
+
+def convert(config: ConvertConfig, out: Path) -> Path:
+    """Write the checkpoint of a published tokenizer, ``out/tokenizer``, and return that folder.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: a file is not the one that was meant, or holds something else.
+    """
+    digests = {}
+    for i, file in enumerate(config.files):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing, or no file")
+        with file.open("rb") as opened:
+            digests[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
+        print(f"read    {file}\n        sha256 {digests[file.name]}", flush=True)
+        if config.sha256 and config.sha256[i] != digests[file.name]:
+            raise ValueError(f"{file} is not the file that was meant: sha256 {config.sha256[i]}")
+    if config.format == "dalle":
+        tokenizer = load_dalle(config.files, config.image_size)
+    else:
+        tokenizer = load_vqgan(config.files[0], config.image_size)
+    folder = out / "tokenizer"
+    save_checkpoint(
+        folder, "tokenizer", to_dict(tokenizer.config), tokenizer.state_dict(), sources=digests
+    )
+    written = read_config(folder, "tokenizer")["sha256"]
+    print(f"written {folder / 'weights.safetensors'}\n        sha256 {written}")
+    return folder
+
+
+main = command("convert_tokenizer", ConvertConfig)(convert)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Open tokenizers as their authors published them: OpenAI's dVAE, FLAVA's codebook, and VQGAN.
+
+    tokenizer = load_dalle((Path("encoder.pkl"), Path("decoder.pkl")), image_size=128)
+
+OpenAI's two files are whole pickled modules; they are read by `toto_robot.unpickle`, which runs
+nothing of them and needs neither the package ``dall_e`` nor ``attrs``. The encoder alone is also in
+FLAVA's image codebook, as a state dict. VQGAN's files are Lightning checkpoints.
+
+All sizes are those of the tensors; every tensor is used, or dropped by name.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..unpickle import StandIn, module_tensors, read_pickle
+from .dvae import DalleConfig, DalleDVae
+from .vqgan import Vqgan, VqganConfig
+
+__all__ = ["load_dalle", "load_vqgan"]
+
+# what the pickled modules of the package dall_e 0.1 are made of
+DALLE_CLASSES = (
+    "dall_e.encoder.Encoder",
+    "dall_e.encoder.EncoderBlock",
+    "dall_e.decoder.Decoder",
+    "dall_e.decoder.DecoderBlock",
+    "dall_e.utils.Conv2d",
+    "torch.nn.modules.activation.ReLU",
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.linear.Identity",
+    "torch.nn.modules.pooling.MaxPool2d",
+    "torch.nn.modules.upsampling.Upsample",
+)
+# a Lightning checkpoint keys the state of its callbacks by their class
+LIGHTNING_CLASSES = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+)
+FLAVA = "image_codebook."  # prefix of the codebook within a whole FLAVA
+
+
+def load_dalle(files: Sequence[Path], image_size: int) -> DalleDVae:
+    """Open OpenAI's dVAE.
+
+    Args:
+        files: the encoder's file and, unless only tokens are wanted, the decoder's. Each is
+            OpenAI's pickled module, or its state dict as safetensors or torch file; the encoder
+            may be FLAVA's image codebook, alone or in a whole FLAVA.
+        image_size: side that frames are resized to, pixels: 128 gives 16 x 16 tokens.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file holds something else, which the message names.
+    """
+    if not 1 <= len(files) <= 2:
+        raise ValueError(f"needed the encoder's file, or encoder's and decoder's, got {len(files)}")
+    halves = [_dalle_names(_state(file, DALLE_CLASSES)) for file in files]
+    encoder = halves[0]
+    weight = _needed(files[0], encoder, "blocks.input.w")
+    blocks = {match[1] for name in encoder if (match := re.match(r"blocks\.group_1\.(\w+)", name))}
+    decoder_init = None
+    if len(halves) == 2:
+        decoder_init = len(_needed(files[1], halves[1], "blocks.input.w"))
+    config = DalleConfig(
+        image_size=image_size,
+        hidden=len(weight),
+        decoder_init=decoder_init,
+        blocks_per_group=max(1, len(blocks)),
+        vocab_size=len(_needed(files[0], encoder, "blocks.output.conv.w")),
+    )
+    with torch.device("meta"):
+        dalle = config.build()
+    _load(files[0], dalle.encoder, encoder, "the encoder")
+    if dalle.decoder is not None:
+        _load(files[1], dalle.decoder, halves[1], "the decoder")
+    return dalle.requires_grad_(False).eval()
+
+
+def load_vqgan(file: Path, image_size: int) -> Vqgan:
+    """Open a VQGAN of taming-transformers: its Lightning checkpoint, or the state dict of it.
+
+    What the training alone used (``loss.``: discriminator and perceptual network) is dropped. That
+    attention follows the blocks of the coarsest level is read from the names, like all sizes.
+
+    Args:
+        file: the checkpoint.
+        image_size: side that frames are resized to, pixels: 256 gives 16 x 16 tokens.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds something else, which the message names.
+    """
+    weights = {
+        name: tensor
+        for name, tensor in _state(file, LIGHTNING_CLASSES).items()
+        if not name.startswith("loss.")
+    }
+    codebook = _needed(file, weights, "quantize.embedding.weight")
+    first = _needed(file, weights, "encoder.conv_in.weight")
+    levels = 1 + max(_numbers(weights, r"encoder\.down\.(\d+)\."), default=0)
+    ends = [_needed(file, weights, f"encoder.down.{i}.block.0.conv1.weight") for i in range(levels)]
+    config = VqganConfig(
+        image_size=image_size,
+        width=len(first),
+        multipliers=tuple(len(end) // len(first) for end in ends),
+        blocks=1 + max(_numbers(weights, r"encoder\.down\.0\.block\.(\d+)\."), default=0),
+        attention_levels=tuple(sorted(_numbers(weights, r"encoder\.down\.(\d+)\.attn\."))),
+        latent=len(_needed(file, weights, "encoder.conv_out.weight")),
+        embedding=codebook.shape[1],
+        vocab_size=len(codebook),
+    )
+    with torch.device("meta"):
+        vqgan = config.build()
+    _load(file, vqgan, weights, "VQGAN")
+    return vqgan.requires_grad_(False).eval()
+
+
+def _state(file: Path, classes: Sequence[str]) -> dict[str, Tensor]:
+    """Return the tensors of a file, whichever way it holds them."""
+    if file.suffix == ".safetensors":
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing, or no file")
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a readable safetensors file ({error})") from error
+    data = read_pickle(file, classes)
+    if isinstance(data, StandIn):
+        return module_tensors(data)
+    if isinstance(data, Mapping) and isinstance(data.get("state_dict"), Mapping):
+        data = data["state_dict"]
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{file} holds a {type(data).__name__}, needed a module or a state dict")
+    if strange := sorted(str(name) for name, item in data.items() if not isinstance(item, Tensor)):
+        raise ValueError(f"{file}: {strange} are no tensors; needed a state dict")
+    return {str(name): tensor for name, tensor in data.items()}
+
+
+def _dalle_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the names of FLAVA's codebook OpenAI's; leave OpenAI's alone."""
+    if any(name.startswith(FLAVA) for name in state):
+        state = {
+            name.removeprefix(FLAVA): tensor
+            for name, tensor in state.items()
+            if name.startswith(FLAVA)
+        }
+    if not any(name.startswith("blocks.group_1.group.") for name in state):
+        return dict(state)
+    renamed = {}
+    for name, tensor in state.items():
+        short = re.sub(r"^(blocks\.group_\d+)\.group\.", r"\1.", name)
+        short = short.replace(".res_path.path.", ".res_path.")
+        short = re.sub(r"\.weight$", ".w", re.sub(r"\.bias$", ".b", short))
+        renamed[short] = tensor
+    return renamed
+
+
+def _load(file: Path, module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Give a module on the meta device its weights, as float32, or say what does not fit."""
+    needed = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    missing, unexpected = sorted(set(needed) - set(weights)), sorted(set(weights) - set(needed))
+    wrong = [
+        f"{name} {tuple(weights[name].shape)}, needed {shape}"
+        for name, shape in needed.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    if missing or unexpected or wrong:
+        raise ValueError(
+            f"{file} is not {what}: missing {missing}, unexpected {unexpected}, wrong {wrong}"
+        )
+    copies = {name: tensor.float().clone() for name, tensor in weights.items()}
+    module.load_state_dict(copies, assign=True)
+
+
+def _needed(file: Path, weights: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in weights:
+        raise ValueError(f"{file} has no {name}; it has {sorted(weights)[:5]} ...")
+    return weights[name]
+
+
+def _numbers(weights: Mapping[str, Tensor], pattern: str) -> set[int]:
+    return {int(match[1]) for name in weights if (match := re.match(pattern, name))}

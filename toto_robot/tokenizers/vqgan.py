@@ -1,0 +1,285 @@
+"""VQGAN tokenizers in the layout of taming-transformers (Esser et al., arXiv 2012.09841).
+
+A convolutional encoder with attention at its coarsest level, the nearest of 1024 or 16384 learned
+vectors for each cell of 16 x 16 pixels, and a decoder. Parameter names are those of the released
+Lightning checkpoints (github.com/CompVis/taming-transformers, ``taming.models.vqgan.VQModel``), so
+a released state dict loads as it is once its ``loss.`` part is dropped.
+
+The released weights were trained with a perceptual loss on VGG16, which learned from ImageNet's
+labels: the paper prefers the DALL-E dVAE for that (section 3.4).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, silu
+
+from .tokenizer import check_frames, check_ids, frames_to_unit, unit_to_frames
+
+__all__ = ["Vqgan", "VqganConfig"]
+
+GROUPS = 32  # of every GroupNorm
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VqganConfig:
+    """Sizes of `Vqgan`; the released f16 models are 128 x (1, 1, 2, 2, 4), 2 blocks, 256, 256.
+
+    Attributes:
+        image_size: side of the input, pixels; 256 gives 16 x 16 tokens with five levels.
+        width: channels that ``multipliers`` multiply; a multiple of 32.
+        multipliers: width of each level, from the finest; each level but the last halves the side.
+        blocks: residual blocks of a level; the decoder has one more.
+        attention_levels: levels, counted from 0, whose blocks are each followed by attention.
+        latent: channels between encoder and codebook.
+        embedding: length of a code's vector.
+        vocab_size: number of codes, 1024 or 16384 in the releases.
+    """
+
+    kind: ClassVar[str] = "vqgan"
+    image_size: int
+    width: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention_levels: tuple[int, ...]
+    latent: int
+    embedding: int
+    vocab_size: int
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit together."""
+        if self.width <= 0 or self.width % GROUPS:
+            raise ValueError(f"width must be a positive multiple of {GROUPS}, got {self.width}")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers must each be at least 1, got {self.multipliers}")
+        if self.image_size <= 0 or self.image_size % self.pixels:
+            raise ValueError(
+                f"image_size must be a positive multiple of {self.pixels} pixels, "
+                f"got {self.image_size}"
+            )
+        if wrong := [i for i in self.attention_levels if not 0 <= i < len(self.multipliers)]:
+            raise ValueError(
+                f"attention_levels must be in [0, {len(self.multipliers)}), got {wrong}"
+            )
+
+    @property
+    def pixels(self) -> int:
+        """Side of the cell that a token stands for, pixels."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    def build(self) -> "Vqgan":
+        """Return the module with fresh weights."""
+        return Vqgan(self)
+
+
+class Vqgan(nn.Module):
+    """Vector-quantised autoencoder; see the module's docstring."""
+
+    def __init__(self, config: VqganConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = config.image_size
+        self.vocab_size = config.vocab_size
+        self.side = config.image_size // config.pixels
+        self.tokens_per_frame = self.side**2
+        self.encoder = _Encoder(config)
+        self.decoder = _Decoder(config)
+        self.quantize = nn.Module()
+        self.quantize.embedding = nn.Embedding(config.vocab_size, config.embedding)
+        nn.init.uniform_(self.codebook, -1 / config.vocab_size, 1 / config.vocab_size)
+        self.quant_conv = nn.Conv2d(config.latent, config.embedding, 1)
+        self.post_quant_conv = nn.Conv2d(config.embedding, config.latent, 1)
+
+    @property
+    def codebook(self) -> Float[Tensor, "v e"]:
+        """The vectors of the codes."""
+        return self.get_parameter("quantize.embedding.weight")
+
+    def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
+        """Tokenise RGB frames of any size: nearest code vectors, in raster order."""
+        images = frames_to_unit(
+            check_frames(frames).to(self.codebook.device), self.image_size, self.codebook.dtype
+        )
+        return self.nearest(self.latents(images)).flatten(1)
+
+    def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
+        """Reconstruct RGB frames.
+
+        Raises:
+            ValueError: ids outside the vocabulary, or not ``tokens_per_frame`` of them a frame.
+        """
+        check_ids(ids, self.vocab_size, self.tokens_per_frame)
+        return unit_to_frames(self.reconstruct(self.vectors(ids.unflatten(1, (self.side, -1)))))
+
+    def latents(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b e i j"]:
+        """Return what is quantised, of images in [0, 1]."""
+        return self.quant_conv(self.encoder(images * 2 - 1))
+
+    def nearest(self, latents: Float[Tensor, "b e i j"]) -> Int64[Tensor, "b i j"]:
+        """Return the codes whose vectors are nearest (L2)."""
+        codes = self.codebook.float()  # half precision would not tell 16384 distances apart
+        flat = latents.float().movedim(1, -1)
+        # the square of the latent itself is the same for every code
+        return (codes.square().sum(1) - 2 * flat @ codes.T).argmin(-1)
+
+    def vectors(self, ids: Int64[Tensor, "b i j"]) -> Float[Tensor, "b e i j"]:
+        """Return the vectors of codes."""
+        return self.codebook[ids].movedim(-1, 1)
+
+    def reconstruct(self, vectors: Float[Tensor, "b e i j"]) -> Float[Tensor, "b 3 s s"]:
+        """Return images, about [0, 1], from code vectors."""
+        return (self.decoder(self.post_quant_conv(vectors)) + 1) / 2
+
+    def forward(
+        self, images: Float[Tensor, "b 3 s s"]
+    ) -> tuple[
+        Float[Tensor, "b 3 s s"], Float[Tensor, "b e i j"], Float[Tensor, "b e i j"],
+    ]:  # fmt: skip
+        """Return reconstruction, latents and their code vectors.
+
+        The reconstruction's gradient passes straight through the choice of the code to the latents.
+        """
+        latents = self.latents(images)
+        vectors = self.vectors(self.nearest(latents))
+        return self.reconstruct(latents + (vectors - latents).detach()), latents, vectors
+
+
+class _Encoder(nn.Module):
+    def __init__(self, config: VqganConfig) -> None:
+        super().__init__()
+        widths = [config.width * m for m in config.multipliers]
+        self.conv_in = nn.Conv2d(3, config.width, 3, padding=1)
+        self.down = nn.ModuleList()
+        previous = config.width
+        for i, width in enumerate(widths):
+            level = _level(previous, width, config.blocks, i in config.attention_levels)
+            if i < len(widths) - 1:
+                level.downsample = _Downsample(width)
+            self.down.append(level)
+            previous = width
+        self.mid = _middle(previous)
+        self.norm_out = _norm(previous)
+        self.conv_out = nn.Conv2d(previous, config.latent, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for level in self.down:
+            x = _through(level, x)
+        return self.conv_out(silu(self.norm_out(_through_middle(self.mid, x))))
+
+
+class _Decoder(nn.Module):
+    def __init__(self, config: VqganConfig) -> None:
+        super().__init__()
+        widths = [config.width * m for m in config.multipliers]
+        previous = widths[-1]
+        self.conv_in = nn.Conv2d(config.latent, previous, 3, padding=1)
+        self.mid = _middle(previous)
+        levels: list[nn.Module] = []
+        for i, width in reversed(list(enumerate(widths))):
+            level = _level(previous, width, config.blocks + 1, i in config.attention_levels)
+            if i > 0:
+                level.upsample = _Upsample(width)
+            levels.append(level)
+            previous = width
+        self.up = nn.ModuleList(reversed(levels))  # the released names count from the finest
+        self.norm_out = _norm(previous)
+        self.conv_out = nn.Conv2d(previous, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _through_middle(self.mid, self.conv_in(x))
+        for level in reversed(self.up):
+            x = _through(level, x)
+        return self.conv_out(silu(self.norm_out(x)))
+
+
+def _level(width_in: int, width: int, blocks: int, attention: bool) -> nn.Module:
+    level = nn.Module()
+    level.block = nn.ModuleList(
+        _ResnetBlock(width_in if i == 0 else width, width) for i in range(blocks)
+    )
+    level.attn = nn.ModuleList(_Attention(width) for _ in range(blocks if attention else 0))
+    return level
+
+
+def _through(level: nn.Module, x: Tensor) -> Tensor:
+    parts = dict(level.named_children())
+    attentions = list(parts["attn"].children())
+    for i, block in enumerate(parts["block"].children()):
+        x = block(x)
+        if attentions:
+            x = attentions[i](x)
+    for name in ("downsample", "upsample"):
+        if name in parts:
+            x = parts[name](x)
+    return x
+
+
+def _middle(width: int) -> nn.Module:
+    middle = nn.Module()
+    middle.block_1 = _ResnetBlock(width, width)
+    middle.attn_1 = _Attention(width)
+    middle.block_2 = _ResnetBlock(width, width)
+    return middle
+
+
+def _through_middle(middle: nn.Module, x: Tensor) -> Tensor:
+    for part in middle.children():
+        x = part(x)
+    return x
+
+
+class _ResnetBlock(nn.Module):
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(width_in)
+        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
+        self.norm2 = _norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        if width_in != width:
+            self.nin_shortcut = nn.Conv2d(width_in, width, 1)
+        self._narrow = width_in == width
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.conv2(silu(self.norm2(self.conv1(silu(self.norm1(x))))))
+        return inner + (x if self._narrow else self.nin_shortcut(x))
+
+
+class _Attention(nn.Module):
+    """One head over all cells of the grid."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = _norm(width)
+        self.q, self.k, self.v = (nn.Conv2d(width, width, 1) for _ in range(3))
+        self.proj_out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        q, k, v = (part(normed).flatten(2).mT[:, None] for part in (self.q, self.k, self.v))
+        mixed = scaled_dot_product_attention(q, k, v)[:, 0].mT  # b c n
+        return x + self.proj_out(mixed.unflatten(2, x.shape[2:]))
+
+
+class _Downsample(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(pad(x, (0, 1, 0, 1)))  # right and below only, as released
+
+
+class _Upsample(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(interpolate(x, scale_factor=2))
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(GROUPS, width, eps=1e-6)

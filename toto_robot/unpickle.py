@@ -1,0 +1,176 @@
+"""Read tensors out of pickles without running anything that is in them.
+
+Unpickling calls whatever the file names, so an unknown file may run any code. Here a name must be
+one that was expected, and stands for an inert object that only keeps what it is given: nothing of
+the file's own code is imported or called. Files of torch 1.6 and later (zip) go through
+`torch.load(weights_only=True)`; that refuses whole modules in older files (a stream), which a
+restricted unpickler reads.
+"""
+
+import pickle
+import re
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["StandIn", "module_tensors", "read_pickle"]
+
+_STREAM_MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
+_STREAM_VERSION = 1001
+_DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+class StandIn:
+    """What an expected class becomes: keeps its state, does nothing."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self.attributes: dict[str, Any] = {}
+
+    def __new__(cls, *args: object, **kwargs: object) -> "StandIn":
+        """Ignore what the pickled class was made with."""
+        made = super().__new__(cls)
+        made.attributes = {}  # unpickling need not call __init__
+        return made
+
+    def __setstate__(self, state: object) -> None:
+        """Keep the state, where it is one."""
+        if isinstance(state, Mapping):
+            self.attributes = dict(state)
+
+
+def read_pickle(file: Path, expected: Collection[str]) -> Any:
+    """Return what a torch file holds; objects of `expected` classes come as `StandIn`.
+
+    Args:
+        file: zip or stream.
+        expected: dotted names of the classes that the file may name beside tensors and plain data.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it names anything else, which is not called, or is not readable.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing, or no file")
+    # fresh classes each time: nothing in one file can leave a trace for the next
+    classes = {name: type(name.rsplit(".", 1)[-1], (StandIn,), {}) for name in expected}
+    try:
+        if zipfile.is_zipfile(file):
+            with torch.serialization.safe_globals([(c, name) for name, c in classes.items()]):
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        with file.open("rb") as opened:
+            return _read_stream(opened, file.stat().st_size, classes)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found is None:
+            raise ValueError(f"{file} is not a readable torch file ({error})") from error
+        raise ValueError(
+            f"{file} names {found[1]}, which is not opened, since a pickle may run any code; "
+            f"known beside tensors: {sorted(expected)}"
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(f"{file} is not a readable torch file ({error})") from error
+
+
+def module_tensors(module: StandIn, prefix: str = "") -> dict[str, Tensor]:
+    """Return the parameters and buffers of a pickled `nn.Module`, named as its state dict."""
+    tensors: dict[str, Tensor] = {}
+    for kind in ("_parameters", "_buffers"):
+        for name, tensor in (module.attributes.get(kind) or {}).items():
+            if isinstance(tensor, Tensor):
+                tensors[f"{prefix}{name}"] = tensor.detach()
+    for name, child in (module.attributes.get("_modules") or {}).items():
+        if isinstance(child, StandIn):
+            tensors |= module_tensors(child, f"{prefix}{name}.")
+    return tensors
+
+
+def _read_stream(opened: IO[bytes], size: int, classes: Mapping[str, type]) -> Any:
+    """Read the format before torch 1.6: four pickles, then the bytes of the storages."""
+    if _Reader(opened, {}, 0).load() != _STREAM_MAGIC:
+        raise ValueError("it is neither a zip nor a stream of torch")
+    if (version := _Reader(opened, {}, 0).load()) != _STREAM_VERSION:
+        raise ValueError(f"stream of version {version}, this reads {_STREAM_VERSION}")
+    if not _Reader(opened, {}, 0).load().get("little_endian", True):
+        raise ValueError("its numbers are big-endian")
+    reader = _Reader(opened, classes, size)
+    data = reader.load()
+    for key in _Reader(opened, {}, 0).load():
+        storage = reader.storages[key]
+        (count,) = struct.unpack("<q", opened.read(8))
+        raw = opened.read(storage.numel() * storage.element_size())
+        if count != storage.numel() or len(raw) != storage.numel() * storage.element_size():
+            raise ValueError(f"storage {key} is cut short")
+        if raw:
+            storage.copy_(torch.frombuffer(bytearray(raw), dtype=storage.dtype))
+    return data
+
+
+class _Reader(pickle.Unpickler):
+    """Builds `classes`, tensors, ordered dicts and plain data; all else is refused unseen.
+
+    Args:
+        opened: the stream.
+        classes: what each expected name stands for.
+        size: bytes of the file, so that no storage claims more.
+    """
+
+    def __init__(self, opened: IO[bytes], classes: Mapping[str, type], size: int) -> None:
+        super().__init__(opened)
+        self.storages: dict[str, Tensor] = {}
+        self._bytes_left = size
+        self._names: dict[str, Any] = {
+            **classes,
+            "collections.OrderedDict": OrderedDict,
+            "builtins.set": set,
+            "__builtin__.set": set,
+            "torch.device": lambda *name: name,
+            "torch.Size": tuple,
+            "torch._utils._rebuild_tensor": lambda data, *view: _view(data, *view[:3]),
+            "torch._utils._rebuild_tensor_v2": lambda data, *view: _view(data, *view[:3]),
+            "torch._utils._rebuild_parameter": lambda data, *how: data,
+            **{f"torch.{name}": dtype for name, dtype in _DTYPES.items()},
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what an expected name stands for; nothing is imported."""
+        if f"{module}.{name}" not in self._names:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is not allowed")
+        return self._names[f"{module}.{name}"]
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return an empty storage, filled later, or the class that a module's source is noted of.
+
+        The source text that old files carry beside a class is ignored.
+        """
+        if pid[0] == "module":
+            return pid[1]
+        if pid[0] != "storage" or not isinstance(pid[1], torch.dtype) or pid[5] is not None:
+            raise pickle.UnpicklingError(f"a persistent {pid[0]!r} of an unknown kind")
+        _, dtype, key, _, count, _ = pid
+        if key not in self.storages:
+            self._bytes_left -= count * dtype.itemsize
+            if count < 0 or self._bytes_left < 0:
+                raise pickle.UnpicklingError(f"storage {key} is larger than the file")
+            self.storages[key] = torch.empty(count, dtype=dtype)
+        return self.storages[key]
+
+
+def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    return storage.as_strided(size, stride, offset)  # torch refuses what is out of bounds
