@@ -1,0 +1,128 @@
+"""Clips of a data set as tokens, with the file that each was cut from: what the analyses read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..checkpoint import read_config
+from ..data.mixture import split
+from ..data.shards import Shard
+from ..encoder import load_encoder, load_tokenizer, shipped_encoders
+from ..tokenizers import AnyTokenizer
+
+__all__ = ["Part", "TokenClips", "frame_tokens", "open_clips", "open_tokenizer"]
+
+Part = Literal["held_out", "training", "all"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TokenClips:
+    """Clips of one data set.
+
+    Attributes:
+        name: of the data set.
+        kind: `video` or `image`; a clip of an image has one frame.
+        tokens: of all frames [n tokens_per_frame], memory-mapped.
+        clips: first frame and number of frames of each clip.
+        files: [c] number of the file that each clip was cut from.
+    """
+
+    name: str
+    kind: str
+    tokens: NDArray[np.uint16]
+    clips: tuple[tuple[int, int], ...]
+    files: NDArray[np.int64]
+
+
+def open_clips(folder: Path, tokenizer: AnyTokenizer, part: Part) -> TokenClips:
+    """Open a data set that `tokenizer` has tokenised.
+
+    Args:
+        folder: the data set.
+        tokenizer: whose tokens they must be.
+        part: the files held out from training, those trained on, or all.
+
+    Raises:
+        ValueError: no data set, tokens of another tokenizer, or no file in that part.
+    """
+    shard = Shard.open(folder)
+    clips = _clips(shard, part)
+    names = {clip["start"]: clip["file"] for clip in shard.manifest["clips"]}
+    _, files = np.unique([names[start] for start, _ in clips], return_inverse=True)
+    return TokenClips(
+        name=shard.name,
+        kind=shard.kind,
+        tokens=shard.tokens(tokenizer),
+        clips=tuple(clips),
+        files=files,
+    )
+
+
+def open_tokenizer(name_or_path: str) -> AnyTokenizer:
+    """Open the tokenizer of a shipped encoder, of an encoder's folder, or a tokenizer's own folder.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file.
+        ValueError: neither a shipped name nor a checkpoint; the message lists the names.
+    """
+    folder = Path(name_or_path)
+    if name_or_path not in shipped_encoders() and (folder / "config.json").is_file():
+        try:
+            read_config(folder, "encoder")
+        except ValueError:
+            return load_tokenizer(folder)
+    return load_encoder(name_or_path).tokenizer
+
+
+def frame_tokens(
+    folder: Path, tokenizer: AnyTokenizer, part: Part, frames: int | None, batch: int
+) -> tuple[int, Iterator[NDArray[np.int64]]]:
+    """Give the number of frames of a data set, and batches of their tokens [b tokens_per_frame].
+
+    Tokens that `tokenizer` has made are read; else its frames are tokenised now, and kept nowhere.
+
+    Args:
+        folder: the data set.
+        tokenizer: whose tokens are asked for.
+        part: the files held out from training, those trained on, or all.
+        frames: how many, spread evenly; None for all.
+        batch: frames a batch.
+
+    Raises:
+        ValueError: no data set, or no file in that part.
+    """
+    shard = Shard.open(folder)
+    rows = np.concatenate([np.arange(s, s + length) for s, length in _clips(shard, part)])
+    if frames is not None and frames < len(rows):
+        rows = rows[np.linspace(0, len(rows) - 1, frames).round().astype(np.int64)]
+    try:
+        tokens = shard.tokens(tokenizer)
+    except ValueError:  # not this tokenizer's: nothing is written over those that are there
+        tokens = None
+
+    def read() -> Iterator[NDArray[np.int64]]:
+        for first in range(0, len(rows), batch):
+            chosen = rows[first : first + batch]
+            if tokens is not None:
+                yield np.asarray(tokens[chosen], dtype=np.int64)
+            else:
+                with torch.inference_mode():
+                    yield tokenizer.encode(torch.from_numpy(shard.frames()[chosen])).cpu().numpy()
+
+    return len(rows), read()
+
+
+def _clips(shard: Shard, part: Part) -> list[tuple[int, int]]:
+    held_out, training = (split(shard, validation) for validation in (True, False))
+    clips = {"held_out": held_out, "training": training, "all": sorted(training + held_out)}[part]
+    if not clips:
+        raise ValueError(
+            f"{shard.folder} has no file in part {part!r}: of few files none is held out; "
+            "choose part=training or part=all"
+        )
+    return clips

@@ -1,0 +1,232 @@
+"""`python -m toto_robot.analyses.ngrams`: which tokens are used, alone and beside one another.
+
+The paper's Fig. 3, 12 and 13: the distributions of single tokens, of pairs and of triples of
+neighbours in a row, for several tokenizers and data sets, as share against rank; with coverage,
+entropy and the probability that the next one is new. Beside each, the same tokens with neighbours
+from other frames: what is left of pairs and triples when there is no picture, only frequencies at
+each place. A picture's pairs are fewer, and their entropy less by what a neighbour tells.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..cli import command
+from ..config import to_dict
+from ..data.shards import write_json
+from .clips import Part, frame_tokens, open_tokenizer
+from .counting import GramCounter, Spectrum, grams
+from .statistics import drawing, write_csv
+
+__all__ = ["NgramsConfig", "TokenSource", "count_grams", "ngrams"]
+
+SOURCES = ("pictures", "strangers")
+POINTS = 2000  # of a drawn curve
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenSource:
+    """One tokenizer on one data set.
+
+    Attributes:
+        name: what it is called in the table.
+        tokenizer: a shipped encoder's name, or the folder of an encoder or of a tokenizer.
+        data: folder of a data set. Its tokens are used where this tokenizer made them; else its
+            frames are tokenised, and the tokens not kept.
+        part: the files held out from training, those trained on, or all.
+        frames: how many, spread evenly; null for all. Coverage grows with their number, so compare
+            tokenizers on equally many.
+    """
+
+    name: str
+    tokenizer: str
+    data: Path
+    part: Part
+    frames: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NgramsConfig:
+    """Say what is counted.
+
+    Attributes:
+        sources: tokenizers and data sets.
+        lengths: tokens of a gram.
+        batch: frames at a time.
+        memory_grams: different grams of each length that are held in memory, 16 bytes each and as
+            many in passing; more go to disk.
+        seed: of the neighbours from other frames.
+    """
+
+    sources: tuple[TokenSource, ...]
+    lengths: tuple[int, ...]
+    batch: int
+    memory_grams: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse what counts nothing, or twice."""
+        names = [source.name for source in self.sources]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"sources must have names of their own, got {names}")
+        if not self.lengths or min(self.lengths) < 1:
+            raise ValueError(f"lengths must be at least 1, got {list(self.lengths)}")
+        if self.batch < 2:
+            raise ValueError(f"batch must be at least 2, to have other frames, got {self.batch}")
+
+
+def ngrams(config: NgramsConfig, out: Path) -> None:
+    """Count, print the table; write `ngrams.csv`, `curves.csv` and `ngrams.png`.
+
+    The counts of each source lie in `out/spectra`: a run that died goes on with the next.
+
+    Raises:
+        ValueError: no data set, no such tokenizer, frames that are no squares of tokens, or grams
+            that are longer than a row or too many to be numbered.
+    """
+    table: list[dict[str, object]] = []
+    curves: list[dict[str, object]] = []
+    drawn: dict[int, list[tuple[str, Spectrum]]] = {length: [] for length in config.lengths}
+    for source in config.sources:
+        for (length, kind), spectrum in _counted(source, config, out).items():
+            label: dict[str, object] = {"source": source.name, "length": length, "neighbours": kind}
+            table.append(label | _facts(spectrum))
+            curves += [
+                {**label, "rank": int(rank), "share": float(share)}
+                for rank, share in zip(*_thinned(spectrum), strict=True)
+            ]
+            if kind == SOURCES[0]:
+                drawn[length].append((source.name, spectrum))
+    write_csv(out / "ngrams.csv", table)
+    write_csv(out / "curves.csv", curves)
+    _draw(out / "ngrams.png", drawn)
+    print(_text(table))
+    print(f"results: {out / 'ngrams.csv'}, curves.csv, ngrams.png")
+
+
+def count_grams(
+    source: TokenSource, lengths: tuple[int, ...], batch: int, memory_grams: int, seed: int
+) -> dict[tuple[int, str], Spectrum]:
+    """Return the spectra of one source by length, and by whether neighbours are of one picture.
+
+    Raises:
+        ValueError: see `ngrams`.
+    """
+    tokenizer = open_tokenizer(source.tokenizer)
+    codes, side = tokenizer.vocab_size, round(tokenizer.tokens_per_frame**0.5)
+    if side * side != tokenizer.tokens_per_frame:
+        raise ValueError(f"{source.name}: {tokenizer.tokens_per_frame} tokens are no square")
+    if max(lengths) > side:
+        raise ValueError(f"lengths must be at most the {side} tokens of a row, got {max(lengths)}")
+    generator = np.random.default_rng(seed)
+    count, batches = frame_tokens(source.data, tokenizer, source.part, source.frames, batch)
+    keys = [
+        (length, kind) for length in lengths for kind in SOURCES if length > 1 or kind == SOURCES[0]
+    ]
+    counters = {key: GramCounter(codes ** key[0], memory_grams) for key in keys}
+    try:
+        with tqdm(total=count, desc=source.name, unit="frame") as progress:
+            for flat in batches:
+                pictures = flat.reshape(-1, side, side)
+                shown = {
+                    SOURCES[0]: pictures,
+                    SOURCES[1]: generator.permuted(flat, axis=0).reshape(-1, side, side),
+                }
+                for (length, kind), counter in counters.items():
+                    counter.add(grams(shown[kind], length, codes))
+                progress.update(len(flat))
+        return {key: counter.spectrum() for key, counter in counters.items()}
+    finally:
+        for counter in counters.values():
+            counter.close()
+
+
+def _counted(
+    source: TokenSource, config: NgramsConfig, out: Path
+) -> dict[tuple[int, str], Spectrum]:
+    """Count one source, or read what was counted before with these settings."""
+    path = out / "spectra" / f"{source.name}.json"
+    settings = to_dict(source) | {
+        "lengths": list(config.lengths),
+        "batch": config.batch,
+        "seed": config.seed,
+    }
+    if path.is_file() and (kept := json.loads(path.read_text()))["settings"] == settings:
+        return {
+            (item["length"], item["neighbours"]): Spectrum(
+                times=np.array(item["times"]),
+                grams=np.array(item["grams"]),
+                possible=item["possible"],
+            )
+            for item in kept["spectra"]
+        }
+    found = count_grams(source, config.lengths, config.batch, config.memory_grams, config.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    spectra = [
+        {
+            "length": length,
+            "neighbours": kind,
+            "possible": spectrum.possible,
+            "times": spectrum.times.tolist(),
+            "grams": spectrum.grams.tolist(),
+        }
+        for (length, kind), spectrum in found.items()
+    ]
+    write_json(path, {"settings": settings, "spectra": spectra})
+    return found
+
+
+def _facts(spectrum: Spectrum) -> dict[str, object]:
+    return {
+        "counted": spectrum.total,
+        "distinct": spectrum.distinct,
+        "possible": spectrum.possible,
+        "coverage": spectrum.coverage,
+        "entropy_bits": spectrum.entropy_bits,
+        "half": spectrum.half,
+        "unseen": spectrum.unseen,
+    }
+
+
+def _thinned(spectrum: Spectrum) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the curve at a bounded number of corners, evenly in the logarithm of the rank."""
+    ranks, shares = spectrum.curve()
+    if len(ranks) <= POINTS:
+        return ranks, shares
+    wanted = np.geomspace(1, ranks[-1], POINTS)
+    keep = np.unique(np.searchsorted(ranks, wanted).clip(max=len(ranks) - 1))
+    return ranks[keep], shares[keep]
+
+
+def _text(table: list[dict[str, object]]) -> str:
+    lines = [
+        f"{'source':<24}{'n':>3} {'neighbours':<11}{'counted':>11}{'distinct':>10}{'coverage':>10}"
+        f"{'bits':>7}{'half in':>9}{'next new':>10}"
+    ]
+    lines += [
+        f"{row['source']:<24}{row['length']:>3} {row['neighbours']:<11}{row['counted']:>11}"
+        f"{row['distinct']:>10}{row['coverage']:>10.3g}{row['entropy_bits']:>7.2f}{row['half']:>9}"
+        f"{row['unseen']:>10.3f}"
+        for row in table
+    ]
+    return "\n".join(lines)
+
+
+def _draw(path: Path, drawn: dict[int, list[tuple[str, Spectrum]]]) -> None:
+    with drawing(path, columns=len(drawn), width=5.0 * len(drawn), height=4.0) as (_, panels):
+        for axes, (length, curves) in zip(panels, drawn.items(), strict=True):
+            for name, spectrum in curves:
+                axes.loglog(*_thinned(spectrum), label=f"{name}: {spectrum.distinct} seen")
+            axes.set(xlabel="rank", ylabel="share", title=f"{length}-grams")
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize="small")
+
+
+main = command("ngrams", NgramsConfig)(ngrams)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""`python -m toto_robot.analyses.positions`: what each place of a sequence costs (paper Fig. 10).
+
+The paper's figure shows a high loss in the first frame and a lower one in all others, and takes it
+for the redundancy of video. The same measure on sequences with other frames says whether it is:
+
+video      frames of one clip in their order
+shuffled   the same frames in another order: alike, but without a course of events
+unrelated  frames of other clips: if it is redundancy, nothing is gained by the second frame
+images     unrelated frames after the start token of images: what the model was told to expect
+repeated   the first frame again and again: the most that can be gained
+
+Intervals are from a bootstrap over files: sequences of one file stay together.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from ..cli import command
+from ..encoder import Encoder, load_encoder
+from ..models import CausalModel
+from ..sweep_report import write_aside
+from .clips import Part, TokenClips, open_clips
+from .statistics import Array, drawing, grouped_means, interval, write_csv
+
+__all__ = ["ORDERS", "PositionsConfig", "positions", "token_losses"]
+
+ORDERS = ("video", "shuffled", "unrelated", "images", "repeated")
+LOGITS_AT_ONCE = 1024  # tokens whose distributions are held at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PositionsConfig:
+    """Say which model is measured on what.
+
+    Attributes:
+        encoder: a shipped name or a checkpoint folder.
+        data: folders of data sets that its tokenizer has tokenised; videos.
+        part: the files held out from training, those trained on, or all.
+        frames: of a sequence, at most the model's.
+        strides: between the frames of a sequence; each is measured. The first has the controls.
+        sequences: of each data set and stride at most, spread evenly; they do not overlap.
+        batch: sequences a pass.
+        device: where the model runs.
+        resamples: of the bootstrap.
+        seed: of the controls and of the bootstrap.
+    """
+
+    encoder: str
+    data: tuple[Path, ...]
+    part: Part
+    frames: int
+    strides: tuple[int, ...]
+    sequences: int
+    batch: int
+    device: str
+    resamples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse what measures nothing."""
+        if not self.data or not self.strides:
+            raise ValueError("data and strides must each have an entry")
+        for name, least in (("frames", 2), ("sequences", 1), ("batch", 1), ("resamples", 100)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if min(self.strides) < 1:
+            raise ValueError(f"strides must be at least 1, got {list(self.strides)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Windows:
+    """Non-overlapping sequences of some data sets.
+
+    Attributes:
+        tokens: [s f n].
+        files: [s] of which file each is, over all data sets.
+        sets: [s] of which data set each is.
+    """
+
+    tokens: NDArray[np.int64]
+    files: NDArray[np.int64]
+    sets: NDArray[np.int64]
+
+
+def positions(config: PositionsConfig, out: Path) -> None:
+    """Measure, print the table; write `frames.csv`, `tokens.csv` and `positions.png`.
+
+    Losses lie in `out/losses`, one file for each stride and order: a run that died goes on there.
+
+    Raises:
+        ValueError: a data set that is not there, is none of videos, has other tokens or no file in
+            that part, or clips that are too short for a sequence.
+    """
+    encoder = load_encoder(config.encoder, device=config.device)
+    trained = encoder.transformer.config.frames
+    if config.frames > trained:
+        raise ValueError(f"frames must be at most the model's {trained}, got {config.frames}")
+    sets = [open_clips(folder, encoder.tokenizer, config.part) for folder in config.data]
+    if images := [item.name for item in sets if item.kind != "video"]:
+        raise ValueError(f"{images} hold no videos: a sequence of them has no first frame to copy")
+    rows: list[dict[str, object]] = []
+    tokens: list[dict[str, object]] = []
+    curves: dict[str, tuple[Array, Array]] = {}
+    maps: list[Array] = []
+    for turn, stride in enumerate(config.strides):
+        windows = _windows(sets, config.frames, stride, config.sequences)
+        for order in _orders(windows) if turn == 0 else ORDERS[:1]:
+            ids, lenders = arrange(
+                windows, order, encoder, np.random.default_rng((config.seed, stride))
+            )
+            losses = np.empty((*lenders.shape, encoder.tokens_per_frame), np.float32)
+            # back to where each frame is from, so that easy and hard videos are compared in pairs
+            losses[lenders, np.arange(config.frames)] = _measure(
+                encoder, ids, config, out, f"{order}, stride {stride}"
+            )
+            label = order if turn == 0 else f"{order}, stride {stride}"
+            for name, chosen in _parts(windows, sets):
+                rows += _frame_rows(
+                    losses[chosen], windows.files[chosen], config, label, stride, name
+                )
+            per_place = losses.mean(axis=0, dtype=np.float64)  # f n
+            tokens += [
+                {"order": order, "stride": stride, "frame": f + 1, "place": n, "nats": value}
+                for (f, n), value in np.ndenumerate(per_place)
+            ]
+            means = losses.mean(axis=2, dtype=np.float64)
+            replicates = grouped_means(
+                means, windows.files, config.resamples, np.random.default_rng(config.seed)
+            )
+            curves[label] = means.mean(axis=0), interval(replicates)
+            if not maps:
+                maps = [per_place[0], per_place[1:].mean(axis=0)]
+        print(_table(rows, stride), flush=True)
+    write_csv(out / "frames.csv", rows)
+    write_csv(out / "tokens.csv", tokens)
+    _draw(out / "positions.png", curves, maps, config)
+    print(f"results: {out / 'frames.csv'}, tokens.csv, positions.png")
+
+
+@torch.no_grad()
+def token_losses(transformer: CausalModel, ids: Int64[Tensor, "b t"]) -> Float[Tensor, "b t-1"]:
+    """Return what each token but the first costs given those before it, nats."""
+    (hidden,) = transformer.features(ids[:, :-1], (-1,))
+    losses = [
+        cross_entropy(transformer.logits(part).float().transpose(1, 2), targets, reduction="none")
+        for part, targets in zip(
+            hidden.split(LOGITS_AT_ONCE, dim=1),
+            ids[:, 1:].split(LOGITS_AT_ONCE, dim=1),
+            strict=True,
+        )
+    ]
+    return torch.cat(losses, dim=1)
+
+
+def arrange(
+    windows: _Windows, order: str, encoder: Encoder, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return sequences [s 1+f*n] in an order of `ORDERS`, and which window lent each frame [s f].
+
+    Every order has the same frames at each place as the videos have, over all sequences; only
+    shuffled ones change places within a sequence, and repeated ones are all the first.
+    """
+    tokens = windows.tokens
+    count, frames = tokens.shape[:2]
+    lenders = np.tile(np.arange(count)[:, None], frames)
+    if order == "shuffled":
+        turns = generator.permuted(np.tile(np.arange(frames), (count, 1)), axis=1)
+        tokens = tokens[lenders, turns]
+    elif order in ("unrelated", "images"):
+        lenders = strangers(windows.files, frames, generator)
+        tokens = tokens[lenders, np.arange(frames)]
+    elif order == "repeated":
+        tokens = np.repeat(tokens[:, :1], frames, axis=1)
+    layout = encoder.transformer.config
+    start = layout.start_image if order == "images" else layout.start_video
+    ids = np.concatenate([np.full((count, 1), start), tokens.reshape(count, -1)], axis=1)
+    return ids, lenders
+
+
+def strangers(
+    files: NDArray[np.int64], frames: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return for each sequence those [s f] that lend it frames, itself for the first.
+
+    Each sequence lends each of its frames once, and never to a sequence of its own file; where
+    there are few files, some frames of a sequence are still of one other file.
+
+    Args:
+        files: [s] of which file each sequence is; none has more than half of them.
+        frames: f.
+        generator: of the order of the files.
+    """
+    ranks = generator.permutation(int(files.max()) + 1)
+    order = np.argsort(ranks[files], kind="stable")  # files one after another, in any order
+    largest = int(np.bincount(files).max())
+    shifts = largest + np.arange(frames - 1) * largest % (len(files) - 2 * largest + 1)
+    chosen = np.empty((len(files), frames), dtype=np.int64)
+    for frame, shift in enumerate([0, *shifts]):
+        chosen[order, frame] = np.roll(order, -shift)
+    return chosen
+
+
+def _windows(sets: Sequence[TokenClips], frames: int, stride: int, most: int) -> _Windows:
+    tokens: list[NDArray[np.int64]] = []
+    files: list[NDArray[np.int64]] = []
+    names: list[NDArray[np.int64]] = []
+    seen = 0
+    for number, item in enumerate(sets):
+        reach = (frames - 1) * stride + 1
+        starts = [
+            (first, file)
+            for (start, length), file in zip(item.clips, item.files, strict=True)
+            for first in range(start, start + length - reach + 1, frames * stride)
+        ]
+        if not starts:
+            raise ValueError(
+                f"{item.name} has no clip of {reach} frames: stride {stride} is too wide"
+            )
+        keep = np.unique(
+            np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int)
+        )
+        firsts = np.array([starts[k][0] for k in keep])
+        rows = firsts[:, None] + stride * np.arange(frames)
+        tokens.append(np.asarray(item.tokens[rows.reshape(-1)], np.int64).reshape(*rows.shape, -1))
+        files.append(np.array([starts[k][1] for k in keep]) + seen)
+        names.append(np.full(len(keep), number))
+        seen += int(item.files.max()) + 1
+    return _Windows(
+        tokens=np.concatenate(tokens), files=np.concatenate(files), sets=np.concatenate(names)
+    )
+
+
+def _measure(
+    encoder: Encoder, ids: NDArray[np.int64], config: PositionsConfig, out: Path, what: str
+) -> NDArray[np.float32]:
+    """Return the losses [s f n] of sequences, from their file if they were measured before."""
+    digest = hashlib.sha256(f"{encoder.weights_hash} {ids.shape}".encode() + ids.tobytes())
+    path = out / "losses" / f"{digest.hexdigest()[:16]}.f32"
+    shape = (len(ids), config.frames, encoder.tokens_per_frame)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        batches = range(0, len(ids), config.batch)
+        losses = [
+            token_losses(
+                encoder.transformer,
+                torch.from_numpy(ids[first : first + config.batch]).to(config.device),
+            )
+            .cpu()
+            .numpy()
+            for first in tqdm(batches, desc=what, unit="batch")
+        ]
+        write_aside(path, np.concatenate(losses).astype(np.float32).tobytes())
+    return np.fromfile(path, np.float32).reshape(shape)
+
+
+def _orders(windows: _Windows) -> tuple[str, ...]:
+    """Leave orders out that need more files, and say so."""
+    if 2 * np.bincount(windows.files).max() <= len(windows.files):
+        return ORDERS
+    print("unrelated and images are left out: half of the sequences are of one file")
+    return tuple(order for order in ORDERS if order not in ("unrelated", "images"))
+
+
+def _parts(windows: _Windows, sets: Sequence[TokenClips]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Name all sequences, and those of each data set."""
+    parts = [("all", np.ones(len(windows.sets), dtype=bool))]
+    if len(sets) > 1:
+        parts += [(item.name, windows.sets == number) for number, item in enumerate(sets)]
+    return parts
+
+
+def _frame_rows(
+    losses: NDArray[np.float32],
+    files: NDArray[np.int64],
+    config: PositionsConfig,
+    label: str,
+    stride: int,
+    name: str,
+) -> list[dict[str, object]]:
+    """Return a row for each frame, and one for what the first costs more than the later ones."""
+    means = losses.mean(axis=2, dtype=np.float64)  # s f
+    later = means[:, 1:].mean(axis=1)
+    values = np.concatenate([means, later[:, None], means[:, :1] - later[:, None]], axis=1)
+    replicates = grouped_means(values, files, config.resamples, np.random.default_rng(config.seed))
+    low, high = interval(replicates)
+    if len(np.unique(files)) < 2:
+        low, high = np.full((2, len(low)), np.nan)  # one file says nothing of others
+    frames = [*range(1, config.frames + 1), "later", "gap"]
+    order = label.split(",")[0]
+    return [
+        {
+            "order": order,
+            "stride": stride,
+            "data": name,
+            "frame": frame,
+            "nats": mean,
+            "low": low[k],
+            "high": high[k],
+            "sequences": len(files),
+            "files": len(np.unique(files)),
+        }
+        for k, (frame, mean) in enumerate(zip(frames, values.mean(axis=0), strict=True))
+    ]
+
+
+def _table(rows: Sequence[dict[str, object]], stride: int) -> str:
+    """Return the rows of one stride as text."""
+    mine = [row for row in rows if row["stride"] == stride]
+    first = mine[0]
+    lines = [
+        f"nats a token, stride {stride}: {first['sequences']} sequences of {first['files']} files; "
+        "in brackets the 95 % interval over files",
+        f"{'order':<12}{'data':<22}{'frame 1':>9}{'frame 2':>9}{'later':>9}{'frame 1 - later':>26}",
+    ]
+    groups: dict[tuple[object, object], dict[object, dict[str, object]]] = {}
+    for row in mine:
+        groups.setdefault((row["order"], row["data"]), {})[row["frame"]] = row
+    for (order, name), group in groups.items():
+        shown = "".join(f"{group[frame]['nats']:>9.3f}" for frame in (1, 2, "later"))
+        gap = group["gap"]
+        text = f"{gap['nats']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+        lines.append(f"{order:<12}{name:<22}{shown}{text:>26}")
+    return "\n".join(lines)
+
+
+def _draw(
+    path: Path,
+    curves: dict[str, tuple[Array, Array]],
+    maps: Sequence[Array],
+    config: PositionsConfig,
+) -> None:
+    numbers = np.arange(1, config.frames + 1)
+    with drawing(path, columns=3, width=15.0, height=4.5) as (figure, (left, middle, right)):
+        for label, (means, bounds) in curves.items():
+            (line,) = left.plot(numbers, means, marker="o", markersize=3, label=label)
+            left.fill_between(numbers, *bounds, color=line.get_color(), alpha=0.15, linewidth=0)
+        left.set(xlabel="frame", ylabel="nats a token", title=f"{config.encoder}, {config.part}")
+        left.grid(alpha=0.3)
+        left.legend(fontsize="small")
+        side = round(len(maps[0]) ** 0.5)
+        highest = max(float(values.max()) for values in maps)
+        for axes, values, title in zip(
+            (middle, right), maps, ("first frame", "mean of the later frames"), strict=True
+        ):
+            grid = values.reshape(side, side) if side * side == len(values) else values[None]
+            shown = axes.imshow(grid, vmin=0, vmax=highest, cmap="magma")
+            axes.set(title=f"{title}, nats at each place", xticks=[], yticks=[])
+        figure.colorbar(shown, ax=[middle, right], shrink=0.8)
+
+
+main = command("positions", PositionsConfig)(positions)
+
+if __name__ == "__main__":
+    main()
