@@ -13,7 +13,10 @@ antialiased bicubic interpolation, without a crop, and gets the statistics that 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +24,30 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from .checkpoint import weights_hash
-from .config import to_dict
+from .checkpoint import load_weights, save_checkpoint, weights_hash
+from .config import from_dict, to_dict
 from .models.vision_transformer import VisionTransformer, VitConfig
 from .pooling import AttentionPool, build_pool
 from .tokenizers.tokenizer import check_frames
 
-__all__ = ["VIT_POOLS", "VitEncoder"]
+__all__ = ["VIT_POOLS", "VitEncoder", "VitEncoderConfig", "open_vit", "save_vit"]
 
 VIT_POOLS = "cls, cls_before_norm, mean, attention, grid<k> (grid2: 2 x 2 cells)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VitEncoderConfig:
+    """What a vision transformer's checkpoint says of itself.
+
+    Attributes:
+        transformer: its sizes, and the pictures that it wants.
+        layer: the layer to use unless the caller asks for another.
+        pool: the pool to use unless the caller asks for another.
+    """
+
+    transformer: VitConfig
+    layer: int
+    pool: str
 
 
 class VitEncoder(nn.Module):
@@ -143,6 +161,49 @@ class VitEncoder(nn.Module):
         config = self.transformer.config
         patches = hidden[:, 1 + config.registers :]
         return patches if config.norm_after_pool else self.transformer.norm(patches)
+
+
+def save_vit(
+    folder: Path,
+    config: VitEncoderConfig,
+    weights: Mapping[str, Tensor],
+    training: Mapping[str, object] | None = None,
+) -> None:
+    """Write a vision transformer's checkpoint: what `load_encoder` opens as a `VitEncoder`.
+
+    Args:
+        folder: the checkpoint's folder.
+        config: what it is.
+        weights: the state dict of its transformer.
+        training: plain data that tells how it was trained.
+    """
+    notes = {} if training is None else {"training": dict(training)}
+    save_checkpoint(folder, "vit", to_dict(config), weights, **notes)
+
+
+def open_vit(
+    folder: Path, data: Mapping[str, Any], layer: int | None = None, pool: str | None = None
+) -> VitEncoder:
+    """Open what `save_vit` wrote.
+
+    Args:
+        folder: the checkpoint's folder.
+        data: what its ``config.json`` says.
+        layer: None for the checkpoint's choice.
+        pool: None for the checkpoint's choice.
+
+    Raises:
+        FileNotFoundError: the weights are missing.
+        ValueError: it is damaged, or there is no such layer or pool.
+    """
+    config = from_dict(VitEncoderConfig, data["config"])
+    transformer = config.transformer.build()
+    transformer.load_state_dict(load_weights(folder, data["sha256"]))
+    return VitEncoder(
+        transformer,
+        config.layer if layer is None else layer,
+        config.pool if pool is None else pool,
+    )
 
 
 def _resize(frames: UInt8[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b 3 s s"]:

@@ -11,14 +11,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from .baselines import VitEncoder
+from .baselines import VitEncoder, open_vit
 from .checkpoint import load_weights, read_config, save_checkpoint, weights_hash
 from .config import from_dict, to_dict
 from .golden import golden_pictures, has_golden, verify_golden, write_golden
@@ -39,6 +39,7 @@ __all__ = [
     "load_encoder",
     "load_tokenizer",
     "save_encoder",
+    "shipped_baselines",
     "shipped_encoders",
 ]
 
@@ -381,6 +382,14 @@ def encoder_config(data: Mapping[str, Any]) -> EncoderConfig:
 
 @overload
 def load_encoder(
+    name_or_path: Literal["mae-nano"],
+    layer: int | None = None,
+    pool: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> VitEncoder: ...
+@overload
+def load_encoder(
     name_or_path: str | Path,
     layer: int | None = None,
     pool: str | None = None,
@@ -421,7 +430,8 @@ def load_encoder(
 
     Args:
         name_or_path: a shipped name (``"toto-nano"``) or a checkpoint folder; with ``format``, a
-            file of a vision transformer's weights.
+            file of a vision transformer's weights. The folder of a vision transformer that
+            ``python -m toto_robot.training.mae`` trained opens as a `VitEncoder`.
         layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's choice.
         pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
             choice. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, not
@@ -461,7 +471,13 @@ def load_encoder(
     if heads is not None or image_size is not None or statistics is not None:
         raise ValueError("heads, image_size and statistics belong to a file with format=")
     folder = _find(name_or_path)
-    data = read_config(folder, "encoder")
+    data = read_config(folder, "encoder", "vit")
+    if data["kind"] == "vit":
+        if repeat_frame or dtype == torch.int8:
+            raise ValueError(
+                f"{folder} holds a vision transformer, for which repeat_frame and int8 are not"
+            )
+        return open_vit(folder, data, layer, pool).to(device=device, dtype=dtype)
     config = encoder_config(data["config"])
     weights = load_weights(folder, data["sha256"])
     tokenizer, transformer = config.tokenizer.build(), config.transformer.build()
@@ -510,18 +526,30 @@ def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> A
 
 
 def shipped_encoders() -> list[str]:
-    """Return the names of the encoders that come with the package."""
-    return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
+    """Return the names of the Totos that come with the package."""
+    return _shipped("encoder")
+
+
+def shipped_baselines() -> list[str]:
+    """Return the names of the vision transformers that come with it, to compare Totos with."""
+    return _shipped("vit")
+
+
+def _shipped(kind: str) -> list[str]:
+    folders = sorted(path.parent for path in WEIGHTS.glob("*/config.json"))
+    return [
+        folder.name for folder in folders if read_config(folder, "encoder", "vit")["kind"] == kind
+    ]
 
 
 def _find(name_or_path: str | Path) -> Path:
-    if str(name_or_path) in shipped_encoders():
+    if str(name_or_path) in shipped_encoders() + shipped_baselines():
         return WEIGHTS / str(name_or_path)
     folder = Path(name_or_path)
     if folder.is_file():
         raise ValueError(f"{folder} is a file: say its format=, one of {', '.join(FORMATS)}")
     if not folder.is_dir():
-        known = ", ".join(shipped_encoders()) or "none"
+        known = ", ".join(shipped_encoders() + shipped_baselines()) or "none"
         raise ValueError(
             f"unknown encoder {str(name_or_path)!r}: neither a shipped name ({known}) "
             "nor a checkpoint folder"

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-__all__ = ["Channels", "VisionTransformer", "VitConfig", "rotary_periods"]
+__all__ = ["Block", "Channels", "VisionTransformer", "VitConfig", "rotary_periods"]
 
 ROPE_BASE = 100.0  # DINOv3
 
@@ -103,7 +103,7 @@ class VisionTransformer(nn.Module):
             nn.Parameter(torch.empty(1, tokens, dim)) if config.positions == "learned" else None
         )
         self.patch_embed = _PatchEmbed(dim, size)
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         self.init_weights()
 
@@ -165,7 +165,9 @@ class _PatchEmbed(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """Attention and MLP, each after a norm and added to the residual stream."""
+
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.dim, eps=config.norm_eps)
@@ -176,6 +178,7 @@ class _Block(nn.Module):
         self.ls2 = _LayerScale(config.dim) if config.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Return the tokens [b t d] after this block; ``angles`` turn the patches' keys."""
         x = x + self.ls1(self.attn(self.norm1(x), angles))
         return x + self.ls2(self.mlp(self.norm2(x)))
 

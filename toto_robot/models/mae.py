@@ -1,0 +1,233 @@
+"""The masked autoencoder, told in one file (He et al. 2021, arXiv 2111.06377).
+
+The encoder, a plain vision transformer, sees a quarter of a picture's patches; a small decoder
+gets what it made of them, and the same vector for each patch that was hidden, and predicts the
+pixels of those. Afterwards the decoder is thrown away.
+
+Parameter names are those of the authors' released files, decoder included, so their files open
+here and ours with `load_encoder(file, format="mae")`.
+
+Shapes: b batch, n patches, m hidden ones, t tokens (CLS and patches), d width, s side of a picture.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from ..tokenizers.patch import from_patches, normalise_patches, scale_pixels, to_patches
+from .causal import check_sizes
+from .vision_transformer import Block, VisionTransformer, VitConfig
+
+__all__ = ["MaeConfig", "MaskedAutoencoder", "mae_flops"]
+
+DECODER_PARTS = ("mask_token", "decoder_")
+POSITION_BASE = 10000.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaeConfig:
+    """Sizes of a masked autoencoder.
+
+    Attributes:
+        encoder: the vision transformer that is kept.
+        mask_ratio: share of the patches that is hidden, 0.75 in the paper.
+        decoder_dim: width of the decoder.
+        decoder_layers: its blocks.
+        decoder_heads: its attention heads.
+        decoder_mlp_hidden: hidden width of its MLPs.
+    """
+
+    encoder: VitConfig
+    mask_ratio: float
+    decoder_dim: int
+    decoder_layers: int
+    decoder_heads: int
+    decoder_mlp_hidden: int
+
+    def __post_init__(self) -> None:
+        """Refuse encoders that have no place for what the paper does."""
+        check_sizes(self, "decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_hidden")
+        if not 1 <= self.kept < self.encoder.side**2:
+            raise ValueError(
+                f"mask_ratio must hide some of {self.encoder.side**2} patches and not all, "
+                f"got {self.mask_ratio}"
+            )
+        if self.encoder.positions != "learned" or self.encoder.registers:
+            raise ValueError(
+                "encoder: positions must be learned (they are set to sines and stay) and "
+                f"registers 0, got {self.encoder.positions} and {self.encoder.registers}"
+            )
+        for name in ("encoder.dim", "decoder_dim"):
+            width = self.encoder.dim if name == "encoder.dim" else self.decoder_dim
+            if width % 4:
+                raise ValueError(f"{name} must be a multiple of 4, got {width}")
+
+    @property
+    def kept(self) -> int:
+        """Patches of a picture that the encoder sees."""
+        return int(self.encoder.side**2 * (1 - self.mask_ratio))
+
+    @property
+    def decoder(self) -> VitConfig:
+        """Sizes of the decoder's blocks."""
+        return replace(
+            self.encoder,
+            dim=self.decoder_dim,
+            layers=self.decoder_layers,
+            heads=self.decoder_heads,
+            mlp_hidden=self.decoder_mlp_hidden,
+        )
+
+    def build(self) -> "MaskedAutoencoder":
+        """Return the module with fresh weights."""
+        return MaskedAutoencoder(self)
+
+
+class MaskedAutoencoder(VisionTransformer):
+    """A vision transformer with a decoder beside it, which predicts hidden patches."""
+
+    def __init__(self, config: MaeConfig) -> None:
+        super().__init__(config.encoder)
+        self.mae = config
+        dim, patches = config.decoder_dim, config.encoder.side**2
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.decoder_embed = nn.Linear(config.encoder.dim, dim)
+        self.decoder_pos_embed = nn.Parameter(torch.empty(1, 1 + patches, dim))
+        self.decoder_blocks = nn.ModuleList(
+            Block(config.decoder) for _ in range(config.decoder_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(dim, eps=config.encoder.norm_eps)
+        self.decoder_pred = nn.Linear(dim, 3 * config.encoder.patch_size**2)
+        for positions in (self.pos_embed, self.decoder_pos_embed):
+            assert positions is not None  # MaeConfig refuses rotary positions
+            positions.requires_grad_(False)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draw fresh weights as the authors do: Xavier's matrices, and fixed sines as positions."""
+        super().init_weights()
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight.flatten(1))  # a view of the weight
+        for name, parameter in self.named_parameters():
+            if name in ("cls_token", "mask_token"):
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("pos_embed"):
+                nn.init.zeros_(parameter)
+                with torch.no_grad():
+                    parameter[0, 1:] = _sines(self.config.side, parameter.shape[2])
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The encoder's blocks: what is sharded, compiled and checkpointed one by one."""
+        return self.blocks
+
+    def loss(
+        self, frames: UInt8[Tensor, "b s s 3"], order: Int64[Tensor, "b n"]
+    ) -> Float[Tensor, ""]:
+        """Return the mean squared error of the hidden patches' normalised pixels.
+
+        Args:
+            frames: pictures of the encoder's side.
+            order: a permutation of the patches of each; the first `kept` are shown.
+        """
+        images = self._standardise(frames)
+        hidden = order[:, self.mae.kept :]
+        targets = normalise_patches(to_patches(images, self.config.patch_size))
+        found = self.decoder_pred(_take(self._decode(images, order), hidden))
+        return mse_loss(found.float(), _take(targets, hidden))
+
+    @torch.no_grad()
+    def reconstruct(
+        self, frames: UInt8[Tensor, "b s s 3"], order: Int64[Tensor, "b n"]
+    ) -> tuple[UInt8[Tensor, "b s s 3"], UInt8[Tensor, "b s s 3"]]:
+        """Return what the encoder was shown, grey elsewhere, and that with the guesses filled in.
+
+        A guess has the true mean and variance of its patch: the loss does not ask for them.
+        """
+        pixels = to_patches(scale_pixels(frames), self.config.patch_size)
+        images = self._standardise(frames)
+        targets = to_patches(images, self.config.patch_size)
+        hidden = order[:, self.mae.kept :]
+        guesses = self.decoder_pred(_take(self._decode(images, order), hidden)).float()
+        wanted = _take(targets, hidden)
+        guesses = guesses * wanted.std(-1, keepdim=True) + wanted.mean(-1, keepdim=True)
+        std = torch.tensor(self.config.std).repeat(self.config.patch_size**2)
+        mean = torch.tensor(self.config.mean).repeat(self.config.patch_size**2)
+        index = hidden[..., None].expand_as(guesses)
+        shown = pixels.scatter(1, index, 0.5)
+        filled = pixels.scatter(1, index, guesses * std + mean)
+        return self._to_frames(shown), self._to_frames(filled)
+
+    def encoder_weights(self) -> dict[str, Tensor]:
+        """Return the encoder's part of the state dict: what its `VitConfig` builds."""
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith(DECODER_PARTS)
+        }
+
+    def _standardise(self, frames: Tensor) -> Float[Tensor, "b 3 s s"]:
+        images = scale_pixels(frames)
+        mean, std = (
+            images.new_tensor(values)[:, None, None]
+            for values in (self.config.mean, self.config.std)
+        )
+        return (images - mean) / std
+
+    def _decode(self, images: Tensor, order: Tensor) -> Float[Tensor, "b n d"]:
+        """Return what the decoder makes of each patch, shown or hidden."""
+        shown = order[:, : self.mae.kept]
+        assert self.pos_embed is not None
+        patches = _take(self.patch_embed(images) + self.pos_embed[:, 1:], shown)
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(images), -1, -1)
+        x = torch.cat([cls, patches], dim=1)
+        for block in self.blocks:
+            x = block(x, None)
+        x = self.decoder_embed(self.norm(x))
+        slots = self.mask_token.to(x.dtype).expand(len(x), order.shape[1], -1)
+        slots = slots.scatter(1, shown[..., None].expand(-1, -1, x.shape[2]), x[:, 1:])
+        x = torch.cat([x[:, :1], slots], dim=1) + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            x = block(x, None)
+        return self.decoder_norm(x)[:, 1:]
+
+    def _to_frames(self, tokens: Tensor) -> Tensor:
+        images = from_patches(tokens, self.config.patch_size)
+        return (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def mae_flops(config: MaeConfig) -> float:
+    """Return the operations of training, forward and backward, per picture (see `model_flops`)."""
+    encoder, decoder = config.encoder, config.decoder
+    patches, shown = encoder.side**2, config.kept + 1
+    pixels = 3 * encoder.patch_size**2
+    weights = patches * pixels * encoder.dim + shown * _block_weights(encoder) * encoder.layers
+    weights += shown * encoder.dim * decoder.dim
+    weights += (patches + 1) * _block_weights(decoder) * decoder.layers
+    weights += (patches - config.kept) * decoder.dim * pixels
+    attention = encoder.layers * encoder.dim * shown**2
+    attention += decoder.layers * decoder.dim * (patches + 1) ** 2
+    return float(6 * weights + 12 * attention)
+
+
+def _block_weights(config: VitConfig) -> int:
+    return 4 * config.dim**2 + 2 * config.dim * config.mlp_hidden
+
+
+def _take(tokens: Float[Tensor, "b n d"], which: Int64[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
+    return tokens.gather(1, which[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def _sines(side: int, dim: int) -> Float[Tensor, "n d"]:
+    """Return the fixed positions: half of a vector tells the column, half the row."""
+    rates = POSITION_BASE ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    halves = []
+    for places in (columns, rows):
+        angles = places.flatten()[:, None] * rates
+        halves += [angles.sin(), angles.cos()]
+    return torch.cat(halves, dim=1).float()

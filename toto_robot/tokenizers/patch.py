@@ -1,0 +1,58 @@
+"""Continuous tokens: a frame as the pixels of its patches, in raster order, and back.
+
+Nothing is learned and nothing is lost. A token holds the colours of one patch, pixel by pixel, as
+the masked autoencoder's targets do (He et al. 2021).
+
+Shapes: b batch, s side of a frame, n patches of a frame, p side of a patch, c = 3 p p numbers.
+"""
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+__all__ = ["from_patches", "normalise_patches", "to_patches"]
+
+VARIANCE_EPS = 1e-6
+
+
+def to_patches(images: Float[Tensor, "b 3 s s"], patch_size: int) -> Float[Tensor, "b n c"]:
+    """Cut images into patches; c runs over rows, columns, colours.
+
+    Raises:
+        ValueError: the side is no multiple of the patch's.
+    """
+    if images.shape[2] % patch_size or images.shape[3] % patch_size:
+        raise ValueError(
+            f"sides must be multiples of the patch size {patch_size}, got {tuple(images.shape[2:])}"
+        )
+    cells = pixel_unshuffle(images, patch_size)  # b 3*p*p i j, colours outermost
+    tokens = cells.flatten(2).transpose(1, 2)  # b n 3*p*p
+    return tokens.unflatten(2, (3, -1)).transpose(2, 3).flatten(2)
+
+
+def from_patches(tokens: Float[Tensor, "b n c"], patch_size: int) -> Float[Tensor, "b 3 s s"]:
+    """Put a square image together again: the inverse of `to_patches`.
+
+    Raises:
+        ValueError: not the patches of a square.
+    """
+    side = round(tokens.shape[1] ** 0.5)
+    if side**2 != tokens.shape[1] or tokens.shape[2] != 3 * patch_size**2:
+        raise ValueError(
+            f"needed n*n patches of {3 * patch_size**2} numbers, got {tuple(tokens.shape[1:])}"
+        )
+    cells = tokens.unflatten(2, (-1, 3)).transpose(2, 3).flatten(2).transpose(1, 2)
+    return pixel_shuffle(cells.unflatten(2, (side, side)), patch_size)
+
+
+def normalise_patches(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+    """Scale each token to mean 0 and variance 1 over its numbers (He et al. 2021, section 4.1)."""
+    mean = tokens.mean(dim=-1, keepdim=True)
+    variance = tokens.var(dim=-1, keepdim=True)
+    return (tokens - mean) / (variance + VARIANCE_EPS).sqrt()
+
+
+def scale_pixels(frames: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
+    """Return frames as float32 in [0, 1], colours first."""
+    return frames.permute(0, 3, 1, 2).to(torch.float32) / 255

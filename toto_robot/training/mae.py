@@ -1,0 +1,163 @@
+"""``python -m toto_robot.training.mae``: train a masked autoencoder on frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..baselines import VitEncoderConfig, save_vit
+from ..cli import command
+from ..config import to_dict
+from ..data.mixture import FrameMixture, split
+from ..data.shards import Shard
+from ..models.mae import MaeConfig, MaskedAutoencoder, mae_flops
+from .engine import EngineConfig, Phase, Rows, fit
+from .parallel import Ranks, join_ranks
+from .run import OptimizerConfig, claim
+from .tokenizer import DataConfig
+
+__all__ = ["MaeTrainingConfig", "train_mae"]
+
+SHOWN = 10  # held-out frames of the picture
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaeTrainingConfig:
+    """What to train on what.
+
+    Attributes:
+        model: the autoencoder.
+        data: the mixture.
+        optimizer: AdamW and its schedule.
+        steps: optimizer steps.
+        batch: frames a step, over all ranks.
+        part: frames that a rank computes at once; it accumulates the rest of its share.
+        engine: device, precision, ranks, log and checkpoints.
+        validation_frames: held-out frames of each data set that are scored for a line of the log.
+        pool: what the encoder's embedding is by default; see `VitEncoder`.
+        seed: of weights, frames and masks.
+    """
+
+    model: MaeConfig
+    data: tuple[DataConfig, ...]
+    optimizer: OptimizerConfig
+    steps: int
+    batch: int
+    part: int
+    engine: EngineConfig
+    validation_frames: int
+    pool: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse a mixture of nothing."""
+        if not self.data:
+            raise ValueError("data must have an entry")
+
+
+def train_mae(config: MaeTrainingConfig, out: Path) -> Path:
+    """Train, going on from the last checkpoint under ``out``, and return the encoder's folder.
+
+    The encoder, ``out/encoder``, is the autoencoder without its decoder: what `load_encoder` opens
+    as a `VitEncoder`.
+    """
+    with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
+        return _train(config, out, ranks)
+
+
+def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
+    if ranks.first:
+        claim(out, config)
+    ranks.wait()
+    shards = [Shard.open(data.path) for data in config.data]
+    held_out = [shard for shard in shards if split(shard, validation=True)]
+    torch.manual_seed(config.seed)
+    phase = Phase(
+        steps=config.steps,
+        batch=config.batch,
+        part=config.part,
+        rows=_rows(config, shards, [data.weight for data in config.data], validation=False),
+        tokens_per_row=config.model.encoder.side**2,
+        flops_per_row=mae_flops(config.model),
+        validation={
+            shard.name: _rows(config, [shard], [1.0], validation=True) for shard in held_out
+        },
+        validation_rows=config.validation_frames,
+    )
+    result = fit(
+        config.model.build(),
+        [phase],
+        config.optimizer,
+        config.engine,
+        out,
+        ranks,
+        title="squared error of hidden patches",
+    )
+    folder = out / "encoder"
+    if not ranks.first:
+        return folder
+    print(f"curve   {out / 'curve.png'}", flush=True)
+    if not result.finished:
+        print(f"stopped after step {result.steps}; the same command goes on")
+        return folder
+    model = config.model.build()
+    model.load_state_dict(result.weights)
+    if held_out:
+        rows = _rows(config, held_out, [1.0] * len(held_out), validation=True)
+        frames, orders = rows(0, SHOWN)
+        _draw(model.eval(), frames, orders, out / "reconstructions.png")
+        print(f"picture {out / 'reconstructions.png'}")
+    save_vit(
+        folder,
+        VitEncoderConfig(
+            transformer=config.model.encoder, layer=config.model.encoder.layers, pool=config.pool
+        ),
+        model.encoder_weights(),
+        {
+            "config": to_dict(config),
+            "frames": config.batch * result.steps,
+            "skipped_steps": result.skipped,
+            "scores": dict(result.scores),
+        },
+    )
+    print(f"encoder {folder}")
+    return folder
+
+
+def _rows(
+    config: MaeTrainingConfig,
+    shards: Sequence[Shard],
+    weights: Sequence[float],
+    *,
+    validation: bool,
+) -> Rows:
+    """Return frames and the orders in which their patches are shown: both of the row's number."""
+    mixture = FrameMixture(shards, weights, validation=validation, seed=config.seed)
+    encoder = config.model.encoder
+
+    def rows(first: int, count: int) -> tuple[Tensor, ...]:
+        orders = [
+            np.random.default_rng((config.seed, int(validation), row)).permutation(encoder.side**2)
+            for row in range(first, first + count)
+        ]
+        frames = mixture.rows(first, count, encoder.image_size)
+        return torch.from_numpy(frames), torch.from_numpy(np.stack(orders))
+
+    return rows
+
+
+def _draw(model: MaskedAutoencoder, frames: Tensor, orders: Tensor, path: Path) -> None:
+    """Write held-out frames, what the encoder saw of them, and what it made of that."""
+    import cv2
+
+    rows = [torch.cat(list(one), dim=1) for one in (frames, *model.reconstruct(frames, orders))]
+    cv2.imwrite(str(path), torch.cat(rows, dim=0).numpy()[..., ::-1])
+
+
+main = command("mae", MaeTrainingConfig)(train_mae)
+
+if __name__ == "__main__":
+    main()
