@@ -3,6 +3,8 @@
     tokens = generate_frames(transformer, past, num_frames=4)            # [b t n] -> [b 4 n]
     tokens = generate_frames(transformer, past, 64, sampling=Sampling(temperature=1.0, top_p=0.9))
 
+    for frame in continue_frames(transformer, past, 64): ...              # [b n] each, as they come
+
     tokens = preview_frame(transformer, past)                             # [b t n] -> [b n]
 
 `preview_frame` takes one pass for a whole frame: each token is the likeliest after the past frames
@@ -13,6 +15,7 @@ To guess that tokens are those of the last frame, and to verify several of them 
 tried, and does not pay with toto-nano, which chooses another token too often.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +25,7 @@ from torch import Tensor
 
 from .models import CausalModel
 
-__all__ = ["GREEDY", "Sampling", "choose", "generate_frames", "preview_frame"]
+__all__ = ["GREEDY", "Sampling", "choose", "continue_frames", "generate_frames", "preview_frame"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +56,6 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
-@torch.no_grad()
 def generate_frames(
     transformer: CausalModel,
     past: Int64[Tensor, "b t n"],
@@ -78,6 +80,23 @@ def generate_frames(
     Raises:
         ValueError: a window that the model was not trained on, wrong tokens or numbers.
     """
+    predicted = continue_frames(
+        transformer, past, num_frames, sampling=sampling, generator=generator, window=window
+    )
+    return torch.stack(list(predicted), dim=1)
+
+
+@torch.no_grad()
+def continue_frames(
+    transformer: CausalModel,
+    past: Int64[Tensor, "b t n"],
+    num_frames: int,
+    *,
+    sampling: Sampling = GREEDY,
+    generator: torch.Generator | None = None,
+    window: int | None = None,
+) -> Iterator[Int64[Tensor, "b n"]]:
+    """Yield the tokens of the frames that follow, each when it is there; see `generate_frames`."""
     config = transformer.config
     window = config.frames if window is None else window
     past = _check(transformer, past, window)
@@ -86,7 +105,6 @@ def generate_frames(
     frames = list(past.unbind(1))
     frames = frames[max(0, len(frames) - (window - 1)) :]
     cache, last = _read(transformer, past, frames, window)
-    predicted = []
     for _ in range(num_frames):
         if len(frames) == window:
             frames = frames[window - window // 2 :]
@@ -98,8 +116,7 @@ def generate_frames(
             frame[:, place] = choose(logits, sampling, chance[:, place])
             last = frame[:, place : place + 1]
         frames.append(frame)
-        predicted.append(frame)
-    return torch.stack(predicted, dim=1)
+        yield frame
 
 
 @torch.no_grad()

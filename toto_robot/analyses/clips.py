@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..checkpoint import read_config
 from ..data.mixture import split
 from ..data.shards import Shard
-from ..encoder import load_encoder, load_tokenizer, shipped_encoders
 from ..tokenizers import AnyTokenizer
 
-__all__ = ["Part", "TokenClips", "frame_tokens", "open_clips", "open_tokenizer"]
+__all__ = ["Part", "TokenClips", "frame_tokens", "open_clips"]
 
 Part = Literal["held_out", "training", "all"]
 
@@ -61,22 +59,6 @@ def open_clips(folder: Path, tokenizer: AnyTokenizer, part: Part) -> TokenClips:
         clips=tuple(clips),
         files=files,
     )
-
-
-def open_tokenizer(name_or_path: str) -> AnyTokenizer:
-    """Open the tokenizer of a shipped encoder, of an encoder's folder, or a tokenizer's own folder.
-
-    Raises:
-        FileNotFoundError: the folder lacks a file.
-        ValueError: neither a shipped name nor a checkpoint; the message lists the names.
-    """
-    folder = Path(name_or_path)
-    if name_or_path not in shipped_encoders() and (folder / "config.json").is_file():
-        try:
-            read_config(folder, "encoder")
-        except ValueError:
-            return load_tokenizer(folder)
-    return load_encoder(name_or_path).tokenizer
 
 
 def frame_tokens(

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ..cli import command
 from ..config import to_dict
 from ..data.shards import write_json
-from .clips import Part, frame_tokens, open_tokenizer
+from ..encoder import load_tokenizer
+from .clips import Part, frame_tokens
 from .counting import GramCounter, Spectrum, grams
 from .statistics import drawing, write_csv
 
@@ -116,7 +117,7 @@ def count_grams(
     Raises:
         ValueError: see `ngrams`.
     """
-    tokenizer = open_tokenizer(source.tokenizer)
+    tokenizer = load_tokenizer(source.tokenizer)
     codes, side = tokenizer.vocab_size, round(tokenizer.tokens_per_frame**0.5)
     if side * side != tokenizer.tokens_per_frame:
         raise ValueError(f"{source.name}: {tokenizer.tokens_per_frame} tokens are no square")
