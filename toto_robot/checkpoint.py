@@ -69,8 +69,8 @@ def save_checkpoint(
         os.replace(aside, folder)
 
 
-def read_config(folder: Path, kind: str) -> dict[str, Any]:
-    """Return the content of ``config.json``.
+def read_config(folder: Path, *kinds: str) -> dict[str, Any]:
+    """Return the content of ``config.json`` of a checkpoint of one of the ``kinds``.
 
     Raises:
         FileNotFoundError: no checkpoint there.
@@ -85,8 +85,9 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not readable JSON ({error}); the checkpoint is damaged"
         ) from error
-    if data.get("kind") != kind:
-        raise ValueError(f"{folder} holds a {data.get('kind')!r} checkpoint, needed {kind!r}")
+    if data.get("kind") not in kinds:
+        needed = " or ".join(map(repr, kinds))
+        raise ValueError(f"{folder} holds a {data.get('kind')!r} checkpoint, needed {needed}")
     if data.get("format") != FORMAT:
         raise ValueError(f"{folder} has format {data.get('format')!r}; this version reads {FORMAT}")
     return data

@@ -173,6 +173,7 @@ class RunLog:
         self._path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
         self._curve = out / "curve.png"
+        self._speed = out / "speed.jsonl"
 
     def add(self, step: int, **scalars: float | int) -> None:
         """Log scalars of ``step``."""
@@ -183,8 +184,18 @@ class RunLog:
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
 
+    def note_speed(self, step: int, **scalars: float) -> None:
+        """Log how fast the steps before ``step`` were: in ``speed.jsonl``, and not with the rest.
+
+        The log of a resumed run equals that of an uninterrupted one; its speed does not.
+        """
+        with self._speed.open("a") as file:
+            file.write(json.dumps({"step": step, **scalars}) + "\n")
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
     def close(self, title: str, names: Sequence[str]) -> None:
-        """Draw the curves of ``names`` over steps and close the log."""
+        """Draw the curves of those ``names`` that were logged, over steps, and close the log."""
         import matplotlib
 
         matplotlib.use("agg")
@@ -194,7 +205,8 @@ class RunLog:
         figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
         for name in names:
             points = [(row["step"], row[name]) for row in self.rows if name in row]
-            axes.plot(*zip(*points, strict=True), label=name)
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name)
         axes.set(xlabel="step", ylabel="loss", title=title)
         axes.grid(alpha=0.3)
         axes.legend()

@@ -1,0 +1,120 @@
+"""Training checkpoints that any number of ranks can write, and any other number can go on from.
+
+``checkpoints/step-0001000/`` holds what `torch.distributed.checkpoint` writes, each rank its own
+part of weights and optimizer state, and ``state.json``: the step, the guard's memory, sums for the
+log. The folder is written aside and renamed when all ranks are done, so it is whole or not there.
+These folders are for going on with a run on one's own disk: their index is a pickle. What is given
+to others is the encoder's folder, which holds data only.
+"""
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.optim import Optimizer
+
+from ..data.shards import write_json
+from .parallel import Ranks
+
+__all__ = ["Checkpoints"]
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        optimizer: Optimizer,
+        ranks: Ranks,
+        *,
+        background: bool,
+        most: int,
+    ) -> None:
+        self._folder, self._model, self._optimizer = folder, model, optimizer
+        self._ranks, self._background, self._most = ranks, background, most
+        self._pending: tuple[Future[Any], Path] | None = None
+        # a group of its own: a background write must not mix its messages with training's
+        self._group = None if ranks.mesh is None else dist.new_group(backend="gloo")
+
+    def latest(self) -> Path | None:
+        """Return the newest checkpoint."""
+        return max(self._folder.glob("step-*"), default=None)
+
+    def resume(self) -> dict[str, Any] | None:
+        """Load the newest checkpoint and return its state, or None where there is none."""
+        folder = self.latest()
+        if folder is None:
+            return None
+        weights, moments = get_state_dict(self._model, self._optimizer)
+        parts = {"model": weights, "optimizer": moments}
+        with _quietly():
+            dcp.load(
+                parts, checkpoint_id=folder, process_group=self._group, no_dist=self._group is None
+            )
+        set_state_dict(
+            self._model,
+            self._optimizer,
+            model_state_dict=parts["model"],
+            optim_state_dict=parts["optimizer"],
+        )
+        return json.loads((folder / "state.json").read_text())
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the checkpoint of ``step``; several ranks do so in the background, if asked for."""
+        self.finish()
+        folder = self._folder / f"step-{step:07d}"
+        aside = folder.with_name(f".{folder.name}.part")
+        if self._ranks.first:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            write_json(aside / "state.json", {"step": step, **state})
+        self._ranks.wait()
+        weights, moments = get_state_dict(self._model, self._optimizer)
+        parts: dict[str, Any] = {"model": weights, "optimizer": moments}
+        if self._background and self._group is not None:
+            future = dcp.async_save(parts, checkpoint_id=aside, process_group=self._group)
+            assert isinstance(future, Future)
+            self._pending = (future, folder)
+            return
+        with _quietly():
+            dcp.save(
+                parts, checkpoint_id=aside, process_group=self._group, no_dist=self._group is None
+            )
+        self._publish(folder)
+
+    def finish(self) -> None:
+        """Wait for the checkpoint that is being written, if there is one."""
+        if self._pending is not None:
+            future, folder = self._pending
+            self._pending = None
+            future.result()
+            self._publish(folder)
+
+    def _publish(self, folder: Path) -> None:
+        self._ranks.wait()
+        if self._ranks.first:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(folder.with_name(f".{folder.name}.part"), folder)
+            for old in sorted(self._folder.glob("step-*"))[: -self._most]:
+                shutil.rmtree(old)
+        self._ranks.wait()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out what torch has to say of a checkpoint of one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield

@@ -1,0 +1,388 @@
+"""The training loop of every model that is pre-trained: Totos of all kinds, and the MAE baseline.
+
+    result = fit(model, phases, config, out, seed=0, title="next-token loss, nats")
+
+One step: ``batch`` rows, read by their number from an endless stream that depends on nothing but
+its seed; gradients accumulated over parts of ``part`` rows on each rank; one AdamW update, unless
+the guard finds the loss or the gradient wrong. So a run is told by its config alone: however many
+ranks and parts share a step, the rows are the same, and a run that goes on from a checkpoint is the
+run that was never stopped, to the bit on a CPU.
+"""
+
+import itertools
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from tqdm import tqdm
+
+from ..data.loader import read_ahead
+from ..models.mup import parameter_groups
+from .checkpoints import Checkpoints
+from .guard import Guard, GuardConfig
+from .parallel import (
+    Precision,
+    Ranks,
+    Trainable,
+    arithmetic,
+    defer_reduction,
+    distribute,
+    whole,
+)
+from .run import OptimizerConfig, RunLog
+from .throughput import Throughput
+
+__all__ = ["EngineConfig", "Fit", "Phase", "Rows", "fit"]
+
+Rows = Callable[[int, int], tuple[Tensor, ...]]
+"""``rows(first, count)``: rows ``first`` to ``first + count - 1`` of an endless stream."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """How a model is trained, whatever it is.
+
+    Attributes:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: of the matrix products; all that is kept is float32.
+        compile: compile each block.
+        recompute: compute the activations inside a block again for its gradient.
+        shard_ranks: ranks that share one copy of the model; null: all.
+        read_threads: threads that read batches ahead.
+        log_every: steps between lines of the log, each with a validation.
+        keep_every: steps between checkpoints.
+        keep_most: checkpoints that are kept.
+        keep_in_background: several ranks write checkpoints while training goes on.
+        guard: when an update is left out.
+    """
+
+    device: str
+    precision: Precision
+    compile: bool
+    recompute: bool
+    shard_ranks: int | None
+    read_threads: int
+    log_every: int
+    keep_every: int
+    keep_most: int
+    keep_in_background: bool
+    guard: GuardConfig
+
+    def __post_init__(self) -> None:
+        """Refuse intervals that never come."""
+        for name in ("log_every", "keep_every", "keep_most", "read_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Some steps on rows of one shape.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: rows a step, over all ranks.
+        part: rows that a rank computes at once; the rest of its share is accumulated.
+        rows: the training rows.
+        tokens_per_row: for counting.
+        flops_per_row: operations that the model's mathematics needs for a row, forward and
+            backward.
+        validation: held-out rows of each data set.
+        validation_rows: how many of each are scored.
+    """
+
+    steps: int
+    batch: int
+    part: int
+    rows: Rows
+    tokens_per_row: int
+    flops_per_row: float
+    validation: Mapping[str, Rows] = field(default_factory=dict)
+    validation_rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """A trained model.
+
+    Attributes:
+        weights: the whole state dict, on the CPU of the first rank; empty on the others.
+        steps: steps taken, over all phases.
+        tokens: tokens seen.
+        skipped: steps whose update the guard left out.
+        finished: whether all steps were taken; False when the run was asked to stop.
+        scores: the last line of the log.
+    """
+
+    weights: dict[str, Tensor]
+    steps: int
+    tokens: int
+    skipped: int
+    finished: bool
+    scores: Mapping[str, float | int]
+
+
+def fit(
+    model: nn.Module,
+    phases: Sequence[Phase],
+    optimizer: OptimizerConfig,
+    config: EngineConfig,
+    out: Path,
+    ranks: Ranks,
+    *,
+    title: str,
+) -> Fit:
+    """Train a model, going on from the newest checkpoint under ``out``.
+
+    On SIGTERM or SIGUSR1, which schedulers send before they kill, the step is finished, a
+    checkpoint is written and the function returns.
+
+    Args:
+        model: a `Trainable` with fresh weights, equal on all ranks; it is changed.
+        phases: one after the other.
+        optimizer: AdamW and its schedule over the steps of all phases.
+        config: the rest.
+        out: where checkpoints, log and curve go.
+        ranks: this process among the others.
+        title: of the loss in the curve.
+
+    Raises:
+        ValueError: a batch that cannot be shared by the ranks.
+        FloatingPointError: too many bad steps in a row.
+    """
+    for phase in phases:
+        _require_shares(phase, ranks)
+    return _Run(model, phases, optimizer, config, out, ranks, title).train()
+
+
+def _require_shares(phase: Phase, ranks: Ranks) -> None:
+    together = ranks.world * phase.part
+    if phase.part < 1 or phase.batch < 1 or phase.batch % together:
+        raise ValueError(
+            f"batch must be a multiple of ranks * part = {ranks.world} * {phase.part}, "
+            f"got {phase.batch}"
+        )
+
+
+class _Run:
+    """One run of `fit`: what its steps share."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        phases: Sequence[Phase],
+        optimizer: OptimizerConfig,
+        config: EngineConfig,
+        out: Path,
+        ranks: Ranks,
+        title: str,
+    ) -> None:
+        self._model, self._phases, self._config = model, phases, config
+        self._ranks, self._title, self._schedule = ranks, title, optimizer
+        self._steps = sum(phase.steps for phase in phases)
+        distribute(
+            model,
+            ranks,
+            precision=config.precision,
+            recompute=config.recompute,
+            compile_blocks=config.compile,
+        )
+        groups = parameter_groups(model, optimizer.weight_decay)
+        self._optimizer = torch.optim.AdamW(
+            groups, lr=optimizer.lr, betas=optimizer.betas, fused=True
+        )
+        self._guard = Guard(config.guard)
+        self._checkpoints = Checkpoints(
+            out / "checkpoints",
+            model,
+            self._optimizer,
+            ranks,
+            background=config.keep_in_background,
+            most=config.keep_most,
+        )
+        self._done = self._tokens = 0
+        self._loss_sum, self._loss_count = 0.0, 0  # since the last line of the log
+        state = self._checkpoints.resume()
+        if state is not None:
+            self._done, self._tokens = state["step"], state["tokens"]
+            self._loss_sum, self._loss_count = state["losses"]
+            self._guard.restore(state["guard"])
+        self._kept = self._done
+        self._log = RunLog(out, self._done) if ranks.first else None
+        self._scores: Mapping[str, float | int] = (
+            self._log.rows[-1] if self._log and self._log.rows else {}
+        )
+        self._speed = Throughput(ranks.device, config.precision, ranks.world)
+        self._stop_asked = False
+
+    def train(self) -> Fit:
+        """Take the steps that are left."""
+        bar = tqdm(
+            total=self._steps,
+            initial=self._done,
+            desc="train",
+            unit="step",
+            disable=not self._ranks.first,
+        )
+        with self._listen(), bar:
+            end = 0
+            for phase in self._phases:
+                begin, end = end, end + phase.steps
+                if self._done >= end:
+                    continue
+                if self._done == begin:
+                    self._guard.forget()
+                if not self._phase(phase, begin, bar):
+                    break
+        if self._kept != self._done:
+            self._keep()
+        self._checkpoints.finish()
+        if self._log is not None:
+            self._log.close(self._title, ("loss", "validation_loss"))
+        weights = get_model_state_dict(
+            self._model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        )
+        return Fit(
+            weights={name: cast(Tensor, tensor) for name, tensor in weights.items()},
+            steps=self._done,
+            tokens=self._tokens,
+            skipped=self._guard.skipped,
+            finished=self._done == self._steps,
+            scores=self._scores,
+        )
+
+    def _phase(self, phase: Phase, begin: int, bar: Any) -> bool:
+        """Take the steps of one phase; False if the run was asked to stop."""
+        share = phase.batch // self._ranks.world
+        offsets = range(0, share, phase.part)
+        numbers = (
+            (step - begin) * phase.batch + self._ranks.rank * share + offset
+            for step in range(self._done, begin + phase.steps)
+            for offset in offsets
+        )
+        batches = read_ahead(
+            lambda first: phase.rows(first, phase.part), numbers, self._config.read_threads
+        )
+        try:
+            self._speed.go_on()
+            while self._done < begin + phase.steps:
+                self._step(phase, itertools.islice(batches, len(offsets)), len(offsets), bar)
+                last = self._done == self._steps
+                self._speed.pause()
+                if self._done % self._config.log_every == 0 or last:
+                    self._report(phase)
+                if self._done % self._config.keep_every == 0 or last:
+                    self._keep()
+                if self._any_stop_asked():
+                    return last
+                self._speed.go_on()
+        finally:
+            batches.close()
+        return True
+
+    def _step(
+        self, phase: Phase, parts: Iterator[tuple[Tensor, ...]], count: int, bar: Any
+    ) -> None:
+        rate = self._schedule.lr_at(self._done, self._steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+        self._optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self._ranks.device)
+        for index, batch in enumerate(parts):
+            defer_reduction(self._model, last=index == count - 1)
+            loss = self._loss(batch) / count
+            loss.backward()
+            total += loss.detach()
+        gradients = [p for p in self._model.parameters() if p.grad is not None]
+        norm = whole(nn.utils.clip_grad_norm_(gradients, self._schedule.clip_norm))
+        loss_value, norm_value = torch.stack([self._ranks.mean(total), norm]).tolist()
+        fault = self._guard.fault(loss_value, norm_value)
+        if fault is None:
+            self._optimizer.step()
+            self._loss_sum += loss_value
+            self._loss_count += 1
+        elif self._ranks.first:
+            bar.write(f"step {self._done + 1}: {fault}; its update is left out")
+        self._done += 1
+        self._tokens += phase.batch * phase.tokens_per_row
+        self._norm = norm_value
+        self._speed.add(phase.batch * phase.tokens_per_row, phase.batch * phase.flops_per_row)
+        bar.update()
+        bar.set_postfix(loss=f"{loss_value:.3f}", refresh=False)
+
+    def _loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+        placed = [tensor.to(self._ranks.device, non_blocking=True) for tensor in batch]
+        with arithmetic(self._ranks, self._config.precision):
+            return cast(Trainable, self._model).loss(*placed)
+
+    def _report(self, phase: Phase) -> None:
+        scores = {
+            f"validation/{name}": self._validate(rows, phase.validation_rows)
+            for name, rows in phase.validation.items()
+            if phase.validation_rows
+        }
+        if scores:
+            scores["validation_loss"] = sum(scores.values()) / len(scores)
+        if self._loss_count:  # all steps since the last line may have been left out
+            scores["loss"] = self._loss_sum / self._loss_count
+        self._loss_sum, self._loss_count = 0.0, 0
+        scores |= {"gradient_norm": self._norm, "skipped": self._guard.skipped}
+        self._scores = scores
+        if self._log is not None:
+            self._log.add(self._done, tokens=self._tokens, **scores)
+            self._log.note_speed(self._done, **self._speed.read())
+
+    @torch.no_grad()
+    def _validate(self, rows: Rows, count: int) -> float:
+        """Return the mean loss of the first rows, shared by the ranks."""
+        turns = -(-count // self._ranks.world)
+        total = torch.zeros(2, device=self._ranks.device)
+        for turn in range(turns):
+            row = turn * self._ranks.world + self._ranks.rank
+            # all ranks take part in each turn, though the last may have no row for some
+            loss = self._loss(rows(min(row, count - 1), 1))
+            if row < count:
+                total += torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)])
+        loss_sum, number = self._ranks.total(total).tolist()
+        return loss_sum / number
+
+    def _keep(self) -> None:
+        self._checkpoints.save(
+            self._done,
+            {
+                "tokens": self._tokens,
+                "losses": [self._loss_sum, self._loss_count],
+                "guard": self._guard.state(),
+            },
+        )
+        self._kept = self._done
+
+    def _any_stop_asked(self) -> bool:
+        if self._ranks.mesh is None:
+            return self._stop_asked
+        asked = torch.tensor(float(self._stop_asked), device=self._ranks.device)
+        return bool(self._ranks.total(asked).item())
+
+    @contextmanager
+    def _listen(self) -> Iterator[None]:
+        """Take note of a scheduler's wish to stop."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals reach the main thread alone
+            return
+
+        def ask(*_: object) -> None:
+            self._stop_asked = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,188 @@
+"""Where a run computes: one process, or many under ``torchrun`` with FSDP2.
+
+    python -m toto_robot.training.pretrain                                    # one process
+    torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster
+
+A process is told its place by torchrun's environment variables. With one process nothing is
+sharded and no process group is made. With several, parameters, gradients and optimizer state are
+sharded over ``shard_ranks`` ranks and replicated over the rest (hybrid sharding); the same code
+runs on CPU ranks with gloo and on GPUs with NCCL.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["Precision", "Ranks", "Trainable", "distribute", "join_ranks", "whole"]
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Trainable(Protocol):
+    """A module that the engine can train.
+
+    Attributes:
+        layers: its blocks, which are compiled, recomputed and sharded one by one.
+    """
+
+    layers: nn.ModuleList
+
+    def loss(self, *batch: Tensor) -> Tensor:
+        """Return the mean loss of a batch."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranks:
+    """This process among all that train together.
+
+    Attributes:
+        rank: number of this process.
+        world: number of processes.
+        device: what it computes on.
+        mesh: replicate x shard; None with one process.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+    mesh: DeviceMesh | None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of each value over all ranks."""
+        return self.total(values) / self.world
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of each value over all ranks."""
+        if self.mesh is not None:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Return when all ranks are here."""
+        if self.mesh is not None:
+            dist.barrier()
+
+
+@contextmanager
+def join_ranks(device: str, shard_ranks: int | None) -> Iterator[Ranks]:
+    """Take this process's place among those that ``torchrun`` started, and leave it at the end.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``; auto takes a GPU where there is one.
+        shard_ranks: ranks that share one copy of the model; None: all.
+
+    Raises:
+        ValueError: no such device, or a number of ranks that does not divide all of them.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch sees no GPU; choose cpu or auto")
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    shards = world if shard_ranks is None else shard_ranks
+    if shards < 1 or world % shards:
+        raise ValueError(f"shard_ranks must divide the {world} ranks, got {shard_ranks}")
+    place = torch.device("cpu")
+    if on_gpu:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    if world == 1:
+        yield Ranks(rank=0, world=1, device=place, mesh=None)
+        return
+    # gloo beside NCCL: checkpoints are gathered and written by the CPU
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    try:
+        mesh = init_device_mesh(
+            place.type, (world // shards, shards), mesh_dim_names=("replicate", "shard")
+        )
+        yield Ranks(rank=dist.get_rank(), world=world, device=place, mesh=mesh)
+    finally:
+        dist.destroy_process_group()
+
+
+def distribute(
+    model: nn.Module,
+    ranks: Ranks,
+    *,
+    precision: Precision,
+    recompute: bool,
+    compile_blocks: bool,
+) -> None:
+    """Move a model where it is trained, in place.
+
+    Args:
+        model: a `Trainable`, equal on all ranks.
+        ranks: where.
+        precision: of the matrix products; parameters, reductions and the optimizer stay float32.
+        recompute: forget the activations inside a block and compute them again for its gradient
+            (activation checkpointing): less memory, a third more work.
+        compile_blocks: compile each block with TorchInductor.
+    """
+    model.to(ranks.device)
+    blocks = cast(nn.ModuleList, model.layers)
+    for index, block in enumerate(blocks):
+        if recompute:
+            block.forward = _recomputed(block)
+        if compile_blocks:
+            blocks[index] = cast(nn.Module, torch.compile(block))
+    if ranks.mesh is None:
+        return
+    policy = MixedPrecisionPolicy()
+    if precision == "bfloat16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    mesh = ranks.mesh if ranks.mesh.size(0) > 1 else ranks.mesh["shard"]
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    # the loss is what is called, and not forward
+    register_fsdp_forward_method(model, "loss")
+
+
+def arithmetic(ranks: Ranks, precision: Precision) -> Any:
+    """Return the context of a forward pass; sharded models bring their precision with them."""
+    if precision == "float32" or ranks.mesh is not None:
+        return nullcontext()
+    return torch.autocast(ranks.device.type, torch.bfloat16)
+
+
+def defer_reduction(model: nn.Module, last: bool) -> None:
+    """Reduce gradients over the ranks only after the ``last`` part of an accumulated batch."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that may be spread over ranks as one."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _recomputed(block: nn.Module) -> Any:
+    forward = block.forward
+
+    def recompute(*args: object) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False)
+
+    return recompute

@@ -1,0 +1,85 @@
+"""How fast a run is: tokens a second, and the share of the hardware's arithmetic that it uses.
+
+Model-FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): the operations that the model's
+mathematics asks for, forward and backward, without those that recomputation adds, over what the
+device could do in the same time.
+"""
+
+import time
+
+import torch
+
+__all__ = ["Throughput", "peak_flops"]
+
+# Dense products, operations a second: vendors' data sheets, without sparsity.
+PEAKS = {
+    "H200": {"bfloat16": 989e12, "float32": 67e12},
+    "H100 PCIe": {"bfloat16": 756e12, "float32": 51e12},
+    "H100": {"bfloat16": 989e12, "float32": 67e12},
+    "A100": {"bfloat16": 312e12, "float32": 19.5e12},
+    "L40S": {"bfloat16": 362e12, "float32": 91.6e12},
+    "RTX 4090": {"bfloat16": 165e12, "float32": 82.6e12},
+}
+
+
+def peak_flops(device: torch.device, precision: str) -> float:
+    """Return operations a second of one device: from its data sheet, or measured.
+
+    On a CPU, and on a GPU that is not in `PEAKS`, the best of a few square products is taken.
+    """
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        for part, peaks in PEAKS.items():
+            if part in name:
+                return peaks[precision]
+    side = 8192 if device.type == "cuda" else 1024
+    dtype = getattr(torch, precision)
+    left = torch.randn(side, side, device=device, dtype=dtype)
+    best = 0.0
+    for _ in range(6):
+        _settle(device)
+        start = time.perf_counter()
+        left @ left
+        _settle(device)
+        best = max(best, 2 * side**3 / (time.perf_counter() - start))
+    return best
+
+
+class Throughput:
+    """Counts tokens and operations, of all ranks, between two readings."""
+
+    def __init__(self, device: torch.device, precision: str, world: int) -> None:
+        self._device = device
+        self._peak = peak_flops(device, precision) * world
+        self._tokens = self._flops = 0.0
+        self._seconds = 0.0
+        self._start = time.perf_counter()
+
+    def add(self, tokens: int, flops: float) -> None:
+        """Count one step's tokens and operations."""
+        self._tokens += tokens
+        self._flops += flops
+
+    def pause(self) -> None:
+        """Stop the clock, for validation and checkpoints."""
+        _settle(self._device)
+        self._seconds += time.perf_counter() - self._start
+
+    def go_on(self) -> None:
+        """Start the clock again."""
+        self._start = time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        """Return tokens a second and utilisation since the last reading; the clock is stopped."""
+        seconds = max(self._seconds, 1e-9)
+        result = {
+            "tokens_per_s": self._tokens / seconds,
+            "model_flops_utilisation": self._flops / seconds / self._peak,
+        }
+        self._tokens = self._flops = self._seconds = 0.0
+        return result
+
+
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
