@@ -10,14 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..models import TotoConfig
+from ..models import SequenceLayout
 from ..tokenizers import AnyTokenizer
-from .shards import Shard
+from .shards import HOLD_OUT, Shard, split
 from .shuffle import BLOCK, apportion, interleave, key_of, permute, uniform
+from .token_shards import TokenShards
 
-__all__ = ["FrameMixture", "FrameSequenceMixture", "SequenceMixture", "split"]
+__all__ = ["FrameMixture", "FrameSequenceMixture", "SequenceMixture", "TokenData", "split"]
 
-HOLD_OUT = 21  # every 21st file of each data set is for validation; odd, so that cameras take turns
+
+TokenData = Shard | TokenShards
 
 
 class SequenceMixture:
@@ -30,10 +32,10 @@ class SequenceMixture:
 
     def __init__(
         self,
-        shards: Sequence[Shard],
+        shards: Sequence[TokenData],
         weights: Sequence[float],
         tokenizer: AnyTokenizer,
-        config: TotoConfig,
+        config: SequenceLayout,
         frames: int,
         *,
         validation: bool,
@@ -125,9 +127,9 @@ class FrameMixture:
             ValueError: no data set has a file left.
         """
         parts = [
-            (shard, weight, clips)
+            (shard, weight, runs)
             for shard, weight in zip(shards, weights, strict=True)
-            if (clips := split(shard, validation))
+            if len(runs := shard.runs(validation))
         ]
         if not parts:
             raise ValueError(
@@ -137,7 +139,7 @@ class FrameMixture:
         self._key = key_of(seed, 1)
         self._frames = [shard.frames() for shard, _, _ in parts]
         self._stream = _Stream(
-            [_Windows(clips, span=1, draws=1) for _, _, clips in parts],
+            [_Windows(runs, span=1, draws=1) for _, _, runs in parts],
             [weight for _, weight, _ in parts],
             seed,
         )
@@ -164,27 +166,11 @@ class FrameMixture:
         return crops
 
 
-def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
-    """Return the clips, start and length, of the training or of the held-out files.
-
-    Whole files are held out, never some crops of a picture. A data set of fewer than `HOLD_OUT`
-    files has none.
-    """
-    files = {
-        file: i for i, file in enumerate(sorted({clip["file"] for clip in shard.manifest["clips"]}))
-    }
-    return [
-        (clip["start"], clip["length"])
-        for clip in shard.manifest["clips"]
-        if (files[clip["file"]] % HOLD_OUT == HOLD_OUT - 1) == validation
-    ]
-
-
 class _Windows:
     """All windows of ``span`` consecutive frames of a data set; a row takes ``draws`` of them."""
 
-    def __init__(self, clips: Sequence[tuple[int, int]], span: int, draws: int) -> None:
-        self._runs = _runs([(start, length) for start, length in clips if length >= span])
+    def __init__(self, runs: np.ndarray, span: int, draws: int) -> None:
+        self._runs = runs[runs[:, 1] >= span]
         self._span, self._draws = span, draws
         self._ends = np.cumsum((self._runs[:, 1] - span + 1) * self._runs[:, 2])
 
@@ -235,29 +221,18 @@ class _Stream:
 
 
 def _sequences(
-    shards: Sequence[Shard], weights: Sequence[float], frames: int, validation: bool, seed: int
+    shards: Sequence[TokenData], weights: Sequence[float], frames: int, validation: bool, seed: int
 ) -> _Stream:
     """Return the stream of sequences of ``frames`` frames."""
     windows = []
     for shard in shards:
         together = shard.kind == "video"
         span, draws = (frames, 1) if together else (1, frames)
-        mine = _Windows(split(shard, validation), span, draws)
+        mine = _Windows(shard.runs(validation), span, draws)
         if not len(mine):
             raise ValueError(f"{shard.folder} ({shard.name}) has no clip of {span} frames or more")
         windows.append(mine)
     return _Stream(windows, list(weights), seed)
-
-
-def _runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return clips, start and length, as runs of equal clips: int64 [r 3]."""
-    runs: list[list[int]] = []
-    for start, length in clips:
-        if runs and runs[-1][1] == length and runs[-1][0] + length * runs[-1][2] == start:
-            runs[-1][2] += 1
-        else:
-            runs.append([start, length, 1])
-    return np.array(runs, np.int64).reshape(-1, 3)
 
 
 def _same_size(shards: Sequence[Shard]) -> list[np.ndarray]:

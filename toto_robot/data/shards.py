@@ -13,6 +13,7 @@ file is written aside and renamed, so that an interrupted command leaves no half
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,18 @@ from ..tokenizers import AnyTokenizer
 from .images import IMAGE_SUFFIXES, read_crops
 from .video import VIDEO_SUFFIXES, read_video
 
-__all__ = ["Shard", "Source", "decode_source", "tokenize_shard", "write_json"]
+__all__ = [
+    "HOLD_OUT",
+    "Shard",
+    "Source",
+    "decode_source",
+    "encode_runs",
+    "split",
+    "tokenize_shard",
+    "write_json",
+]
+
+HOLD_OUT = 21  # every 21st file of each data set is for validation; odd, so that cameras take turns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +110,41 @@ class Shard:
             state = f"was tokenised with weights {found[:12]}" if found else "is not tokenised"
             raise ValueError(f"{self.folder} {state}, needed {expected[:12]}; run tokenize_shard")
         return np.memmap(self.folder / "tokens.u16", np.uint16, "r").reshape(len(self.frames()), -1)
+
+    def runs(self, validation: bool) -> np.ndarray:
+        """Return the clips of the training or of the held-out files: see `encode_runs`."""
+        return encode_runs(split(self, validation))
+
+
+def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
+    """Return the clips, start and length, of the training or of the held-out files.
+
+    Whole files are held out, never some crops of a picture. A data set of fewer than `HOLD_OUT`
+    files has none.
+    """
+    files = {
+        file: i for i, file in enumerate(sorted({clip["file"] for clip in shard.manifest["clips"]}))
+    }
+    return [
+        (clip["start"], clip["length"])
+        for clip in shard.manifest["clips"]
+        if (files[clip["file"]] % HOLD_OUT == HOLD_OUT - 1) == validation
+    ]
+
+
+def encode_runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return clips, start and length, as runs of equal clips that follow each other: int64 [r 3].
+
+    A run is its first frame, the length of its clips and their number. A million clips of 16 frames
+    are one run.
+    """
+    runs: list[list[int]] = []
+    for start, length in clips:
+        if runs and runs[-1][1] == length and runs[-1][0] + length * runs[-1][2] == start:
+            runs[-1][2] += 1
+        else:
+            runs.append([start, length, 1])
+    return np.array(runs, np.int64).reshape(-1, 3)
 
 
 def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
