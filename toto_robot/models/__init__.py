@@ -1,12 +1,18 @@
-"""Causal models over visual tokens."""
+"""Causal models over visual tokens: LLaMA (the Toto of the paper), GPT-2 and Mamba."""
 
 from .causal import CausalModel, SequenceLayout
 from .flops import count_parameters, model_flops
+from .gpt2 import Gpt2Config, Gpt2Transformer
+from .mamba import MambaConfig, MambaModel
 from .mup import parameter_groups
 from .transformer import TotoConfig, TotoTransformer
 
 __all__ = [
     "CausalModel",
+    "Gpt2Config",
+    "Gpt2Transformer",
+    "MambaConfig",
+    "MambaModel",
     "ModelConfig",
     "SequenceLayout",
     "TotoConfig",
@@ -16,4 +22,4 @@ __all__ = [
     "parameter_groups",
 ]
 
-ModelConfig = TotoConfig
+ModelConfig = TotoConfig | Gpt2Config | MambaConfig

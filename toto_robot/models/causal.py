@@ -107,6 +107,23 @@ class CausalModel(nn.Module):
         Raises:
             ValueError: a layer that does not exist.
         """
+        wanted = [self.layer_index(layer) for layer in layers]
+        hidden, beside = self.embed(ids, cache)
+        outputs = {0: hidden}
+        for k in range(1, max(wanted, default=0) + 1):
+            block = self.layers[k - 1]
+            # without a cache blocks differ in nothing that torch.compile would have to look at
+            memory = () if cache is None else (cache, k - 1)
+            hidden = block(hidden, *beside, *memory)
+            outputs[k] = hidden
+        if cache is not None:
+            cache.advance(ids.shape[1])
+        return tuple(outputs[k] for k in wanted)
+
+    def embed(
+        self, ids: Int64[Tensor, "b t"], cache: Any
+    ) -> tuple[Float[Tensor, "b t d"], tuple[Any, ...]]:
+        """Return layer 0, and what every block is given beside the residual stream."""
         raise NotImplementedError
 
     def new_memory(self, size: int) -> Any:

@@ -7,7 +7,6 @@ weights go over by renaming alone (`llama_state_dict`).
 Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -41,6 +40,8 @@ class TotoConfig(SequenceLayout):
         tie_embeddings: share the input embedding with the output projection.
         rope_base: base of the rotary angles; 10000, or 50000 at 32 x 32 tokens (Table 4).
         norm_eps: epsilon of RMSNorm.
+        mup_base_dim: the width whose learning rate this model takes too, by the maximal update
+            parametrisation (see `models.mup`); None: the standard parametrisation.
     """
 
     kind: ClassVar[str] = "llama"
@@ -51,6 +52,7 @@ class TotoConfig(SequenceLayout):
     tie_embeddings: bool
     rope_base: float
     norm_eps: float
+    mup_base_dim: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that no attention head can have."""
@@ -60,6 +62,13 @@ class TotoConfig(SequenceLayout):
             raise ValueError(
                 f"dim must be a multiple of 2 * heads = {2 * self.heads}, got {self.dim}"
             )
+        if self.mup_base_dim is not None:
+            check_sizes(self, "mup_base_dim")
+
+    @property
+    def width_factor(self) -> float:
+        """How much wider than the muP base; 1 in the standard parametrisation."""
+        return self.dim / (self.mup_base_dim or self.dim)
 
     def build(self) -> "TotoTransformer":
         """Return the module with fresh weights."""
@@ -86,54 +95,41 @@ class TotoTransformer(CausalModel):
         """Draw fresh weights.
 
         Embeddings and all matrices from N(0, 0.02); the two matrices of a block that write into the
-        residual stream from N(0, 0.02 / sqrt(2 * layers)) (GPT-2's rule); norms are one.
+        residual stream from N(0, 0.02 / sqrt(2 * layers)) (GPT-2's rule); norms are one. With muP
+        the blocks' matrices are smaller by the square root of the width's factor, and an output
+        projection of its own is zero.
         """
+        factor = self.config.width_factor
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 nn.init.ones_(parameter)
                 continue
+            if name == "lm_head.weight" and self.config.mup_base_dim is not None:
+                nn.init.zeros_(parameter)
+                continue
             writes = name.endswith(("o_proj.weight", "down_proj.weight"))
             std = 0.02 / (2 * self.config.layers) ** 0.5 if writes else 0.02
+            if name.startswith("layers."):
+                std /= factor**0.5
             nn.init.normal_(parameter, std=std, generator=generator)
 
     def head_input(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """Return the normalised output of the last block."""
-        return self.norm(hidden)
+        """Return the normalised output of the last block; with muP, less by the width's factor."""
+        normed, factor = self.norm(hidden), self.config.width_factor
+        return normed if factor == 1 else normed / factor
 
     def new_memory(self, size: int) -> "KeyValueCache":
         """Return an empty cache for up to ``size`` tokens."""
         return KeyValueCache(size)
 
-    def features(
-        self, ids: Int64[Tensor, "b t"], layers: Sequence[int], cache: "Memory | None" = None
-    ) -> tuple[Float[Tensor, "b t d"], ...]:
-        """Return the residual stream after the layers asked for, and stop at the deepest of them.
-
-        Args:
-            ids: token ids, starting with a start token.
-            layers: 0 is the token embedding, k the output of block k, -1 the last block. No norm
-                is applied.
-            cache: keys and values of the tokens before ``ids``; it is extended by ``ids``. Every
-                call on one cache must reach the same depth.
-
-        Raises:
-            ValueError: a layer that does not exist.
-        """
-        wanted = [self.layer_index(layer) for layer in layers]
-        hidden = self.embed_tokens(ids)  # b t d
+    def embed(
+        self, ids: Int64[Tensor, "b t"], cache: "Memory | None"
+    ) -> tuple[Float[Tensor, "b t d"], tuple[tuple[Tensor, Tensor]]]:
+        """Return the token embedding, and the rotary angles of the tokens' positions."""
+        hidden = self.embed_tokens(ids)
         if cache is None:
-            angles = rope_angles(self.config, 0, ids.shape[1], hidden.device)
-        else:
-            angles = cache.angles(self.config, ids.shape[1], hidden.device)
-        outputs = {0: hidden}
-        for k in range(1, max(wanted, default=0) + 1):
-            block = self.layers[k - 1]
-            # without a cache blocks differ in nothing that torch.compile would have to look at
-            hidden = block(hidden, angles) if cache is None else block(hidden, angles, cache, k - 1)
-            outputs[k] = hidden
-        if cache is not None:
-            cache.advance(ids.shape[1])
-        return tuple(outputs[k] for k in wanted)
+            return hidden, (rope_angles(self.config, 0, ids.shape[1], hidden.device),)
+        return hidden, (cache.angles(self.config, ids.shape[1], hidden.device),)
 
 
 @runtime_checkable
@@ -231,6 +227,8 @@ class _Attention(nn.Module):
     def __init__(self, config: TotoConfig) -> None:
         super().__init__()
         self.heads = config.heads
+        # muP: scores shrink with a head's width, not with its root
+        self.query_scale = config.width_factor**-0.5
         self.q_proj = nn.Linear(config.dim, config.dim, bias=False)
         self.k_proj = nn.Linear(config.dim, config.dim, bias=False)
         self.v_proj = nn.Linear(config.dim, config.dim, bias=False)
@@ -248,6 +246,8 @@ class _Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(q, angles), rotate(k, angles)
+        if self.query_scale != 1:
+            q = q * self.query_scale
         if memory is None:
             out = scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
@@ -308,8 +308,16 @@ def llama_config(config: TotoConfig) -> dict[str, Any]:
 
 
 def llama_state_dict(model: TotoTransformer) -> dict[str, Tensor]:
-    """Return the weights under the names of Hugging Face's ``LlamaForCausalLM``."""
-    names = {
-        name: name if name.startswith("lm_head") else f"model.{name}" for name in model.state_dict()
-    }
-    return {names[name]: tensor for name, tensor in model.state_dict().items()}
+    """Return the weights under the names of Hugging Face's ``LlamaForCausalLM``.
+
+    What muP scales is scaled in the weights: queries, and the last norm's output.
+    """
+    factor = model.config.width_factor
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        if factor != 1 and name.endswith("q_proj.weight"):
+            tensor = tensor * factor**-0.5
+        if factor != 1 and name == "norm.weight":
+            tensor = tensor / factor
+        weights[name if name.startswith("lm_head") else f"model.{name}"] = tensor
+    return weights
