@@ -16,7 +16,10 @@ from toto_robot.data.shards import Shard, Source, tokenize_shard
 from toto_robot.golden import golden_pictures
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
+from toto_robot.training.engine import EngineConfig
+from toto_robot.training.guard import GuardConfig
 from toto_robot.training.pretrain import PretrainConfig, Stage, pretrain
+from toto_robot.training.reconstruction import LightRecipe
 from toto_robot.training.run import OptimizerConfig
 from toto_robot.training.tokenizer import DataConfig, TokenizerTrainingConfig, train_tokenizer
 
@@ -47,6 +50,20 @@ MODEL = TotoConfig(
     frames=2,
     rope_base=10000.0,
     norm_eps=1e-5,
+)
+
+ENGINE = EngineConfig(
+    device="cpu",
+    precision="float32",
+    compile=False,
+    recompute=False,
+    shard_ranks=None,
+    read_threads=1,
+    log_every=2,
+    keep_every=2,
+    keep_most=3,
+    keep_in_background=False,
+    guard=GuardConfig(deviations=6.0, history=20, most_skipped=2),
 )
 
 
@@ -156,7 +173,11 @@ def tokenizer_config(shards, steps):
         steps=steps,
         batch=4,
         crop=16,
-        edge_weight=1.0,
+        recipe=LightRecipe(edge_weight=1.0),
+        validation_frames=16,
+        device="cpu",
+        precision="float32",
+        read_threads=1,
         log_every=2,
         keep_every=2,
         seed=0,
@@ -170,12 +191,16 @@ def pretrain_config(shards, tokenizer):
     )
     return PretrainConfig(
         model=MODEL,
-        tokenizer=tokenizer,
+        tokenizer=str(tokenizer),
+        image_size=None,
+        start_from=None,
         data=data,
         optimizer=OPTIMIZER,
-        stages=(Stage(steps=3, frames=1, batch=4), Stage(steps=3, frames=2, batch=2)),
-        log_every=2,
-        keep_every=2,
+        stages=(
+            Stage(steps=3, frames=1, batch=4, part=2),
+            Stage(steps=3, frames=2, batch=2, part=2),
+        ),
+        engine=ENGINE,
         validation_sequences=1,
         frame_interval_s=0.2,
         golden_frames=3,
@@ -206,8 +231,8 @@ def test_training_resumes_to_the_bit_and_ends_in_an_encoder(shards, tmp_path):
     )
     assert (folder / "weights.safetensors").read_bytes() == weights
     assert all(
-        torch.equal(whole["state"][i]["exp_avg"], again["state"][i]["exp_avg"])
-        for i in whole["state"]
+        torch.equal(moment["exp_avg"], again["optimizer"]["state"][i]["exp_avg"])
+        for i, moment in whole["optimizer"]["state"].items()
     )
     assert (tmp_path / "tokenizer" / "log.jsonl").read_text() == losses
     assert (tmp_path / "tokenizer" / "reconstruction.png").stat().st_size > 0
@@ -256,7 +281,7 @@ def test_a_transformer_for_another_vocabulary_is_refused(shards, tmp_path):
     with pytest.raises(ValueError, match="golden_frames must not be negative"):
         dataclasses.replace(config, golden_frames=-1)
     with pytest.raises(ValueError, match=r"frames must be 1 to model.frames = 2, got 3"):
-        dataclasses.replace(config, stages=(Stage(steps=1, frames=3, batch=1),))
+        dataclasses.replace(config, stages=(Stage(steps=1, frames=3, batch=1, part=1),))
 
 
 def test_a_run_is_only_resumed_with_the_same_config(shards, tmp_path):

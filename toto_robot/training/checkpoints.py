@@ -46,7 +46,7 @@ class Checkpoints:
         self._ranks, self._background, self._most = ranks, background, most
         self._pending: tuple[Future[Any], Path] | None = None
         # a group of its own: a background write must not mix its messages with training's
-        self._group = None if ranks.mesh is None else dist.new_group(backend="gloo")
+        self._group: Any = None if ranks.mesh is None else dist.new_group(backend="gloo")
 
     def latest(self) -> Path | None:
         """Return the newest checkpoint."""

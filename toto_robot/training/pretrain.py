@@ -1,28 +1,28 @@
-"""``python -m toto_robot.training.pretrain``: train a transformer to predict the next token."""
+"""``python -m toto_robot.training.pretrain``: train a transformer to predict the next token.
 
-import itertools
-from collections.abc import Sequence
+python -m toto_robot.training.pretrain                                         # one process
+torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster     # FSDP2
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..cli import command
-from ..data.mixture import SequenceMixture, split
+from ..config import to_dict
+from ..data.mixture import SequenceMixture, TokenData, split
 from ..data.shards import Shard, tokenize_shard
-from ..encoder import load_tokenizer, save_encoder
-from ..models import TotoConfig, TotoTransformer
-from .run import (
-    OptimizerConfig,
-    RunLog,
-    build_optimizer,
-    claim,
-    descend,
-    keep,
-    resume,
-)
+from ..data.token_shards import open_data
+from ..encoder import load_encoder, load_tokenizer, save_encoder
+from ..models import ModelConfig, model_flops
+from ..tokenizers import AnyTokenizer
+from .engine import EngineConfig, Phase, Rows, fit
+from .parallel import Ranks, join_ranks
+from .run import OptimizerConfig, claim
 from .tokenizer import DataConfig
 
 __all__ = ["PretrainConfig", "Stage", "pretrain"]
@@ -35,12 +35,14 @@ class Stage:
     Attributes:
         steps: optimizer steps.
         frames: frames of a sequence, at most the model's.
-        batch: sequences a step.
+        batch: sequences a step, over all ranks; 256 sequences of 16 frames are a million tokens.
+        part: sequences that a rank computes at once; it accumulates the rest of its share.
     """
 
     steps: int
     frames: int
     batch: int
+    part: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +51,14 @@ class PretrainConfig:
 
     Attributes:
         model: the transformer.
-        tokenizer: checkpoint folder of a tokenizer.
+        tokenizer: checkpoint folder of a tokenizer or an encoder, or the name of a shipped encoder.
+        image_size: side that frames are resized to, pixels; null: the tokenizer's own.
+        start_from: an encoder whose transformer's weights training starts from, to go on at another
+            resolution, number of frames or RoPE base (paper Table 4); null: fresh weights.
         data: the mixture; data sets that are not tokenised yet are.
         optimizer: AdamW and its schedule over the steps of all stages.
         stages: one after the other; the paper has one, of 16 frames.
-        log_every: steps between lines of the log.
-        keep_every: steps between checkpoints.
+        engine: device, precision, ranks, log and checkpoints.
         frame_interval_s: seconds between the frames of the training videos, which the encoder tells
             its users; null if they differ much.
         golden_frames: how many held-out frames go into the encoder's golden vectors, beside the
@@ -64,13 +68,14 @@ class PretrainConfig:
         seed: of weights and batches.
     """
 
-    model: TotoConfig
-    tokenizer: Path
+    model: ModelConfig
+    tokenizer: str
+    image_size: int | None
+    start_from: str | None
     data: tuple[DataConfig, ...]
     optimizer: OptimizerConfig
     stages: tuple[Stage, ...]
-    log_every: int
-    keep_every: int
+    engine: EngineConfig
     validation_sequences: int
     frame_interval_s: float | None
     golden_frames: int
@@ -94,11 +99,11 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
     """Train, going on from the last checkpoint under ``out``, and return the folder of the encoder.
 
     The encoder's folder, ``out/encoder``, holds the tokenizer and the transformer: what
-    `load_encoder` opens.
+    `load_encoder` opens. Its ``config.json`` holds this config, by which
+    ``python -m toto_robot.training.rerun`` trains it again. A run that a scheduler stopped has a
+    checkpoint and no encoder yet; the same command goes on with it.
     """
-    claim(out, config)
-    torch.manual_seed(config.seed)
-    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer, config.image_size)
     if (
         config.model.codes != tokenizer.vocab_size
         or config.model.tokens_per_frame != tokenizer.tokens_per_frame
@@ -108,69 +113,40 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
             f"{config.model.tokens_per_frame}, "
             f"the tokenizer's {tokenizer.vocab_size} and {tokenizer.tokens_per_frame}"
         )
-    shards = [Shard.open(data.path) for data in config.data]
-    for shard in shards:
-        tokenize_shard(shard, tokenizer, batch=32)
-    weights = [data.weight for data in config.data]
+    with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
+        return _pretrain(config, out, tokenizer, ranks)
+
+
+def _pretrain(config: PretrainConfig, out: Path, tokenizer: AnyTokenizer, ranks: Ranks) -> Path:
+    shards = [open_data(data.path) for data in config.data]
+    if ranks.first:
+        claim(out, config)
+        for shard in shards:
+            if isinstance(shard, Shard):
+                tokenize_shard(shard, tokenizer, batch=32)
+    ranks.wait()
+    torch.manual_seed(config.seed)
     model = config.model.build()
-    optimizer = build_optimizer(model, config.optimizer)
-    start = resume(out, model, optimizer, "transformer")
-    log = RunLog(out, start)
-    steps = sum(stage.steps for stage in config.stages)
-    ends = list(itertools.accumulate(stage.steps for stage in config.stages))
-    tokens = sum(
-        min(max(start - end + stage.steps, 0), stage.steps) * _tokens(stage, config)
-        for stage, end in zip(config.stages, ends, strict=True)
+    if config.start_from is not None:
+        model.load_state_dict(_weights_of(config.start_from, config.model))
+    result = fit(
+        model,
+        [_phase(stage, config, shards, tokenizer) for stage in config.stages],
+        config.optimizer,
+        config.engine,
+        out,
+        ranks,
+        title="next-token loss, nats",
     )
-    progress = tqdm(total=steps, initial=start, desc="pretrain", unit="step")
-    keep(out, "transformer", config.model, model, optimizer, start)
-    for stage, end in zip(config.stages, ends, strict=True):
-        training = SequenceMixture(
-            shards,
-            weights,
-            tokenizer,
-            config.model,
-            stage.frames,
-            validation=False,
-            seed=config.seed,
-        )
-        held_out = {
-            shard.name: SequenceMixture(
-                [shard],
-                [1.0],
-                tokenizer,
-                config.model,
-                stage.frames,
-                validation=True,
-                seed=config.seed,
-            )
-            for shard in shards
-            if split(shard, validation=True)
-        }
-        for step in range(max(start, end - stage.steps), end):
-            loss = model.loss(
-                torch.from_numpy(
-                    training.rows((step - end + stage.steps) * stage.batch, stage.batch)
-                )
-            )
-            lr = config.optimizer.lr_at(step, steps)
-            norm = descend(model, optimizer, loss, config.optimizer.clip_norm, lr)
-            tokens += _tokens(stage, config)
-            done = step + 1
-            progress.update()
-            progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-            if done % config.log_every == 0 or done == steps:
-                scores = {
-                    f"validation/{name}": _score(model, data, config)
-                    for name, data in held_out.items()
-                }
-                scores["validation_loss"] = float(np.mean(list(scores.values())))
-                log.add(done, loss=loss.item(), tokens=tokens, gradient_norm=norm, **scores)
-            if done % config.keep_every == 0 or done == steps:
-                keep(out, "transformer", config.model, model, optimizer, done)
-    progress.close()
-    log.close("next-token loss, nats", ("loss", "validation_loss"))
     folder = out / "encoder"
+    if not ranks.first:
+        return folder
+    print(f"curve   {out / 'curve.png'}\ntokens  {result.tokens}", flush=True)
+    if not result.finished:
+        print(f"stopped after step {result.steps}; the same command goes on")
+        return folder
+    model = config.model.build()
+    model.load_state_dict(result.weights)
     save_encoder(
         folder,
         tokenizer,
@@ -179,41 +155,97 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
         pool="grid4",
         golden_frames=_golden_frames(shards, config.golden_frames),
         frame_interval_s=config.frame_interval_s,
+        training={
+            "config": to_dict(config),
+            "data": {shard.name: _digest(shard) for shard in shards},
+            "tokens": result.tokens,
+            "skipped_steps": result.skipped,
+            "scores": dict(result.scores),
+        },
     )
-    print(f"encoder {folder}\ncurve   {out / 'curve.png'}\ntokens  {tokens}")
+    print(f"encoder {folder}")
     return folder
 
 
-def _tokens(stage: Stage, config: PretrainConfig) -> int:
-    return stage.batch * stage.frames * config.model.tokens_per_frame
+def _phase(
+    stage: Stage, config: PretrainConfig, shards: Sequence[TokenData], tokenizer: AnyTokenizer
+) -> Phase:
+    def rows(parts: Sequence[TokenData], weights: Sequence[float], validation: bool) -> Rows:
+        mixture = SequenceMixture(
+            parts,
+            weights,
+            tokenizer,
+            config.model,
+            stage.frames,
+            validation=validation,
+            seed=config.seed,
+        )
+        return lambda first, count: (torch.from_numpy(mixture.rows(first, count)),)
+
+    tokens = stage.frames * config.model.tokens_per_frame
+    return Phase(
+        steps=stage.steps,
+        batch=stage.batch,
+        part=stage.part,
+        rows=rows(shards, [data.weight for data in config.data], False),
+        tokens_per_row=tokens,
+        flops_per_row=model_flops(config.model, stage.frames) * tokens,
+        validation={
+            shard.name: rows([shard], [1.0], True)
+            for shard in shards
+            if len(shard.runs(validation=True))
+        },
+        validation_rows=config.validation_sequences,
+    )
 
 
-def _golden_frames(shards: Sequence[Shard], number: int) -> list[np.ndarray]:
+def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Tensor]:
+    """Return the transformer's weights of an encoder that fits ``model``.
+
+    Raises:
+        ValueError: it differs in what its weights' shapes depend on; the message names the fields.
+    """
+    transformer = load_encoder(name_or_path, verify=False).transformer
+    there, here = to_dict(transformer.config), to_dict(model)
+    free = {"tokens_per_frame", "frames", "rope_base"}  # no weight has their shape
+    wrong = [
+        f"{name}: {there.get(name)!r} != {here.get(name)!r}"
+        for name in sorted({*there, *here} - free)
+        if there.get(name) != here.get(name)
+    ]
+    if wrong:
+        raise ValueError(
+            f"start_from {name_or_path} is of another model (there != here); only "
+            f"{', '.join(sorted(free))} may differ:\n  " + "\n  ".join(wrong)
+        )
+    return transformer.state_dict()
+
+
+def _digest(shard: TokenData) -> str:
+    return hashlib.sha256((shard.folder / "manifest.json").read_bytes()).hexdigest()
+
+
+def _golden_frames(shards: Sequence[TokenData], number: int) -> list[np.ndarray]:
     """Return held-out frames of the data sets in turn, the middle one of a clip each.
 
     A data set of too few files to hold any out gives of what it was trained on: golden vectors say
-    that an encoder computes as it did, not how good it is.
+    that an encoder computes as it did, not how good it is. One of tokens alone has no frames to
+    give.
     """
-    clips = [split(shard, validation=True) or split(shard, validation=False) for shard in shards]
+    with_frames = [shard for shard in shards if isinstance(shard, Shard)]
+    clips = [
+        split(shard, validation=True) or split(shard, validation=False) for shard in with_frames
+    ]
     turns = [
         (shard, mine[turn])
-        for turn in range(max(len(mine) for mine in clips))
-        for shard, mine in zip(shards, clips, strict=True)
+        for turn in range(max(map(len, clips), default=0))
+        for shard, mine in zip(with_frames, clips, strict=True)
         if turn < len(mine)
     ]
     # a copy: the file of frames is not to be kept open
     return [
         np.array(shard.frames()[start + length // 2]) for shard, (start, length) in turns[:number]
     ]
-
-
-@torch.inference_mode()
-def _score(model: TotoTransformer, held_out: SequenceMixture, config: PretrainConfig) -> float:
-    losses = [
-        model.loss(torch.from_numpy(held_out.rows(row, 1))).item()
-        for row in range(config.validation_sequences)
-    ]
-    return float(np.mean(losses))
 
 
 main = command("pretrain", PretrainConfig)(pretrain)

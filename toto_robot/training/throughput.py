@@ -49,8 +49,8 @@ class Throughput:
     """Counts tokens and operations, of all ranks, between two readings."""
 
     def __init__(self, device: torch.device, precision: str, world: int) -> None:
-        self._device = device
-        self._peak = peak_flops(device, precision) * world
+        self._device, self._precision, self._world = device, precision, world
+        self._peak = peak_flops(device, precision)
         self._tokens = self._flops = 0.0
         self._seconds = 0.0
         self._start = time.perf_counter()
@@ -72,9 +72,11 @@ class Throughput:
     def read(self) -> dict[str, float]:
         """Return tokens a second and utilisation since the last reading; the clock is stopped."""
         seconds = max(self._seconds, 1e-9)
+        if self._device.type == "cpu":  # others may have used it while its peak was measured
+            self._peak = max(self._peak, peak_flops(self._device, self._precision))
         result = {
             "tokens_per_s": self._tokens / seconds,
-            "model_flops_utilisation": self._flops / seconds / self._peak,
+            "model_flops_utilisation": self._flops / seconds / (self._peak * self._world),
         }
         self._tokens = self._flops = self._seconds = 0.0
         return result
