@@ -191,7 +191,7 @@ def pretrain_config(shards, tokenizer):
     )
     return PretrainConfig(
         model=MODEL,
-        tokenizer=str(tokenizer),
+        tokenizer_from=str(tokenizer),
         image_size=None,
         start_from=None,
         data=data,

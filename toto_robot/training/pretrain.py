@@ -51,7 +51,7 @@ class PretrainConfig:
 
     Attributes:
         model: the transformer.
-        tokenizer: checkpoint folder of a tokenizer or an encoder, or the name of a shipped encoder.
+        tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped encoder.
         image_size: side that frames are resized to, pixels; null: the tokenizer's own.
         start_from: an encoder whose transformer's weights training starts from, to go on at another
             resolution, number of frames or RoPE base (paper Table 4); null: fresh weights.
@@ -69,7 +69,7 @@ class PretrainConfig:
     """
 
     model: ModelConfig
-    tokenizer: str
+    tokenizer_from: str
     image_size: int | None
     start_from: str | None
     data: tuple[DataConfig, ...]
@@ -103,7 +103,7 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
     ``python -m toto_robot.training.rerun`` trains it again. A run that a scheduler stopped has a
     checkpoint and no encoder yet; the same command goes on with it.
     """
-    tokenizer = load_tokenizer(config.tokenizer, config.image_size)
+    tokenizer = load_tokenizer(config.tokenizer_from, config.image_size)
     if (
         config.model.codes != tokenizer.vocab_size
         or config.model.tokens_per_frame != tokenizer.tokens_per_frame
