@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ["StandIn", "module_tensors", "read_pickle"]
+__all__ = ["StandIn", "read_pickle", "read_state"]
 
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
 _STREAM_VERSION = 1001
@@ -88,7 +90,38 @@ def read_pickle(file: Path, expected: Collection[str]) -> Any:
         raise ValueError(f"{file} is not a readable torch file ({error})") from error
 
 
-def module_tensors(module: StandIn, prefix: str = "") -> dict[str, Tensor]:
+def read_state(file: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
+    """Return the tensors of a file by name, whichever way it holds them.
+
+    Args:
+        file: safetensors; or a torch file of a state dict, of a checkpoint with one as
+            ``state_dict``, or of a whole module.
+        expected: as in `read_pickle`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not readable, or holds something else.
+    """
+    if file.suffix == ".safetensors":
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing, or no file")
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a readable safetensors file ({error})") from error
+    data = read_pickle(file, expected)
+    if isinstance(data, StandIn):
+        return _module_tensors(data, "")
+    if isinstance(data, Mapping) and isinstance(data.get("state_dict"), Mapping):
+        data = data["state_dict"]
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{file} holds a {type(data).__name__}, needed a module or a state dict")
+    if strange := sorted(str(name) for name, item in data.items() if not isinstance(item, Tensor)):
+        raise ValueError(f"{file}: {strange} are no tensors; needed a state dict")
+    return {str(name): tensor for name, tensor in data.items()}
+
+
+def _module_tensors(module: StandIn, prefix: str) -> dict[str, Tensor]:
     """Return the parameters and buffers of a pickled `nn.Module`, named as its state dict."""
     tensors: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
@@ -97,7 +130,7 @@ def module_tensors(module: StandIn, prefix: str = "") -> dict[str, Tensor]:
                 tensors[f"{prefix}{name}"] = tensor.detach()
     for name, child in (module.attributes.get("_modules") or {}).items():
         if isinstance(child, StandIn):
-            tensors |= module_tensors(child, f"{prefix}{name}.")
+            tensors |= _module_tensors(child, f"{prefix}{name}.")
     return tensors
 
 

@@ -123,8 +123,7 @@ class LightDVae(nn.Module):
         images = frames_to_unit(
             check_frames(frames).to(weight.device), self.image_size, weight.dtype
         )
-        digits = self.bottleneck(images).round().long() + (self.levels // 2)[:, None, None]
-        return (digits * self.basis[:, None, None]).sum(1).flatten(1)
+        return self.ids(self.bottleneck(images)).flatten(1)
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
         """Reconstruct RGB frames.
@@ -149,6 +148,11 @@ class LightDVae(nn.Module):
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)[:, None, None]
         shift = torch.atanh(offset / half)
         return torch.tanh(raw + shift) * half - offset
+
+    def ids(self, codes: Float[Tensor, "b c i j"]) -> Int64[Tensor, "b i j"]:
+        """Return the tokens of codes, rounded or not yet."""
+        digits = codes.round().long() + (self.levels // 2)[:, None, None]
+        return (digits * self.basis[:, None, None]).sum(1)
 
     def reconstruct(self, codes: Float[Tensor, "b c i j"]) -> Float[Tensor, "b 3 s s"]:
         """Return images, about [0, 1], from rounded codes."""

@@ -14,11 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..unpickle import StandIn, module_tensors, read_pickle
+from ..unpickle import read_state
 from .dvae import DalleConfig, DalleDVae
 from .vqgan import Vqgan, VqganConfig
 
@@ -60,7 +58,7 @@ def load_dalle(files: Sequence[Path], image_size: int) -> DalleDVae:
     """
     if not 1 <= len(files) <= 2:
         raise ValueError(f"needed the encoder's file, or encoder's and decoder's, got {len(files)}")
-    halves = [_dalle_names(_state(file, DALLE_CLASSES)) for file in files]
+    halves = [_dalle_names(read_state(file, DALLE_CLASSES)) for file in files]
     encoder = halves[0]
     weight = _needed(files[0], encoder, "blocks.input.w")
     blocks = {match[1] for name in encoder if (match := re.match(r"blocks\.group_1\.(\w+)", name))}
@@ -98,7 +96,7 @@ def load_vqgan(file: Path, image_size: int) -> Vqgan:
     """
     weights = {
         name: tensor
-        for name, tensor in _state(file, LIGHTNING_CLASSES).items()
+        for name, tensor in read_state(file, LIGHTNING_CLASSES).items()
         if not name.startswith("loss.")
     }
     codebook = _needed(file, weights, "quantize.embedding.weight")
@@ -119,27 +117,6 @@ def load_vqgan(file: Path, image_size: int) -> Vqgan:
         vqgan = config.build()
     _load(file, vqgan, weights, "VQGAN")
     return vqgan.requires_grad_(False).eval()
-
-
-def _state(file: Path, classes: Sequence[str]) -> dict[str, Tensor]:
-    """Return the tensors of a file, whichever way it holds them."""
-    if file.suffix == ".safetensors":
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing, or no file")
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"{file} is not a readable safetensors file ({error})") from error
-    data = read_pickle(file, classes)
-    if isinstance(data, StandIn):
-        return module_tensors(data)
-    if isinstance(data, Mapping) and isinstance(data.get("state_dict"), Mapping):
-        data = data["state_dict"]
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{file} holds a {type(data).__name__}, needed a module or a state dict")
-    if strange := sorted(str(name) for name, item in data.items() if not isinstance(item, Tensor)):
-        raise ValueError(f"{file}: {strange} are no tensors; needed a state dict")
-    return {str(name): tensor for name, tensor in data.items()}
 
 
 def _dalle_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ labels: the paper prefers the DALL-E dVAE for that (section 3.4).
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, silu
@@ -119,10 +120,11 @@ class Vqgan(nn.Module):
 
     def nearest(self, latents: Float[Tensor, "b e i j"]) -> Int64[Tensor, "b i j"]:
         """Return the codes whose vectors are nearest (L2)."""
-        codes = self.codebook.float()  # half precision would not tell 16384 distances apart
-        flat = latents.float().movedim(1, -1)
-        # the square of the latent itself is the same for every code
-        return (codes.square().sum(1) - 2 * flat @ codes.T).argmin(-1)
+        # half precision would not tell 16384 distances apart
+        with torch.autocast(latents.device.type, enabled=False):
+            codes, flat = self.codebook.float(), latents.float().movedim(1, -1)
+            # the square of the latent itself is the same for every code
+            return (codes.square().sum(1) - 2 * flat @ codes.T).argmin(-1)
 
     def vectors(self, ids: Int64[Tensor, "b i j"]) -> Float[Tensor, "b e i j"]:
         """Return the vectors of codes."""

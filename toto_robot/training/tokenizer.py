@@ -1,5 +1,16 @@
-"""``python -m toto_robot.training.tokenizer``: train the light discrete VAE on frames."""
+"""``python -m toto_robot.training.tokenizer``: train a tokenizer on frames.
 
+    python -m toto_robot.training.tokenizer                                        # our light one
+    python -m toto_robot.training.tokenizer tokenizer=dalle recipe=dalle optimizer=dalle
+    python -m toto_robot.training.tokenizer tokenizer=vqgan recipe=vqgan optimizer=vqgan
+
+One process. A step depends on its number and the state alone, so a run that was killed goes on from
+its last checkpoint as if it had not been, to the bit on a CPU.
+"""
+
+import math
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,23 +19,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoint import save_checkpoint
+from ..checkpoint import load_weights, read_config, save_checkpoint
 from ..cli import command
 from ..config import to_dict
+from ..data.loader import read_ahead
 from ..data.mixture import FrameMixture
 from ..data.shards import Shard
-from ..tokenizers import LightConfig, LightDVae
-from .run import (
-    OptimizerConfig,
-    RunLog,
-    build_optimizer,
-    claim,
-    descend,
-    keep,
-    resume,
-)
+from ..tokenizers import DalleDVae, LightDVae, TokenizerConfig, Vqgan
+from .dvae import DalleRecipe, DalleTrainer
+from .parallel import Precision, join_ranks
+from .reconstruction import LightRecipe, LightTrainer, Setting, Trained, Trainer
+from .run import OptimizerConfig, RunLog, claim, generator_of
+from .vqgan import VqganRecipe, VqganTrainer
 
-__all__ = ["DataConfig", "TokenizerTrainingConfig", "train_tokenizer"]
+__all__ = ["DataConfig", "Recipe", "TokenizerTrainingConfig", "train_tokenizer"]
+
+Recipe = LightRecipe | DalleRecipe | VqganRecipe
+PICTURES = 10  # in the picture of reconstructions
+KEPT = 2  # checkpoints
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,119 +58,181 @@ class TokenizerTrainingConfig:
 
     Attributes:
         tokenizer: the layout.
+        recipe: losses and schedules, of the same kind as the layout.
         data: the mixture.
         optimizer: AdamW and its schedule.
         steps: optimizer steps.
         batch: crops a step.
-        crop: side of the training crops, pixels, a multiple of 8: tokens are local, so small crops
-            do.
-        edge_weight: weight of the L1 loss on horizontal and vertical differences, which keeps
-            edges sharp.
+        crop: side of the training crops, pixels, a multiple of the side of a token's cell. Tokens
+            of the light and of the DALL-E layout are local, so small crops do.
+        validation_frames: held-out frames, of the whole image size, that are scored for a line of
+            the log.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: of the products; weights and losses are float32.
+        read_threads: threads that read batches ahead.
         log_every: steps between lines of the log.
-        keep_every: steps between checkpoints.
+        keep_every: steps between checkpoints, each with a picture.
         seed: of weights and batches.
     """
 
-    tokenizer: LightConfig
+    tokenizer: TokenizerConfig
+    recipe: Recipe
     data: tuple[DataConfig, ...]
     optimizer: OptimizerConfig
     steps: int
     batch: int
     crop: int
-    edge_weight: float
+    validation_frames: int
+    device: str
+    precision: Precision
+    read_threads: int
     log_every: int
     keep_every: int
     seed: int
 
 
 def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
-    """Train, going on from the last checkpoint, and return the folder ``out/tokenizer``."""
-    claim(out, config)
-    torch.manual_seed(config.seed)
-    module = config.tokenizer.build()
-    module.to(memory_format=torch.channels_last)  # pyrefly: ignore  torch's stub lacks this overload
-    optimizer = build_optimizer(module, config.optimizer)
-    start = resume(out, module, optimizer, "tokenizer")
+    """Train, going on from the last checkpoint, and return the folder ``out/tokenizer``.
+
+    Raises:
+        ValueError: layout, recipe, crop and frames do not fit each other, or ``out`` holds another
+            run.
+        FloatingPointError: a loss or gradient was not finite; the last checkpoint is good.
+    """
     shards = [Shard.open(data.path) for data in config.data]
     weights = [data.weight for data in config.data]
     training = FrameMixture(shards, weights, validation=False, seed=config.seed)
     held_out = FrameMixture(shards, weights, validation=True, seed=config.seed)
-    log = RunLog(out, start)
-    keep(out, "tokenizer", config.tokenizer, module, optimizer, start)
-    for step in tqdm(
-        range(start, config.steps), initial=start, total=config.steps, desc="tokenizer", unit="step"
-    ):
-        images = _unit(training.rows(step * config.batch, config.batch, config.crop))
-        reconstruction, _ = module(images)
-        loss = reconstruction_loss(reconstruction, images, config.edge_weight)
-        lr = config.optimizer.lr_at(step, config.steps)
-        norm = descend(module, optimizer, loss, config.optimizer.clip_norm, lr)
-        done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            scores = _score(module, held_out, config)
-            log.add(
-                done,
-                loss=loss.item(),
-                gradient_norm=norm,
-                lr=lr,
-                **scores,
-            )
-        if done % config.keep_every == 0 or done == config.steps:
-            keep(out, "tokenizer", config.tokenizer, module, optimizer, done)
-    log.close("tokenizer: L1 and edge loss", ("loss", "validation_loss"))
-    draw_reconstructions(module, held_out, out / "reconstruction.png")
+    with join_ranks(config.device, None) as ranks:
+        if ranks.world > 1:
+            raise ValueError(f"a tokenizer is trained by one process, torchrun has {ranks.world}")
+        torch.manual_seed(config.seed)
+        module = config.tokenizer.build()
+        _require_crop(config.crop, module)
+        module.to(ranks.device)
+        module.to(memory_format=torch.channels_last)  # pyrefly: ignore  torch's stub lacks this
+        setting = Setting(optimizer=config.optimizer, ranks=ranks, precision=config.precision)
+        trainer = _trainer(module, config.recipe, setting)
+        claim(out, config)
+        start = _resume(out, trainer)
+        log = RunLog(out, start)
+        _keep(out, trainer, start)
+        batches = read_ahead(
+            lambda step: training.rows(step * config.batch, config.batch, config.crop),
+            range(start, config.steps),
+            config.read_threads,
+        )
+        bar = tqdm(total=config.steps, initial=start, desc="tokenizer", unit="step")
+        for step, frames in enumerate(batches, start):
+            images = _unit(frames, ranks.device)
+            lr = config.optimizer.lr_at(step, config.steps)
+            noise = torch.Generator(ranks.device)
+            noise.manual_seed(int(generator_of(config.seed, step).integers(2**63)))
+            scalars = trainer.step(images, lr, step, noise)
+            done = step + 1
+            bar.update()
+            if done % config.log_every == 0 or done == config.steps:
+                log.add(done, **_plain(scalars), **_score(trainer, held_out, config))
+            if done % config.keep_every == 0 or done == config.steps:
+                _keep(out, trainer, done)
+                _draw(trainer.tokenizer, held_out, out / "reconstruction.png", config)
+        bar.close()
+    log.close(f"{config.tokenizer.kind} tokenizer", ("loss", "validation_loss"))
     folder = out / "tokenizer"
-    save_checkpoint(folder, "tokenizer", to_dict(config.tokenizer), module.state_dict())
+    tokenizer = trainer.tokenizer
+    save_checkpoint(folder, "tokenizer", to_dict(tokenizer.config), tokenizer.state_dict())
     print(
         f"tokenizer {folder}\ncurve     {out / 'curve.png'}\npicture   {out / 'reconstruction.png'}"
     )
     return folder
 
 
-def reconstruction_loss(reconstruction: Tensor, images: Tensor, edge_weight: float) -> Tensor:
-    """Return the mean absolute error of pixels and ``edge_weight`` times that of their differences.
+def _trainer(module: torch.nn.Module, recipe: Recipe, setting: Setting) -> Trainer:
+    match module, recipe:
+        case LightDVae(), LightRecipe():
+            return LightTrainer(module, recipe, setting)
+        case DalleDVae(), DalleRecipe():
+            return DalleTrainer(module, recipe, setting)
+        case Vqgan(), VqganRecipe():
+            return VqganTrainer(module, recipe, setting)
+    raise ValueError(
+        f"recipe is for {recipe.kind!r}, the tokenizer is a {type(module).__name__}: choose "
+        "recipe= of the same kind as tokenizer="
+    )
 
-    No perceptual loss: it would bring ImageNet labels in through its network (paper section 3.4).
-    """
-    error = reconstruction - images
-    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return error.abs().mean() + edge_weight * edges
+
+def _require_crop(crop: int, module: Trained) -> None:
+    cell = module.image_size // math.isqrt(module.tokens_per_frame)
+    if crop < cell or crop % cell:
+        raise ValueError(f"crop must be a multiple of {cell} pixels, a token's cell, got {crop}")
 
 
-def _unit(frames: np.ndarray) -> Tensor:
-    images = torch.from_numpy(frames).permute(0, 3, 1, 2)  # a channels-last view
+def _resume(out: Path, trainer: Trainer) -> int:
+    """Load the newest checkpoint under ``out``, if there is one, and return its step or 0."""
+    found = sorted((out / "checkpoints").glob("step-*"))
+    if not found:
+        return 0
+    data = read_config(found[-1], "tokenizer")
+    trainer.tokenizer.load_state_dict(load_weights(found[-1], data["sha256"]))
+    trainer.restore(torch.load(found[-1] / "train_state.pt", weights_only=True))
+    return data["step"]
+
+
+def _keep(out: Path, trainer: Trainer, step: int) -> None:
+    """Write the checkpoint of ``step`` and remove those before the last ones."""
+    folder, tokenizer = out / "checkpoints" / f"step-{step:07d}", trainer.tokenizer
+    save_checkpoint(
+        folder,
+        "tokenizer",
+        to_dict(tokenizer.config),
+        tokenizer.state_dict(),
+        trainer.state(),
+        step=step,
+    )
+    for old in sorted(folder.parent.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def _unit(frames: np.ndarray, device: torch.device) -> Tensor:
+    images = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)  # a channels-last view
     return images.to(torch.float32) / 255
+
+
+def _plain(scalars: Mapping[str, float | Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in scalars.items()}
 
 
 @torch.inference_mode()
 def _score(
-    module: LightDVae, held_out: FrameMixture, config: TokenizerTrainingConfig
+    trainer: Trainer, held_out: FrameMixture, config: TokenizerTrainingConfig
 ) -> dict[str, float]:
-    images = _unit(held_out.rows(0, 16, config.tokenizer.image_size))
-    reconstruction, codes = module(images)
-    ids = (
-        (codes.round().long() + (module.levels // 2)[:, None, None]) * module.basis[:, None, None]
-    ).sum(1)
-    share = torch.bincount(ids.flatten(), minlength=module.vocab_size) / ids.numel()
+    tokenizer = trainer.tokenizer
+    frames = held_out.rows(0, config.validation_frames, tokenizer.image_size)
+    images = _unit(frames, next(tokenizer.parameters()).device)
+    loss, reconstruction, ids = trainer.reconstruct(images)
+    share = torch.bincount(ids.flatten(), minlength=tokenizer.vocab_size) / ids.numel()
     entropy = -(share[share > 0] * share[share > 0].log()).sum()
     mse = ((reconstruction.clamp(0, 1) - images) ** 2).mean()
     return {
-        "validation_loss": reconstruction_loss(reconstruction, images, config.edge_weight).item(),
+        "validation_loss": loss.item(),
         "psnr_db": -10 * mse.log10().item(),
         "perplexity": entropy.exp().item(),
-        "codes_used": (share > 0).sum().item(),
+        "codes_used": int((share > 0).sum()),
     }
 
 
 @torch.inference_mode()
-def draw_reconstructions(module: LightDVae, held_out: FrameMixture, path: Path) -> None:
+def _draw(
+    tokenizer: Trained, held_out: FrameMixture, path: Path, config: TokenizerTrainingConfig
+) -> None:
     """Write a picture: held-out frames above, their reconstructions from tokens below."""
     import cv2
 
-    frames = torch.from_numpy(held_out.rows(16, 10, module.image_size))
-    decoded = module.decode(module.encode(frames))
-    rows = [torch.cat(list(batch), dim=1) for batch in (frames, decoded)]
-    cv2.imwrite(str(path), torch.cat(rows, dim=0).numpy()[..., ::-1])
+    rows = held_out.rows(config.validation_frames, PICTURES, tokenizer.image_size)
+    frames = torch.from_numpy(rows)
+    decoded = tokenizer.decode(tokenizer.encode(frames)).cpu()
+    lines = [torch.cat(list(batch), dim=1) for batch in (frames, decoded)]
+    cv2.imwrite(str(path), torch.cat(lines, dim=0).numpy()[..., ::-1])
 
 
 main = command("tokenizer", TokenizerTrainingConfig)(train_tokenizer)

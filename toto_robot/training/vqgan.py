@@ -1,0 +1,195 @@
+"""Train a VQGAN (Esser et al., arXiv 2012.09841, section 3.1), with and without its critics.
+
+L1, the codebook's two terms, and from a given step on a patch discriminator (Isola et al., arXiv
+1611.07004) with the hinge loss, whose weight is adapted so that its gradient at the last layer is
+as large as that of the reconstruction (equation 7). The perceptual loss is left out unless its
+weights are given; see `toto_robot.training.perceptual`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from ..tokenizers import Vqgan
+from .perceptual import load_perceptual
+from .reconstruction import Reconstructed, Setting
+from .run import build_optimizer, descend
+
+__all__ = ["Adversary", "PatchDiscriminator", "Perceptual", "VqganRecipe", "VqganTrainer"]
+
+LARGEST_WEIGHT = 1e4  # of the adversary, where its gradient vanishes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Perceptual:
+    """The perceptual loss.
+
+    Attributes:
+        vgg: torchvision's weights of VGG16.
+        linear: LPIPS's weights of the channels.
+        weight: against the L1 loss of images in [-1, 1].
+    """
+
+    vgg: Path
+    linear: Path
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adversary:
+    """The patch discriminator.
+
+    Attributes:
+        first_step: steps before it takes part.
+        weight: multiplies the adapted weight.
+        width: channels of its first layer.
+        layers: of stride 2.
+    """
+
+    first_step: int
+    weight: float
+    width: int
+    layers: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VqganRecipe:
+    """How `Vqgan` is trained.
+
+    Attributes:
+        codebook_weight: of the term that moves code vectors to the latents.
+        commitment_weight: of the term that moves latents to their code vectors.
+        adversary: the discriminator; null: none.
+        perceptual: the perceptual loss; null: none, so that no label of ImageNet comes in.
+    """
+
+    kind: ClassVar[str] = "vqgan"
+    codebook_weight: float
+    commitment_weight: float
+    adversary: Adversary | None
+    perceptual: Perceptual | None
+
+
+class PatchDiscriminator(nn.Module):
+    """Logits of patches of an image being real."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        widths = [width * min(2**i, 8) for i in range(layers + 1)]
+        parts: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for i in range(1, layers + 1):
+            stride = 2 if i < layers else 1
+            parts += [
+                nn.Conv2d(widths[i - 1], widths[i], 4, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(widths[i]),
+                nn.LeakyReLU(0.2),
+            ]
+        self.main = nn.Sequential(*parts, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        for part in self.main.children():
+            if isinstance(part, nn.Conv2d):
+                nn.init.normal_(part.weight, 0.0, 0.02)
+            elif isinstance(part, nn.BatchNorm2d):
+                nn.init.normal_(part.weight, 1.0, 0.02)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return [b 1 i j] of images [b 3 s s] in [-1, 1]."""
+        return self.main(images)
+
+
+class VqganTrainer:
+    """The autoencoder and, where the recipe has one, its adversary; an optimizer each."""
+
+    def __init__(self, tokenizer: Vqgan, recipe: VqganRecipe, setting: Setting) -> None:
+        self.tokenizer = tokenizer
+        self._recipe, self._setting = recipe, setting
+        self._optimizer = build_optimizer(tokenizer, setting.optimizer)
+        place = setting.ranks.device
+        self._discriminator = self._other_optimizer = None
+        if recipe.adversary is not None:
+            self._discriminator = PatchDiscriminator(
+                recipe.adversary.width, recipe.adversary.layers
+            ).to(place)
+            self._other_optimizer = build_optimizer(self._discriminator, setting.optimizer)
+        self._perceptual = None
+        if recipe.perceptual is not None:
+            files = recipe.perceptual
+            self._perceptual = load_perceptual(files.vgg, files.linear).to(place)
+
+    def step(
+        self, images: Tensor, lr: float, step: int, generator: torch.Generator
+    ) -> dict[str, float | Tensor]:
+        """Take one step of the autoencoder, and one of the discriminator from its step on."""
+        recipe, clip = self._recipe, self._setting.optimizer.clip_norm
+        with self._setting.arithmetic():
+            reconstruction, latents, vectors = self.tokenizer(images)
+        real, made = images * 2 - 1, reconstruction.float() * 2 - 1
+        latents, vectors = latents.float(), vectors.float()
+        codebook = (vectors - latents.detach()).square().mean()
+        commitment = (vectors.detach() - latents).square().mean()
+        likelihood = self._distance(made, real)
+        log: dict[str, float | Tensor] = {
+            "likelihood_loss": likelihood.detach(),
+            "commitment": commitment.detach(),
+        }
+        loss = (
+            likelihood + recipe.codebook_weight * codebook + recipe.commitment_weight * commitment
+        )
+        adversary, critic = recipe.adversary, self._discriminator
+        fights = adversary is not None and critic is not None and step >= adversary.first_step
+        if adversary is not None and critic is not None and fights:
+            critic.requires_grad_(False)
+            with self._setting.arithmetic():
+                fooled = -critic(made).float().mean()
+            critic.requires_grad_(True)
+            weight = adversary.weight * self._adapted(likelihood, fooled)
+            loss = loss + weight * fooled
+            log |= {"adversary_weight": weight, "generator_loss": fooled.detach()}
+        norm = descend(self.tokenizer, self._optimizer, loss, clip, lr)
+        log |= {"loss": loss.detach(), "gradient_norm": norm, "lr": lr}
+        if critic is not None and self._other_optimizer is not None and fights:
+            with self._setting.arithmetic():
+                judged = critic(real).float(), critic(made.detach()).float()
+            hinge = 0.5 * (relu(1 - judged[0]).mean() + relu(1 + judged[1]).mean())
+            descend(critic, self._other_optimizer, hinge, clip, lr)
+            log["discriminator_loss"] = hinge.detach()
+        return log
+
+    def _distance(self, made: Tensor, real: Tensor) -> Tensor:
+        loss = (made - real).abs().mean()
+        if self._perceptual is not None and self._recipe.perceptual is not None:
+            with self._setting.arithmetic():
+                distance = self._perceptual(made, real).float()
+            loss = loss + self._recipe.perceptual.weight * distance
+        return loss
+
+    def _adapted(self, likelihood: Tensor, fooled: Tensor) -> Tensor:
+        """Return the weight at which both gradients are as large at the last layer."""
+        last = self.tokenizer.get_parameter("decoder.conv_out.weight")
+        (one,) = torch.autograd.grad(likelihood, last, retain_graph=True)
+        (other,) = torch.autograd.grad(fooled, last, retain_graph=True)
+        return (one.norm() / (other.norm() + 1e-4)).clamp(max=LARGEST_WEIGHT).detach()
+
+    def reconstruct(self, images: Tensor) -> Reconstructed:
+        """Return images through hard tokens, and the loss without adversary and codebook."""
+        ids = self.tokenizer.nearest(self.tokenizer.latents(images))
+        made = self.tokenizer.reconstruct(self.tokenizer.vectors(ids))
+        return Reconstructed(self._distance(made * 2 - 1, images * 2 - 1), made, ids)
+
+    def state(self) -> dict[str, Any]:
+        """Return both optimizers' and the discriminator's."""
+        state: dict[str, Any] = {"optimizer": self._optimizer.state_dict()}
+        if self._discriminator is not None and self._other_optimizer is not None:
+            state["discriminator"] = self._discriminator.state_dict()
+            state["discriminator_optimizer"] = self._other_optimizer.state_dict()
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` returned."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._discriminator is not None and self._other_optimizer is not None:
+            self._discriminator.load_state_dict(state["discriminator"])
+            self._other_optimizer.load_state_dict(state["discriminator_optimizer"])
