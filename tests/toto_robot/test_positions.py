@@ -103,16 +103,16 @@ def test_the_controls_tell_what_a_copying_model_gains(setting, tmp_path, capsys)
         for row in read(tmp_path / "frames.csv")
     }
     assert {order for order, *_ in rows} == set(ORDERS)
-    gaps = {order: rows[order, "1", "all", "gap"] for order in ORDERS}
+    later = {order: rows[order, "1", "all", "later"] for order in ORDERS}
     for order in ("video", "shuffled", "repeated"):  # a still video is all three
-        assert float(gaps[order]["low"]) > 1.0
-    assert float(gaps["unrelated"]["nats"]) < 0.1
-    assert gaps["video"]["sequences"] == "12"  # 2 sets of 3 held-out files, two windows of 4 each
-    assert gaps["video"]["files"] == "6"
-    assert rows["video", "2", "one", "gap"]["sequences"] == "3"
-    first, later = (float(rows["video", "1", "all", frame]["nats"]) for frame in ("1", "later"))
-    assert float(gaps["video"]["nats"]) == pytest.approx(first - later)
-    assert "frame 1 - later" in capsys.readouterr().out
+        assert float(later[order]["against_first_high"]) < -1.0
+    assert float(later["unrelated"]["against_first"]) > -0.1
+    assert later["video"]["sequences"] == "12"  # 2 sets of 3 held-out files, two windows of 4 each
+    assert later["video"]["files"] == "6"
+    assert rows["video", "2", "one", "later"]["sequences"] == "3"
+    first, rest = (float(rows["video", "1", "all", frame]["nats"]) for frame in ("1", "later"))
+    assert float(later["video"]["against_first"]) == pytest.approx(rest - first)
+    assert "later - frame 1" in capsys.readouterr().out
     places = read(tmp_path / "tokens.csv")
     assert len(places) == (len(ORDERS) + 1) * 4 * 16
     mine = [

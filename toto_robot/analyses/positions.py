@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from .statistics import Array, drawing, grouped_means, interval, write_csv
 
 __all__ = ["ORDERS", "PositionsConfig", "positions", "token_losses"]
 
+ALL = "all"  # data sets together
 ORDERS = ("video", "shuffled", "unrelated", "images", "repeated")
 LOGITS_AT_ONCE = 1024  # tokens whose distributions are held at a time
 
@@ -108,12 +110,12 @@ def positions(config: PositionsConfig, out: Path) -> None:
     sets = [open_clips(folder, encoder.tokenizer, config.part) for folder in config.data]
     if images := [item.name for item in sets if item.kind != "video"]:
         raise ValueError(f"{images} hold no videos: a sequence of them has no first frame to copy")
-    rows: list[dict[str, object]] = []
-    tokens: list[dict[str, object]] = []
-    curves: dict[str, tuple[Array, Array]] = {}
+    rows: list[dict[str, Any]] = []
+    tokens: list[dict[str, Any]] = []
     maps: list[Array] = []
     for turn, stride in enumerate(config.strides):
         windows = _windows(sets, config.frames, stride, config.sequences)
+        mine: list[dict[str, Any]] = []
         for order in _orders(windows) if turn == 0 else ORDERS[:1]:
             ids, lenders = arrange(
                 windows, order, encoder, np.random.default_rng((config.seed, stride))
@@ -123,27 +125,21 @@ def positions(config: PositionsConfig, out: Path) -> None:
             losses[lenders, np.arange(config.frames)] = _measure(
                 encoder, ids, config, out, f"{order}, stride {stride}"
             )
-            label = order if turn == 0 else f"{order}, stride {stride}"
             for name, chosen in _parts(windows, sets):
-                rows += _frame_rows(
-                    losses[chosen], windows.files[chosen], config, label, stride, name
-                )
+                files = windows.files[chosen]
+                mine += _frame_rows(losses[chosen], files, config, order, stride, name)
             per_place = losses.mean(axis=0, dtype=np.float64)  # f n
             tokens += [
                 {"order": order, "stride": stride, "frame": f + 1, "place": n, "nats": value}
                 for (f, n), value in np.ndenumerate(per_place)
             ]
-            means = losses.mean(axis=2, dtype=np.float64)
-            replicates = grouped_means(
-                means, windows.files, config.resamples, np.random.default_rng(config.seed)
-            )
-            curves[label] = means.mean(axis=0), interval(replicates)
             if not maps:
                 maps = [per_place[0], per_place[1:].mean(axis=0)]
-        print(_table(rows, stride), flush=True)
+        print(_table(mine), flush=True)
+        rows += mine
     write_csv(out / "frames.csv", rows)
     write_csv(out / "tokens.csv", tokens)
-    _draw(out / "positions.png", curves, maps, config)
+    _draw(out / "positions.png", rows, maps, config)
     print(f"results: {out / 'frames.csv'}, tokens.csv, positions.png")
 
 
@@ -273,7 +269,7 @@ def _orders(windows: _Windows) -> tuple[str, ...]:
 
 def _parts(windows: _Windows, sets: Sequence[TokenClips]) -> list[tuple[str, NDArray[np.bool_]]]:
     """Name all sequences, and those of each data set."""
-    parts = [("all", np.ones(len(windows.sets), dtype=bool))]
+    parts = [(ALL, np.ones(len(windows.sets), dtype=bool))]
     if len(sets) > 1:
         parts += [(item.name, windows.sets == number) for number, item in enumerate(sets)]
     return parts
@@ -283,79 +279,95 @@ def _frame_rows(
     losses: NDArray[np.float32],
     files: NDArray[np.int64],
     config: PositionsConfig,
-    label: str,
+    order: str,
     stride: int,
     name: str,
-) -> list[dict[str, object]]:
-    """Return a row for each frame, and one for what the first costs more than the later ones."""
+) -> list[dict[str, Any]]:
+    """Return a row for each frame, and one for the mean of those behind the first."""
     means = losses.mean(axis=2, dtype=np.float64)  # s f
-    later = means[:, 1:].mean(axis=1)
-    values = np.concatenate([means, later[:, None], means[:, :1] - later[:, None]], axis=1)
-    replicates = grouped_means(values, files, config.resamples, np.random.default_rng(config.seed))
-    low, high = interval(replicates)
+    values = np.concatenate([means, means[:, 1:].mean(axis=1, keepdims=True)], axis=1)
+    changes = values - means[:, :1]
+    both = np.stack([values, changes], axis=1)
+    replicates = grouped_means(both, files, config.resamples, np.random.default_rng(config.seed))
+    bounds = interval(replicates)  # low and high, values and changes, frames
     if len(np.unique(files)) < 2:
-        low, high = np.full((2, len(low)), np.nan)  # one file says nothing of others
-    frames = [*range(1, config.frames + 1), "later", "gap"]
-    order = label.split(",")[0]
+        bounds[:] = np.nan  # one file says nothing of others
     return [
         {
             "order": order,
             "stride": stride,
             "data": name,
             "frame": frame,
-            "nats": mean,
-            "low": low[k],
-            "high": high[k],
+            "nats": both[:, 0, k].mean(),
+            "low": bounds[0, 0, k],
+            "high": bounds[1, 0, k],
+            "against_first": both[:, 1, k].mean(),
+            "against_first_low": bounds[0, 1, k],
+            "against_first_high": bounds[1, 1, k],
             "sequences": len(files),
             "files": len(np.unique(files)),
         }
-        for k, (frame, mean) in enumerate(zip(frames, values.mean(axis=0), strict=True))
+        for k, frame in enumerate([*range(1, config.frames + 1), "later"])
     ]
 
 
-def _table(rows: Sequence[dict[str, object]], stride: int) -> str:
+def _table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows of one stride as text."""
-    mine = [row for row in rows if row["stride"] == stride]
-    first = mine[0]
     lines = [
-        f"nats a token, stride {stride}: {first['sequences']} sequences of {first['files']} files; "
-        "in brackets the 95 % interval over files",
-        f"{'order':<12}{'data':<22}{'frame 1':>9}{'frame 2':>9}{'later':>9}{'frame 1 - later':>26}",
+        f"nats a token, stride {rows[0]['stride']}: {rows[0]['sequences']} sequences of "
+        f"{rows[0]['files']} files; in brackets the 95 % interval over files",
+        f"{'order':<12}{'data':<22}{'frame 1':>9}{'frame 2':>9}{'later':>9}{'later - frame 1':>26}",
     ]
-    groups: dict[tuple[object, object], dict[object, dict[str, object]]] = {}
-    for row in mine:
+    groups: dict[tuple[str, str], dict[object, dict[str, Any]]] = {}
+    for row in rows:
         groups.setdefault((row["order"], row["data"]), {})[row["frame"]] = row
     for (order, name), group in groups.items():
         shown = "".join(f"{group[frame]['nats']:>9.3f}" for frame in (1, 2, "later"))
-        gap = group["gap"]
-        text = f"{gap['nats']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+        change, low, high = (
+            group["later"][f"against_first{bound}"] for bound in ("", "_low", "_high")
+        )
+        text = f"{change:+.3f} ({low:+.3f} to {high:+.3f})"
         lines.append(f"{order:<12}{name:<22}{shown}{text:>26}")
     return "\n".join(lines)
 
 
 def _draw(
-    path: Path,
-    curves: dict[str, tuple[Array, Array]],
-    maps: Sequence[Array],
-    config: PositionsConfig,
+    path: Path, rows: Sequence[dict[str, Any]], maps: Sequence[Array], config: PositionsConfig
 ) -> None:
-    numbers = np.arange(1, config.frames + 1)
-    with drawing(path, columns=3, width=15.0, height=4.5) as (figure, (left, middle, right)):
-        for label, (means, bounds) in curves.items():
-            (line,) = left.plot(numbers, means, marker="o", markersize=3, label=label)
-            left.fill_between(numbers, *bounds, color=line.get_color(), alpha=0.15, linewidth=0)
-        left.set(xlabel="frame", ylabel="nats a token", title=f"{config.encoder}, {config.part}")
-        left.grid(alpha=0.3)
-        left.legend(fontsize="small")
+    curves: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["data"] == ALL and row["frame"] != "later":
+            curves.setdefault((row["order"], row["stride"]), []).append(row)
+    with drawing(path, columns=4, width=19.0, height=4.5) as (figure, panels):
+        levels, changes, *pictures = panels
+        for (order, stride), mine in curves.items():
+            frames = [row["frame"] for row in mine]
+            dashed = "-" if stride == config.strides[0] else "--"
+            label = f"{order}, stride {stride}"
+            levels.plot(frames, [row["nats"] for row in mine], dashed, marker=".", label=label)
+            (line,) = changes.plot(frames, [row["against_first"] for row in mine], dashed)
+            changes.fill_between(
+                frames,
+                [row["against_first_low"] for row in mine],
+                [row["against_first_high"] for row in mine],
+                color=line.get_color(),
+                alpha=0.12,
+                linewidth=0,
+            )
+        levels.set(xlabel="frame", ylabel="nats a token", title=f"{config.encoder}, {config.part}")
+        levels.legend(fontsize="small")
+        changes.set(xlabel="frame", title="against the first frame, 95 % over files")
+        for axes in (levels, changes):
+            axes.grid(alpha=0.3)
         side = round(len(maps[0]) ** 0.5)
         highest = max(float(values.max()) for values in maps)
         for axes, values, title in zip(
-            (middle, right), maps, ("first frame", "mean of the later frames"), strict=True
+            pictures, maps, ("first frame", "mean of the later frames"), strict=True
         ):
             grid = values.reshape(side, side) if side * side == len(values) else values[None]
             shown = axes.imshow(grid, vmin=0, vmax=highest, cmap="magma")
             axes.set(title=f"{title}, nats at each place", xticks=[], yticks=[])
-        figure.colorbar(shown, ax=[middle, right], shrink=0.8)
+        figure.colorbar(shown, ax=pictures, shrink=0.8)
 
 
 main = command("positions", PositionsConfig)(positions)

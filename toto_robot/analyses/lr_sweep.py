@@ -1,0 +1,235 @@
+"""`python -m toto_robot.analyses.lr_sweep`: which learning rate suits which width (paper Fig. 11).
+
+Every width is trained with every rate twice: as usual, where the best rate falls with the width,
+and with the maximal update parametrisation, where one rate should suit all. What counts is told in
+one number: how much worse the widest model is with the rate that was best for the narrowest. The
+paper finds 2^-7 for all its widths.
+
+Members of a seed see the same sequences in the same order.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..cli import command
+from ..models import TotoConfig
+from ..training.pretrain import PretrainConfig
+from .members import train_member, writes_results
+from .statistics import drawing, write_csv
+
+__all__ = ["Cell", "LrSweepConfig", "Width", "best_log2_rate", "lr_sweep", "transfer_cost"]
+
+STANDARD, MUP = PARAMETRISATIONS = ("standard", "muP")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Width:
+    """A width, and what goes with it.
+
+    Attributes:
+        dim: of the residual stream.
+        mlp_hidden: hidden width of SwiGLU.
+    """
+
+    dim: int
+    mlp_hidden: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LrSweepConfig:
+    """Say which members are trained.
+
+    Attributes:
+        widths: the narrowest first.
+        log2_rates: exponents of the rates, base 2.
+        mup_base_dim: width whose muP and usual models are the same.
+        seeds: of weights and of sequences; every rate and width has each.
+        pretrain: everything else of a member; its `model.dim`, `model.mlp_hidden`,
+            `model.mup_base_dim`, `optimizer.lr` and `seed` are set by the sweep.
+    """
+
+    widths: tuple[Width, ...]
+    log2_rates: tuple[float, ...]
+    mup_base_dim: int
+    seeds: tuple[int, ...]
+    pretrain: PretrainConfig
+
+    def __post_init__(self) -> None:
+        """Refuse what compares nothing."""
+        dims = [width.dim for width in self.widths]
+        if len(dims) < 2 or dims != sorted(set(dims)):
+            raise ValueError(f"widths must be two or more and rise, got {dims}")
+        if len(set(self.log2_rates)) < 2 or not self.seeds:
+            raise ValueError("log2_rates must have two entries or more, seeds one")
+        if not isinstance(self.pretrain.model, TotoConfig):
+            raise ValueError(f"muP is for kind llama, got {self.pretrain.model.kind}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """A member and its held-out loss.
+
+    Attributes:
+        parametrisation: `standard` or `muP`.
+        dim: its width.
+        log2_rate: its learning rate.
+        seed: its seed.
+        loss: nats; infinite if it diverged.
+    """
+
+    parametrisation: str
+    dim: int
+    log2_rate: float
+    seed: int
+    loss: float
+
+
+def lr_sweep(config: LrSweepConfig, out: Path) -> None:
+    """Train, print the table; write `lr_sweep.csv` and `lr_sweep.png`.
+
+    Members lie in `out/members`; those that have ended are not trained again.
+
+    Raises:
+        ValueError: members that cannot be trained, or without a held-out loss.
+    """
+    todo = list(itertools.product(config.seeds, PARAMETRISATIONS, config.widths, config.log2_rates))
+    cells: list[Cell] = []
+    for seed, parametrisation, width, rate in tqdm(todo, desc="members", unit="member"):
+        member = _member(config, parametrisation, width, rate, seed)
+        name = f"{parametrisation}-{width.dim}-rate{rate:g}-seed{seed}"
+        outcome = train_member(member, out / "members" / name)
+        if not outcome.finished:
+            print(f"stopped at {name}; the same command goes on")
+            return
+        cells.append(
+            Cell(
+                parametrisation=parametrisation,
+                dim=width.dim,
+                log2_rate=rate,
+                seed=seed,
+                loss=outcome.loss,
+            )
+        )
+    if not writes_results():
+        return
+    write_csv(out / "lr_sweep.csv", [dataclasses.asdict(cell) for cell in cells])
+    _draw(out / "lr_sweep.png", cells)
+    print(_table(cells))
+    print(f"results: {out / 'lr_sweep.csv'}, lr_sweep.png")
+
+
+def best_log2_rate(cells: Sequence[Cell]) -> float:
+    """Return the rate of the least loss, mean of the seeds: the lowest of the parabola through it.
+
+    The parabola goes through the best rate that was tried and its neighbours; at an end of those
+    tried, and beside members that diverged, it is the best rate itself.
+    """
+    rates, losses = _means(cells)
+    k = int(np.argmin(losses))
+    if k in (0, len(rates) - 1) or not np.isfinite(losses[k - 1 : k + 2]).all():
+        return rates[k]
+    a, b, _ = np.polyfit(np.array(rates[k - 1 : k + 2]) - rates[k], losses[k - 1 : k + 2], 2)
+    return rates[k] - float(b / (2 * a)) if a > 0 else rates[k]
+
+
+def transfer_cost(cells: Sequence[Cell]) -> list[float]:
+    """Return for each seed what the widest loses with the rate that is best for the narrowest.
+
+    Args:
+        cells: of one parametrisation.
+
+    Returns:
+        Nats more than with its own best rate among those tried; infinite if it diverges.
+    """
+    dims = sorted({cell.dim for cell in cells})
+    costs = []
+    for seed in sorted({cell.seed for cell in cells}):
+        narrow, wide = (
+            {c.log2_rate: c.loss for c in cells if (c.seed, c.dim) == (seed, dim)}
+            for dim in (dims[0], dims[-1])
+        )
+        costs.append(wide[min(narrow, key=narrow.__getitem__)] - min(wide.values()))
+    return costs
+
+
+def _member(
+    config: LrSweepConfig, parametrisation: str, width: Width, rate: float, seed: int
+) -> PretrainConfig:
+    base = config.pretrain
+    assert isinstance(base.model, TotoConfig)
+    model = dataclasses.replace(
+        base.model,
+        dim=width.dim,
+        mlp_hidden=width.mlp_hidden,
+        mup_base_dim=config.mup_base_dim if parametrisation == MUP else None,
+    )
+    optimizer = dataclasses.replace(base.optimizer, lr=2.0**rate)
+    return dataclasses.replace(base, model=model, optimizer=optimizer, seed=seed)
+
+
+def _means(cells: Sequence[Cell]) -> tuple[list[float], list[float]]:
+    """Return the rates and the mean losses over seeds."""
+    rates = sorted({cell.log2_rate for cell in cells})
+    return rates, [float(np.mean([c.loss for c in cells if c.log2_rate == r])) for r in rates]
+
+
+def _groups(cells: Sequence[Cell], parametrisation: str) -> dict[int, list[Cell]]:
+    mine = [cell for cell in cells if cell.parametrisation == parametrisation]
+    return {dim: [c for c in mine if c.dim == dim] for dim in sorted({c.dim for c in mine})}
+
+
+def _table(cells: Sequence[Cell]) -> str:
+    rates, _ = _means(cells)
+    seeds = len({cell.seed for cell in cells})
+    lines = [
+        f"held-out loss, nats, mean of {seeds} seed(s), by log2 of the learning rate",
+        f"{'':<10}{'width':>6}" + "".join(f"{rate:>9g}" for rate in rates) + f"{'best':>9}",
+    ]
+    for name in PARAMETRISATIONS:
+        groups = _groups(cells, name)
+        for dim, mine in groups.items():
+            shown = "".join(f"{loss:>9.3f}" for loss in _means(mine)[1])
+            lines.append(f"{name:<10}{dim:>6}{shown}{best_log2_rate(mine):>9.2f}")
+        bests = [best_log2_rate(mine) for mine in groups.values()]
+        costs = transfer_cost([cell for mine in groups.values() for cell in mine])
+        spread = f" ({min(costs):.3f} to {max(costs):.3f})" if len(costs) > 1 else ""
+        lines.append(
+            f"{name}: from width {min(groups)} to {max(groups)} the best rate moves by "
+            f"2^{bests[-1] - bests[0]:+.2f}; the widest with the narrowest's rate loses "
+            f"{np.mean(costs):.3f} nats{spread}"
+        )
+    return "\n".join(lines)
+
+
+def _draw(path: Path, cells: Sequence[Cell]) -> None:
+    with drawing(path, columns=2, width=11.0, height=4.5) as (_, panels):
+        finite = [cell.loss for cell in cells if math.isfinite(cell.loss)]
+        for axes, name in zip(panels, PARAMETRISATIONS, strict=True):
+            for dim, mine in _groups(cells, name).items():
+                rates, losses = _means(mine)
+                (line,) = axes.plot(rates, losses, marker="o", label=f"width {dim}")
+                axes.plot(
+                    [c.log2_rate for c in mine], [c.loss for c in mine],
+                    ".", color=line.get_color(), alpha=0.4,
+                )  # fmt: skip
+            axes.set(
+                title=name,
+                xlabel="log2 of the learning rate",
+                ylabel="held-out loss, nats",
+                ylim=(min(finite) - 0.1, min(max(finite), min(finite) + 3) + 0.1),
+            )
+            axes.grid(alpha=0.3)
+            axes.legend()
+
+
+main = command("lr_sweep", LrSweepConfig)(lr_sweep)
+
+if __name__ == "__main__":
+    main()
