@@ -30,11 +30,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from .encoder import Encoder
-from .models import CausalModel, TotoConfig
+from .models import CausalModel, MambaConfig, TotoConfig
+from .models.mamba import MambaState
 from .models.transformer import rope_angles, rotate
 from .pooling import normalise
 
-__all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory", "StreamConfig"]
+__all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory", "StateMemory", "StreamConfig"]
 
 
 STREAM_MODES = ("rolling", "staggered")
@@ -132,6 +133,11 @@ class EncoderStream:
                 f"context must be in [1, {config.frames}] frames, the length that the model was "
                 f"trained on, got {context}"
             )
+        recurrent = isinstance(config, MambaConfig)
+        if recurrent and mode == "rolling":
+            raise ValueError(
+                "the state of a mamba cannot forget its oldest frame: choose mode 'staggered'"
+            )
         if mode == "staggered" and (context % 2 or context < 2):
             raise ValueError(f"context must be even for two staggered memories, got {context}")
         self._encoder = encoder
@@ -145,8 +151,10 @@ class EncoderStream:
         self._keeps_surprise = surprise
         self._surprise: Tensor | None = None
         num_memories = 1 if mode == "rolling" else 2
-        self._memories = [
-            FrameMemory(encoder.transformer, num_envs, context, self._layers)
+        self._memories: list[FrameMemory | StateMemory] = [
+            StateMemory(encoder.transformer, num_envs, self._layers)
+            if recurrent
+            else FrameMemory(encoder.transformer, num_envs, context, self._layers)
             for _ in range(num_memories)
         ]
         self._shown = np.zeros(num_envs, dtype=np.int64)
@@ -253,7 +261,7 @@ class EncoderStream:
 
     def _run(
         self,
-        memory: "FrameMemory",
+        memory: "FrameMemory | StateMemory",
         ids: Tensor,
         rows: Rows,
         past: np.ndarray,
@@ -329,7 +337,7 @@ class FrameMemory:
         config = transformer.config
         if not isinstance(config, TotoConfig):
             raise ValueError(
-                f"a stream is of a model with rotary positions (llama), not of {config.kind}: "
+                f"a stream needs rotary positions (llama) or a state (mamba), not {config.kind}: "
                 "encode clips of at most a training sequence instead (encode_clip)"
             )
         start = transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
@@ -400,6 +408,52 @@ class FrameMemory:
             keys[env, :, start : start + self._frame] = k[row]
             values[env, :, start : start + self._frame] = v[row]
         return out
+
+    def advance(self, num_tokens: int) -> None:
+        """Do nothing: `place` says where the next frame is."""
+
+
+class StateMemory:
+    """The state of a Mamba after the last remembered frame of several environments.
+
+    An environment whose newest frame is its first begins with the state after the start token.
+    """
+
+    def __init__(self, transformer: CausalModel, num_envs: int, layers: Sequence[int]) -> None:
+        start = transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
+        recorder = MambaState()
+        with torch.no_grad():
+            transformer.features(start + transformer.config.start_video, layers, recorder)
+        depth = max(map(transformer.layer_index, layers))
+        self._start = [recorder.read(block) for block in range(depth)]
+        self._now = [
+            tuple(part.repeat(num_envs, 1, 1) for part in pair or ()) for pair in self._start
+        ]
+        self._rows: Rows = slice(0, num_envs)
+        self._kept: list[int] = []
+        self._remembered = np.zeros(0, np.int64)
+
+    def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
+        """Say where the newest frames are; see `FrameMemory.place`."""
+        envs = list(range(rows.start, rows.stop)) if isinstance(rows, slice) else rows
+        self._rows = rows
+        self._remembered = np.flatnonzero(remembered)
+        self._kept = [envs[row] for row in self._remembered]
+        fresh = [envs[row] for row in np.flatnonzero(past == 0)]
+        for now, start in zip(self._now, self._start, strict=True):
+            for part, first in zip(now, start or (), strict=True):
+                part[fresh] = first
+
+    def read(self, block: int) -> tuple[Tensor, Tensor]:
+        """Return a block's last inputs and its state; see `MambaState.read`."""
+        inputs, state = self._now[block]
+        return inputs[self._rows], state[self._rows]
+
+    def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
+        """Keep them of the environments whose frame is remembered."""
+        rows = torch.from_numpy(self._remembered).to(state.device)
+        for part, new in zip(self._now[block], (inputs, state), strict=True):
+            part[self._kept] = new[rows]
 
     def advance(self, num_tokens: int) -> None:
         """Do nothing: `place` says where the next frame is."""

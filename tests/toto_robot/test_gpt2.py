@@ -101,13 +101,20 @@ def test_frames_are_generated_past_the_window():
 def test_its_encoder_is_saved_opened_and_has_no_stream(tmp_path):
     torch.manual_seed(0)
     tokenizer = LightConfig(
-        codes=50, image_size=32, code_dim=4, hidden=8, decoder_hidden=8, decoder_layers=1
+        image_size=32,
+        levels=(5, 5, 2),
+        widths=(8, 8),
+        blocks=(1, 1),
+        decoder_widths=(8, 8, 8),
+        decoder_blocks=(1, 1, 1),
     ).build()
     save_encoder(tmp_path / "gpt2", tokenizer, tiny(), layer=2, pool="mean")
     encoder = load_encoder(tmp_path / "gpt2")
     assert isinstance(encoder, Encoder)
     assert encoder(np.zeros((2, 40, 40, 3), np.uint8)).shape == (2, 32)
-    with pytest.raises(ValueError, match=r"rotary positions \(llama\), not of gpt2"):
+    with pytest.raises(
+        ValueError, match=r"rotary positions \(llama\) or a state \(mamba\), not gpt2"
+    ):
         encoder.stream(1)
 
 

@@ -13,7 +13,7 @@ Shapes: b batch, t time (tokens), d width, e inner width, s state, w convolution
 import importlib.util
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,6 +26,7 @@ __all__ = [
     "MambaConfig",
     "MambaModel",
     "MambaState",
+    "RecurrentMemory",
     "mamba_config",
     "mamba_state_dict",
     "selective_scan",
@@ -131,10 +132,27 @@ class MambaModel(CausalModel):
         return MambaState()
 
     def embed(
-        self, ids: Int64[Tensor, "b t"], cache: "MambaState | None"
+        self, ids: Int64[Tensor, "b t"], cache: "RecurrentMemory | None"
     ) -> tuple[Float[Tensor, "b t d"], tuple[()]]:
         """Return the token embedding."""
         return self.embed_tokens(ids), ()
+
+
+@runtime_checkable
+class RecurrentMemory(Protocol):
+    """Where blocks read what they remember, and write it."""
+
+    def read(self, block: int) -> tuple[Tensor, Tensor] | None:
+        """Return a block's last inputs [b w-1 e] and its state [b e s]; None: no past."""
+        ...
+
+    def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
+        """Keep what `read` returns next time."""
+        ...
+
+    def advance(self, num_tokens: int) -> None:
+        """Note that all blocks asked for have seen the new tokens."""
+        ...
 
 
 class MambaState:
@@ -167,7 +185,7 @@ class _Block(nn.Module):
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.mixer = _Mixer(config)
 
-    def forward(self, x: Tensor, memory: MambaState | None = None, index: int = 0) -> Tensor:
+    def forward(self, x: Tensor, memory: RecurrentMemory | None = None, index: int = 0) -> Tensor:
         return x + self.mixer(self.norm(x), memory, index)
 
 
@@ -184,7 +202,7 @@ class _Mixer(nn.Module):
         self.D = nn.Parameter(torch.empty(inner))
         self.out_proj = nn.Linear(inner, config.dim, bias=False)
 
-    def forward(self, x: Tensor, memory: MambaState | None, index: int) -> Tensor:
+    def forward(self, x: Tensor, memory: RecurrentMemory | None, index: int) -> Tensor:
         inputs, gate = self.in_proj(x).chunk(2, dim=-1)  # b t e
         past = None if memory is None else memory.read(index)
         reach = self.conv1d.kernel_size[0] - 1
