@@ -1,0 +1,208 @@
+"""Who works on the slices of a large job: processes here, a Slurm array, or a Ray cluster.
+
+A job is a callable that makes the result of one slice and needs nothing else but files that all
+workers see. The result is the same whoever runs it, so one may begin with one runner and go on with
+another.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tqdm import tqdm
+
+__all__ = ["Job", "Local", "Plan", "RayCluster", "Runner", "Slurm", "run_slices"]
+
+Job = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Local:
+    """Processes of this machine.
+
+    Attributes:
+        workers: how many; 1 works in this process.
+    """
+
+    kind: ClassVar[str] = "local"
+    workers: int
+
+    def __post_init__(self) -> None:
+        """Refuse to have nobody work."""
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+
+    def run(self, job: Job, slices: Sequence[int]) -> None:
+        """Do the slices.
+
+        Raises:
+            RuntimeError: a process has died; those that are left have done what they could.
+        """
+        workers = min(self.workers, len(slices))
+        if workers <= 1:
+            for number in tqdm(slices, desc="slices", unit="slice"):
+                job(number)
+            return
+        # spawned: a forked child would inherit torch's threads in whatever state they are
+        context = multiprocessing.get_context("spawn")
+        done = context.RawArray("q", workers)  # each writes its own: no lock to die with
+        processes = [
+            context.Process(
+                target=_work,
+                args=(job, slices[worker::workers], os.getpid(), done, worker),
+                daemon=True,
+            )
+            for worker in range(workers)
+        ]
+        for process in processes:
+            process.start()
+        with tqdm(total=len(slices), desc="slices", unit="slice") as progress:
+            while any(process.is_alive() for process in processes):
+                time.sleep(0.1)
+                progress.update(sum(done) - progress.n)
+            progress.update(sum(done) - progress.n)
+        if codes := [process.exitcode for process in processes if process.exitcode]:
+            raise RuntimeError(f"{len(codes)} of {workers} workers ended with {codes}; run again")
+
+
+def _work(job: Job, slices: Sequence[int], parent: int, done: Any, worker: int) -> None:
+    """Do slices until they are done or the process that asked for them is gone."""
+    for number in slices:
+        if os.getppid() != parent:
+            return
+        job(number)
+        done[worker] += 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slurm:
+    """One task of a Slurm job array: ``sbatch --array=0-<tasks - 1>``, after ``runner=plan``.
+
+    Attributes:
+        slices_per_task: task n does slices n * slices_per_task and on.
+    """
+
+    kind: ClassVar[str] = "slurm"
+    slices_per_task: int
+
+    def __post_init__(self) -> None:
+        """Refuse to do nothing."""
+        if self.slices_per_task < 1:
+            raise ValueError(f"slices_per_task must be at least 1, got {self.slices_per_task}")
+
+    def mine(self, slices: int) -> range:
+        """Return the slices of this task.
+
+        Raises:
+            ValueError: this is no task of an array, or one beyond the slices.
+        """
+        text = os.environ.get("SLURM_ARRAY_TASK_ID")
+        if text is None or not text.isdigit():
+            raise ValueError(
+                "runner=slurm is for tasks of a job array: SLURM_ARRAY_TASK_ID is "
+                + ("not set" if text is None else repr(text))
+            )
+        first = int(text) * self.slices_per_task
+        if first >= slices:
+            tasks = -(-slices // self.slices_per_task)
+            raise ValueError(f"task {text} has no slice: {tasks} tasks do, --array=0-{tasks - 1}")
+        return range(first, min(first + self.slices_per_task, slices))
+
+    def run(self, job: Job, slices: Sequence[int]) -> None:
+        """Do the slices in this process."""
+        Local(workers=1).run(job, slices)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RayCluster:
+    """Workers of a Ray cluster, through Ray Data; all see the same files under the same paths.
+
+    Attributes:
+        address: of the cluster, such as ``auto``; null: one on this machine, for this run.
+        workers: how many at a time.
+        cpus_per_worker: cores that each has to itself.
+        gpus_per_worker: GPUs that each has, or what share of one.
+    """
+
+    kind: ClassVar[str] = "ray"
+    address: str | None
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+    def run(self, job: Job, slices: Sequence[int]) -> None:
+        """Do the slices.
+
+        Raises:
+            ImportError: Ray is missing.
+        """
+        # nothing about a run is anyone else's business; whoever wants it on sets it before
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+            import ray.data
+        except ImportError as error:
+            raise ImportError("runner=ray needs Ray: pip install 'toto-robot[ray]'") from error
+        mine = not ray.is_initialized()
+        if mine:
+            here: dict[str, Any] = {
+                "num_cpus": max(1, round(self.workers * self.cpus_per_worker)),
+                "include_dashboard": False,
+            }
+            ray.init(address=self.address, **(here if self.address is None else {}))
+        try:
+            ray.data.from_items(
+                [{"slice": number} for number in slices], override_num_blocks=len(slices)
+            ).map_batches(
+                _RayWorker,
+                fn_constructor_args=(job,),
+                batch_size=1,
+                concurrency=self.workers,
+                num_cpus=self.cpus_per_worker,
+                num_gpus=self.gpus_per_worker,
+            ).materialize()
+        finally:
+            if mine:
+                ray.shutdown()
+
+
+class _RayWorker:
+    """Keeps the job, and so the tokenizer that it has opened, from slice to slice."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        for number in batch["slice"]:
+            self._job(int(number))
+        return batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Nobody: the collection is listed and cut into slices, for a Slurm array to work on."""
+
+    kind: ClassVar[str] = "plan"
+
+    def run(self, job: Job, slices: Sequence[int]) -> None:
+        """Do nothing."""
+
+
+Runner = Local | Slurm | RayCluster | Plan
+
+
+def run_slices(runner: Runner, unfinished: Sequence[int], slices: int) -> list[int]:
+    """Return which of the unfinished slices this run is to do.
+
+    Raises:
+        ValueError: the runner has none; see `Slurm.mine`.
+    """
+    if isinstance(runner, Plan):
+        return []
+    if isinstance(runner, Slurm):
+        mine = runner.mine(slices)
+        return [number for number in unfinished if number in mine]
+    return list(unfinished)
