@@ -86,7 +86,7 @@ def test_the_loss_is_that_of_hidden_patches_alone_and_falls():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[0] == pytest.approx(2, abs=0.7)  # variances of a guess and of a target
+    assert losses[0] == pytest.approx(1, abs=0.3)  # the variance of a target, and a little
     assert losses[-1] < 0.8 * losses[0]
     assert model.pos_embed.grad is None  # positions are fixed
     with torch.no_grad():
@@ -138,9 +138,6 @@ def test_the_loss_equals_that_of_hugging_face():
     copied |= _blocks(weights, "decoder_blocks", "decoder.decoder_layers", 1)
     reached = theirs.state_dict()
     assert set(copied) == set(reached), sorted(set(copied) ^ set(reached))
-    # their fixed positions are the same numbers
-    for name in ("vit.embeddings.position_embeddings", "decoder.decoder_pos_embed"):
-        torch.testing.assert_close(copied[name], reached[name], atol=1e-6, rtol=1e-5)
     theirs.load_state_dict(copied)
     frames, orders = pictures()
     # they show the patches with the least noise
@@ -168,6 +165,17 @@ def _blocks(weights, ours, theirs, count):
             for part, tensor in zip("qkv", parts, strict=True):
                 found[f"{theirs}.{k}.attention.{part}_proj.{one}"] = tensor
     return found
+
+
+def test_fixed_positions_tell_the_column_and_then_the_row():
+    positions = build().pos_embed[0]
+    assert not positions[0].any()  # CLS
+    columns, rows = positions[1:].unflatten(0, (4, 4)).chunk(2, dim=-1)
+    assert torch.equal(columns[0], columns[3])
+    assert torch.equal(rows[:, 0], rows[:, 3])
+    angles = torch.tensor([1.0, 10**-1, 10**-2, 10**-3]) * 3
+    torch.testing.assert_close(columns[0, 3], torch.cat([angles.sin(), angles.cos()]))
+    assert torch.equal(columns[0], rows[:, 0])
 
 
 def test_mae_nano_has_as_many_parameters_as_toto_nano():
