@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..config import to_dict
 from ..data.shards import write_json
@@ -23,7 +24,7 @@ class Outcome:
         finished: whether it took all its steps; False after a scheduler's signal to stop.
     """
 
-    rows: tuple[dict[str, float], ...]
+    rows: tuple[dict[str, Any], ...]
     diverged: bool
     finished: bool
 

@@ -1,0 +1,164 @@
+"""Fit L = a C^b to what runs reached, with an interval for the exponent.
+
+Two ways, since neither is the whole truth:
+
+ends      the held-out loss of each finished run against its compute: every learning rate has come
+          down, and the runs are as many points as there are. The interval is a bootstrap-t over
+          residuals (Efron and Tibshirani 1993, chapter 12), which holds up with few points.
+frontier  the lowest loss of any run at each compute (paper Fig. 9): many points, but most are of
+          runs that were still at a high rate. The interval draws whole runs anew, since the points
+          of a run are not independent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Curve", "PowerLaw", "fit_ends", "fit_frontier", "frontier"]
+
+Array = NDArray[np.float64]
+
+POINTS = 80  # of the frontier, evenly in the logarithm of compute
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Curve:
+    """The held-out loss of one run as it was trained.
+
+    Attributes:
+        member: which model; runs of several seeds share it.
+        compute: operations so far, [k], rising.
+        loss: nats, [k].
+    """
+
+    member: str
+    compute: Array
+    loss: Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerLaw:
+    """L = scale * C^exponent.
+
+    Attributes:
+        scale: loss at a compute of one.
+        exponent: negative where compute helps.
+        low: lower end of the exponent's 95 % interval; NaN where there are too few points for one.
+        high: upper end.
+        explained: share of the variance of the logarithm of the loss.
+        points: how many were fitted.
+    """
+
+    scale: float
+    exponent: float
+    low: float
+    high: float
+    explained: float
+    points: int
+
+
+def fit_ends(curves: Sequence[Curve], resamples: int, generator: np.random.Generator) -> PowerLaw:
+    """Fit the last point of each run.
+
+    Raises:
+        ValueError: runs of fewer than two different computes.
+    """
+    x = np.log([curve.compute[-1] for curve in curves])
+    y = np.log([curve.loss[-1] for curve in curves])
+    if len(np.unique(x)) < 2:
+        raise ValueError("a power law needs ends of at least two different computes")
+    slope, level, error, residuals = _line(x, y)
+    low = high = float("nan")
+    if len(x) >= 4:  # three leave one degree of freedom: nothing to draw residuals from
+        drawn = residuals[generator.integers(len(x), size=(resamples, len(x)))]
+        slopes, _, errors, _ = _line(x, level + slope * x + drawn)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            deviations = (slopes - slope) / errors
+        tails = np.quantile(deviations[np.isfinite(deviations)], [0.975, 0.025])
+        low, high = slope - tails * error
+    return _law(x, y, float(low), float(high))
+
+
+def fit_frontier(
+    curves: Sequence[Curve], resamples: int, generator: np.random.Generator
+) -> PowerLaw | None:
+    """Fit the lowest loss at each compute, from where the first member hands over to the next.
+
+    Before that, the frontier is the smallest member's own curve, which says nothing of size.
+
+    Returns:
+        None where no member hands over to another.
+    """
+    found = _frontier_line(curves)
+    if found is None:
+        return None
+    x, y = found
+    slopes = []
+    for _ in range(resamples):
+        drawn = [curves[k] for k in generator.integers(len(curves), size=len(curves))]
+        again = _frontier_line(drawn)
+        if again is not None:
+            slopes.append(_line(*again)[0])
+    low = high = float("nan")
+    if len(slopes) >= resamples / 2:
+        low, high = np.quantile(slopes, [0.025, 0.975])
+    return _law(x, y, float(low), float(high))
+
+
+def frontier(curves: Sequence[Curve]) -> tuple[Array, Array, list[str]]:
+    """Return compute, loss and member of the points that no run with less compute has beaten."""
+    grid = np.geomspace(
+        min(curve.compute[0] for curve in curves), max(c.compute[-1] for c in curves), POINTS
+    )
+    losses = np.stack(
+        [
+            np.exp(
+                np.interp(
+                    np.log(grid),
+                    np.log(curve.compute),
+                    np.log(curve.loss),
+                    left=np.inf,
+                    right=np.inf,
+                )
+            )
+            for curve in curves
+        ]
+    )
+    best, which = losses.min(axis=0), losses.argmin(axis=0)
+    before = np.minimum.accumulate(np.concatenate([[np.inf], best[:-1]]))
+    keep = best < before
+    return grid[keep], best[keep], [curves[k].member for k in which[keep]]
+
+
+def _frontier_line(curves: Sequence[Curve]) -> tuple[Array, Array] | None:
+    compute, loss, members = frontier(curves)
+    last_of_first = max(k for k, member in enumerate(members) if member == members[0])
+    if last_of_first > len(members) - 3:
+        return None
+    return np.log(compute[last_of_first:]), np.log(loss[last_of_first:])
+
+
+def _line(x: Array, y: Array) -> tuple[Any, Any, Any, Array]:
+    """Return slope, level, standard error of the slope and residuals of lines y [... n] over x."""
+    centred = x - x.mean()
+    spread = (centred**2).sum()
+    slope = (centred * y).sum(axis=-1) / spread
+    level = y.mean(axis=-1) - slope * x.mean()
+    residuals = y - np.expand_dims(level, -1) - np.expand_dims(slope, -1) * x
+    freedom = max(1, len(x) - 2)
+    return slope, level, np.sqrt((residuals**2).sum(axis=-1) / freedom / spread), residuals
+
+
+def _law(x: Array, y: Array, low: float, high: float) -> PowerLaw:
+    slope, level, _, residuals = _line(x, y)
+    return PowerLaw(
+        scale=float(np.exp(level)),
+        exponent=float(slope),
+        low=low,
+        high=high,
+        explained=float(1 - residuals.var() / y.var()),
+        points=len(x),
+    )

@@ -1,0 +1,420 @@
+"""`python -m toto_robot.analyses.scaling`: loss against compute, planned, run and fitted (Fig. 9).
+
+    python -m toto_robot.analyses.scaling study=paper budget.hours=200   # what a1 to a6 would cost
+    python -m toto_robot.analyses.scaling study=tiny action=run          # train, fit, draw
+
+Members are models of one family (paper Table 15), each trained for a number of tokens in proportion
+to its parameters, with one learning rate by muP. The plan is arithmetic and trains nothing. A
+run's members can be spread over machines by `only=[a3]` with the same `out`; each resumes. The
+paper's curve is 7.32 C^-0.0378 with C in multiply-accumulates; its tokens and data are others, so
+only the exponent compares.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..cli import command
+from ..models import TotoConfig, count_parameters, model_flops
+from ..training.pretrain import PretrainConfig, Stage
+from .members import train_member, writes_results
+from .power_law import Curve, PowerLaw, fit_ends, fit_frontier, frontier
+from .statistics import drawing, write_csv
+
+__all__ = ["Budget", "Hardware", "Member", "ScalingConfig", "Study", "cost", "scaling"]
+
+PAPER = (7.32, -0.0378)  # section 4.9
+FLOPS_PER_MAC = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One model of a study.
+
+    Attributes:
+        name: what it is called.
+        dim: width of the residual stream.
+        layers: blocks.
+        heads: attention heads.
+        mlp_hidden: hidden width of SwiGLU.
+    """
+
+    name: str
+    dim: int
+    layers: int
+    heads: int
+    mlp_hidden: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """Models of one family, and how each is trained.
+
+    Attributes:
+        codes: vocabulary of the tokenizer.
+        tie_embeddings: whether the output projection is the embedding.
+        frames: of a training sequence.
+        batch: sequences a step.
+        part: sequences that a rank computes at once.
+        tokens_per_parameter: training tokens of a member, for each of its parameters.
+        lr: peak learning rate of all members.
+        mup_base_dim: width at which muP is the standard parametrisation; null: no muP.
+        warmup_share: of a member's steps.
+        points: validations of a run, evenly over its steps.
+        seeds: each member is trained with each.
+        members: the smallest first.
+    """
+
+    codes: int
+    tie_embeddings: bool
+    frames: int
+    batch: int
+    part: int
+    tokens_per_parameter: float
+    lr: float
+    mup_base_dim: int | None
+    warmup_share: float
+    points: int
+    seeds: tuple[int, ...]
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no study."""
+        names = [member.name for member in self.members]
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise ValueError(f"members must be two or more with names of their own, got {names}")
+        if not self.seeds:
+            raise ValueError("seeds must have an entry")
+        if not self.tokens_per_parameter > 0 or not 0 <= self.warmup_share < 1 or self.points < 1:
+            raise ValueError(
+                "tokens_per_parameter must be above 0, warmup_share in [0, 1), points at least 1; "
+                f"got {self.tokens_per_parameter}, {self.warmup_share}, {self.points}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """What computes.
+
+    Attributes:
+        name: of one device.
+        peak_tflops: its operations a second at best, 10^12.
+        utilisation: share of them that training reaches; an engine prints what it does.
+    """
+
+    name: str
+    peak_tflops: float
+    utilisation: float
+
+    def __post_init__(self) -> None:
+        """Refuse what computes nothing."""
+        if not self.peak_tflops > 0 or not 0 < self.utilisation <= 1:
+            raise ValueError(
+                f"peak_tflops must be above 0 and utilisation in (0, 1], got {self.peak_tflops} "
+                f"and {self.utilisation}"
+            )
+
+    def hours(self, flops: float) -> float:
+        """Return the hours of one device for so many operations."""
+        return flops / (self.peak_tflops * 1e12 * self.utilisation) / 3600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What there is.
+
+    Attributes:
+        hardware: name of a device.
+        hours: of such devices, all together.
+    """
+
+    hardware: str
+    hours: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScalingConfig:
+    """Say which study, and what to do of it.
+
+    Attributes:
+        action: `plan` prints the cost; `run` trains what is not trained yet, then fits.
+        study: the members.
+        only: names of the members that are trained here; null: all. The fit waits for the rest.
+        hardware: devices that the plan is priced in.
+        budget: what the plan is held against.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        pretrain: everything else of a member; sizes, stages, rate, warm-up, log and seed are its
+            own.
+    """
+
+    action: Literal["plan", "run"]
+    study: Study
+    only: tuple[str, ...] | None
+    hardware: tuple[Hardware, ...]
+    budget: Budget
+    resamples: int
+    seed: int
+    pretrain: PretrainConfig
+
+    def __post_init__(self) -> None:
+        """Refuse names that are not there."""
+        devices = [item.name for item in self.hardware]
+        if self.budget.hardware not in devices:
+            raise ValueError(f"budget.hardware: {self.budget.hardware!r} is not one of {devices}")
+        names = [member.name for member in self.study.members]
+        if unknown := set(self.only or ()) - set(names):
+            raise ValueError(f"only: {sorted(unknown)} are not among {names}")
+        if not isinstance(self.pretrain.model, TotoConfig):
+            raise ValueError(f"the study is of kind llama, got {self.pretrain.model.kind}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What one run of a member takes.
+
+    Attributes:
+        name: of the member.
+        parameters: all of them.
+        tokens: that it is trained on.
+        steps: optimizer steps.
+        flops_per_token: operations, forward and backward.
+    """
+
+    name: str
+    parameters: int
+    tokens: int
+    steps: int
+    flops_per_token: float
+
+    @property
+    def flops(self) -> float:
+        """Operations of the whole run."""
+        return self.tokens * self.flops_per_token
+
+
+def scaling(config: ScalingConfig, out: Path) -> None:
+    """Print the plan and write `plan.csv`; with `action=run`, train and fit.
+
+    A run's members lie in `out/members`, and those that have ended are not trained again; it writes
+    `curves.csv`, `fits.csv` and `scaling.png`.
+
+    Raises:
+        ValueError: members that cannot be trained, or without a held-out loss.
+    """
+    costs = [cost(config, member) for member in config.study.members]
+    write_csv(out / "plan.csv", [_plan_row(item, config) for item in costs])
+    print(_plan_table(costs, config), flush=True)
+    if config.action == "plan":
+        print(f"results: {out / 'plan.csv'}; action=run trains")
+        return
+    rows: list[dict[str, Any]] = []
+    missing: list[str] = []
+    for member, item in zip(config.study.members, costs, strict=True):
+        for seed in config.study.seeds:
+            folder = out / "members" / f"{member.name}-seed{seed}"
+            mine = config.only is None or member.name in config.only
+            if not mine and not (folder / "outcome.json").is_file():
+                missing.append(folder.name)
+                continue
+            outcome = train_member(run_of(config, member, item, seed), folder)
+            if not outcome.finished:
+                print(f"stopped at {folder.name}; the same command goes on")
+                return
+            if outcome.diverged:
+                print(f"{folder.name} diverged, and is left out of the fit")
+                continue
+            rows += [_curve_row(line, member.name, seed, item) for line in outcome.rows]
+    if not writes_results():
+        return
+    if rows:
+        write_csv(out / "curves.csv", rows)
+    if missing:
+        print(f"results: {out / 'curves.csv'}; the fit waits for {', '.join(missing)}")
+        return
+    _report(rows, config, out)
+
+
+def cost(config: ScalingConfig, member: Member) -> Cost:
+    """Return what one run of a member takes; nothing is allocated."""
+    study, model = config.study, model_of(config, member)
+    parameters = count_parameters(model)
+    step = study.batch * study.frames * model.tokens_per_frame
+    steps = max(1, round(parameters * study.tokens_per_parameter / step))
+    return Cost(
+        name=member.name,
+        parameters=parameters,
+        tokens=steps * step,
+        steps=steps,
+        flops_per_token=model_flops(model, study.frames),
+    )
+
+
+def model_of(config: ScalingConfig, member: Member) -> TotoConfig:
+    """Return the transformer of a member."""
+    study = config.study
+    assert isinstance(config.pretrain.model, TotoConfig)
+    return dataclasses.replace(
+        config.pretrain.model,
+        codes=study.codes,
+        tie_embeddings=study.tie_embeddings,
+        frames=study.frames,
+        mup_base_dim=study.mup_base_dim,
+        dim=member.dim,
+        layers=member.layers,
+        heads=member.heads,
+        mlp_hidden=member.mlp_hidden,
+    )
+
+
+def run_of(config: ScalingConfig, member: Member, item: Cost, seed: int) -> PretrainConfig:
+    """Return the training of a member."""
+    base, study = config.pretrain, config.study
+    stage = Stage(steps=item.steps, frames=study.frames, batch=study.batch, part=study.part)
+    return dataclasses.replace(
+        base,
+        model=model_of(config, member),
+        stages=(stage,),
+        optimizer=dataclasses.replace(
+            base.optimizer, lr=study.lr, warmup_steps=max(1, round(study.warmup_share * item.steps))
+        ),
+        engine=dataclasses.replace(base.engine, log_every=max(1, item.steps // study.points)),
+        seed=seed,
+    )
+
+
+def _plan_row(item: Cost, config: ScalingConfig) -> dict[str, Any]:
+    row: dict[str, Any] = dataclasses.asdict(item) | {
+        "runs": len(config.study.seeds),
+        "flops": item.flops,
+        "macs": item.flops / FLOPS_PER_MAC,
+    }
+    for device in config.hardware:
+        row[f"{device.name} hours"] = device.hours(item.flops) * len(config.study.seeds)
+    return row
+
+
+def _plan_table(costs: Sequence[Cost], config: ScalingConfig) -> str:
+    runs = len(config.study.seeds)
+    lines = [
+        f"{'member':<8}{'parameters':>15}{'tokens':>10}{'steps':>9}{'FLOPs a token':>15}"
+        f"{'FLOPs':>10}" + "".join(f"{device.name + ' hours':>16}" for device in config.hardware)
+    ]
+    lines += [
+        f"{item.name:<8}{item.parameters:>15,}{item.tokens:>10.2g}{item.steps:>9}"
+        f"{item.flops_per_token:>15.2e}{item.flops:>10.1e}"
+        + "".join(f"{device.hours(item.flops) * runs:>16.3g}" for device in config.hardware)
+        for item in costs
+    ]
+    total = sum(item.flops for item in costs) * runs
+    lines.append(
+        f"{f'{runs} run(s) each':<67}"
+        + "".join(f"{device.hours(total):>16.3g}" for device in config.hardware)
+    )
+    lines.append(
+        "at "
+        + ", ".join(
+            f"{d.utilisation:.0%} of {d.peak_tflops:g} TFLOP/s ({d.name})" for d in config.hardware
+        )
+    )
+    budget = config.budget
+    device = next(item for item in config.hardware if item.name == budget.hardware)
+    needed = device.hours(total)
+    afford = config.study.tokens_per_parameter * budget.hours / needed
+    affordable: list[str] = []
+    spent = 0.0
+    for item in costs:
+        spent += device.hours(item.flops) * runs
+        if spent <= budget.hours:
+            affordable.append(item.name)
+    verdict = "enough" if needed <= budget.hours else "too little"
+    lines.append(
+        f"budget: {budget.hours:g} hours of {budget.hardware}, {verdict} for {needed:.3g}: it pays "
+        f"for {', '.join(affordable) or 'no member'}, or for {afford:.3g} tokens a parameter of "
+        f"all (planned: {config.study.tokens_per_parameter:g})"
+    )
+    return "\n".join(lines)
+
+
+def _curve_row(line: dict[str, Any], name: str, seed: int, item: Cost) -> dict[str, Any]:
+    flops = line["tokens"] * item.flops_per_token
+    return {
+        "member": name,
+        "seed": seed,
+        "step": line["step"],
+        "tokens": line["tokens"],
+        "flops": flops,
+        "macs": flops / FLOPS_PER_MAC,
+        "loss": line["validation_loss"],
+    }
+
+
+def curves_of(rows: Sequence[dict[str, Any]]) -> list[Curve]:
+    """Return the runs of rows of `curves.csv`, compute in multiply-accumulates."""
+    runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        runs.setdefault((row["member"], row["seed"]), []).append(row)
+    return [
+        Curve(
+            member=member,
+            compute=np.array([row["macs"] for row in mine]),
+            loss=np.array([row["loss"] for row in mine]),
+        )
+        for (member, _), mine in runs.items()
+    ]
+
+
+def _report(rows: Sequence[dict[str, Any]], config: ScalingConfig, out: Path) -> None:
+    curves = curves_of(rows)
+    generator = np.random.default_rng(config.seed)
+    fits: dict[str, PowerLaw] = {"ends": fit_ends(curves, config.resamples, generator)}
+    if (law := fit_frontier(curves, config.resamples, generator)) is not None:
+        fits["frontier"] = law
+    write_csv(
+        out / "fits.csv", [{"fit": name} | dataclasses.asdict(law) for name, law in fits.items()]
+    )
+    _draw(out / "scaling.png", curves, fits)
+    print(f"{'fit':<10}{'points':>7}{'a':>9}{'exponent':>11}{'95 %':>22}{'explained':>11}")
+    for name, law in fits.items():
+        bounds = f"{law.low:+.4f} to {law.high:+.4f}"
+        print(
+            f"{name:<10}{law.points:>7}{law.scale:>9.3g}{law.exponent:>+11.4f}{bounds:>22}"
+            f"{law.explained:>11.3f}"
+        )
+    if "frontier" not in fits:
+        print("no frontier: no member hands over to a larger one")
+    print(f"paper     {'':>7}{PAPER[0]:>9.3g}{PAPER[1]:>+11.4f}   (C in multiply-accumulates)")
+    print(f"results: {out / 'curves.csv'}, fits.csv, scaling.png")
+
+
+def _draw(path: Path, curves: Sequence[Curve], fits: dict[str, PowerLaw]) -> None:
+    with drawing(path, columns=1, width=7.0, height=5.0) as (_, (axes,)):
+        colours: dict[str, Any] = {}
+        for curve in curves:
+            new = curve.member not in colours
+            (line,) = axes.loglog(
+                curve.compute, curve.loss, marker=".", color=colours.get(curve.member),
+                label=curve.member if new else None,
+            )  # fmt: skip
+            colours[curve.member] = line.get_color()
+        compute, loss, _ = frontier(curves)
+        axes.loglog(compute, loss, color="black", alpha=0.25, linewidth=5, label="frontier")
+        span = np.geomspace(min(c.compute[0] for c in curves), compute[-1], 50)
+        for (name, law), style in zip(fits.items(), ("-", ":"), strict=False):
+            label = f"{name}: {law.scale:.3g} C^{law.exponent:.4f}"
+            axes.loglog(span, law.scale * span**law.exponent, style, color="black", label=label)
+        scale, exponent = PAPER
+        axes.loglog(span, scale * span**exponent, "--", color="grey", label="paper: 7.32 C^-0.0378")
+        axes.set(xlabel="training compute C, multiply-accumulates", ylabel="held-out loss, nats")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize="small")
+
+
+main = command("scaling", ScalingConfig)(scaling)
+
+if __name__ == "__main__":
+    main()
