@@ -148,7 +148,7 @@ def test_codes_are_the_nearest_vectors_and_decode_to_frames():
 
 def test_gradients_pass_to_the_encoder_by_the_reconstruction():
     vqgan = build().requires_grad_(True)
-    reconstruction, _, vectors = vqgan(torch.rand(1, 3, 16, 16))
+    reconstruction, _, vectors, _ = vqgan(torch.rand(1, 3, 16, 16))
     reconstruction.mean().backward()
     assert vqgan.encoder.conv_in.weight.grad.abs().sum() > 0
     assert vqgan.codebook.grad is None or not vqgan.codebook.grad.any()

@@ -137,15 +137,20 @@ class Vqgan(nn.Module):
     def forward(
         self, images: Float[Tensor, "b 3 s s"]
     ) -> tuple[
-        Float[Tensor, "b 3 s s"], Float[Tensor, "b e i j"], Float[Tensor, "b e i j"],
-    ]:  # fmt: skip
-        """Return reconstruction, latents and their code vectors.
+        Float[Tensor, "b 3 s s"],
+        Float[Tensor, "b e i j"],
+        Float[Tensor, "b e i j"],
+        Int64[Tensor, "b i j"],
+    ]:
+        """Return reconstruction, latents, their code vectors and codes.
 
         The reconstruction's gradient passes straight through the choice of the code to the latents.
         """
         latents = self.latents(images)
-        vectors = self.vectors(self.nearest(latents))
-        return self.reconstruct(latents + (vectors - latents).detach()), latents, vectors
+        ids = self.nearest(latents)
+        vectors = self.vectors(ids)
+        reconstruction = self.reconstruct(latents + (vectors - latents).detach())
+        return reconstruction, latents, vectors, ids
 
 
 class _Encoder(nn.Module):

@@ -19,7 +19,14 @@ from .perceptual import load_perceptual
 from .reconstruction import Reconstructed, Setting
 from .run import build_optimizer, descend
 
-__all__ = ["Adversary", "PatchDiscriminator", "Perceptual", "VqganRecipe", "VqganTrainer"]
+__all__ = [
+    "Adversary",
+    "PatchDiscriminator",
+    "Perceptual",
+    "VqganRecipe",
+    "VqganTrainer",
+    "adapted_weight",
+]
 
 LARGEST_WEIGHT = 1e4  # of the adversary, where its gradient vanishes
 
@@ -63,6 +70,10 @@ class VqganRecipe:
     Attributes:
         codebook_weight: of the term that moves code vectors to the latents.
         commitment_weight: of the term that moves latents to their code vectors.
+        restart_every: steps after which codes that no latent chose since the last time take the
+            values of latents of the batch, at step 0 all codes (Jukebox, arXiv 2005.00341, section
+            3.1); null: never, as in the released training. Without it a small run with small
+            learning rates can stay where all latents and codes are about zero.
         adversary: the discriminator; null: none.
         perceptual: the perceptual loss; null: none, so that no label of ImageNet comes in.
     """
@@ -70,6 +81,7 @@ class VqganRecipe:
     kind: ClassVar[str] = "vqgan"
     codebook_weight: float
     commitment_weight: float
+    restart_every: int | None
     adversary: Adversary | None
     perceptual: Perceptual | None
 
@@ -108,6 +120,7 @@ class VqganTrainer:
         self._recipe, self._setting = recipe, setting
         self._optimizer = build_optimizer(tokenizer, setting.optimizer)
         place = setting.ranks.device
+        self._chosen = torch.zeros(tokenizer.vocab_size, dtype=torch.bool, device=place)
         self._discriminator = self._other_optimizer = None
         if recipe.adversary is not None:
             self._discriminator = PatchDiscriminator(
@@ -124,8 +137,11 @@ class VqganTrainer:
     ) -> dict[str, float | Tensor]:
         """Take one step of the autoencoder, and one of the discriminator from its step on."""
         recipe, clip = self._recipe, self._setting.optimizer.clip_norm
+        if recipe.restart_every is not None and step % recipe.restart_every == 0:
+            self._restart(images, generator)
         with self._setting.arithmetic():
-            reconstruction, latents, vectors = self.tokenizer(images)
+            reconstruction, latents, vectors, ids = self.tokenizer(images)
+        self._chosen[ids.flatten()] = True
         real, made = images * 2 - 1, reconstruction.float() * 2 - 1
         latents, vectors = latents.float(), vectors.float()
         codebook = (vectors - latents.detach()).square().mean()
@@ -145,7 +161,8 @@ class VqganTrainer:
             with self._setting.arithmetic():
                 fooled = -critic(made).float().mean()
             critic.requires_grad_(True)
-            weight = adversary.weight * self._adapted(likelihood, fooled)
+            last = self.tokenizer.get_parameter("decoder.conv_out.weight")
+            weight = adversary.weight * adapted_weight(likelihood, fooled, last)
             loss = loss + weight * fooled
             log |= {"adversary_weight": weight, "generator_loss": fooled.detach()}
         norm = descend(self.tokenizer, self._optimizer, loss, clip, lr)
@@ -158,6 +175,18 @@ class VqganTrainer:
             log["discriminator_loss"] = hinge.detach()
         return log
 
+    @torch.no_grad()
+    def _restart(self, images: Tensor, generator: torch.Generator) -> None:
+        """Give codes that were not chosen the values of latents, drawn at random."""
+        with self._setting.arithmetic():
+            latents = self.tokenizer.latents(images).float().movedim(1, -1).flatten(0, 2)
+        drawn = torch.randint(
+            len(latents), (len(self._chosen),), generator=generator, device=latents.device
+        )
+        codebook = self.tokenizer.codebook
+        codebook.copy_(torch.where(self._chosen[:, None], codebook, latents[drawn]))
+        self._chosen.zero_()
+
     def _distance(self, made: Tensor, real: Tensor) -> Tensor:
         loss = (made - real).abs().mean()
         if self._perceptual is not None and self._recipe.perceptual is not None:
@@ -166,13 +195,6 @@ class VqganTrainer:
             loss = loss + self._recipe.perceptual.weight * distance
         return loss
 
-    def _adapted(self, likelihood: Tensor, fooled: Tensor) -> Tensor:
-        """Return the weight at which both gradients are as large at the last layer."""
-        last = self.tokenizer.get_parameter("decoder.conv_out.weight")
-        (one,) = torch.autograd.grad(likelihood, last, retain_graph=True)
-        (other,) = torch.autograd.grad(fooled, last, retain_graph=True)
-        return (one.norm() / (other.norm() + 1e-4)).clamp(max=LARGEST_WEIGHT).detach()
-
     def reconstruct(self, images: Tensor) -> Reconstructed:
         """Return images through hard tokens, and the loss without adversary and codebook."""
         ids = self.tokenizer.nearest(self.tokenizer.latents(images))
@@ -180,8 +202,11 @@ class VqganTrainer:
         return Reconstructed(self._distance(made * 2 - 1, images * 2 - 1), made, ids)
 
     def state(self) -> dict[str, Any]:
-        """Return both optimizers' and the discriminator's."""
-        state: dict[str, Any] = {"optimizer": self._optimizer.state_dict()}
+        """Return both optimizers', the discriminator's, and which codes were chosen."""
+        state: dict[str, Any] = {
+            "optimizer": self._optimizer.state_dict(),
+            "chosen": self._chosen,
+        }
         if self._discriminator is not None and self._other_optimizer is not None:
             state["discriminator"] = self._discriminator.state_dict()
             state["discriminator_optimizer"] = self._other_optimizer.state_dict()
@@ -190,6 +215,17 @@ class VqganTrainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `state` returned."""
         self._optimizer.load_state_dict(state["optimizer"])
+        self._chosen.copy_(state["chosen"])
         if self._discriminator is not None and self._other_optimizer is not None:
             self._discriminator.load_state_dict(state["discriminator"])
             self._other_optimizer.load_state_dict(state["discriminator_optimizer"])
+
+
+def adapted_weight(likelihood: Tensor, fooled: Tensor, last: Tensor) -> Tensor:
+    """Return the weight of ``fooled`` at which both gradients are as large at the ``last`` layer.
+
+    Equation 7, with what the released code adds to the divisor.
+    """
+    (one,) = torch.autograd.grad(likelihood, last, retain_graph=True)
+    (other,) = torch.autograd.grad(fooled, last, retain_graph=True)
+    return (one.norm() / (other.norm() + 1e-4)).clamp(max=LARGEST_WEIGHT).detach()
