@@ -6,18 +6,33 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toto_robot.generation import GREEDY, Sampling, choose, generate_frames, preview_frame
-from toto_robot.models import TotoConfig
+from toto_robot.generation import (
+    GREEDY,
+    Sampling,
+    choose,
+    continue_frames,
+    generate_frames,
+    preview_frame,
+)
+from toto_robot.models import Gpt2Config, MambaConfig, TotoConfig
 
 TOKENS, FRAMES, CODES = 4, 5, 24
 
 
-def make_model():
+LAYOUT = {"codes": CODES, "tokens_per_frame": TOKENS, "frames": FRAMES}
+LLAMA = TotoConfig(
+    **LAYOUT, dim=16, layers=2, heads=2, mlp_hidden=16, tie_embeddings=True,
+    rope_base=10000.0, norm_eps=1e-5,
+)  # fmt: skip
+OTHERS = (
+    Gpt2Config(**LAYOUT, dim=16, layers=2, heads=2, mlp_hidden=16, norm_eps=1e-5),
+    MambaConfig(**LAYOUT, dim=16, layers=2, state=4, expand=2, convolution=4, norm_eps=1e-5),
+)
+
+
+def make_model(config=LLAMA):
     torch.manual_seed(0)
-    model = TotoConfig(
-        codes=CODES, dim=16, layers=2, heads=2, mlp_hidden=16, tie_embeddings=True,
-        tokens_per_frame=TOKENS, frames=FRAMES, rope_base=10000.0, norm_eps=1e-5,
-    ).build()  # fmt: skip
+    model = config.build()
     with torch.no_grad():  # so that contexts matter
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -33,13 +48,13 @@ def random_frames(seed, batch, count):
     return torch.randint(0, CODES, (batch, count, TOKENS), generator=generator)
 
 
-def last_logits(frames, tokens):
+def last_logits(frames, tokens, model=MODEL):
     """Logits after the start token, frames [b t n] and tokens [b k], from one pass over all."""
-    start = torch.full((len(tokens), 1), MODEL.config.start_video)
-    return MODEL(torch.cat([start, frames.flatten(1), tokens], dim=1))[:, -1, :CODES]
+    start = torch.full((len(tokens), 1), model.config.start_video)
+    return model(torch.cat([start, frames.flatten(1), tokens], dim=1))[:, -1, :CODES]
 
 
-def naive(past, num_frames, window, sampling=GREEDY, seed=0):
+def naive(past, num_frames, window, sampling=GREEDY, seed=0, model=MODEL):
     generator = torch.Generator().manual_seed(seed)
     frames, predicted = past[:, max(0, past.shape[1] - window + 1) :], []
     for _ in range(num_frames):
@@ -48,7 +63,7 @@ def naive(past, num_frames, window, sampling=GREEDY, seed=0):
         tokens = past.new_zeros(len(past), 0)
         chance = torch.rand(len(past), TOKENS, generator=generator)
         for place in range(TOKENS):
-            chosen = choose(last_logits(frames, tokens), sampling, chance[:, place])
+            chosen = choose(last_logits(frames, tokens, model), sampling, chance[:, place])
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
         frames = torch.cat([frames, tokens[:, None]], dim=1)
         predicted.append(tokens)
@@ -71,6 +86,21 @@ def test_sampled_equals_a_full_pass_for_every_token_with_the_same_chance():
     found = generate_frames(MODEL, past, 6, sampling=sampling, generator=generator)
     assert torch.equal(found, naive(past, 6, FRAMES, sampling, seed=5))
     assert not torch.equal(found, naive(past, 6, FRAMES, sampling, seed=6))
+
+
+@pytest.mark.parametrize("config", [LLAMA, *OTHERS], ids=lambda config: config.kind)
+def test_sixty_four_frames_slide_through_the_window_of_every_kind(config):
+    model, past = make_model(config), random_frames(1, 1, FRAMES + 2)
+    found = generate_frames(model, past, 64)
+    assert torch.equal(found, naive(past, 64, FRAMES, model=model))
+    assert len(found.unique()) > 1
+
+
+def test_frames_come_as_they_are_made():
+    past = random_frames(2, 1, 2)
+    frames = continue_frames(MODEL, past, 64)
+    first = [next(frames), next(frames)]
+    assert torch.equal(torch.stack(first, dim=1), generate_frames(MODEL, past, 2))
 
 
 def test_a_window_of_one_frame_has_no_past():
