@@ -23,7 +23,7 @@ __all__ = [
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
 # Two resizers make frames that differ by 2.5 to 4 grey levels, so data sets say which made theirs.
-RESIZER = f"swscale {'.'.join(map(str, av.library_versions['libswscale']))} bicubic"
+RESIZER = f"swscale {'.'.join(map(str, av.library_versions['libswscale']))} area, enlarging bicubic"
 _TICK_S = 0.001  # what a container's time base may round away
 
 
@@ -253,8 +253,9 @@ class SquareCrop:
         sides = (frame.width, frame.height)
         scale = self._size / min(sides)
         width, height = (max(self._size, round(side * scale)) for side in sides)
+        resizer = Interpolation.AREA if scale <= 1 else Interpolation.BICUBIC
         image = self._reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BICUBIC
+            frame, width=width, height=height, format="rgb24", interpolation=resizer
         ).to_ndarray()
         image = np.rot90(image, turns)
         top = int(down * (image.shape[0] - self._size + 1))
