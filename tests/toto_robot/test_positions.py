@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from toto_robot import load_encoder
+from toto_robot.analyses.clips import frame_tokens, open_clips
 from toto_robot.analyses.positions import (
     ORDERS,
     PositionsConfig,
@@ -20,6 +21,7 @@ from toto_robot.analyses.statistics import grouped_means, interval
 from toto_robot.checkpoint import weights_hash
 from toto_robot.data.mixture import HOLD_OUT
 from toto_robot.data.shards import write_json
+from toto_robot.data.token_shards import FORMAT, ShardWriter, shard_name
 from toto_robot.encoder import save_encoder
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
@@ -64,7 +66,8 @@ def setting(tmp_path_factory):
         tokens.astype(np.uint16).tofile(folder / name / "tokens.u16")
         np.zeros((tokens.shape[0] * 9, 4, 4, 3), np.uint8).tofile(folder / name / "frames.u8")
         clips = [{"file": f"{i:03}.mp4", "start": 9 * i, "length": 9} for i in range(len(tokens))]
-        write_json(folder / name / "tokens.json", {"tokenizer": weights_hash(tokenizer)})
+        note = {"tokenizer": weights_hash(tokenizer), "tokens_per_frame": 16}
+        write_json(folder / name / "tokens.json", note)
         write_json(
             folder / name / "manifest.json",
             {"name": name, "kind": "video", "size": 4, "frames": 9 * len(tokens), "clips": clips},
@@ -158,6 +161,31 @@ def test_all_lenders_differ_where_there_are_enough_files():
     files = np.repeat(np.arange(23), 2)
     lenders = strangers(files, 16, np.random.default_rng(0))
     assert all(len(set(row)) == 16 for row in files[lenders].tolist())
+
+
+def test_data_sets_of_tokens_alone_are_read_too(setting, tmp_path):
+    tokenizer = load_encoder(setting / "encoder").tokenizer
+    manifest = {
+        "format": FORMAT, "name": "web", "kind": "video", "shards": 2,
+        "tokenizer": {"sha256": weights_hash(tokenizer), "tokens_per_frame": 16},
+    }  # fmt: skip
+    write_json(tmp_path / "manifest.json", manifest)
+    tokens = np.arange(20)[:, None].repeat(16, axis=1) % 16
+    for number in range(2):  # each: two clips of 4 frames to train on, one of 2 held out
+        writer = ShardWriter(tmp_path, shard_name(manifest, number))
+        writer.write(tokens[10 * number : 10 * number + 10])
+        writer.close([4, 4], [2])
+    training, held_out = (
+        open_clips(tmp_path, tokenizer, part) for part in ("training", "held_out")
+    )
+    assert training.clips == ((0, 4), (4, 4), (10, 4), (14, 4))
+    assert held_out.clips == ((8, 2), (18, 2))
+    assert len(set(training.files.tolist())) == 4
+    count, batches = frame_tokens(tmp_path, tokenizer, "held_out", None, 3)
+    assert count == 4
+    assert np.concatenate(list(batches))[:, 0].tolist() == [8, 9, 2, 3]
+    with pytest.raises(ValueError, match="was tokenised with weights"):
+        frame_tokens(tmp_path, LIGHT.build(), "all", None, 3)
 
 
 def test_intervals_keep_groups_whole_and_cover():

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.mixture import split
+from ..data.mixture import TokenData
 from ..data.shards import Shard
+from ..data.token_shards import ShardedTokens, open_data
 from ..tokenizers import AnyTokenizer
 
 __all__ = ["Part", "TokenClips", "frame_tokens", "open_clips"]
@@ -27,12 +28,13 @@ class TokenClips:
         kind: `video` or `image`; a clip of an image has one frame.
         tokens: of all frames [n tokens_per_frame], memory-mapped.
         clips: first frame and number of frames of each clip.
-        files: [c] number of the file that each clip was cut from.
+        files: [c] number of the file that each clip was cut from; data sets of tokens alone do not
+            say it, there each clip counts as a file.
     """
 
     name: str
     kind: str
-    tokens: NDArray[np.uint16]
+    tokens: NDArray[np.uint16] | ShardedTokens
     clips: tuple[tuple[int, int], ...]
     files: NDArray[np.int64]
 
@@ -48,14 +50,16 @@ def open_clips(folder: Path, tokenizer: AnyTokenizer, part: Part) -> TokenClips:
     Raises:
         ValueError: no data set, tokens of another tokenizer, or no file in that part.
     """
-    shard = Shard.open(folder)
-    clips = _clips(shard, part)
-    names = {clip["start"]: clip["file"] for clip in shard.manifest["clips"]}
-    _, files = np.unique([names[start] for start, _ in clips], return_inverse=True)
+    data = open_data(folder)
+    clips = _clips(data, part)
+    files = np.arange(len(clips))
+    if isinstance(data, Shard):
+        names = {clip["start"]: clip["file"] for clip in data.manifest["clips"]}
+        _, files = np.unique([names[start] for start, _ in clips], return_inverse=True)
     return TokenClips(
-        name=shard.name,
-        kind=shard.kind,
-        tokens=shard.tokens(tokenizer),
+        name=data.name,
+        kind=data.kind,
+        tokens=data.tokens(tokenizer),
         clips=tuple(clips),
         files=files,
     )
@@ -76,35 +80,44 @@ def frame_tokens(
         batch: frames a batch.
 
     Raises:
-        ValueError: no data set, or no file in that part.
+        ValueError: no data set, no file in that part, or other tokens and no frames.
     """
-    shard = Shard.open(folder)
-    rows = np.concatenate([np.arange(s, s + length) for s, length in _clips(shard, part)])
+    data = open_data(folder)
+    rows = np.concatenate([np.arange(s, s + length) for s, length in _clips(data, part)])
     if frames is not None and frames < len(rows):
         rows = rows[np.linspace(0, len(rows) - 1, frames).round().astype(np.int64)]
+    tokens, pictures = None, None
     try:
-        tokens = shard.tokens(tokenizer)
-    except ValueError:  # not this tokenizer's: nothing is written over those that are there
-        tokens = None
+        tokens = data.tokens(tokenizer)
+    except ValueError:
+        if not isinstance(data, Shard):
+            raise
+        pictures = data.frames()  # and nothing is written over the tokens that are there
 
     def read() -> Iterator[NDArray[np.int64]]:
         for first in range(0, len(rows), batch):
             chosen = rows[first : first + batch]
             if tokens is not None:
                 yield np.asarray(tokens[chosen], dtype=np.int64)
-            else:
+            elif pictures is not None:
                 with torch.inference_mode():
-                    yield tokenizer.encode(torch.from_numpy(shard.frames()[chosen])).cpu().numpy()
+                    yield tokenizer.encode(torch.from_numpy(pictures[chosen])).cpu().numpy()
 
     return len(rows), read()
 
 
-def _clips(shard: Shard, part: Part) -> list[tuple[int, int]]:
-    held_out, training = (split(shard, validation) for validation in (True, False))
-    clips = {"held_out": held_out, "training": training, "all": sorted(training + held_out)}[part]
+def _clips(data: TokenData, part: Part) -> list[tuple[int, int]]:
+    """Return start and length of each clip."""
+    asked = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
+    clips = [
+        (int(start + turn * length), int(length))
+        for validation in asked
+        for start, length, count in data.runs(validation)
+        for turn in range(count)
+    ]
     if not clips:
         raise ValueError(
-            f"{shard.folder} has no file in part {part!r}: of few files none is held out; "
+            f"{data.folder} has no file in part {part!r}: of few files none is held out; "
             "choose part=training or part=all"
         )
-    return clips
+    return sorted(clips)
