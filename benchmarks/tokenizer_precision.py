@@ -1,0 +1,100 @@
+"""Measure how many tokens stay the same in half precision, on real pictures.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.tokenizer_precision [folder of a tokenizer ...]
+
+The baseline of every line is the same tokenizer in float32 on the same pictures. The light
+tokenizer has trained weights; the published layouts have random ones unless you give checkpoints
+(`python -m toto_robot.tokenizers.convert` makes them of published files): how far apart the best
+two codes are depends on the weights, so random ones show that the path computes what it should, and
+not what you would lose.
+"""
+
+import copy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.timing import cpu_clock
+from toto_robot import load_encoder
+from toto_robot.data.images import IMAGE_SUFFIXES, read_square
+from toto_robot.encoder import load_tokenizer
+from toto_robot.tokenizers import (
+    AnyTokenizer,
+    DalleConfig,
+    DalleDVae,
+    VqganConfig,
+    WinogradDalle,
+)
+
+PICTURES = Path("data/real/images")
+MOST = 48  # pictures
+MOST_LARGE = 2  # for a tokenizer of many parameters: half precision is slow where no CPU has it
+LARGE = 20_000_000
+DALLE = DalleConfig(
+    image_size=128, hidden=256, decoder_init=128, blocks_per_group=2, vocab_size=8192
+)
+VQGAN = VqganConfig(
+    image_size=256,
+    width=128,
+    multipliers=(1, 1, 2, 2, 4),
+    blocks=2,
+    attention_levels=(4,),
+    latent=256,
+    embedding=256,
+    vocab_size=1024,
+)
+
+
+@torch.no_grad()
+def main() -> None:
+    """Print one table."""
+    paths = sorted(p for p in PICTURES.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)[:MOST]
+    torch.manual_seed(0)
+    subjects: dict[str, AnyTokenizer] = {"light, trained": load_encoder("toto-nano").tokenizer}
+    for folder in sys.argv[1:]:
+        subjects[folder] = load_tokenizer(Path(folder))
+    subjects["DALL-E layout, random"] = DALLE.build().requires_grad_(False).eval()
+    subjects["VQGAN f16, random"] = VQGAN.build().requires_grad_(False).eval()
+    print(f"{len(paths)} pictures of {PICTURES}, {torch.get_num_threads()} threads")
+    print(
+        f"{'tokenizer':<36}{'path':<18}{'pictures':>9}{'tokens':>8}{'codes':>7}"
+        f"{'same':>9}{'time of float32':>17}"
+    )
+    for name, tokenizer in subjects.items():
+        _measure(name, tokenizer, paths)
+
+
+def _measure(name: str, tokenizer: AnyTokenizer, paths: list[Path]) -> None:
+    large = sum(parameter.numel() for parameter in tokenizer.parameters()) > LARGE
+    paths = paths[:MOST_LARGE] if large else paths
+    side = tokenizer.image_size
+    frames = torch.stack([torch.from_numpy(read_square(path, side, 0.5, 0.5)) for path in paths])
+    encoders: dict[str, Callable[[Tensor], Tensor]] = {"float32": tokenizer.encode}
+    encoders["all bfloat16"] = copy.deepcopy(tokenizer).bfloat16().encode
+    if isinstance(tokenizer, DalleDVae):
+        for dtype in (torch.bfloat16, torch.float16):
+            label = f"mixed {str(dtype).removeprefix('torch.')}"
+            encoders[label] = copy.deepcopy(tokenizer).mixed(dtype).encode
+        encoders["Winograd float32"] = WinogradDalle(tokenizer).encode
+    ids: dict[str, list[Tensor]] = {label: [] for label in encoders}
+    least, clock = dict.fromkeys(encoders, float("inf")), cpu_clock()
+    for frame in frames:  # in turn, so that what else the machine does hits all of them
+        for label, encode in encoders.items():
+            start = clock()
+            ids[label].append(encode(frame[None]))
+            least[label] = min(least[label], clock() - start)
+    exact = torch.cat(ids["float32"])
+    for label in encoders:
+        same = (torch.cat(ids[label]) == exact).float().mean().item()
+        print(
+            f"{name:<36}{label:<18}{len(frames):>9}{exact.numel():>8}{len(exact.unique()):>7}"
+            f"{same:>8.2%}{least[label] / least['float32']:>16.2f}x",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
