@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .cli import command
-from .encoder import Encoder, load_encoder
-from .generation import Sampling, continue_frames
+from .encoder import Encoder
+from .generation import Sampling, continue_frames, load_predictor
 from .sweep_report import write_aside
 
 __all__ = ["GenerateConfig", "generate", "read_prompt"]
@@ -93,7 +93,7 @@ def generate(config: GenerateConfig, out: Path) -> None:
     """
     from .data.video import write_video
 
-    encoder = load_encoder(config.encoder, device=config.device)
+    encoder = load_predictor(config.encoder, config.device)
     shown = read_prompt(
         config.prompt, encoder.image_size, config.first, config.stride,
         config.prompt_frames + config.frames,

@@ -23,9 +23,18 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from .encoder import Encoder, load_encoder
 from .models import CausalModel
 
-__all__ = ["GREEDY", "Sampling", "choose", "continue_frames", "generate_frames", "preview_frame"]
+__all__ = [
+    "GREEDY",
+    "Sampling",
+    "choose",
+    "continue_frames",
+    "generate_frames",
+    "load_predictor",
+    "preview_frame",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +63,18 @@ class Sampling:
 
 
 GREEDY = Sampling(temperature=0.0)
+
+
+def load_predictor(name_or_path: str, device: str) -> Encoder:
+    """Open an encoder whose model predicts tokens.
+
+    Raises:
+        ValueError: it is a vision transformer; and what `load_encoder` raises.
+    """
+    encoder = load_encoder(name_or_path, device=device)
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"{name_or_path} is a vision transformer and predicts no tokens")
+    return encoder
 
 
 def generate_frames(

@@ -12,6 +12,7 @@ from toto_robot.generation import (
     choose,
     continue_frames,
     generate_frames,
+    load_predictor,
     preview_frame,
 )
 from toto_robot.models import Gpt2Config, MambaConfig, TotoConfig
@@ -176,6 +177,12 @@ def test_the_greatest_chance_chooses_a_possible_token():
 def test_no_way_to_sample_is_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         Sampling(**arguments)
+
+
+def test_a_vision_transformer_predicts_nothing(monkeypatch):
+    monkeypatch.setattr("toto_robot.generation.load_encoder", lambda *_, **__: torch.nn.Identity())
+    with pytest.raises(ValueError, match="mae-nano is a vision transformer and predicts no tokens"):
+        load_predictor("mae-nano", "cpu")
 
 
 def test_wrong_pasts_and_windows_are_refused():

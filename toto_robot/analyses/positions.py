@@ -27,7 +27,8 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from ..cli import command
-from ..encoder import Encoder, load_encoder
+from ..encoder import Encoder
+from ..generation import load_predictor
 from ..models import CausalModel
 from ..sweep_report import write_aside
 from .clips import Part, TokenClips, open_clips
@@ -103,7 +104,7 @@ def positions(config: PositionsConfig, out: Path) -> None:
         ValueError: a data set that is not there, is none of videos, has other tokens or no file in
             that part, or clips that are too short for a sequence.
     """
-    encoder = load_encoder(config.encoder, device=config.device)
+    encoder = load_predictor(config.encoder, config.device)
     trained = encoder.transformer.config.frames
     if config.frames > trained:
         raise ValueError(f"frames must be at most the model's {trained}, got {config.frames}")
