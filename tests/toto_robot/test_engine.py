@@ -152,6 +152,20 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path):
     assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
 
 
+def test_kill_9_costs_no_more_than_the_steps_since_the_last_checkpoint(tmp_path):
+    phases = [phase(steps=20, part=1)]
+    whole = train(tmp_path / "whole", phases=phases)
+    arguments = json.dumps([{"out": str(tmp_path / "killed"), "kill_at": 11}])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, __file__, arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert max((tmp_path / "killed" / "checkpoints").iterdir()).name == "step-0000008"
+    again = train(tmp_path / "killed", phases=phases)
+    assert same(again.weights, whole.weights)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     def never(first, count):
         raise AssertionError("no row is needed")
@@ -312,10 +326,12 @@ def test_two_ranks_train_as_one_process_and_others_go_on(tmp_path):
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), abs=1e-5), name
 
 
-def job(ranks, out, stop_after=None, shards=None):
-    """Train 20 steps on the ranks of torchrun, or until the scheduler asks to stop."""
+def job(ranks, out, stop_after=None, kill_at=None, shards=None):
+    """Train 20 steps on the ranks of torchrun, until a scheduler asks to stop or a kill."""
 
     def read(first, count):
+        if kill_at is not None and first >= 4 * kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         if stop_after is not None and first >= 4 * (stop_after - 1):
             os.kill(os.getpid(), signal.SIGTERM)
         return rows(first, count)

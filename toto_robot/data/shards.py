@@ -101,14 +101,19 @@ class Shard:
         """Return all tokens, uint16 [n tokens_per_frame].
 
         Raises:
-            ValueError: not tokenised yet, or with other weights than those of ``tokenizer``.
+            ValueError: not tokenised yet, with other weights than those of ``tokenizer``, or at
+            another resolution.
         """
         path = self.folder / "tokens.json"
-        found = json.loads(path.read_text())["tokenizer"] if path.is_file() else None
-        expected = weights_hash(tokenizer)
+        found = json.loads(path.read_text()) if path.is_file() else None
+        expected = _note_of(tokenizer)
         if found != expected:
-            state = f"was tokenised with weights {found[:12]}" if found else "is not tokenised"
-            raise ValueError(f"{self.folder} {state}, needed {expected[:12]}; run tokenize_shard")
+            state = "is not tokenised"
+            if found is not None:
+                state = f"was tokenised with {_describe(found)}"
+            raise ValueError(
+                f"{self.folder} {state}, needed {_describe(expected)}; run tokenize_shard"
+            )
         return np.memmap(self.folder / "tokens.u16", np.uint16, "r").reshape(len(self.frames()), -1)
 
     def runs(self, validation: bool) -> np.ndarray:
@@ -208,9 +213,9 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
 
 def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
     """Write the tokens of every frame beside the frames, unless the same tokenizer has done so."""
-    digest = weights_hash(tokenizer)
+    made_by = _note_of(tokenizer)
     note = shard.folder / "tokens.json"
-    if note.is_file() and json.loads(note.read_text())["tokenizer"] == digest:
+    if note.is_file() and json.loads(note.read_text()) == made_by:
         return
     frames = shard.frames()
     aside = shard.folder / "tokens.u16.part"
@@ -222,7 +227,19 @@ def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
             ids.numpy().astype(np.uint16).tofile(file)
     note.unlink(missing_ok=True)  # never the note of the old tokens beside the new ones
     os.replace(aside, shard.folder / "tokens.u16")
-    write_json(note, {"tokenizer": digest, "tokens_per_frame": tokenizer.tokens_per_frame})
+    write_json(note, made_by)
+
+
+def _note_of(tokenizer: AnyTokenizer) -> dict[str, Any]:
+    """Return what tells tokens from those of other weights, or of another resolution."""
+    return {
+        "tokenizer": weights_hash(tokenizer),
+        "tokens_per_frame": tokenizer.tokens_per_frame,
+    }
+
+
+def _describe(note: dict[str, Any]) -> str:
+    return f"weights {note['tokenizer'][:12]} at {note['tokens_per_frame']} tokens a frame"
 
 
 def write_json(path: Path, data: object) -> None:

@@ -103,12 +103,16 @@ class TokenShards:
         """Return all tokens, [n tokens_per_frame].
 
         Raises:
-            ValueError: they are those of other weights than ``tokenizer``'s.
+            ValueError: they are those of other weights than ``tokenizer``'s, or of another
+                resolution.
         """
-        found, expected = self.manifest["tokenizer"]["sha256"], weights_hash(tokenizer)
-        if found != expected:
+        made_by = self.manifest["tokenizer"]
+        found = (made_by["sha256"][:12], made_by["tokens_per_frame"])
+        needed = (weights_hash(tokenizer)[:12], tokenizer.tokens_per_frame)
+        if found != needed:
             raise ValueError(
-                f"{self.folder} was tokenised with weights {found[:12]}, needed {expected[:12]}"
+                f"{self.folder} was tokenised with weights {found[0]} at {found[1]} tokens a "
+                f"frame, needed {needed[0]} at {needed[1]}"
             )
         return self.all_tokens()
 

@@ -25,7 +25,7 @@ from .parallel import Ranks, join_ranks
 from .run import OptimizerConfig, claim
 from .tokenizer import DataConfig
 
-__all__ = ["PretrainConfig", "Stage", "pretrain"]
+__all__ = ["PretrainConfig", "Stage", "data_digests", "pretrain"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,8 @@ class PretrainConfig:
 
     Attributes:
         model: the transformer.
-        tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped encoder.
+        tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
+            encoder.
         image_size: side that frames are resized to, pixels; null: the tokenizer's own.
         start_from: an encoder whose transformer's weights training starts from, to go on at another
             resolution, number of frames or RoPE base (paper Table 4); null: fresh weights.
@@ -157,7 +158,7 @@ def _pretrain(config: PretrainConfig, out: Path, tokenizer: AnyTokenizer, ranks:
         frame_interval_s=config.frame_interval_s,
         training={
             "config": to_dict(config),
-            "data": {shard.name: _digest(shard) for shard in shards},
+            "data": data_digests(config),
             "tokens": result.tokens,
             "skipped_steps": result.skipped,
             "scores": dict(result.scores),
@@ -165,6 +166,14 @@ def _pretrain(config: PretrainConfig, out: Path, tokenizer: AnyTokenizer, ranks:
     )
     print(f"encoder {folder}")
     return folder
+
+
+def data_digests(config: PretrainConfig) -> dict[str, str]:
+    """Return the sha256 of each data set's manifest, by the data set's folder."""
+    return {
+        str(data.path): hashlib.sha256((data.path / "manifest.json").read_bytes()).hexdigest()
+        for data in config.data
+    }
 
 
 def _phase(
@@ -219,10 +228,6 @@ def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Ten
             f"{', '.join(sorted(free))} may differ:\n  " + "\n  ".join(wrong)
         )
     return transformer.state_dict()
-
-
-def _digest(shard: TokenData) -> str:
-    return hashlib.sha256((shard.folder / "manifest.json").read_bytes()).hexdigest()
 
 
 def _golden_frames(shards: Sequence[TokenData], number: int) -> list[np.ndarray]:

@@ -1,0 +1,126 @@
+"""One command from real video to an encoder; and what a checkpoint says of its own making."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from toto_robot import load_encoder
+from toto_robot.cli import compose
+from toto_robot.config import from_dict
+from toto_robot.data.shards import Shard
+from toto_robot.encoder import load_tokenizer
+from toto_robot.training.from_videos import FromVideosConfig, from_videos
+from toto_robot.training.pretrain import PretrainConfig, pretrain
+from toto_robot.training.rerun import RerunConfig, rerun
+
+HERE = Path(__file__).parents[2]
+CLIPS = HERE / "tests" / "clips"
+SMALL = [
+    f"videos={CLIPS}",
+    "model.dim=32",
+    "model.layers=2",
+    "model.heads=2",
+    "model.mlp_hidden=48",
+    "optimizer.warmup_steps=5",
+    "stages=[{steps: 60, frames: 1, batch: 4, part: 4}, {steps: 1, frames: 8, batch: 1, part: 1}]",
+    "engine.log_every=10",
+    "engine.keep_every=20",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The command, as a user runs it."""
+    out = tmp_path_factory.mktemp("run")
+    command = [sys.executable, "-m", "toto_robot.training.from_videos", f"out={out}", *SMALL]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_a_folder_of_real_video_becomes_an_encoder(trained):
+    out, printed = trained
+    assert f"results: {out}" in printed
+    assert "none is held out" in printed
+    assert printed.rstrip().endswith(f"encoder {out / 'encoder'}")
+    shard = Shard.open(out / "frames" / "videos")
+    assert shard.frames().shape == (24, 128, 128, 3)  # 96 frames, every fourth
+    losses = [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert losses[0] > 8.0 > 7.0 > losses[-2]  # of 9.01 for a uniform guess
+    encoder = load_encoder(out / "encoder")  # compared with its golden vectors
+    embeddings = encoder(shard.frames()[:3].copy())
+    assert embeddings.shape == (3, encoder.dim)
+    assert not torch.equal(embeddings[0], embeddings[2])
+
+
+def test_a_run_repeats_itself_from_what_its_checkpoint_says(trained, tmp_path):
+    out, _ = trained
+    again = rerun(RerunConfig(of=out / "encoder"), tmp_path / "again")
+    weights = (out / "encoder" / "weights.safetensors").read_bytes()
+    assert (again / "weights.safetensors").read_bytes() == weights
+    with pytest.raises(ValueError, match="does not say how it was trained"):
+        rerun(RerunConfig(of=HERE / "toto_robot" / "weights" / "toto-nano"), tmp_path / "shipped")
+
+
+def test_a_rerun_on_other_data_is_refused(trained, tmp_path):
+    out, _ = trained
+    manifest = out / "frames" / "videos" / "manifest.json"
+    before = manifest.read_text()
+    manifest.write_text(before.replace('"seed": 0', '"seed": 1'))
+    try:
+        with pytest.raises(ValueError, match=r"data sets \[.*videos'\] are not those"):
+            rerun(RerunConfig(of=out / "encoder"), tmp_path)
+    finally:
+        manifest.write_text(before)
+
+
+def test_a_model_goes_on_at_a_higher_resolution(trained, tmp_path):
+    """Paper Table 4: 16 x 16 tokens first, then 32 x 32 with a RoPE base of 50,000."""
+    out, _ = trained
+    config = from_dict(FromVideosConfig, compose("from_videos", SMALL)[0])
+    tokenizer = load_tokenizer("toto-nano", image_size=256)
+    assert tokenizer.tokens_per_frame == 32 * 32
+    small = load_encoder(out / "encoder", verify=False)
+    data, _ = compose("pretrain", ["resolution=32x32", *SMALL[1:5], f"start_from={out}/encoder"])
+    larger = from_dict(PretrainConfig, data)
+    assert larger.model.rope_base == 50_000
+    assert larger.model.tokens_per_frame == 1024
+    larger = dataclasses.replace(
+        larger,
+        data=tuple(
+            dataclasses.replace(entry, path=out / "frames" / "videos", weight=1.0)
+            for entry in larger.data[:1]
+        ),
+        stages=tuple(
+            dataclasses.replace(stage, steps=2, frames=1, batch=1, part=1)
+            for stage in larger.stages[:1]
+        ),
+        optimizer=dataclasses.replace(config.optimizer, lr=0.0),
+        golden_frames=1,
+    )
+    encoder = load_encoder(pretrain(larger, tmp_path / "larger"))
+    assert encoder.image_size == 256
+    assert encoder.tokens_per_frame == 1024
+    for name, tensor in small.transformer.state_dict().items():
+        assert torch.equal(encoder.transformer.state_dict()[name], tensor), name
+    other = dataclasses.replace(larger, model=dataclasses.replace(larger.model, mlp_hidden=64))
+    with pytest.raises(ValueError, match=r"of another model .*\n  mlp_hidden: 48 != 64"):
+        pretrain(other, tmp_path / "other")
+
+
+def test_what_cannot_be_trained_on_is_refused_at_once(tmp_path):
+    config = from_dict(FromVideosConfig, compose("from_videos", SMALL)[0])
+    with pytest.raises(ValueError, match="is no folder"):
+        from_videos(dataclasses.replace(config, videos=tmp_path / "none"), tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no readable video"):
+        from_videos(dataclasses.replace(config, videos=tmp_path / "empty"), tmp_path / "out")

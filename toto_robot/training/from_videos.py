@@ -1,0 +1,103 @@
+"""``python -m toto_robot.training.from_videos``: from a folder of videos to an encoder, at once.
+
+Decodes the videos, tokenises them with an encoder's or a tokenizer's own checkpoint, trains a
+transformer and writes the folder that `load_encoder` opens. Each part is kept under ``out``, so
+that a stopped command goes on. For collections that are too large to lie on a disk as frames, or
+for several of them in one mixture, use ``toto_robot.data.tokenise`` and then
+``toto_robot.training.pretrain``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..cli import command
+from ..data.decode import DecodeConfig, decode
+from ..data.shards import Shard, Source
+from ..encoder import load_tokenizer
+from ..models import ModelConfig
+from .engine import EngineConfig
+from .pretrain import PretrainConfig, Stage, pretrain
+from .run import OptimizerConfig
+from .tokenizer import DataConfig
+
+__all__ = ["FromVideosConfig", "from_videos"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FromVideosConfig:
+    """What to train on which videos.
+
+    Attributes:
+        videos: the folder, searched recursively.
+        stride: every how many frames one is kept.
+        crops: passes over each video, each with its own random crop.
+        tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
+            encoder.
+        model: the transformer.
+        optimizer: AdamW and its schedule.
+        stages: see `PretrainConfig`.
+        engine: device, precision, ranks, log and checkpoints.
+        validation_sequences: held-out sequences that are scored for a line of the log.
+        frame_interval_s: seconds between the frames that are kept, which the encoder tells its
+            users; null if they differ much.
+        golden_frames: frames of the videos that go into the encoder's golden vectors.
+        seed: of crops, weights and batches.
+    """
+
+    videos: Path
+    stride: int
+    crops: int
+    tokenizer_from: str
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    stages: tuple[Stage, ...]
+    engine: EngineConfig
+    validation_sequences: int
+    frame_interval_s: float | None
+    golden_frames: int
+    seed: int
+
+
+def from_videos(config: FromVideosConfig, out: Path) -> Path:
+    """Make an encoder of a folder of videos and return its folder.
+
+    Raises:
+        ValueError: no video could be read, or none is as long as a sequence.
+    """
+    if not config.videos.is_dir():
+        raise ValueError(f"videos: {config.videos} is no folder")
+    size = load_tokenizer(config.tokenizer_from).image_size
+    source = Source(
+        name="videos",
+        kind="video",
+        path=config.videos,
+        crops=config.crops,
+        stride=config.stride,
+    )
+    decode(DecodeConfig(sources=(source,), size=size, seed=config.seed), out / "frames")
+    folder = out / "frames" / source.name
+    if not len(Shard.open(folder).runs(validation=True)):
+        print("none is held out: too few files, so there will be no validation loss")
+    return pretrain(
+        PretrainConfig(
+            model=config.model,
+            tokenizer_from=config.tokenizer_from,
+            image_size=None,
+            start_from=None,
+            data=(DataConfig(path=folder, weight=1.0),),
+            optimizer=config.optimizer,
+            stages=config.stages,
+            engine=config.engine,
+            validation_sequences=config.validation_sequences,
+            frame_interval_s=config.frame_interval_s,
+            golden_frames=config.golden_frames,
+            seed=config.seed,
+        ),
+        out,
+    )
+
+
+main = command("from_videos", FromVideosConfig)(from_videos)
+
+if __name__ == "__main__":
+    main()
