@@ -59,7 +59,8 @@ def write_shard(folder, kind, lengths, offset, tokenizer):
     frames[..., 2] = np.arange(SIZE)  # so that a crop shows where it was taken
     frames.tofile(folder / "frames.u8")
     np.repeat(numbers[:, None], 4, axis=1).astype(np.uint16).tofile(folder / "tokens.u16")
-    (folder / "tokens.json").write_text(json.dumps({"tokenizer": weights_hash(tokenizer)}))
+    note = {"tokenizer": weights_hash(tokenizer), "tokens_per_frame": 4}
+    (folder / "tokens.json").write_text(json.dumps(note))
     return Shard.open(folder)
 
 
@@ -219,3 +220,17 @@ def test_the_stream_is_the_same_in_every_version():
 )
 def test_shares_are_whole_rows_of_a_block(weights, counts):
     assert apportion(weights) == counts
+
+
+def test_the_papers_mixture_is_a_template_of_the_pretrain_command():
+    from toto_robot.cli import compose
+
+    data, _ = compose("pretrain", ["+mixture=toto"])
+    names = [item["path"].rsplit("/", 1)[1] for item in data["data"]]
+    shares = apportion([item["weight"] for item in data["data"]])
+    assert dict(zip(names, shares, strict=True)) == {
+        "imagenet": 200,
+        "ego4d": 100,
+        "kinetics": 100,
+        "howto100m": 600,
+    }

@@ -7,6 +7,7 @@ weights, which every 1000 rows keep exactly (see `shuffle`).
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class SequenceMixture:
         """
         sources, frames = self._stream.rows(first, count)
         tokens_per_frame = self._tokens[0].shape[1]
-        result = np.empty((count, len(frames[0]) * tokens_per_frame + 2), np.int64)
+        result = np.empty((count, frames.shape[1] * tokens_per_frame + 2), np.int64)
         result[:, 0] = self._begins[sources]
         for row, (source, wanted) in enumerate(zip(sources, frames, strict=True)):
             result[row, 1:-1] = self._tokens[source][wanted].reshape(-1)
@@ -109,7 +110,7 @@ class FrameSequenceMixture:
             ValueError: ``first`` is negative or ``count`` below 1.
         """
         sources, frames = self._stream.rows(first, count)
-        result = np.empty((count, len(frames[0]), *self._frames[0].shape[1:]), np.uint8)
+        result = np.empty((count, frames.shape[1], *self._frames[0].shape[1:]), np.uint8)
         for row, (source, wanted) in enumerate(zip(sources, frames, strict=True)):
             result[row] = self._frames[source][wanted]
         return result
@@ -172,6 +173,7 @@ class _Windows:
     def __init__(self, runs: np.ndarray, span: int, draws: int) -> None:
         self._runs = runs[runs[:, 1] >= span]
         self._span, self._draws = span, draws
+        self.frames_of_a_row = span * draws
         self._ends = np.cumsum((self._runs[:, 1] - span + 1) * self._runs[:, 2])
 
     def __len__(self) -> int:
@@ -198,25 +200,28 @@ class _Stream:
             raise ValueError(f"{len(windows)} data sets need as many weights, got {len(weights)}")
         self._windows, self._seed = windows, seed
         self._counts = apportion(weights)
+        # Rows are drawn a block at a time: one call of NumPy for a thousand rows, not for one.
+        self._block = lru_cache(maxsize=8)(self._draw)
 
-    def rows(self, first: int, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return data set int64 [count] and frames int64 [f] of each row ``first`` and on."""
+    def rows(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return data set int64 [count] and frames int64 [count f] of rows ``first`` and on."""
         if first < 0 or count < 1:
             raise ValueError(f"rows are counted from 0, at least one: got {first}, {count} rows")
-        blocks, places = np.divmod(np.arange(first, first + count), BLOCK)
-        sources, visits = np.empty(count, np.int64), np.empty(count, np.int64)
-        for block in range(int(blocks[0]), int(blocks[-1]) + 1):
-            here = blocks == block
-            source, rank = interleave(self._counts, key_of(self._seed, 2), block)
-            sources[here], visits[here] = source[places[here]], rank[places[here]]
-        visits += blocks * np.asarray(self._counts)[sources]
-        frames: list[np.ndarray] = [np.empty(0)] * count
+        numbers = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
+        blocks = [self._block(number) for number in numbers]
+        here = slice(first % BLOCK, first % BLOCK + count)
+        sources, frames = (np.concatenate(part)[here] for part in zip(*blocks, strict=True))
+        return sources, frames
+
+    def _draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return data set int64 [BLOCK] and frames int64 [BLOCK f] of the rows of a block."""
+        sources, ranks = interleave(self._counts, key_of(self._seed, 2), number)
+        visits = number * np.asarray(self._counts)[sources] + ranks
+        frames = np.empty((BLOCK, self._windows[0].frames_of_a_row), np.int64)
         for source, windows in enumerate(self._windows):
-            here = np.flatnonzero(sources == source)
-            if len(here):
-                found = windows.frames(visits[here], key_of(self._seed, 3, source))
-                for row, wanted in zip(here, found, strict=True):
-                    frames[row] = wanted
+            here = sources == source
+            if here.any():
+                frames[here] = windows.frames(visits[here], key_of(self._seed, 3, source))
         return sources, frames
 
 

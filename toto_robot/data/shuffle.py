@@ -11,7 +11,6 @@ lines, and because the order of a run then depends on nothing that we do not shi
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -103,7 +102,6 @@ def apportion(weights: Sequence[float]) -> tuple[int, ...]:
     return tuple(int(count) for count in counts)
 
 
-@lru_cache(maxsize=64)
 def interleave(counts: tuple[int, ...], key: int, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the data set of each row of a block, and how many of its rows came before in it.
 
