@@ -24,6 +24,7 @@ from .config import from_dict, to_dict
 from .golden import golden_pictures, has_golden, verify_golden, write_golden
 from .int8 import to_int8
 from .models import CausalModel, ModelConfig
+from .patch_encoder import PatchEncoder, open_patches
 from .pooling import AttentionPool, build_pool, normalise
 from .published import FORMATS, load_vit
 from .tokenizers import AnyTokenizer, TokenizerConfig
@@ -425,13 +426,14 @@ def load_encoder(
     heads: int | None = None,
     image_size: int | None = None,
     statistics: str | None = None,
-) -> Encoder | VitEncoder:
+) -> Encoder | VitEncoder | PatchEncoder:
     """Open an encoder. Never touches the network.
 
     Args:
         name_or_path: a shipped name (``"toto-nano"``) or a checkpoint folder; with ``format``, a
             file of a vision transformer's weights. The folder of a vision transformer that
-            ``python -m toto_robot.training.mae`` trained opens as a `VitEncoder`.
+            ``python -m toto_robot.training.mae`` trained opens as a `VitEncoder`, that of
+            ``python -m toto_robot.training.patches`` as a `PatchEncoder`.
         layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's choice.
         pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
             choice. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, not
@@ -471,13 +473,15 @@ def load_encoder(
     if heads is not None or image_size is not None or statistics is not None:
         raise ValueError("heads, image_size and statistics belong to a file with format=")
     folder = _find(name_or_path)
-    data = read_config(folder, "encoder", "vit")
-    if data["kind"] == "vit":
+    data = read_config(folder, "encoder", "vit", "patches")
+    if data["kind"] != "encoder":
         if repeat_frame or dtype == torch.int8:
             raise ValueError(
-                f"{folder} holds a vision transformer, for which repeat_frame and int8 are not"
+                f"{folder} holds a {data['kind']!r} checkpoint: repeat_frame and int8 are for "
+                "Totos over discrete tokens"
             )
-        return open_vit(folder, data, layer, pool).to(device=device, dtype=dtype)
+        opened = (open_vit if data["kind"] == "vit" else open_patches)(folder, data, layer, pool)
+        return opened.to(device=device, dtype=dtype)
     config = encoder_config(data["config"])
     weights = load_weights(folder, data["sha256"])
     tokenizer, transformer = config.tokenizer.build(), config.transformer.build()

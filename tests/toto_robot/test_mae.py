@@ -249,5 +249,5 @@ def test_training_gives_an_encoder_that_opens(shard, tmp_path):
     assert again(np.zeros((2, 50, 60, 3), np.uint8)).shape == (2, 64)
     assert json.loads((folder / "config.json").read_text())["training"]["frames"] == 16
     assert (tmp_path / "whole" / "reconstructions.png").is_file()
-    with pytest.raises(ValueError, match="holds a vision transformer, for which repeat_frame"):
+    with pytest.raises(ValueError, match="checkpoint: repeat_frame and int8 are for"):
         load_encoder(folder, repeat_frame=True)

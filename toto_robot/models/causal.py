@@ -208,13 +208,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += (sums.log() + greatest - chosen).sum()
             if hidden_gradient is None and weight_gradient is None:
                 continue
-            shares.div_(sums)
-            shares.scatter_add_(1, wanted, torch.full_like(chosen, -1))
-            gradient = shares.div_(len(targets)).to(hidden.dtype)
+            shares.div_(sums * len(targets))
+            shares.scatter_add_(1, wanted, torch.full_like(chosen, -1 / len(targets)))
+            gradient = shares.to(hidden.dtype)
             if hidden_gradient is not None:
                 hidden_gradient[start : start + LOSS_ROWS] = gradient @ weight
             if weight_gradient is not None:
-                weight_gradient += gradient.T @ rows
+                if gradient.dtype == weight_gradient.dtype:
+                    weight_gradient.addmm_(gradient.T, rows)
+                else:
+                    weight_gradient += gradient.T @ rows
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total / len(targets)
 

@@ -17,7 +17,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from ..tokenizers.patch import from_patches, normalise_patches, scale_pixels, to_patches
+from ..tokenizers.patch import from_patches, normalise_patches, to_patches
+from ..tokenizers.tokenizer import frames_to_unit, unit_to_frames
 from .causal import check_sizes
 from .vision_transformer import Block, VisionTransformer, VitConfig
 
@@ -148,7 +149,9 @@ class MaskedAutoencoder(VisionTransformer):
 
         A guess has the true mean and variance of its patch: the loss does not ask for them.
         """
-        pixels = to_patches(scale_pixels(frames), self.config.patch_size)
+        pixels = to_patches(
+            frames_to_unit(frames, self.config.image_size, torch.float32), self.config.patch_size
+        )
         images = self._standardise(frames)
         targets = to_patches(images, self.config.patch_size)
         hidden = order[:, self.mae.kept :]
@@ -171,7 +174,7 @@ class MaskedAutoencoder(VisionTransformer):
         }
 
     def _standardise(self, frames: Tensor) -> Float[Tensor, "b 3 s s"]:
-        images = scale_pixels(frames)
+        images = frames_to_unit(frames, self.config.image_size, torch.float32)
         mean, std = (
             images.new_tensor(values)[:, None, None]
             for values in (self.config.mean, self.config.std)
@@ -196,8 +199,7 @@ class MaskedAutoencoder(VisionTransformer):
         return self.decoder_norm(x)[:, 1:]
 
     def _to_frames(self, tokens: Tensor) -> Tensor:
-        images = from_patches(tokens, self.config.patch_size)
-        return (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        return unit_to_frames(from_patches(tokens, self.config.patch_size))
 
 
 def mae_flops(config: MaeConfig) -> float:

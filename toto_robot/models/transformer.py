@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 from .causal import CausalModel, SequenceLayout, check_sizes
 
 __all__ = [
+    "Block",
     "KeyValueCache",
     "Memory",
     "SequenceLayout",
@@ -84,7 +85,7 @@ class TotoTransformer(CausalModel):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
-        self.layers = nn.ModuleList(_Block(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.lm_head = (
             None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -204,7 +205,9 @@ class KeyValueCache:
         return pair
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """Attention and SwiGLU, each after a norm and added to the residual stream."""
+
     def __init__(self, config: TotoConfig) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
@@ -219,6 +222,7 @@ class _Block(nn.Module):
         memory: Memory | None = None,
         index: int = 0,
     ) -> Tensor:
+        """Return the tokens [b t d] after this block, the one of that index in ``memory``."""
         x = x + self.self_attn(self.input_layernorm(x), angles, memory, index)
         return x + self.mlp(self.post_attention_layernorm(x))
 

@@ -6,8 +6,7 @@ the masked autoencoder's targets do (He et al. 2021).
 Shapes: b batch, s side of a frame, n patches of a frame, p side of a patch, c = 3 p p numbers.
 """
 
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
@@ -51,8 +50,3 @@ def normalise_patches(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
     mean = tokens.mean(dim=-1, keepdim=True)
     variance = tokens.var(dim=-1, keepdim=True)
     return (tokens - mean) / (variance + VARIANCE_EPS).sqrt()
-
-
-def scale_pixels(frames: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
-    """Return frames as float32 in [0, 1], colours first."""
-    return frames.permute(0, 3, 1, 2).to(torch.float32) / 255

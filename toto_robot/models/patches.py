@@ -1,0 +1,217 @@
+"""A Toto over continuous tokens: the pixels of patches, told in one file (paper Table 3).
+
+    start | patches of frame 1 | patches of frame 2 | ...
+
+Patches enter by one linear map. What is predicted of the next patch is its normalised pixels
+(``patch-patch``: the mean squared error, as AIM does, El-Nouby et al. 2024), or the code that a
+discrete tokenizer gives it (``patch-dVAE``: the cross entropy). Blocks are those of the Toto over
+discrete tokens.
+
+Shapes: b batch, f frames, s side of a frame, n patches of a frame, t = 1 + f n, c numbers of a
+patch, d width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from ..tokenizers.patch import normalise_patches, to_patches
+from ..tokenizers.tokenizer import frames_to_unit
+from .causal import check_sizes, linear_cross_entropy
+from .transformer import Block, TotoConfig, rope_angles
+
+__all__ = ["PatchConfig", "PatchTransformer", "patch_flops"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchConfig:
+    """Sizes of a transformer over patches.
+
+    Attributes:
+        image_size: side of the square that a frame is resized to, pixels.
+        patch_size: side of a patch, pixels.
+        frames: frames of one training sequence.
+        target_codes: codes of the discrete tokenizer that is predicted, whose grid is that of the
+            patches; None: the next patch's normalised pixels are.
+        dim: width of the residual stream.
+        layers: number of blocks.
+        heads: attention heads; ``dim`` is a multiple of ``2 * heads``.
+        mlp_hidden: hidden width of SwiGLU.
+        rope_base: base of the rotary angles.
+        norm_eps: epsilon of RMSNorm.
+    """
+
+    image_size: int
+    patch_size: int
+    frames: int
+    target_codes: int | None
+    dim: int
+    layers: int
+    heads: int
+    mlp_hidden: int
+    rope_base: float
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit one another."""
+        check_sizes(self, "image_size", "patch_size", "frames")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of the patch size {self.patch_size}, "
+                f"got {self.image_size}"
+            )
+        if self.target_codes is not None:
+            check_sizes(self, "target_codes")
+        _ = self.trunk  # says which of its sizes cannot be
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Patches of one frame."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of one patch: red, green and blue of each pixel."""
+        return 3 * self.patch_size**2
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that are predicted for a patch."""
+        return self.numbers if self.target_codes is None else self.target_codes
+
+    @property
+    def trunk(self) -> TotoConfig:
+        """Sizes of the blocks."""
+        return TotoConfig(
+            codes=1,
+            tokens_per_frame=self.tokens_per_frame,
+            frames=self.frames,
+            dim=self.dim,
+            layers=self.layers,
+            heads=self.heads,
+            mlp_hidden=self.mlp_hidden,
+            tie_embeddings=True,
+            rope_base=self.rope_base,
+            norm_eps=self.norm_eps,
+        )
+
+    def build(self) -> "PatchTransformer":
+        """Return the module with fresh weights."""
+        return PatchTransformer(self)
+
+
+class PatchTransformer(nn.Module):
+    """Causal transformer over patches.
+
+    Attributes:
+        config: its sizes.
+        layers: blocks: what is sharded, compiled and checkpointed one by one.
+    """
+
+    def __init__(self, config: PatchConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.start = nn.Parameter(torch.empty(config.dim))
+        self.embed_patches = nn.Linear(config.numbers, config.dim)
+        self.layers = nn.ModuleList(Block(config.trunk) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.head = nn.Linear(config.dim, config.outputs, bias=False)
+        self.init_weights()
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights, as `TotoTransformer.init_weights` does; biases are zero."""
+        for name, parameter in self.named_parameters():
+            if name == "start":
+                nn.init.normal_(parameter, std=0.02, generator=generator)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 1:
+                nn.init.ones_(parameter)
+            else:
+                writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+                std = 0.02 / (2 * self.config.layers) ** 0.5 if writes else 0.02
+                nn.init.normal_(parameter, std=std, generator=generator)
+
+    def features(
+        self, frames: UInt8[Tensor, "b f h w 3"], layers: Sequence[int]
+    ) -> tuple[Float[Tensor, "b t d"], ...]:
+        """Return the residual stream after the layers asked for, and stop at the deepest of them.
+
+        Args:
+            frames: of any size; the first token is the start token.
+            layers: 0 is the embedding, k the output of block k, -1 the last block. No norm is
+                applied.
+
+        Raises:
+            ValueError: a layer that does not exist, or more frames than in training.
+        """
+        return self._run(self._patches(frames), layers)
+
+    def layer_index(self, layer: int) -> int:
+        """Return ``layer`` counted from 0, or say which layers exist."""
+        depth = self.config.layers
+        index = layer + depth + 1 if layer < 0 else layer
+        if not 0 <= index <= depth:
+            raise ValueError(
+                f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last"
+            )
+        return index
+
+    def loss(
+        self, frames: UInt8[Tensor, "b f h w 3"], codes: Int64[Tensor, "b m"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Return the mean loss of the next patch: a squared error, or a cross entropy in nats.
+
+        Args:
+            frames: of any size.
+            codes: what a discrete tokenizer makes of them, where that is predicted; m = f n.
+
+        Raises:
+            ValueError: codes are missing, or there and not predicted.
+        """
+        if (codes is None) != (self.config.target_codes is None):
+            raise ValueError(
+                f"target_codes is {self.config.target_codes}: codes must be given if and only if "
+                "they are predicted"
+            )
+        patches = self._patches(frames)
+        (hidden,) = self._run(patches[:, :-1], (-1,))
+        found = self.norm(hidden)  # b m d
+        if codes is None:
+            return mse_loss(self.head(found).float(), normalise_patches(patches))
+        return linear_cross_entropy(found.flatten(0, 1), self.head.weight, codes.flatten())
+
+    def _patches(self, frames: Tensor) -> Float[Tensor, "b m c"]:
+        """Return all patches of each sequence, in [-1, 1]."""
+        if not 1 <= frames.shape[1] <= self.config.frames:
+            raise ValueError(
+                f"a sequence has 1 to {self.config.frames} frames, as in training, "
+                f"got {frames.shape[1]}"
+            )
+        images = frames_to_unit(frames.flatten(0, 1), self.config.image_size, torch.float32)
+        patches = to_patches(images * 2 - 1, self.config.patch_size)
+        return patches.unflatten(0, tuple(frames.shape[:2])).flatten(1, 2)
+
+    def _run(self, patches: Float[Tensor, "b m c"], layers: Sequence[int]) -> tuple[Tensor, ...]:
+        wanted = [self.layer_index(layer) for layer in layers]
+        tokens = self.embed_patches(patches.to(self.embed_patches.weight.dtype))
+        start = self.start.to(tokens.dtype).expand(len(tokens), 1, -1)
+        x = torch.cat([start, tokens], dim=1)  # b t d
+        angles = rope_angles(self.config.trunk, 0, x.shape[1], x.device)
+        outputs = {0: x}
+        for k in range(1, max(wanted, default=0) + 1):
+            x = self.layers[k - 1](x, angles)
+            outputs[k] = x
+        return tuple(outputs[k] for k in wanted)
+
+
+def patch_flops(config: PatchConfig, frames: int) -> float:
+    """Return the operations of training, forward and backward, per patch (see `model_flops`)."""
+    block = 4 * config.dim**2 + 3 * config.dim * config.mlp_hidden
+    weights = config.layers * block + config.dim * (config.numbers + config.outputs)
+    attention = 6 * config.layers * config.dim * frames * config.tokens_per_frame
+    return float(6 * weights + attention)

@@ -1,0 +1,197 @@
+"""``python -m toto_robot.training.patches``: train a Toto over continuous patches (Table 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..cli import command
+from ..config import to_dict
+from ..data.mixture import FrameSequenceMixture, SequenceMixture, split
+from ..data.shards import Shard, tokenize_shard
+from ..encoder import load_tokenizer
+from ..models import SequenceLayout
+from ..models.patches import PatchConfig, patch_flops
+from ..patch_encoder import PatchEncoderConfig, save_patches
+from ..tokenizers import AnyTokenizer
+from .engine import EngineConfig, Phase, Rows, fit
+from .parallel import Ranks, join_ranks
+from .run import OptimizerConfig, claim
+from .tokenizer import DataConfig
+
+__all__ = ["PatchTrainingConfig", "train_patches"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchTrainingConfig:
+    """What to train on what.
+
+    Attributes:
+        model: the transformer.
+        targets_from: whose codes are predicted: a tokenizer's or an encoder's checkpoint, or the
+            name of a shipped encoder; null: the patches themselves are.
+        data: the mixture.
+        optimizer: AdamW and its schedule.
+        steps: optimizer steps.
+        frames: frames of a sequence, at most the model's.
+        batch: sequences a step, over all ranks.
+        part: sequences that a rank computes at once; it accumulates the rest of its share.
+        engine: device, precision, ranks, log and checkpoints.
+        validation_sequences: held-out sequences of each data set that are scored for a line of the
+            log.
+        pool: what the encoder's embedding is by default; see `PatchEncoder`.
+        seed: of weights and sequences.
+    """
+
+    model: PatchConfig
+    targets_from: str | None
+    data: tuple[DataConfig, ...]
+    optimizer: OptimizerConfig
+    steps: int
+    frames: int
+    batch: int
+    part: int
+    engine: EngineConfig
+    validation_sequences: int
+    pool: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse targets that nobody gives, and sequences that the model is not made for."""
+        if not self.data:
+            raise ValueError("data must have an entry")
+        if (self.targets_from is None) != (self.model.target_codes is None):
+            raise ValueError(
+                "targets_from and model.target_codes must both be null or both be given, got "
+                f"{self.targets_from} and {self.model.target_codes}"
+            )
+        if not 1 <= self.frames <= self.model.frames:
+            raise ValueError(
+                f"frames must be 1 to model.frames = {self.model.frames}, got {self.frames}"
+            )
+
+
+def train_patches(config: PatchTrainingConfig, out: Path) -> Path:
+    """Train, going on from the last checkpoint under ``out``, and return the encoder's folder.
+
+    The encoder, ``out/encoder``, is what `load_encoder` opens as a `PatchEncoder`.
+
+    Raises:
+        ValueError: a tokenizer whose codes are not those of the model's patches.
+    """
+    tokenizer = None
+    if config.targets_from is not None:
+        tokenizer = load_tokenizer(config.targets_from)
+        theirs = (tokenizer.vocab_size, tokenizer.tokens_per_frame)
+        ours = (config.model.target_codes, config.model.tokens_per_frame)
+        if ours != theirs:
+            raise ValueError(
+                f"model has {ours[0]} target codes and {ours[1]} patches, {config.targets_from} "
+                f"{theirs[0]} codes and {theirs[1]} tokens a frame"
+            )
+    with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
+        return _train(config, out, tokenizer, ranks)
+
+
+def _train(
+    config: PatchTrainingConfig, out: Path, tokenizer: AnyTokenizer | None, ranks: Ranks
+) -> Path:
+    shards = [Shard.open(data.path) for data in config.data]
+    if ranks.first:
+        claim(out, config)
+        if tokenizer is not None:
+            for shard in shards:
+                tokenize_shard(shard, tokenizer, batch=32)
+    ranks.wait()
+    held_out = [shard for shard in shards if split(shard, validation=True)]
+    torch.manual_seed(config.seed)
+    patches = config.frames * config.model.tokens_per_frame
+    weights = [data.weight for data in config.data]
+    phase = Phase(
+        steps=config.steps,
+        batch=config.batch,
+        part=config.part,
+        rows=_rows(config, shards, weights, tokenizer, validation=False),
+        tokens_per_row=patches,
+        flops_per_row=patch_flops(config.model, config.frames) * patches,
+        validation={
+            shard.name: _rows(config, [shard], [1.0], tokenizer, validation=True)
+            for shard in held_out
+        },
+        validation_rows=config.validation_sequences,
+    )
+    result = fit(
+        config.model.build(),
+        [phase],
+        config.optimizer,
+        config.engine,
+        out,
+        ranks,
+        title="squared error of the next patch" if tokenizer is None else "next code, nats",
+    )
+    folder = out / "encoder"
+    if not ranks.first:
+        return folder
+    print(f"curve   {out / 'curve.png'}", flush=True)
+    if not result.finished:
+        print(f"stopped after step {result.steps}; the same command goes on")
+        return folder
+    save_patches(
+        folder,
+        PatchEncoderConfig(
+            transformer=config.model, layer=config.model.layers // 2, pool=config.pool
+        ),
+        result.weights,
+        {
+            "config": to_dict(config),
+            "tokens": result.tokens,
+            "skipped_steps": result.skipped,
+            "scores": dict(result.scores),
+        },
+    )
+    print(f"encoder {folder}")
+    return folder
+
+
+def _rows(
+    config: PatchTrainingConfig,
+    shards: Sequence[Shard],
+    weights: Sequence[float],
+    tokenizer: AnyTokenizer | None,
+    *,
+    validation: bool,
+) -> Rows:
+    """Return sequences of frames and, where they are predicted, the same frames' codes."""
+    pictures = FrameSequenceMixture(
+        shards, weights, config.frames, validation=validation, seed=config.seed
+    )
+    if tokenizer is None:
+        return lambda first, count: (torch.from_numpy(pictures.rows(first, count)),)
+    layout = SequenceLayout(
+        codes=tokenizer.vocab_size,
+        tokens_per_frame=tokenizer.tokens_per_frame,
+        frames=config.frames,
+    )
+    tokens = SequenceMixture(
+        shards,
+        weights,
+        tokenizer,
+        layout,
+        config.frames,
+        validation=validation,
+        seed=config.seed,
+    )
+
+    def rows(first: int, count: int) -> tuple[Tensor, ...]:
+        codes = torch.from_numpy(tokens.rows(first, count))[:, 1:-1]  # without start and end
+        return torch.from_numpy(pictures.rows(first, count)), codes
+
+    return rows
+
+
+main = command("patches", PatchTrainingConfig)(train_patches)
+
+if __name__ == "__main__":
+    main()
