@@ -45,7 +45,7 @@ def test_ray_makes_the_same_bytes(tmp_path):
             name="clips",
             source=Videos(path=tmp_path / "videos"),
             clips=VideoClips(frames=4, whole=False, sampling=ByFrames(stride=4)),
-            tokenizer=folder,
+            tokenizer_from=str(folder),
             image_size=None,
             passes=1,
             records_per_shard=2,

@@ -73,7 +73,7 @@ def config_of(videos, tokenizer, **changes):
         name="clips",
         source=Videos(path=videos),
         clips=VideoClips(frames=4, whole=False, sampling=ByFrames(stride=4)),
-        tokenizer=tokenizer,
+        tokenizer_from=str(tokenizer),
         image_size=None,
         passes=1,
         records_per_shard=3,

@@ -80,7 +80,7 @@ class TokeniseConfig:
         name: of the data set; begins the names of its shards.
         source: the collection.
         clips: how it is cut: `Stills` for images, `VideoClips` for videos.
-        tokenizer: checkpoint folder of a tokenizer.
+        tokenizer_from: checkpoint folder of a tokenizer, or of an encoder or a shipped one's name.
         image_size: side of the frames, pixels; null: the tokenizer's.
         passes: times that a file is used, each with its own crop and its own frames between.
         records_per_shard: files of a slice.
@@ -95,7 +95,7 @@ class TokeniseConfig:
     name: str
     source: AnySource
     clips: VideoClips | Stills
-    tokenizer: Path
+    tokenizer_from: str
     image_size: int | None
     passes: int
     records_per_shard: int
@@ -126,6 +126,8 @@ def tokenise(config: TokeniseConfig, out: Path) -> None:
         f"{manifest['records']} records in {manifest['shards']} slices, "
         f"{manifest['shards'] - len(unfinished(out, manifest))} done, {len(slices)} to do here"
     )
+    if (local := Path(config.tokenizer_from)).exists():  # workers may stand in another folder
+        config = replace(config, tokenizer_from=str(local.resolve()))
     config.runner.run(SliceWorker(config, out), slices)
     if left := unfinished(out, manifest):
         print(f"{len(left)} of {manifest['shards']} slices are still to do; the first is {left[0]}")
@@ -153,7 +155,7 @@ def plan(config: TokeniseConfig, out: Path) -> dict[str, Any]:
             "source=images goes with clips=stills, videos with the others"
         )
     path = out / "manifest.json"
-    tokenizer = load_tokenizer(config.tokenizer, config.image_size)
+    tokenizer = load_tokenizer(config.tokenizer_from, config.image_size)
     expected = {
         "format": FORMAT,
         "name": config.name,
@@ -275,9 +277,11 @@ class SliceWorker:
         if self._tokenizer is not None:
             return
         self._manifest = json.loads((self._out / "manifest.json").read_text())
-        tokenizer = load_tokenizer(self._config.tokenizer, self._config.image_size)
+        tokenizer = load_tokenizer(self._config.tokenizer_from, self._config.image_size)
         if weights_hash(tokenizer) != self._manifest["tokenizer"]["sha256"]:
-            raise ValueError(f"{self._config.tokenizer} is not what {self._out} was planned with")
+            raise ValueError(
+                f"{self._config.tokenizer_from} is not what {self._out} was planned with"
+            )
         self._tokenizer = tokenizer.to(self._config.device)
 
     def _make(self, number: int) -> None:
