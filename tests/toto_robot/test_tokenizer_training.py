@@ -33,6 +33,7 @@ from toto_robot.training.vqgan import (
     VqganRecipe,
     VqganTrainer,
     adapted_weight,
+    codebook_terms,
 )
 
 LIGHT = LightConfig(
@@ -126,7 +127,7 @@ def rows_of(out):
     [
         (LIGHT, LIGHT_RECIPE, 60, 8, 0.01),
         (DALLE, DALLE_RECIPE, 60, 8, 0.01),
-        (VQGAN, VQGAN_RECIPE, 40, 16, 0.002),
+        (VQGAN, VQGAN_RECIPE, 32, 16, 0.002),
     ],
     ids=["light", "dalle", "vqgan"],
 )
@@ -267,6 +268,17 @@ def test_the_averaged_weights_follow_the_trained_ones():
     expected = 0.1 * before + 0.9 * now
     torch.testing.assert_close(trainer.tokenizer.encoder.blocks.input.w, expected)
     assert not torch.equal(now, before)
+
+
+def test_each_term_of_the_codebook_moves_one_side():
+    latents, vectors = (torch.rand(2, 3, 4, 4, requires_grad=True) for _ in range(2))
+    for term, moved, still in zip(
+        codebook_terms(latents, vectors), (vectors, latents), (latents, vectors), strict=True
+    ):
+        torch.testing.assert_close(term, (vectors - latents).square().mean())
+        (gradient,) = torch.autograd.grad(term, moved, retain_graph=True)
+        torch.testing.assert_close(gradient, 2 * (moved - still) / moved.numel())
+        assert torch.autograd.grad(term, still, allow_unused=True)[0] is None
 
 
 def test_the_adversarys_gradient_becomes_as_large_as_the_reconstructions():

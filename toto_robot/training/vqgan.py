@@ -26,6 +26,7 @@ __all__ = [
     "VqganRecipe",
     "VqganTrainer",
     "adapted_weight",
+    "codebook_terms",
 ]
 
 LARGEST_WEIGHT = 1e4  # of the adversary, where its gradient vanishes
@@ -143,9 +144,7 @@ class VqganTrainer:
             reconstruction, latents, vectors, ids = self.tokenizer(images)
         self._chosen[ids.flatten()] = True
         real, made = images * 2 - 1, reconstruction.float() * 2 - 1
-        latents, vectors = latents.float(), vectors.float()
-        codebook = (vectors - latents.detach()).square().mean()
-        commitment = (vectors.detach() - latents).square().mean()
+        codebook, commitment = codebook_terms(latents.float(), vectors.float())
         likelihood = self._distance(made, real)
         log: dict[str, float | Tensor] = {
             "likelihood_loss": likelihood.detach(),
@@ -219,6 +218,17 @@ class VqganTrainer:
         if self._discriminator is not None and self._other_optimizer is not None:
             self._discriminator.load_state_dict(state["discriminator"])
             self._other_optimizer.load_state_dict(state["discriminator_optimizer"])
+
+
+def codebook_terms(latents: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean squared distance twice: for the code vectors alone, for the latents alone.
+
+    Equation 4. The released code weighs the first with 0.25 and not the second, by a mistake that
+    it keeps for its own models' sake; here each weight is that of the paper's term.
+    """
+    codebook = (vectors - latents.detach()).square().mean()
+    commitment = (vectors.detach() - latents).square().mean()
+    return codebook, commitment
 
 
 def adapted_weight(likelihood: Tensor, fooled: Tensor, last: Tensor) -> Tensor:
