@@ -6,8 +6,8 @@ The baseline of every line is the same tokenizer in float32 on the same pictures
 tokenizer has trained weights; the published layouts have random ones unless you give checkpoints
 (`python -m toto_robot.tokenizers.convert` makes them of published files): how far apart the best
 two codes are depends on the weights, so random ones show that the path computes what it should, and
-not what you would lose. Those of random weights see half the side that they are published for, since
-a CPU without half precision is slow at it; a token costs the same.
+not what you would lose. Random ones see half the side that they are published for, since a CPU
+without half precision is slow at it; a token costs the same.
 """
 
 import copy

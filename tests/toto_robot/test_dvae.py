@@ -116,6 +116,24 @@ def test_the_dalle_layout_has_the_released_names_shapes_and_sizes():
     assert decoder["blocks.output.conv.w"].shape == (6, 256, 1, 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_spares_the_first_and_last_convolutions(dtype):
+    exact, mixed = build(DALLE), build(DALLE).mixed(dtype)
+    for half in (mixed.encoder, mixed.decoder):
+        dtypes = {name.split(".")[1][:5]: p.dtype for name, p in half.named_parameters()}
+        assert dtypes == {"input": torch.float32, "group": dtype, "outpu": torch.float32}
+    images = torch.rand(2, 3, 32, 32)
+    logits = mixed.logits(images)
+    assert logits.dtype == torch.float32
+    expected = exact.logits(images)
+    assert not torch.equal(logits, expected)
+    torch.testing.assert_close(logits, expected, atol=0.03, rtol=0.03)
+    ids = exact.encode(frames())
+    assert (mixed.encode(frames()) == ids).float().mean() > 0.9
+    difference = mixed.decode(ids).int() - exact.decode(ids).int()
+    assert difference.abs().max() <= 3
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
