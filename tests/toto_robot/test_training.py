@@ -102,6 +102,8 @@ def test_decoding_keeps_every_nth_frame_and_reports_what_it_skips(shards, capsys
     assert images.frames().shape == (22 * 2, 32, 32, 3)
     assert [item["file"] for item in videos.manifest["skipped"]] == ["empty.mp4"]
     assert [item["file"] for item in images.manifest["skipped"]] == ["broken.png"]
+    assert videos.manifest["resizer"].startswith("swscale ")
+    assert images.manifest["resizer"].startswith("opencv ")
     assert not list(shards.rglob("*.part"))
     source = Source(name="videos", kind="video", path=shards, crops=1, stride=2)
     decode(DecodeConfig(sources=(source,), size=32, seed=0), shards)

@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from ..checkpoint import weights_hash
 from ..tokenizers import AnyTokenizer
-from .images import IMAGE_SUFFIXES, read_crops
-from .video import VIDEO_SUFFIXES, read_video
+from .images import IMAGE_RESIZER, IMAGE_SUFFIXES, read_crops
+from .video import RESIZER, VIDEO_SUFFIXES, read_video
 
 __all__ = [
     "HOLD_OUT",
@@ -204,6 +204,7 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
         "size": size,
         "stride": source.stride,
         "seed": seed,
+        "resizer": RESIZER if source.kind == "video" else IMAGE_RESIZER,
     }
     write_json(
         folder / "manifest.json", manifest | {"frames": start, "clips": clips, "skipped": skipped}
