@@ -368,10 +368,13 @@ class _Batch:
         """Take uint8 [t s s 3] and tokenise what fills a batch."""
         self._frames.append(clip)
         self._count += len(clip)
-        while self._count >= self._size:
-            frames = np.concatenate(self._frames)
-            self._write(frames[: self._size])
-            self._frames, self._count = [frames[self._size :]], self._count - self._size
+        if self._count < self._size:
+            return
+        frames = np.concatenate(self._frames)
+        full = len(frames) // self._size * self._size
+        for start in range(0, full, self._size):
+            self._write(frames[start : start + self._size])
+        self._frames, self._count = [frames[full:].copy()], len(frames) - full
 
     def flush(self) -> None:
         """Tokenise what is left."""
