@@ -12,26 +12,17 @@ by `load_encoder(..., dtype=torch.int8)`. Three things are told, each beside flo
 """
 
 import sys
-import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from benchmarks.stream_policy import ENV, HELD_OUT, IMITATION, MOST, STEPS, STUDENT, Data
+from benchmarks.students import embed, fit_student, held_out_errors, judge_with, open_lessons
 from envs.statistics import describe_rate
-from policies.evaluate import judge
-from policies.features import FeatureCache
-from policies.imitation import fit
-from policies.rollout import RolloutConfig, RolloutPool, Theatre
-from policies.seeds import evaluation_seeds
-from policies.store import DemoStore, read_header
-from policies.student import StudentCard, StudentPolicy
-from policies.vision import TotoVision, VisionConfig, stamp
+from policies.vision import TotoVision, VisionConfig
 from toto_robot import Encoder, load_encoder
 from toto_robot.probes import fit_ridge
 
@@ -39,7 +30,6 @@ NAME = "toto-nano"
 FOLDS = 3
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 EVERY = 4  # frames in between are nearly the same
-GROUP = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,41 +47,23 @@ def main() -> None:
     """Print one table."""
     folder = Path(sys.argv[1])
     num_episodes = int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    store = DemoStore(folder, read_header(folder))
-    chosen = np.unique(np.linspace(0, len(store) - 1, min(MOST, len(store))).astype(int)).tolist()
-    episodes = [store[index] for index in chosen]
+    lessons = open_lessons(folder)
     plain = TotoVision(name_or_path=NAME, layer=None, pool=None, repeat_frame=False, stream=None)
     # all that a theatre asks of its eyes is to be built
     eyes = {"float32": plain, "int8": cast(VisionConfig, Int8Vision())}
-    print(f"{folder}: {len(chosen)} of {len(store)} episodes; success on {num_episodes} seeds")
-    embeddings = {name: _embed(store, chosen, vision, name) for name, vision in eyes.items()}
-    fitted = [index for index in range(len(episodes)) if index % HELD_OUT]
-    data = Data(
-        torch.from_numpy(np.concatenate([embeddings["float32"][i][:-1] for i in fitted])),
-        torch.from_numpy(np.concatenate([episodes[i].proprio[:-1] for i in fitted])),
-        torch.from_numpy(np.concatenate([episodes[i].labels for i in fitted])),
+    print(
+        f"{folder}: {len(lessons.chosen)} of {len(lessons.store)} episodes; "
+        f"success on {num_episodes} seeds"
     )
-    card = StudentCard(
-        student=STUDENT,
-        interface=store.header.interface,
-        env=ENV,
-        vision=plain,
-        encoder=stamp(plain.build(torch.device("cpu"))),
-    )
-    torch.manual_seed(0)
-    student = StudentPolicy(card)
-    student.standardise(data.embeddings, data.proprio)
-    fit(student, data, IMITATION, STEPS, (0, 0))
-    labels = [episode.labels for episode in episodes]
+    embeddings = {name: embed(lessons, vision, name) for name, vision in eyes.items()}
+    student = fit_student(lessons, plain, embeddings["float32"])
+    labels = [episode.labels for episode in lessons.episodes]
     print(f"cosine of embeddings, least: {least_cosine(*embeddings.values()):.5f}")
     outcomes = {}
     for name, vision in eyes.items():
         score = action_r2(embeddings[name], labels)
-        errors = [
-            np.square(_act(student, embeddings[name][i], episodes[i].proprio) - labels[i]).mean()
-            for i in range(0, len(episodes), HELD_OUT)
-        ]
-        verdict = _judge(student, vision, num_episodes)
+        errors = held_out_errors(lessons, student, embeddings[name])
+        verdict = judge_with(student, vision, num_episodes, num_workers=0)
         outcomes[name] = [seed["success"] for seed in verdict["seeds"]]
         print(
             f"{name:8} R2 {score:.4f}   held-out error {np.mean(errors):.5f}   "
@@ -126,34 +98,6 @@ def action_r2(embeddings: list[NDArray[np.float16]], labels: list[NDArray[np.flo
     spread = target.var(0)
     found = fit_ridge(inputs, target, fold, PENALTIES, 1 / spread).predictions
     return float(1 - (np.square(found - target).mean(0) / spread).mean())
-
-
-def _embed(
-    store: DemoStore, chosen: list[int], vision: VisionConfig, name: str
-) -> list[NDArray[np.float16]]:
-    cache = FeatureCache(store, cast(Encoder, vision.build(torch.device("cpu"))))
-    return [cache.get(index) for index in tqdm(chosen, desc=name, leave=False)]
-
-
-@torch.no_grad()
-def _act(
-    student: StudentPolicy, embeddings: NDArray[np.float16], proprio: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    seen = torch.from_numpy(embeddings[:-1]).float()
-    return student(seen, torch.from_numpy(proprio[:-1])).numpy()
-
-
-def _judge(student: StudentPolicy, vision: VisionConfig, num_episodes: int) -> dict[str, Any]:
-    """Run a student with these eyes, whatever eyes it was fitted to."""
-    seen = stamp(vision.build(torch.device("cpu")))
-    theatre = Theatre(env=ENV, vision=vision, privileged=False, device="cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        other = StudentPolicy(replace(student.card, encoder=seen))
-        other.load_state_dict(student.state_dict())
-        other.save(Path(folder) / "policy")
-        with RolloutPool(theatre, RolloutConfig(num_workers=0, group=GROUP)) as pool:
-            seeds = evaluation_seeds(num_episodes)
-            return judge(pool, Path(folder) / "policy", seeds, GROUP)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,158 @@
+"""Students of one store with different eyes, judged alike: what benchmarks of eyes share."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from policies.episode import Episode
+from policies.evaluate import judge
+from policies.features import FeatureCache
+from policies.imitation import ImitationConfig, fit
+from policies.rollout import RolloutConfig, RolloutPool, Theatre
+from policies.seeds import evaluation_seeds
+from policies.store import DemoStore, read_header
+from policies.student import StudentCard, StudentConfig, StudentPolicy
+from policies.vision import VisionConfig, stamp
+from policies.world import EnvConfig
+from toto_robot import Encoder
+from toto_robot.training.run import OptimizerConfig
+
+__all__ = ["Lessons", "embed", "fit_student", "held_out_errors", "judge_with", "open_lessons"]
+
+ENV = EnvConfig(
+    id="envs:toto/FrankaPick-v0",
+    options={"cameras": ("hand", "front"), "image_size": 128},
+    teacher_options={"privileged": True},
+    blind_options={"cameras": ()},
+)
+STUDENT = StudentConfig(projection=256, hidden=(256, 256), dropout=0.0, smallest_std=0.02)
+STEPS = 1500
+IMITATION = ImitationConfig(
+    optimizer=OptimizerConfig(
+        lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup_steps=50, final_lr_fraction=0.0,
+        clip_norm=1.0,
+    ),
+    batch=256, steps=STEPS, last_steps=STEPS, log_every=STEPS,
+)  # fmt: skip
+MOST = 140  # episodes of the store that are looked at, evenly spread
+HELD_OUT = 5  # every so manieth of them
+GROUP = 5  # episodes that run at once
+
+
+@dataclass(slots=True)
+class _Data:
+    """What a student is fitted to: `policies.imitation.Labelled`."""
+
+    embeddings: torch.Tensor
+    proprio: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Episodes of a store, evenly spread; every `HELD_OUT`-th is not fitted to.
+
+    Attributes:
+        store: the store.
+        chosen: their numbers in it.
+        episodes: the episodes.
+    """
+
+    store: DemoStore
+    chosen: list[int]
+    episodes: list[Episode]
+
+    @property
+    def fitted(self) -> list[int]:
+        """Places in ``episodes`` that students are fitted to."""
+        return [place for place in range(len(self.episodes)) if place % HELD_OUT]
+
+    @property
+    def held_out(self) -> range:
+        """Places in ``episodes`` that they are not fitted to."""
+        return range(0, len(self.episodes), HELD_OUT)
+
+
+def open_lessons(folder: Path) -> Lessons:
+    """Open a store and choose its episodes."""
+    store = DemoStore(folder, read_header(folder))
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(MOST, len(store))).astype(int)).tolist()
+    return Lessons(store, chosen, [store[index] for index in chosen])
+
+
+def embed(lessons: Lessons, vision: VisionConfig, name: str) -> list[NDArray[np.float16]]:
+    """Return the embeddings [t c e] of each episode by these eyes; ``name`` is for the progress."""
+    cache = FeatureCache(lessons.store, cast(Encoder, vision.build(torch.device("cpu"))))
+    return [cache.get(index) for index in tqdm(lessons.chosen, desc=name, leave=False)]
+
+
+def fit_student(
+    lessons: Lessons, vision: VisionConfig, embeddings: Sequence[NDArray[np.float16]]
+) -> StudentPolicy:
+    """Fit a student to these eyes' embeddings, with the same seed and batches whatever they are."""
+    rows, episodes = lessons.fitted, lessons.episodes
+    data = _Data(
+        torch.from_numpy(np.concatenate([embeddings[row][:-1] for row in rows])),
+        torch.from_numpy(np.concatenate([episodes[row].proprio[:-1] for row in rows])),
+        torch.from_numpy(np.concatenate([episodes[row].labels for row in rows])),
+    )
+    card = StudentCard(
+        student=STUDENT,
+        interface=lessons.store.header.interface,
+        env=ENV,
+        vision=vision,
+        encoder=stamp(vision.build(torch.device("cpu"))),
+    )
+    torch.manual_seed(0)
+    student = StudentPolicy(card)
+    student.standardise(data.embeddings, data.proprio)
+    fit(student, data, IMITATION, STEPS, (0, 0))
+    return student
+
+
+@torch.no_grad()
+def held_out_errors(
+    lessons: Lessons, student: StudentPolicy, embeddings: Sequence[NDArray[np.float16]]
+) -> NDArray[np.float64]:
+    """Return the mean squared error of the expert's action in each held-out episode."""
+    errors = []
+    for place in lessons.held_out:
+        episode = lessons.episodes[place]
+        seen = torch.from_numpy(embeddings[place][:-1]).float()
+        actions = student(seen, torch.from_numpy(episode.proprio[:-1])).numpy()
+        errors.append(np.square(actions - episode.labels).mean())
+    return np.array(errors)
+
+
+def judge_with(
+    student: StudentPolicy, vision: VisionConfig, num_episodes: int, num_workers: int | None
+) -> dict[str, Any]:
+    """Run a student with these eyes, whatever eyes it was fitted to, on evaluation seeds.
+
+    Args:
+        student: the student.
+        vision: eyes that the policy's card can name keep their card; others are this process's.
+        num_episodes: how many seeds.
+        num_workers: as in `RolloutConfig`; 0 for eyes that only this process knows.
+    """
+    card = replace(student.card, encoder=stamp(vision.build(torch.device("cpu"))))
+    if num_workers != 0:
+        card = replace(card, vision=vision)
+    theatre = Theatre(env=ENV, vision=vision, privileged=False, device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        other = StudentPolicy(card)
+        other.load_state_dict(student.state_dict())
+        other.save(Path(folder) / "policy")
+        with RolloutPool(theatre, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
+            seeds = evaluation_seeds(num_episodes)
+            return judge(pool, Path(folder) / "policy", seeds, group=GROUP)
