@@ -7,6 +7,7 @@ and calls `train(config, out)`. Hydra composes; from there on it is plain Python
 `configs/` are in docs/commands.md.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,8 +51,9 @@ def command(
             job = HydraConfig.get()
             if job.mode == RunMode.MULTIRUN:
                 out = out / job.job.override_dirname
-            text = OmegaConf.to_yaml(OmegaConf.create(data))
-            print(f"# {name}\n{text}results: {out}", flush=True)
+            if os.environ.get("RANK", "0") == "0":  # of those that torchrun started, one tells
+                text = OmegaConf.to_yaml(OmegaConf.create(data))
+                print(f"# {name}\n{text}results: {out}", flush=True)
             verb(config, out)
 
         def main() -> None:

@@ -41,6 +41,8 @@ from .throughput import Throughput
 
 __all__ = ["EngineConfig", "Fit", "Phase", "Rows", "fit"]
 
+TOLD = {"loss": "loss", "held-out": "validation_loss"}  # in the line of a report
+
 Rows = Callable[[int, int], tuple[Tensor, ...]]
 """``rows(first, count)``: rows ``first`` to ``first + count - 1`` of an endless stream."""
 
@@ -277,7 +279,7 @@ class _Run:
                 last = self._done == self._steps
                 self._speed.pause()
                 if self._done % self._config.log_every == 0 or last:
-                    self._report(phase)
+                    self._report(phase, bar)
                 if self._done % self._config.keep_every == 0 or last:
                     self._keep()
                 if self._any_stop_asked():
@@ -322,7 +324,7 @@ class _Run:
         with arithmetic(self._ranks, self._config.precision):
             return cast(Trainable, self._model).loss(*placed)
 
-    def _report(self, phase: Phase) -> None:
+    def _report(self, phase: Phase, bar: Any) -> None:
         scores = {
             f"validation/{name}": self._validate(rows, phase.validation_rows)
             for name, rows in phase.validation.items()
@@ -335,9 +337,15 @@ class _Run:
         self._loss_sum, self._loss_count = 0.0, 0
         scores |= {"gradient_norm": self._norm, "skipped": self._guard.skipped}
         self._scores = scores
-        if self._log is not None:
-            self._log.add(self._done, tokens=self._tokens, **scores)
-            self._log.note_speed(self._done, **self._speed.read())
+        if self._log is None:
+            return
+        self._log.add(self._done, tokens=self._tokens, **scores)
+        speed = self._speed.read()
+        self._log.note_speed(self._done, **speed)
+        told = [f"{name} {scores[key]:.4f}" for name, key in TOLD.items() if key in scores]
+        told.append(f"{speed['tokens_per_s']:,.0f} tokens/s")
+        told.append(f"{speed['model_flops_utilisation']:.0%} of the peak")
+        bar.write(f"step {self._done}: {', '.join(told)}")
 
     @torch.no_grad()
     def _validate(self, rows: Rows, count: int) -> float:
