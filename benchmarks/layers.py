@@ -1,12 +1,12 @@
 """Measure which layer and pool tell most: ridge regression from frozen embeddings of Franka-pick.
 
-    python -m benchmarks.layers [ENCODER]        # a shipped name (toto-nano) or a checkpoint folder
+    python -m benchmarks.layers [ENCODER]     # a shipped name (toto-nano, mae-nano) or a folder
 
 The episodes are the expert's with noise, on seeds that nothing else uses. Two targets: where the
 cube is from the tool (m, privileged), and the expert's arm action from embedding and
 proprioception. Each cell is the share of variance explained (R2) on held-out episodes; the ridge
 penalty is chosen on others. The rows ``untrained`` are the same architecture with random weights,
-tokenizer and transformer.
+tokenizer included.
 """
 
 import sys
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from envs.experts import EXPERTS
 from toto_robot import Encoder, load_encoder
+from toto_robot.baselines import VitEncoder
 from toto_robot.pooling import build_pool
 
 ENV = "toto/FrankaPick-v0"
@@ -37,21 +38,20 @@ def main() -> None:
     trained = load_encoder(sys.argv[1] if len(sys.argv) > 1 else NAME)
     part = episode % 4  # 0, 1: fit; 2: choose the penalty; 3: score
     tables: dict[str, list[str]] = {name: [] for name in targets}
+    pools = [pool for pool in POOLS if pool != "last" or isinstance(trained, Encoder)]
     for label, encoder in (("trained", trained), ("untrained", trained.untrained(0))):
-        tokens = [
-            encoder.tokenize(chunk) for chunk in tqdm(frames.split(32), desc=f"{label}: tokenise")
-        ]
         layers = range(encoder.num_layers + 1) if label == "trained" else (encoder.layer,)
-        for layer, pooled in zip(layers, _embed(encoder, torch.cat(tokens), layers), strict=True):
+        embeddings = _embed(encoder, frames, layers, pools)
+        for layer, pooled in zip(layers, embeddings, strict=True):
             for name, target in targets.items():
                 extra = proprio if name == "arm action" else proprio[:, :0]
-                inputs = [torch.cat([pooled[pool], extra], dim=1) for pool in POOLS]
+                inputs = [torch.cat([pooled[pool], extra], dim=1) for pool in pools]
                 scores = [_score(x, target, part) for x in inputs]
                 cells = "".join(f"{score:>8.3f}" for score in scores)
                 tables[name].append(f"{label:<10}{layer:>6}{cells}")
     for name, rows in tables.items():
         print(f"\nR2 of the {name}, {int((part == 3).sum())} frames of {EPISODES // 4} episodes")
-        print(f"{'':<10}{'layer':>6}" + "".join(f"{pool:>8}" for pool in POOLS))
+        print(f"{'':<10}{'layer':>6}" + "".join(f"{pool:>8}" for pool in pools))
         print("\n".join(rows))
 
 
@@ -84,14 +84,15 @@ def _record() -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
     return torch.from_numpy(np.stack(frames)), arrays[0], targets, torch.tensor(episode)
 
 
-def _embed(encoder: Encoder, tokens: Tensor, layers: Sequence[int]) -> list[dict[str, Tensor]]:
+def _embed(
+    encoder: Encoder | VitEncoder, frames: Tensor, layers: Sequence[int], pools: Sequence[str]
+) -> list[dict[str, Tensor]]:
     """Return, for each layer and pool, the embeddings of all cameras side by side [n c * e]."""
-    width = encoder.transformer.config.dim
-    pools = {name: build_pool(name, width, encoder.tokens_per_frame) for name in POOLS}
-    parts: list[dict[str, list[Tensor]]] = [{name: [] for name in POOLS} for _ in layers]
-    for chunk in tqdm(tokens.split(32), desc="embed"):
-        for rows, features in zip(parts, encoder.token_features(chunk, layers), strict=True):
-            for name, pool in pools.items():
+    parts: list[dict[str, list[Tensor]]] = [{name: [] for name in pools} for _ in layers]
+    for chunk in tqdm(frames.split(32), desc="embed"):
+        for rows, features in zip(parts, encoder.features(chunk, layers), strict=True):
+            for name in pools:
+                pool = build_pool(name, features.shape[2], features.shape[1])
                 rows[name].append(pool(features))
     return [
         {

@@ -92,11 +92,11 @@ class NoVision:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitVision:
-    """A vision transformer, from a file that was published: MAE, MVP, DINOv2 and others.
+    """A vision transformer: a published file (MAE, MVP, DINOv2 and others), or one of our own.
 
     Attributes:
-        name_or_path: the file.
-        format: its family, one of `toto_robot.published.FORMATS`.
+        name_or_path: the file; of our own: a shipped name or a checkpoint folder.
+        format: the file's family, one of `toto_robot.published.FORMATS`; None: one of our own.
         layer: which layer; None: the last.
         pool: how its tokens become one embedding; None: as the family does it.
         heads: attention heads; None: those of the published model of this width.
@@ -106,7 +106,7 @@ class VitVision:
 
     kind: ClassVar[str] = "vit"
     name_or_path: str
-    format: str
+    format: str | None
     layer: int | None
     pool: str | None
     heads: int | None
@@ -115,18 +115,23 @@ class VitVision:
 
     def build(self, device: torch.device) -> Encoder:
         """Load it."""
-        encoder = load_encoder(
-            self.name_or_path,
-            layer=self.layer,
-            pool=self.pool,
-            device=device,
-            format=self.format,
-            heads=self.heads,
-            image_size=self.image_size,
-            statistics=self.statistics,
-        )
+        if self.format is None:
+            encoder = load_encoder(
+                self.name_or_path, layer=self.layer, pool=self.pool, device=device
+            )
+        else:
+            encoder = load_encoder(
+                self.name_or_path,
+                layer=self.layer,
+                pool=self.pool,
+                device=device,
+                format=self.format,
+                heads=self.heads,
+                image_size=self.image_size,
+                statistics=self.statistics,
+            )
         # policies use no more of an encoder than `VitEyes` has
-        return cast(Encoder, VitEyes(encoder))
+        return cast(Encoder, VitEyes(cast(VitEncoder, encoder)))
 
 
 VisionConfig = TotoVision | RandomVision | VitVision | NoVision
