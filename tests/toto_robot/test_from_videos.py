@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
 from toto_robot import load_encoder
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
-from toto_robot.data.shards import Shard
+from toto_robot.data.decode import DecodeConfig, decode
+from toto_robot.data.shards import Shard, Source
 from toto_robot.encoder import load_tokenizer
 from toto_robot.training.from_videos import FromVideosConfig, from_videos
 from toto_robot.training.pretrain import PretrainConfig, pretrain
@@ -124,3 +126,34 @@ def test_what_cannot_be_trained_on_is_refused_at_once(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no readable video"):
         from_videos(dataclasses.replace(config, videos=tmp_path / "empty"), tmp_path / "out")
+
+
+def test_every_file_is_used_or_named_with_a_reason(tmp_path, capsys):
+    whole = (CLIPS / "traffic.mp4").read_bytes()
+    (tmp_path / "good.mp4").write_bytes(whole)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("no video")
+    with (
+        av.open(str(tmp_path / "cut.mkv"), "w") as copy,
+        av.open(str(CLIPS / "traffic.mp4")) as clip,
+    ):
+        stream = copy.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux(clip.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    remuxed = (tmp_path / "cut.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(remuxed[: len(remuxed) * 2 // 3])
+    source = Source(name="all", kind="video", path=tmp_path, crops=2, stride=4)
+    decode(DecodeConfig(sources=(source,), size=32, seed=0), tmp_path / "frames")
+    manifest = Shard.open(tmp_path / "frames" / "all").manifest
+    lengths = {clip["file"]: clip["length"] for clip in manifest["clips"]}
+    assert lengths["good.mp4"] == 24
+    assert 4 < lengths["cut.mkv"] < 24
+    assert sorted(item["file"] for item in manifest["skipped"]) == ["empty.mp4", "text.mp4"]
+    (part,) = manifest["in_part"]
+    assert part["file"] == "cut.mkv"
+    assert "ends early" in part["reason"]
+    printed = capsys.readouterr().out
+    assert all(f"skipped {name}: not readable" in printed for name in ("empty.mp4", "text.mp4"))
+    assert "used in part cut.mkv: ends early" in printed

@@ -39,6 +39,8 @@ def decode(config: DecodeConfig, out: Path) -> None:
         )
         for item in skipped:
             print(f"  skipped {item['file']}: {item['reason']}")
+        for item in shard.manifest["in_part"]:
+            print(f"  used in part {item['file']}: {item['reason']}")
 
 
 main = command("decode", DecodeConfig)(decode)

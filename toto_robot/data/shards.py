@@ -2,7 +2,8 @@
 
 A data set is a folder::
 
-    manifest.json   name, kind (video or image), size, the clips, and every file that was skipped
+    manifest.json   name, kind (video or image), size, the clips, and every file that was skipped or
+                    used in part
     frames.u8       uint8 [n size size 3], no header
     tokens.u16      uint16 [n tokens_per_frame], no header; written by `tokenize_shard`
     tokens.json     weights hash of the tokenizer that made them
@@ -155,7 +156,8 @@ def encode_runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
 def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
     """Decode a source into a data set.
 
-    Files that cannot be read are skipped and reported in the manifest.
+    Files that cannot be used are skipped; they, and those that are used in part, are in the
+    manifest with the reason.
 
     Raises:
         ValueError: no file of ``source`` could be read.
@@ -165,37 +167,36 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
     folder.mkdir(parents=True, exist_ok=True)
     clips: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    in_part: list[dict[str, str]] = []
     start = 0
     aside = folder / "frames.u8.part"
     with aside.open("wb") as file:
         for index, path in enumerate(tqdm(paths, desc=f"decode {source.name}", unit="file")):
             for crop in range(source.crops if source.kind == "video" else 1):
                 generator = np.random.default_rng((seed, index, crop))
+                name = str(path.relative_to(source.path))
+                problems: list[str] = []
                 try:
                     if source.kind == "video":
-                        frames = read_video(path, size, source.stride, generator)
+                        frames, problems = read_video(path, size, source.stride, generator)
                         lengths = [len(frames)]
                     else:
                         frames = read_crops(path, size, source.crops, generator)
                         lengths = [1] * len(frames)
                 except ValueError as error:
-                    skipped.append(
-                        {"file": str(path.relative_to(source.path)), "reason": str(error)}
-                    )
+                    skipped.append({"file": name, "reason": str(error)})
                     break
+                if problems and not crop:
+                    in_part.append({"file": name, "reason": "; ".join(problems)})
                 frames.tofile(file)
                 for length in lengths:
-                    clips.append(
-                        {
-                            "file": str(path.relative_to(source.path)),
-                            "start": start,
-                            "length": length,
-                        }
-                    )
+                    clips.append({"file": name, "start": start, "length": length})
                     start += length
     if not clips:
+        reasons = "".join(f"\n  {item['file']}: {item['reason']}" for item in skipped)
         raise ValueError(
             f"{source.name}: no readable {source.kind} ({', '.join(suffixes)}) below {source.path}"
+            + reasons
         )
     os.replace(aside, folder / "frames.u8")
     manifest = {
@@ -206,9 +207,8 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
         "seed": seed,
         "resizer": RESIZER if source.kind == "video" else IMAGE_RESIZER,
     }
-    write_json(
-        folder / "manifest.json", manifest | {"frames": start, "clips": clips, "skipped": skipped}
-    )
+    found = {"frames": start, "clips": clips, "skipped": skipped, "in_part": in_part}
+    write_json(folder / "manifest.json", manifest | found)
     return Shard.open(folder)
 
 

@@ -264,30 +264,32 @@ class SquareCrop:
         return image[top : top + self._size, left : left + self._size].copy()
 
 
-def read_video(path: Path, size: int, stride: int, generator: np.random.Generator) -> np.ndarray:
-    """Decode a video to frames, uint8 [t size size 3].
+def read_video(
+    path: Path, size: int, stride: int, generator: np.random.Generator
+) -> tuple[np.ndarray, list[str]]:
+    """Decode a whole video to frames, uint8 [t size size 3], and say what was wrong with it.
 
     As in the paper's section 3.4: every ``stride``-th frame, shortest side resized to ``size``, one
-    random crop of ``size`` x ``size`` that stays in place over the whole video.
+    random crop of ``size`` x ``size`` that stays in place over the whole video. Of a file that ends
+    early, what is there is used.
 
     Raises:
-        ValueError: the file cannot be decoded or has no frames.
+        ValueError: nothing of the file can be used; the message says why.
     """
-    frames: list[np.ndarray] = []
-    place = generator.random(2)
-    square = SquareCrop(size)
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for index, frame in enumerate(container.decode(stream)):
-                if index % stride == 0:
-                    frames.append(square(frame, *place))
-    except (av.FFmpegError, IndexError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable video ({error})") from error
-    if not frames:
-        raise ValueError(f"{path}: holds no video frame")
-    return np.stack(frames)
+    down, across = generator.random(2)
+    reader = ClipReader(
+        path,
+        size=size,
+        frames=1,
+        whole=True,
+        sampling=ByFrames(stride=stride),
+        delay=0.0,
+        place=lambda _: (down, across),
+    )
+    clips = list(reader)
+    if not clips:
+        raise ValueError("; ".join(reader.problems))
+    return clips[0], reader.problems
 
 
 def write_video(
