@@ -10,13 +10,9 @@ Preprocessing belongs to the encoder: a whole frame of any size is resized to a 
 antialiased bicubic interpolation, without a crop, and gets the statistics that the model wants.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +20,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from .checkpoint import load_weights, save_checkpoint, weights_hash
-from .config import from_dict, to_dict
+from .frozen import FrozenEncoder
 from .models.vision_transformer import VisionTransformer, VitConfig
-from .pooling import AttentionPool, build_pool
+from .pooling import build_pool
 from .tokenizers.tokenizer import check_frames
 
-__all__ = ["VIT_POOLS", "VitEncoder", "VitEncoderConfig", "open_vit", "save_vit"]
+__all__ = ["VIT_POOLS", "VitEncoder", "VitEncoderConfig"]
 
 VIT_POOLS = "cls, cls_before_norm, mean, attention, grid<k> (grid2: 2 x 2 cells)"
 
@@ -50,7 +45,7 @@ class VitEncoderConfig:
     pool: str
 
 
-class VitEncoder(nn.Module):
+class VitEncoder(FrozenEncoder):
     """Frozen first `layer` blocks of a vision transformer, its last norm, and a pool.
 
     The model's own last norm is applied to features of any layer (as DINOv2's
@@ -72,35 +67,8 @@ class VitEncoder(nn.Module):
     """
 
     def __init__(self, transformer: VisionTransformer, layer: int, pool: str) -> None:
-        super().__init__()
         config = transformer.config
-        self.num_layers = config.layers
-        self.layer = transformer.layer_index(layer)
-        self.pool = pool
-        self.image_size = config.image_size
-        self.tokens_per_frame = config.side**2
-        self.transformer = transformer.requires_grad_(False)
-        self.weights_hash = hashlib.sha256(
-            (json.dumps(to_dict(config)) + weights_hash(transformer)).encode()
-        ).hexdigest()
-        self.pooling = _build_pool(pool, config)
-        self.dim = config.dim if self.pooling is None else self.pooling.dim
-        self.eval()
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash that two encoders share if their embeddings are interchangeable."""
-        parts = f"{self.weights_hash} {self.layer} {self.pool}"
-        if isinstance(self.pooling, AttentionPool):
-            parts += weights_hash(self.pooling)
-        return hashlib.sha256(parts.encode()).hexdigest()
-
-    def train(self, mode: bool = True) -> "VitEncoder":
-        """Stay in eval mode, except for the pool: the encoder is frozen."""
-        super().train(False)
-        if self.pooling is not None:
-            self.pooling.train(mode)
-        return self
+        super().__init__(transformer, layer, pool, _build_pool(pool, config), config.side**2)
 
     def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
@@ -150,60 +118,11 @@ class VitEncoder(nn.Module):
             images[:, channel].sub_(mean).div_(std)
         return images.to(weight.dtype)
 
-    def untrained(self, seed: int = 0) -> "VitEncoder":
-        """Return the same architecture with fresh random weights: the control of every claim."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return VitEncoder(self.transformer.config.build(), self.layer, self.pool)
-
     @torch.no_grad()
     def _patches(self, hidden: Float[Tensor, "b t d"]) -> Float[Tensor, "b n d"]:
         config = self.transformer.config
         patches = hidden[:, 1 + config.registers :]
         return patches if config.norm_after_pool else self.transformer.norm(patches)
-
-
-def save_vit(
-    folder: Path,
-    config: VitEncoderConfig,
-    weights: Mapping[str, Tensor],
-    training: Mapping[str, object] | None = None,
-) -> None:
-    """Write a vision transformer's checkpoint: what `load_encoder` opens as a `VitEncoder`.
-
-    Args:
-        folder: the checkpoint's folder.
-        config: what it is.
-        weights: the state dict of its transformer.
-        training: plain data that tells how it was trained.
-    """
-    notes = {} if training is None else {"training": dict(training)}
-    save_checkpoint(folder, "vit", to_dict(config), weights, **notes)
-
-
-def open_vit(
-    folder: Path, data: Mapping[str, Any], layer: int | None = None, pool: str | None = None
-) -> VitEncoder:
-    """Open what `save_vit` wrote.
-
-    Args:
-        folder: the checkpoint's folder.
-        data: what its ``config.json`` says.
-        layer: None for the checkpoint's choice.
-        pool: None for the checkpoint's choice.
-
-    Raises:
-        FileNotFoundError: the weights are missing.
-        ValueError: it is damaged, or there is no such layer or pool.
-    """
-    config = from_dict(VitEncoderConfig, data["config"])
-    transformer = config.transformer.build()
-    transformer.load_state_dict(load_weights(folder, data["sha256"]))
-    return VitEncoder(
-        transformer,
-        config.layer if layer is None else layer,
-        config.pool if pool is None else pool,
-    )
 
 
 def _resize(frames: UInt8[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b 3 s s"]:

@@ -18,13 +18,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from .baselines import VitEncoder, open_vit
+from .baselines import VitEncoder, VitEncoderConfig
 from .checkpoint import load_weights, read_config, save_checkpoint, weights_hash
 from .config import from_dict, to_dict
+from .frozen import open_frozen
 from .golden import golden_pictures, has_golden, verify_golden, write_golden
 from .int8 import to_int8
 from .models import CausalModel, ModelConfig
-from .patch_encoder import PatchEncoder, open_patches
+from .patch_encoder import PatchEncoder, PatchEncoderConfig
 from .pooling import AttentionPool, build_pool, normalise
 from .published import FORMATS, load_vit
 from .tokenizers import AnyTokenizer, TokenizerConfig
@@ -45,6 +46,10 @@ __all__ = [
 ]
 
 WEIGHTS = Path(__file__).parent / "weights"
+FROZEN: dict[str, tuple[Any, Any]] = {  # by the kind of a checkpoint
+    "vit": (VitEncoderConfig, VitEncoder),
+    "patches": (PatchEncoderConfig, PatchEncoder),
+}
 VERIFIED_PICTURES = 2  # when an encoder is opened: the drawn pattern, and one of its world
 
 
@@ -480,7 +485,9 @@ def load_encoder(
                 f"{folder} holds a {data['kind']!r} checkpoint: repeat_frame and int8 are for "
                 "Totos over discrete tokens"
             )
-        opened = (open_vit if data["kind"] == "vit" else open_patches)(folder, data, layer, pool)
+        config_class, kind = FROZEN[data["kind"]]
+        frozen = from_dict(config_class, data["config"])
+        opened = open_frozen(folder, data, frozen, kind, layer, pool)
         return opened.to(device=device, dtype=dtype)
     config = encoder_config(data["config"])
     weights = load_weights(folder, data["sha256"])

@@ -4,25 +4,20 @@ encoder = load_encoder("runs/patches/encoder")
 embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
 """
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from .checkpoint import load_weights, save_checkpoint, weights_hash
-from .config import from_dict, to_dict
+from .frozen import FrozenEncoder
 from .models.patches import PatchConfig, PatchTransformer
-from .pooling import AttentionPool, build_pool, normalise
+from .pooling import build_pool, normalise
 from .tokenizers.tokenizer import check_frames
 
-__all__ = ["PatchEncoder", "PatchEncoderConfig", "open_patches", "save_patches"]
+__all__ = ["PatchEncoder", "PatchEncoderConfig"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +35,7 @@ class PatchEncoderConfig:
     pool: str
 
 
-class PatchEncoder(nn.Module):
+class PatchEncoder(FrozenEncoder):
     """Frozen first `layer` blocks of a Toto over patches, and a pool.
 
     A frame is encoded by itself: the start token, then its patches. Features are scaled to unit
@@ -59,34 +54,9 @@ class PatchEncoder(nn.Module):
     """
 
     def __init__(self, transformer: PatchTransformer, layer: int, pool: str) -> None:
-        super().__init__()
         config = transformer.config
-        self.num_layers = config.layers
-        self.layer = transformer.layer_index(layer)
-        self.pool = pool
-        self.image_size = config.image_size
-        self.tokens_per_frame = config.tokens_per_frame
-        self.transformer = transformer.requires_grad_(False)
-        self.weights_hash = hashlib.sha256(
-            (json.dumps(to_dict(config)) + weights_hash(transformer)).encode()
-        ).hexdigest()
-        self.pooling = build_pool(pool, config.dim, config.tokens_per_frame)
-        self.dim = self.pooling.dim
-        self.eval()
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash that two encoders share if their embeddings are interchangeable."""
-        parts = f"{self.weights_hash} {self.layer} {self.pool}"
-        if isinstance(self.pooling, AttentionPool):
-            parts += weights_hash(self.pooling)
-        return hashlib.sha256(parts.encode()).hexdigest()
-
-    def train(self, mode: bool = True) -> "PatchEncoder":
-        """Stay in eval mode, except for the pool: the encoder is frozen."""
-        super().train(False)
-        self.pooling.train(mode)
-        return self
+        pooling = build_pool(pool, config.dim, config.tokens_per_frame)
+        super().__init__(transformer, layer, pool, pooling, config.tokens_per_frame)
 
     def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
@@ -113,52 +83,3 @@ class PatchEncoder(nn.Module):
             return (empty,) * len(wanted)
         outputs = self.transformer.features(given[:, None], wanted)
         return tuple(normalise(output[:, 1:]) for output in outputs)
-
-    def untrained(self, seed: int = 0) -> "PatchEncoder":
-        """Return the same architecture with fresh random weights: the control of every claim."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return PatchEncoder(self.transformer.config.build(), self.layer, self.pool)
-
-
-def save_patches(
-    folder: Path,
-    config: PatchEncoderConfig,
-    weights: Mapping[str, Tensor],
-    training: Mapping[str, object] | None = None,
-) -> None:
-    """Write a checkpoint that `load_encoder` opens as a `PatchEncoder`.
-
-    Args:
-        folder: the checkpoint's folder.
-        config: what it is.
-        weights: the state dict of its transformer.
-        training: plain data that tells how it was trained.
-    """
-    notes = {} if training is None else {"training": dict(training)}
-    save_checkpoint(folder, "patches", to_dict(config), weights, **notes)
-
-
-def open_patches(
-    folder: Path, data: Mapping[str, Any], layer: int | None = None, pool: str | None = None
-) -> PatchEncoder:
-    """Open what `save_patches` wrote.
-
-    Args:
-        folder: the checkpoint's folder.
-        data: what its ``config.json`` says.
-        layer: None for the checkpoint's choice.
-        pool: None for the checkpoint's choice.
-
-    Raises:
-        FileNotFoundError: the weights are missing.
-        ValueError: it is damaged, or there is no such layer or pool.
-    """
-    config = from_dict(PatchEncoderConfig, data["config"])
-    transformer = config.transformer.build()
-    transformer.load_state_dict(load_weights(folder, data["sha256"]))
-    return PatchEncoder(
-        transformer,
-        config.layer if layer is None else layer,
-        config.pool if pool is None else pool,
-    )

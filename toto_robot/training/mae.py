@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..baselines import VitEncoderConfig, save_vit
+from ..baselines import VitEncoderConfig
 from ..cli import command
 from ..config import to_dict
 from ..data.mixture import FrameMixture, split
 from ..data.shards import Shard
+from ..frozen import save_frozen
 from ..models.mae import MaeConfig, MaskedAutoencoder, mae_flops
 from .engine import EngineConfig, Phase, Rows, fit
 from .parallel import Ranks, join_ranks
@@ -110,8 +111,9 @@ def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
         frames, orders = rows(0, SHOWN)
         _draw(model.eval(), frames, orders, out / "reconstructions.png")
         print(f"picture {out / 'reconstructions.png'}")
-    save_vit(
+    save_frozen(
         folder,
+        "vit",
         VitEncoderConfig(
             transformer=config.model.encoder, layer=config.model.encoder.layers, pool=config.pool
         ),

@@ -12,9 +12,10 @@ from ..config import to_dict
 from ..data.mixture import FrameSequenceMixture, SequenceMixture, split
 from ..data.shards import Shard, tokenize_shard
 from ..encoder import load_tokenizer
+from ..frozen import save_frozen
 from ..models import SequenceLayout
 from ..models.patches import PatchConfig, patch_flops
-from ..patch_encoder import PatchEncoderConfig, save_patches
+from ..patch_encoder import PatchEncoderConfig
 from ..tokenizers import AnyTokenizer
 from .engine import EngineConfig, Phase, Rows, fit
 from .parallel import Ranks, join_ranks
@@ -138,8 +139,9 @@ def _train(
     if not result.finished:
         print(f"stopped after step {result.steps}; the same command goes on")
         return folder
-    save_patches(
+    save_frozen(
         folder,
+        "patches",
         PatchEncoderConfig(
             transformer=config.model, layer=config.model.layers // 2, pool=config.pool
         ),
