@@ -44,5 +44,5 @@ def test_everything_that_is_asked_for_is_pinned() -> None:
 
 
 def plain(requirement: str) -> str:
-    name = requirement.split(">")[0].split("<")[0].split("=")[0].strip()
+    name = requirement.split("[")[0].split(">")[0].split("<")[0].split("=")[0].strip()
     return name.lower().replace("_", "-")

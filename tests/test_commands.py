@@ -11,6 +11,9 @@ CONFIGS = ROOT / "configs"
 COMMAND = re.compile(r'^main = command\("(\w+)", (\w+)\)\(', re.MULTILINE)
 
 
+ONE_KIND = {"lr_sweep", "scaling"}  # they compare models of one kind
+
+
 def commands():
     """Give module and config class of every command, by its name."""
     found = {}
@@ -36,8 +39,17 @@ def choices():
             override = key if package in ("", key) else group  # Hydra's own name for it
             folder = CONFIGS / key
             for option in sorted(folder.glob("*.yaml")):
-                if _same_shape(option, folder / f"{default or option.stem}.yaml"):
+                usual = folder / f"{default or option.stem}.yaml"
+                if name in ONE_KIND and _kind(option) != _kind(usual):
+                    continue
+                if _same_shape(option, usual):
                     yield name, [f"{override}={option.stem}"]
+
+
+def _kind(path):
+    from omegaconf import OmegaConf
+
+    return OmegaConf.load(path).get("kind")
 
 
 def _same_shape(option, default):

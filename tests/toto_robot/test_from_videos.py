@@ -69,8 +69,17 @@ def test_a_run_repeats_itself_from_what_its_checkpoint_says(trained, tmp_path):
     again = rerun(RerunConfig(of=out / "encoder"), tmp_path / "again")
     weights = (out / "encoder" / "weights.safetensors").read_bytes()
     assert (again / "weights.safetensors").read_bytes() == weights
+    told = json.loads((out / "encoder" / "config.json").read_text())
+    told.pop("training")
+    (tmp_path / "untold").mkdir()
+    (tmp_path / "untold" / "config.json").write_text(json.dumps(told))
     with pytest.raises(ValueError, match="does not say how it was trained"):
-        rerun(RerunConfig(of=HERE / "toto_robot" / "weights" / "toto-nano"), tmp_path / "shipped")
+        rerun(RerunConfig(of=tmp_path / "untold"), tmp_path / "shipped")
+    told["training"] = {"config": json.loads((out / "config.json").read_text()), "data": {}}
+    told["training"]["config"]["data"] = [{"path": "data/elsewhere", "weight": 1.0}]
+    (tmp_path / "untold" / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="no data set in data/elsewhere"):
+        rerun(RerunConfig(of=tmp_path / "untold"), tmp_path / "shipped")
 
 
 def test_a_rerun_on_other_data_is_refused(trained, tmp_path):
@@ -92,7 +101,10 @@ def test_a_model_goes_on_at_a_higher_resolution(trained, tmp_path):
     tokenizer = load_tokenizer("toto-nano", image_size=256)
     assert tokenizer.tokens_per_frame == 32 * 32
     small = load_encoder(out / "encoder", verify=False)
-    data, _ = compose("pretrain", ["resolution=32x32", *SMALL[1:5], f"start_from={out}/encoder"])
+    data, _ = compose(
+        "pretrain",
+        ["resolution=32x32", *SMALL[1:5], f"start_from={out}/encoder", "tokenizer_from=toto-nano"],
+    )
     larger = from_dict(PretrainConfig, data)
     assert larger.model.rope_base == 50_000
     assert larger.model.tokens_per_frame == 1024

@@ -225,7 +225,7 @@ def test_shares_are_whole_rows_of_a_block(weights, counts):
 def test_the_papers_mixture_is_a_template_of_the_pretrain_command():
     from toto_robot.cli import compose
 
-    data, _ = compose("pretrain", ["+mixture=toto"])
+    data, _ = compose("pretrain", ["mixture=toto"])
     names = [item["path"].rsplit("/", 1)[1] for item in data["data"]]
     shares = apportion([item["weight"] for item in data["data"]])
     assert dict(zip(names, shares, strict=True)) == {

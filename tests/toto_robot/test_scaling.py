@@ -155,7 +155,8 @@ def overrides(tmp_path):
     members += "{name: n2, dim: 16, layers: 1, heads: 2, mlp_hidden: 16}]"
     return [
         "action=run", "study.codes=16", "study.batch=2", "study.part=2", "study.points=2",
-        "study.tokens_per_parameter=1", f"study.members={members}", "resamples=100",
+        "study.seeds=[0]", "study.tokens_per_parameter=1", f"study.members={members}",
+        "resamples=100",
         "pretrain.model.tokens_per_frame=16", f"pretrain.tokenizer_from={tmp_path / 'tokenizer'}",
         f"pretrain.data=[{{path: {folder}, weight: 1.0}}]", "pretrain.validation_sequences=2",
     ]  # fmt: skip
