@@ -169,7 +169,16 @@ def _pretrain(config: PretrainConfig, out: Path, tokenizer: AnyTokenizer, ranks:
 
 
 def data_digests(config: PretrainConfig) -> dict[str, str]:
-    """Return the sha256 of each data set's manifest, by the data set's folder."""
+    """Return the sha256 of each data set's manifest, by the data set's folder.
+
+    Raises:
+        ValueError: a data set is not there.
+    """
+    missing = [
+        str(data.path) for data in config.data if not (data.path / "manifest.json").is_file()
+    ]
+    if missing:
+        raise ValueError(f"no data set in {', '.join(missing)}")
     return {
         str(data.path): hashlib.sha256((data.path / "manifest.json").read_bytes()).hexdigest()
         for data in config.data
