@@ -52,7 +52,8 @@ doctor: install
 	$(BIN)/python -m envs.doctor
 
 bench: install-test rendering
-	@for name in encode stream onnx ceiling against_vit feature_cache train_step env_step; do \
+	@for name in encode stream onnx ceiling against_vit feature_cache train_step token_pipeline decode_video \
+	    generate env_step; do \
 	    echo "# $$name, one core"; \
 	    OMP_NUM_THREADS=1 LP_NUM_THREADS=0 $(BIN)/python -m benchmarks.$$name; \
 	done

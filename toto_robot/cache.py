@@ -104,7 +104,8 @@ class EncoderOnDemand:
         Args:
             name_or_path: a shipped name or a checkpoint folder.
             layer: None for the checkpoint's own choice.
-            pool: likewise. Not `attention`, whose parameters no checkpoint holds.
+            pool: likewise. Not `attention`: its parameters may be in training, and their values are
+                part of the fingerprint, which must be known before anything is opened.
             device: where to run.
             dtype: of the weights and the computation.
 

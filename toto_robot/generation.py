@@ -69,11 +69,11 @@ def load_predictor(name_or_path: str, device: str) -> Encoder:
     """Open an encoder whose model predicts tokens.
 
     Raises:
-        ValueError: it is a vision transformer; and what `load_encoder` raises.
+        ValueError: it predicts no tokens; and what `load_encoder` raises.
     """
     encoder = load_encoder(name_or_path, device=device)
     if not isinstance(encoder, Encoder):
-        raise ValueError(f"{name_or_path} is a vision transformer and predicts no tokens")
+        raise ValueError(f"{name_or_path} is a {type(encoder).__name__}, which predicts no tokens")
     return encoder
 
 
