@@ -24,7 +24,6 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from tqdm import tqdm
 
 from ..data.loader import read_ahead
-from ..models.mup import parameter_groups
 from .checkpoints import Checkpoints
 from .guard import Guard, GuardConfig
 from .parallel import (
@@ -36,7 +35,7 @@ from .parallel import (
     distribute,
     whole,
 )
-from .run import OptimizerConfig, RunLog
+from .run import OptimizerConfig, RunLog, build_optimizer
 from .throughput import Throughput
 
 __all__ = ["EngineConfig", "Fit", "Phase", "Rows", "fit"]
@@ -196,10 +195,7 @@ class _Run:
             recompute=config.recompute,
             compile_blocks=config.compile,
         )
-        groups = parameter_groups(model, optimizer.weight_decay)
-        self._optimizer = torch.optim.AdamW(
-            groups, lr=optimizer.lr, betas=optimizer.betas, fused=True
-        )
+        self._optimizer = build_optimizer(model, optimizer)
         self._guard = Guard(config.guard)
         self._checkpoints = Checkpoints(
             out / "checkpoints",

@@ -1,4 +1,4 @@
-"""What every training run keeps: its optimizer state for a resume, its log and its curves.
+"""What every training run has: its optimizer, the claim on its folder, its log and its curves.
 
 All randomness of a step is drawn from a generator seeded with (seed, step), so a resumed run needs
 no generator state and goes on to the bit.
@@ -6,7 +6,6 @@ no generator state and goes on to the bit.
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.tensorboard import SummaryWriter
 
-from ..checkpoint import load_weights, read_config, save_checkpoint
 from ..config import to_dict
 from ..data.shards import write_json
+from ..models.mup import parameter_groups
 
 __all__ = [
     "OptimizerConfig",
@@ -28,8 +27,6 @@ __all__ = [
     "claim",
     "descend",
     "generator_of",
-    "keep",
-    "resume",
 ]
 
 
@@ -63,13 +60,8 @@ class OptimizerConfig:
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> AdamW:
-    """Return AdamW over ``module`` with decay on matrices only."""
-    matrices = [p for p in module.parameters() if p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    """Return AdamW over ``module``, in the groups of `parameter_groups`."""
+    groups = parameter_groups(module, config.weight_decay)
     return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
@@ -110,30 +102,6 @@ def _flat(data: object, at: str = "") -> dict[str, object]:
         for key, item in data.items()
         for name, value in _flat(item, f"{at}.{key}" if at else str(key)).items()
     }
-
-
-def resume(out: Path, module: nn.Module, optimizer: AdamW, kind: str) -> int:
-    """Load the newest checkpoint under ``out``, if there is one, and return its step or 0."""
-    found = sorted((out / "checkpoints").glob("step-*"))
-    if not found:
-        return 0
-    data = read_config(found[-1], kind)
-    module.load_state_dict(load_weights(found[-1], data["sha256"]))
-    optimizer.load_state_dict(torch.load(found[-1] / "train_state.pt", weights_only=True))
-    return data["step"]
-
-
-def keep(
-    out: Path, kind: str, config: object, module: nn.Module, optimizer: AdamW, step: int
-) -> Path:
-    """Write the checkpoint of ``step`` under ``out`` and remove those before the last two."""
-    folder = out / "checkpoints" / f"step-{step:07d}"
-    save_checkpoint(
-        folder, kind, to_dict(config), module.state_dict(), optimizer.state_dict(), step=step
-    )
-    for old in sorted(folder.parent.glob("step-*"))[:-2]:
-        shutil.rmtree(old)
-    return folder
 
 
 def descend(
