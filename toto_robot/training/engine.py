@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from tqdm import tqdm
 
+from ..config import to_dict
 from ..data.loader import read_ahead
 from .checkpoints import Checkpoints
 from .guard import Guard, GuardConfig
@@ -128,6 +129,14 @@ class Fit:
     skipped: int
     finished: bool
     scores: Mapping[str, float | int]
+
+    def notes(self, config: object) -> dict[str, object]:
+        """Return what a checkpoint says of its training: the whole config, and how it went."""
+        return {
+            "config": to_dict(config),
+            "skipped_steps": self.skipped,
+            "scores": dict(self.scores),
+        }
 
 
 def fit(

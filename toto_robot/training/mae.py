@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..baselines import VitEncoderConfig
 from ..cli import command
-from ..config import to_dict
 from ..data.mixture import FrameMixture, split
 from ..data.shards import Shard
 from ..frozen import save_frozen
@@ -118,12 +117,7 @@ def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
             transformer=config.model.encoder, layer=config.model.encoder.layers, pool=config.pool
         ),
         model.encoder_weights(),
-        {
-            "config": to_dict(config),
-            "frames": config.batch * result.steps,
-            "skipped_steps": result.skipped,
-            "scores": dict(result.scores),
-        },
+        result.notes(config) | {"frames": config.batch * result.steps},
     )
     print(f"encoder {folder}")
     return folder

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..cli import command
-from ..config import to_dict
 from ..data.mixture import FrameSequenceMixture, SequenceMixture, split
 from ..data.shards import Shard, tokenize_shard
 from ..encoder import load_tokenizer
@@ -146,12 +145,7 @@ def _train(
             transformer=config.model, layer=config.model.layers // 2, pool=config.pool
         ),
         result.weights,
-        {
-            "config": to_dict(config),
-            "tokens": result.tokens,
-            "skipped_steps": result.skipped,
-            "scores": dict(result.scores),
-        },
+        result.notes(config) | {"tokens": result.tokens},
     )
     print(f"encoder {folder}")
     return folder

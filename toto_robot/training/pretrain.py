@@ -156,13 +156,7 @@ def _pretrain(config: PretrainConfig, out: Path, tokenizer: AnyTokenizer, ranks:
         pool="grid4",
         golden_frames=_golden_frames(shards, config.golden_frames),
         frame_interval_s=config.frame_interval_s,
-        training={
-            "config": to_dict(config),
-            "data": data_digests(config),
-            "tokens": result.tokens,
-            "skipped_steps": result.skipped,
-            "scores": dict(result.scores),
-        },
+        training=result.notes(config) | {"data": data_digests(config), "tokens": result.tokens},
     )
     print(f"encoder {folder}")
     return folder
