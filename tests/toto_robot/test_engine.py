@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 
+from tests.toto_robot.tiny import GUARD, tiny_engine
 from toto_robot.models import TotoConfig
-from toto_robot.training.engine import EngineConfig, Phase, fit
+from toto_robot.training.engine import Phase, fit
 from toto_robot.training.guard import Guard, GuardConfig
 from toto_robot.training.parallel import join_ranks
 from toto_robot.training.run import OptimizerConfig
@@ -33,20 +34,7 @@ MODEL = TotoConfig(
     rope_base=10000.0,
     norm_eps=1e-5,
 )
-GUARD = GuardConfig(deviations=6.0, history=20, most_skipped=2)
-ENGINE = EngineConfig(
-    device="cpu",
-    precision="float32",
-    compile=False,
-    recompute=False,
-    shard_ranks=None,
-    read_threads=1,
-    log_every=1,
-    keep_every=4,
-    keep_most=2,
-    keep_in_background=False,
-    guard=GUARD,
-)
+ENGINE = tiny_engine()
 OPTIMIZER = OptimizerConfig(
     lr=1e-2,
     betas=(0.9, 0.95),

@@ -14,27 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from toto_robot import Encoder, TotoObservation
+from tests.toto_robot.tiny import tiny_toto
+from toto_robot import TotoObservation
 from toto_robot.baselines import VitEncoder
 from toto_robot.cache import FeatureCache
-from toto_robot.models import TotoConfig
 from toto_robot.models.vision_transformer import VitConfig
-from toto_robot.tokenizers import LightConfig
 
 SIDE = 32
-
-
-def build_toto():
-    torch.manual_seed(0)
-    tokenizer = LightConfig(
-        image_size=SIDE, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 1),
-        decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
-    ).build()  # fmt: skip
-    transformer = TotoConfig(
-        codes=8192, dim=16, layers=2, heads=2, mlp_hidden=24, tie_embeddings=True,
-        tokens_per_frame=16, frames=4, rope_base=10000.0, norm_eps=1e-5,
-    ).build()  # fmt: skip
-    return Encoder(tokenizer, transformer, layer=1, pool="grid2")
 
 
 def build_vit():
@@ -47,7 +33,7 @@ def build_vit():
     return VitEncoder(config.build(), layer=1, pool="mean")
 
 
-TOTO, VIT = build_toto(), build_vit()
+TOTO, VIT = tiny_toto(SIDE), build_vit()
 
 
 @pytest.fixture(autouse=True)

@@ -13,28 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from toto_robot import Encoder, TotoConfig, load_encoder
+from tests.toto_robot.tiny import tiny_toto
+from toto_robot import load_encoder
 from toto_robot.baselines import VitEncoder
 from toto_robot.cache import FeatureCache
 from toto_robot.models.vision_transformer import VitConfig
-from toto_robot.tokenizers import LightConfig
 from toto_robot.tokenizers.tokenizer import check_frames
 
 SIDE = 16
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def tiny():
-    torch.manual_seed(0)
-    tokenizer = LightConfig(
-        image_size=SIDE, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 1),
-        decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
-    ).build()  # fmt: skip
-    transformer = TotoConfig(
-        codes=8192, dim=16, layers=2, heads=2, mlp_hidden=24, tie_embeddings=True,
-        tokens_per_frame=4, frames=4, rope_base=10000.0, norm_eps=1e-5,
-    ).build()  # fmt: skip
-    return Encoder(tokenizer, transformer, layer=1, pool="grid2")
 
 
 def vit():
@@ -47,7 +34,7 @@ def vit():
     return VitEncoder(config.build(), layer=1, pool="cls")
 
 
-TOTO, VIT = tiny(), vit()
+TOTO, VIT = tiny_toto(SIDE), vit()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.toto_robot.tiny import tiny_engine
 from toto_robot import load_encoder
 from toto_robot.data.decode import DecodeConfig, decode
 from toto_robot.data.mixture import HOLD_OUT, FrameMixture, SequenceMixture, split
@@ -16,8 +17,6 @@ from toto_robot.data.shards import Shard, Source, tokenize_shard
 from toto_robot.golden import golden_pictures
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
-from toto_robot.training.engine import EngineConfig
-from toto_robot.training.guard import GuardConfig
 from toto_robot.training.pretrain import PretrainConfig, Stage, pretrain
 from toto_robot.training.reconstruction import LightRecipe
 from toto_robot.training.run import OptimizerConfig
@@ -52,19 +51,7 @@ MODEL = TotoConfig(
     norm_eps=1e-5,
 )
 
-ENGINE = EngineConfig(
-    device="cpu",
-    precision="float32",
-    compile=False,
-    recompute=False,
-    shard_ranks=None,
-    read_threads=1,
-    log_every=2,
-    keep_every=2,
-    keep_most=3,
-    keep_in_background=False,
-    guard=GuardConfig(deviations=6.0, history=20, most_skipped=2),
-)
+ENGINE = tiny_engine(log_every=2, keep_every=2, keep_most=3)
 
 
 @pytest.fixture(scope="module")
