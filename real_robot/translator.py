@@ -1,0 +1,128 @@
+"""Between a policy's numbers and an arm's: actions to targets, robot states to proprioception.
+
+The same as the simulated environment does for the same `Interface`: an increment is added to a
+stored joint target, not to where the joint is measured, and the hand's command is absolute.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.arms import Arm
+from envs.interface import Interface
+
+from .limits import JointLimits
+from .robot import RobotState, Target
+
+Floats = NDArray[np.float64]
+
+
+class Translator:
+    """Turn actions into targets and states into `proprio`, for one robot and one interface.
+
+    Attributes:
+        interface: what the numbers mean.
+    """
+
+    def __init__(self, interface: Interface, arm: Arm, limits: JointLimits) -> None:
+        """Check that this robot can be spoken to in this interface.
+
+        Raises:
+            ValueError: it names something that the robot does not have; with what is possible.
+        """
+        joints = arm.joint_names
+        wanted = tuple(f"{name}_increment" for name in joints)
+        (gripper,) = arm.hand_servos if len(arm.hand_servos) == 1 else (None,)
+        if gripper is not None:
+            wanted = (*wanted, f"{gripper.name}_opening")
+        if interface.action_kind != "joint_increment" or interface.action != wanted:
+            raise ValueError(
+                f"a policy for {arm.name} gives joint_increment actions {', '.join(wanted)}; "
+                f"this interface has {interface.action_kind} {', '.join(interface.action)}"
+            )
+        self.interface = interface
+        self._num_joints = len(joints)
+        self._scale = np.array(interface.action_scale[: self._num_joints])
+        self._lower, self._upper = np.array(limits.lower_rad), np.array(limits.upper_rad)
+        self._targets = np.zeros(self._num_joints)
+        self._has_gripper = gripper is not None
+        self._max_width_m = 0.0 if gripper is None else gripper.upper * len(gripper.joints)
+        self._command = 1.0
+        self._readings = self._find_readings(interface.proprio, joints, gripper and gripper.name)
+
+    @property
+    def joint_targets_rad(self) -> Floats:
+        """Give the stored joint targets [j]."""
+        return self._targets.copy()
+
+    @property
+    def gripper_command(self) -> float:
+        """Give the last command to the gripper, in [-1, 1]; 1 is open."""
+        return self._command
+
+    def begin(self, state: RobotState) -> None:
+        """Begin an episode: stored targets are where the joints are, the gripper as it is."""
+        self._targets = state.joint_positions_rad.astype(np.float64)
+        if state.gripper is not None:
+            share = state.gripper.width_m / self._max_width_m
+            self._command = float(np.clip(2 * share - 1, -1.0, 1.0))
+
+    def target(self, action: NDArray[np.float32]) -> Target:
+        """Give the wish of an action [a], and store nothing yet.
+
+        What is not finite stays so: to refuse it is the safety layer's business.
+        """
+        values = np.asarray(action, dtype=np.float64)
+        if values.shape != (len(self.interface.action),):
+            return Target(joint_positions_rad=values, gripper_width_m=None)
+        increments = np.clip(values[: self._num_joints], -1.0, 1.0)  # NaN stays NaN
+        joints = np.clip(self._targets + self._scale * increments, self._lower, self._upper)
+        width_m = None
+        if self._has_gripper:
+            width_m = self._max_width_m * (float(np.clip(values[-1], -1.0, 1.0)) + 1) / 2
+        return Target(joint_positions_rad=joints, gripper_width_m=width_m)
+
+    def sent(self, target: Target) -> None:
+        """Store what was really sent: the next increment is added to it."""
+        self._targets = np.array(target.joint_positions_rad, dtype=np.float64)
+        if target.gripper_width_m is not None:
+            self._command = 2 * target.gripper_width_m / self._max_width_m - 1
+
+    def action_of(self, joint_positions_rad: Floats, gripper_width_m: float) -> NDArray[np.float32]:
+        """Give the action [a] that asks for these joints and this width, cut to [-1, 1].
+
+        For who thinks in poses: an expert, a person who leads the arm by hand.
+        """
+        increments = (np.asarray(joint_positions_rad) - self._targets) / self._scale
+        if self._has_gripper:
+            increments = np.append(increments, 2 * gripper_width_m / self._max_width_m - 1)
+        return np.clip(increments, -1.0, 1.0).astype(np.float32)
+
+    def proprio(self, state: RobotState) -> NDArray[np.float32]:
+        """Give the `proprio` vector [p] that the interface names."""
+        return np.array([read(state) for read in self._readings], dtype=np.float32)
+
+    def _find_readings(
+        self, names: Sequence[str], joints: Sequence[str], gripper: str | None
+    ) -> list[Callable[[RobotState], float]]:
+        known: dict[str, Callable[[RobotState], float]] = {}
+        for index, joint in enumerate(joints):
+            known[f"{joint}_position"] = lambda s, i=index: float(s.joint_positions_rad[i])
+            known[f"{joint}_velocity"] = lambda s, i=index: float(s.joint_velocities_rad_s[i])
+            known[f"{joint}_target"] = lambda _, i=index: float(self._targets[i])
+        if gripper is not None:
+            known[f"{gripper}_width"] = _width_m
+            known[f"{gripper}_command"] = lambda _: self._command
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(
+                f"the robot cannot tell {', '.join(unknown)} of the interface's proprio; it can "
+                f"tell {', '.join(known)}"
+            )
+        return [known[name] for name in names]
+
+
+def _width_m(state: RobotState) -> float:
+    return math.nan if state.gripper is None else state.gripper.width_m
