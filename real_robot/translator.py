@@ -50,7 +50,8 @@ class Translator:
         self._has_gripper = gripper is not None
         self._max_width_m = 0.0 if gripper is None else gripper.upper * len(gripper.joints)
         self._command = 1.0
-        self._readings = self._find_readings(interface.proprio, joints, gripper and gripper.name)
+        hand = None if gripper is None else gripper.name
+        self._readings = self._find_readings(interface.proprio, joints, hand)
 
     @property
     def joint_targets_rad(self) -> Floats:
