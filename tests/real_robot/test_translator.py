@@ -1,0 +1,106 @@
+"""The translator says what the simulated environment says, for the same Interface."""
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+
+from envs.franka import FRANKA_PANDA
+from real_robot.limits import PANDA
+from real_robot.robot import GripperState, RobotState
+from real_robot.translator import Translator
+
+
+@pytest.fixture(scope="module")
+def env():
+    env = gymnasium.make("envs:toto/FrankaPick-v0", cameras=(), disable_env_checker=True)
+    yield env.unwrapped
+    env.close()
+
+
+def state_of(env):
+    """What a driver would tell of the simulated arm."""
+    joints, velocities = env.simulator.joints(FRANKA_PANDA.joint_names)
+    fingers, _ = env.simulator.joints(FRANKA_PANDA.hand_joint_names)
+    return RobotState(
+        stamp_s=0.0,
+        joint_positions_rad=joints,
+        joint_velocities_rad_s=velocities,
+        joint_torques_nm=np.zeros(7),
+        external_torques_nm=np.zeros(7),
+        gripper=GripperState(
+            stamp_s=0.0,
+            width_m=float(fingers.sum()),
+            max_width_m=0.08,
+            is_grasping=False,
+            error=None,
+        ),
+        mode="idle",
+        errors=(),
+        command_success_rate=1.0,
+    )
+
+
+def test_targets_and_proprioception_are_those_of_the_environment(env):
+    observation, _ = env.reset(seed=5)
+    translator = Translator(env.interface, FRANKA_PANDA, PANDA)
+    translator.begin(state_of(env))
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        proprio = translator.proprio(state_of(env))
+        np.testing.assert_allclose(proprio, observation["proprio"], atol=2e-6)
+        action = rng.uniform(-1.2, 1.2, 8).astype(np.float32)
+        target = translator.target(action)
+        translator.sent(target)
+        observation, *_ = env.step(action)
+        np.testing.assert_allclose(
+            translator.joint_targets_rad, env._controller.arm_targets, atol=1e-12
+        )
+
+
+def test_an_increment_is_added_to_what_was_sent_and_not_to_the_wish(env):
+    env.reset(seed=5)
+    translator = Translator(env.interface, FRANKA_PANDA, PANDA)
+    state = state_of(env)
+    translator.begin(state)
+    ones = np.ones(8, np.float32)
+    wish = translator.target(ones)
+    np.testing.assert_allclose(wish.joint_positions_rad, state.joint_positions_rad + 0.1)
+    assert wish.gripper_width_m == pytest.approx(0.08)
+    translator.sent(replace(wish, joint_positions_rad=state.joint_positions_rad + 0.04))
+    np.testing.assert_allclose(
+        translator.target(ones).joint_positions_rad, state.joint_positions_rad + 0.14
+    )
+
+
+def test_the_action_of_a_target_is_the_one_that_leads_there(env):
+    env.reset(seed=6)
+    translator = Translator(env.interface, FRANKA_PANDA, PANDA)
+    translator.begin(state_of(env))
+    action = np.array([0.5, -0.5, 0.2, 0, 0.1, -1, 1, -0.25], np.float32)
+    target = translator.target(action)
+    back = translator.action_of(target.joint_positions_rad, target.gripper_width_m)
+    np.testing.assert_allclose(back, action, atol=1e-6)
+
+
+def test_what_is_no_number_is_left_to_the_safety_layer(env):
+    env.reset(seed=6)
+    translator = Translator(env.interface, FRANKA_PANDA, PANDA)
+    translator.begin(state_of(env))
+    action = np.zeros(8, np.float32)
+    action[2] = np.nan
+    assert np.isnan(translator.target(action).joint_positions_rad[2])
+    assert translator.target(np.zeros(3, np.float32)).joint_positions_rad.shape == (3,)
+
+
+def test_an_interface_that_the_robot_cannot_keep_is_refused(env):
+    interface = env.interface
+    with pytest.raises(ValueError, match="joint_increment actions joint1_increment"):
+        Translator(
+            replace(interface, action=interface.action[:-1], action_scale=(0.1,) * 7),
+            FRANKA_PANDA,
+            PANDA,
+        )
+    with pytest.raises(ValueError, match=r"cannot tell cube_x .* it can tell joint1_position"):
+        Translator(replace(interface, proprio=(*interface.proprio, "cube_x")), FRANKA_PANDA, PANDA)
