@@ -114,7 +114,8 @@ endif
 
 # The wheel with libOSMesa is here for the tests of that route; without it they test that it is missed.
 $(TEST_STAMP): $(STAMP)
-	$(PIP) install -q -c constraints.txt -e ".[sim,train,sb3,export,lerobot,ray,dev]"
+	$(PIP) install -q -c constraints.txt -e ".[sim,train,sb3,export,lerobot,ray,franka,viewer,robomimic,dev]"
+	$(PIP) install -q -c constraints.txt --no-deps franka-sim pylibfranka
 	$(PIP) install -q -c constraints.txt --no-deps lavavu-osmesa || true
 	@touch $@
 
