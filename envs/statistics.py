@@ -1,9 +1,14 @@
-"""Intervals for success rates: a rate from few episodes says little, and should say how little."""
+"""What success rates say: intervals of one, tests between two, and what few trials cannot tell.
+
+A rate from few episodes says little, and should say how little.
+"""
 
 import math
 
 # The normal distribution's 97.5 % quantile, for a two-sided interval of 95 %.
 _Z = 1.959963984540054
+# A difference is called one when chance alone would give it, or a larger one, this often at most.
+SIGNIFICANCE = 0.05
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -32,3 +37,117 @@ def describe_rate(successes: int, trials: int) -> str:
     low, high = wilson_interval(successes, trials)
     rate = successes / trials if trials else math.nan
     return f"{successes}/{trials} = {rate:.1%} ({low:.1%} to {high:.1%}, Wilson 95 %)"
+
+
+def fisher_exact(successes: int, trials: int, other_successes: int, other_trials: int) -> float:
+    """Give how often two equally good policies would differ so much or more, two-sided.
+
+    R. A. Fisher, "On the interpretation of chi-squared from contingency tables, and the calculation
+    of P", JRSS 85 (1922): the sum of all tables with the same margins that are no likelier than
+    the one that came. For trials that are not paired.
+
+    Raises:
+        ValueError: unless 0 <= successes <= trials for both.
+    """
+    for number, most in ((successes, trials), (other_successes, other_trials)):
+        if not 0 <= number <= most:
+            raise ValueError(f"successes must be in [0, {most}], got {number}")
+    both = successes + other_successes
+    ways = [
+        math.comb(trials, here) * math.comb(other_trials, both - here)
+        for here in range(max(0, both - other_trials), min(trials, both) + 1)
+    ]
+    came = math.comb(trials, successes) * math.comb(other_trials, other_successes)
+    # whole numbers: a tie is a tie
+    return sum(way for way in ways if way <= came) / math.comb(trials + other_trials, both)
+
+
+def sign_test(only_first: int, only_second: int) -> float:
+    """Give the exact two-sided p-value of McNemar's test, from the pairs that were not alike.
+
+    Pairs in which both succeeded or both failed say nothing about which is better. Q. McNemar,
+    "Note on the sampling error of the difference between correlated proportions", Psychometrika
+    12 (1947), with the binomial distribution in the place of its approximation.
+
+    Args:
+        only_first: pairs in which the first succeeded and the second did not.
+        only_second: the other way.
+
+    Raises:
+        ValueError: a number is negative.
+    """
+    if only_first < 0 or only_second < 0:
+        raise ValueError(f"pairs must not be negative, got {only_first} and {only_second}")
+    unlike = only_first + only_second
+    tail = sum(math.comb(unlike, few) for few in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**unlike)
+
+
+def paired_power(worse: float, better: float, pairs: int) -> float:
+    """Give how often so many pairs would find, by `sign_test`, that the better policy is better.
+
+    Both policies' outcomes at a pose are taken as independent. Where hard poses are hard for both,
+    fewer pairs are unlike and more of these speak for the better one: the power is then higher.
+
+    Raises:
+        ValueError: unless 0 <= worse <= better <= 1.
+    """
+    if not 0 <= worse <= better <= 1:
+        raise ValueError(f"needs 0 <= worse <= better <= 1, got {worse} and {better}")
+    for_better, for_worse = better * (1 - worse), worse * (1 - better)
+    unlike_rate = for_better + for_worse
+    if unlike_rate == 0:
+        return 0.0
+    power = 0.0
+    for unlike in range(pairs + 1):
+        chance = _binomial(unlike, pairs, unlike_rate)
+        if chance < 1e-9:
+            continue
+        few, tail = -1, 0.0
+        while (tail := tail + _binomial(few + 1, unlike, 0.5)) <= SIGNIFICANCE / 2:
+            few += 1  # so many pairs for the worse one are few enough
+        share = for_worse / unlike_rate
+        power += chance * sum(_binomial(number, unlike, share) for number in range(few + 1))
+    return power
+
+
+def detectable_rates(
+    rate: float, pairs: int, power: float = 0.8
+) -> tuple[float | None, float | None]:
+    """Give the rates below and above `rate`, in steps of 1 %, that so many pairs tell apart.
+
+    Args:
+        rate: of one policy.
+        pairs: of trials.
+        power: how often a difference that is there should be found.
+
+    Returns:
+        The greatest rate below and the least above; None where not even 0 % or 100 % would do.
+    """
+    below = (step / 100 for step in range(math.ceil(100 * rate) - 1, -1, -1))
+    above = (step / 100 for step in range(math.floor(100 * rate) + 1, 101))
+    return (
+        next((other for other in below if paired_power(other, rate, pairs) >= power), None),
+        next((other for other in above if paired_power(rate, other, pairs) >= power), None),
+    )
+
+
+def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 2048) -> int | None:
+    """Give about how many pairs tell two rates apart this often; None for more than `most`."""
+    if paired_power(worse, better, most) < power:
+        return None
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = paired_power(worse, better, middle) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def _binomial(number: int, trials: int, rate: float) -> float:
+    if rate in (0.0, 1.0):
+        return float(number == trials * rate)
+    if not 0 <= number <= trials:
+        return 0.0
+    log = math.lgamma(trials + 1) - math.lgamma(number + 1) - math.lgamma(trials - number + 1)
+    return math.exp(log + number * math.log(rate) + (trials - number) * math.log1p(-rate))
