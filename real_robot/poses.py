@@ -127,6 +127,6 @@ def _draw_place(
     x, y = corner
     raise ValueError(
         f"in the cell x {x:.3f} to {x + edges[0]:.3f} m, y {y:.3f} to {y + edges[1]:.3f} m no "
-        f"place was found in {_TRIES} tries that is {least_distance_m} m from all {len(taken)} places "
-        "of the demonstrations: take a smaller least distance, or a larger area"
+        f"place was found in {_TRIES} tries that is {least_distance_m} m from all {len(taken)} "
+        "places of the demonstrations: take a smaller least distance, or a larger area"
     )
