@@ -75,15 +75,7 @@ class MujocoSimulator:
         """Make the world."""
         self._scene = scene
         self._servos = (*arm.servos, *arm.hand_servos)
-        spec = mujoco.MjSpec.from_file(str(arm.model))
-        if self._meshes is not None:
-            _wear_meshes(spec, self._meshes, arm.scale)
-        _scale(spec, arm.scale)
-        _place_arm(spec, scene, self._servos)
-        _add_world(spec, scene)
-        for camera in (*scene.cameras, scene.viewer):
-            _add_camera(spec, camera)
-        self._model = spec.compile()
+        self._model = build_spec(scene, arm, meshes=self._meshes).compile()
         self._data = mujoco.MjData(self._model)
         self._renderers: dict[tuple[int, int, Quality], mujoco.Renderer] = {}
         model = self._model
@@ -218,6 +210,20 @@ class MujocoSimulator:
         # MuJoCo gives a view that runs bottom up, which torch cannot wrap.
         return np.ascontiguousarray(renderer.render())
 
+    def positions(self) -> Floats:
+        """Give the positions of all joints and movable boxes [q], in the model's order."""
+        return self._data.qpos.copy()
+
+    def place(self, positions: Floats) -> None:
+        """Put all joints and movable boxes at `positions` [q], at rest, to measure and to draw."""
+        if positions.shape != (self._model.nq,):
+            raise ValueError(
+                f"positions of this scene have shape {(self._model.nq,)}, got {positions.shape}"
+            )
+        self._data.qpos[:] = positions
+        self._data.qvel[:] = 0.0
+        mujoco.mj_forward(self._model, self._data)
+
     def save(self) -> Floats:
         """Give all that the physics depends on from here [n]."""
         state = np.empty(mujoco.mj_stateSize(self._model, _STATE))
@@ -285,6 +291,25 @@ class MujocoSimulator:
         _apply_lighting(model, appearance.lighting or self._scene.lighting)
         for name, shift in appearance.camera_shifts.items():
             _shift_camera(model.camera(_known(name, self._cameras, "camera")), shift)
+
+
+def build_spec(scene: Scene, arm: Arm, *, meshes: Meshes | None = None) -> mujoco.MjSpec:
+    """Give the model of a scene with an arm, not compiled yet: who simulates may still change it.
+
+    Args:
+        scene: all around the arm.
+        arm: with its servos as actuators, under their names; joints and bodies as in its file.
+        meshes: to wear in place of the arm's light shapes.
+    """
+    spec = mujoco.MjSpec.from_file(str(arm.model))
+    if meshes is not None:
+        _wear_meshes(spec, meshes, arm.scale)
+    _scale(spec, arm.scale)
+    _place_arm(spec, scene, (*arm.servos, *arm.hand_servos))
+    _add_world(spec, scene)
+    for camera in (*scene.cameras, scene.viewer):
+        _add_camera(spec, camera)
+    return spec
 
 
 def _known(name: str, names: Collection[str], what: str) -> str:
