@@ -1,0 +1,123 @@
+"""Where the time of a tick goes, and how well the loop keeps its rate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .clock import Clock
+from .episode import EpisodeRecord
+
+
+class StopWatch:
+    """Count the seconds of the stages of one tick.
+
+    Attributes:
+        seconds: by stage.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since_s = clock.now_s()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """End a stage that began where the last one ended."""
+        now_s = self._clock.now_s()
+        self.seconds[stage] = now_s - self._since_s
+        self._since_s = now_s
+
+    def note(self, seconds: Mapping[str, float]) -> None:
+        """Take over what somebody else has measured."""
+        self.seconds.update(seconds)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Sum up how long something took, seconds.
+
+    Attributes:
+        mean_s: on average.
+        p50_s: half of them took no longer.
+        p99_s: 99 % took no longer.
+        max_s: the longest.
+    """
+
+    mean_s: float
+    p50_s: float
+    p99_s: float
+    max_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopReport:
+    """Say how well a loop kept its time.
+
+    Attributes:
+        num_steps: ticks.
+        rate_hz: ticks a second that there really were; None with fewer than two.
+        late: how much later than planned ticks began.
+        interval: from one tick to the next; None with fewer than two.
+        stages: by stage, in the order of their first coming.
+        num_without_action: ticks at which no action was there in time.
+    """
+
+    num_steps: int
+    rate_hz: float | None
+    late: Spread
+    interval: Spread | None
+    stages: Mapping[str, Spread]
+    num_without_action: int
+
+    def lines(self) -> list[str]:
+        """Give a table for people, in milliseconds."""
+        rows: list[tuple[str, Spread]] = [("late", self.late)]
+        if self.interval is not None:
+            rows.append(("interval", self.interval))
+        rows += list(self.stages.items())
+        width = max(len(name) for name, _ in rows)
+        head = f"{'ms':<{width}} {'mean':>8} {'p50':>8} {'p99':>8} {'max':>8}"
+        rate = "" if self.rate_hz is None else f", {self.rate_hz:.2f} Hz"
+        without = f", {self.num_without_action} without an action in time"
+        return [f"{self.num_steps} ticks{rate}{without}", head] + [
+            f"{name:<{width}} "
+            + " ".join(
+                f"{1000 * value:8.2f}"
+                for value in (spread.mean_s, spread.p50_s, spread.p99_s, spread.max_s)
+            )
+            for name, spread in rows
+        ]
+
+
+def loop_report(*records: EpisodeRecord) -> LoopReport | None:
+    """Report on the loop of one episode, or of several together; None where there was no tick."""
+    steps = [step for record in records for step in record.steps]
+    if not steps:
+        return None
+    intervals = np.concatenate(
+        [np.diff([step.observation.stamp_s for step in record.steps]) for record in records]
+    )
+    stages: dict[str, list[float]] = {}
+    for step in steps:
+        for stage, seconds in step.timings_s.items():
+            stages.setdefault(stage, []).append(seconds)
+    return LoopReport(
+        num_steps=len(steps),
+        rate_hz=1 / float(intervals.mean()) if len(intervals) else None,
+        late=_spread([step.late_s for step in steps]),
+        interval=_spread(intervals) if len(intervals) else None,
+        stages={stage: _spread(seconds) for stage, seconds in stages.items()},
+        num_without_action=sum(not np.isfinite(step.action).all() for step in steps),
+    )
+
+
+def _spread(seconds: Any) -> Spread:
+    values = np.asarray(seconds, dtype=np.float64)
+    p50, p99 = np.percentile(values, (50, 99))
+    return Spread(
+        mean_s=float(values.mean()),
+        p50_s=float(p50),
+        p99_s=float(p99),
+        max_s=float(values.max()),
+    )
