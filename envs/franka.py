@@ -88,6 +88,30 @@ FRANKA_PANDA = Arm(
 )
 
 
+# The FR3 has the Panda's kinematics (the same document, the same table) and limits of its own:
+# libfranka 0.21, rate_limiting.h, system version 5.9 and later; `real_robot.limits` has them with
+# all that shrinks near a joint's ends.
+_FR3_LIMITS = (
+    # lower rad, upper rad, rad/s
+    (-2.9007, 2.9007, 2.62),
+    (-1.8361, 1.8361, 2.62),
+    (-2.9007, 2.9007, 2.62),
+    (-3.0770, -0.1169, 2.62),
+    (-2.8763, 2.8763, 5.26),
+    (0.4398, 4.6216, 4.18),
+    (-3.0508, 3.0508, 5.26),
+)
+
+FRANKA_FR3 = replace(
+    FRANKA_PANDA,
+    name="franka_fr3",
+    servos=tuple(
+        replace(servo, lower=lower, upper=upper, max_speed=speed)
+        for servo, (lower, upper, speed) in zip(FRANKA_PANDA.servos, _FR3_LIMITS, strict=True)
+    ),
+)
+
+
 # PixMC (the suite of MVP, arXiv 2203.06173): gains 400 and 80 for every joint of the arm, the same
 # limits; two fingers on their own with 200 N and 0.2 m/s. Its finger gains (1e6, 100) are PhysX's
 # implicit drive at one substep; with 10,000 and more a cube is thrown here (measured), so 1,000.

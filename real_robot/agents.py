@@ -1,0 +1,202 @@
+"""A trained policy as an agent: frames to embeddings to actions, as in simulation to the bit.
+
+The only part of the loop that needs torch, and it imports it when a policy is opened; the policy
+may also be on another machine (`remote`).
+"""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from envs.interface import Interface
+
+from .episode import Agent, Observation, Proposal
+from .fitting import fit_interface
+
+if TYPE_CHECKING:
+    from policies.vision import Viewing
+    from toto_robot.streaming import EncoderStream
+
+SERVER = "server:"
+
+
+class StudentAgent:
+    """Act by a student's checkpoint.
+
+    Attributes:
+        interface: what its numbers mean.
+        note: what a person should know of how it fits; None for nothing.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        interface: Interface,
+        *,
+        device: str,
+        encoder: str | None = None,
+        surprise: bool = False,
+    ) -> None:
+        """Open the policy and its eyes.
+
+        Args:
+            folder: the checkpoint.
+            interface: of the robot.
+            device: where it runs: `cpu`, `cuda`, or `auto` (cuda if there is one).
+            encoder: where its encoder is now; None: where it was.
+            surprise: whether to tell how unexpected the frames are, at the cost of running the
+                whole transformer.
+
+        Raises:
+            FileNotFoundError: the checkpoint, or what it sees through, lacks a file.
+            ValueError: it is damaged, is for another interface or encoder, or has eyes that cannot
+                be surprised.
+        """
+        from dataclasses import replace
+
+        import torch
+
+        from policies.evaluate import choose_device
+        from policies.student import load_student, read_card
+        from policies.vision import NoVision, stamp
+        from toto_robot.checkpoint import weights_hash
+
+        card = read_card(folder)
+        vision = card.vision
+        if encoder is not None:
+            if isinstance(vision, NoVision):
+                raise ValueError(f"{folder} has no eyes: it takes no encoder")
+            vision = replace(vision, name_or_path=encoder)
+        self.interface, self.note = fit_interface(card.interface, interface, str(folder))
+        self._encoder = vision.build(torch.device(choose_device(device)))
+        self._student = load_student(folder, self._encoder, self.interface)
+        self._student.to(choose_device(device))
+        self._cameras = () if self._encoder is None else self.interface.camera_names
+        self._viewing: Viewing | None = None
+        self._stream: EncoderStream | None = None
+        self._watches = surprise
+        if surprise:
+            self._open_stream()
+        eyes = stamp(self._encoder)
+        both = weights_hash(self._student) + ("" if eyes is None else eyes.fingerprint)
+        self._hash = hashlib.sha256(both.encode()).hexdigest()
+        self._name = f"policy {folder}"
+
+    @property
+    def name(self) -> str:
+        """Which policy."""
+        return self._name
+
+    @property
+    def weights_hash(self) -> str:
+        """Give the hash of student and encoder together."""
+        return self._hash
+
+    def reset(self, observation: Observation) -> None:
+        """Forget the episode before, and warm up: the first pass through a network is slow."""
+        self._begin()
+        self.act(observation)
+        self._begin()
+
+    def act(self, observation: Observation) -> Proposal:
+        """Give the next action, or as many as the student gives at once."""
+        from policies.vision import tokenize
+
+        begun_s = time.monotonic()
+        seen: dict[str, Any] = {"proprio": observation.proprio[None]}
+        surprise, timings_s = None, {}
+        if self._encoder is not None and self._viewing is not None:
+            frames = [observation.frames[name].image for name in self._cameras]
+            tokens = tokenize(self._encoder, frames).reshape(1, len(frames), -1)
+            tokenized_s = time.monotonic()
+            embeddings = self._viewing.look(tokens, [0])  # 1 c e
+            embedded_s = time.monotonic()
+            timings_s = {"tokenizer": tokenized_s - begun_s, "encoder": embedded_s - tokenized_s}
+            for camera, name in enumerate(self._cameras):
+                seen[f"embedding_{name}"] = embeddings[:, camera]
+            if self._stream is not None:
+                surprise = self._look(tokens[0])
+                timings_s["surprise"] = time.monotonic() - embedded_s
+        acting_s = time.monotonic()
+        if self._student.card.student.chunk > 1:
+            actions = self._student.act_chunk(seen)[0]
+        else:
+            actions = self._student.act(seen)
+        timings_s["policy"] = time.monotonic() - acting_s
+        return Proposal(
+            actions=np.ascontiguousarray(actions, dtype=np.float32),
+            observed_s=observation.stamp_s,
+            surprise=surprise,
+            timings_s=timings_s,
+        )
+
+    def close(self) -> None:
+        """Do nothing: memory is freed with the object."""
+
+    def _begin(self) -> None:
+        from policies.vision import Viewing
+
+        self._student.reset()
+        if self._encoder is not None:
+            self._viewing = Viewing(self._encoder, 1, len(self._cameras))
+        if self._watches:
+            self._open_stream()
+
+    def _open_stream(self) -> None:
+        from toto_robot import Encoder
+
+        encoder = self._encoder
+        if not isinstance(encoder, Encoder) or encoder.repeat_frame:
+            raise ValueError(
+                "surprise needs a toto encoder that looks at each frame once and keeps no past of "
+                "its own; this policy has other eyes"
+            )
+        self._stream = encoder.stream(len(self._cameras), surprise=True)
+
+    def _look(self, tokens: Any) -> float:
+        """Give what the newest frames' tokens [c n] cost the model on average, nats."""
+        import torch
+
+        assert self._stream is not None
+        with torch.no_grad():
+            self._stream.step_tokens(torch.from_numpy(tokens.astype(np.int64)))
+        return float(self._stream.surprise.mean())
+
+
+def open_agent(
+    policy: str,
+    interface: Interface,
+    *,
+    device: str,
+    encoder: str | None,
+    surprise: bool,
+    key_file: Path,
+    timeout_s: float,
+) -> Agent:
+    """Open what `policy` names: a checkpoint's folder, or `server:HOST:PORT`.
+
+    Args:
+        policy: which.
+        interface: of the robot.
+        device: as for `StudentAgent`; a server has its own.
+        encoder: likewise.
+        surprise: likewise.
+        key_file: of the server.
+        timeout_s: how long a server may take to answer.
+
+    Raises:
+        ValueError: it does not fit the robot.
+        FileNotFoundError: no policy there.
+    """
+    if not policy.startswith(SERVER):
+        return StudentAgent(
+            Path(policy), interface, device=device, encoder=encoder, surprise=surprise
+        )
+    from .remote import RemoteAgent
+
+    if encoder is not None or surprise:
+        raise ValueError("encoder and surprise are the server's business: say them there")
+    return RemoteAgent(policy.removeprefix(SERVER), key_file, interface, timeout_s=timeout_s)
