@@ -1,0 +1,23 @@
+"""A simulated FR3 that speaks Franka's own control interface, with our scene behind it.
+
+    with start_twin() as twin, twin.client() as client:
+        robot = franky.Robot(twin.address, realtime_config=franky.RealtimeConfig.Ignore)
+        camera = ThreadedCamera(settings, twin.camera_source("hand"))
+        client.place(0.5, 0.1, 0.0)
+
+`python -m real_robot.twin` starts one for a shell.
+"""
+
+from .client import TwinCameraSource, TwinClient, TwinError
+from .config import STANDARD, TwinConfig
+from .launch import Twin, start_twin
+
+__all__ = [
+    "STANDARD",
+    "Twin",
+    "TwinCameraSource",
+    "TwinClient",
+    "TwinConfig",
+    "TwinError",
+    "start_twin",
+]

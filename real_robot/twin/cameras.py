@@ -1,0 +1,138 @@
+"""The twin's cameras: a process that draws what the robot's process writes, and sends it.
+
+A client connects, says `{"camera": "hand"}` on a line, and gets a line back: the picture's size, or
+`{"error": ...}`. Then come pictures, each a header and its bytes. Only cameras that somebody looks
+at are drawn.
+"""
+
+import json
+import socket
+import struct
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .shared import Shared
+
+# magic, height, width, when it was drawn (time.monotonic), number
+HEADER = struct.Struct("<4sIIdQ")
+MAGIC = b"TWIN"
+_SEND_TIMEOUT_S = 0.5
+_RATE_SHARE = 0.1  # of the newest picture in the mean rate
+_FORGOTTEN_S = 1.0
+
+
+class _Clients:
+    """Those who look, by camera."""
+
+    def __init__(self, address: str, port: int, names: tuple[str, ...], shared: Shared) -> None:
+        self._names, self._shared = names, shared
+        self._lock = threading.Lock()
+        self._sockets: list[list[socket.socket]] = [[] for _ in names]
+        self._server = socket.create_server((address, port))
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+
+    def of(self, camera: int) -> list[socket.socket]:
+        with self._lock:
+            return list(self._sockets[camera])
+
+    def send(self, camera: int, data: bytes) -> None:
+        for client in self.of(camera):
+            try:
+                client.sendall(data)
+            except OSError:
+                self._drop(camera, client)
+
+    def unplug(self, camera: int) -> None:
+        for client in self.of(camera):
+            self._drop(camera, client)
+
+    def _drop(self, camera: int, client: socket.socket) -> None:
+        with self._lock:
+            self._sockets[camera].remove(client)
+        client.close()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._server.accept()
+            threading.Thread(target=self._greet, args=(client,), daemon=True).start()
+
+    def _greet(self, client: socket.socket) -> None:
+        client.settimeout(5.0)
+        try:
+            name = json.loads(client.makefile("rb").readline())["camera"]
+            if name not in self._names:
+                answer: dict[str, Any] = {
+                    "error": f"no camera {name!r}; known: {', '.join(self._names)}"
+                }
+            elif self._shared.mode(self._names.index(name)) == "unplugged":
+                answer = {"error": f"camera {name!r} is unplugged"}
+            else:
+                answer = {}
+            client.sendall(json.dumps(answer).encode() + b"\n")
+        except (OSError, ValueError, KeyError, TypeError):
+            client.close()
+            return
+        if answer:
+            client.close()
+            return
+        client.settimeout(_SEND_TIMEOUT_S)
+        with self._lock:
+            self._sockets[self._names.index(name)].append(client)
+
+
+def serve_cameras(
+    address: str, port: int, env_id: str, image_size: int, rate_hz: float, shared: Shared
+) -> None:
+    """Draw and send until the process is ended."""
+    from envs.catalogue import variant
+    from envs.mujoco_backend import MujocoSimulator
+    from envs.scene import Appearance, Start
+
+    chosen = variant(env_id)
+    scene = chosen.task.scene(chosen.arm)
+    names = tuple(camera.name for camera in scene.cameras)
+    simulator = MujocoSimulator()
+    simulator.build(scene, chosen.arm)
+    start = Start(
+        arm_rad=np.array(chosen.task.start_arm_rad), hand=np.array(chosen.task.start_hand)
+    )
+    simulator.reset(start, Appearance())
+    num_positions = len(simulator.positions())
+    for name in names:  # the first picture of each takes long
+        simulator.render(name, image_size, image_size)
+    clients = _Clients(address, port, names, shared)
+    shared.tell_ready()
+    last: list[NDArray[np.uint8] | None] = [None] * len(names)
+    drawn_s = [0.0] * len(names)
+    number, next_s = 0, time.monotonic()
+    while True:
+        number += 1
+        placed = False
+        for camera, name in enumerate(names):
+            mode = shared.mode(camera)
+            if mode == "unplugged":
+                clients.unplug(camera)
+            if not clients.of(camera) or mode == "stalled":
+                if time.monotonic() - drawn_s[camera] > _FORGOTTEN_S:
+                    shared.set_rate(camera, 0.0)
+                continue
+            image = last[camera]
+            if mode != "frozen" or image is None:
+                if not placed:
+                    simulator.place(shared.read(num_positions))
+                    placed = True
+                image = last[camera] = simulator.render(name, image_size, image_size)
+            now_s = time.monotonic()
+            header = HEADER.pack(MAGIC, image_size, image_size, now_s, number)
+            clients.send(camera, header + image.tobytes())
+            period_s = max(now_s - drawn_s[camera], 1e-6)
+            drawn_s[camera] = now_s
+            if period_s < _FORGOTTEN_S:
+                before = shared.rate_hz(camera) or 1 / period_s
+                shared.set_rate(camera, before + _RATE_SHARE * (1 / period_s - before))
+        next_s = max(next_s + 1 / rate_hz, time.monotonic())
+        time.sleep(max(0.0, next_s - time.monotonic()))

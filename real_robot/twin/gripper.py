@@ -1,0 +1,72 @@
+"""The twin's hand as franka-sim's gripper server wants it: blocking calls that tell the truth."""
+
+import time
+
+from franka_sim.gripper.backend import GripperBackend, GripperStateData, validate_width
+
+from .world import World
+
+_MAX_WIDTH_M = 0.08
+_TEMPERATURE_C = 30
+_POLL_S, _NUM_STILL = 0.01, 5
+_STILL_M_S = 1e-3
+_TIMEOUT_S = 5.0
+_REACHED_M = 0.002
+_HOMING_SPEED_M_S = 0.1
+
+
+class Hand(GripperBackend):
+    """Move the fingers of a world; commands come from the gripper server's one thread."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._held: tuple[float, float] | None = None  # the widths between which it is held
+
+    def homing(self) -> bool:
+        """Open the hand."""
+        return self.move(_MAX_WIDTH_M, _HOMING_SPEED_M_S)
+
+    def move(self, width: float, speed: float) -> bool:
+        """Move the fingers to a distance; false when something was in the way."""
+        validate_width(width, _MAX_WIDTH_M, "move")
+        self._held = None
+        self._world.move_fingers(width, speed, None)
+        return abs(self._settle() - width) <= _REACHED_M
+
+    def grasp(
+        self, width: float, epsilon_inner: float, epsilon_outer: float, speed: float, force: float
+    ) -> bool:
+        """Close until something stops the fingers; true when it is as wide as was said."""
+        validate_width(width, _MAX_WIDTH_M)
+        self._held = None
+        self._world.move_fingers(0.0, speed, force)
+        # libfranka, gripper.h: held if width - inner < d < width + outer
+        band = (width - epsilon_inner, width + epsilon_outer)
+        if band[0] < self._settle() < band[1]:
+            self._held = band
+        return self._held is not None
+
+    def stop(self) -> bool:
+        """Stop the fingers where they are."""
+        self._world.move_fingers(self._width(), _HOMING_SPEED_M_S, None)
+        return True
+
+    def get_state(self) -> GripperStateData:
+        """Give the hand's state; it knows when what it held has slipped away."""
+        width, held = self._width(), self._held
+        grasped = held is not None and held[0] < width < held[1]
+        return GripperStateData(width, _MAX_WIDTH_M, grasped, _TEMPERATURE_C)
+
+    def _width(self) -> float:
+        fingers = self._world.get_finger_state()["q"]
+        return float(min(max(fingers[0] + fingers[1], 0.0), _MAX_WIDTH_M))
+
+    def _settle(self) -> float:
+        """Wait until the fingers have begun and ended to move, and give their distance."""
+        end_s, still = time.monotonic() + _TIMEOUT_S, 0
+        time.sleep(3 * _POLL_S)
+        while time.monotonic() < end_s and still < _NUM_STILL:
+            time.sleep(_POLL_S)
+            speed = max(abs(value) for value in self._world.get_finger_state()["dq"])
+            still = still + 1 if speed < _STILL_M_S else 0
+        return self._width()

@@ -1,0 +1,227 @@
+"""The twin's control interface: franka-sim's server, and what it lacks.
+
+Added: the hand's frame, collision thresholds that count, the user stop, guiding, and ways to
+provoke errors. Not touched: the protocol, its timing, and the checks of limits and lost commands.
+"""
+
+import struct
+import time
+
+import numpy as np
+from franka_sim.comm_constraints import (
+    COMMUNICATION_CONSTRAINTS_VIOLATION_INDEX,
+    CommConstraintTracker,
+)
+from franka_sim.franka_protocol import Command, MessageHeader, MoveStatus, RobotMode
+from franka_sim.franka_sim_server import FrankaSimServer
+from franka_sim.limits.tables import ERROR_NAMES
+from numpy.typing import NDArray
+
+from .config import ROBOT_PORT, TwinConfig
+from .gripper import Hand
+from .world import World
+
+_JOINT_REFLEX, _CARTESIAN_REFLEX = 6, 7  # libfranka, research_interface/robot/error.h
+ERRORS: dict[str, int] = {
+    **{name: index for index, name in ERROR_NAMES.items()},
+    "joint_reflex": _JOINT_REFLEX,
+    "cartesian_reflex": _CARTESIAN_REFLEX,
+    "communication_constraints_violation": COMMUNICATION_CONSTRAINTS_VIOLATION_INDEX,
+}
+# From the flange to the Franka Hand's tool: -45 degrees about z, 103.4 mm along it. Mass and
+# centre: Franka Hand product manual.
+_HALF = float(np.sqrt(0.5))
+_F_T_NE = [_HALF, -_HALF, 0.0, 0.0, _HALF, _HALF, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0, 0, 0.1034, 1.0]
+_HAND_KG, _HAND_CENTER_M = 0.73, [-0.01, 0.0, 0.03]
+_NOT_POSSIBLE = 1  # of libfranka's AutomaticErrorRecovery::Status
+
+
+class _Commands(CommConstraintTracker):
+    """Count lost commands; while the twin drops them, it does not see any."""
+
+    deaf_until_s = 0.0
+
+    def command_received(self, command_message_id: int) -> bool:
+        if time.monotonic() < self.deaf_until_s:
+            return False
+        return super().command_received(command_message_id)
+
+
+class RobotServer(FrankaSimServer):
+    """Speak Franka's control interface for a world."""
+
+    _stopped = False  # below: read by reset_state, which franka-sim's constructor calls
+    _torque_nm: NDArray[np.float64] = np.full(7, np.inf)
+    _force_n: NDArray[np.float64] = np.full(6, np.inf)
+
+    def __init__(self, config: TwinConfig, address: str, world: World) -> None:
+        self._config = config
+        self._deaf_until_s = 0.0
+        super().__init__(
+            host=address,
+            port=ROBOT_PORT,
+            physics_sim=world,
+            gripper_backend=Hand(world),
+            enforce_comm_constraints=config.communication_limits,
+            enforce_motion_limits=config.motion_limits,
+        )
+        self.world = world
+        self.reset_state()
+
+    # What the control channel asks for
+
+    @property
+    def mode(self) -> str:
+        """Give the name of the robot's mode."""
+        if self._stopped:
+            return RobotMode.kUserStopped.name
+        if self.world.leading:
+            return RobotMode.kGuiding.name
+        return RobotMode(self.robot_state.state["robot_mode"]).name
+
+    @property
+    def moving(self) -> bool:
+        """Say whether a client moves the arm."""
+        return self.robot_state.state["robot_mode"] == RobotMode.kMove
+
+    def user_stop(self, pressed: bool) -> None:
+        """Press or release the user stop; the arm holds where it is."""
+        with self._motion_lock:
+            self._stopped = pressed
+            if pressed:
+                self.world.stop_leading()
+                self._end_motion("user stop", RobotMode.kUserStopped)
+            else:
+                self.robot_state.state["robot_mode"] = RobotMode.kIdle
+
+    def drop_commands(self, seconds: float) -> None:
+        """Do not hear the client's commands for so long."""
+        self._deaf_until_s = self.comm.deaf_until_s = time.monotonic() + seconds
+
+    def fail(self, name: str) -> None:
+        """End the motion with a named error, the way franka-sim does it.
+
+        Raises:
+            ValueError: an unknown name, with the known ones; or nothing moves.
+        """
+        if name not in ERRORS:
+            raise ValueError(f"unknown error {name!r}; known: {', '.join(sorted(ERRORS))}")
+        with self._motion_lock:
+            if not self.moving:
+                raise ValueError(f"no motion runs that {name} could end")
+            self._abort_with_error(ERRORS[name], f"{name}: provoked", self._motion_generation)
+
+    def lead(self, path_rad: NDArray[np.float64], seconds: float) -> None:
+        """Lead the arm, in mode Guiding.
+
+        Raises:
+            ValueError: the arm is not idle.
+        """
+        with self._motion_lock:
+            if self.mode != RobotMode.kIdle.name:
+                raise ValueError(f"the arm can be led when it is idle; it is {self.mode}")
+            self.world.call(lambda: self.world.lead(path_rad, seconds))
+
+    def go_home(self) -> None:
+        """Put the arm at home, at once.
+
+        Raises:
+            ValueError: a client moves it.
+        """
+        with self._motion_lock:
+            if self.moving:
+                raise ValueError("a client moves the arm: stop it before a reset")
+            self.world.stop_leading()
+            self.world.call(self.world.go_home)
+            self._publish_hold_setpoint(self.world.home_rad)
+
+    # franka-sim's hooks
+
+    def reset_state(self) -> None:
+        """Begin with a new client."""
+        super().reset_state()
+        self.comm = _Commands(enforce=self.enforce_comm_constraints)
+        self._deaf_until_s = 0.0
+        self._torque_nm = np.full(7, self._config.collision_torque_nm)
+        self._force_n = np.full(6, self._config.collision_force_n)
+        state = self.robot_state.state
+        state["F_T_NE"], state["m_ee"], state["F_x_Cee"] = list(_F_T_NE), _HAND_KG, _HAND_CENTER_M
+        if self._stopped:
+            state["robot_mode"] = RobotMode.kUserStopped
+        self._refresh_ee_transform()
+
+    def handle_set_collision_behavior_command(
+        self, client_socket: object, header: MessageHeader, payload: bytes
+    ) -> None:
+        """Take the thresholds; franka-sim only says that it did."""
+        # lower and upper, accelerating and nominal: four times 7 torques, then four times 6 forces
+        values = np.frombuffer(payload[: 52 * 8], dtype="<f8")
+        self._torque_nm, self._force_n = values[21:28].copy(), values[46:52].copy()
+        super().handle_set_collision_behavior_command(client_socket, header, payload)
+
+    def handle_automatic_error_recovery_command(
+        self, client_socket: object, header: MessageHeader, payload: bytes
+    ) -> None:
+        """Recover, unless the user stop is pressed."""
+        if not self._stopped:
+            super().handle_automatic_error_recovery_command(client_socket, header, payload)
+            return
+        answer = MessageHeader(Command.kAutomaticErrorRecovery, header.command_id, 12 + 4)
+        self._send_tcp(client_socket, answer.to_bytes() + struct.pack("<B3x", _NOT_POSSIBLE))
+
+    def _refuse_move_while_latched(self, client_socket: object, header: MessageHeader) -> bool:
+        if self._stopped or self.world.leading:
+            self.send_move_response(
+                client_socket,
+                command_id=header.command_id,
+                status=MoveStatus.kCommandNotPossibleRejected,
+            )
+            return True
+        return super()._refuse_move_while_latched(client_socket, header)
+
+    def _run_self_collision_check(self, sim_state: dict[str, NDArray[np.float64]]) -> None:
+        # Called once for each state that is published, before it is packed: the place for all
+        # that the robot itself watches.
+        state = self.robot_state.state
+        if self._stopped:
+            state["robot_mode"] = RobotMode.kUserStopped
+        elif self.world.leading:
+            state["robot_mode"] = RobotMode.kGuiding
+        elif state["robot_mode"] == RobotMode.kGuiding:
+            state["robot_mode"] = RobotMode.kIdle
+            self._publish_hold_setpoint(sim_state["q"])
+        elif state["robot_mode"] == RobotMode.kMove:
+            self._watch_contact(sim_state)
+
+    def _watch_contact(self, sim_state: dict[str, NDArray[np.float64]]) -> None:
+        torques, forces = sim_state["tau_ext_hat_filtered"], sim_state["O_F_ext_hat_K"]
+        if (np.abs(torques) > self._torque_nm).any():
+            error, values = _JOINT_REFLEX, f"joint_reflex: {np.round(torques, 1)} N m"
+        elif (np.abs(forces) > self._force_n).any():
+            error, values = _CARTESIAN_REFLEX, f"cartesian_reflex: {np.round(forces, 1)} N, N m"
+        else:
+            return
+        self._abort_with_error(error, values, self._motion_generation)
+
+    def _absorb_within_motion_limits(self, command: dict[str, object], *, fresh: bool) -> bool:
+        if time.monotonic() < self._deaf_until_s:
+            return False
+        return super()._absorb_within_motion_limits(command, fresh=fresh)
+
+    def _finish_motion(self, command: dict[str, object]) -> None:
+        if time.monotonic() >= self._deaf_until_s:
+            super()._finish_motion(command)
+
+    def _end_motion(self, reason: str, mode: RobotMode) -> None:
+        """End what runs, as the robot does when a person stops it: no error, but an answer."""
+        state = self.robot_state.state
+        self._engage_idle_hold(reason)
+        state["robot_mode"] = mode
+        state["motion_generator_mode"], state["controller_mode"] = 0, 3  # idle, other
+        if self.current_motion_id and self.client_socket is not None:
+            self._pending_move_response = (
+                self.current_motion_id,
+                MoveStatus.kEmergencyAborted,
+                self._states_packed,
+            )
+            self.current_motion_id = 0

@@ -1,0 +1,139 @@
+"""The twin's process: `real_robot.twin.start_twin` starts it and ends it.
+
+It reads its config as a line of JSON from its input, writes one line when it is ready, and runs
+until its input ends: so it does not outlive whoever started it.
+"""
+
+import ctypes
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+# What both processes need and takes long to import, MuJoCo excluded: that starts threads, which a
+# fork would lose.
+import envs.randomisation  # noqa: F401
+
+from .config import CAMERA_PORT, TwinConfig
+from .shared import Shared
+
+_MAX_CAMERAS = 8
+_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_CAMERA_NICENESS = 5
+_READY_STEPS = 50
+
+
+def serve(config: TwinConfig, address: str) -> None:
+    """Run a twin on an address until the input ends."""
+    shared = Shared(_MAX_CAMERAS)
+    cameras = os.fork()
+    if cameras == 0:
+        _serve_cameras(config, address, shared)
+    threading.Thread(target=_end_with_input, args=(cameras,), daemon=True).start()
+    _serve_robot(config, address, shared, cameras)
+
+
+def _serve_cameras(config: TwinConfig, address: str, shared: Shared) -> None:
+    try:
+        ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+        os.nice(_CAMERA_NICENESS)
+        from .cameras import serve_cameras
+
+        serve_cameras(
+            address, CAMERA_PORT, config.env_id, config.image_size, config.camera_rate_hz, shared
+        )
+    except BaseException:
+        logging.exception("the cameras ended")
+    finally:
+        os._exit(1)  # this is a copy of the parent, whose clean-up is not ours
+
+
+def _serve_robot(config: TwinConfig, address: str, shared: Shared, cameras: int) -> None:
+    import numpy as np
+
+    from envs.catalogue import variant
+    from envs.mujoco_backend import MujocoSimulator
+    from envs.scene import Appearance, Start
+    from envs.tasks.pick import PickTask
+
+    from .control import Control
+    from .robot import RobotServer
+    from .world import World
+
+    chosen = variant(config.env_id)
+    arm, task = chosen.arm, chosen.task
+    if not isinstance(task, PickTask) or not arm.name.startswith("franka"):
+        raise ValueError(f"a twin is a Franka that picks a cube, not {config.env_id}")
+    scene = task.scene(arm)
+    simulator = MujocoSimulator()
+    simulator.build(scene, arm)
+    home = np.array(task.start_arm_rad)
+    simulator.reset(Start(arm_rad=home, hand=np.array(task.start_hand)), Appearance())
+    scheduling = _hurry(config)
+    world = World(scene, arm, home, shared)
+    server = RobotServer(config, address, world)
+    control = Control(
+        server=server,
+        world=world,
+        task=task,
+        simulator=simulator,
+        cameras=tuple(camera.name for camera in scene.cameras),
+        shared=shared,
+        scheduling=scheduling,
+    )
+
+    def tell_ready() -> None:
+        while not (world.num_steps > _READY_STEPS and shared.cameras_ready):
+            if os.waitpid(cameras, os.WNOHANG)[0]:
+                logging.error("the twin's cameras could not be started")
+                os._exit(1)
+            time.sleep(0.02)
+        control.serve(address)
+        ready: dict[str, Any] = {"ready": address, "pid": os.getpid(), "cameras_pid": cameras}
+        print(json.dumps(ready), flush=True)
+
+    threading.Thread(target=tell_ready, daemon=True).start()
+    gc.collect()
+    gc.freeze()  # what was imported stays: a full collection takes longer than a cycle
+    server.start()
+
+
+def _hurry(config: TwinConfig) -> str:
+    """Ask for a real-time priority, and say what came of it."""
+    sys.setswitchinterval(config.switch_interval_s)
+    if config.priority == 0:
+        return "normal"
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(config.priority))
+    except PermissionError:
+        return f"normal: the system does not allow real-time priority {config.priority}"
+    return f"real-time, priority {config.priority}"
+
+
+def _end_with_input(cameras: int) -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(cameras, signal.SIGKILL)
+    os._exit(0)
+
+
+def main() -> None:
+    """Run the twin that the input says."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(0, 1)
+    data = json.loads(line)
+    config = TwinConfig(**data)
+    assert config.address is not None
+    serve(config, config.address)
+
+
+if __name__ == "__main__":
+    main()

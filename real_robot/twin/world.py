@@ -1,0 +1,369 @@
+"""The twin's world: our scene and arm in MuJoCo, driven by torques at 1 kHz as an FR3 is.
+
+It is franka-sim's own simulation class with another model and with what that one lacks: the base
+where the scene has it, the tool's frame, pushes from outside, a hand that holds, and work that
+other threads hand in. franka-sim 1.1.7 is written for MuJoCo 3.2; its `initialize_simulation` and
+`_bind_self_collision` do not do on MuJoCo 4 and are replaced.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import mujoco
+import numpy as np
+from franka_sim.cartesian_ik import CartesianJointSolver
+from franka_sim.control_modes import ControlMode
+from franka_sim.mujoco_franka_sim import MujocoFrankaSim
+from franka_sim.sim_common import FR3_FORCE_LIMITS
+from numpy.typing import NDArray
+
+from envs.arms import Arm
+from envs.mujoco_backend import build_spec
+from envs.scene import Scene
+
+from ..limits import FR3
+from .shared import Shared
+
+Floats = NDArray[np.float64]
+
+TIMESTEP_S = 0.001  # the control interface's cycle
+_SETTLE_STEPS = 100
+_SMOOTHING = 0.02  # of external torques, a step: a time constant of 50 ms
+_QUIET_NM = 0.01  # below this external torques are no push
+_NUM_STAMPS = 20_000
+_MAX_GRASP_N = 70.0  # Franka Hand, product manual: continuous grasping force
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[], object]
+    done: threading.Event = field(default_factory=threading.Event)
+    result: object = None
+    error: Exception | None = None
+
+
+class World(MujocoFrankaSim):
+    """Simulate arm, hand and things; the physics thread alone touches `data`."""
+
+    def __init__(self, scene: Scene, arm: Arm, home_rad: Floats, shared: Shared) -> None:
+        """Build nothing yet; franka-sim's server calls `initialize_simulation`."""
+        super().__init__(enable_hand=True, model_path=arm.model)
+        self.arm, self.home_rad, self.base_yaw_rad = arm, home_rad, scene.base_yaw_rad
+        self._scene, self._shared = scene, shared
+        self._hand = arm.hand_servos[0]
+        self.latest_joint_positions = home_rad.copy()
+        self._jobs: deque[_Job] = deque()
+        self._stamps = np.zeros(_NUM_STAMPS)
+        self.num_steps = 0
+        self._torques = np.zeros(7)  # that a client commands itself
+        self._tau_ext = np.zeros(7)
+        self._push: tuple[int, Floats, float] | None = None  # body, force in the world, until
+        self._push_nm = np.zeros(7)
+        self._path: tuple[Floats, Floats] | None = None  # times, positions
+        self._finger = self._finger_goal = self._hand.upper
+        self._finger_speed, self._finger_lead = self._hand.max_speed, float(self._hand.max_lead)
+        cos, sin = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
+        self.R_world_base = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+        self.base_position_m = np.array(scene.base_position_m)
+        self._turn = np.zeros((6, 6))  # of a twist, from the world's frame to the base's
+        self._turn[:3, :3] = self._turn[3:, 3:] = self.R_world_base.T
+        self._T_link7_flange = np.eye(4)
+        self._T_link7_flange[2, 3] = arm.flange_m
+
+    def initialize_simulation(self) -> None:
+        """Build the world and let it settle."""
+        spec = build_spec(self._scene, self.arm)
+        spec.option.timestep = self.dt
+        for servo in self.arm.servos:
+            # as a motor: its gains are those of the mode, and its target may lead beyond the limits
+            spec.actuator(servo.name).ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE
+        for name, lower, upper in zip(
+            self.arm.joint_names, FR3.lower_rad, FR3.upper_rad, strict=True
+        ):
+            spec.joint(name).range = [lower, upper]
+        self.model = spec.compile()
+        self.data = mujoco.MjData(self.model)
+        self._bind_model()
+        self._configure_model()
+        self._hand_actuator = self.model.actuator(self._hand.name).id
+        self._motors = np.array([self.model.actuator(servo.name).id for servo in self.arm.servos])
+        self._stiffness = np.array([servo.stiffness for servo in self.arm.servos])
+        self._damping = np.array([servo.damping for servo in self.arm.servos])
+        self._geared: ControlMode | None = None
+        self._fingers = _slice(self.finger_qpos_adr), _slice(self.finger_dofs_idx)
+        self._joints = _slice(self.arm_qpos_adr), _slice(self.arm_dofs_idx)
+        self._pushed = np.zeros(self.model.nv)
+        self._go_home()
+        for _ in range(_SETTLE_STEPS):
+            self._apply_control()
+            mujoco.mj_step(self.model, self.data)
+        self._read_and_publish_state()
+
+    def _bind_self_collision(self) -> None:
+        # Margin equal to gap, as franka-sim does it, makes real forces in MuJoCo 4. Besides, our
+        # arm's shapes never touch each other.
+        self._self_collision_pairs = {}
+
+    # What other threads may do
+
+    def call(self, work: Callable[[], object], timeout_s: float = 5.0) -> object:
+        """Have the physics thread do something between two steps, and give its result.
+
+        Raises:
+            TimeoutError: the physics does not run.
+        """
+        job = _Job(work)
+        self._jobs.append(job)
+        if not job.done.wait(timeout_s):
+            raise TimeoutError(f"the physics thread did not answer within {timeout_s} s")
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def put_box(self, name: str, position_m: Floats, yaw_rad: float) -> None:
+        """Put a movable box there, at rest; position and yaw in the frame of the arm's base."""
+        joint = self.model.joint(name)
+        pose, start = joint.qposadr[0], joint.dofadr[0]
+        yaw = yaw_rad + self.base_yaw_rad
+        self.data.qpos[pose : pose + 3] = self.to_world(position_m)
+        self.data.qpos[pose + 3 : pose + 7] = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+        self.data.qvel[start : start + 6] = 0.0
+
+    def box_speed(self, name: str) -> float:
+        """Give the greatest speed of a movable box, m/s or rad/s."""
+        start = self.model.joint(name).dofadr[0]
+        return float(np.abs(self.data.qvel[start : start + 6]).max())
+
+    def to_world(self, position_m: Floats) -> Floats:
+        """Give a point [3] of the base's frame in the world's."""
+        return self.base_position_m + self.R_world_base @ position_m
+
+    def go_home(self) -> None:
+        """Put the arm at home and the fingers apart, at once."""
+        self._go_home()
+        self.set_control_mode(ControlMode.POSITION)
+
+    def push(self, body: str, force_n: Floats, seconds: float) -> None:
+        """Push a body's centre of mass with [3] newtons, in the frame of the arm's base."""
+        names = [self.model.body(index).name for index in range(self.model.nbody)]
+        if body not in names:
+            raise ValueError(f"there is no body {body!r}; known: {', '.join(names[1:])}")
+        self._push = (names.index(body), self.R_world_base @ force_n, self.data.time + seconds)
+
+    def lead(self, path_rad: Floats, seconds: float) -> None:
+        """Lead the joints from where they are along the points of a path [n 7], evenly in time."""
+        points = np.concatenate([[self.data.qpos[self.arm_qpos_adr]], path_rad])
+        times = self.data.time + np.linspace(0.0, seconds, len(points))
+        self._path = (times, points)
+        self.update_joint_positions(points[0])
+        self.set_control_mode(ControlMode.POSITION)
+
+    @property
+    def leading(self) -> bool:
+        """Say whether the arm is being led."""
+        return self._path is not None
+
+    def stop_leading(self) -> None:
+        """Let go of the arm where it is."""
+        self._path = None
+
+    def move_fingers(self, width_m: float, speed_m_s: float, force_n: float | None) -> None:
+        """Begin to move the fingers to a distance; with so much force, None for the usual."""
+        hand = self._hand
+        self._finger_speed = float(np.clip(speed_m_s / 2, 1e-4, hand.max_speed))
+        lead = float(hand.max_lead)
+        if force_n is not None:
+            lead = float(np.clip(force_n, 1.0, _MAX_GRASP_N)) / hand.stiffness
+        self._finger_lead = lead
+        self._finger_goal = float(np.clip(width_m / 2, hand.lower, hand.upper))
+
+    def periods_s(self) -> Floats:
+        """Give the times between the newest steps, on the wall clock [n]."""
+        count = min(self.num_steps, _NUM_STAMPS)
+        order = (np.arange(count) + self.num_steps) % count if count else []
+        return np.diff(self._stamps[:count][order])
+
+    # franka-sim's hooks: all below runs in the physics thread
+
+    def update_ee_transform(self, f_t_ee: object) -> None:
+        """Take the tool's frame on the flange; franka-sim takes link 7 for the flange."""
+        super().update_ee_transform(f_t_ee)
+        self._f_t_ee = self._T_link7_flange @ self._f_t_ee
+
+    def ee_pose(self) -> Floats:
+        """Give `T_base_ee` [4 4]; franka-sim takes the world for the base."""
+        return self._in_base(self.data) @ self._f_t_ee
+
+    def ee_jacobian(self) -> Floats:
+        """Give the tool's Jacobian [6 7] in the base's frame."""
+        return self._turn @ super().ee_jacobian()
+
+    def joint_space_solver(self) -> CartesianJointSolver | None:
+        """Give an inverse kinematics with a memory of its own, for the server's thread."""
+        if self.model is None:
+            return None
+        model, data = self.model, mujoco.MjData(self.model)
+        jacobian = np.zeros((6, model.nv))
+
+        def forward(joints_rad: Floats) -> tuple[Floats, Floats]:
+            data.qpos[self.arm_qpos_adr] = joints_rad
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_comPos(model, data)
+            rotation = data.xmat[self.ee_body_id].reshape(3, 3)
+            point = data.xpos[self.ee_body_id] + rotation @ self._f_t_ee[:3, 3]
+            mujoco.mj_jac(model, data, jacobian[:3], jacobian[3:], point, self.ee_body_id)
+            pose = self._in_base(data) @ self._f_t_ee
+            return pose, self._turn @ jacobian[:, self.arm_dofs_idx]
+
+        return CartesianJointSolver(forward)
+
+    def _in_base(self, data: mujoco.MjData) -> Floats:
+        pose = np.eye(4)
+        pose[:3, :3] = self.R_world_base.T @ data.xmat[self.ee_body_id].reshape(3, 3)
+        pose[:3, 3] = self.R_world_base.T @ (data.xpos[self.ee_body_id] - self.base_position_m)
+        return pose
+
+    def _apply_control(self) -> None:
+        self._stamps[self.num_steps % _NUM_STAMPS] = time.perf_counter()
+        self.num_steps += 1
+        while self._jobs:
+            job = self._jobs.popleft()
+            try:
+                job.result = job.work()
+            except Exception as error:  # it is the caller's
+                job.error = error
+            job.done.set()
+        if self._path is not None:
+            self._follow_path()
+        self.data.qfrc_applied[:] = 0.0
+        self._drive_arm()
+        if self._push is not None:
+            self._apply_push()
+        self._drive_fingers()
+
+    def _read_and_publish_state(self) -> None:
+        model, data = self.model, self.data
+        # mj_step leaves poses one step older than the joints
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        self._readings_time = None
+        places, dofs = self._joints
+        # Of all constraints, only contacts and the joints' ends hold an arm's joint.
+        pushed = data.qfrc_constraint[dofs] + self._push_nm
+        self._tau_ext = self._tau_ext + _SMOOTHING * (pushed - self._tau_ext)
+        jacobian, pose = self._step_ee_readings()
+        wrench = np.zeros(6)
+        if np.abs(self._tau_ext).max() > _QUIET_NM:
+            gram = jacobian @ jacobian.T + 1e-6 * np.eye(6)
+            wrench = np.linalg.solve(gram, jacobian @ self._tau_ext)
+        joints, speeds = data.qpos[places].copy(), data.qvel[dofs].copy()
+        fingers, finger_dofs = self._fingers
+        self._finger_snapshot = {
+            "q": data.qpos[fingers].copy(),
+            "dq": data.qvel[finger_dofs].copy(),
+        }
+        # Other threads read this at any time: it is made whole, and then put in place.
+        self._state_snapshot = {
+            "q": joints,
+            "dq": speeds,
+            "tau_J": data.actuator_force[self._motors] + self._torques,
+            "O_T_EE": pose.T.ravel(),
+            "O_dP_EE": jacobian[:3] @ speeds,
+            "O_J_EE": jacobian,
+            "self_collision": None,
+            "tau_ext_hat_filtered": self._tau_ext,
+            "O_F_ext_hat_K": wrench,
+            "K_F_ext_hat_K": (wrench.reshape(2, 3) @ pose[:3, :3]).ravel(),
+        }
+        self._shared.write(data.qpos, data.qvel)
+
+    def _go_home(self) -> None:
+        data = self.data
+        data.qvel[self.arm_dofs_idx] = 0.0
+        data.qpos[self.arm_qpos_adr] = self.home_rad
+        data.qpos[self.finger_qpos_adr] = self._hand.upper
+        data.qvel[self.finger_dofs_idx] = 0.0
+        self._finger = self._finger_goal = self._hand.upper
+        self.update_joint_positions(self.home_rad.copy())
+        self.update_torques(np.zeros(7))
+        self._position_feedforward.reset(self.home_rad)
+        self._tau_ext = np.zeros(7)
+        mujoco.mj_forward(self.model, data)
+
+    def _follow_path(self) -> None:
+        assert self._path is not None
+        times, points = self._path
+        now_s = self.data.time
+        self.update_joint_positions(
+            np.array([np.interp(now_s, times, column) for column in points.T])
+        )
+        if now_s >= times[-1]:
+            self._path = None
+
+    def _apply_push(self) -> None:
+        assert self._push is not None
+        body, force_n, until_s = self._push
+        if self.data.time >= until_s:
+            self._push, self._push_nm = None, np.zeros(7)
+            return
+        self._pushed[:] = 0.0
+        point = self.data.xipos[body]
+        mujoco.mj_applyFT(self.model, self.data, force_n, np.zeros(3), point, body, self._pushed)
+        self.data.qfrc_applied += self._pushed
+        self._push_nm = self._pushed[self.arm_dofs_idx]
+
+    def _drive_arm(self) -> None:
+        """Servo the joints by the actuators, whose damping MuJoCo integrates implicitly.
+
+        franka-sim adds the same torques from outside, explicitly: with the stiff gains of the
+        arm's own control and this arm's inertia that chatters between the torque limits.
+        """
+        mode, data = self.control_mode, self.data
+        if mode != self._geared:
+            self._gear(mode)
+        if mode == ControlMode.TORQUE:
+            self._torques = np.clip(self.latest_torques, -FR3_FORCE_LIMITS, FR3_FORCE_LIMITS)
+            data.qfrc_applied[self._joints[1]] = self._torques
+            return
+        self._torques = np.zeros(7)
+        if mode in (ControlMode.CARTESIAN_POSE, ControlMode.CARTESIAN_VELOCITY):
+            jacobian, pose = self._step_ee_readings()
+            data.ctrl[self._motors] = self.cartesian_joint_velocity(jacobian, pose)
+        elif mode == ControlMode.VELOCITY:
+            data.ctrl[self._motors] = self.latest_joint_velocities
+        else:
+            target = self.latest_joint_positions
+            speed = self._position_feedforward.step(target, self.dt)
+            # damped towards the speed that is commanded: the target is moved by as much
+            data.ctrl[self._motors] = target + self._damping / self._stiffness * speed
+
+    def _gear(self, mode: ControlMode) -> None:
+        """Give the motors the gains of a mode; force = gain * control + bias."""
+        gain, motors = self.model.actuator_gainprm, self._motors
+        bias = self.model.actuator_biasprm
+        gain[motors, 0], bias[motors, 1:3] = 0.0, 0.0
+        if mode == ControlMode.POSITION:
+            gain[motors, 0], bias[motors, 1] = self._stiffness, -self._stiffness
+            bias[motors, 2] = -self._damping
+        elif mode != ControlMode.TORQUE:
+            gain[motors, 0], bias[motors, 2] = self._damping, -self._damping
+        self._geared = mode
+
+    def _drive_fingers(self) -> None:
+        position = float(self.data.qpos[self._fingers[0]].mean())
+        step = self._finger_speed * TIMESTEP_S
+        self._finger += min(max(self._finger_goal - self._finger, -step), step)
+        # As in the environment: how far the target leads is how hard the fingers press.
+        lead = self._finger_lead
+        self._finger = min(max(self._finger, position - lead), position + lead)
+        self.data.ctrl[self._hand_actuator] = self._finger
+
+
+def _slice(addresses: NDArray[np.intp]) -> slice:
+    """Give neighbouring addresses as a slice, which is quicker to look up."""
+    first = int(addresses[0])
+    assert list(addresses) == list(range(first, first + len(addresses)))
+    return slice(first, first + len(addresses))
