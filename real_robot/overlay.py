@@ -1,0 +1,205 @@
+"""Show where an object is to lie: its outline, drawn into the camera's picture.
+
+The outline is that of a square object that stands on the table: its foot in full colour, its top
+thinner, a cross at the middle, and an arrow along its own x. Everything is in the frame of the
+arm's base; the camera's calibration says where that is in the picture.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.scene import Camera as SceneCamera
+
+from .cameras.calibration import Calibration, Intrinsics, Mounting
+from .cameras.camera import Image
+from .poses import Pose
+
+Floats = NDArray[np.float64]
+
+_FOOT, _TOP, _ARROW = (255, 60, 60), (255, 190, 60), (60, 220, 255)
+_LEAST_WIDTH_PX = 640
+_NEAR_M = 0.01
+
+
+def draw_overlay(
+    image: Image,
+    pose: Pose,
+    calibration: Calibration,
+    *,
+    size_m: float,
+    table_m: float,
+    T_base_hand: Floats | None = None,
+    text: str = "",
+) -> Image:
+    """Give the picture, larger if it is small, with the outline of where the object is to lie.
+
+    Args:
+        image: [h w 3], as the camera gives it: cut and scaled is fine.
+        pose: of the object.
+        calibration: of the camera, with its mounting.
+        size_m: edge of the object.
+        table_m: height of the table.
+        T_base_hand: [4 4], where the hand is; for a camera on the hand alone.
+        text: to be written in the corner.
+
+    Raises:
+        ValueError: the calibration says nothing of where the camera is, or the object would lie
+            outside of the picture.
+    """
+    cv2 = _opencv()
+    scale = max(1, round(_LEAST_WIDTH_PX / image.shape[1]))
+    height, width = image.shape[0] * scale, image.shape[1] * scale
+    T_camera_base = np.linalg.inv(T_base_camera(calibration, T_base_hand))
+    lens = calibration.intrinsics.fitted(height, width)
+    foot, top = outline(pose, size_m, table_m)
+    middle = np.array([pose.x_m, pose.y_m, table_m])
+    arm = 0.15 * size_m * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
+    ahead = np.array([math.cos(pose.yaw_rad), math.sin(pose.yaw_rad), 0.0])
+    arrow = np.array([middle, middle + size_m * ahead])
+    points = np.concatenate([foot, top, middle + arm, arrow])
+    pixels = project(points, T_camera_base, lens)
+    inside = np.isfinite(pixels).all(axis=1) & (pixels >= 0).all(axis=1)
+    inside &= (pixels <= [width - 1, height - 1]).all(axis=1)
+    if not inside[:4].any():
+        raise ValueError(
+            f"an object at {pose} is not in the picture of camera {calibration.camera!r}: another "
+            "camera would show it, or the calibration is wrong"
+        )
+    drawn = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+    drawn = np.ascontiguousarray(drawn, dtype=np.uint8)
+    # sixteenths of a pixel; what is behind the camera has none and is left out
+    corners = np.round(np.clip(np.nan_to_num(pixels), -1e6, 1e6) * 16).astype(np.int32)
+    seen = np.isfinite(pixels).all(axis=1)
+
+    def line(first: int, last: int, colour: tuple[int, int, int], thickness: int) -> None:
+        if seen[first] and seen[last]:
+            ends = (tuple(corners[first].tolist()), tuple(corners[last].tolist()))
+            cv2.line(drawn, *ends, colour, thickness, cv2.LINE_AA, 4)
+
+    for index in range(4):
+        following = (index + 1) % 4
+        line(4 + index, 4 + following, _TOP, 1)
+        line(index, 4 + index, _TOP, 1)
+        line(index, following, _FOOT, 2)
+    line(8, 9, _FOOT, 1)
+    line(10, 11, _FOOT, 1)
+    line(12, 13, _ARROW, 2)
+    if text:
+        place, font = (10, height - 12), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(drawn, text, place, font, 0.5, (0, 0, 0), 4, cv2.LINE_AA)
+        cv2.putText(drawn, text, place, font, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return drawn
+
+
+def outline(pose: Pose, size_m: float, table_m: float) -> tuple[Floats, Floats]:
+    """Give the corners of foot and top, each [4 3] in the frame of the arm's base."""
+    cosine, sine = math.cos(pose.yaw_rad), math.sin(pose.yaw_rad)
+    corners = size_m / 2 * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], dtype=np.float64)
+    turned = np.array([pose.x_m, pose.y_m]) + corners @ np.array([[cosine, sine], [-sine, cosine]])
+    foot = np.column_stack([turned, np.full(4, table_m)])
+    return foot, foot + np.array([0.0, 0.0, size_m])
+
+
+def project(points: Floats, T_camera_base: Floats, lens: Intrinsics) -> Floats:
+    """Give the pixels [n 2] of points [n 3] in the base's frame; NaN for what is behind the lens.
+
+    The distortion is OpenCV's: G. Bradski and A. Kaehler, Learning OpenCV, 2008, chapter 11.
+    """
+    there = points @ T_camera_base[:3, :3].T + T_camera_base[:3, 3]
+    ahead = there[:, 2] > _NEAR_M
+    x, y = (there[:, :2] / np.where(ahead, there[:, 2], 1.0)[:, None]).T
+    k1, k2, p1, p2, k3 = (*lens.distortion, *(0.0,) * 5)[:5]
+    r2 = x**2 + y**2
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    x, y = (
+        x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x**2),
+        y * radial + p1 * (r2 + 2 * y**2) + 2 * p2 * x * y,
+    )
+    (fx, fy), (cx, cy) = lens.focal_px, lens.centre_px
+    pixels = np.column_stack([fx * x + cx, fy * y + cy])
+    pixels[~ahead] = np.nan
+    return pixels
+
+
+def T_base_camera(calibration: Calibration, T_base_hand: Floats | None) -> Floats:
+    """Give where the camera is, [4 4].
+
+    Raises:
+        ValueError: its mounting is not known, or it is on a hand of which nothing is known.
+    """
+    mounting = calibration.mounting
+    if mounting is None:
+        raise ValueError(
+            f"the calibration of camera {calibration.camera!r} says nothing of where it is: "
+            "python -m real_robot.calibrate step=mounting finds that"
+        )
+    T_parent_camera = np.array(mounting.T_parent_camera)
+    if mounting.parent == "base":
+        return T_parent_camera
+    if T_base_hand is None:
+        raise ValueError(f"camera {calibration.camera!r} is on the hand: where is the hand?")
+    return T_base_hand @ T_parent_camera
+
+
+def calibration_of_scene(
+    camera: SceneCamera,
+    height: int,
+    width: int,
+    *,
+    base_position_m: tuple[float, float, float],
+    base_yaw_rad: float,
+) -> Calibration:
+    """Give what a calibration of a simulated camera would find, without any error.
+
+    Args:
+        camera: as the scene describes it: on the hand, or standing in the world.
+        height: of its pictures, pixels.
+        width: of its pictures, pixels.
+        base_position_m: of the arm in the world.
+        base_yaw_rad: of the arm in the world.
+    """
+    ahead = np.subtract(camera.target_m, camera.position_m)
+    ahead = ahead / np.linalg.norm(ahead)
+    right = np.cross(ahead, camera.up)
+    right = right / np.linalg.norm(right)
+    T_carrier_camera = np.eye(4)
+    T_carrier_camera[:3, :3] = np.stack([right, np.cross(ahead, right), ahead], axis=1)
+    T_carrier_camera[:3, 3] = camera.position_m
+    if camera.body is None:
+        cosine, sine = math.cos(base_yaw_rad), math.sin(base_yaw_rad)
+        T_world_base = np.eye(4)
+        T_world_base[:2, :2] = [[cosine, -sine], [sine, cosine]]
+        T_world_base[:3, 3] = base_position_m
+        T_carrier_camera = np.linalg.inv(T_world_base) @ T_carrier_camera
+    focal_px = height / 2 / math.tan(math.radians(camera.fov_y_deg) / 2)
+    return Calibration(
+        camera=camera.name,
+        intrinsics=Intrinsics(
+            height=height,
+            width=width,
+            focal_px=(focal_px, focal_px),
+            centre_px=((width - 1) / 2, (height - 1) / 2),
+            distortion=(0.0,) * 5,
+            residual_px=0.0,
+            focal_deviation_px=0.0,
+            num_views=0,
+        ),
+        mounting=Mounting(
+            parent="base" if camera.body is None else "hand",
+            T_parent_camera=tuple(tuple(float(x) for x in row) for row in T_carrier_camera),
+            residual_m=0.0,
+            residual_rad=0.0,
+            num_views=0,
+        ),
+    )
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError("overlays need OpenCV: pip install 'toto-robot[real]'") from error
+    return cv2
