@@ -1,0 +1,254 @@
+"""Watch an episode while it runs, or afterwards: a stream for the Rerun viewer.
+
+    with Viewer(ViewerConfig(to="spawn", most_waiting=100, jpeg_quality=None)) as viewer:
+        run_episode(..., listeners=[viewer])
+
+Pictures, joints as wished, sent and measured, gripper, what the safety layer changed and why, the
+time of each stage, and surprise. A thread of its own sends it: the loop hands over and goes on.
+When more waits than may, steps are left out, and the stream says how many.
+"""
+
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from .episode import EpisodeRecord, Step
+
+APPLICATION = "toto-robot"
+_CLOSE_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewerConfig:
+    """Say where the stream goes.
+
+    Attributes:
+        to: `spawn` for a viewer on this machine; the address of one that runs, such as
+            `rerun+http://127.0.0.1:9876/proxy`; or a folder for a file of each episode.
+        most_waiting: steps that may wait to be sent; more are left out.
+        jpeg_quality: 1 to 100 to compress pictures; None to send them as they are, which is
+            quickest on one machine.
+    """
+
+    to: str
+    most_waiting: int
+    jpeg_quality: int | None
+
+    def __post_init__(self) -> None:
+        if not self.to:
+            raise ValueError("where to? spawn, the address of a viewer, or a folder for files")
+        if self.most_waiting < 1:
+            raise ValueError(f"most_waiting must be at least 1, got {self.most_waiting}")
+        if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality must be in [1, 100], got {self.jpeg_quality}")
+
+
+class Viewer:
+    """Hear of an episode and show it; a `Listener`.
+
+    Attributes:
+        num_dropped: steps that were left out, of all episodes.
+    """
+
+    def __init__(self, config: ViewerConfig, rerun: Any = None) -> None:
+        """Start the thread; `rerun` is a module in the place of the real one, for tests."""
+        self._config = config
+        self._rerun = _import_rerun() if rerun is None else rerun
+        self._news = threading.Condition()
+        # below: shared, under `_news`
+        self._waiting: deque[tuple[str, Any]] = deque()
+        self._num_waiting_steps = 0
+        self._untold = 0
+        self._closing = False
+        self._failure: str | None = None
+        self.num_dropped = 0
+        # below: the thread's own
+        self._stream: Any = None
+        self._num_episodes = 0
+        self._first_s: float | None = None
+        self._thread = threading.Thread(target=self._run, name="viewer", daemon=True)
+        self._thread.start()
+
+    def begin(self, task: str, agent: str) -> None:
+        """Begin a recording of its own."""
+        self._hand_over("begin", (task, agent))
+
+    def step(self, step: Step) -> None:
+        """Show a step, unless too many wait already."""
+        with self._news:
+            self._raise_failure()
+            if self._num_waiting_steps >= self._config.most_waiting:
+                self.num_dropped += 1
+                self._untold += 1
+                return
+            untold, self._untold = self._untold, 0
+            self._num_waiting_steps += 1
+            self._waiting.append(("step", (step, untold)))
+            self._news.notify()
+
+    def end(self, record: EpisodeRecord) -> None:
+        """Show how it ended."""
+        self._hand_over("end", (record.reason, record.message, record.success))
+
+    def close(self) -> None:
+        """Send what waits, then end the thread; more than once is fine."""
+        with self._news:
+            self._closing = True
+            self._news.notify()
+        self._thread.join(timeout=_CLOSE_S)
+        if self._thread.is_alive():
+            print(f"the viewer took more than {_CLOSE_S} s and is left alone", file=sys.stderr)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _hand_over(self, event: str, content: Any) -> None:
+        with self._news:
+            self._raise_failure()
+            self._waiting.append((event, content))
+            self._news.notify()
+
+    def _raise_failure(self) -> None:
+        # The loop leaves a listener that raises alone, and notes why.
+        if self._failure is not None:
+            raise RuntimeError(f"the viewer failed: {self._failure}")
+
+    def _run(self) -> None:
+        try:
+            while (item := self._next()) is not None:
+                event, content = item
+                if event == "begin":
+                    self._begin(*content)
+                elif event == "step":
+                    self._step(*content)
+                else:
+                    self._end(*content)
+            self._leave()
+        except Exception as error:
+            with self._news:
+                self._failure = f"{type(error).__name__}: {error}"
+                self._waiting.clear()
+
+    def _next(self) -> tuple[str, Any] | None:
+        with self._news:
+            self._news.wait_for(lambda: self._waiting or self._closing)
+            if not self._waiting:
+                return None
+            item = self._waiting.popleft()
+            self._num_waiting_steps -= item[0] == "step"
+            return item
+
+    def _begin(self, task: str, agent: str) -> None:
+        self._leave()
+        rr, to = self._rerun, self._config.to
+        self._stream = rr.RecordingStream(APPLICATION)
+        self._stream.send_recording_name(f"episode {self._num_episodes}: {task}")
+        if to == "spawn" and not self._num_episodes:
+            self._stream.spawn()
+        elif to == "spawn" or "://" in to:
+            self._stream.connect_grpc(None if to == "spawn" else to)
+        else:
+            Path(to).mkdir(parents=True, exist_ok=True)
+            self._stream.save(free_path(Path(to)))
+        self._num_episodes += 1
+        self._first_s = None
+        self._stream.log("episode", rr.TextDocument(f"{task}\n\n{agent}"), static=True)
+
+    def _step(self, step: Step, untold: int) -> None:
+        rr, stream, observation = self._rerun, self._stream, step.observation
+        if stream is None:
+            raise ValueError("a step came before its episode began")
+        if self._first_s is None:
+            self._first_s = observation.stamp_s
+            self._describe(step)
+        stream.set_time("tick", sequence=step.index)
+        stream.set_time("time", duration=observation.stamp_s - self._first_s)
+        if untold:
+            stream.log("log", rr.TextLog(f"{untold} steps are not shown", level="WARN"))
+        for name, frame in observation.frames.items():
+            image = rr.Image(frame.image)
+            if self._config.jpeg_quality is not None:
+                image = image.compress(jpeg_quality=self._config.jpeg_quality)
+            stream.log(f"images/{name}", image)
+        self._joints(step)
+        decision = step.decision
+        names = [change.name for change in decision.interventions]
+        stream.log("safety/changes", rr.Scalars(len(names)))
+        texts = [
+            f"{change.name}: {change.amount:.4f} {change.unit}, {change.detail}"
+            for change in decision.interventions
+        ]
+        if texts or decision.causes or decision.verdict != "move":
+            level = {"move": "INFO", "hold": "WARN"}.get(decision.verdict, "ERROR")
+            text = "; ".join((decision.verdict, *decision.causes, *texts))
+            stream.log("log", rr.TextLog(text, level=level))
+        stream.log("timings/late", rr.Scalars(1000 * step.late_s))
+        for stage, seconds in step.timings_s.items():
+            stream.log(f"timings/{stage}", rr.Scalars(1000 * seconds))
+        if step.surprise is not None:
+            stream.log("surprise", rr.Scalars(step.surprise))
+
+    def _joints(self, step: Step) -> None:
+        rr, stream, state = self._rerun, self._stream, step.observation.state
+        wished, measured = step.wish.joint_positions_rad, state.joint_positions_rad
+        nothing = float("nan")
+        for index in range(len(measured)):
+            sent = nothing if step.sent_rad is None else float(step.sent_rad[index])
+            # an action of a wrong shape is a wish, too
+            wish = float(wished[index]) if index < len(wished) else nothing
+            values = [wish, sent, float(measured[index])]
+            stream.log(f"joints/joint{index + 1}", rr.Scalars(values))
+        target, gripper = step.decision.target, state.gripper
+        width_m = None if target is None else target.gripper_width_m
+        asked = nothing if width_m is None else 1000 * width_m
+        there = nothing if gripper is None else 1000 * gripper.width_m
+        stream.log("gripper", rr.Scalars([asked, there]))
+
+    def _describe(self, step: Step) -> None:
+        """Name the lines, once."""
+        rr, stream = self._rerun, self._stream
+        three = rr.SeriesLines(names=["wished rad", "sent rad", "measured rad"])
+        for index in range(len(step.observation.state.joint_positions_rad)):
+            stream.log(f"joints/joint{index + 1}", three, static=True)
+        stream.log("gripper", rr.SeriesLines(names=["sent mm", "measured mm"]), static=True)
+
+    def _end(self, reason: str, message: str, success: bool | None) -> None:
+        if self._stream is None:
+            raise ValueError("an episode ended that had not begun")
+        with self._news:
+            untold, self._untold = self._untold, 0
+        if untold:
+            text = f"{untold} steps are not shown"
+            self._stream.log("log", self._rerun.TextLog(text, level="WARN"))
+        said = {True: "success", False: "failure", None: "nobody judged"}[success]
+        text = f"{said}; {reason}: {message}"
+        self._stream.log("log", self._rerun.TextLog(text, level="INFO"))
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._stream is not None:
+            self._stream.flush(timeout_sec=_CLOSE_S)
+            self._stream.disconnect()
+            self._stream = None
+
+
+def free_path(folder: Path) -> Path:
+    """Give the first name for an episode's file that is not taken."""
+    index = 0
+    while (path := folder / f"episode_{index:03d}.rrd").exists():
+        index += 1
+    return path
+
+
+def _import_rerun() -> Any:
+    try:
+        import rerun
+    except ImportError as error:
+        raise ImportError("the viewer needs Rerun: pip install 'toto-robot[viewer]'") from error
+    return rerun
