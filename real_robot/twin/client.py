@@ -63,7 +63,7 @@ class TwinClient:
         return self._ask("state")
 
     def rates(self) -> dict[str, Any]:
-        """Give the rates that are really kept, and the share of a core since it was last asked."""
+        """Give the rates that were really kept since they were last asked for; 20 s at most."""
         return self._ask("rates")
 
     def reset(self) -> None:

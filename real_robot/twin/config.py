@@ -68,5 +68,5 @@ STANDARD = TwinConfig(
     collision_torque_nm=40.0,
     collision_force_n=40.0,
     priority=20,
-    switch_interval_s=0.0005,
+    switch_interval_s=0.005,
 )

@@ -171,6 +171,8 @@ class Control:
 
     def _rates(self) -> dict[str, Any]:
         periods = self._world.periods_s()
+        if not len(periods):
+            raise ValueError("no step was made since the rates were last asked for")
         cpu_s, wall_s = time.process_time(), time.monotonic()
         share = (cpu_s - self._cpu_s) / max(wall_s - self._wall_s, 1e-9)
         self._cpu_s, self._wall_s = cpu_s, wall_s

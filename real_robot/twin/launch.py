@@ -94,6 +94,8 @@ def start_twin(config: TwinConfig = STANDARD, log: Path | None = None) -> Iterat
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
+                # small matrices: threads of a library only get in each other's way
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         try:
             assert process.stdin is not None

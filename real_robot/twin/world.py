@@ -34,6 +34,7 @@ _SETTLE_STEPS = 100
 _SMOOTHING = 0.02  # of external torques, a step: a time constant of 50 ms
 _QUIET_NM = 0.01  # below this external torques are no push
 _NUM_STAMPS = 20_000
+_REGULAR = 1e-6 * np.eye(6)  # near a singular pose
 _MAX_GRASP_N = 70.0  # Franka Hand, product manual: continuous grasping force
 
 
@@ -57,7 +58,7 @@ class World(MujocoFrankaSim):
         self.latest_joint_positions = home_rad.copy()
         self._jobs: deque[_Job] = deque()
         self._stamps = np.zeros(_NUM_STAMPS)
-        self.num_steps = 0
+        self.num_steps = self._told_steps = 0
         self._torques = np.zeros(7)  # that a client commands itself
         self._tau_ext = np.zeros(7)
         self._push: tuple[int, Floats, float] | None = None  # body, force in the world, until
@@ -70,6 +71,9 @@ class World(MujocoFrankaSim):
         self.base_position_m = np.array(scene.base_position_m)
         self._turn = np.zeros((6, 6))  # of a twist, from the world's frame to the base's
         self._turn[:3, :3] = self._turn[3:, 3:] = self.R_world_base.T
+        self._T_base_world = np.eye(4)
+        self._T_base_world[:3, :3] = self.R_world_base.T
+        self._T_base_world[:3, 3] = -self.R_world_base.T @ self.base_position_m
         self._T_link7_flange = np.eye(4)
         self._T_link7_flange[2, 3] = arm.flange_m
 
@@ -181,10 +185,11 @@ class World(MujocoFrankaSim):
         self._finger_goal = float(np.clip(width_m / 2, hand.lower, hand.upper))
 
     def periods_s(self) -> Floats:
-        """Give the times between the newest steps, on the wall clock [n]."""
-        count = min(self.num_steps, _NUM_STAMPS)
-        order = (np.arange(count) + self.num_steps) % count if count else []
-        return np.diff(self._stamps[:count][order])
+        """Give the times between steps, on the wall clock [n], since this was last asked."""
+        end = self.num_steps
+        begin = max(self._told_steps, end - _NUM_STAMPS)
+        self._told_steps = end - 1
+        return np.diff(self._stamps[np.arange(begin, end) % _NUM_STAMPS])
 
     # franka-sim's hooks: all below runs in the physics thread
 
@@ -221,10 +226,11 @@ class World(MujocoFrankaSim):
         return CartesianJointSolver(forward)
 
     def _in_base(self, data: mujoco.MjData) -> Floats:
-        pose = np.eye(4)
-        pose[:3, :3] = self.R_world_base.T @ data.xmat[self.ee_body_id].reshape(3, 3)
-        pose[:3, 3] = self.R_world_base.T @ (data.xpos[self.ee_body_id] - self.base_position_m)
-        return pose
+        link7 = np.zeros((4, 4))
+        link7[:3, :3] = data.xmat[self.ee_body_id].reshape(3, 3)
+        link7[:3, 3] = data.xpos[self.ee_body_id]
+        link7[3, 3] = 1.0
+        return self._T_base_world @ link7
 
     def _apply_control(self) -> None:
         self._stamps[self.num_steps % _NUM_STAMPS] = time.perf_counter()
@@ -257,7 +263,7 @@ class World(MujocoFrankaSim):
         jacobian, pose = self._step_ee_readings()
         wrench = np.zeros(6)
         if np.abs(self._tau_ext).max() > _QUIET_NM:
-            gram = jacobian @ jacobian.T + 1e-6 * np.eye(6)
+            gram = jacobian @ jacobian.T + _REGULAR
             wrench = np.linalg.solve(gram, jacobian @ self._tau_ext)
         joints, speeds = data.qpos[places].copy(), data.qvel[dofs].copy()
         fingers, finger_dofs = self._fingers
