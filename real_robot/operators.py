@@ -3,14 +3,14 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .cameras.camera import Image
 from .episode import EpisodeRecord, Reason, Scene
 from .poses import Pose
-from .trials import Judgement, Trial
+from .trials import Judgement, PolicyKey, Trial
 
 # How an episode ends when what failed was not the policy: such a trial is done again.
 SPOILT: tuple[Reason, ...] = ("connection", "camera", "error")
@@ -64,6 +64,7 @@ class TerminalOperator:
         ask: Callable[[str], str] = input,
         tell: Callable[[str], object] = print,
         show: Callable[[Image], object] | None = None,
+        names: Mapping[PolicyKey, str] | None = None,
     ) -> None:
         """Use a terminal.
 
@@ -74,14 +75,17 @@ class TerminalOperator:
             ask: prints a question and waits for a line.
             tell: prints a line.
             show: shows the picture on a screen; None where there is none.
+            names: of the policies, to tell which comes; None to keep that from the person.
         """
+        self._names = names
         self._draw, self._scene, self._automatic = draw, scene, automatic
         self._ask, self._tell, self._show = ask, tell, show
 
     def place(self, trial: Trial, number: int, total: int, overlay: Path) -> None:
-        """Say where the object goes and wait for Enter; which policy comes is not told."""
+        """Say where the object goes and wait for Enter."""
         pose = trial.pose
-        self._tell(f"\ntrial {number} of {total}: {pose}, from the arm's base")
+        who = "" if self._names is None else f" ({self._names[trial.policy]})"
+        self._tell(f"\ntrial {number} of {total}{who}: {pose}, from the arm's base")
         if self._scene is not None:
             self._scene.place(pose.x_m, pose.y_m, pose.yaw_rad)
         while True:

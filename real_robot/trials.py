@@ -222,6 +222,7 @@ def run_trials(
     plan: Plan,
     folder: Path,
     *,
+    prepare: Callable[[], object],
     run: Callable[[Pose, PolicyKey], EpisodeRecord],
     operator: Operator,
     keep: Callable[[EpisodeRecord], int | None],
@@ -234,6 +235,7 @@ def run_trials(
     Args:
         plan: what is to be done.
         folder: where; the plan's own.
+        prepare: brings the arm out of the way, before the object is placed.
         run: does an episode with the object at a pose and one of the policies.
         operator: places and judges.
         keep: takes every episode, also spoilt and interrupted ones, and gives its number.
@@ -255,6 +257,7 @@ def run_trials(
             aside = folder / "trials" / f".{trial.key}.part"
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
+            prepare()
             operator.place(trial, number, len(plan.trials), aside / OVERLAY)
             record = run(trial.pose, trial.policy)
             _require_weights(plan, trial, record)

@@ -1,7 +1,7 @@
 """Watch an episode while it runs, or afterwards: a stream for the Rerun viewer.
 
-    with Viewer(ViewerConfig(to="spawn", most_waiting=100, jpeg_quality=None)) as viewer:
-        run_episode(..., listeners=[viewer])
+    with watching(ViewerConfig(to="spawn", most_waiting=100, jpeg_quality=None)) as viewers:
+        run_episode(..., listeners=viewers)
 
 Pictures, joints as wished, sent and measured, gripper, what the safety layer changed and why, the
 time of each stage, and surprise. A thread of its own sends it: the loop hands over and goes on.
@@ -11,11 +11,13 @@ When more waits than may, steps are left out, and the stream says how many.
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from .episode import EpisodeRecord, Step
+from .episode import EpisodeRecord, Listener, Step
 
 APPLICATION = "toto-robot"
 _CLOSE_S = 10.0
@@ -27,23 +29,38 @@ class ViewerConfig:
 
     Attributes:
         to: `spawn` for a viewer on this machine; the address of one that runs, such as
-            `rerun+http://127.0.0.1:9876/proxy`; or a folder for a file of each episode.
+            `rerun+http://127.0.0.1:9876/proxy`; a folder for a file of each episode; or None for
+            no viewer.
         most_waiting: steps that may wait to be sent; more are left out.
         jpeg_quality: 1 to 100 to compress pictures; None to send them as they are, which is
             quickest on one machine.
     """
 
-    to: str
+    to: str | None
     most_waiting: int
     jpeg_quality: int | None
 
     def __post_init__(self) -> None:
-        if not self.to:
+        if self.to == "":
             raise ValueError("where to? spawn, the address of a viewer, or a folder for files")
         if self.most_waiting < 1:
             raise ValueError(f"most_waiting must be at least 1, got {self.most_waiting}")
         if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must be in [1, 100], got {self.jpeg_quality}")
+
+
+@contextmanager
+def watching(config: ViewerConfig) -> Iterator[tuple[Listener, ...]]:
+    """Give the viewer as an episode's listener, closed at the end; none where none is wanted.
+
+    Raises:
+        ImportError: Rerun is not installed.
+    """
+    if config.to is None:
+        yield ()
+        return
+    with Viewer(config.to, config) as viewer:
+        yield (viewer,)
 
 
 class Viewer:
@@ -53,9 +70,15 @@ class Viewer:
         num_dropped: steps that were left out, of all episodes.
     """
 
-    def __init__(self, config: ViewerConfig, rerun: Any = None) -> None:
-        """Start the thread; `rerun` is a module in the place of the real one, for tests."""
-        self._config = config
+    def __init__(self, to: str, config: ViewerConfig, rerun: Any = None) -> None:
+        """Start the thread.
+
+        Args:
+            to: where the stream goes.
+            config: all else.
+            rerun: a module in the place of the real one, for tests.
+        """
+        self._to, self._config = to, config
         self._rerun = _import_rerun() if rerun is None else rerun
         self._news = threading.Condition()
         # below: shared, under `_news`
@@ -146,7 +169,7 @@ class Viewer:
 
     def _begin(self, task: str, agent: str) -> None:
         self._leave()
-        rr, to = self._rerun, self._config.to
+        rr, to = self._rerun, self._to
         self._stream = rr.RecordingStream(APPLICATION)
         self._stream.send_recording_name(f"episode {self._num_episodes}: {task}")
         if to == "spawn" and not self._num_episodes:

@@ -51,6 +51,9 @@ def test_a_person_sees_where_it_goes_and_not_which_policy_comes(tmp_path) -> Non
     assert (tmp_path / "overlay.png").read_bytes().startswith(b"\x89PNG")
     assert len(shown) == 2  # once more, as asked
     assert left == []
+    seeing, told, _ = terminal([""], names={"b": "runs/second"})
+    seeing.place(TRIAL, 4, 32, tmp_path / "overlay.png")
+    assert "trial 4 of 32 (runs/second)" in told[0]
     blind, told, _ = terminal([""], draw=lambda pose, text: None)
     blind.place(TRIAL, 4, 32, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()

@@ -142,6 +142,7 @@ def test_the_page_holds_together(tmp_path) -> None:
     results = run_trials(
         plan,
         tmp_path,
+        prepare=lambda: None,
         run=lambda pose, policy: fake_record(weights_hash=f"w{policy}"),
         operator=Operator(),
         keep=lambda record: 7,

@@ -65,6 +65,7 @@ class Bench:
         return run_trials(
             plan,
             folder,
+            prepare=lambda: None,
             run=self.run,
             operator=self,
             keep=self.keep,

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 
 from real_robot.episode import Listener
-from real_robot.viewer import Viewer, ViewerConfig
+from real_robot.viewer import Viewer, ViewerConfig, watching
 from tests.real_robot.fake_records import fake_record, fake_step
 
 
 def config(to, most_waiting=100, jpeg_quality=None):
     return ViewerConfig(to=str(to), most_waiting=most_waiting, jpeg_quality=jpeg_quality)
+
+
+def fake_viewer(to, rerun, most_waiting=100):
+    return Viewer(to, config(to, most_waiting), rerun)
 
 
 class FakeRerun:
@@ -52,7 +56,7 @@ def texts(rerun):
 
 def test_it_is_a_listener_and_shows_what_was() -> None:
     rerun = FakeRerun()
-    with Viewer(config("rerun+http://127.0.0.1:9876/proxy"), rerun) as viewer:
+    with fake_viewer("rerun+http://127.0.0.1:9876/proxy", rerun) as viewer:
         assert isinstance(viewer, Listener)
         show(viewer, [fake_step(0), fake_step(1, interventions=("velocity",), surprise=2.5)])
     assert ("connect_grpc", "rerun+http://127.0.0.1:9876/proxy") in rerun.calls
@@ -75,7 +79,7 @@ def test_it_is_a_listener_and_shows_what_was() -> None:
 def test_the_loop_never_waits_and_what_is_left_out_is_told() -> None:
     rerun = FakeRerun()
     rerun.gate.clear()
-    viewer = Viewer(config("spawn", most_waiting=2), rerun)
+    viewer = fake_viewer("spawn", rerun, most_waiting=2)
     viewer.begin("pick", "a fake")
     assert rerun.held.wait(10)  # the thread hangs in the viewer's first call
     for index in range(6):
@@ -92,7 +96,7 @@ def test_the_loop_never_waits_and_what_is_left_out_is_told() -> None:
 
 def test_a_broken_viewer_is_told_to_the_loop() -> None:
     rerun = FakeRerun(fails=True)
-    viewer = Viewer(config("spawn"), rerun)
+    viewer = fake_viewer("spawn", rerun)
     viewer.begin("pick", "a fake")
     viewer.step(fake_step(0))
     viewer.close()
@@ -110,12 +114,17 @@ def test_an_arm_that_was_sent_nothing_is_shown() -> None:
     fields = {name: getattr(step, name) for name in step.__slots__}
     changed = type(step)(**{**fields, "wish": wish, "decision": decision, "sent_rad": None})
     rerun = FakeRerun()
-    with Viewer(config("spawn"), rerun) as viewer:
+    with fake_viewer("spawn", rerun) as viewer:
         show(viewer, [changed])
     assert np.isnan(rerun.logged["joints/joint7"][1][1][0][:2]).all()
     assert np.isnan(rerun.logged["gripper"][1][1][0][0])
     assert texts(rerun)[0] == "end; reflex"
     assert rerun.logged["log"][0][2] == {"level": "ERROR"}
+
+
+def test_no_viewer_is_no_listener() -> None:
+    with watching(ViewerConfig(to=None, most_waiting=1, jpeg_quality=None)) as viewers:
+        assert viewers == ()
 
 
 def test_a_config_that_says_nothing_is_refused() -> None:
@@ -128,7 +137,7 @@ def test_a_config_that_says_nothing_is_refused() -> None:
 
 def test_files_of_episodes_can_be_read_back(tmp_path) -> None:
     chunk = pytest.importorskip("rerun.chunk", reason="needs toto-robot[viewer]")
-    with Viewer(config(tmp_path / "rrd", jpeg_quality=90)) as viewer:
+    with watching(config(tmp_path / "rrd", jpeg_quality=90)) as (viewer,):
         show(viewer, [fake_step(index) for index in range(4)])
         show(viewer, [fake_step(0)])
     paths = sorted((tmp_path / "rrd").iterdir())
