@@ -13,8 +13,9 @@ import numpy as np
 
 from envs.interface import Interface
 
-from .episode import Agent, Observation, Proposal
+from .episode import Observation, Proposal
 from .fitting import fit_interface
+from .remote import RemoteAgent
 
 if TYPE_CHECKING:
     from policies.vision import Viewing
@@ -175,7 +176,7 @@ def open_agent(
     surprise: bool,
     key_file: Path,
     timeout_s: float,
-) -> Agent:
+) -> StudentAgent | RemoteAgent:
     """Open what `policy` names: a checkpoint's folder, or `server:HOST:PORT`.
 
     Args:
@@ -195,8 +196,6 @@ def open_agent(
         return StudentAgent(
             Path(policy), interface, device=device, encoder=encoder, surprise=surprise
         )
-    from .remote import RemoteAgent
-
     if encoder is not None or surprise:
         raise ValueError("encoder and surprise are the server's business: say them there")
     return RemoteAgent(policy.removeprefix(SERVER), key_file, interface, timeout_s=timeout_s)

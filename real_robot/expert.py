@@ -53,7 +53,8 @@ class PrivilegedState:
                 f"the expert of {env_id} reads {', '.join(unknown)}; an arm with a scene can tell "
                 f"{', '.join(_KNOWN)}"
             )
-        self._T_world_base = np.linalg.inv(base_transform(chosen.task.scene(chosen.arm)))
+        inverse = np.linalg.inv(base_transform(chosen.task.scene(chosen.arm)))
+        self._T_world_base: Floats = inverse.astype(np.float64)
 
     def read(self, state: RobotState) -> NDArray[np.float32]:
         """Give `state` [s].

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.arms import Arm
+from envs.scene import Vector
 
 from .clock import Clock, MonotonicClock
 from .loop import REST_RAD_S
@@ -16,6 +17,7 @@ from .workspace import Enclosure
 
 _LOOK_RAD = 0.02  # how far apart on the line the workspace is looked at
 _ARRIVED_RAD = 1e-6
+_GRIPPER_M = 0.003
 
 
 class NotHomeError(RuntimeError):
@@ -33,7 +35,7 @@ class HomeConfig:
             as it is within the robot's own limits.
         slack_m: how far the arm may be outside of the workspace when it sets out.
         tolerance_rad: how near is there.
-        settle_s: how long the arm may take to come to rest there.
+        settle_s: how long the arm may take to come to rest there, and the gripper to open.
     """
 
     speed_rad_s: float
@@ -89,7 +91,7 @@ def go_home(
         _follow_line(robot, _relaxed(safety, config), arm, goal, config, clock)
     finally:
         robot.stop()
-    _settle(robot, goal, config, clock)
+    _settle(robot, goal, gripper_width_m, config, clock)
 
 
 def _relaxed(safety: SafetyConfig, config: HomeConfig) -> SafetyConfig:
@@ -102,11 +104,16 @@ def _relaxed(safety: SafetyConfig, config: HomeConfig) -> SafetyConfig:
         motion=replace(motion, joint_margin_rad=margin_rad),
         workspace=replace(
             space,
-            low_m=tuple(low - slack for low in space.low_m),
-            high_m=tuple(high + slack for high in space.high_m),
+            low_m=_moved(space.low_m, -slack),
+            high_m=_moved(space.high_m, slack),
             table_m=space.table_m - slack,
         ),
     )
+
+
+def _moved(corner: Vector, by_m: float) -> Vector:
+    x, y, z = corner
+    return x + by_m, y + by_m, z + by_m
 
 
 def _follow_line(
@@ -163,19 +170,25 @@ def _check_line(first: Floats, last: Floats, enclosure: Enclosure) -> None:
             )
 
 
-def _settle(robot: Robot, goal: Floats, config: HomeConfig, clock: Clock) -> None:
+def _settle(
+    robot: Robot, goal: Floats, gripper_width_m: float | None, config: HomeConfig, clock: Clock
+) -> None:
     until_s = clock.now_s() + config.settle_s
     while True:
         state = robot.state()
         error = np.abs(state.joint_positions_rad - goal)
         speed = float(np.abs(state.joint_velocities_rad_s).max())
-        if error.max() <= config.tolerance_rad and speed <= REST_RAD_S:
+        gripper_off_m = 0.0
+        if gripper_width_m is not None and state.gripper is not None:
+            gripper_off_m = abs(state.gripper.width_m - gripper_width_m)
+        there = error.max() <= config.tolerance_rad and gripper_off_m <= _GRIPPER_M
+        if there and speed <= REST_RAD_S:
             return
         if clock.now_s() > until_s:
             joint = int(error.argmax())
             raise NotHomeError(
                 f"the arm is not at its start pose: joint {joint + 1} is {error[joint]:.3f} rad "
                 f"away (most: {config.tolerance_rad}), it moves at {speed:.3f} rad/s (most: "
-                f"{REST_RAD_S})"
+                f"{REST_RAD_S}), the gripper is {gripper_off_m:.3f} m off (most: {_GRIPPER_M})"
             )
         clock.wait(None, clock.now_s() + 0.02)

@@ -1,0 +1,171 @@
+"""`python -m real_robot.record`: record demonstrations as a LeRobot dataset.
+
+python -m real_robot.record robot=twin agent=expert episodes=60 out=runs/demos
+python -m real_robot.record robot=twin agent=keyboard episodes=5
+python -m real_robot.record robot=172.16.0.2 station=table agent=spacemouse
+
+The same command with the same `out` goes on where it stopped: what is in the dataset counts.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from toto_robot.cli import command
+
+from .episode import COMPLETE, Agent, EpisodeRecord
+from .home import NotHomeError
+from .loop import LoopConfig
+from .poses import Pose, PoseArea
+from .recording import Recorder
+from .robot import RobotError
+from .session import NoPersonError, Show, ask_person, draw_pose, may_go_on, outcome, pose_notes
+from .session import prepare as prepare_episode
+from .station import Station, StationConfig, TwinStation, open_station
+from .timing import loop_report
+from .translator import Translator
+
+AgentName = Literal["expert", "keyboard", "gamepad", "spacemouse", "guiding"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordConfig:
+    """Say what is recorded.
+
+    Attributes:
+        robot: `twin`, the address of a twin that runs, or an arm's address.
+        station: what there is.
+        agent: who acts: the scripted `expert`, where the object's pose is known; a person by
+            `keyboard`, `gamepad` or `spacemouse`; or by hand, `guiding`.
+        expert_noise: standard deviation of what is added to the expert's executed actions, in
+            actions of 1; labels stay without (DART).
+        episodes: how many good ones the dataset is to have: those that ran as they should and were
+            not judged a failure.
+        max_failures: after so many others in this run it stops.
+        seed: of the objects' poses and of the noise.
+        area: where objects are put.
+        loop: how an episode runs.
+    """
+
+    robot: str
+    station: StationConfig
+    agent: AgentName
+    expert_noise: float
+    episodes: int
+    max_failures: int
+    seed: int
+    area: PoseArea
+    loop: LoopConfig
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.max_failures < 0:
+            raise ValueError("episodes must be at least 1, max_failures not negative")
+        if self.loop.rehearsal:
+            raise ValueError("a rehearsal moves nothing: there is nothing to record")
+        if self.agent == "expert" and not isinstance(self.station, TwinStation):
+            raise ValueError(
+                "the expert must know where the object is, which only a twin does; on an arm: "
+                "agent=keyboard, gamepad, spacemouse or guiding"
+            )
+
+
+def record(config: RecordConfig, out: Path) -> None:
+    """Record until the dataset has as many good episodes as asked for."""
+    folder = out / "dataset"
+    print(
+        f"{config.episodes} episodes of {config.station.task!r} by {config.agent} on "
+        f"{config.robot}, into {folder}",
+        flush=True,
+    )
+    try:
+        with open_station(config.station, config.robot) as station:
+            _record(config, station, folder)
+    except (RobotError, NotHomeError, NoPersonError, ImportError) as error:
+        sys.exit(f"record: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"record: interrupted between episodes; {folder} has what was done so far")
+
+
+def _record(config: RecordConfig, station: Station, folder: Path) -> None:
+    print(f"robot: {station.robot.description}")
+    records: list[EpisodeRecord] = []
+    with Recorder(folder, station.interface) as recorder:
+        num_good = sum(is_good(facts["reason"], facts["success"]) for facts in recorder.records())
+        num_failures = 0
+        with tqdm(total=config.episodes, initial=num_good, desc="record", unit="episode") as bar:
+            while num_good < config.episodes:
+                number = recorder.num_episodes
+                done = _one(config, station, draw_pose(config.area, config.seed, number), number)
+                recorder.save(done)
+                records.append(done)
+                if is_good(done.reason, done.success):
+                    num_good += 1
+                    bar.update()
+                else:
+                    num_failures += 1
+                    bar.write(outcome(done))
+                if num_failures > config.max_failures:
+                    bar.write(f"{num_failures} episodes have failed (most: {config.max_failures})")
+                    break
+                if not may_go_on(station, done):
+                    bar.write(f"stopped after an episode that ended by {done.reason}")
+                    break
+        total = recorder.num_episodes
+    report = loop_report(*records)
+    if report is not None:
+        print("\n".join(report.lines()))
+    print(f"{num_good} of {config.episodes} good episodes, {total} in all")
+    print(f"dataset: {folder}")
+
+
+def is_good(reason: str, success: bool | None) -> bool:
+    """Say whether an episode counts: it ran as it should, and was not judged a failure."""
+    return reason in COMPLETE and success is not False
+
+
+def _one(config: RecordConfig, station: Station, pose: Pose, number: int) -> EpisodeRecord:
+    prepare_episode(station, pose)
+    translator = station.translator(station.interface)
+    agent = make_agent(config, station, translator, number)
+    try:
+        done = station.run(
+            agent,
+            translator,
+            config.loop,
+            listeners=[Show(every=False)] if config.agent != "expert" else [],
+            notes={**pose_notes(pose), "seed": config.seed, "number": number},
+        )
+    finally:
+        agent.close()
+    if done.success is None and done.reason in COMPLETE:
+        good = ask_person("success? y or n: ").lower().startswith("y")
+        done = replace(done, success=good)
+    return done
+
+
+def make_agent(
+    config: RecordConfig, station: Station, translator: Translator, number: int
+) -> Agent:
+    """Give who acts in episode `number`."""
+    if config.agent == "expert":
+        from .expert import ScriptedAgent
+
+        assert isinstance(config.station, TwinStation)
+        assert station.scene is not None
+        return ScriptedAgent(
+            config.station.twin.env_id,
+            station.scene,
+            translator,
+            noise=config.expert_noise,
+            seed=config.seed * 1_000_003 + number,
+        )
+    raise ValueError(config.agent)
+
+
+main = command("record", RecordConfig)(record)
+
+if __name__ == "__main__":
+    main()

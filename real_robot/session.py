@@ -1,0 +1,109 @@
+"""What comes before and after an episode: home, the object's place, a person's word."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .episode import EpisodeRecord, Step
+from .poses import Pose, PoseArea
+from .station import Station
+
+Ask = Callable[[str], str]
+
+
+class NoPersonError(RuntimeError):
+    """A person must answer, and nobody sits at the terminal."""
+
+
+def ask_person(question: str) -> str:
+    """Ask at the terminal.
+
+    Raises:
+        NoPersonError: there is none.
+    """
+    if not sys.stdin.isatty():
+        raise NoPersonError(f"nobody can be asked here (no terminal): {question}")
+    return input(question).strip()
+
+
+def draw_pose(area: PoseArea, seed: int, number: int) -> Pose:
+    """Draw the pose of an episode; the same for the same seed and number."""
+    rng = np.random.default_rng((seed, number))
+    x_m, y_m = np.array(area.center_m) + rng.uniform(-1, 1, 2) * area.half_m
+    yaw_rad = rng.uniform(-1, 1) * area.yaw_rad
+    return Pose(x_m=float(x_m), y_m=float(y_m), yaw_rad=float(yaw_rad))
+
+
+def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
+    """Bring the arm home and the object to its place; a person does it where no scene can.
+
+    Raises:
+        NotHomeError: the arm did not get home.
+        NoPersonError: a person is needed and there is none.
+    """
+    station.go_home()
+    if station.scene is not None:
+        station.scene.place(pose.x_m, pose.y_m, pose.yaw_rad)
+        return
+    ask(f"put the object at {pose} (from the arm's base), step back, and press Enter: ")
+
+
+def pose_notes(pose: Pose) -> dict[str, Any]:
+    """Give an episode's pose as plain data, for its notes."""
+    return {"pose": {"x_m": pose.x_m, "y_m": pose.y_m, "yaw_rad": pose.yaw_rad}}
+
+
+def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) -> bool:
+    """Make the robot ready for the next episode, and say whether there may be one.
+
+    After a user stop or a reflex a person is asked, unless the safety config lets a reflex pass.
+    """
+    if record.reason in ("interrupted", "connection", "camera", "policy", "error"):
+        return False
+
+    def confirm(question: str) -> bool:
+        try:
+            return ask(f"{question} yes or no: ").lower() in ("y", "yes")
+        except NoPersonError as error:
+            print(error)
+            return False
+
+    return station.recover(record.reason, confirm)
+
+
+class Show:
+    """Print what is wished and what becomes of it: every step, or those that were changed."""
+
+    def __init__(self, *, every: bool) -> None:
+        self._every = every
+
+    def begin(self, task: str, agent: str) -> None:
+        """Print nothing: the command did."""
+
+    def step(self, step: Step) -> None:
+        """Print a line."""
+        decision = step.decision
+        if not self._every and decision.verdict == "move":
+            return
+        changes = ", ".join(
+            f"{change.name} {change.amount:.3f} {change.unit}" for change in decision.interventions
+        )
+        action = " ".join(f"{value:+.2f}" for value in step.action)
+        surprise = "" if step.surprise is None else f"  surprise {step.surprise:.2f}"
+        causes = "; ".join(decision.causes)
+        print(
+            f"{step.index:4d}  {decision.verdict:4}  [{action}]{surprise}  {changes or causes}",
+            flush=True,
+        )
+
+    def end(self, record: EpisodeRecord) -> None:
+        """Print how it ended."""
+        print(outcome(record), flush=True)
+
+
+def outcome(record: EpisodeRecord) -> str:
+    """Say in a line how an episode ended."""
+    word = {True: "success", False: "no success", None: "not judged"}[record.success]
+    return f"{word}, {len(record.steps)} steps, ended by {record.reason}: {record.message}"

@@ -1,0 +1,332 @@
+"""A place to work: an arm with cameras, its safety layer, its start pose, and perhaps a scene.
+
+    with open_station(config, "twin") as station:             # or the arm's address
+        station.go_home()
+        record = station.run(agent, translator, loop, notes={})
+
+`robot` says which arm: `twin` starts one, `127.a.b.c` is a twin that runs already, any other
+address is a Franka.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.arms import Arm
+from envs.franka import FRANKA_FR3
+from envs.interface import CameraSpec, Interface
+
+from .cameras.camera import CameraSettings, ThreadedCamera
+from .cameras.config import CameraConfig, build_camera
+from .episode import Agent, EpisodeRecord, Listener, Reason, Scene
+from .franka import FrankaConfig, FrankaRobot
+from .home import HomeConfig, go_home
+from .loop import LoopConfig, Operator, run_episode
+from .robot import Robot
+from .safety import RecoveryRefusedError, SafetyConfig, SafetyLayer
+from .translator import Translator
+from .twin.client import TwinCameraSource, TwinClient
+from .twin.config import TwinConfig
+from .twin.launch import start_twin
+
+TWIN = "twin"
+_PROPRIO = ("position", "velocity")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwinStation:
+    """A twin: its cameras and its objects come with it.
+
+    Attributes:
+        twin: what it is made of.
+        cameras: which of its cameras are used, in the policy's order.
+        frozen_after_s: a camera that shows the same for longer is frozen; null, since a simulated
+            camera has no noise, and nothing need move before the arm.
+        franka: how the arm is driven; its address is the twin's.
+        safety: what the arm may do.
+        home: how it goes to its start pose.
+        home_rad: the start pose.
+        home_gripper_m: how far the gripper is open there; null to leave it.
+        rate_hz: control steps per second.
+        increment_rad: what an action of 1 adds to a joint's target.
+        task: what is to be done, in words.
+    """
+
+    kind: ClassVar[str] = "twin"
+    twin: TwinConfig
+    cameras: tuple[str, ...]
+    frozen_after_s: float | None
+    franka: FrankaConfig
+    safety: SafetyConfig
+    home: HomeConfig
+    home_rad: tuple[float, ...]
+    home_gripper_m: float | None
+    rate_hz: float
+    increment_rad: float
+    task: str
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def camera_settings(self, name: str) -> CameraSettings:
+        """Say what a camera of the twin gives."""
+        size = self.twin.image_size
+        return CameraSettings(
+            name=name,
+            capture_height=size,
+            capture_width=size,
+            height=size,
+            width=size,
+            frozen_after_s=self.frozen_after_s,
+            first_retry_s=0.2,
+            max_retry_s=1.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableStation:
+    """A Franka on a table, with cameras of its own; nobody but a person knows where objects are.
+
+    Attributes:
+        cameras: in the policy's order.
+        franka: how the arm is driven; its address is the one that the command says.
+        safety: what the arm may do.
+        home: how it goes to its start pose.
+        home_rad: the start pose.
+        home_gripper_m: how far the gripper is open there; null to leave it.
+        rate_hz: control steps per second.
+        increment_rad: what an action of 1 adds to a joint's target.
+        task: what is to be done, in words.
+    """
+
+    kind: ClassVar[str] = "table"
+    cameras: tuple[CameraConfig, ...]
+    franka: FrankaConfig
+    safety: SafetyConfig
+    home: HomeConfig
+    home_rad: tuple[float, ...]
+    home_gripper_m: float | None
+    rate_hz: float
+    increment_rad: float
+    task: str
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+StationConfig = TwinStation | TableStation
+
+
+class Station:
+    """Arm, cameras, safety and scene, open and connected: `open_station` gives it.
+
+    Attributes:
+        config: what it was made of.
+        robot: the arm's driver.
+        cameras: in the interface's order.
+        layer: the arm's safety layer; one for all episodes, since it remembers what a person must
+            look at.
+        arm: kinematics.
+        interface: what a policy sees and commands here.
+        scene: the objects; None where only a person knows them.
+        twin_client: what a twin offers besides; None for an arm.
+    """
+
+    def __init__(
+        self,
+        config: StationConfig,
+        robot: Robot,
+        cameras: Sequence[ThreadedCamera],
+        scene: Scene | None,
+    ) -> None:
+        self.config, self.robot, self.cameras, self.scene = config, robot, cameras, scene
+        self.arm: Arm = FRANKA_FR3
+        self.interface = interface_of(config)
+        self.layer = SafetyLayer(config.safety, robot.limits, self.arm)
+
+    def translator(self, interface: Interface) -> Translator:
+        """Give the translator of a policy with this interface; see `fit_interface`."""
+        return Translator(interface, self.arm, self.robot.limits)
+
+    def go_home(self) -> None:
+        """Bring the arm to the start pose; see `real_robot.home.go_home`."""
+        config = self.config
+        go_home(
+            self.robot,
+            config.safety,
+            self.arm,
+            config.home_rad,
+            config.home,
+            gripper_width_m=config.home_gripper_m,
+        )
+
+    def run(
+        self,
+        agent: Agent,
+        translator: Translator,
+        loop: LoopConfig,
+        *,
+        task: str | None = None,
+        operator: Operator | None = None,
+        listeners: Sequence[Listener] = (),
+        notes: Mapping[str, Any] | None = None,
+    ) -> EpisodeRecord:
+        """Run an episode from the start pose; a rehearsal from any."""
+        pose = None if self.scene is None else self.scene.object_pose()
+        found = {} if pose is None else {"object_pose": list(pose)}
+        return run_episode(
+            self.robot,
+            self.cameras,
+            self.layer,
+            translator,
+            agent,
+            loop,
+            task=self.config.task if task is None else task,
+            start=None if loop.rehearsal else np.array(self.config.home_rad),
+            check=None if self.scene is None else self.scene.succeeded,
+            operator=operator,
+            listeners=listeners,
+            notes={**found, **(notes or {})},
+        )
+
+    def recover(self, reason: Reason, confirm: Callable[[str], bool]) -> bool:
+        """Make ready for the next episode after one that ended so; say whether it is.
+
+        A reflex is recovered from without a person only as often as the safety config allows.
+
+        Args:
+            reason: of the episode's end.
+            confirm: asks a person, who says whether to go on; only a person's word may be a yes.
+
+        Raises:
+            RobotError: the robot refuses to recover.
+        """
+        if reason == "connection":
+            return False
+        state = self.robot.state()
+        follows = state.mode in ("idle", "moving") and not state.errors
+        if follows and reason not in ("reflex", "user_stop"):
+            return True
+        try:
+            self.layer.allow_recovery()
+        except RecoveryRefusedError as error:
+            if not confirm(f"{error}. Is the arm free, and may it go on?"):
+                return False
+            self.layer.acknowledge()
+        self.robot.recover()
+        return True
+
+
+@contextmanager
+def open_station(config: StationConfig, robot: str) -> Iterator[Station]:
+    """Connect to everything, and let go of it at the end, the arm at rest.
+
+    Args:
+        config: what there is.
+        robot: `twin`, or an address.
+
+    Raises:
+        ValueError: a twin was asked for where an arm is described, or the other way round.
+        RobotError: the arm is not there.
+    """
+    _check_robot(config, robot)
+    with ExitStack() as stack:
+        scene: Scene | None = None
+        if isinstance(config, TwinStation):
+            address = robot
+            if robot == TWIN:
+                address = stack.enter_context(start_twin(config.twin)).address
+            scene = SharedScene(stack.enter_context(TwinClient(address)))
+            cameras = [
+                ThreadedCamera(config.camera_settings(name), TwinCameraSource(address, name))
+                for name in config.cameras
+            ]
+        else:
+            address = robot
+            cameras = [build_camera(camera) for camera in config.cameras]
+        for camera in cameras:
+            stack.enter_context(camera)
+        driver = FrankaRobot(replace(config.franka, address=address))
+        stack.enter_context(driver)
+        yield Station(config, driver, cameras, scene)
+
+
+def interface_of(config: StationConfig) -> Interface:
+    """Give what a policy sees and commands at a station: that of the `robot` protocol's tasks."""
+    if isinstance(config, TwinStation):
+        size = config.twin.image_size
+        cameras = tuple(CameraSpec(name=name, height=size, width=size) for name in config.cameras)
+    else:
+        cameras = tuple(
+            CameraSpec(
+                name=camera.settings.name,
+                height=camera.settings.height,
+                width=camera.settings.width,
+            )
+            for camera in config.cameras
+        )
+    joints = FRANKA_FR3.joint_names
+    (gripper,) = (servo.name for servo in FRANKA_FR3.hand_servos)
+    return Interface(
+        arm=FRANKA_FR3.name,
+        cameras=cameras,
+        proprio=(
+            *(f"{joint}_{reading}" for reading in _PROPRIO for joint in joints),
+            f"{gripper}_width",
+            f"{gripper}_command",
+        ),
+        action_kind="joint_increment",
+        action=(*(f"{joint}_increment" for joint in joints), f"{gripper}_opening"),
+        action_scale=(*[config.increment_rad] * len(joints), 1.0),
+        rate_hz=config.rate_hz,
+    )
+
+
+class SharedScene:
+    """Let several threads ask one scene, one after the other."""
+
+    def __init__(self, scene: TwinClient) -> None:
+        self.client = scene
+        self._lock = threading.Lock()
+
+    def place(self, x_m: float, y_m: float, yaw_rad: float) -> None:
+        """Put the object there."""
+        with self._lock:
+            self.client.place(x_m, y_m, yaw_rad)
+
+    def object_pose(self) -> tuple[float, float, float, float, float, float, float] | None:
+        """Give where it is."""
+        with self._lock:
+            return self.client.object_pose()
+
+    def succeeded(self) -> bool | None:
+        """Say whether the task is done now."""
+        with self._lock:
+            return self.client.succeeded()
+
+
+def _check(config: "TwinStation | TableStation") -> None:
+    if not config.cameras:
+        raise ValueError("a station needs a camera at least")
+    if len(config.home_rad) != len(FRANKA_FR3.servos):
+        raise ValueError(f"home_rad needs {len(FRANKA_FR3.servos)} joints: {config.home_rad}")
+    if not config.rate_hz > 0 or not config.increment_rad > 0:
+        raise ValueError("rate_hz and increment_rad must be positive")
+    period_s = config.safety.motion.period_s
+    if abs(period_s * config.rate_hz - 1) > 1e-3:
+        raise ValueError(
+            f"safety.motion.period_s is {period_s}, at rate_hz {config.rate_hz} it must be "
+            f"{1 / config.rate_hz:.6g}; max_step_rad is per period, too"
+        )
+
+
+def _check_robot(config: StationConfig, robot: str) -> None:
+    is_twin = robot == TWIN or robot.startswith("127.")
+    if is_twin and not isinstance(config, TwinStation):
+        raise ValueError(f"robot={robot} is a twin, and this station is a table: say station=twin")
+    if not is_twin and isinstance(config, TwinStation):
+        raise ValueError(f"robot={robot} is an arm, and this station is a twin: say station=table")
