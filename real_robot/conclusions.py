@@ -175,11 +175,11 @@ def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, .
     ]
     if found:
         line = (
-            f"{pairs} pairs of trials would tell a policy of {rate.share:.0%} from "
-            f"{' and from '.join(found)} (found in {_POWER:.0%} of such evaluations)"
+            f"Trying two policies at {pairs} poses tells one of {rate.share:.0%} from "
+            f"{' and from '.join(found)} (in {_POWER:.0%} of such evaluations)"
         )
     else:
-        line = f"{pairs} pairs of trials tell a policy of {rate.share:.0%} from no other one"
+        line = f"Trying two policies at {pairs} poses tells one of {rate.share:.0%} from no other"
     # Toto's paper, where 16 trials each gave 75 % and 63 %, when there is nothing else to name
     least, most = sorted((rate.share, 0.63 if other is None else other.share))
     if other is None:

@@ -88,9 +88,9 @@ def draw_overlay(
     line(10, 11, _FOOT, 1)
     line(12, 13, _ARROW, 2)
     if text:
-        place, font = (10, height - 12), cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(drawn, text, place, font, 0.5, (0, 0, 0), 4, cv2.LINE_AA)
-        cv2.putText(drawn, text, place, font, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.rectangle(drawn, (0, height - 26), (width, height), (0, 0, 0), cv2.FILLED)
+        place, white = (10, height - 8), (255, 255, 255)
+        cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, white, 1, cv2.LINE_AA)
     return drawn
 
 

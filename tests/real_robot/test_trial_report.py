@@ -77,8 +77,8 @@ def test_the_papers_own_trials_do_not_tell_the_two_apart() -> None:
     not_better, not_equal, power = found.may_not_say
     assert not_better.startswith("That ours is better than theirs: it won 3 of the 4 pairs")
     assert "Nor that the two are equally good" in not_equal
-    assert "16 pairs of trials would tell a policy of 75% from one of 20% or less" in power
-    assert re.search(r"62% from 75% in [456]%: that takes about 2\d\d pairs", power)
+    assert "Trying two policies at 16 poses tells one of 75% from one of 20% or less" in power
+    assert re.search(r"62% from 75% in [456]%: that takes about 2\d\d poses", power)
 
 
 def test_a_difference_that_is_there_is_said() -> None:
