@@ -1,0 +1,108 @@
+"""Look at a robot and move nothing: `python -m real_robot.franka address=172.16.0.2`."""
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.files import write_aside
+from toto_robot.cli import command
+
+from ..robot import MODES, RobotError, RobotState
+from .config import FrankaConfig
+from .robot import FrankaRobot
+
+_POLL_S = 0.001
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrankaCheckConfig(FrankaConfig):
+    """Say which robot is looked at, and for how long.
+
+    Attributes:
+        duration_s: for which states are read.
+    """
+
+    duration_s: float
+
+    def __post_init__(self) -> None:
+        super(FrankaCheckConfig, self).__post_init__()  # slots: the class was made anew
+        if not self.duration_s > 0:
+            raise ValueError(f"duration_s must be positive, got {self.duration_s}")
+
+
+def check(config: FrankaCheckConfig, out: Path) -> dict[str, Any]:
+    """Connect, tell what is there, and read states for a while; give what was found."""
+    print(f"connects to {config.address}, reads {config.duration_s} s of states, moves nothing")
+    try:
+        report = _look(config)
+    except RobotError as error:
+        sys.exit(f"franka_check: {error}")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "franka_check.json"
+    write_aside(path, (json.dumps(report, indent=1) + "\n").encode())
+    print(f"results: {path}")
+    return report
+
+
+def _look(config: FrankaCheckConfig) -> dict[str, Any]:
+    with FrankaRobot(config) as robot:
+        print(robot.description)
+        limits = robot.limits
+        print(f"limits, from {limits.source}:")
+        rows = zip(limits.lower_rad, limits.upper_rad, limits.velocity_rad_s, strict=True)
+        for joint, (lower, upper, velocity) in enumerate(rows, 1):
+            print(f"  joint {joint}: {lower:7.4f} to {upper:7.4f} rad, {velocity:.2f} rad/s")
+        state = robot.state()
+        print(f"mode: {state.mode} ({MODES[state.mode]})")
+        print(f"errors: {', '.join(state.errors) or 'none'}")
+        if state.gripper is not None:
+            hand = state.gripper
+            print(
+                f"hand: {hand.width_m:.4f} of {hand.max_width_m:.4f} m, "
+                f"{robot.gripper_temperature_c:.0f} degrees C"
+            )
+            if hand.max_width_m < 0.01:
+                print("the hand does not know its greatest width: connect once with homing: true")
+        report = _read(robot, config.duration_s)
+    print(
+        f"states: {report['states_hz']:.0f} a second of them looked at, gaps p99 "
+        f"{report['gap_p99_s'] * 1e3:.1f} ms, longest {report['gap_max_s'] * 1e3:.1f} ms"
+    )
+    if report["success_rate"] > 0:
+        print(f"commands in time: {report['success_rate']:.3f}")
+    else:
+        print("commands in time: not known, since nothing was commanded")
+    return report
+
+
+def _read(robot: FrankaRobot, duration_s: float) -> dict[str, Any]:
+    end_s = time.monotonic() + duration_s
+    stamps: list[float] = []
+    state: RobotState = robot.state()
+    while time.monotonic() < end_s:
+        state = robot.state()
+        if not stamps or state.stamp_s > stamps[-1]:
+            stamps.append(state.stamp_s)
+        time.sleep(_POLL_S)
+    gaps_s = np.diff(stamps) if len(stamps) > 1 else np.array([duration_s])
+    return {
+        "description": robot.description,
+        "mode": state.mode,
+        "errors": list(state.errors),
+        "joint_positions_rad": state.joint_positions_rad.tolist(),
+        "states_hz": len(stamps) / duration_s,
+        "gap_p99_s": float(np.percentile(gaps_s, 99)),
+        "gap_max_s": float(gaps_s.max()),
+        "success_rate": state.command_success_rate,
+    }
+
+
+main = command("franka_check", FrankaCheckConfig)(check)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The Franka Hand: two threads, since its reads and its motions wait for it.
+
+What the fingers are to do is the newest wish; wishes that came while they moved are forgotten. A
+motion that has begun is not interrupted: the hand does not reliably allow it.
+"""
+
+import math
+import threading
+import time
+from typing import Any, Literal, Protocol
+
+from ..robot import GripperState
+from .config import GripperConfig
+
+Motion = tuple[Literal["move", "grasp"], float]
+
+_READ_EVERY_S = 0.02
+_AWAY_M = 0.002  # fingers that stop so far from a wish were stopped by something
+_JOIN_S = 1.5
+
+
+class Hand(Protocol):
+    """What is used of `franky.Gripper`."""
+
+    @property
+    def state(self) -> Any:
+        """Wait for the next state and give it."""
+        ...
+
+    def move(self, width: float, speed: float) -> bool:
+        """Move the fingers and wait until they are there."""
+        ...
+
+    def grasp(
+        self, width: float, speed: float, force: float, epsilon_inner: float, epsilon_outer: float
+    ) -> bool:
+        """Close the fingers, keep the force, and wait until they stand still."""
+        ...
+
+
+class Gripper:
+    """Run a hand's two threads."""
+
+    def __init__(self, hand: Any, config: GripperConfig) -> None:
+        """Take over a hand, from here on used by these threads alone."""
+        self._hand, self._config = hand, config
+        self._condition = threading.Condition()
+        self._wish_m: float | None = None
+        self._done_m: float | None = None  # the wish that was carried out last
+        self._motion_error: str | None = None
+        self._read_error: str | None = None
+        self._closing = False
+        self._raw: Any = hand.state
+        self._stamp_s = time.monotonic()
+        self._threads = [
+            threading.Thread(target=self._read, name="franka hand's state", daemon=True),
+            threading.Thread(target=self._move, name="franka hand's motion", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def state(self) -> GripperState:
+        """Give the newest state without waiting."""
+        with self._condition:
+            raw, stamp_s, wish_m = self._raw, self._stamp_s, self._wish_m
+            error = self._read_error or self._motion_error
+        width_m = float(raw.width)
+        # After a grasp with a wide band the hand calls closed fingers a grasp, too.
+        holds = bool(raw.is_grasped) and width_m > (wish_m or 0.0) + _AWAY_M
+        return GripperState(
+            stamp_s=stamp_s,
+            width_m=width_m,
+            max_width_m=float(raw.max_width),
+            is_grasping=holds,
+            error=error,
+        )
+
+    @property
+    def temperature_c(self) -> float:
+        """Give the hand's temperature."""
+        return float(self._raw.temperature)
+
+    def wish(self, width_m: float) -> None:
+        """Wish for a width; returns at once.
+
+        Raises:
+            ValueError: it is not finite.
+        """
+        if not math.isfinite(width_m):
+            raise ValueError(f"the gripper's width must be finite, got {width_m}")
+        with self._condition:
+            self._wish_m = float(width_m)
+            self._condition.notify_all()
+
+    def close(self) -> None:
+        """End the threads; what is held stays held."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            thread.join(_JOIN_S)
+
+    def _read(self) -> None:
+        while not self._closing:
+            began_s = time.monotonic()
+            try:
+                raw = self._hand.state
+            except Exception as error:
+                with self._condition:  # the stamp ages
+                    self._read_error = f"the gripper does not answer: {error}"
+            else:
+                with self._condition:
+                    self._raw, self._stamp_s, self._read_error = raw, time.monotonic(), None
+            time.sleep(max(began_s + _READ_EVERY_S - time.monotonic(), 0.001))
+
+    def _move(self) -> None:
+        while True:
+            with self._condition:
+                motion = None
+                while not self._closing and motion is None:
+                    motion = self._next()
+                    if motion is None:
+                        self._condition.wait()
+                if self._closing or motion is None:
+                    return
+                self._done_m = self._wish_m
+            error = self._carry_out(motion)
+            with self._condition:
+                self._motion_error = error
+
+    def _next(self) -> Motion | None:
+        """Give what is to be done for the newest wish, if anything."""
+        wish_m, config = self._wish_m, self._config
+        if wish_m is None:
+            return None
+        if self._done_m is not None and abs(wish_m - self._done_m) <= config.tolerance_m:
+            return None
+        state = self.state()
+        if state.is_grasping and wish_m < state.width_m:
+            return None  # it holds on with its force already; to grasp anew might let go
+        closes = wish_m < state.width_m
+        return ("grasp" if closes and wish_m < config.grasp_below_m else "move", wish_m)
+
+    def _carry_out(self, motion: Motion) -> str | None:
+        """Move, and give what went wrong."""
+        kind, width_m = motion
+        config = self._config
+        try:
+            before_m = float(self._hand.state.width)
+            if kind == "grasp":
+                self._grasp(width_m)
+                return None
+            there = self._hand.move(width_m, config.speed_m_s)
+            width_now_m = float(self._hand.state.width)
+            if width_now_m - width_m > _AWAY_M and width_m < before_m:
+                self._grasp(width_m)  # something is in between: hold it
+            elif not there:
+                return f"the gripper stopped at {width_now_m:.4f} m on its way to {width_m:.4f} m"
+        except Exception as error:
+            return f"the gripper's {kind} to {width_m:.4f} m failed: {error}"
+        return None
+
+    def _grasp(self, width_m: float) -> None:
+        # A band from closed to open: whatever is there is to be held.
+        speed_m_s, force_n = self._config.speed_m_s, self._config.force_n
+        self._hand.grasp(width_m, speed_m_s, force_n, width_m + 0.01, 1.0)

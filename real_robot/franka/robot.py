@@ -1,0 +1,262 @@
+"""`FrankaRobot`: the `Robot` protocol on franky."""
+
+import math
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..limits import JointLimits, limits_from_urdf, limits_of_server
+from ..robot import (
+    MODES,
+    CommandRefusedError,
+    ConnectionLostError,
+    Mode,
+    RobotError,
+    RobotState,
+)
+from .arm import Arm, call, errors_of, text_of
+from .config import NUM_JOINTS, FrankaConfig
+from .gripper import Gripper
+from .versions import GRIPPER_PORT, read_server_version, require_port, require_version
+
+Floats = NDArray[np.float64]
+
+# libfranka's RobotMode by name.
+_MODES: dict[str, Mode] = {
+    "Other": "other",
+    "Idle": "idle",
+    "Move": "moving",
+    "Guiding": "guiding",
+    "Reflex": "reflex",
+    "UserStopped": "user_stopped",
+    "AutomaticErrorRecovery": "recovering",
+}
+_ROUNDING_RAD = 1e-9
+
+
+class FrankaRobot:
+    """Drive an FR3 with system 5.9 or later, and its Franka Hand.
+
+    Targets may come regularly or not; without a new one the arm holds the last. It follows a smooth
+    reference that reaches a target about when the next one is expected.
+    """
+
+    def __init__(self, config: FrankaConfig) -> None:
+        self._config = config
+        self._version: int | None = None
+        self._limits: JointLimits | None = None
+        self._arm: Arm | None = None
+        self._gripper: Gripper | None = None
+
+    @property
+    def name(self) -> str:
+        """The arm's name."""
+        return "franka_fr3"
+
+    @property
+    def description(self) -> str:
+        """One line for logs: address, server version, library, hand."""
+        if self._version is None:
+            return f"Franka FR3 at {self._config.address}, not connected yet"
+        hand = "with a hand" if self._config.gripper else "without a hand"
+        arm = self._arm
+        priority = "with" if arm is not None and arm.has_priority else "without"
+        kernel = "demanded" if self._config.realtime == "enforce" else "not demanded"
+        return (
+            f"Franka FR3 at {self._config.address}, {hand}, server version {self._version}; "
+            f"{priority} real-time priority, real-time kernel {kernel}"
+        )
+
+    @property
+    def limits(self) -> JointLimits:
+        """The limits that this robot told.
+
+        Raises:
+            ConnectionLostError: it was never connected.
+        """
+        if self._limits is None:
+            raise ConnectionLostError(self._not_connected())
+        return self._limits
+
+    @property
+    def gripper_temperature_c(self) -> float | None:
+        """The hand's temperature; None without one. The arm tells none."""
+        return None if self._gripper is None else self._gripper.temperature_c
+
+    def connect(self) -> None:
+        """Find the robot, read version and limits, set it up, and start reading its state.
+
+        Connecting again after the connection was lost is fine.
+
+        Raises:
+            ConnectionLostError: it is not there; naming the address and what to look at.
+            RobotError: its version, its model or what it is to be set to does not fit.
+            ImportError: franky is not installed.
+        """
+        self.close()
+        config, timeout_s = self._config, self._config.connect_timeout_s
+        version = read_server_version(config.address, timeout_s)
+        require_version(version)
+        franky = _franky()
+        if config.gripper is not None:
+            require_port(config.address, GRIPPER_PORT, timeout_s)
+        where = f"the robot at {config.address}"
+        try:
+            robot = call(lambda: self._open(franky), 2 * timeout_s, where)
+            limits = limits_from_urdf(robot.model_urdf, like=limits_of_server(version))
+            gripper = None
+            if config.gripper is not None:
+                hand = call(lambda: franky.Gripper(config.address), timeout_s, where)
+                if config.gripper.homing:
+                    call(hand.homing, 10.0 + timeout_s, f"the hand of {where}")
+                gripper = Gripper(hand, config.gripper)
+            self._arm = Arm(franky, robot, config, limits)
+            self._gripper = gripper
+        except RobotError:
+            raise
+        except ValueError as error:
+            raise RobotError(f"{where}: {error}") from error
+        except franky.NetworkException as error:
+            raise ConnectionLostError(f"{where}: {text_of(error)}") from error
+        except Exception as error:
+            raise RobotError(f"{where} cannot be set up: {text_of(error)}") from error
+        self._version, self._limits = version, limits
+
+    def state(self) -> RobotState:
+        """Give the newest state without waiting.
+
+        Raises:
+            ConnectionLostError: not connected, or the connection is gone; naming the cause.
+        """
+        arm = self._connected()
+        raw, stamp_s = arm.newest
+        return RobotState(
+            stamp_s=stamp_s,
+            joint_positions_rad=raw.q,
+            joint_velocities_rad_s=raw.dq,
+            joint_torques_nm=raw.tau_J,
+            external_torques_nm=raw.tau_ext_hat_filtered,
+            gripper=None if self._gripper is None else self._gripper.state(),
+            mode=_MODES.get(raw.robot_mode.name, "other"),
+            errors=errors_of(raw, arm.fault),
+            command_success_rate=float(raw.control_command_success_rate),
+        )
+
+    def command(self, joint_positions_rad: Floats) -> Floats:
+        """Track these positions [j] until the next ones come; give what was sent. Never waits.
+
+        Raises:
+            CommandRefusedError: by mode, an error, or since it is no target for this arm.
+            ConnectionLostError: the robot does not answer.
+        """
+        arm = self._connected()
+        raw, _ = arm.newest
+        mode = _MODES.get(raw.robot_mode.name, "other")
+        if mode not in ("idle", "moving"):
+            errors = ", ".join(errors_of(raw, arm.fault))
+            told = f" ({errors})" if errors else ""
+            raise CommandRefusedError(f"the robot is {mode}: it {MODES[mode]}{told}")
+        target = self._checked(joint_positions_rad)
+        arm.command(target)
+        return target.copy()
+
+    def move_gripper(self, width_m: float) -> None:
+        """Move the fingers apart by this much; the newest wish wins, and nothing waits for it.
+
+        Raises:
+            CommandRefusedError: there is no hand, or it is no width.
+            ConnectionLostError: not connected.
+        """
+        self._connected()
+        if self._gripper is None:
+            raise CommandRefusedError("the robot has no gripper: the config says gripper: null")
+        if not math.isfinite(width_m):
+            raise CommandRefusedError(f"the gripper's width must be finite, got {width_m}")
+        self._gripper.wish(width_m)
+
+    def stop(self) -> None:
+        """Bring the arm to rest; it holds its pose by itself after `stop_timeout_s` at most."""
+        if self._arm is not None:
+            self._arm.stop()
+
+    def recover(self) -> None:
+        """Clear the robot's errors.
+
+        Raises:
+            CommandRefusedError: the user stop is pressed, or the error needs a person.
+            ConnectionLostError: the robot does not answer.
+        """
+        arm = self._connected()
+        if self.state().mode == "user_stopped":
+            raise CommandRefusedError("the user stop is pressed: a person must release it first")
+        arm.recover()
+        state = self.state()
+        if state.mode not in ("idle", "moving") or state.errors:
+            errors = ", ".join(state.errors) or "without an error"
+            raise CommandRefusedError(
+                f"after recovery the robot is {state.mode} ({errors}): it {MODES[state.mode]}; "
+                "look at the arm, and at Desk"
+            )
+
+    def close(self) -> None:
+        """Stop, disconnect and end the threads; what the hand holds it keeps."""
+        arm, self._arm = self._arm, None
+        gripper, self._gripper = self._gripper, None
+        if arm is not None:
+            arm.close()
+        if gripper is not None:
+            gripper.close()
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _open(self, franky: Any) -> Any:
+        config = self._config
+        enforce = config.realtime == "enforce"
+        kind = franky.RealtimeConfig.Enforce if enforce else franky.RealtimeConfig.Ignore
+        robot = franky.Robot(config.address, realtime_config=kind)
+        robot.set_collision_behavior(
+            list(config.collision_torque_nm), list(config.collision_force_n)
+        )
+        payload = config.payload
+        robot.set_load(payload.mass_kg, list(payload.center_m), payload.inertia_matrix())
+        return robot
+
+    def _connected(self) -> Arm:
+        if self._arm is None:
+            raise ConnectionLostError(self._not_connected())
+        return self._arm
+
+    def _not_connected(self) -> str:
+        return f"the robot at {self._config.address} is not connected: call connect()"
+
+    def _checked(self, joint_positions_rad: Floats) -> Floats:
+        """Give a target [j] that is finite and within the joints' limits."""
+        target = np.array(joint_positions_rad, dtype=np.float64)
+        if target.shape != (NUM_JOINTS,) or not np.isfinite(target).all():
+            raise CommandRefusedError(f"a target is {NUM_JOINTS} finite numbers, got {target}")
+        lower, upper = np.array(self.limits.lower_rad), np.array(self.limits.upper_rad)
+        beyond = np.maximum(lower - target, target - upper)
+        if (beyond > _ROUNDING_RAD).any():
+            joint = int(np.argmax(beyond))
+            raise CommandRefusedError(
+                f"joint {joint + 1} at {target[joint]:.4f} rad is outside of its limits "
+                f"[{lower[joint]:.4f}, {upper[joint]:.4f}] rad"
+            )
+        return target
+
+
+def _franky() -> Any:
+    try:
+        import franky
+    except ImportError as error:
+        raise ImportError(
+            "the Franka driver needs franky: pip install 'toto-robot[franka]', which is "
+            "franky-control 2 for an FR3 with system 5.9 or later"
+        ) from error
+    return franky
