@@ -9,7 +9,6 @@ one tokenizer, whose hash it carries. One process at a time appends.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from envs.interface import Interface
 from toto_robot.config import from_dict, to_dict
 
 from .episode import Episode
+from .files import write_aside
 
 FORMAT = 1
 _ARRAYS = ("tokens", "proprio", "labels", "executed", "acted_by_expert")
@@ -167,16 +167,6 @@ def read_header(folder: Path) -> StoreHeader:
     if data.pop("kind", None) != "demonstrations" or (form := data.pop("format", None)) != FORMAT:
         raise ValueError(f"{path} is no store of format {FORMAT}: {form!r}")
     return from_dict(StoreHeader, data, at=str(path))
-
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, whenever the process or the machine dies."""
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 def _arrays(episode: Episode) -> dict[str, NDArray[Any]]:

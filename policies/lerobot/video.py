@@ -1,0 +1,94 @@
+"""Pictures to MP4 and back."""
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Pictures = NDArray[np.uint8]
+# Frames from one key frame to the next; LeRobot's own choice: a reader that wants one frame at
+# random decodes two at most.
+_KEY_FRAME_EVERY = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Codec:
+    """Say how pictures are coded.
+
+    Attributes:
+        name: FFmpeg's encoder.
+        pixel_format: of the encoder.
+        options: of the encoder.
+        stored_format: FFmpeg's name of the stored pixels, which readers see.
+    """
+
+    name: str
+    pixel_format: str
+    options: tuple[tuple[str, str], ...]
+    stored_format: str
+
+
+LOSSLESS = Codec(
+    name="libx264rgb",
+    pixel_format="rgb24",
+    options=(("qp", "0"), ("preset", "veryfast")),
+    stored_format="gbrp",
+)
+
+
+def small(crf: int) -> Codec:
+    """Give the usual H.264, smaller and with losses; `crf` 0 (best) to 51."""
+    if not 0 <= crf <= 51:
+        raise ValueError(f"crf must be in [0, 51], got {crf}")
+    options = (("crf", str(crf)), ("preset", "veryfast"))
+    return Codec(name="libx264", pixel_format="yuv420p", options=options, stored_format="yuv420p")
+
+
+def encode(pictures: Pictures, rate_hz: int, codec: Codec) -> bytes:
+    """Give an MP4 of pictures [t h w 3], frame i at i / rate_hz seconds."""
+    time_base = Fraction(1, rate_hz)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        # without B frames each frame comes out in order and at its own time
+        options = {"bf": "0", "g": str(_KEY_FRAME_EVERY), **dict(codec.options)}
+        stream = container.add_stream(codec.name, rate=rate_hz, options=options)
+        stream.height, stream.width = pictures.shape[1:3]
+        stream.pix_fmt = codec.pixel_format
+        stream.codec_context.time_base = time_base
+        stream.codec_context.thread_count = 1  # the same bytes on every machine
+        for index, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def decode(path: Path, start_s: float, number: int, rate_hz: float) -> Pictures:
+    """Give `number` frames [t h w 3] of a file from `start_s` on.
+
+    Raises:
+        ValueError: the file cannot be read, or holds fewer; the message names it.
+    """
+    found: list[Pictures] = []
+    earliest_s = start_s - 0.5 / rate_hz
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            assert stream.time_base is not None
+            if start_s > 0:  # many episodes in one file: to the key frame before
+                container.seek(int(start_s / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                if frame.time is not None and frame.time >= earliest_s:
+                    found.append(frame.to_ndarray(format="rgb24"))
+                if len(found) == number:
+                    break
+    except (av.FFmpegError, IndexError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if len(found) < number:
+        raise ValueError(f"{path} is damaged: {len(found)} frames of {number} from {start_s} s on")
+    return np.stack(found)
