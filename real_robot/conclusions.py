@@ -191,4 +191,4 @@ def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, .
     amount = "more than 2000" if needed is None else f"about {needed}"
     if needed is not None and needed <= pairs:
         return (f"{line}.",)
-    return (f"{line}; {least:.0%} from {most:.0%} in {chance:.0%}: that takes {amount} pairs.",)
+    return (f"{line}; {least:.0%} from {most:.0%} in {chance:.0%}: that takes {amount} poses.",)
