@@ -141,7 +141,7 @@ def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstrati
     """
     steps = record.steps
     labels = np.stack([_action(step.label, interface) for step in steps])
-    labelled = np.isfinite(labels).all(axis=1)
+    labelled = np.array([bool(np.isfinite(label).all()) for label in labels])
     return Demonstration(
         interface=interface,
         pictures={

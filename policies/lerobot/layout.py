@@ -151,7 +151,7 @@ def read_interface(data: dict[str, Any]) -> Interface:
         ValueError: it is none.
     """
     try:
-        values = {
+        values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
         values["cameras"] = tuple(CameraSpec(**camera) for camera in data["cameras"])

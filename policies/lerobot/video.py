@@ -56,6 +56,7 @@ def encode(pictures: Pictures, rate_hz: int, codec: Codec) -> bytes:
         # without B frames each frame comes out in order and at its own time
         options = {"bf": "0", "g": str(_KEY_FRAME_EVERY), **dict(codec.options)}
         stream = container.add_stream(codec.name, rate=rate_hz, options=options)
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = pictures.shape[1:3]
         stream.pix_fmt = codec.pixel_format
         stream.codec_context.time_base = time_base
@@ -84,7 +85,7 @@ def decode(path: Path, start_s: float, number: int, rate_hz: float) -> Pictures:
                 container.seek(int(start_s / stream.time_base), stream=stream)
             for frame in container.decode(stream):
                 if frame.time is not None and frame.time >= earliest_s:
-                    found.append(frame.to_ndarray(format="rgb24"))
+                    found.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
                 if len(found) == number:
                     break
     except (av.FFmpegError, IndexError, OSError) as error:

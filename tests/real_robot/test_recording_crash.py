@@ -5,6 +5,7 @@ import os
 import signal
 
 import numpy as np
+import pandas  # noqa: F401  # pyarrow imports it when it first writes, in each child
 import pytest
 
 from policies.lerobot.reader import DatasetReader
