@@ -6,6 +6,7 @@ may also be on another machine (`remote`).
 
 import hashlib
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,27 @@ if TYPE_CHECKING:
     from toto_robot.streaming import EncoderStream
 
 SERVER = "server:"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyConfig:
+    """Say where and how a policy runs.
+
+    Attributes:
+        device: `cpu`, `cuda`, or `auto` (cuda if there is one).
+        num_threads: of torch; on a small machine one, so that the robot has a core.
+        encoder: where its encoder is now; None: where it was.
+        surprise: whether it tells how unexpected the frames are, which costs time.
+        key_file: of a policy server.
+        timeout_s: how long a policy server may take to answer.
+    """
+
+    device: str
+    num_threads: int
+    encoder: str | None
+    surprise: bool
+    key_file: Path
+    timeout_s: float
 
 
 class StudentAgent:
@@ -56,8 +78,6 @@ class StudentAgent:
             ValueError: it is damaged, is for another interface or encoder, or has eyes that cannot
                 be surprised.
         """
-        from dataclasses import replace
-
         import torch
 
         from policies.evaluate import choose_device
@@ -122,7 +142,7 @@ class StudentAgent:
                 surprise = self._look(tokens[0])
                 timings_s["surprise"] = time.monotonic() - embedded_s
         acting_s = time.monotonic()
-        if self._student.card.student.chunk > 1:
+        if getattr(self._student.card.student, "chunk", 1) > 1:
             actions = self._student.act_chunk(seen)[0]
         else:
             actions = self._student.act(seen)
@@ -168,34 +188,32 @@ class StudentAgent:
 
 
 def open_agent(
-    policy: str,
-    interface: Interface,
-    *,
-    device: str,
-    encoder: str | None,
-    surprise: bool,
-    key_file: Path,
-    timeout_s: float,
+    policy: str, interface: Interface, acting: PolicyConfig
 ) -> StudentAgent | RemoteAgent:
     """Open what `policy` names: a checkpoint's folder, or `server:HOST:PORT`.
 
     Args:
         policy: which.
         interface: of the robot.
-        device: as for `StudentAgent`; a server has its own.
-        encoder: likewise.
-        surprise: likewise.
-        key_file: of the server.
-        timeout_s: how long a server may take to answer.
+        acting: where and how.
 
     Raises:
         ValueError: it does not fit the robot.
         FileNotFoundError: no policy there.
+        ConnectionError: no policy server there.
     """
-    if not policy.startswith(SERVER):
-        return StudentAgent(
-            Path(policy), interface, device=device, encoder=encoder, surprise=surprise
-        )
-    if encoder is not None or surprise:
-        raise ValueError("encoder and surprise are the server's business: say them there")
-    return RemoteAgent(policy.removeprefix(SERVER), key_file, interface, timeout_s=timeout_s)
+    if policy.startswith(SERVER):
+        if acting.encoder is not None or acting.surprise:
+            raise ValueError("encoder and surprise are the server's business: say them there")
+        address = policy.removeprefix(SERVER)
+        return RemoteAgent(address, acting.key_file, interface, timeout_s=acting.timeout_s)
+    import torch
+
+    torch.set_num_threads(acting.num_threads)
+    return StudentAgent(
+        Path(policy),
+        interface,
+        device=acting.device,
+        encoder=acting.encoder,
+        surprise=acting.surprise,
+    )

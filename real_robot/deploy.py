@@ -9,13 +9,15 @@ A rehearsal sends nothing: arm and gripper stay as they are, and every step is s
 """
 
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from toto_robot.cli import command
 
-from .agents import SERVER, StudentAgent, open_agent
-from .episode import Agent, EpisodeRecord
+from .agents import PolicyConfig, StudentAgent, open_agent
+from .episode import Agent, EpisodeRecord, Listener
 from .home import NotHomeError
 from .loop import LoopConfig
 from .poses import PoseArea
@@ -25,27 +27,10 @@ from .robot import RobotError
 from .session import NoPersonError, Show, draw_pose, may_go_on, pose_notes, prepare
 from .station import Station, StationConfig, open_station
 from .timing import loop_report
+from .viewer import ViewerConfig, watching
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PolicyConfig:
-    """Say where and how a policy runs.
-
-    Attributes:
-        device: `cpu`, `cuda`, or `auto` (cuda if there is one).
-        num_threads: of torch; on a small machine one, so that the robot has a core.
-        encoder: where its encoder is now; None: where it was.
-        surprise: whether it tells how unexpected the frames are, which costs time.
-        key_file: of a policy server.
-        timeout_s: how long a policy server may take to answer.
-    """
-
-    device: str
-    num_threads: int
-    encoder: str | None
-    surprise: bool
-    key_file: Path
-    timeout_s: float
+# What may go wrong without a bug; each says what, and what to do.
+_EXPECTED = (RobotError, NotHomeError, NoPersonError, ImportError, OSError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +47,7 @@ class DeployConfig:
         area: where objects are put.
         loop: how an episode runs; `loop.rehearsal=true` sends nothing.
         recorded: whether episodes are kept, as a LeRobot dataset.
+        viewer: live view.
     """
 
     policy: str
@@ -73,6 +59,7 @@ class DeployConfig:
     area: PoseArea
     loop: LoopConfig
     recorded: bool
+    viewer: ViewerConfig
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -84,14 +71,13 @@ def deploy(config: DeployConfig, out: Path) -> None:
     what = "rehearses, nothing is sent" if config.loop.rehearsal else "acts"
     print(f"{config.policy} {what} on {config.robot}, {config.episodes} episodes", flush=True)
     try:
-        with open_station(config.station, config.robot) as station:
+        with ExitStack() as stack:
+            station = stack.enter_context(open_station(config.station, config.robot))
             print(f"robot: {station.robot.description}")
-            agent = open_policy(config.policy, config.acting, station)
-            try:
-                records = _episodes(config, station, agent, out / "dataset")
-            finally:
-                agent.close()
-    except (RobotError, NotHomeError, NoPersonError, ImportError, FileNotFoundError) as error:
+            agent = stack.enter_context(closing(open_policy(config.policy, config.acting, station)))
+            viewers = stack.enter_context(watching(config.viewer))
+            records = _episodes(config, station, agent, viewers, out / "dataset")
+    except _EXPECTED as error:
         sys.exit(f"deploy: {error}")
     except KeyboardInterrupt:
         sys.exit("deploy: interrupted between episodes")
@@ -111,20 +97,9 @@ def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentA
     Raises:
         ValueError: it does not fit the robot.
         FileNotFoundError: no policy there.
+        ConnectionError: no policy server there.
     """
-    if not policy.startswith(SERVER):
-        import torch
-
-        torch.set_num_threads(acting.num_threads)
-    agent = open_agent(
-        policy,
-        station.interface,
-        device=acting.device,
-        encoder=acting.encoder,
-        surprise=acting.surprise,
-        key_file=acting.key_file,
-        timeout_s=acting.timeout_s,
-    )
+    agent = open_agent(policy, station.interface, acting)
     print(f"agent: {agent.name}, weights {(agent.weights_hash or 'none')[:12]}")
     if agent.note is not None:
         print(f"note: {agent.note}")
@@ -132,7 +107,11 @@ def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentA
 
 
 def _episodes(
-    config: DeployConfig, station: Station, agent: Agent, folder: Path
+    config: DeployConfig,
+    station: Station,
+    agent: Agent,
+    viewers: Sequence[Listener],
+    folder: Path,
 ) -> list[EpisodeRecord]:
     records: list[EpisodeRecord] = []
     recorder = Recorder(folder, station.interface) if config.recorded else None
@@ -145,7 +124,7 @@ def _episodes(
                 agent,
                 station.translator(station.interface),
                 config.loop,
-                listeners=[Show(every=config.loop.rehearsal)],
+                listeners=[Show(every=config.loop.rehearsal), *viewers],
                 notes={**pose_notes(pose), "seed": config.seed, "policy": config.policy},
             )
             records.append(record)

@@ -8,6 +8,7 @@ The same command with the same `out` goes on where it stopped: what is in the da
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,17 +17,18 @@ from tqdm import tqdm
 
 from toto_robot.cli import command
 
-from .episode import COMPLETE, Agent, EpisodeRecord
+from .episode import COMPLETE, Agent, EpisodeRecord, Listener
 from .home import NotHomeError
 from .loop import LoopConfig
-from .poses import Pose, PoseArea
+from .poses import PoseArea
 from .recording import Recorder
 from .robot import RobotError
-from .session import NoPersonError, Show, ask_person, draw_pose, may_go_on, outcome, pose_notes
+from .session import NoPersonError, ask_person, draw_pose, may_go_on, outcome, pose_notes
 from .session import prepare as prepare_episode
 from .station import Station, StationConfig, TwinStation, open_station
 from .timing import loop_report
 from .translator import Translator
+from .viewer import ViewerConfig, watching
 
 AgentName = Literal["expert", "keyboard", "gamepad", "spacemouse", "guiding"]
 
@@ -48,6 +50,7 @@ class RecordConfig:
         seed: of the objects' poses and of the noise.
         area: where objects are put.
         loop: how an episode runs.
+        viewer: live view.
     """
 
     robot: str
@@ -59,6 +62,7 @@ class RecordConfig:
     seed: int
     area: PoseArea
     loop: LoopConfig
+    viewer: ViewerConfig
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.max_failures < 0:
@@ -81,15 +85,20 @@ def record(config: RecordConfig, out: Path) -> None:
         flush=True,
     )
     try:
-        with open_station(config.station, config.robot) as station:
-            _record(config, station, folder)
-    except (RobotError, NotHomeError, NoPersonError, ImportError) as error:
+        with (
+            open_station(config.station, config.robot) as station,
+            watching(config.viewer) as viewers,
+        ):
+            _record(config, station, viewers, folder)
+    except (RobotError, NotHomeError, NoPersonError, ImportError, OSError, ValueError) as error:
         sys.exit(f"record: {error}")
     except KeyboardInterrupt:
         sys.exit(f"record: interrupted between episodes; {folder} has what was done so far")
 
 
-def _record(config: RecordConfig, station: Station, folder: Path) -> None:
+def _record(
+    config: RecordConfig, station: Station, viewers: Sequence[Listener], folder: Path
+) -> None:
     print(f"robot: {station.robot.description}")
     records: list[EpisodeRecord] = []
     with Recorder(folder, station.interface) as recorder:
@@ -98,7 +107,7 @@ def _record(config: RecordConfig, station: Station, folder: Path) -> None:
         with tqdm(total=config.episodes, initial=num_good, desc="record", unit="episode") as bar:
             while num_good < config.episodes:
                 number = recorder.num_episodes
-                done = _one(config, station, draw_pose(config.area, config.seed, number), number)
+                done = _one(config, station, viewers, number)
                 recorder.save(done)
                 records.append(done)
                 if is_good(done.reason, done.success):
@@ -126,7 +135,10 @@ def is_good(reason: str, success: bool | None) -> bool:
     return reason in COMPLETE and success is not False
 
 
-def _one(config: RecordConfig, station: Station, pose: Pose, number: int) -> EpisodeRecord:
+def _one(
+    config: RecordConfig, station: Station, viewers: Sequence[Listener], number: int
+) -> EpisodeRecord:
+    pose = draw_pose(config.area, config.seed, number)
     prepare_episode(station, pose)
     translator = station.translator(station.interface)
     agent = make_agent(config, station, translator, number)
@@ -135,7 +147,7 @@ def _one(config: RecordConfig, station: Station, pose: Pose, number: int) -> Epi
             agent,
             translator,
             config.loop,
-            listeners=[Show(every=False)] if config.agent != "expert" else [],
+            listeners=viewers,
             notes={**pose_notes(pose), "seed": config.seed, "number": number},
         )
     finally:

@@ -6,12 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from envs.interface import CameraSpec, Interface
 
 from .episode import Observation, Proposal
-from .wire import Connection, Message, WireError, parse_address, read_key
+from .wire import (
+    Connection,
+    Message,
+    NotAuthenticError,
+    WireError,
+    parse_address,
+    read_key,
+)
 
 
 class RemoteAgent:
@@ -48,15 +53,14 @@ class RemoteAgent:
         try:
             self._connection = Connection(raw, key, is_server=False)
             data, _ = self._ask({"do": "hello", "interface": dataclasses.asdict(interface)}, {})
-        except ConnectionError:
-            raw.close()
-            raise
-        except WireError as error:
+        except NotAuthenticError as error:
             raw.close()
             raise ConnectionError(
-                f"the policy server at {address}: {error}; is {key_file} its key, and does nobody "
-                "else use it now?"
+                f"the policy server at {address} has another key than {key_file}: copy its own"
             ) from error
+        except WireError as error:
+            raw.close()
+            raise ConnectionError(f"the policy server at {address}: {error}") from error
         except ValueError:
             raw.close()
             raise
@@ -76,7 +80,7 @@ class RemoteAgent:
 
     def reset(self, observation: Observation) -> None:
         """Begin an episode at the server."""
-        self._ask({"do": "reset"}, self._arrays(observation))
+        self._request({"do": "reset"}, observation)
 
     def act(self, observation: Observation) -> Proposal:
         """Ask the server.
@@ -86,7 +90,7 @@ class RemoteAgent:
             RuntimeError: its policy failed; with its words.
         """
         begun_s = time.monotonic()
-        data, arrays = self._ask({"do": "act"}, self._arrays(observation))
+        data, arrays = self._request({"do": "act"}, observation)
         try:
             timings_s = {str(name): float(value) for name, value in data["timings_s"].items()}
             end = data["end"]
@@ -111,19 +115,15 @@ class RemoteAgent:
         """Disconnect."""
         self._connection.close()
 
-    def _arrays(self, observation: Observation) -> dict[str, Any]:
-        state = observation.state
-        return {
-            **observation.arrays(),
-            "joint_positions_rad": np.asarray(state.joint_positions_rad),
-        }
-
-    def _ask(self, header: dict[str, Any], arrays: dict[str, Any]) -> Message:
+    def _request(self, header: dict[str, Any], observation: Observation) -> Message:
         try:
-            self._connection.send(header, arrays)
-            data, answer = self._connection.receive()
+            return self._ask(header, observation.arrays())
         except WireError as error:
             raise ConnectionError(f"the policy server at {self._address}: {error}") from error
+
+    def _ask(self, header: dict[str, Any], arrays: dict[str, Any]) -> Message:
+        self._connection.send(header, arrays)
+        data, answer = self._connection.receive()
         if data.get("ok") is not True:
             kind, words = data.get("kind"), str(data.get("error"))
             if kind == "ValueError":

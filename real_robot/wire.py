@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GREETING = b"toto-policy-1\n"
+_BUSY = b"toto-policy-x\n"  # as long: somebody else is served
 KEY_BYTES, NONCE_BYTES = 32, 32
 MAX_MESSAGE_BYTES = 32 * 2**20
 _MAX_HEADER_BYTES = 2**20
@@ -46,6 +47,10 @@ class ClosedError(WireError):
     """The other side is gone."""
 
 
+class NotAuthenticError(WireError):
+    """What came was not written with this key, in this session, at this place."""
+
+
 class Connection:
     """Send and receive messages; one side in, one side out, in any order."""
 
@@ -60,6 +65,8 @@ class Connection:
         ours = os.urandom(NONCE_BYTES)
         _send(raw, GREETING + ours)
         greeting = _receive(raw, len(GREETING))
+        if greeting == _BUSY:
+            raise WireError("somebody else is served now")
         if greeting != GREETING:
             raise WireError(f"the other side does not speak {GREETING.decode().strip()}")
         theirs = _receive(raw, NONCE_BYTES)
@@ -93,7 +100,8 @@ class Connection:
 
         Raises:
             ClosedError: the other side is gone.
-            WireError: it is too long, of a wrong key, repeated, or makes no sense.
+            NotAuthenticError: it is of another key, changed, repeated or left out.
+            WireError: it is too long, or makes no sense.
         """
         (length,) = _LENGTH.unpack(_receive(self._raw, _LENGTH.size))
         if not _MAC_BYTES + _LENGTH.size <= length <= MAX_MESSAGE_BYTES:
@@ -101,7 +109,7 @@ class Connection:
         mac, body = _receive(self._raw, _MAC_BYTES), _receive(self._raw, length - _MAC_BYTES)
         expected = self._mac(self._in, self._num_received, body)
         if not hmac.compare_digest(mac, expected):
-            raise WireError(
+            raise NotAuthenticError(
                 "a message is not authentic: another key, or it was changed or repeated"
             )
         self._num_received += 1
@@ -114,6 +122,17 @@ class Connection:
     def _mac(self, direction: bytes, count: int, body: bytes) -> bytes:
         said = self._session + direction + _COUNT.pack(count) + body
         return hmac.digest(self._key, said, hashlib.sha256)
+
+
+def turn_away(raw: socket.socket) -> None:
+    """Say to a client that somebody else is served.
+
+    Raises:
+        WireError: it is gone.
+    """
+    # read what it says first: to close on unread bytes would take the answer back
+    _receive(raw, len(GREETING) + NONCE_BYTES)
+    _send(raw, _BUSY)
 
 
 def _parse(body: bytes) -> Message:

@@ -1,0 +1,367 @@
+"""The policy server and its client: who is believed, what is said when not, and who stops whom."""
+
+import dataclasses
+import socket
+import struct
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from real_robot.policy_server import PolicyServer
+from real_robot.remote import RemoteAgent, interface_from_plain
+from real_robot.wire import (
+    GREETING,
+    ClosedError,
+    Connection,
+    WireError,
+    make_key,
+    parse_address,
+    read_key,
+)
+from tests.real_robot.loop_cases import INTERFACE, Bench, FakeAgent, one, turn
+
+TIMEOUT_S = 10.0
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "keys" / "policy.key"
+    make_key(path)
+    return path
+
+
+@contextmanager
+def serving(agent, key_file, *, interface=INTERFACE, lines=None, idle_timeout_s=TIMEOUT_S):
+    server = PolicyServer(
+        agent,
+        interface,
+        read_key(key_file),
+        host="127.0.0.1",
+        port=0,
+        idle_timeout_s=idle_timeout_s,
+        tell=(lambda _: None) if lines is None else lines.append,
+    )
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    try:
+        yield "{}:{}".format(*server.address), server
+    finally:
+        server.close()
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
+
+
+def remote(address, key_file, interface=INTERFACE, timeout_s=TIMEOUT_S):
+    return RemoteAgent(address, key_file, interface, timeout_s=timeout_s)
+
+
+def wait_for(condition):
+    end_s = time.monotonic() + TIMEOUT_S
+    while not condition() and time.monotonic() < end_s:
+        time.sleep(0.005)
+    assert condition()
+
+
+# what an episode meets
+
+
+def test_an_episode_by_a_server_is_that_of_the_agent_itself(key_file) -> None:
+    def acts(observation, calls):
+        # what it sees decides, so pictures and proprio must come through to the bit
+        amount = float(observation.frames["hand"].image.mean()) / 255
+        action = turn(1, 0.1 + amount)
+        action[1] = observation.proprio[0]
+        return one(action, observation, surprise=2.5, timings_s={"policy": 0.001})
+
+    near = Bench(max_steps=4).run(FakeAgent(acts))
+    with serving(FakeAgent(acts), key_file) as (address, _):
+        agent = remote(address, key_file)
+        assert agent.name == f"a fake at {address}"
+        assert agent.weights_hash == "abc"
+        far = Bench(max_steps=4, patience_s=TIMEOUT_S).run(agent)
+        agent.close()
+    assert far.reason == near.reason == "time"
+    for one_step, other in zip(near.steps, far.steps, strict=True):
+        np.testing.assert_array_equal(one_step.action, other.action)
+        np.testing.assert_array_equal(one_step.sent_rad, other.sent_rad)
+        assert other.surprise == 2.5
+        assert other.timings_s["policy"] == 0.001
+        assert other.timings_s["network"] >= 0
+
+
+def test_a_server_that_is_gone_stops_the_arm_with_its_name(key_file) -> None:
+    with serving(FakeAgent(action=turn(1, 0.5)), key_file) as (address, _):
+        agent = remote(address, key_file)
+        calls = []
+
+        class Cut(FakeAgent):
+            name = agent.name
+
+            def act(self, observation):
+                calls.append(1)
+                if len(calls) == 3:  # the process is gone: the system closes its sockets
+                    agent._connection._raw.shutdown(socket.SHUT_RDWR)
+                return agent.act(observation)
+
+        bench = Bench(max_steps=50, patience_s=TIMEOUT_S)
+        record = bench.run(Cut())
+        agent.close()
+    assert record.reason == "policy"
+    assert f"the policy server at {address}: the other side" in record.message
+    assert len(record.steps) == 3
+    assert bench.robot.mode == "idle"
+    np.testing.assert_allclose(bench.robot.log[-1], bench.robot.log[-2], atol=1e-12)
+
+
+def test_a_policy_that_fails_at_the_server_is_quoted(key_file) -> None:
+    def fails(observation, calls):
+        raise ArithmeticError("no such thing")
+
+    lines = []
+    with serving(FakeAgent(fails), key_file, lines=lines) as (address, _):
+        agent = remote(address, key_file)
+        record = Bench(patience_s=TIMEOUT_S).run(agent)
+        agent.close()
+    assert record.reason == "policy"
+    assert f"the policy server at {address}: ArithmeticError: no such thing" in record.message
+    assert "ArithmeticError: no such thing" in lines
+
+
+def test_a_server_that_is_too_slow_is_given_up(key_file) -> None:
+    release = threading.Event()
+
+    def stalls(observation, calls):
+        release.wait(TIMEOUT_S)
+        return one(turn(), observation)
+
+    with serving(FakeAgent(stalls), key_file) as (address, _):
+        agent = remote(address, key_file, timeout_s=0.1)
+        record = Bench(max_steps=50, patience_s=0.3).run(agent)
+        release.set()
+        agent.close()
+    assert record.reason == "policy"
+    assert "no answer came in time" in record.message
+
+
+# who is believed
+
+
+def test_another_interface_is_refused_with_the_difference(key_file) -> None:
+    slow = dataclasses.replace(INTERFACE, rate_hz=5.0)
+    with (
+        serving(FakeAgent(), key_file) as (address, _),
+        pytest.raises(ValueError, match=r"rate_hz: 10\.0 != 5\.0"),
+    ):
+        remote(address, key_file, slow)
+
+
+def test_a_panda_policy_serves_an_fr3_and_says_so(key_file) -> None:
+    fr3 = dataclasses.replace(INTERFACE, arm="franka_fr3")
+    with serving(FakeAgent(), key_file) as (address, _):
+        agent = remote(address, key_file, fr3)
+        assert "was trained for franka_panda and acts on franka_fr3" in agent.note
+        agent.close()
+    with (
+        serving(FakeAgent(), key_file, interface=fr3) as (address, _),
+        pytest.raises(ValueError, match="'franka_fr3' != 'franka_panda'"),
+    ):
+        remote(address, key_file, INTERFACE)  # not the other way round
+
+
+def test_another_key_is_refused_on_both_sides(key_file, tmp_path) -> None:
+    other = tmp_path / "other.key"
+    make_key(other)
+    lines = []
+    with serving(FakeAgent(), key_file, lines=lines) as (address, _):
+        with pytest.raises(ConnectionError, match=r"has another key than .*other\.key"):
+            remote(address, other)
+        wait_for(lambda: any("not authentic" in line for line in lines))
+
+
+def test_no_server_is_told_with_its_address(key_file) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(ConnectionError, match=f"no policy server at 127.0.0.1:{port}"):
+        remote(f"127.0.0.1:{port}", key_file)
+
+
+def test_a_second_client_is_turned_away_and_the_first_goes_on(key_file) -> None:
+    lines = []
+    with serving(FakeAgent(), key_file, lines=lines) as (address, _):
+        first = remote(address, key_file)
+        with pytest.raises(ConnectionError, match="somebody else is served"):
+            remote(address, key_file)
+        assert Bench(max_steps=2, patience_s=TIMEOUT_S).run(first).reason == "time"
+        first.close()
+        wait_for(lambda: any("is gone" in line for line in lines))
+        remote(address, key_file).close()
+
+
+def test_a_client_that_says_nothing_is_let_go(key_file) -> None:
+    lines = []
+    with serving(FakeAgent(), key_file, lines=lines, idle_timeout_s=0.05) as (address, _):
+        agent = remote(address, key_file)
+        wait_for(lambda: any("no answer came in time" in line for line in lines))
+        agent.close()
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"proprio": np.zeros(8, np.float32)},
+        {"proprio": np.zeros(8, np.float32), "image_hand": np.zeros((4, 8, 3), np.uint8)},
+        {"proprio": np.zeros(8, np.float64), "image_hand": np.zeros((8, 8, 3), np.uint8)},
+        {"proprio": np.zeros(9, np.float32), "image_hand": np.zeros((8, 8, 3), np.uint8)},
+    ],
+    ids=["missing", "size", "dtype", "length"],
+)
+def test_an_observation_of_another_shape_is_refused(key_file, arrays) -> None:
+    with serving(FakeAgent(), key_file) as (address, _):
+        agent = remote(address, key_file)
+        with pytest.raises(ValueError, match="an observation must have"):
+            agent._ask({"do": "act"}, arrays)
+        with pytest.raises(ValueError, match="unknown request 'dance'; known: hello, reset, act"):
+            agent._ask({"do": "dance"}, {})
+        agent.close()
+
+
+# the wire itself
+
+
+@contextmanager
+def wired(server_key=b"k" * 32, client_key=b"k" * 32):
+    """Two ends of a connection, and the client's raw socket."""
+    left, right = socket.socketpair()
+    left.settimeout(TIMEOUT_S)
+    right.settimeout(TIMEOUT_S)
+    ends = {}
+    thread = threading.Thread(
+        target=lambda: ends.update(server=Connection(left, server_key, is_server=True))
+    )
+    thread.start()
+    client = Connection(right, client_key, is_server=False)
+    thread.join(TIMEOUT_S)
+    with left, right:
+        yield ends["server"], client, left, right
+
+
+def test_plain_data_and_arrays_travel_both_ways() -> None:
+    with wired() as (server, client, *_):
+        arrays = {
+            "a": np.arange(6, dtype=np.uint8).reshape(1, 2, 3),
+            "b": np.array([np.nan, 1.5], np.float32),
+            "empty": np.zeros((0, 3), np.float64),
+        }
+        for sender, receiver in ((client, server), (server, client), (client, server)):
+            sender.send({"do": "x", "n": [1, None]}, arrays)
+            data, found = receiver.receive()
+            assert data == {"do": "x", "n": [1, None]}
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(found[name], array)
+                assert found[name].dtype == array.dtype
+
+
+def captured(client, raw_peer):
+    """Send a message and give its bytes, taken from the other end."""
+    client.send({"n": 1}, {})
+    head = raw_peer.recv(4)
+    return head + raw_peer.recv(struct.unpack("<I", head)[0], socket.MSG_WAITALL)
+
+
+def test_a_message_that_is_repeated_is_refused() -> None:
+    with wired() as (server, client, left, right):
+        message = captured(client, left)
+        right.sendall(message + message)
+        assert server.receive()[0] == {"n": 1}
+        with pytest.raises(WireError, match="not authentic"):
+            server.receive()
+
+
+def test_a_message_of_an_earlier_session_is_refused() -> None:
+    with wired() as (_, client, left, _right):
+        message = captured(client, left)
+    with wired() as (server, _, _left, right):
+        right.sendall(message)
+        with pytest.raises(WireError, match="not authentic"):
+            server.receive()
+
+
+def test_a_message_that_is_sent_back_is_refused() -> None:
+    with wired() as (_, client, left, _right):
+        left.sendall(captured(client, left))
+        with pytest.raises(WireError, match="not authentic"):
+            client.receive()
+
+
+def test_a_message_that_was_changed_is_refused() -> None:
+    with wired() as (server, client, left, right):
+        message = bytearray(captured(client, left))
+        message[-1] ^= 1
+        right.sendall(message)
+        with pytest.raises(WireError, match="not authentic"):
+            server.receive()
+
+
+@pytest.mark.parametrize("length", [0, 3, 2**31])
+def test_lengths_that_cannot_be_are_refused_before_anything_is_read(length) -> None:
+    with wired() as (server, _, _left, right):
+        right.sendall(struct.pack("<I", length))
+        with pytest.raises(WireError, match=f"{length} bytes is not taken"):
+            server.receive()
+
+
+def test_who_speaks_something_else_is_told_apart() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        right.sendall(b"GET / HTTP/1.1\r\n\r\n"[: len(GREETING)] + b"x" * 32)
+        with pytest.raises(WireError, match="does not speak"):
+            Connection(left, b"k" * 32, is_server=True)
+    left, right = socket.socketpair()
+    right.close()
+    with left, pytest.raises(ClosedError):
+        Connection(left, b"k" * 32, is_server=True)
+
+
+def test_what_does_not_travel_is_refused_where_it_is_sent() -> None:
+    with wired() as (_, client, *_rest):
+        with pytest.raises(ValueError, match="object does not travel"):
+            client.send({}, {"x": np.array([{}], dtype=object)})
+        with pytest.raises(ValueError, match="too long"):
+            client.send({}, {"x": np.zeros(2**26, np.uint8)})
+
+
+# keys and addresses
+
+
+def test_a_key_is_for_its_owner_alone(tmp_path) -> None:
+    path = tmp_path / "key"
+    key = make_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_key(path) == key
+    assert len(key) == 32
+    with pytest.raises(FileExistsError):
+        make_key(path)
+    path.chmod(0o640)
+    with pytest.raises(ValueError, match=r"mode 0640\): chmod 600"):
+        read_key(path)
+    path.chmod(0o600)
+    path.write_text("no key")
+    with pytest.raises(ValueError, match="no key of 32 bytes"):
+        read_key(path)
+    with pytest.raises(FileNotFoundError, match="the policy server makes one"):
+        read_key(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("text", ["", "5555", ":5555", "host:", "host:x", "host:70000"])
+def test_an_address_that_is_none_is_refused(text) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        parse_address(text)
+
+
+def test_an_interface_travels_as_plain_data() -> None:
+    assert interface_from_plain(dataclasses.asdict(INTERFACE)) == INTERFACE
+    with pytest.raises(ValueError, match="no interface"):
+        interface_from_plain({"arm": "x"})
