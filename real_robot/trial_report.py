@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from policies.store import write_aside
+from policies.files import write_aside
 
 from .conclusions import Conclusions, conclude
 from .poses import PoseArea
