@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.interface import Interface
 
@@ -52,6 +53,7 @@ class StudentAgent:
     Attributes:
         interface: what its numbers mean.
         note: what a person should know of how it fits; None for nothing.
+        embeddings: float16 [c e], of the newest frames; None before the first, and of a blind one.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class StudentAgent:
         self._student = load_student(folder, self._encoder, self.interface)
         self._student.to(choose_device(device))
         self._cameras = () if self._encoder is None else self.interface.camera_names
+        self.embeddings: NDArray[np.float16] | None = None
         self._viewing: Viewing | None = None
         self._stream: EncoderStream | None = None
         self._watches = surprise
@@ -134,6 +137,7 @@ class StudentAgent:
             tokens = tokenize(self._encoder, frames).reshape(1, len(frames), -1)
             tokenized_s = time.monotonic()
             embeddings = self._viewing.look(tokens, [0])  # 1 c e
+            self.embeddings = embeddings[0]
             embedded_s = time.monotonic()
             timings_s = {"tokenizer": tokenized_s - begun_s, "encoder": embedded_s - tokenized_s}
             for camera, name in enumerate(self._cameras):

@@ -5,12 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from .episode import EpisodeRecord, Step
+from .home import NotHomeError
 from .poses import Pose, PoseArea
-from .station import Station
+from .robot import CommandRefusedError
+from .station import SharedScene, Station
 
 Ask = Callable[[str], str]
+_TWIN_ATTEMPTS = 3
 
 
 class NoPersonError(RuntimeError):
@@ -39,11 +43,23 @@ def draw_pose(area: PoseArea, seed: int, number: int) -> Pose:
 def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
     """Bring the arm home and the object to its place; a person does it where no scene can.
 
+    Nobody is in reach of a twin: one that did not get home is put there, a few times.
+
     Raises:
         NotHomeError: the arm did not get home.
+        RobotError: the robot refused, or was lost.
         NoPersonError: a person is needed and there is none.
     """
-    station.go_home()
+    for attempts_left in reversed(range(_TWIN_ATTEMPTS)):
+        try:
+            station.go_home()
+            break
+        except (NotHomeError, CommandRefusedError) as error:
+            if not isinstance(station.scene, SharedScene) or not attempts_left:
+                raise
+            tqdm.write(f"{error}; the twin is put back")
+            station.recover("reflex", lambda _: True)
+            station.scene.client.reset()
     if station.scene is not None:
         station.scene.place(pose.x_m, pose.y_m, pose.yaw_rad)
         return
@@ -64,10 +80,12 @@ def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) ->
         return False
 
     def confirm(question: str) -> bool:
+        if isinstance(station.scene, SharedScene):
+            return True  # nobody is in reach of a twin
         try:
             return ask(f"{question} yes or no: ").lower() in ("y", "yes")
         except NoPersonError as error:
-            print(error)
+            tqdm.write(str(error))
             return False
 
     return station.recover(record.reason, confirm)
