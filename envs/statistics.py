@@ -3,6 +3,7 @@
 A rate from few episodes says little, and should say how little.
 """
 
+import functools
 import math
 
 # The normal distribution's 97.5 % quantile, for a two-sided interval of 95 %.
@@ -103,11 +104,7 @@ def paired_power(worse: float, better: float, pairs: int) -> float:
         chance = _binomial(unlike, pairs, unlike_rate)
         if chance < 1e-9:
             continue
-        few, tail = -1, 0.0
-        while (tail := tail + _binomial(few + 1, unlike, 0.5)) <= SIGNIFICANCE / 2:
-            few += 1  # so many pairs for the worse one are few enough
-        share = for_worse / unlike_rate
-        power += chance * sum(_binomial(number, unlike, share) for number in range(few + 1))
+        power += chance * _tail(_few_enough(unlike), unlike, for_worse / unlike_rate)
     return power
 
 
@@ -142,6 +139,34 @@ def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 20
         enough = paired_power(worse, better, middle) >= power
         low, high = (low, middle) if enough else (middle, high)
     return high
+
+
+@functools.cache
+def _few_enough(unlike: int) -> int:
+    """Give how many pairs may speak for the worse policy in a significant test; -1: not even 0."""
+    few = max(-1, math.floor(unlike / 2 - _Z * math.sqrt(unlike) / 2))
+    while _tail(few + 1, unlike, 0.5) <= SIGNIFICANCE / 2:
+        few += 1
+    while few >= 0 and _tail(few, unlike, 0.5) > SIGNIFICANCE / 2:
+        few -= 1
+    return few
+
+
+def _tail(most: int, trials: int, rate: float) -> float:
+    """Give the chance of no more than `most` successes."""
+    if most < 0:
+        return 0.0
+    if rate in (0.0, 1.0):
+        return float(trials * rate <= most)
+    if most > trials * rate:  # the other tail is the small one
+        return 1 - _tail(trials - most - 1, trials, 1 - rate)
+    term = total = _binomial(most, trials, rate)
+    for number in range(most, 0, -1):
+        term *= number / (trials - number + 1) * (1 - rate) / rate
+        total += term
+        if term < 1e-12 * total:
+            break
+    return total
 
 
 def _binomial(number: int, trials: int, rate: float) -> float:

@@ -52,7 +52,7 @@ def draw_overlay(
     cv2 = _opencv()
     scale = max(1, round(_LEAST_WIDTH_PX / image.shape[1]))
     height, width = image.shape[0] * scale, image.shape[1] * scale
-    T_camera_base = np.linalg.inv(T_base_camera(calibration, T_base_hand))
+    T_camera_base: Floats = np.linalg.inv(T_base_camera(calibration, T_base_hand)).astype(float)
     lens = calibration.intrinsics.fitted(height, width)
     foot, top = outline(pose, size_m, table_m)
     middle = np.array([pose.x_m, pose.y_m, table_m])
@@ -61,9 +61,9 @@ def draw_overlay(
     arrow = np.array([middle, middle + size_m * ahead])
     points = np.concatenate([foot, top, middle + arm, arrow])
     pixels = project(points, T_camera_base, lens)
-    inside = np.isfinite(pixels).all(axis=1) & (pixels >= 0).all(axis=1)
-    inside &= (pixels <= [width - 1, height - 1]).all(axis=1)
-    if not inside[:4].any():
+    across, down = pixels[:4].T  # NaN is not inside
+    inside = (across >= 0) & (across <= width - 1) & (down >= 0) & (down <= height - 1)
+    if not inside.any():
         raise ValueError(
             f"an object at {pose} is not in the picture of camera {calibration.camera!r}: another "
             "camera would show it, or the calibration is wrong"
@@ -72,7 +72,7 @@ def draw_overlay(
     drawn = np.ascontiguousarray(drawn, dtype=np.uint8)
     # sixteenths of a pixel; what is behind the camera has none and is left out
     corners = np.round(np.clip(np.nan_to_num(pixels), -1e6, 1e6) * 16).astype(np.int32)
-    seen = np.isfinite(pixels).all(axis=1)
+    seen = np.isfinite(pixels[:, 0])
 
     def line(first: int, last: int, colour: tuple[int, int, int], thickness: int) -> None:
         if seen[first] and seen[last]:

@@ -320,21 +320,21 @@ def _read_result(path: Path) -> TrialResult:
     try:
         data = json.loads(path.read_text())
         latency = data["latency_s"]
-        return TrialResult(
-            **{
-                **data,
-                "trial": _read_trial(data["trial"]),
-                "judgement": Judgement(**data["judgement"]),
-                "latency_s": None if latency is None else tuple(latency),
-                "files": tuple(data["files"]),
-            }
-        )
+        values: dict[str, Any] = {
+            **data,
+            "trial": _read_trial(data["trial"]),
+            "judgement": Judgement(**data["judgement"]),
+            "latency_s": None if latency is None else tuple(latency),
+            "files": tuple(data["files"]),
+        }
+        return TrialResult(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
 def _read_trial(data: Mapping[str, Any]) -> Trial:
-    return Trial(**{**data, "pose": Pose(**data["pose"])})
+    values: dict[str, Any] = {**data, "pose": Pose(**data["pose"])}
+    return Trial(**values)
 
 
 def _result(

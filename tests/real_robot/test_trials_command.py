@@ -1,0 +1,262 @@
+"""The command: poses away from demonstrations, resuming, refusing, and what it tells at the end."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from envs.franka import FRANKA_FR3
+from real_robot import evaluate as module
+from real_robot.cameras.calibration import Calibration
+from real_robot.cameras.calibration import save as save_calibration
+from real_robot.cameras.camera import Frame, StaleFrameError
+from real_robot.evaluate import Bench, TrialsConfig, evaluate, places_of, plan_of, settings_of
+from real_robot.home import NotHomeError
+from real_robot.overlay import calibration_of_scene
+from real_robot.poses import Pose, nearest_m
+from real_robot.recording import Recorder
+from real_robot.station import interface_of
+from real_robot.trials import TrialsStoppedError, load_plan, load_results
+from tests.real_robot.fake_records import fake_record
+from tests.real_robot.fake_robot import FakeRobot
+from tests.real_robot.records import interface, make_record
+
+
+def config_of(*overrides, **changes):
+    from toto_robot.cli import compose
+    from toto_robot.config import from_dict
+
+    data, _ = compose("trials", list(overrides))
+    return replace(from_dict(TrialsConfig, data), **changes)
+
+
+class FakeScene:
+    def __init__(self):
+        self.placed, self.done = [], True
+
+    def place(self, *pose):
+        self.placed.append(pose)
+
+    def object_pose(self):
+        return None
+
+    def succeeded(self):
+        return self.done
+
+
+class FakeCamera:
+    name = "front"
+
+    def __init__(self):
+        self.fails = False
+
+    def wait(self, timeout_s, *, sequence=0):
+        if self.fails:
+            raise StaleFrameError("unplugged")
+        image = np.zeros((128, 128, 3), np.uint8)
+        return Frame(camera="front", image=image, stamp_s=0.0, sequence=sequence)
+
+
+class FakeStation:
+    """Run episodes that never were; `records` are given one after the other, then successes."""
+
+    def __init__(self, config, records=()):
+        self.config, self.records = config, list(records)
+        self.interface = interface_of(config)
+        self.scene, self.cameras = FakeScene(), [FakeCamera()]
+        self.robot = FakeRobot(np.array(config.home_rad), clock=lambda: 0.0)
+        self.robot.connect()
+        self.arm = FRANKA_FR3
+        self.homes, self.not_home, self.recovers, self.log = 0, 0, True, []
+
+    def translator(self, interface):
+        return None
+
+    def go_home(self):
+        self.homes += 1
+        if self.not_home:
+            self.not_home -= 1
+            raise NotHomeError("the arm is outside of the workspace")
+
+    def recover(self, reason, confirm):
+        self.log.append((reason, confirm("go on?")))
+        return self.recovers
+
+    def run(self, agent, translator, loop, *, listeners=(), notes=None):
+        record = self.records.pop(0) if self.records else fake_record(success=True)
+        return replace(record, weights_hash=agent.weights_hash, notes=notes)
+
+
+class FakeAgent:
+    def __init__(self, weights_hash):
+        self.weights_hash = weights_hash
+
+    def close(self):
+        pass
+
+
+class FakeRecorder:
+    def __init__(self, folder, interface):
+        self.saved = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def save(self, record):
+        self.saved.append(record)
+        return len(self.saved) - 1
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """Put fakes in the place of robot, policies and data set; give the station once it is open."""
+    opened = {"records": [], "weights": {"one": "w1", "two": "w2"}}
+
+    @contextmanager
+    def open_station(config, robot):
+        opened["station"] = FakeStation(config, opened["records"])
+        yield opened["station"]
+
+    monkeypatch.setattr(module, "open_station", open_station)
+    monkeypatch.setattr(
+        module, "open_policy", lambda name, acting, station: FakeAgent(opened["weights"][name])
+    )
+    monkeypatch.setattr(module, "Recorder", FakeRecorder)
+    return opened
+
+
+def test_two_policies_from_begin_to_report(world, tmp_path, capsys) -> None:
+    world["records"] = [fake_record(success=False, reason="time")]
+    config = config_of(policy="one", against="two", trials=3)
+    evaluate(config, tmp_path)
+    results = load_results(tmp_path / "report")
+    assert [result.judgement.success for result in results] == [False] + [True] * 5
+    assert (tmp_path / "report" / "trials" / results[0].trial.key / "overlay.png").is_file()
+    assert world["station"].homes == 6
+    assert len(world["station"].scene.placed) == 6
+    told = capsys.readouterr().out
+    assert "success of one: " in told
+    assert "sign test on pairs: p = 1.0000" in told
+    assert "may not be said: " in told
+    assert f"report: {tmp_path / 'report' / 'index.html'}" in told
+    evaluate(config, tmp_path)  # nothing is left to do
+    assert world["station"].homes == 0
+    with pytest.raises(SystemExit, match=r"trials: .*other settings(.|\n)*  trials: 3 != 4"):
+        evaluate(replace(config, trials=4), tmp_path)
+    world["weights"]["two"] = "w3"
+    with pytest.raises(SystemExit, match=r"weights\.b: 'w2' != 'w3'"):
+        evaluate(config, tmp_path)
+
+
+def test_an_interrupted_evaluation_tells_and_goes_on(world, tmp_path, capsys) -> None:
+    interrupted = fake_record(reason="interrupted", message="Ctrl-C ended the episode")
+    world["records"] = [fake_record(success=True), interrupted]
+    config = config_of(policy="one", trials=3)
+    with pytest.raises(SystemExit, match="trials: trial 2 of 3 was interrupted"):
+        evaluate(config, tmp_path)
+    assert "success of one: 1/1" in capsys.readouterr().out
+    plan = load_plan(tmp_path / "report")
+    world["records"] = []
+    evaluate(config, tmp_path)
+    assert load_plan(tmp_path / "report") == plan
+    assert "success of one: 3/3" in capsys.readouterr().out
+
+
+def test_poses_keep_away_from_those_of_the_demonstrations(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    with Recorder(tmp_path / "demos", interface()) as recorder:
+        for index in range(12):
+            x, y = rng.uniform([0.4, -0.2], [0.6, 0.2])
+            notes = {"object_pose": [x, y, 0.42, 1.0, 0.0, 0.0, 0.0]}
+            if index % 2:
+                notes = {"pose": {"x_m": x, "y_m": y, "yaw_rad": 0.0}}
+            recorder.save(replace(make_record(2, index), notes=notes))
+    places = places_of(tmp_path / "demos")
+    assert len(places) == 12
+    config = config_of(demonstrations=(tmp_path / "demos",), least_distance_m=0.02)
+    settings = settings_of(config, interface(), {"a": None})
+    plan = plan_of(config, settings)
+    nearest = min(nearest_m(trial.pose, places) for trial in plan.trials)
+    assert nearest >= 0.02  # m
+    (said,) = plan.facts["said"]
+    assert said.startswith(f"16 poses, none nearer than {nearest:.4f} m to any of the 12")
+    assert plan_of(config, settings) == plan
+    assert "no demonstrations were named" in plan_of(config_of(), settings).facts["said"][0]
+    with Recorder(tmp_path / "mute", interface()) as recorder:
+        recorder.save(replace(make_record(2), notes={}))
+    with pytest.raises(ValueError, match="none of 1 episodes says where the object was"):
+        places_of(tmp_path / "mute")
+
+
+def test_settings_leave_out_what_may_change() -> None:
+    one = settings_of(config_of(), interface(), {"a": "w"})
+    other = config_of("robot=127.0.0.9", "viewer.to=spawn", "max_spoilt=9")
+    assert settings_of(other, interface(), {"a": "w"}) == one
+    assert settings_of(config_of("seed=5"), interface(), {"a": "w"}) != one
+
+
+def test_the_bench_brings_the_arm_home_or_says_why_not() -> None:
+    config = config_of()
+    station = FakeStation(config.station, [fake_record(reason="reflex", message="pushed")])
+    bench = Bench(config, station, {"a": lambda translator: FakeAgent(None)}, [])
+    bench.prepare()
+    bench.run(Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0), "a")
+    bench.prepare()
+    assert station.log == [("reflex", True)]  # on a twin nobody is in reach
+    station.recovers = False
+    with pytest.raises(TrialsStoppedError, match="cannot go on after reflex: pushed"):
+        bench.prepare()
+    fresh = Bench(config, station, {}, [])
+    station.not_home = 1
+    with pytest.raises(NotHomeError):
+        fresh.prepare()
+
+
+def test_a_person_helps_an_arm_home(monkeypatch) -> None:
+    table = config_of("station=table", "robot=172.16.0.2", "verdict=operator")
+    station = FakeStation(table.station)
+    station.not_home, asked = 2, []
+    monkeypatch.setattr(module, "ask_person", lambda question: asked.append(question) or "y")
+    bench = Bench(table, station, {}, [])
+    bench.prepare()
+    assert station.homes == 3
+    assert [question.splitlines()[-1] for question in asked] == ["Enter to try again: "] * 2
+    assert bench.draw(Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0), "") is None  # no calibration
+
+
+def test_a_calibration_of_another_camera_is_refused(tmp_path) -> None:
+    twin = config_of()
+    bench = Bench(twin, FakeStation(twin.station), {}, [])
+    pose = Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0)
+    assert bench.draw(pose, "here").shape == (640, 640, 3)
+    assert bench.draw(replace(pose, x_m=-9.0), "") is None
+    bench.station.cameras[0].fails = True
+    assert bench.draw(pose, "") is None
+    scene_camera = module.variant("toto/FrankaPick-v0").task.cameras[0]
+    hand = calibration_of_scene(
+        scene_camera, 128, 128, base_position_m=(0.0, 0.0, 0.0), base_yaw_rad=0.0
+    )
+    assert isinstance(hand, Calibration)
+    save_calibration(hand, tmp_path / "hand.json")
+    wrong = replace(twin, overlay=replace(twin.overlay, calibration=tmp_path / "hand.json"))
+    with pytest.raises(ValueError, match="is of camera 'hand', not 'front'"):
+        Bench(wrong, FakeStation(twin.station), {}, []).draw(pose, "")
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    table = ["station=table", "robot=172.16.0.2"]
+    for overrides, words in (
+        (table, "verdict=operator"),
+        ([*table, "verdict=operator", "policy=expert"], "which a twin does"),
+        (["overlay.camera=side"], "there are hand, front"),
+        (["loop.rehearsal=true"], "nothing to judge"),
+        (["trials=0"], "at least 1"),
+        (["least_distance_m=-1"], "not be negative"),
+        (["overlay.size_m=0"], "edge of an object"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            config_of(*overrides)
