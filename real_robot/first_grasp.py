@@ -1,0 +1,118 @@
+"""`python -m real_robot.first_grasp`: the whole way on the twin, in one command.
+
+    python -m real_robot.first_grasp                        # what `make arm` does
+    python -m real_robot.first_grasp demonstrations=240 out=runs/first_grasp_240
+
+Four commands that each can be run alone, and that are told before they run:
+
+    1. real_robot.record    demonstrations by the scripted expert, into a LeRobot data set
+    2. policies.train       behaviour cloning on frozen Toto features
+    3. real_robot.deploy    one episode of the policy, with the latency of each stage
+    4. real_robot.evaluate  trials at poses that are not in the demonstrations, and a report
+
+Each goes on where it was stopped, so this does, too. On an arm the same four commands run with its
+address in place of `twin`, and with a person in place of the expert and of the check:
+docs/first_grasp.md.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from toto_robot.cli import command
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstGraspConfig:
+    """Say how much is recorded and tried; all else is said by the four commands' own configs.
+
+    Attributes:
+        demonstrations: good episodes of the expert.
+        trials: poses at the end.
+        seed: of all four.
+        record: further words for `real_robot.record`, such as `expert_noise=0.0`.
+        train: for `policies.train`, such as `student.chunk=16`.
+        deploy: for `real_robot.deploy`.
+        evaluate: for `real_robot.evaluate`.
+    """
+
+    demonstrations: int
+    trials: int
+    seed: int
+    record: tuple[str, ...]
+    train: tuple[str, ...]
+    deploy: tuple[str, ...]
+    evaluate: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.demonstrations < 1 or self.trials < 1:
+            raise ValueError("demonstrations and trials must be at least 1")
+
+
+def first_grasp(config: FirstGraspConfig, out: Path) -> None:
+    """Run the four commands one after the other; the first that fails ends it."""
+    steps = commands(config, out)
+    for number, words in enumerate(steps, start=1):
+        line = " ".join(words)
+        print(f"\n# {number} of {len(steps)}: python -m {line}", flush=True)
+        status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
+        if status:
+            sys.exit(
+                f"first_grasp: step {number} of {len(steps)} ended with status {status}; "
+                "the same command goes on from there"
+            )
+    print(f"\ndemonstrations: {out / 'record' / 'dataset'}")
+    print(f"policy:         {out / 'train' / 'policy'}")
+    print(f"latency:        {out / 'deploy'}")
+    print(f"report:         {out / 'trials' / 'report' / 'index.html'}")
+
+
+def commands(config: FirstGraspConfig, out: Path) -> list[Sequence[str]]:
+    """Give the four commands' words, after `python -m`."""
+    dataset, policy = out / "record" / "dataset", out / "train" / "policy"
+    seed = f"seed={config.seed}"
+    return [
+        (
+            "real_robot.record",
+            "robot=twin",
+            "agent=expert",
+            f"episodes={config.demonstrations}",
+            seed,
+            f"out={out / 'record'}",
+            *config.record,
+        ),
+        (
+            "policies.train",
+            "method=bc",
+            "env=none",
+            f"data={dataset}",
+            seed,
+            f"out={out / 'train'}",
+            *config.train,
+        ),
+        (
+            "real_robot.deploy",
+            "robot=twin",
+            f"policy={policy}",
+            f"out={out / 'deploy'}",
+            *config.deploy,
+        ),
+        (
+            "real_robot.evaluate",
+            "robot=twin",
+            f"policy={policy}",
+            f"demonstrations=[{dataset}]",
+            f"trials={config.trials}",
+            seed,
+            f"out={out / 'trials'}",
+            *config.evaluate,
+        ),
+    ]
+
+
+main = command("first_grasp", FirstGraspConfig)(first_grasp)
+
+if __name__ == "__main__":
+    main()
