@@ -139,6 +139,8 @@ class Arm:
         self.stop()
         self._closing = True
         self._thread.join(_JOIN_S)
+        # franky disconnects when nobody holds its robot any more; kept, it keeps others out.
+        self._robot = self._motion = None
 
     def _wait_for_news(self, timeout_s: float) -> None:
         """Wait for a state that was sent after now: what others see is then the new mode."""
@@ -210,6 +212,8 @@ class Arm:
             period_s=tracking.period_s,
             smoothing_s=tracking.smoothing_s,
             velocity_rad_s=tracking.velocity_fraction * np.array(limits.velocity_rad_s),
+            acceleration_rad_s2=tracking.acceleration_fraction
+            * np.array(limits.acceleration_rad_s2),
             now_s=now_s,
         )
         self._motion = self._franky.JointImpedanceTrackingMotion(

@@ -22,8 +22,10 @@ class TrackingConfig:
         torque_rate_nm_s: most change of the commanded torque; the arm ends a motion at 1000.
         reference_rate_hz: how often the controller, which runs at 1 kHz, gets a new reference.
         period_s: of the targets, until their real period is known.
-        smoothing_s: how much later the smooth reference is than the straight line through targets.
+        smoothing_s: how much later the smooth reference is than the straight line through targets,
+            at least; half a period where that is more.
         velocity_fraction: of the robot's greatest velocity, for the reference.
+        acceleration_fraction: of the robot's greatest acceleration, for the reference.
         braking_fraction: of the robot's greatest acceleration, for `stop`.
     """
 
@@ -34,6 +36,7 @@ class TrackingConfig:
     period_s: float
     smoothing_s: float
     velocity_fraction: float
+    acceleration_fraction: float
     braking_fraction: float
 
     def __post_init__(self) -> None:
@@ -48,7 +51,7 @@ class TrackingConfig:
         for name in ("reference_rate_hz", "period_s", "smoothing_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        for name in ("velocity_fraction", "braking_fraction"):
+        for name in ("velocity_fraction", "acceleration_fraction", "braking_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
 

@@ -99,6 +99,7 @@ class Gripper:
             self._condition.notify_all()
         for thread in self._threads:
             thread.join(_JOIN_S)
+        self._hand = None  # franky disconnects when nobody holds it any more
 
     def _read(self) -> None:
         while not self._closing:

@@ -4,7 +4,13 @@ A target that is given to a joint spring as it comes is a step of torque. So the
 straight line to each target, at the pace in which targets come, and then through two equal low
 passes in a row. Both together are an average of past targets with weights that are never negative:
 the reference never overshoots, and every joint stays between its targets. Its speed has no steps.
+
+How late it is: a period of the targets, and half of one for the low passes (or `smoothing_s`, if
+that is more). With these, speeds of the line that change by `a * period` from target to target, as
+the safety layer lets them, become accelerations of 1.5 a at most.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +19,8 @@ Floats = NDArray[np.float64]
 
 _LONGEST_S = 0.25  # between targets of one motion; after more it is a new one
 _SHORTEST_S = 0.002
-_SHARE = 0.3  # of the newest interval in the period that is expected
+_SHARE_LONGER, _SHARE_SHORTER = 0.3, 0.1  # of the newest interval in the period expected
+_SMOOTHING = 0.5  # lateness of the low passes, in periods
 _STEP_S = 0.004
 _STILL_RAD_S = 1e-3
 
@@ -31,6 +38,7 @@ class Reference:
         period_s: float,
         smoothing_s: float,
         velocity_rad_s: Floats,
+        acceleration_rad_s2: Floats,
         now_s: float,
     ) -> None:
         """Begin at rest.
@@ -38,14 +46,17 @@ class Reference:
         Args:
             positions: [j].
             period_s: of the targets, until it is known.
-            smoothing_s: how late the smooth reference is behind the line.
-            velocity_rad_s: [j] greatest speed of the line, and so of the reference.
+            smoothing_s: how late the smooth reference is behind the line, at least.
+            velocity_rad_s: [j] greatest speed of the line, and so of the reference; where the pace
+                of targets changes it may be a fifth more.
+            acceleration_rad_s2: [j] about the greatest one to speed up with.
             now_s: the time.
         """
         self._positions = np.array(positions, dtype=np.float64)
         self._velocities = np.zeros_like(self._positions)
-        self._rate = 2.0 / smoothing_s  # two low passes, each late by one over it
+        self._smoothing_s = smoothing_s
         self._most = np.array(velocity_rad_s, dtype=np.float64)
+        self._most_change = np.array(acceleration_rad_s2, dtype=np.float64)
         self._period_s = min(max(period_s, _SHORTEST_S), _LONGEST_S)
         self._now_s = now_s
         self._aimed_s: float | None = None
@@ -56,12 +67,22 @@ class Reference:
         self.advance(now_s)
         if self._aimed_s is not None and now_s - self._aimed_s <= _LONGEST_S:
             interval_s = max(now_s - self._aimed_s, _SHORTEST_S)
-            self._period_s += _SHARE * (interval_s - self._period_s)
+            share = _SHARE_LONGER if interval_s > self._period_s else _SHARE_SHORTER
+            self._period_s += share * (interval_s - self._period_s)
         self._aimed_s = now_s
         start = self._line(now_s)
         end = np.array(target, dtype=np.float64)
-        duration_s = max(self._period_s, float((np.abs(end - start) / self._most).max()))
+        # The steepest change of a speed behind two low passes is the step times their rate over e.
+        change = self._most_change * math.e / self._rate
+        along = self._velocities * np.sign(end - start) + change
+        speeds = np.clip(along, 0.2 * change, self._most)
+        duration_s = max(self._period_s, float((np.abs(end - start) / speeds).max()))
         self._begin(start, end, now_s, duration_s, brakes=False)
+
+    @property
+    def _rate(self) -> float:
+        """Give what each of the two low passes is late by one over."""
+        return 2.0 / max(self._smoothing_s, _SMOOTHING * self._period_s)
 
     def brake(self, acceleration_rad_s2: Floats, now_s: float) -> None:
         """Come to rest straight on, with no joint slowing down faster than this [j]."""
