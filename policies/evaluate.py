@@ -250,6 +250,11 @@ def _find_policy(config: EvaluateConfig) -> _Judged:
             "is not there; say where it is now: encoder=<file>"
         )
     env = card.env if config.env is None else config.env
+    if env is None:
+        raise ValueError(
+            f"{folder} was trained on an arm's data, in no environment; say where it is judged: "
+            "env=<one of configs/env>"
+        )
     return _Judged(env=env, vision=vision, student=folder, teacher=None)
 
 

@@ -7,7 +7,7 @@ another encoder has another folder. No frame that is stored is ever encoded agai
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +75,21 @@ class Dataset:
         embeddings: float16 [N c e]; in memory, or in a file when they are more than the limit.
         proprio: float32 [N p].
         labels: float32 [N a], the expert's.
+        ends: int64 [N], one past the last row of each row's episode.
     """
 
     embeddings: torch.Tensor
     proprio: torch.Tensor
     labels: torch.Tensor
+    ends: torch.Tensor
 
     def __init__(
-        self, stores: Sequence[DemoStore], encoder: Encoder | None, limit_bytes: int, scratch: Path
+        self,
+        stores: Sequence[DemoStore],
+        encoder: Encoder | None,
+        limit_bytes: int,
+        scratch: Path,
+        only: Collection[int] | None = None,
     ) -> None:
         """Gather them.
 
@@ -91,8 +98,15 @@ class Dataset:
             encoder: whose embeddings are wanted.
             limit_bytes: how much memory embeddings may take; above it they lie in `scratch`.
             scratch: a file that may be overwritten.
+            only: the numbers of the episodes that are wanted, in each store; None: all.
         """
-        episodes = [episode for store in stores for episode in store]
+        wanted = [
+            [index for index in range(len(store)) if only is None or index in only]
+            for store in stores
+        ]
+        episodes = [
+            store[index] for store, chosen in zip(stores, wanted, strict=True) for index in chosen
+        ]
         if not episodes:
             raise ValueError("there are no demonstrations to learn from")
         num_rows = sum(episode.num_steps for episode in episodes)
@@ -103,7 +117,9 @@ class Dataset:
         else:
             embeddings = np.empty(shape, np.float16)
         caches = [FeatureCache(store, encoder) for store in stores]
-        places = [(cache, index) for cache in caches for index in range(len(cache._store))]
+        places = [
+            (cache, index) for cache, chosen in zip(caches, wanted, strict=True) for index in chosen
+        ]
         missing = sum(not cache.has(index) for cache, index in places)
         row = 0
         for (cache, index), episode in zip(
@@ -116,6 +132,8 @@ class Dataset:
         self.embeddings = torch.from_numpy(embeddings)
         self.proprio = torch.from_numpy(np.concatenate([e.proprio[:-1] for e in episodes]))
         self.labels = torch.from_numpy(np.concatenate([e.labels for e in episodes]))
+        lengths = np.array([episode.num_steps for episode in episodes])
+        self.ends = torch.from_numpy(np.repeat(lengths.cumsum(), lengths))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,6 +54,17 @@ class Labelled(Protocol):
         ...
 
 
+@runtime_checkable
+class Chunked(Protocol):
+    """What a student needs besides that gives more than one action.
+
+    Attributes:
+        ends: int64 [N], one past the last row of each row's episode.
+    """
+
+    ends: torch.Tensor
+
+
 def fit(
     student: StudentPolicy,
     data: Labelled,
@@ -66,7 +77,7 @@ def fit(
 
     Args:
         student: where it is, there the computation happens.
-        data: observations with the expert's labels.
+        data: observations with the expert's labels; `Chunked`, too, for a student with chunks.
         config: how.
         steps: gradient steps.
         seed: of the batches' order and of dropout.
@@ -81,10 +92,7 @@ def fit(
         torch.manual_seed(int(np.random.default_rng(seed).integers(2**31)))
         for step in range(steps):
             rows = _rows(len(data), config.batch, seed, step)
-            predicted = student(
-                data.embeddings[rows].to(device, torch.float32), data.proprio[rows].to(device)
-            )
-            loss = mse_loss(predicted, data.labels[rows].to(device))
+            loss = loss_of(student, data, rows)
             lr = config.optimizer.lr_at(step, steps)
             descend(student, optimizer, loss, config.optimizer.clip_norm, lr)
             total += loss.detach()
@@ -94,6 +102,35 @@ def fit(
                 progress(step + 1, losses[-1])
     student.requires_grad_(False).eval()
     return losses
+
+
+def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch.Tensor:
+    """Give the mean squared error of the actions at some rows; after an episode's end none count.
+
+    Raises:
+        ValueError: the student gives chunks, and the data does not say where episodes end.
+    """
+    device = student.proprio_mean.device
+    predicted = student.chunks(
+        data.embeddings[rows].to(device, torch.float32), data.proprio[rows].to(device)
+    )
+    if student.chunk == 1:
+        return mse_loss(predicted[:, 0], data.labels[rows].to(device))
+    labels, counts = chunk_labels(data, rows, student.chunk)
+    squares = (predicted - labels.to(device)).square().mean(2)
+    counts = counts.to(device)
+    return (squares * counts).sum() / counts.sum()
+
+
+def chunk_labels(
+    data: Labelled, rows: torch.Tensor, chunk: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the labels [b k a] from each row on, and which of them [b k] are of its episode."""
+    if not isinstance(data, Chunked):
+        raise ValueError("for chunks the data must say where episodes end")
+    next_rows = rows[:, None] + torch.arange(chunk)
+    counts = next_rows < data.ends[rows][:, None]
+    return data.labels[next_rows.clamp(max=len(data) - 1)], counts
 
 
 def _rows(length: int, batch: int, seed: tuple[int, ...], step: int) -> torch.Tensor:

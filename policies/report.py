@@ -90,6 +90,54 @@ def draw_curve(
     aside.replace(path)
 
 
+def write_cloning_board(folder: Path, metrics: Mapping[str, Any], log_every: int) -> None:
+    """Write the scalars of behaviour cloning without an environment."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    board = SummaryWriter(str(folder))
+    for step, loss, error in _logged(metrics, log_every):
+        board.add_scalar("loss/imitation", loss, step)
+        board.add_scalar("held_out/error_over_mean_action", error, step)
+    board.close()
+
+
+def draw_cloning(path: Path, title: str, metrics: Mapping[str, Any], log_every: int) -> None:
+    """Draw the loss, and the error on held-out episodes beside that of the mean action."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss_axes, error_axes = figure.subplots(1, 2)
+    steps, losses, errors = zip(*_logged(metrics, log_every), strict=True)
+    loss_axes.plot(steps, losses)
+    loss_axes.set(xlabel="gradient steps", ylabel="mean squared error", yscale="log")
+    number = len(metrics["held_out"])
+    error_axes.plot(steps, errors, label=f"{number} of {metrics['episodes']} episodes held out")
+    error_axes.axhline(1.0, color="0.5", linestyle="--", label="the mean action")
+    error_axes.set(xlabel="gradient steps", ylabel="error over that of the mean action")
+    error_axes.set_ylim(bottom=0)
+    error_axes.legend()
+    for axes in (loss_axes, error_axes):
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    aside = path.with_name(f".{path.stem}.part.png")
+    figure.savefig(aside, dpi=110)
+    aside.replace(path)
+
+
+def _logged(metrics: Mapping[str, Any], log_every: int) -> list[tuple[int, float, float]]:
+    """Give gradient step, loss and held-out error of each entry of the log."""
+    last = metrics["gradient_steps"]
+    return [
+        (min((index + 1) * log_every, last), loss, error)
+        for index, (loss, error) in enumerate(
+            zip(metrics["losses"], metrics["held_out_errors"], strict=True)
+        )
+    ]
+
+
 def time_table(seconds: Mapping[str, float]) -> str:
     """Give a table of wall seconds and shares, the encoder's two parts summed below."""
     total = sum(seconds.values())

@@ -34,13 +34,13 @@ class StoreHeader:
     """Say what a store's episodes are.
 
     Attributes:
-        env: environment id.
+        env: environment id; None of what an arm did.
         interface: what `proprio`, cameras and actions mean.
         tokenizer_hash: hash of the tokenizer's weights; None without cameras.
         tokens_per_frame: length of a tokenised frame; 0 without cameras.
     """
 
-    env: str
+    env: str | None
     interface: Interface
     tokenizer_hash: str | None
     tokens_per_frame: int
@@ -140,7 +140,10 @@ def open_store(folder: Path, header: StoreHeader) -> DemoStore:
     found = read_header(folder)
     here, there = "this run", str(folder)
     if found.env != header.env:
-        raise ValueError(f"{folder} was recorded in {found.env!r}, this run is in {header.env!r}")
+        raise ValueError(
+            f"{folder} was recorded in {found.env or 'no environment'}, this run is in "
+            f"{header.env or 'none'}"
+        )
     header.interface.require_equal(found.interface, here, there)
     if found.tokenizer_hash != header.tokenizer_hash:
         raise ValueError(

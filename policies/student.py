@@ -2,7 +2,8 @@
 
 The head follows MVP (Xiao et al., arXiv 2203.06173, and its code): each input has a linear
 projection, then an MLP. What differs: inputs are standardised by statistics of the training data,
-the activation is SiLU, and there is a projection for each camera.
+the activation is SiLU, and there is a projection for each camera. A student may give the next
+actions, too, as RPT does (Radosavovic et al., arXiv 2306.10007, section 4): a chunk.
 """
 
 from collections.abc import Mapping
@@ -41,12 +42,15 @@ class StudentConfig:
         dropout: share of projected inputs that is dropped in training.
         smallest_std: an embedding's element that varies less is divided by this instead. Elements
             are of the order of 1.
+        chunk: how many actions it gives for an observation, the next one first; 1 is also what
+            checkpoints mean that do not say it.
     """
 
     projection: int
     hidden: tuple[int, ...]
     dropout: float
     smallest_std: float
+    chunk: int = 1
 
     def __post_init__(self) -> None:
         if self.projection < 1 or not self.hidden or min(self.hidden) < 1:
@@ -55,6 +59,8 @@ class StudentConfig:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.smallest_std <= 0:
             raise ValueError(f"smallest_std must be positive, got {self.smallest_std}")
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {self.chunk}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,14 +70,14 @@ class StudentCard:
     Attributes:
         student: sizes.
         interface: what its inputs and outputs mean.
-        env: where it was trained.
+        env: where it was trained; None if on an arm's data alone.
         vision: its eyes, as the config named them.
         encoder: the stamp of these eyes; None when blind.
     """
 
     student: StudentConfig
     interface: Interface
-    env: EnvConfig
+    env: EnvConfig | None
     vision: VisionConfig
     encoder: EncoderStamp | None
 
@@ -82,6 +88,7 @@ class StudentPolicy(nn.Module):
     Attributes:
         card: what it is.
         keys: the keys that an observation has, exactly.
+        chunk: how many actions it gives for an observation.
     """
 
     def __init__(self, card: StudentCard) -> None:
@@ -108,13 +115,20 @@ class StudentPolicy(nn.Module):
         for hidden in config.hidden:
             layers += [nn.Linear(width, hidden), nn.SiLU()]
             width = hidden
-        self.mlp = nn.Sequential(*layers, nn.Linear(width, len(interface.action)))
+        self.chunk = config.chunk
+        self.mlp = nn.Sequential(*layers, nn.Linear(width, self.chunk * len(interface.action)))
         self.eval()
 
     def forward(
         self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b a"]:
-        """Give actions, not cut to their limits."""
+        """Give the next action of each, not cut to its limits."""
+        return self.chunks(embeddings, proprio)[:, 0]
+
+    def chunks(
+        self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
+    ) -> Float[Tensor, "b k a"]:
+        """Give the next `chunk` actions of each, not cut to their limits."""
         proprio = (proprio - self.proprio_mean) / self.proprio_std
         parts = [self.project_proprio(proprio.clamp(-_CLIP, _CLIP))]
         embeddings = (embeddings.float() - self.embedding_mean) / self.embedding_std
@@ -122,11 +136,19 @@ class StudentPolicy(nn.Module):
         parts += [
             project(embeddings[:, camera]) for camera, project in enumerate(self.project_cameras)
         ]
-        return self.mlp(torch.cat(parts, dim=1))
+        return self.mlp(torch.cat(parts, dim=1)).unflatten(1, (self.chunk, -1))
 
-    @torch.no_grad()
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Give the action [a] for one observation, or [b a] for a batch, cut to [-1, 1].
+
+        Raises:
+            ValueError: unless the observation has exactly the keys in `keys`, in the right shapes.
+        """
+        return self.act_chunk(observation)[..., 0, :]
+
+    @torch.no_grad()
+    def act_chunk(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Give the next actions [chunk a] for one observation, or [b chunk a], cut to [-1, 1].
 
         Raises:
             ValueError: unless the observation has exactly the keys in `keys`, in the right shapes.
@@ -151,8 +173,8 @@ class StudentPolicy(nn.Module):
                     f"{key} must be {[*proprio.shape[:-1], dim]}, got {list(value.shape)}"
                 )
             embeddings[:, camera] = value.reshape(-1, dim)
-        actions = self(embeddings, rows).clamp(-1.0, 1.0)
-        return actions.reshape(*proprio.shape[:-1], -1).cpu().numpy()
+        actions = self.chunks(embeddings, rows).clamp(-1.0, 1.0)
+        return actions.reshape(*proprio.shape[:-1], *actions.shape[1:]).cpu().numpy()
 
     def reset(self) -> None:
         """Do nothing: a student has no memory."""

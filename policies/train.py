@@ -3,8 +3,10 @@
     python -m policies.train                        # what `make demo` does
     python -m policies.train encoder=none out=runs/blind
     python -m policies.train method=bc data=runs/train/store out=runs/bc
+    python -m policies.train method=bc env=none data=runs/demos out=runs/arm
 
-In `out`:
+`data` is a store, or a LeRobot data set with pictures, whose frames are tokenised once into
+`out/data`. With `env=none` there are no episodes to run: see `policies.clone`. Otherwise, in `out`:
 
     config.json         what was asked for; a run is only resumed with the same
     store/              all episodes, as tokens
@@ -37,6 +39,7 @@ from toto_robot import Encoder
 from toto_robot.cli import command
 from toto_robot.training.run import claim
 
+from .clone import clone, open_data
 from .dagger import Collection, DaggerConfig, collect
 from .evaluate import choose_device, judge
 from .features import Dataset, FeatureCache
@@ -45,8 +48,9 @@ from .privileged import choose_expert
 from .report import draw_curve, encoder_seconds, time_table, write_tensorboard
 from .rollout import RolloutConfig, RolloutPool, Theatre
 from .seeds import check_run, evaluation_seeds, validation_seeds
-from .store import DemoStore, StoreHeader, create_store, open_store, write_aside
+from .store import DemoStore, StoreHeader, create_store, write_aside
 from .student import StudentCard, StudentConfig, StudentPolicy, load_student
+from .tokenised import Which
 from .video import film
 from .vision import VisionConfig, stamp, tokenizer_hash
 from .world import EnvConfig, interface_of, make_env
@@ -61,11 +65,15 @@ class TrainConfig:
     Attributes:
         method: `dagger`, or `bc` for behaviour cloning: the same without student rounds.
         seed: of everything; also chooses the training episodes (`policies.seeds`).
-        env: the environment.
+        env: the environment; None for data of an arm: then method is `bc`, held-out episodes judge,
+            and what is said of validation, evaluation, video and rollout is not used.
         encoder: the student's eyes.
         teacher: checkpoint of a learned teacher, which is then the expert
             (`python -m policies.teacher`); None: the environment's scripted expert.
-        data: a folder of demonstrations (a `DemoStore`) to begin with; None: the expert gives them.
+        data: a folder of demonstrations to begin with, a `DemoStore` or a LeRobot data set; None:
+            the expert gives them.
+        data_episodes: which episodes of a LeRobot data set: `successful`, `complete` or `all`, see
+            `policies.tokenised`.
         demonstrations: episodes that the expert gives, if `data` is None.
         steps_after_success: a training episode goes on for so many steps when it has succeeded.
         dagger: the student's rounds.
@@ -81,10 +89,11 @@ class TrainConfig:
 
     method: Literal["dagger", "bc"]
     seed: int
-    env: EnvConfig
+    env: EnvConfig | None
     encoder: VisionConfig
     teacher: Path | None
     data: Path | None
+    data_episodes: Which
     demonstrations: int
     steps_after_success: int
     dagger: DaggerConfig
@@ -106,6 +115,8 @@ class TrainConfig:
         )
         if self.data is None and self.demonstrations < 1:
             raise ValueError("demonstrations must be at least 1, or data a folder of them")
+        if self.env is None and (self.method != "bc" or self.data is None or self.teacher):
+            raise ValueError("without an env: method=bc, data=<folder> and teacher=null")
         if not 0 <= self.video_episodes <= self.evaluation_episodes:
             raise ValueError("video_episodes must be in [0, evaluation_episodes]")
         if self.evaluation_episodes < 1 or self.steps_after_success < 0:
@@ -122,6 +133,9 @@ def train(config: TrainConfig, out: Path) -> None:
     print(_plan(config), flush=True)
     out.mkdir(parents=True, exist_ok=True)
     claim(out, config)
+    if config.env is None:
+        clone(config, out)
+        return
     if (out / "metrics.json").is_file():
         print(f"{out} is complete already; nothing to do")
         _conclude(config, out)
@@ -140,7 +154,9 @@ def train(config: TrainConfig, out: Path) -> None:
         tokens_per_frame=0 if encoder is None else encoder.tokens_per_frame,
     )
     store = create_store(out / "store", header)
-    stores = [store] if config.data is None else [open_store(config.data, header), store]
+    stores = [store]
+    if config.data is not None:
+        stores = [open_data(config, header, encoder, out), store]
     card = StudentCard(
         student=config.student,
         interface=interface,
@@ -285,6 +301,7 @@ def _finish(
     encoder: Encoder | None,
 ) -> None:
     """Write the policy, the curve, the video, the timings, and last the metrics."""
+    assert config.env is not None
     student.save(out / "policy", evaluation={name: final[name] for name in ("rate", "wilson_95")})
     write_aside(out / "evaluation.json", (json.dumps(final, indent=1) + "\n").encode())
     start = time.perf_counter()
@@ -329,6 +346,11 @@ def _plan(config: TrainConfig) -> str:
         if config.rounds
         else ""
     )
+    if config.env is None:
+        return (
+            f"{config.method} on {config.data}, without an environment, encoder: "
+            f"{config.encoder.kind} {eyes}\na tenth of the episodes is held out and judges"
+        )
     return (
         f"{config.method} on {config.env.id}, encoder: {config.encoder.kind} {eyes}\n"
         f"{begin}{rounds}; {config.validation_episodes} validation episodes after each; "
@@ -337,6 +359,7 @@ def _plan(config: TrainConfig) -> str:
 
 
 def _title(config: TrainConfig) -> str:
+    assert config.env is not None
     return f"{config.env.id}, {config.method}, encoder: {config.encoder.kind}, seed {config.seed}"
 
 

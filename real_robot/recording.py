@@ -29,7 +29,7 @@ from policies.lerobot.writer import DatasetWriter
 from .episode import COMPLETE, EpisodeRecord, Step
 
 # Stages with a column; the record has the others.
-STAGES = ("observe", "encoder", "policy", "wait", "safety", "send", "age")
+STAGES = ("observe", "tokenizer", "encoder", "surprise", "policy", "wait", "safety", "send", "age")
 _NAN = float("nan")
 _INCREMENT = "_increment"
 

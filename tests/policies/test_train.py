@@ -33,6 +33,7 @@ def config(encoder_folder, **changes):
         encoder=toto(encoder_folder),
         teacher=None,
         data=None,
+        data_episodes="successful",
         demonstrations=5,
         steps_after_success=1,
         dagger=DaggerConfig(rounds=2, episodes=3, beta=LinearBeta(rounds=2), mixing="step"),
