@@ -11,13 +11,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
 from toto_robot.cli import command
 
-from .episode import COMPLETE, Agent, EpisodeRecord, Listener
+from .episode import COMPLETE, EpisodeRecord, Listener
+from .expert import ScriptedAgent
 from .home import NotHomeError
 from .loop import LoopConfig
 from .poses import PoseArea
@@ -26,9 +27,28 @@ from .robot import RobotError
 from .session import NoPersonError, ask_person, draw_pose, may_go_on, outcome, pose_notes
 from .session import prepare as prepare_episode
 from .station import Station, StationConfig, TwinStation, open_station
+from .teleoperation.agent import TeleoperationAgent, TeleoperationConfig
+from .teleoperation.device import Device, DeviceError
+from .teleoperation.gamepad import Gamepad
+from .teleoperation.guiding import record_guided
+from .teleoperation.keyboard import Keyboard
+from .teleoperation.spacemouse import SpaceMouse
 from .timing import loop_report
 from .translator import Translator
 from .viewer import ViewerConfig, watching
+
+_SEEDS = 1_000_003  # apart from each other, so that no two runs' episodes share noise
+
+# What may go wrong without a bug; each says what, and what to do.
+_EXPECTED = (
+    RobotError,
+    DeviceError,
+    NotHomeError,
+    NoPersonError,
+    ImportError,
+    OSError,
+    ValueError,
+)
 
 AgentName = Literal["expert", "keyboard", "gamepad", "spacemouse", "guiding"]
 
@@ -49,6 +69,7 @@ class RecordConfig:
         max_failures: after so many others in this run it stops.
         seed: of the objects' poses and of the noise.
         area: where objects are put.
+        teleoperation: how far a person's device reaches.
         loop: how an episode runs.
         viewer: live view.
     """
@@ -61,6 +82,7 @@ class RecordConfig:
     max_failures: int
     seed: int
     area: PoseArea
+    teleoperation: TeleoperationConfig
     loop: LoopConfig
     viewer: ViewerConfig
 
@@ -69,11 +91,6 @@ class RecordConfig:
             raise ValueError("episodes must be at least 1, max_failures not negative")
         if self.loop.rehearsal:
             raise ValueError("a rehearsal moves nothing: there is nothing to record")
-        if self.agent == "expert" and not isinstance(self.station, TwinStation):
-            raise ValueError(
-                "the expert must know where the object is, which only a twin does; on an arm: "
-                "agent=keyboard, gamepad, spacemouse or guiding"
-            )
 
 
 def record(config: RecordConfig, out: Path) -> None:
@@ -85,15 +102,28 @@ def record(config: RecordConfig, out: Path) -> None:
         flush=True,
     )
     try:
+        _require_fitting(config)
         with (
             open_station(config.station, config.robot) as station,
             watching(config.viewer) as viewers,
         ):
             _record(config, station, viewers, folder)
-    except (RobotError, NotHomeError, NoPersonError, ImportError, OSError, ValueError) as error:
+    except _EXPECTED as error:
         sys.exit(f"record: {error}")
     except KeyboardInterrupt:
         sys.exit(f"record: interrupted between episodes; {folder} has what was done so far")
+
+
+def _require_fitting(config: RecordConfig) -> None:
+    """See that who acts and what is acted on go together."""
+    on_twin = isinstance(config.station, TwinStation)
+    if config.agent == "expert" and not on_twin:
+        raise ValueError(
+            "the expert must know where the object is, which only a twin does; on an arm: "
+            "agent=keyboard, gamepad, spacemouse or guiding"
+        )
+    if config.agent == "guiding" and on_twin:
+        raise ValueError("nobody can lead a twin by hand; agent=guiding is for an arm")
 
 
 def _record(
@@ -140,41 +170,68 @@ def _one(
 ) -> EpisodeRecord:
     pose = draw_pose(config.area, config.seed, number)
     prepare_episode(station, pose)
+    notes = {**pose_notes(pose), "seed": config.seed, "number": number}
     translator = station.translator(station.interface)
-    agent = make_agent(config, station, translator, number)
-    try:
-        done = station.run(
-            agent,
-            translator,
-            config.loop,
-            listeners=viewers,
-            notes={**pose_notes(pose), "seed": config.seed, "number": number},
-        )
-    finally:
-        agent.close()
+    if config.agent == "expert":
+        agent = _expert(config, station, translator, number)
+        return station.run(agent, translator, config.loop, listeners=viewers, notes=notes)
+    if config.agent == "guiding":
+        done = _guided(config, station, translator, viewers, notes)
+    else:
+        with open_device(config.agent, config.teleoperation) as device:
+            tqdm.write(device.help)
+            agent = TeleoperationAgent(device, station.arm, translator, config.teleoperation)
+            done = station.run(agent, translator, config.loop, listeners=viewers, notes=notes)
     if done.success is None and done.reason in COMPLETE:
         good = ask_person("success? y or n: ").lower().startswith("y")
         done = replace(done, success=good)
     return done
 
 
-def make_agent(
+def _expert(
     config: RecordConfig, station: Station, translator: Translator, number: int
-) -> Agent:
-    """Give who acts in episode `number`."""
-    if config.agent == "expert":
-        from .expert import ScriptedAgent
+) -> ScriptedAgent:
+    assert isinstance(config.station, TwinStation)
+    assert station.scene is not None
+    return ScriptedAgent(
+        config.station.twin.env_id,
+        station.scene,
+        translator,
+        noise=config.expert_noise,
+        seed=config.seed * _SEEDS + number,
+    )
 
-        assert isinstance(config.station, TwinStation)
-        assert station.scene is not None
-        return ScriptedAgent(
-            config.station.twin.env_id,
-            station.scene,
+
+def _guided(
+    config: RecordConfig,
+    station: Station,
+    translator: Translator,
+    viewers: Sequence[Listener],
+    notes: dict[str, Any],
+) -> EpisodeRecord:
+    """Let a person lead the arm; the keyboard, where there is one, has the gripper and the end."""
+    with open_device("keyboard", config.teleoperation) as device:
+        tqdm.write("lead the arm now, with its enabling button; space opens and closes the gripper")
+        return record_guided(
+            station.robot,
+            station.cameras,
             translator,
-            noise=config.expert_noise,
-            seed=config.seed * 1_000_003 + number,
+            task=station.config.task,
+            max_steps=config.loop.max_steps,
+            wait_s=config.loop.start_timeout_s,
+            read=device.read,
+            listeners=viewers,
+            notes=notes,
         )
-    raise ValueError(config.agent)
+
+
+def open_device(
+    name: Literal["keyboard", "gamepad", "spacemouse"], config: TeleoperationConfig
+) -> Device:
+    """Give a device, not yet open."""
+    if name == "keyboard":
+        return Keyboard(hold_s=config.hold_s)
+    return Gamepad() if name == "gamepad" else SpaceMouse()
 
 
 main = command("record", RecordConfig)(record)

@@ -8,6 +8,7 @@
 address is a Franka.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -54,6 +55,9 @@ class TwinStation:
         rate_hz: control steps per second.
         increment_rad: what an action of 1 adds to a joint's target.
         task: what is to be done, in words.
+        priority: real-time priority of the loop, its agent and its cameras, 1 to 99, below that of
+            the robot's own thread; 0 for none. Where the system does not allow it they run without,
+            and that is said.
     """
 
     kind: ClassVar[str] = "twin"
@@ -68,6 +72,7 @@ class TwinStation:
     rate_hz: float
     increment_rad: float
     task: str
+    priority: int
 
     def __post_init__(self) -> None:
         _check(self)
@@ -101,6 +106,9 @@ class TableStation:
         rate_hz: control steps per second.
         increment_rad: what an action of 1 adds to a joint's target.
         task: what is to be done, in words.
+        priority: real-time priority of the loop, its agent and its cameras, 1 to 99, below that of
+            the robot's own thread; 0 for none. Where the system does not allow it they run without,
+            and that is said.
     """
 
     kind: ClassVar[str] = "table"
@@ -113,6 +121,7 @@ class TableStation:
     rate_hz: float
     increment_rad: float
     task: str
+    priority: int
 
     def __post_init__(self) -> None:
         _check(self)
@@ -248,6 +257,8 @@ def open_station(config: StationConfig, robot: str) -> Iterator[Station]:
         else:
             address = robot
             cameras = [build_camera(camera) for camera in config.cameras]
+        # after the twin, which is a process of its own and sets its own; threads inherit it
+        stack.enter_context(_priority(config.priority))
         for camera in cameras:
             stack.enter_context(camera)
         driver = FrankaRobot(replace(config.franka, address=address))
@@ -309,11 +320,32 @@ class SharedScene:
             return self.client.succeeded()
 
 
+@contextmanager
+def _priority(priority: int) -> Iterator[None]:
+    """Let this thread, and those that it starts, go before others while the context lasts."""
+    if not priority:
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except PermissionError:
+        print(f"note: no real-time priority {priority}: this user may not (ulimit -r)")
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def _check(config: "TwinStation | TableStation") -> None:
     if not config.cameras:
         raise ValueError("a station needs a camera at least")
     if len(config.home_rad) != len(FRANKA_FR3.servos):
         raise ValueError(f"home_rad needs {len(FRANKA_FR3.servos)} joints: {config.home_rad}")
+    if not 0 <= config.priority <= 99:
+        raise ValueError(f"priority must be 0 (none) to 99, got {config.priority}")
     if not config.rate_hz > 0 or not config.increment_rad > 0:
         raise ValueError("rate_hz and increment_rad must be positive")
     period_s = config.safety.motion.period_s

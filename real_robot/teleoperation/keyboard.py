@@ -1,0 +1,123 @@
+"""The keys of a terminal as a device; works over SSH and needs no library."""
+
+import contextlib
+import os
+import select
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+
+from ..episode import Reason
+from .device import Command, DeviceError, Toggle
+
+_TRANSLATIONS: dict[str, tuple[int, int]] = {  # key: axis, sign
+    "w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1),
+}  # fmt: skip
+_ROTATIONS: dict[str, tuple[int, int]] = {
+    "j": (0, 1), "l": (0, -1), "i": (1, 1), "k": (1, -1), "u": (2, 1), "o": (2, -1),
+}  # fmt: skip
+_ENDS: dict[str, tuple[Reason, str]] = {
+    "\r": ("success", "the operator said so (Enter)"),
+    "\n": ("success", "the operator said so (Enter)"),
+    "\x7f": ("failure", "the operator said so (Backspace)"),
+    "\x08": ("failure", "the operator said so (Backspace)"),
+    "q": ("operator", "the operator ended the episode (q)"),
+}
+_MOST_BYTES = 4096
+
+
+class Keyboard:
+    """Read keys from a terminal.
+
+    A terminal tells that a key goes down, and repeats it while it is held, but never that it is let
+    go. So a key counts for `hold_s`; after that, no key, no motion.
+    """
+
+    name = "keyboard"
+    help = (
+        "w/s ahead and back, a/d left and right, r/f up and down; u/o, i/k, j/l turn; space opens "
+        "and closes; Enter: success, Backspace: failure, q: end"
+    )
+
+    def __init__(
+        self,
+        *,
+        hold_s: float,
+        file_descriptor: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Use a terminal.
+
+        Args:
+            hold_s: how long a key counts.
+            file_descriptor: of the terminal; None: standard input.
+            clock: seconds.
+        """
+        if not hold_s > 0:
+            raise ValueError(f"hold_s must be positive, got {hold_s}")
+        self._hold_s, self._clock = hold_s, clock
+        self._file = sys.stdin.fileno() if file_descriptor is None else file_descriptor
+        self._saved: Any = None
+        self._until_s: dict[str, float] = {}
+        self._toggle = Toggle()
+
+    def read(self) -> Command:
+        """Give what the keys of the last moments say."""
+        now_s = self._clock()
+        gripper, end = None, None
+        for key in self._keys():
+            if key in _TRANSLATIONS or key in _ROTATIONS:
+                self._until_s[key] = now_s + self._hold_s
+            elif key == " ":
+                self._toggle.press(False)
+                gripper = self._toggle.press(True)
+            elif key in _ENDS:
+                end = _ENDS[key]
+        held = [key for key, until_s in self._until_s.items() if until_s > now_s]
+        translation, rotation = np.zeros(3), np.zeros(3)
+        for key in held:
+            for axes, values in ((_TRANSLATIONS, translation), (_ROTATIONS, rotation)):
+                if key in axes:
+                    axis, sign = axes[key]
+                    values[axis] += sign
+        return Command(
+            translation=translation,
+            rotation=rotation,
+            gripper=gripper,
+            is_held=bool(held),
+            end=end,
+        )
+
+    def __enter__(self) -> Self:
+        import termios
+        import tty
+
+        if not os.isatty(self._file):
+            raise DeviceError("the keyboard needs a terminal, and there is none")
+        self._saved = termios.tcgetattr(self._file)
+        # single keys, not shown; Ctrl-C stays a signal
+        tty.setcbreak(self._file)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import termios
+
+        if self._saved is not None:
+            # a terminal that is gone needs nothing put back
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(self._file, termios.TCSADRAIN, self._saved)
+            self._saved = None
+
+    def _keys(self) -> str:
+        if not select.select([self._file], [], [], 0.0)[0]:
+            return ""
+        try:
+            data = os.read(self._file, _MOST_BYTES)
+        except OSError as error:
+            raise DeviceError(f"the terminal is gone: {error}") from error
+        if not data:
+            raise DeviceError("the terminal is closed")
+        return data.decode(errors="ignore").lower()

@@ -1,0 +1,118 @@
+"""A 3Dconnexion SpaceMouse as a device, by its USB reports (hidapi).
+
+Its cap is a spring: who lets go stops. Reports, little endian: number 1 has the translation as
+three int16, number 2 the rotation; newer devices put all six into number 1. Number 3 has the
+buttons as bits. Source: the kernel's and libspnav's drivers, and the values that devices send.
+"""
+
+import struct
+from typing import Any, Self
+
+import numpy as np
+
+from .device import Command, DeviceError, Toggle
+
+# 3Dconnexion, and Logitech under whose name older ones came, with those that are SpaceMice.
+_MAKER = 0x256F
+_OLD_MAKER, _OLD_PRODUCTS = 0x046D, range(0xC603, 0xC62C)
+_FULL = 350.0  # what an axis gives at its end
+_DEAD_ZONE = 0.08
+_MOST_REPORTS = 64  # of a tick
+_REPORT_BYTES = 64
+
+
+class SpaceMouse:
+    """Read the first SpaceMouse."""
+
+    name = "spacemouse"
+    help = (
+        "push, pull and turn the cap; the left button opens and closes, the right one ends the "
+        "episode"
+    )
+
+    def __init__(self, hid: Any = None) -> None:
+        """Make one; `hid` is a module in the place of the real one, for tests."""
+        self._hid = hid
+        self._device: Any = None
+        self._axes = np.zeros(6)
+        self._buttons = 0
+        self._toggle = Toggle()
+
+    def read(self) -> Command:
+        """Give where the cap is now."""
+        if self._device is None:
+            raise DeviceError("the SpaceMouse is not open")
+        pressed = self._buttons
+        for _ in range(_MOST_REPORTS):
+            try:
+                report = bytes(self._device.read(_REPORT_BYTES))
+            except (OSError, ValueError) as error:
+                raise DeviceError(f"the SpaceMouse is gone: {error}") from error
+            if not report:
+                break
+            self._take(report)
+            pressed |= self._buttons
+        x, y, z, about_x, about_y, about_z = self._axes
+        moves = bool(self._axes.any())
+        return Command(
+            # its axes: right, towards the person, down; the base's: ahead, left, up
+            translation=np.array([-y, -x, -z]),
+            rotation=np.array([-about_y, -about_x, -about_z]),
+            gripper=self._toggle.press(bool(pressed & 1)),
+            is_held=moves,
+            end=("operator", "the operator ended the episode (button)") if pressed & 2 else None,
+        )
+
+    def __enter__(self) -> Self:
+        if self._hid is None:
+            self._hid = _import_hid()
+        found = [info for info in self._hid.enumerate() if _is_spacemouse(info)]
+        if not found:
+            raise DeviceError(
+                "no SpaceMouse is plugged in, or this user may not read it (a udev rule for "
+                "vendor 256f gives access)"
+            )
+        self._device = self._hid.device()
+        try:
+            self._device.open_path(found[0]["path"])
+        except OSError as error:
+            self._device = None
+            raise DeviceError(
+                f"the SpaceMouse cannot be opened ({error}): does spacenavd use it, and may this "
+                "user read /dev/hidraw*?"
+            ) from error
+        self._device.set_nonblocking(True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._device is not None:
+            self._device.close()
+            self._device = None
+
+    def _take(self, report: bytes) -> None:
+        number, values = report[0], report[1:]
+        if number == 3 and values:
+            self._buttons = values[0]
+        elif number in (1, 2) and len(values) >= 6:
+            count = 6 if number == 1 and len(values) >= 12 else 3
+            axes = np.array(struct.unpack_from(f"<{count}h", values)) / _FULL
+            axes[np.abs(axes) < _DEAD_ZONE] = 0.0
+            first = 3 if number == 2 else 0
+            self._axes[first : first + count] = axes
+
+
+def _is_spacemouse(info: dict[str, Any]) -> bool:
+    vendor, product = info["vendor_id"], info["product_id"]
+    # usage 8 of page 1: a controller with several axes; a receiver has other interfaces, too
+    axes = info.get("usage_page", 1) in (0, 1) and info.get("usage", 8) in (0, 8)
+    return axes and (vendor == _MAKER or (vendor == _OLD_MAKER and product in _OLD_PRODUCTS))
+
+
+def _import_hid() -> Any:
+    try:
+        import hid
+    except ImportError as error:
+        raise ImportError(
+            "a SpaceMouse needs hidapi: pip install 'toto-robot[spacemouse]'"
+        ) from error
+    return hid
