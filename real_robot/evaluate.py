@@ -28,9 +28,10 @@ from policies.lerobot.reader import DatasetReader
 from toto_robot.cli import command
 from toto_robot.config import to_dict
 
+from .agents import PolicyConfig
 from .cameras.calibration import Calibration, load
 from .cameras.camera import CameraError, Image
-from .deploy import PolicyConfig, open_policy
+from .deploy import open_policy
 from .episode import Agent, EpisodeRecord, Listener
 from .expert import ScriptedAgent
 from .home import NotHomeError
