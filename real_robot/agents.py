@@ -146,7 +146,7 @@ class StudentAgent:
                 surprise = self._look(tokens[0])
                 timings_s["surprise"] = time.monotonic() - embedded_s
         acting_s = time.monotonic()
-        if getattr(self._student.card.student, "chunk", 1) > 1:
+        if self._student.card.student.chunk > 1:
             actions = self._student.act_chunk(seen)[0]
         else:
             actions = self._student.act(seen)

@@ -1,0 +1,301 @@
+"""The commands around the loop: who is asked, what is placed, what is kept, and when it ends."""
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from policies.student import StudentCard, StudentConfig, StudentPolicy
+from policies.vision import stamp
+from real_robot import deploy, record
+from real_robot.fitting import fit_interface
+from real_robot.loop import LoopConfig
+from real_robot.poses import Pose
+from real_robot.recording import Recorder
+from real_robot.robot import CommandRefusedError
+from real_robot.session import NoPersonError, ask_person, draw_pose, may_go_on, prepare
+from real_robot.station import interface_of, open_station
+from tests.policies.fake_world import save_tiny_encoder, toto
+from tests.real_robot.fake_station import FakeScene, fake_station, opens, station_config
+from tests.real_robot.loop_cases import FakeAgent
+from tests.real_robot.test_teleoperation import Script, command
+from toto_robot.cli import compose
+from toto_robot.config import from_dict
+
+POSE = Pose(x_m=0.45, y_m=0.1, yaw_rad=0.3)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A student for the Panda in simulation, with the station's cameras."""
+    folder = tmp_path_factory.mktemp("policy")
+    vision = toto(save_tiny_encoder(folder / "encoder"))
+    encoder = vision.build(torch.device("cpu"))
+    torch.manual_seed(0)
+    interface = replace(interface_of(station_config()), arm="franka_panda")
+    card = StudentCard(
+        student=StudentConfig(projection=8, hidden=(8,), dropout=0.0, smallest_std=0.02),
+        interface=interface,
+        env=None,
+        vision=vision,
+        encoder=stamp(encoder),
+    )
+    StudentPolicy(card).save(folder / "policy")
+    return folder / "policy"
+
+
+def config_of(name, config_class, station, **changes):
+    data, _ = compose(name)
+    loop = from_dict(LoopConfig, {**data["loop"], **changes.pop("loop", {})})
+    config = from_dict(config_class, {**data, **changes})
+    return replace(config, station=station.config, loop=loop)
+
+
+def deployed(monkeypatch, station, out, **changes):
+    monkeypatch.setattr(deploy, "open_station", opens(station))
+    deploy.deploy(config_of("deploy", deploy.DeployConfig, station, **changes), out)
+
+
+def recorded(monkeypatch, station, out, **changes):
+    monkeypatch.setattr(record, "open_station", opens(station))
+    record.record(config_of("record", record.RecordConfig, station, **changes), out)
+
+
+def kept(folder, station):
+    with Recorder(folder, station.interface) as recorder:
+        return recorder.records()
+
+
+# deploy
+
+
+def test_a_policy_acts_and_its_episodes_are_kept(monkeypatch, tmp_path, policy, capsys) -> None:
+    scene = FakeScene()
+    station = fake_station(station_config(), scene)
+    deployed(monkeypatch, station, tmp_path, policy=str(policy), episodes=2, loop={"max_steps": 20})
+    said = capsys.readouterr().out
+    assert "trained for franka_panda and acts on franka_fr3" in said
+    assert "success: 2 of 2" in said
+    assert "late" in said
+    assert "tokenizer" in said
+    facts = kept(tmp_path / "dataset", station)
+    assert [fact["reason"] for fact in facts] == ["success", "success"]
+    assert all(fact["agent"] == f"policy {policy}" for fact in facts)
+    # placed where the seed says, and so told
+    planned = [fact["notes"]["pose"] for fact in facts]
+    assert scene.places == [tuple(pose.values()) for pose in planned]
+    assert facts[0]["notes"]["object_pose"][0] == pytest.approx(planned[0]["x_m"])
+    assert planned[0] != planned[1]
+    assert station.robot.log  # it moved
+    assert station.robot.mode == "idle"
+
+
+def test_a_rehearsal_neither_moves_nor_places(monkeypatch, tmp_path, policy, capsys) -> None:
+    scene = FakeScene(done_after=1000)
+    station = fake_station(station_config(), scene)
+    loop = {"max_steps": 4, "rehearsal": True}
+    deployed(monkeypatch, station, tmp_path, policy=str(policy), recorded=False, loop=loop)
+    assert station.robot.log == []
+    assert station.robot.width_m == 0.08
+    assert scene.places == []
+    said = capsys.readouterr().out
+    assert "rehearses, nothing is sent" in said
+    assert sum(line.split()[1:2] == ["move"] for line in said.splitlines()) == 4
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_after_a_failed_policy_there_is_no_next_episode(
+    monkeypatch, tmp_path, policy, capsys
+) -> None:
+    station = fake_station(station_config(), FakeScene())
+    monkeypatch.setattr(deploy, "open_policy", lambda *_: FakeAgent(lambda *_: 1 / 0))
+    deployed(monkeypatch, station, tmp_path, policy=str(policy), episodes=3)
+    said = capsys.readouterr().out
+    assert "ZeroDivisionError" in said
+    assert "stopped after an episode that ended by policy" in said
+    assert len(kept(tmp_path / "dataset", station)) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy_name", "words"),
+    [("/nowhere", "deploy: "), ("server:127.0.0.1:1", "no key in")],
+)
+def test_a_policy_that_is_not_there_is_a_plain_message(
+    monkeypatch, tmp_path, policy_name, words
+) -> None:
+    station = fake_station(station_config(), FakeScene())
+    with pytest.raises(SystemExit, match=words):
+        deployed(
+            monkeypatch, station, tmp_path, policy=policy_name, acting=acting(tmp_path / "key")
+        )
+    assert station.robot.log == []
+
+
+def acting(key_file):
+    return {
+        "device": "cpu",
+        "num_threads": 1,
+        "encoder": None,
+        "surprise": False,
+        "key_file": str(key_file),
+        "timeout_s": 1.0,
+    }
+
+
+# record
+
+
+def test_the_expert_s_episodes_are_counted_over_several_runs(monkeypatch, tmp_path, capsys) -> None:
+    scene = FakeScene(done_after=2)
+    station = fake_station(station_config("record"), scene)
+    recorded(monkeypatch, station, tmp_path, episodes=2)
+    assert "2 of 2 good episodes, 2 in all" in capsys.readouterr().out
+    recorded(monkeypatch, station, tmp_path, episodes=3)
+    assert "3 of 3 good episodes, 3 in all" in capsys.readouterr().out
+    assert len(scene.places) == 3
+    assert len(set(scene.places)) == 3
+    facts = kept(tmp_path / "dataset", station)
+    assert [fact["success"] for fact in facts] == [True] * 3
+    assert "disturbed by 0.3" in facts[0]["agent"]
+
+
+def test_recording_stops_after_too_many_failures(monkeypatch, tmp_path, capsys) -> None:
+    station = fake_station(station_config("record"), FakeScene(done_after=1000))
+    loop = {"max_steps": 3}
+    recorded(monkeypatch, station, tmp_path, episodes=5, max_failures=1, loop=loop)
+    assert "2 episodes have failed (most: 1)" in capsys.readouterr().out
+    facts = kept(tmp_path / "dataset", station)
+    assert [(fact["reason"], fact["success"]) for fact in facts] == [("time", False)] * 2
+
+
+def test_a_person_records_with_a_device(monkeypatch, tmp_path) -> None:
+    station = fake_station(station_config("record"), FakeScene(done_after=1000))
+    end = ("success", "the operator said so (Enter)")
+    device = Script(*[command((0, 0, 1))] * 5, command(end=end))
+    monkeypatch.setattr(record, "open_device", lambda *_: device)
+    recorded(monkeypatch, station, tmp_path, agent="keyboard", episodes=1)
+    (facts,) = kept(tmp_path / "dataset", station)
+    assert (facts["reason"], facts["success"]) == ("success", True)
+    assert facts["agent"] == "operator with a script"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["agent=expert", "station=table"], "the expert must know where the object is"),
+        (["agent=guiding"], "nobody can lead a twin"),
+        (["agent=keyboard", "station=table", "robot=twin"], "say station=twin"),
+        (["agent=keyboard", "robot=172.16.0.2"], "say station=table"),
+    ],
+)
+def test_what_does_not_go_together_is_a_plain_message(tmp_path, overrides, words) -> None:
+    data, _ = compose("record", overrides)
+    with pytest.raises(SystemExit, match=f"record: .*{words}"):
+        record.record(from_dict(record.RecordConfig, data), tmp_path)
+
+
+# before and after an episode
+
+
+def test_on_a_table_a_person_places_the_object() -> None:
+    station = fake_station(station_config(), None)
+    questions = []
+    prepare(station, POSE, lambda question: questions.append(question) or "")
+    assert len(questions) == 1
+    assert str(POSE) in questions[0]
+
+
+def test_who_must_be_asked_and_is_not_there_is_an_error(monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    with pytest.raises(NoPersonError, match="nobody can be asked here"):
+        ask_person("well?")
+
+
+def test_poses_are_drawn_by_seed_and_number() -> None:
+    data, _ = compose("record")
+    area = from_dict(record.RecordConfig, data).area
+    poses = [draw_pose(area, 0, number) for number in range(200)]
+    assert poses[:3] == [draw_pose(area, 0, number) for number in range(3)]
+    assert poses[0] != draw_pose(area, 1, 0)
+    places = np.array([[pose.x_m, pose.y_m] for pose in poses])
+    assert (places.min(axis=0) >= [0.4, -0.2]).all()
+    assert (places.max(axis=0) <= [0.6, 0.2]).all()
+
+
+def ended(station, reason):
+    loop = from_dict(LoopConfig, {**compose("deploy")[0]["loop"], "max_steps": 1})
+    found = station.run(FakeAgent(), station.translator(station.interface), loop)
+    return replace(found, reason=reason)
+
+
+def test_after_a_reflex_a_person_is_asked_and_the_robot_recovered() -> None:
+    station = fake_station(station_config(), None)
+    episode = ended(station, "reflex")
+    station.robot.fails("reflex", "cartesian_reflex")
+    answers = ["no", "yes"]
+    assert not may_go_on(station, episode, lambda _: answers.pop(0))
+    assert station.robot.mode == "reflex"
+    assert may_go_on(station, episode, lambda _: answers.pop(0))
+    assert station.robot.mode == "idle"
+
+
+def test_while_the_user_stop_is_pressed_nothing_recovers() -> None:
+    station = fake_station(station_config(), None)
+    episode = ended(station, "user_stop")
+    station.robot.fails("user_stopped")
+    with pytest.raises(CommandRefusedError, match="release it"):
+        may_go_on(station, episode, lambda _: "yes")
+
+
+@pytest.mark.parametrize(
+    ("reason", "goes_on"),
+    [
+        ("success", True),
+        ("failure", True),
+        ("time", True),
+        ("operator", True),
+        ("safety", True),
+        ("interrupted", False),
+        ("connection", False),
+        ("camera", False),
+        ("policy", False),
+        ("error", False),
+    ],
+)
+def test_what_ends_more_than_the_episode(reason, goes_on) -> None:
+    station = fake_station(station_config(), None)
+    episode = ended(station, reason)
+    assert may_go_on(station, episode, lambda _: pytest.fail("nobody need be asked")) is goes_on
+
+
+# the station
+
+
+def test_a_station_s_interface_is_that_of_the_simulated_task() -> None:
+    data, _ = compose("deploy")
+    config = from_dict(deploy.DeployConfig, data).station
+    env = gymnasium.make("envs:toto/FrankaPick-v0")
+    simulated = env.get_wrapper_attr("interface")
+    env.close()
+    fitted, note = fit_interface(simulated, interface_of(config), "a policy")
+    assert fitted == simulated
+    assert note is not None
+
+
+def test_rates_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"period_s is 0\.02, at rate_hz 30\.0"):
+        replace(station_config(), rate_hz=30.0)
+    with pytest.raises(ValueError, match="priority"):
+        replace(station_config(), priority=100)
+    with pytest.raises(ValueError, match="7 joints"):
+        replace(station_config(), home_rad=(0.0,))
+
+
+def test_a_robot_that_is_not_this_station_s_is_refused_before_anything_starts() -> None:
+    with (
+        pytest.raises(ValueError, match="say station=table"),
+        open_station(station_config(), "172.16.0.2"),
+    ):
+        pass
