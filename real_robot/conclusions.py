@@ -152,8 +152,8 @@ def _of_two(
         may_not.append("Nor that the two are equally good: see what these trials could have found.")
     else:
         may_not.append(
-            f"That one of the two is better: it came out even, {comparison.only_a} pairs each; nor "
-            "that they are equally good: see what these trials could have found."
+            f"That one of the two is better: each won {comparison.only_a} of the pairs that were "
+            "not alike; nor that they are equally good: see what these trials could have found."
         )
     return Conclusions(
         rates=rates,
@@ -173,13 +173,14 @@ def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, .
         for other_rate, which in ((low, "less"), (high, "more"))
         if other_rate is not None
     ]
+    at = "1 pose" if pairs == 1 else f"{pairs} poses"
     if found:
         line = (
-            f"Trying two policies at {pairs} poses tells one of {rate.share:.0%} from "
+            f"Trying two policies at {at} tells one of {rate.share:.0%} from "
             f"{' and from '.join(found)} (in {_POWER:.0%} of such evaluations)"
         )
     else:
-        line = f"Trying two policies at {pairs} poses tells one of {rate.share:.0%} from no other"
+        line = f"Trying two policies at {at} tells one of {rate.share:.0%} from no other"
     # Toto's paper, where 16 trials each gave 75 % and 63 %, when there is nothing else to name
     least, most = sorted((rate.share, 0.63 if other is None else other.share))
     if other is None:

@@ -32,7 +32,7 @@ from .agents import PolicyConfig
 from .cameras.calibration import Calibration, load
 from .cameras.camera import CameraError, Image
 from .deploy import open_policy
-from .episode import Agent, EpisodeRecord, Listener
+from .episode import Agent, EpisodeRecord, Listener, Step
 from .expert import ScriptedAgent
 from .home import NotHomeError
 from .loop import LoopConfig
@@ -150,21 +150,27 @@ class TrialsConfig:
     @property
     def names(self) -> dict[PolicyKey, str]:
         """Give the policies' names."""
-        return {"a": self.policy} if self.against is None else {"a": self.policy, "b": self.against}
+        if self.against is None:
+            return {"a": self.policy}
+        if self.against == self.policy:  # a policy against itself: how much chance alone does
+            return {"a": f"{self.policy} (a)", "b": f"{self.policy} (b)"}
+        return {"a": self.policy, "b": self.against}
 
 
 def evaluate(config: TrialsConfig, out: Path) -> None:
     """Do the trials that are missing; write and print what they say."""
-    rivals = " and ".join(config.names.values())
-    print(f"{config.trials} poses on {config.robot} for {rivals}", flush=True)
+    who = " and ".join(config.names.values())
+    print(f"{config.trials} poses on {config.robot} for {who}", flush=True)
     try:
         with ExitStack() as stack:
             station = stack.enter_context(open_station(config.station, config.robot))
             print(f"robot: {station.robot.description}")
             agents: dict[PolicyKey, MakeAgent] = {}
             weights: dict[PolicyKey, str | None] = {}
-            for key, name in config.names.items():
-                agents[key], weights[key] = _open(name, config, station, stack)
+            rivals: dict[PolicyKey, str | None] = {"a": config.policy, "b": config.against}
+            for key, name in rivals.items():
+                if name is not None:
+                    agents[key], weights[key] = _open(name, config, station, stack)
             recorder = stack.enter_context(Recorder(out / "dataset", station.interface))
             viewers = stack.enter_context(watching(config.viewer))
             bench = Bench(config, station, agents, viewers)
@@ -223,6 +229,26 @@ def _run(
         sys.exit(f"trials: {stopped}")
 
 
+class Masked:
+    """Keep from a listener which policy acts."""
+
+    def __init__(self, listener: Listener) -> None:
+        """Pass everything else on to a listener."""
+        self._listener = listener
+
+    def begin(self, task: str, agent: str) -> None:
+        """Begin, without the name."""
+        self._listener.begin(task, "a policy whose name is kept back")
+
+    def step(self, step: Step) -> None:
+        """Pass it on."""
+        self._listener.step(step)
+
+    def end(self, record: EpisodeRecord) -> None:
+        """Pass it on."""
+        self._listener.end(record)
+
+
 class Bench:
     """Run episodes for trials on a station, and make it ready in between."""
 
@@ -236,12 +262,14 @@ class Bench:
         """Use an open station."""
         self.station = station
         self._config = config
-        self._agents, self._viewers = agents, viewers
+        self._agents = agents
+        hidden = config.blind and config.verdict == "operator"
+        self._viewers = [Masked(viewer) for viewer in viewers] if hidden else viewers
         self._last: EpisodeRecord | None = None
         self._unattended = config.verdict == "check"
 
     def prepare(self) -> None:
-        """Recover from how the last episode ended, and bring the arm home.
+        """Recover from how the last episode ended, and bring the arm home; a person is warned.
 
         Raises:
             TrialsStoppedError: the arm cannot go on.
@@ -251,6 +279,11 @@ class Bench:
             raise TrialsStoppedError(
                 f"the arm cannot go on after {self._last.reason}: {self._last.message}; the same "
                 "command does, when that is mended"
+            )
+        if self.station.scene is None:
+            ask_person(
+                "next the gripper opens and the arm goes to its start pose: take the object if it "
+                "holds one, step back, and press Enter: "
             )
         while True:
             try:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import av
@@ -88,7 +89,7 @@ def test_a_difference_that_is_there_is_said() -> None:
     turned = conclude(results_of([0] * 10 + [1] * 6, [1] * 15 + [0]), NAMES)
     assert turned.may_say[-1].startswith("theirs is better than ours")
     even = conclude(results_of([1, 0], [0, 1]), NAMES)
-    assert "it came out even, 1 pairs each" in even.may_not_say[0]
+    assert "each won 1 of the pairs that were not alike" in even.may_not_say[0]
 
 
 def test_one_policy_alone_is_not_its_rate() -> None:
@@ -111,6 +112,25 @@ def test_pictures_and_video_show_the_episode(tmp_path) -> None:
     with av.open(str(tmp_path / "video.mp4")) as video:
         assert len(list(video.decode(video=0))) == 5 + 8  # ticks, and the last one held
         assert float(video.streams.video[0].average_rate) == pytest.approx(10.0)
+
+
+def assert_balanced(page):
+    """Refuse a page whose elements are not closed in order."""
+    open_elements = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "img", "br", "rect", "circle", "line"):
+                open_elements.append(tag)
+
+        def handle_startendtag(self, tag, attrs):
+            pass
+
+        def handle_endtag(self, tag):
+            assert open_elements.pop() == tag
+
+    Reader().feed(page)
+    assert open_elements == []
 
 
 def test_the_page_holds_together(tmp_path) -> None:
@@ -158,6 +178,7 @@ def test_the_page_holds_together(tmp_path) -> None:
     assert "<cable>" not in page
     assert "no pose is nearer than 0.010 m" in page
     assert page.count("<video") == 5
+    assert_balanced(page)
     linked = set(re.findall(r"(?:src|href|poster)='([^']+)'", page))
     assert {Path(link).parts[0] for link in linked} == {"trials", "spoilt", "plan.json"}
     assert [link for link in linked if not (tmp_path / link).is_file()] == []

@@ -11,14 +11,22 @@ from real_robot import evaluate as module
 from real_robot.cameras.calibration import Calibration
 from real_robot.cameras.calibration import save as save_calibration
 from real_robot.cameras.camera import Frame, StaleFrameError
-from real_robot.evaluate import Bench, TrialsConfig, evaluate, places_of, plan_of, settings_of
+from real_robot.evaluate import (
+    Bench,
+    Masked,
+    TrialsConfig,
+    evaluate,
+    places_of,
+    plan_of,
+    settings_of,
+)
 from real_robot.home import NotHomeError
 from real_robot.overlay import calibration_of_scene
 from real_robot.poses import Pose, nearest_m
 from real_robot.recording import Recorder
 from real_robot.station import interface_of
 from real_robot.trials import TrialsStoppedError, load_plan, load_results
-from tests.real_robot.fake_records import fake_record
+from tests.real_robot.fake_records import fake_record, fake_step
 from tests.real_robot.fake_robot import FakeRobot
 from tests.real_robot.records import interface, make_record
 
@@ -219,13 +227,46 @@ def test_the_bench_brings_the_arm_home_or_says_why_not() -> None:
 def test_a_person_helps_an_arm_home(monkeypatch) -> None:
     table = config_of("station=table", "robot=172.16.0.2", "verdict=operator")
     station = FakeStation(table.station)
-    station.not_home, asked = 2, []
+    station.scene, station.not_home, asked = None, 2, []
     monkeypatch.setattr(module, "ask_person", lambda question: asked.append(question) or "y")
     bench = Bench(table, station, {}, [])
     bench.prepare()
     assert station.homes == 3
+    assert asked.pop(0).startswith("next the gripper opens and the arm goes to its start pose")
     assert [question.splitlines()[-1] for question in asked] == ["Enter to try again: "] * 2
     assert bench.draw(Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0), "") is None  # no calibration
+
+
+def test_a_person_who_judges_does_not_see_the_name_in_the_viewer() -> None:
+    class Listening:
+        def __init__(self):
+            self.heard = []
+
+        def begin(self, task, agent):
+            self.heard.append((task, agent))
+
+        def step(self, step):
+            self.heard.append(step)
+
+        def end(self, record):
+            self.heard.append(record)
+
+    inner = Listening()
+    masked = Masked(inner)
+    masked.begin("pick", "runs/the_new_one")
+    masked.step(fake_step(0))
+    masked.end(fake_record())
+    assert inner.heard[0] == ("pick", "a policy whose name is kept back")
+    assert len(inner.heard) == 3
+    for blind, kind in (("true", Masked), ("false", Listening)):
+        config = config_of("verdict=operator", f"blind={blind}")
+        (viewer,) = Bench(config, FakeStation(config.station), {}, [inner])._viewers
+        assert isinstance(viewer, kind)
+
+
+def test_a_policy_may_be_tried_against_itself() -> None:
+    assert config_of("policy=one", "against=one").names == {"a": "one (a)", "b": "one (b)"}
+    assert config_of("policy=one", "against=two").names == {"a": "one", "b": "two"}
 
 
 def test_a_calibration_of_another_camera_is_refused(tmp_path) -> None:
