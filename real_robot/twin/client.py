@@ -78,6 +78,10 @@ class TwinClient:
         """Release the user stop."""
         self._ask("user_stop", pressed=False)
 
+    def disconnect_robot(self) -> None:
+        """Cut the connections of arm and hand, as a pulled cable; new ones are welcome."""
+        self._ask("disconnect")
+
     def drop_commands(self, seconds: float) -> None:
         """Let the client's commands get lost for so long; 20 in a row end a motion."""
         self._ask("drop_commands", seconds=float(seconds))

@@ -48,6 +48,7 @@ class Control:
             "status": self._status,
             "state": self._state,
             "user_stop": self._user_stop,
+            "disconnect": self._disconnect,
             "drop_commands": self._drop_commands,
             "fail": self._fail,
             "push": self._push,
@@ -129,6 +130,10 @@ class Control:
 
     def _user_stop(self, pressed: bool) -> dict[str, Any]:
         self._server.user_stop(pressed)
+        return {}
+
+    def _disconnect(self) -> dict[str, Any]:
+        self._server.disconnect()
         return {}
 
     def _drop_commands(self, seconds: float) -> dict[str, Any]:

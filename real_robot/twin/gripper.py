@@ -1,8 +1,11 @@
 """The twin's hand as franka-sim's gripper server wants it: blocking calls that tell the truth."""
 
+import contextlib
+import socket
 import time
 
 from franka_sim.gripper.backend import GripperBackend, GripperStateData, validate_width
+from franka_sim.gripper.server import FrankaGripperServer
 
 from .world import World
 
@@ -70,3 +73,28 @@ class Hand(GripperBackend):
             speed = max(abs(value) for value in self._world.get_finger_state()["dq"])
             still = still + 1 if speed < _STILL_M_S else 0
         return self._width()
+
+
+class HandServer(FrankaGripperServer):
+    """Serve a hand; its one client can be thrown out."""
+
+    _client: socket.socket | None = None
+
+    def handle_client(self, sock: socket.socket) -> None:
+        """Serve a client until it leaves."""
+        self._client = sock
+        try:
+            super().handle_client(sock)
+        finally:
+            self._client = None
+
+    def disconnect(self) -> None:
+        """Cut the connection, if there is one."""
+        cut(self._client)
+
+
+def cut(client: socket.socket | None) -> None:
+    """End a connection from the side; whoever reads from it sees its end."""
+    if client is not None:
+        with contextlib.suppress(OSError):  # it ended by itself
+            client.shutdown(socket.SHUT_RDWR)

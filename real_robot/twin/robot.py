@@ -17,8 +17,8 @@ from franka_sim.franka_sim_server import FrankaSimServer
 from franka_sim.limits.tables import ERROR_NAMES
 from numpy.typing import NDArray
 
-from .config import ROBOT_PORT, TwinConfig
-from .gripper import Hand
+from .config import GRIPPER_PORT, ROBOT_PORT, TwinConfig
+from .gripper import Hand, HandServer, cut
 from .world import World
 
 _JOINT_REFLEX, _CARTESIAN_REFLEX = 6, 7  # libfranka, research_interface/robot/error.h
@@ -61,11 +61,12 @@ class RobotServer(FrankaSimServer):
             host=address,
             port=ROBOT_PORT,
             physics_sim=world,
-            gripper_backend=Hand(world),
+            enable_gripper=False,  # ours takes its place
             enforce_comm_constraints=config.communication_limits,
             enforce_motion_limits=config.motion_limits,
         )
         self.world = world
+        self.gripper_server = HandServer(host=address, port=GRIPPER_PORT, backend=Hand(world))
         self.reset_state()
 
     # What the control channel asks for
@@ -110,6 +111,20 @@ class RobotServer(FrankaSimServer):
             if not self.moving:
                 raise ValueError(f"no motion runs that {name} could end")
             self._abort_with_error(ERRORS[name], f"{name}: provoked", self._motion_generation)
+
+    def disconnect(self, timeout_s: float = 5.0) -> None:
+        """Cut the connections of arm and hand, as a pulled cable; new ones are welcome.
+
+        Raises:
+            TimeoutError: the old session does not end.
+        """
+        cut(self.client_socket)
+        self.gripper_server.disconnect()
+        end_s = time.monotonic() + timeout_s
+        while self.client_socket is not None:
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"a client's session did not end within {timeout_s} s")
+            time.sleep(0.005)
 
     def lead(self, path_rad: NDArray[np.float64], seconds: float) -> None:
         """Lead the arm, in mode Guiding.

@@ -34,7 +34,9 @@ _SETTLE_STEPS = 100
 _SMOOTHING = 0.02  # of external torques, a step: a time constant of 50 ms
 _QUIET_NM = 0.01  # below this external torques are no push
 _NUM_STAMPS = 20_000
-_REGULAR = 1e-6 * np.eye(6)  # near a singular pose
+# Directions in which the tool moves less than 10 mm a radian tell nothing of a force; without this
+# a lag of 0.01 N m would read as hundreds of newtons there.
+_REGULAR = 1e-4 * np.eye(6)
 _MAX_GRASP_N = 70.0  # Franka Hand, product manual: continuous grasping force
 
 
