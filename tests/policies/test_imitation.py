@@ -1,3 +1,4 @@
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from policies.imitation import ImitationConfig, fit
 from policies.student import StudentPolicy
 from tests.policies.fake_world import card
-from toto_robot.training.run import OptimizerConfig
+from toto_robot.training.run import OptimizerConfig, build_optimizer, descend
 
 CONFIG = ImitationConfig(
     optimizer=OptimizerConfig(
@@ -77,3 +78,52 @@ def test_it_is_frozen_afterwards():
     fit(network, Data(), CONFIG, 3, (0,))
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_one_action_is_learned_as_ever_to_the_bit():
+    """Chunks of one are no other training: the loop of before there were chunks, written out."""
+    network, expected = student(0.3), student(0.3)
+    fit(network, Data(), CONFIG, 20, (0, 1))
+    data = Data()
+    optimizer = build_optimizer(expected, CONFIG.optimizer)
+    expected.requires_grad_(True).train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.default_rng((0, 1)).integers(2**31)))
+        for step in range(20):
+            rows = torch.from_numpy(np.random.default_rng((0, 1, step)).integers(500, size=32))
+            predicted = expected(data.embeddings[rows].float(), data.proprio[rows])
+            loss = torch.nn.functional.mse_loss(predicted, data.labels[rows])
+            lr = CONFIG.optimizer.lr_at(step, 20)
+            descend(expected, optimizer, loss, CONFIG.optimizer.clip_norm, lr)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+
+
+def chunked(chunk):
+    plain = card(None)
+    torch.manual_seed(0)
+    return StudentPolicy(
+        dataclasses.replace(plain, student=dataclasses.replace(plain.student, chunk=chunk))
+    )
+
+
+def test_a_chunk_is_the_next_labels_of_the_same_episode():
+    """Each action is told by the time alone, so what comes next can be learned, too."""
+    steps = torch.arange(10.0)
+    data = Data()
+    data.proprio = torch.stack([steps, steps, steps], 1).repeat(50, 1) / 10
+    data.labels = torch.stack([steps, -steps], 1).repeat(50, 1) / 10
+    data.ends = (torch.arange(500) // 10 + 1) * 10
+    network = chunked(3)
+    network.standardise(data.embeddings, data.proprio)
+    losses = fit(network, data, CONFIG, 400, (0,))
+    assert losses[-1] < 0.02 * losses[0]
+    chunk = network.act_chunk({"proprio": np.full(3, 0.4, np.float32)})
+    np.testing.assert_allclose(chunk[:, 0], [0.4, 0.5, 0.6], atol=0.1)
+    # beyond the end nothing was learned of the next episode's small labels
+    assert network.act_chunk({"proprio": np.full(3, 0.8, np.float32)})[1, 0] > 0.7
+
+
+def test_chunks_need_to_know_where_episodes_end():
+    with pytest.raises(ValueError, match="where episodes end"):
+        fit(chunked(2), Data(), CONFIG, 1, (0,))

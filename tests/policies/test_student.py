@@ -141,3 +141,30 @@ def test_damaged_weights_are_named(student, encoder, tmp_path):
 def test_an_encoder_is_no_policy(folder, encoder, student):
     with pytest.raises(ValueError, match="holds a 'encoder' checkpoint, needed 'student'"):
         load_student(folder, encoder, student.card.interface)
+
+
+def test_a_chunk_begins_with_the_next_action(encoder, folder):
+    plain = card(encoder, toto(folder))
+    student = StudentPolicy(
+        dataclasses.replace(plain, student=dataclasses.replace(plain.student, chunk=3))
+    )
+    observation = observe()
+    chunks = student.act_chunk(observation)
+    assert chunks.shape == (4, 3, 2)
+    assert np.array_equal(student.act(observation), chunks[:, 0])
+    single = {key: value[1] for key, value in observation.items()}
+    assert student.act_chunk(single).shape == (3, 2)
+    assert student.act(single).shape == (2,)
+    with pytest.raises(ValueError, match="chunk must be at least 1"):
+        dataclasses.replace(plain.student, chunk=0)
+
+
+def test_a_checkpoint_from_before_there_were_chunks_opens(student, encoder, tmp_path):
+    student.save(tmp_path)
+    path = tmp_path / "config.json"
+    data = json.loads(path.read_text())
+    del data["config"]["student"]["chunk"]
+    path.write_text(json.dumps(data))
+    opened = load_student(tmp_path, encoder, student.card.interface)
+    assert opened.chunk == 1
+    assert np.array_equal(opened.act(observe()), student.act(observe()))
