@@ -104,7 +104,9 @@ class TerminalOperator:
 
     def judge(self, trial: Trial, record: EpisodeRecord) -> Judgement:
         """Ask for y, n or again; `again` needs a reason."""
-        self._tell(f"it ended by {record.reason}: {record.message}")
+        # a policy that failed is named in its message
+        hidden = self._names is None and record.reason == "policy"
+        self._tell(f"it ended by {record.reason}" + ("" if hidden else f": {record.message}"))
         if self._automatic and record.success is not None:
             self._tell("the check says: " + ("success" if record.success else "failure"))
             return Judgement(success=record.success, note="", by="check")

@@ -254,7 +254,8 @@ def run_trials(
     for number, trial in enumerate(plan.trials, start=1):
         attempts = sum(result.trial.key == trial.key for result in spoilt)
         while trial.key not in done:
-            aside = folder / "trials" / f".{trial.key}.part"
+            # without the key: the person reads this path, and need not know which policy comes
+            aside = folder / "trials" / f".{number:03d}.part"
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             prepare()

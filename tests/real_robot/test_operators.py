@@ -51,6 +51,13 @@ def test_a_person_sees_where_it_goes_and_not_which_policy_comes(tmp_path) -> Non
     assert (tmp_path / "overlay.png").read_bytes().startswith(b"\x89PNG")
     assert len(shown) == 2  # once more, as asked
     assert left == []
+    failed = fake_record(reason="policy", message="runs/second failed: it is no number")
+    blind, told, _ = terminal(["n", ""])
+    blind.judge(TRIAL, failed)
+    assert not any("runs/second" in line for line in told)
+    seeing, told, _ = terminal(["n", ""], names={"b": "runs/second"})
+    seeing.judge(TRIAL, failed)
+    assert told[0] == "it ended by policy: runs/second failed: it is no number"
     seeing, told, _ = terminal([""], names={"b": "runs/second"})
     seeing.place(TRIAL, 4, 32, tmp_path / "overlay.png")
     assert "trial 4 of 32 (runs/second)" in told[0]
