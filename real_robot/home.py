@@ -10,7 +10,7 @@ from envs.arms import Arm
 from envs.scene import Vector
 
 from .clock import Clock, MonotonicClock
-from .loop import REST_RAD_S
+from .resting import REST_RAD_S
 from .robot import Floats, Robot, Target
 from .safety import Ages, SafetyConfig, SafetyLayer, UnsafeStartError
 from .workspace import Enclosure

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from .blame import EpisodeEnd, halted, stopped
 from .cameras.camera import Camera, CameraError
 from .chunks import Chunks
 from .clock import Clock, MonotonicClock
 from .episode import (
-    COMPLETE,
     Agent,
     EpisodeRecord,
     Listener,
@@ -32,29 +32,20 @@ from .episode import (
     Reason,
     Step,
 )
+from .resting import bring_to_rest
 from .robot import CommandRefusedError, ConnectionLostError, Floats, Robot, RobotState, Target
 from .safety import Ages, Decision, SafetyLayer, UnsafeStartError
 from .sending import Sender
 from .signals import Interrupts
+from .success import Check, SuccessCheck
 from .timing import StopWatch
 from .translator import Translator
 from .worker import Worker
 
-# Joints slower than this are at rest: the noise of an arm that holds its pose is below it.
-REST_RAD_S = 0.02
 _CLOSE_S = 0.5  # how long an agent's thread may take to end
 
-# What the safety layer says first when it stops, and whose fault that is.
-_BLAME: tuple[tuple[str, Reason], ...] = (
-    ("the action", "policy"),
-    ("the frame", "camera"),
-    ("the robot's state is", "connection"),
-    ("the robot's state has", "connection"),
-    ("the clock", "error"),
-)
-
-Check = Callable[[], bool | None]
 Operator = Callable[[], tuple[Reason, str] | None]
+_Asked = Worker[tuple[bool, Observation], Proposal | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,19 +139,6 @@ def run_episode(
     return episode.run(task, start, check, operator, dict(notes or {}))
 
 
-_Asked = Worker[tuple[bool, Observation], Proposal | None]
-_Checked = Worker[None, bool | None] | None
-
-
-class _End(Exception):
-    """End the episode."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
-        self.message = message
-
-
 class _Episode:
     """The state of one episode."""
 
@@ -186,9 +164,6 @@ class _Episode:
         self._sender: Sender | None = None  # from the moment when the arm may move
         self._proposal: Proposal | None = None  # the newest, since the last tick
         self._begun_s = self._decided_s = clock.now_s()
-        self._num_yes = 0
-        self._success_step: int | None = None
-        self._checked: bool | None = None
 
     def run(
         self,
@@ -206,14 +181,14 @@ class _Episode:
         }
         self._tell("begin", task, self._agent.name)
         asked = Worker(self._answer, f"agent {self._agent.name}")
-        checked = None if check is None else Worker(lambda _: check(), "check")
+        checked = SuccessCheck(check, self._config.success_steps)
         reason, message = "error", "the episode did not begin"
         with Interrupts() as interrupts:
             try:
                 try:
                     self._begin(asked, start)
                     self._loop(asked, checked, operator, interrupts)
-                except _End as end:
+                except EpisodeEnd as end:
                     reason, message = end.reason, end.message
                 except ConnectionLostError as error:
                     reason, message = "connection", str(error)
@@ -226,12 +201,18 @@ class _Episode:
             except BaseException as error:
                 if self._sender is not None:
                     self._robot.stop()
-                if not isinstance(error, KeyboardInterrupt):
+                if isinstance(error, KeyboardInterrupt):
+                    reason, message = "interrupted", "a second Ctrl-C stopped the arm at once"
+                elif isinstance(error, Exception):
+                    self._notes["traceback"] = traceback.format_exc()
+                    message += f"; bringing the arm to rest failed: {error!r}"
+                else:
                     raise
-                reason, message = "interrupted", "a second Ctrl-C stopped the arm at once"
-        for worker in (asked, checked):
-            if worker is not None and not worker.close(_CLOSE_S):
-                self._notes["agent_still_busy"] = True
+        for name, worker in (("agent", asked), ("check", checked)):
+            if not worker.close(_CLOSE_S):
+                self._notes[f"{name}_still_busy"] = True
+        if checked.problem is not None:
+            self._notes["check_failed"] = checked.problem
         record = EpisodeRecord(
             task=task,
             agent=self._agent.name,
@@ -239,7 +220,7 @@ class _Episode:
             steps=tuple(self._steps),
             reason=reason,
             message=message,
-            success=self._success(reason),
+            success=checked.verdict(reason),
             started=started,
             notes=self._notes,
         )
@@ -260,12 +241,12 @@ class _Episode:
             try:
                 camera.wait(self._config.start_timeout_s)
             except CameraError as error:
-                raise _End("camera", str(error)) from error
+                raise EpisodeEnd("camera", str(error)) from error
         state = self._robot.state()
         self._translator.begin(state)
         asked.ask((True, self._observe(self._clock.now_s())))
         if not asked.news.wait(self._config.start_timeout_s):
-            raise _End(
+            raise EpisodeEnd(
                 "policy",
                 f"{self._agent.name} was not ready to begin within {self._config.start_timeout_s} "
                 "s",
@@ -273,12 +254,12 @@ class _Episode:
         try:
             asked.take()
         except Exception as error:
-            raise _End("policy", self._failed(error)) from error
+            raise EpisodeEnd("policy", self._failed(error)) from error
         state = self._robot.state()
         try:
             self._layer.begin(state, start=start, now_s=self._clock.now_s())
         except UnsafeStartError as error:
-            raise _End(_halted(state) or "safety", str(error)) from error
+            raise EpisodeEnd(halted(state) or "safety", str(error)) from error
         self._translator.begin(state)
         if not self._config.rehearsal:
             self._sender = Sender(
@@ -292,7 +273,7 @@ class _Episode:
     def _loop(
         self,
         asked: _Asked,
-        checked: _Checked,
+        checked: SuccessCheck,
         operator: Operator | None,
         interrupts: Interrupts,
     ) -> None:
@@ -304,7 +285,7 @@ class _Episode:
             # A tick that was missed altogether is not made up for.
             planned_s += math.floor(max(0.0, late_s) / self._period_s) * self._period_s
             if interrupts.name is not None:
-                raise _End("interrupted", f"{interrupts.name} ended the episode")
+                raise EpisodeEnd("interrupted", f"{interrupts.name} ended the episode")
             self._ask_people(checked, operator)
             watch = StopWatch(clock)
             observation = self._observe(now_s)
@@ -315,9 +296,9 @@ class _Episode:
             self._tick(index, observation, failure, late_s, watch)
             planned_s += self._period_s
             self._wait(None, planned_s)
-        if self._success_step is not None:
-            raise _End("success", self._done())
-        raise _End("time", f"{config.max_steps} steps were taken")
+        if checked.done_step is not None:
+            raise EpisodeEnd("success", self._done(checked.done_step))
+        raise EpisodeEnd("time", f"{config.max_steps} steps were taken")
 
     def _listen(self, asked: _Asked, stamp_s: float, until_s: float) -> str | None:
         """Take in the agent's answers until that to the newest observation; say what failed."""
@@ -346,7 +327,7 @@ class _Episode:
         proposal, self._proposal = self._proposal, None
         if proposal is not None:
             if proposal.end is not None:
-                raise _End(*proposal.end)
+                raise EpisodeEnd(*proposal.end)
             watch.note(proposal.timings_s)
         action = None if failure else self._chunks.action(observation.stamp_s)
         if action is None:  # stay where we are; how long is the safety layer's business
@@ -379,9 +360,9 @@ class _Episode:
         self._steps.append(step)
         self._tell("step", step)
         if failure is not None:
-            raise _End("policy", failure)
+            raise EpisodeEnd("policy", failure)
         if decision.verdict in ("stop", "end"):
-            raise self._stopped(decision, state)
+            raise stopped(decision, state, self._agent.name, self._cameras)
 
     def _decide(self, wish: Target, state: RobotState, *, failed: bool) -> tuple[Decision, float]:
         now_s = self._decided_s = self._clock.now_s()
@@ -390,7 +371,7 @@ class _Episode:
             try:
                 self._layer.begin(state, start=None, now_s=now_s)
             except UnsafeStartError as error:
-                raise _End(_halted(state) or "safety", str(error)) from error
+                raise EpisodeEnd(halted(state) or "safety", str(error)) from error
         newest_s = self._begun_s if self._chunks.newest_s is None else self._chunks.newest_s
         ages = Ages(
             action_s=math.inf if failed else max(0.0, now_s - newest_s),
@@ -417,7 +398,7 @@ class _Episode:
                 # however old: its age is for the safety layer to judge
                 frames[camera.name] = camera.read(math.inf)
             except CameraError as error:
-                raise _End("camera", str(error)) from error
+                raise EpisodeEnd("camera", str(error)) from error
         state = self._robot.state()
         return Observation(
             stamp_s=now_s,
@@ -438,56 +419,17 @@ class _Episode:
             raise ValueError(f"a label must have shape {wanted}, got {answer.label.shape}")
         return answer
 
-    def _ask_people(self, checked: _Checked, operator: Operator | None) -> None:
+    def _ask_people(self, checked: SuccessCheck, operator: Operator | None) -> None:
         """End the episode if the operator wants to, or the task has been done for long enough."""
         if operator is not None and (wish := operator()) is not None:
-            raise _End(*wish)
-        if checked is None:
-            return
-        try:
-            answer = checked.take()
-        except Exception as error:
-            self._notes["check_failed"] = f"{type(error).__name__}: {error}"
-            return
-        checked.ask(None)
-        if answer is None:
-            return
-        self._checked = answer
-        self._num_yes = self._num_yes + 1 if answer else 0
-        if self._num_yes >= self._config.success_steps and self._success_step is None:
-            self._success_step = len(self._steps)
-        after = self._config.steps_after_success
-        done = self._success_step
+            raise EpisodeEnd(*wish)
+        checked.look(len(self._steps))
+        done, after = checked.done_step, self._config.steps_after_success
         if done is not None and after is not None and len(self._steps) >= done + after:
-            raise _End("success", self._done())
+            raise EpisodeEnd("success", self._done(done))
 
-    def _done(self) -> str:
-        assert self._success_step is not None
-        return f"the task was done after {self._success_step * self._period_s:.1f} s"
-
-    def _success(self, reason: Reason) -> bool | None:
-        if self._success_step is not None or reason == "success":
-            return True
-        if reason == "failure":
-            return False
-        # One that was cut short has not failed: nobody knows how it would have ended.
-        return False if reason in COMPLETE and self._checked is not None else None
-
-    def _stopped(self, decision: Decision, state: RobotState) -> _End:
-        """Say why the safety layer stopped, and whose fault it is."""
-        cause = "; ".join(decision.causes)
-        if decision.verdict == "end":
-            return _End(_halted(state) or "safety", cause)
-        found: list[Reason] = [
-            reason for words, reason in _BLAME if decision.causes[0].startswith(words)
-        ]
-        reason = found[0] if found else "safety"
-        if reason == "policy":
-            cause = f"{self._agent.name}: {cause}"
-        if reason == "camera":
-            told = [_problem(camera) for camera in self._cameras]
-            cause = "; ".join([cause, *(words for words in told if words)])
-        return _End(reason, cause)
+    def _done(self, step: int) -> str:
+        return f"the task was done after {step * self._period_s:.1f} s"
 
     def _refused(self, error: CommandRefusedError) -> tuple[Reason, str]:
         """Say why the robot does not take a command, as its state tells."""
@@ -501,57 +443,31 @@ class _Episode:
         if with_layer:
             hold = Target(joint_positions_rad=state.joint_positions_rad, gripper_width_m=None)
             self._decide(hold, state, failed=True)
-        return _halted(state) or "reflex", "; ".join([str(error), *causes])
+        return halted(state) or "reflex", "; ".join([str(error), *causes])
 
     def _failed(self, error: BaseException) -> str:
         self._notes["traceback"] = "".join(traceback.format_exception(error))
         return f"{self._agent.name} failed: {type(error).__name__}: {error}"
 
     def _rest(self) -> None:
-        """Bring the arm to rest through the safety layer, then end the controller."""
+        """Bring the arm to rest, if it may have been moved, and note how that went."""
         if self._sender is None:
             return
-        begun_s = self._clock.now_s()
-        until_s = begun_s + self._config.rest_timeout_s
-        try:
-            self._brake(until_s)
-        except (CommandRefusedError, ConnectionLostError) as error:
-            self._notes["rest_refused"] = str(error)
-        finally:
-            self._robot.stop()
-        self._notes["rest"] = self._look_at_rest(begun_s, until_s)
-
-    def _brake(self, until_s: float) -> None:
-        assert self._sender is not None
         stay = Target(joint_positions_rad=self._translator.joint_targets_rad, gripper_width_m=None)
-        while True:
-            # The safety layer takes the last target to be reached one period after it was sent.
-            self._wait(None, self._decided_s + self._period_s)
-            decision, now_s = self._decide(stay, self._robot.state(), failed=True)
-            if decision.target is None:
-                return
-            self._sender.send(decision.target.joint_positions_rad)
-            if decision.ended or now_s >= until_s:
-                return
 
-    def _look_at_rest(self, begun_s: float, until_s: float) -> dict[str, Any]:
-        """Wait until the joints are measured to be at rest, and say how it went."""
-        while True:
-            try:
-                state = self._robot.state()
-            except ConnectionLostError as error:
-                return {"at_rest": None, "because": str(error)}
-            now_s = self._clock.now_s()
-            speed = float(np.abs(state.joint_velocities_rad_s).max())
-            if speed < REST_RAD_S or now_s >= until_s:
-                return {
-                    "at_rest": speed < REST_RAD_S,
-                    "speed_rad_s": speed,
-                    "state_age_s": now_s - state.stamp_s,
-                    "seconds": now_s - begun_s,
-                    "joint_positions_rad": state.joint_positions_rad.tolist(),
-                }
-            self._clock.wait(None, now_s + 0.01)
+        def brake() -> Decision:
+            # Nobody acts any more: to the safety layer the action is as old as can be.
+            return self._decide(stay, self._robot.state(), failed=True)[0]
+
+        self._notes["rest"] = bring_to_rest(
+            self._robot,
+            self._sender,
+            self._clock,
+            brake,
+            decided_s=self._decided_s,
+            period_s=self._period_s,
+            timeout_s=self._config.rest_timeout_s,
+        )
 
     def _wait(self, news: threading.Event | None, until_s: float) -> bool:
         waits = self._clock if self._sender is None else self._sender
@@ -571,21 +487,3 @@ class _Episode:
                 self._listeners.remove(listener)
                 name = type(listener).__name__
                 self._notes.setdefault("listeners_lost", []).append(f"{name}: {error}")
-
-
-def _halted(state: RobotState) -> Reason | None:
-    """Give the reason that is in the robot's mode; None when it follows."""
-    if state.mode == "user_stopped":
-        return "user_stop"
-    if state.mode == "guiding":
-        return "operator"
-    return "reflex" if state.mode == "reflex" or state.errors else None
-
-
-def _problem(camera: Camera) -> str | None:
-    """Say what a camera itself says of its not being fresh."""
-    try:
-        camera.read(0.0)
-    except CameraError as error:
-        return str(error)
-    return None

@@ -308,6 +308,22 @@ def test_a_bug_ends_the_episode_with_its_traceback() -> None:
     assert_at_rest(bench, record)
 
 
+def test_a_bug_while_the_arm_is_brought_to_rest_does_not_lose_the_record() -> None:
+    bench = Bench(max_steps=3)
+    decide = bench.layer.command
+
+    def breaks(wish, state, ages, now_s):
+        if np.isinf(ages.action_s):
+            raise AssertionError("our mistake")
+        return decide(wish, state, ages, now_s)
+
+    bench.layer.command = breaks
+    record = bench.run(FakeAgent(action=turn(1, 0.3)))
+    assert (record.reason, len(record.steps)) == ("time", 3)
+    assert "bringing the arm to rest failed: AssertionError('our mistake')" in record.message
+    assert bench.robot.mode == "idle"
+
+
 def test_a_wrong_start_pose_moves_nothing() -> None:
     bench = Bench()
     record = bench.run(FakeAgent(), start=HOME + 0.2)
