@@ -2,6 +2,7 @@
 
     python -m policies.redraw store=runs/train/store env=franka_pick episodes=60
     python -m toto_robot.sweep data=runs/redraw target=state columns=[cube]
+    python -m policies.redraw store=runs/train/store format=lerobot out=runs/dataset
 
 A store keeps tokens. Its episodes are replayed from their seeds and actions, in the environment
 they come from; one file each, `<number>.npz`, of what `toto_robot.demonstrations` reads:
@@ -11,13 +12,17 @@ they come from; one file each, `<number>.npz`, of what `toto_robot.demonstration
                                                 <object>_from_tool_{x,y,z}, metres, in the world's
                                                 axes, where it has the positions of both
 
+With `format=lerobot` it is a LeRobotDataset v3.0, which `policies.train` takes as `data`, with the
+last frame as a step without a label, and the state as a column. Pictures are kept without losses,
+so their tokens are those of the store.
+
 An episode whose proprioception comes out otherwise is an error: the environment, or its options,
 are not those of the store.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -27,11 +32,16 @@ from tqdm import tqdm
 from toto_robot.cli import command
 
 from .episode import Episode
+from .lerobot.episode import Demonstration
+from .lerobot.layout import Column
+from .lerobot.reader import DatasetReader
+from .lerobot.writer import DatasetWriter
 from .privileged import STATE, state_names_of
 from .store import DemoStore, read_header
 from .world import EnvConfig, interface_of, make_env
 
 AXES = ("x", "y", "z")
+AnyEnv = gymnasium.Env[Any, Any]
 _TOLERANCE = 1e-5  # of proprioception, radians and metres
 
 
@@ -43,11 +53,13 @@ class RedrawConfig:
         store: a demonstration store.
         env: where its episodes happened, with the options of then.
         episodes: how many, spread evenly; None: all. One of Franka-pick is 0.2 MB.
+        format: `npz`, or `lerobot`.
     """
 
     store: Path
     env: EnvConfig
     episodes: int | None
+    format: Literal["npz", "lerobot"]
 
 
 def redraw(config: RedrawConfig, out: Path) -> None:
@@ -64,8 +76,17 @@ def redraw(config: RedrawConfig, out: Path) -> None:
     header.interface.require_equal(interface_of(env), str(config.store), "the environment")
     store = DemoStore(config.store, header)
     number = len(store) if config.episodes is None else min(config.episodes, len(store))
-    out.mkdir(parents=True, exist_ok=True)
     chosen = np.unique(np.linspace(0, len(store) - 1, number).astype(int)).tolist()
+    if config.format == "npz":
+        _write_files(env, store, chosen, out)
+    else:
+        _write_dataset(env, store, chosen, out)
+    env.close()
+    print(f"{len(chosen)} episodes: {out}")
+
+
+def _write_files(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     for index in tqdm(chosen, desc="redraw", unit="episode"):
         path = out / f"{index:06d}.npz"
         if not path.exists():
@@ -74,11 +95,61 @@ def redraw(config: RedrawConfig, out: Path) -> None:
                 arrays = _replay(env, store[index], index)
                 np.savez_compressed(file, **arrays)  # pyrefly: ignore  # none is `allow_pickle`
             aside.replace(path)
-    env.close()
-    print(f"{len(chosen)} episodes: {out}")
 
 
-def _replay(env: gymnasium.Env[Any, Any], episode: Episode, index: int) -> dict[str, NDArray[Any]]:
+def _write_dataset(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) -> None:
+    interface = store.header.interface
+    columns = (
+        Column(name="executed", dtype="float32", names=interface.action),
+        Column(name="acted_by_expert", dtype="bool", names=("acted_by_expert",)),
+        Column(name=STATE, dtype="float64", names=_state_names(env)),
+    )
+    with DatasetWriter(out, interface, columns) as writer:
+        there = DatasetReader(out)
+        before = [there.facts(index).get("store_episode") for index in range(len(there))]
+        if before != chosen[: len(before)]:
+            raise ValueError(f"{out} holds other episodes of the store: {before}")
+        left = chosen[len(before) :]
+        for index in tqdm(left, desc="redraw", unit="episode"):
+            writer.append(_demonstration(env, store, index))
+
+
+def _demonstration(env: AnyEnv, store: DemoStore, index: int) -> Demonstration:
+    """Give an episode with its pictures; the frame after the last action has no label."""
+    episode, interface = store[index], store.header.interface
+    arrays = _replay(env, episode, index)
+    after = np.full_like(episode.labels[:1], np.nan)
+    return Demonstration(
+        interface=interface,
+        pictures={
+            name: arrays["frames"][:, camera] for camera, name in enumerate(interface.camera_names)
+        },
+        proprio=arrays["proprio"],
+        actions=np.concatenate([episode.labels, np.zeros_like(after)]),
+        labelled=np.append(np.ones(episode.num_steps, np.bool_), False),
+        columns={
+            "executed": np.concatenate([episode.executed, after]),
+            "acted_by_expert": np.append(episode.acted_by_expert, False),
+            STATE: arrays[STATE],
+        },
+        task=f"{store.header.env}",
+        facts={
+            "complete": True,
+            "success": episode.success,
+            "seed": episode.seed,
+            "round": episode.round,
+            "store_episode": index,
+        },
+    )
+
+
+def _state_names(env: AnyEnv) -> tuple[str, ...]:
+    """Give the names of the columns of the state, and of those that are told from the tool."""
+    names = state_names_of(env)
+    return (*names, *_from_tool(np.zeros((1, len(names))), names)[1])
+
+
+def _replay(env: AnyEnv, episode: Episode, index: int) -> dict[str, NDArray[Any]]:
     """Give the arrays of one episode."""
     cameras = interface_of(env).camera_names
     observation, _ = env.reset(seed=episode.seed)

@@ -90,8 +90,8 @@ def test_the_mean_action_is_an_error_of_one(encoder, cloned, tmp_path, chunk):
     with torch.no_grad():
         last.bias.copy_(fitted.labels.mean(0).repeat(chunk))
         assert _error(student, lessons) == pytest.approx(1.0, abs=1e-5)
-        last.bias.add_(1.0)
-        assert _error(student, lessons) > 1.5
+        last.bias.add_(10.0)
+        assert _error(student, lessons) > 1.2
 
 
 def test_a_finished_run_is_not_done_again(cloned, encoder, demos, capsys):

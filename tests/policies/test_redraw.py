@@ -5,9 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from policies.lerobot.reader import DatasetReader
 from policies.redraw import RedrawConfig, _from_tool, redraw
 from policies.store import DemoStore, read_header
+from policies.tokenised import tokenise_episode
 from policies.train import train
+from tests.policies.episodes import same
 from tests.policies.fake_world import save_tiny_encoder
 from tests.policies.test_evaluate import NAMED
 from tests.policies.test_train import config
@@ -19,7 +22,7 @@ def test_pictures_are_those_that_the_tokens_were_made_of(tmp_path):
     plain = config(encoder, method="bc", env=NAMED, video_episodes=0)
     train(plain, tmp_path / "run")
     folder = tmp_path / "run" / "store"
-    redraw(RedrawConfig(store=folder, env=NAMED, episodes=3), tmp_path / "out")
+    redraw(RedrawConfig(store=folder, env=NAMED, episodes=3, format="npz"), tmp_path / "out")
     files = sorted((tmp_path / "out").glob("*.npz"))
     assert [file.stem for file in files] == ["000000", "000002", "000004"]
     store = DemoStore(folder, read_header(folder))
@@ -34,9 +37,32 @@ def test_pictures_are_those_that_the_tokens_were_made_of(tmp_path):
             assert opened["state"].shape == (len(episode.tokens), 4)
     with pytest.raises(ValueError, match=r"recorded in .*NamedReach-v0', not in 'other'"):
         redraw(
-            RedrawConfig(store=folder, env=dataclasses.replace(NAMED, id="other"), episodes=1),
+            RedrawConfig(
+                store=folder, env=dataclasses.replace(NAMED, id="other"), episodes=1, format="npz"
+            ),
             tmp_path / "out",
         )
+
+
+def test_a_store_becomes_a_data_set_and_a_store_again(tmp_path):
+    encoder = save_tiny_encoder(tmp_path / "tiny")
+    plain = config(encoder, env=NAMED, video_episodes=0, evaluation_episodes=1)
+    train(plain, tmp_path / "run")
+    folder = tmp_path / "run" / "store"
+    redraw(RedrawConfig(store=folder, env=NAMED, episodes=2, format="lerobot"), tmp_path / "two")
+    whole = RedrawConfig(store=folder, env=NAMED, episodes=None, format="lerobot")
+    with pytest.raises(ValueError, match="other episodes of the store"):
+        redraw(whole, tmp_path / "two")
+    redraw(whole, tmp_path / "out")
+    redraw(whole, tmp_path / "out")  # nothing is done again
+    reader, store = DatasetReader(tmp_path / "out"), DemoStore(folder, read_header(folder))
+    assert len(reader) == len(store)
+    names = [column.names for column in reader.columns if column.name == "state"]
+    assert names == [("point_x", "point_y", "goal_x", "goal_y")]
+    eyes = load_encoder(encoder)
+    for demonstration, episode in zip(reader, store, strict=True):
+        again = tokenise_episode(demonstration, eyes, 0)
+        assert same(again, episode)
 
 
 def test_objects_are_told_from_the_tool():
