@@ -91,9 +91,11 @@ class Control:
         end_s, rest = time.monotonic() + _SETTLE_S, 0
         while rest < _NUM_AT_REST:
             if time.monotonic() > end_s:
-                raise ValueError(f"the cube does not come to rest at {x_m}, {y_m}")
+                raise ValueError(f"the cube does not come to rest on the table at {x_m}, {y_m}")
             time.sleep(0.002)
             rest = rest + 1 if self._world.box_speed(CUBE) < _AT_REST else 0
+        if self._task.failed(self._measure()):
+            raise ValueError(f"the cube does not come to rest on the table at {x_m}, {y_m}")
         return self._pose()
 
     def _pose(self) -> dict[str, Any]:

@@ -224,7 +224,8 @@ class RobotServer(FrankaSimServer):
         return super()._absorb_within_motion_limits(command, fresh=fresh)
 
     def _finish_motion(self, command: dict[str, object]) -> None:
-        if time.monotonic() >= self._deaf_until_s:
+        # After the user stop the motion is over and answered; franka-sim would say all is well.
+        if time.monotonic() >= self._deaf_until_s and not self._stopped:
             super()._finish_motion(command)
 
     def _end_motion(self, reason: str, mode: RobotMode) -> None:

@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -42,6 +43,7 @@ def _serve_cameras(config: TwinConfig, address: str, shared: Shared) -> None:
     try:
         ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
         os.nice(_CAMERA_NICENESS)
+        threading.Thread(target=_watch_starter, args=(os.getppid(),), daemon=True).start()
         from .cameras import serve_cameras
 
         serve_cameras(
@@ -51,6 +53,14 @@ def _serve_cameras(config: TwinConfig, address: str, shared: Shared) -> None:
         logging.exception("the cameras ended")
     finally:
         os._exit(1)  # this is a copy of the parent, whose clean-up is not ours
+
+
+def _watch_starter(robot: int) -> None:
+    """End the robot when whoever started it is gone: a frozen robot cannot see that itself."""
+    ended = select.poll()
+    ended.register(0, select.POLLHUP)
+    ended.poll()
+    os.kill(robot, signal.SIGKILL)
 
 
 def _serve_robot(config: TwinConfig, address: str, shared: Shared, cameras: int) -> None:

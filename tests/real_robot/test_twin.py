@@ -1,8 +1,11 @@
 """The twin's arm and hand, through franky: what a real arm would do."""
 
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -305,6 +308,7 @@ def test_frozen_thawed_and_killed():
     with start_twin() as mortal:
         robot, _ = connect(mortal.address)
         move(robot, turned(robot, 0.8), asynchronous=True)
+        assert eventually(lambda: np.abs(robot.state.dq).max() > 0.1)
         mortal.freeze()
         with pytest.raises(franky.NetworkException):
             robot.join_motion()
@@ -316,3 +320,33 @@ def test_frozen_thawed_and_killed():
             connect(mortal.address)
         with pytest.raises(ConnectionError):
             mortal.client()
+
+
+_STARTER = """
+import time
+from real_robot.twin import start_twin
+with start_twin() as twin:
+    twin.freeze()
+    print(twin.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_frozen_twin_does_not_outlive_who_started_it():
+    require_twin()
+    with subprocess.Popen([sys.executable, "-c", _STARTER], stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        starter.kill()
+    assert eventually(lambda: not Path(f"/proc/{pid}/cmdline").exists(), 10.0)
+
+
+def test_an_address_in_use_is_told():
+    require_twin()
+    taken = replace(STANDARD, address="127.9.8.7")
+    with (
+        socket.create_server(("127.9.8.7", 1337)),
+        pytest.raises(RuntimeError, match=r"(?s)127\.9\.8\.7 did not start.*already in use"),
+        start_twin(taken),
+    ):
+        pass
