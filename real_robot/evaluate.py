@@ -36,7 +36,7 @@ from .episode import Agent, EpisodeRecord, Listener, Step
 from .expert import ScriptedAgent
 from .home import NotHomeError
 from .loop import LoopConfig
-from .operators import SceneOperator, TerminalOperator, screen
+from .operators import SceneOperator, TerminalOperator, enter_ends, screen
 from .overlay import calibration_of_scene, draw_overlay
 from .poses import Pose, PoseArea, draw_poses, nearest_m
 from .recording import Recorder
@@ -305,10 +305,15 @@ class Bench:
         """Run an episode; its notes say where the object was."""
         station = self.station
         translator = station.translator(station.interface)
+        ends = None
+        if not self._unattended and sys.stdin.isatty():
+            tqdm.write("it runs; Enter ends it, Ctrl-C ends it and all trials")
+            ends = enter_ends(sys.stdin.fileno())
         self._last = station.run(
             self._agents[policy](translator),
             translator,
             self._config.loop,
+            operator=ends,
             listeners=self._viewers,
             notes={**pose_notes(pose), "seed": self._config.seed},
         )

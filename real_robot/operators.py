@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -123,6 +124,22 @@ class TerminalOperator:
                 self._tell("a trial is only done again for a reason that is written down")
             else:
                 self._tell(f"{answer!r} is none of y, n, again")
+
+
+def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:
+    """Give what ends an episode when a person presses Enter; lines from before do not count.
+
+    Args:
+        descriptor: of the terminal's file.
+    """
+
+    def pressed() -> bool:
+        there = bool(select.select([descriptor], [], [], 0.0)[0])
+        return there and bool(os.read(descriptor, 4096))  # nothing to read: the file is at its end
+
+    while pressed():
+        pass
+    return lambda: ("operator", "the operator pressed Enter") if pressed() else None
 
 
 def screen() -> Callable[[Image], object] | None:

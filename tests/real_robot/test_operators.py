@@ -1,9 +1,11 @@
 """A person is told where the object goes and asked how it went; a scene does both by itself."""
 
+import os
+
 import numpy as np
 import pytest
 
-from real_robot.operators import SceneOperator, TerminalOperator, screen
+from real_robot.operators import SceneOperator, TerminalOperator, enter_ends, screen
 from real_robot.poses import Pose
 from real_robot.trials import Trial
 from tests.real_robot.fake_records import fake_record
@@ -111,6 +113,20 @@ def test_a_scene_places_and_judges(tmp_path) -> None:
     assert operator.judge(TRIAL, done).success is True
     with pytest.raises(ValueError, match="verdict=operator"):
         SceneOperator(FakeScene(), draw).judge(TRIAL, fake_record())
+
+
+def test_enter_ends_an_episode_and_earlier_lines_do_not() -> None:
+    reads, writes = os.pipe()
+    os.write(writes, b"typed before\n")
+    ends = enter_ends(reads)
+    assert ends() is None
+    os.write(writes, b"\n")
+    assert ends() == ("operator", "the operator pressed Enter")
+    assert ends() is None
+    os.close(writes)
+    assert ends() is None  # a terminal that is gone ends nothing
+    assert enter_ends(reads)() is None
+    os.close(reads)
 
 
 def test_there_is_no_window_without_a_display(monkeypatch) -> None:

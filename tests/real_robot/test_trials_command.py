@@ -91,7 +91,7 @@ class FakeStation:
         self.log.append((reason, confirm("go on?")))
         return self.recovers
 
-    def run(self, agent, translator, loop, *, listeners=(), notes=None):
+    def run(self, agent, translator, loop, *, operator=None, listeners=(), notes=None):
         record = self.records.pop(0) if self.records else fake_record(success=True)
         return replace(record, weights_hash=agent.weights_hash, notes=notes)
 
