@@ -1,0 +1,116 @@
+"""Demonstrations in RPT's layout (Radosavovic et al., arXiv 2306.10007), an npz file an episode.
+
+    rgb_hand, rgb_left, rgb_right    uint8 [t h w 3]; any of them, and any other `rgb_<camera>`
+    joint_pos                        [t 7], rad
+    gripper_width                    [t] or [t 1], m; or
+    gripper_closed                   [t] or [t 1], 1 closed, 0 open
+    success                          one; may be missing
+
+The published files are a pickle for each step, which may execute anything when it is opened. Whoever
+trusts them packs them anew: `numpy.savez_compressed(path, rgb_hand=..., joint_pos=..., ...)`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .joint_paths import MAX_WIDTH_M, JointPath
+from .lerobot.layout import Column
+
+_PICTURES = "rgb_"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RptDemonstrations:
+    """A folder of npz files.
+
+    Attributes:
+        path: the folder.
+        cameras: names such as `hand`; empty: all that the first file has.
+        task: what was to be done, in words, which the files do not say.
+    """
+
+    kind: ClassVar[str] = "rpt"
+    path: Path
+    cameras: tuple[str, ...]
+    task: str
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Give what is carried along: nothing."""
+        return ()
+
+    def names(self) -> list[str]:
+        """Give the files' names in order.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        found = sorted(path.name for path in self.path.glob("*.npz"))
+        if not found:
+            raise FileNotFoundError(f"no episodes (*.npz) in {self.path}")
+        return found
+
+    def read(self, names: list[str]) -> Iterator[JointPath]:
+        """Read these files.
+
+        Raises:
+            ValueError: a file is damaged or lacks an array; the message names it and what it has.
+        """
+        cameras = self.cameras
+        for name in names:
+            path = self.path / name
+            arrays = _arrays(path)
+            if not cameras:
+                cameras = tuple(
+                    sorted(key.removeprefix(_PICTURES) for key in arrays if key.startswith("rgb_"))
+                )
+            try:
+                yield self._path(arrays, cameras)
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"{path}: {error}; it has {', '.join(sorted(arrays))}") from error
+
+    def _path(self, arrays: dict[str, NDArray[Any]], cameras: tuple[str, ...]) -> JointPath:
+        needed = ("joint_pos", *(_PICTURES + name for name in cameras))
+        if lacking := [name for name in needed if name not in arrays]:
+            raise ValueError(f"lacks {', '.join(lacking)}")
+        width_m = None
+        if "gripper_width" in arrays:
+            width_m = _column(arrays["gripper_width"], "gripper_width")
+            states = 2 * width_m / MAX_WIDTH_M - 1
+        elif "gripper_closed" in arrays:
+            states = 1 - 2 * _column(arrays["gripper_closed"], "gripper_closed")
+        else:
+            raise ValueError("lacks gripper_width, or else gripper_closed")
+        success = arrays.get("success")
+        return JointPath(
+            pictures={name: arrays[_PICTURES + name] for name in cameras},
+            joints_rad=arrays["joint_pos"].astype(np.float64),
+            width_m=width_m,
+            commands=np.append(states[1:], states[-1:]),  # to be as it is at the next frame
+            columns={},
+            task=self.task,
+            facts={"complete": True, "success": None if success is None else bool(success.all())},
+        )
+
+
+def _column(values: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Give [t] of [t] or [t 1]."""
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise ValueError(f"{name} must be [t] or [t 1], got {values.shape}")
+    return values.astype(np.float64)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            return dict(opened)
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path} is damaged, or holds pickled objects: {error}") from error
