@@ -76,7 +76,10 @@ def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) ->
 
     After a user stop or a reflex a person is asked, unless the safety config lets a reflex pass.
     """
-    if record.reason in ("interrupted", "connection", "camera", "policy", "error"):
+    if record.reason in ("interrupted", "connection", "policy", "error"):
+        return False
+    # A twin's cameras come back when the machine has time for them; an arm's need a look.
+    if record.reason == "camera" and not isinstance(station.scene, SharedScene):
         return False
 
     def confirm(question: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from envs.catalogue import variant
 from envs.experts import EXPERTS
 from policies.rollout import Stage, Task, Theatre
-from policies.student import StudentPolicy
+from policies.student import StudentPolicy, load_student
 from policies.vision import NoVision
 from real_robot.agents import PolicyConfig, StudentAgent, open_agent
 from real_robot.cameras.camera import Frame
@@ -26,7 +26,7 @@ from real_robot.translator import Translator
 from tests.policies.fake_world import ENV, ReachEnv, card, save_tiny_encoder, toto
 from tests.real_robot.loop_cases import INTERFACE
 from tests.real_robot.safety_cases import HOME, state_at
-from toto_robot import StreamConfig
+from toto_robot import StreamConfig, load_encoder
 
 ENV_ID = "toto/FrankaPick-v0"
 
@@ -47,11 +47,12 @@ def encoder_folder(tmp_path_factory):
     return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
 
 
-def save_student(folder, encoder_folder, *, stream=None, blind=False):
+def save_student(folder, encoder_folder, *, stream=None, blind=False, chunk=1):
     vision = NoVision() if blind else replace(toto(encoder_folder), stream=stream)
     encoder = vision.build(torch.device("cpu"))
     torch.manual_seed(1)
-    student = StudentPolicy(card(encoder, vision))
+    plain = card(encoder, vision)
+    student = StudentPolicy(replace(plain, student=replace(plain.student, chunk=chunk)))
     student.save(folder)
     return vision, student.card.interface
 
@@ -91,6 +92,22 @@ def test_embeddings_and_actions_are_those_of_simulation_to_the_bit(
         assert proposal.observed_s == pytest.approx(0.1 * step)
         assert {"tokenizer", "encoder", "policy"} <= set(proposal.timings_s)
         observation, *_ = env.step(executed)
+
+
+def test_a_student_of_chunks_proposes_all_of_its_actions(tmp_path, encoder_folder) -> None:
+    _, interface = save_student(tmp_path, encoder_folder, chunk=4)
+    agent = agent_of(tmp_path, interface)
+    observation, _ = ReachEnv().reset(seed=0)
+    agent.reset(seen(observation, interface))
+    proposal = agent.act(seen(observation, interface))
+    assert proposal.actions.shape == (4, 2)
+    seen_there = {
+        "embedding_eye": agent.embeddings[0].astype(np.float32),
+        "proprio": observation["proprio"],
+    }
+    student = load_student(tmp_path, load_encoder(encoder_folder), interface)
+    np.testing.assert_array_equal(proposal.actions, student.act_chunk(seen_there))
+    np.testing.assert_array_equal(proposal.actions[0], student.act(seen_there))
 
 
 def test_a_picture_from_a_file_has_the_same_embedding(tmp_path, encoder_folder) -> None:

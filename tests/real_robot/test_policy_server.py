@@ -3,15 +3,18 @@
 import dataclasses
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from real_robot.policy_server import PolicyServer
 from real_robot.remote import RemoteAgent, interface_from_plain
+from real_robot.serving import PolicyServer
 from real_robot.wire import (
     GREETING,
     ClosedError,
@@ -92,22 +95,43 @@ def test_an_episode_by_a_server_is_that_of_the_agent_itself(key_file) -> None:
         assert other.timings_s["network"] >= 0
 
 
-def test_a_server_that_is_gone_stops_the_arm_with_its_name(key_file) -> None:
-    with serving(FakeAgent(action=turn(1, 0.5)), key_file) as (address, _):
+SERVER = """
+import sys
+from pathlib import Path
+from real_robot.serving import PolicyServer
+from real_robot.wire import read_key
+from tests.real_robot.loop_cases import INTERFACE, FakeAgent, turn
+server = PolicyServer(FakeAgent(action=turn(1, 0.5)), INTERFACE, read_key(Path(sys.argv[1])),
+                      host="127.0.0.1", port=0, idle_timeout_s=60.0, tell=lambda _: None)
+print(server.address[1], flush=True)
+server.serve()
+"""
+
+
+def test_a_server_that_is_killed_stops_the_arm_with_its_name(key_file) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(key_file)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        address = f"127.0.0.1:{int(process.stdout.readline())}"
         agent = remote(address, key_file)
         calls = []
 
-        class Cut(FakeAgent):
+        class Killed(FakeAgent):
             name = agent.name
 
             def act(self, observation):
                 calls.append(1)
-                if len(calls) == 3:  # the process is gone: the system closes its sockets
-                    agent._connection._raw.shutdown(socket.SHUT_RDWR)
+                if len(calls) == 3:
+                    process.kill()
+                    process.wait(TIMEOUT_S)
                 return agent.act(observation)
 
         bench = Bench(max_steps=50, patience_s=TIMEOUT_S)
-        record = bench.run(Cut())
+        record = bench.run(Killed())
         agent.close()
     assert record.reason == "policy"
     assert f"the policy server at {address}: the other side" in record.message
