@@ -495,7 +495,8 @@ def _report(config: TrialsConfig, plan: Plan, folder: Path, *, say: bool = False
 def _line(result: TrialResult) -> str:
     judgement = result.judgement
     word = {True: "success", False: "failure", None: "spoilt"}[judgement.success]
-    note = f", {judgement.note}" if judgement.note else ""
+    # the check's note is the message itself
+    note = f"; {judgement.note}" if judgement.note and judgement.by == "operator" else ""
     return (
         f"pose {result.trial.pose_index}: {word} after {result.duration_s:.1f} s, ended by "
         f"{result.reason}: {result.message}{note}"

@@ -256,7 +256,9 @@ def _row(result: TrialResult, names: Mapping[PolicyKey, str], there: str) -> str
         f"{result.trial.key}<br><span class='small'>{html.escape(names[result.trial.policy])}<br>"
         f"{html.escape(result.started[:19])}{episode}</span>"
     )
-    note = f"<br>{html.escape(judgement.note)}" if judgement.note else ""
+    # the check's note is the message, which has a column of its own
+    told = judgement.note and judgement.by == "operator"
+    note = f"<br>{html.escape(judgement.note)}" if told else ""
     number = "<td class='number'>"
     return (
         f"<tr><td>{trial}</td><td><span class='{word}'>{word}</span>"
