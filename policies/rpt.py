@@ -6,7 +6,7 @@
     gripper_closed                   [t] or [t 1], 1 closed, 0 open
     success                          one; may be missing
 
-The published files are a pickle for each step, which may execute anything when it is opened. Whoever
+The published files are a pickle for each step, which may execute anything when it is opened. Who
 trusts them packs them anew: `numpy.savez_compressed(path, rgb_hand=..., joint_pos=..., ...)`.
 """
 

@@ -1,0 +1,210 @@
+"""Others' files become a data set that is learned from; what is wrong with one is said."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.franka import FRANKA_PANDA
+from policies.convert_demonstrations import ConvertConfig, convert
+from policies.joint_paths import PathConfig, fitted
+from policies.lerobot.reader import DatasetReader
+from policies.robomimic import RobomimicDemonstrations
+from policies.rpt import RptDemonstrations
+from policies.train import train
+from real_robot.limits import FR3
+from real_robot.translator import Translator
+from tests.policies.fake_world import save_tiny_encoder
+from tests.policies.test_train import config, metrics
+
+PATH = PathConfig(rate_hz=30.0, every=3, joint_step_rad=0.1, image_size=32)
+STEPS = 13
+
+
+def make_path(seed, steps=STEPS):
+    """Give joints that move by 0.02 rad a frame, and a hand that closes."""
+    joints = 0.3 + 0.02 * np.arange(steps)[:, None] + np.zeros(7) + seed
+    return joints, np.linspace(0.08, 0.0, steps)
+
+
+def pictures(seed, height=24, width=40, steps=STEPS):
+    return np.random.default_rng(seed).integers(0, 256, (steps, height, width, 3), dtype=np.uint8)
+
+
+def rpt_arrays(seed, **changes):
+    joints, width = make_path(seed)
+    arrays = {
+        "rgb_hand": pictures(seed),
+        "rgb_left": pictures(seed + 100),
+        "joint_pos": joints,
+        "gripper_width": width[:, None],
+        "success": np.array(True),
+    }
+    return {name: array for name, array in (arrays | changes).items() if array is not None}
+
+
+def rpt(folder, *episodes, **changes):
+    folder.mkdir(exist_ok=True)
+    for number, arrays in enumerate(episodes):
+        np.savez(folder / f"{number:03d}.npz", **arrays)
+    return ConvertConfig(
+        demonstrations=RptDemonstrations(path=folder, cameras=(), task="pick"),
+        **{"path": PATH, "episodes": None, **changes},
+    )
+
+
+def test_joints_become_the_actions_that_lead_there(tmp_path):
+    convert(rpt(tmp_path / "raw", rpt_arrays(0), rpt_arrays(1)), tmp_path / "out")
+    reader = DatasetReader(tmp_path / "out")
+    assert len(reader) == 2
+    found = reader[0]
+    assert found.num_steps == 5  # of 13 frames every third
+    assert found.labelled.tolist() == [True] * 4 + [False]
+    np.testing.assert_allclose(found.actions[:4, :7], 0.6, atol=1e-6)
+    np.testing.assert_allclose(
+        found.actions[:, 7], [0.8333, 0.3333, -0.1667, -0.6667, -1], atol=1e-3
+    )
+    joints, width = make_path(0)
+    np.testing.assert_allclose(found.proprio[:, :7], joints[::3], atol=1e-6)
+    np.testing.assert_allclose(found.proprio[:, 7], width[::3], atol=1e-6)
+    assert found.interface.rate_hz == 10
+    assert found.interface.camera_names == ("hand", "left")
+    assert np.array_equal(found.pictures["hand"], fitted(pictures(0)[::3], 32))
+    assert (found.task, found.facts["success"], found.facts["source"]) == ("pick", True, "000.npz")
+    Translator(found.interface, FRANKA_PANDA, FR3)  # an arm can be told this
+
+
+def test_a_hand_that_says_only_whether_it_is_closed(tmp_path):
+    closed = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
+    arrays = rpt_arrays(0, gripper_width=None, gripper_closed=closed, success=None)
+    convert(rpt(tmp_path / "raw", arrays), tmp_path / "out")
+    (found,) = DatasetReader(tmp_path / "out")
+    assert found.interface.proprio[-1] == "gripper_command"
+    assert found.actions[:, 7].tolist() == [1, 1, -1, -1, -1]
+    assert found.proprio[:, 7].tolist() == [1, 1, 1, -1, -1]
+    assert found.facts["success"] is None
+    Translator(found.interface, FRANKA_PANDA, FR3)
+
+
+def test_steps_that_go_too_far_are_cut_and_told(tmp_path, capsys):
+    small = PathConfig(rate_hz=30.0, every=3, joint_step_rad=0.05, image_size=None)
+    convert(rpt(tmp_path / "raw", rpt_arrays(0), path=small), tmp_path / "out")
+    assert "4 of 5 steps go farther than path.joint_step_rad=0.05" in capsys.readouterr().out
+    found = DatasetReader(tmp_path / "out")[0]
+    assert found.actions[0, :7].tolist() == [1.0] * 7
+    assert found.pictures["hand"].shape == (5, 24, 40, 3)
+
+
+def test_it_goes_on_where_it_ended(tmp_path):
+    episodes = [rpt_arrays(seed) for seed in range(3)]
+    convert(rpt(tmp_path / "raw", *episodes, episodes=1), tmp_path / "out")
+    convert(rpt(tmp_path / "raw", *episodes), tmp_path / "out")
+    reader = DatasetReader(tmp_path / "out")
+    assert [reader.facts(index)["source"] for index in range(3)] == [
+        "000.npz", "001.npz", "002.npz",
+    ]  # fmt: skip
+    (tmp_path / "raw" / "000.npz").unlink()
+    with pytest.raises(ValueError, match="converted from other episodes"):
+        convert(rpt(tmp_path / "raw"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"joint_pos": None}, r"lacks joint_pos; it has gripper_width, rgb_hand"),
+        ({"gripper_width": None}, "lacks gripper_width, or else gripper_closed"),
+        ({"joint_pos": np.zeros((STEPS, 6))}, r"joints must be \[t 7\]"),
+        ({"joint_pos": np.zeros((4, 7))}, "4 steps of joints, but 13 of hand"),
+        ({"joint_pos": np.full((STEPS, 7), np.nan)}, "joints must be finite"),
+        ({"rgb_left": np.zeros((STEPS, 4, 4, 3))}, r"pictures of 'left' must be uint8"),
+        ({"gripper_width": np.zeros((STEPS, 2))}, r"gripper_width must be \[t\] or \[t 1\]"),
+        ({"rgb_hand": None, "rgb_left": None}, "needs a camera"),
+        ({"joint_pos": np.array([{}], dtype=object)}, "damaged, or holds pickled objects"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=rf"(?s)000\.npz.*{message}"):
+        convert(rpt(tmp_path / "raw", rpt_arrays(0, **changes)), tmp_path / "out")
+
+
+def test_nothing_to_convert(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no episodes"):
+        convert(rpt(tmp_path / "raw"), tmp_path / "out")
+    other = rpt(tmp_path / "raw", rpt_arrays(0), rpt_arrays(1, rgb_left=None))
+    with pytest.raises(ValueError, match=r"001\.npz: lacks rgb_left"):
+        convert(other, tmp_path / "out")
+    assert len(DatasetReader(tmp_path / "out")) == 1
+
+
+def robomimic(path: Path, number=2, **changes):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        about = {"env_name": "Lift", "env_kwargs": {"control_freq": 20}}
+        file.create_group("data").attrs["env_args"] = json.dumps(about)
+        for index in range(number):
+            joints, width = make_path(index)
+            group = file.create_group(f"data/demo_{9 + index}")  # 9, 10: not in the order of words
+            actions = np.zeros((STEPS, 7))
+            actions[:, -1] = np.where(np.arange(STEPS) < 6, -1, 1)
+            arrays = {
+                "obs/agentview_image": pictures(index),
+                "obs/robot0_joint_pos": joints,
+                "obs/robot0_gripper_qpos": np.stack([width / 2, -width / 2], 1),
+                "actions": actions,
+            }
+            for name, array in (arrays | changes).items():
+                if array is not None:
+                    group.create_dataset(name, data=array)
+        file.create_dataset("mask/valid", data=np.array([b"demo_10"]))
+    return path
+
+
+def robomimic_config(path, mask=None, rate_hz=20.0):
+    demonstrations = RobomimicDemonstrations(path=path, cameras=(), mask=mask, task=None)
+    setting = PathConfig(rate_hz=rate_hz, every=2, joint_step_rad=0.1, image_size=None)
+    return ConvertConfig(demonstrations=demonstrations, path=setting, episodes=None)
+
+
+def test_robomimic_is_read(tmp_path):
+    path = robomimic(tmp_path / "image.hdf5")
+    convert(robomimic_config(path), tmp_path / "out")
+    reader = DatasetReader(tmp_path / "out")
+    assert [reader.facts(index)["source"] for index in range(2)] == ["demo_9", "demo_10"]
+    found = reader[1]
+    assert found.task == "Lift"
+    assert found.interface.camera_names == ("agentview",)
+    assert np.array_equal(found.pictures["agentview"], pictures(1)[::2])
+    np.testing.assert_allclose(found.actions[:6, :7], 0.4, atol=1e-6)
+    assert found.actions[:, 7].tolist() == [1, 1, 1, -1, -1, -1, -1]  # -1 opens there
+    np.testing.assert_allclose(found.proprio[0, 7], 0.08, atol=1e-6)
+    assert found.columns["source"][-1].tolist() == [0.0] * 6 + [1.0]
+    convert(robomimic_config(path, mask="valid"), tmp_path / "valid")
+    (only,) = DatasetReader(tmp_path / "valid")
+    assert only.facts["source"] == "demo_10"
+
+
+def test_what_is_wrong_with_robomimics_file_is_said(tmp_path):
+    path = robomimic(tmp_path / "image.hdf5")
+    with pytest.raises(ValueError, match=r"no mask 'train'; it has \['valid'\]"):
+        convert(robomimic_config(path, mask="train"), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"says 20 Hz: path\.rate_hz=20"):
+        convert(robomimic_config(path, rate_hz=10.0), tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="is no file"):
+        convert(robomimic_config(tmp_path / "none"), tmp_path / "out")
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(ValueError, match="no readable HDF5 file"):
+        convert(robomimic_config(tmp_path / "text"), tmp_path / "out")
+    low = robomimic(tmp_path / "low.hdf5", **{"obs/agentview_image": None})
+    with pytest.raises(ValueError, match="of low dimension"):
+        convert(robomimic_config(low), tmp_path / "out")
+    lacking = robomimic(tmp_path / "lacking.hdf5", **{"obs/robot0_joint_pos": None})
+    with pytest.raises(ValueError, match=r"demo_9 lacks robot0_joint_pos; it has agentview_image"):
+        convert(robomimic_config(lacking), tmp_path / "out")
+
+
+def test_a_policy_is_cloned_from_it(tmp_path):
+    convert(rpt(tmp_path / "raw", *map(rpt_arrays, range(3))), tmp_path / "out")
+    encoder = save_tiny_encoder(tmp_path / "tiny")
+    train(config(encoder, method="bc", env=None, data=tmp_path / "out"), tmp_path / "run")
+    assert metrics(tmp_path / "run")["fitted_steps"] == 8
