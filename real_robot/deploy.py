@@ -88,7 +88,13 @@ def deploy(config: DeployConfig, out: Path) -> None:
     if judged:
         print(f"success: {sum(judged)} of {len(judged)} that were judged")
     if config.recorded:
-        print(f"dataset: {out / 'dataset'}")
+        print(f"dataset: {out / 'dataset'}", flush=True)
+    if len(records) < config.episodes or records[-1].reason == "interrupted":
+        last = records[-1]
+        sys.exit(
+            f"deploy: {len(records)} of {config.episodes} episodes; the last ended by "
+            f"{last.reason}: {last.message}"
+        )
 
 
 def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentAgent | RemoteAgent:
@@ -130,8 +136,7 @@ def _episodes(
             records.append(record)
             if recorder is not None:
                 recorder.save(record)
-            if not may_go_on(station, record):
-                print(f"stopped after an episode that ended by {record.reason}")
+            if number + 1 < config.episodes and not may_go_on(station, record):
                 break
     finally:
         if recorder is not None:

@@ -131,11 +131,12 @@ def _record(
 ) -> None:
     print(f"robot: {station.robot.description}")
     records: list[EpisodeRecord] = []
+    problem: str | None = None
     with Recorder(folder, station.interface) as recorder:
         num_good = sum(is_good(facts["reason"], facts["success"]) for facts in recorder.records())
         num_failures = 0
         with tqdm(total=config.episodes, initial=num_good, desc="record", unit="episode") as bar:
-            while num_good < config.episodes:
+            while num_good < config.episodes and problem is None:
                 number = recorder.num_episodes
                 done = _one(config, station, viewers, number)
                 recorder.save(done)
@@ -147,17 +148,17 @@ def _record(
                     num_failures += 1
                     bar.write(outcome(done))
                 if num_failures > config.max_failures:
-                    bar.write(f"{num_failures} episodes have failed (most: {config.max_failures})")
-                    break
-                if not may_go_on(station, done):
-                    bar.write(f"stopped after an episode that ended by {done.reason}")
-                    break
+                    problem = f"{num_failures} episodes have failed (most: {config.max_failures})"
+                elif num_good < config.episodes and not may_go_on(station, done):
+                    problem = f"an episode ended by {done.reason}: {done.message}"
         total = recorder.num_episodes
     report = loop_report(*records)
     if report is not None:
         print("\n".join(report.lines()))
     print(f"{num_good} of {config.episodes} good episodes, {total} in all")
-    print(f"dataset: {folder}")
+    print(f"dataset: {folder}", flush=True)
+    if num_good < config.episodes:
+        sys.exit(f"record: {problem}; the same command goes on")
 
 
 def is_good(reason: str, success: bool | None) -> bool:

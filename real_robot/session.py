@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .episode import EpisodeRecord, Step
+from .episode import EpisodeRecord, Reason, Step
 from .home import NotHomeError
 from .poses import Pose, PoseArea
 from .robot import CommandRefusedError
@@ -15,6 +15,8 @@ from .station import SharedScene, Station
 
 Ask = Callable[[str], str]
 _TWIN_ATTEMPTS = 3
+# After these nothing goes on by itself: somebody must look, or wanted an end.
+_FINAL: tuple[Reason, ...] = ("interrupted", "connection", "policy", "error")
 
 
 class NoPersonError(RuntimeError):
@@ -76,7 +78,7 @@ def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) ->
 
     After a user stop or a reflex a person is asked, unless the safety config lets a reflex pass.
     """
-    if record.reason in ("interrupted", "connection", "policy", "error"):
+    if record.reason in _FINAL:
         return False
     # A twin's cameras come back when the machine has time for them; an arm's need a look.
     if record.reason == "camera" and not isinstance(station.scene, SharedScene):

@@ -1,5 +1,6 @@
 """A gamepad as a device, by SDL (pygame-ce). Nothing moves unless a shoulder button is held."""
 
+import importlib
 import os
 from typing import Any, Self
 
@@ -95,7 +96,6 @@ def _import_pygame() -> Any:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS", "1")
     try:
-        import pygame
+        return importlib.import_module("pygame")
     except ImportError as error:
         raise ImportError("a gamepad needs pygame: pip install 'toto-robot[gamepad]'") from error
-    return pygame

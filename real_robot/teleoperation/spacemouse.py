@@ -5,6 +5,7 @@ three int16, number 2 the rotation; newer devices put all six into number 1. Num
 buttons as bits. Source: the kernel's and libspnav's drivers, and the values that devices send.
 """
 
+import importlib
 import struct
 from typing import Any, Self
 
@@ -110,9 +111,8 @@ def _is_spacemouse(info: dict[str, Any]) -> bool:
 
 def _import_hid() -> Any:
     try:
-        import hid
+        return importlib.import_module("hid")
     except ImportError as error:
         raise ImportError(
             "a SpaceMouse needs hidapi: pip install 'toto-robot[spacemouse]'"
         ) from error
-    return hid

@@ -111,10 +111,9 @@ def test_after_a_failed_policy_there_is_no_next_episode(
 ) -> None:
     station = fake_station(station_config(), FakeScene())
     monkeypatch.setattr(deploy, "open_policy", lambda *_: FakeAgent(lambda *_: 1 / 0))
-    deployed(monkeypatch, station, tmp_path, policy=str(policy), episodes=3)
-    said = capsys.readouterr().out
-    assert "ZeroDivisionError" in said
-    assert "stopped after an episode that ended by policy" in said
+    with pytest.raises(SystemExit, match="1 of 3 episodes; the last ended by policy: a fake"):
+        deployed(monkeypatch, station, tmp_path, policy=str(policy), episodes=3)
+    assert "ZeroDivisionError" in capsys.readouterr().out
     assert len(kept(tmp_path / "dataset", station)) == 1
 
 
@@ -164,8 +163,9 @@ def test_the_expert_s_episodes_are_counted_over_several_runs(monkeypatch, tmp_pa
 def test_recording_stops_after_too_many_failures(monkeypatch, tmp_path, capsys) -> None:
     station = fake_station(station_config("record"), FakeScene(done_after=1000))
     loop = {"max_steps": 3}
-    recorded(monkeypatch, station, tmp_path, episodes=5, max_failures=1, loop=loop)
-    assert "2 episodes have failed (most: 1)" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"2 episodes have failed \(most: 1\); the same command"):
+        recorded(monkeypatch, station, tmp_path, episodes=5, max_failures=1, loop=loop)
+    assert "0 of 5 good episodes, 2 in all" in capsys.readouterr().out
     facts = kept(tmp_path / "dataset", station)
     assert [(fact["reason"], fact["success"]) for fact in facts] == [("time", False)] * 2
 
