@@ -1,8 +1,8 @@
 """`python -m policies.convert_demonstrations`: others' demonstrations as a data set of ours.
 
-    python -m policies.convert_demonstrations demonstrations.path=DOWNLOADS/pick out=runs/rpt
-    python -m policies.convert_demonstrations demonstrations=robomimic path.rate_hz=20 \
-        demonstrations.path=image.hdf5 out=runs/lift
+    python -m policies.convert_demonstrations layout.path=DOWNLOADS/pick out=runs/rpt
+    python -m policies.convert_demonstrations layout=robomimic path.rate_hz=20 \
+        layout.path=image.hdf5 out=runs/lift
     python -m policies.train method=bc env=none data=runs/rpt out=runs/rpt_policy
 
 What is read is described in `policies.rpt` and `policies.robomimic`, and how joints become actions
@@ -30,12 +30,12 @@ class ConvertConfig:
     """Say what is converted.
 
     Attributes:
-        demonstrations: where they are, and in which layout.
+        layout: where they are, and in which layout.
         path: how the arm's path becomes actions.
         episodes: how many, from the first; None: all.
     """
 
-    demonstrations: AnyDemonstrations
+    layout: AnyDemonstrations
     path: PathConfig
     episodes: int | None
 
@@ -51,7 +51,7 @@ def convert(config: ConvertConfig, out: Path) -> None:
         FileNotFoundError: there is nothing to convert.
         ValueError: a file is not of this layout, or `out` holds something else.
     """
-    source = config.demonstrations
+    source = config.layout
     names = source.names()[: config.episodes]
     print(f"{len(names)} episodes of {source.kind} in {source.path}", flush=True)
     done = _done(out)

@@ -49,7 +49,7 @@ def rpt(folder, *episodes, **changes):
     for number, arrays in enumerate(episodes):
         np.savez(folder / f"{number:03d}.npz", **arrays)
     return ConvertConfig(
-        demonstrations=RptDemonstrations(path=folder, cameras=(), task="pick"),
+        layout=RptDemonstrations(path=folder, cameras=(), task="pick"),
         **{"path": PATH, "episodes": None, **changes},
     )
 
@@ -163,7 +163,7 @@ def robomimic(path: Path, number=2, **changes):
 def robomimic_config(path, mask=None, rate_hz=20.0):
     demonstrations = RobomimicDemonstrations(path=path, cameras=(), mask=mask, task=None)
     setting = PathConfig(rate_hz=rate_hz, every=2, joint_step_rad=0.1, image_size=None)
-    return ConvertConfig(demonstrations=demonstrations, path=setting, episodes=None)
+    return ConvertConfig(layout=demonstrations, path=setting, episodes=None)
 
 
 def test_robomimic_is_read(tmp_path):
