@@ -311,8 +311,10 @@ class _Episode:
             if proposal is not None:
                 self._chunks.add(proposal)
                 self._proposal = proposal
-            # an answer to an older observation: the newest may still come in time
-            if not came or (proposal is not None and proposal.observed_s >= stamp_s):
+                if proposal.end is not None or proposal.observed_s >= stamp_s:
+                    return None
+            # after an answer to an older observation the newest may still come in time
+            if not came:
                 return None
 
     def _tick(

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -159,6 +160,27 @@ def test_the_agent_s_own_wish_ends_the_episode() -> None:
     assert (record.reason, record.message) == ("operator", "the button was pressed")
     assert len(record.steps) == 2
     assert_at_rest(bench, record)
+
+
+def test_a_wish_to_end_counts_also_when_it_comes_late() -> None:
+    bench = Bench(max_steps=50, patience_s=0.05)
+
+    def ends_late(observation, calls):
+        if calls > 1:
+            return one(turn(1, 0.3), observation)
+        time.sleep(0.08)  # into the next tick, whose own answer comes at once
+        return one(turn(1, 0.3), observation, end=("operator", "the button was pressed"))
+
+    record = bench.run(FakeAgent(ends_late))
+    assert (record.reason, record.message) == ("operator", "the button was pressed")
+
+
+def test_an_episode_runs_in_any_thread() -> None:
+    bench, found = Bench(max_steps=3), []
+    thread = threading.Thread(target=lambda: found.append(bench.run(FakeAgent())))
+    thread.start()
+    thread.join(10)
+    assert found[0].reason == "time"
 
 
 def test_the_operator_ends_the_episode() -> None:
