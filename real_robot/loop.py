@@ -305,10 +305,10 @@ class _Episode:
         while True:
             came = self._wait(asked.news, until_s)
             try:
-                proposal = self._checked_proposal(asked.take())
+                proposals = [self._checked_proposal(answer) for answer in asked.take()]
             except Exception as error:
                 return self._failed(error)
-            if proposal is not None:
+            for proposal in proposals:
                 self._chunks.add(proposal)
                 self._proposal = proposal
                 if proposal.end is not None or proposal.observed_s >= stamp_s:
@@ -409,9 +409,7 @@ class _Episode:
             proprio=self._translator.proprio(state),
         )
 
-    def _checked_proposal(self, answer: Proposal | None) -> Proposal | None:
-        if answer is None:
-            return None
+    def _checked_proposal(self, answer: Proposal | None) -> Proposal:
         if not isinstance(answer, Proposal):
             raise ValueError(f"an answer must be a Proposal, got {type(answer).__name__}")
         shape, wanted = answer.actions.shape[1:], (self._num_actions,)

@@ -36,16 +36,16 @@ class SuccessCheck:
         if self._worker is None or self.problem is not None:
             return
         try:
-            answer = self._worker.take()
+            answers = self._worker.take()
         except Exception as error:
             # Who cannot tell success does not make a failure of it: the episode goes on.
             self.problem = f"{type(error).__name__}: {error}"
             return
         self._worker.ask(None)
-        if answer is None:
-            return
-        self._newest = answer
-        self._num_yes = self._num_yes + 1 if answer else 0
+        for answer in answers:
+            if answer is not None:
+                self._newest = answer
+                self._num_yes = self._num_yes + 1 if answer else 0
         if self._num_yes >= self._needed and self.done_step is None:
             self.done_step = num_steps
 

@@ -23,7 +23,7 @@ class Worker(Generic[Q, A]):
         self._asked = threading.Condition()
         # below: under `_asked`
         self._question: tuple[Q] | None = None
-        self._answer: tuple[A] | None = None
+        self._answers: list[A] = []
         self._error: BaseException | None = None
         self._is_closed = False
         # A daemon: an agent that hangs must not keep the process.
@@ -36,8 +36,8 @@ class Worker(Generic[Q, A]):
             self._question = (question,)
             self._asked.notify()
 
-    def take(self) -> A | None:
-        """Give the newest answer, once; None when there is none yet.
+    def take(self) -> list[A]:
+        """Give the answers that have come and were not taken yet, oldest first.
 
         Raises:
             Exception: whatever the function raised; from then on at every call.
@@ -47,9 +47,9 @@ class Worker(Generic[Q, A]):
                 raise self._error
             if self._error is not None:  # SystemExit and the like are not to end who asks
                 raise RuntimeError(f"it ended itself: {self._error!r}") from self._error
-            answer, self._answer = self._answer, None
+            answers, self._answers = self._answers, []
             self.news.clear()
-        return None if answer is None else answer[0]
+        return answers
 
     def close(self, timeout_s: float) -> bool:
         """End the thread; say whether it did, or is still busy with a question."""
@@ -75,5 +75,5 @@ class Worker(Generic[Q, A]):
                     self.news.set()
                 return
             with self._asked:
-                self._answer = (answer,)
+                self._answers.append(answer)
                 self.news.set()
