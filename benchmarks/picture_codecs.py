@@ -1,0 +1,118 @@
+"""How much of a picture's tokens survives a video codec, and what each codec costs.
+
+    python -m benchmarks.picture_codecs [episodes]
+
+The pictures are those of Franka-pick's two cameras while its expert acts, 128 x 128. Each codec
+writes them as a data set does (`policies.lerobot.video`), a file for each camera and episode; then
+toto-nano tokenises and embeds what comes back. The shift of an embedding is in standard deviations
+of its elements over all pictures. Time is CPU time of this process.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from envs.experts import EXPERTS
+from policies.lerobot.video import LOSSLESS, Codec, decode, encode, small
+from policies.vision import embed, tokenize
+from toto_robot import Encoder, load_encoder
+
+RATE_HZ, STEPS, BATCH = 10, 50, 25
+FULL_COLOUR = Codec(
+    name="libx264",
+    pixel_format="yuv444p",
+    options=(("qp", "0"), ("preset", "veryfast")),
+    stored_format="yuv444p",
+)
+LOSSY_RGB = Codec(
+    name="libx264rgb",
+    pixel_format="rgb24",
+    options=(("crf", "12"), ("preset", "veryfast")),
+    stored_format="gbrp",
+)
+CODECS = {
+    "yuv420p, crf 23": small(23),
+    "yuv420p, crf 12": small(12),
+    "yuv420p, crf 0": small(0),
+    "yuv444p, qp 0": FULL_COLOUR,
+    "rgb, crf 12": LOSSY_RGB,
+    "rgb, qp 0 (ours)": LOSSLESS,
+}
+
+Pictures = NDArray[np.uint8]
+
+
+def main() -> None:
+    """Draw, code, compare and print."""
+    torch.set_num_threads(1)
+    clips = draw(int((*sys.argv[1:], "4")[0]))
+    encoder = load_encoder("toto-nano")
+    tokens, embeddings = look(encoder, np.concatenate(clips))
+    deviation = embeddings.std(0).clip(0.02)
+    number = len(tokens)
+    print(f"{number} pictures of 128 x 128, {len(clips)} files")
+    print(f"{'':20}KB each  ms to write  ms to read  tokens kept  shift of the embedding")
+    for name, codec in CODECS.items():
+        found, size, write_s, read_s = through(clips, codec)
+        other_tokens, other_embeddings = look(encoder, found)
+        shift = np.sqrt(np.square((other_embeddings - embeddings) / deviation).mean())
+        print(
+            f"{name:20}{size / number / 1e3:7.2f}{write_s / number * 1e3:13.2f}"
+            f"{read_s / number * 1e3:12.2f}{(other_tokens == tokens).mean():13.1%}{shift:14.3f}"
+        )
+
+
+def draw(episodes: int) -> list[Pictures]:
+    """Give clips [t h w 3], one for each episode and camera."""
+    env: gymnasium.Env[Any, Any] = gymnasium.make(
+        "envs:toto/FrankaPick-v0", privileged=True, disable_env_checker=True
+    )
+    expert = EXPERTS["toto/FrankaPick-v0"]()
+    clips = []
+    for seed in range(episodes):
+        observation, _ = env.reset(seed=seed)
+        expert.reset()
+        seen = [observation]
+        while len(seen) < STEPS:
+            seen.append(env.step(expert.act(seen[-1]))[0])
+        clips += [np.stack([one[f"image_{name}"] for one in seen]) for name in ("hand", "front")]
+    env.close()
+    return clips
+
+
+def look(encoder: Encoder, pictures: Pictures) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+    """Give tokens [t n] and embeddings [t e]."""
+    parts = [
+        tokenize(encoder, list(pictures[first : first + BATCH]))
+        for first in range(0, len(pictures), BATCH)
+    ]
+    return np.concatenate(parts), np.concatenate([embed(encoder, part) for part in parts]).astype(
+        np.float64
+    )
+
+
+def through(clips: list[Pictures], codec: Codec) -> tuple[Pictures, int, float, float]:
+    """Give what comes back, bytes, and seconds to write and to read."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        found, size, write_s, read_s = [], 0, 0.0, 0.0
+        for clip in clips:
+            begun_s = time.process_time()
+            data = encode(clip, RATE_HZ, codec)
+            write_s += time.process_time() - begun_s
+            size += path.write_bytes(data)
+            begun_s = time.process_time()
+            found.append(decode(path, 0.0, len(clip), RATE_HZ))
+            read_s += time.process_time() - begun_s
+    return np.concatenate(found), size, write_s, read_s
+
+
+if __name__ == "__main__":
+    main()
