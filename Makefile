@@ -3,6 +3,7 @@
 #   make demo                        train a Franka policy from frozen Toto features, and watch it
 #   make demo ARGS="encoder=none out=runs/none"    the same with other settings (configs/train.yaml)
 #   make demo TORCH=cuda             with a torch for NVIDIA cards (several GB; default: cpu)
+#   make arm                         the way of a real arm, on its twin: record, train, deploy, evaluate
 #   make test                        all checks and tests
 #   make check                       format, lint, import rules and types alone: seconds
 #   make doctor                      what this machine has, and how quickly it draws
@@ -19,13 +20,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 STAMP := $(VENV)/.installed-$(TORCH)
+ARM_STAMP := $(VENV)/.installed-$(TORCH)-arm
 TEST_STAMP := $(VENV)/.installed-$(TORCH)-test
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check doctor bench clean install install-test rendering
+.PHONY: demo arm test check doctor bench clean install install-test rendering
 
 ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH=$(TORCH) is not one of: cpu cuda)
@@ -33,6 +35,11 @@ endif
 
 demo: install rendering
 	$(BIN)/python -m policies.train $(ARGS)
+
+# One thread a process: the twin wants a core for itself.
+arm: export OMP_NUM_THREADS = 1
+arm: $(ARM_STAMP) rendering
+	$(BIN)/python -m real_robot.first_grasp $(ARGS)
 
 # One thread a process, since there is a process per core: pytest's workers.
 test: export OMP_NUM_THREADS = 1
@@ -112,10 +119,16 @@ endif
 	$(PIP) install -q -c constraints.txt -e ".[sim,train]"
 	@touch $@
 
+# franka-sim pins NumPy 1.26 and MuJoCo 3.2; ours overrides what it needs of them (real_robot/twin).
+$(ARM_STAMP): $(STAMP)
+	$(PIP) install -q -c constraints.txt -e ".[sim,train,lerobot,franka]"
+	$(PIP) install -q -c constraints.txt --no-deps franka-sim
+	@touch $@
+
 # The wheel with libOSMesa is here for the tests of that route; without it they test that it is missed.
-$(TEST_STAMP): $(STAMP)
-	$(PIP) install -q -c constraints.txt -e ".[sim,train,sb3,export,lerobot,ray,franka,viewer,robomimic,dev]"
-	$(PIP) install -q -c constraints.txt --no-deps franka-sim pylibfranka
+$(TEST_STAMP): $(ARM_STAMP)
+	$(PIP) install -q -c constraints.txt -e ".[sim,train,sb3,export,lerobot,ray,viewer,robomimic,dev]"
+	$(PIP) install -q -c constraints.txt --no-deps pylibfranka
 	$(PIP) install -q -c constraints.txt --no-deps lavavu-osmesa || true
 	@touch $@
 

@@ -3,7 +3,7 @@
 python -m real_robot.evaluate policy=runs/train/policy robot=twin trials=16
 python -m real_robot.evaluate policy=runs/one/policy against=runs/two/policy robot=twin
 python -m real_robot.evaluate policy=runs/train/policy robot=172.16.0.2 station=table \
-    verdict=operator overlay.calibration=runs/calibrate/front.json
+    overlay.calibration=runs/calibrate/front.json
 
 Poses are drawn and written down before the first trial, away from those of the demonstrations. With
 two policies each pose is tried with both. The same command with the same `out` goes on where it was
@@ -104,7 +104,8 @@ class TrialsConfig:
         area: where objects are put.
         demonstrations: data sets whose poses are kept away from.
         least_distance_m: how far each pose is from all of theirs.
-        verdict: `check` asks the scene; `operator` asks a person.
+        verdict: `check` asks the scene; `operator` asks a person; None: the scene where there is
+            one, on a twin, and a person elsewhere.
         blind: whether the person is kept from knowing which policy comes.
         overlay: how the person is shown where the object goes.
         loop: how an episode runs.
@@ -122,7 +123,7 @@ class TrialsConfig:
     area: PoseArea
     demonstrations: tuple[Path, ...]
     least_distance_m: float
-    verdict: Literal["check", "operator"]
+    verdict: Literal["check", "operator"] | None
     blind: bool
     overlay: OverlayConfig
     loop: LoopConfig
@@ -146,6 +147,13 @@ class TrialsConfig:
             raise ValueError(
                 f"overlay.camera: no camera {self.overlay.camera!r}; there are {', '.join(names)}"
             )
+
+    @property
+    def is_checked(self) -> bool:
+        """Say whether the scene judges, and not a person."""
+        if self.verdict is None:
+            return isinstance(self.station, TwinStation)
+        return self.verdict == "check"
 
     @property
     def names(self) -> dict[PolicyKey, str]:
@@ -263,10 +271,10 @@ class Bench:
         self.station = station
         self._config = config
         self._agents = agents
-        hidden = config.blind and config.verdict == "operator"
+        hidden = config.blind and not config.is_checked
         self._viewers = [Masked(viewer) for viewer in viewers] if hidden else viewers
         self._last: EpisodeRecord | None = None
-        self._unattended = config.verdict == "check"
+        self._unattended = config.is_checked
 
     def prepare(self) -> None:
         """Recover from how the last episode ended, and bring the arm home; a person is warned.
@@ -327,7 +335,7 @@ class Bench:
     def operator(self) -> Operator:
         """Give who places and judges."""
         config, scene = self._config, self.station.scene
-        if config.verdict == "check":
+        if config.is_checked:
             assert scene is not None
             return SceneOperator(scene, self.draw)
         return TerminalOperator(

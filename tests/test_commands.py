@@ -17,7 +17,7 @@ ONE_KIND = {"lr_sweep", "scaling"}  # they compare models of one kind
 def commands():
     """Give module and config class of every command, by its name."""
     found = {}
-    for package in ("toto_robot", "envs", "policies"):
+    for package in ("toto_robot", "envs", "policies", "real_robot"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for name, config_class in COMMAND.findall(path.read_text()):
                 module = ".".join(path.relative_to(ROOT).with_suffix("").parts)

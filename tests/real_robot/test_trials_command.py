@@ -225,7 +225,7 @@ def test_the_bench_brings_the_arm_home_or_says_why_not() -> None:
 
 
 def test_a_person_helps_an_arm_home(monkeypatch) -> None:
-    table = config_of("station=table", "robot=172.16.0.2", "verdict=operator")
+    table = config_of("station=table", "robot=172.16.0.2")
     station = FakeStation(table.station)
     station.scene, station.not_home, asked = None, 2, []
     monkeypatch.setattr(module, "ask_person", lambda question: asked.append(question) or "y")
@@ -291,8 +291,8 @@ def test_a_calibration_of_another_camera_is_refused(tmp_path) -> None:
 def test_what_cannot_be_judged_is_refused() -> None:
     table = ["station=table", "robot=172.16.0.2"]
     for overrides, words in (
-        (table, "verdict=operator"),
-        ([*table, "verdict=operator", "policy=expert"], "which a twin does"),
+        ([*table, "verdict=check"], "verdict=operator"),
+        ([*table, "policy=expert"], "which a twin does"),
         (["overlay.camera=side"], "there are hand, front"),
         (["loop.rehearsal=true"], "nothing to judge"),
         (["trials=0"], "at least 1"),
