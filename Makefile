@@ -47,7 +47,8 @@ test: install-test rendering check
 	rm -rf dist
 	$(PIP) wheel -q --no-deps --no-build-isolation -w dist .
 	$(BIN)/python tests/smoke_wheel.py dist/*.whl
-	$(BIN)/python -m pytest -q -n $(WORKERS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not hardware and not slow and not twin"
+	$(BIN)/python -m pytest -q -p no:xdist -m "twin and not hardware and not slow"
 
 check: install-test
 	$(BIN)/ruff format --check -q .
