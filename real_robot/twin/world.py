@@ -67,7 +67,10 @@ class World(MujocoFrankaSim):
         self._push_nm = np.zeros(7)
         self._path: tuple[Floats, Floats] | None = None  # times, positions
         self._finger = self._finger_goal = self._hand.upper
-        self._finger_speed, self._finger_lead = self._hand.max_speed, float(self._hand.max_lead)
+        if self._hand.max_lead is None:
+            raise ValueError(f"{self._hand.name} needs a max_lead: it bounds how hard it presses")
+        self._usual_lead = self._finger_lead = self._hand.max_lead
+        self._finger_speed = self._hand.max_speed
         cos, sin = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
         self.R_world_base = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         self.base_position_m = np.array(scene.base_position_m)
@@ -180,7 +183,7 @@ class World(MujocoFrankaSim):
         """Begin to move the fingers to a distance; with so much force, None for the usual."""
         hand = self._hand
         self._finger_speed = float(np.clip(speed_m_s / 2, 1e-4, hand.max_speed))
-        lead = float(hand.max_lead)
+        lead = self._usual_lead
         if force_n is not None:
             lead = float(np.clip(force_n, 1.0, _MAX_GRASP_N)) / hand.stiffness
         self._finger_lead = lead

@@ -7,7 +7,7 @@ import pytest
 
 from envs.catalogue import variant
 from envs.franka import FRANKA_PANDA as ARM
-from envs.mujoco_backend import MujocoSimulator
+from envs.mujoco_backend import MujocoSimulator, build_spec
 from envs.scene import Appearance, Paint, Start
 
 TASK = variant("toto/FrankaPick-v0").task
@@ -110,3 +110,24 @@ def test_arm_that_is_thrown_does_not_meet_itself():
     simulator.reset(Start(arm_rad=folded, hand=np.array([0.04])), Appearance())
     simulator.step(100)
     assert not simulator.contact_forces(ARM.arm_bodies).any()
+
+
+def test_positions_can_be_drawn_again(at_start):
+    picture, positions = at_start.render("front", 24, 32), at_start.positions()
+    at_start.set_joint_targets(np.array([*(ARM_RAD + 0.3), 0.0]))
+    at_start.step(200)
+    assert not np.array_equal(at_start.render("front", 24, 32), picture)
+    at_start.place(positions)
+    assert np.array_equal(at_start.render("front", 24, 32), picture)
+    assert not at_start.joints(ARM.joint_names)[1].any()
+    with pytest.raises(ValueError, match=r"shape \(16,\), got \(15,\)"):
+        at_start.place(positions[1:])
+
+
+def test_spec_is_of_the_world_that_is_built(simulator):
+    spec = build_spec(TASK.scene(ARM), ARM)
+    spec.option.timestep = 0.001  # who simulates may change it
+    model, built = spec.compile(), simulator._model
+    assert model.opt.timestep == 0.001
+    for name in ("body_mass", "geom_size", "jnt_range", "actuator_gainprm", "cam_pos"):
+        assert np.array_equal(getattr(model, name), getattr(built, name))

@@ -117,6 +117,43 @@ def test_moves_and_says_where_the_tool_is(twin, client):  # noqa: F811
     assert np.abs(state.tau_ext_hat_filtered).max() < 0.1  # N m: nothing touches it
 
 
+def test_cartesian_motions_are_in_the_frame_of_the_base(twin, client):  # noqa: F811
+    import franky
+
+    robot, _ = connect(twin.address, speed=0.1)
+    before = np.array(robot.state.O_T_EE.matrix)[:3, 3]
+    shift = np.array([-0.04, 0.06, 0.03])
+    robot.move(franky.CartesianMotion(franky.Affine(shift), franky.ReferenceType.Relative))
+    said = np.array(robot.state.O_T_EE.matrix)
+    turn = said[:3, :3] @ np.array(tool_pose(FRANKA_PANDA, joints_of(robot)))[:3, :3].T
+    assert np.abs(turn - np.eye(3)).max() < 1e-3  # rad
+    # relative to the tool, which points down: its z is the base's -z, its y the base's -y
+    moved = said[:3, 3] - before
+    assert eventually(
+        lambda: (
+            np.abs(np.array(robot.state.O_T_EE.matrix)[:3, 3] - before - shift * [1, -1, -1]).max()
+            < 0.004
+        )  # m
+    ), moved
+
+
+def test_follows_a_joint_impedance_controller(twin, client):  # noqa: F811
+    import franky
+
+    robot, _ = connect(twin.address)
+    start = joints_of(robot)
+    goal = start + np.array([0.1, 0.0, 0.0, 0.0, 0.0, 0.0, -0.1])
+    stiffness = np.array([600.0, 600.0, 600.0, 600.0, 250.0, 150.0, 50.0])
+    with franky.JointImpedanceTracker(robot, stiffness=stiffness, period=0.05) as tracker:
+        for step in range(40):
+            tracker.tick()
+            tracker.set_target(start + min(step / 20, 1.0) * (goal - start))
+        reached = np.array(tracker.state.q)
+        rate = robot.state.control_command_success_rate
+    assert np.abs(reached - goal).max() < 0.02  # rad: there is no integral part
+    assert rate > 0.5
+
+
 def test_picks_the_cube_up_and_holds_it(twin, client):  # noqa: F811
     robot, gripper = connect(twin.address)
     start = joints_of(robot)
