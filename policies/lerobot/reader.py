@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyarrow import ArrowInvalid, Table, array, parquet, types
 
 from envs.interface import Interface
 
-from . import layout
+from . import layout, tables
 from .episode import Array, Demonstration
 from .layout import Column
 from .video import decode
+
+_NUMBERS = (layout.STATE, layout.ACTION)
 
 
 class DatasetReader:
@@ -116,24 +117,24 @@ class DatasetReader:
             raise IndexError(f"episode {index} of {len(self)}")
         if index not in self._rows:  # ours has a file for each
             path = self.folder / layout.EPISODES_PATH.format(**layout.place(index))
-            (self._rows[index],) = _read_table(path, leave_out="stats/").to_pylist()
+            (self._rows[index],) = tables.read_rows(path, leave_out="stats/")
         return self._rows[index]
 
     def _read_values(self, row: dict[str, Any]) -> dict[str, Array]:
         """Read the columns of an episode's steps."""
         where = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
         path = self.folder / self._info["data_path"].format(**where)
-        table = _read_table(path)
-        numbers = table.column("episode_index").to_numpy()
-        table = table.filter(array(numbers == row["episode_index"]))
-        if len(table) != row["length"]:
-            raise ValueError(f"{path} is damaged: {len(table)} steps of {row['length']}")
-        needed = [*(column.name for column in self.columns), layout.STATE, layout.ACTION]
-        found = {name: _array(table, name) for name in ("task_index", *needed)}
-        for name in (layout.STATE, layout.ACTION):
-            found[name] = found[name].reshape(len(table), -1).astype(np.float32)
-        if layout.LABELLED in table.column_names:
-            found[layout.LABELLED] = _array(table, layout.LABELLED)
+        values = tables.read_columns(path)
+        needed = ("task_index", *(column.name for column in self.columns), *_NUMBERS)
+        if lacking := [name for name in ("episode_index", *needed) if name not in values]:
+            raise ValueError(f"{path} lacks the columns {', '.join(lacking)}")
+        rows = values["episode_index"] == row["episode_index"]
+        if rows.sum() != row["length"]:
+            raise ValueError(f"{path} is damaged: {rows.sum()} steps of {row['length']}")
+        optional = (layout.LABELLED,) if layout.LABELLED in values else ()
+        found = {name: values[name][rows] for name in (*needed, *optional)}
+        for name in _NUMBERS:
+            found[name] = found[name].reshape(rows.sum(), -1).astype(np.float32)
         return found
 
     def _find_columns(self) -> tuple[Column, ...]:
@@ -169,20 +170,14 @@ class DatasetReader:
         """Give the rows of all episodes of a data set whose files are not ours."""
         rows: dict[int, dict[str, Any]] = {}
         for path in sorted((self.folder / "meta" / "episodes").glob("*/*.parquet")):
-            table = _read_table(path, leave_out="stats/")
-            rows |= {row["episode_index"]: row for row in table.to_pylist()}
+            found = tables.read_rows(path, leave_out="stats/")
+            rows |= {row["episode_index"]: row for row in found}
         if missing := [index for index in range(len(self)) if index not in rows]:
             raise ValueError(f"{self.folder}/meta/episodes lacks the episodes {missing}")
         return rows
 
-    def _read_tasks(self) -> dict[int, str]:
-        path = self.folder / layout.TASKS
-        if not path.is_file():
-            return {}
-        table = _read_table(path)
-        (words,) = [name for name in table.column_names if name != "task_index"]
-        numbers = table.column("task_index").to_pylist()
-        return dict(zip(numbers, table.column(words).to_pylist(), strict=True))
+    def _read_tasks(self) -> list[str]:
+        return tables.read_tasks(self.folder / layout.TASKS) if len(self) else []
 
 
 def is_dataset(folder: Path) -> bool:
@@ -221,31 +216,6 @@ def read_own_interface(folder: Path) -> Interface:
     try:
         return layout.read_interface(_read_json(path)["interface"])
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _array(table: Table, name: str) -> Array:
-    """Give a column as [t] or [t k]."""
-    column = table.column(name).combine_chunks()
-    if types.is_string(column.type) or types.is_large_string(column.type):
-        return np.array(column.to_pylist(), dtype=object)
-    if types.is_fixed_size_list(column.type) or types.is_list(column.type):
-        values = column.flatten().to_numpy(zero_copy_only=False)
-        if len(values) % max(1, len(table)):
-            raise ValueError(f"column {name!r} is damaged: its rows have unequal lengths")
-        return values.reshape(len(table), -1)
-    return column.to_numpy(zero_copy_only=False)
-
-
-def _read_table(path: Path, leave_out: str | None = None) -> Table:
-    """Read a table, but not columns that begin with `leave_out`."""
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if leave_out is not None:
-                names = [name for name in names if not name.startswith(leave_out)]
-            return file.read(columns=names, use_threads=False)
-    except (ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 

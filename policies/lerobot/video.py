@@ -4,8 +4,8 @@ import io
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,13 +50,12 @@ def small(crf: int) -> Codec:
 
 def encode(pictures: Pictures, rate_hz: int, codec: Codec) -> bytes:
     """Give an MP4 of pictures [t h w 3], frame i at i / rate_hz seconds."""
-    time_base = Fraction(1, rate_hz)
+    av, time_base = _av(), Fraction(1, rate_hz)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         # without B frames each frame comes out in order and at its own time
         options = {"bf": "0", "g": str(_KEY_FRAME_EVERY), **dict(codec.options)}
         stream = container.add_stream(codec.name, rate=rate_hz, options=options)
-        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = pictures.shape[1:3]
         stream.pix_fmt = codec.pixel_format
         stream.codec_context.time_base = time_base
@@ -75,17 +74,16 @@ def decode(path: Path, start_s: float, number: int, rate_hz: float) -> Pictures:
     Raises:
         ValueError: the file cannot be read, or holds fewer; the message names it.
     """
-    found: list[Pictures] = []
+    av, found = _av(), list[Pictures]()
     earliest_s = start_s - 0.5 / rate_hz
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            assert stream.time_base is not None
             if start_s > 0:  # many episodes in one file: to the key frame before
                 container.seek(int(start_s / stream.time_base), stream=stream)
             for frame in container.decode(stream):
                 if frame.time is not None and frame.time >= earliest_s:
-                    found.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
+                    found.append(frame.to_ndarray(format="rgb24"))
                 if len(found) == number:
                     break
     except (av.FFmpegError, IndexError, OSError) as error:
@@ -93,3 +91,11 @@ def decode(path: Path, start_s: float, number: int, rate_hz: float) -> Pictures:
     if len(found) < number:
         raise ValueError(f"{path} is damaged: {len(found)} frames of {number} from {start_s} s on")
     return np.stack(found)
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("videos need PyAV: pip install 'toto-robot[train]'") from error
+    return av

@@ -13,7 +13,6 @@ is removed when the folder is opened to write again.
 """
 
 import fcntl
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,14 +20,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-from pyarrow import parquet
 
 from envs.interface import Interface
 
 from ..files import write_aside
-from . import layout, statistics
+from . import layout, statistics, tables
 from .episode import Array, Demonstration
 from .layout import Column
 from .reader import read_info, read_own_interface
@@ -134,12 +130,11 @@ class DatasetWriter:
             row |= {f"stats/{name}/{kind}": value.tolist() for kind, value in values.items()}
         if episode.task not in self._tasks:
             self._tasks.append(episode.task)
-            self._write(layout.TASKS, _parquet(_task_table(self._tasks)))
+            self._write(layout.TASKS, tables.of_tasks(self._tasks))
         facts = {"format": FORMAT, "episode": index, "task": episode.task, **episode.facts}
         self._write(layout.RECORD_PATH.format(index=index), _json(facts))
-        rows = pa.Table.from_pylist([row])
-        self._write(layout.EPISODES_PATH.format(**where), _parquet(rows))
-        self._write(layout.DATA_PATH.format(**where), _parquet(table))
+        self._write(layout.EPISODES_PATH.format(**where), tables.of_row(row))
+        self._write(layout.DATA_PATH.format(**where), table)
         merged = _merge(self._statistics, found)
         plain = {
             name: {kind: value.tolist() for kind, value in values.items()}
@@ -170,8 +165,7 @@ class DatasetWriter:
         self._length, self._num_frames = info["total_episodes"], info["total_frames"]
         self._tasks = []
         if (self.folder / layout.TASKS).exists():
-            with parquet.ParquetFile(self.folder / layout.TASKS) as file:
-                self._tasks = file.read().column("__index_level_0__").to_pylist()
+            self._tasks = tables.read_tasks(self.folder / layout.TASKS)
         self._repair()
         self._statistics = self._read_statistics()
 
@@ -241,8 +235,7 @@ class DatasetWriter:
         merged: dict[str, Statistics] = {}
         for index in range(self._length):
             row_path = self.folder / layout.EPISODES_PATH.format(**layout.place(index))
-            with parquet.ParquetFile(row_path) as file:
-                (row,) = file.read().to_pylist()
+            (row,) = tables.read_rows(row_path)
             found: dict[str, Statistics] = {}
             for name, value in row.items():
                 if name.startswith("stats/"):
@@ -251,8 +244,8 @@ class DatasetWriter:
             merged = _merge(merged, found)
         return merged
 
-    def _table(self, episode: Demonstration, index: int) -> tuple[pa.Table, dict[str, Statistics]]:
-        """Give the table of an episode's steps and the statistics of its columns."""
+    def _table(self, episode: Demonstration, index: int) -> tuple[bytes, dict[str, Statistics]]:
+        """Give the table of an episode's steps, as a file, and the statistics of its columns."""
         steps = episode.num_steps
         task = episode.task
         number = self._tasks.index(task) if task in self._tasks else len(self._tasks)
@@ -272,67 +265,23 @@ class DatasetWriter:
             raise ValueError(
                 f"the data set has the columns {sorted(expected)}, the episode {sorted(values)}"
             )
-        arrays: dict[str, pa.Array] = {}
+        columns: dict[str, Array] = {}
         found: dict[str, Statistics] = {}
         for name, (dtype, width) in expected.items():
             column = values[name]
             if column.reshape(steps, -1).shape[1] != width:
                 raise ValueError(f"column {name!r} must have {width} elements: {column.shape}")
-            if dtype == "string":
-                arrays[name] = pa.array([str(one) for one in column.reshape(-1)], pa.string())
-                continue
-            column = column.astype(dtype)
+            column = column.astype(object if dtype == "string" else dtype)
+            # a single number is no list in LeRobot's eyes
+            columns[name] = column.reshape(steps) if width == 1 else column
             if name in _NORMALISED:
                 found[name] = statistics.of_column(column)
-            arrays[name] = _arrow(column, width)
-        return pa.table(arrays), found
+        return tables.of_columns(columns), found
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, data)
-
-
-def _arrow(column: NDArray[Any], width: int) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(column.reshape(-1)))
-    return flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    parquet.write_table(table, buffer)
-    return buffer.getvalue()
-
-
-def _task_table(tasks: Sequence[str]) -> pa.Table:
-    """Give the tasks as pandas would write them: their words are the index."""
-    words = "__index_level_0__"
-    about = {
-        "index_columns": [words],
-        "column_indexes": [],
-        "columns": [
-            {
-                "name": "task_index",
-                "field_name": "task_index",
-                "pandas_type": "int64",
-                "numpy_type": "int64",
-                "metadata": None,
-            },
-            {
-                "name": None,
-                "field_name": words,
-                "pandas_type": "unicode",
-                "numpy_type": "object",
-                "metadata": None,
-            },
-        ],
-        "creator": {"library": "pyarrow", "version": pa.__version__},
-        "pandas_version": "2.3.0",
-    }
-    table = pa.table(
-        {"task_index": np.arange(len(tasks)), words: pa.array(tasks, pa.large_string())}
-    )
-    return table.replace_schema_metadata({"pandas": json.dumps(about)})
 
 
 def _merge(

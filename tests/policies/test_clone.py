@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from policies.clone import HELD_OUT, _error, _Lessons
+from policies.evaluate import evaluate
 from policies.features import Dataset
 from policies.imitation import chunk_labels
 from policies.lerobot.reader import DatasetReader
@@ -20,7 +21,7 @@ from policies.train import train
 from policies.vision import tokenizer_hash
 from tests.policies.demonstrations import FACTS, noise, reach
 from tests.policies.fake_world import ENV, ReachEnv, card, save_tiny_encoder
-from tests.policies.test_train import config, metrics
+from tests.policies.test_train import config, evaluation, metrics
 from toto_robot import load_encoder
 
 
@@ -231,3 +232,11 @@ def test_a_chunk_ends_with_its_episode(encoder, demos, tmp_path):
     assert np.array_equal(labels[1, :2].numpy(), store[1].labels[6:])
     assert np.array_equal(labels[3].numpy(), store[3].labels[:4])
     assert json.loads((folder / "chosen.json").read_text()) == list(range(10))
+
+
+def test_a_policy_of_no_environment_is_judged_where_one_says(cloned, tmp_path):
+    judged = evaluation(policy=str(cloned / "policy"), env=None, episodes=2, video_episodes=0)
+    with pytest.raises(ValueError, match=r"in no environment; say where it is judged: env="):
+        evaluate(judged, tmp_path)
+    evaluate(dataclasses.replace(judged, env=ENV), tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["episodes"] == 2

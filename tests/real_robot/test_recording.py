@@ -130,10 +130,10 @@ def test_another_interface_is_refused(tmp_path):
         Recorder(tmp_path, interface(cameras=("hand",)))
 
 
-def test_no_torch_is_needed():
+def test_no_torch_is_needed_and_libraries_only_when_something_is_saved():
     code = (
         "import sys\n"
-        "for name in ('torch', 'mujoco', 'gymnasium'): sys.modules[name] = None\n"
+        "for name in ('torch', 'mujoco', 'gymnasium', 'pyarrow', 'av'): sys.modules[name] = None\n"
         "import real_robot.recording"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
