@@ -33,6 +33,8 @@ _MODES: dict[str, Mode] = {
     "AutomaticErrorRecovery": "recovering",
 }
 _ROUNDING_RAD = 1e-9
+_HOMING_S = 15.0
+_NO_REALTIME = " Boot a PREEMPT_RT kernel and give this user rtprio, or set realtime: ignore"
 
 
 class FrankaRobot:
@@ -105,22 +107,20 @@ class FrankaRobot:
         try:
             robot = call(lambda: self._open(franky), 2 * timeout_s, where)
             limits = limits_from_urdf(robot.model_urdf, like=limits_of_server(version))
-            gripper = None
+            self._arm = Arm(franky, robot, config, limits)
             if config.gripper is not None:
                 hand = call(lambda: franky.Gripper(config.address), timeout_s, where)
                 if config.gripper.homing:
-                    call(hand.homing, 10.0 + timeout_s, f"the hand of {where}")
-                gripper = Gripper(hand, config.gripper)
-            self._arm = Arm(franky, robot, config, limits)
-            self._gripper = gripper
-        except RobotError:
-            raise
-        except ValueError as error:
-            raise RobotError(f"{where}: {error}") from error
-        except franky.NetworkException as error:
-            raise ConnectionLostError(f"{where}: {text_of(error)}") from error
+                    call(hand.homing, _HOMING_S, f"the hand of {where}")
+                self._gripper = Gripper(hand, config.gripper)
         except Exception as error:
-            raise RobotError(f"{where} cannot be set up: {text_of(error)}") from error
+            self.close()
+            if isinstance(error, RobotError):
+                raise
+            if isinstance(error, franky.NetworkException):
+                raise ConnectionLostError(f"{where}: {text_of(error)}") from error
+            hint = _NO_REALTIME if isinstance(error, franky.RealtimeException) else ""
+            raise RobotError(f"{where} cannot be set up: {text_of(error)}{hint}") from error
         self._version, self._limits = version, limits
 
     def state(self) -> RobotState:

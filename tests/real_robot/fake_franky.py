@@ -30,6 +30,10 @@ class ControlException(Exception):
     """What franky raises when a motion ends in an error."""
 
 
+class RealtimeException(Exception):
+    """What franky raises without a real-time kernel."""
+
+
 class Errors(list):
     """What prints like franky's."""
 

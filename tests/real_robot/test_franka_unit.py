@@ -412,6 +412,27 @@ def test_closing_ends_the_threads_and_may_be_done_twice(driver) -> None:
     assert not [name for name in names if name.startswith("franka")]
 
 
+def test_what_fails_while_connecting_leaves_nothing_behind(config, driver, monkeypatch) -> None:
+    def fails(_):
+        raise fake_franky.NetworkException("libfranka gripper: Connection refused")
+
+    monkeypatch.setattr(fake_franky, "Gripper", fails)
+    with pytest.raises(ConnectionLostError, match="gripper: Connection refused"):
+        driver.connect()
+    assert not [t for t in threading.enumerate() if t.name.startswith("franka")]
+    with pytest.raises(ConnectionLostError, match=r"call connect\(\)"):
+        driver.state()
+
+
+def test_without_a_real_time_kernel_it_says_what_to_do(config, driver, monkeypatch) -> None:
+    def fails(*_, **__):
+        raise fake_franky.RealtimeException("libfranka: no realtime capabilities.")
+
+    monkeypatch.setattr(fake_franky, "Robot", fails)
+    with pytest.raises(RobotError, match="set realtime: ignore"):
+        driver.connect()
+
+
 def test_a_model_that_is_no_model_is_told(config, driver, monkeypatch) -> None:
     monkeypatch.setattr(fake_franky.Robot, "model_urdf", "<robot/>")
     with pytest.raises(RobotError, match="0 revolute joints"):
