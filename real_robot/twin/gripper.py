@@ -65,13 +65,14 @@ class Hand(GripperBackend):
         return float(min(max(fingers[0] + fingers[1], 0.0), _MAX_WIDTH_M))
 
     def _settle(self) -> float:
-        """Wait until the fingers have begun and ended to move, and give their distance."""
+        """Wait until the fingers rest and press as they will, and give their distance."""
         end_s, still = time.monotonic() + _TIMEOUT_S, 0
         time.sleep(3 * _POLL_S)
         while time.monotonic() < end_s and still < _NUM_STILL:
             time.sleep(_POLL_S)
             speed = max(abs(value) for value in self._world.get_finger_state()["dq"])
-            still = still + 1 if speed < _STILL_M_S else 0
+            rests = self._world.fingers_at_rest and speed < _STILL_M_S
+            still = still + 1 if rests else 0
         return self._width()
 
 

@@ -4,6 +4,7 @@ Added: the hand's frame, collision thresholds that count, the user stop, guiding
 provoke errors. Not touched: the protocol, its timing, and the checks of limits and lost commands.
 """
 
+import math
 import struct
 import time
 
@@ -51,8 +52,8 @@ class RobotServer(FrankaSimServer):
     """Speak Franka's control interface for a world."""
 
     _stopped = False  # below: read by reset_state, which franka-sim's constructor calls
-    _torque_nm: NDArray[np.float64] = np.full(7, np.inf)
-    _force_n: NDArray[np.float64] = np.full(6, np.inf)
+    _torque_nm: list[float] = [math.inf] * 7
+    _force_n: list[float] = [math.inf] * 6
 
     def __init__(self, config: TwinConfig, address: str, world: World) -> None:
         self._config = config
@@ -157,8 +158,8 @@ class RobotServer(FrankaSimServer):
         super().reset_state()
         self.comm = _Commands(enforce=self.enforce_comm_constraints)
         self._deaf_until_s = 0.0
-        self._torque_nm = np.full(7, self._config.collision_torque_nm)
-        self._force_n = np.full(6, self._config.collision_force_n)
+        self._torque_nm = [self._config.collision_torque_nm] * 7
+        self._force_n = [self._config.collision_force_n] * 6
         state = self.robot_state.state
         state["F_T_NE"], state["m_ee"], state["F_x_Cee"] = list(_F_T_NE), _HAND_KG, _HAND_CENTER_M
         if self._stopped:
@@ -171,7 +172,7 @@ class RobotServer(FrankaSimServer):
         """Take the thresholds; franka-sim only says that it did."""
         # lower and upper, accelerating and nominal: four times 7 torques, then four times 6 forces
         values = np.frombuffer(payload[: 52 * 8], dtype="<f8")
-        self._torque_nm, self._force_n = values[21:28].copy(), values[46:52].copy()
+        self._torque_nm, self._force_n = values[21:28].tolist(), values[46:52].tolist()
         super().handle_set_collision_behavior_command(client_socket, header, payload)
 
     def handle_automatic_error_recovery_command(
@@ -194,7 +195,7 @@ class RobotServer(FrankaSimServer):
             return True
         return super()._refuse_move_while_latched(client_socket, header)
 
-    def _run_self_collision_check(self, sim_state: dict[str, NDArray[np.float64]]) -> None:
+    def _run_self_collision_check(self, sim_state: dict[str, list[float]]) -> None:
         # Called once for each state that is published, before it is packed: the place for all
         # that the robot itself watches.
         state = self.robot_state.state
@@ -208,11 +209,11 @@ class RobotServer(FrankaSimServer):
         elif state["robot_mode"] == RobotMode.kMove:
             self._watch_contact(sim_state)
 
-    def _watch_contact(self, sim_state: dict[str, NDArray[np.float64]]) -> None:
+    def _watch_contact(self, sim_state: dict[str, list[float]]) -> None:
         torques, forces = sim_state["tau_ext_hat_filtered"], sim_state["O_F_ext_hat_K"]
-        if (np.abs(torques) > self._torque_nm).any():
+        if _beyond(torques, self._torque_nm):
             error, values = _JOINT_REFLEX, f"joint_reflex: {np.round(torques, 1)} N m"
-        elif (np.abs(forces) > self._force_n).any():
+        elif _beyond(forces, self._force_n):
             error, values = _CARTESIAN_REFLEX, f"cartesian_reflex: {np.round(forces, 1)} N, N m"
         else:
             return
@@ -241,3 +242,7 @@ class RobotServer(FrankaSimServer):
                 self._states_packed,
             )
             self.current_motion_id = 0
+
+
+def _beyond(values: list[float], limits: list[float]) -> bool:
+    return any(abs(value) > limit for value, limit in zip(values, limits, strict=True))

@@ -34,6 +34,8 @@ _SETTLE_STEPS = 100
 _SMOOTHING = 0.02  # of external torques, a step: a time constant of 50 ms
 _QUIET_NM = 0.01  # below this external torques are no push
 _NUM_STAMPS = 20_000
+_SLOWEST_M_S = 0.002  # of a finger
+_STILL_M = 1e-6  # of a finger's target, a step
 # Directions in which the tool moves less than 10 mm a radian tell nothing of a force; without this
 # a lag of 0.01 N m would read as hundreds of newtons there.
 _REGULAR = 1e-4 * np.eye(6)
@@ -71,6 +73,7 @@ class World(MujocoFrankaSim):
             raise ValueError(f"{self._hand.name} needs a max_lead: it bounds how hard it presses")
         self._usual_lead = self._finger_lead = self._hand.max_lead
         self._finger_speed = self._hand.max_speed
+        self.fingers_at_rest = True  # their target, too: they press as hard as they will
         cos, sin = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
         self.R_world_base = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         self.base_position_m = np.array(scene.base_position_m)
@@ -182,7 +185,8 @@ class World(MujocoFrankaSim):
     def move_fingers(self, width_m: float, speed_m_s: float, force_n: float | None) -> None:
         """Begin to move the fingers to a distance; with so much force, None for the usual."""
         hand = self._hand
-        self._finger_speed = float(np.clip(speed_m_s / 2, 1e-4, hand.max_speed))
+        self._finger_speed = float(np.clip(speed_m_s / 2, _SLOWEST_M_S, hand.max_speed))
+        self.fingers_at_rest = False
         lead = self._usual_lead
         if force_n is not None:
             lead = float(np.clip(force_n, 1.0, _MAX_GRASP_N)) / hand.stiffness
@@ -276,18 +280,19 @@ class World(MujocoFrankaSim):
             "q": data.qpos[fingers].copy(),
             "dq": data.qvel[finger_dofs].copy(),
         }
-        # Other threads read this at any time: it is made whole, and then put in place.
+        # Other threads read this at any time: it is made whole, and then put in place. As lists,
+        # since the server takes it apart number by number, which is slow with arrays.
         self._state_snapshot = {
-            "q": joints,
-            "dq": speeds,
-            "tau_J": data.actuator_force[self._motors] + self._torques,
-            "O_T_EE": pose.T.ravel(),
-            "O_dP_EE": jacobian[:3] @ speeds,
+            "q": joints.tolist(),
+            "dq": speeds.tolist(),
+            "tau_J": (data.actuator_force[self._motors] + self._torques).tolist(),
+            "O_T_EE": pose.T.ravel().tolist(),
+            "O_dP_EE": (jacobian[:3] @ speeds).tolist(),
             "O_J_EE": jacobian,
             "self_collision": None,
-            "tau_ext_hat_filtered": self._tau_ext,
-            "O_F_ext_hat_K": wrench,
-            "K_F_ext_hat_K": (wrench.reshape(2, 3) @ pose[:3, :3]).ravel(),
+            "tau_ext_hat_filtered": self._tau_ext.tolist(),
+            "O_F_ext_hat_K": wrench.tolist(),
+            "K_F_ext_hat_K": (wrench.reshape(2, 3) @ pose[:3, :3]).ravel().tolist(),
         }
         self._shared.write(data.qpos, data.qvel)
 
@@ -366,10 +371,11 @@ class World(MujocoFrankaSim):
     def _drive_fingers(self) -> None:
         position = float(self.data.qpos[self._fingers[0]].mean())
         step = self._finger_speed * TIMESTEP_S
-        self._finger += min(max(self._finger_goal - self._finger, -step), step)
+        before, lead = self._finger, self._finger_lead
+        target = before + min(max(self._finger_goal - before, -step), step)
         # As in the environment: how far the target leads is how hard the fingers press.
-        lead = self._finger_lead
-        self._finger = min(max(self._finger, position - lead), position + lead)
+        self._finger = min(max(target, position - lead), position + lead)
+        self.fingers_at_rest = abs(self._finger - before) < _STILL_M
         self.data.ctrl[self._hand_actuator] = self._finger
 
 

@@ -310,16 +310,23 @@ def test_it_is_not_reset_while_it_moves(twin, client):  # noqa: F811
 
 
 _PYLIBFRANKA = """
-import sys, numpy as np, pylibfranka as f
+import contextlib, os, sys
+import numpy as np
+import pylibfranka as f
+
+with contextlib.suppress(PermissionError):  # its loop is Python, and has a millisecond a turn
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))
 robot = f.Robot(sys.argv[1], f.RealtimeConfig.kIgnore)
 start = np.array(robot.read_once().q)
 control = robot.start_joint_position_control(f.ControllerMode.JointImpedance)
-for step in range(1001):
+time_s = 0.0
+while time_s <= 2.0:
     state, period = control.readOnce()
+    time_s += period.to_sec()
     goal = start.copy()
-    goal[6] += 0.05 * (1 - np.cos(np.pi * step / 1000))
+    goal[6] += 0.05 * (1 - np.cos(np.pi * min(time_s, 2.0) / 2.0))
     command = f.JointPositions(list(goal))
-    command.motion_finished = step == 1000
+    command.motion_finished = time_s > 2.0
     control.writeOnce(command)
 print(np.array(robot.read_once().q)[6] - start[6])
 """
