@@ -89,6 +89,8 @@ class World(MujocoFrankaSim):
         """Build the world and let it settle."""
         spec = build_spec(self._scene, self.arm)
         spec.option.timestep = self.dt
+        # Without it a held cube creeps out of the fingers by 0.7 mm/s, with it by 0.004.
+        spec.option.noslip_iterations = 3
         for servo in self.arm.servos:
             # as a motor: its gains are those of the mode, and its target may lead beyond the limits
             spec.actuator(servo.name).ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE

@@ -15,7 +15,7 @@ from envs.franka import FRANKA_PANDA
 from envs.kinematics import joint_frames, tool_pose
 from real_robot.limits import FR3, limits_from_urdf
 from real_robot.twin import STANDARD, TwinConfig, start_twin
-from tests.real_robot.twin_fixture import above, connect, require_twin, twin  # noqa: F401
+from tests.real_robot.twin_fixture import above, connect, promptly, require_twin, twin  # noqa: F401
 
 TABLE_M = 0.4
 HALF_CUBE_M = 0.0225
@@ -23,7 +23,7 @@ HALF_CUBE_M = 0.0225
 
 @pytest.fixture
 def client(twin):  # noqa: F811
-    with twin.client() as client:
+    with promptly(), twin.client() as client:
         client.disconnect_robot()  # pytest keeps what a failed test held
         client.release_user_stop()
         client.reset()
@@ -76,7 +76,7 @@ def eventually(condition, seconds=5.0):
 
 
 def test_config_file_says_the_standard():
-    with open("configs/twin.yaml") as file:
+    with (Path(__file__).parents[2] / "configs/twin.yaml").open() as file:
         said = yaml.safe_load(file)
     del said["defaults"], said["out"]
     assert TwinConfig(**said) == STANDARD
@@ -117,26 +117,6 @@ def test_moves_and_says_where_the_tool_is(twin, client):  # noqa: F811
     assert np.abs(state.tau_ext_hat_filtered).max() < 0.1  # N m: nothing touches it
 
 
-def test_cartesian_motions_are_in_the_frame_of_the_base(twin, client):  # noqa: F811
-    import franky
-
-    robot, _ = connect(twin.address, speed=0.1)
-    before = np.array(robot.state.O_T_EE.matrix)[:3, 3]
-    shift = np.array([-0.04, 0.06, 0.03])
-    robot.move(franky.CartesianMotion(franky.Affine(shift), franky.ReferenceType.Relative))
-    said = np.array(robot.state.O_T_EE.matrix)
-    turn = said[:3, :3] @ np.array(tool_pose(FRANKA_PANDA, joints_of(robot)))[:3, :3].T
-    assert np.abs(turn - np.eye(3)).max() < 1e-3  # rad
-    # relative to the tool, which points down: its z is the base's -z, its y the base's -y
-    moved = said[:3, 3] - before
-    assert eventually(
-        lambda: (
-            np.abs(np.array(robot.state.O_T_EE.matrix)[:3, 3] - before - shift * [1, -1, -1]).max()
-            < 0.004
-        )  # m
-    ), moved
-
-
 def test_follows_a_joint_impedance_controller(twin, client):  # noqa: F811
     import franky
 
@@ -171,7 +151,7 @@ def test_picks_the_cube_up_and_holds_it(twin, client):  # noqa: F811
     assert client.succeeded()
     height = client.object_pose()[2]
     time.sleep(2.0)
-    assert client.object_pose()[2] == pytest.approx(height, abs=0.005)  # m
+    assert client.object_pose()[2] == pytest.approx(height, abs=0.001)  # m: nothing slips
     assert gripper.is_grasped
     assert gripper.width == pytest.approx(2 * HALF_CUBE_M, abs=0.002)
     weight_n = np.array([0.0, 0.0, -0.0911 * 9.81])
