@@ -33,6 +33,7 @@ Phase = Literal["idle", "tracking", "braking", "ending"]
 
 _FADE_S = 0.1  # in which torques go over to a damper's
 _STILL_RAD_S = 0.01
+_SETTLE_S = 0.03
 _JOIN_S = 2.5  # a read of a robot that is gone takes a second
 _NAMES = re.compile(r"\[\s*\"[^\]]*\]")
 
@@ -168,11 +169,11 @@ class Arm:
             time.sleep(max(next_s - time.monotonic(), 0.0))
 
     def _turn(self) -> None:
-        state = self._robot.state
-        now_s = time.monotonic()
-        # Between two cycles, and when the robot is gone, franky gives the old state again.
-        if state.time.to_msec() != self._newest[0].time.to_msec():
-            self._newest = (state, now_s)
+        # First, since without a controller to read a robot that is gone takes a second more.
+        if self._phase != "idle" and not self._robot.is_in_control:
+            self._ended()
+            return
+        now_s = self._read()
         with self._lock:
             target, self._target = self._target, None
             wants_rest = self._wants_rest
@@ -181,9 +182,6 @@ class Arm:
                 self._rest_if(wants_rest)
                 return
             self._start(now_s)
-        if not self._robot.is_in_control:
-            self._ended(wants_rest)
-            return
         reference = self._reference
         assert reference is not None
         if self._phase == "tracking":
@@ -202,6 +200,15 @@ class Arm:
             self._phase = "ending"
         if wants_rest and now_s > self._rest_by_s:
             self._robot.stop()  # the controller ends in the next turn
+
+    def _read(self) -> float:
+        """Read a state, and give the time."""
+        state = self._robot.state
+        now_s = time.monotonic()
+        # Between two cycles, and when the robot is gone, franky gives the old state again.
+        if state.time.to_msec() != self._newest[0].time.to_msec():
+            self._newest = (state, now_s)
+        return now_s
 
     def _start(self, now_s: float) -> None:
         """Start the controller where the arm is; that it was refused is told by `_ended`."""
@@ -236,18 +243,24 @@ class Arm:
             max_delta_tau=self._config.tracking.torque_rate_nm_s / 1000.0,
         )
 
-    def _ended(self, wants_rest: bool) -> None:
+    def _ended(self) -> None:
         """Take note that the controller does not run any more, and why."""
-        cause = "the controller ended by itself"
+        wants_rest, cause = self._wants_rest, "the controller ended by itself"
+        passing = {"Move"}
         try:
             self._robot.poll_motion()
         except self._franky.NetworkException:
             raise
         except Exception as error:
             cause = text_of(error)
+            passing.add("Idle")
+        # The mode that says why comes some milliseconds later: both are told together.
+        end_s = time.monotonic() + _SETTLE_S
+        while self._read() < end_s and self._newest[0].robot_mode.name in passing:
+            time.sleep(self._period_s)
         expected = wants_rest and self._phase in ("ending", "braking")
         with self._lock:
-            self._phase = "idle"
+            self._phase, self._target = "idle", None  # a target of before starts nothing anew
             # A stop that had to be hard is the only end that is both asked for and an error.
             if not expected or _names(cause):
                 self._fault = cause
@@ -275,23 +288,23 @@ def call(function: Callable[[], T], timeout_s: float, where: str) -> T:
     Raises:
         ConnectionLostError: it took too long.
     """
-    results: list[tuple[T | None, Exception | None]] = []
+    values: list[T] = []
+    errors: list[Exception] = []
 
     def run() -> None:
         try:
-            results.append((function(), None))
+            values.append(function())
         except Exception as error:
-            results.append((None, error))
+            errors.append(error)
 
     thread = threading.Thread(target=run, name="franka call", daemon=True)
     thread.start()
     thread.join(timeout_s)
-    if not results:
+    if errors:
+        raise errors[0]
+    if not values:
         raise ConnectionLostError(f"{where} does not answer within {timeout_s} s")
-    value, error = results[0]
-    if error is not None:
-        raise error
-    return value  # pyrefly: ignore
+    return values[0]
 
 
 def _set_priority(priority: int) -> bool:

@@ -323,8 +323,12 @@ def test_a_motion_that_ends_while_the_robot_is_idle_again_is_not_started_silentl
     driver.command(HOME)
     fake = fake_of(driver)
     wait_for(lambda: fake.motion is not None)
-    fake.end("Idle", words="something happened!")
+    with fake._lock:  # the thread waits for a state, and finds a target and an end
+        driver.command(HOME)
+        fake.end("Idle", words="something happened!")
     wait_for(lambda: driver.state().errors)
+    time.sleep(0.05)
+    assert fake.log.count(("move", "JointImpedanceTrackingMotion")) == 1
     assert "something happened" in driver.state().errors[0]
     assert "success_rate" not in driver.state().errors[0]
     with pytest.raises(CommandRefusedError, match="something happened"):
