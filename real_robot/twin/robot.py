@@ -193,7 +193,13 @@ class RobotServer(FrankaSimServer):
                 status=MoveStatus.kCommandNotPossibleRejected,
             )
             return True
-        return super()._refuse_move_while_latched(client_socket, header)
+        if super()._refuse_move_while_latched(client_socket, header):
+            return True
+        # A motion begins: what ended earlier ones is over; franka-sim would tell it for ever.
+        self.robot_state.state["reflex_reason"] = [False] * len(
+            self.robot_state.state["reflex_reason"]
+        )
+        return False
 
     def _run_self_collision_check(self, sim_state: dict[str, list[float]]) -> None:
         # Called once for each state that is published, before it is packed: the place for all

@@ -244,6 +244,17 @@ def test_named_errors(twin, client, error):  # noqa: F811
     assert robot.recover_from_errors()
 
 
+def test_an_error_is_told_of_its_own_motion_alone(twin, client):  # noqa: F811
+    robot, _ = connect(twin.address)
+    for error in ("joint_reflex", "cartesian_reflex"):
+        move(robot, turned(robot, 0.3), asynchronous=True)
+        assert eventually(lambda: np.abs(robot.state.dq).max() > 0.05)
+        client.fail(error)
+        end_of_motion(robot)
+        assert names_of(robot.state.last_motion_errors) == [error]
+        assert robot.recover_from_errors()
+
+
 def test_unknown_errors_and_bodies_are_named(client):
     with pytest.raises(ValueError, match="unknown error 'tired'; known: cartesian"):
         client.fail("tired")
