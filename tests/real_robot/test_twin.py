@@ -251,7 +251,7 @@ def test_an_error_is_told_of_its_own_motion_alone(twin, client):  # noqa: F811
         assert eventually(lambda: np.abs(robot.state.dq).max() > 0.05)
         client.fail(error)
         end_of_motion(robot)
-        assert names_of(robot.state.last_motion_errors) == [error]
+        assert names_of(robot.state.last_motion_errors) == {error}
         assert robot.recover_from_errors()
 
 
