@@ -1,6 +1,7 @@
 """`FrankaRobot`: the `Robot` protocol on franky."""
 
 import math
+import xml.etree.ElementTree as ElementTree
 from typing import Any, Self
 
 import numpy as np
@@ -107,6 +108,7 @@ class FrankaRobot:
         try:
             robot = call(lambda: self._open(franky), 2 * timeout_s, where)
             limits = limits_from_urdf(robot.model_urdf, like=limits_of_server(version))
+            _require_order(robot.model_urdf)
             self._arm = Arm(franky, robot, config, limits)
             if config.gripper is not None:
                 hand = call(lambda: franky.Gripper(config.address), timeout_s, where)
@@ -249,6 +251,18 @@ class FrankaRobot:
                 f"[{lower[joint]:.4f}, {upper[joint]:.4f}] rad"
             )
         return target
+
+
+def _require_order(urdf: str) -> None:
+    """See that the model's joints come as the robot's states have them, base first."""
+    joints = ElementTree.fromstring(urdf).iter("joint")
+    names = [str(joint.get("name")) for joint in joints if joint.get("type") == "revolute"]
+    wrong = [name for index, name in enumerate(names, 1) if not name.endswith(f"joint{index}")]
+    if wrong:
+        raise RobotError(
+            f"the robot's model has the joints {', '.join(names)}; expected are names that end in "
+            f"joint1 to joint{NUM_JOINTS}, in this order"
+        )
 
 
 def _franky() -> Any:
