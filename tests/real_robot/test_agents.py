@@ -126,6 +126,23 @@ def test_a_picture_from_a_file_has_the_same_embedding(tmp_path, encoder_folder) 
     np.testing.assert_array_equal(agent.embeddings, first)
 
 
+def test_a_picture_is_looked_at_once(tmp_path, encoder_folder) -> None:
+    _, interface = save_student(tmp_path, encoder_folder)
+    agent = agent_of(tmp_path, interface)
+    observation, _ = ReachEnv().reset(seed=0)
+    frame = seen(observation, interface)
+    agent.reset(frame)
+    first, again = agent.act(frame), agent.act(frame)
+    assert "encoder" in first.timings_s
+    assert "encoder" not in again.timings_s
+    np.testing.assert_array_equal(first.actions, again.actions)
+    copied = agent.act(
+        seen({**observation, "image_eye": observation["image_eye"].copy()}, interface)
+    )
+    assert "encoder" in copied.timings_s
+    np.testing.assert_array_equal(first.actions, copied.actions)
+
+
 def test_surprise_is_told_when_asked_for(tmp_path, encoder_folder) -> None:
     _, interface = save_student(tmp_path / "a", encoder_folder)
     observation, _ = ReachEnv().reset(seed=0)
