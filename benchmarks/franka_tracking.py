@@ -1,0 +1,83 @@
+"""How closely the Franka driver follows targets on the twin, and what a command costs the caller.
+
+python -m benchmarks.franka_tracking
+
+Joints swing by 0.3 rad (0.15 for the second and the fourth) in 3 s. Printed for each rate of
+targets: by how much the arm is late, how far it is from the swing after that lag, and the cost of
+`command()` as a ratio to the period that it must fit into. The twin wants a quiet machine.
+"""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from real_robot.franka import FrankaConfig, FrankaRobot
+from real_robot.twin import start_twin
+from toto_robot.cli import compose
+from toto_robot.config import from_dict
+
+RATES_HZ = (10.0, 30.0, 60.0)
+AMPLITUDE_RAD = 0.3 * np.array([1, 0.5, 1, 0.5, 1, 1, 1])
+SWING_S, SECONDS, POLL_S = 3.0, 6.0, 0.004
+SETTLED_S = 0.5
+
+
+def swing(times_s: np.ndarray) -> np.ndarray:
+    """Give how far the joints are from the start [n 7]."""
+    return np.sin(2 * np.pi * np.asarray(times_s) / SWING_S)[:, None] * AMPLITUDE_RAD
+
+
+def lag_of(times_s: np.ndarray, moved_rad: np.ndarray) -> tuple[float, np.ndarray]:
+    """Give the lag that explains the motion [n 7] best, seconds, and what is left of it [n 7]."""
+    lags = np.arange(0.0, 0.4, 0.0025)
+    errors = [moved_rad - swing(times_s - lag) for lag in lags]
+    best = int(np.argmin([np.square(error).mean() for error in errors]))
+    return float(lags[best]), errors[best]
+
+
+def follow(robot: FrankaRobot, rate_hz: float) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Swing for a while; give times, motion and what each command cost."""
+    start = robot.state().joint_positions_rad
+    began_s = time.monotonic()
+    times, moved, costs = [], [], []
+    for number in range(int(SECONDS * rate_hz)):
+        target = start + swing(np.array([number / rate_hz]))[0]
+        asked_s = time.perf_counter()
+        robot.command(target)
+        costs.append(time.perf_counter() - asked_s)
+        while time.monotonic() < began_s + (number + 1) / rate_hz:
+            state = robot.state()
+            times.append(state.stamp_s - began_s)
+            moved.append(state.joint_positions_rad - start)
+            time.sleep(POLL_S)
+    robot.stop()
+    settled = np.array(times) > SETTLED_S
+    return np.array(times)[settled], np.array(moved)[settled], costs
+
+
+def main() -> None:
+    """Print a line for each rate."""
+    data, _ = compose("franka_check", ["franka@_global_=twin"])
+    data.pop("duration_s")
+    config = from_dict(FrankaConfig, data)
+    with start_twin() as twin, twin.client() as client:
+        for rate_hz in RATES_HZ:
+            client.reset()
+            with FrankaRobot(replace(config, address=twin.address)) as robot:
+                client.rates()
+                times, moved, costs = follow(robot, rate_hz)
+                twin_hz = client.rates()["physics_hz"]
+            lag_s, rest = lag_of(times, moved)
+            print(
+                f"{rate_hz:3.0f} Hz  late {1e3 * lag_s:4.0f} ms, after that "
+                f"{1e3 * np.sqrt(np.square(rest).mean()):5.1f} mrad rms, "
+                f"{1e3 * np.abs(rest).max():5.1f} at most; command() takes "
+                f"{np.median(costs) * rate_hz:.4f} of a period (99 %: "
+                f"{np.percentile(costs, 99) * rate_hz:.4f}); twin at {twin_hz:.0f} Hz",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
