@@ -24,8 +24,8 @@ from envs.franka import FRANKA_FR3
 from envs.kinematics import forward_kinematics
 from toto_robot.cli import command
 
-from .board_page import PageConfig, write_board
-from .board_pictures import POSES, Shot, draw_residuals, read_poses, read_shots, take_shots
+from .cameras.board_page import PageConfig, write_board
+from .cameras.board_pictures import POSES, Shot, draw_residuals, read_poses, read_shots, take_shots
 from .cameras.calibration import (
     Board,
     Calibration,
@@ -41,10 +41,10 @@ from .cameras.calibration import (
 from .cameras.camera import CameraError
 from .cameras.config import CameraConfig, build_camera
 from .franka import FrankaConfig, FrankaRobot
-from .operators import write_png
-from .overlay import project
 from .robot import RobotError
 from .session import NoPersonError
+from .trials.operators import write_png
+from .trials.overlay import project
 
 Floats = NDArray[np.float64]
 

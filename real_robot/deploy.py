@@ -16,17 +16,17 @@ from pathlib import Path
 
 from toto_robot.cli import command
 
-from .agents import PolicyConfig, StudentAgent, open_agent
+from .agents.remote import RemoteAgent
+from .agents.student import PolicyConfig, StudentAgent, open_agent
+from .control.home import NotHomeError
+from .control.loop import LoopConfig
+from .control.timing import loop_report
 from .episode import Agent, EpisodeRecord, Listener
-from .home import NotHomeError
-from .loop import LoopConfig
-from .poses import PoseArea
 from .recording import Recorder
-from .remote import RemoteAgent
 from .robot import RobotError
 from .session import NoPersonError, Show, draw_pose, may_go_on, pose_notes, prepare
 from .station import Station, StationConfig, open_station
-from .timing import loop_report
+from .trials.poses import PoseArea
 from .viewer import ViewerConfig, watching
 
 # What may go wrong without a bug; each says what, and what to do.

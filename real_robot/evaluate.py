@@ -28,25 +28,25 @@ from policies.lerobot.reader import DatasetReader
 from toto_robot.cli import command
 from toto_robot.config import to_dict
 
-from .agents import PolicyConfig
+from .agents.expert import ScriptedAgent
+from .agents.student import PolicyConfig
 from .cameras.calibration import Calibration, load
 from .cameras.camera import CameraError, Image
+from .control.home import NotHomeError
+from .control.loop import LoopConfig
 from .deploy import open_policy
 from .episode import Agent, EpisodeRecord, Listener, Step
-from .expert import ScriptedAgent
-from .home import NotHomeError
-from .loop import LoopConfig
-from .operators import SceneOperator, TerminalOperator, enter_ends, screen
-from .overlay import calibration_of_scene, draw_overlay
-from .poses import Pose, PoseArea, draw_poses, nearest_m
 from .recording import Recorder
 from .robot import RobotError
 from .session import NoPersonError, ask_person, pose_notes
 from .station import TWIN, SharedScene, Station, StationConfig, TwinStation, open_station
 from .translator import Translator
-from .trial_pictures import illustrate
-from .trial_report import PAGE, write_report
-from .trials import (
+from .trials.operators import SceneOperator, TerminalOperator, enter_ends, screen
+from .trials.overlay import calibration_of_scene, draw_overlay
+from .trials.pictures import illustrate
+from .trials.poses import Pose, PoseArea, draw_poses, nearest_m
+from .trials.report import PAGE, write_report
+from .trials.runner import (
     Operator,
     Plan,
     PolicyKey,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from toto_robot.cli import command
 
-from .agents import PolicyConfig, StudentAgent
-from .serving import PolicyServer
-from .wire import make_key, read_key
+from .agents.serving import PolicyServer
+from .agents.student import PolicyConfig, StudentAgent
+from .agents.wire import make_key, read_key
 
 _LOOPBACK = ("127.", "localhost", "::1")
 

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from toto_robot.cli import command
 
+from .agents.expert import ScriptedAgent
+from .control.home import NotHomeError
+from .control.loop import LoopConfig
+from .control.timing import loop_report
 from .episode import COMPLETE, EpisodeRecord, Listener
-from .expert import ScriptedAgent
-from .home import NotHomeError
-from .loop import LoopConfig
-from .poses import PoseArea
 from .recording import Recorder
 from .robot import RobotError
 from .session import NoPersonError, ask_person, draw_pose, may_go_on, outcome, pose_notes
@@ -33,8 +33,8 @@ from .teleoperation.gamepad import Gamepad
 from .teleoperation.guiding import record_guided
 from .teleoperation.keyboard import Keyboard
 from .teleoperation.spacemouse import SpaceMouse
-from .timing import loop_report
 from .translator import Translator
+from .trials.poses import PoseArea
 from .viewer import ViewerConfig, watching
 
 _SEEDS = 1_000_003  # apart from each other, so that no two runs' episodes share noise

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from .control.home import NotHomeError
 from .episode import EpisodeRecord, Reason, Step
-from .home import NotHomeError
-from .poses import Pose, PoseArea
 from .robot import CommandRefusedError
 from .station import SharedScene, Station
+from .trials.poses import Pose, PoseArea
 
 Ask = Callable[[str], str]
 _TWIN_ATTEMPTS = 3

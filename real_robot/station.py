@@ -23,10 +23,10 @@ from envs.interface import CameraSpec, Interface
 
 from .cameras.camera import CameraSettings, ThreadedCamera
 from .cameras.config import CameraConfig, build_camera
+from .control.home import HomeConfig, go_home
+from .control.loop import LoopConfig, Operator, run_episode
 from .episode import Agent, EpisodeRecord, Listener, Reason, Scene
 from .franka import FrankaConfig, FrankaRobot
-from .home import HomeConfig, go_home
-from .loop import LoopConfig, Operator, run_episode
 from .robot import Robot
 from .safety import RecoveryRefusedError, SafetyConfig, SafetyLayer
 from .translator import Translator
@@ -162,7 +162,7 @@ class Station:
         return Translator(interface, self.arm, self.robot.limits)
 
     def go_home(self) -> None:
-        """Bring the arm to the start pose; see `real_robot.home.go_home`."""
+        """Bring the arm to the start pose; see `real_robot.control.home.go_home`."""
         config = self.config
         go_home(
             self.robot,

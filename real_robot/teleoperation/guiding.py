@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..cameras.camera import Camera, CameraError, Frame
-from ..clock import Clock, MonotonicClock
+from ..control.clock import Clock, MonotonicClock
+from ..control.signals import Interrupts
 from ..episode import EpisodeRecord, Listener, Observation, Reason, Step
 from ..robot import Robot, RobotError, RobotState, Target
 from ..safety import Decision
-from ..signals import Interrupts
 from ..translator import Translator
 from .device import Command
 

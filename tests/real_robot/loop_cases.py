@@ -8,8 +8,8 @@ from envs.catalogue import variant
 from envs.franka import FRANKA_PANDA
 from envs.interface import CameraSpec, Interface
 from real_robot.cameras.camera import Frame, StaleFrameError
+from real_robot.control.loop import LoopConfig, run_episode
 from real_robot.episode import Proposal
-from real_robot.loop import LoopConfig, run_episode
 from real_robot.safety import SafetyLayer
 from real_robot.translator import Translator
 from tests.real_robot.fake_robot import FakeRobot

@@ -15,11 +15,11 @@ from envs.experts import EXPERTS
 from policies.rollout import Stage, Task, Theatre
 from policies.student import StudentPolicy, load_student
 from policies.vision import NoVision
-from real_robot.agents import PolicyConfig, StudentAgent, open_agent
+from real_robot.agents.expert import PrivilegedState, ScriptedAgent, quaternion_of
+from real_robot.agents.fitting import fit_interface
+from real_robot.agents.student import PolicyConfig, StudentAgent, open_agent
 from real_robot.cameras.camera import Frame
 from real_robot.episode import Agent, Observation
-from real_robot.expert import PrivilegedState, ScriptedAgent, quaternion_of
-from real_robot.fitting import fit_interface
 from real_robot.limits import PANDA
 from real_robot.robot import Target
 from real_robot.translator import Translator
@@ -333,7 +333,8 @@ sys.meta_path.insert(0, Refuse())
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "gymnasium" else find(name, *rest)
-import real_robot.loop, real_robot.home, real_robot.remote, real_robot.timing, real_robot.station
+import real_robot.control.loop, real_robot.control.home, real_robot.control.timing
+import real_robot.agents.remote, real_robot.station
 """
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from envs.franka import FRANKA_FR3
 from envs.kinematics import forward_kinematics
-from real_robot.board_page import PageConfig, draw_page, write_board
-from real_robot.board_pictures import draw_residuals, read_poses, read_shots, take_shots
 from real_robot.calibrate import CalibrateConfig, calibrate, solve_lens, solve_mounting
+from real_robot.cameras.board_page import PageConfig, draw_page, write_board
+from real_robot.cameras.board_pictures import draw_residuals, read_poses, read_shots, take_shots
 from real_robot.cameras.calibration import Calibration, board_pose, find_board, load
 from real_robot.cameras.camera import Frame
-from real_robot.operators import write_png
+from real_robot.trials.operators import write_png
 from tests.real_robot.fake_robot import FakeRobot
 from tests.real_robot.test_calibration import BOARD, HEIGHT, WIDTH, apart, camera_poses, draw, pose
 

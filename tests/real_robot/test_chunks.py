@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from real_robot.chunks import Chunks
+from real_robot.control.chunks import Chunks
 from real_robot.episode import Proposal
 
 PERIOD_S = 0.1

@@ -7,7 +7,7 @@ import pytest
 
 from envs.franka import FRANKA_PANDA
 from envs.kinematics import tool_pose
-from real_robot.home import HomeConfig, NotHomeError, go_home
+from real_robot.control.home import HomeConfig, NotHomeError, go_home
 from real_robot.limits import FR3
 from tests.real_robot.fake_robot import FakeRobot
 from tests.real_robot.loop_cases import JumpingClock

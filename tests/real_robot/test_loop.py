@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from real_robot.cameras.camera import FrozenFrameError
+from real_robot.control.timing import loop_report
 from real_robot.episode import Agent
 from real_robot.robot import CommandRefusedError, ConnectionLostError
-from real_robot.timing import loop_report
 from tests.real_robot.loop_cases import (
     PERIOD_S,
     Bench,

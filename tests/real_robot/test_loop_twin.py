@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from real_robot.expert import ScriptedAgent
-from real_robot.loop import LoopConfig
-from real_robot.poses import Pose
+from real_robot.agents.expert import ScriptedAgent
+from real_robot.control.loop import LoopConfig
+from real_robot.control.timing import loop_report
 from real_robot.session import prepare
 from real_robot.station import TwinStation, open_station
 from real_robot.teleoperation.device import REST
 from real_robot.teleoperation.guiding import record_guided
-from real_robot.timing import loop_report
+from real_robot.trials.poses import Pose
 from tests.real_robot.twin_fixture import require_twin
 from toto_robot.cli import compose
 from toto_robot.config import from_dict

@@ -12,8 +12,14 @@ from envs.franka import FRANKA_PANDA as ARM
 from envs.kinematics import forward_kinematics
 from envs.mujoco_backend import MujocoSimulator
 from envs.scene import Appearance, Quality, Start
-from real_robot.overlay import T_base_camera, calibration_of_scene, draw_overlay, outline, project
-from real_robot.poses import Pose
+from real_robot.trials.overlay import (
+    T_base_camera,
+    calibration_of_scene,
+    draw_overlay,
+    outline,
+    project,
+)
+from real_robot.trials.poses import Pose
 
 TASK = variant("toto/FrankaPick-v0").task
 SCENE = TASK.scene(ARM)

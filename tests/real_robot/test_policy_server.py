@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from real_robot.remote import RemoteAgent, interface_from_plain
-from real_robot.serving import PolicyServer
-from real_robot.wire import (
+from real_robot.agents.remote import RemoteAgent, interface_from_plain
+from real_robot.agents.serving import PolicyServer
+from real_robot.agents.wire import (
     GREETING,
     ClosedError,
     Connection,
@@ -98,8 +98,8 @@ def test_an_episode_by_a_server_is_that_of_the_agent_itself(key_file) -> None:
 SERVER = """
 import sys
 from pathlib import Path
-from real_robot.serving import PolicyServer
-from real_robot.wire import read_key
+from real_robot.agents.serving import PolicyServer
+from real_robot.agents.wire import read_key
 from tests.real_robot.loop_cases import INTERFACE, FakeAgent, turn
 server = PolicyServer(FakeAgent(action=turn(1, 0.5)), INTERFACE, read_key(Path(sys.argv[1])),
                       host="127.0.0.1", port=0, idle_timeout_s=60.0, tell=lambda _: None)

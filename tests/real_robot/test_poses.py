@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from real_robot.poses import Pose, PoseArea, draw_poses, grid_shape, nearest_m
+from real_robot.trials.poses import Pose, PoseArea, draw_poses, grid_shape, nearest_m
 
 AREA = PoseArea(center_m=(0.5, 0.0), half_m=(0.1, 0.2), yaw_rad=math.pi)
 

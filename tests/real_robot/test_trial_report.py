@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from real_robot.conclusions import conclude
-from real_robot.poses import Pose, PoseArea
-from real_robot.trial_pictures import illustrate
-from real_robot.trial_report import write_report
-from real_robot.trials import (
+from real_robot.trials.conclusions import conclude
+from real_robot.trials.pictures import illustrate
+from real_robot.trials.poses import Pose, PoseArea
+from real_robot.trials.report import write_report
+from real_robot.trials.runner import (
     Judgement,
     Trial,
     TrialResult,

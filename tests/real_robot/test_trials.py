@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from real_robot.poses import Pose
-from real_robot.trials import (
+from real_robot.trials.poses import Pose
+from real_robot.trials.runner import (
     Judgement,
     TrialsStoppedError,
     keep_plan,

@@ -11,6 +11,7 @@ from real_robot import evaluate as module
 from real_robot.cameras.calibration import Calibration
 from real_robot.cameras.calibration import save as save_calibration
 from real_robot.cameras.camera import Frame, StaleFrameError
+from real_robot.control.home import NotHomeError
 from real_robot.evaluate import (
     Bench,
     Masked,
@@ -20,12 +21,11 @@ from real_robot.evaluate import (
     plan_of,
     settings_of,
 )
-from real_robot.home import NotHomeError
-from real_robot.overlay import calibration_of_scene
-from real_robot.poses import Pose, nearest_m
 from real_robot.recording import Recorder
 from real_robot.station import interface_of
-from real_robot.trials import TrialsStoppedError, load_plan, load_results
+from real_robot.trials.overlay import calibration_of_scene
+from real_robot.trials.poses import Pose, nearest_m
+from real_robot.trials.runner import TrialsStoppedError, load_plan, load_results
 from tests.real_robot.fake_records import fake_record, fake_step
 from tests.real_robot.fake_robot import FakeRobot
 from tests.real_robot.records import interface, make_record

@@ -6,7 +6,7 @@ import pytest
 
 from policies.lerobot.reader import DatasetReader
 from real_robot.evaluate import TrialsConfig, evaluate, places_of
-from real_robot.trials import load_plan, load_results
+from real_robot.trials.runner import load_plan, load_results
 from tests.real_robot.twin_fixture import require_twin, twin
 
 __all__ = ["twin"]

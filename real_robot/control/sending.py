@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 
+from ..robot import Floats, Robot
 from .clock import Clock
-from .robot import Floats, Robot
 
 
 class Sender:

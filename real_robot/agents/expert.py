@@ -16,9 +16,9 @@ from envs.experts import EXPERTS
 from envs.experts.scripted import base_transform, slices
 from envs.kinematics import forward_kinematics, tool_pose
 
-from .episode import Observation, Proposal, Scene
-from .robot import Floats, RobotState
-from .translator import Translator
+from ..episode import Observation, Proposal, Scene
+from ..robot import Floats, RobotState
+from ..translator import Translator
 
 # What this can tell of an environment's privileged state: task quantities by their names there.
 _KNOWN = (

@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike
 from envs.arms import Arm
 from envs.scene import Vector
 
+from ..robot import Floats, Robot, Target
+from ..safety import Ages, SafetyConfig, SafetyLayer, UnsafeStartError
+from ..workspace import Enclosure
 from .clock import Clock, MonotonicClock
 from .resting import REST_RAD_S
-from .robot import Floats, Robot, Target
-from .safety import Ages, SafetyConfig, SafetyLayer, UnsafeStartError
-from .workspace import Enclosure
 
 _LOOK_RAD = 0.02  # how far apart on the line the workspace is looked at
 _ARRIVED_RAD = 1e-6

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .cameras.camera import Image
-from .episode import EpisodeRecord, Reason, Scene
+from ..cameras.camera import Image
+from ..episode import EpisodeRecord, Reason, Scene
 from .poses import Pose
-from .trials import Judgement, PolicyKey, Trial
+from .runner import Judgement, PolicyKey, Trial
 
 # How an episode ends when what failed was not the policy: such a trial is done again.
 SPOILT: tuple[Reason, ...] = ("connection", "camera", "error")

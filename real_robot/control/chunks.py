@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .episode import Proposal
+from ..episode import Proposal
 
 # A tick that is late, or early, by less than half a period is still the row's own.
 _HALF = 0.5

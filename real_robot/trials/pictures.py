@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .cameras.camera import Image
-from .episode import EpisodeRecord, Step
+from ..cameras.camera import Image
+from ..episode import EpisodeRecord, Step
 from .operators import write_png
 
 FIRST, LAST, VIDEO = "first.png", "last.png", "video.mp4"

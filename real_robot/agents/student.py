@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from envs.interface import Interface
 
-from .cameras.camera import Image
-from .episode import Observation, Proposal
+from ..cameras.camera import Image
+from ..episode import Observation, Proposal
 from .fitting import fit_interface
 from .remote import RemoteAgent
 

@@ -14,7 +14,7 @@ from envs.statistics import (
     wilson_interval,
 )
 
-from .trials import PolicyKey, TrialResult
+from .runner import PolicyKey, TrialResult
 
 _POWER = 0.8
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from ..robot import CommandRefusedError, ConnectionLostError, Robot
+from ..safety import Decision
 from .clock import Clock
-from .robot import CommandRefusedError, ConnectionLostError, Robot
-from .safety import Decision
 from .sending import Sender
 
 # Joints slower than this are at rest: the noise of an arm that holds its pose is below it.

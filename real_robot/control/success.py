@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .episode import COMPLETE, Reason
+from ..episode import COMPLETE, Reason
 from .worker import Worker
 
 Check = Callable[[], bool | None]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from envs.scene import Camera as SceneCamera
 
-from .cameras.calibration import Calibration, Intrinsics, Mounting
-from .cameras.camera import Image
+from ..cameras.calibration import Calibration, Intrinsics, Mounting
+from ..cameras.camera import Image
 from .poses import Pose
 
 Floats = NDArray[np.float64]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..episode import EpisodeRecord
 from .clock import Clock
-from .episode import EpisodeRecord
 
 
 class StopWatch:

@@ -8,7 +8,7 @@ from typing import Any
 
 from envs.interface import CameraSpec, Interface
 
-from .episode import Observation, Proposal
+from ..episode import Observation, Proposal
 from .wire import (
     Connection,
     Message,

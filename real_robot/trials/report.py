@@ -14,9 +14,9 @@ from pathlib import Path
 from policies.files import write_aside
 
 from .conclusions import Conclusions, conclude
+from .pictures import FIRST, LAST, VIDEO
 from .poses import PoseArea
-from .trial_pictures import FIRST, LAST, VIDEO
-from .trials import OVERLAY, PLAN, Plan, PolicyKey, TrialResult
+from .runner import OVERLAY, PLAN, Plan, PolicyKey, TrialResult
 
 PAGE, SUMMARY = "index.html", "results.json"
 

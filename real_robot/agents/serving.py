@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from envs.interface import Interface
 
-from .cameras.camera import Frame
-from .episode import Agent, Observation
+from ..cameras.camera import Frame
+from ..episode import Agent, Observation
+from ..robot import RobotState
 from .fitting import fit_interface
 from .remote import interface_from_plain
-from .robot import RobotState
 from .wire import Connection, Message, NotAuthenticError, WireError, turn_away
 
 _GREET_S = 5.0

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from policies.files import write_aside
 
-from .cameras.calibration import Board, Intrinsics, View, find_board
-from .cameras.camera import Camera, Image
-from .operators import write_png
-from .overlay import project
-from .robot import Robot
-from .session import ask_person
+from ..robot import Robot
+from ..session import ask_person
+from ..trials.operators import write_png
+from ..trials.overlay import project
+from .calibration import Board, Intrinsics, View, find_board
+from .camera import Camera, Image
 
 Floats = NDArray[np.float64]
 

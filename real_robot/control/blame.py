@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from .cameras.camera import Camera, CameraError
-from .episode import Reason
-from .robot import RobotState
-from .safety import Decision
+from ..cameras.camera import Camera, CameraError
+from ..episode import Reason
+from ..robot import RobotState
+from ..safety import Decision
 
 # What the safety layer says first when it stops, and whose fault that is.
 _BLAME: tuple[tuple[str, Reason], ...] = (

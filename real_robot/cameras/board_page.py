@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from policies.files import write_aside
 
-from .cameras.calibration import Board
+from .calibration import Board
 
 _INCH_M = 0.0254
 _POINTS_PER_INCH = 72

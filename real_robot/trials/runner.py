@@ -20,7 +20,7 @@ import numpy as np
 
 from policies.files import write_aside
 
-from .episode import EpisodeRecord, Reason
+from ..episode import EpisodeRecord, Reason
 from .poses import Pose
 
 FORMAT = 1

@@ -19,11 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .blame import EpisodeEnd, halted, stopped
-from .cameras.camera import Camera, CameraError
-from .chunks import Chunks
-from .clock import Clock, MonotonicClock
-from .episode import (
+from ..cameras.camera import Camera, CameraError
+from ..episode import (
     Agent,
     EpisodeRecord,
     Listener,
@@ -32,14 +29,17 @@ from .episode import (
     Reason,
     Step,
 )
+from ..robot import CommandRefusedError, ConnectionLostError, Floats, Robot, RobotState, Target
+from ..safety import Ages, Decision, SafetyLayer, UnsafeStartError
+from ..translator import Translator
+from .blame import EpisodeEnd, halted, stopped
+from .chunks import Chunks
+from .clock import Clock, MonotonicClock
 from .resting import bring_to_rest
-from .robot import CommandRefusedError, ConnectionLostError, Floats, Robot, RobotState, Target
-from .safety import Ages, Decision, SafetyLayer, UnsafeStartError
 from .sending import Sender
 from .signals import Interrupts
 from .success import Check, SuccessCheck
 from .timing import StopWatch
-from .translator import Translator
 from .worker import Worker
 
 _CLOSE_S = 0.5  # how long an agent's thread may take to end

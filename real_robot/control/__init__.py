@@ -1,0 +1,1 @@
+"""The control loop: ticks, answers, targets, and the way to rest."""

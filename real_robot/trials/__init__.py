@@ -1,0 +1,1 @@
+"""How often a policy succeeds: poses, verdicts, conclusions, a report."""
