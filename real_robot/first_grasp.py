@@ -2,6 +2,7 @@
 
     python -m real_robot.first_grasp                        # what `make arm` does
     python -m real_robot.first_grasp demonstrations=240 out=runs/first_grasp_240
+    python -m real_robot.first_grasp "record=['expert_noise=0.0']" out=runs/first_grasp_calm
 
 Four commands that each can be run alone, and that are told before they run:
 

@@ -17,7 +17,7 @@ from envs.experts.scripted import base_transform, slices
 from envs.kinematics import forward_kinematics, tool_pose
 
 from ..episode import Observation, Proposal, Scene
-from ..robot import Floats, RobotState
+from ..robot import Floats, GripperState, RobotState
 from ..translator import Translator
 
 # What this can tell of an environment's privileged state: task quantities by their names there.
@@ -32,6 +32,11 @@ _KNOWN = (
     "tool_position",
     "tool_quaternion",
 )
+
+
+# A hand on a network takes a few ticks to begin, and cannot be called back while it moves. What was
+# begun is not taken back before the width shows it: shares of the open hand's width.
+_BEGUN_CLOSING, _DONE_OPENING = 0.9, 0.9
 
 
 class PrivilegedState:
@@ -110,6 +115,7 @@ class ScriptedAgent:
             raise ValueError(f"noise must be finite and not negative, got {noise}")
         self._expert = EXPERTS[env_id]()
         self._state = PrivilegedState(env_id, scene, translator)
+        self._translator = translator
         self._noise, self._rng = noise, np.random.default_rng(seed)
         self._num_joints = len(translator.joint_targets_rad)
         disturbed = f", disturbed by {noise}" if noise else ""
@@ -133,6 +139,9 @@ class ScriptedAgent:
         begun_s = time.monotonic()
         state = self._state.read(observation.state)
         label = np.clip(self._expert.act({"state": state}), -1.0, 1.0).astype(np.float32)
+        label[-1] = patient(
+            float(label[-1]), self._translator.gripper_command, observation.state.gripper
+        )
         action = label.copy()
         if self._noise:
             arm = action[: self._num_joints]
@@ -147,6 +156,22 @@ class ScriptedAgent:
 
     def close(self) -> None:
         """Do nothing: the scene is closed by its owner."""
+
+
+def patient(wish: float, command: float, gripper: GripperState | None) -> float:
+    """Give the gripper's wish, in [-1, 1], or its last command until the hand shows that one.
+
+    An expert decides anew at every tick; next to the object it would open and close in turn, and a
+    hand that finishes each motion first would do neither in time.
+    """
+    if gripper is None:
+        return wish
+    share = gripper.width_m / gripper.max_width_m
+    if command < 0 < wish and share > _BEGUN_CLOSING:
+        return -1.0
+    if wish < 0 < command and share < _DONE_OPENING:
+        return 1.0
+    return wish
 
 
 def quaternion_of(rotation: Floats) -> Floats:

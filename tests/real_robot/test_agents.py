@@ -15,13 +15,13 @@ from envs.experts import EXPERTS
 from policies.rollout import Stage, Task, Theatre
 from policies.student import StudentPolicy, load_student
 from policies.vision import NoVision
-from real_robot.agents.expert import PrivilegedState, ScriptedAgent, quaternion_of
+from real_robot.agents.expert import PrivilegedState, ScriptedAgent, patient, quaternion_of
 from real_robot.agents.fitting import fit_interface
 from real_robot.agents.student import PolicyConfig, StudentAgent, open_agent
 from real_robot.cameras.camera import Frame
 from real_robot.episode import Agent, Observation
 from real_robot.limits import PANDA
-from real_robot.robot import Target
+from real_robot.robot import GripperState, Target
 from real_robot.translator import Translator
 from tests.policies.fake_world import ENV, ReachEnv, card, save_tiny_encoder, toto
 from tests.real_robot.loop_cases import INTERFACE
@@ -294,6 +294,25 @@ def test_noise_is_in_the_action_and_not_in_the_label(world) -> None:
     free = np.array([one.actions[0, 2] - plain.label[2] for one in noisy])
     assert abs(free.std() - 0.3) < 0.05
     assert (proposals(0.3, 2)[0].actions != noisy[0].actions).any()
+
+
+@pytest.mark.parametrize(
+    ("wish", "command", "width_m", "given"),
+    [
+        (1.0, -1.0, 0.08, -1.0),  # it has been told to close and has not begun
+        (1.0, -1.0, 0.06, 1.0),  # it has begun: the expert may think again
+        (-1.0, -1.0, 0.08, -1.0),
+        (-1.0, 1.0, 0.05, 1.0),  # it is opening
+        (-1.0, 1.0, 0.08, -1.0),
+        (1.0, 1.0, 0.05, 1.0),
+    ],
+)
+def test_a_hand_is_let_finish_what_it_began(wish, command, width_m, given) -> None:
+    hand = GripperState(
+        stamp_s=0.0, width_m=width_m, max_width_m=0.08, is_grasping=False, error=None
+    )
+    assert patient(wish, command, hand) == given
+    assert patient(wish, command, None) == wish
 
 
 def test_what_an_expert_cannot_know_is_said() -> None:
