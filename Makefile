@@ -65,7 +65,7 @@ bench: install-test rendering
 	    echo "# $$name, one core"; \
 	    OMP_NUM_THREADS=1 LP_NUM_THREADS=0 $(BIN)/python -m benchmarks.$$name; \
 	done
-	@for name in vector_env dagger_collect; do \
+	@for name in vector_env dagger_collect control_loop franka_tracking; do \
 	    echo "# $$name, all cores"; $(BIN)/python -m benchmarks.$$name; \
 	done
 

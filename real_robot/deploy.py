@@ -86,7 +86,9 @@ def deploy(config: DeployConfig, out: Path) -> None:
         print("\n".join(report.lines()))
     judged = [record.success for record in records if record.success is not None]
     if judged:
-        print(f"success: {sum(judged)} of {len(judged)} that were judged")
+        cut = len(records) - len(judged)
+        rest = f"; {cut} were cut short or not judged" if cut else ""
+        print(f"success: {sum(judged)} of {len(judged)} that were judged{rest}")
     if config.recorded:
         print(f"dataset: {out / 'dataset'}", flush=True)
     if len(records) < config.episodes or records[-1].reason == "interrupted":
