@@ -62,8 +62,8 @@ class RecordConfig:
         station: what there is.
         agent: who acts: the scripted `expert`, where the object's pose is known; a person by
             `keyboard`, `gamepad` or `spacemouse`; or by hand, `guiding`.
-        expert_noise: standard deviation of what is added to the expert's executed actions, in
-            actions of 1; labels stay without (DART).
+        expert_noise: standard deviation of what is now and then added to the expert's executed
+            actions, in actions of 1; labels stay without (DART).
         episodes: how many good ones the dataset is to have: those that ran as they should and were
             not judged a failure.
         max_failures: after so many others in this run it stops.

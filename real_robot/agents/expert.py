@@ -35,8 +35,11 @@ _KNOWN = (
 
 
 # A hand on a network takes a few ticks to begin, and cannot be called back while it moves. What was
-# begun is not taken back before the width shows it: shares of the open hand's width.
-_BEGUN_CLOSING, _DONE_OPENING = 0.9, 0.9
+# begun is not taken back before the width shows how it went: shares of the open hand's width.
+_CLOSED_ON_SOMETHING, _DONE_OPENING = 0.6, 0.9
+# Disturbances come and go: at each tick they begin, or end, with these probabilities. Without calm
+# between them an expert does not get its fingers around anything.
+_BEGINS, _ENDS = 0.1, 0.25
 
 
 class PrivilegedState:
@@ -102,8 +105,8 @@ class ScriptedAgent:
             env_id: whose expert.
             scene: knows the object's pose.
             translator: that of the loop: the expert reads the stored targets.
-            noise: standard deviation of what is added to the arm's part of the executed action, in
-                actions of 1; the label stays without. 0 for none.
+            noise: standard deviation of what is now and then added to the arm's part of the
+                executed action, in actions of 1; the label stays without. 0 for none.
             seed: of the noise.
 
         Raises:
@@ -117,6 +120,7 @@ class ScriptedAgent:
         self._state = PrivilegedState(env_id, scene, translator)
         self._translator = translator
         self._noise, self._rng = noise, np.random.default_rng(seed)
+        self._disturbed = False
         self._num_joints = len(translator.joint_targets_rad)
         disturbed = f", disturbed by {noise}" if noise else ""
         self._name = f"scripted expert of {env_id}{disturbed}"
@@ -143,7 +147,9 @@ class ScriptedAgent:
             float(label[-1]), self._translator.gripper_command, observation.state.gripper
         )
         action = label.copy()
-        if self._noise:
+        # drawn at every tick, so that one seed gives one sequence
+        self._disturbed = self._rng.random() < (1 - _ENDS if self._disturbed else _BEGINS)
+        if self._noise and self._disturbed:
             arm = action[: self._num_joints]
             arm += self._rng.normal(scale=self._noise, size=self._num_joints)
             np.clip(arm, -1.0, 1.0, out=arm)
@@ -167,7 +173,7 @@ def patient(wish: float, command: float, gripper: GripperState | None) -> float:
     if gripper is None:
         return wish
     share = gripper.width_m / gripper.max_width_m
-    if command < 0 < wish and share > _BEGUN_CLOSING:
+    if command < 0 < wish and share > _CLOSED_ON_SOMETHING:
         return -1.0
     if wish < 0 < command and share < _DONE_OPENING:
         return 1.0

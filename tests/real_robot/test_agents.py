@@ -292,15 +292,20 @@ def test_noise_is_in_the_action_and_not_in_the_label(world) -> None:
         assert one.actions[0, 7] == plain.label[7]  # the hand is not disturbed
         assert np.abs(one.actions).max() <= 1
     free = np.array([one.actions[0, 2] - plain.label[2] for one in noisy])
-    assert abs(free.std() - 0.3) < 0.05
-    assert (proposals(0.3, 2)[0].actions != noisy[0].actions).any()
+    disturbed = free != 0
+    assert 0.15 < disturbed.mean() < 0.45  # it comes and goes: 0.1 / (0.1 + 0.25) of the time
+    assert np.abs(np.diff(disturbed.astype(int))).sum() < 0.5 * 200
+    assert abs(free[disturbed].std() - 0.3) < 0.1
+    others = proposals(0.3, 2)
+    assert any((a.actions != b.actions).any() for a, b in zip(others, noisy, strict=True))
 
 
 @pytest.mark.parametrize(
     ("wish", "command", "width_m", "given"),
     [
         (1.0, -1.0, 0.08, -1.0),  # it has been told to close and has not begun
-        (1.0, -1.0, 0.06, 1.0),  # it has begun: the expert may think again
+        (1.0, -1.0, 0.06, -1.0),  # it is closing
+        (1.0, -1.0, 0.045, 1.0),  # it holds something: the expert may think again
         (-1.0, -1.0, 0.08, -1.0),
         (-1.0, 1.0, 0.05, 1.0),  # it is opening
         (-1.0, 1.0, 0.08, -1.0),
