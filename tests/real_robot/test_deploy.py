@@ -157,7 +157,7 @@ def test_the_expert_s_episodes_are_counted_over_several_runs(monkeypatch, tmp_pa
     assert len(set(scene.places)) == 3
     facts = kept(tmp_path / "dataset", station)
     assert [fact["success"] for fact in facts] == [True] * 3
-    assert "disturbed by 0.15" in facts[0]["agent"]
+    assert "scripted expert" in facts[0]["agent"]
 
 
 def test_recording_stops_after_too_many_failures(monkeypatch, tmp_path, capsys) -> None:
