@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import re
 import sys
 import time
 from dataclasses import replace
@@ -42,9 +43,18 @@ def turned(robot, *by_rad):
 
 
 def move(robot, joints_rad, *, asynchronous=False):
+    """Move; where the machine lost commands on the way, recover and go on, twice at most."""
     import franky
 
-    robot.move(franky.JointMotion(franky.JointState(joints_rad)), asynchronous=asynchronous)
+    for tries_left in (2, 1, 0):
+        try:
+            robot.move(franky.JointMotion(franky.JointState(joints_rad)), asynchronous=asynchronous)
+            return
+        except franky.ControlException as error:
+            rate = re.search(r"control_command_success_rate: ([\d.]+)", str(error))
+            if not tries_left or rate is None or float(rate[1]) > 0.99:
+                raise
+            robot.recover_from_errors()
 
 
 def names_of(errors):
