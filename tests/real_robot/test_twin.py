@@ -1,8 +1,8 @@
 """The twin's arm and hand, through franky: what a real arm would do."""
 
+import re
 import socket
 import subprocess
-import re
 import sys
 import time
 from dataclasses import replace
