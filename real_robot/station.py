@@ -39,15 +39,11 @@ _PROPRIO = ("position", "velocity")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TwinStation:
-    """A twin: its cameras and its objects come with it.
+class AnyStation:
+    """What a twin's place to work and an arm's have in common.
 
     Attributes:
-        twin: what it is made of.
-        cameras: which of its cameras are used, in the policy's order.
-        frozen_after_s: a camera that shows the same for longer is frozen; null, since a simulated
-            camera has no noise, and nothing need move before the arm.
-        franka: how the arm is driven; its address is the twin's.
+        franka: how the arm is driven; its address is the one that the command says, or the twin's.
         safety: what the arm may do.
         home: how it goes to its start pose.
         home_rad: the start pose.
@@ -60,10 +56,6 @@ class TwinStation:
             and that is said.
     """
 
-    kind: ClassVar[str] = "twin"
-    twin: TwinConfig
-    cameras: tuple[str, ...]
-    frozen_after_s: float | None
     franka: FrankaConfig
     safety: SafetyConfig
     home: HomeConfig
@@ -73,6 +65,23 @@ class TwinStation:
     increment_rad: float
     task: str
     priority: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwinStation(AnyStation):
+    """A twin: its cameras and its objects come with it.
+
+    Attributes:
+        twin: what it is made of.
+        cameras: which of its cameras are used, in the policy's order.
+        frozen_after_s: a camera that shows the same for longer is frozen; null, since a simulated
+            camera has no noise, and nothing need move before the arm.
+    """
+
+    kind: ClassVar[str] = "twin"
+    twin: TwinConfig
+    cameras: tuple[str, ...]
+    frozen_after_s: float | None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -93,35 +102,15 @@ class TwinStation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TableStation:
+class TableStation(AnyStation):
     """A Franka on a table, with cameras of its own; nobody but a person knows where objects are.
 
     Attributes:
         cameras: in the policy's order.
-        franka: how the arm is driven; its address is the one that the command says.
-        safety: what the arm may do.
-        home: how it goes to its start pose.
-        home_rad: the start pose.
-        home_gripper_m: how far the gripper is open there; null to leave it.
-        rate_hz: control steps per second.
-        increment_rad: what an action of 1 adds to a joint's target.
-        task: what is to be done, in words.
-        priority: real-time priority of the loop, its agent and its cameras, 1 to 99, below that of
-            the robot's own thread; 0 for none. Where the system does not allow it they run without,
-            and that is said.
     """
 
     kind: ClassVar[str] = "table"
     cameras: tuple[CameraConfig, ...]
-    franka: FrankaConfig
-    safety: SafetyConfig
-    home: HomeConfig
-    home_rad: tuple[float, ...]
-    home_gripper_m: float | None
-    rate_hz: float
-    increment_rad: float
-    task: str
-    priority: int
 
     def __post_init__(self) -> None:
         _check(self)
@@ -142,7 +131,6 @@ class Station:
         arm: kinematics.
         interface: what a policy sees and commands here.
         scene: the objects; None where only a person knows them.
-        twin_client: what a twin offers besides; None for an arm.
     """
 
     def __init__(
