@@ -18,19 +18,14 @@ from toto_robot.cli import command
 
 from .agents.remote import RemoteAgent
 from .agents.student import PolicyConfig, StudentAgent, open_agent
-from .control.home import NotHomeError
 from .control.loop import LoopConfig
 from .control.timing import loop_report
 from .episode import Agent, EpisodeRecord, Listener
 from .recording import Recorder
-from .robot import RobotError
-from .session import NoPersonError, Show, draw_pose, may_go_on, pose_notes, prepare
+from .session import EXPECTED, Show, draw_pose, may_go_on, pose_notes, prepare
 from .station import Station, StationConfig, open_station
 from .trials.poses import PoseArea
 from .viewer import ViewerConfig, watching
-
-# What may go wrong without a bug; each says what, and what to do.
-_EXPECTED = (RobotError, NotHomeError, NoPersonError, ImportError, OSError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +72,7 @@ def deploy(config: DeployConfig, out: Path) -> None:
             agent = stack.enter_context(closing(open_policy(config.policy, config.acting, station)))
             viewers = stack.enter_context(watching(config.viewer))
             records = _episodes(config, station, agent, viewers, out / "dataset")
-    except _EXPECTED as error:
+    except EXPECTED as error:
         sys.exit(f"deploy: {error}")
     except KeyboardInterrupt:
         sys.exit("deploy: interrupted between episodes")

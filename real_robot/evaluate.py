@@ -37,9 +37,8 @@ from .control.loop import LoopConfig
 from .deploy import open_policy
 from .episode import Agent, EpisodeRecord, Listener, Step
 from .recording import Recorder
-from .robot import RobotError
-from .session import NoPersonError, ask_person, pose_notes
-from .station import TWIN, SharedScene, Station, StationConfig, TwinStation, open_station
+from .session import EXPECTED, ask_person, bring_home, pose_notes
+from .station import TWIN, Station, StationConfig, TwinStation, open_station
 from .translator import Translator
 from .trials.operators import SceneOperator, TerminalOperator, enter_ends, screen
 from .trials.overlay import calibration_of_scene, draw_overlay
@@ -183,14 +182,7 @@ def evaluate(config: TrialsConfig, out: Path) -> None:
             viewers = stack.enter_context(watching(config.viewer))
             bench = Bench(config, station, agents, viewers)
             _run(config, bench, weights, recorder, out / "report")
-    except (
-        RobotError,
-        NotHomeError,
-        NoPersonError,
-        ImportError,
-        FileNotFoundError,
-        ValueError,
-    ) as error:
+    except EXPECTED as error:
         sys.exit(f"trials: {error}")
 
 
@@ -295,19 +287,15 @@ class Bench:
             )
         while True:
             try:
-                self.station.go_home()
+                if self._unattended:
+                    bring_home(self.station)
+                else:
+                    self.station.go_home()
                 return
             except NotHomeError as error:
-                scene = self.station.scene
-                if not self._unattended:
-                    ask_person(f"{error}\nEnter to try again: ")
-                    continue
-                if not isinstance(scene, SharedScene):
+                if self._unattended:
                     raise
-                print(f"{error}; the twin is put back")
-                scene.client.reset()
-                self.station.go_home()
-                return
+                ask_person(f"{error}\nEnter to try again: ")
 
     def run(self, pose: Pose, policy: PolicyKey) -> EpisodeRecord:
         """Run an episode; its notes say where the object was."""

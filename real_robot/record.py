@@ -18,13 +18,11 @@ from tqdm import tqdm
 from toto_robot.cli import command
 
 from .agents.expert import ScriptedAgent
-from .control.home import NotHomeError
 from .control.loop import LoopConfig
 from .control.timing import loop_report
 from .episode import COMPLETE, EpisodeRecord, Listener
 from .recording import Recorder
-from .robot import RobotError
-from .session import NoPersonError, ask_person, draw_pose, may_go_on, outcome, pose_notes
+from .session import EXPECTED, ask_person, draw_pose, may_go_on, outcome, pose_notes
 from .session import prepare as prepare_episode
 from .station import Station, StationConfig, TwinStation, open_station
 from .teleoperation.agent import TeleoperationAgent, TeleoperationConfig
@@ -38,17 +36,6 @@ from .trials.poses import PoseArea
 from .viewer import ViewerConfig, watching
 
 _SEEDS = 1_000_003  # apart from each other, so that no two runs' episodes share noise
-
-# What may go wrong without a bug; each says what, and what to do.
-_EXPECTED = (
-    RobotError,
-    DeviceError,
-    NotHomeError,
-    NoPersonError,
-    ImportError,
-    OSError,
-    ValueError,
-)
 
 AgentName = Literal["expert", "keyboard", "gamepad", "spacemouse", "guiding"]
 
@@ -108,7 +95,7 @@ def record(config: RecordConfig, out: Path) -> None:
             watching(config.viewer) as viewers,
         ):
             _record(config, station, viewers, folder)
-    except _EXPECTED as error:
+    except (*EXPECTED, DeviceError) as error:
         sys.exit(f"record: {error}")
     except KeyboardInterrupt:
         sys.exit(f"record: interrupted between episodes; {folder} has what was done so far")

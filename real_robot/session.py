@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from .control.home import NotHomeError
 from .episode import EpisodeRecord, Reason, Step
-from .robot import CommandRefusedError
+from .robot import CommandRefusedError, RobotError
 from .station import SharedScene, Station
 from .trials.poses import Pose, PoseArea
 
@@ -21,6 +21,10 @@ _FINAL: tuple[Reason, ...] = ("interrupted", "connection", "policy", "error")
 
 class NoPersonError(RuntimeError):
     """A person must answer, and nobody sits at the terminal."""
+
+
+# What may go wrong in a command without a bug; each says what, and what to do.
+EXPECTED = (RobotError, NotHomeError, NoPersonError, ImportError, OSError, ValueError)
 
 
 def ask_person(question: str) -> str:
@@ -42,26 +46,36 @@ def draw_pose(area: PoseArea, seed: int, number: int) -> Pose:
     return Pose(x_m=float(x_m), y_m=float(y_m), yaw_rad=float(yaw_rad))
 
 
-def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
-    """Bring the arm home and the object to its place; a person does it where no scene can.
+def bring_home(station: Station) -> None:
+    """Bring the arm to its start pose.
 
     Nobody is in reach of a twin: one that did not get home is put there, a few times.
 
     Raises:
         NotHomeError: the arm did not get home.
         RobotError: the robot refused, or was lost.
-        NoPersonError: a person is needed and there is none.
     """
     for attempts_left in reversed(range(_TWIN_ATTEMPTS)):
         try:
             station.go_home()
-            break
+            return
         except (NotHomeError, CommandRefusedError) as error:
             if not isinstance(station.scene, SharedScene) or not attempts_left:
                 raise
             tqdm.write(f"{error}; the twin is put back")
             station.recover("reflex", lambda _: True)
             station.scene.client.reset()
+
+
+def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
+    """Bring the arm home and the object to its place; a person does it where no scene can.
+
+    Raises:
+        NotHomeError: the arm did not get home.
+        RobotError: the robot refused, or was lost.
+        NoPersonError: a person is needed and there is none.
+    """
+    bring_home(station)
     if station.scene is not None:
         station.scene.place(pose.x_m, pose.y_m, pose.yaw_rad)
         return
