@@ -8,7 +8,6 @@
 address is a Franka.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,13 +28,16 @@ from .episode import Agent, EpisodeRecord, Listener, Reason, Scene
 from .franka import FrankaConfig, FrankaRobot
 from .robot import Robot
 from .safety import RecoveryRefusedError, SafetyConfig, SafetyLayer
-from .translator import Translator
+from .scheduling import hurried, leaving
+from .translator import GripperSwitch, Translator
 from .twin.client import TwinCameraSource, TwinClient
 from .twin.config import TwinConfig
 from .twin.launch import start_twin
 
 TWIN = "twin"
-_PROPRIO = ("position", "velocity")
+# Targets, too: an arm follows its target some ticks later, and a policy that adds to a target
+# without knowing it adds again what the arm has not done yet.
+_PROPRIO = ("position", "velocity", "target")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +52,7 @@ class AnyStation:
         home_gripper_m: how far the gripper is open there; null to leave it.
         rate_hz: control steps per second.
         increment_rad: what an action of 1 adds to a joint's target.
+        gripper_switch: how a policy's openings become orders to the hand; null: it is told each.
         task: what is to be done, in words.
         priority: real-time priority of the loop, its agent and its cameras, 1 to 99, below that of
             the robot's own thread; 0 for none. Where the system does not allow it they run without,
@@ -63,6 +66,7 @@ class AnyStation:
     home_gripper_m: float | None
     rate_hz: float
     increment_rad: float
+    gripper_switch: GripperSwitch | None
     task: str
     priority: int
 
@@ -147,7 +151,7 @@ class Station:
 
     def translator(self, interface: Interface) -> Translator:
         """Give the translator of a policy with this interface; see `fit_interface`."""
-        return Translator(interface, self.arm, self.robot.limits)
+        return Translator(interface, self.arm, self.robot.limits, self.config.gripper_switch)
 
     def go_home(self) -> None:
         """Bring the arm to the start pose; see `real_robot.control.home.go_home`."""
@@ -233,10 +237,12 @@ def open_station(config: StationConfig, robot: str) -> Iterator[Station]:
     _check_robot(config, robot)
     with ExitStack() as stack:
         scene: Scene | None = None
+        twin_cpu = None
         if isinstance(config, TwinStation):
             address = robot
             if robot == TWIN:
                 address = stack.enter_context(start_twin(config.twin)).address
+            twin_cpu = config.twin.cpu(address)
             scene = SharedScene(stack.enter_context(TwinClient(address)))
             cameras = [
                 ThreadedCamera(config.camera_settings(name), TwinCameraSource(address, name))
@@ -245,8 +251,9 @@ def open_station(config: StationConfig, robot: str) -> Iterator[Station]:
         else:
             address = robot
             cameras = [build_camera(camera) for camera in config.cameras]
-        # after the twin, which is a process of its own and sets its own; threads inherit it
-        stack.enter_context(_priority(config.priority))
+        # after the twin, which is a process of its own and sets its own
+        stack.enter_context(leaving(twin_cpu))
+        stack.enter_context(hurried(config.priority))
         for camera in cameras:
             stack.enter_context(camera)
         driver = FrankaRobot(replace(config.franka, address=address))
@@ -306,25 +313,6 @@ class SharedScene:
         """Say whether the task is done now."""
         with self._lock:
             return self.client.succeeded()
-
-
-@contextmanager
-def _priority(priority: int) -> Iterator[None]:
-    """Let this thread, and those that it starts, go before others while the context lasts."""
-    if not priority:
-        yield
-        return
-    before = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except PermissionError:
-        print(f"note: no real-time priority {priority}: this user may not (ulimit -r)")
-        yield
-        return
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, *before)
 
 
 def _check(config: "TwinStation | TableStation") -> None:

@@ -1,11 +1,13 @@
 """Between a policy's numbers and an arm's: actions to targets, robot states to proprioception.
 
 The same as the simulated environment does for the same `Interface`: an increment is added to a
-stored joint target, not to where the joint is measured, and the hand's command is absolute.
+stored joint target, not to where the joint is measured, and the hand's command is absolute. A hand
+that cannot be called back while it moves is given orders by a `GripperSwitch`.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,33 @@ from .robot import RobotState, Target
 Floats = NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GripperSwitch:
+    """Say how the openings that a policy wishes for become orders to open or to close.
+
+    A policy decides anew at every tick, and what it learned to say is 1 or -1, so a number between
+    them is doubt. A Franka Hand finishes each motion that it began: told of every doubt, it would
+    do nothing in time.
+
+    Attributes:
+        close_below: a wish below it, in [-1, 1], is to close.
+        open_above: a wish above it is to open; between the two, the last order stands.
+        hold_s: an order stands so long at least: as long as the hand takes for it.
+    """
+
+    close_below: float
+    open_above: float
+    hold_s: float
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.close_below <= self.open_above <= 1:
+            raise ValueError(
+                f"-1 <= close_below <= open_above <= 1, got {self.close_below}, {self.open_above}"
+            )
+        if not 0 <= self.hold_s < math.inf:
+            raise ValueError(f"hold_s must be finite and not negative, got {self.hold_s}")
+
+
 class Translator:
     """Turn actions into targets and states into `proprio`, for one robot and one interface.
 
@@ -26,8 +55,20 @@ class Translator:
         interface: what the numbers mean.
     """
 
-    def __init__(self, interface: Interface, arm: Arm, limits: JointLimits) -> None:
+    def __init__(
+        self,
+        interface: Interface,
+        arm: Arm,
+        limits: JointLimits,
+        switch: GripperSwitch | None = None,
+    ) -> None:
         """Check that this robot can be spoken to in this interface.
+
+        Args:
+            interface: what the numbers mean.
+            arm: its joints and its hand.
+            limits: of the joints.
+            switch: for a hand that opens and closes; None for one that follows every width.
 
         Raises:
             ValueError: it names something that the robot does not have; with what is possible.
@@ -50,6 +91,9 @@ class Translator:
         self._has_gripper = gripper is not None
         self._max_width_m = 0.0 if gripper is None else gripper.upper * len(gripper.joints)
         self._command = 1.0
+        self._switch = switch
+        self._hold_ticks = 0 if switch is None else math.ceil(switch.hold_s * interface.rate_hz)
+        self._ticks = self._hold_ticks  # since the last order
         hand = None if gripper is None else gripper.name
         self._readings = self._find_readings(interface.proprio, joints, hand)
 
@@ -69,6 +113,7 @@ class Translator:
         if state.gripper is not None:
             share = state.gripper.width_m / self._max_width_m
             self._command = float(np.clip(2 * share - 1, -1.0, 1.0))
+        self._ticks = self._hold_ticks
 
     def target(self, action: NDArray[np.float32]) -> Target:
         """Give the wish of an action [a], and store nothing yet.
@@ -82,14 +127,28 @@ class Translator:
         joints = np.clip(self._targets + self._scale * increments, self._lower, self._upper)
         width_m = None
         if self._has_gripper:
-            width_m = self._max_width_m * (float(np.clip(values[-1], -1.0, 1.0)) + 1) / 2
+            width_m = self._max_width_m * (self.gripper_order(float(values[-1])) + 1) / 2
         return Target(joint_positions_rad=joints, gripper_width_m=width_m)
+
+    def gripper_order(self, wish: float) -> float:
+        """Give what the gripper is told, in [-1, 1], when somebody wishes for an opening."""
+        wish, switch = float(np.clip(wish, -1.0, 1.0)), self._switch
+        if switch is None or math.isnan(wish):
+            return wish
+        if self._ticks < self._hold_ticks or switch.close_below <= wish <= switch.open_above:
+            return self._command
+        return 1.0 if wish > switch.open_above else -1.0
 
     def sent(self, target: Target) -> None:
         """Store what was really sent: the next increment is added to it."""
         self._targets = np.array(target.joint_positions_rad, dtype=np.float64)
-        if target.gripper_width_m is not None:
-            self._command = 2 * target.gripper_width_m / self._max_width_m - 1
+        self._ticks += 1
+        if target.gripper_width_m is None:
+            return
+        command = 2 * target.gripper_width_m / self._max_width_m - 1
+        if not math.isclose(command, self._command, abs_tol=1e-6):
+            self._ticks = 0
+        self._command = command
 
     def action_of(self, joint_positions_rad: Floats, gripper_width_m: float) -> NDArray[np.float32]:
         """Give the action [a] that asks for these joints and this width, cut to [-1, 1].

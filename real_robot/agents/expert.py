@@ -17,7 +17,7 @@ from envs.experts.scripted import base_transform, slices
 from envs.kinematics import forward_kinematics, tool_pose
 
 from ..episode import Observation, Proposal, Scene
-from ..robot import Floats, GripperState, RobotState
+from ..robot import Floats, RobotState
 from ..translator import Translator
 
 # What this can tell of an environment's privileged state: task quantities by their names there.
@@ -32,13 +32,9 @@ _KNOWN = (
     "tool_position",
     "tool_quaternion",
 )
-
-
-# A hand on a network takes a few ticks to begin, and cannot be called back while it moves. What was
-# begun is not taken back before the width shows how it went: shares of the open hand's width.
-_CLOSED_ON_SOMETHING, _DONE_OPENING = 0.6, 0.9
-# Disturbances come and go: at each tick they begin, or end, with these probabilities. Without calm
-# between them an expert does not get its fingers around anything.
+# Disturbances come and go: at each tick they begin, or end, with these probabilities. While one
+# lasts it is the same: an arm follows some ticks later, and of a new one at each tick it would show
+# next to nothing. Without calm between them no fingers would get around anything.
 _BEGINS, _ENDS = 0.1, 0.25
 
 
@@ -105,8 +101,8 @@ class ScriptedAgent:
             env_id: whose expert.
             scene: knows the object's pose.
             translator: that of the loop: the expert reads the stored targets.
-            noise: standard deviation of what is now and then added to the arm's part of the
-                executed action, in actions of 1; the label stays without. 0 for none.
+            noise: standard deviation of what is now and then added, for some ticks, to the arm's
+                part of the executed action, in actions of 1; the label stays without. 0 for none.
             seed: of the noise.
 
         Raises:
@@ -120,7 +116,7 @@ class ScriptedAgent:
         self._state = PrivilegedState(env_id, scene, translator)
         self._translator = translator
         self._noise, self._rng = noise, np.random.default_rng(seed)
-        self._disturbed = False
+        self._disturbance: Floats | None = None
         self._num_joints = len(translator.joint_targets_rad)
         disturbed = f", disturbed by {noise}" if noise else ""
         self._name = f"scripted expert of {env_id}{disturbed}"
@@ -143,15 +139,15 @@ class ScriptedAgent:
         begun_s = time.monotonic()
         state = self._state.read(observation.state)
         label = np.clip(self._expert.act({"state": state}), -1.0, 1.0).astype(np.float32)
-        label[-1] = patient(
-            float(label[-1]), self._translator.gripper_command, observation.state.gripper
-        )
+        label[-1] = self._translator.gripper_order(float(label[-1]))
         action = label.copy()
-        # drawn at every tick, so that one seed gives one sequence
-        self._disturbed = self._rng.random() < (1 - _ENDS if self._disturbed else _BEGINS)
-        if self._noise and self._disturbed:
+        if self._disturbance is None and self._rng.random() < _BEGINS:
+            self._disturbance = self._rng.normal(scale=self._noise, size=self._num_joints)
+        elif self._disturbance is not None and self._rng.random() < _ENDS:
+            self._disturbance = None
+        if self._disturbance is not None:
             arm = action[: self._num_joints]
-            arm += self._rng.normal(scale=self._noise, size=self._num_joints)
+            arm += self._disturbance
             np.clip(arm, -1.0, 1.0, out=arm)
         return Proposal(
             actions=action[None],
@@ -162,22 +158,6 @@ class ScriptedAgent:
 
     def close(self) -> None:
         """Do nothing: the scene is closed by its owner."""
-
-
-def patient(wish: float, command: float, gripper: GripperState | None) -> float:
-    """Give the gripper's wish, in [-1, 1], or its last command until the hand shows that one.
-
-    An expert decides anew at every tick; next to the object it would open and close in turn, and a
-    hand that finishes each motion first would do neither in time.
-    """
-    if gripper is None:
-        return wish
-    share = gripper.width_m / gripper.max_width_m
-    if command < 0 < wish and share > _CLOSED_ON_SOMETHING:
-        return -1.0
-    if wish < 0 < command and share < _DONE_OPENING:
-        return 1.0
-    return wish
 
 
 def quaternion_of(rotation: Floats) -> Floats:

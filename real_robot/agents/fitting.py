@@ -1,4 +1,7 @@
-"""Whether a policy fits a robot: the same interface, but for two arms that are built alike."""
+"""Whether a policy fits a robot: the same interface, with two exceptions.
+
+Two arms may be built alike, and a robot may tell more than the policy looks at.
+"""
 
 from dataclasses import replace
 
@@ -13,16 +16,24 @@ def fit_interface(policy: Interface, robot: Interface, what: str) -> tuple[Inter
 
     Args:
         policy: what the policy was trained for.
-        robot: what there is here.
+        robot: what there is here; its `proprio` may have more than the policy's, see
+            `proprio_columns`.
         what: the policy, for the error.
 
     Raises:
-        ValueError: they differ in more than the name of an arm that is built alike.
+        ValueError: they differ in more than the name of an arm that is built alike, or the robot
+            does not tell what the policy looks at.
     """
+    note = None
     if (policy.arm, robot.arm) in ALIKE:
         note = f"{what} was trained for {policy.arm} and acts on {robot.arm}: same kinematics"
         robot = replace(robot, arm=policy.arm)
-        policy.require_equal(robot, what, "this robot")
-        return robot, note
+    if set(policy.proprio) <= set(robot.proprio):
+        robot = replace(robot, proprio=policy.proprio)
     policy.require_equal(robot, what, "this robot")
-    return robot, None
+    return robot, note
+
+
+def proprio_columns(policy: Interface, robot: Interface) -> list[int]:
+    """Give where in a robot's `proprio` the policy's is, in the policy's order."""
+    return [robot.proprio.index(name) for name in policy.proprio]

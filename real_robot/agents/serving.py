@@ -14,7 +14,7 @@ from envs.interface import Interface
 from ..cameras.camera import Frame
 from ..episode import Agent, Observation
 from ..robot import RobotState
-from .fitting import fit_interface
+from .fitting import fit_interface, proprio_columns
 from .remote import interface_from_plain
 from .wire import Connection, Message, NotAuthenticError, WireError, turn_away
 
@@ -51,6 +51,7 @@ class PolicyServer:
             tell: hears who comes and goes, and what goes wrong.
         """
         self._agent, self._interface, self._key = agent, interface, key
+        self._robot = interface  # of the client, from its hello on
         self._idle_timeout_s, self._tell = idle_timeout_s, tell
         self._busy = threading.Lock()
         self._listening = socket.create_server((host, port))
@@ -125,6 +126,7 @@ class PolicyServer:
     def _hello(self, data: dict[str, Any]) -> dict[str, Any]:
         robot = interface_from_plain(data.get("interface"))
         _, note = fit_interface(self._interface, robot, self._agent.name)
+        self._robot = robot
         return {
             "ok": True,
             "name": self._agent.name,
@@ -151,7 +153,7 @@ class PolicyServer:
             f"image_{camera.name}": ("uint8", (camera.height, camera.width, 3))
             for camera in self._interface.cameras
         }
-        wanted["proprio"] = ("float32", (len(self._interface.proprio),))
+        wanted["proprio"] = ("float32", (len(self._robot.proprio),))
         found = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
         if found != wanted:
             raise ValueError(f"an observation must have {wanted}, got {found}")
@@ -162,7 +164,7 @@ class PolicyServer:
                 for name in self._interface.camera_names
             },
             state=_nobody(),
-            proprio=arrays["proprio"],
+            proprio=arrays["proprio"][proprio_columns(self._interface, self._robot)],
         )
 
 

@@ -17,7 +17,7 @@ from envs.interface import Interface
 
 from ..cameras.camera import Image
 from ..episode import Observation, Proposal
-from .fitting import fit_interface
+from .fitting import fit_interface, proprio_columns
 from .remote import RemoteAgent
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class StudentAgent:
                 raise ValueError(f"{folder} has no eyes: it takes no encoder")
             vision = replace(vision, name_or_path=encoder)
         self.interface, self.note = fit_interface(card.interface, interface, str(folder))
+        self._columns = proprio_columns(card.interface, interface)
         self._encoder = vision.build(torch.device(choose_device(device)))
         self._student = load_student(folder, self._encoder, self.interface)
         self._student.to(choose_device(device))
@@ -133,7 +134,7 @@ class StudentAgent:
         from policies.vision import tokenize
 
         begun_s = time.monotonic()
-        seen: dict[str, Any] = {"proprio": observation.proprio[None]}
+        seen: dict[str, Any] = {"proprio": observation.proprio[None, self._columns]}
         timings_s: dict[str, float] = {}
         if self._encoder is not None and self._viewing is not None:
             images = [observation.frames[name].image for name in self._cameras]

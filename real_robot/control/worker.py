@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from ..scheduling import stand_back
+
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -11,7 +13,8 @@ A = TypeVar("A")
 class Worker(Generic[Q, A]):
     """Answer the newest question in a thread of its own.
 
-    A question that comes while another one is answered waits; a newer one takes its place.
+    A question that comes while another one is answered waits; a newer one takes its place. Who asks
+    may have real-time priority, who answers has none.
 
     Attributes:
         news: set when there is an answer, or an error, that was not taken yet.
@@ -60,6 +63,7 @@ class Worker(Generic[Q, A]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        stand_back()
         while True:
             with self._asked:
                 self._asked.wait_for(lambda: self._is_closed or self._question is not None)

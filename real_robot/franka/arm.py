@@ -12,7 +12,6 @@ them; others leave a wish here and read what came last.
 
 import contextlib
 import json
-import os
 import re
 import threading
 import time
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..limits import JointLimits
 from ..robot import CommandRefusedError, ConnectionLostError, RobotError
+from ..scheduling import ask_for_priority
 from .config import FrankaConfig
 from .reference import Reference
 
@@ -157,7 +157,7 @@ class Arm:
 
     def _run(self) -> None:
         # The 1 kHz thread is started by this one, and so has its priority.
-        self.has_priority = _set_priority(self._config.priority)
+        self.has_priority = ask_for_priority(self._config.priority)
         next_s = time.monotonic()
         while not self._closing:
             try:
@@ -305,17 +305,6 @@ def call(function: Callable[[], T], timeout_s: float, where: str) -> T:
     if not values:
         raise ConnectionLostError(f"{where} does not answer within {timeout_s} s")
     return values[0]
-
-
-def _set_priority(priority: int) -> bool:
-    """Give the calling thread a real-time priority, and say whether that was allowed."""
-    if priority == 0:
-        return False
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except (AttributeError, PermissionError):
-        return False
-    return True
 
 
 def errors_of(state: Any, fault: str | None) -> tuple[str, ...]:

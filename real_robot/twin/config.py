@@ -1,6 +1,8 @@
 """What a twin is made of, and where it listens."""
 
+import os
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 # libfranka's clients cannot choose a port, so every twin has an address of its own instead, and
 # all twins the same ports.
@@ -24,6 +26,8 @@ class TwinConfig:
         collision_force_n: likewise a force on the tool.
         priority: real-time priority of the robot's process, 1 to 99; 0 for none. Where the system
             does not allow it the twin runs without, and says so.
+        pinned: whether the robot's process keeps to one CPU. Its threads share an interpreter lock,
+            and on one CPU they leave caches, and all other CPUs, to whoever drives the robot.
         switch_interval_s: how long a Python thread of it may run before another may.
     """
 
@@ -36,6 +40,7 @@ class TwinConfig:
     collision_torque_nm: float
     collision_force_n: float
     priority: int
+    pinned: bool
     switch_interval_s: float
 
     def __post_init__(self) -> None:
@@ -56,6 +61,16 @@ class TwinConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
+    def cpu(self, address: str) -> int | None:
+        """Give the CPU, of those that this process may use, that a twin at an address keeps to.
+
+        Twins that run at the same time are spread by their addresses.
+        """
+        if not self.pinned or not hasattr(os, "sched_getaffinity"):
+            return None
+        cpus = sorted(os.sched_getaffinity(0))
+        return cpus[int(ip_address(address)) % len(cpus)]
+
 
 # The same as configs/twin.yaml, for whoever starts a twin without a command: a test, a script.
 STANDARD = TwinConfig(
@@ -68,5 +83,6 @@ STANDARD = TwinConfig(
     collision_torque_nm=40.0,
     collision_force_n=40.0,
     priority=20,
+    pinned=True,
     switch_interval_s=0.005,
 )

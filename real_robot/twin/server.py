@@ -20,6 +20,7 @@ from typing import Any
 # fork would lose.
 import envs.randomisation  # noqa: F401
 
+from ..scheduling import ask_for_priority
 from .config import CAMERA_PORT, TwinConfig
 from .shared import Shared
 
@@ -84,7 +85,7 @@ def _serve_robot(config: TwinConfig, address: str, shared: Shared, cameras: int)
     simulator.build(scene, arm)
     home = np.array(task.start_arm_rad)
     simulator.reset(Start(arm_rad=home, hand=np.array(task.start_hand)), Appearance())
-    scheduling = _hurry(config)
+    scheduling = _hurry(config, address)
     world = World(scene, arm, home, shared)
     server = RobotServer(config, address, world)
     control = Control(
@@ -113,14 +114,15 @@ def _serve_robot(config: TwinConfig, address: str, shared: Shared, cameras: int)
     server.start()
 
 
-def _hurry(config: TwinConfig) -> str:
-    """Ask for a real-time priority, and say what came of it."""
+def _hurry(config: TwinConfig, address: str) -> str:
+    """Ask for a CPU and a real-time priority, and say what came of it."""
     sys.setswitchinterval(config.switch_interval_s)
+    cpu = config.cpu(address)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
     if config.priority == 0:
         return "normal"
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(config.priority))
-    except PermissionError:
+    if not ask_for_priority(config.priority):
         return f"normal: the system does not allow real-time priority {config.priority}"
     return f"real-time, priority {config.priority}"
 

@@ -273,7 +273,8 @@ class World(MujocoFrankaSim):
         self._tau_ext = self._tau_ext + _SMOOTHING * (pushed - self._tau_ext)
         jacobian, pose = self._step_ee_readings()
         wrench = np.zeros(6)
-        if np.abs(self._tau_ext).max() > _QUIET_NM:
+        tau_ext = self._tau_ext.tolist()
+        if max(map(abs, tau_ext)) > _QUIET_NM:
             gram = jacobian @ jacobian.T + _REGULAR
             wrench = np.linalg.solve(gram, jacobian @ self._tau_ext)
         joints, speeds = data.qpos[places].copy(), data.qvel[dofs].copy()
@@ -292,7 +293,7 @@ class World(MujocoFrankaSim):
             "O_dP_EE": (jacobian[:3] @ speeds).tolist(),
             "O_J_EE": jacobian,
             "self_collision": None,
-            "tau_ext_hat_filtered": self._tau_ext.tolist(),
+            "tau_ext_hat_filtered": tau_ext,
             "O_F_ext_hat_K": wrench.tolist(),
             "K_F_ext_hat_K": (wrench.reshape(2, 3) @ pose[:3, :3]).ravel().tolist(),
         }
@@ -371,7 +372,8 @@ class World(MujocoFrankaSim):
         self._geared = mode
 
     def _drive_fingers(self) -> None:
-        position = float(self.data.qpos[self._fingers[0]].mean())
+        left, right = self.data.qpos[self._fingers[0]].tolist()
+        position = (left + right) / 2
         step = self._finger_speed * TIMESTEP_S
         before, lead = self._finger, self._finger_lead
         target = before + min(max(self._finger_goal - before, -step), step)

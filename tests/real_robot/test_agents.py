@@ -15,13 +15,13 @@ from envs.experts import EXPERTS
 from policies.rollout import Stage, Task, Theatre
 from policies.student import StudentPolicy, load_student
 from policies.vision import NoVision
-from real_robot.agents.expert import PrivilegedState, ScriptedAgent, patient, quaternion_of
+from real_robot.agents.expert import PrivilegedState, ScriptedAgent, quaternion_of
 from real_robot.agents.fitting import fit_interface
 from real_robot.agents.student import PolicyConfig, StudentAgent, open_agent
 from real_robot.cameras.camera import Frame
 from real_robot.episode import Agent, Observation
 from real_robot.limits import PANDA
-from real_robot.robot import GripperState, Target
+from real_robot.robot import Target
 from real_robot.translator import Translator
 from tests.policies.fake_world import ENV, ReachEnv, card, save_tiny_encoder, toto
 from tests.real_robot.loop_cases import INTERFACE
@@ -212,6 +212,22 @@ def test_only_the_panda_s_policy_fits_the_fr3() -> None:
         fit_interface(INTERFACE, replace(fr3, rate_hz=30.0), "it")
 
 
+def test_a_policy_finds_what_it_looks_at_among_what_a_robot_tells(tmp_path, encoder_folder) -> None:
+    _, interface = save_student(tmp_path, encoder_folder)
+    more = replace(interface, proprio=("beside", *reversed(interface.proprio)))
+    observation, _ = ReachEnv().reset(seed=0)
+    agents = agent_of(tmp_path, interface), agent_of(tmp_path, more)
+    told = np.append(np.float32(9.0), observation["proprio"][::-1])
+    seens = seen(observation, interface), seen({**observation, "proprio": told}, more)
+    actions = []
+    for agent, what in zip(agents, seens, strict=True):
+        agent.reset(what)
+        actions.append(agent.act(what).actions)
+    np.testing.assert_array_equal(*actions)
+    with pytest.raises(ValueError, match="proprio"):
+        agent_of(tmp_path, replace(interface, proprio=interface.proprio[1:]))
+
+
 # the expert
 
 
@@ -298,26 +314,6 @@ def test_noise_is_in_the_action_and_not_in_the_label(world) -> None:
     assert abs(free[disturbed].std() - 0.3) < 0.1
     others = proposals(0.3, 2)
     assert any((a.actions != b.actions).any() for a, b in zip(others, noisy, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("wish", "command", "width_m", "given"),
-    [
-        (1.0, -1.0, 0.08, -1.0),  # it has been told to close and has not begun
-        (1.0, -1.0, 0.06, -1.0),  # it is closing
-        (1.0, -1.0, 0.045, 1.0),  # it holds something: the expert may think again
-        (-1.0, -1.0, 0.08, -1.0),
-        (-1.0, 1.0, 0.05, 1.0),  # it is opening
-        (-1.0, 1.0, 0.08, -1.0),
-        (1.0, 1.0, 0.05, 1.0),
-    ],
-)
-def test_a_hand_is_let_finish_what_it_began(wish, command, width_m, given) -> None:
-    hand = GripperState(
-        stamp_s=0.0, width_m=width_m, max_width_m=0.08, is_grasping=False, error=None
-    )
-    assert patient(wish, command, hand) == given
-    assert patient(wish, command, None) == wish
 
 
 def test_what_an_expert_cannot_know_is_said() -> None:

@@ -24,7 +24,10 @@ from real_robot.agents.wire import (
     parse_address,
     read_key,
 )
+from real_robot.cameras.camera import Frame
+from real_robot.episode import Observation
 from tests.real_robot.loop_cases import INTERFACE, Bench, FakeAgent, one, turn
+from tests.real_robot.safety_cases import HOME, state_at
 
 TIMEOUT_S = 10.0
 
@@ -180,6 +183,25 @@ def test_another_interface_is_refused_with_the_difference(key_file) -> None:
         pytest.raises(ValueError, match=r"rate_hz: 10\.0 != 5\.0"),
     ):
         remote(address, key_file, slow)
+
+
+def test_a_robot_may_tell_more_than_the_policy_looks_at(key_file) -> None:
+    def acts(observation, calls):
+        assert observation.proprio.shape == (len(INTERFACE.proprio),)
+        return one(turn(1, observation.proprio[0] / 10), observation)
+
+    more = dataclasses.replace(INTERFACE, proprio=("beside", *INTERFACE.proprio))
+    with serving(FakeAgent(acts), key_file) as (address, _):
+        agent = remote(address, key_file, more)
+        image = np.zeros((8, 8, 3), np.uint8)
+        observation = Observation(
+            stamp_s=1.0,
+            frames={"hand": Frame(camera="hand", image=image, stamp_s=1.0, sequence=1)},
+            state=state_at(HOME, 0.0),
+            proprio=np.arange(len(more.proprio), dtype=np.float32),
+        )
+        np.testing.assert_allclose(agent.act(observation).actions[0, 0], 0.1)
+        agent.close()
 
 
 def test_a_panda_policy_serves_an_fr3_and_says_so(key_file) -> None:

@@ -1,5 +1,6 @@
 """The translator says what the simulated environment says, for the same Interface."""
 
+import math
 from dataclasses import replace
 
 import gymnasium
@@ -9,7 +10,7 @@ import pytest
 from envs.franka import FRANKA_PANDA
 from real_robot.limits import PANDA
 from real_robot.robot import GripperState, RobotState
-from real_robot.translator import Translator
+from real_robot.translator import GripperSwitch, Translator
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,59 @@ def test_what_is_no_number_is_left_to_the_safety_layer(env):
     action[2] = np.nan
     assert np.isnan(translator.target(action).joint_positions_rad[2])
     assert translator.target(np.zeros(3, np.float32)).joint_positions_rad.shape == (3,)
+
+
+def told(translator, wishes):
+    """Wish for openings tick by tick; give the widths that the hand is told, m."""
+    widths = []
+    for wish in wishes:
+        target = translator.target(np.array([0, 0, 0, 0, 0, 0, 0, wish], np.float32))
+        translator.sent(target)
+        widths.append(round(target.gripper_width_m, 6))
+    return widths
+
+
+def test_a_switch_opens_and_closes_and_lets_the_hand_finish(env):
+    env.reset(seed=6)
+    switch = GripperSwitch(close_below=-0.2, open_above=0.2, hold_s=0.3)
+    translator = Translator(env.interface, FRANKA_PANDA, PANDA, switch)
+    translator.begin(state_of(env))
+    hold = math.ceil(0.3 * env.interface.rate_hz)
+    assert told(translator, [0.9, 0.1, -0.19]) == [0.08, 0.08, 0.08]  # doubt changes nothing
+    closing = [-0.3] + [1.0] * hold
+    assert told(translator, closing) == [0.0] * (hold + 1)  # not called back
+    assert translator.gripper_command == -1.0
+    assert told(translator, [0.0, 0.5]) == [0.0, 0.08]  # now it may
+    translator.begin(state_of(env))
+    assert told(translator, [-1.0]) == [0.0]  # a new episode waits for nothing
+
+
+def test_without_a_switch_the_hand_is_told_every_width(env):
+    env.reset(seed=6)
+    translator = Translator(env.interface, FRANKA_PANDA, PANDA)
+    translator.begin(state_of(env))
+    assert told(translator, [0.5, -0.5, 2.0]) == [0.06, 0.02, 0.08]
+
+
+def test_a_wish_that_is_no_number_is_no_order(env):
+    env.reset(seed=6)
+    switch = GripperSwitch(close_below=-0.2, open_above=0.2, hold_s=0.3)
+    translator = Translator(env.interface, FRANKA_PANDA, PANDA, switch)
+    translator.begin(state_of(env))
+    assert math.isnan(translator.gripper_order(math.nan))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"close_below": 0.3}, "close_below <= open_above"),
+        ({"open_above": 1.1}, "close_below <= open_above"),
+        ({"hold_s": math.inf}, "hold_s must be finite"),
+    ],
+)
+def test_a_switch_that_cannot_be_is_refused(fields, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        GripperSwitch(**{"close_below": -0.2, "open_above": 0.2, "hold_s": 0.8, **fields})
 
 
 def test_an_interface_that_the_robot_cannot_keep_is_refused(env):
