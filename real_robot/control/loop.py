@@ -54,8 +54,9 @@ class LoopConfig:
 
     Attributes:
         max_steps: the episode ends after so many.
-        wait_share: how much of a period the loop waits for the agent's answer; a later one is for
-            the next tick.
+        send_share: at which share of a period its action is sent, however soon the agent has
+            answered; an answer that comes later is for the next tick. So a fast expert's
+            demonstrations have the latency that a slow student will have.
         num_targets: into how many small ones a target is parted over the period; 1 where the
             driver smooths.
         ensemble_decay: how chunks that overlap are averaged (see `chunks`); None: the newest one
@@ -68,7 +69,7 @@ class LoopConfig:
     """
 
     max_steps: int
-    wait_share: float
+    send_share: float
     num_targets: int
     ensemble_decay: float | None
     success_steps: int
@@ -81,8 +82,8 @@ class LoopConfig:
         for name in ("max_steps", "num_targets", "success_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.wait_share < 1:
-            raise ValueError(f"wait_share must be in (0, 1), got {self.wait_share}")
+        if not 0 < self.send_share < 1:
+            raise ValueError(f"send_share must be in (0, 1), got {self.send_share}")
         if self.steps_after_success is not None and self.steps_after_success < 0:
             raise ValueError(f"steps_after_success must not be negative: {self}")
         for name in ("start_timeout_s", "rest_timeout_s"):
@@ -291,7 +292,8 @@ class _Episode:
             observation = self._observe(now_s)
             watch.lap("observe")
             asked.ask((False, observation))
-            failure = self._listen(asked, now_s, planned_s + config.wait_share * self._period_s)
+            send_s = planned_s + config.send_share * self._period_s
+            failure = self._listen(asked, now_s, send_s)
             watch.lap("wait")
             self._tick(index, observation, failure, late_s, watch)
             planned_s += self._period_s
@@ -301,7 +303,7 @@ class _Episode:
         raise EpisodeEnd("time", f"{config.max_steps} steps were taken")
 
     def _listen(self, asked: _Asked, stamp_s: float, until_s: float) -> str | None:
-        """Take in the agent's answers until that to the newest observation; say what failed."""
+        """Take in the agent's answers until it is time to send; say what failed."""
         while True:
             came = self._wait(asked.news, until_s)
             try:
@@ -311,7 +313,10 @@ class _Episode:
             for proposal in proposals:
                 self._chunks.add(proposal)
                 self._proposal = proposal
-                if proposal.end is not None or proposal.observed_s >= stamp_s:
+                if proposal.end is not None:
+                    return None
+                if proposal.observed_s >= stamp_s:
+                    self._wait(None, until_s)
                     return None
             # after an answer to an older observation the newest may still come in time
             if not came:

@@ -28,7 +28,7 @@ INTERFACE = Interface(
 )
 LOOP = LoopConfig(
     max_steps=5,
-    wait_share=0.8,
+    send_share=0.8,
     num_targets=1,
     ensemble_decay=None,
     success_steps=2,

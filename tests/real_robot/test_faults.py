@@ -38,7 +38,7 @@ MOST_STEPS_AFTER = 25
 SMALL = replace(STANDARD, image_size=64, camera_rate_hz=15.0)
 LOOP = LoopConfig(
     max_steps=60,
-    wait_share=0.8,
+    send_share=0.8,
     num_targets=1,
     ensemble_decay=None,
     success_steps=2,

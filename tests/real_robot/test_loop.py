@@ -65,6 +65,19 @@ def test_ticks_have_absolute_deadlines() -> None:
     assert all(step.late_s == 0 for step in record.steps)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_an_action_is_sent_at_its_time_however_fast_the_agent(share) -> None:
+    bench = Bench(send_share=share)
+    sent_s = []
+    command = bench.robot.command
+    bench.robot.command = lambda rad: (sent_s.append(bench.clock.now_s()), command(rad))[1]
+    bench.run(FakeAgent(action=turn()))
+    planned_s = 100.0 + PERIOD_S * np.arange(bench.config.max_steps)
+    np.testing.assert_allclose(
+        sent_s[: bench.config.max_steps], planned_s + share * PERIOD_S, atol=1e-9
+    )
+
+
 def test_a_missed_tick_is_told_and_not_made_up_for() -> None:
     bench = Bench(max_steps=3)
 
@@ -84,8 +97,9 @@ def test_a_missed_tick_is_told_and_not_made_up_for() -> None:
 
     record = bench.run(FakeAgent(), listeners=[Slow()])
     stamps = np.array([step.observation.stamp_s for step in record.steps])
-    np.testing.assert_allclose(stamps - stamps[0], [0.0, 0.25, 0.3], atol=1e-9)
-    np.testing.assert_allclose([step.late_s for step in record.steps], [0, 0.15, 0], atol=1e-9)
+    # the first was sent at 0.08 s, and 0.25 s later it was time for the fourth
+    np.testing.assert_allclose(stamps - stamps[0], [0.0, 0.33, 0.4], atol=1e-9)
+    np.testing.assert_allclose([step.late_s for step in record.steps], [0, 0.23, 0], atol=1e-9)
 
 
 def test_an_agent_that_stalls_ends_with_a_stopped_arm() -> None:
