@@ -16,13 +16,12 @@ from pathlib import Path
 
 from toto_robot.cli import command
 
-from .agents.remote import RemoteAgent
-from .agents.student import PolicyConfig, StudentAgent, open_agent
+from .agents.student import PolicyConfig
 from .control.loop import LoopConfig
 from .control.timing import loop_report
 from .episode import Agent, EpisodeRecord, Listener
 from .recording import Recorder
-from .session import EXPECTED, Show, draw_pose, may_go_on, pose_notes, prepare
+from .session import EXPECTED, Show, draw_pose, may_go_on, open_policy, pose_notes, prepare
 from .station import Station, StationConfig, open_station
 from .trials.poses import PoseArea
 from .viewer import ViewerConfig, watching
@@ -94,21 +93,6 @@ def deploy(config: DeployConfig, out: Path) -> None:
         )
 
 
-def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentAgent | RemoteAgent:
-    """Open a policy for a station, and say what a person should know.
-
-    Raises:
-        ValueError: it does not fit the robot.
-        FileNotFoundError: no policy there.
-        ConnectionError: no policy server there.
-    """
-    agent = open_agent(policy, station.interface, acting)
-    print(f"agent: {agent.name}, weights {(agent.weights_hash or 'none')[:12]}")
-    if agent.note is not None:
-        print(f"note: {agent.note}")
-    return agent
-
-
 def _episodes(
     config: DeployConfig,
     station: Station,
@@ -130,7 +114,7 @@ def _episodes(
                 listeners=[Show(every=config.loop.rehearsal), *viewers],
                 notes={**pose_notes(pose), "seed": config.seed, "policy": config.policy},
             )
-            records.append(record)
+            records.append(record.without_pictures())
             if recorder is not None:
                 recorder.save(record)
             if number + 1 < config.episodes and not may_go_on(station, record):

@@ -7,7 +7,7 @@ EpisodeRecord  the steps, and how it ended           what is recorded, and judge
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -179,6 +179,13 @@ class EpisodeRecord:
     def __post_init__(self) -> None:
         if self.reason not in REASONS:
             raise ValueError(f"unknown reason {self.reason!r}; known: {', '.join(REASONS)}")
+
+    def without_pictures(self) -> "EpisodeRecord":
+        """Give the record without its frames, for who keeps many."""
+        steps = (
+            replace(step, observation=replace(step.observation, frames={})) for step in self.steps
+        )
+        return replace(self, steps=tuple(steps))
 
 
 @runtime_checkable

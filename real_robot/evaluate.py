@@ -34,10 +34,9 @@ from .cameras.calibration import Calibration, load
 from .cameras.camera import CameraError, Image
 from .control.home import NotHomeError
 from .control.loop import LoopConfig
-from .deploy import open_policy
 from .episode import Agent, EpisodeRecord, Listener, Step
 from .recording import Recorder
-from .session import EXPECTED, ask_person, bring_home, pose_notes
+from .session import EXPECTED, ask_person, bring_home, open_policy, pose_notes
 from .station import TWIN, Station, StationConfig, TwinStation, open_station
 from .translator import Translator
 from .trials.operators import SceneOperator, TerminalOperator, enter_ends, screen

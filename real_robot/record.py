@@ -53,7 +53,7 @@ class RecordConfig:
             actions, in actions of 1; labels stay without (DART).
         episodes: how many good ones the dataset is to have: those that ran as they should and were
             not judged a failure.
-        max_failures: after so many others in this run it stops.
+        max_failures: after more others than so many in a row it stops: something is wrong then.
         seed: of the objects' poses and of the noise.
         area: where objects are put.
         teleoperation: how far a person's device reaches.
@@ -127,15 +127,16 @@ def _record(
                 number = recorder.num_episodes
                 done = _one(config, station, viewers, number)
                 recorder.save(done)
-                records.append(done)
+                records.append(done.without_pictures())
                 if is_good(done.reason, done.success):
-                    num_good += 1
+                    num_good, num_failures = num_good + 1, 0
                     bar.update()
                 else:
                     num_failures += 1
                     bar.write(outcome(done))
                 if num_failures > config.max_failures:
-                    problem = f"{num_failures} episodes have failed (most: {config.max_failures})"
+                    most = config.max_failures
+                    problem = f"{num_failures} episodes in a row have failed (most: {most})"
                 elif num_good < config.episodes and not _goes_on(config, station, done):
                     problem = f"an episode ended by {done.reason}: {done.message}"
         total = recorder.num_episodes

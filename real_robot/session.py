@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from .agents.remote import RemoteAgent
+from .agents.student import PolicyConfig, StudentAgent, open_agent
 from .control.home import NotHomeError
 from .episode import EpisodeRecord, Reason, Step
 from .robot import CommandRefusedError, RobotError
@@ -36,6 +38,21 @@ def ask_person(question: str) -> str:
     if not sys.stdin.isatty():
         raise NoPersonError(f"nobody can be asked here (no terminal): {question}")
     return input(question).strip()
+
+
+def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentAgent | RemoteAgent:
+    """Open a policy for a station, and say what a person should know.
+
+    Raises:
+        ValueError: it does not fit the robot.
+        FileNotFoundError: no policy there.
+        ConnectionError: no policy server there.
+    """
+    agent = open_agent(policy, station.interface, acting)
+    print(f"agent: {agent.name}, weights {(agent.weights_hash or 'none')[:12]}")
+    if agent.note is not None:
+        print(f"note: {agent.note}")
+    return agent
 
 
 def draw_pose(area: PoseArea, seed: int, number: int) -> Pose:

@@ -163,7 +163,9 @@ def test_the_expert_s_episodes_are_counted_over_several_runs(monkeypatch, tmp_pa
 def test_recording_stops_after_too_many_failures(monkeypatch, tmp_path, capsys) -> None:
     station = fake_station(station_config("record"), FakeScene(done_after=1000))
     loop = {"max_steps": 3}
-    with pytest.raises(SystemExit, match=r"2 episodes have failed \(most: 1\); the same command"):
+    with pytest.raises(
+        SystemExit, match=r"2 episodes in a row have failed \(most: 1\); the same command"
+    ):
         recorded(monkeypatch, station, tmp_path, episodes=5, max_failures=1, loop=loop)
     assert "0 of 5 good episodes, 2 in all" in capsys.readouterr().out
     facts = kept(tmp_path / "dataset", station)
