@@ -221,7 +221,7 @@ def test_lost_commands(bench) -> None:
 def test_contact(bench, config) -> None:
     franka = replace(config.franka, collision_force_n=(15.0,) * 6)
     bench.config = replace(config, franka=franka)
-    agent = Swing(lambda: bench.client.push("hand", (0.0, 30.0, 0.0), 0.2))
+    agent = Swing(lambda: bench.client.push("hand", (0.0, 30.0, 0.0), 0.1))
     record = bench.run(agent)
     bench.check(record, "reflex", "_reflex", agent=agent)
 
