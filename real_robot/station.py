@@ -242,7 +242,7 @@ def open_station(config: StationConfig, robot: str) -> Iterator[Station]:
             address = robot
             if robot == TWIN:
                 address = stack.enter_context(start_twin(config.twin)).address
-            twin_cpu = config.twin.cpu(address)
+                twin_cpu = config.twin.cpu(address)
             scene = SharedScene(stack.enter_context(TwinClient(address)))
             cameras = [
                 ThreadedCamera(config.camera_settings(name), TwinCameraSource(address, name))

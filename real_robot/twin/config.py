@@ -27,7 +27,8 @@ class TwinConfig:
         priority: real-time priority of the robot's process, 1 to 99; 0 for none. Where the system
             does not allow it the twin runs without, and says so.
         pinned: whether the robot's process keeps to one CPU. Its threads share an interpreter lock,
-            and on one CPU they leave caches, and all other CPUs, to whoever drives the robot.
+            and on one CPU they leave the others to a policy that computes beside it; without such
+            a policy two CPUs lose fewer commands.
         switch_interval_s: how long a Python thread of it may run before another may.
     """
 
@@ -83,6 +84,6 @@ STANDARD = TwinConfig(
     collision_torque_nm=40.0,
     collision_force_n=40.0,
     priority=20,
-    pinned=True,
+    pinned=False,
     switch_interval_s=0.005,
 )

@@ -275,7 +275,7 @@ def test_what_ends_more_than_the_episode(reason, goes_on) -> None:
 # the station
 
 
-def test_a_station_s_interface_is_that_of_the_simulated_task() -> None:
+def test_a_policy_of_the_simulated_task_fits_a_station() -> None:
     data, _ = compose("deploy")
     config = from_dict(deploy.DeployConfig, data).station
     env = gymnasium.make("envs:toto/FrankaPick-v0")

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -82,5 +83,7 @@ def test_a_cpu_is_left_to_others_but_not_the_last_one() -> None:
 def test_twins_are_spread_over_the_cpus(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5})
     addresses = [f"127.0.0.{last}" for last in range(1, 7)]
-    assert {STANDARD.cpu(address) for address in addresses} == {2, 3, 5}
-    assert STANDARD.cpu("127.0.0.1") == STANDARD.cpu("127.0.0.4")
+    pinned = replace(STANDARD, pinned=True)
+    assert {pinned.cpu(address) for address in addresses} == {2, 3, 5}
+    assert pinned.cpu("127.0.0.1") == pinned.cpu("127.0.0.4")
+    assert STANDARD.cpu("127.0.0.1") is None
