@@ -54,9 +54,9 @@ class AnyStation:
         increment_rad: what an action of 1 adds to a joint's target.
         gripper_switch: how a policy's openings become orders to the hand; null: it is told each.
         task: what is to be done, in words.
-        priority: real-time priority of the loop, its agent and its cameras, 1 to 99, below that of
-            the robot's own thread; 0 for none. Where the system does not allow it they run without,
-            and that is said.
+        priority: real-time priority of the loop and its cameras, 1 to 99, below that of the
+            robot's own thread; 0 for none. The agent has none. Where the system does not allow it
+            they run without, and that is said.
     """
 
     franka: FrankaConfig
@@ -237,12 +237,11 @@ def open_station(config: StationConfig, robot: str) -> Iterator[Station]:
     _check_robot(config, robot)
     with ExitStack() as stack:
         scene: Scene | None = None
-        twin_cpu = None
         if isinstance(config, TwinStation):
             address = robot
             if robot == TWIN:
                 address = stack.enter_context(start_twin(config.twin)).address
-                twin_cpu = config.twin.cpu(address)
+                stack.enter_context(leaving(config.twin.cpu(address)))
             scene = SharedScene(stack.enter_context(TwinClient(address)))
             cameras = [
                 ThreadedCamera(config.camera_settings(name), TwinCameraSource(address, name))
@@ -252,7 +251,6 @@ def open_station(config: StationConfig, robot: str) -> Iterator[Station]:
             address = robot
             cameras = [build_camera(camera) for camera in config.cameras]
         # after the twin, which is a process of its own and sets its own
-        stack.enter_context(leaving(twin_cpu))
         stack.enter_context(hurried(config.priority))
         for camera in cameras:
             stack.enter_context(camera)

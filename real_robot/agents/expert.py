@@ -133,6 +133,7 @@ class ScriptedAgent:
     def reset(self, observation: Observation) -> None:
         """Begin an episode."""
         self._expert.reset()
+        self._disturbance = None
 
     def act(self, observation: Observation) -> Proposal:
         """Give the expert's action, disturbed, with the undisturbed one as its label."""

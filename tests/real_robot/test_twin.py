@@ -15,8 +15,9 @@ import yaml
 from envs.franka import FRANKA_PANDA
 from envs.kinematics import joint_frames, tool_pose
 from real_robot.limits import FR3, limits_from_urdf
+from real_robot.scheduling import hurried
 from real_robot.twin import STANDARD, TwinConfig, start_twin
-from tests.real_robot.twin_fixture import above, connect, promptly, require_twin, twin  # noqa: F401
+from tests.real_robot.twin_fixture import above, connect, require_twin, twin  # noqa: F401
 
 TABLE_M = 0.4
 HALF_CUBE_M = 0.0225
@@ -24,7 +25,8 @@ HALF_CUBE_M = 0.0225
 
 @pytest.fixture
 def client(twin):  # noqa: F811
-    with promptly(), twin.client() as client:
+    # as on a control PC: with a millisecond to answer, a client must not wait for others
+    with hurried(STANDARD.priority - 1), twin.client() as client:
         client.disconnect_robot()  # pytest keeps what a failed test held
         client.release_user_stop()
         client.reset()

@@ -4,8 +4,6 @@ One twin for each module that asks, on an address of its own. Start it with othe
 `start_twin(replace(STANDARD, ...))`, after `require_twin()`.
 """
 
-import contextlib
-import os
 from importlib.util import find_spec
 
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 
 from envs.franka import FRANKA_PANDA
 from envs.kinematics import solve_ik
-from real_robot.twin import STANDARD, start_twin
+from real_robot.twin import start_twin
 
 
 def require_twin(*clients: str):
@@ -28,23 +26,6 @@ def twin():
     require_twin("franky")
     with start_twin() as running:
         yield running
-
-
-@contextlib.contextmanager
-def promptly():
-    """Run with a real-time priority, and with it the threads that begin meanwhile.
-
-    A client has a millisecond to answer, as on a control PC; without, a busy machine loses
-    commands, and the twin ends the motion as an arm would.
-    """
-    usual = os.sched_getscheduler(0), os.sched_getparam(0)
-    with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(STANDARD.priority - 1))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(0, *usual)
 
 
 def connect(address, *, torque_nm=60.0, force_n=60.0, speed=0.25):
