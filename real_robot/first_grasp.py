@@ -86,6 +86,7 @@ def commands(config: FirstGraspConfig, out: Path) -> list[Sequence[str]]:
         ),
         (
             "policies.train",
+            "experiment=few_demonstrations",
             "method=bc",
             "env=none",
             f"data={dataset}",

@@ -35,9 +35,10 @@ from .twin.config import TwinConfig
 from .twin.launch import start_twin
 
 TWIN = "twin"
-# Targets, too: an arm follows its target some ticks later, and a policy that adds to a target
-# without knowing it adds again what the arm has not done yet.
-_PROPRIO = ("position", "velocity", "target")
+# An arm follows its target some ticks later, and a policy that adds to a target without knowing it
+# adds again what the arm has not done yet. As a number of its own, and not as the target: the
+# small difference of two large numbers is what a clone does not learn from few demonstrations.
+_PROPRIO = ("position", "velocity", "tracking_error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -172,6 +172,9 @@ class Translator:
             known[f"{joint}_position"] = lambda s, i=index: float(s.joint_positions_rad[i])
             known[f"{joint}_velocity"] = lambda s, i=index: float(s.joint_velocities_rad_s[i])
             known[f"{joint}_target"] = lambda _, i=index: float(self._targets[i])
+            known[f"{joint}_tracking_error"] = lambda s, i=index: float(
+                self._targets[i] - s.joint_positions_rad[i]
+            )
         if gripper is not None:
             known[f"{gripper}_width"] = _width_m
             known[f"{gripper}_command"] = lambda _: self._command

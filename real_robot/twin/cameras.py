@@ -21,7 +21,7 @@ from .shared import Shared
 HEADER = struct.Struct("<4sIIdQ")
 MAGIC = b"TWIN"
 _SEND_TIMEOUT_S = 0.5
-_RATE_SHARE = 0.1  # of the newest picture in the mean rate
+_NEWEST_SHARE = 0.1  # of the newest interval in their mean
 _FORGOTTEN_S = 1.0
 
 
@@ -132,7 +132,8 @@ def serve_cameras(
             period_s = max(now_s - drawn_s[camera], 1e-6)
             drawn_s[camera] = now_s
             if period_s < _FORGOTTEN_S:
-                before = shared.rate_hz(camera) or 1 / period_s
-                shared.set_rate(camera, before + _RATE_SHARE * (1 / period_s - before))
+                # of the intervals: the mean of rates would count short ones most
+                mean_s = 1 / (shared.rate_hz(camera) or 1 / period_s)
+                shared.set_rate(camera, 1 / (mean_s + _NEWEST_SHARE * (period_s - mean_s)))
         next_s = max(next_s + 1 / rate_hz, time.monotonic())
         time.sleep(max(0.0, next_s - time.monotonic()))

@@ -75,6 +75,19 @@ def test_an_increment_is_added_to_what_was_sent_and_not_to_the_wish(env):
     )
 
 
+def test_the_tracking_error_is_what_the_arm_has_still_to_do(env):
+    env.reset(seed=5)
+    names = tuple(f"{joint}_tracking_error" for joint in FRANKA_PANDA.joint_names)
+    translator = Translator(replace(env.interface, proprio=names), FRANKA_PANDA, PANDA)
+    state = state_of(env)
+    translator.begin(state)
+    np.testing.assert_array_equal(translator.proprio(state), 0.0)
+    translator.sent(translator.target(np.array([1, 0, 0, -1, 0, 0, 0.5, 1], np.float32)))
+    np.testing.assert_allclose(
+        translator.proprio(state), [0.1, 0, 0, -0.1, 0, 0, 0.05], rtol=0, atol=1e-6
+    )
+
+
 def test_the_action_of_a_target_is_the_one_that_leads_there(env):
     env.reset(seed=6)
     translator = Translator(env.interface, FRANKA_PANDA, PANDA)
