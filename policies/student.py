@@ -6,7 +6,6 @@ the activation is SiLU, and there is a projection for each camera. A student may
 actions, too, as RPT does (Radosavovic et al., arXiv 2306.10007, section 4): a chunk.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +40,6 @@ class StudentConfig:
         projection: width of each input's linear projection.
         hidden: widths of the MLP.
         dropout: share of projected inputs that is dropped in training.
-        embedding_noise: standard deviation of Gaussian noise on the standardised embeddings in
-            training, which keeps the thousands of numbers of an embedding from being learned by
-            heart (Bishop 1995, "Training with noise is equivalent to Tikhonov regularization"):
-            for few demonstrations. 0 is what checkpoints mean that do not say it.
         smallest_std: an embedding's element that varies less is divided by this instead. Elements
             are of the order of 1.
         chunk: how many actions it gives for an observation, the next one first; 1 is also what
@@ -55,7 +50,6 @@ class StudentConfig:
     hidden: tuple[int, ...]
     dropout: float
     smallest_std: float
-    embedding_noise: float = 0.0
     chunk: int = 1
 
     def __post_init__(self) -> None:
@@ -65,10 +59,6 @@ class StudentConfig:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.smallest_std <= 0:
             raise ValueError(f"smallest_std must be positive, got {self.smallest_std}")
-        if not 0 <= self.embedding_noise < math.inf:
-            raise ValueError(
-                f"embedding_noise must be finite and not negative, got {self.embedding_noise}"
-            )
         if self.chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {self.chunk}")
 
@@ -143,9 +133,6 @@ class StudentPolicy(nn.Module):
         parts = [self.project_proprio(proprio.clamp(-_CLIP, _CLIP))]
         embeddings = (embeddings.float() - self.embedding_mean) / self.embedding_std
         embeddings = embeddings.clamp(-_CLIP, _CLIP)
-        noise = self.card.student.embedding_noise
-        if self.training and noise:
-            embeddings = embeddings + noise * torch.randn_like(embeddings)
         parts += [
             project(embeddings[:, camera]) for camera, project in enumerate(self.project_cameras)
         ]

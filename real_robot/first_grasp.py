@@ -86,7 +86,6 @@ def commands(config: FirstGraspConfig, out: Path) -> list[Sequence[str]]:
         ),
         (
             "policies.train",
-            "experiment=few_demonstrations",
             "method=bc",
             "env=none",
             f"data={dataset}",

@@ -1,34 +1,13 @@
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from policies.imitation import ImitationConfig, fit
 from policies.student import StudentPolicy, load_student, read_card
 from tests.policies.fake_world import card, save_tiny_encoder, toto
 from toto_robot import load_encoder
-from toto_robot.training.run import OptimizerConfig
-
-FIT = ImitationConfig(
-    optimizer=OptimizerConfig(
-        lr=1e-2, betas=(0.9, 0.95), weight_decay=0.0, warmup_steps=5, final_lr_fraction=0.0,
-        clip_norm=1.0,
-    ),
-    batch=32,
-    steps=200,
-    last_steps=200,
-    log_every=200,
-)  # fmt: skip
-
-
-class Few(SimpleNamespace):
-    """A few labelled observations."""
-
-    def __len__(self):
-        return len(self.labels)
 
 
 @pytest.fixture(scope="module")
@@ -70,44 +49,6 @@ def test_a_blind_student_takes_proprioception_alone():
     student = StudentPolicy(card(None))
     assert student.keys == ("proprio",)
     assert student.act({"proprio": np.zeros((5, 3), np.float32)}).shape == (5, 2)
-
-
-def noisy(student, noise):
-    config = dataclasses.replace(student.card.student, embedding_noise=noise)
-    torch.manual_seed(0)
-    return StudentPolicy(dataclasses.replace(student.card, student=config))
-
-
-def test_noise_on_embeddings_is_for_training_alone(student):
-    embeddings, proprio = torch.randn(4, 1, 256), torch.randn(4, 3)
-    trained = noisy(student, 0.5)
-    assert torch.equal(trained(embeddings, proprio), student(embeddings, proprio))
-    trained.train()
-    assert not torch.equal(trained(embeddings, proprio), trained(embeddings, proprio))
-    blind = noisy(StudentPolicy(card(None)), 0.5).train()
-    nothing = torch.zeros(4, 0, 0)
-    assert torch.equal(blind(nothing, proprio), blind(nothing, proprio))
-
-
-def test_noise_helps_where_there_are_more_numbers_than_demonstrations(student):
-    draw = torch.Generator().manual_seed(0)
-    embeddings, proprio = torch.randn(400, 1, 256, generator=draw), torch.zeros(400, 3)
-    labels = 0.3 * embeddings[:, 0, :2]
-    errors = []
-    for noise in (0.0, 1.0):
-        network = noisy(student, noise)
-        few = Few(embeddings=embeddings[:100], proprio=proprio[:100], labels=labels[:100])
-        fit(network, few, FIT, 200, (0,))
-        with torch.no_grad():
-            wrong = network(embeddings[100:], proprio[100:]) - labels[100:]
-        errors.append(float(wrong.square().mean() / labels[100:].square().mean()))
-    assert errors[1] < 0.8 * errors[0], errors
-
-
-@pytest.mark.parametrize("noise", [-0.1, float("nan"), float("inf")])
-def test_a_noise_that_is_none_is_told(student, noise):
-    with pytest.raises(ValueError, match=r"embedding_noise must be finite and not negative"):
-        dataclasses.replace(student.card.student, embedding_noise=noise)
 
 
 def test_one_observation_is_a_batch_of_one(student):
