@@ -19,6 +19,7 @@ from real_robot.scheduling import hurried
 from real_robot.twin import STANDARD, TwinConfig, start_twin
 from tests.real_robot.twin_fixture import above, connect, require_twin, twin  # noqa: F401
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 TABLE_M = 0.4
 HALF_CUBE_M = 0.0225
 
@@ -110,7 +111,7 @@ def eventually(condition, seconds=5.0):
 
 
 def test_config_file_says_the_standard():
-    with (Path(__file__).parents[2] / "configs/twin.yaml").open() as file:
+    with (CONFIGS / "twin.yaml").open() as file:
         said = yaml.safe_load(file)
     del said["defaults"], said["out"]
     assert TwinConfig(**said) == STANDARD
@@ -157,8 +158,14 @@ def test_follows_a_joint_impedance_controller(twin, client):  # noqa: F811
     robot, _ = connect(twin.address)
     start = joints_of(robot)
     goal = start + np.array([0.1, 0.0, 0.0, 0.0, 0.0, 0.0, -0.1])
-    stiffness = np.array([600.0, 600.0, 600.0, 600.0, 250.0, 150.0, 50.0])
-    with franky.JointImpedanceTracker(robot, stiffness=stiffness, period=0.05) as tracker:
+    # the driver's gains: with critical damping, franky's own, light joints swing up when commands
+    # are a few milliseconds late
+    with (CONFIGS / "franka/twin.yaml").open() as file:
+        tracking = yaml.safe_load(file)["tracking"]
+    stiffness, damping = (np.array(tracking[k]) for k in ("stiffness_nm_rad", "damping_nms_rad"))
+    with franky.JointImpedanceTracker(
+        robot, stiffness=stiffness, damping=damping, period=0.05
+    ) as tracker:
         for step in range(40):
             tracker.tick()
             tracker.set_target(start + min(step / 20, 1.0) * (goal - start))
