@@ -5,9 +5,9 @@
 Toto-base is run to its middle layer, once with our light tokenizer and once with the DALL-E layout;
 ViT-B/16 sees 224 pixels and runs whole, as MVP's policies use it. All are the whole path from one
 uint8 frame of 480 x 640 to one embedding, taken in turn, in the same precision: float32, and 8-bit
-integers in all matrix products of the blocks (`toto_robot.int8`). Weights are random, which no time
-depends on. On one thread time is CPU time, since what else runs does not count; on more it is wall
-time. Least of all rounds.
+integers in all matrix products of the blocks (`toto_robot.encoders.int8`). Weights are random,
+which no time depends on. On one thread time is CPU time, since what else runs does not count; on
+more it is wall time. Least of all rounds.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.timing import cpu_clock, least_seconds
 from toto_robot import Encoder, TotoConfig, load_encoder
-from toto_robot.baselines import VitEncoder
 from toto_robot.config import from_dict
-from toto_robot.int8 import Int8Linear, _Rounder, to_int8
+from toto_robot.encoders.int8 import Int8Linear, _Rounder, to_int8
+from toto_robot.encoders.vit import VitEncoder
 from toto_robot.models.vision_transformer import VitConfig
 from toto_robot.tokenizers import DalleConfig, WinogradDalle
 

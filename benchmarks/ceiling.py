@@ -21,7 +21,7 @@ import yaml
 from benchmarks.timing import cpu_clock, least_seconds
 from toto_robot import Encoder, TotoConfig, load_encoder
 from toto_robot.config import from_dict
-from toto_robot.int8 import feature_cosine, to_int8
+from toto_robot.encoders.int8 import feature_cosine, to_int8
 
 SIDES = {"cpu": (1024, 2048), "cuda": (8192, 16384)}
 ROUNDS = 9

@@ -8,7 +8,7 @@ embedded, the expert labels every step. Processes are started and warmed before 
     one at a time   the baseline: one environment, one frame a call, all cores for torch
     lockstep        groups of environments in one process, one call for all frames, all cores
     vector          gymnasium's AsyncVectorEnv, a process for each environment; the encoder here
-    pool            what `policies.rollout` does: a worker for each core, a group in each
+    pool            what `policies.rollouts.rollout` does: a worker for each core, a group in each
 """
 
 import sys
@@ -22,10 +22,10 @@ import gymnasium
 import torch
 from numpy.typing import NDArray
 
-from policies.rollout import RolloutConfig, RolloutPool, Stage, Task, Theatre
+from policies.environment import EnvConfig, interface_of, make_env, make_expert
+from policies.rollouts.rollout import RolloutConfig, RolloutPool, Stage, Task, Theatre
 from policies.student import StudentCard, StudentConfig, StudentPolicy, load_student
 from policies.vision import TotoVision, embed, stamp, tokenize
-from policies.world import EnvConfig, interface_of, make_env, make_expert
 
 GROUP = 5
 EPISODES = 20

@@ -27,7 +27,7 @@ import numpy as np
 import envs
 from envs.experts import EXPERTS
 from envs.manipulation import ManipulationEnv
-from envs.mujoco_backend import MujocoSimulator
+from envs.simulation.mujoco_backend import MujocoSimulator
 
 NUM_STEPS = 50
 NUM_TURNS = 5

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from toto_robot import load_encoder
-from toto_robot.cache import FeatureCache
+from toto_robot.encoders.cache import FeatureCache
 
 NAME = "toto-nano"
 SIZES = ((128, 128), (480, 640))  # of the picture, pixels

@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from envs.experts import EXPERTS
 from toto_robot import load_encoder
-from toto_robot.encoder import Encoder
-from toto_robot.foresight import Foresight, side_by_side
-from toto_robot.generation import Sampling, generate_frames, preview_frame
-from toto_robot.surprise import heat_map
+from toto_robot.encoders.encoder import Encoder
+from toto_robot.generation.preview import Foresight, side_by_side
+from toto_robot.generation.sampling import Sampling, generate_frames, preview_frame
+from toto_robot.monitoring.scores import heat_map
 
 ENV = "toto/FrankaPick-v0"
 FIRST_SEED = 6_900_000

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.timing import cpu_clock, least_seconds
 from toto_robot import load_encoder
-from toto_robot.generation import generate_frames
+from toto_robot.generation.sampling import generate_frames
 from toto_robot.models import CausalModel
 
 PASTS = (0, 3, 7, 15)  # frames

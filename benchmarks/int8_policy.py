@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.students import embed, fit_student, held_out_errors, judge_with, open_lessons
-from envs.statistics import describe_rate
+from envs.success_rates import describe_rate
 from policies.vision import TotoVision, VisionConfig
 from toto_robot import Encoder, load_encoder
-from toto_robot.probes import fit_ridge
+from toto_robot.probing.ridge import fit_ridge
 
 NAME = "toto-nano"
 FOLDS = 3

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from envs.experts import EXPERTS
 from toto_robot import Encoder, load_encoder
-from toto_robot.baselines import VitEncoder
-from toto_robot.pooling import build_pool
+from toto_robot.encoders.pooling import build_pool
+from toto_robot.encoders.vit import VitEncoder
 
 ENV = "toto/FrankaPick-v0"
 NAME = "toto-nano"

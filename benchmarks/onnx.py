@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from toto_robot import load_encoder
+from toto_robot.encoders.onnx_runtime import OnnxEncoder, OnnxStream
 from toto_robot.export import export_onnx
-from toto_robot.onnx_runtime import OnnxEncoder, OnnxStream
 
 CONTEXT = 16
 REPEATS = 30

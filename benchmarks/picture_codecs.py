@@ -3,9 +3,9 @@
     python -m benchmarks.picture_codecs [episodes]
 
 The pictures are those of Franka-pick's two cameras while its expert acts, 128 x 128. Each codec
-writes them as a data set does (`policies.lerobot.video`), a file for each camera and episode; then
-toto-nano tokenises and embeds what comes back. The shift of an embedding is in standard deviations
-of its elements over all pictures. Time is CPU time of this process.
+writes them as a data set does (`policies.demonstrations.lerobot.video`), a file for each camera
+and episode; then toto-nano tokenises and embeds what comes back. The shift of an embedding is in
+standard deviations of its elements over all pictures. Time is CPU time of this process.
 """
 
 import sys
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from envs.experts import EXPERTS
-from policies.lerobot.video import LOSSLESS, Codec, decode, encode, small
+from policies.demonstrations.lerobot.video import LOSSLESS, Codec, decode, encode, small
 from policies.vision import embed, tokenize
 from toto_robot import Encoder, load_encoder
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from toto_robot import load_encoder
+from toto_robot.encoders.streaming import FrameMemory
 from toto_robot.models import TotoConfig
-from toto_robot.streaming import FrameMemory
 
 # The paper's base (Table 1); configs/model/base.yaml.
 BASE = TotoConfig(

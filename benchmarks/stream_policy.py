@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.students import embed, fit_student, held_out_errors, judge_with, open_lessons
-from envs.statistics import describe_rate
+from envs.success_rates import describe_rate
 from policies.vision import TotoVision
 from toto_robot import StreamConfig
 

@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from policies.episode import Episode
-from policies.evaluate import judge
-from policies.features import FeatureCache
-from policies.imitation import ImitationConfig, fit
-from policies.rollout import RolloutConfig, RolloutPool, Theatre
-from policies.seeds import evaluation_seeds
-from policies.store import DemoStore, read_header
+from policies.demonstrations.episode import Episode
+from policies.demonstrations.features import FeatureCache
+from policies.demonstrations.store import DemoStore, read_header
+from policies.environment import EnvConfig
+from policies.learning.fit import ImitationConfig, fit
+from policies.rollouts.evaluation import evaluate_policy
+from policies.rollouts.rollout import RolloutConfig, RolloutPool, Theatre
+from policies.rollouts.seeds import evaluation_seeds
 from policies.student import StudentCard, StudentConfig, StudentPolicy
 from policies.vision import VisionConfig, stamp
-from policies.world import EnvConfig
 from toto_robot import Encoder
-from toto_robot.training.run import OptimizerConfig
+from toto_robot.training.optimizer import OptimizerConfig
 
 __all__ = ["Lessons", "embed", "fit_student", "held_out_errors", "judge_with", "open_lessons"]
 
@@ -48,7 +48,7 @@ GROUP = 5  # episodes that run at once
 
 @dataclass(slots=True)
 class _Data:
-    """What a student is fitted to: `policies.imitation.Labelled`."""
+    """What a student is fitted to: `policies.learning.fit.Labelled`."""
 
     embeddings: torch.Tensor
     proprio: torch.Tensor
@@ -155,4 +155,4 @@ def judge_with(
         other.save(Path(folder) / "policy")
         with RolloutPool(theatre, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
             seeds = evaluation_seeds(num_episodes)
-            return judge(pool, Path(folder) / "policy", seeds, group=GROUP)
+            return evaluate_policy(pool, Path(folder) / "policy", seeds, group=GROUP)

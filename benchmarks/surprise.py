@@ -24,12 +24,12 @@ from tqdm import tqdm
 
 from benchmarks.camera_faults import FAULTS
 from envs.experts import EXPERTS
-from envs.statistics import wilson_interval
+from envs.success_rates import wilson_interval
 from toto_robot import load_encoder
-from toto_robot.conformal import SurpriseBounds
-from toto_robot.encoder import Encoder
-from toto_robot.monitor import CameraMonitor, calibrate_monitor
-from toto_robot.streaming import EncoderStream
+from toto_robot.encoders.encoder import Encoder
+from toto_robot.encoders.streaming import EncoderStream
+from toto_robot.monitoring.conformal import SurpriseBounds
+from toto_robot.monitoring.monitor import CameraMonitor, calibrate_monitor
 
 ENV = "toto/FrankaPick-v0"
 FIRST_CALIBRATION_SEED, FIRST_USUAL_SEED = 6_700_000, 6_800_000

@@ -26,8 +26,8 @@ from toto_robot.cli import compose
 from toto_robot.config import from_dict
 from toto_robot.data.loader import read_ahead
 from toto_robot.data.mixture import SequenceMixture
-from toto_robot.data.shards import write_json
 from toto_robot.data.token_shards import FORMAT, ShardWriter, TokenShards, shard_name
+from toto_robot.files import write_json
 from toto_robot.models import ModelConfig, SequenceLayout, model_flops
 from toto_robot.tokenizers import LightConfig
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.timing import cpu_clock
 from toto_robot import load_encoder
 from toto_robot.data.images import IMAGE_SUFFIXES, read_square
-from toto_robot.encoder import load_tokenizer
+from toto_robot.encoders.loading import load_tokenizer
 from toto_robot.tokenizers import (
     AnyTokenizer,
     DalleConfig,

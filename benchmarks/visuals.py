@@ -2,20 +2,20 @@
 
     python -m benchmarks.visuals [FOLDER ...]
 
-The folders hold published meshes (see envs/meshes.py); without any, those of installed packages
-are taken, and if there are none either it says so. Every way of drawing shows the same episode of
-a scripted expert, by turns; the quickest turn of each counts, in CPU time of the process.
+The folders hold published meshes (see envs/arms/meshes.py); without any, those of installed
+packages are taken, and if there are none either it says so. Every way of drawing shows the same
+episode of a scripted expert, by turns; the quickest turn of each counts, in CPU time of the process.
 """
 
 import os
 import sys
 import time
 
+from envs.arms.meshes import find_meshes
 from envs.catalogue import make
 from envs.experts import EXPERTS
 from envs.manipulation import EnvState, ManipulationEnv
-from envs.meshes import find_meshes
-from envs.scene import Quality
+from envs.simulation.scene import Quality
 
 IMAGE_SIZE = 128
 CAMERAS = ("hand", "front")

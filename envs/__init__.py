@@ -15,7 +15,7 @@ ENVIRONMENTS = (
     "toto/KukaCabinet-v0",
 )
 
-# A control PC that has no Gymnasium may still import `envs.kinematics` and the arms.
+# A control PC that has no Gymnasium may still import `envs.arms.kinematics` and the arms.
 if importlib.util.find_spec("gymnasium") is not None:
     import gymnasium
 

@@ -9,12 +9,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from .arms import Arm
-from .franka import FRANKA_PANDA, FRANKA_PANDA_PIXMC
-from .kuka import KUKA_ALLEGRO, KUKA_ALLEGRO_PIXMC, OPEN_HAND
+from .arms.arm import Arm
+from .arms.franka import FRANKA_PANDA, FRANKA_PANDA_PIXMC
+from .arms.kuka import KUKA_ALLEGRO, KUKA_ALLEGRO_PIXMC, OPEN_HAND
 from .manipulation import ManipulationEnv
 from .protocols import ROBOT, Protocol, pixmc
-from .scene import Camera
+from .simulation.scene import Camera
 from .tasks.cabinet import CabinetTask
 from .tasks.pick import PickTask
 from .tasks.room import pixmc_hand_camera

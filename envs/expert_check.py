@@ -20,7 +20,7 @@ from tqdm import tqdm
 from toto_robot.cli import command
 
 from .experts import EXPERTS
-from .statistics import wilson_interval
+from .success_rates import wilson_interval
 
 _FIRST_KICK, _LAST_KICK = 3, 25
 _FIRST_PUSH, _LAST_PUSH = 3, 10

@@ -1,7 +1,7 @@
 """The Gymnasium environment: a simulator, an arm, its controller and a task."""
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,21 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from .arms import Arm, Servo
+from .arms.arm import Arm
+from .arms.meshes import find_meshes
+from .controller import Controller, clip_to
 from .interface import CameraSpec, Interface
-from .meshes import find_meshes
-from .mujoco_backend import MujocoSimulator
-from .protocols import Protocol, Reading
-from .randomisation import ActionNoise, ProprioNoise, Randomise, Variation, draw, parse, populate
-from .scene import Quality, Start
-from .simulator import Simulator
-from .tasks.task import Task, num_hold_steps, state_names
+from .protocols import Protocol
+from .randomisation import ActionNoise, Randomise, Variation, draw, parse, populate
+from .readings import Readings
+from .simulation.mujoco_backend import MujocoSimulator
+from .simulation.scene import Quality
+from .simulation.simulator import Simulator
+from .tasks.task import Task, num_hold_steps
 
 Observation = dict[str, NDArray[Any]]
 Floats = NDArray[np.float64]
 
-# The limits of what is reported; a joint that is thrown faster is reported as this fast.
-_POSITION_MARGIN = 0.1  # rad
-_GRIPPER_MARGIN_M = 0.01
-_MAX_REPORTED_SPEED = 10.0
-_MAX_REPORTED_STATE = 10.0
 _VIEWER_PX = 480
 _VIEWER_QUALITY = Quality(shadows=True, samples=4, round_faces=20)
 _VISUALS = ("light", "mesh")
@@ -101,8 +98,8 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             privileged: whether observations carry `state`, which a real robot would not have.
             visuals: how the arm is drawn: `light` (primitive shapes) or `mesh` (published meshes:
                 careful pictures, and slow in software). The physics is the same to the bit.
-            meshes: the folder with the published meshes (see `envs.meshes`); None for those of an
-                installed package.
+            meshes: the folder with the published meshes (see `envs.arms.meshes`); None for those of
+                an installed package.
             shadows: whether observed pictures have shadows; software renderers take long for them.
             samples: of each pixel of observed pictures, against jagged edges; 0 for one.
             randomise: which groups of `envs.randomisation.GROUPS` are drawn anew per episode, as
@@ -140,8 +137,8 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self.scene = scene
         self._privileged = privileged
         self._quality = Quality(shadows=shadows, samples=samples)
-        self._controller = _Controller(arm, protocol)
-        self._readings = _Readings(arm, task)
+        self._controller = Controller(arm, protocol)
+        self._readings = Readings(arm, task)
         self.interface = Interface(
             arm=arm.name,
             cameras=tuple(
@@ -301,7 +298,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         noise = self._randomisation.action_noise
         if noise is not None:
             error = self._noise(0).normal(size=action.shape) * self._deviation
-            action = _cut(action + error, -1.0, 1.0)
+            action = clip_to(action + error, -1.0, 1.0)
         return action
 
     def _noise(self, kind: int) -> np.random.Generator:
@@ -318,7 +315,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             )
         if not np.isfinite(values).all():
             raise ValueError(f"an action must be finite, got {values}")
-        return _cut(values, -1.0, 1.0)
+        return clip_to(values, -1.0, 1.0)
 
     def _arm_touches(self) -> bool:
         most_n = self.protocol.max_arm_contact_n
@@ -341,192 +338,8 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         for key, parts in self._vectors.items():
             box = self._vector_boxes[key]
             values = np.concatenate([read[key][part] for part in parts]).astype(np.float32)
-            observation[key] = _cut(values, box.low, box.high)
+            observation[key] = clip_to(values, box.low, box.high)
         return observation
-
-
-class _Controller:
-    """Turn actions into targets of the arm's and the hand's servos."""
-
-    def __init__(self, arm: Arm, protocol: Protocol) -> None:
-        self._protocol = protocol
-        self._num_arm = len(arm.servos)
-        servos = (*arm.servos, *arm.hand_servos)
-        self._servo_joints = arm.joint_names + arm.hand_joint_names
-        self._mean = _servo_means(servos)
-        self._lower = np.array([servo.lower for servo in servos])
-        self._upper = np.array([servo.upper for servo in servos])
-        self._max_lead = np.array(
-            [np.inf if servo.max_lead is None else servo.max_lead for servo in servos]
-        )
-        self._most = np.array([servo.max_speed for servo in servos]) / protocol.rate_hz
-        self._ramp = np.arange(1, protocol.num_targets + 1)[:, None] / protocol.num_targets
-        self._leads = bool(np.isfinite(self._max_lead).any())
-        if protocol.hand_action == "absolute":
-            self.action_kind = "joint_increment"
-            hand_names = [
-                f"{servo.name}_{'opening' if len(servo.joints) > 1 else 'target'}"
-                for servo in arm.hand_servos
-            ]
-        else:
-            self.action_kind = "joint_and_hand_increment"
-            hand_names = [f"{servo.name}_increment" for servo in arm.hand_servos]
-        self.action_names = (*(f"{name}_increment" for name in arm.joint_names), *hand_names)
-        hand_scale = 1.0 if protocol.hand_increment is None else protocol.hand_increment
-        self.action_scale = (
-            *[protocol.arm_increment_rad] * self._num_arm,
-            *[hand_scale] * len(hand_names),
-        )
-        self._scale = np.array(self.action_scale)
-        self._half_range = (self._upper - self._lower) / 2
-        self.arm_targets = self.hand_targets = self.hand_command = np.zeros(0)
-
-    def reset(self, start: Start) -> None:
-        """Begin with targets where the joints are."""
-        lower, upper = self._lower[self._num_arm :], self._upper[self._num_arm :]
-        self.arm_targets, self.hand_targets = start.arm_rad.copy(), start.hand.copy()
-        self.hand_command = 2 * (start.hand - lower) / (upper - lower) - 1
-
-    @property
-    def holding(self) -> Floats:
-        """The action that changes nothing [a]."""
-        absolute = self._protocol.hand_action == "absolute"
-        hand = self.hand_command if absolute else np.zeros(len(self.hand_command))
-        return np.concatenate([np.zeros(self._num_arm), hand])
-
-    def targets(self, action: Floats, simulator: Simulator) -> Floats:
-        """Give the targets [n servos] of one control step, one after the other."""
-        protocol, num_arm = self._protocol, self._num_arm
-        lower, upper = self._lower, self._upper
-        positions = self._mean @ simulator.joints(self._servo_joints)[0] if self._leads else None
-        before = np.concatenate([self.arm_targets, self.hand_targets])
-        if protocol.hand_action == "increment":
-            after = _cut(before + self._scale * action, lower, upper)
-            sent_before, sent_after = before, after
-            if positions is not None:
-                sent_after = _cut(after, positions - self._max_lead, positions + self._max_lead)
-        else:
-            if positions is not None:
-                before = _cut(before, positions - self._max_lead, positions + self._max_lead)
-            self.hand_command = action[num_arm:].copy()
-            wanted = lower + (action + 1) * self._half_range
-            after = before + _cut(wanted - before, -self._most, self._most)
-            arm = before[:num_arm] + protocol.arm_increment_rad * action[:num_arm]
-            after[:num_arm] = _cut(arm, lower[:num_arm], upper[:num_arm])
-            sent_before, sent_after = before, after
-        self.arm_targets, self.hand_targets = after[:num_arm].copy(), after[num_arm:].copy()
-        if protocol.num_targets == 1:
-            return sent_after[None]
-        return sent_before + self._ramp * (sent_after - sent_before)
-
-
-class _Readings:
-    """Read what observation vectors are made of, and know its names and bounds."""
-
-    def __init__(self, arm: Arm, task: Task) -> None:
-        self._task = task
-        self._joints = arm.joint_names + arm.hand_joint_names
-        self._num_arm = len(arm.servos)
-        # Of a gripper the width is reported: the sum over its two fingers.
-        counts = np.array([len(servo.joints) for servo in arm.hand_servos])
-        self._sum = _servo_means(arm.hand_servos) * counts[:, None]
-        servos = [servo for servo in (*arm.servos, *arm.hand_servos) for _ in servo.joints]
-        self._lower = np.array([servo.lower for servo in servos])
-        self._upper = np.array([servo.upper for servo in servos])
-        self._middle, self._range = (self._lower + self._upper) / 2, self._upper - self._lower
-        widths = [
-            f"{servo.name}_{'width' if len(servo.joints) > 1 else 'position'}"
-            for servo in arm.hand_servos
-        ]
-        self._names: dict[Reading, list[str]] = {
-            "arm_position": [f"{name}_position" for name in arm.joint_names],
-            "arm_velocity": [f"{name}_velocity" for name in arm.joint_names],
-            "arm_target": [f"{name}_target" for name in arm.joint_names],
-            "hand_position": widths,
-            "hand_command": [f"{servo.name}_command" for servo in arm.hand_servos],
-            "scaled_position": [f"{name}_scaled_position" for name in self._joints],
-            "scaled_velocity": [f"{name}_scaled_velocity" for name in self._joints],
-            "task": list(state_names(task, arm)),
-        }
-        margin = np.where(counts > 1, _GRIPPER_MARGIN_M, _POSITION_MARGIN)
-        hand_lower = self._sum @ self._lower[self._num_arm :] - margin
-        hand_upper = self._sum @ self._upper[self._num_arm :] + margin
-        lower = self._lower[: self._num_arm] - _POSITION_MARGIN
-        upper = self._upper[: self._num_arm] + _POSITION_MARGIN
-        bounds: dict[Reading, tuple[Any, Any]] = {
-            "arm_position": (lower, upper),
-            "arm_velocity": (-_MAX_REPORTED_SPEED, _MAX_REPORTED_SPEED),
-            "arm_target": (lower, upper),
-            "hand_position": (hand_lower, hand_upper),
-            "hand_command": (-1.0, 1.0),
-            "scaled_position": (-_MAX_REPORTED_STATE, _MAX_REPORTED_STATE),
-            "scaled_velocity": (-_MAX_REPORTED_STATE, _MAX_REPORTED_STATE),
-            "task": (-_MAX_REPORTED_STATE, _MAX_REPORTED_STATE),
-        }
-        self._bounds = {
-            part: np.stack([np.broadcast_to(bound, len(self._names[part])) for bound in pair])
-            for part, pair in bounds.items()
-        }
-
-    def names(self, parts: Sequence[Reading]) -> tuple[str, ...]:
-        """Name every number of a vector."""
-        return tuple(name for part in parts for name in self._names[part])
-
-    def box(self, parts: Sequence[Reading], clip: float | None) -> spaces.Box:
-        """Give the space of a vector."""
-        low, high = np.concatenate([self._bounds[part] for part in parts], axis=1)
-        if clip is not None:
-            low, high = np.full_like(low, -clip), np.full_like(high, clip)
-        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-
-    def read(
-        self,
-        simulator: Simulator,
-        controller: _Controller,
-        measured: Any,
-        wanted: Collection[Reading],
-        noise: ProprioNoise | None = None,
-        rng: np.random.Generator | None = None,
-    ) -> dict[Reading, Floats]:
-        """Read at least what is wanted, joints with some noise if it is given."""
-        positions, velocities = simulator.joints(self._joints)
-        num_arm = self._num_arm
-        if noise is not None and rng is not None:
-            deviation = np.full(len(positions), noise.hand_position)
-            deviation[:num_arm] = noise.position_rad
-            positions = positions + deviation * rng.normal(size=len(positions))
-            velocities = velocities + noise.velocity_rad_s * rng.normal(size=len(positions))
-        read: dict[Reading, Floats] = {
-            "arm_position": positions[:num_arm],
-            "arm_velocity": velocities[:num_arm],
-            "arm_target": controller.arm_targets,
-            "hand_position": self._sum @ positions[num_arm:],
-            "hand_command": controller.hand_command,
-        }
-        # What costs more is read only where it is asked for.
-        if "scaled_position" in wanted:
-            read["scaled_position"] = 2 * (positions - self._middle) / self._range
-            read["scaled_velocity"] = 0.1 * velocities
-        if "task" in wanted:
-            task = [np.atleast_1d(measured[name]) for name in self._task.state]
-            read["task"] = np.concatenate(task)
-        return read
-
-
-def _cut(values: NDArray[Any], lower: Any, upper: Any) -> NDArray[Any]:
-    """Cut as np.clip does, in a third of its time on arrays this small."""
-    return np.minimum(np.maximum(values, lower), upper)
-
-
-def _servo_means(servos: Sequence[Servo]) -> Floats:
-    """Give the matrix [servos joints] that makes servo positions of joint positions."""
-    num_joints = sum(len(servo.joints) for servo in servos)
-    mean = np.zeros((len(servos), num_joints))
-    column = 0
-    for row, servo in enumerate(servos):
-        mean[row, column : column + len(servo.joints)] = 1 / len(servo.joints)
-        column += len(servo.joints)
-    return mean
 
 
 def _check_cameras(cameras: Sequence[str], known: Sequence[str]) -> None:

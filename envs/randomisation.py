@@ -19,8 +19,18 @@ import yaml
 
 from toto_robot.config import from_dict
 
-from .scene import Appearance, Box, Camera, CameraShift, Lighting, Paint, Pattern, Scene, Start
-from .scene import Vector as Vector3
+from .geometry import Vector as Vector3
+from .simulation.scene import (
+    Appearance,
+    Box,
+    Camera,
+    CameraShift,
+    Lighting,
+    Paint,
+    Pattern,
+    Scene,
+    Start,
+)
 from .tasks.task import Task
 
 RANGES = Path(__file__).with_name("randomisation.yaml")

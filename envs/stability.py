@@ -21,7 +21,7 @@ from toto_robot.cli import command
 from .catalogue import make
 from .experts import EXPERTS
 from .manipulation import ManipulationEnv
-from .statistics import describe_rate
+from .success_rates import describe_rate
 
 FAULTS = ("not finite", "sunk", "growing energy", "chatter")
 

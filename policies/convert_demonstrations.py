@@ -5,8 +5,9 @@
         layout.path=image.hdf5 out=runs/lift
     python -m policies.train method=bc env=none data=runs/rpt out=runs/rpt_policy
 
-What is read is described in `policies.rpt` and `policies.robomimic`, and how joints become actions
-in `policies.joint_paths`. `out` is a LeRobotDataset v3.0; begun and stopped, it goes on.
+What is read is described in `policies.demonstrations.rpt` and `policies.demonstrations.robomimic`,
+and how joints become actions in `policies.demonstrations.joint_paths`. `out` is a LeRobotDataset
+v3.0; begun and stopped, it goes on.
 """
 
 from dataclasses import dataclass, replace
@@ -16,11 +17,11 @@ from tqdm import tqdm
 
 from toto_robot.cli import command
 
-from .joint_paths import PathConfig, demonstration
-from .lerobot.reader import DatasetReader
-from .lerobot.writer import DatasetWriter
-from .robomimic import RobomimicDemonstrations
-from .rpt import RptDemonstrations
+from .demonstrations.joint_paths import PathConfig, demonstration
+from .demonstrations.lerobot.reader import DatasetReader
+from .demonstrations.lerobot.writer import DatasetWriter
+from .demonstrations.robomimic import RobomimicDemonstrations
+from .demonstrations.rpt import RptDemonstrations
 
 AnyDemonstrations = RptDemonstrations | RobomimicDemonstrations
 

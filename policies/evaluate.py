@@ -8,31 +8,31 @@ python -m policies.evaluate policy=runs/mvp/policy encoder=/where/it/is/now.pth
 """
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from envs.randomisation import suite
-from envs.statistics import describe_rate, wilson_interval
+from envs.success_rates import describe_rate
 from toto_robot.cli import command
 from toto_robot.config import to_dict
+from toto_robot.device import choose_device
+from toto_robot.files import write_aside
 
+from .environment import EnvConfig, interface_of, make_env
 from .policy import Policy
-from .privileged import KIND as TEACHER
-from .privileged import choose_expert, load_teacher
 from .report import encoder_seconds, time_table
-from .rollout import Rollout, RolloutConfig, RolloutPool, Task, Theatre
-from .seeds import EVALUATION_SEEDS, evaluation_seeds
-from .store import write_aside
+from .rollouts.evaluation import evaluate_policy
+from .rollouts.rollout import RolloutConfig, RolloutPool, Theatre
+from .rollouts.seeds import EVALUATION_SEEDS, evaluation_seeds
+from .rollouts.video import film
 from .student import KIND as STUDENT
 from .student import load_student, read_card
-from .video import film
+from .teacher_policy import KIND as TEACHER
+from .teacher_policy import choose_expert, load_teacher
 from .vision import NoVision, VisionConfig, VitVision
-from .world import EnvConfig, interface_of, make_env
 
 EXPERT = "expert"
 
@@ -99,7 +99,7 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         RolloutPool(theatre, config.rollout) as pool,
         tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
     ):
-        verdict = judge(pool, student, seeds, config.rollout.group, bar.update)
+        verdict = evaluate_policy(pool, student, seeds, config.rollout.group, bar.update)
     about = {"policy": config.policy, "suite": config.suite, "env": to_dict(env)}
     written = {**about, **verdict}
     write_aside(out / "evaluation.json", (json.dumps(written, indent=1) + "\n").encode())
@@ -128,57 +128,6 @@ def on_suite(env: EnvConfig, name: str) -> EnvConfig:
     return replace(env, options={**options, "randomise": groups} if groups else options)
 
 
-def judge(
-    pool: RolloutPool,
-    policy: Path | None,
-    seeds: Sequence[int],
-    group: int,
-    progress: Callable[[int], object] = lambda _: None,
-) -> dict[str, Any]:
-    """Run a policy on these seeds, each episode until it succeeds or ends.
-
-    Args:
-        pool: runs them.
-        policy: the student's checkpoint; None: the expert, or the teacher in its place.
-        seeds: of the environment.
-        group: episodes in lockstep.
-        progress: called with the number of episodes that are done.
-
-    Returns:
-        Plain data: `episodes`, `successes`, `rate`, `wilson_95`, and `seeds`, with `success` and
-        `steps` of each.
-    """
-    tasks = [
-        Task(
-            seeds=tuple(seeds[first : first + group]),
-            policy=policy,
-            beta=1.0 if policy is None else 0.0,
-            mixing="step",
-            mixing_seeds=tuple((seed,) for seed in seeds[first : first + group]),
-            recorded=False,
-            steps_after_success=0,
-            round=0,
-        )
-        for first in range(0, len(seeds), group)
-    ]
-
-    def count(rollouts: list[Rollout]) -> None:
-        progress(len(rollouts))
-
-    rollouts = pool.run(tasks, count)
-    successes = sum(rollout.success for rollout in rollouts)
-    return {
-        "episodes": len(rollouts),
-        "successes": successes,
-        "rate": successes / max(1, len(rollouts)),
-        "wilson_95": list(wilson_interval(successes, len(rollouts))),
-        "seeds": [
-            {"seed": rollout.seed, "success": rollout.success, "steps": rollout.num_steps}
-            for rollout in rollouts
-        ],
-    }
-
-
 def open_policy(folder: Path | None, theatre: Theatre) -> Policy:
     """Open the student in `folder`; when it is None the theatre's teacher, or else the expert.
 
@@ -196,13 +145,6 @@ def open_policy(folder: Path | None, theatre: Theatre) -> Policy:
     student = load_student(folder, encoder, interface_of(env))
     env.close()
     return student
-
-
-def choose_device(name: str) -> str:
-    """Give `cuda` or `cpu` for `auto`, and any other name as it is."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@
     python -m policies.redraw store=runs/train/store format=lerobot out=runs/dataset
 
 A store keeps tokens. Its episodes are replayed from their seeds and actions, in the environment
-they come from; one file each, `<number>.npz`, of what `toto_robot.demonstrations` reads:
+they come from; one file each, `<number>.npz`, of what `toto_robot.probing.episodes` reads:
 
     frames, proprio, labels, success, seed      as in the store, but pictures
     state, state_names                          the privileged state, and besides
@@ -31,14 +31,14 @@ from tqdm import tqdm
 
 from toto_robot.cli import command
 
-from .episode import Episode
-from .lerobot.episode import Demonstration
-from .lerobot.layout import Column
-from .lerobot.reader import DatasetReader
-from .lerobot.writer import DatasetWriter
-from .privileged import STATE, state_names_of
-from .store import DemoStore, read_header
-from .world import EnvConfig, interface_of, make_env
+from .demonstrations.episode import Episode
+from .demonstrations.lerobot.demonstration import Demonstration
+from .demonstrations.lerobot.layout import Column
+from .demonstrations.lerobot.reader import DatasetReader
+from .demonstrations.lerobot.writer import DatasetWriter
+from .demonstrations.store import DemoStore, read_header
+from .environment import EnvConfig, interface_of, make_env
+from .teacher_policy import STATE, state_names_of
 
 AXES = ("x", "y", "z")
 AnyEnv = gymnasium.Env[Any, Any]

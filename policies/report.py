@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.statistics import wilson_interval
+from envs.success_rates import wilson_interval
 
-from .rollout import STAGES
+from .rollouts.rollout import STAGES
 
 _ENCODER_STAGES = ("tokenizer", "transformer")
 

@@ -22,8 +22,8 @@ from toto_robot import Encoder
 from toto_robot.checkpoint import load_weights, read_config, save_checkpoint
 from toto_robot.config import from_dict, to_dict
 
+from .environment import EnvConfig
 from .vision import EncoderStamp, VisionConfig, stamp
-from .world import EnvConfig
 
 KIND = "student"
 # Standardised inputs are cut here: an input that hardly moved in training must not shout later.

@@ -35,15 +35,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from envs.statistics import describe_rate, wilson_interval
+from envs.success_rates import describe_rate, wilson_interval
 from toto_robot.checkpoint import read_config, save_checkpoint
 from toto_robot.cli import command
 from toto_robot.config import to_dict
-from toto_robot.training.run import claim
+from toto_robot.device import choose_device
+from toto_robot.files import write_aside
+from toto_robot.runs import claim
 
-from .evaluate import choose_device, judge
-from .ppo import PpoConfig, PpoTrainer
-from .privileged import (
+from .environment import EnvConfig, interface_of, make_env
+from .learning.ppo import PpoConfig, PpoTrainer
+from .rollouts.evaluation import evaluate_policy
+from .rollouts.rollout import RolloutConfig, RolloutPool, Theatre
+from .rollouts.seeds import check_run, evaluation_seeds, validation_seeds
+from .rollouts.video import film
+from .teacher_policy import (
     KIND,
     TeacherCard,
     TeacherPolicy,
@@ -51,12 +57,7 @@ from .privileged import (
     sightless,
     state_names_of,
 )
-from .rollout import RolloutConfig, RolloutPool, Theatre
-from .seeds import check_run, evaluation_seeds, validation_seeds
-from .store import write_aside
-from .video import film
 from .vision import NoVision
-from .world import EnvConfig, interface_of, make_env
 
 Json = dict[str, Any]
 
@@ -66,7 +67,7 @@ class TeacherConfig:
     """Say where a teacher learns, how, and for how long.
 
     Attributes:
-        seed: of everything; also chooses the training episodes (`policies.seeds`).
+        seed: of everything; also chooses the training episodes (`policies.rollouts.seeds`).
         env: the environment; its pictures are not drawn.
         ppo: how it learns.
         env_steps: for how long, over all environments; rounded up to whole iterations.
@@ -110,7 +111,7 @@ class TeacherConfig:
 
 
 def teach(config: TeacherConfig, out: Path) -> None:
-    """Train, judge and report; see the module's docstring for what is written."""
+    """Train, evaluate_policy and report; see the module's docstring for what is written."""
     print(
         f"PPO on {config.env.id}: {config.iterations} iterations of {config.ppo.num_envs} "
         f"environments x {config.ppo.num_steps} steps; at the end "
@@ -171,7 +172,7 @@ def teach(config: TeacherConfig, out: Path) -> None:
         RolloutPool(theatre, config.rollout) as pool,
         tqdm(total=len(seeds), desc="held-out seeds", unit="episode") as bar,
     ):
-        final = judge(pool, None, seeds, config.rollout.group, bar.update)
+        final = evaluate_policy(pool, None, seeds, config.rollout.group, bar.update)
         trainer.seconds["evaluation"] = sum(pool.seconds.values())
     _finish(config, out, log.rows, validations, final, trainer)
     _conclude(config, out)
@@ -289,7 +290,7 @@ def _validate(
     teacher.save(candidate)
     seeds = validation_seeds(config.validation_episodes)
     with RolloutPool(_theatre(config, candidate), config.rollout) as pool:
-        found = judge(pool, None, seeds, config.rollout.group)
+        found = evaluate_policy(pool, None, seeds, config.rollout.group)
     shutil.rmtree(candidate)
     spent = trainer.seconds.get("validation", 0.0) + time.perf_counter() - start
     trainer.seconds["validation"] = spent

@@ -6,7 +6,8 @@
     python -m policies.train method=bc env=none data=runs/demos out=runs/arm
 
 `data` is a store, or a LeRobot data set with pictures, whose frames are tokenised once into
-`out/data`. With `env=none` there are no episodes to run: see `policies.clone`. Otherwise, in `out`:
+`out/data`. With `env=none` there are no episodes to run: see
+`policies.learning.behaviour_cloning`. Otherwise, in `out`:
 
     config.json         what was asked for; a run is only resumed with the same
     store/              all episodes, as tokens
@@ -27,105 +28,35 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from envs.statistics import describe_rate
+from envs.success_rates import describe_rate
 from toto_robot import Encoder
 from toto_robot.cli import command
-from toto_robot.training.run import claim
+from toto_robot.device import choose_device
+from toto_robot.runs import claim
 
-from .clone import clone, open_data
-from .dagger import Collection, DaggerConfig, collect
-from .evaluate import choose_device, judge
-from .features import Dataset, FeatureCache
-from .imitation import ImitationConfig, fit
-from .privileged import choose_expert
+from .demonstrations.features import Dataset, FeatureCache
+from .demonstrations.store import DemoStore, StoreHeader, create_store, write_aside
+from .environment import interface_of, make_env
+from .learning.behaviour_cloning import clone, open_data
+from .learning.config import TrainConfig
+from .learning.dagger import Collection, collect
+from .learning.fit import fit
 from .report import draw_curve, encoder_seconds, time_table, write_tensorboard
-from .rollout import RolloutConfig, RolloutPool, Theatre
-from .seeds import check_run, evaluation_seeds, validation_seeds
-from .store import DemoStore, StoreHeader, create_store, write_aside
-from .student import StudentCard, StudentConfig, StudentPolicy, load_student
-from .tokenised import Which
-from .video import film
-from .vision import VisionConfig, stamp, tokenizer_hash
-from .world import EnvConfig, interface_of, make_env
+from .rollouts.evaluation import evaluate_policy
+from .rollouts.rollout import RolloutPool, Theatre
+from .rollouts.seeds import evaluation_seeds, validation_seeds
+from .rollouts.video import film
+from .student import StudentCard, StudentPolicy, load_student
+from .teacher_policy import choose_expert
+from .vision import stamp, tokenizer_hash
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """Say what is learned, where, and for how long.
-
-    Attributes:
-        method: `dagger`, or `bc` for behaviour cloning: the same without student rounds.
-        seed: of everything; also chooses the training episodes (`policies.seeds`).
-        env: the environment; None for data of an arm: then method is `bc`, held-out episodes judge,
-            and what is said of validation, evaluation, video and rollout is not used.
-        encoder: the student's eyes.
-        teacher: checkpoint of a learned teacher, which is then the expert
-            (`python -m policies.teacher`); None: the environment's scripted expert.
-        data: a folder of demonstrations to begin with, a `DemoStore` or a LeRobot data set; None:
-            the expert gives them.
-        data_episodes: which episodes of a LeRobot data set: `successful`, `complete` or `all`, see
-            `policies.tokenised`.
-        demonstrations: episodes that the expert gives, if `data` is None.
-        steps_after_success: a training episode goes on for so many steps when it has succeeded.
-        dagger: the student's rounds.
-        student: the student's network.
-        imitation: how it is fitted.
-        validation_episodes: episodes after each round.
-        evaluation_episodes: held-out episodes at the end.
-        video_episodes: how many of these are filmed.
-        rollout: how episodes are spread over the machine.
-        memory_limit_gib: embeddings beyond this lie in a file while a student is fitted.
-        device: where encoder and student compute: `cpu`, `cuda`, or `auto` (cuda if there is one).
-    """
-
-    method: Literal["dagger", "bc"]
-    seed: int
-    env: EnvConfig | None
-    encoder: VisionConfig
-    teacher: Path | None
-    data: Path | None
-    data_episodes: Which
-    demonstrations: int
-    steps_after_success: int
-    dagger: DaggerConfig
-    student: StudentConfig
-    imitation: ImitationConfig
-    validation_episodes: int
-    evaluation_episodes: int
-    video_episodes: int
-    rollout: RolloutConfig
-    memory_limit_gib: float
-    device: str
-
-    def __post_init__(self) -> None:
-        check_run(
-            self.seed,
-            self.demonstrations + self.rounds * self.dagger.episodes,
-            self.validation_episodes,
-            self.evaluation_episodes,
-        )
-        if self.data is None and self.demonstrations < 1:
-            raise ValueError("demonstrations must be at least 1, or data a folder of them")
-        if self.env is None and (self.method != "bc" or self.data is None or self.teacher):
-            raise ValueError("without an env: method=bc, data=<folder> and teacher=null")
-        if not 0 <= self.video_episodes <= self.evaluation_episodes:
-            raise ValueError("video_episodes must be in [0, evaluation_episodes]")
-        if self.evaluation_episodes < 1 or self.steps_after_success < 0:
-            raise ValueError("evaluation_episodes must be positive, steps_after_success not less")
-
-    @property
-    def rounds(self) -> int:
-        """Give the number of student rounds."""
-        return self.dagger.rounds if self.method == "dagger" else 0
 
 
 def train(config: TrainConfig, out: Path) -> None:
@@ -196,7 +127,7 @@ def train(config: TrainConfig, out: Path) -> None:
         policy = out / "rounds" / f"{config.rounds:02d}" / "policy"
         bar.set_description("held-out seeds")
         before = dict(pool.seconds)
-        final = judge(
+        final = evaluate_policy(
             pool,
             policy,
             evaluation_seeds(config.evaluation_episodes),
@@ -267,7 +198,7 @@ def _do_round(
 
     bar.set_description(f"round {number}/{config.rounds}: validate")
     seeds = validation_seeds(config.validation_episodes)
-    validation = judge(pool, aside / "policy", seeds, config.rollout.group, bar.update)
+    validation = evaluate_policy(pool, aside / "policy", seeds, config.rollout.group, bar.update)
     collected = [store[index] for index in range(first, first + episodes)]
     given = [episode for episode in stores[0]] if len(stores) > 1 and number == 0 else []
     entry = {

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toto_robot import Encoder, StreamConfig, load_encoder
-from toto_robot.baselines import VitEncoder
 from toto_robot.checkpoint import weights_hash
-from toto_robot.streaming import EncoderStream
+from toto_robot.encoders.streaming import EncoderStream
+from toto_robot.encoders.vit import VitEncoder
 
 # Frames encoded in one call, which bounds the memory; the same whenever an episode is embedded.
 _BATCH = 16
@@ -96,7 +96,7 @@ class VitVision:
 
     Attributes:
         name_or_path: the file; of our own: a shipped name or a checkpoint folder.
-        format: the file's family, one of `toto_robot.published.FORMATS`; None: one of our own.
+        format: the file's family, one of `encoders.vit_files.FORMATS`; None: one of our own.
         layer: which layer; None: the last.
         pool: how its tokens become one embedding; None: as the family does it.
         heads: attention heads; None: those of the published model of this width.

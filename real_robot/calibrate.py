@@ -20,13 +20,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.franka import FRANKA_FR3
-from envs.kinematics import forward_kinematics
+from envs.arms.franka import FRANKA_FR3
+from envs.arms.kinematics import forward_kinematics
 from toto_robot.cli import command
 
-from .cameras.board_page import PageConfig, write_board
-from .cameras.board_pictures import POSES, Shot, draw_residuals, read_poses, read_shots, take_shots
-from .cameras.calibration import (
+from .calibration.board_images import (
+    POSES,
+    Shot,
+    draw_residuals,
+    read_poses,
+    read_shots,
+    take_shots,
+)
+from .calibration.board_page import PageConfig, write_board
+from .calibration.calibration import (
     Board,
     Calibration,
     Intrinsics,
@@ -36,15 +43,15 @@ from .cameras.calibration import (
     calibrate_lens,
     calibrate_mounting,
     load,
+    project,
     save,
 )
 from .cameras.camera import CameraError
 from .cameras.config import CameraConfig, build_camera
+from .cameras.png import write_png
 from .franka import FrankaConfig, FrankaRobot
+from .operator import NoPersonError
 from .robot import RobotError
-from .session import NoPersonError
-from .trials.operators import write_png
-from .trials.overlay import project
 
 Floats = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .cameras.camera import Frame
 from .robot import Floats, RobotState, Target
-from .safety import Decision
+from .safety.layer import Decision
 
 # How an episode ended. Those of `COMPLETE` ran as they should; the others were cut short.
 Reason = Literal[

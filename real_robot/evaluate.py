@@ -21,27 +21,28 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from envs.arms.kinematics import forward_kinematics
 from envs.catalogue import variant
 from envs.interface import Interface
-from envs.kinematics import forward_kinematics
-from policies.lerobot.reader import DatasetReader
+from policies.demonstrations.lerobot.reader import DatasetReader
 from toto_robot.cli import command
 from toto_robot.config import to_dict
 
 from .agents.expert import ScriptedAgent
 from .agents.student import PolicyConfig
-from .cameras.calibration import Calibration, load
+from .calibration.calibration import Calibration, load
 from .cameras.camera import CameraError, Image
 from .control.home import NotHomeError
 from .control.loop import LoopConfig
 from .episode import Agent, EpisodeRecord, Listener, Step
+from .operator import ask_person
 from .recording import Recorder
-from .session import EXPECTED, ask_person, bring_home, open_policy, pose_notes
+from .session import EXPECTED, bring_home, open_policy, pose_notes
 from .station import TWIN, Station, StationConfig, TwinStation, open_station
 from .translator import Translator
+from .trials.images import illustrate
 from .trials.operators import SceneOperator, TerminalOperator, enter_ends, screen
 from .trials.overlay import calibration_of_scene, draw_overlay
-from .trials.pictures import illustrate
 from .trials.poses import Pose, PoseArea, draw_poses, nearest_m
 from .trials.report import PAGE, write_report
 from .trials.runner import (

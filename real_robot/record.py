@@ -21,8 +21,9 @@ from .agents.expert import ScriptedAgent
 from .control.loop import LoopConfig
 from .control.timing import loop_report
 from .episode import COMPLETE, EpisodeRecord, Listener
+from .operator import ask_person
 from .recording import Recorder
-from .session import EXPECTED, ask_person, draw_pose, may_go_on, outcome, pose_notes
+from .session import EXPECTED, draw_pose, may_go_on, outcome, pose_notes
 from .session import prepare as prepare_episode
 from .station import Station, StationConfig, TwinStation, open_station
 from .teleoperation.agent import TeleoperationAgent, TeleoperationConfig

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.interface import Interface
-from policies.lerobot.episode import Array, Demonstration
-from policies.lerobot.layout import Column
-from policies.lerobot.reader import DatasetReader
-from policies.lerobot.video import LOSSLESS, Codec
-from policies.lerobot.writer import DatasetWriter
+from policies.demonstrations.lerobot.demonstration import Array, Demonstration
+from policies.demonstrations.lerobot.layout import Column
+from policies.demonstrations.lerobot.reader import DatasetReader
+from policies.demonstrations.lerobot.video import LOSSLESS, Codec
+from policies.demonstrations.lerobot.writer import DatasetWriter
 
 from .episode import COMPLETE, EpisodeRecord, Step
 

@@ -1,6 +1,5 @@
 """What comes before and after an episode: home, the object's place, a person's word."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from .agents.remote import RemoteAgent
 from .agents.student import PolicyConfig, StudentAgent, open_agent
 from .control.home import NotHomeError
 from .episode import EpisodeRecord, Reason, Step
+from .operator import NoPersonError, ask_person
 from .robot import CommandRefusedError, RobotError
 from .station import SharedScene, Station
 from .trials.poses import Pose, PoseArea
@@ -21,23 +21,8 @@ _TWIN_ATTEMPTS = 3
 _FINAL: tuple[Reason, ...] = ("interrupted", "connection", "policy", "error")
 
 
-class NoPersonError(RuntimeError):
-    """A person must answer, and nobody sits at the terminal."""
-
-
 # What may go wrong in a command without a bug; each says what, and what to do.
 EXPECTED = (RobotError, NotHomeError, NoPersonError, ImportError, OSError, ValueError)
-
-
-def ask_person(question: str) -> str:
-    """Ask at the terminal.
-
-    Raises:
-        NoPersonError: there is none.
-    """
-    if not sys.stdin.isatty():
-        raise NoPersonError(f"nobody can be asked here (no terminal): {question}")
-    return input(question).strip()
 
 
 def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentAgent | RemoteAgent:

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.arms import Arm
-from envs.franka import FRANKA_FR3
+from envs.arms.arm import Arm
+from envs.arms.franka import FRANKA_FR3
 from envs.interface import CameraSpec, Interface
 
 from .cameras.camera import CameraSettings, ThreadedCamera
@@ -27,7 +27,7 @@ from .control.loop import LoopConfig, Operator, run_episode
 from .episode import Agent, EpisodeRecord, Listener, Reason, Scene
 from .franka import FrankaConfig, FrankaRobot
 from .robot import Robot
-from .safety import RecoveryRefusedError, SafetyConfig, SafetyLayer
+from .safety.layer import RecoveryRefusedError, SafetyConfig, SafetyLayer
 from .scheduling import hurried, leaving
 from .translator import GripperSwitch, Translator
 from .twin.client import TwinCameraSource, TwinClient

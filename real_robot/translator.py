@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.arms import Arm
+from envs.arms.arm import Arm
 from envs.interface import Interface
 
 from .limits import JointLimits

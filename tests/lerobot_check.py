@@ -20,8 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from policies.lerobot import layout
-from policies.lerobot.reader import DatasetReader
+from policies.demonstrations.lerobot import layout
+from policies.demonstrations.lerobot.reader import DatasetReader
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from toto_robot.config import from_dict
-from toto_robot.demonstrations import read_demonstrations
+from toto_robot.probing.episodes import read_demonstrations
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "wrap_your_own_robot.md").read_text()

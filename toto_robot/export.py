@@ -25,11 +25,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from tqdm import tqdm
 
 from .cli import command
-from .encoder import Encoder, load_encoder
+from .encoders.encoder import Encoder
+from .encoders.loading import load_encoder
+from .encoders.pooling import normalise
+from .encoders.streaming import FrameMemory
 from .models import TotoConfig
 from .models.transformer import rotate
-from .pooling import normalise
-from .streaming import FrameMemory
 
 __all__ = ["ExportConfig", "compare", "export", "export_onnx"]
 
@@ -171,7 +172,7 @@ def export_onnx(
         "dtype": "float32",
         "torch": torch.__version__,
     }
-    shutil.copyfile(Path(__file__).with_name("onnx_runtime.py"), folder / "onnx_runtime.py")
+    shutil.copyfile(Path(__file__).parent / "encoders/onnx_runtime.py", folder / "onnx_runtime.py")
     (folder / "export.json").write_text(json.dumps(card, indent=1) + "\n")
 
 
@@ -186,7 +187,7 @@ def compare(encoder: Encoder, folder: Path, num_steps: int) -> dict[str, float]:
     Raises:
         ValueError: they differ by more than `LEAST_TOKENS` and `TOLERANCE` allow.
     """
-    from .onnx_runtime import OnnxEncoder, OnnxStream
+    from .encoders.onnx_runtime import OnnxEncoder, OnnxStream
 
     single = OnnxEncoder(folder)
     card = single.card

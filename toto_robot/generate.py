@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .cli import command
-from .encoder import Encoder
-from .generation import Sampling, continue_frames, load_predictor
-from .sweep_report import write_aside
+from .encoders.encoder import Encoder
+from .files import write_aside
+from .generation.sampling import Sampling, continue_frames, load_predictor
 
 __all__ = ["GenerateConfig", "generate", "read_prompt"]
 

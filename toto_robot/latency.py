@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
 from .cli import command
-from .encoder import Encoder, load_encoder
+from .encoders.encoder import Encoder
+from .encoders.loading import load_encoder
 
 __all__ = ["LatencyConfig", "StageTime", "latency"]
 

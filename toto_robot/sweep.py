@@ -5,7 +5,7 @@ predicts the action, the state or a label on episodes that it has not seen. The 
 paper's Fig. 8 for your own data, with intervals, and with what joints alone, no input at all, an
 untrained transformer and an untrained tokenizer reach; and what vision adds to joints.
 
-What data is: `toto_robot.demonstrations`. How probes are fitted: `toto_robot.probes`.
+What data is: `toto_robot.probing.episodes`. How probes are fitted: `toto_robot.probing.ridge`.
 """
 
 import hashlib
@@ -21,7 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .cli import command
-from .demonstrations import (
+from .encoders.encoder import Encoder
+from .encoders.loading import load_encoder
+from .encoders.pooling import build_pool
+from .files import write_aside
+from .probing.episodes import (
     Array,
     Demonstrations,
     Kind,
@@ -29,10 +33,7 @@ from .demonstrations import (
     read_demonstrations,
     read_frames,
 )
-from .encoder import Encoder, load_encoder
-from .pooling import build_pool
-from .probes import Exam, rotate, standardise
-from .sweep_report import (
+from .probing.report import (
     CONSTANT,
     PROPRIOCEPTION,
     RANDOM,
@@ -41,9 +42,9 @@ from .sweep_report import (
     Cell,
     advise,
     table,
-    write_aside,
     write_report,
 )
+from .probing.ridge import Exam, rotate, standardise
 
 __all__ = ["SweepConfig", "sweep"]
 
@@ -57,7 +58,7 @@ class SweepConfig:
     Attributes:
         data: folder of episodes.
         target: `action` and `state` are scored by R2, `label` by accuracy.
-        array: name of the target's array; None for the usual one (`toto_robot.demonstrations`).
+        array: name of the target's array; None for the usual one (`toto_robot.probing.episodes`).
         columns: how the names of the target's columns begin that are asked for; None: all.
         encoder: a shipped name or a checkpoint folder.
         repeat_frame: whether each frame is fed twice.

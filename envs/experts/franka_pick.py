@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..geometry import yaw_to_nearest_face
 from .scripted import Floats, ScriptedExpert
 
 ENV_ID = "toto/FrankaPick-v0"
@@ -95,18 +96,3 @@ def _pointing_down(position: Floats, yaw_rad: float) -> Floats:
     pose[:3, :3] = [[cos_yaw, sin_yaw, 0.0], [sin_yaw, -cos_yaw, 0.0], [0.0, 0.0, -1.0]]
     pose[:3, 3] = position
     return pose
-
-
-def yaw_to_nearest_face(quaternion: Floats) -> float:
-    """Give the turn about the vertical, within 45 degrees, that aligns with a face of a cube."""
-    w, x, y, z = quaternion
-    rotation = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    flattest = int(np.argmin(np.abs(rotation[2])))
-    yaw = float(np.arctan2(rotation[1, flattest], rotation[0, flattest]))
-    return (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tasks.task import rotate
+from ..geometry import rotate
 from .scripted import Floats, ScriptedExpert
 
 ENV_ID = "toto/KukaCabinet-v0"

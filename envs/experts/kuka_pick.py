@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kuka import OPEN_HAND, SQUEEZING_HAND
-from .franka_pick import yaw_to_nearest_face
+from ..arms.kuka import OPEN_HAND, SQUEEZING_HAND
+from ..geometry import yaw_to_nearest_face
 from .scripted import Floats, ScriptedExpert
 
 ENV_ID = "toto/KukaPick-v0"

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arms.kinematics import solve_ik
 from ..catalogue import Variant, variant
-from ..kinematics import solve_ik
-from ..scene import Scene
+from ..simulation.scene import Scene
 
 Floats = NDArray[np.float64]
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arms import Arm
-from ..scene import (
+from ..arms.arm import Arm
+from ..geometry import Floats, Vector, points_on
+from ..simulation.scene import (
     Box,
     Camera,
     Fixture,
@@ -23,11 +24,10 @@ from ..scene import (
     Shape,
     Space,
     Start,
-    Vector,
 )
-from ..simulator import Simulator
+from ..simulation.simulator import Simulator
 from .room import BASE_POSITION_M, BASE_YAW_RAD, FLOOR_BOX, LIGHTING
-from .task import Floats, Measured, draw_hand, draw_joints, points_on
+from .task import Measured, draw_hand, draw_joints
 
 CABINET, DRAWER = "cabinet", "drawer"
 PROP_NAMES = ("prop_1", "prop_2", "prop_3", "prop_4")

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arms import Arm
-from ..scene import Box, Camera, Paint, Scene, Space, Start
-from ..simulator import Simulator
+from ..arms.arm import Arm
+from ..geometry import Floats, points_on, turned
+from ..simulation.scene import Box, Camera, Paint, Scene, Space, Start
+from ..simulation.simulator import Simulator
 from .room import BASE_POSITION_M, BASE_YAW_RAD, FLOOR_BOX, LIGHTING
-from .task import Floats, Measured, draw_hand, draw_joints, points_on, tool_palm_and_tips, turned
+from .task import Measured, draw_hand, draw_joints, tool_palm_and_tips
 
 CUBE, TABLE = "cube", "table"
 TABLE_HEIGHT_M = 0.4

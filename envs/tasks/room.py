@@ -2,8 +2,8 @@
 
 import math
 
-from ..arms import Arm
-from ..scene import Box, Camera, Lighting, Paint
+from ..arms.arm import Arm
+from ..simulation.scene import Box, Camera, Lighting, Paint
 
 FLOOR = "floor"
 

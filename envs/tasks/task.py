@@ -8,15 +8,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arms import Arm, Fingertip
-from ..scene import Scene, Space, Start, Vector
-from ..simulator import Simulator
+from ..arms.arm import Arm, Fingertip
+from ..geometry import Floats, Vector
+from ..simulation.scene import Scene, Space, Start
+from ..simulation.simulator import Simulator
 
-Floats = NDArray[np.float64]
 Measured = Mapping[str, Floats]
 
 _AXES = {3: "xyz", 4: "wxyz"}
-_YZX, _ZXY = np.array([1, 2, 0]), np.array([2, 0, 1])
 
 
 class Task(Protocol):
@@ -120,13 +119,6 @@ def draw_hand(arm: Arm, rng: np.random.Generator, hand: Sequence[float], noise: 
     return np.clip(drawn, lower, upper)
 
 
-def turned(quaternion: Floats, yaw_rad: float) -> Floats:
-    """Turn a quaternion [4], w first, about the vertical."""
-    cos, sin = math.cos(yaw_rad / 2), math.sin(yaw_rad / 2)
-    w, x, y, z = quaternion
-    return np.array([cos * w - sin * z, cos * x - sin * y, cos * y + sin * x, cos * z + sin * w])
-
-
 @lru_cache(maxsize=16)
 def tool_palm_and_tips(
     hand_body: str, tool_m: Vector, palm_m: Vector, tips: tuple[Fingertip, ...]
@@ -134,17 +126,3 @@ def tool_palm_and_tips(
     """Give the bodies that carry tool, palm and fingertips, and their offsets [2+f 3] in them."""
     bodies = (hand_body, hand_body, *(tip.body for tip in tips))
     return bodies, np.array([tool_m, palm_m, *(tip.offset_m for tip in tips)])
-
-
-def points_on(poses: Floats, offsets_m: Floats) -> Floats:
-    """Give where points are [*b n 3] that lie in the frames `poses` [*b n 7] at offsets [n 3]."""
-    return poses[..., :3] + rotate(poses[..., 3:], offsets_m)
-
-
-def rotate(quaternions: Floats, vectors: Floats) -> Floats:
-    """Turn vectors [*b n 3] by quaternions [*b n 4], w first."""
-    # Two cross products, written out: a call of numpy costs more than what it computes here.
-    w, axis = quaternions[..., :1], quaternions[..., 1:]
-    yzx, zxy = axis[..., _YZX], axis[..., _ZXY]
-    turned = 2.0 * (yzx * vectors[..., _ZXY] - zxy * vectors[..., _YZX])
-    return vectors + w * turned + (yzx * turned[..., _ZXY] - zxy * turned[..., _YZX])

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.arms.kinematics import forward_kinematics, tool_pose
 from envs.catalogue import Variant, variant
 from envs.experts import EXPERTS
 from envs.experts.scripted import base_transform, slices
-from envs.kinematics import forward_kinematics, tool_pose
+from envs.geometry import quaternion_of, quaternion_product
 
 from ..episode import Observation, Proposal, Scene
 from ..robot import Floats, RobotState
@@ -81,7 +82,7 @@ class PrivilegedState:
             "hand_position": width_m,
             "hand_command": self._translator.gripper_command,
             "cube_position": (self._T_world_base @ np.append(pose[:3], 1.0))[:3],
-            "cube_quaternion": _product(base_turn, np.array(pose[3:])),
+            "cube_quaternion": quaternion_product(base_turn, np.array(pose[3:])),
             "tool_position": tool[:3, 3],
             "tool_quaternion": quaternion_of(hand[:3, :3]),
         }
@@ -159,36 +160,3 @@ class ScriptedAgent:
 
     def close(self) -> None:
         """Do nothing: the scene is closed by its owner."""
-
-
-def quaternion_of(rotation: Floats) -> Floats:
-    """Give the quaternion [4], w first and not negative, of a rotation matrix [3 3]."""
-    # Shepperd 1978: divide by the largest of the four, so that nothing small is divided by.
-    r = rotation
-    squares = np.array(
-        [
-            1 + r[0, 0] + r[1, 1] + r[2, 2],
-            1 + r[0, 0] - r[1, 1] - r[2, 2],
-            1 - r[0, 0] + r[1, 1] - r[2, 2],
-            1 - r[0, 0] - r[1, 1] + r[2, 2],
-        ]
-    )
-    table = np.array(
-        [
-            [squares[0], r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]],
-            [r[2, 1] - r[1, 2], squares[1], r[1, 0] + r[0, 1], r[0, 2] + r[2, 0]],
-            [r[0, 2] - r[2, 0], r[1, 0] + r[0, 1], squares[2], r[2, 1] + r[1, 2]],
-            [r[1, 0] - r[0, 1], r[0, 2] + r[2, 0], r[2, 1] + r[1, 2], squares[3]],
-        ]
-    )
-    row = table[int(squares.argmax())]
-    quaternion = row / np.linalg.norm(row)
-    return quaternion if quaternion[0] >= 0 else -quaternion
-
-
-def _product(left: Floats, right: Floats) -> Floats:
-    """Multiply quaternions [4], w first."""
-    w, v = left[0], left[1:]
-    other_w, other_v = right[0], right[1:]
-    vector = w * other_v + other_w * v + np.cross(v, other_v)
-    return np.append(w * other_w - v @ other_v, vector)

@@ -22,7 +22,7 @@ from .remote import RemoteAgent
 
 if TYPE_CHECKING:
     from policies.vision import Viewing
-    from toto_robot.streaming import EncoderStream
+    from toto_robot.encoders.streaming import EncoderStream
 
 SERVER = "server:"
 
@@ -83,10 +83,10 @@ class StudentAgent:
         """
         import torch
 
-        from policies.evaluate import choose_device
         from policies.student import load_student, read_card
         from policies.vision import NoVision, stamp
         from toto_robot.checkpoint import weights_hash
+        from toto_robot.device import choose_device
 
         card = read_card(folder)
         vision = card.vision

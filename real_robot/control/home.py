@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from envs.arms import Arm
-from envs.scene import Vector
+from envs.arms.arm import Arm
+from envs.geometry import Vector
 
 from ..robot import Floats, Robot, Target
-from ..safety import Ages, SafetyConfig, SafetyLayer, UnsafeStartError
-from ..workspace import Enclosure
+from ..safety.layer import Ages, SafetyConfig, SafetyLayer, UnsafeStartError
+from ..safety.workspace import Enclosure
 from .clock import Clock, MonotonicClock
-from .resting import REST_RAD_S
+from .sending import REST_RAD_S
 
 _LOOK_RAD = 0.02  # how far apart on the line the workspace is looked at
 _ARRIVED_RAD = 1e-6

@@ -30,13 +30,12 @@ from ..episode import (
     Step,
 )
 from ..robot import CommandRefusedError, ConnectionLostError, Floats, Robot, RobotState, Target
-from ..safety import Ages, Decision, SafetyLayer, UnsafeStartError
+from ..safety.layer import Ages, Decision, SafetyLayer, UnsafeStartError
 from ..translator import Translator
-from .blame import EpisodeEnd, halted, stopped
 from .chunks import Chunks
 from .clock import Clock, MonotonicClock
-from .resting import bring_to_rest
-from .sending import Sender
+from .episode_end import EpisodeEnd, halted, stopped
+from .sending import Sender, bring_to_rest
 from .signals import Interrupts
 from .success import Check, SuccessCheck
 from .timing import StopWatch

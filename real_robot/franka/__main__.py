@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from policies.files import write_aside
 from toto_robot.cli import command
+from toto_robot.files import write_aside
 
 from ..robot import MODES, RobotError, RobotState
 from .config import FrankaConfig

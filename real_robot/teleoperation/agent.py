@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.arms import Arm
-from envs.kinematics import solve_ik, tool_pose
+from envs.arms.arm import Arm
+from envs.arms.kinematics import solve_ik, tool_pose
+from envs.geometry import rotation_matrix
 
 from ..episode import Observation, Proposal
 from ..robot import Floats
@@ -104,7 +105,7 @@ class TeleoperationAgent:
         goal = tool_pose(self._arm, targets)
         goal[:3, 3] += self._config.max_speed_m_s * self._period_s * _shortened(command.translation)
         turn = self._config.max_turn_rad_s * self._period_s * _shortened(command.rotation)
-        goal[:3, :3] = _rotation(turn) @ goal[:3, :3]
+        goal[:3, :3] = rotation_matrix(turn) @ goal[:3, :3]
         joints, _, _ = solve_ik(
             self._arm, goal, targets, rest=self._rest, num_iterations=_ITERATIONS
         )
@@ -115,13 +116,3 @@ class TeleoperationAgent:
 def _shortened(values: Floats) -> Floats:
     """Cut a vector to length 1: two keys are no faster than one."""
     return values / max(1.0, float(np.linalg.norm(values)))
-
-
-def _rotation(vector: Floats) -> Floats:
-    """Give the rotation matrix [3 3] of an axis times an angle (Rodrigues)."""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -18,7 +18,7 @@ from ..control.clock import Clock, MonotonicClock
 from ..control.signals import Interrupts
 from ..episode import EpisodeRecord, Listener, Observation, Reason, Step
 from ..robot import Robot, RobotError, RobotState, Target
-from ..safety import Decision
+from ..safety.layer import Decision
 from ..translator import Translator
 from .device import Command
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from envs.statistics import (
+from envs.success_rates import (
     SIGNIFICANCE,
     describe_rate,
     detectable_rates,

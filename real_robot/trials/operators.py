@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cameras.camera import Image
+from ..cameras.png import write_png
 from ..episode import EpisodeRecord, Reason, Scene
 from .poses import Pose
 from .runner import Judgement, PolicyKey, Trial
@@ -161,14 +162,6 @@ def screen() -> Callable[[Image], object] | None:
         cv2.waitKey(100)
 
     return show
-
-
-def write_png(path: Path, picture: Image) -> None:
-    """Write a picture [h w 3], RGB."""
-    cv2: Any = _opencv()
-    written, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    assert written
-    path.write_bytes(data.tobytes())
 
 
 def _opencv() -> Any:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.scene import Camera as SceneCamera
+from envs.simulation.scene import Camera as SceneCamera
 
-from ..cameras.calibration import Calibration, Intrinsics, Mounting
+from ..calibration.calibration import Calibration, Intrinsics, Mounting, project
 from ..cameras.camera import Image
 from .poses import Pose
 
@@ -21,7 +21,6 @@ Floats = NDArray[np.float64]
 
 _FOOT, _TOP, _ARROW = (255, 60, 60), (255, 190, 60), (60, 220, 255)
 _LEAST_WIDTH_PX = 640
-_NEAR_M = 0.01
 
 
 def draw_overlay(
@@ -101,27 +100,6 @@ def outline(pose: Pose, size_m: float, table_m: float) -> tuple[Floats, Floats]:
     turned = np.array([pose.x_m, pose.y_m]) + corners @ np.array([[cosine, sine], [-sine, cosine]])
     foot = np.column_stack([turned, np.full(4, table_m)])
     return foot, foot + np.array([0.0, 0.0, size_m])
-
-
-def project(points: Floats, T_camera_base: Floats, lens: Intrinsics) -> Floats:
-    """Give the pixels [n 2] of points [n 3] in the base's frame; NaN for what is behind the lens.
-
-    The distortion is OpenCV's: G. Bradski and A. Kaehler, Learning OpenCV, 2008, chapter 11.
-    """
-    there = points @ T_camera_base[:3, :3].T + T_camera_base[:3, 3]
-    ahead = there[:, 2] > _NEAR_M
-    x, y = (there[:, :2] / np.where(ahead, there[:, 2], 1.0)[:, None]).T
-    k1, k2, p1, p2, k3 = (*lens.distortion, *(0.0,) * 5)[:5]
-    r2 = x**2 + y**2
-    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    x, y = (
-        x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x**2),
-        y * radial + p1 * (r2 + 2 * y**2) + 2 * p2 * x * y,
-    )
-    (fx, fy), (cx, cy) = lens.focal_px, lens.centre_px
-    pixels = np.column_stack([fx * x + cx, fy * y + cy])
-    pixels[~ahead] = np.nan
-    return pixels
 
 
 def T_base_camera(calibration: Calibration, T_base_hand: Floats | None) -> Floats:

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from policies.files import write_aside
+from toto_robot.files import write_aside
 
 from .conclusions import Conclusions, conclude
-from .pictures import FIRST, LAST, VIDEO
+from .images import FIRST, LAST, VIDEO
 from .poses import PoseArea
 from .runner import OVERLAY, PLAN, Plan, PolicyKey, TrialResult
 

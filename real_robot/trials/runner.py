@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from policies.files import write_aside
+from toto_robot.files import write_aside
 
 from ..episode import EpisodeRecord, Reason
 from .poses import Pose

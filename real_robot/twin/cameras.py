@@ -89,8 +89,8 @@ def serve_cameras(
 ) -> None:
     """Draw and send until the process is ended."""
     from envs.catalogue import variant
-    from envs.mujoco_backend import MujocoSimulator
-    from envs.scene import Appearance, Start
+    from envs.simulation.mujoco_backend import MujocoSimulator
+    from envs.simulation.scene import Appearance, Start
 
     chosen = variant(env_id)
     scene = chosen.task.scene(chosen.arm)

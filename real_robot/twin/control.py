@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.mujoco_backend import MujocoSimulator
+from envs.simulation.mujoco_backend import MujocoSimulator
 from envs.tasks.pick import CUBE, PickTask
 from envs.tasks.task import state_names
 

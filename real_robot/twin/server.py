@@ -68,8 +68,8 @@ def _serve_robot(config: TwinConfig, address: str, shared: Shared, cameras: int)
     import numpy as np
 
     from envs.catalogue import variant
-    from envs.mujoco_backend import MujocoSimulator
-    from envs.scene import Appearance, Start
+    from envs.simulation.mujoco_backend import MujocoSimulator
+    from envs.simulation.scene import Appearance, Start
     from envs.tasks.pick import PickTask
 
     from .control import Control

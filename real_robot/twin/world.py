@@ -20,9 +20,9 @@ from franka_sim.mujoco_franka_sim import MujocoFrankaSim
 from franka_sim.sim_common import FR3_FORCE_LIMITS
 from numpy.typing import NDArray
 
-from envs.arms import Arm
-from envs.mujoco_backend import build_spec
-from envs.scene import Scene
+from envs.arms.arm import Arm
+from envs.simulation.mujoco_backend import build_spec
+from envs.simulation.scene import Scene
 
 from ..limits import FR3
 from .shared import Shared

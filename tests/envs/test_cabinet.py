@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.catalogue import make, variant
-from envs.mujoco_backend import MujocoSimulator
-from envs.scene import Appearance, Paint, Start
+from envs.simulation.mujoco_backend import MujocoSimulator
+from envs.simulation.scene import Appearance, Paint, Start
 from envs.tasks.cabinet import CABINET, DRAWER, DRAWER_TRAVEL_M, PROP_NAMES
 from envs.tasks.task import num_hold_steps, state_names
 

@@ -8,9 +8,10 @@ from envs import ENVIRONMENTS
 from envs.catalogue import make, variant
 from envs.expert_check import ExpertCheckConfig, expert_check, run_episode
 from envs.experts import EXPERTS
-from envs.experts.franka_pick import FrankaPickExpert, yaw_to_nearest_face
+from envs.experts.franka_pick import FrankaPickExpert
 from envs.experts.scripted import slices
-from envs.statistics import wilson_interval
+from envs.geometry import yaw_to_nearest_face
+from envs.success_rates import wilson_interval
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from envs.arms.franka import FRANKA_PANDA as ARM
 from envs.catalogue import make, variant
-from envs.franka import FRANKA_PANDA as ARM
 from envs.tasks.pick import PickTask
 
 NAME = "toto/FrankaPick-v0"

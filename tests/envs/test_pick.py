@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envs.arms.franka import FRANKA_PANDA as ARM
 from envs.catalogue import variant
-from envs.franka import FRANKA_PANDA as ARM
 from envs.tasks.task import num_hold_steps, state_names
 
 TASK = variant("toto/FrankaPick-v0").task

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from envs import ENVIRONMENTS
+from envs.arms.kinematics import solve_ik, tool_pose
 from envs.catalogue import make, variant
-from envs.kinematics import solve_ik, tool_pose
 from envs.tasks.pick import PickTask
 
 PICK = "toto/FrankaPick-v0"

@@ -17,7 +17,8 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from envs.vector import WorkerVectorEnv, as_sb3, make_vec
+from envs.sb3 import as_sb3
+from envs.vector import WorkerVectorEnv, make_vec
 
 NUM = 3
 FATAL = 9  # an action that is none
@@ -179,7 +180,7 @@ def test_without_a_seed_environments_differ(envs) -> None:
 
 
 def test_embeddings_of_last_pictures_are_those_of_the_true_last_frames(envs, mode) -> None:
-    from toto_robot.wrappers import TotoVectorObservation
+    from toto_robot.wrappers.vector import TotoVectorObservation
 
     alone = [Walk() for _ in range(NUM)]
     for row, env in enumerate(alone):
@@ -208,7 +209,7 @@ def test_embeddings_of_last_pictures_are_those_of_the_true_last_frames(envs, mod
 
 @pytest.mark.parametrize("envs_per_call", [1, 2, 5])
 def test_encoding_while_others_step_changes_nothing(envs, envs_per_call) -> None:
-    from toto_robot.wrappers import TotoVectorObservation
+    from toto_robot.wrappers.vector import TotoVectorObservation
 
     encoder = Mean()
     after = play(TotoVectorObservation(envs, Mean()), 3)
@@ -640,7 +641,7 @@ def test_stable_baselines_reaches_what_it_may(venv) -> None:
 def test_ppo_learns_from_embeddings_of_workers(venv) -> None:
     from stable_baselines3 import PPO
 
-    from toto_robot.wrappers import TotoVectorObservation
+    from toto_robot.wrappers.vector import TotoVectorObservation
 
     seeing = as_sb3(TotoVectorObservation(venv.envs, Mean(), 2))
     model = PPO("MultiInputPolicy", seeing, n_steps=4, batch_size=6, n_epochs=1, device="cpu")
@@ -670,7 +671,8 @@ def test_the_franka_is_the_same_behind_stable_baselines_own_vector_environments(
     from stable_baselines3.common import vec_env
     from stable_baselines3.common.env_util import make_vec_env
 
-    from toto_robot.wrappers import TotoVecEnv, TotoVectorObservation
+    from toto_robot.wrappers.sb3 import TotoVecEnv
+    from toto_robot.wrappers.vector import TotoVectorObservation
 
     options = {"image_size": 32, "cameras": ("hand",), "max_episode_steps": 3}
     own = make_vec_env(

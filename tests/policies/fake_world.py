@@ -9,9 +9,9 @@ from gymnasium import spaces
 
 from envs.experts import EXPERTS
 from envs.interface import CameraSpec, Interface
+from policies.environment import EnvConfig
 from policies.student import StudentCard, StudentConfig
 from policies.vision import NoVision, TotoVision, stamp
-from policies.world import EnvConfig
 from toto_robot import Encoder, save_encoder
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.franka import FRANKA_PANDA
+from envs.arms.franka import FRANKA_PANDA
 from policies.convert_demonstrations import ConvertConfig, convert
-from policies.joint_paths import PathConfig, fitted
-from policies.lerobot.reader import DatasetReader
-from policies.robomimic import RobomimicDemonstrations
-from policies.rpt import RptDemonstrations
+from policies.demonstrations.joint_paths import PathConfig, fitted
+from policies.demonstrations.lerobot.reader import DatasetReader
+from policies.demonstrations.robomimic import RobomimicDemonstrations
+from policies.demonstrations.rpt import RptDemonstrations
 from policies.train import train
 from real_robot.limits import FR3
 from real_robot.translator import Translator

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from envs.experts import EXPERTS
+from policies.environment import EnvConfig
 from policies.evaluate import EvaluateConfig, evaluate
-from policies.privileged import TeacherCard, TeacherNetwork, TeacherPolicy, sightless
 from policies.student import StudentPolicy
+from policies.teacher_policy import TeacherCard, TeacherNetwork, TeacherPolicy, sightless
 from policies.vision import VitVision
-from policies.world import EnvConfig
 from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, card
 from tests.policies.test_train import IN_PROCESS
 from toto_robot.models.vision_transformer import VitConfig

@@ -8,15 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from policies.ppo import PpoConfig, PpoTrainer, TrainingEpisodes
-from policies.privileged import Normaliser, TeacherCard, TeacherPolicy, choose_expert, load_teacher
-from policies.rollout import RolloutConfig
-from policies.seeds import EPISODES_PER_RUN, TRAINING_SEEDS, training_seed
-from policies.store import DemoStore, read_header
+from policies.demonstrations.store import DemoStore, read_header
+from policies.environment import EnvConfig, make_env
+from policies.learning.ppo import PpoConfig, PpoTrainer, TrainingEpisodes
+from policies.rollouts.rollout import RolloutConfig
+from policies.rollouts.seeds import EPISODES_PER_RUN, TRAINING_SEEDS, training_seed
 from policies.teacher import TeacherConfig, teach
+from policies.teacher_policy import (
+    Normaliser,
+    TeacherCard,
+    TeacherPolicy,
+    choose_expert,
+    load_teacher,
+)
 from policies.train import train
 from policies.vision import NoVision
-from policies.world import EnvConfig, make_env
 from tests.policies.fake_world import ReachEnv
 from tests.policies.test_train import config as train_config
 from toto_robot.cli import compose

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 import policies.train
-from policies.dagger import DaggerConfig, IndicatorBeta, LinearBeta
 from policies.evaluate import EvaluateConfig, evaluate, on_suite
-from policies.imitation import ImitationConfig
-from policies.rollout import RolloutConfig
+from policies.learning.config import TrainConfig
+from policies.learning.dagger import DaggerConfig, IndicatorBeta, LinearBeta
+from policies.learning.fit import ImitationConfig
+from policies.rollouts.rollout import RolloutConfig
 from policies.student import StudentConfig
-from policies.train import TrainConfig, train
+from policies.train import train
 from policies.vision import NoVision
 from tests.policies.fake_world import ENV, save_tiny_encoder, toto
-from toto_robot.training.run import OptimizerConfig
+from toto_robot.training.optimizer import OptimizerConfig
 
 IN_PROCESS = RolloutConfig(num_workers=0, group=2)
 

@@ -9,9 +9,9 @@ import torch
 from policies.train import train
 from policies.vision import VitEyes, VitVision, embed, stamp, tokenize, tokenizer_hash
 from tests.policies.fake_world import SIDE
-from toto_robot.baselines import VitEncoder
+from toto_robot.encoders.vit import VitEncoder
+from toto_robot.encoders.vit_files import STATISTICS
 from toto_robot.models.vision_transformer import VitConfig
-from toto_robot.published import STATISTICS
 
 MEAN, STD = STATISTICS["imagenet"]
 SMALL = VitConfig(

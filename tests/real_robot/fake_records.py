@@ -5,7 +5,7 @@ import numpy as np
 from real_robot.cameras.camera import Frame
 from real_robot.episode import EpisodeRecord, Observation, Step
 from real_robot.robot import GripperState, RobotState, Target
-from real_robot.safety import Decision, Intervention
+from real_robot.safety.layer import Decision, Intervention
 
 
 def fake_step(index, *, camera_size=16, interventions=(), surprise=None, reached=None):

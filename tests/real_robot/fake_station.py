@@ -8,8 +8,8 @@ import numpy as np
 
 from real_robot.cameras.camera import Frame
 from real_robot.station import SharedScene, Station, TwinStation
+from tests.real_robot.control.loop_cases import FakeCamera
 from tests.real_robot.fake_robot import FakeRobot
-from tests.real_robot.loop_cases import FakeCamera
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
 

@@ -6,7 +6,7 @@ from envs.interface import CameraSpec, Interface
 from real_robot.cameras.camera import Frame
 from real_robot.episode import EpisodeRecord, Observation, Step
 from real_robot.robot import GripperState, RobotState, Target
-from real_robot.safety import Decision, Intervention
+from real_robot.safety.layer import Decision, Intervention
 
 JOINTS = tuple(f"joint{index}" for index in range(1, 8))
 SIDE = 16

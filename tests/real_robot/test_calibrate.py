@@ -9,16 +9,24 @@ import cv2
 import numpy as np
 import pytest
 
-from envs.franka import FRANKA_FR3
-from envs.kinematics import forward_kinematics
+from envs.arms.franka import FRANKA_FR3
+from envs.arms.kinematics import forward_kinematics
 from real_robot.calibrate import CalibrateConfig, calibrate, solve_lens, solve_mounting
-from real_robot.cameras.board_page import PageConfig, draw_page, write_board
-from real_robot.cameras.board_pictures import draw_residuals, read_poses, read_shots, take_shots
-from real_robot.cameras.calibration import Calibration, board_pose, find_board, load
+from real_robot.calibration.board_images import draw_residuals, read_poses, read_shots, take_shots
+from real_robot.calibration.board_page import PageConfig, draw_page, write_board
+from real_robot.calibration.calibration import Calibration, board_pose, find_board, load
 from real_robot.cameras.camera import Frame
-from real_robot.trials.operators import write_png
+from real_robot.cameras.png import write_png
+from tests.real_robot.calibration.test_calibration import (
+    BOARD,
+    HEIGHT,
+    WIDTH,
+    apart,
+    camera_poses,
+    draw,
+    pose,
+)
 from tests.real_robot.fake_robot import FakeRobot
-from tests.real_robot.test_calibration import BOARD, HEIGHT, WIDTH, apart, camera_poses, draw, pose
 
 HOME = np.array([0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785])
 T_HAND_CAMERA = pose([0.1, -0.2, 1.5], [0.05, -0.03, 0.06])

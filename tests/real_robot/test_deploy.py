@@ -12,15 +12,16 @@ from policies.vision import stamp
 from real_robot import deploy, record
 from real_robot.agents.fitting import fit_interface
 from real_robot.control.loop import LoopConfig
+from real_robot.operator import NoPersonError, ask_person
 from real_robot.recording import Recorder
 from real_robot.robot import CommandRefusedError
-from real_robot.session import NoPersonError, ask_person, draw_pose, may_go_on, prepare
+from real_robot.session import draw_pose, may_go_on, prepare
 from real_robot.station import interface_of, open_station
 from real_robot.trials.poses import Pose
 from tests.policies.fake_world import save_tiny_encoder, toto
+from tests.real_robot.control.loop_cases import FakeAgent
 from tests.real_robot.fake_station import FakeScene, fake_station, opens, station_config
-from tests.real_robot.loop_cases import FakeAgent
-from tests.real_robot.test_teleoperation import Script, command
+from tests.real_robot.teleoperation.test_teleoperation import Script, command
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
 

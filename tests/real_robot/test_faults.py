@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.lerobot.reader import DatasetReader
+from policies.demonstrations.lerobot.reader import DatasetReader
 from real_robot import station as station_module
 from real_robot.agents.remote import RemoteAgent
 from real_robot.agents.wire import make_key, read_key
@@ -23,12 +23,12 @@ from real_robot.control.loop import LoopConfig
 from real_robot.policy_server import PolicyServer
 from real_robot.recording import Recorder
 from real_robot.robot import CommandRefusedError, ConnectionLostError
-from real_robot.safety import UnsafeStartError, Watchdog
+from real_robot.safety.layer import UnsafeStartError, Watchdog
 from real_robot.station import TwinStation, interface_of, open_station
 from real_robot.twin import start_twin
 from real_robot.twin.client import TwinCameraSource
 from real_robot.twin.config import STANDARD
-from tests.real_robot.loop_cases import FakeAgent, one, turn
+from tests.real_robot.control.loop_cases import FakeAgent, one, turn
 from tests.real_robot.twin_fixture import require_twin
 
 REST_RAD, LOOK_S = 0.002, 0.2

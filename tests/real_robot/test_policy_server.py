@@ -26,8 +26,8 @@ from real_robot.agents.wire import (
 )
 from real_robot.cameras.camera import Frame
 from real_robot.episode import Observation
-from tests.real_robot.loop_cases import INTERFACE, Bench, FakeAgent, one, turn
-from tests.real_robot.safety_cases import HOME, state_at
+from tests.real_robot.control.loop_cases import INTERFACE, Bench, FakeAgent, one, turn
+from tests.real_robot.safety.safety_cases import HOME, state_at
 
 TIMEOUT_S = 10.0
 
@@ -103,7 +103,7 @@ import sys
 from pathlib import Path
 from real_robot.agents.serving import PolicyServer
 from real_robot.agents.wire import read_key
-from tests.real_robot.loop_cases import INTERFACE, FakeAgent, turn
+from tests.real_robot.control.loop_cases import INTERFACE, FakeAgent, turn
 server = PolicyServer(FakeAgent(action=turn(1, 0.5)), INTERFACE, read_key(Path(sys.argv[1])),
                       host="127.0.0.1", port=0, idle_timeout_s=60.0, tell=lambda _: None)
 print(server.address[1], flush=True)

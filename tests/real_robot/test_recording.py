@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from policies.lerobot.reader import DatasetReader
+from policies.demonstrations.lerobot.reader import DatasetReader
 from real_robot.recording import STAGES, Recorder, columns_of
 from real_robot.robot import Target
-from real_robot.safety import Decision
+from real_robot.safety.layer import Decision
 from tests.real_robot.records import interface, make_record, make_step
 
 

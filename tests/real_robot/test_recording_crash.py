@@ -8,7 +8,7 @@ import numpy as np
 import pandas  # noqa: F401  # pyarrow imports it when it first writes, in each child
 import pytest
 
-from policies.lerobot.reader import DatasetReader
+from policies.demonstrations.lerobot.reader import DatasetReader
 from real_robot.recording import Recorder, demonstration_of
 from tests.real_robot.records import interface, make_record
 

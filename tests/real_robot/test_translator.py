@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.franka import FRANKA_PANDA
+from envs.arms.franka import FRANKA_PANDA
 from real_robot.limits import PANDA
 from real_robot.robot import GripperState, RobotState
 from real_robot.translator import GripperSwitch, Translator

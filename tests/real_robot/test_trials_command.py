@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from envs.franka import FRANKA_FR3
+from envs.arms.franka import FRANKA_FR3
 from real_robot import evaluate as module
-from real_robot.cameras.calibration import Calibration
-from real_robot.cameras.calibration import save as save_calibration
+from real_robot.calibration.calibration import Calibration
+from real_robot.calibration.calibration import save as save_calibration
 from real_robot.cameras.camera import Frame, StaleFrameError
 from real_robot.control.home import NotHomeError
 from real_robot.evaluate import (

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from envs.franka import FRANKA_PANDA
-from envs.kinematics import solve_ik
+from envs.arms.franka import FRANKA_PANDA
+from envs.arms.kinematics import solve_ik
 from real_robot.twin import start_twin
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from toto_robot import Encoder, TotoConfig, load_encoder, save_encoder
+from toto_robot.encoders.onnx_runtime import OnnxEncoder, OnnxStream
 from toto_robot.export import ExportConfig, compare, export, export_onnx
-from toto_robot.onnx_runtime import OnnxEncoder, OnnxStream
 from toto_robot.tokenizers import LightConfig
 
 # torch's exporter warns of its own ways, in several words

@@ -8,9 +8,9 @@ import torch
 
 from toto_robot import load_encoder
 from toto_robot.data.video import write_video
-from toto_robot.encoder import save_encoder
+from toto_robot.encoders.loading import save_encoder
 from toto_robot.generate import GenerateConfig, generate, read_prompt
-from toto_robot.generation import GREEDY, generate_frames
+from toto_robot.generation.sampling import GREEDY, generate_frames
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
 

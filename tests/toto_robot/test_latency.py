@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from toto_robot.encoder import load_encoder
+from toto_robot.encoders.loading import load_encoder
 from toto_robot.latency import COUNTED, SIDES, LatencyConfig, camera, latency, safe_rate
 
 CONFIG = {

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from toto_robot import Encoder, load_encoder, save_encoder
 from toto_robot.checkpoint import weights_hash
 from toto_robot.models import TotoConfig
+from toto_robot.probing.report import clearness
 from toto_robot.sweep import SweepConfig, sweep
-from toto_robot.sweep_report import clearness
 from toto_robot.tokenizers import LightConfig
 
 PENALTIES = (1e-5, 1e-1, 1e1)

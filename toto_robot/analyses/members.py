@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import to_dict
-from ..data.shards import write_json
+from ..files import write_json
+from ..runs import claim
 from ..training.pretrain import PretrainConfig, pretrain
-from ..training.run import claim
 
 __all__ = ["Outcome", "train_member", "writes_results"]
 

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from ..cli import command
 from ..config import to_dict
-from ..data.shards import write_json
-from ..encoder import load_tokenizer
+from ..encoders.loading import load_tokenizer
+from ..files import write_json
 from .clips import Part, frame_tokens
 from .counting import GramCounter, Spectrum, grams
 from .statistics import drawing, write_csv

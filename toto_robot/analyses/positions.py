@@ -27,10 +27,10 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from ..cli import command
-from ..encoder import Encoder
-from ..generation import load_predictor
+from ..encoders.encoder import Encoder
+from ..files import write_aside
+from ..generation.sampling import load_predictor
 from ..models import CausalModel
-from ..sweep_report import write_aside
 from .clips import Part, TokenClips, open_clips
 from .statistics import Array, drawing, grouped_means, interval, write_csv
 

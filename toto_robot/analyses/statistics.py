@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sweep_report import write_aside
+from ..files import write_aside
 
 __all__ = ["Array", "drawing", "grouped_means", "interval", "write_csv"]
 

@@ -24,6 +24,7 @@ import torch
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
+from ..files import write_json
 from ..tokenizers import AnyTokenizer
 from .images import IMAGE_RESIZER, IMAGE_SUFFIXES, read_crops
 from .video import RESIZER, VIDEO_SUFFIXES, read_video
@@ -36,7 +37,6 @@ __all__ = [
     "encode_runs",
     "split",
     "tokenize_shard",
-    "write_json",
 ]
 
 HOLD_OUT = 21  # every 21st file of each data set is for validation; odd, so that cameras take turns
@@ -241,10 +241,3 @@ def _note_of(tokenizer: AnyTokenizer) -> dict[str, Any]:
 
 def _describe(note: dict[str, Any]) -> str:
     return f"weights {note['tokenizer'][:12]} at {note['tokens_per_frame']} tokens a frame"
-
-
-def write_json(path: Path, data: object) -> None:
-    """Write JSON aside and rename it."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(data, indent=1) + "\n")
-    os.replace(aside, path)

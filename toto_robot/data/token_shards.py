@@ -26,8 +26,9 @@ import numpy as np
 import torch
 
 from ..checkpoint import weights_hash
+from ..files import write_json
 from ..tokenizers import AnyTokenizer
-from .shards import Shard, encode_runs, write_json
+from .shards import Shard, encode_runs
 
 __all__ = ["FORMAT", "ShardWriter", "ShardedTokens", "TokenShards", "open_data"]
 

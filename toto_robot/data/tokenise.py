@@ -22,10 +22,11 @@ import torch
 from ..checkpoint import weights_hash
 from ..cli import command
 from ..config import to_dict
-from ..encoder import load_tokenizer
+from ..encoders.loading import load_tokenizer
+from ..files import write_json
 from .images import IMAGE_RESIZER, read_square
 from .runners import Runner, Slurm, run_slices
-from .shards import HOLD_OUT, write_json
+from .shards import HOLD_OUT
 from .shuffle import key_of, uniform
 from .sources import AnySource, Images, Record
 from .token_shards import FORMAT, ShardWriter, TokenShards, read_side, shard_name

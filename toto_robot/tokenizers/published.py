@@ -2,7 +2,7 @@
 
     tokenizer = load_dalle((Path("encoder.pkl"), Path("decoder.pkl")), image_size=128)
 
-OpenAI's two files are whole pickled modules; they are read by `toto_robot.unpickle`, which runs
+OpenAI's two files are whole pickled modules; they are read by `unpickle`, which runs
 nothing of them and needs neither the package ``dall_e`` nor ``attrs``. The encoder alone is also in
 FLAVA's image codebook, as a state dict. VQGAN's files are Lightning checkpoints.
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..unpickle import read_state
 from .dvae import DalleConfig, DalleDVae
+from .unpickle import read_state
 from .vqgan import Vqgan, VqganConfig
 
 __all__ = ["load_dalle", "load_vqgan"]

@@ -23,7 +23,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
-from ..data.shards import write_json
+from ..files import write_json
 from .parallel import Ranks
 
 __all__ = ["Checkpoints"]

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ..tokenizers import DalleDVae
 from ..tokenizers.dvae import laplace_mean, with_margin
+from .optimizer import build_optimizer, descend
 from .reconstruction import Anneal, Reconstructed, Setting
-from .run import build_optimizer, descend
 
 __all__ = ["DalleRecipe", "DalleTrainer", "divergence", "gumbel_softmax", "logit_laplace_loss"]
 

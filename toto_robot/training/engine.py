@@ -27,6 +27,7 @@ from ..config import to_dict
 from ..data.loader import read_ahead
 from .checkpoints import Checkpoints
 from .guard import Guard, GuardConfig
+from .optimizer import OptimizerConfig, build_optimizer
 from .parallel import (
     Precision,
     Ranks,
@@ -36,7 +37,7 @@ from .parallel import (
     distribute,
     whole,
 )
-from .run import OptimizerConfig, RunLog, build_optimizer
+from .run import RunLog
 from .throughput import Throughput
 
 __all__ = ["EngineConfig", "Fit", "Phase", "Rows", "fit"]

@@ -13,11 +13,11 @@ from pathlib import Path
 from ..cli import command
 from ..data.decode import DecodeConfig, decode
 from ..data.shards import Shard, Source
-from ..encoder import load_tokenizer
+from ..encoders.loading import load_tokenizer
 from ..models import ModelConfig
 from .engine import EngineConfig
+from .optimizer import OptimizerConfig
 from .pretrain import PretrainConfig, Stage, pretrain
-from .run import OptimizerConfig
 from .tokenizer import DataConfig
 
 __all__ = ["FromVideosConfig", "from_videos"]

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..baselines import VitEncoderConfig
 from ..cli import command
 from ..data.mixture import FrameMixture, split
 from ..data.shards import Shard
-from ..frozen import save_frozen
+from ..encoders.frozen import save_frozen
+from ..encoders.vit import VitEncoderConfig
 from ..models.mae import MaeConfig, MaskedAutoencoder, mae_flops
+from ..runs import claim
 from .engine import EngineConfig, Phase, Rows, fit
+from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
-from .run import OptimizerConfig, claim
 from .tokenizer import DataConfig
 
 __all__ = ["MaeTrainingConfig", "train_mae"]

@@ -10,15 +10,16 @@ from torch import Tensor
 from ..cli import command
 from ..data.mixture import FrameSequenceMixture, SequenceMixture, split
 from ..data.shards import Shard, tokenize_shard
-from ..encoder import load_tokenizer
-from ..frozen import save_frozen
+from ..encoders.frozen import save_frozen
+from ..encoders.loading import load_tokenizer
+from ..encoders.patches import PatchEncoderConfig
 from ..models import SequenceLayout
 from ..models.patches import PatchConfig, patch_flops
-from ..patch_encoder import PatchEncoderConfig
+from ..runs import claim
 from ..tokenizers import AnyTokenizer
 from .engine import EngineConfig, Phase, Rows, fit
+from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
-from .run import OptimizerConfig, claim
 from .tokenizer import DataConfig
 
 __all__ = ["PatchTrainingConfig", "train_patches"]

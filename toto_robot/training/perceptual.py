@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..unpickle import read_state
+from ..tokenizers.unpickle import read_state
 
 __all__ = ["PerceptualLoss", "load_perceptual"]
 

@@ -17,12 +17,13 @@ from ..config import to_dict
 from ..data.mixture import SequenceMixture, TokenData, split
 from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import open_data
-from ..encoder import load_encoder, load_tokenizer, save_encoder
+from ..encoders.loading import load_encoder, load_tokenizer, save_encoder
 from ..models import ModelConfig, model_flops
+from ..runs import claim
 from ..tokenizers import AnyTokenizer
 from .engine import EngineConfig, Phase, Rows, fit
+from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
-from .run import OptimizerConfig, claim
 from .tokenizer import DataConfig
 
 __all__ = ["PretrainConfig", "Stage", "data_digests", "pretrain"]

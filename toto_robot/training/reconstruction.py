@@ -15,8 +15,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..tokenizers import DalleDVae, LightDVae, Vqgan
+from .optimizer import OptimizerConfig, build_optimizer, descend
 from .parallel import Precision, Ranks, arithmetic
-from .run import OptimizerConfig, build_optimizer, descend
 
 __all__ = [
     "Anneal",

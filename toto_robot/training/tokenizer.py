@@ -25,11 +25,13 @@ from ..config import to_dict
 from ..data.loader import read_ahead
 from ..data.mixture import FrameMixture
 from ..data.shards import Shard
+from ..runs import claim
 from ..tokenizers import DalleDVae, LightDVae, TokenizerConfig, Vqgan
 from .dvae import DalleRecipe, DalleTrainer
+from .optimizer import OptimizerConfig
 from .parallel import Precision, join_ranks
 from .reconstruction import LightRecipe, LightTrainer, Setting, Trained, Trainer
-from .run import OptimizerConfig, RunLog, claim, generator_of
+from .run import RunLog, generator_of
 from .vqgan import VqganRecipe, VqganTrainer
 
 __all__ = ["DataConfig", "Recipe", "TokenizerTrainingConfig", "train_tokenizer"]

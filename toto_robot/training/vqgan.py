@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from ..tokenizers import Vqgan
+from .optimizer import build_optimizer, descend
 from .perceptual import load_perceptual
 from .reconstruction import Reconstructed, Setting
-from .run import build_optimizer, descend
 
 __all__ = [
     "Adversary",

@@ -1,0 +1,114 @@
+"""Vectors, quaternions (w first) and rotation matrices."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_YZX, _ZXY = np.array([1, 2, 0]), np.array([2, 0, 1])
+
+
+def turned(quaternion: Floats, yaw_rad: float) -> Floats:
+    """Turn a quaternion [4], w first, about the vertical."""
+    cos, sin = math.cos(yaw_rad / 2), math.sin(yaw_rad / 2)
+    w, x, y, z = quaternion
+    return np.array([cos * w - sin * z, cos * x - sin * y, cos * y + sin * x, cos * z + sin * w])
+
+
+def points_on(poses: Floats, offsets_m: Floats) -> Floats:
+    """Give where points are [*b n 3] that lie in the frames `poses` [*b n 7] at offsets [n 3]."""
+    return poses[..., :3] + rotate(poses[..., 3:], offsets_m)
+
+
+def rotate(quaternions: Floats, vectors: Floats) -> Floats:
+    """Turn vectors [*b n 3] by quaternions [*b n 4], w first."""
+    # Two cross products, written out: a call of numpy costs more than what it computes here.
+    w, axis = quaternions[..., :1], quaternions[..., 1:]
+    yzx, zxy = axis[..., _YZX], axis[..., _ZXY]
+    turned = 2.0 * (yzx * vectors[..., _ZXY] - zxy * vectors[..., _YZX])
+    return vectors + w * turned + (yzx * turned[..., _ZXY] - zxy * turned[..., _YZX])
+
+
+def rotation_vector(rotation: Floats) -> Floats:
+    """Give the axis times the angle (rad) of a rotation matrix [3 3]."""
+    sine = 0.5 * np.array(
+        [
+            rotation[2, 1] - rotation[1, 2],
+            rotation[0, 2] - rotation[2, 0],
+            rotation[1, 0] - rotation[0, 1],
+        ]
+    )
+    size = float(np.linalg.norm(sine))
+    cosine = 0.5 * (float(np.trace(rotation)) - 1.0)
+    angle = float(np.arctan2(size, cosine))
+    if size > 1e-9:
+        return sine * (angle / size)
+    if cosine > 0:
+        return sine
+    # Half a turn: the axis is the column of (R + I) that is longest.
+    columns = rotation + np.eye(3)
+    axis = columns[:, np.argmax(np.linalg.norm(columns, axis=0))]
+    return np.pi * axis / np.linalg.norm(axis)
+
+
+def quaternion_of(rotation: Floats) -> Floats:
+    """Give the quaternion [4], w first and not negative, of a rotation matrix [3 3]."""
+    # Shepperd 1978: divide by the largest of the four, so that nothing small is divided by.
+    r = rotation
+    squares = np.array(
+        [
+            1 + r[0, 0] + r[1, 1] + r[2, 2],
+            1 + r[0, 0] - r[1, 1] - r[2, 2],
+            1 - r[0, 0] + r[1, 1] - r[2, 2],
+            1 - r[0, 0] - r[1, 1] + r[2, 2],
+        ]
+    )
+    table = np.array(
+        [
+            [squares[0], r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]],
+            [r[2, 1] - r[1, 2], squares[1], r[1, 0] + r[0, 1], r[0, 2] + r[2, 0]],
+            [r[0, 2] - r[2, 0], r[1, 0] + r[0, 1], squares[2], r[2, 1] + r[1, 2]],
+            [r[1, 0] - r[0, 1], r[0, 2] + r[2, 0], r[2, 1] + r[1, 2], squares[3]],
+        ]
+    )
+    row = table[int(squares.argmax())]
+    quaternion = row / np.linalg.norm(row)
+    return quaternion if quaternion[0] >= 0 else -quaternion
+
+
+def quaternion_product(left: Floats, right: Floats) -> Floats:
+    """Multiply quaternions [4], w first."""
+    w, v = left[0], left[1:]
+    other_w, other_v = right[0], right[1:]
+    vector = w * other_v + other_w * v + np.cross(v, other_v)
+    return np.append(w * other_w - v @ other_v, vector)
+
+
+def rotation_matrix(vector: Floats) -> Floats:
+    """Give the rotation matrix [3 3] of an axis times an angle (Rodrigues)."""
+    angle = float(np.linalg.norm(vector))
+    if angle < 1e-12:
+        return np.eye(3)
+    x, y, z = vector / angle
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def yaw_to_nearest_face(quaternion: Floats) -> float:
+    """Give the turn about the vertical, within 45 degrees, that aligns with a face of a cube."""
+    w, x, y, z = quaternion
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    flattest = int(np.argmin(np.abs(rotation[2])))
+    yaw = float(np.arctan2(rotation[1, flattest], rotation[0, flattest]))
+    return (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
+
+
+Vector = tuple[float, float, float]

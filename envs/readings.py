@@ -1,0 +1,120 @@
+"""From the simulator's state to proprioception and privileged state."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from .arms.arm import Arm
+from .controller import Controller, servo_means
+from .manipulation import Floats
+from .protocols import Reading
+from .randomisation import ProprioNoise
+from .simulation.simulator import Simulator
+from .tasks.task import Task, state_names
+
+# The limits of what is reported; a joint that is thrown faster is reported as this fast.
+_POSITION_MARGIN = 0.1  # rad
+
+
+_GRIPPER_MARGIN_M = 0.01
+
+
+_MAX_REPORTED_SPEED = 10.0
+
+
+_MAX_REPORTED_STATE = 10.0
+
+
+class Readings:
+    """Read what observation vectors are made of, and know its names and bounds."""
+
+    def __init__(self, arm: Arm, task: Task) -> None:
+        self._task = task
+        self._joints = arm.joint_names + arm.hand_joint_names
+        self._num_arm = len(arm.servos)
+        # Of a gripper the width is reported: the sum over its two fingers.
+        counts = np.array([len(servo.joints) for servo in arm.hand_servos])
+        self._sum = servo_means(arm.hand_servos) * counts[:, None]
+        servos = [servo for servo in (*arm.servos, *arm.hand_servos) for _ in servo.joints]
+        self._lower = np.array([servo.lower for servo in servos])
+        self._upper = np.array([servo.upper for servo in servos])
+        self._middle, self._range = (self._lower + self._upper) / 2, self._upper - self._lower
+        widths = [
+            f"{servo.name}_{'width' if len(servo.joints) > 1 else 'position'}"
+            for servo in arm.hand_servos
+        ]
+        self._names: dict[Reading, list[str]] = {
+            "arm_position": [f"{name}_position" for name in arm.joint_names],
+            "arm_velocity": [f"{name}_velocity" for name in arm.joint_names],
+            "arm_target": [f"{name}_target" for name in arm.joint_names],
+            "hand_position": widths,
+            "hand_command": [f"{servo.name}_command" for servo in arm.hand_servos],
+            "scaled_position": [f"{name}_scaled_position" for name in self._joints],
+            "scaled_velocity": [f"{name}_scaled_velocity" for name in self._joints],
+            "task": list(state_names(task, arm)),
+        }
+        margin = np.where(counts > 1, _GRIPPER_MARGIN_M, _POSITION_MARGIN)
+        hand_lower = self._sum @ self._lower[self._num_arm :] - margin
+        hand_upper = self._sum @ self._upper[self._num_arm :] + margin
+        lower = self._lower[: self._num_arm] - _POSITION_MARGIN
+        upper = self._upper[: self._num_arm] + _POSITION_MARGIN
+        bounds: dict[Reading, tuple[Any, Any]] = {
+            "arm_position": (lower, upper),
+            "arm_velocity": (-_MAX_REPORTED_SPEED, _MAX_REPORTED_SPEED),
+            "arm_target": (lower, upper),
+            "hand_position": (hand_lower, hand_upper),
+            "hand_command": (-1.0, 1.0),
+            "scaled_position": (-_MAX_REPORTED_STATE, _MAX_REPORTED_STATE),
+            "scaled_velocity": (-_MAX_REPORTED_STATE, _MAX_REPORTED_STATE),
+            "task": (-_MAX_REPORTED_STATE, _MAX_REPORTED_STATE),
+        }
+        self._bounds = {
+            part: np.stack([np.broadcast_to(bound, len(self._names[part])) for bound in pair])
+            for part, pair in bounds.items()
+        }
+
+    def names(self, parts: Sequence[Reading]) -> tuple[str, ...]:
+        """Name every number of a vector."""
+        return tuple(name for part in parts for name in self._names[part])
+
+    def box(self, parts: Sequence[Reading], clip: float | None) -> spaces.Box:
+        """Give the space of a vector."""
+        low, high = np.concatenate([self._bounds[part] for part in parts], axis=1)
+        if clip is not None:
+            low, high = np.full_like(low, -clip), np.full_like(high, clip)
+        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+    def read(
+        self,
+        simulator: Simulator,
+        controller: Controller,
+        measured: Any,
+        wanted: Collection[Reading],
+        noise: ProprioNoise | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> dict[Reading, Floats]:
+        """Read at least what is wanted, joints with some noise if it is given."""
+        positions, velocities = simulator.joints(self._joints)
+        num_arm = self._num_arm
+        if noise is not None and rng is not None:
+            deviation = np.full(len(positions), noise.hand_position)
+            deviation[:num_arm] = noise.position_rad
+            positions = positions + deviation * rng.normal(size=len(positions))
+            velocities = velocities + noise.velocity_rad_s * rng.normal(size=len(positions))
+        read: dict[Reading, Floats] = {
+            "arm_position": positions[:num_arm],
+            "arm_velocity": velocities[:num_arm],
+            "arm_target": controller.arm_targets,
+            "hand_position": self._sum @ positions[num_arm:],
+            "hand_command": controller.hand_command,
+        }
+        # What costs more is read only where it is asked for.
+        if "scaled_position" in wanted:
+            read["scaled_position"] = 2 * (positions - self._middle) / self._range
+            read["scaled_velocity"] = 0.1 * velocities
+        if "task" in wanted:
+            task = [np.atleast_1d(measured[name]) for name in self._task.state]
+            read["task"] = np.concatenate(task)
+        return read

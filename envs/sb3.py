@@ -1,0 +1,167 @@
+"""A vector environment as a `VecEnv` of Stable-Baselines3."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+else:
+    VecEnv = Any  # an extra, which is imported where it is needed
+from .vector import Observation
+
+
+def as_sb3(envs: VectorEnv[Any, Any, Any]) -> VecEnv:
+    """Give Stable-Baselines3 a gymnasium vector environment, wrapped or not.
+
+    An ended environment is reset in the same step, and `infos[i]` then have its last observation
+    (`terminal_observation`) and the info of its last step; `TimeLimit.truncated` is right.
+
+    What gymnasium's vector environments cannot do is refused: methods of some environments only,
+    and reset options that differ between environments. Whether an environment has a wrapper
+    inside cannot be asked; wrap the result in SB3's `VecMonitor` for its statistics.
+
+    Args:
+        envs: with `AutoresetMode.SAME_STEP`, or `DISABLED`, whose ended environments are reset
+            here.
+
+    Raises:
+        ImportError: Stable-Baselines3 is not installed.
+        ValueError: another autoreset mode, in which a step may be one that ignores the action;
+            Stable-Baselines3 would learn from it.
+    """
+    return _sb3_class()(envs)
+
+
+@cache
+def _sb3_class() -> Any:
+    try:
+        from stable_baselines3.common.vec_env import VecEnv
+    except ImportError as error:
+        raise ImportError(
+            "as_sb3 needs Stable-Baselines3: pip install 'toto-robot[sb3]'"
+        ) from error
+
+    class GymnasiumVecEnv(VecEnv):
+        def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+            mode = envs.metadata.get("autoreset_mode")
+            if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
+                raise ValueError(
+                    "the vector environment must be made with autoreset_mode="
+                    f"AutoresetMode.SAME_STEP (or DISABLED), got {mode}"
+                )
+            self.envs = envs
+            self._resets_itself = mode == AutoresetMode.SAME_STEP
+            self._actions: Any = None
+            super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+        def reset(self) -> Observation:
+            if any(options != self._options[0] for options in self._options):
+                raise ValueError("options must be the same for all environments")
+            observations, infos = self.envs.reset(
+                seed=self._seeds[0],  # the others follow, by SB3's rule and by gymnasium's
+                options=self._options[0] or None,
+            )
+            self._reset_seeds()
+            self._reset_options()
+            self.reset_infos = _infos_of_each(infos, self.num_envs)
+            return observations
+
+        def step_async(self, actions: NDArray[Any]) -> None:
+            self._actions = actions
+
+        def step_wait(self) -> tuple[Observation, NDArray[Any], NDArray[Any], list[dict[str, Any]]]:
+            observations, rewards, terminations, truncations, infos = self.envs.step(self._actions)
+            dones = terminations | truncations
+            each = _infos_of_each(infos, self.num_envs)
+            ended = np.flatnonzero(dones).tolist()
+            space = self.envs.single_observation_space
+            if ended and self._resets_itself:
+                finals = _infos_of_each(infos.get("final_info", {}), self.num_envs)
+                last = infos["final_obs"]
+                for row in ended:
+                    self.reset_infos[row] = {
+                        key: value
+                        for key, value in each[row].items()
+                        if key not in ("final_obs", "final_info")
+                    }
+                    one_each = isinstance(last, np.ndarray) and last.dtype.hasobject
+                    terminal = last[row] if one_each else _row(space, last, row)
+                    each[row] = finals[row] | {"terminal_observation": terminal}
+            elif ended:
+                for row in ended:
+                    each[row]["terminal_observation"] = _row(space, observations, row)
+                observations, infos = self.envs.reset(options={"reset_mask": dones})
+                begun = _infos_of_each(infos, self.num_envs)
+                for row in ended:
+                    self.reset_infos[row] = begun[row]
+            for row, info in enumerate(each):
+                info["TimeLimit.truncated"] = bool(truncations[row] and not terminations[row])
+            return observations, rewards.astype(np.float32), dones, each
+
+        def close(self) -> None:
+            self.envs.close()
+
+        def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+            frames: Any = self.envs.render()
+            return [None] * self.num_envs if frames is None else list(frames)
+
+        def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+            if attr_name == "render_mode":  # asked of all; not all vector environments can be
+                values = [self.envs.render_mode] * self.num_envs
+            else:
+                values = self.envs.unwrapped.get_attr(attr_name)  # pyrefly: ignore  # most have it
+            return [values[index] for index in self._get_indices(indices)]
+
+        def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+            self._check_all(indices)
+            inner: Any = self.envs.unwrapped
+            inner.set_attr(attr_name, [value] * self.num_envs)
+
+        def env_method(
+            self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
+        ) -> list[Any]:
+            self._check_all(indices)
+            inner: Any = self.envs.unwrapped
+            return list(inner.call(method_name, *args, **kwargs))
+
+        def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+            return [False for _ in self._get_indices(indices)]
+
+        def _check_all(self, indices: Any) -> None:
+            wanted = set(self._get_indices(indices))
+            if wanted != set(range(self.num_envs)):
+                raise ValueError(
+                    "a gymnasium vector environment does this for all environments or for none, "
+                    f"got indices={sorted(wanted)} of {self.num_envs}"
+                )
+
+    return GymnasiumVecEnv
+
+
+def _infos_of_each(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
+    """Undo what gymnasium does to infos: give a dict for each environment."""
+    each: list[dict[str, Any]] = [{} for _ in range(num_envs)]
+    for key, values in infos.items():
+        has = infos.get(f"_{key}")
+        if has is None:  # a mask itself
+            continue
+        if isinstance(values, dict):
+            values = _infos_of_each(values, num_envs)
+        for row in np.flatnonzero(has).tolist():
+            each[row][key] = values[row]
+    return each
+
+
+def _row(space: spaces.Space[Any], observations: Observation, row: int) -> Observation:
+    """Copy one environment's observation out of a batch."""
+    if isinstance(space, spaces.Dict):
+        return {key: _row(one, observations[key], row) for key, one in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_row(one, observations[i], row) for i, one in enumerate(space))
+    return np.copy(observations[row])

@@ -1,0 +1,1 @@
+"""The physics: scenes as data, the `Simulator` protocol, and its MuJoCo backend."""

@@ -1,0 +1,1 @@
+"""Demonstrations: episodes in memory, stores on disk, embeddings, and other projects' formats."""

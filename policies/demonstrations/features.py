@@ -1,0 +1,140 @@
+"""Embeddings of stored tokens, computed once and kept beside them: derived, so deletable.
+
+    <store>/features-<fingerprint>/000000.npy      float16 [T+1 c e] of one episode
+
+The name carries the encoder's fingerprint (weights, layer, pool and what it sees of the past), so
+another encoder has another folder. No frame that is stored is ever encoded again.
+"""
+
+import io
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from toto_robot import Encoder
+from toto_robot.files import write_aside
+
+from ..vision import embed_episode, embedding_width
+from .store import DemoStore
+
+
+class FeatureCache:
+    """Embeddings of one store's episodes by one encoder; without an encoder they have width 0."""
+
+    def __init__(self, store: DemoStore, encoder: Encoder | None) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._folder = store.folder
+        if encoder is not None:
+            self._folder = store.folder / f"features-{encoder.fingerprint[:16]}"
+            self._folder.mkdir(exist_ok=True)
+
+    def put(self, index: int, features: NDArray[np.float16]) -> None:
+        """Keep the embeddings [T+1 c e] of an episode, before or after it is appended."""
+        if self._encoder is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, features)
+            write_aside(self._path(index), buffer.getvalue())
+
+    def has(self, index: int) -> bool:
+        """Say whether an episode's embeddings are there."""
+        return self._encoder is None or self._path(index).is_file()
+
+    def get(self, index: int) -> NDArray[np.float16]:
+        """Give the embeddings [T+1 c e] of a stored episode, computing them if they are not there.
+
+        Raises:
+            ValueError: the file is damaged; the message names it.
+        """
+        tokens = self._store[index].tokens
+        if self._encoder is None:
+            return np.zeros((*tokens.shape[:2], 0), np.float16)
+        path = self._path(index)
+        if not path.is_file():
+            self.put(index, embed_episode(self._encoder, tokens))
+        try:
+            features = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it") from error
+        if features.shape != (*tokens.shape[:2], self._encoder.dim):
+            raise ValueError(f"{path} is not of this episode: {features.shape}; delete it")
+        return features
+
+    def _path(self, index: int) -> Path:
+        return self._folder / f"{index:06d}.npy"
+
+
+class Dataset:
+    """All labelled observations of some stores: what a student is fitted to.
+
+    Attributes:
+        embeddings: float16 [N c e]; in memory, or in a file when they are more than the limit.
+        proprio: float32 [N p].
+        labels: float32 [N a], the expert's.
+        ends: int64 [N], one past the last row of each row's episode.
+    """
+
+    embeddings: torch.Tensor
+    proprio: torch.Tensor
+    labels: torch.Tensor
+    ends: torch.Tensor
+
+    def __init__(
+        self,
+        stores: Sequence[DemoStore],
+        encoder: Encoder | None,
+        limit_bytes: int,
+        scratch: Path,
+        only: Collection[int] | None = None,
+    ) -> None:
+        """Gather them.
+
+        Args:
+            stores: where the episodes are.
+            encoder: whose embeddings are wanted.
+            limit_bytes: how much memory embeddings may take; above it they lie in `scratch`.
+            scratch: a file that may be overwritten.
+            only: the numbers of the episodes that are wanted, in each store; None: all.
+        """
+        wanted = [
+            [index for index in range(len(store)) if only is None or index in only]
+            for store in stores
+        ]
+        episodes = [
+            store[index] for store, chosen in zip(stores, wanted, strict=True) for index in chosen
+        ]
+        if not episodes:
+            raise ValueError("there are no demonstrations to learn from")
+        num_rows = sum(episode.num_steps for episode in episodes)
+        num_cameras = episodes[0].tokens.shape[1]
+        shape = (num_rows, num_cameras, embedding_width(encoder))
+        if 2 * int(np.prod(shape)) > limit_bytes:
+            embeddings = open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
+        else:
+            embeddings = np.empty(shape, np.float16)
+        caches = [FeatureCache(store, encoder) for store in stores]
+        places = [
+            (cache, index) for cache, chosen in zip(caches, wanted, strict=True) for index in chosen
+        ]
+        missing = sum(not cache.has(index) for cache, index in places)
+        row = 0
+        for (cache, index), episode in zip(
+            tqdm(places, desc="embed", unit="episode", disable=not missing, leave=False),
+            episodes,
+            strict=True,
+        ):
+            embeddings[row : row + episode.num_steps] = cache.get(index)[:-1]
+            row += episode.num_steps
+        self.embeddings = torch.from_numpy(embeddings)
+        self.proprio = torch.from_numpy(np.concatenate([e.proprio[:-1] for e in episodes]))
+        self.labels = torch.from_numpy(np.concatenate([e.labels for e in episodes]))
+        lengths = np.array([episode.num_steps for episode in episodes])
+        self.ends = torch.from_numpy(np.repeat(lengths.cumsum(), lengths))
+
+    def __len__(self) -> int:
+        return len(self.labels)

@@ -1,0 +1,147 @@
+"""From the joints that an arm went through to the actions that lead it there.
+
+Others' demonstrations say where joints and hand were. As in RPT and real-world MVP (Radosavovic et
+al., arXiv 2306.10007; Xiao et al., arXiv 2210.03109) the action is the way to the next frame's
+joints and the next frame's hand, here as the increments that our arms take.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.arms.franka import FRANKA_PANDA
+from envs.interface import CameraSpec, Interface
+
+from .lerobot.demonstration import Array, Demonstration
+
+(_HAND,) = FRANKA_PANDA.hand_servos
+MAX_WIDTH_M = _HAND.upper * len(_HAND.joints)
+NUM_JOINTS = len(FRANKA_PANDA.joint_names)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PathConfig:
+    """Say how a Franka's path becomes a demonstration.
+
+    Attributes:
+        rate_hz: of the file's frames.
+        every: every how many frames one is used; actions then lead that far.
+        joint_step_rad: what an action of 1 means; a longer way is cut, and told.
+        image_size: side that pictures are scaled to, after they are cut to the square in their
+            middle; None: as they are.
+    """
+
+    rate_hz: float
+    every: int
+    joint_step_rad: float
+    image_size: int | None
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.rate_hz <= 0 or self.joint_step_rad <= 0:
+            raise ValueError("every must be at least 1, rate_hz and joint_step_rad positive")
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size must be positive, got {self.image_size}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class JointPath:
+    """What a file says of an episode.
+
+    Attributes:
+        pictures: uint8 [t h w 3] of each camera.
+        joints_rad: [t 7].
+        width_m: [t], between the fingers; None where only the command is known.
+        commands: [t], the hand's from each frame on, -1 closed to 1 open.
+        columns: what is carried along, [t k].
+        task: in words.
+        facts: as in `Demonstration`.
+    """
+
+    pictures: Mapping[str, NDArray[np.uint8]]
+    joints_rad: NDArray[np.float64]
+    width_m: NDArray[np.float64] | None
+    commands: NDArray[np.float64]
+    columns: Mapping[str, Array]
+    task: str
+    facts: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        steps = len(self.joints_rad)
+        if self.joints_rad.shape != (steps, NUM_JOINTS) or steps < 2:
+            raise ValueError(
+                f"joints must be [t {NUM_JOINTS}] with two steps or more: {self.joints_rad.shape}"
+            )
+        if not self.pictures:
+            raise ValueError("an episode needs a camera")
+        for name, picture in self.pictures.items():
+            if picture.ndim != 4 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
+                raise ValueError(
+                    f"pictures of {name!r} must be uint8 [t h w 3], "
+                    f"got {picture.dtype} {picture.shape}"
+                )
+        given = {**self.pictures, "commands": self.commands, **self.columns}
+        if self.width_m is not None:
+            given["width"] = self.width_m
+        for name, array in given.items():
+            if len(array) != steps:
+                raise ValueError(f"{steps} steps of joints, but {len(array)} of {name}")
+        for name, numbers in (("joints", self.joints_rad), ("commands", self.commands)):
+            if not np.isfinite(numbers).all():
+                raise ValueError(f"{name} must be finite")
+
+
+def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
+    """Give a demonstration whose last frame has no label; `facts` has `cut`, how many were cut."""
+    rows = slice(None, None, config.every)
+    joints, commands = path.joints_rad[rows], path.commands[rows]
+    increments = np.diff(joints, axis=0) / config.joint_step_rad
+    actions = np.zeros((len(joints), NUM_JOINTS + 1), np.float32)
+    actions[:-1, :-1] = np.clip(increments, -1.0, 1.0)
+    actions[:, -1] = np.clip(commands, -1.0, 1.0)
+    pictures = {
+        name: fitted(frames[rows], config.image_size) for name, frames in path.pictures.items()
+    }
+    names = FRANKA_PANDA.joint_names
+    positions = tuple(f"{name}_position" for name in names)
+    if path.width_m is None:
+        # what was last commanded; before the first frame nobody knows, so it is that of the first
+        hand, hand_name = np.concatenate([commands[:1], commands[:-1]]), f"{_HAND.name}_command"
+    else:
+        hand, hand_name = path.width_m[rows], f"{_HAND.name}_width"
+    return Demonstration(
+        interface=Interface(
+            arm=FRANKA_PANDA.name,
+            cameras=tuple(
+                CameraSpec(name=name, height=frames.shape[1], width=frames.shape[2])
+                for name, frames in pictures.items()
+            ),
+            proprio=(*positions, hand_name),
+            action_kind="joint_increment",
+            action=(*(f"{name}_increment" for name in names), f"{_HAND.name}_opening"),
+            action_scale=(*(config.joint_step_rad,) * NUM_JOINTS, 1.0),
+            rate_hz=config.rate_hz / config.every,
+        ),
+        pictures=pictures,
+        proprio=np.column_stack([joints, hand]).astype(np.float32),
+        actions=actions,
+        labelled=np.arange(len(joints)) < len(joints) - 1,
+        columns={name: column[rows] for name, column in path.columns.items()},
+        task=path.task,
+        facts={**path.facts, "cut": int((np.abs(increments) > 1).any(axis=1).sum())},
+    )
+
+
+def fitted(pictures: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
+    """Give pictures [t side side 3]: the square in the middle, scaled by area."""
+    if side is None:
+        return pictures
+    height, width = pictures.shape[1:3]
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+    squares = pictures[:, top : top + edge, left : left + edge]
+    scaled = [cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in squares]
+    return np.stack(scaled).astype(np.uint8, copy=False)

@@ -1,0 +1,328 @@
+"""Append episodes to a data set: one process at a time, and a kill leaves whole episodes only.
+
+The order of writing, each file written aside and renamed:
+
+    videos, task, record      nothing points to them yet
+    the episode's row         where they are
+    the episode's table
+    stats.json
+    info.json                 from here on the episode is there: it counts the episodes
+
+Whatever the count does not reach is no part of the data set, for our reader and for LeRobot's, and
+is removed when the folder is opened to write again.
+"""
+
+import fcntl
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from envs.interface import Interface
+from toto_robot.files import write_aside
+
+from . import layout, statistics, tables
+from .demonstration import Array, Demonstration
+from .layout import Column
+from .reader import read_info, read_own_interface
+from .statistics import Statistics
+from .video import LOSSLESS, Codec, encode
+
+FORMAT = 1
+_LOCK = ".lock"
+# What LeRobot's policies normalise, beside pictures; statistics of a hundred numbers more would
+# make opening slow, since each episode has its own.
+_NORMALISED = (layout.STATE, layout.ACTION)
+
+
+class DatasetWriter:
+    """Append episodes to the data set in a folder, and make it if there is none.
+
+    Attributes:
+        folder: where it is.
+        interface: what its numbers mean.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        interface: Interface,
+        columns: Sequence[Column] = (),
+        codec: Codec = LOSSLESS,
+    ) -> None:
+        """Lock the folder, and remove what a kill left.
+
+        Args:
+            folder: new, or of a data set with the same interface, columns and codec.
+            interface: what the numbers mean.
+            columns: what there is of each step beside state, action and pictures.
+            codec: how pictures are kept. The usual H.264 changes a third of toto-nano's tokens of
+                drawn pictures; without losses they take 3.2 KB a picture of 128 x 128, not 1.6.
+
+        Raises:
+            ValueError: another process writes there, or it is a data set of something else.
+        """
+        self.folder, self.interface = folder, interface
+        self._columns, self._codec = tuple(columns), codec
+        self._rate_hz = layout.rate_of(interface)
+        (folder / "records").mkdir(parents=True, exist_ok=True)
+        (folder / "meta").mkdir(exist_ok=True)
+        self._lock = (folder / _LOCK).open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ValueError(f"{folder} is being written to by another process") from error
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        """Give the number of episodes with steps."""
+        return self._length
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write; more than once is fine."""
+        self._lock.close()
+
+    def append(self, episode: Demonstration) -> int:
+        """Write an episode and give its index; when this returns, the episode is on disk.
+
+        Raises:
+            ValueError: its interface or columns are not those of the data set.
+        """
+        if self._lock.closed:
+            raise ValueError(f"{self.folder} is closed")
+        self.interface.require_equal(episode.interface, str(self.folder), "the episode")
+        index, where = self._length, layout.place(self._length)
+        table, found = self._table(episode, index)
+        row: dict[str, Any] = {
+            "episode_index": index,
+            "tasks": [episode.task],
+            "length": episode.num_steps,
+            **{f"data/{name}": value for name, value in where.items()},
+            "dataset_from_index": self._num_frames,
+            "dataset_to_index": self._num_frames + episode.num_steps,
+            **{f"meta/episodes/{name}": value for name, value in where.items()},
+        }
+        for camera in self.interface.camera_names:
+            key = layout.video_key(camera)
+            data = encode(episode.pictures[camera], self._rate_hz, self._codec)
+            self._write(layout.VIDEO_PATH.format(video_key=key, **where), data)
+            found[key] = statistics.of_pictures(episode.pictures[camera])
+            row |= {f"videos/{key}/{name}": value for name, value in where.items()}
+            row |= {
+                f"videos/{key}/from_timestamp": 0.0,
+                f"videos/{key}/to_timestamp": episode.num_steps / self._rate_hz,
+            }
+        for name, values in found.items():
+            row |= {f"stats/{name}/{kind}": value.tolist() for kind, value in values.items()}
+        if episode.task not in self._tasks:
+            self._tasks.append(episode.task)
+            self._write(layout.TASKS, tables.of_tasks(self._tasks))
+        facts = {"format": FORMAT, "episode": index, "task": episode.task, **episode.facts}
+        self._write(layout.RECORD_PATH.format(index=index), _json(facts))
+        self._write(layout.EPISODES_PATH.format(**where), tables.of_row(row))
+        self._write(layout.DATA_PATH.format(**where), table)
+        merged = _merge(self._statistics, found)
+        plain = {
+            name: {kind: value.tolist() for kind, value in values.items()}
+            for name, values in merged.items()
+        }
+        self._write(layout.STATS, _json(plain))
+        self._commit(self._length + 1, self._num_frames + episode.num_steps)
+        self._statistics = merged
+        return index
+
+    def append_empty(self, facts: Mapping[str, Any]) -> None:
+        """Keep the record of an episode that ended before its first step."""
+        if self._lock.closed:
+            raise ValueError(f"{self.folder} is closed")
+        index = len(list((self.folder / "records").glob("empty-[0-9]*.json")))
+        data = {"format": FORMAT, "episode": None, **facts}
+        self._write(layout.EMPTY_PATH.format(index=index), _json(data))
+
+    def _open(self) -> None:
+        if (self.folder / layout.INFO).exists():
+            self._check()
+        else:
+            self._tasks: list[str] = []
+            data = layout.plain_interface(self.interface)
+            self._write(layout.INTERFACE, _json({"format": FORMAT, "interface": data}))
+            self._commit(0, 0)
+        info = read_info(self.folder)
+        self._length, self._num_frames = info["total_episodes"], info["total_frames"]
+        self._tasks = []
+        if (self.folder / layout.TASKS).exists():
+            self._tasks = tables.read_tasks(self.folder / layout.TASKS)
+        self._repair()
+        self._statistics = self._read_statistics()
+
+    def _check(self) -> None:
+        """Refuse to append to something else."""
+        found = read_own_interface(self.folder)
+        found.require_equal(self.interface, str(self.folder), "what is recorded now")
+        info = read_info(self.folder)
+        # through JSON, where a tuple is a list
+        here = json.loads(json.dumps(self._features()))
+        there = info["features"]
+        lines = [
+            f"{name}: {there.get(name, 'not there')} != {here.get(name, 'not there')}"
+            for name in sorted({*there, *here})
+            if there.get(name) != here.get(name)
+        ]
+        if lines:
+            raise ValueError(
+                f"{self.folder} holds other columns (there != here); choose another folder:\n  "
+                + "\n  ".join(lines)
+            )
+
+    def _features(self) -> dict[str, Any]:
+        return layout.features(
+            self.interface,
+            self._columns,
+            {"video.codec": "h264", "video.pix_fmt": self._codec.stored_format},
+        )
+
+    def _commit(self, length: int, num_frames: int) -> None:
+        """Say how many episodes there are: what is written last."""
+        info = {
+            "codebase_version": layout.CODEBASE_VERSION,
+            "robot_type": self.interface.arm,
+            "total_episodes": length,
+            "total_frames": num_frames,
+            "total_tasks": len(self._tasks),
+            "chunks_size": layout.CHUNK_SIZE,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "fps": self._rate_hz,
+            "splits": {"train": f"0:{length}"},
+            "data_path": layout.DATA_PATH,
+            "video_path": layout.VIDEO_PATH if self.interface.cameras else None,
+            "features": self._features(),
+        }
+        self._write(layout.INFO, _json(info))
+        self._length, self._num_frames = length, num_frames
+
+    def _repair(self) -> None:
+        """Remove what was written of an episode that is not there."""
+        for path in self.folder.rglob("*"):
+            index = _index_of(path)
+            is_aside = path.name.startswith(".") and path.name.endswith(".part")
+            if is_aside or (index is not None and index >= self._length):
+                path.unlink()
+
+    def _read_statistics(self) -> dict[str, Statistics]:
+        """Give the statistics of all episodes; those that count one too many are made anew."""
+        path = self.folder / layout.STATS
+        data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        if data and data[layout.ACTION]["count"] == [self._num_frames]:
+            return {
+                name: {kind: np.array(value) for kind, value in values.items()}
+                for name, values in data.items()
+            }
+        merged: dict[str, Statistics] = {}
+        for index in range(self._length):
+            row_path = self.folder / layout.EPISODES_PATH.format(**layout.place(index))
+            (row,) = tables.read_rows(row_path)
+            found: dict[str, Statistics] = {}
+            for name, value in row.items():
+                if name.startswith("stats/"):
+                    _, key, kind = name.split("/")
+                    found.setdefault(key, {})[kind] = np.array(value)
+            merged = _merge(merged, found)
+        return merged
+
+    def _table(self, episode: Demonstration, index: int) -> tuple[bytes, dict[str, Statistics]]:
+        """Give the table of an episode's steps, as a file, and the statistics of its columns."""
+        steps = episode.num_steps
+        task = episode.task
+        number = self._tasks.index(task) if task in self._tasks else len(self._tasks)
+        values: dict[str, Array] = {
+            layout.STATE: episode.proprio,
+            layout.ACTION: episode.actions,
+            layout.LABELLED: episode.labelled,
+            **episode.columns,
+            "timestamp": (np.arange(steps) / self._rate_hz).astype(np.float32),
+            "frame_index": np.arange(steps),
+            "episode_index": np.full(steps, index),
+            "index": np.arange(self._num_frames, self._num_frames + steps),
+            "task_index": np.full(steps, number),
+        }
+        expected = layout.all_columns(self.interface, self._columns)
+        if set(values) != set(expected):
+            raise ValueError(
+                f"the data set has the columns {sorted(expected)}, the episode {sorted(values)}"
+            )
+        columns: dict[str, Array] = {}
+        found: dict[str, Statistics] = {}
+        for name, (dtype, width) in expected.items():
+            column = values[name]
+            if column.reshape(steps, -1).shape[1] != width:
+                raise ValueError(f"column {name!r} must have {width} elements: {column.shape}")
+            column = column.astype(object if dtype == "string" else dtype)
+            # a single number is no list in LeRobot's eyes
+            columns[name] = column.reshape(steps) if width == 1 else column
+            if name in _NORMALISED:
+                found[name] = statistics.of_column(column)
+        return tables.of_columns(columns), found
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(path, data)
+
+
+def _merge(
+    before: Mapping[str, Statistics], found: Mapping[str, Statistics]
+) -> dict[str, Statistics]:
+    if not before:
+        return dict(found)
+    return {name: statistics.merge(before[name], values) for name, values in found.items()}
+
+
+_NUMBERED = re.compile(
+    r"(?:chunk-(?P<chunk>\d+)/file-(?P<file>\d+)\.(?:parquet|mp4)|episode-(?P<episode>\d+)\.json)$"
+)
+
+
+def _index_of(path: Path) -> int | None:
+    """Give the episode that a file belongs to; None for one that belongs to all."""
+    found = _NUMBERED.search(path.as_posix())
+    if found is None:
+        return None
+    if found["episode"] is not None:
+        return int(found["episode"])
+    return int(found["chunk"]) * layout.CHUNK_SIZE + int(found["file"])
+
+
+def _json(data: Any) -> bytes:
+    return (json.dumps(_plain(data), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """Give what JSON can hold: no note of anybody's may cost an episode."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)

@@ -1,0 +1,151 @@
+"""Demonstrations of robomimic (Mandlekar et al., arXiv 2108.03298): one HDF5 file.
+
+    data/demo_<n>/obs/<camera>_image      uint8 [t h w 3]
+    data/demo_<n>/obs/robot0_joint_pos    [t 7], rad
+    data/demo_<n>/obs/robot0_gripper_qpos [t 2], m, the two fingers
+    data/demo_<n>/actions                 [t a], the last one the gripper's: -1 open, 1 closed
+    data                                  attribute env_args, JSON: env_name, control_freq
+    mask/<name>                           names of demonstrations that belong together
+
+The file's own actions are mostly steps of the tool in space; what an arm of ours is taught is the
+way of its joints (`policies.demonstrations.joint_paths`). The file's own are kept as the column
+`source`. Data sets of low dimension have no pictures: robomimic's
+`dataset_states_to_obs.py` draws them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .joint_paths import JointPath
+from .lerobot.layout import Column
+
+_IMAGE = "_image"
+_SOURCE = "source"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RobomimicDemonstrations:
+    """An HDF5 file.
+
+    Attributes:
+        path: the file.
+        cameras: names such as `agentview`; empty: all that the first demonstration has.
+        mask: which demonstrations, a name below `mask/`; None: all.
+        task: what was to be done, in words; None: the file's `env_name`.
+    """
+
+    kind: ClassVar[str] = "robomimic"
+    path: Path
+    cameras: tuple[str, ...]
+    mask: str | None
+    task: str | None
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Give what is carried along: the file's own actions."""
+        with self._open() as file:
+            name = _names(file)[0]
+            width = _get(file[f"data/{name}"], "actions", f"{self.path}: data/{name}").shape[1]
+        names = tuple(f"action{index}" for index in range(width))
+        return (Column(name=_SOURCE, dtype="float32", names=names),)
+
+    def names(self) -> list[str]:
+        """Give the demonstrations' names in the order of their numbers.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: no HDF5 file, none of robomimic, or without such a mask.
+        """
+        with self._open() as file:
+            found = _names(file)
+            if self.mask is None:
+                return found
+            masks = sorted(file["mask"]) if "mask" in file else []
+            if self.mask not in masks:
+                raise ValueError(f"{self.path} has no mask {self.mask!r}; it has {masks}")
+            chosen = {_text(name) for name in file[f"mask/{self.mask}"][()]}
+            return [name for name in found if name in chosen]
+
+    def read(self, names: list[str]) -> Iterator[JointPath]:
+        """Read these demonstrations.
+
+        Raises:
+            ValueError: one lacks an array; the message names it and what it has.
+        """
+        cameras = self.cameras
+        with self._open() as file:
+            about = json.loads(_text(file["data"].attrs.get("env_args", "{}")))
+            for name in names:
+                group, place = file[f"data/{name}"], f"{self.path}: data/{name}"
+                observed = _get(group, "obs", place)
+                if not cameras:
+                    cameras = tuple(
+                        sorted(key.removesuffix(_IMAGE) for key in observed if key.endswith(_IMAGE))
+                    )
+                try:
+                    yield self._path(group, observed, cameras, about, place)
+                except ValueError as error:
+                    text = str(error)
+                    raise ValueError(text if place in text else f"{place}: {text}") from error
+
+    def _path(
+        self, group: Any, observed: Any, cameras: tuple[str, ...], about: Any, place: str
+    ) -> JointPath:
+        if not cameras:
+            raise ValueError("no pictures (obs/<camera>_image): it is of low dimension")
+        fingers = np.asarray(_get(observed, "robot0_gripper_qpos", place))
+        actions = np.asarray(_get(group, "actions", place), np.float32)
+        return JointPath(
+            pictures={name: np.asarray(_get(observed, name + _IMAGE, place)) for name in cameras},
+            joints_rad=np.asarray(_get(observed, "robot0_joint_pos", place), np.float64),
+            width_m=np.abs(fingers).sum(axis=1),  # one finger's is negative
+            commands=-actions[:, -1].astype(np.float64),
+            columns={_SOURCE: actions},
+            task=self.task or str(about.get("env_name", "")),
+            facts={"complete": True, "success": None, "rate_hz": _rate_hz(about)},
+        )
+
+    def _open(self) -> Any:
+        try:
+            import h5py
+        except ImportError as error:
+            raise ImportError(
+                "robomimic's files are HDF5: pip install 'toto-robot[robomimic]'"
+            ) from error
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path} is no file")
+        try:
+            file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise ValueError(f"{self.path} is no readable HDF5 file: {error}") from error
+        if "data" not in file:
+            found = sorted(file)
+            file.close()
+            raise ValueError(f"{self.path} is none of robomimic: it has {found}, and no 'data'")
+        return file
+
+
+def _names(file: Any) -> list[str]:
+    found = [name for name in file["data"] if name.startswith("demo_")]
+    if not found:
+        raise ValueError(f"{file.filename} has no data/demo_<n>; it has {sorted(file['data'])}")
+    return sorted(found, key=lambda name: int(name.removeprefix("demo_")))
+
+
+def _get(group: Any, name: str, place: str) -> Any:
+    if name not in group:
+        raise ValueError(f"{place} lacks {name}; it has {', '.join(sorted(group))}")
+    return group[name]
+
+
+def _rate_hz(about: Any) -> float | None:
+    return about.get("env_kwargs", {}).get("control_freq")
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

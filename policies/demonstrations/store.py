@@ -1,0 +1,190 @@
+"""Episodes on disk: append-only, written aside and renamed, so a crash leaves whole episodes only.
+
+    <folder>/store.json                        format, environment, Interface, tokenizer
+    <folder>/episodes/000000.safetensors       one episode; `seed`, `success`, `round` as metadata
+    <folder>/features-<fingerprint>/000000.npy derived, may be deleted: see `features`
+
+Frames are kept as the tokenizer's codes, 512 bytes each, and never as pixels; so a store belongs to
+one tokenizer, whose hash it carries. One process at a time appends.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from envs.interface import Interface
+from toto_robot.config import from_dict, to_dict
+from toto_robot.files import write_aside
+
+from .episode import Episode
+
+FORMAT = 1
+_ARRAYS = ("tokens", "proprio", "labels", "executed", "acted_by_expert")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreHeader:
+    """Say what a store's episodes are.
+
+    Attributes:
+        env: environment id; None of what an arm did.
+        interface: what `proprio`, cameras and actions mean.
+        tokenizer_hash: hash of the tokenizer's weights; None without cameras.
+        tokens_per_frame: length of a tokenised frame; 0 without cameras.
+    """
+
+    env: str | None
+    interface: Interface
+    tokenizer_hash: str | None
+    tokens_per_frame: int
+
+
+class DemoStore:
+    """Append and read episodes."""
+
+    def __init__(self, folder: Path, header: StoreHeader) -> None:
+        """Use `open_store` or `create_store`."""
+        self.folder = folder
+        self.header = header
+        self._episodes = folder / "episodes"
+        names = {path.stem for path in self._episodes.glob("[0-9]*.safetensors")}
+        self._length = len(names)
+        missing = {_name(index) for index in range(self._length)} - names
+        if missing:
+            raise ValueError(
+                f"{self._episodes}: episodes are missing: {', '.join(sorted(missing))}"
+            )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Episode:
+        """Read one episode.
+
+        Raises:
+            IndexError: no such episode.
+            ValueError: the file is damaged; the message names it.
+        """
+        if not 0 <= index < self._length:
+            raise IndexError(f"episode {index} of {self._length}")
+        path = self._episodes / f"{_name(index)}.safetensors"
+        try:
+            with safe_open(path, framework="numpy") as opened:
+                metadata = opened.metadata() or {}
+                arrays = {name: opened.get_tensor(name) for name in _ARRAYS}
+            facts = json.loads(metadata["episode"])
+            return Episode(**arrays, **facts)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+    def __iter__(self) -> Iterator[Episode]:
+        for index in range(self._length):
+            yield self[index]
+
+    def append(self, episode: Episode) -> int:
+        """Write an episode and give its index; when this returns, the episode is on disk.
+
+        Raises:
+            ValueError: its shapes are not those of the store's interface.
+        """
+        self._check(episode)
+        index = self._length
+        facts = {"success": episode.success, "seed": episode.seed, "round": episode.round}
+        data = save(_arrays(episode), metadata={"episode": json.dumps(facts)})
+        write_aside(self._episodes / f"{_name(index)}.safetensors", data)
+        self._length += 1
+        return index
+
+    def _check(self, episode: Episode) -> None:
+        interface, tokens_per_frame = self.header.interface, self.header.tokens_per_frame
+        for name, found, expected in (
+            (
+                "tokens",
+                episode.tokens.shape[1:],
+                (len(interface.cameras) if self.header.tokenizer_hash else 0, tokens_per_frame),
+            ),
+            ("proprio", episode.proprio.shape[1:], (len(interface.proprio),)),
+            ("labels", episode.labels.shape[1:], (len(interface.action),)),
+        ):
+            if found != expected:
+                raise ValueError(f"{name} of a frame: the store holds {expected}, got {found}")
+
+
+def create_store(folder: Path, header: StoreHeader) -> DemoStore:
+    """Open the store in `folder`, making it if there is none.
+
+    Raises:
+        ValueError: there is one of something else.
+    """
+    if not (folder / "store.json").exists():
+        (folder / "episodes").mkdir(parents=True, exist_ok=True)
+        data = {"format": FORMAT, "kind": "demonstrations", **to_dict(header)}
+        write_aside(folder / "store.json", (json.dumps(data, indent=1) + "\n").encode())
+    return open_store(folder, header)
+
+
+def open_store(folder: Path, header: StoreHeader) -> DemoStore:
+    """Open the store in `folder`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it was recorded with another environment, interface or tokenizer than `header`.
+    """
+    found = read_header(folder)
+    here, there = "this run", str(folder)
+    if found.env != header.env:
+        raise ValueError(
+            f"{folder} was recorded in {found.env or 'no environment'}, this run is in "
+            f"{header.env or 'none'}"
+        )
+    header.interface.require_equal(found.interface, here, there)
+    if found.tokenizer_hash != header.tokenizer_hash:
+        raise ValueError(
+            f"{folder} was recorded with another tokenizer (its hash: {_short(found)}, this run's: "
+            f"{_short(header)}); its tokens mean nothing here: record again, or use its encoder"
+        )
+    return DemoStore(folder, found)
+
+
+def read_header(folder: Path) -> StoreHeader:
+    """Read what a store holds.
+
+    Raises:
+        FileNotFoundError: no store there.
+        ValueError: not readable, or of another format.
+    """
+    path = folder / "store.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no demonstrations in {folder}: store.json is missing")
+    try:
+        data: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if data.pop("kind", None) != "demonstrations" or (form := data.pop("format", None)) != FORMAT:
+        raise ValueError(f"{path} is no store of format {FORMAT}: {form!r}")
+    return from_dict(StoreHeader, data, at=str(path))
+
+
+def _arrays(episode: Episode) -> dict[str, NDArray[Any]]:
+    return {
+        "tokens": np.ascontiguousarray(episode.tokens),
+        "proprio": np.ascontiguousarray(episode.proprio),
+        "labels": np.ascontiguousarray(episode.labels),
+        "executed": np.ascontiguousarray(episode.executed),
+        "acted_by_expert": np.ascontiguousarray(episode.acted_by_expert),
+    }
+
+
+def _name(index: int) -> str:
+    return f"{index:06d}"
+
+
+def _short(header: StoreHeader) -> str:
+    return header.tokenizer_hash[:12] if header.tokenizer_hash else "none"

@@ -1,0 +1,1 @@
+"""Learning: DAgger, behaviour cloning and PPO, and the fit that they share."""

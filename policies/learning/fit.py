@@ -1,0 +1,139 @@
+"""Fit a student to labelled observations: behaviour cloning, the inner step of DAgger."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch.nn.functional import mse_loss
+
+from toto_robot.training.optimizer import OptimizerConfig, build_optimizer, descend
+
+from ..student import StudentPolicy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImitationConfig:
+    """Say how long and how a student is fitted.
+
+    Attributes:
+        optimizer: AdamW and its schedule, which begins anew in every round.
+        batch: observations in a gradient step.
+        steps: gradient steps in a round.
+        last_steps: gradient steps in the last round, and so in behaviour cloning.
+        log_every: the loss is averaged and logged over so many steps.
+    """
+
+    optimizer: OptimizerConfig
+    batch: int
+    steps: int
+    last_steps: int
+    log_every: int
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.steps, self.last_steps, self.log_every) < 1:
+            raise ValueError("batch, steps, last_steps and log_every must be at least 1")
+
+
+class Labelled(Protocol):
+    """Observations and what to do in them: `demonstrations.features.Dataset`, or a part.
+
+    Attributes:
+        embeddings: float16 [N c e].
+        proprio: float32 [N p].
+        labels: float32 [N a].
+    """
+
+    embeddings: torch.Tensor
+    proprio: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        """Give N."""
+        ...
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """What a student needs besides that gives more than one action.
+
+    Attributes:
+        ends: int64 [N], one past the last row of each row's episode.
+    """
+
+    ends: torch.Tensor
+
+
+def fit(
+    student: StudentPolicy,
+    data: Labelled,
+    config: ImitationConfig,
+    steps: int,
+    seed: tuple[int, ...],
+    progress: Callable[[int, float], object] = lambda step, loss: None,
+) -> list[float]:
+    """Train in place with a mean squared error; give the mean loss of every `log_every` steps.
+
+    Args:
+        student: where it is, there the computation happens.
+        data: observations with the expert's labels; `Chunked`, too, for a student with chunks.
+        config: how.
+        steps: gradient steps.
+        seed: of the batches' order and of dropout.
+        progress: called with the step and the loss, every `log_every` steps.
+    """
+    device = student.proprio_mean.device
+    optimizer = build_optimizer(student, config.optimizer)
+    losses: list[float] = []
+    total = torch.zeros((), device=device)
+    student.requires_grad_(True).train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.default_rng(seed).integers(2**31)))
+        for step in range(steps):
+            rows = _rows(len(data), config.batch, seed, step)
+            loss = loss_of(student, data, rows)
+            lr = config.optimizer.lr_at(step, steps)
+            descend(student, optimizer, loss, config.optimizer.clip_norm, lr)
+            total += loss.detach()
+            if (step + 1) % config.log_every == 0 or step + 1 == steps:
+                losses.append(float(total) / ((step % config.log_every) + 1))
+                total.zero_()
+                progress(step + 1, losses[-1])
+    student.requires_grad_(False).eval()
+    return losses
+
+
+def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch.Tensor:
+    """Give the mean squared error of the actions at some rows; after an episode's end none count.
+
+    Raises:
+        ValueError: the student gives chunks, and the data does not say where episodes end.
+    """
+    device = student.proprio_mean.device
+    predicted = student.chunks(
+        data.embeddings[rows].to(device, torch.float32), data.proprio[rows].to(device)
+    )
+    if student.chunk == 1:
+        return mse_loss(predicted[:, 0], data.labels[rows].to(device))
+    labels, counts = chunk_labels(data, rows, student.chunk)
+    squares = (predicted - labels.to(device)).square().mean(2)
+    counts = counts.to(device)
+    return (squares * counts).sum() / counts.sum()
+
+
+def chunk_labels(
+    data: Labelled, rows: torch.Tensor, chunk: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the labels [b k a] from each row on, and which of them [b k] are of its episode."""
+    if not isinstance(data, Chunked):
+        raise ValueError("for chunks the data must say where episodes end")
+    next_rows = rows[:, None] + torch.arange(chunk)
+    counts = next_rows < data.ends[rows][:, None]
+    return data.labels[next_rows.clamp(max=len(data) - 1)], counts
+
+
+def _rows(length: int, batch: int, seed: tuple[int, ...], step: int) -> torch.Tensor:
+    """Give the rows of a step; drawn from (seed, step), so that no generator's state is carried."""
+    rng = np.random.default_rng((*seed, step))
+    return torch.from_numpy(rng.integers(length, size=batch))

@@ -1,0 +1,1 @@
+"""Rollouts of policies in environments: workers, seeds, success rates and videos."""

@@ -1,0 +1,60 @@
+"""Success rates of a policy on given seeds."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.success_rates import wilson_interval
+
+from .rollout import Rollout, RolloutPool, Task
+
+
+def evaluate_policy(
+    pool: RolloutPool,
+    policy: Path | None,
+    seeds: Sequence[int],
+    group: int,
+    progress: Callable[[int], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Run a policy on these seeds, each episode until it succeeds or ends.
+
+    Args:
+        pool: runs them.
+        policy: the student's checkpoint; None: the expert, or the teacher in its place.
+        seeds: of the environment.
+        group: episodes in lockstep.
+        progress: called with the number of episodes that are done.
+
+    Returns:
+        Plain data: `episodes`, `successes`, `rate`, `wilson_95`, and `seeds`, with `success` and
+        `steps` of each.
+    """
+    tasks = [
+        Task(
+            seeds=tuple(seeds[first : first + group]),
+            policy=policy,
+            beta=1.0 if policy is None else 0.0,
+            mixing="step",
+            mixing_seeds=tuple((seed,) for seed in seeds[first : first + group]),
+            recorded=False,
+            steps_after_success=0,
+            round=0,
+        )
+        for first in range(0, len(seeds), group)
+    ]
+
+    def count(rollouts: list[Rollout]) -> None:
+        progress(len(rollouts))
+
+    rollouts = pool.run(tasks, count)
+    successes = sum(rollout.success for rollout in rollouts)
+    return {
+        "episodes": len(rollouts),
+        "successes": successes,
+        "rate": successes / max(1, len(rollouts)),
+        "wilson_95": list(wilson_interval(successes, len(rollouts))),
+        "seeds": [
+            {"seed": rollout.seed, "success": rollout.success, "steps": rollout.num_steps}
+            for rollout in rollouts
+        ],
+    }

@@ -1,0 +1,144 @@
+"""A calibration board to print: a page of exactly the size that it says, as PDF and as PNG."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toto_robot.files import write_aside
+
+from .calibration import Board
+
+_INCH_M = 0.0254
+_POINTS_PER_INCH = 72
+_MIN_MODULE_PX = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageConfig:
+    """Say how a board is printed.
+
+    Attributes:
+        width_m: of the paper.
+        height_m: of the paper.
+        dpi: dots per inch.
+    """
+
+    width_m: float
+    height_m: float
+    dpi: int
+
+    def __post_init__(self) -> None:
+        if not (self.width_m > 0 and self.height_m > 0 and self.dpi > 0):
+            raise ValueError(f"paper and dpi must be positive: {self}")
+
+
+def write_board(board: Board, page: PageConfig, folder: Path) -> tuple[Path, float]:
+    """Write `board.pdf` and `board.png`; give the PDF, and the edge of a square on it, m.
+
+    The edge is a whole number of dots, so it may differ from what was asked for by half a dot.
+
+    Raises:
+        ValueError: the board does not fit on the paper, or its markers are too small to be drawn.
+    """
+    image, square_m = draw_page(board, page)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(folder / "board.png", _png(image, page.dpi))
+    write_aside(folder / "board.pdf", _pdf(image, page.dpi))
+    return folder / "board.pdf", square_m
+
+
+def draw_page(board: Board, page: PageConfig) -> tuple[NDArray[np.uint8], float]:
+    """Draw the page, [h w] grey, and give the edge of a square on it, m.
+
+    Raises:
+        ValueError: as for `write_board`.
+    """
+    cv2 = _opencv()
+    dots_per_m = page.dpi / _INCH_M
+    square_px = round(board.square_m * dots_per_m)
+    size = board.columns * square_px, board.rows * square_px
+    paper = round(page.width_m * dots_per_m), round(page.height_m * dots_per_m)
+    text_px = round(0.012 * dots_per_m)
+    if size[0] > paper[0] or size[1] + 2 * text_px > paper[1]:
+        raise ValueError(
+            f"a board of {board.columns * board.square_m:.3f} x {board.rows * board.square_m:.3f} "
+            f"m and a line of text do not fit on paper of {page.width_m} x {page.height_m} m: "
+            "smaller squares, fewer of them, or the paper turned"
+        )
+    markers = int(cv2.aruco.getPredefinedDictionary(_number(cv2, board)).markerSize) + 2
+    if board.marker_m * dots_per_m < markers * _MIN_MODULE_PX:
+        raise ValueError(f"at {page.dpi} dpi a marker of {board.marker_m} m is too small to draw")
+    drawn = board.build().generateImage(size, marginSize=0)
+    image = np.full((paper[1], paper[0]), 255, np.uint8)
+    top, left = (paper[1] - size[1]) // 2, (paper[0] - size[0]) // 2
+    image[top : top + size[1], left : left + size[0]] = drawn
+    square_m = square_px / dots_per_m
+    words = (
+        f"{board.columns} x {board.rows} squares of {1000 * square_m:.2f} mm, {board.dictionary}; "
+        f"print at 100 %, then measure: 5 squares must be {5000 * square_m:.1f} mm"
+    )
+    scale = page.dpi / 240
+    place = (left, top + size[1] + round(0.75 * text_px))
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(image, words, place, font, scale, 0, max(1, page.dpi // 200), cv2.LINE_AA)
+    return image, square_m
+
+
+def _number(cv2: Any, board: Board) -> int:
+    board.build()  # says which dictionaries there are
+    return int(vars(cv2.aruco)[board.dictionary])
+
+
+def _png(image: NDArray[np.uint8], dpi: int) -> bytes:
+    """Give a PNG that says how large it is."""
+    written, data = _opencv().imencode(".png", image)
+    assert written
+    plain = data.tobytes()
+    dots_per_m = round(dpi / _INCH_M)
+    content = b"pHYs" + struct.pack(">IIB", dots_per_m, dots_per_m, 1)
+    chunk = struct.pack(">I", 9) + content + struct.pack(">I", zlib.crc32(content))
+    after_header = 8 + 25  # the signature, and IHDR
+    return plain[:after_header] + chunk + plain[after_header:]
+
+
+def _pdf(image: NDArray[np.uint8], dpi: int) -> bytes:
+    """Give a PDF (ISO 32000-1, 7.5) of one page that the image fills."""
+    height, width = image.shape
+    page = " ".join(f"{pixels * _POINTS_PER_INCH / dpi:.4f}" for pixels in (width, height))
+    across, up = page.split()
+    draw = f"q {across} 0 0 {up} 0 0 cm /Board Do Q".encode()
+    pixels = zlib.compress(image.tobytes(), 9)
+    objects = (
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 %s] /Contents 4 0 R "
+        b"/Resources << /XObject << /Board 5 0 R >> >> >>" % page.encode(),
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(draw), draw),
+        b"<< /Type /XObject /Subtype /Image /Width %d /Height %d /ColorSpace /DeviceGray "
+        b"/BitsPerComponent 8 /Filter /FlateDecode /Length %d >>\nstream\n%s\nendstream"
+        % (width, height, len(pixels), pixels),
+    )
+    data, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, start=1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    return (
+        data
+        + b"xref\n0 %d\n0000000000 65535 f \n%s" % (len(objects) + 1, table)
+        + b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n"
+        % (len(objects) + 1, len(data))
+    )
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError("boards need OpenCV: pip install 'toto-robot[real]'") from error
+    return cv2

@@ -1,0 +1,15 @@
+"""Write an image as a PNG file."""
+
+from pathlib import Path
+from typing import Any
+
+from ..trials.operators import _opencv
+from .camera import Image
+
+
+def write_png(path: Path, picture: Image) -> None:
+    """Write a picture [h w 3], RGB."""
+    cv2: Any = _opencv()
+    written, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    assert written
+    path.write_bytes(data.tobytes())

@@ -1,0 +1,291 @@
+"""How a joint target may move from one tick to the next: limits, caps, and always a way to stop.
+
+Each target that is passed leaves the arm able to come to rest within all limits and inside the
+workspace, on a straight line in joint space with no more than the greatest deceleration. That way
+out is kept; where a wish would lose it, the wish is bent along the wall or cut, and at last the way
+out itself is taken. So no cap must ever be broken to keep another one.
+
+The first candidate that passes is sent, and what is sent would pass as the first candidate: to send
+it through again changes nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..limits import JointLimits
+from .workspace import Enclosure
+
+Floats = NDArray[np.float64]
+
+_ROUNDING = 1e-9
+_SHARES = (0.5, 0.25, 0.125)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionConfig:
+    """Cap the motion of the targets.
+
+    Attributes:
+        joint_margin_rad: distance kept from the robot's joint limits.
+        velocity_fraction: of the robot's own greatest velocity, in (0, 1].
+        acceleration_fraction: of the robot's own greatest acceleration, in (0, 1].
+        max_step_rad: greatest change of a joint's target in one period.
+        max_lead_rad: how far a target may move away from where its joint is measured.
+        period_s: of the control loop. A late tick may move no farther than one in time.
+    """
+
+    joint_margin_rad: float
+    velocity_fraction: float
+    acceleration_fraction: float
+    max_step_rad: float
+    max_lead_rad: float
+    period_s: float
+
+    def __post_init__(self) -> None:
+        for name in ("velocity_fraction", "acceleration_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        for name in ("max_step_rad", "max_lead_rad", "period_s"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        if not 0 <= self.joint_margin_rad < float("inf"):
+            raise ValueError(f"joint_margin_rad must not be negative, got {self.joint_margin_rad}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intervention:
+    """Name a reason why something else was sent than was wished.
+
+    Attributes:
+        name: one word for the log, for example `velocity`.
+        amount: by how much it changed the target.
+        unit: of the amount.
+        detail: which joint or bound, in words.
+    """
+
+    name: str
+    amount: float
+    unit: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Motion:
+    """Remember what was sent last.
+
+    Attributes:
+        positions_rad: [j].
+        velocities_rad_s: [j], of the last step.
+    """
+
+    positions_rad: Floats
+    velocities_rad_s: Floats
+
+    @property
+    def at_rest(self) -> bool:
+        """Say whether the last step did not move."""
+        return not self.velocities_rad_s.any()
+
+
+class MotionFilter:
+    """Let through as much of a wish as is allowed."""
+
+    def __init__(self, config: MotionConfig, limits: JointLimits, enclosure: Enclosure) -> None:
+        fraction = config.velocity_fraction
+        self._lower = np.array(limits.lower_rad) + config.joint_margin_rad
+        self._upper = np.array(limits.upper_rad) - config.joint_margin_rad
+        if (self._lower >= self._upper).any():
+            joint = int(np.argmax(self._lower >= self._upper))
+            raise ValueError(
+                f"a margin of {config.joint_margin_rad} rad leaves joint {joint + 1} no room "
+                f"between {limits.lower_rad[joint]} and {limits.upper_rad[joint]} rad"
+            )
+        self._config = config
+        self._enclosure = enclosure
+        self._speed = fraction * np.array(limits.velocity_rad_s)
+        self._acceleration = config.acceleration_fraction * np.array(limits.acceleration_rad_s2)
+        # the fraction of the curve that shrinks towards a limit, as a curve of its own
+        self._offset = fraction * np.array(limits.velocity_offset_rad_s)
+        self._braking = fraction**2 * np.array(limits.braking_rad_s2)
+        self._shrinks = np.isfinite(self._braking)
+
+    def outside(self, positions: Floats) -> list[str]:
+        """Say which joints [j] are outside of limits and margin and what outside the workspace."""
+        beyond = np.maximum(self._lower - positions, positions - self._upper)
+        return [
+            f"joint {joint + 1} at {positions[joint]:.4f} rad is outside "
+            f"[{self._lower[joint]:.4f}, {self._upper[joint]:.4f}] rad (margin "
+            f"{self._config.joint_margin_rad} rad)"
+            for joint in np.flatnonzero(beyond > _ROUNDING)
+        ] + self._enclosure.violations(positions)
+
+    def rest(self, positions: Floats) -> Motion:
+        """Begin at rest at positions [j] that `outside` has nothing against."""
+        start = np.clip(positions, self._lower, self._upper)
+        return Motion(positions_rad=start, velocities_rad_s=np.zeros_like(start))
+
+    def brake(self, last: Motion, elapsed_s: float) -> Motion:
+        """Take the way out: slow down on the straight line that is known to be free."""
+        stop_s = self._stop_time(last.velocities_rad_s)
+        share = max(0.0, 1.0 - elapsed_s / stop_s) if stop_s > 0 else 0.0
+        velocities = last.velocities_rad_s * share
+        positions = last.positions_rad + velocities * elapsed_s
+        return Motion(
+            positions_rad=np.clip(positions, self._lower, self._upper),
+            velocities_rad_s=velocities,
+        )
+
+    def step(
+        self, last: Motion, wish: Floats, measured: Floats, elapsed_s: float
+    ) -> tuple[Motion, list[Intervention]]:
+        """Give the next motion towards `wish` [j], and why it is not all of it.
+
+        Args:
+            last: what was sent before.
+            wish: [j] finite positions.
+            measured: [j] where the joints are.
+            elapsed_s: since then; above 0, and of no use beyond one period.
+        """
+        elapsed_s = min(elapsed_s, self._config.period_s)
+        way_out = self.brake(last, elapsed_s)
+        interventions: list[Intervention] = []
+        low, high = np.full_like(wish, -np.inf), np.full_like(wish, np.inf)
+        allowed = wish
+        for name, lower, upper in self._bounds(last, measured, elapsed_s):
+            # The way out keeps every bound but for rounding, and may lead: make room for that.
+            low = np.maximum(low, np.minimum(lower, way_out.positions_rad))
+            high = np.minimum(high, np.maximum(upper, way_out.positions_rad))
+            bounded = np.clip(allowed, low, high)
+            change = np.abs(bounded - allowed)
+            if change.any():
+                joints = ", ".join(str(joint + 1) for joint in np.flatnonzero(change))
+                interventions.append(_joint_change(name, float(change.max()), f"joints {joints}"))
+            allowed = bounded
+        for candidate in self._candidates(last, allowed, way_out, elapsed_s, low, high):
+            if np.array_equal(candidate, way_out.positions_rad):
+                break
+            if self._leaves_way_out(last.positions_rad, candidate, elapsed_s):
+                break
+        else:
+            candidate = way_out.positions_rad
+        change = float(np.abs(candidate - allowed).max())
+        if change > 0:
+            why = self._enclosure.violations(self._end(last.positions_rad, allowed, elapsed_s))
+            name = "workspace" if why else "stopping_distance"
+            detail = "; ".join(why) or "no straight way to stop from there"
+            interventions.append(_joint_change(name, change, detail))
+        if np.array_equal(candidate, way_out.positions_rad):
+            return way_out, interventions
+        velocities = (candidate - last.positions_rad) / elapsed_s
+        return Motion(positions_rad=candidate, velocities_rad_s=velocities), interventions
+
+    def _bounds(
+        self, last: Motion, measured: Floats, elapsed_s: float
+    ) -> Iterator[tuple[str, Floats, Floats]]:
+        """Give each bound on the next positions by name; none depends on the wish."""
+        here, config = last.positions_rad, self._config
+        yield "joint_limit", self._lower, self._upper
+        # A fraction of the period allows that fraction of the step.
+        step = config.max_step_rad * elapsed_s / config.period_s
+        yield "step", here - step, here + step
+        fastest = self._speed * elapsed_s
+        up = self._farthest_towards(self._upper - here, elapsed_s)
+        down = self._farthest_towards(here - self._lower, elapsed_s)
+        yield "velocity", here - np.minimum(fastest, down), here + np.minimum(fastest, up)
+        change = self._acceleration * elapsed_s
+        slowest, quickest = last.velocities_rad_s - change, last.velocities_rad_s + change
+        yield "acceleration", here + slowest * elapsed_s, here + quickest * elapsed_s
+        lead = config.max_lead_rad
+        # Of an arm that was pushed back the target must not jump: the way out stays allowed.
+        yield "lead", measured - lead, measured + lead
+
+    def _candidates(
+        self,
+        last: Motion,
+        allowed: Floats,
+        way_out: Motion,
+        elapsed_s: float,
+        low: Floats,
+        high: Floats,
+    ) -> Iterator[Floats]:
+        """Give positions [j] to try, best first: the wish, along the wall, and less of that."""
+        yield allowed
+        along = allowed
+        for _ in range(2):
+            end = self._end(last.positions_rad, along, elapsed_s)
+            buffer = 4 * self._enclosure.curvature_m(last.positions_rad, end) + 1e-4
+            push = self._enclosure.pushed_in(end, buffer)
+            if push is None:
+                break
+            # the end moves with the candidate, and farther by the way that it takes to stop
+            stop_s = self._stop_time((along - last.positions_rad) / elapsed_s)
+            along = np.clip(along + push / (1.0 + 0.5 * stop_s / elapsed_s), low, high)
+        yield along
+        for share in _SHARES:
+            less = way_out.positions_rad + share * (along - way_out.positions_rad)
+            yield np.clip(less, low, high)
+
+    def _leaves_way_out(self, here: Floats, candidate: Floats, elapsed_s: float) -> bool:
+        velocities = (candidate - here) / elapsed_s
+        speeds = np.abs(velocities)
+        stop_s = self._stop_time(velocities)
+        distance = np.where(velocities > 0, self._upper - candidate, candidate - self._lower)
+        if (0.5 * speeds * stop_s > distance + _ROUNDING).any():
+            return False
+        if not self._stays_under_curve(speeds, distance, stop_s):
+            return False
+        return self._enclosure.holds_line(here, self._end(here, candidate, elapsed_s))
+
+    def _stays_under_curve(self, speeds: Floats, distance: Floats, stop_s: float) -> bool:
+        """Say whether speeds [j] that go evenly to 0 stay under the curve towards the limits.
+
+        With `r` from 1 to 0 the share of the speed that is left, the joint has gone
+        (1 - r^2) v T / 2 of its distance x. Under the curve is (r v + o)^2 <= 2 d (x - that): a
+        parabola in r, to be looked at in its ends and its vertex.
+        """
+        moving = self._shrinks & (speeds > 0)
+        if not moving.any():
+            return True
+        v, x = speeds[moving], distance[moving]
+        o, d = self._offset[moving], self._braking[moving]
+        slack = d * stop_s - v
+        vertex = np.clip(o / np.where(slack > 0, slack, 1.0), 0.0, 1.0)
+        return all(
+            bool(((r * v + o) ** 2 <= 2 * d * (x - 0.5 * (1 - r * r) * v * stop_s) + 1e-9).all())
+            for r in (0.0, 1.0, vertex)
+        )
+
+    def _farthest_towards(self, distance: Floats, elapsed_s: float) -> Floats:
+        """Give the farthest step [j] towards a limit that is `distance` [j] away.
+
+        After it the speed must be on or under both the robot's curve and that of our braking.
+        """
+        still = np.zeros_like(distance)
+        ours = _farthest(distance, still, self._acceleration, elapsed_s)
+        braking = np.where(self._shrinks, self._braking, 1.0)
+        robots = _farthest(distance, self._offset, braking, elapsed_s)
+        return np.where(self._shrinks, np.minimum(ours, robots), ours)
+
+    def _end(self, here: Floats, candidate: Floats, elapsed_s: float) -> Floats:
+        """Give where the arm would come to rest after `candidate`."""
+        velocities = (candidate - here) / elapsed_s
+        return candidate + 0.5 * self._stop_time(velocities) * velocities
+
+    def _stop_time(self, velocities: Floats) -> float:
+        return float((np.abs(velocities) / self._acceleration).max())
+
+
+def _farthest(distance: Floats, offset: Floats, braking: Floats, elapsed_s: float) -> Floats:
+    """Solve (x / t + offset)^2 = 2 braking (distance - x) for its root x; 0 if that is negative."""
+    a = 1.0 / elapsed_s**2
+    half_b = offset / elapsed_s + braking
+    c = offset**2 - 2.0 * braking * np.maximum(distance, 0.0)
+    root = -c / (half_b + np.sqrt(np.maximum(half_b**2 - a * c, 0.0)))
+    return np.maximum(root, 0.0)
+
+
+def _joint_change(name: str, amount_rad: float, detail: str) -> Intervention:
+    return Intervention(name=name, amount=amount_rad, unit="rad", detail=detail)

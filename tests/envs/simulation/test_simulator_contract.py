@@ -1,0 +1,683 @@
+"""What every `Simulator` must keep: a second one plugs in by one more entry in `BACKENDS`.
+
+A backend of many worlds has a batch axis, and its `reset` takes `rows` besides: which worlds begin
+anew, None for all. `Rows` is such a backend in its simplest form, so that the tests hold for both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from envs.arms.franka import FRANKA_PANDA as ARM
+from envs.simulation.mujoco_backend import MujocoSimulator
+from envs.simulation.scene import (
+    Appearance,
+    Box,
+    Camera,
+    CameraShift,
+    Fixture,
+    Lighting,
+    Paint,
+    Part,
+    PassiveJoint,
+    Quality,
+    Scene,
+    Shape,
+    Start,
+)
+from envs.simulation.simulator import Simulator
+
+JOINTS = ARM.joint_names + ARM.hand_joint_names
+BODIES = ("cube", ARM.hand_body, "drawer")
+HEIGHT_PX, WIDTH_PX = 48, 64
+
+SCENE = Scene(
+    base_position_m=(1.0, 0.0, 0.0),
+    base_yaw_rad=np.pi,
+    boxes=(
+        Box(
+            name="table",
+            size_m=(1.0, 1.0, 0.4),
+            position_m=(0.0, 0.0, 0.2),
+            paint=Paint(rgb=(0.6, 0.6, 0.6)),
+        ),
+        Box(
+            name="cube",
+            size_m=(0.06, 0.06, 0.06),
+            position_m=(0.2, 0.0, 0.43),
+            paint=Paint(rgb=(0.0, 0.0, 0.9)),
+            mass_kg=0.2,
+        ),
+        # Seen from the eye, which looks along x: red is above and left, green below and right.
+        Box(
+            name="red",
+            size_m=(0.1, 0.1, 0.1),
+            position_m=(0.0, 0.3, 0.9),
+            paint=Paint(rgb=(0.9, 0.0, 0.0)),
+        ),
+        Box(
+            name="green",
+            size_m=(0.1, 0.1, 0.1),
+            position_m=(0.0, -0.3, 0.5),
+            paint=Paint(rgb=(0.0, 0.9, 0.0)),
+        ),
+    ),
+    fixtures=(
+        Fixture(
+            name="chest",
+            position_m=(-0.3, 0.6, 0.6),
+            parts=(
+                Part(
+                    name="drawer",
+                    position_m=(0.0, 0.0, 0.1),
+                    joint=PassiveJoint(
+                        kind="slide",
+                        axis=(1.0, 0.0, 0.0),
+                        lower=0.0,
+                        upper=0.2,
+                        damping=1.0,
+                        armature=0.01,
+                        friction=0.0,
+                    ),
+                    shapes=(Shape(size_m=(0.1, 0.1, 0.1), paint="wood", mass_kg=1.0),),
+                ),
+            ),
+            paints={"wood": Paint(rgb=(0.6, 0.4, 0.2))},
+        ),
+    ),
+    cameras=(
+        Camera(
+            name="eye",
+            body=None,
+            position_m=(-1.5, 0.0, 0.7),
+            target_m=(0.0, 0.0, 0.7),
+            up=(0.0, 0.0, 1.0),
+            fov_y_deg=45.0,
+        ),
+        Camera(
+            name="wrist",
+            body=ARM.hand_body,
+            position_m=(0.07, 0.0, 0.04),
+            target_m=(0.05, 0.0, 0.2),
+            up=(1.0, 0.0, 0.0),
+            fov_y_deg=90.0,
+        ),
+    ),
+    viewer=Camera(
+        name="viewer",
+        body=None,
+        position_m=(-1.0, -1.0, 1.2),
+        target_m=(0.3, 0.0, 0.5),
+        up=(0.0, 0.0, 1.0),
+        fov_y_deg=45.0,
+    ),
+    lighting=Lighting(
+        direction=(1.0, 0.0, -1.0), diffuse=(0.5,) * 3, ambient=(0.4,) * 3, head=(0.2,) * 3
+    ),
+    timestep_s=0.002,
+)
+START = Start(
+    arm_rad=np.array([0.0, -0.22, 0.0, -1.62, 0.0, 1.40, 0.785]),
+    hand=np.array([0.02]),
+    box_poses={"cube": np.array([0.2, 0.1, 0.43, 1.0, 0.0, 0.0, 0.0])},
+)
+OTHER_START = replace(
+    START,
+    arm_rad=START.arm_rad + 0.1,
+    box_poses={"cube": np.array([0.1, -0.1, 0.43, 0.8, 0.0, 0.0, 0.6])},
+    fixture_positions_m={"chest": np.array([-0.25, 0.55, 0.65])},
+)
+
+
+class Rows:
+    """Run worlds one after the other; every array gets a first axis for them."""
+
+    def __init__(self, num_worlds: int) -> None:
+        self.worlds = [MujocoSimulator() for _ in range(num_worlds)]
+
+    def build(self, scene, arm):
+        for world in self.worlds:
+            world.build(scene, arm)
+
+    def reset(self, start, appearance, rows=None):
+        for row in range(len(self.worlds)) if rows is None else rows:
+            self.worlds[row].reset(start, appearance)
+
+    def set_joint_targets(self, targets):
+        for world, row in zip(self.worlds, targets, strict=True):
+            world.set_joint_targets(row)
+
+    def step(self, num_steps):
+        for world in self.worlds:
+            world.step(num_steps)
+
+    def follow(self, targets, num_steps):
+        for index, world in enumerate(self.worlds):
+            world.follow(targets[:, index], num_steps)
+
+    def joints(self, names):
+        positions, velocities = zip(*(world.joints(names) for world in self.worlds), strict=True)
+        return np.stack(positions), np.stack(velocities)
+
+    def bodies(self, names):
+        return np.stack([world.bodies(names) for world in self.worlds])
+
+    def contact_forces(self, names):
+        return np.stack([world.contact_forces(names) for world in self.worlds])
+
+    def push(self, name, force_n):
+        for world in self.worlds:
+            world.push(name, force_n)
+
+    def displace(self, name, offset_m):
+        for world in self.worlds:
+            world.displace(name, offset_m)
+
+    def render(self, camera, height, width, quality=None):
+        return np.stack([world.render(camera, height, width, quality) for world in self.worlds])
+
+    def save(self):
+        return np.stack([world.save() for world in self.worlds])
+
+    def restore(self, state):
+        if len(state) != len(self.worlds):
+            raise ValueError(f"a state of {len(self.worlds)} worlds, got {len(state)}")
+        for world, row in zip(self.worlds, state, strict=True):
+            world.restore(row)
+
+    def close(self):
+        for world in self.worlds:
+            world.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backend:
+    """Say how a simulator is made and what shape its batch has: () for one world, or (n,)."""
+
+    make: Callable[[], Simulator]
+    batch: tuple[int, ...]
+
+    def broadcast(self, values):
+        """Give every world the same."""
+        return np.broadcast_to(values, (*self.batch, *np.shape(values))).copy()
+
+
+BACKENDS = {
+    "mujoco": Backend(make=MujocoSimulator, batch=()),
+    "rows": Backend(make=lambda: Rows(2), batch=(2,)),
+}
+BATCHED = {name: backend for name, backend in BACKENDS.items() if backend.batch}
+
+
+@pytest.fixture(scope="module", params=BACKENDS.values(), ids=BACKENDS)
+def built(request):
+    simulator = request.param.make()
+    simulator.build(SCENE, ARM)
+    yield request.param, simulator
+    simulator.close()
+
+
+@pytest.fixture
+def backend(built):
+    return built[0]
+
+
+@pytest.fixture
+def simulator(built):
+    built[1].reset(START, Appearance())
+    return built[1]
+
+
+def targets(backend, change=0.0):
+    return backend.broadcast(np.concatenate([START.arm_rad + change, START.hand]))
+
+
+def seen(simulator):
+    """Give all that can be seen of the physics."""
+    positions, velocities = simulator.joints(JOINTS)
+    forces = simulator.contact_forces(("cube",))
+    return positions, velocities, simulator.bodies(BODIES), forces
+
+
+def assert_equal(one, other):
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+# Names and shapes
+
+
+def test_joints_are_those_asked_for_in_that_order(backend, simulator):
+    simulator.set_joint_targets(targets(backend, change=0.1))
+    simulator.step(20)
+    positions, velocities = simulator.joints(JOINTS)
+    assert positions.shape == velocities.shape == (*backend.batch, len(JOINTS))
+    backwards, backwards_speed = simulator.joints(JOINTS[::-1])
+    np.testing.assert_array_equal(backwards, positions[..., ::-1])
+    np.testing.assert_array_equal(backwards_speed, velocities[..., ::-1])
+    assert len(np.unique(np.abs(velocities))) > 5
+
+
+def test_joint_of_a_fixture_is_a_joint(backend, simulator):
+    positions, velocities = simulator.joints(("drawer",))
+    assert positions.shape == (*backend.batch, 1)
+    assert not positions.any()
+    assert not velocities.any()
+
+
+def test_bodies_are_those_asked_for_in_that_order(backend, simulator):
+    poses = simulator.bodies(BODIES)
+    assert poses.shape == (*backend.batch, len(BODIES), 7)
+    np.testing.assert_array_equal(simulator.bodies(BODIES[::-1]), poses[..., ::-1, :])
+    np.testing.assert_allclose(np.linalg.norm(poses[..., 3:], axis=-1), 1.0)
+    drawer = backend.broadcast([-0.3, 0.6, 0.7, 1.0, 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(poses[..., 2, :], drawer, atol=1e-9)
+
+
+def test_contact_forces_are_those_asked_for_in_that_order(backend, simulator):
+    simulator.step(400)
+    forces = simulator.contact_forces(("hand", "cube"))
+    assert forces.shape == (*backend.batch, 2)
+    assert (forces[..., 0] == 0).all()
+    assert (forces[..., 1] > 0).all()
+
+
+def test_picture_has_the_shape_asked_for(backend, simulator):
+    picture = simulator.render("eye", HEIGHT_PX, WIDTH_PX)
+    assert picture.shape == (*backend.batch, HEIGHT_PX, WIDTH_PX, 3)
+    assert picture.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", ["joints", "bodies", "contact_forces", "displace", "render"])
+def test_unknown_name_is_an_error_that_names_it(simulator, kind):
+    ask = {
+        "joints": lambda: simulator.joints(("joint1", "elbow")),
+        "bodies": lambda: simulator.bodies(("cube", "elbow")),
+        "contact_forces": lambda: simulator.contact_forces(("cube", "elbow")),
+        "displace": lambda: simulator.displace("elbow", (0.1, 0.0, 0.0)),
+        "render": lambda: simulator.render("elbow", HEIGHT_PX, WIDTH_PX),
+    }
+    with pytest.raises(ValueError, match="elbow"):
+        ask[kind]()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        replace(START, box_poses={"sofa": np.array([0, 0, 1, 1, 0, 0, 0.0])}),
+        replace(START, box_sizes_m={"sofa": (0.1, 0.1, 0.1)}),
+        replace(START, fixture_positions_m={"sofa": np.zeros(3)}),
+    ],
+    ids=["box", "size", "fixture"],
+)
+def test_start_with_an_unknown_name_is_an_error_that_names_it(simulator, start):
+    with pytest.raises(ValueError, match="sofa"):
+        simulator.reset(start, Appearance())
+
+
+@pytest.mark.parametrize(
+    "appearance",
+    [
+        Appearance(paints={"sofa": Paint(rgb=(0, 0, 0))}),
+        Appearance(
+            camera_shifts={
+                "sofa": CameraShift(translation_m=(0, 0, 0), rotation_rad=(0, 0, 0), fov_y_deg=0.0)
+            }
+        ),
+    ],
+    ids=["paint", "camera"],
+)
+def test_look_with_an_unknown_name_is_an_error_that_names_it(simulator, appearance):
+    with pytest.raises(ValueError, match="sofa"):
+        simulator.reset(START, appearance)
+
+
+# Memory
+
+
+def test_what_is_returned_is_not_changed_by_later_steps(backend, simulator):
+    simulator.set_joint_targets(targets(backend, change=0.1))
+    simulator.step(50)
+    given = (
+        *seen(simulator),
+        simulator.save(),
+        simulator.render("eye", HEIGHT_PX, WIDTH_PX),
+    )
+    before = [values.copy() for values in given]
+    simulator.step(50)
+    simulator.render("wrist", HEIGHT_PX, WIDTH_PX)
+    simulator.reset(OTHER_START, Appearance())
+    seen(simulator)
+    assert_equal(given, before)
+
+
+def test_what_is_returned_can_be_written_without_effect(backend, simulator):
+    simulator.step(50)
+    state = simulator.save()
+    before = [values.copy() for values in seen(simulator)]
+    for values in seen(simulator):
+        values[...] = 7.0
+    state[...] = 0.0
+    assert_equal(seen(simulator), before)
+
+
+def test_targets_are_copied(backend, simulator):
+    given = targets(backend)
+    simulator.set_joint_targets(given)
+    given += 1.0
+    simulator.step(200)
+    arm = simulator.joints(ARM.joint_names)[0]
+    np.testing.assert_allclose(arm, backend.broadcast(START.arm_rad), atol=0.01)
+
+
+# Beginning anew
+
+
+@pytest.mark.parametrize("start", [START, OTHER_START], ids=["one", "other"])
+def test_poses_are_fresh_after_reset(backend, simulator, start):
+    simulator.set_joint_targets(targets(backend, change=0.2))
+    simulator.step(100)
+    simulator.reset(start, Appearance())
+    positions, velocities = simulator.joints(ARM.joint_names)
+    np.testing.assert_allclose(positions, backend.broadcast(start.arm_rad), atol=1e-6)
+    assert not velocities.any()
+    poses = simulator.bodies(BODIES)
+    np.testing.assert_allclose(
+        poses[..., 0, :], backend.broadcast(start.box_poses["cube"]), atol=1e-6
+    )
+    chest = start.fixture_positions_m.get("chest", np.array([-0.3, 0.6, 0.6]))
+    np.testing.assert_allclose(
+        poses[..., 2, :3], backend.broadcast([*chest[:2], chest[2] + 0.1]), atol=1e-6
+    )
+
+
+def test_reset_forgets_what_was_before(backend, simulator):
+    fresh = [*seen(simulator), simulator.save()]
+    picture = simulator.render("eye", HEIGHT_PX, WIDTH_PX)
+    simulator.reset(OTHER_START, Appearance(paints={"cube": Paint(rgb=(1, 1, 0))}))
+    simulator.set_joint_targets(targets(backend, change=0.3))
+    simulator.step(60)
+    simulator.displace("chest", (0.0, 0.0, 0.2))
+    simulator.reset(START, Appearance())
+    assert_equal([*seen(simulator), simulator.save()], fresh)
+    np.testing.assert_array_equal(simulator.render("eye", HEIGHT_PX, WIDTH_PX), picture)
+
+
+def test_arm_stays_after_reset_without_targets(backend, simulator):
+    simulator.step(200)
+    arm = simulator.joints(ARM.joint_names)[0]
+    np.testing.assert_allclose(arm, backend.broadcast(START.arm_rad), atol=0.01)
+
+
+def test_poses_belong_to_the_joints_after_a_step(backend, simulator):
+    simulator.set_joint_targets(targets(backend, change=0.2))
+    simulator.step(37)
+    joints, speeds = simulator.joints(ARM.joint_names)
+    assert np.abs(speeds).max() > 0.05  # else nothing could be late
+    hand = simulator.bodies((ARM.hand_body,))
+    one = joints.reshape(-1, joints.shape[-1])[0]
+    simulator.reset(replace(START, arm_rad=one), Appearance())
+    expected = simulator.bodies((ARM.hand_body,))
+    np.testing.assert_allclose(hand, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend_", BATCHED.values(), ids=BATCHED)
+def test_reset_of_some_rows_leaves_the_others_untouched(backend_):
+    simulator = backend_.make()
+    simulator.build(SCENE, ARM)
+    simulator.reset(START, Appearance())
+    simulator.set_joint_targets(targets(backend_, change=0.2))
+    simulator.step(30)
+    before = [*seen(simulator), simulator.save()]
+    rows = [backend_.batch[0] - 1]
+    simulator.reset(OTHER_START, Appearance(), rows=rows)
+    after = [*seen(simulator), simulator.save()]
+    others = [row for row in range(backend_.batch[0]) if row not in rows]
+    for left, right in zip(after, before, strict=True):
+        np.testing.assert_array_equal(left[others], right[others])
+    arm = simulator.joints(ARM.joint_names)[0]
+    np.testing.assert_allclose(arm[rows], [OTHER_START.arm_rad], atol=1e-6)
+    simulator.close()
+
+
+@pytest.mark.parametrize("backend_", BATCHED.values(), ids=BATCHED)
+def test_rows_have_their_own_targets(backend_):
+    simulator = backend_.make()
+    simulator.build(SCENE, ARM)
+    simulator.reset(START, Appearance())
+    wanted = targets(backend_)
+    wanted[-1, 0] += 0.3
+    simulator.set_joint_targets(wanted)
+    simulator.step(500)
+    first = simulator.joints(("joint1",))[0][:, 0]
+    np.testing.assert_allclose(first, wanted[:, 0], atol=0.02)
+    simulator.close()
+
+
+# Moving
+
+
+def test_arm_goes_to_its_targets(backend, simulator):
+    wanted = targets(backend)
+    wanted[..., 3] += 0.2
+    wanted[..., -1] = 0.03
+    simulator.set_joint_targets(wanted)
+    simulator.step(750)
+    arm = simulator.joints(ARM.joint_names)[0]
+    np.testing.assert_allclose(arm, wanted[..., :-1], atol=5e-3)
+    fingers = simulator.joints(ARM.hand_joint_names)[0]
+    np.testing.assert_allclose(fingers, 0.03, atol=1e-3)
+
+
+def test_steps_add_up(backend, simulator):
+    simulator.set_joint_targets(targets(backend, change=0.1))
+    for _ in range(12):
+        simulator.step(1)
+    singly = seen(simulator)
+    simulator.reset(START, Appearance())
+    simulator.set_joint_targets(targets(backend, change=0.1))
+    simulator.step(12)
+    assert_equal(seen(simulator), singly)
+
+
+def test_following_targets_is_setting_and_stepping(backend, simulator):
+    ramp = [targets(backend, change=0.02 * index) for index in range(1, 5)]
+    for one in ramp:
+        simulator.set_joint_targets(one)
+        simulator.step(3)
+    singly = seen(simulator)
+    simulator.reset(START, Appearance())
+    simulator.follow(np.stack(ramp), 3)
+    assert_equal(seen(simulator), singly)
+
+
+def test_resting_box_is_borne_with_its_weight(backend, simulator):
+    simulator.step(500)
+    forces = simulator.contact_forces(("cube", "table"))
+    np.testing.assert_allclose(forces, 0.2 * 9.81, rtol=0.02)
+    cube = simulator.bodies(("cube",))[..., 0, :]
+    np.testing.assert_allclose(cube, backend.broadcast(START.box_poses["cube"]), atol=1e-3)
+
+
+def test_larger_box_is_heavier(backend, simulator):
+    start = replace(
+        START,
+        box_sizes_m={"cube": (0.12, 0.06, 0.06)},
+    )
+    simulator.reset(start, Appearance())
+    simulator.step(500)
+    np.testing.assert_allclose(simulator.contact_forces(("cube",)), 0.4 * 9.81, rtol=0.02)
+
+
+@pytest.mark.parametrize(("name", "body", "index"), [("cube", "cube", 0), ("chest", "drawer", 2)])
+def test_displaced_thing_is_elsewhere_at_once(backend, simulator, name, body, index):
+    before = simulator.bodies(BODIES)
+    simulator.displace(name, (0.03, -0.02, 0.01))
+    after = simulator.bodies(BODIES)
+    np.testing.assert_allclose(
+        (after - before)[..., index, :3], backend.broadcast([0.03, -0.02, 0.01]), atol=1e-6
+    )
+    others = [i for i in range(len(BODIES)) if i != index]
+    np.testing.assert_array_equal(after[..., others, :], before[..., others, :])
+
+
+def test_pushed_box_slides_when_the_push_exceeds_its_friction(backend, simulator):
+    start = simulator.bodies(("cube",))
+    simulator.push("cube", (1.0, 0.0, 0.0))  # friction holds with 0.2 * 9.81 N
+    simulator.step(100)
+    np.testing.assert_allclose(simulator.bodies(("cube",))[..., :3], start[..., :3], atol=1e-3)
+    simulator.push("cube", (4.0, 0.0, 0.0))
+    simulator.step(50)
+    assert (simulator.bodies(("cube",))[..., 0, 0] > start[..., 0, 0] + 0.02).all()
+    simulator.reset(START, Appearance())
+    simulator.step(50)
+    np.testing.assert_allclose(simulator.bodies(("cube",))[..., :3], start[..., :3], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        replace(START, box_sizes_m={"cube": (0.1, 0.05, 0.07)}),
+        replace(
+            START,
+            box_sizes_m={"cube": (0.053, 0.051, 0.047)},
+            fixture_positions_m={"chest": np.array([-0.1, 0.7, 0.6])},
+        ),
+    ],
+    ids=["size", "place"],
+)
+@pytest.mark.parametrize("sizes", [{}, {"cube": (0.049, 0.049, 0.049)}], ids=["own", "other"])
+def test_sizes_of_an_earlier_episode_leave_no_trace(backend, simulator, before, sizes):
+    start = replace(START, box_sizes_m=sizes)
+    fresh = backend.make()
+    fresh.build(SCENE, ARM)
+    simulator.reset(before, Appearance())
+    for one in (simulator, fresh):
+        one.reset(start, Appearance())
+        one.set_joint_targets(targets(backend, change=0.3))
+        one.step(100)
+    assert_equal(seen(simulator), seen(fresh))
+    np.testing.assert_array_equal(simulator.save(), fresh.save())
+    fresh.close()
+
+
+# Going back
+
+
+def test_restored_state_goes_on_to_the_bit(backend, simulator):
+    simulator.set_joint_targets(targets(backend, change=0.2))
+    simulator.step(40)
+    saved, here = simulator.save(), seen(simulator)[:-1]
+    simulator.step(40)
+    there = seen(simulator)
+    simulator.set_joint_targets(targets(backend, change=-0.3))
+    simulator.step(13)
+    simulator.restore(saved)
+    # Forces are left out: after a step they may be those at its beginning.
+    assert_equal(seen(simulator)[:-1], here)
+    simulator.step(40)  # with the targets of then
+    assert_equal(seen(simulator), there)
+
+
+def test_state_can_be_restored_in_another_simulator(backend, simulator):
+    simulator.set_joint_targets(targets(backend, change=0.2))
+    simulator.step(40)
+    saved = simulator.save()
+    simulator.step(40)
+    other = backend.make()
+    other.build(SCENE, ARM)
+    other.reset(START, Appearance())
+    other.restore(saved)
+    other.step(40)
+    assert_equal(seen(other), seen(simulator))
+    other.close()
+
+
+def test_state_of_another_scene_is_an_error(simulator):
+    with pytest.raises(ValueError, match="state"):
+        simulator.restore(simulator.save()[..., :-1])
+
+
+# Pictures
+
+
+def where(picture, channel):
+    """Give row and column, from 0 to 1, of the middle of what has one colour only."""
+    others = [other for other in range(3) if other != channel]
+    values = picture.astype(int)
+    mask = (values[..., channel] > 60) & (values[..., others].max(axis=-1) < 40)
+    assert mask.any()
+    rows, columns = np.nonzero(mask)
+    return rows.mean() / picture.shape[0], columns.mean() / picture.shape[1]
+
+
+def test_picture_is_upright_and_not_mirrored(backend, simulator):
+    pictures = simulator.render("eye", HEIGHT_PX, WIDTH_PX)
+    for picture in pictures.reshape(-1, HEIGHT_PX, WIDTH_PX, 3):
+        # The marker's front face is 1.45 m before the lens, 0.2 m above and 0.3 m beside its axis.
+        half = np.tan(np.deg2rad(45 / 2)) * 1.45
+        up, beside = 0.2 / half / 2, 0.3 / (half * WIDTH_PX / HEIGHT_PX) / 2
+        assert where(picture, 0) == pytest.approx((0.5 - up, 0.5 - beside), abs=0.03)
+        assert where(picture, 1) == pytest.approx((0.5 + up, 0.5 + beside), abs=0.03)
+
+
+def test_picture_shows_the_world_as_it_is_now(backend, simulator):
+    before = simulator.render("wrist", HEIGHT_PX, WIDTH_PX)
+    simulator.set_joint_targets(targets(backend, change=0.2))
+    simulator.step(100)
+    after = simulator.render("wrist", HEIGHT_PX, WIDTH_PX)
+    assert np.abs(after.astype(int) - before).mean() > 3
+    simulator.reset(START, Appearance())
+    np.testing.assert_array_equal(simulator.render("wrist", HEIGHT_PX, WIDTH_PX), before)
+
+
+@pytest.mark.parametrize(
+    "appearance",
+    [
+        Appearance(paints={"cube": Paint(rgb=(1.0, 0.0, 0.0))}),
+        Appearance(paints={"table": Paint(rgb=(0.5, 0.5, 0.5), pattern="planks")}),
+        Appearance(paints={"wood": Paint(rgb=(1.0, 1.0, 1.0))}),
+        Appearance(
+            lighting=Lighting(
+                direction=(0, 0, -1), diffuse=(0.2,) * 3, ambient=(0.1,) * 3, head=(0.0,) * 3
+            )
+        ),
+        Appearance(
+            camera_shifts={
+                "eye": CameraShift(
+                    translation_m=(0.05, 0, 0), rotation_rad=(0, 0.05, 0), fov_y_deg=3.0
+                )
+            }
+        ),
+    ],
+    ids=["cube", "table", "fixture", "light", "camera"],
+)
+def test_look_changes_the_picture_alone_and_is_gone_at_the_next_reset(simulator, appearance):
+    plain = simulator.render("eye", HEIGHT_PX, WIDTH_PX)
+    physics = seen(simulator)
+    simulator.reset(START, appearance)
+    assert_equal(seen(simulator), physics)
+    changed = np.abs(simulator.render("eye", HEIGHT_PX, WIDTH_PX).astype(int) - plain)
+    assert (changed.max(axis=-1) > 10).mean() > 0.001
+    simulator.reset(START, Appearance())
+    np.testing.assert_array_equal(simulator.render("eye", HEIGHT_PX, WIDTH_PX), plain)
+
+
+def test_quality_is_heeded(simulator):
+    plain = simulator.render("eye", HEIGHT_PX, WIDTH_PX).astype(int)
+    shadows = simulator.render("eye", HEIGHT_PX, WIDTH_PX, Quality(shadows=True))
+    assert shadows.mean() < plain.mean() - 0.1
+    smooth = simulator.render("eye", HEIGHT_PX, WIDTH_PX, Quality(samples=4))
+    assert 0 < np.abs(smooth - plain).mean() < 8
+    np.testing.assert_array_equal(simulator.render("eye", HEIGHT_PX, WIDTH_PX), plain)
+
+
+def test_closing_twice_does_no_harm(backend):
+    simulator = backend.make()
+    simulator.build(SCENE, ARM)
+    simulator.reset(START, Appearance())
+    simulator.render("eye", HEIGHT_PX, WIDTH_PX)
+    simulator.close()
+    simulator.close()

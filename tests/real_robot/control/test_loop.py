@@ -1,0 +1,440 @@
+"""The control loop: what it sends, when it ends, and that the arm is at rest whatever happened."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from real_robot.cameras.camera import FrozenFrameError
+from real_robot.control.timing import loop_report
+from real_robot.episode import Agent
+from real_robot.robot import CommandRefusedError, ConnectionLostError
+from tests.real_robot.control.loop_cases import PERIOD_S, Bench, FakeAgent, one, turn
+from tests.real_robot.safety.safety_cases import HOME
+
+
+def assert_at_rest(bench, record):
+    """The controller has ended, and the last target was reached with a last step of 0."""
+    assert bench.robot.mode != "moving"
+    assert record.notes["rest"]["at_rest"] is True
+    sent = bench.robot.log
+    if len(sent) > 1:
+        np.testing.assert_allclose(sent[-1], sent[-2], atol=1e-12)
+
+
+def test_the_fake_is_an_agent() -> None:
+    assert isinstance(FakeAgent(), Agent)
+
+
+def test_actions_reach_the_arm_through_the_safety_layer_and_are_recorded() -> None:
+    bench = Bench(max_steps=4)
+    record = bench.run(FakeAgent(action=turn(1, 0.2)))
+    assert (record.reason, record.success, len(record.steps)) == ("time", None, 4)
+    assert record.weights_hash == "abc"
+    sent = np.array([step.sent_rad for step in record.steps])
+    # 0.2 of 0.1 rad a tick, from where the arm was
+    np.testing.assert_allclose(sent[:, 0] - HOME[0], 0.02 * np.arange(1, 5), atol=1e-9)
+    np.testing.assert_allclose(sent[:, 1:], np.tile(HOME[1:], (4, 1)), atol=1e-9)
+    assert [step.decision.verdict for step in record.steps] == ["move"] * 4
+    assert bench.robot.width_m == pytest.approx(0.08)
+    assert_at_rest(bench, record)
+
+
+def test_increments_are_added_to_what_was_sent_not_to_what_was_wished() -> None:
+    bench = Bench(max_steps=3)  # 0.3 of 2.62 rad/s at 10 Hz is 0.0786 rad a tick at most
+    record = bench.run(FakeAgent(action=turn(1, 1.0)))
+    for before, after in zip(record.steps, record.steps[1:], strict=False):
+        assert after.wish.joint_positions_rad[0] == pytest.approx(before.sent_rad[0] + 0.1)
+        assert after.decision.interventions
+
+
+def test_ticks_have_absolute_deadlines() -> None:
+    bench = Bench(max_steps=4)
+    record = bench.run(FakeAgent())
+    stamps = [step.observation.stamp_s for step in record.steps]
+    np.testing.assert_allclose(np.diff(stamps), PERIOD_S, atol=1e-9)
+    assert all(step.late_s == 0 for step in record.steps)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_an_action_is_sent_at_its_time_however_fast_the_agent(share) -> None:
+    bench = Bench(send_share=share)
+    sent_s = []
+    command = bench.robot.command
+    bench.robot.command = lambda rad: (sent_s.append(bench.clock.now_s()), command(rad))[1]
+    bench.run(FakeAgent(action=turn()))
+    planned_s = 100.0 + PERIOD_S * np.arange(bench.config.max_steps)
+    np.testing.assert_allclose(
+        sent_s[: bench.config.max_steps], planned_s + share * PERIOD_S, atol=1e-9
+    )
+
+
+def test_a_missed_tick_is_told_and_not_made_up_for() -> None:
+    bench = Bench(max_steps=3)
+
+    def slow(step):
+        if step.index == 0:
+            bench.clock.time_s += 0.25
+
+    class Slow:
+        def begin(self, task, agent):
+            pass
+
+        def step(self, step):
+            slow(step)
+
+        def end(self, record):
+            pass
+
+    record = bench.run(FakeAgent(), listeners=[Slow()])
+    stamps = np.array([step.observation.stamp_s for step in record.steps])
+    # the first was sent at 0.08 s, and 0.25 s later it was time for the fourth
+    np.testing.assert_allclose(stamps - stamps[0], [0.0, 0.33, 0.4], atol=1e-9)
+    np.testing.assert_allclose([step.late_s for step in record.steps], [0, 0.23, 0], atol=1e-9)
+
+
+def test_an_agent_that_stalls_ends_with_a_stopped_arm() -> None:
+    bench = Bench(max_steps=50, patience_s=0.02)
+    release = threading.Event()
+
+    def stalls(observation, calls):
+        if calls > 2:
+            release.wait(10)
+        return one(turn(1, 0.5), observation)
+
+    record = bench.run(FakeAgent(stalls))
+    release.set()
+    assert record.reason == "policy"
+    assert "a fake" in record.message
+    assert "the action is" in record.message
+    verdicts = [step.decision.verdict for step in record.steps]
+    assert verdicts[:2] == ["move", "move"]
+    assert "hold" in verdicts
+    assert verdicts[-1] == "stop"
+    assert_at_rest(bench, record)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda o, _: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda o, _: exit(1), "SystemExit"),
+        (lambda o, _: one(turn() * np.nan, o), "the action of joint 1 is nan"),
+        (lambda o, _: one(np.zeros(3), o), "an action must have shape (8,), got (3,)"),
+        (lambda o, _: "left", "must be a Proposal, got str"),
+        (lambda o, _: one(turn(), o, label=np.zeros(2, np.float32)), "a label must have shape"),
+    ],
+    ids=["raises", "exits", "nan", "shape", "kind", "label"],
+)
+def test_a_policy_that_fails_ends_the_episode_with_its_name(answer, words) -> None:
+    bench = Bench(max_steps=50)
+
+    def fails(observation, calls):
+        return one(turn(1, 0.5), observation) if calls < 4 else answer(observation, calls)
+
+    record = bench.run(FakeAgent(fails))
+    assert record.reason == "policy"
+    assert "a fake" in record.message
+    assert words in record.message
+    assert len(record.steps) == 4
+    assert record.steps[-1].decision.verdict == "stop"
+    assert record.success is None
+    assert_at_rest(bench, record)
+
+
+def test_an_agent_that_cannot_begin_moves_nothing() -> None:
+    class Broken(FakeAgent):
+        def reset(self, observation):
+            raise OSError("its server is gone")
+
+    bench = Bench()
+    record = bench.run(Broken())
+    assert (record.reason, record.steps) == ("policy", ())
+    assert "OSError: its server is gone" in record.message
+    assert bench.robot.log == []
+
+
+def test_the_agent_s_own_wish_ends_the_episode() -> None:
+    bench = Bench(max_steps=50)
+
+    def ends(observation, calls):
+        end = ("operator", "the button was pressed") if calls == 3 else None
+        return one(turn(1, 0.3), observation, end=end)
+
+    record = bench.run(FakeAgent(ends))
+    assert (record.reason, record.message) == ("operator", "the button was pressed")
+    assert len(record.steps) == 2
+    assert_at_rest(bench, record)
+
+
+def test_a_wish_to_end_counts_also_when_it_comes_late() -> None:
+    bench = Bench(max_steps=50, patience_s=0.05)
+
+    def ends_late(observation, calls):
+        if calls > 1:
+            return one(turn(1, 0.3), observation)
+        time.sleep(0.08)  # into the next tick, whose own answer comes at once
+        return one(turn(1, 0.3), observation, end=("operator", "the button was pressed"))
+
+    record = bench.run(FakeAgent(ends_late))
+    assert (record.reason, record.message) == ("operator", "the button was pressed")
+
+
+def test_an_episode_runs_in_any_thread() -> None:
+    bench, found = Bench(max_steps=3), []
+    thread = threading.Thread(target=lambda: found.append(bench.run(FakeAgent())))
+    thread.start()
+    thread.join(10)
+    assert found[0].reason == "time"
+
+
+def test_the_operator_ends_the_episode() -> None:
+    bench = Bench(max_steps=50)
+    answers = iter([None, None, ("failure", "it fell")])
+    record = bench.run(FakeAgent(action=turn(1, 0.3)), operator=lambda: next(answers))
+    assert (record.reason, record.success, len(record.steps)) == ("failure", False, 2)
+    assert_at_rest(bench, record)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_brakes_and_keeps_the_record(number) -> None:
+    bench, before = Bench(max_steps=50), signal.getsignal(number)
+
+    def kills(observation, calls):
+        if calls == 3:
+            os.kill(os.getpid(), number)
+        return one(turn(1, 0.5), observation)
+
+    record = bench.run(FakeAgent(kills))
+    assert record.reason == "interrupted"
+    assert ("Ctrl-C" if number == signal.SIGINT else "SIGTERM") in record.message
+    assert len(record.steps) >= 2
+    assert_at_rest(bench, record)
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_stops_at_once_and_keeps_the_record() -> None:
+    bench = Bench(max_steps=50)
+
+    def kills():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    record = bench.run(FakeAgent(action=turn(1, 0.5)), operator=kills)
+    assert record.reason == "interrupted"
+    assert "at once" in record.message
+    assert bench.robot.mode == "idle"
+
+
+@pytest.mark.parametrize(
+    ("mode", "errors", "reason"),
+    [
+        ("reflex", ("cartesian_reflex",), "reflex"),
+        ("user_stopped", (), "user_stop"),
+        ("guiding", (), "operator"),
+    ],
+)
+def test_a_robot_that_does_not_follow_ends_the_episode(mode, errors, reason) -> None:
+    bench = Bench(max_steps=50)
+
+    def fails(observation, calls):
+        if calls == 3:
+            bench.robot.fails(mode, *errors)
+        return one(turn(1, 0.5), observation)
+
+    record = bench.run(FakeAgent(fails))
+    assert record.reason == reason
+    assert all(error in record.message for error in errors)
+    assert record.steps[-1].decision.verdict == "end"
+    assert record.steps[-1].sent_rad is None
+    assert bench.robot.mode == mode  # nothing tried to move it, or to recover it
+
+
+def test_a_refused_command_is_the_robot_s_word() -> None:
+    bench = Bench(max_steps=50)
+    sends = bench.robot.command
+
+    def refuses(positions):
+        if len(bench.robot.log) == 2:
+            bench.robot.fails("reflex", "joint_velocity_violation")
+            raise CommandRefusedError("the motion was aborted")
+        return sends(positions)
+
+    bench.robot.command = refuses
+    record = bench.run(FakeAgent(action=turn(1, 0.5)))
+    assert record.reason == "reflex"
+    assert "the motion was aborted" in record.message
+    assert "joint_velocity_violation" in record.message
+
+
+def test_a_robot_that_is_gone_ends_the_episode() -> None:
+    bench = Bench(max_steps=50)
+
+    def cut(observation, calls):
+        if calls == 3:
+
+            def gone():
+                raise ConnectionLostError("172.16.0.2 does not answer")
+
+            bench.robot.state = gone
+        return one(turn(1, 0.5), observation)
+
+    record = bench.run(FakeAgent(cut))
+    assert (record.reason, record.message) == ("connection", "172.16.0.2 does not answer")
+    assert record.notes["rest"]["at_rest"] is None
+
+
+def test_a_robot_that_falls_silent_ends_the_episode() -> None:
+    bench = Bench(max_steps=50)
+
+    def cut(observation, calls):
+        if calls == 3:
+            bench.robot.cut_s = bench.clock.now_s()
+        return one(turn(1, 0.5), observation)
+
+    record = bench.run(FakeAgent(cut))
+    assert record.reason == "connection"
+    assert "the robot's state is" in record.message
+    assert "hold" in [step.decision.verdict for step in record.steps]
+
+
+def test_a_camera_that_is_lost_ends_the_episode_with_its_own_words() -> None:
+    bench = Bench(max_steps=50)
+
+    def unplug(observation, calls):
+        if calls == 3:
+            bench.camera.lost_s = bench.clock.now_s()
+        return one(turn(1, 0.5), observation)
+
+    record = bench.run(FakeAgent(unplug))
+    assert record.reason == "camera"
+    assert "'hand'" in record.message
+    assert "the cable is out" in record.message
+    assert_at_rest(bench, record)
+
+
+def test_a_camera_that_freezes_ends_the_episode() -> None:
+    bench = Bench(max_steps=50)
+
+    def freeze(observation, calls):
+        if calls == 3:
+            bench.camera.error = FrozenFrameError("camera 'hand' is frozen")
+        return one(turn(1, 0.5), observation)
+
+    record = bench.run(FakeAgent(freeze))
+    assert (record.reason, record.message) == ("camera", "camera 'hand' is frozen")
+    assert_at_rest(bench, record)
+
+
+def test_a_bug_ends_the_episode_with_its_traceback() -> None:
+    bench = Bench(max_steps=50)
+    bench.robot.move_gripper = lambda width_m: {}["typo"]
+    record = bench.run(FakeAgent(action=turn(1, 0.5)))
+    assert (record.reason, record.message) == ("error", "KeyError: 'typo'")
+    assert "KeyError" in record.notes["traceback"]
+    assert_at_rest(bench, record)
+
+
+def test_a_bug_while_the_arm_is_brought_to_rest_does_not_lose_the_record() -> None:
+    bench = Bench(max_steps=3)
+    decide = bench.layer.command
+
+    def breaks(wish, state, ages, now_s):
+        if np.isinf(ages.action_s):
+            raise AssertionError("our mistake")
+        return decide(wish, state, ages, now_s)
+
+    bench.layer.command = breaks
+    record = bench.run(FakeAgent(action=turn(1, 0.3)))
+    assert (record.reason, len(record.steps)) == ("time", 3)
+    assert "bringing the arm to rest failed: AssertionError('our mistake')" in record.message
+    assert bench.robot.mode == "idle"
+
+
+def test_a_wrong_start_pose_moves_nothing() -> None:
+    bench = Bench()
+    record = bench.run(FakeAgent(), start=HOME + 0.2)
+    assert (record.reason, record.steps) == ("safety", ())
+    assert "from the start pose" in record.message
+    assert bench.robot.log == []
+
+
+def test_success_is_held_for_some_steps_and_ends_the_episode() -> None:
+    bench = Bench(max_steps=50, success_steps=2, steps_after_success=3)
+    answers = iter([False, True, False] + [True] * 100)
+    record = bench.run(FakeAgent(), check=lambda: next(answers))
+    assert (record.reason, record.success) == ("success", True)
+    assert 7 <= len(record.steps) <= 12  # the check runs beside the loop
+    assert "the task was done after" in record.message
+
+
+def test_a_task_that_is_not_done_in_time_has_failed() -> None:
+    bench = Bench(max_steps=10)
+    record = bench.run(FakeAgent(), check=lambda: False)
+    assert (record.reason, record.success) == ("time", False)
+
+
+def test_a_check_that_fails_is_noted() -> None:
+    bench = Bench(max_steps=10)
+    record = bench.run(FakeAgent(), check=lambda: {}["gone"])
+    assert (record.reason, record.success) == ("time", None)
+    assert "gone" in record.notes["check_failed"]
+
+
+def test_rehearsal_sends_nothing_and_shows_everything() -> None:
+    bench = Bench(max_steps=4, rehearsal=True)
+    record = bench.run(FakeAgent(action=turn(1, 0.5)))
+    assert (record.reason, len(record.steps)) == ("time", 4)
+    assert bench.robot.log == []
+    assert bench.robot.mode == "idle"
+    for step in record.steps:
+        assert step.sent_rad is None
+        assert step.decision.verdict == "move"
+        # each tick is the first one from where the arm is
+        assert step.wish.joint_positions_rad[0] == pytest.approx(HOME[0] + 0.05)
+
+
+def test_small_targets_lie_on_the_line_between_decisions() -> None:
+    bench = Bench(max_steps=3, num_targets=5)
+    bench.run(FakeAgent(action=turn(1, 0.5)))
+    sent = np.array(bench.robot.log)[:15, 0]
+    np.testing.assert_allclose(np.diff(sent[:15], prepend=HOME[0]), 0.03 / 5, rtol=0.7)
+    assert len(bench.robot.log) >= 15
+
+
+def test_a_listener_that_fails_is_left_out_and_noted() -> None:
+    class Bad:
+        def begin(self, task, agent):
+            pass
+
+        def step(self, step):
+            raise OSError("the viewer is closed")
+
+        def end(self, record):
+            raise AssertionError
+
+    bench = Bench(max_steps=3)
+    record = bench.run(FakeAgent(), listeners=[Bad()])
+    assert (record.reason, len(record.steps)) == ("time", 3)
+    assert record.notes["listeners_lost"] == ["Bad: the viewer is closed"]
+
+
+def test_cameras_must_be_those_of_the_interface() -> None:
+    bench = Bench()
+    bench.camera.name = "front"
+    with pytest.raises(ValueError, match="front"):
+        bench.run(FakeAgent())
+
+
+def test_the_report_tells_stages_and_jitter() -> None:
+    bench = Bench(max_steps=5)
+    report = loop_report(bench.run(FakeAgent()))
+    assert report.num_steps == 5
+    assert report.rate_hz == pytest.approx(10.0)
+    assert report.interval.p99_s == pytest.approx(PERIOD_S)
+    assert set(report.stages) == {"observe", "wait", "safety", "send", "age"}
+    assert "5 ticks, 10.00 Hz" in report.lines()[0]
+    assert loop_report() is None

@@ -1,0 +1,341 @@
+"""What the safety layer does in each situation, and what it says about it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from envs.arms.kinematics import solve_ik, tool_pose
+from real_robot.limits import FR3
+from real_robot.robot import CommandRefusedError, ConnectionLostError, Robot
+from real_robot.safety.layer import (
+    Ages,
+    RecoveryRefusedError,
+    SafetyConfig,
+    SafetyLayer,
+    UnsafeStartError,
+    Watchdog,
+)
+from tests.real_robot.fake_robot import FakeRobot
+from tests.real_robot.safety.safety_cases import (
+    ARM,
+    CONFIG,
+    FRESH,
+    HOME,
+    PERIOD_S,
+    Judge,
+    state_at,
+    target,
+)
+from toto_robot.config import from_dict, to_dict
+
+ROOT = Path(__file__).parents[2]
+
+
+def layer_at(pose=HOME, config=CONFIG, now_s=0.0):
+    layer = SafetyLayer(config, FR3, ARM)
+    layer.begin(state_at(pose, now_s), start=pose, now_s=now_s)
+    return layer
+
+
+def run(layer, wish, num_ticks, *, now_s=0.0, measured=None, ages=FRESH):
+    """Wish the same for some ticks; give the decisions."""
+    decisions, last = [], HOME if measured is None else measured
+    for _ in range(num_ticks):
+        decision = layer.command(target(wish), state_at(last, now_s), ages, now_s)
+        decisions.append(decision)
+        last = decision.target.joint_positions_rad
+        now_s += PERIOD_S
+    return decisions
+
+
+def turned(joint, angle_rad):
+    """Give the home pose with one joint turned."""
+    pose = HOME.copy()
+    pose[joint - 1] += angle_rad
+    return pose
+
+
+def names(decision):
+    return [intervention.name for intervention in decision.interventions]
+
+
+def test_a_small_wish_passes_untouched() -> None:
+    wish = turned(1, 0.001)
+    decision = layer_at().command(target(wish, 0.03), state_at(HOME, 0.0), FRESH, 0.0)
+    assert np.array_equal(decision.target.joint_positions_rad, wish)
+    assert decision.target.gripper_width_m == 0.03
+    assert (decision.verdict, decision.causes, decision.interventions) == ("move", (), ())
+    assert not decision.ended
+
+
+def test_each_cap_says_how_much_it_took() -> None:
+    decision = layer_at().command(target(HOME + 9.0), state_at(HOME, 0.0), FRESH, 0.0)
+    found = {item.name: item.amount for item in decision.interventions}
+    assert list(found)[:3] == ["joint_limit", "step", "velocity"]
+    beyond = (HOME + 9.0) - (np.array(FR3.upper_rad) - 0.1)
+    assert found["joint_limit"] == pytest.approx(beyond.max())
+    # from rest one period of acceleration: 0.3 * 10 rad/s2 * (0.1 s)^2
+    step = decision.target.joint_positions_rad - HOME
+    assert step.max() == pytest.approx(0.03)
+    assert all(item.unit == "rad" and item.detail for item in decision.interventions)
+
+
+def test_a_far_wish_is_reached_in_many_steps_and_ends_at_the_margin() -> None:
+    wish = turned(1, 5.0)
+    config = replace(
+        CONFIG, workspace=replace(CONFIG.workspace, low_m=(-1, -1, 0), high_m=(1, 1, 1))
+    )
+    decisions = run(layer_at(config=config), wish, 150)
+    reached = decisions[-1].target.joint_positions_rad
+    # Joint 1's speed at its end is 0 already o^2 / 2d = 7.5 mrad before it.
+    assert FR3.upper_rad[0] - 0.1 - 0.008 < reached[0] <= FR3.upper_rad[0] - 0.1
+    assert np.allclose(reached[1:], HOME[1:])
+
+
+def test_velocity_shrinks_towards_the_end_as_the_robot_says() -> None:
+    upper = np.array(FR3.upper_rad)
+    _, far = FR3.velocity_bounds(np.zeros(7))
+    _, near = FR3.velocity_bounds(upper - 0.1)
+    _, beyond = FR3.velocity_bounds(upper + 0.1)
+    assert far[0] == 2.62
+    assert near[0] == pytest.approx(-0.30 + np.sqrt(2 * 6.0 * 0.1))
+    assert beyond.tolist() == [0.0] * 7
+
+
+def test_the_tool_slides_along_the_table_and_never_through_it() -> None:
+    above = tool_pose(ARM, HOME)
+    above[:3, 3] = [0.45, 0.0, 0.1]
+    start, error_m, _ = solve_ik(ARM, above, HOME, rest=HOME, num_iterations=200)
+    assert error_m < 1e-3
+    below = above.copy()
+    below[:3, 3] = [0.45, 0.2, -0.1]
+    wish, _, _ = solve_ik(ARM, below, start, rest=start, num_iterations=200)
+    layer, judge = layer_at(start), Judge(CONFIG, FR3)
+    last, seen = start, set()
+    for tick in range(120):
+        now_s = tick * PERIOD_S
+        decision = layer.command(target(wish), state_at(last, now_s), FRESH, now_s)
+        last = decision.target.joint_positions_rad
+        judge.check_place(last)
+        seen.update(names(decision))
+    tool = tool_pose(ARM, last)[:3, 3]
+    assert "workspace" in seen
+    assert tool[2] < 0.03  # it went down as far as it may ...
+    assert tool[1] > 0.1  # ... and on, sideways
+    (wall,) = [item for item in decision.interventions if item.name == "workspace"]
+    assert "above the table" in wall.detail
+
+
+@pytest.mark.parametrize(
+    ("ages", "word"),
+    [
+        (Ages(action_s=0.3, cameras_s={"hand": 0.0}), "action"),
+        (Ages(action_s=0.0, cameras_s={"hand": 0.0, "front": 0.4}), "camera front"),
+    ],
+)
+def test_what_is_late_makes_the_arm_hold_and_what_comes_again_lets_it_go_on(ages, word) -> None:
+    layer = layer_at()
+    moving = run(layer, HOME + 0.2, 3)[-1].target.joint_positions_rad
+    held = run(layer, HOME + 0.2, 10, now_s=3 * PERIOD_S, measured=moving, ages=ages)
+    assert {decision.verdict for decision in held} == {"hold"}
+    assert word in held[0].causes[0]
+    assert "most" in held[0].causes[0]
+    positions = [decision.target.joint_positions_rad for decision in held]
+    assert (positions[0] > moving).all()  # it brakes, it does not jerk
+    assert np.array_equal(positions[-1], positions[-2])
+    assert not held[-1].ended
+    after = run(layer, HOME + 0.2, 1, now_s=13 * PERIOD_S, measured=positions[-1])[0]
+    assert after.verdict == "move"
+
+
+@pytest.mark.parametrize(
+    ("ages", "word"),
+    [
+        (Ages(action_s=1.5, cameras_s={}), "action"),
+        (Ages(action_s=0.0, cameras_s={"hand": np.inf}), "camera hand"),
+        (Ages(action_s=0.0, cameras_s={"hand": -1.0}), "another clock"),
+        (Ages(action_s=np.nan, cameras_s={}), "impossible"),
+    ],
+)
+def test_what_is_much_too_late_ends_the_episode_at_rest(ages, word) -> None:
+    layer = layer_at()
+    moving = run(layer, HOME + 0.2, 3)[-1].target.joint_positions_rad
+    stopped = run(layer, HOME + 0.2, 1, now_s=3 * PERIOD_S, measured=moving, ages=ages)[0]
+    assert stopped.verdict == "stop"
+    assert word in stopped.causes[0]
+    assert not stopped.ended
+    # ... although all is well again
+    later = run(layer, HOME + 0.2, 10, now_s=4 * PERIOD_S, measured=moving)
+    assert {decision.verdict for decision in later} == {"stop"}
+    assert later[-1].ended
+    assert later[-1].causes == stopped.causes
+
+
+def test_a_robot_that_does_not_speak_holds_then_stops() -> None:
+    layer = layer_at()
+    for age_s, verdict in ((0.02, "move"), (0.1, "hold"), (0.3, "stop")):
+        now_s = 1.0 + age_s
+        state = state_at(HOME, now_s - age_s)
+        decision = layer.command(target(HOME), state, FRESH, now_s)
+        assert decision.verdict == verdict
+    assert "the robot's state is 0.300 s old" in decision.causes[0]
+
+
+@pytest.mark.parametrize(
+    ("wish", "word"),
+    [
+        (target([np.nan, *HOME[1:]]), "joint 1 is nan"),
+        (target([*HOME[:6], np.inf]), "joint 7 is inf"),
+        (target(HOME[:6]), r"shape (6,), expected (7,)"),
+        (target(HOME, np.nan), "gripper is nan"),
+        (replace(target(HOME), joint_positions_rad="left"), "no list of numbers"),
+        (replace(target(HOME), joint_positions_rad=None), "shape ()"),
+        (target(HOME, "wide"), "gripper is wide"),
+    ],
+)
+def test_a_broken_action_ends_the_episode_and_is_named(wish, word) -> None:
+    layer = layer_at()
+    decision = layer.command(wish, state_at(HOME, 0.0), FRESH, 0.0)
+    assert decision.verdict == "stop"
+    assert word in decision.causes[0]
+    assert decision.ended  # it was at rest
+    assert np.array_equal(decision.target.joint_positions_rad, HOME)
+
+
+def test_a_clock_that_stands_still_or_goes_back_stops_the_arm() -> None:
+    layer = layer_at(now_s=5.0)
+    layer.command(target(HOME), state_at(HOME, 5.0), FRESH, 5.0)
+    decision = layer.command(target(HOME), state_at(HOME, 4.0), FRESH, 4.0)
+    assert decision.verdict == "stop"
+    assert "clock" in decision.causes[0]
+
+
+def test_the_gripper_stays_within_its_travel() -> None:
+    layer = layer_at()
+    decision = layer.command(target(HOME, 0.5), state_at(HOME, 0.0), FRESH, 0.0)
+    assert decision.target.gripper_width_m == 0.08
+    (change,) = decision.interventions
+    assert (change.name, change.unit, change.amount) == ("gripper", "m", pytest.approx(0.42))
+    without = replace(state_at(HOME, 0.1), gripper=None)
+    decision = layer.command(target(HOME, 0.05), without, FRESH, 0.1)
+    assert decision.target.gripper_width_m is None
+    assert "no gripper" in decision.interventions[0].detail
+
+
+def test_a_target_does_not_run_away_from_an_arm_that_is_held() -> None:
+    layer = layer_at()
+    for tick in range(60):
+        now_s = tick * PERIOD_S
+        wish = turned(1, 1.5)
+        decision = layer.command(target(wish), state_at(HOME, now_s), FRESH, now_s)
+    # it may brake past the bound by v^2 / 2a from a step's speed, and goes no farther
+    sent = decision.target.joint_positions_rad[0]
+    assert 0.2 <= sent - HOME[0] < 0.2 + 0.1
+    assert "lead" in names(decision)
+
+
+def test_the_user_stop_ends_and_nothing_resumes_before_a_person_says_so() -> None:
+    clock = iter(np.arange(0.0, 100.0, PERIOD_S)).__next__
+    robot = FakeRobot(HOME, lambda: 0.0)
+    assert isinstance(robot, Robot)
+    layer = SafetyLayer(replace(CONFIG, max_recoveries=3), FR3, ARM)
+    with robot:
+        layer.begin(robot.state(), start=HOME, now_s=clock())
+        robot.fails("user_stopped")
+        decision = layer.command(target(HOME), robot.state(), FRESH, 0.1)
+        assert (decision.verdict, decision.target, decision.ended) == ("end", None, True)
+        assert "user_stopped" in decision.causes[0]
+        with pytest.raises(CommandRefusedError, match="release"):
+            robot.recover()
+        robot.fails("idle")  # released
+        assert layer.command(target(HOME), robot.state(), FRESH, 0.2).verdict == "end"
+        with pytest.raises(UnsafeStartError, match="user stop was pressed: a person must"):
+            layer.begin(robot.state(), start=HOME, now_s=0.0)
+        with pytest.raises(RecoveryRefusedError, match="user stop"):
+            layer.allow_recovery()
+        layer.acknowledge()
+        layer.begin(robot.state(), start=HOME, now_s=0.0)
+    with pytest.raises(ConnectionLostError, match="connect"):
+        robot.state()
+
+
+def test_reflexes_are_recovered_from_only_by_choice_and_not_for_ever() -> None:
+    def reflex(layer):
+        layer.begin(state_at(HOME, 0.0), start=None, now_s=0.0)
+        bad = replace(state_at(HOME, 0.1), mode="reflex", errors=("joint_velocity_violation",))
+        decision = layer.command(target(HOME), bad, FRESH, 0.1)
+        assert decision.target is None
+        assert "joint_velocity_violation" in " ".join(decision.causes)
+
+    layer = SafetyLayer(CONFIG, FR3, ARM)
+    reflex(layer)
+    with pytest.raises(RecoveryRefusedError, match="max_recoveries=0"):
+        layer.allow_recovery()
+    with pytest.raises(UnsafeStartError, match="reflex"):
+        layer.begin(state_at(HOME, 0.0), start=None, now_s=0.0)
+
+    layer = SafetyLayer(replace(CONFIG, max_recoveries=2), FR3, ARM)
+    for _ in range(2):
+        reflex(layer)
+        layer.allow_recovery()
+    reflex(layer)
+    with pytest.raises(RecoveryRefusedError, match="2 of max_recoveries=2"):
+        layer.allow_recovery()
+    layer.acknowledge()
+    reflex(layer)
+    layer.allow_recovery()
+    with pytest.raises(RecoveryRefusedError, match="no reflex"):
+        layer.allow_recovery()
+
+
+def test_a_start_is_refused_with_every_reason() -> None:
+    layer = SafetyLayer(CONFIG, FR3, ARM)
+    with pytest.raises(RuntimeError, match="begin"):
+        layer.command(target(HOME), state_at(HOME, 0.0), FRESH, 0.0)
+    moving = replace(state_at(HOME, 0.0), joint_velocities_rad_s=np.full(7, 0.2))
+    with pytest.raises(UnsafeStartError, match=r"joint 1 is 0\.100 rad from") as refused:
+        layer.begin(moving, start=turned(1, 0.1), now_s=0.0)
+    assert "moves at 0.200 rad/s" in str(refused.value)
+    for pose, word in (
+        (turned(4, 2.15), "joint 4"),
+        (turned(1, 1.5), "tool"),
+        (np.full(7, np.nan), "joint 7 is nan"),
+    ):
+        with pytest.raises(UnsafeStartError, match=word):
+            layer.begin(state_at(pose, 0.0), start=None, now_s=0.0)
+    with pytest.raises(UnsafeStartError, match="guiding"):
+        layer.begin(replace(state_at(HOME, 0.0), mode="guiding"), start=None, now_s=0.0)
+    with pytest.raises(UnsafeStartError, match="old"):
+        layer.begin(state_at(HOME, 0.0), start=None, now_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("table", HOME),
+        # a start of the simulated Franka-pick, whose table is 0.4 m above the arm's base
+        ("scene", [0.0, -0.4, 0.0, -2.0, 0.0, 1.6, 0.785]),
+    ],
+)
+def test_a_yaml_says_everything_and_an_episode_can_begin(name, start) -> None:
+    data = yaml.safe_load((ROOT / f"configs/safety/{name}.yaml").read_text())
+    config = from_dict(SafetyConfig, data)
+    assert to_dict(config) == data
+    layer = SafetyLayer(config, FR3, ARM)
+    layer.begin(state_at(start, 0.0), start=start, now_s=0.0)
+    decision = layer.command(target(start), state_at(start, 0.0), FRESH, 0.0)
+    assert decision.interventions == ()
+
+
+def test_a_config_refuses_nonsense() -> None:
+    with pytest.raises(ValueError, match="hold_after_s"):
+        Watchdog(hold_after_s=1.0, stop_after_s=0.5)
+    with pytest.raises(ValueError, match="velocity_fraction"):
+        replace(CONFIG.motion, velocity_fraction=1.5)
+    with pytest.raises(ValueError, match="low_m must be below"):
+        replace(CONFIG.workspace, low_m=(1.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="leaves joint 2 no room"):
+        SafetyLayer(replace(CONFIG, motion=replace(CONFIG.motion, joint_margin_rad=1.9)), FR3, ARM)

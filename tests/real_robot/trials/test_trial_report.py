@@ -1,0 +1,189 @@
+"""The report says what trials show, and no more; all that it links to is there."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from real_robot.trials.conclusions import conclude
+from real_robot.trials.images import illustrate
+from real_robot.trials.poses import Pose, PoseArea
+from real_robot.trials.report import write_report
+from real_robot.trials.runner import (
+    Judgement,
+    Trial,
+    TrialResult,
+    keep_plan,
+    load_spoilt,
+    make_plan,
+    run_trials,
+)
+from tests.real_robot.fake_records import fake_record
+
+AREA = PoseArea(center_m=(0.5, 0.0), half_m=(0.1, 0.2), yaw_rad=3.0)
+
+
+def results_of(a, b=None):
+    """Give results with these outcomes, pose by pose."""
+    outcomes = {"a": a} if b is None else {"a": a, "b": b}
+    return [
+        TrialResult(
+            trial=Trial(
+                key=f"{index:03d}-{key}",
+                policy=key,
+                pose=Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0),
+                pose_index=index,
+            ),
+            judgement=Judgement(success=bool(success), note="", by="check"),
+            agent="a fake",
+            weights_hash=None,
+            reason="time",
+            message="",
+            started="",
+            duration_s=1.0,
+            num_steps=10,
+            interventions={},
+            latency_s=None,
+            late_s=None,
+            surprise=None,
+            episode=None,
+            files=(),
+        )
+        for key, list_ in outcomes.items()
+        for index, success in enumerate(list_)
+    ]
+
+
+NAMES = {"a": "ours", "b": "theirs"}
+
+
+def test_the_papers_own_trials_do_not_tell_the_two_apart() -> None:
+    # 12/16 against 10/16, Toto's real arm; how they were paired is not known
+    found = conclude(results_of([1] * 12 + [0] * 4, [1] * 9 + [0] * 3 + [1] + [0] * 3), NAMES)
+    assert str(found.rates["a"]) == "12/16 = 75.0% (50.5% to 89.8%, Wilson 95 %)"
+    comparison = found.comparison
+    numbers = (comparison.both, comparison.only_a, comparison.only_b, comparison.neither)
+    assert numbers == (9, 3, 1, 3)
+    assert comparison.sign_p == pytest.approx(0.625)
+    assert comparison.fisher_p == pytest.approx(0.7042511)
+    assert found.may_say == (
+        "ours succeeds in 51% to 90% of such trials (95 % confidence).",
+        "theirs succeeds in 39% to 82% of such trials (95 % confidence).",
+    )
+    not_better, not_equal, power = found.may_not_say
+    assert not_better.startswith("That ours is better than theirs: it won 3 of the 4 pairs")
+    assert "Nor that the two are equally good" in not_equal
+    assert "Trying two policies at 16 poses tells one of 75% from one of 20% or less" in power
+    assert re.search(r"62% from 75% in [456]%: that takes about 2\d\d poses", power)
+
+
+def test_a_difference_that_is_there_is_said() -> None:
+    found = conclude(results_of([1] * 15 + [0], [0] * 10 + [1] * 6), NAMES)
+    assert found.may_say[-1].startswith("ours is better than theirs: it won 10 of the 11 pairs")
+    assert not any("better" in sentence for sentence in found.may_not_say)
+    turned = conclude(results_of([0] * 10 + [1] * 6, [1] * 15 + [0]), NAMES)
+    assert turned.may_say[-1].startswith("theirs is better than ours")
+    even = conclude(results_of([1, 0], [0, 1]), NAMES)
+    assert "each won 1 of the pairs that were not alike" in even.may_not_say[0]
+
+
+def test_one_policy_alone_is_not_its_rate() -> None:
+    found = conclude(results_of([1] * 12 + [0] * 4), {"a": "ours"})
+    assert found.comparison is None
+    assert found.may_say == ("ours succeeds in 51% to 90% of such trials (95 % confidence).",)
+    assert found.may_not_say[0].startswith("That it succeeds in 75%")
+    nothing = conclude([], {"a": "ours"})
+    assert str(nothing.rates["a"]).startswith("0/0")
+    assert len(conclude([], NAMES).may_say) == 2
+
+
+def test_pictures_and_video_show_the_episode(tmp_path) -> None:
+    assert illustrate(fake_record(), True, tmp_path) == ("first.png", "last.png", "video.mp4")
+    first, last = (cv2.imread(str(tmp_path / name)) for name in ("first.png", "last.png"))
+    assert first.shape == last.shape == (256, 512, 3)  # two cameras of 16 px, enlarged
+    assert not first.any()
+    assert (last[100, 100] == 40).all()
+    assert last[0, 0].tolist() == [90, 180, 60]  # green, as OpenCV orders it
+    with av.open(str(tmp_path / "video.mp4")) as video:
+        assert len(list(video.decode(video=0))) == 5 + 8  # ticks, and the last one held
+        assert float(video.streams.video[0].average_rate) == pytest.approx(10.0)
+
+
+def assert_balanced(page):
+    """Refuse a page whose elements are not closed in order."""
+    open_elements = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "img", "br", "rect", "circle", "line"):
+                open_elements.append(tag)
+
+        def handle_startendtag(self, tag, attrs):
+            pass
+
+        def handle_endtag(self, tag):
+            assert open_elements.pop() == tag
+
+    Reader().feed(page)
+    assert open_elements == []
+
+
+def test_the_page_holds_together(tmp_path) -> None:
+    poses = [Pose(x_m=0.45, y_m=0.1, yaw_rad=0.3), Pose(x_m=0.55, y_m=-0.1, yaw_rad=-0.3)]
+    settings = {"weights": {"a": "wa", "b": "wb"}, "note": "<b>&</b>"}
+    facts = {"said": ["no pose is nearer than 0.010 m to any of 60 demonstrations"]}
+    plan = keep_plan(
+        tmp_path,
+        settings,
+        lambda: make_plan(
+            poses, paired=True, rng=np.random.default_rng(0), settings=settings, facts=facts
+        ),
+    )
+    begun = write_report(tmp_path, plan, [], [], title="trials", names=NAMES, area=AREA)
+    assert begun.rates["a"].trials == 0
+    assert "4 of 4 are still to be done" in (tmp_path / "index.html").read_text()
+    judgements = [
+        Judgement(success=None, note="<cable>", by="operator"),
+        *(Judgement(success=success, note="", by="check") for success in (True, False, True, True)),
+    ]
+
+    class Operator:
+        def place(self, trial, number, total, overlay):
+            overlay.write_bytes(b"")
+
+        def judge(self, trial, record):
+            return judgements.pop(0)
+
+    results = run_trials(
+        plan,
+        tmp_path,
+        prepare=lambda: None,
+        run=lambda pose, policy: fake_record(weights_hash=f"w{policy}"),
+        operator=Operator(),
+        keep=lambda record: 7,
+        illustrate=illustrate,
+        max_spoilt=1,
+    )
+    spoilt = load_spoilt(tmp_path)
+    write_report(tmp_path, plan, results, spoilt, title="a & b", names=NAMES, area=AREA)
+    page = (tmp_path / "index.html").read_text()
+    assert "<title>a &amp; b</title>" in page
+    assert "&lt;cable&gt;" in page
+    assert "&lt;b&gt;&amp;&lt;/b&gt;" in page
+    assert "<cable>" not in page
+    assert "no pose is nearer than 0.010 m" in page
+    assert page.count("<video") == 5
+    assert_balanced(page)
+    linked = set(re.findall(r"(?:src|href|poster)='([^']+)'", page))
+    assert {Path(link).parts[0] for link in linked} == {"trials", "spoilt", "plan.json"}
+    assert [link for link in linked if not (tmp_path / link).is_file()] == []
+    assert len(re.findall(r"<g><title>00\d-[ab]:[^<]*(?:success|failure)", page)) == 4
+    summary = json.loads((tmp_path / "results.json").read_text())
+    assert summary["rates"]["a"]["trials"] == summary["rates"]["b"]["trials"] == 2
+    assert summary["spoilt"] == 1
+    assert summary["comparison"]["both"] + summary["comparison"]["neither"] <= 2

@@ -1,0 +1,291 @@
+"""The feature cache: the encoder's own bits, several processes, a bound, and kills."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from toto_robot import Encoder, TotoObservation, save_encoder
+from toto_robot.encoders.cache import EncoderOnDemand, FeatureCache
+from toto_robot.models import TotoConfig
+from toto_robot.tokenizers import LightConfig
+from toto_robot.wrappers.vector import FrameEncoder
+
+BYTES = 1 << 20
+
+
+def parts(seed=0):
+    torch.manual_seed(seed)
+    tokenizer = LightConfig(
+        image_size=64, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 1),
+        decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
+    )  # fmt: skip
+    transformer = TotoConfig(
+        codes=8192, dim=16, layers=2, heads=2, mlp_hidden=24, tie_embeddings=True,
+        tokens_per_frame=64, frames=2, rope_base=10000.0, norm_eps=1e-5,
+    )  # fmt: skip
+    return tokenizer.build(), transformer.build()
+
+
+def toto(seed=0, layer=1, pool="mean"):
+    return Encoder(*parts(seed), layer=layer, pool=pool)
+
+
+def frames(count=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 20, 24, 3), dtype=np.uint8)
+
+
+class Counting:
+    """An encoder that counts what it is asked to encode; its embedding is the frame's own start."""
+
+    image_size, training = 8, False
+
+    def __init__(self, dim=4, fingerprint="one"):
+        self.dim, self.fingerprint, self.encoded = dim, fingerprint, 0
+
+    def __call__(self, frames):
+        self.encoded += len(frames)
+        return frames.flatten(1)[:, : self.dim].float() / 7
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_hits_and_misses_are_the_encoders_bits_in_the_stored_precision(tmp_path, dtype):
+    encoder, pictures = toto(), frames()
+    expected = encoder(pictures).to(getattr(torch, dtype)).float()
+    cache = FeatureCache(tmp_path, encoder, BYTES, dtype)
+    missed, hit = cache(pictures), cache(pictures)
+    assert torch.equal(missed, expected)
+    assert torch.equal(hit, expected)
+    assert hit.dtype == torch.float32
+    assert (cache.misses, cache.hits) == (3, 3)
+    again = FeatureCache(tmp_path, encoder, BYTES, dtype)
+    assert torch.equal(again(torch.from_numpy(pictures)), expected)
+    assert again.misses == 0
+
+
+def test_only_misses_are_encoded_each_once(tmp_path):
+    encoder = Counting()
+    cache = FeatureCache(tmp_path, encoder, BYTES)
+    pictures = frames(4)
+    cache(pictures[:2])
+    result = cache(pictures[[0, 2, 2, 3, 1, 3]])
+    assert encoder.encoded == 4
+    assert torch.equal(result, encoder(torch.from_numpy(pictures[[0, 2, 2, 3, 1, 3]])))
+    assert cache(pictures[:0]).shape == (0, 4)
+
+
+def test_what_made_the_embedding_is_part_of_the_key(tmp_path):
+    pictures = frames(1)
+    makers = [
+        toto(), toto(layer=2), toto(pool="last"), toto(pool="grid2"), toto(seed=1),
+        toto().to(torch.bfloat16),
+    ]  # fmt: skip
+    for maker in makers:
+        cache = FeatureCache(tmp_path, maker, BYTES)
+        assert torch.equal(cache(pictures), maker(pictures))
+        assert cache.hits == 0
+    half = FeatureCache(tmp_path, toto(), BYTES, "float16")
+    half(pictures)
+    assert half.hits == 0
+    assert len(half) == len(makers) + 1
+    # the same numbers in another shape are another picture
+    cache = FeatureCache(tmp_path, toto(), BYTES)
+    cache(pictures.reshape(1, 24, 20, 3))
+    assert cache.hits == 0
+    changed = pictures.copy()
+    changed[0, -1, -1, -1] ^= 1
+    cache(changed)
+    assert cache.hits == 0
+
+
+def test_a_trained_pool_has_its_own_embeddings_and_training_is_refused(tmp_path):
+    encoder, pictures = toto(pool="attention"), frames(1)
+    cache = FeatureCache(tmp_path, encoder, BYTES)
+    before = cache(pictures)
+    with torch.no_grad():
+        encoder.pooling.values.weight.mul_(2)
+    assert torch.allclose(cache(pictures), 2 * before, rtol=1e-5)
+    encoder.train()
+    with pytest.raises(ValueError, match=r"encoder\.eval"):
+        cache(pictures)
+
+
+def test_hits_need_no_transformer(tmp_path):
+    tokenizer, transformer = parts()
+    save_encoder(tmp_path / "encoder", tokenizer, transformer, layer=1, pool="grid2")
+    first = FeatureCache(tmp_path / "cache", EncoderOnDemand(tmp_path / "encoder"), BYTES)
+    embeddings = first(frames())
+    assert torch.equal(embeddings, Encoder(tokenizer, transformer, 1, "grid2")(frames()))
+    later = EncoderOnDemand(tmp_path / "encoder")
+    assert torch.equal(FeatureCache(tmp_path / "cache", later, BYTES)(frames()), embeddings)
+    assert not later.is_open
+    other = EncoderOnDemand(tmp_path / "encoder", layer=-1)
+    FeatureCache(tmp_path / "cache", other, BYTES)(frames())
+    assert other.is_open
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"layer": 9}, "does not exist"), ({"pool": "max"}, "known"), ({"pool": "attention"}, "own")],
+)
+def test_on_demand_refuses_what_the_checkpoint_cannot_give(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        EncoderOnDemand("toto-nano", **arguments)
+
+
+def test_it_takes_an_encoders_place(tmp_path):
+    class Camera(gymnasium.Env):
+        observation_space = gymnasium.spaces.Dict(
+            {"image_hand": gymnasium.spaces.Box(0, 255, (20, 24, 3), np.uint8)}
+        )
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return {"image_hand": frames(1)[0]}, {}
+
+    encoder = toto()
+    cache = FeatureCache(tmp_path, encoder, BYTES)
+    assert isinstance(cache, FrameEncoder)
+    env = TotoObservation(Camera(), cache)
+    for _ in range(2):
+        observation, _ = env.reset()
+        assert np.array_equal(observation["embedding_hand"], encoder(frames(1))[0].numpy())
+    assert (cache.misses, cache.hits) == (1, 1)
+
+
+def test_the_bound_is_kept_and_the_oldest_goes_first(tmp_path):
+    encoder, limit = Counting(), 64 * 64
+    cache = FeatureCache(tmp_path, encoder, limit)
+    for seed in range(60):
+        cache(frames(3, seed))
+        assert sum(path.stat().st_size for path in tmp_path.glob("*.segment")) <= limit
+    assert cache.num_bytes <= limit
+    assert cache.num_bytes > limit * 3 / 4
+    cache(frames(3, 59))
+    assert cache.hits == 3
+    cache(frames(3, 0))
+    assert cache.hits == 3
+    assert len(cache) == len(FeatureCache(tmp_path, encoder, limit))
+
+
+def test_another_process_eviction_is_survived(tmp_path):
+    one = FeatureCache(tmp_path, Counting(), 64 * 64)
+    two = FeatureCache(tmp_path, Counting(), 64 * 64)
+    expected = one(frames(3))
+    for seed in range(1, 60):
+        two(frames(3, seed))
+    assert torch.equal(one(frames(3)), expected)  # its segment is gone from the folder only
+    one(frames(3, 100))
+    assert torch.equal(one(frames(3)), expected)
+
+
+@pytest.mark.parametrize("missing", [1, 8, 20, 39, 40, 55])
+def test_half_a_record_is_ignored_and_cut_off(tmp_path, missing):
+    cache = FeatureCache(tmp_path, Counting(), BYTES)
+    expected = cache(frames(3))
+    (segment,) = tmp_path.glob("*.segment")
+    os.truncate(segment, segment.stat().st_size - missing)
+    for _ in range(2):
+        again = FeatureCache(tmp_path, Counting(), BYTES)
+        assert torch.equal(again(frames(3)), expected)
+    assert again.misses == 0
+    assert segment.stat().st_size == 3 * 64
+
+
+def test_a_damaged_record_is_encoded_again(tmp_path):
+    FeatureCache(tmp_path, Counting(), BYTES)(frames(3))
+    (segment,) = tmp_path.glob("*.segment")
+    data = bytearray(segment.read_bytes())
+    data[64 + 45] ^= 255  # in the second embedding
+    segment.write_bytes(data)
+    cache = FeatureCache(tmp_path, Counting(), BYTES)
+    assert torch.equal(cache(frames(3)), Counting()(torch.from_numpy(frames(3))))
+    assert (cache.misses, cache.hits) == (1, 2)
+    assert FeatureCache(tmp_path, Counting(), BYTES)(frames(3)).shape == (3, 4)
+
+
+WRITER = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    from test_cache import Counting, FeatureCache, frames
+    cache = FeatureCache(Path({folder!r}), Counting(dim=64), 1 << 16)
+    print("ready", flush=True)
+    seed = int(sys.argv[1])
+    while seed < int(sys.argv[2]):
+        cache(frames(4, seed % 40))
+        seed += 1
+    print(cache.hits, cache.misses)
+"""
+
+
+def writer(folder, first, last):
+    code = textwrap.dedent(WRITER).format(tests=os.path.dirname(__file__), folder=str(folder))
+    command = [sys.executable, "-c", code, str(first), str(last)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def check(folder):
+    """Everything that is found is right, and the bound was kept."""
+    assert sum(path.stat().st_size for path in folder.glob("*.segment")) <= 1 << 16
+    cache = FeatureCache(folder, Counting(dim=64), 1 << 16)
+    for seed in range(40):
+        expected = Counting(dim=64)(torch.from_numpy(frames(4, seed)))
+        assert torch.equal(cache(frames(4, seed)), expected)
+    return cache
+
+
+@pytest.mark.slow
+def test_two_processes_write_at_once(tmp_path):
+    both = [writer(tmp_path, 0, 200), writer(tmp_path, 20, 220)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    for process in both:
+        process.stdout.close()
+    assert check(tmp_path).hits > 0
+
+
+@pytest.mark.slow
+def test_killed_processes_leave_nothing_broken(tmp_path):
+    for turn in range(3):
+        victim = writer(tmp_path, turn, 10**9)
+        assert victim.stdout.readline() == "ready\n"
+        try:
+            victim.wait(0.1 + 0.07 * turn)
+        except subprocess.TimeoutExpired:
+            victim.send_signal(signal.SIGKILL)
+        assert victim.wait(10) == -signal.SIGKILL
+        victim.stdout.close()
+        check(tmp_path)
+
+
+def test_many_caches_in_threads_of_one_folder_agree(tmp_path):
+    # the lock holds between open files, so that threads stand for processes here
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(first):
+        cache = FeatureCache(tmp_path, Counting(dim=64), 1 << 16)
+        for seed in range(first, first + 40):
+            expected = Counting(dim=64)(torch.from_numpy(frames(4, seed % 40)))
+            assert torch.equal(cache(frames(4, seed % 40)), expected)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, (0, 10, 20, 30)))
+    check(tmp_path)
+
+
+def test_wrong_arguments_and_folders_are_named(tmp_path):
+    with pytest.raises(ValueError, match="float32 or float16"):
+        FeatureCache(tmp_path, Counting(), BYTES, "int8")
+    with pytest.raises(ValueError, match="max_bytes must hold 32 embeddings"):
+        FeatureCache(tmp_path, Counting(), 2047)
+    with pytest.raises(ValueError, match="uint8"):
+        FeatureCache(tmp_path, Counting(), BYTES)(frames(1).astype(np.float32))
+    (tmp_path / "cache.json").write_text('{"kind": "feature cache", "format": 99}')
+    with pytest.raises(ValueError, match="format 1"):
+        FeatureCache(tmp_path, Counting(), BYTES)

@@ -1,0 +1,83 @@
+"""Blocks in 8 bits: near to float32, told apart from it, and refused where they are not near."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from toto_robot import load_encoder
+from toto_robot.encoders.golden import golden_pictures
+from toto_robot.encoders.int8 import Int8Linear, _Rounder, feature_cosine, to_int8
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_encoder("toto-nano")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    from toto_robot.encoders.loading import WEIGHTS
+
+    return golden_pictures(WEIGHTS / "toto-nano")
+
+
+def test_product_of_integers_is_near_to_that_of_floats():
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(96, 80, bias=False)
+    nn.init.normal_(linear.weight, generator=generator)
+    x = torch.randn(2, 5, 96, generator=generator)
+    x[0, 1] *= 1000.0  # a token that is far greater than the others spoils only itself
+    expected = linear(x)
+    found = Int8Linear(linear, _Rounder())(x)
+    error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert error.max() < 0.025
+
+
+def test_greatest_values_do_not_overflow():
+    linear = nn.Linear(3072, 8, bias=False)
+    with torch.no_grad():
+        linear.weight.fill_(1.0)
+    found = Int8Linear(linear, _Rounder())(torch.ones(4, 3072))
+    torch.testing.assert_close(found, torch.full((4, 8), 3072.0))
+
+
+def test_an_input_of_zeros_gives_zeros():
+    assert not Int8Linear(nn.Linear(8, 8, bias=False), _Rounder())(torch.zeros(3, 8)).any()
+
+
+def test_shipped_encoder_in_int8_is_near_to_itself(nano, pictures):
+    rounded = load_encoder("toto-nano", dtype=torch.int8)
+    ids = torch.cat([nano.tokenize(picture[None]) for picture in pictures])
+    tokens, pooled = feature_cosine(nano, rounded, ids)
+    assert 0.999 < tokens < 1
+    assert 0.999 < pooled < 1
+    assert rounded.fingerprint != nano.fingerprint
+    assert (rounded.layer, rounded.pool, rounded.dim) == (nano.layer, nano.pool, nano.dim)
+    embedding = rounded(pictures[0][None])
+    assert embedding.dtype == torch.float32
+    linears = [m for m in rounded.transformer.modules() if isinstance(m, Int8Linear)]
+    assert len(linears) == 7 * nano.num_layers
+
+
+def test_streams_run_in_int8(nano, pictures):
+    rounded = to_int8(nano, pictures)
+    streams = nano.stream(1, 3), rounded.stream(1, 3)
+    for picture in [*pictures, *pictures]:
+        one, other = (stream.step(picture[None]) for stream in streams)
+        assert torch.cosine_similarity(one, other) > 0.999
+
+
+def test_features_that_differ_too_much_are_refused(nano, pictures):
+    with pytest.raises(ValueError, match=r"have a cosine of .* needed 1\.01; use float32"):
+        to_int8(nano, pictures, 1.01)
+    with pytest.raises(ValueError, match="carries none"):
+        to_int8(nano, [])
+    with pytest.raises(ValueError, match=r"made of float32 on the CPU, .*bfloat16"):
+        to_int8(load_encoder("toto-nano", dtype=torch.bfloat16), pictures)
+
+
+def test_the_float_encoder_is_left_alone(nano, pictures):
+    before = nano(np.asarray(pictures[1])[None])
+    to_int8(nano, pictures)
+    assert torch.equal(nano(np.asarray(pictures[1])[None]), before)

@@ -1,0 +1,343 @@
+"""The training loop: its guard, its checkpoints, accumulation, and its ranks."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+
+from tests.toto_robot.tiny import GUARD, tiny_engine
+from toto_robot.models import TotoConfig
+from toto_robot.training.engine import Phase, fit
+from toto_robot.training.guard import Guard, GuardConfig
+from toto_robot.training.optimizer import OptimizerConfig
+from toto_robot.training.parallel import join_ranks
+from toto_robot.training.throughput import peak_flops
+
+MODEL = TotoConfig(
+    codes=40,
+    dim=32,
+    layers=2,
+    heads=2,
+    mlp_hidden=48,
+    tie_embeddings=True,
+    tokens_per_frame=8,
+    frames=2,
+    rope_base=10000.0,
+    norm_eps=1e-5,
+)
+ENGINE = tiny_engine()
+OPTIMIZER = OptimizerConfig(
+    lr=1e-2,
+    betas=(0.9, 0.95),
+    weight_decay=0.1,
+    warmup_steps=2,
+    final_lr_fraction=0.1,
+    clip_norm=1.0,
+)
+
+
+def rows(first, count):
+    """Sequences that count on from a number of their own: a small model learns them."""
+    starts = [
+        int(np.random.default_rng((7, row)).integers(40)) for row in range(first, first + count)
+    ]
+    ids = (torch.tensor(starts)[:, None] + torch.arange(17)) % 40
+    return (torch.cat([torch.full((count, 1), MODEL.start_video), ids], dim=1),)
+
+
+def phase(**changes):
+    values = {
+        "steps": 12,
+        "batch": 4,
+        "part": 2,
+        "rows": rows,
+        "tokens_per_row": 16,
+        "flops_per_row": 1e6,
+        "validation": {"held_out": lambda first, count: rows(10_000 + first, count)},
+        "validation_rows": 3,
+    }
+    return Phase(**(values | changes))
+
+
+def train(out, engine=ENGINE, phases=None, optimizer=OPTIMIZER):
+    torch.manual_seed(0)
+    model = MODEL.build()
+    with join_ranks(engine.device, engine.shard_ranks) as ranks:
+        return fit(model, phases or [phase()], optimizer, engine, out, ranks, title="loss")
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def losses(out):
+    return [row["loss"] for row in log_of(out)]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_a_model_learns_and_the_log_says_how(tmp_path):
+    result = train(tmp_path, phases=[phase(steps=60, batch=8, part=8)])
+    found = log_of(tmp_path)
+    assert result.finished
+    assert result.steps == 60
+    assert result.tokens == 60 * 8 * 16 == found[-1]["tokens"]
+    assert found[0]["validation_loss"] > 3.0 > 1.5 > found[-1]["validation_loss"]
+    assert result.scores["validation/held_out"] == found[-1]["validation/held_out"]
+    assert (tmp_path / "curve.png").stat().st_size > 0
+    speeds = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    assert len(speeds) == 60
+    assert all(row["model_flops_utilisation"] > 0 for row in speeds)
+    assert all(row["tokens_per_s"] > 0 for row in speeds)
+    model = MODEL.build()
+    model.load_state_dict(result.weights)
+    expected = sum(model.loss(*rows(10_000 + i, 1)).item() for i in range(3)) / 3
+    assert found[-1]["validation_loss"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_parts_of_a_batch_make_the_same_step(tmp_path):
+    train(tmp_path / "parts", phases=[phase(batch=4, part=1)])
+    train(tmp_path / "whole", phases=[phase(batch=4, part=4)])
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
+
+
+def test_recomputed_activations_make_the_same_step(tmp_path):
+    train(tmp_path / "kept")
+    train(tmp_path / "recomputed", dataclasses.replace(ENGINE, recompute=True))
+    assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "recomputed"), abs=1e-6)
+
+
+def test_a_killed_run_goes_on_to_the_bit(tmp_path):
+    engine = dataclasses.replace(ENGINE, log_every=3)
+    phases = [phase(steps=5), phase(steps=7, batch=2, part=1)]
+    whole = train(tmp_path / "whole", engine, phases)
+    kept = sorted(path.name for path in (tmp_path / "whole" / "checkpoints").iterdir())
+    assert kept == ["step-0000008", "step-0000012"]
+
+    class Killed(Exception):
+        pass
+
+    def dies(first, count):
+        if first == 2 * 4:  # step 9 of all
+            raise Killed
+        return rows(first, count)
+
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", engine, [phases[0], dataclasses.replace(phases[1], rows=dies)])
+    again = train(tmp_path / "killed", engine, phases)
+    assert same(again.weights, whole.weights)
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
+
+
+def test_kill_9_costs_no_more_than_the_steps_since_the_last_checkpoint(tmp_path):
+    phases = [phase(steps=20, part=1)]
+    whole = train(tmp_path / "whole", phases=phases)
+    arguments = json.dumps([{"out": str(tmp_path / "killed"), "kill_at": 11}])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, __file__, arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert max((tmp_path / "killed" / "checkpoints").iterdir()).name == "step-0000008"
+    again = train(tmp_path / "killed", phases=phases)
+    assert same(again.weights, whole.weights)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    def never(first, count):
+        raise AssertionError("no row is needed")
+
+    first = train(tmp_path)
+    again = train(tmp_path, phases=[phase(rows=never)])
+    assert same(first.weights, again.weights)
+    assert again.scores["loss"] == first.scores["loss"]
+
+
+def test_a_scheduler_that_asks_is_obeyed_after_the_step(tmp_path):
+    def asked(first, count):
+        if first == 4 * 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return rows(first, count)
+
+    stopped = train(tmp_path, phases=[phase(rows=asked)])
+    assert not stopped.finished
+    assert 4 <= stopped.steps < 12
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    whole = train(tmp_path / "whole")
+    assert same(train(tmp_path).weights, whole.weights)
+
+
+def spoiled(number, value):
+    """Rows whose embedding of row ``number`` is spoiled through a weight of the loss."""
+
+    def read(first, count):
+        (ids,) = rows(first, count)
+        weight = torch.ones(())
+        if first <= number < first + count:
+            weight = torch.tensor(value)
+        return ids, weight
+
+    return read
+
+
+class Weighted(torch.nn.Module):
+    """A transformer whose loss is multiplied by what comes with the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = MODEL.build()
+        self.layers = self.inner.layers
+
+    def loss(self, ids, weight):
+        return self.inner.loss(ids) * weight
+
+
+def fit_weighted(out, read, steps=40):
+    torch.manual_seed(0)
+    with join_ranks("cpu", None) as ranks:
+        return fit(
+            Weighted(),
+            [phase(steps=steps, rows=read, validation={})],
+            OPTIMIZER,
+            ENGINE,
+            out,
+            ranks,
+            title="loss",
+        )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 50.0])
+def test_a_bad_step_is_left_out_and_told(tmp_path, capsys, value):
+    result = fit_weighted(tmp_path, spoiled(4 * 30 + 1, value))
+    assert result.skipped == 1
+    assert all(torch.isfinite(tensor).all() for tensor in result.weights.values())
+    assert [row["skipped"] for row in log_of(tmp_path)] == [0] * 30 + [1] * 10
+    assert "loss" not in log_of(tmp_path)[30]
+    assert "its update is left out" in "".join(capsys.readouterr())
+    assert log_of(tmp_path)[-1]["loss"] < 3.0
+
+
+def test_too_many_bad_steps_stop_the_run_with_a_good_checkpoint(tmp_path):
+    def read(first, count):
+        ids, weight = spoiled(-1, 0.0)(first, count)
+        return ids, weight * (float("nan") if first >= 4 * 30 else 1.0)
+
+    with pytest.raises(FloatingPointError, match=r"3 bad steps in a row.*last checkpoint is good"):
+        fit_weighted(tmp_path, read)
+    last = max((tmp_path / "checkpoints").iterdir())
+    assert last.name == "step-0000032"  # it holds the weights of step 30: two updates were left out
+    healed = fit_weighted(tmp_path, spoiled(-1, 0.0))
+    assert healed.finished
+    assert all(torch.isfinite(tensor).all() for tensor in healed.weights.values())
+
+
+def test_the_guard_knows_a_spike_from_noise():
+    guard = Guard(GUARD)
+    noise = np.random.default_rng(0).normal(3.0, 0.1, 200)
+    assert [guard.fault(float(loss), 1.0) for loss in noise] == [None] * 200
+    assert "is a spike above" in (guard.fault(5.0, 1.0) or "")
+    assert guard.fault(2.0, 1.0) is None  # a low loss is no fault
+    assert "gradient norm nan" in (guard.fault(3.0, float("nan")) or "")
+    again = Guard(GUARD)
+    again.restore(json.loads(json.dumps(guard.state())))
+    assert again.state() == guard.state()
+    guard.forget()
+    assert guard.fault(5.0, 1.0) is None
+    with pytest.raises(ValueError, match=r"guard\.history must be at least 20"):
+        GuardConfig(deviations=6.0, history=3, most_skipped=2)
+
+
+def test_what_no_rank_can_do_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(
+        ValueError, match=r"batch must be a multiple of ranks \* part = 1 \* 3, got 4"
+    ):
+        train(tmp_path, phases=[phase(batch=4, part=3)])
+    with (
+        pytest.raises(ValueError, match="device must be auto, cpu or cuda, got 'tpu'"),
+        join_ranks("tpu", None),
+    ):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with (
+        pytest.raises(ValueError, match="shard_ranks must divide the 4 ranks, got 3"),
+        join_ranks("cpu", 3),
+    ):
+        pass
+
+
+def test_the_peak_of_this_machine_is_measured():
+    assert 1e8 < peak_flops(torch.device("cpu"), "float32") < 1e14
+
+
+def by_ranks(count, *jobs):
+    """Run jobs of this file's ``main`` on ranks that torchrun starts."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(count), __file__, json.dumps(jobs)]
+    here = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_two_ranks_train_as_one_process_and_others_go_on(tmp_path):
+    whole = train(tmp_path / "one", phases=[phase(steps=20)])
+    alone = {"out": str(tmp_path / "alone"), "stop_after": 8}
+    by_ranks(2, {"out": str(tmp_path / "two")}, alone)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    held_out = [row["validation_loss"] for row in log_of(tmp_path / "one")]
+    assert [row["validation_loss"] for row in log_of(tmp_path / "two")] == pytest.approx(
+        held_out, abs=1e-5
+    )
+    weights = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
+    assert weights.keys() == whole.weights.keys()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, whole.weights[name], atol=1e-4, rtol=1e-3)
+    # saved by two ranks; one process, four ranks and two replicas of two go on
+    assert len(losses(tmp_path / "alone")) < 20
+    for name in ("four", "hybrid"):
+        shutil.copytree(tmp_path / "alone", tmp_path / name)
+    train(tmp_path / "alone", phases=[phase(steps=20)])
+    hybrid = {"out": str(tmp_path / "hybrid"), "shards": 2}
+    by_ranks(4, {"out": str(tmp_path / "four")}, hybrid)
+    for name in ("alone", "four", "hybrid"):
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), abs=1e-5), name
+
+
+def job(ranks, out, stop_after=None, kill_at=None, shards=None):
+    """Train 20 steps on the ranks of torchrun, until a scheduler asks to stop or a kill."""
+
+    def read(first, count):
+        if kill_at is not None and first >= 4 * kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if stop_after is not None and first >= 4 * (stop_after - 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return rows(first, count)
+
+    if shards is not None:
+        names = ("replicate", "shard")
+        mesh = init_device_mesh("cpu", (ranks.world // shards, shards), mesh_dim_names=names)
+        ranks = dataclasses.replace(ranks, mesh=mesh)
+    torch.manual_seed(0)
+    out = Path(out)
+    engine = dataclasses.replace(ENGINE, keep_in_background=True)
+    phases = [phase(steps=20, part=1, rows=read)]
+    result = fit(MODEL.build(), phases, OPTIMIZER, engine, out, ranks, title="loss")
+    if ranks.first:
+        torch.save(result.weights, out / "weights.pt")
+
+
+if __name__ == "__main__":
+    with join_ranks("cpu", None) as all_ranks:
+        for arguments in json.loads(sys.argv[1]):
+            job(all_ranks, **arguments)

@@ -1,0 +1,171 @@
+"""One command from real video to an encoder; and what a checkpoint says of its own making."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+import torch
+
+from toto_robot import load_encoder
+from toto_robot.cli import compose
+from toto_robot.config import from_dict
+from toto_robot.data.decode import DecodeConfig, decode
+from toto_robot.data.shards import Shard, Source
+from toto_robot.encoders.loading import load_tokenizer
+from toto_robot.training.from_videos import FromVideosConfig, from_videos
+from toto_robot.training.pretrain import PretrainConfig, pretrain
+from toto_robot.training.rerun import RerunConfig, rerun
+
+HERE = Path(__file__).parents[2]
+CLIPS = HERE / "tests" / "clips"
+SMALL = [
+    f"videos={CLIPS}",
+    "model.dim=32",
+    "model.layers=2",
+    "model.heads=2",
+    "model.mlp_hidden=48",
+    "optimizer.warmup_steps=5",
+    "stages=[{steps: 60, frames: 1, batch: 4, part: 4}, {steps: 1, frames: 8, batch: 1, part: 1}]",
+    "engine.log_every=10",
+    "engine.keep_every=20",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The command, as a user runs it."""
+    out = tmp_path_factory.mktemp("run")
+    command = [sys.executable, "-m", "toto_robot.training.from_videos", f"out={out}", *SMALL]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_a_folder_of_real_video_becomes_an_encoder(trained):
+    out, printed = trained
+    assert f"results: {out}" in printed
+    assert "none is held out" in printed
+    assert printed.rstrip().endswith(f"encoder {out / 'encoder'}")
+    shard = Shard.open(out / "frames" / "videos")
+    assert shard.frames().shape == (24, 128, 128, 3)  # 96 frames, every fourth
+    losses = [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert losses[0] > 8.0 > 7.0 > losses[-2]  # of 9.01 for a uniform guess
+    encoder = load_encoder(out / "encoder")  # compared with its golden vectors
+    embeddings = encoder(shard.frames()[:3].copy())
+    assert embeddings.shape == (3, encoder.dim)
+    assert not torch.equal(embeddings[0], embeddings[2])
+
+
+def test_a_run_repeats_itself_from_what_its_checkpoint_says(trained, tmp_path):
+    out, _ = trained
+    again = rerun(RerunConfig(of=out / "encoder"), tmp_path / "again")
+    weights = (out / "encoder" / "weights.safetensors").read_bytes()
+    assert (again / "weights.safetensors").read_bytes() == weights
+    told = json.loads((out / "encoder" / "config.json").read_text())
+    told.pop("training")
+    (tmp_path / "untold").mkdir()
+    (tmp_path / "untold" / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="does not say how it was trained"):
+        rerun(RerunConfig(of=tmp_path / "untold"), tmp_path / "shipped")
+    told["training"] = {"config": json.loads((out / "config.json").read_text()), "data": {}}
+    told["training"]["config"]["data"] = [{"path": "data/elsewhere", "weight": 1.0}]
+    (tmp_path / "untold" / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="no data set in data/elsewhere"):
+        rerun(RerunConfig(of=tmp_path / "untold"), tmp_path / "shipped")
+
+
+def test_a_rerun_on_other_data_is_refused(trained, tmp_path):
+    out, _ = trained
+    manifest = out / "frames" / "videos" / "manifest.json"
+    before = manifest.read_text()
+    manifest.write_text(before.replace('"seed": 0', '"seed": 1'))
+    try:
+        with pytest.raises(ValueError, match=r"data sets \[.*videos'\] are not those"):
+            rerun(RerunConfig(of=out / "encoder"), tmp_path)
+    finally:
+        manifest.write_text(before)
+
+
+def test_a_model_goes_on_at_a_higher_resolution(trained, tmp_path):
+    """Paper Table 4: 16 x 16 tokens first, then 32 x 32 with a RoPE base of 50,000."""
+    out, _ = trained
+    config = from_dict(FromVideosConfig, compose("from_videos", SMALL)[0])
+    tokenizer = load_tokenizer("toto-nano", image_size=256)
+    assert tokenizer.tokens_per_frame == 32 * 32
+    small = load_encoder(out / "encoder", verify=False)
+    data, _ = compose(
+        "pretrain",
+        ["resolution=32x32", *SMALL[1:5], f"start_from={out}/encoder", "tokenizer_from=toto-nano"],
+    )
+    larger = from_dict(PretrainConfig, data)
+    assert larger.model.rope_base == 50_000
+    assert larger.model.tokens_per_frame == 1024
+    larger = dataclasses.replace(
+        larger,
+        data=tuple(
+            dataclasses.replace(entry, path=out / "frames" / "videos", weight=1.0)
+            for entry in larger.data[:1]
+        ),
+        stages=tuple(
+            dataclasses.replace(stage, steps=2, frames=1, batch=1, part=1)
+            for stage in larger.stages[:1]
+        ),
+        optimizer=dataclasses.replace(config.optimizer, lr=0.0),
+        golden_frames=1,
+    )
+    encoder = load_encoder(pretrain(larger, tmp_path / "larger"))
+    assert encoder.image_size == 256
+    assert encoder.tokens_per_frame == 1024
+    for name, tensor in small.transformer.state_dict().items():
+        assert torch.equal(encoder.transformer.state_dict()[name], tensor), name
+    other = dataclasses.replace(larger, model=dataclasses.replace(larger.model, mlp_hidden=64))
+    with pytest.raises(ValueError, match=r"of another model .*\n  mlp_hidden: 48 != 64"):
+        pretrain(other, tmp_path / "other")
+
+
+def test_what_cannot_be_trained_on_is_refused_at_once(tmp_path):
+    config = from_dict(FromVideosConfig, compose("from_videos", SMALL)[0])
+    with pytest.raises(ValueError, match="is no folder"):
+        from_videos(dataclasses.replace(config, videos=tmp_path / "none"), tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no readable video"):
+        from_videos(dataclasses.replace(config, videos=tmp_path / "empty"), tmp_path / "out")
+
+
+def test_every_file_is_used_or_named_with_a_reason(tmp_path, capsys):
+    whole = (CLIPS / "traffic.mp4").read_bytes()
+    (tmp_path / "good.mp4").write_bytes(whole)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("no video")
+    with (
+        av.open(str(tmp_path / "cut.mkv"), "w") as copy,
+        av.open(str(CLIPS / "traffic.mp4")) as clip,
+    ):
+        stream = copy.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux(clip.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    remuxed = (tmp_path / "cut.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(remuxed[: len(remuxed) * 2 // 3])
+    source = Source(name="all", kind="video", path=tmp_path, crops=2, stride=4)
+    decode(DecodeConfig(sources=(source,), size=32, seed=0), tmp_path / "frames")
+    manifest = Shard.open(tmp_path / "frames" / "all").manifest
+    lengths = {clip["file"]: clip["length"] for clip in manifest["clips"]}
+    assert lengths["good.mp4"] == 24
+    assert 4 < lengths["cut.mkv"] < 24
+    assert sorted(item["file"] for item in manifest["skipped"]) == ["empty.mp4", "text.mp4"]
+    (part,) = manifest["in_part"]
+    assert part["file"] == "cut.mkv"
+    assert "ends early" in part["reason"]
+    printed = capsys.readouterr().out
+    assert all(f"skipped {name}: not readable" in printed for name in ("empty.mp4", "text.mp4"))
+    assert "used in part cut.mkv: ends early" in printed

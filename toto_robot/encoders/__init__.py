@@ -1,0 +1,1 @@
+"""Frozen encoders: camera frames to embeddings, and how they are opened, streamed and checked."""

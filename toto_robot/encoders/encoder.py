@@ -1,0 +1,306 @@
+"""The product: a frozen Toto that turns camera frames into embeddings.
+
+frames -> tokenizer -> tokens -> transformer, stopped at a middle layer -> features -> pool ->
+embedding
+
+    encoder = load_encoder("toto-nano")
+    embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from ..checkpoint import weights_hash
+from ..models import CausalModel, ModelConfig
+from ..tokenizers import AnyTokenizer, TokenizerConfig
+from ..tokenizers.tokenizer import check_frames
+from .pooling import AttentionPool, build_pool, normalise
+
+if TYPE_CHECKING:
+    from .streaming import EncoderStream
+
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """What an encoder's checkpoint says of itself.
+
+    Attributes:
+        tokenizer: layout of the tokenizer.
+        transformer: kind and sizes of the causal model.
+        layer: the layer to use unless the caller asks for another.
+        pool: the pool to use unless the caller asks for another.
+        frame_interval_s: seconds between the frames of the training videos; None where it was not
+            noted or they differ much.
+    """
+
+    tokenizer: TokenizerConfig
+    transformer: ModelConfig
+    layer: int
+    pool: str
+    frame_interval_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an interval that no video has."""
+        if self.frame_interval_s is not None and not self.frame_interval_s > 0:
+            raise ValueError(f"frame_interval_s must be positive, got {self.frame_interval_s}")
+
+
+class Encoder(nn.Module):
+    """Frozen tokenizer and first ``layer`` blocks of a Toto, and a pool.
+
+    A frame is encoded by itself: the video start token, then its tokens. Features of layer k are
+    the residual stream after block k (0: the token embedding), scaled to unit root mean square per
+    token before pooling. Deeper blocks are not run. It is always in eval mode and has no gradients,
+    except those of an attention pool's own parameters.
+
+    With ``repeat_frame`` a frame is fed twice and the second copy is pooled, so that each of its
+    tokens has seen the whole frame, and not only what lies above it; for twice the tokens.
+
+    Attributes:
+        dim: width e of the embedding.
+        layer: layer that is pooled, counted from 0.
+        pool: name of the pool.
+        repeat_frame: whether a frame is fed twice.
+        frame_interval_s: seconds between the frames of the training videos; None if unknown.
+        num_layers: blocks of the whole transformer.
+        image_size: side that frames are resized to, pixels.
+        tokens_per_frame: tokens of one frame.
+        weights_hash: sha256 of all weights of the checkpoint, whatever the layer and the pool.
+        fingerprint: sha256 of weights, layer, pool and repeat_frame: equal for encoders whose
+            embeddings are interchangeable.
+    """
+
+    def __init__(
+        self,
+        tokenizer: AnyTokenizer,
+        transformer: CausalModel,
+        layer: int,
+        pool: str,
+        *,
+        repeat_frame: bool = False,
+        frame_interval_s: float | None = None,
+    ) -> None:
+        super().__init__()
+        if repeat_frame and transformer.config.frames < 2:
+            raise ValueError("repeat_frame needs a model trained on at least 2 frames, got 1")
+        self.num_layers = transformer.config.layers
+        self.layer = transformer.layer_index(layer)
+        self.pool = pool
+        self.repeat_frame = repeat_frame
+        self.frame_interval_s = frame_interval_s
+        self.image_size = tokenizer.image_size
+        self.tokens_per_frame = tokenizer.tokens_per_frame
+        self.weights_hash = hashlib.sha256(
+            (weights_hash(tokenizer) + weights_hash(transformer)).encode()
+        ).hexdigest()
+        self.tokenizer = tokenizer
+        self.transformer = transformer
+        self._config = EncoderConfig(
+            tokenizer=tokenizer.config,
+            transformer=transformer.config,
+            layer=self.layer,
+            pool=pool,
+            frame_interval_s=frame_interval_s,
+        )
+        self.requires_grad_(False)
+        self.pooling = build_pool(pool, transformer.config.dim, tokenizer.tokens_per_frame)
+        self.dim = self.pooling.dim
+        self.eval()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash that two encoders share if their embeddings are interchangeable."""
+        parts = f"{self.weights_hash} {self.layer} {self.pool}"
+        if self.repeat_frame:
+            parts += " repeated"
+        if isinstance(self.pooling, AttentionPool):
+            parts += weights_hash(self.pooling)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Stay in eval mode, except for the pool: the encoder is frozen."""
+        super().train(False)
+        self.pooling.train(mode)
+        return self
+
+    def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
+        """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
+
+        Raises:
+            TypeError: neither a numpy array nor a tensor.
+            ValueError: wrong dtype, range, channels or number of dimensions; the message says
+            which.
+        """
+        return self.from_tokens(self.tokenize(frames))
+
+    @torch.no_grad()
+    def tokenize(self, frames: np.ndarray | Tensor) -> Int64[Tensor, "b n"]:
+        """Return the tokens of uint8 RGB frames [b h w 3] of any size."""
+        frames = check_frames(frames)
+        if len(frames) == 0:  # torch's pixel_unshuffle gives an empty batch the wrong shape
+            device = self.transformer.embed_tokens.weight.device
+            return torch.empty(0, self.tokens_per_frame, dtype=torch.int64, device=device)
+        return self.tokenizer.encode(frames)
+
+    def from_tokens(self, ids: Int64[Tensor, "b n"]) -> Float[Tensor, "b e"]:
+        """Return the embeddings of tokenised frames.
+
+        Raises:
+            ValueError: ids that the tokenizer cannot have made.
+        """
+        (features,) = self.token_features(ids, (self.layer,))
+        return self.pooling(features).float()
+
+    def features(
+        self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
+    ) -> tuple[Float[Tensor, "b n d"], ...]:
+        """Return the token features of ``layers`` (default: the encoder's own), before pooling."""
+        return self.token_features(
+            self.tokenize(frames), (self.layer,) if layers is None else layers
+        )
+
+    @torch.no_grad()
+    def token_features(
+        self, ids: Int64[Tensor, "b n"], layers: Sequence[int]
+    ) -> tuple[Float[Tensor, "b n d"], ...]:
+        """Return the features of tokenised frames, as `features` does.
+
+        Raises:
+            ValueError: ids that the tokenizer cannot have made.
+        """
+        ids = self.check_tokens(ids)
+        start = ids.new_full((len(ids), 1), self.transformer.config.start_video)
+        frames = [ids, ids] if self.repeat_frame else [ids]
+        outputs = self.transformer.features(torch.cat([start, *frames], dim=1), layers)
+        return tuple(normalise(output[:, -self.tokens_per_frame :]) for output in outputs)
+
+    def encode_clip(self, clips: np.ndarray | Tensor) -> Float[Tensor, "b t e"]:
+        """Return an embedding of every frame of clips, each of it and of all before it.
+
+        One pass over up to a training sequence of frames: what `stream` gives frame by frame.
+
+        Args:
+            clips: uint8 RGB [b t h w 3] of any size.
+
+        Raises:
+            TypeError: neither a numpy array nor a tensor.
+            ValueError: wrong clips, or longer than a training sequence; the message says which.
+        """
+        if self.repeat_frame:
+            raise ValueError("repeat_frame is of single frames, not of clips")
+        if len(shape := tuple(getattr(clips, "shape", ()))) != 5:
+            raise ValueError(f"clips must be uint8 RGB [b t h w 3], got shape {shape}")
+        ids = self.tokenize(clips.reshape(-1, *shape[2:]))
+        (features,) = self.clip_features(ids.unflatten(0, shape[:2]), (self.layer,))
+        return self.pooling(features.flatten(0, 1)).float().unflatten(0, shape[:2])
+
+    @torch.no_grad()
+    def clip_features(
+        self, ids: Int64[Tensor, "b t n"], layers: Sequence[int]
+    ) -> tuple[Float[Tensor, "b t n d"], ...]:
+        """Return the features of tokenised clips, each frame's of it and of all before it.
+
+        Raises:
+            ValueError: ids that the tokenizer cannot have made, an empty clip, or one longer than
+                a training sequence.
+        """
+        if ids.ndim != 3 or not 1 <= ids.shape[1] <= self.transformer.config.frames:
+            raise ValueError(
+                f"ids must have shape [b t {self.tokens_per_frame}] with t in "
+                f"[1, {self.transformer.config.frames}], the length that the model was trained "
+                f"on, got {tuple(ids.shape)}"
+            )
+        flat = self.check_tokens(ids.flatten(0, 1)).unflatten(0, ids.shape[:2]).flatten(1)
+        start = flat.new_full((len(flat), 1), self.transformer.config.start_video)
+        outputs = self.transformer.features(torch.cat([start, flat], dim=1), layers)
+        return tuple(
+            normalise(output[:, 1:]).unflatten(1, tuple(ids.shape[1:])) for output in outputs
+        )
+
+    def check_tokens(self, ids: object) -> Int64[Tensor, "b n"]:
+        """Return tokens [b n] of any integer type as int64 on the encoder's device.
+
+        Raises:
+            TypeError: neither a tensor nor a numpy array.
+            ValueError: ids that the tokenizer cannot have made.
+        """
+        codes = self.transformer.config.codes
+        if isinstance(ids, np.ndarray):
+            if ids.dtype.kind not in "iu":
+                raise ValueError(f"ids must be integers, got {ids.dtype}")
+            ids = torch.from_numpy(ids.astype(np.int64))
+        if not isinstance(ids, Tensor):
+            raise TypeError(f"ids must be a tensor or a numpy array, got {type(ids).__name__}")
+        if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool:
+            raise ValueError(f"ids must be integers, got {ids.dtype}")
+        if ids.ndim != 2 or ids.shape[1] != self.tokens_per_frame:
+            raise ValueError(
+                f"ids must have shape [b {self.tokens_per_frame}], got {tuple(ids.shape)}"
+            )
+        ids = ids.to(self.transformer.embed_tokens.weight.device, torch.int64)
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < codes:
+            raise ValueError(
+                f"ids must be in [0, {codes}), got [{int(ids.min())}, {int(ids.max())}]"
+            )
+        return ids
+
+    def stream(
+        self,
+        num_envs: int,
+        context: int | None = None,
+        *,
+        mode: str = "rolling",
+        frame_skip: int = 1,
+        layers: Sequence[int] | None = None,
+        surprise: bool = False,
+        camera_hz: float | None = None,
+    ) -> "EncoderStream":
+        """Return a stream that remembers past frames; see `toto_robot.encoders.streaming`.
+
+        Args:
+            num_envs: environments that are encoded together.
+            context: frames of the window; those of a training sequence when None.
+            mode: `rolling` or `staggered`: what happens when the window is full.
+            frame_skip: every how many camera frames one is remembered.
+            layers: whose features `token_features` gives; the encoder's own when None.
+            surprise: whether the stream also says how unexpected each frame was.
+            camera_hz: frames a second that will come; with it, a `frame_skip` that does not fit
+                the training videos is warned of.
+        """
+        from .streaming import EncoderStream
+
+        return EncoderStream(
+            self,
+            num_envs,
+            context,
+            mode=mode,
+            frame_skip=frame_skip,
+            layers=layers,
+            surprise=surprise,
+            camera_hz=camera_hz,
+        )
+
+    def untrained(self, seed: int = 0) -> "Encoder":
+        """Return the same architecture with fresh random weights: the control of every claim."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Encoder(
+                self._config.tokenizer.build(),
+                self._config.transformer.build(),
+                self.layer,
+                self.pool,
+                repeat_frame=self.repeat_frame,
+                frame_interval_s=self.frame_interval_s,
+            )

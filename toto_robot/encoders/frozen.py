@@ -1,0 +1,159 @@
+"""What frozen models over the patches of a frame share, and their checkpoints.
+
+`VitEncoder` and `PatchEncoder` are such; they keep the contract of `Encoder`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint import load_weights, save_checkpoint, weights_hash
+from ..config import to_dict
+from .pooling import AttentionPool
+
+__all__ = ["FrozenConfig", "FrozenEncoder", "open_frozen", "save_frozen"]
+
+
+F = TypeVar("F", bound="FrozenEncoder")
+
+
+@runtime_checkable
+class FrozenConfig(Protocol):
+    """What such an encoder's checkpoint says of itself."""
+
+    @property
+    def transformer(self) -> Any:
+        """The model's sizes; it can build the model."""
+        ...
+
+    @property
+    def layer(self) -> int:
+        """The layer to use unless the caller asks for another."""
+        ...
+
+    @property
+    def pool(self) -> str:
+        """The pool to use unless the caller asks for another."""
+        ...
+
+
+class FrozenEncoder(nn.Module):
+    """Frozen first `layer` blocks of a model, and a pool over the patches of a frame.
+
+    It is always in eval mode and has no gradients, except those of an attention pool's own
+    parameters.
+
+    Attributes:
+        dim: width e of the embedding.
+        layer: layer that is pooled, counted from 0.
+        pool: name of the pool.
+        num_layers: blocks of the whole model.
+        image_size: side that frames are resized to, pixels.
+        tokens_per_frame: patches of one frame, in raster order.
+        weights_hash: sha256 of all weights, and of the sizes and statistics that go with them.
+        fingerprint: sha256 of that, layer and pool: equal for encoders whose embeddings are
+            interchangeable.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        layer: int,
+        pool: str,
+        pooling: Any,
+        tokens_per_frame: int,
+    ) -> None:
+        """Freeze ``transformer``.
+
+        Args:
+            transformer: the model.
+            layer: the layer to pool, counted from 0 or, below 0, from the end.
+            pool: the pool's name.
+            pooling: the pool; None where no patch is pooled.
+            tokens_per_frame: patches of a frame.
+        """
+        super().__init__()
+        config = transformer.config
+        self.num_layers: int = config.layers
+        self.layer: int = transformer.layer_index(layer)
+        self.pool = pool
+        self.image_size: int = config.image_size
+        self.tokens_per_frame = tokens_per_frame
+        self.transformer = transformer.requires_grad_(False)
+        self.weights_hash = hashlib.sha256(
+            (json.dumps(to_dict(config)) + weights_hash(transformer)).encode()
+        ).hexdigest()
+        self.pooling = pooling
+        self.dim: int = config.dim if pooling is None else pooling.dim
+        self.eval()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash that two encoders share if their embeddings are interchangeable."""
+        parts = f"{self.weights_hash} {self.layer} {self.pool}"
+        if isinstance(self.pooling, AttentionPool):
+            parts += weights_hash(self.pooling)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def train(self: F, mode: bool = True) -> F:
+        """Stay in eval mode, except for the pool: the encoder is frozen."""
+        super().train(False)
+        if self.pooling is not None:
+            self.pooling.train(mode)
+        return self
+
+    def untrained(self: F, seed: int = 0) -> F:
+        """Return the same architecture with fresh random weights: the control of every claim."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return type(self)(self.transformer.config.build(), self.layer, self.pool)  # pyrefly: ignore
+
+
+def save_frozen(
+    folder: Path,
+    kind: str,
+    config: FrozenConfig,
+    weights: Mapping[str, Tensor],
+    training: Mapping[str, object],
+) -> None:
+    """Write a checkpoint that `load_encoder` opens.
+
+    Args:
+        folder: the checkpoint's folder.
+        kind: ``vit`` or ``patches``.
+        config: what it is.
+        weights: the state dict of its transformer.
+        training: plain data that tells how it was trained.
+    """
+    save_checkpoint(folder, kind, to_dict(config), weights, training=dict(training))
+
+
+def open_frozen(
+    folder: Path, data: Mapping[str, Any], config: FrozenConfig, kind: Any, layer: Any, pool: Any
+) -> Any:
+    """Open what `save_frozen` wrote.
+
+    Args:
+        folder: the checkpoint's folder.
+        data: what its ``config.json`` says.
+        config: the same, read.
+        kind: class of the encoder.
+        layer: None for the checkpoint's choice.
+        pool: None for the checkpoint's choice.
+
+    Raises:
+        FileNotFoundError: the weights are missing.
+        ValueError: it is damaged, or there is no such layer or pool.
+    """
+    transformer = config.transformer.build()
+    transformer.load_state_dict(load_weights(folder, data["sha256"]))
+    return kind(
+        transformer,
+        config.layer if layer is None else layer,
+        config.pool if pool is None else pool,
+    )

@@ -1,0 +1,306 @@
+"""Golden vectors: pictures in a checkpoint, and what the encoder made of them when it was saved.
+
+`load_encoder` compares, so that another torch, resize, channel order or precision is found before
+a robot moves, and named. Each stage is checked by itself, on what was recorded of the one before:
+
+    frames -> [channel order, value range, resize] -> input of the tokenizer's network
+           -> [tokenizer] -> tokens -> [transformer] -> features of a layer, averaged
+
+`golden.safetensors` holds the frames (uint8 [h w 3]), a sample of the tokenizer network's input
+(float32 [3 m]), the tokens (int32 [n]) and the features of all layers (float32 [l d]), computed in
+float32 on a CPU.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..tokenizers.tokenizer import check_frames
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+
+__all__ = [
+    "GOLDEN",
+    "TOLERANCES",
+    "Tolerance",
+    "golden_pictures",
+    "has_golden",
+    "verify_golden",
+    "write_golden",
+]
+
+GOLDEN = "golden.safetensors"
+
+SAMPLE_STRIDE = 29  # of the tokenizer input's values; coprime to the sides of pictures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tolerance:
+    """How far from the golden vectors an encoder may be.
+
+    Attributes:
+        input: greatest difference of the tokenizer network's input, which lies in [-1, 1].
+        tokens: least share of equal tokens.
+        features: greatest difference of the averaged features, whose tokens have unit root mean
+            square, given the golden tokens.
+    """
+
+    input: float
+    tokens: float
+    features: float
+
+
+# Measured with toto-nano on a CPU (torch 2.13), its 3 pictures and all layers, against float32:
+# float64 differs by 0 of the input, 0 % of the tokens and 7e-7 of the features; float16 by 5e-4, at
+# most 2 % and 7e-4; bfloat16 by 4e-3, at most 8 % and 5e-3. The room left is for deeper models and
+# other processors. Nothing is measured on accelerators, where float32's convolutions may have
+# float16's mantissa (TF32).
+_HALF = Tolerance(input=2e-3, tokens=0.95, features=5e-3)
+_BFLOAT = Tolerance(input=1e-2, tokens=0.8, features=3e-2)
+TOLERANCES: Mapping[tuple[torch.dtype, str], Tolerance] = MappingProxyType(
+    {
+        (torch.float64, "cpu"): Tolerance(input=1e-4, tokens=0.99, features=1e-4),
+        (torch.float32, "cpu"): Tolerance(input=1e-4, tokens=0.99, features=1e-4),
+        (torch.float16, "cpu"): _HALF,
+        (torch.bfloat16, "cpu"): _BFLOAT,
+        (torch.float32, "accelerator"): Tolerance(input=1e-4, tokens=0.95, features=5e-3),
+        (torch.float16, "accelerator"): _HALF,
+        (torch.bfloat16, "accelerator"): _BFLOAT,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Vectors:
+    """One picture, and what was made of it."""
+
+    frame: Tensor  # h w 3
+    input: Tensor  # 3 m
+    tokens: Tensor  # n
+    features: Tensor  # l d
+
+
+def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
+    """Compute the golden vectors of an encoder's checkpoint, and write them into it.
+
+    Args:
+        folder: the checkpoint's folder, as `save_encoder` leaves it.
+        frames: uint8 pictures [h w 3] of the encoder's world, a few and small; a drawn pattern
+            comes before them, larger than the encoder's pictures.
+
+    Returns:
+        The file. One that was there is replaced.
+
+    Raises:
+        ValueError: a frame that is none, or a damaged checkpoint.
+    """
+    from .loading import load_encoder
+
+    encoder = load_encoder(folder, verify=False)
+    tensors: dict[str, Tensor] = {}
+    for index, frame in enumerate([_pattern(encoder.image_size), *frames]):
+        picture = check_frames(np.asarray(frame)[None])
+        given, tokens = _tokenize(encoder, picture)
+        features = _features(encoder, tokens, range(encoder.num_layers + 1))[0]
+        tensors |= {
+            f"{index}.frame": picture[0].contiguous(),
+            f"{index}.input": given,
+            f"{index}.tokens": tokens[0].int(),
+            f"{index}.features": features,
+        }
+    aside = folder / f".{GOLDEN}.part"
+    notes = {"weights_hash": encoder.weights_hash, "torch": torch.__version__}
+    save_file(tensors, aside, notes)
+    aside.chmod(0o644)  # safetensors makes it readable to its owner alone
+    os.replace(aside, folder / GOLDEN)
+    return folder / GOLDEN
+
+
+def has_golden(folder: Path) -> bool:
+    """Say whether a checkpoint carries golden vectors."""
+    return (folder / GOLDEN).is_file()
+
+
+def golden_pictures(folder: Path) -> list[UInt8[Tensor, "h w 3"]]:
+    """Give the pictures of a checkpoint's golden vectors; none if it carries none."""
+    if not has_golden(folder):
+        return []
+    _, vectors = _read(folder / GOLDEN)
+    return [one.frame for one in vectors]
+
+
+@torch.no_grad()
+def verify_golden(
+    encoder: "Encoder",
+    folder: Path,
+    layers: Sequence[int] | None = None,
+    pictures: int | None = None,
+) -> None:
+    """Compare an encoder with the golden vectors of its checkpoint, on its device, in its dtype.
+
+    Args:
+        encoder: on any device.
+        folder: the checkpoint's folder.
+        layers: whose features are compared; default: the encoder's own.
+        pictures: how many, from the first; default: all.
+
+    Raises:
+        ValueError: they differ by more than `TOLERANCES`; the message names the stage. Or the file
+            is damaged, or belongs to other weights.
+    """
+    file = folder / GOLDEN
+    notes, vectors = _read(file)
+    if notes.get("weights_hash") != encoder.weights_hash:
+        raise ValueError(f"{file} belongs to other weights; write_golden writes it anew")
+    tolerance = _tolerance(encoder)
+    vectors = vectors[:pictures]
+    for index, one in enumerate(vectors):
+        given, tokens = _tokenize(encoder, one.frame[None])
+        stage, what = _judge_input(given, one.input, tolerance.input)
+        if not stage:
+            equal = (tokens[0] == one.tokens).float().mean().item()
+            stage = "tokenizer" if equal < tolerance.tokens else ""
+            what = f"{equal:.1%} of its tokens are equal, needed {tolerance.tokens:.0%}"
+        if stage:
+            raise _mismatch(file, stage, f"picture {index}: {what}", encoder, notes)
+    wanted = [encoder.layer] if layers is None else list(layers)
+    expected = torch.stack([one.features[wanted] for one in vectors])
+    found = _features(encoder, torch.stack([one.tokens for one in vectors]).long(), wanted)
+    difference = (found - expected).abs().amax(dim=(0, 2))  # l
+    worst = int(difference.argmax())
+    # a NaN is no difference that is small enough
+    if not difference[worst] <= tolerance.features:
+        what = (
+            f"features of layer {wanted[worst]} differ by {difference[worst]:.2g} on the recorded "
+            f"tokens, allowed {tolerance.features:.2g}"
+        )
+        raise _mismatch(file, "transformer", what, encoder, notes)
+
+
+def _read(file: Path) -> tuple[dict[str, str], list[_Vectors]]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            notes = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        count = 1 + max(int(name.split(".")[0]) for name in tensors)
+        vectors = [
+            _Vectors(
+                frame=tensors[f"{index}.frame"],
+                input=tensors[f"{index}.input"],
+                tokens=tensors[f"{index}.tokens"],
+                features=tensors[f"{index}.features"],
+            )
+            for index in range(count)
+        ]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({error}); write_golden writes it anew") from error
+    return notes, vectors
+
+
+def _tolerance(encoder: "Encoder") -> Tolerance:
+    parameters = [*encoder.tokenizer.parameters(), *encoder.transformer.parameters()]
+    dtypes = sorted({str(parameter.dtype) for parameter in parameters})
+    if len(dtypes) > 1:
+        raise ValueError(f"golden vectors: stage 'dtype' is wrong: weights are mixed, {dtypes}")
+    device = "cpu" if parameters[0].device.type == "cpu" else "accelerator"
+    key = (parameters[0].dtype, device)
+    if key not in TOLERANCES:
+        known = [f"{dtype} on {where}" for dtype, where in TOLERANCES]
+        raise ValueError(
+            f"golden vectors: stage 'dtype' is wrong: no tolerance is known for {dtypes[0]} on "
+            f"{device}; known: {known}; verify=False opens it unverified"
+        )
+    return TOLERANCES[key]
+
+
+def _tokenize(
+    encoder: "Encoder", picture: UInt8[Tensor, "1 h w 3"]
+) -> tuple[Float[Tensor, "3 m"], Int64[Tensor, "1 n"]]:
+    """Return a sample of what the tokenizer's network really was given, and the tokens."""
+    inputs: list[Tensor] = []
+    handle = encoder.tokenizer.encoder.register_forward_pre_hook(
+        lambda _, arguments: inputs.append(arguments[0])
+    )
+    try:
+        tokens = encoder.tokenize(picture)
+    finally:
+        handle.remove()
+    # both tokenizers' inputs have the colour as their outermost channel
+    values = inputs[0][0].unflatten(0, (3, -1)).flatten(1)
+    return values[:, ::SAMPLE_STRIDE].float().cpu().contiguous(), tokens.cpu()
+
+
+def _features(
+    encoder: "Encoder", tokens: Int64[Tensor, "b n"], layers: Sequence[int]
+) -> Float[Tensor, "b l d"]:
+    features = encoder.clip_features(tokens[:, None], layers)  # whether it repeats frames or not
+    return torch.stack([one.float().mean((1, 2)) for one in features], dim=1).cpu()
+
+
+def _judge_input(found: Float[Tensor, "3 m"], expected: Tensor, allowed: float) -> tuple[str, str]:
+    """Return the stage that went wrong on the way to the tokenizer, and how; or empty words."""
+    if found.shape != expected.shape:
+        return "resize", f"{tuple(found.shape)} values arrive, needed {tuple(expected.shape)}"
+    difference = _distance(found, expected)
+    if difference <= allowed:
+        return "", ""
+    for order in list(permutations(range(3)))[1:]:
+        if _distance(found[list(order)], expected) <= allowed:
+            return (
+                "channel order",
+                f"red, green and blue arrive as {''.join('RGB'[i] for i in order)}",
+            )
+    for_fit = torch.stack([found, torch.ones_like(found)], dim=2)  # 3 m 2
+    fit = torch.linalg.lstsq(for_fit, expected[:, :, None]).solution
+    if _distance((for_fit @ fit)[:, :, 0], expected) <= allowed:
+        low, high = found.min().item(), found.max().item()
+        return "value range", f"values arrive in [{low:.3g}, {high:.3g}], scaled by another rule"
+    return "resize", f"pixels differ by {difference:.2g}, allowed {allowed:.2g}"
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return (one - other).abs().max().item()
+
+
+def _mismatch(
+    file: Path, stage: str, what: str, encoder: "Encoder", notes: Mapping[str, str]
+) -> ValueError:
+    weight = encoder.transformer.embed_tokens.weight
+    here = [f"torch {torch.__version__}", f"{weight.dtype} on {weight.device}"]
+    if torch.is_autocast_enabled(weight.device.type):
+        here.append("autocast on")
+    if (precision := torch.get_float32_matmul_precision()) != "highest":
+        here.append(f"float32 matmul precision {precision!r}")
+    return ValueError(
+        f"golden vectors: stage {stage!r} is wrong: {what} ({', '.join(here)}; {file} was written "
+        f"with torch {notes.get('torch')}). Embeddings would not be those that policies were "
+        "trained on; verify=False opens the encoder all the same"
+    )
+
+
+def _pattern(image_size: int) -> NDArray[np.uint8]:
+    """Draw a picture that tells mistakes apart.
+
+    Three different colour channels, smooth and with single-pixel checks, not square, and larger
+    than the encoder's pictures, so that it is resized.
+    """
+    height, width = image_size * 5 // 4, image_size * 3 // 2
+    rows, columns = np.mgrid[:height, :width]
+    checks = np.where((rows + columns) % 2, 230, 20)
+    red = np.where(rows < height // 2, checks, columns * 255 // width)
+    green = rows * 255 // height
+    blue = (rows**2 + columns**2) * 20 // image_size**2 * 12
+    return np.stack([red, green, blue], axis=-1).clip(0, 255).astype(np.uint8)

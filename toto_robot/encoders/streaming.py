@@ -1,0 +1,504 @@
+"""Causal features of a camera stream: one cheap step per frame, with the past in memory.
+
+    stream = load_encoder("toto-nano").stream(num_envs=4, context=16)
+    embedding = stream.step(frames, reset)      # uint8 [b h w 3], bool [b] -> float32 [b e]
+
+Each frame attends to the start token, to the frames before it in its episode, up to `context` - 1
+of them, and to itself; keys and values of past frames are kept, so a step costs little more than
+encoding the frame alone. Until the window is full every feature is exactly that of one pass over
+the whole episode. Then the two modes differ:
+
+`rolling` forgets the oldest frame. What the kept keys once saw of it stays in them, so features
+drift from those of a fresh pass over the window, by as much as the model cares.
+`staggered` keeps two memories half a window apart and reads the older one, which is dropped when
+it is full. Every feature is exactly that of a fresh pass over the start token and the last
+`context / 2` to `context` frames: always as in training, for twice the work.
+
+Rotary positions tell how far apart two tokens are and nothing else, so positions count on for ever
+and only the start token is moved along, to where it would be if the window began there. No distance
+is ever longer than the window, which is no longer than a training sequence.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+
+from ..models import CausalModel, MambaConfig, TotoConfig
+from ..models.mamba import MambaState
+from ..models.transformer import rope_angles, rotate
+from .encoder import Encoder
+from .pooling import normalise
+
+__all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory", "StateMemory", "StreamConfig"]
+
+
+STREAM_MODES = ("rolling", "staggered")
+Rows = slice | list[int]  # of a batch of environments
+
+# Within this factor of the training videos' frame interval nothing is said.
+_INTERVAL_FACTOR = 1.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamConfig:
+    """What the past of a stream is, as configs and wrappers name it.
+
+    Attributes:
+        context: frames of the window, the newest included; None: those of a training sequence.
+        mode: `rolling` or `staggered`: what happens when the window is full.
+        frame_skip: every how many camera frames one is remembered.
+        camera_hz: frames a second that come, for a warning where `frame_skip` does not fit; None:
+            not known.
+    """
+
+    context: int | None = None
+    mode: str = "rolling"
+    frame_skip: int = 1
+    camera_hz: float | None = None
+
+    def open(self, encoder: Encoder, num_envs: int) -> "EncoderStream":
+        """Begin a stream.
+
+        Raises:
+            ValueError: it cannot be; the message says why.
+        """
+        return encoder.stream(
+            num_envs,
+            self.context,
+            mode=self.mode,
+            frame_skip=self.frame_skip,
+            camera_hz=self.camera_hz,
+        )
+
+
+class EncoderStream:
+    """Encode the frames of several environments in step, each with a past of its own.
+
+    Attributes:
+        num_envs: environments b.
+        context: frames of the window, the newest included.
+        mode: what happens when the window is full.
+        frame_skip: every how many camera frames one is remembered. The newest is always seen.
+        layers: whose features `token_features` gives.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_envs: int,
+        context: int | None = None,
+        *,
+        mode: str = "rolling",
+        frame_skip: int = 1,
+        layers: Sequence[int] | None = None,
+        surprise: bool = False,
+        camera_hz: float | None = None,
+    ) -> None:
+        """Begin with an empty past.
+
+        Args:
+            encoder: the frozen encoder; its layer and pool are used.
+            num_envs: environments that are encoded together.
+            context: frames of the window; those of a training sequence when None.
+            mode: `rolling` or `staggered`.
+            frame_skip: the stride of the training videos, in camera frames: with 4, the past is
+                remembered every fourth frame, counted from the start of each episode.
+            layers: whose features `token_features` gives; the encoder's own when None.
+            surprise: whether `surprise` is kept up: all blocks run, and the logits.
+            camera_hz: frames a second that will come. With it, and where the encoder knows the
+                rate of its training videos, a `frame_skip` that does not fit is warned of.
+
+        Raises:
+            ValueError: unknown mode or layer, a window longer than a training sequence, or empty,
+                or an encoder that repeats frames.
+        """
+        if encoder.repeat_frame:
+            raise ValueError("an encoder with repeat_frame looks at single frames: no stream")
+        config = encoder.transformer.config
+        context = config.frames if context is None else context
+        if mode not in STREAM_MODES:
+            raise ValueError(f"unknown stream mode {mode!r}; known: {', '.join(STREAM_MODES)}")
+        if num_envs < 1 or frame_skip < 1:
+            raise ValueError(
+                f"num_envs and frame_skip must be at least 1, got {num_envs} and {frame_skip}"
+            )
+        if not 1 <= context <= config.frames:
+            raise ValueError(
+                f"context must be in [1, {config.frames}] frames, the length that the model was "
+                f"trained on, got {context}"
+            )
+        recurrent = isinstance(config, MambaConfig)
+        if recurrent and mode == "rolling":
+            raise ValueError(
+                "the state of a mamba cannot forget its oldest frame: choose mode 'staggered'"
+            )
+        if mode == "staggered" and (context % 2 or context < 2):
+            raise ValueError(f"context must be even for two staggered memories, got {context}")
+        self._encoder = encoder
+        self.num_envs, self.context, self.mode = num_envs, context, mode
+        self.frame_skip = frame_skip
+        if camera_hz is not None:
+            _compare_rates(encoder.frame_interval_s, camera_hz, frame_skip)
+        own = (encoder.layer,) if layers is None else tuple(layers)
+        self.layers = tuple(encoder.transformer.layer_index(layer) for layer in own)
+        self._layers = (*self.layers, encoder.layer, *((-1,) if surprise else ()))
+        self._keeps_surprise = surprise
+        self._surprise: Tensor | None = None
+        num_memories = 1 if mode == "rolling" else 2
+        self._memories: list[FrameMemory | StateMemory] = [
+            StateMemory(encoder.transformer, num_envs, self._layers)
+            if recurrent
+            else FrameMemory(encoder.transformer, num_envs, context, self._layers)
+            for _ in range(num_memories)
+        ]
+        self._shown = np.zeros(num_envs, dtype=np.int64)
+
+    @property
+    def frames_shown(self) -> np.ndarray:
+        """Camera frames of each environment's episode so far, int64 [b]."""
+        return self._shown.copy()
+
+    @property
+    def surprise(self) -> Float[Tensor, "b n"]:
+        """What each token of the newest frame cost, given all before it: nats, [b n].
+
+        That of a frame's first token is not known before the frame is seen and is given as the
+        mean of the others.
+
+        Raises:
+            ValueError: the stream was made without `surprise=True`, or has not seen a frame.
+        """
+        if self._surprise is None:
+            raise ValueError("make the stream with surprise=True, and step it")
+        return self._surprise.clone()
+
+    def step(
+        self,
+        frames: np.ndarray | Tensor,
+        reset: np.ndarray | Tensor | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> Float[Tensor, "b e"]:
+        """Encode the newest frame of every environment.
+
+        Args:
+            frames: uint8 RGB [b h w 3] of any size.
+            reset: bool [b]: whose frame is the first of an episode, and whose past is forgotten.
+                None for nobody's.
+            envs: whose frames these are, when not all environments have a new one: b different
+                ones. The others stay as they are.
+
+        Raises:
+            TypeError: frames are neither a numpy array nor a tensor.
+            ValueError: wrong frames, or not one for each environment; the message says which.
+        """
+        return self.step_tokens(self._encoder.tokenize(frames), reset, envs)
+
+    def step_tokens(
+        self,
+        ids: Int64[Tensor, "b n"],
+        reset: np.ndarray | Tensor | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> Float[Tensor, "b e"]:
+        """Do what `step` does with frames that are tokenised already."""
+        *_, own = self._advance(ids, reset, envs)
+        return self._encoder.pooling(own).float()
+
+    def token_features(
+        self,
+        ids: Int64[Tensor, "b n"],
+        reset: np.ndarray | Tensor | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> tuple[Float[Tensor, "b n d"], ...]:
+        """Return the newest frames' features of `layers`, before pooling; the stream moves on.
+
+        Raises:
+            ValueError: not one frame for each environment, or tokens that cannot be.
+        """
+        return self._advance(ids, reset, envs)[:-1]
+
+    @torch.no_grad()
+    def _advance(
+        self, ids: Tensor, reset: np.ndarray | Tensor | None, envs: Sequence[int] | None
+    ) -> tuple[Tensor, ...]:
+        """Return the features of `layers`, then those of the encoder's own layer."""
+        encoder = self._encoder
+        rows = self._rows(envs)
+        ids = encoder.check_tokens(ids)
+        if len(ids) != len(self._shown[rows]):
+            whose = "of" if envs is None else "asked for"
+            raise ValueError(
+                f"the stream is {whose} {len(self._shown[rows])} environments, got {len(ids)} "
+                "frames"
+            )
+        shown = np.where(self._check_reset(reset, len(ids)), 0, self._shown[rows])
+        self._shown[rows] = shown + 1
+        remembered = shown % self.frame_skip == 0
+        past = -(-shown // self.frame_skip)  # frames that have been remembered
+        outputs = self._run(self._memories[0], ids, rows, past, remembered)
+        half = self.context // 2
+        if self.mode == "staggered" and (past >= half).any():
+            # a memory that begins later than the episode has nothing to tell before
+            late = (past >= half) & remembered
+            younger = self._run(self._memories[1], ids, rows, past - half, late)
+            reads_younger = torch.from_numpy((past >= half) & (past % self.context < half))
+            chosen = reads_younger.to(outputs[0].device)[:, None, None]
+            outputs = [
+                torch.where(chosen, late, early)
+                for late, early in zip(younger, outputs, strict=True)
+            ]
+        if self._keeps_surprise:
+            costs = self._token_costs(ids, outputs.pop())
+            if self._surprise is None:
+                self._surprise = costs.new_zeros(self.num_envs, costs.shape[1])
+            self._surprise[rows] = costs
+        return tuple(normalise(output) for output in outputs)
+
+    def _run(
+        self,
+        memory: "FrameMemory | StateMemory",
+        ids: Tensor,
+        rows: Rows,
+        past: np.ndarray,
+        remembered: np.ndarray,
+    ) -> list[Tensor]:
+        if self.mode == "staggered":
+            past = past % self.context
+        memory.place(past, remembered, rows)
+        return list(self._encoder.transformer.features(ids, self._layers, memory))
+
+    def _token_costs(self, ids: Tensor, hidden: Tensor) -> Tensor:
+        logits = self._encoder.transformer.logits(hidden[:, :-1]).float()
+        # flat: over a transposed vocabulary the softmax takes three times as long
+        costs = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        costs = costs.view(len(ids), -1)
+        return torch.cat([costs.mean(dim=1, keepdim=True), costs], dim=1)
+
+    def _rows(self, envs: Sequence[int] | None) -> Rows:
+        if envs is None:
+            return slice(0, self.num_envs)
+        rows = [int(env) for env in envs]
+        if len(set(rows)) < len(rows) or not all(0 <= row < self.num_envs for row in rows):
+            raise ValueError(
+                f"envs must be different ones in [0, {self.num_envs}), got {list(envs)}"
+            )
+        if rows and rows == list(range(rows[0], rows[0] + len(rows))):
+            return slice(rows[0], rows[0] + len(rows))  # needs no copy of what is remembered
+        return rows
+
+    def _check_reset(self, reset: np.ndarray | Tensor | None, num_frames: int) -> np.ndarray:
+        if reset is None:
+            return np.zeros(num_frames, dtype=bool)
+        mask = np.asarray(reset.cpu() if isinstance(reset, Tensor) else reset)
+        if mask.shape != (num_frames,) or mask.dtype != bool:
+            raise ValueError(
+                f"reset must be bool [{num_frames}], got {mask.dtype} {list(mask.shape)}"
+            )
+        return mask
+
+
+def _compare_rates(interval_s: float | None, camera_hz: float, frame_skip: int) -> None:
+    """Warn of frames that come faster or slower than in training."""
+    if not camera_hz > 0:
+        raise ValueError(f"camera_hz must be positive, got {camera_hz}")
+    if interval_s is None:
+        return
+    ratio = frame_skip / camera_hz / interval_s
+    if not 1 / _INTERVAL_FACTOR <= ratio <= _INTERVAL_FACTOR:
+        best = max(1, round(interval_s * camera_hz))
+        advice = f"frame_skip={best} comes closest" if best != frame_skip else "no frame_skip fits"
+        warnings.warn(
+            f"at {camera_hz:g} Hz and frame_skip={frame_skip}, remembered frames are "
+            f"{frame_skip / camera_hz:.3g} s apart; in training they were {interval_s:.3g} s "
+            f"apart: {advice}",
+            stacklevel=4,
+        )
+
+
+class FrameMemory:
+    """Keys and values of the start token and of the last frames of several environments.
+
+    Each environment fills its slots in turn and begins again at the first, so the oldest frame is
+    overwritten. The newest frame attends to the slots first and takes its own afterwards.
+
+    Attributes:
+        start_keys: of the start token, at position 0, one [1 h 1 k] a block.
+        start_values: likewise.
+    """
+
+    def __init__(
+        self, transformer: CausalModel, num_envs: int, context: int, layers: Sequence[int]
+    ) -> None:
+        config = transformer.config
+        if not isinstance(config, TotoConfig):
+            raise ValueError(
+                f"a stream needs rotary positions (llama) or a state (mamba), not {config.kind}: "
+                "encode clips of at most a training sequence instead (encode_clip)"
+            )
+        start = transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
+        recorder = _Recorder()
+        with torch.no_grad():
+            transformer.features(start + config.start_video, layers, recorder)
+        self._config = config
+        self._num_slots = context - 1
+        self._frame = config.tokens_per_frame
+        size = 1 + self._num_slots * self._frame
+        self.start_keys = [k for k, _ in recorder.pairs]
+        self.start_values = [v for _, v in recorder.pairs]
+        self._keys = [
+            k.new_zeros(num_envs, k.shape[1], size, k.shape[3]) for k, _ in recorder.pairs
+        ]
+        self._values = [torch.zeros_like(keys) for keys in self._keys]
+        for values, start in zip(self._values, self.start_values, strict=True):
+            values[:, :, :1] = start
+        everyone = slice(0, num_envs)
+        self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool), everyone)
+
+    def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
+        """Say where the newest frames are.
+
+        Args:
+            past: int64 [b], how many frames came before each.
+            remembered: bool [b], which are to be remembered.
+            rows: whose they are.
+        """
+        self._rows = rows
+        self._envs = range(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        self._past = past
+        self._slots = past % max(self._num_slots, 1)
+        self._remembered = np.flatnonzero(remembered) if self._num_slots else np.zeros(0, np.int64)
+        filled = np.minimum(past, self._num_slots)
+        most = int(filled.max(initial=0))
+        self._seen = 1 + most * self._frame
+        self._mask: Tensor | None = None
+        device, dtype = (self._keys[0].device, self._keys[0].dtype) if self._keys else (None, None)
+        if (filled != most).any():
+            columns = torch.arange(self._seen, device=device)
+            ends = torch.from_numpy(1 + filled * self._frame).to(device)
+            hidden = columns[None, :] >= ends[:, None]
+            self._mask = torch.zeros(hidden.shape, device=device, dtype=dtype)
+            self._mask = self._mask.masked_fill_(hidden, -torch.inf)[:, None, None]  # b 1 1 t
+        # Where the start token would be if the window began with its oldest frame.
+        self._start_position = torch.from_numpy((past - filled) * self._frame).to(device)
+
+    def angles(
+        self, config: TotoConfig, num_tokens: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Return the rotary angles [b 1 t k] of the newest frames, and turn the start tokens."""
+        cos, sin = rope_angles(config, self._start_position, 1, device)
+        for keys, start in zip(self._keys, self.start_keys, strict=True):
+            keys[self._rows, :, :1] = rotate(start, (cos[:, None], sin[:, None]))
+        first = torch.from_numpy(1 + self._past * self._frame).to(device)
+        cos, sin = rope_angles(config, first, num_tokens, device)
+        return cos[:, None], sin[:, None]
+
+    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend to what is remembered and, causally, to the frame itself; then remember it."""
+        keys, values = self._keys[block], self._values[block]
+        rows = self._rows
+        seen = (keys[rows, :, : self._seen], values[rows, :, : self._seen])
+        out = _attend_to_both(q, *seen, k, v, self._mask)
+        for row in self._remembered:
+            env, start = self._envs[row], 1 + int(self._slots[row]) * self._frame
+            keys[env, :, start : start + self._frame] = k[row]
+            values[env, :, start : start + self._frame] = v[row]
+        return out
+
+    def advance(self, num_tokens: int) -> None:
+        """Do nothing: `place` says where the next frame is."""
+
+
+class StateMemory:
+    """The state of a Mamba after the last remembered frame of several environments.
+
+    An environment whose newest frame is its first begins with the state after the start token.
+    """
+
+    def __init__(self, transformer: CausalModel, num_envs: int, layers: Sequence[int]) -> None:
+        start = transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
+        recorder = MambaState()
+        with torch.no_grad():
+            transformer.features(start + transformer.config.start_video, layers, recorder)
+        depth = max(map(transformer.layer_index, layers))
+        self._start = [recorder.read(block) for block in range(depth)]
+        self._now = [
+            tuple(part.repeat(num_envs, 1, 1) for part in pair or ()) for pair in self._start
+        ]
+        self._rows: Rows = slice(0, num_envs)
+        self._kept: list[int] = []
+        self._remembered = np.zeros(0, np.int64)
+
+    def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
+        """Say where the newest frames are; see `FrameMemory.place`."""
+        envs = list(range(rows.start, rows.stop)) if isinstance(rows, slice) else rows
+        self._rows = rows
+        self._remembered = np.flatnonzero(remembered)
+        self._kept = [envs[row] for row in self._remembered]
+        fresh = [envs[row] for row in np.flatnonzero(past == 0)]
+        for now, start in zip(self._now, self._start, strict=True):
+            for part, first in zip(now, start or (), strict=True):
+                part[fresh] = first
+
+    def read(self, block: int) -> tuple[Tensor, Tensor]:
+        """Return a block's last inputs and its state; see `MambaState.read`."""
+        inputs, state = self._now[block]
+        return inputs[self._rows], state[self._rows]
+
+    def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
+        """Keep them of the environments whose frame is remembered."""
+        rows = torch.from_numpy(self._remembered).to(state.device)
+        for part, new in zip(self._now[block], (inputs, state), strict=True):
+            part[self._kept] = new[rows]
+
+    def advance(self, num_tokens: int) -> None:
+        """Do nothing: `place` says where the next frame is."""
+
+
+class _Recorder:
+    """Keep every block's keys and values of one pass."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def angles(
+        self, config: TotoConfig, num_tokens: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        return rope_angles(config, 0, num_tokens, device)
+
+    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.pairs.append((k, v))
+        return scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def advance(self, num_tokens: int) -> None:
+        pass
+
+
+def _attend_to_both(
+    q: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, past_mask: Tensor | None
+) -> Tensor:
+    """Attend to all of the past and, causally, to the present, as if they were one sequence.
+
+    On the CPU the two are attended to apart and mixed by their softmax's denominators, which needs
+    neither a copy of the past nor a mask over it.
+    """
+    if q.device.type == "cpu":
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        present, present_weight = attend(q, k, v, is_causal=True)
+        past, past_weight = attend(q, past_k, past_v, attn_mask=past_mask)
+        share = torch.sigmoid(past_weight - present_weight)[..., None].to(past.dtype)
+        return torch.lerp(present, past, share)
+    num_new, num_past = q.shape[2], past_k.shape[2]
+    mask = q.new_zeros(num_new, num_past + num_new)
+    mask[:, num_past:].masked_fill_(
+        torch.ones(num_new, num_new, dtype=torch.bool, device=q.device).triu(1), -torch.inf
+    )
+    if past_mask is not None:
+        mask = mask.repeat(len(q), 1, 1, 1)
+        mask[..., :num_past] += past_mask
+    k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -1,0 +1,430 @@
+"""Open vision transformers as their authors published them: MAE, MVP, DINOv2, DINOv3, timm.
+
+A family of files is a row of `FORMATS`. Nothing is guessed: every key is a weight or is dropped by
+name, and what weights do not tell (heads, statistics of the pictures) is the family's or is asked.
+"""
+
+import argparse
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..models.vision_transformer import Channels, VisionTransformer, VitConfig, rotary_periods
+from .vit import VitEncoder
+
+__all__ = ["FORMATS", "STATISTICS", "load_vit"]
+
+# mean and standard deviation of red, green and blue in [0, 1]
+STATISTICS: Mapping[str, tuple[Channels, Channels]] = MappingProxyType(
+    {
+        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's documentation
+        "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's weights in timm
+    }
+)
+
+# heads of the published ViTs of these widths; 384 is missing, since two counts were published
+HEADS = MappingProxyType({192: 3, 768: 12, 1024: 16, 1280: 16})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Format:
+    """What is known of a family of files.
+
+    Attributes:
+        dropped: keys that begin so have no part in features.
+        renamed: keys of registers, to ours.
+        pool: default pool.
+        image_size: default side, pixels; None: that of the position embedding.
+        statistics: key of `STATISTICS`; None: the files do not agree, so the caller must say.
+        norm_eps: epsilon of LayerNorm.
+        head_dim: width of every head; None: it depends on the model.
+        resize: how its own code resizes the position embedding to another number of patches.
+        positions: learned or rotary.
+    """
+
+    dropped: tuple[str, ...]
+    renamed: Mapping[str, str]
+    pool: str
+    image_size: int | None
+    statistics: str | None
+    norm_eps: float
+    head_dim: int | None
+    resize: Literal["bicubic", "antialiased", "dinov2"]
+    positions: Literal["learned", "rotary"]
+
+
+FORMATS: Mapping[str, _Format] = MappingProxyType(
+    {
+        # github.com/facebookresearch/mae: encoder only, whole, in training, or fine-tuned
+        "mae": _Format(
+            dropped=("mask_token", "decoder_", "decoder.", "head."),
+            renamed={},
+            pool="mean",
+            image_size=None,
+            statistics="imagenet",
+            norm_eps=1e-6,
+            head_dim=None,
+            resize="bicubic",
+            positions="learned",
+        ),
+        # github.com/ir413/mvp: MAE's encoders and one supervised model
+        "mvp": _Format(
+            dropped=("head.",),
+            renamed={},
+            pool="cls",
+            image_size=None,
+            statistics="imagenet",
+            norm_eps=1e-6,
+            head_dim=None,
+            resize="bicubic",
+            positions="learned",
+        ),
+        # github.com/facebookresearch/dinov2, with and without registers; 64 to a head in all sizes
+        "dinov2": _Format(
+            dropped=("mask_token",),
+            renamed={"register_tokens": "reg_token"},
+            pool="cls",
+            image_size=224,
+            statistics="imagenet",
+            norm_eps=1e-6,
+            head_dim=64,
+            resize="dinov2",
+            positions="learned",
+        ),
+        # github.com/facebookresearch/dinov3, ViT-S, B and L: GELU, 64 to a head, LayerNorm eps 1e-5
+        "dinov3": _Format(
+            dropped=("mask_token", "local_cls_norm."),  # the second is for local crops in training
+            renamed={"storage_tokens": "reg_token"},
+            pool="cls",
+            image_size=224,
+            statistics="imagenet",
+            norm_eps=1e-5,
+            head_dim=64,
+            resize="bicubic",
+            positions="rotary",
+        ),
+        # github.com/huggingface/pytorch-image-models, `VisionTransformer`; also DeiT and DINO
+        "timm": _Format(
+            dropped=("head.",),
+            renamed={},
+            pool="cls",
+            image_size=None,
+            statistics=None,
+            norm_eps=1e-6,
+            head_dim=None,
+            resize="antialiased",
+            positions="learned",
+        ),
+    }
+)
+
+
+def load_vit(
+    path: str | Path,
+    format: str,
+    *,
+    layer: int | None = None,
+    pool: str | None = None,
+    heads: int | None = None,
+    image_size: int | None = None,
+    statistics: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> VitEncoder:
+    """Open a file of weights as it was published. Never touches the network.
+
+    The names may be those of the authors' own files, or those of transformers' (ViTMAE, Dinov2 with
+    and without registers, DINOv3ViT).
+    Every key of the file is accounted for: it is a weight of the encoder, or it is dropped by name
+    (decoder, mask token, classifier; optimizer, epoch, scaler and arguments of a training). A file
+    that was cut after a block cannot be told from a shallower model.
+
+    Args:
+        path: `.safetensors`, or what `torch.save` wrote (`.pth`), read as data, never as code.
+        format: one of `FORMATS`.
+        layer: 0 (embedding) to the model's depth, or -1; default: the last.
+        pool: see `VitEncoder`; default: `cls`, for MAE `mean`.
+        heads: attention heads, which the weights do not tell; default: those of the published
+            model of this width, where there is only one.
+        image_size: side that frames are resized to, pixels; default: the one trained with, and 224
+            for DINOv2 and DINOv3. The position embedding is resized as the format's own code does.
+        statistics: `imagenet` or `half`; default: the format's. timm's files need it.
+        device: where to run; default: the CPU.
+        dtype: of the weights and the computation; default float32. Embeddings are float32 always.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a missing or unexpected key, or one of the wrong shape (the message lists all),
+            a file that holds more than data, or an argument that does not fit.
+    """
+    file = Path(path)
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+    rules = FORMATS[format]
+    statistics = rules.statistics if statistics is None else statistics
+    if statistics not in STATISTICS:
+        raise ValueError(
+            f"statistics must be one of {list(STATISTICS)}, got {statistics!r}"
+            + (f"; files of format {format!r} do not tell" if statistics is None else "")
+        )
+    weights = _encoder_weights(file, _read(file), rules)
+    norm_after_pool = "norm.weight" not in weights and "fc_norm.weight" in weights
+    if norm_after_pool:
+        weights |= {f"norm.{one}": weights.pop(f"fc_norm.{one}") for one in ("weight", "bias")}
+    layers = _check_names(file, format, weights, rules)
+
+    for name, axes in (("patch_embed.proj.weight", 4), ("cls_token", 3), ("reg_token", 3)):
+        if weights[name].ndim != axes:
+            raise ValueError(f"{file}: {name} must have {axes} axes, got {weights[name].shape}")
+    dim, _, patch_size, _ = weights["patch_embed.proj.weight"].shape
+    registers = weights["reg_token"].shape[1]
+    native = None
+    if rules.positions == "learned":
+        native = _positions_side(file, weights["pos_embed"].shape[1], registers, rules)
+    if image_size is None:
+        image_size = rules.image_size or (native or 0) * patch_size
+    mean, std = STATISTICS[statistics]
+    config = VitConfig(
+        image_size=image_size,
+        patch_size=patch_size,
+        dim=dim,
+        layers=layers,
+        heads=_heads(rules, dim) if heads is None else heads,
+        mlp_hidden=weights["blocks.0.mlp.fc1.weight"].shape[0],
+        norm_eps=rules.norm_eps,
+        registers=registers,
+        layer_scale="blocks.0.ls1.gamma" in weights,
+        positions=rules.positions,
+        norm_after_pool=norm_after_pool,
+        mean=mean,
+        std=std,
+    )
+    if native is not None:
+        weights["pos_embed"] = _positions(weights["pos_embed"], native, config, rules)
+    if "rope_embed.periods" in weights:
+        _check_periods(file, weights.pop("rope_embed.periods"), config)
+    with torch.device("meta"):
+        transformer = config.build()
+    _check_shapes(file, format, weights, transformer)
+    transformer.load_state_dict(
+        {name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()},
+        assign=True,  # a copy all the same: the file may be gone while the encoder lives
+    )
+    if pool is None:
+        pool = "mean" if norm_after_pool else rules.pool
+    encoder = VitEncoder(transformer, -1 if layer is None else layer, pool)
+    return encoder.to(device=device, dtype=dtype)
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    """Return what a file holds; nothing in it is executed."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing, or no file")
+    if file.suffix == ".safetensors":
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a readable safetensors file ({error})") from error
+    try:
+        # MAE's trainings save their arguments as a Namespace: it only holds attributes, and has no
+        # hook that unpickling could call; what is in it is still restricted to plain data.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            # mapped, so that an optimizer's state, twice the weights, is never read
+            data = torch.load(
+                file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+            )
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"a {found[1]}" if found else "something that is not plain data"
+        raise ValueError(
+            f"{file} holds {what}, which is not opened, since a pickled object may run any code; "
+            "where you trust the file, save its state dict alone, as safetensors"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{file} is not a readable torch file ({error})") from error
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{file} holds a {type(data).__name__}, needed a dict of tensors")
+    return data
+
+
+def _encoder_weights(file: Path, data: Mapping[str, Any], rules: _Format) -> dict[str, Tensor]:
+    """Return the encoder's tensors under our names; all else is dropped by name."""
+    beside = ("optimizer", "epoch", "scaler", "args")
+    state = data
+    for container in ("model", "state_dict"):
+        if isinstance(data.get(container), Mapping):
+            state = data[container]
+            if others := sorted(set(data) - {container, *beside}):
+                raise ValueError(
+                    f"{file}: beside {container!r} there is {others}; known: {list(beside)}"
+                )
+            break
+    if strange := sorted(name for name, value in state.items() if not isinstance(value, Tensor)):
+        raise ValueError(f"{file}: {strange} are no tensors; top-level keys: {sorted(data)}")
+    weights = {
+        rules.renamed.get(name, name): tensor
+        for name, tensor in _from_transformers(state).items()
+        if not name.startswith(rules.dropped)
+    }
+    if rules.positions == "rotary":
+        for name in [name for name in weights if name.endswith("qkv.bias_mask")]:
+            # DINOv3 trains without a key bias: the mask is one, and zero for the keys
+            bias, mask = name.removesuffix("_mask"), weights.pop(name)
+            if bias in weights:
+                weights[bias] = torch.where(mask == 0, 0.0, weights[bias])
+    if "cls_token" in weights and "reg_token" not in weights:
+        weights["reg_token"] = weights["cls_token"].new_empty(1, 0, weights["cls_token"].shape[-1])
+    return weights
+
+
+# keys of transformers' files (ViTMAE, Dinov2, DINOv3ViT) without a leading `vit.`, to the released
+_TRANSFORMERS = (
+    (r"embeddings\.(cls_token|mask_token)", r"\1"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.register_tokens", "reg_token"),
+    (r"embeddings\.patch_embeddings\.(?:projection\.)?(\w+)", r"patch_embed.proj.\1"),
+    (r"layer\.(\d+)\.(?:norm1|layernorm_before)\.(\w+)", r"blocks.\1.norm1.\2"),
+    (r"layer\.(\d+)\.(?:norm2|layernorm_after)\.(\w+)", r"blocks.\1.norm2.\2"),
+    (r"layer\.(\d+)\.attention\.(?:output\.dense|o_proj)\.(\w+)", r"blocks.\1.attn.proj.\2"),
+    (r"layer\.(\d+)\.attention\.(?:attention\.query|q_proj)\.(\w+)", r"blocks.\1.attn.q.\2"),
+    (r"layer\.(\d+)\.attention\.(?:attention\.key|k_proj)\.(\w+)", r"blocks.\1.attn.k.\2"),
+    (r"layer\.(\d+)\.attention\.(?:attention\.value|v_proj)\.(\w+)", r"blocks.\1.attn.v.\2"),
+    (r"layer\.(\d+)\.(?:intermediate\.dense|mlp\.(?:fc1|up_proj))\.(\w+)", r"blocks.\1.mlp.fc1.\2"),
+    (r"layer\.(\d+)\.(?:output\.dense|mlp\.fc2|mlp\.down_proj)\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
+    (r"layer\.(\d+)\.layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (r"(?:layernorm|norm)\.(\w+)", r"norm.\1"),
+)  # fmt: skip
+
+
+def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the keys of a file that transformers wrote the released names; leave others alone."""
+    if not {"embeddings.cls_token", "vit.embeddings.cls_token"} & set(state):
+        return dict(state)
+    weights: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        short = name.removeprefix("vit.").removeprefix("encoder.")
+        for pattern, released in _TRANSFORMERS:
+            if match := re.fullmatch(pattern, short):
+                weights[match.expand(released)] = tensor
+                break
+        else:
+            weights[name] = tensor
+    for name in [name for name in weights if name.endswith(".attn.q.weight")]:
+        block = name.removesuffix("q.weight")
+        parts = [f"{block}{one}" for one in "qkv"]
+        if f"{block}k.bias" not in weights and f"{block}q.bias" in weights:
+            weights[f"{block}k.bias"] = torch.zeros_like(weights[f"{block}q.bias"])  # DINOv3
+        for kind in ("weight", "bias"):
+            if all(f"{part}.{kind}" in weights for part in parts):
+                fused = [weights.pop(f"{part}.{kind}") for part in parts]
+                weights[f"{block}qkv.{kind}"] = torch.cat(fused)
+    return weights
+
+
+def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: _Format) -> int:
+    """Return the number of blocks, or list what is missing and what is too much."""
+    indices = [int(m[1]) for name in weights if (m := re.match(r"blocks\.(\d+)\.", name))]
+    layers = max(indices, default=0) + 1
+    template = VitConfig(
+        image_size=1, patch_size=1, dim=4, layers=layers, heads=1, mlp_hidden=1, norm_eps=1e-6,
+        registers=0, layer_scale="blocks.0.ls1.gamma" in weights, positions=rules.positions,
+        norm_after_pool=False, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+    )  # fmt: skip
+    with torch.device("meta"):
+        needed = set(template.build().state_dict())
+    known = needed | ({"rope_embed.periods"} if rules.positions == "rotary" else set())
+    missing, unexpected = sorted(needed - set(weights)), sorted(set(weights) - known)
+    if missing or unexpected:
+        hint = ""
+        if any("mlp.w12" in name or "mlp.w1." in name for name in unexpected):
+            hint = "; models with a gated MLP (SwiGLU) are not supported"
+        raise ValueError(
+            f"{file} does not fit format {format!r}: missing {missing}, unexpected {unexpected}, "
+            f"dropped by name {[f'{name}*' for name in rules.dropped]}{hint}"
+        )
+    return layers
+
+
+def _check_shapes(
+    file: Path, format: str, weights: Mapping[str, Tensor], transformer: VisionTransformer
+) -> None:
+    wrong = [
+        f"{name} {tuple(weights[name].shape)}, needed {tuple(tensor.shape)}"
+        for name, tensor in transformer.state_dict().items()
+        if weights[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise ValueError(f"{file} does not fit format {format!r}: {'; '.join(wrong)}")
+
+
+def _heads(rules: _Format, dim: int) -> int:
+    if rules.head_dim is not None:
+        return max(1, dim // rules.head_dim)
+    if dim in HEADS:
+        return HEADS[dim]
+    known = ", ".join(f"{width}: {count}" for width, count in HEADS.items())
+    says = (
+        "MVP's code uses 12, its paper says 6, DeiT's and timm's ViT-S have 6"
+        if dim == 384
+        else f"the published models have {known}"
+    )
+    raise ValueError(f"say heads=: the weights do not tell it, and at width {dim} {says}")
+
+
+def _positions_side(file: Path, slots: int, registers: int, rules: _Format) -> int:
+    """Return the patches along a side for which a position embedding was made."""
+    for prefix in _prefixes(registers, rules):
+        side = math.isqrt(max(0, slots - prefix))
+        if side and side**2 == slots - prefix:
+            return side
+    raise ValueError(f"{file}: pos_embed has {slots} slots, which is no square of patches and CLS")
+
+
+def _prefixes(registers: int, rules: _Format) -> tuple[int, ...]:
+    """Return how many slots there may be before those of patches; timm's models differ."""
+    return tuple(dict.fromkeys((1, 1 + registers, 0))) if rules is FORMATS["timm"] else (1,)
+
+
+def _positions(
+    embedding: Float[Tensor, "1 p d"], native: int, config: VitConfig, rules: _Format
+) -> Float[Tensor, "1 t d"]:
+    """Return a slot for every token, with the patches' grid resized to the picture's."""
+    embedding = embedding.float()
+    prefix = embedding.shape[1] - native**2
+    slots = embedding.new_zeros(1, 1 + config.registers, config.dim)
+    slots[:, :prefix] = embedding[:, :prefix]
+    grid = embedding[:, prefix:].transpose(1, 2).unflatten(2, (native, native))  # 1 d i j
+    side = config.side
+    if side != native:
+        size = (side, side)
+        if rules.resize == "bicubic":
+            grid = interpolate(grid, size=size, mode="bicubic")
+        elif rules.resize == "antialiased" or config.registers:
+            grid = interpolate(grid, size=size, mode="bicubic", antialias=True)
+        else:
+            # DINOv2 without registers was trained and released with this offset of 0.1 patches
+            grid = interpolate(grid, scale_factor=(side + 0.1) / native, mode="bicubic")
+    return torch.cat([slots, grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _check_periods(file: Path, periods: Tensor, config: VitConfig) -> None:
+    expected = rotary_periods(config.dim // config.heads)
+    # 1 %: files may hold them in bfloat16
+    if periods.shape != expected.shape or not torch.allclose(periods.float(), expected, rtol=0.01):
+        raise ValueError(
+            f"{file}: the rotary periods are not those of {config.heads} heads: "
+            f"{periods.tolist()}, needed {expected.tolist()}"
+        )

@@ -1,0 +1,231 @@
+"""Predict the tokens of the next frames, one token after the other, the past in memory.
+
+    tokens = generate_frames(transformer, past, num_frames=4)            # [b t n] -> [b 4 n]
+    tokens = generate_frames(transformer, past, 64, sampling=Sampling(temperature=1.0, top_p=0.9))
+
+    for frame in continue_frames(transformer, past, 64): ...              # [b n] each, as they come
+
+    tokens = preview_frame(transformer, past)                             # [b t n] -> [b n]
+
+`preview_frame` takes one pass for a whole frame: each token is the likeliest after the past frames
+and the tokens *of the last frame* up to its place, which stand in for those of the next.
+
+To guess that tokens are those of the last frame, and to verify several of them in one pass
+(speculative decoding, Leviathan et al. 2023), gives the same tokens as `generate_frames`; it was
+tried, and does not pay with toto-nano, which chooses another token too often.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ..encoders.encoder import Encoder
+from ..encoders.loading import load_encoder
+from ..models import CausalModel
+
+__all__ = [
+    "GREEDY",
+    "Sampling",
+    "choose",
+    "continue_frames",
+    "generate_frames",
+    "load_predictor",
+    "preview_frame",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How a token is chosen from its distribution.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_k: only so many of the likeliest tokens are possible; None: all.
+        top_p: only the likeliest tokens that together have this probability are possible, and
+            always the likeliest (nucleus sampling, Holtzman et al. 2020).
+    """
+
+    temperature: float
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no way to sample."""
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1 or None, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def load_predictor(name_or_path: str, device: str) -> Encoder:
+    """Open an encoder whose model predicts tokens.
+
+    Raises:
+        ValueError: it predicts no tokens; and what `load_encoder` raises.
+    """
+    encoder = load_encoder(name_or_path, device=device)
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"{name_or_path} is a {type(encoder).__name__}, which predicts no tokens")
+    return encoder
+
+
+def generate_frames(
+    transformer: CausalModel,
+    past: Int64[Tensor, "b t n"],
+    num_frames: int,
+    *,
+    sampling: Sampling = GREEDY,
+    generator: torch.Generator | None = None,
+    window: int | None = None,
+) -> Int64[Tensor, "b f n"]:
+    """Predict the tokens of the frames that follow.
+
+    Args:
+        transformer: the model.
+        past: tokens of the frames so far, the oldest first; may have no frames.
+        num_frames: f, how many frames to predict.
+        sampling: how tokens are chosen.
+        generator: where chance comes from, on the CPU.
+        window: frames that the model sees at once, those being predicted included; those of a
+            training sequence when None. When the window is full its older half is forgotten and
+            the rest is read again from the start token, so no pass is unlike training.
+
+    Raises:
+        ValueError: a window that the model was not trained on, wrong tokens or numbers.
+    """
+    predicted = continue_frames(
+        transformer, past, num_frames, sampling=sampling, generator=generator, window=window
+    )
+    return torch.stack(list(predicted), dim=1)
+
+
+@torch.no_grad()
+def continue_frames(
+    transformer: CausalModel,
+    past: Int64[Tensor, "b t n"],
+    num_frames: int,
+    *,
+    sampling: Sampling = GREEDY,
+    generator: torch.Generator | None = None,
+    window: int | None = None,
+) -> Iterator[Int64[Tensor, "b n"]]:
+    """Yield the tokens of the frames that follow, each when it is there; see `generate_frames`."""
+    config = transformer.config
+    window = config.frames if window is None else window
+    past = _check(transformer, past, window)
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    frames = list(past.unbind(1))
+    frames = frames[max(0, len(frames) - (window - 1)) :]
+    cache, last = _read(transformer, past, frames, window)
+    for _ in range(num_frames):
+        if len(frames) == window:
+            frames = frames[window - window // 2 :]
+            cache, last = _read(transformer, past, frames, window)
+        frame = past.new_empty(len(past), config.tokens_per_frame)
+        chance = torch.rand(frame.shape, generator=generator).to(past.device)
+        for place in range(config.tokens_per_frame):
+            logits = transformer(last, cache)[:, 0, : config.codes]  # no special token in a frame
+            frame[:, place] = choose(logits, sampling, chance[:, place])
+            last = frame[:, place : place + 1]
+        frames.append(frame)
+        yield frame
+
+
+@torch.no_grad()
+def preview_frame(
+    transformer: CausalModel, past: Int64[Tensor, "b t n"], *, window: int | None = None
+) -> Int64[Tensor, "b n"]:
+    """Guess the tokens of the next frame in one pass.
+
+    Args:
+        transformer: the model.
+        past: tokens of the frames so far, the oldest first; at least one frame.
+        window: frames that the model sees at once, the next included; those of a training sequence
+            when None.
+
+    Raises:
+        ValueError: no past, a window that the model was not trained on, or wrong tokens.
+    """
+    config = transformer.config
+    window = config.frames if window is None else window
+    past = _check(transformer, past, window)
+    if past.shape[1] == 0:
+        raise ValueError("past must have a frame, which stands in for the next")
+    frames = past[:, max(0, past.shape[1] - (window - 1)) :] if window > 1 else past[:, :0]
+    start = past.new_full((len(past), 1), config.start_video)
+    ids = torch.cat([start, frames.flatten(1), past[:, -1, :-1]], dim=1)
+    (hidden,) = transformer.features(ids, (-1,))
+    logits = transformer.logits(hidden[:, -config.tokens_per_frame :])
+    return logits[..., : config.codes].argmax(dim=-1)
+
+
+def choose(
+    logits: Float[Tensor, "b v"], sampling: Sampling, chance: Float[Tensor, " b"]
+) -> Int64[Tensor, " b"]:
+    """Choose one token of each distribution.
+
+    Args:
+        logits: of every token.
+        sampling: how.
+        chance: uniform numbers in [0, 1); the same number chooses the same token.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    shares = torch.softmax(logits.float() / sampling.temperature, dim=-1)
+    ids = None
+    if sampling.top_k is not None or sampling.top_p < 1:
+        shares, ids = shares.sort(dim=-1, descending=True, stable=True)
+        if sampling.top_k is not None:
+            shares[:, sampling.top_k :] = 0
+        # the first token that brings the sum to top_p is the last that is possible
+        before = shares.cumsum(dim=-1) - shares
+        shares = shares.where(before < sampling.top_p * shares.sum(-1, keepdim=True), 0.0)
+    sums = shares.cumsum(dim=-1)
+    drawn = chance.to(sums)[:, None] * sums[:, -1:]
+    ranks = torch.arange(sums.shape[-1], device=sums.device)
+    last_possible = ranks.where(shares > 0, 0).amax(dim=-1, keepdim=True)
+    # rounding may bring the draw to the last sum, behind which no token is left
+    rank = torch.minimum(torch.searchsorted(sums, drawn, right=True), last_possible)
+    return (rank if ids is None else ids.gather(-1, rank))[:, 0]
+
+
+def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
+    """Give the past where the model is, or say what is wrong."""
+    config = transformer.config
+    if not 1 <= window <= config.frames:
+        raise ValueError(
+            f"window must be in [1, {config.frames}] frames, the length that the model was "
+            f"trained on, got {window}"
+        )
+    if past.ndim != 3 or past.shape[2] != config.tokens_per_frame:
+        raise ValueError(
+            f"past must have shape [b t {config.tokens_per_frame}], got {list(past.shape)}"
+        )
+    if past.numel() and not 0 <= int(past.min()) <= int(past.max()) < config.codes:
+        raise ValueError(
+            f"tokens must be in [0, {config.codes}), got [{int(past.min())}, {int(past.max())}]"
+        )
+    return past.to(transformer.embed_tokens.weight.device)
+
+
+def _read(
+    transformer: CausalModel, past: Tensor, frames: list[Tensor], window: int
+) -> tuple[Any, Tensor]:
+    """Give a cache of the start token and the frames but their last token, and that token."""
+    start = past.new_full((len(past), 1), transformer.config.start_video)
+    ids = torch.cat([start, *frames], dim=1)
+    cache = transformer.new_memory(1 + window * transformer.config.tokens_per_frame)
+    if ids.shape[1] > 1:
+        # the last block's output is not needed, but its keys and values are
+        transformer.features(ids[:, :-1], (-1,), cache)
+    return cache, ids[:, -1:]

@@ -1,0 +1,1 @@
+"""Probes on frozen features: what a layer and a pool tell of a robot's world."""

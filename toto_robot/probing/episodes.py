@@ -1,0 +1,270 @@
+"""Episodes of demonstrations, whoever wrote them: what a probe is asked, and of which frames.
+
+A folder of episodes, one file each, `*.safetensors` or `*.npz`, in it or in its `episodes/`; the
+demonstration store of `policies.demonstrations.store` is one:
+
+    tokens    uint16 [t c n], the frames of c cameras as one encoder's codes; or
+    frames    uint8 [t c h w 3], the frames themselves; or, beside the file, videos
+              <stem>.mp4, or <stem>_<camera>.mp4 for each camera, of t frames
+    labels    [t a] or [t-1 a], the expert's actions            target=action
+    state     [t s], for instance poses of objects              target=state
+    proprio   [t p], joints                                     target=state, without a `state`
+    success   [t] or one for the episode, whole numbers         target=label
+
+`<array>_names` may name the columns of an array. A scalar may also lie in the JSON of the metadata
+entry `episode`, where the store has `success` and `seed`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from ..checkpoint import weights_hash
+from ..encoders.encoder import Encoder
+
+__all__ = ["Demonstrations", "check_tokenizer", "read_demonstrations", "read_frames"]
+
+Array = NDArray[Any]
+Kind = Literal["action", "state", "label"]
+ARRAYS: dict[Kind, tuple[str, ...]] = {
+    "action": ("labels",),
+    "state": ("state", "proprio"),
+    "label": ("success",),
+}
+VIEWS = {"tokens": 3, "frames": 5}  # and their dimensions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Demonstrations:
+    """What is to be told: rows are the frames used.
+
+    Attributes:
+        paths: files of the episodes.
+        rows: frames of each that are encoded, whatever the target.
+        counts: how many of them, from the first, have a target: an episode may have one frame more.
+        view: `tokens`, `frames` or `videos`.
+        array: the target's name.
+        target: float64 [r k]; of labels one-hot.
+        names: of the target's columns.
+        dropped: names of columns that never change, which no score can tell about.
+        proprio: float64 [r p]; None where there is none, or it is the target.
+        episode: [r], numbered from 0; episodes of the same seed show the same scene and are one.
+        is_label: whether columns are classes.
+    """
+
+    paths: list[Path]
+    rows: list[Array]
+    counts: list[int]
+    view: str
+    array: str
+    target: Array
+    names: list[str]
+    dropped: list[str]
+    proprio: Array | None
+    episode: Array
+    is_label: bool
+
+
+def read_demonstrations(
+    folder: Path,
+    kind: Kind,
+    array: str | None,
+    columns: Sequence[str] | None,
+    stride: int,
+    episodes: int | None,
+) -> Demonstrations:
+    """Read what is to be told, and of which frames; the frames stay on the disk.
+
+    Args:
+        folder: of the episodes.
+        kind: of target.
+        array: its name; None: the usual one of this kind, see the module.
+        columns: how the names of the columns begin that are kept; None: all.
+        stride: every how many frames one is used; each episode starts at another.
+        episodes: how many to use, spread evenly; None for all.
+
+    Raises:
+        FileNotFoundError: no episodes in `folder`.
+        ValueError: an episode that is damaged or lacks an array; the message names the file and
+            what it holds.
+    """
+    paths = _episode_files(folder)
+    if episodes is not None:
+        chosen = np.linspace(0, len(paths) - 1, min(episodes, len(paths)))
+        paths = [paths[i] for i in np.unique(chosen.astype(int))]
+    first = open_episode(paths[0])
+    name = array or next((one for one in ARRAYS[kind] if one in first), ARRAYS[kind][-1])
+    rows, counts, targets, proprio, scenes, views = [], [], [], [], [], []
+    for number, path in enumerate(tqdm(paths, desc="read", unit="episode", leave=False)):
+        arrays = open_episode(path)
+        view, length = _view(path, arrays)
+        if name not in arrays:
+            raise ValueError(
+                f"{path} has no {name!r} for target={kind}; it has {sorted(arrays)} "
+                "(choose one by array=)"
+            )
+        target = arrays[name]
+        if target.ndim == 0:
+            target = np.full(length, target)
+        if len(target) not in (length, length - 1):
+            raise ValueError(f"{path}: {length} {view} but {len(target)} {name}")
+        rows.append(np.arange(number % min(stride, length), length, stride))
+        used = rows[-1][rows[-1] < len(target)]
+        counts.append(len(used))
+        views.append(view)
+        targets.append(target[used].reshape(len(used), -1))
+        if "proprio" in arrays and name != "proprio":
+            proprio.append(arrays["proprio"][used])
+        scenes += [str(arrays.get("seed", path.stem))] * len(used)
+    if len({one.shape[1] for one in targets}) > 1 or len(set(views)) > 1:
+        raise ValueError(f"the episodes in {folder} differ in {name} or in tokens and frames")
+    if not scenes:
+        raise ValueError(f"stride={stride} leaves no frame of the episodes in {folder}")
+    target, names = np.concatenate(targets), [f"{name}[{i}]" for i in range(targets[0].shape[1])]
+    if (named := first.get(f"{name}_names")) is not None:
+        names = [str(one) for one in named]
+    if len(names) != target.shape[1]:
+        raise ValueError(f"{paths[0]}: {len(names)} {name}_names for {target.shape[1]} columns")
+    if columns is not None:
+        kept = [i for i, one in enumerate(names) if one.startswith(tuple(columns))]
+        if not kept:
+            raise ValueError(f"no column of {name} begins with any of {list(columns)}: {names}")
+        target, names = target[:, kept], [names[i] for i in kept]
+    target, names, dropped = _columns(kind, name, target, names)
+    return Demonstrations(
+        paths=paths,
+        rows=rows,
+        counts=counts,
+        view=views[0],
+        array=name,
+        target=target,
+        names=names,
+        dropped=dropped,
+        proprio=np.concatenate(proprio).astype(np.float64) if len(proprio) == len(rows) else None,
+        episode=np.unique(scenes, return_inverse=True)[1],
+        is_label=kind == "label",
+    )
+
+
+def read_frames(path: Path, view: str) -> Array:
+    """Return an episode's tokens [t c n], or its pictures, uint8 [t c h w 3].
+
+    Raises:
+        ValueError: a video that cannot be read, or videos of different lengths or sizes.
+    """
+    if view != "videos":
+        return open_episode(path)[view]
+    cameras = [_decode(video) for video in _videos(path)]
+    if len({one.shape for one in cameras}) > 1:
+        raise ValueError(f"{path}: its videos differ: {[one.shape for one in cameras]}")
+    return np.stack(cameras, axis=1)
+
+
+def check_tokenizer(folder: Path, encoder: Encoder) -> None:
+    """Refuse a store whose header says that another tokenizer made its tokens."""
+    path = folder / "store.json"
+    if not path.is_file():
+        return
+    made_by = json.loads(path.read_text()).get("tokenizer_hash")
+    ours = weights_hash(encoder.tokenizer)
+    if made_by is not None and made_by != ours:
+        raise ValueError(
+            f"{folder} was recorded with another tokenizer (hash {made_by[:12]}, this encoder's "
+            f"{ours[:12]}): its tokens mean nothing here; sweep the encoder it was recorded with"
+        )
+
+
+def _columns(
+    kind: Kind, name: str, target: Array, names: list[str]
+) -> tuple[Array, list[str], list[str]]:
+    """Return the target's columns, their names, and the names of those that never change."""
+    if kind == "label":
+        if target.shape[1] != 1 or target.dtype.kind not in "iub":
+            raise ValueError(
+                f"target=label: {name} must be one whole number a frame or episode, got "
+                f"{target.dtype} with {target.shape[1]} columns"
+            )
+        classes, index = np.unique(target[:, 0], return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"target=label: {name} is {classes[0]} everywhere: nothing to tell")
+        return np.eye(len(classes))[index], [f"{name}={one}" for one in classes], []
+    if target.dtype.kind not in "fiu" or not np.isfinite(target).all():
+        raise ValueError(f"target={kind}: {name} must be finite numbers")
+    target = target.astype(np.float64)
+    changes = target.std(0) > 1e-6 * np.maximum(1, np.abs(target).max(0))
+    if not changes.any():
+        raise ValueError(f"target={kind}: {name} never changes: nothing to tell")
+    return (
+        target[:, changes],
+        [one for one, moves in zip(names, changes, strict=True) if moves],
+        [one for one, moves in zip(names, changes, strict=True) if not moves],
+    )
+
+
+def _episode_files(folder: Path) -> list[Path]:
+    for place in (folder / "episodes", folder):
+        found = [path for path in place.glob("[!.]*") if path.suffix in (".safetensors", ".npz")]
+        if found:
+            return sorted(found)
+    raise FileNotFoundError(f"no episodes (*.safetensors, *.npz) in {folder} or its episodes/")
+
+
+def open_episode(path: Path) -> dict[str, Array]:
+    """Read an episode's arrays, and the scalars of its metadata."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as opened:
+                return dict(opened)
+        with safe_open(path, framework="numpy") as opened:
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            facts = json.loads((opened.metadata() or {}).get("episode", "{}"))
+            scalars = {k: np.asarray(v) for k, v in facts.items() if isinstance(v, (bool, int))}
+            return scalars | arrays
+    except (SafetensorError, ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
+    """Return whether an episode has tokens, frames or videos, and how many, or say why not."""
+    for view, ndim in VIEWS.items():
+        if view in arrays:
+            found = arrays[view]
+            if found.ndim != ndim or found.dtype.kind != "u" or 0 in found.shape:
+                raise ValueError(
+                    f"{path}: {view} must be unsigned with {ndim} dimensions and a camera, got "
+                    f"{found.dtype} {found.shape}"
+                )
+            return view, len(found)
+    if videos := _videos(path):
+        return "videos", len(_decode(videos[0]))
+    raise ValueError(
+        f"{path} has neither tokens nor frames, and there is no {path.stem}.mp4 or "
+        f"{path.stem}_<camera>.mp4 beside it; it has {sorted(arrays)}"
+    )
+
+
+def _videos(path: Path) -> list[Path]:
+    whole = path.with_suffix(".mp4")
+    return [whole] if whole.is_file() else sorted(path.parent.glob(f"{path.stem}_*.mp4"))
+
+
+def _decode(path: Path) -> Array:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"{path} needs PyAV: pip install 'toto-robot[train]'") from error
+    try:
+        with av.open(str(path)) as container:
+            frames = [one.to_ndarray(format="rgb24") for one in container.decode(video=0)]
+    except (av.FFmpegError, IndexError, OSError) as error:
+        raise ValueError(f"{path}: not a readable video ({error})") from error
+    if not frames:
+        raise ValueError(f"{path}: holds no video frame")
+    return np.stack(frames)

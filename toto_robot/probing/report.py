@@ -1,0 +1,306 @@
+"""What a sweep found: the table, the advice in words, files, and the plot."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import write_aside
+from .episodes import Demonstrations
+from .ridge import Score, difference
+
+__all__ = ["Cell", "advise", "table", "write_report"]
+
+TRAINED, UNTRAINED, RANDOM = SOURCES = ("trained", "untrained", "random")
+PROPRIOCEPTION, CONSTANT = "proprioception", "constant"
+DESCRIPTIONS = {
+    UNTRAINED: "the untrained transformer on the trained tokenizer",
+    RANDOM: "the untrained transformer on an untrained tokenizer",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Cell:
+    """One row of the table.
+
+    Attributes:
+        source: `trained`; `untrained`, a transformer without training on the trained tokenizer's
+            tokens; `random`, tokenizer and transformer without training; `proprioception`; or
+            `constant`.
+        layer: None for what is no encoder.
+        pool: likewise.
+        width: of the embedding, all cameras.
+        kept: share of its variance that the rotation kept.
+        alone: what it tells.
+        beside: what it tells beside proprioception; None where there is none.
+    """
+
+    source: str
+    layer: int | None
+    pool: str | None
+    width: int
+    kept: float
+    alone: Score
+    beside: Score | None
+
+
+def table(
+    data: Demonstrations, cells: Sequence[Cell], pools: Sequence[str], folds: int, width: int
+) -> str:
+    """Return the table as text."""
+    measure = "accuracy" if data.is_label else "R2"
+    lines = [
+        f"{measure} of {data.array} on held-out episodes: "
+        f"{len(data.target)} frames of {int(data.episode.max()) + 1} episodes, {len(data.names)} "
+        f"{'classes' if data.is_label else 'targets'}, {folds} folds",
+        "in brackets the 95 % interval over episodes; behind it how often the layer is that pool's "
+        "best",
+    ]
+    if data.dropped:
+        lines.append(f"left out, since they never change: {', '.join(data.dropped)}")
+    head = f"{'':<16}{'layer':>6}" + "".join(f"{pool:>28}" for pool in pools)
+    lines.append(head)
+    best = best_shares(cells)
+    for source, layer in _rows(cells):
+        texts = []
+        for pool in pools:
+            share = f"{best[layer, pool]:>5.0%}" if source == TRAINED else ""
+            texts.append(f"{_interval(find(cells, source, layer, pool).alone)}{share:<5}")
+        lines.append(f"{source:<16}{layer:>6}" + "".join(f"{text:>28}" for text in texts))
+    lines += [
+        f"{cell.source:<22}{_interval(cell.alone) + ' ' * 5:>28}"
+        for cell in cells
+        if cell.layer is None
+    ]
+    joints = proprioception(cells)
+    if joints is not None:
+        lines += [
+            f"what vision adds to proprioception, paired: {measure} of both less "
+            f"{joints.score:.3f}",
+            head,
+        ]
+        for source, layer in _rows(cells):
+            gains = [gain(find(cells, source, layer, pool), joints) for pool in pools]
+            texts = [_signed(one) + " " * 5 for one in gains]
+            lines.append(f"{source:<16}{layer:>6}" + "".join(f"{text:>28}" for text in texts))
+    cut = min(cell.kept for cell in cells)
+    if cut < 0.9995:
+        lines.append(
+            f"wide embeddings were cut to {width} directions (or one a frame), which keep at least "
+            f"{cut:.1%} of their variance"
+        )
+    if data.view == "tokens":
+        lines.append(
+            "no row with an untrained tokenizer: these episodes keep tokens, and that control "
+            "needs the pictures (`frames` or videos; python -m policies.redraw draws those of a "
+            "store of a simulator's again)"
+        )
+    return "\n".join(lines)
+
+
+def advise(cells: Sequence[Cell], num_layers: int) -> dict[str, Any]:
+    """Say in words which layer and pool to use, and whether that matters."""
+    trained = [cell for cell in cells if cell.source == TRAINED]
+    best = max(trained, key=lambda cell: cell.alone.score)
+    same_pool = [cell for cell in trained if cell.pool == best.pool]
+    # the shallowest that is not clearly worse costs least: deeper blocks are not run
+    enough = next(cell for cell in same_pool if difference(best.alone, cell.alone)["low"] <= 0)
+    others = {
+        "the last layer": find(cells, TRAINED, num_layers, best.pool),
+        "layer 0": find(cells, TRAINED, 0, best.pool),
+    }
+    sources = {cell.source for cell in cells}
+    others |= {
+        words: find(cells, source, best.layer, best.pool)
+        for source, words in DESCRIPTIONS.items()
+        if source in sources
+    }
+    others |= {cell.source: cell for cell in cells if cell.layer is None}
+    best_other_pool = [cell for cell in trained if cell.pool != best.pool]
+    if best_other_pool:
+        other = max(best_other_pool, key=lambda cell: cell.alone.score)
+        others[f"the next pool ({other.pool}, layer {other.layer})"] = other
+    differences = {
+        name: difference(best.alone, cell.alone)
+        for name, cell in others.items()
+        if cell is not best
+    }
+    share = best_shares(cells)[best.layer, best.pool]
+    parts = [f"{name} {_signed(one)}{clearness(one)}" for name, one in differences.items()]
+    use = (
+        f"use layer {enough.layer}, pool {enough.pool}: "
+        f"layer {best.layer} scores best ({best.alone.score:.3f}, the best layer in {share:.0%} of "
+        "resamples), "
+        + (
+            ("and costs least" if best.layer == 0 else "and every shallower layer is clearly worse")
+            if enough is best
+            else f"but layer {enough.layer} ({enough.alone.score:.3f}) is not clearly worse and "
+            "cheaper"
+        )
+    )
+    words, added = f"{use}; the best against {'; '.join(parts)}", None
+    joints = proprioception(cells)
+    if joints is not None:
+        # of the cell that was chosen by itself: the best of all gains would be too good
+        added = gain(enough, joints)
+        words += (
+            f"; what layer {enough.layer}, pool {enough.pool} adds to proprioception "
+            f"{_signed(added)}{clearness(added)}"
+        )
+    return {
+        "layer": enough.layer,
+        "pool": enough.pool,
+        "best_layer": best.layer,
+        "best_share": share,
+        "differences_of_the_best": differences,
+        "added_to_proprioception": added,
+        "words": words,
+    }
+
+
+def write_report(
+    out: Path,
+    data: Demonstrations,
+    cells: Sequence[Cell],
+    pools: Sequence[str],
+    num_layers: int,
+    notes: dict[str, Any],
+) -> None:
+    """Write `sweep.json`, `sweep.csv` and `sweep.png`; `notes` go into the first."""
+    best, joints = best_shares(cells), proprioception(cells)
+    rows = []
+    for cell in cells:
+        row: dict[str, Any] = {
+            "source": cell.source,
+            "layer": cell.layer,
+            "pool": cell.pool,
+            "width": cell.width,
+            "kept": cell.kept,
+            "score": cell.alone.score,
+            "low": cell.alone.low,
+            "high": cell.alone.high,
+            "best_share": best[cell.layer, cell.pool] if cell.source == TRAINED else None,
+        }
+        added = None if joints is None or cell.beside is None else gain(cell, joints)
+        for end in ("score", "low", "high"):
+            row[f"added_{end}"] = None if added is None else added[end]
+        rows.append(row)
+    measure = "accuracy" if data.is_label else "R2"
+    result = notes | {
+        "measure": measure.lower(),
+        "array": data.array,
+        "view": data.view,
+        "num_frames": len(data.target),
+        "num_episodes": int(data.episode.max()) + 1,
+        "columns": data.names,
+        "constant_columns": data.dropped,
+        "cells": [
+            row | {"each": cell.alone.each, "penalties": cell.alone.penalties}
+            for row, cell in zip(rows, cells, strict=True)
+        ],
+    }
+    write_aside(out / "sweep.json", (json.dumps(result, indent=1) + "\n").encode())
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_aside(out / "sweep.csv", text.getvalue().encode())
+    words = f"{measure} of {data.array}, held-out episodes"
+    write_aside(out / "sweep.png", _plot(cells, pools, num_layers, words))
+
+
+def proprioception(cells: Sequence[Cell]) -> Score | None:
+    """Return what proprioception tells by itself; None where there is none."""
+    return next((cell.alone for cell in cells if cell.source == PROPRIOCEPTION), None)
+
+
+def gain(cell: Cell, joints: Score) -> dict[str, float]:
+    """Return what a cell adds to proprioception."""
+    assert cell.beside is not None
+    return difference(cell.beside, joints)
+
+
+def find(cells: Sequence[Cell], source: str, layer: int | None, pool: str | None) -> Cell:
+    """Return the cell of a source, layer and pool."""
+    (cell,) = [c for c in cells if (c.source, c.layer, c.pool) == (source, layer, pool)]
+    return cell
+
+
+def best_shares(cells: Sequence[Cell]) -> dict[tuple[int | None, str | None], float]:
+    """Return how often each layer is its pool's best, over the resamples."""
+    shares = {}
+    for pool in {cell.pool for cell in cells if cell.source == TRAINED}:
+        mine = [cell for cell in cells if cell.source == TRAINED and cell.pool == pool]
+        wins = np.stack([cell.alone.draws for cell in mine]).argmax(0)
+        shares |= {(cell.layer, pool): float((wins == i).mean()) for i, cell in enumerate(mine)}
+    return shares
+
+
+def clearness(difference: dict[str, float]) -> str:
+    """Say in words whether a difference is one."""
+    if difference["low"] > 0:
+        return " (clearly better)"
+    return " (clearly worse)" if difference["high"] < 0 else " (no clear difference)"
+
+
+def _rows(cells: Sequence[Cell]) -> list[tuple[str, int]]:
+    return [
+        (source, layer)
+        for source in SOURCES
+        for layer in sorted({c.layer for c in cells if c.source == source and c.layer is not None})
+    ]
+
+
+def _interval(score: Score) -> str:
+    return f"{score.score:.3f} [{score.low:.3f} {score.high:.3f}]"
+
+
+def _signed(one: dict[str, float]) -> str:
+    return f"{one['score']:+.3f} [{one['low']:+.3f} {one['high']:+.3f}]"
+
+
+def _plot(cells: Sequence[Cell], pools: Sequence[str], num_layers: int, words: str) -> bytes:
+    """Draw the score against relative depth, as the paper's Fig. 8 does; beside it the gain."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    joints = proprioception(cells)
+    number = 1 if joints is None else 2
+    figure = Figure(figsize=(3 + 5.5 * number, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = [figure.add_subplot(1, number, i + 1) for i in range(number)]
+    for index, pool in enumerate(pools):
+        for source, style in zip(SOURCES, ("-", ":", "--"), strict=True):
+            mine = [cell for cell in cells if (cell.source, cell.pool) == (source, pool)]
+            if not mine:
+                continue
+            # side by side, so that the intervals can be told apart
+            depth = np.array([(cell.layer or 0) / num_layers for cell in mine]) + 0.004 * index
+            shown = [[(c.alone.score, c.alone.low, c.alone.high) for c in mine]]
+            if joints is not None:
+                gains = [gain(cell, joints) for cell in mine]
+                shown.append([(one["score"], one["low"], one["high"]) for one in gains])
+            for panel, values in zip(panels, shown, strict=True):
+                score, low, high = np.array(values).T
+                label = f"{pool}, {source}" if panel is panels[0] else None
+                panel.plot(depth, score, style, color=f"C{index}", label=label)
+                if source == TRAINED:
+                    panel.vlines(depth, low, high, color=f"C{index}", alpha=0.5)
+    others = [cell for cell in cells if cell.layer is None]
+    for cell, style in zip(others, ("--", "-."), strict=False):
+        panels[0].axhline(cell.alone.score, color="gray", linestyle=style, label=cell.source)
+    for panel in panels:
+        panel.set_xlabel("layer / number of layers")
+    panels[0].set_ylabel(words)
+    if joints is not None:
+        panels[1].axhline(0, color="gray")
+        panels[1].set_ylabel("what it adds to proprioception")
+    figure.legend(loc="outside right upper", fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,62 @@
+"""Wrap a `gymnasium.Env`."""
+
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+
+from ..encoders.streaming import StreamConfig
+from .embedder import Eyes, FrameEncoder, Observation
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+else:
+    VecEnv = Any  # an extra, which the library does not import
+
+
+class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
+    """Wrap a `gymnasium.Env`.
+
+    Args:
+        env: its observations are a Dict with `image_<camera>` entries, or one picture.
+        encoder: what `load_encoder` gives.
+        stream: how each camera's past is kept; None: each frame by itself. An episode begins with
+            `reset`, or with the step after its end, where `env` resets itself.
+
+    Raises:
+        ValueError: no picture in the observation space, or one that is not uint8 [h w 3]; or a
+            stream that cannot be.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env, encoder: FrameEncoder, stream: StreamConfig | None = None
+    ) -> None:
+        # so that `env.spec.make()` works, which `check_env` calls; the encoder is shared
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, encoder=encoder, stream=stream)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        self.encoder = encoder
+        self._eyes = Eyes(env.observation_space, encoder, 1, stream)
+        self._begins = True
+        self.observation_space = self._eyes.space(env.observation_space, batch=None)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Reset, and embed the first observation."""
+        self._begins = True
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
+        """Step, and embed the observation."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        self._begins = terminated or truncated
+        return observation, reward, terminated, truncated, info
+
+    def observation(self, observation: Observation) -> Observation:
+        """Replace the pictures of one observation; with a stream, it is the next of the episode."""
+        eyes = self._eyes
+        begins = np.array([self._begins])
+        self._begins = False
+        (part,) = eyes.embed([eyes.pictures(observation, None)], [[0]], [begins])
+        return eyes.join_one(observation, part)
