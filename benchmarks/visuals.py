@@ -3,8 +3,8 @@
     python -m benchmarks.visuals [FOLDER ...]
 
 The folders hold published meshes (see envs/arms/meshes.py); without any, those of installed
-packages are taken, and if there are none either it says so. Every way of drawing shows the same
-episode of a scripted expert, by turns; the quickest turn of each counts, in CPU time of the process.
+packages are taken, and if there are none either it says so. Each way of drawing shows the same
+episode of a scripted expert, by turns; the quickest turn of each counts, in CPU time.
 """
 
 import os

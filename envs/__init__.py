@@ -8,6 +8,8 @@ Importing this package registers the environments and nothing else:
 
 import importlib.util
 
+from toto_robot.moved import keep_old_paths
+
 ENVIRONMENTS = (
     "toto/FrankaPick-v0",
     "toto/KukaPick-v0",
@@ -22,3 +24,18 @@ if importlib.util.find_spec("gymnasium") is not None:
     # Episodes end by the protocol's number of steps, which the environment itself counts.
     for _id in ENVIRONMENTS:
         gymnasium.register(id=_id, entry_point="envs.catalogue:make", kwargs={"env_id": _id})
+
+keep_old_paths(
+    __name__,
+    {
+        "franka": "arms.franka",
+        "kinematics": "arms.kinematics geometry",
+        "kuka": "arms.kuka",
+        "meshes": "arms.meshes",
+        "mujoco_backend": "simulation.mujoco_backend",
+        "patterns": "simulation.patterns",
+        "scene": "simulation.scene geometry",
+        "simulator": "simulation.simulator",
+        "statistics": "success_rates",
+    },
+)

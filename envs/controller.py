@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arms.arm import Arm, Servo
-from .manipulation import Floats
+from .geometry import Floats
 from .protocols import Protocol
 from .simulation.scene import Start
 from .simulation.simulator import Simulator

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .arms.arm import Arm
 from .arms.meshes import find_meshes
 from .controller import Controller, clip_to
+from .geometry import Floats
 from .interface import CameraSpec, Interface
 from .protocols import Protocol
 from .randomisation import ActionNoise, Randomise, Variation, draw, parse, populate
@@ -24,7 +25,6 @@ from .simulation.simulator import Simulator
 from .tasks.task import Task, num_hold_steps
 
 Observation = dict[str, NDArray[Any]]
-Floats = NDArray[np.float64]
 
 _VIEWER_PX = 480
 _VIEWER_QUALITY = Quality(shadows=True, samples=4, round_faces=20)

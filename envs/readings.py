@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from .arms.arm import Arm
 from .controller import Controller, servo_means
-from .manipulation import Floats
+from .geometry import Floats
 from .protocols import Reading
 from .randomisation import ProprioNoise
 from .simulation.simulator import Simulator

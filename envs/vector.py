@@ -31,7 +31,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -46,11 +46,6 @@ from gymnasium.vector.utils import (
     iterate,
 )
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from stable_baselines3.common.vec_env import VecEnv
-else:
-    VecEnv = Any  # an extra, which is imported where it is needed
 
 __all__ = ["WorkerVectorEnv", "make_vec"]
 

@@ -3,3 +3,35 @@
 Works with any `gymnasium.Env` whose observation is a Dict of `image_<camera>` and `proprio`, that
 has an `interface` (`envs.interface.Interface`) and says `info["success"]`.
 """
+
+from toto_robot.moved import keep_old_paths
+
+keep_old_paths(
+    __name__,
+    {
+        "clone": "learning.behaviour_cloning",
+        "dagger": "learning.dagger",
+        "episode": "demonstrations.episode",
+        "features": "demonstrations.features",
+        "imitation": "learning.fit",
+        "joint_paths": "demonstrations.joint_paths",
+        "lerobot": "demonstrations.lerobot",
+        "lerobot.episode": "demonstrations.lerobot.demonstration",
+        "lerobot.layout": "demonstrations.lerobot.layout",
+        "lerobot.reader": "demonstrations.lerobot.reader",
+        "lerobot.statistics": "demonstrations.lerobot.statistics",
+        "lerobot.tables": "demonstrations.lerobot.tables",
+        "lerobot.video": "demonstrations.lerobot.video",
+        "lerobot.writer": "demonstrations.lerobot.writer",
+        "ppo": "learning.ppo",
+        "privileged": "teacher_policy",
+        "robomimic": "demonstrations.robomimic",
+        "rollout": "rollouts.rollout",
+        "rpt": "demonstrations.rpt",
+        "seeds": "rollouts.seeds",
+        "store": "demonstrations.store",
+        "tokenised": "demonstrations.tokenised",
+        "video": "rollouts.video",
+        "world": "environment",
+    },
+)

@@ -1,6 +1,8 @@
 """The README tells the truth: its snippet runs, its files and commands are there."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,19 +27,22 @@ def test_a_snippet_of_the_readme_runs(index) -> None:
     assert names["observation"]["embedding_hand"].shape == (names["env"].encoder.dim,)
 
 
-def test_the_tree_names_every_file_and_none_else() -> None:
+def test_the_tree_names_folders_that_exist() -> None:
     (tree,) = blocks(README, "text")
-    named, folder = set(), ""
+    package = ""
     for line in tree.splitlines():
-        indent, name = re.match(r"( *)(\S+)  ", line).groups()
-        folder = folder if indent else name
-        named.add(folder + name if indent else name)
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
-    for package in ("toto_robot", "envs", "policies", "real_robot"):
-        for path in (ROOT / package).iterdir():
-            name = f"{package}/{path.name}" + "/" * path.is_dir()
-            if not path.name.startswith("__"):
-                assert name in named, f"the README's tree lacks {name}"
+        indent, names = re.match(r"( *)((?:\S+/ ?)+)", line).groups()
+        package = package if indent else names.strip()
+        for name in names.split():
+            assert (ROOT / (package if indent else "") / name).is_dir(), line
+
+
+def test_the_page_of_all_modules_is_up_to_date() -> None:
+    command = [sys.executable, "docs/layout.py"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert made == (ROOT / "docs/layout.md").read_text(), (
+        "run: python docs/layout.py > docs/layout.md"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,13 +1,37 @@
-"""Toto: autoregressive video pre-training as the eyes of robot policies (arXiv 2501.05453)."""
+"""Toto: autoregressive video pre-training as a perception backbone for robots (arXiv 2501.05453).
 
-from .encoders.encoder import Encoder
-from .encoders.loading import load_encoder, save_encoder, shipped_encoders
-from .encoders.streaming import StreamConfig
-from .models import TotoConfig, TotoTransformer
-from .tokenizers import DalleDVae, LightDVae, Tokenizer
-from .wrappers.env import TotoObservation
-from .wrappers.sb3 import TotoVecEnv
-from .wrappers.vector import TotoVectorObservation
+The public names are imported when they are first used, so that a robot's computer may import
+`toto_robot.config` without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from .moved import keep_old_paths
+
+if TYPE_CHECKING:
+    from .encoders.encoder import Encoder
+    from .encoders.loading import load_encoder, save_encoder, shipped_encoders
+    from .encoders.streaming import StreamConfig
+    from .models import TotoConfig, TotoTransformer
+    from .tokenizers import DalleDVae, LightDVae, Tokenizer
+    from .wrappers import TotoObservation, TotoVecEnv, TotoVectorObservation
+
+_PLACES = {
+    "DalleDVae": "tokenizers",
+    "Encoder": "encoders.encoder",
+    "LightDVae": "tokenizers",
+    "StreamConfig": "encoders.streaming",
+    "Tokenizer": "tokenizers",
+    "TotoConfig": "models",
+    "TotoObservation": "wrappers",
+    "TotoTransformer": "models",
+    "TotoVecEnv": "wrappers",
+    "TotoVectorObservation": "wrappers",
+    "load_encoder": "encoders.loading",
+    "save_encoder": "encoders.loading",
+    "shipped_encoders": "encoders.loading",
+}
 
 __all__ = [
     "DalleDVae",
@@ -24,3 +48,44 @@ __all__ = [
     "save_encoder",
     "shipped_encoders",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use (PEP 562)."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})
+
+
+keep_old_paths(
+    __name__,
+    {
+        "baselines": "encoders.vit",
+        "cache": "encoders.cache",
+        "conformal": "monitoring.conformal",
+        "demonstrations": "probing.episodes",
+        "encoder": "encoders.encoder encoders.loading",
+        "eyes": "wrappers.embedder",
+        "foresight": "generation.preview",
+        "frozen": "encoders.frozen",
+        "golden": "encoders.golden",
+        "int8": "encoders.int8",
+        "monitor": "monitoring.monitor",
+        "onnx_runtime": "encoders.onnx_runtime",
+        "patch_encoder": "encoders.patches",
+        "pooling": "encoders.pooling",
+        "probes": "probing.ridge",
+        "published": "encoders.vit_files",
+        "streaming": "encoders.streaming",
+        "surprise": "monitoring.scores",
+        "sweep_report": "probing.report files",
+        "unpickle": "tokenizers.unpickle",
+    },
+)

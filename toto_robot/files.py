@@ -1,22 +1,61 @@
-"""Write files whole: aside first, then renamed."""
+"""Write files that are whole or not there, whenever the process or the machine dies.
+
+Everything is written beside its place under a hidden name, synchronised to the disk and renamed.
+No torch, so that a robot's computer can record.
+"""
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, whenever the process or the machine dies."""
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; rename that file or folder to `path` when the block succeeds.
+
+    The parent folder is made. What an earlier attempt left aside is written over; if the block
+    raises, nothing is left. A folder must not be there yet.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    _remove(aside)
+    try:
+        yield aside
+        for part in sorted(aside.rglob("*")) if aside.is_dir() else []:
+            _synchronise(part)
+        _synchronise(aside)
+        os.replace(aside, path)
+    except BaseException:
+        _remove(aside)
+        raise
+    _synchronise(path.parent)
+
+
+def write_aside(path: Path, data: bytes | str) -> None:
+    """Write a file; a string as UTF-8."""
+    with written_aside(path) as aside:
+        aside.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write JSON aside and rename it."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(data, indent=1) + "\n")
-    os.replace(aside, path)
+    """Write plain data as JSON, one space of indent, with a newline at the end."""
+    write_aside(path, json.dumps(data, indent=1) + "\n")
+
+
+def _synchronise(path: Path) -> None:
+    """Have the system write a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

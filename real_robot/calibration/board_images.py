@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from toto_robot.files import write_aside
 
 from ..cameras.camera import Camera, Image
+from ..cameras.opencv import opencv
 from ..cameras.png import write_png
 from ..operator import ask_person
 from ..robot import Robot
@@ -50,7 +50,7 @@ def read_shots(board: Board, folder: Path) -> tuple[list[Shot], dict[str, str]]:
     Raises:
         ValueError: no pictures, or of different sizes; naming them.
     """
-    cv2 = _opencv()
+    cv2 = opencv("boards")
     paths = sorted(path for path in folder.glob("*") if path.suffix in (".png", ".jpg", ".jpeg"))
     if not paths:
         raise ValueError(f"{folder} has no pictures (.png, .jpg)")
@@ -143,7 +143,7 @@ def read_poses(folder: Path) -> dict[str, list[float]]:
 
 def draw_residuals(shot: Shot, T_camera_board: Floats, lens: Intrinsics) -> Image:
     """Give the picture with the corners as they were seen (green) and as they should be (red)."""
-    cv2 = _opencv()
+    cv2 = opencv("boards")
     drawn = shot.image.copy()
     expected = project(shot.view.corners_m, T_camera_board, lens)
     for seen, wanted in zip(shot.view.pixels, expected, strict=True):
@@ -165,11 +165,3 @@ def _still_joints(robot: Robot) -> Floats:
             f"the arm moves at {speed:.3f} rad/s (most: {_STILL_RAD_S}): hold it still"
         )
     return np.array(state.joint_positions_rad)
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("calibration needs OpenCV: pip install 'toto-robot[real]'") from error
-    return cv2

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from toto_robot.files import write_aside
 
+from ..cameras.opencv import opencv
 from .calibration import Board
 
 _INCH_M = 0.0254
@@ -58,7 +59,7 @@ def draw_page(board: Board, page: PageConfig) -> tuple[NDArray[np.uint8], float]
     Raises:
         ValueError: as for `write_board`.
     """
-    cv2 = _opencv()
+    cv2 = opencv("boards")
     dots_per_m = page.dpi / _INCH_M
     square_px = round(board.square_m * dots_per_m)
     size = board.columns * square_px, board.rows * square_px
@@ -96,7 +97,7 @@ def _number(cv2: Any, board: Board) -> int:
 
 def _png(image: NDArray[np.uint8], dpi: int) -> bytes:
     """Give a PNG that says how large it is."""
-    written, data = _opencv().imencode(".png", image)
+    written, data = opencv("boards").imencode(".png", image)
     assert written
     plain = data.tobytes()
     dots_per_m = round(dpi / _INCH_M)
@@ -134,11 +135,3 @@ def _pdf(image: NDArray[np.uint8], dpi: int) -> bytes:
         + b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n"
         % (len(objects) + 1, len(data))
     )
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("boards need OpenCV: pip install 'toto-robot[real]'") from error
-    return cv2

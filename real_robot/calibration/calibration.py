@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.geometry import rotation_vector
 
 from ..cameras.camera import Image, middle
-from ..trials.overlay import Floats
+from ..cameras.opencv import opencv
 
+Floats = NDArray[np.float64]
 Parent = Literal["hand", "base"]
+_NEAR_M = 0.01
 
 MIN_CORNERS = 8
 MIN_LENS_VIEWS = 5
@@ -70,7 +73,7 @@ class Board:
         Raises:
             ValueError: OpenCV has no such dictionary.
         """
-        cv2 = _opencv()
+        cv2 = opencv("calibrations")
         number = vars(cv2.aruco).get(self.dictionary)
         if not self.dictionary.startswith("DICT_") or number is None:
             known = ", ".join(sorted(name for name in vars(cv2.aruco) if name.startswith("DICT_")))
@@ -177,7 +180,7 @@ def find_board(board: Board, image: Image) -> View:
     Raises:
         ValueError: fewer than `MIN_CORNERS` corners are seen; saying how many.
     """
-    cv2 = _opencv()
+    cv2 = opencv("calibrations")
     grid = board.build()
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     corners, numbers, _, _ = cv2.aruco.CharucoDetector(grid).detectBoard(grey)
@@ -201,7 +204,7 @@ def calibrate_lens(views: Sequence[View], *, height: int, width: int) -> Intrins
     Raises:
         ValueError: too few views.
     """
-    cv2 = _opencv()
+    cv2 = opencv("calibrations")
     if len(views) < MIN_LENS_VIEWS:
         raise ValueError(f"{len(views)} views, at least {MIN_LENS_VIEWS} are needed")
     residual, matrix, distortion, _, _, deviations, _, _ = cv2.calibrateCameraExtended(
@@ -229,7 +232,7 @@ def board_pose(view: View, intrinsics: Intrinsics) -> Floats:
     Raises:
         ValueError: no pose explains the view.
     """
-    cv2 = _opencv()
+    cv2 = opencv("calibrations")
     found, turn, place = cv2.solvePnP(
         view.corners_m, view.pixels, intrinsics.matrix, np.array(intrinsics.distortion)
     )
@@ -339,17 +342,6 @@ def _disagreement(poses: Floats) -> tuple[float, float]:
         float(np.sqrt((places**2).sum(axis=1).mean())),
         float(np.sqrt(np.mean(np.square(angles)))),
     )
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("calibration needs OpenCV: pip install 'toto-robot[real]'") from error
-    return cv2
-
-
-_NEAR_M = 0.01
 
 
 def project(points: Floats, T_camera_base: Floats, lens: Intrinsics) -> Floats:

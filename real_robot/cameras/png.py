@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from ..trials.operators import _opencv
 from .camera import Image
+from .opencv import opencv
 
 
 def write_png(path: Path, picture: Image) -> None:
     """Write a picture [h w 3], RGB."""
-    cv2: Any = _opencv()
+    cv2: Any = opencv("images")
     written, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     assert written
     path.write_bytes(data.tobytes())

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .camera import EndOfStreamError, Image, SourceError
+from .opencv import opencv
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +78,7 @@ class OpenCvSource:
 
     def open(self) -> None:
         """Open the device, the connection or the file."""
-        cv2 = _opencv()
+        cv2 = opencv("cameras")
         config = self._config
         if isinstance(config, UvcConfig):
             if not config.device.exists():
@@ -120,7 +121,7 @@ class OpenCvSource:
 
     def read(self) -> Image:
         """Give the next frame."""
-        cv2 = _opencv()
+        cv2 = opencv("cameras")
         if self._capture is None:
             raise SourceError(f"{self._name()} is not open")
         config = self._config
@@ -181,11 +182,3 @@ def _devices() -> str:
     if not found:
         return "no video device is plugged in"
     return f"there are: {', '.join(str(path) for path in found)}"
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("cameras need OpenCV: pip install 'toto-robot[real]'") from error
-    return cv2

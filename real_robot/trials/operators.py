@@ -6,7 +6,6 @@ import select
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ..cameras.camera import Image
 from ..cameras.png import write_png
@@ -162,11 +161,3 @@ def screen() -> Callable[[Image], object] | None:
         cv2.waitKey(100)
 
     return show
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("pictures need OpenCV: pip install 'toto-robot[real]'") from error
-    return cv2

@@ -6,7 +6,6 @@ arm's base; the camera's calibration says where that is in the picture.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from envs.simulation.scene import Camera as SceneCamera
 
 from ..calibration.calibration import Calibration, Intrinsics, Mounting, project
 from ..cameras.camera import Image
+from ..cameras.opencv import opencv
 from .poses import Pose
 
 Floats = NDArray[np.float64]
@@ -48,7 +48,7 @@ def draw_overlay(
         ValueError: the calibration says nothing of where the camera is, or the object would lie
             outside of the picture.
     """
-    cv2 = _opencv()
+    cv2 = opencv("overlays")
     scale = max(1, round(_LEAST_WIDTH_PX / image.shape[1]))
     height, width = image.shape[0] * scale, image.shape[1] * scale
     T_camera_base: Floats = np.linalg.inv(T_base_camera(calibration, T_base_hand)).astype(float)
@@ -173,11 +173,3 @@ def calibration_of_scene(
             num_views=0,
         ),
     )
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("overlays need OpenCV: pip install 'toto-robot[real]'") from error
-    return cv2

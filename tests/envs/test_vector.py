@@ -655,10 +655,10 @@ def test_steps_that_ignore_their_action_are_not_for_stable_baselines() -> None:
 
 
 def test_without_stable_baselines_the_extra_is_named(monkeypatch) -> None:
-    from envs import vector
+    from envs import sb3
 
     monkeypatch.setitem(sys.modules, "stable_baselines3.common.vec_env", None)
-    vector._sb3_class.cache_clear()
+    sb3._sb3_class.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'toto-robot\[sb3\]'"):
         as_sb3(make("sync", SAME))
 

@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.policies.demonstrations.demonstrations.episodes import same
 
 from policies.demonstrations.lerobot.reader import DatasetReader
 from policies.demonstrations.store import DemoStore, read_header
 from policies.demonstrations.tokenised import tokenise_episode
 from policies.redraw import RedrawConfig, _from_tool, redraw
 from policies.train import train
+from tests.policies.demonstrations.episodes import same
 from tests.policies.fake_world import save_tiny_encoder
 from tests.policies.test_evaluate import NAMED
 from tests.policies.test_train import config

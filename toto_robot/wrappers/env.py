@@ -1,6 +1,6 @@
 """Wrap a `gymnasium.Env`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -8,11 +8,6 @@ from gymnasium.utils import RecordConstructorArgs
 
 from ..encoders.streaming import StreamConfig
 from .embedder import Eyes, FrameEncoder, Observation
-
-if TYPE_CHECKING:
-    from stable_baselines3.common.vec_env import VecEnv
-else:
-    VecEnv = Any  # an extra, which the library does not import
 
 
 class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):

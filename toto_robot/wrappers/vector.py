@@ -15,7 +15,7 @@ episode, whichever way the environment is reset. A past grows by one frame a ste
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
@@ -23,11 +23,6 @@ from numpy.typing import NDArray
 
 from ..encoders.streaming import StreamConfig
 from .embedder import Eyes, FrameEncoder, Observation
-
-if TYPE_CHECKING:
-    from stable_baselines3.common.vec_env import VecEnv
-else:
-    VecEnv = Any  # an extra, which the library does not import
 
 __all__ = [
     "FrameEncoder",

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.policies.demonstrations.demonstrations.episodes import episodes, make_episode
+
+from tests.policies.demonstrations.episodes import episodes, make_episode
 
 ARRAYS = ("tokens", "proprio", "labels", "executed", "acted_by_expert")
 

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.policies.demonstrations.demonstrations.episodes import make_episode
 
 from policies.demonstrations import features
 from policies.demonstrations.features import Dataset, FeatureCache
 from policies.demonstrations.store import StoreHeader, create_store
 from policies.vision import Viewing, embed, embed_episode, tokenizer_hash
+from tests.policies.demonstrations.episodes import make_episode
 from tests.policies.fake_world import ENV_ID, ReachEnv, save_tiny_encoder, toto
 from toto_robot import StreamConfig, load_encoder
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from tests.policies.demonstrations.demonstrations.demonstrations import noise, noise_interface
 
 from policies.demonstrations.lerobot import layout, statistics
 from policies.demonstrations.lerobot.layout import Column
 from policies.demonstrations.lerobot.reader import DatasetReader, is_dataset
 from policies.demonstrations.lerobot.video import LOSSLESS, decode, encode, small
 from policies.demonstrations.lerobot.writer import DatasetWriter
+from tests.policies.demonstrations.demonstrations import noise, noise_interface
 from toto_robot.data.sources import LeRobot
 
 COLUMNS = (

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.policies.demonstrations.demonstrations.episodes import episodes, make_episode, same
 
 from policies.demonstrations.store import DemoStore, StoreHeader, create_store, open_store
+from tests.policies.demonstrations.episodes import episodes, make_episode, same
 from tests.policies.fake_world import ENV_ID, ReachEnv
 
 HEADER = StoreHeader(

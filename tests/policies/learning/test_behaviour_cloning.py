@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tests.policies.demonstrations.demonstrations.demonstrations import FACTS, noise, reach
 
 from policies.demonstrations.features import Dataset
 from policies.demonstrations.lerobot.reader import DatasetReader
@@ -20,6 +19,7 @@ from policies.learning.fit import chunk_labels
 from policies.student import StudentPolicy, load_student, read_card
 from policies.train import train
 from policies.vision import tokenizer_hash
+from tests.policies.demonstrations.demonstrations import FACTS, noise, reach
 from tests.policies.fake_world import ENV, ReachEnv, card, save_tiny_encoder
 from tests.policies.test_train import config, evaluation, metrics
 from toto_robot import load_encoder

@@ -3,7 +3,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.policies.demonstrations.demonstrations.episodes import same
 
 from policies import vision
 from policies.demonstrations.features import FeatureCache
@@ -13,6 +12,7 @@ from policies.rollouts import rollout
 from policies.rollouts.rollout import RolloutConfig, RolloutPool, Stage, Task, Theatre
 from policies.student import StudentPolicy
 from policies.vision import NoVision, embed, embed_episode, tokenizer_hash
+from tests.policies.demonstrations.episodes import same
 from tests.policies.fake_world import ENV, ReachExpert, card, save_tiny_encoder, toto
 from toto_robot import StreamConfig
 

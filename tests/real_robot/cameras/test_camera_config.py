@@ -9,7 +9,7 @@ from real_robot.cameras.camera import Camera
 from real_robot.cameras.config import CameraConfig, build_camera
 from toto_robot.config import from_dict, to_dict
 
-FOLDER = Path(__file__).parents[2] / "configs/camera"
+FOLDER = Path(__file__).parents[3] / "configs/camera"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)

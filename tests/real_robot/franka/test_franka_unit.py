@@ -450,7 +450,7 @@ NO_TORCH = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        refused = {"torch", "mujoco", "gymnasium", "cv2", "toto_robot", "policies", "franky"}
+        refused = {"torch", "mujoco", "gymnasium", "cv2", "jaxtyping", "policies", "franky"}
         if name.split(".")[0] in refused:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Refuse())
@@ -459,7 +459,7 @@ import real_robot.franka
 
 
 def test_the_driver_needs_no_torch_and_is_imported_without_franky() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     run = subprocess.run(
         [sys.executable, "-c", NO_TORCH], cwd=root, capture_output=True, text=True, check=False
     )

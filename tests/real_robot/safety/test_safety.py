@@ -31,7 +31,7 @@ from tests.real_robot.safety.safety_cases import (
 )
 from toto_robot.config import from_dict, to_dict
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def layer_at(pose=HOME, config=CONFIG, now_s=0.0):

@@ -19,7 +19,7 @@ from real_robot.scheduling import hurried
 from real_robot.twin import STANDARD, TwinConfig, start_twin
 from tests.real_robot.twin_fixture import above, connect, require_twin, twin  # noqa: F401
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 TABLE_M = 0.4
 HALF_CUBE_M = 0.0225
 

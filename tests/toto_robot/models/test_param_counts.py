@@ -9,7 +9,7 @@ import yaml
 from toto_robot.config import from_dict
 from toto_robot.models import ModelConfig, TotoConfig, count_parameters, model_flops
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "model"
+CONFIGS = Path(__file__).parents[3] / "configs" / "model"
 
 # millions: the paper's Tables 1, 6 and 15, and ours
 SIZES = {

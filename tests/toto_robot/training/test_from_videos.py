@@ -21,7 +21,7 @@ from toto_robot.training.from_videos import FromVideosConfig, from_videos
 from toto_robot.training.pretrain import PretrainConfig, pretrain
 from toto_robot.training.rerun import RerunConfig, rerun
 
-HERE = Path(__file__).parents[2]
+HERE = Path(__file__).parents[3]
 CLIPS = HERE / "tests" / "clips"
 SMALL = [
     f"videos={CLIPS}",

@@ -366,9 +366,9 @@ def test_what_is_no_picture_is_refused_with_the_reason(space, message) -> None:
 
 
 def test_without_stable_baselines_the_extra_is_named(monkeypatch) -> None:
-    from toto_robot.wrappers.vector import vector as wrappers
+    from toto_robot.wrappers import sb3
 
     monkeypatch.setitem(__import__("sys").modules, "stable_baselines3.common.vec_env", None)
-    wrappers._vec_env_class.cache_clear()
+    sb3._vec_env_class.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'toto-robot\[sb3\]'"):
         TotoVecEnv(None, CountingEncoder())

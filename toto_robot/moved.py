@@ -1,0 +1,88 @@
+"""Keep the old paths of moved modules working for one release, with a DeprecationWarning.
+
+    keep_old_paths(__name__, {"encoder": "encoders.encoder encoders.loading"})
+
+After this call in a package's `__init__`, `import toto_robot.encoder` warns and gives a module
+whose names are looked up in the new ones. Nothing is imported before it is asked for. CHANGELOG.md
+lists all old and new paths.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def keep_old_paths(package: str, table: Mapping[str, str]) -> None:
+    """Answer imports of moved modules of a package.
+
+    Args:
+        package: the package's `__name__`.
+        table: by old path below the package, the new paths below it, separated by spaces; a name
+            is looked up in them in this order.
+    """
+    full = {
+        f"{package}.{old}": tuple(f"{package}.{new}" for new in news.split())
+        for old, news in table.items()
+    }
+    sys.meta_path.append(_OldPaths(full))
+
+
+def moved_names(module: str, table: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a module's `__getattr__` that still finds names which moved elsewhere.
+
+    Args:
+        module: the module's `__name__`.
+        table: by name, the new place as `module:name`.
+    """
+
+    def find(name: str) -> Any:
+        if name not in table:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place, _, new = table[name].partition(":")
+        warnings.warn(
+            f"{module}.{name} is now {place}.{new}; the old name goes with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(importlib.import_module(place), new)
+
+    return find
+
+
+class _OldPaths(MetaPathFinder, Loader):
+    """Find the modules of a table of old paths."""
+
+    def __init__(self, table: Mapping[str, tuple[str, ...]]) -> None:
+        self.table = table
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        del path, target
+        if fullname not in self.table:
+            return None
+        # A folder of that name makes submodules possible: `policies.lerobot.reader`.
+        is_package = any(old.startswith(f"{fullname}.") for old in self.table)
+        return ModuleSpec(fullname, self, is_package=is_package)
+
+    def exec_module(self, module: ModuleType) -> None:
+        old, news = module.__name__, self.table[module.__name__]
+        warnings.warn(
+            f"{old} is now {' and '.join(news)}; the old path goes with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+
+        def find(name: str) -> Any:
+            if name.startswith("__"):  # `inspect` asks every module for its `__file__`
+                raise AttributeError(name)
+            for new in news:
+                found = importlib.import_module(new)
+                if hasattr(found, name):
+                    return getattr(found, name)
+            raise AttributeError(f"module {old!r} (now {', '.join(news)}) has no {name!r}")
+
+        module.__getattr__ = find  # type: ignore[method-assign]  # PEP 562
