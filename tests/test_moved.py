@@ -31,7 +31,7 @@ def test_every_package_has_a_table() -> None:
 @pytest.mark.parametrize("old", sorted(TABLE))
 def test_an_old_path_warns_and_leads_to_the_new_module(old, monkeypatch) -> None:
     for name in [
-        one for one in sys.modules if one == old or old.startswith(f"{one}.") and one in TABLE
+        one for one in sys.modules if one == old or (old.startswith(f"{one}.") and one in TABLE)
     ]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.warns(DeprecationWarning, match=re.escape(f"{old} is now {TABLE[old][0]}")):

@@ -29,7 +29,8 @@ def keep_old_paths(package: str, table: Mapping[str, str]) -> None:
         f"{package}.{old}": tuple(f"{package}.{new}" for new in news.split())
         for old, news in table.items()
     }
-    sys.meta_path.append(_OldPaths(full))
+    # First: a folder of old bytecode would otherwise be found as a namespace package.
+    sys.meta_path.insert(0, _OldPaths(full))
 
 
 def moved_names(module: str, table: Mapping[str, str]) -> Callable[[str], Any]:
