@@ -5,8 +5,10 @@ An environment, a demonstration store, a policy checkpoint and a real robot each
 number as something that it is not.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
+
+from toto_robot.config import differences, from_dict, to_dict
 
 ACTION_KINDS = ("joint_increment", "joint_and_hand_increment")
 
@@ -81,12 +83,7 @@ class Interface:
 
     def differences(self, other: "Interface") -> list[str]:
         """List the fields in which `other` differs, one readable line each; empty when equal."""
-        return [
-            f"{field.name}: {_short(getattr(self, field.name))} != "
-            f"{_short(getattr(other, field.name))}"
-            for field in fields(self)
-            if getattr(self, field.name) != getattr(other, field.name)
-        ]
+        return differences(self._in_words(), other._in_words())
 
     def require_equal(self, other: "Interface", here: str = "here", there: str = "there") -> None:
         """Do nothing when `other` is equal.
@@ -103,8 +100,6 @@ class Interface:
 
     def to_dict(self) -> dict[str, Any]:
         """Give a plain dictionary that JSON can hold."""
-        from toto_robot.config import to_dict
-
         return to_dict(self)
 
     @classmethod
@@ -114,12 +109,8 @@ class Interface:
         Raises:
             ValueError: naming the field that is missing, unknown or of the wrong type.
         """
-        from toto_robot.config import from_dict
-
         return from_dict(cls, data, at="interface")
 
-
-def _short(value: object) -> str:
-    if isinstance(value, tuple) and value and isinstance(value[0], CameraSpec):
-        return ", ".join(f"{camera.name} {camera.height}x{camera.width}" for camera in value)
-    return repr(value)
+    def _in_words(self) -> dict[str, Any]:
+        cameras = [f"{camera.name} {camera.height}x{camera.width}" for camera in self.cameras]
+        return self.to_dict() | {"cameras": cameras}

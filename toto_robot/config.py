@@ -1,4 +1,4 @@
-"""Read a mapping into frozen dataclasses, and write them back as plain data.
+"""Read a mapping into frozen dataclasses, write them back as plain data, and compare two.
 
 A config is a tree of frozen dataclasses. It is read from YAML by the commands and from
 `config.json` by checkpoints; both go through `from_dict`, so that a wrong key is an error that
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-__all__ = ["from_dict", "to_dict"]
+__all__ = ["differences", "from_dict", "to_dict"]
 
 T = TypeVar("T")
 
@@ -86,6 +86,32 @@ def to_dict(config: object) -> Any:
     if config is None or isinstance(config, (bool, int, float, str)):
         return config
     raise TypeError(f"{config!r} of type {type(config).__name__} has no plain form")
+
+
+def differences(one: object, other: object) -> list[str]:
+    """List where two configs or pieces of plain data differ, as lines `path: one's != other's`.
+
+    Mappings and dataclasses are compared key by key, in alphabetical order; what only one of them
+    has is `not there` in the other. All else is compared as a whole, a tuple as a list.
+    """
+    return _differences(to_dict(one), to_dict(other), "")
+
+
+class _NotThere:
+    """What a config has where another has a value."""
+
+    def __repr__(self) -> str:
+        return "not there"
+
+
+_NOT_THERE = _NotThere()
+
+
+def _differences(one: Any, other: Any, at: str) -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        pairs = {key: (one.get(key, _NOT_THERE), other.get(key, _NOT_THERE)) for key in one | other}
+        return [line for key in sorted(pairs) for line in _differences(*pairs[key], _join(at, key))]
+    return [] if one == other else [f"{at}: {one!r} != {other!r}"]
 
 
 def _value(hint: Any, value: Any, at: str) -> Any:

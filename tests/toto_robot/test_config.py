@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toto_robot.config import from_dict, to_dict
+from toto_robot.config import differences, from_dict, to_dict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,3 +158,23 @@ def test_the_data_is_not_changed() -> None:
 def test_what_has_no_plain_form_is_refused() -> None:
     with pytest.raises(TypeError, match="object has no plain form"):
         to_dict([object()])
+
+
+def test_differences_are_named_by_their_place() -> None:
+    one = from_dict(Root, DATA)
+    other = from_dict(
+        Root,
+        DATA
+        | {"model": {"dim": 16, "depth": 2, "norm": "rms"}}
+        | {"tokenizer": {"kind": "patch", "size": 4}, "names": ["hand"]},
+    )
+    assert differences(one, to_dict(one)) == []
+    assert differences(one, other) == [
+        "model.dim: 8 != 16",
+        "names: ['hand', 'front'] != ['hand']",
+        "tokenizer.codes: 16 != not there",
+        "tokenizer.kind: 'vq' != 'patch'",
+        "tokenizer.size: not there != 4",
+    ]
+    assert differences({"a": (1, 2), "b": {}}, {"a": [1, 2], "b": {}}) == []
+    assert differences({"a": [1, {"b": 2}]}, {"a": None}) == ["a: [1, {'b': 2}] != None"]

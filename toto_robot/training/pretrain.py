@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..cli import command
-from ..config import to_dict
+from ..config import differences, to_dict
 from ..data.mixture import SequenceMixture, TokenData, split
 from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import open_data
@@ -219,13 +219,12 @@ def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Ten
         ValueError: it differs in what its weights' shapes depend on; the message names the fields.
     """
     transformer = load_encoder(name_or_path, verify=False).transformer
-    there, here = to_dict(transformer.config), to_dict(model)
     free = {"tokens_per_frame", "frames", "rope_base"}  # no weight has their shape
-    wrong = [
-        f"{name}: {there.get(name)!r} != {here.get(name)!r}"
-        for name in sorted({*there, *here} - free)
-        if there.get(name) != here.get(name)
-    ]
+    there, here = (
+        {name: value for name, value in to_dict(one).items() if name not in free}
+        for one in (transformer.config, model)
+    )
+    wrong = differences(there, here)
     if wrong:
         raise ValueError(
             f"start_from {name_or_path} is of another model (there != here); only "
