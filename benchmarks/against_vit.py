@@ -23,7 +23,7 @@ from toto_robot.config import from_dict
 from toto_robot.encoders.int8 import Int8Linear, _Rounder, to_int8
 from toto_robot.encoders.vit import VitEncoder
 from toto_robot.models.vision_transformer import VitConfig
-from toto_robot.tokenizers import DalleConfig, WinogradDalle
+from toto_robot.tokenizers import DalleConfig
 
 VIT = VitConfig(
     image_size=224, patch_size=16, dim=768, layers=12, heads=12, mlp_hidden=3072, norm_eps=1e-6,
@@ -43,7 +43,6 @@ def main() -> None:
     config = from_dict(TotoConfig, yaml.safe_load(path.read_text()))
     frame = torch.randint(0, 256, (1, 480, 640, 3), dtype=torch.uint8)
     dalle = DALLE.build().eval().requires_grad_(False)
-    winograd = WinogradDalle(dalle)
     light = Encoder(load_encoder("toto-nano").tokenizer, config.build(), config.layers // 2, "mean")
     rounded = to_int8(light, [frame[0]])
     vit = VitEncoder(VIT.build(), VIT.layers, "cls")
@@ -56,24 +55,21 @@ def main() -> None:
     calls |= {
         "light": lambda: light.tokenize(frame),
         "DALL-E": lambda: dalle.encode(frame),
-        "DALL-E, Winograd": lambda: winograd.encode(frame),
     }
     with torch.inference_mode():
         ids = light.tokenize(frame)
-        tokens = dalle.encode(frame) == winograd.encode(frame)
         seconds = least_seconds(calls, ROUNDS, cpu_clock())
     print(f"one frame, {torch.get_num_threads()} thread(s), least of {ROUNDS}")
     for name, spent in seconds.items():
         print(f"{name:<24}{spent * 1e3:8.1f} ms")
     print(f"\nfrom frame to embedding{'float32':>17}{'int8':>9}  times ViT-B/16's time")
-    for tokenizer in ("light", "DALL-E", "DALL-E, Winograd"):
+    for tokenizer in ("light", "DALL-E"):
         ratios = [
             (seconds[tokenizer] + seconds[f"{precision}, Toto-base"])
             / seconds[f"{precision}, ViT-B/16"]
             for precision in ("float32", "int8")
         ]
         print(f"Toto-base, {tokenizer:<24}{ratios[0]:5.2f}{ratios[1]:9.2f}")
-    print(f"tokens that Winograd's DALL-E agrees on with DALL-E: {tokens.float().mean():.1%}")
 
 
 def _vit_int8(vit: VitEncoder) -> VitEncoder:

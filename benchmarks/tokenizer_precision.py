@@ -27,7 +27,6 @@ from toto_robot.tokenizers import (
     DalleConfig,
     DalleDVae,
     VqganConfig,
-    WinogradDalle,
 )
 
 PICTURES = Path("data/real/images")
@@ -79,7 +78,6 @@ def _measure(name: str, tokenizer: AnyTokenizer, paths: list[Path]) -> None:
         for dtype in (torch.bfloat16, torch.float16):
             label = f"mixed {str(dtype).removeprefix('torch.')}"
             encoders[label] = copy.deepcopy(tokenizer).mixed(dtype).encode
-        encoders["Winograd float32"] = WinogradDalle(tokenizer).encode
     ids: dict[str, list[Tensor]] = {label: [] for label in encoders}
     least, clock = dict.fromkeys(encoders, float("inf")), cpu_clock()
     for frame in frames:  # in turn, so that what else the machine does hits all of them

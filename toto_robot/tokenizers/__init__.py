@@ -3,7 +3,6 @@
 from .dvae import DalleConfig, DalleDVae, LightConfig, LightDVae
 from .tokenizer import Tokenizer
 from .vqgan import Vqgan, VqganConfig
-from .winograd import WinogradDalle
 
 __all__ = [
     "AnyTokenizer",
@@ -15,8 +14,7 @@ __all__ = [
     "TokenizerConfig",
     "Vqgan",
     "VqganConfig",
-    "WinogradDalle",
 ]
 
 TokenizerConfig = LightConfig | DalleConfig | VqganConfig
-AnyTokenizer = LightDVae | DalleDVae | WinogradDalle | Vqgan
+AnyTokenizer = LightDVae | DalleDVae | Vqgan
