@@ -1,7 +1,9 @@
 """The feature cache: the encoder's own bits, several processes, a bound, and kills."""
 
+import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -11,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from toto_robot import Encoder, TotoObservation, save_encoder
-from toto_robot.encoders.cache import EncoderOnDemand, FeatureCache
+from toto_robot import Encoder, TotoObservation
+from toto_robot.encoders.cache import FILE, FeatureCache
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
 from toto_robot.wrappers.vector import FrameEncoder
 
 BYTES = 1 << 20
+SMALL = 4096 * (16 + 32 * 5)  # the least that is allowed, for embeddings of less than a page
 
 
 def parts(seed=0):
@@ -116,29 +119,6 @@ def test_a_trained_pool_has_its_own_embeddings_and_training_is_refused(tmp_path)
         cache(pictures)
 
 
-def test_hits_need_no_transformer(tmp_path):
-    tokenizer, transformer = parts()
-    save_encoder(tmp_path / "encoder", tokenizer, transformer, layer=1, pool="grid2")
-    first = FeatureCache(tmp_path / "cache", EncoderOnDemand(tmp_path / "encoder"), BYTES)
-    embeddings = first(frames())
-    assert torch.equal(embeddings, Encoder(tokenizer, transformer, 1, "grid2")(frames()))
-    later = EncoderOnDemand(tmp_path / "encoder")
-    assert torch.equal(FeatureCache(tmp_path / "cache", later, BYTES)(frames()), embeddings)
-    assert not later.is_open
-    other = EncoderOnDemand(tmp_path / "encoder", layer=-1)
-    FeatureCache(tmp_path / "cache", other, BYTES)(frames())
-    assert other.is_open
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [({"layer": 9}, "does not exist"), ({"pool": "max"}, "known"), ({"pool": "attention"}, "own")],
-)
-def test_on_demand_refuses_what_the_checkpoint_cannot_give(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        EncoderOnDemand("toto-nano", **arguments)
-
-
 def test_it_takes_an_encoders_place(tmp_path):
     class Camera(gymnasium.Env):
         observation_space = gymnasium.spaces.Dict(
@@ -159,55 +139,85 @@ def test_it_takes_an_encoders_place(tmp_path):
     assert (cache.misses, cache.hits) == (1, 1)
 
 
+def size(folder):
+    return (folder / FILE).stat().st_size
+
+
 def test_the_bound_is_kept_and_the_oldest_goes_first(tmp_path):
-    encoder, limit = Counting(), 64 * 64
-    cache = FeatureCache(tmp_path, encoder, limit)
-    for seed in range(60):
+    encoder = Counting(dim=256)
+    cache = FeatureCache(tmp_path, encoder, SMALL)
+    for seed in range(400):
         cache(frames(3, seed))
-        assert sum(path.stat().st_size for path in tmp_path.glob("*.segment")) <= limit
-    assert cache.num_bytes <= limit
-    assert cache.num_bytes > limit * 3 / 4
-    cache(frames(3, 59))
+        assert cache.num_bytes <= SMALL
+    database = sqlite3.connect(tmp_path / FILE)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    assert SMALL * 3 / 4 < size(tmp_path) <= SMALL
+    assert cache.hits == 0
+    cache(frames(3, 399))
     assert cache.hits == 3
     cache(frames(3, 0))
     assert cache.hits == 3
-    assert len(cache) == len(FeatureCache(tmp_path, encoder, limit))
+    again = FeatureCache(tmp_path, encoder, SMALL)
+    assert len(cache) == len(again) > 300
+    again(frames(3, 0))
+    assert again.hits == 3
+
+
+def test_more_than_fits_in_one_call_is_answered_and_kept_within_the_bound(tmp_path):
+    cache = FeatureCache(tmp_path, Counting(dim=256), SMALL)
+    expected = Counting(dim=256)(torch.from_numpy(frames(900)))
+    assert torch.equal(cache(frames(900)), expected)
+    assert cache.num_bytes <= SMALL
+    assert len(cache) < 900
 
 
 def test_another_process_eviction_is_survived(tmp_path):
-    one = FeatureCache(tmp_path, Counting(), 64 * 64)
-    two = FeatureCache(tmp_path, Counting(), 64 * 64)
+    one = FeatureCache(tmp_path, Counting(dim=256), SMALL)
+    two = FeatureCache(tmp_path, Counting(dim=256), SMALL)
     expected = one(frames(3))
-    for seed in range(1, 60):
+    assert torch.equal(two(frames(3)), expected)
+    assert two.hits == 3
+    for seed in range(1, 400):
         two(frames(3, seed))
-    assert torch.equal(one(frames(3)), expected)  # its segment is gone from the folder only
-    one(frames(3, 100))
     assert torch.equal(one(frames(3)), expected)
-
-
-@pytest.mark.parametrize("missing", [1, 8, 20, 39, 40, 55])
-def test_half_a_record_is_ignored_and_cut_off(tmp_path, missing):
-    cache = FeatureCache(tmp_path, Counting(), BYTES)
-    expected = cache(frames(3))
-    (segment,) = tmp_path.glob("*.segment")
-    os.truncate(segment, segment.stat().st_size - missing)
-    for _ in range(2):
-        again = FeatureCache(tmp_path, Counting(), BYTES)
-        assert torch.equal(again(frames(3)), expected)
-    assert again.misses == 0
-    assert segment.stat().st_size == 3 * 64
+    assert one.misses == 6
+    two(frames(3, 1000))
+    one(frames(3, 1000))
+    assert one.hits == 3
 
 
 def test_a_damaged_record_is_encoded_again(tmp_path):
     FeatureCache(tmp_path, Counting(), BYTES)(frames(3))
-    (segment,) = tmp_path.glob("*.segment")
-    data = bytearray(segment.read_bytes())
-    data[64 + 45] ^= 255  # in the second embedding
-    segment.write_bytes(data)
+    with sqlite3.connect(tmp_path / FILE) as database:
+        ((value,),) = database.execute("SELECT value FROM embeddings WHERE number = 2").fetchall()
+        changed = bytes([value[0] ^ 255]) + value[1:]
+        database.execute("UPDATE embeddings SET value = ? WHERE number = 2", (changed,))
+    database.close()
     cache = FeatureCache(tmp_path, Counting(), BYTES)
-    assert torch.equal(cache(frames(3)), Counting()(torch.from_numpy(frames(3))))
-    assert (cache.misses, cache.hits) == (1, 2)
-    assert FeatureCache(tmp_path, Counting(), BYTES)(frames(3)).shape == (3, 4)
+    for _ in range(2):
+        assert torch.equal(cache(frames(3)), Counting()(torch.from_numpy(frames(3))))
+    assert (cache.misses, cache.hits) == (1, 5)
+    assert len(cache) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_cache_that_was_open_serves_on_both_sides_of_a_fork(tmp_path):
+    cache = FeatureCache(tmp_path, Counting(), BYTES)
+    cache(frames(3))
+
+    def work():
+        cache(frames(3))  # found
+        cache(frames(2, 1))
+        os._exit(cache.misses)
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 5
+    cache(frames(2, 1))
+    assert (cache.misses, cache.hits) == (3, 2)
 
 
 WRITER = """
@@ -215,7 +225,7 @@ WRITER = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from test_cache import Counting, FeatureCache, frames
-    cache = FeatureCache(Path({folder!r}), Counting(dim=64), 1 << 16)
+    cache = FeatureCache(Path({folder!r}), Counting(dim=64), {small})
     print("ready", flush=True)
     seed = int(sys.argv[1])
     while seed < int(sys.argv[2]):
@@ -226,15 +236,17 @@ WRITER = """
 
 
 def writer(folder, first, last):
-    code = textwrap.dedent(WRITER).format(tests=os.path.dirname(__file__), folder=str(folder))
+    code = textwrap.dedent(WRITER).format(
+        tests=os.path.dirname(__file__), folder=str(folder), small=SMALL
+    )
     command = [sys.executable, "-c", code, str(first), str(last)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def check(folder):
     """Everything that is found is right, and the bound was kept."""
-    assert sum(path.stat().st_size for path in folder.glob("*.segment")) <= 1 << 16
-    cache = FeatureCache(folder, Counting(dim=64), 1 << 16)
+    cache = FeatureCache(folder, Counting(dim=64), SMALL)
+    assert cache.num_bytes <= SMALL
     for seed in range(40):
         expected = Counting(dim=64)(torch.from_numpy(frames(4, seed)))
         assert torch.equal(cache(frames(4, seed)), expected)
@@ -265,11 +277,10 @@ def test_killed_processes_leave_nothing_broken(tmp_path):
 
 
 def test_many_caches_in_threads_of_one_folder_agree(tmp_path):
-    # the lock holds between open files, so that threads stand for processes here
     from concurrent.futures import ThreadPoolExecutor
 
     def work(first):
-        cache = FeatureCache(tmp_path, Counting(dim=64), 1 << 16)
+        cache = FeatureCache(tmp_path, Counting(dim=64), SMALL)
         for seed in range(first, first + 40):
             expected = Counting(dim=64)(torch.from_numpy(frames(4, seed % 40)))
             assert torch.equal(cache(frames(4, seed % 40)), expected)
@@ -283,9 +294,22 @@ def test_wrong_arguments_and_folders_are_named(tmp_path):
     with pytest.raises(ValueError, match="float32 or float16"):
         FeatureCache(tmp_path, Counting(), BYTES, "int8")
     with pytest.raises(ValueError, match="max_bytes must hold 32 embeddings"):
-        FeatureCache(tmp_path, Counting(), 2047)
+        FeatureCache(tmp_path, Counting(), SMALL - 1)
     with pytest.raises(ValueError, match="uint8"):
         FeatureCache(tmp_path, Counting(), BYTES)(frames(1).astype(np.float32))
-    (tmp_path / "cache.json").write_text('{"kind": "feature cache", "format": 99}')
-    with pytest.raises(ValueError, match="format 1"):
+    database = sqlite3.connect(tmp_path / FILE)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(ValueError, match="format 99; this version reads 2"):
         FeatureCache(tmp_path, Counting(), BYTES)
+
+
+def test_what_is_no_cache_of_this_version_is_refused(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "cache.json").write_text('{"kind": "feature cache", "format": 1}')
+    with pytest.raises(ValueError, match=r"format 1.*delete it"):
+        FeatureCache(tmp_path / "one", Counting(), BYTES)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / FILE).write_bytes(b"not a database" * 100)
+    with pytest.raises(ValueError, match=r"features.sqlite cannot be opened .*; delete it"):
+        FeatureCache(tmp_path / "two", Counting(), BYTES)
