@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from real_robot.control.loop import LoopConfig
+from real_robot.control.config import LoopConfig
 from real_robot.control.timing import loop_report
 from real_robot.deploy import DeployConfig
 from real_robot.episode import Observation, Proposal

@@ -24,6 +24,7 @@ from envs.arms.franka import FRANKA_FR3
 from envs.arms.kinematics import forward_kinematics
 from toto_robot.cli import command
 
+from .calibration.board import Board, View
 from .calibration.board_images import (
     POSES,
     Shot,
@@ -33,19 +34,8 @@ from .calibration.board_images import (
     take_shots,
 )
 from .calibration.board_page import PageConfig, write_board
-from .calibration.calibration import (
-    Board,
-    Calibration,
-    Intrinsics,
-    Parent,
-    View,
-    board_pose,
-    calibrate_lens,
-    calibrate_mounting,
-    load,
-    project,
-    save,
-)
+from .calibration.calibration import Calibration, Intrinsics, Parent, load, project, save
+from .calibration.solving import board_pose, calibrate_lens, calibrate_mounting
 from .cameras.camera import CameraError
 from .cameras.config import CameraConfig, build_camera
 from .cameras.png import write_png

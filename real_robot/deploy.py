@@ -9,21 +9,22 @@ A rehearsal sends nothing: arm and gripper stay as they are, and every step is s
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toto_robot.cli import command
 
-from .agents.student import PolicyConfig
-from .control.loop import LoopConfig
+from .agents.opening import PolicyConfig
+from .control.config import LoopConfig
 from .control.timing import loop_report
 from .episode import Agent, EpisodeRecord, Listener
 from .recording import Recorder
 from .session import EXPECTED, Show, draw_pose, may_go_on, open_policy, pose_notes, prepare
 from .station import Station, StationConfig, open_station
-from .trials.poses import PoseArea
+from .trials.poses import Pose, PoseArea
 from .viewer import ViewerConfig, watching
 
 
@@ -64,17 +65,63 @@ def deploy(config: DeployConfig, out: Path) -> None:
     """Run the episodes, say how each went, and report on the loop's time."""
     what = "rehearses, nothing is sent" if config.loop.rehearsal else "acts"
     print(f"{config.policy} {what} on {config.robot}, {config.episodes} episodes", flush=True)
+    folder = out / "dataset" if config.recorded else None
+    poses = [draw_pose(config.area, config.seed, number) for number in range(config.episodes)]
+    notes = {"seed": config.seed, "policy": config.policy}
     try:
         with ExitStack() as stack:
             station = stack.enter_context(open_station(config.station, config.robot))
             print(f"robot: {station.robot.description}")
             agent = stack.enter_context(closing(open_policy(config.policy, config.acting, station)))
             viewers = stack.enter_context(watching(config.viewer))
-            records = _episodes(config, station, agent, viewers, out / "dataset")
+            records = _run(station, agent, config.loop, poses, notes, viewers, folder)
     except EXPECTED as error:
         sys.exit(f"deploy: {error}")
     except KeyboardInterrupt:
         sys.exit("deploy: interrupted between episodes")
+    _report(records, folder)
+    last = records[-1]
+    if len(records) < config.episodes or last.reason == "interrupted":
+        sys.exit(
+            f"deploy: {len(records)} of {config.episodes} episodes; the last ended by "
+            f"{last.reason}: {last.message}"
+        )
+
+
+def _run(
+    station: Station,
+    agent: Agent,
+    loop: LoopConfig,
+    poses: Sequence[Pose],
+    notes: Mapping[str, Any],
+    viewers: Sequence[Listener],
+    folder: Path | None,
+) -> list[EpisodeRecord]:
+    """Run an episode at each pose, until one ends so that there may be no next."""
+    records: list[EpisodeRecord] = []
+    with ExitStack() as stack:
+        recorder = None
+        if folder is not None:
+            recorder = stack.enter_context(Recorder(folder, station.interface))
+        for number, pose in enumerate(poses, start=1):
+            if not loop.rehearsal:
+                prepare(station, pose)
+            record = station.run(
+                agent,
+                station.translator(station.interface),
+                loop,
+                listeners=[Show(every=loop.rehearsal), *viewers],
+                notes={**pose_notes(pose), **notes},
+            )
+            records.append(record.without_pictures())
+            if recorder is not None:
+                recorder.save(record)
+            if number < len(poses) and not may_go_on(station, record):
+                break
+    return records
+
+
+def _report(records: Sequence[EpisodeRecord], folder: Path | None) -> None:
     report = loop_report(*records)
     if report is not None:
         print("\n".join(report.lines()))
@@ -83,46 +130,8 @@ def deploy(config: DeployConfig, out: Path) -> None:
         cut = len(records) - len(judged)
         rest = f"; {cut} were cut short or not judged" if cut else ""
         print(f"success: {sum(judged)} of {len(judged)} that were judged{rest}")
-    if config.recorded:
-        print(f"dataset: {out / 'dataset'}", flush=True)
-    if len(records) < config.episodes or records[-1].reason == "interrupted":
-        last = records[-1]
-        sys.exit(
-            f"deploy: {len(records)} of {config.episodes} episodes; the last ended by "
-            f"{last.reason}: {last.message}"
-        )
-
-
-def _episodes(
-    config: DeployConfig,
-    station: Station,
-    agent: Agent,
-    viewers: Sequence[Listener],
-    folder: Path,
-) -> list[EpisodeRecord]:
-    records: list[EpisodeRecord] = []
-    recorder = Recorder(folder, station.interface) if config.recorded else None
-    try:
-        for number in range(config.episodes):
-            pose = draw_pose(config.area, config.seed, number)
-            if not config.loop.rehearsal:
-                prepare(station, pose)
-            record = station.run(
-                agent,
-                station.translator(station.interface),
-                config.loop,
-                listeners=[Show(every=config.loop.rehearsal), *viewers],
-                notes={**pose_notes(pose), "seed": config.seed, "policy": config.policy},
-            )
-            records.append(record.without_pictures())
-            if recorder is not None:
-                recorder.save(record)
-            if number + 1 < config.episodes and not may_go_on(station, record):
-                break
-    finally:
-        if recorder is not None:
-            recorder.close()
-    return records
+    if folder is not None:
+        print(f"dataset: {folder}", flush=True)
 
 
 main = command("deploy", DeployConfig)(deploy)

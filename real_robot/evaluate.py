@@ -12,80 +12,38 @@ stopped, and refuses when a setting or a policy's weights are not the same any m
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from tqdm import tqdm
 
-from envs.arms.kinematics import forward_kinematics
-from envs.catalogue import variant
 from envs.interface import Interface
-from policies.demonstrations.lerobot.reader import DatasetReader
 from toto_robot.cli import command
 from toto_robot.config import to_dict
+from toto_robot.moved import moved_names
 
 from .agents.expert import ScriptedAgent
-from .agents.student import PolicyConfig
-from .calibration.calibration import Calibration, load
-from .cameras.camera import CameraError, Image
-from .control.home import NotHomeError
-from .control.loop import LoopConfig
-from .episode import Agent, EpisodeRecord, Listener, Step
-from .operator import ask_person
+from .agents.opening import PolicyConfig
+from .bench import Bench, MakeAgent, OverlayConfig
+from .control.config import LoopConfig
 from .recording import Recorder
-from .session import EXPECTED, bring_home, open_policy, pose_notes
+from .session import EXPECTED, open_policy
 from .station import TWIN, Station, StationConfig, TwinStation, open_station
-from .translator import Translator
+from .trials.drawing import draw_plan
 from .trials.images import illustrate
-from .trials.operators import SceneOperator, TerminalOperator, enter_ends, screen
-from .trials.overlay import calibration_of_scene, draw_overlay
-from .trials.poses import Pose, PoseArea, draw_poses, nearest_m
+from .trials.plan import Plan, PolicyKey, keep_plan
+from .trials.poses import PoseArea
 from .trials.report import PAGE, write_report
-from .trials.runner import (
-    Operator,
-    Plan,
-    PolicyKey,
-    TrialResult,
-    TrialsStoppedError,
-    keep_plan,
-    load_results,
-    load_spoilt,
-    make_plan,
-    run_trials,
-)
+from .trials.results import TrialResult, load_results, load_spoilt
+from .trials.runner import TrialsStoppedError, run_trials
 from .viewer import ViewerConfig, watching
 
 EXPERT = "expert"
-_FRAME_S = 5.0
-
-MakeAgent = Callable[[Translator], Agent]
-
 # What may change between the calls that make up one evaluation.
 _FREE = ("viewer", "max_spoilt")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OverlayConfig:
-    """Say how the operator is shown where the object goes.
-
-    Attributes:
-        camera: into whose picture it is drawn.
-        calibration: of that camera, as `python -m real_robot.calibrate` writes it; None on a twin,
-            whose cameras are known, and where nothing is to be drawn.
-        size_m: edge of the object.
-    """
-
-    camera: str
-    calibration: Path | None
-    size_m: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.size_m < 1:
-            raise ValueError(f"size_m must be the edge of an object, m: {self.size_m}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +99,7 @@ class TrialsConfig:
                 raise ValueError("nothing checks an arm's trials: take verdict=operator")
             if EXPERT in (self.policy, self.against):
                 raise ValueError("the expert must know where the object is, which a twin does")
-        names = _camera_names(self.station)
+        names = [camera.name for camera in self.station.camera_specs]
         if self.overlay.camera not in names:
             raise ValueError(
                 f"overlay.camera: no camera {self.overlay.camera!r}; there are {', '.join(names)}"
@@ -177,10 +135,18 @@ def evaluate(config: TrialsConfig, out: Path) -> None:
             rivals: dict[PolicyKey, str | None] = {"a": config.policy, "b": config.against}
             for key, name in rivals.items():
                 if name is not None:
-                    agents[key], weights[key] = _open(name, config, station, stack)
+                    agents[key], weights[key] = _open(name, config.acting, station, stack)
             recorder = stack.enter_context(Recorder(out / "dataset", station.interface))
-            viewers = stack.enter_context(watching(config.viewer))
-            bench = Bench(config, station, agents, viewers)
+            bench = Bench(
+                station,
+                agents,
+                config.loop,
+                config.overlay,
+                checked=config.is_checked,
+                names=None if config.blind else config.names,
+                viewers=stack.enter_context(watching(config.viewer)),
+                seed=config.seed,
+            )
             _run(config, bench, weights, recorder, out / "report")
     except EXPECTED as error:
         sys.exit(f"trials: {error}")
@@ -188,13 +154,25 @@ def evaluate(config: TrialsConfig, out: Path) -> None:
 
 def _run(
     config: TrialsConfig,
-    bench: "Bench",
+    bench: Bench,
     weights: dict[PolicyKey, str | None],
     recorder: Recorder,
     folder: Path,
 ) -> None:
     settings = settings_of(config, bench.station.interface, weights)
-    plan = keep_plan(folder, settings, lambda: plan_of(config, settings))
+    plan = keep_plan(
+        folder,
+        settings,
+        lambda: draw_plan(
+            config.area,
+            config.trials,
+            config.seed,
+            settings=settings,
+            paired=config.against is not None,
+            demonstrations=config.demonstrations,
+            least_distance_m=config.least_distance_m,
+        ),
+    )
     for line in plan.facts["said"]:
         print(line)
     stopped: str | None = None
@@ -229,162 +207,6 @@ def _run(
         sys.exit(f"trials: {stopped}")
 
 
-class Masked:
-    """Keep from a listener which policy acts."""
-
-    def __init__(self, listener: Listener) -> None:
-        """Pass everything else on to a listener."""
-        self._listener = listener
-
-    def begin(self, task: str, agent: str) -> None:
-        """Begin, without the name."""
-        self._listener.begin(task, "a policy whose name is kept back")
-
-    def step(self, step: Step) -> None:
-        """Pass it on."""
-        self._listener.step(step)
-
-    def end(self, record: EpisodeRecord) -> None:
-        """Pass it on."""
-        self._listener.end(record)
-
-
-class Bench:
-    """Run episodes for trials on a station, and make it ready in between."""
-
-    def __init__(
-        self,
-        config: TrialsConfig,
-        station: Station,
-        agents: dict[PolicyKey, MakeAgent],
-        viewers: Sequence[Listener],
-    ) -> None:
-        """Use an open station."""
-        self.station = station
-        self._config = config
-        self._agents = agents
-        hidden = config.blind and not config.is_checked
-        self._viewers = [Masked(viewer) for viewer in viewers] if hidden else viewers
-        self._last: EpisodeRecord | None = None
-        self._unattended = config.is_checked
-
-    def prepare(self) -> None:
-        """Recover from how the last episode ended, and bring the arm home; a person is warned.
-
-        Raises:
-            TrialsStoppedError: the arm cannot go on.
-            NotHomeError: it cannot get home by itself, and no person is there to help.
-        """
-        if self._last is not None and not self.station.recover(self._last.reason, self._confirm):
-            raise TrialsStoppedError(
-                f"the arm cannot go on after {self._last.reason}: {self._last.message}; the same "
-                "command does, when that is mended"
-            )
-        if self.station.scene is None:
-            ask_person(
-                "next the gripper opens and the arm goes to its start pose: take the object if it "
-                "holds one, step back, and press Enter: "
-            )
-        while True:
-            try:
-                if self._unattended:
-                    bring_home(self.station)
-                else:
-                    self.station.go_home()
-                return
-            except NotHomeError as error:
-                if self._unattended:
-                    raise
-                ask_person(f"{error}\nEnter to try again: ")
-
-    def run(self, pose: Pose, policy: PolicyKey) -> EpisodeRecord:
-        """Run an episode; its notes say where the object was."""
-        station = self.station
-        translator = station.translator(station.interface)
-        ends = None
-        if not self._unattended and sys.stdin.isatty():
-            tqdm.write("it runs; Enter ends it, Ctrl-C ends it and all trials")
-            ends = enter_ends(sys.stdin.fileno())
-        self._last = station.run(
-            self._agents[policy](translator),
-            translator,
-            self._config.loop,
-            operator=ends,
-            listeners=self._viewers,
-            notes={**pose_notes(pose), "seed": self._config.seed},
-        )
-        return self._last
-
-    def _confirm(self, question: str) -> bool:
-        if self._unattended:  # a twin: nobody is in reach of it
-            return True
-        return ask_person(f"{question} yes or no: ").lower() in ("y", "yes")
-
-    def operator(self) -> Operator:
-        """Give who places and judges."""
-        config, scene = self._config, self.station.scene
-        if config.is_checked:
-            assert scene is not None
-            return SceneOperator(scene, self.draw)
-        return TerminalOperator(
-            self.draw,
-            scene=scene,
-            ask=ask_person,
-            tell=tqdm.write,
-            show=screen(),
-            names=None if config.blind else config.names,
-        )
-
-    def draw(self, pose: Pose, text: str) -> Image | None:
-        """Give the picture of where the object goes; None, and why, where there can be none."""
-        station, name = self.station, self._config.overlay.camera
-        calibration = self._calibration()
-        if calibration is None:
-            return None
-        (camera,) = (camera for camera in station.cameras if camera.name == name)
-        try:
-            seen = camera.wait(_FRAME_S)
-            # one that was taken after the arm had come to rest, and the object
-            frame = camera.wait(_FRAME_S, sequence=seen.sequence + 2)
-            return draw_overlay(
-                frame.image,
-                pose,
-                calibration,
-                size_m=self._config.overlay.size_m,
-                table_m=station.config.safety.workspace.table_m,
-                T_base_hand=forward_kinematics(
-                    station.arm, station.robot.state().joint_positions_rad
-                ),
-                text=text,
-            )
-        except (CameraError, ValueError) as error:
-            tqdm.write(f"no picture of where the object goes: {error}")
-            return None
-
-    def _calibration(self) -> Calibration | None:
-        overlay, station = self._config.overlay, self._config.station
-        if overlay.calibration is not None:
-            found = load(overlay.calibration)
-            if found.camera != overlay.camera:
-                raise ValueError(
-                    f"{overlay.calibration} is of camera {found.camera!r}, not {overlay.camera!r}"
-                )
-            return found
-        if not isinstance(station, TwinStation):
-            return None
-        chosen = variant(station.twin.env_id)
-        scene = chosen.task.scene(chosen.arm)
-        (camera,) = (camera for camera in scene.cameras if camera.name == overlay.camera)
-        size = station.twin.image_size
-        return calibration_of_scene(
-            camera,
-            size,
-            size,
-            base_position_m=scene.base_position_m,
-            base_yaw_rad=scene.base_yaw_rad,
-        )
-
-
 def settings_of(
     config: TrialsConfig, interface: Interface, weights: Mapping[PolicyKey, str | None]
 ) -> dict[str, Any]:
@@ -395,73 +217,17 @@ def settings_of(
     return {**said, "weights": dict(weights), "interface": interface.to_dict()}
 
 
-def plan_of(config: TrialsConfig, settings: Mapping[str, Any]) -> Plan:
-    """Draw poses and order, away from the demonstrations.
-
-    Raises:
-        ValueError: a data set does not say where its objects were, or leaves no room.
-    """
-    places = [place for folder in config.demonstrations for place in places_of(folder)]
-    poses = draw_poses(
-        config.area,
-        config.trials,
-        np.random.default_rng((config.seed, 0)),
-        avoid=places,
-        least_distance_m=config.least_distance_m,
-    )
-    if places:
-        nearest = min(nearest_m(pose, places) for pose in poses)
-        said = (
-            f"{len(poses)} poses, none nearer than {nearest:.4f} m to any of the {len(places)} of "
-            f"the demonstrations (least distance asked for: {config.least_distance_m} m)"
-        )
-    else:
-        said = (
-            f"{len(poses)} poses; no demonstrations were named, so a policy may have been trained "
-            "on some of these places"
-        )
-    return make_plan(
-        poses,
-        paired=config.against is not None,
-        rng=np.random.default_rng((config.seed, 1)),
-        settings=settings,
-        facts={"said": [said]},
-    )
-
-
-def places_of(dataset: Path) -> list[tuple[float, float]]:
-    """Give x and y of the object, m, at the beginning of each episode of a data set.
-
-    Raises:
-        ValueError: no episode says it.
-    """
-    reader = DatasetReader(dataset)
-    places = []
-    for index in range(len(reader)):
-        notes = reader.facts(index).get("notes", {})
-        if (found := notes.get("object_pose")) is not None:
-            places.append((float(found[0]), float(found[1])))
-        elif (planned := notes.get("pose")) is not None:
-            places.append((float(planned["x_m"]), float(planned["y_m"])))
-    if not places:
-        raise ValueError(
-            f"{dataset}: none of {len(reader)} episodes says where the object was, so poses cannot "
-            "be kept away from theirs; leave it out of `demonstrations`"
-        )
-    return places
-
-
 def _open(
-    name: str, config: TrialsConfig, station: Station, stack: ExitStack
+    name: str, acting: PolicyConfig, station: Station, stack: ExitStack
 ) -> tuple[MakeAgent, str | None]:
-    """Give what makes the agent of an episode, and its weights' hash."""
+    """Return what makes the agent of an episode, and its weights' hash."""
     if name == EXPERT:
-        twin, scene = config.station, station.scene
+        twin, scene = station.config, station.scene
         assert isinstance(twin, TwinStation)
         assert scene is not None
         env_id = twin.twin.env_id
         return lambda translator: ScriptedAgent(env_id, scene, translator, noise=0.0, seed=0), None
-    agent = open_policy(name, config.acting, station)
+    agent = open_policy(name, acting, station)
     stack.callback(agent.close)
     return lambda _: agent, agent.weights_hash
 
@@ -499,11 +265,13 @@ def _line(result: TrialResult) -> str:
     )
 
 
-def _camera_names(station: StationConfig) -> tuple[str, ...]:
-    if isinstance(station, TwinStation):
-        return station.cameras
-    return tuple(camera.settings.name for camera in station.cameras)
-
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Masked": "real_robot.bench:Masked",
+        "places_of": "real_robot.trials.drawing:places_of",
+    },
+)
 
 main = command("trials", TrialsConfig)(evaluate)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from toto_robot.cli import command
 
+from .agents.opening import PolicyConfig, PolicyFolder
 from .agents.serving import PolicyServer
-from .agents.student import PolicyConfig, StudentAgent
 from .agents.wire import make_key, read_key
 
 _LOOPBACK = ("127.", "localhost", "::1")
@@ -42,8 +42,6 @@ class ServerConfig:
 
 def policy_server(config: ServerConfig, out: Path) -> None:
     """Serve a policy until Ctrl-C."""
-    import torch
-
     from policies.student import read_card
 
     acting = config.acting
@@ -54,17 +52,16 @@ def policy_server(config: ServerConfig, out: Path) -> None:
         print(
             f"a new key was written to {acting.key_file}, mode 0600: the robot's machine needs it"
         )
-    torch.set_num_threads(acting.num_threads)
-    folder = Path(config.policy)
+    policy = PolicyFolder(
+        folder=Path(config.policy),
+        device=acting.device,
+        num_threads=acting.num_threads,
+        encoder=acting.encoder,
+        surprise=acting.surprise,
+    )
     try:
-        interface = read_card(folder).interface
-        agent = StudentAgent(
-            folder,
-            interface,
-            device=acting.device,
-            encoder=acting.encoder,
-            surprise=acting.surprise,
-        )
+        interface = read_card(policy.folder).interface
+        agent = policy.open(interface)
         server = PolicyServer(
             agent,
             interface,

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from toto_robot.cli import command
 
 from .agents.expert import ScriptedAgent
-from .control.loop import LoopConfig
+from .control.config import LoopConfig
 from .control.timing import loop_report
 from .episode import COMPLETE, EpisodeRecord, Listener
 from .operator import ask_person

@@ -6,16 +6,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from .agents.opening import PolicyConfig, find_policy
 from .agents.remote import RemoteAgent
-from .agents.student import PolicyConfig, StudentAgent, open_agent
+from .agents.student import StudentAgent
 from .control.home import NotHomeError
 from .episode import EpisodeRecord, Reason, Step
 from .operator import NoPersonError, ask_person
 from .robot import CommandRefusedError, RobotError
-from .station import SharedScene, Station
+from .station import Station
 from .trials.poses import Pose, PoseArea
 
 Ask = Callable[[str], str]
+
 _TWIN_ATTEMPTS = 3
 # After these nothing goes on by itself: somebody must look, or wanted an end.
 _FINAL: tuple[Reason, ...] = ("interrupted", "connection", "policy", "error")
@@ -33,7 +35,7 @@ def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentA
         FileNotFoundError: no policy there.
         ConnectionError: no policy server there.
     """
-    agent = open_agent(policy, station.interface, acting)
+    agent = find_policy(policy, acting).open(station.interface)
     print(f"agent: {agent.name}, weights {(agent.weights_hash or 'none')[:12]}")
     if agent.note is not None:
         print(f"note: {agent.note}")
@@ -62,11 +64,11 @@ def bring_home(station: Station) -> None:
             station.go_home()
             return
         except (NotHomeError, CommandRefusedError) as error:
-            if not isinstance(station.scene, SharedScene) or not attempts_left:
+            if station.twin is None or not attempts_left:
                 raise
             tqdm.write(f"{error}; the twin is put back")
             station.recover("reflex", lambda _: True)
-            station.scene.client.reset()
+            station.twin.reset()
 
 
 def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
@@ -97,11 +99,11 @@ def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) ->
     if record.reason in _FINAL:
         return False
     # A twin's cameras come back when the machine has time for them; an arm's need a look.
-    if record.reason == "camera" and not isinstance(station.scene, SharedScene):
+    if record.reason == "camera" and station.twin is None:
         return False
 
     def confirm(question: str) -> bool:
-        if isinstance(station.scene, SharedScene):
+        if station.twin is not None:
             return True  # nobody is in reach of a twin
         try:
             return ask(f"{question} yes or no: ").lower() in ("y", "yes")

@@ -8,9 +8,8 @@
 address is a Franka.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,14 +19,16 @@ from envs.arms.arm import Arm
 from envs.arms.franka import FRANKA_FR3
 from envs.interface import CameraSpec, Interface
 
-from .cameras.camera import CameraSettings, ThreadedCamera
 from .cameras.config import CameraConfig, build_camera
+from .cameras.threaded import CameraSettings, ThreadedCamera
+from .control.config import LoopConfig
 from .control.home import HomeConfig, go_home
-from .control.loop import LoopConfig, Operator, run_episode
+from .control.loop import Operator, run_episode
 from .episode import Agent, EpisodeRecord, Listener, Reason, Scene
 from .franka import FrankaConfig, FrankaRobot
 from .robot import Robot
-from .safety.layer import RecoveryRefusedError, SafetyConfig, SafetyLayer
+from .safety.config import SafetyConfig
+from .safety.layer import RecoveryRefusedError, SafetyLayer
 from .scheduling import hurried, leaving
 from .translator import GripperSwitch, Translator
 from .twin.client import TwinCameraSource, TwinClient
@@ -91,8 +92,33 @@ class TwinStation(AnyStation):
     def __post_init__(self) -> None:
         _check(self)
 
+    @property
+    def camera_specs(self) -> tuple[CameraSpec, ...]:
+        """What its cameras give, in the policy's order."""
+        size = self.twin.image_size
+        return tuple(CameraSpec(name=name, height=size, width=size) for name in self.cameras)
+
+    @contextmanager
+    def open(self, robot: str) -> Iterator["Station"]:
+        """Start a twin, or connect to one that runs; see `open_station`."""
+        if not _is_twin(robot):
+            raise ValueError(
+                f"robot={robot} is an arm, and this station is a twin: say station=table"
+            )
+        with ExitStack() as stack:
+            address = robot
+            if robot == TWIN:
+                address = stack.enter_context(start_twin(self.twin)).address
+                stack.enter_context(leaving(self.twin.cpu(address)))
+            twin = stack.enter_context(TwinClient(address))
+            cameras = [
+                ThreadedCamera(self.camera_settings(name), TwinCameraSource(address, name))
+                for name in self.cameras
+            ]
+            yield stack.enter_context(_connected(self, address, cameras, twin))
+
     def camera_settings(self, name: str) -> CameraSettings:
-        """Say what a camera of the twin gives."""
+        """Return what a camera of the twin gives."""
         size = self.twin.image_size
         return CameraSettings(
             name=name,
@@ -120,6 +146,25 @@ class TableStation(AnyStation):
     def __post_init__(self) -> None:
         _check(self)
 
+    @property
+    def camera_specs(self) -> tuple[CameraSpec, ...]:
+        """What its cameras give, in the policy's order."""
+        return tuple(
+            CameraSpec(name=each.name, height=each.height, width=each.width)
+            for each in (camera.settings for camera in self.cameras)
+        )
+
+    @contextmanager
+    def open(self, robot: str) -> Iterator["Station"]:
+        """Connect to an arm and its cameras; see `open_station`."""
+        if _is_twin(robot):
+            raise ValueError(
+                f"robot={robot} is a twin, and this station is a table: say station=twin"
+            )
+        cameras = [build_camera(camera) for camera in self.cameras]
+        with _connected(self, robot, cameras, None) as station:
+            yield station
+
 
 StationConfig = TwinStation | TableStation
 
@@ -136,6 +181,7 @@ class Station:
         arm: kinematics.
         interface: what a policy sees and commands here.
         scene: the objects; None where only a person knows them.
+        twin: what a twin offers beside the arm; None at a table, where people may be in reach.
     """
 
     def __init__(
@@ -143,9 +189,11 @@ class Station:
         config: StationConfig,
         robot: Robot,
         cameras: Sequence[ThreadedCamera],
-        scene: Scene | None,
+        twin: TwinClient | None,
     ) -> None:
-        self.config, self.robot, self.cameras, self.scene = config, robot, cameras, scene
+        self.config, self.robot, self.cameras = config, robot, cameras
+        self.scene: Scene | None = twin
+        self.twin = twin
         self.arm: Arm = FRANKA_FR3
         self.interface = interface_of(config)
         self.layer = SafetyLayer(config.safety, robot.limits, self.arm)
@@ -223,62 +271,43 @@ class Station:
         return True
 
 
-@contextmanager
-def open_station(config: StationConfig, robot: str) -> Iterator[Station]:
-    """Connect to everything, and let go of it at the end, the arm at rest.
+def open_station(config: StationConfig, robot: str) -> AbstractContextManager[Station]:
+    """Return a context manager that connects to everything, and at the end leaves the arm at rest.
 
     Args:
-        config: what there is.
+        config: which robot, cameras and scene there are.
         robot: `twin`, or an address.
 
     Raises:
         ValueError: a twin was asked for where an arm is described, or the other way round.
         RobotError: the arm is not there.
     """
-    _check_robot(config, robot)
+    return config.open(robot)
+
+
+@contextmanager
+def _connected(
+    config: StationConfig,
+    address: str,
+    cameras: Sequence[ThreadedCamera],
+    twin: TwinClient | None,
+) -> Iterator[Station]:
     with ExitStack() as stack:
-        scene: Scene | None = None
-        if isinstance(config, TwinStation):
-            address = robot
-            if robot == TWIN:
-                address = stack.enter_context(start_twin(config.twin)).address
-                stack.enter_context(leaving(config.twin.cpu(address)))
-            scene = SharedScene(stack.enter_context(TwinClient(address)))
-            cameras = [
-                ThreadedCamera(config.camera_settings(name), TwinCameraSource(address, name))
-                for name in config.cameras
-            ]
-        else:
-            address = robot
-            cameras = [build_camera(camera) for camera in config.cameras]
         # after the twin, which is a process of its own and sets its own
         stack.enter_context(hurried(config.priority))
         for camera in cameras:
             stack.enter_context(camera)
-        driver = FrankaRobot(replace(config.franka, address=address))
-        stack.enter_context(driver)
-        yield Station(config, driver, cameras, scene)
+        driver = stack.enter_context(FrankaRobot(replace(config.franka, address=address)))
+        yield Station(config, driver, cameras, twin)
 
 
 def interface_of(config: StationConfig) -> Interface:
-    """Give what a policy sees and commands at a station: that of the `robot` protocol's tasks."""
-    if isinstance(config, TwinStation):
-        size = config.twin.image_size
-        cameras = tuple(CameraSpec(name=name, height=size, width=size) for name in config.cameras)
-    else:
-        cameras = tuple(
-            CameraSpec(
-                name=camera.settings.name,
-                height=camera.settings.height,
-                width=camera.settings.width,
-            )
-            for camera in config.cameras
-        )
+    """Return what a policy sees and commands at a station: that of the `robot` protocol's tasks."""
     joints = FRANKA_FR3.joint_names
     (gripper,) = (servo.name for servo in FRANKA_FR3.hand_servos)
     return Interface(
         arm=FRANKA_FR3.name,
-        cameras=cameras,
+        cameras=config.camera_specs,
         proprio=(
             *(f"{joint}_{reading}" for reading in _PROPRIO for joint in joints),
             f"{gripper}_width",
@@ -291,27 +320,8 @@ def interface_of(config: StationConfig) -> Interface:
     )
 
 
-class SharedScene:
-    """Let several threads ask one scene, one after the other."""
-
-    def __init__(self, scene: TwinClient) -> None:
-        self.client = scene
-        self._lock = threading.Lock()
-
-    def place(self, x_m: float, y_m: float, yaw_rad: float) -> None:
-        """Put the object there."""
-        with self._lock:
-            self.client.place(x_m, y_m, yaw_rad)
-
-    def object_pose(self) -> tuple[float, float, float, float, float, float, float] | None:
-        """Give where it is."""
-        with self._lock:
-            return self.client.object_pose()
-
-    def succeeded(self) -> bool | None:
-        """Say whether the task is done now."""
-        with self._lock:
-            return self.client.succeeded()
+def _is_twin(robot: str) -> bool:
+    return robot == TWIN or robot.startswith("127.")
 
 
 def _check(config: "TwinStation | TableStation") -> None:
@@ -329,11 +339,3 @@ def _check(config: "TwinStation | TableStation") -> None:
             f"safety.motion.period_s is {period_s}, at rate_hz {config.rate_hz} it must be "
             f"{1 / config.rate_hz:.6g}; max_step_rad is per period, too"
         )
-
-
-def _check_robot(config: StationConfig, robot: str) -> None:
-    is_twin = robot == TWIN or robot.startswith("127.")
-    if is_twin and not isinstance(config, TwinStation):
-        raise ValueError(f"robot={robot} is a twin, and this station is a table: say station=twin")
-    if not is_twin and isinstance(config, TwinStation):
-        raise ValueError(f"robot={robot} is an arm, and this station is a twin: say station=table")

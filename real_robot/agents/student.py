@@ -6,7 +6,7 @@ may also be on another machine (`remote`).
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,38 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.interface import Interface
+from toto_robot.moved import moved_names
 
 from ..cameras.camera import Image
 from ..episode import Observation, Proposal
 from .fitting import fit_interface, proprio_columns
-from .remote import RemoteAgent
 
 if TYPE_CHECKING:
     from policies.vision import Viewing
     from toto_robot.encoders.streaming import EncoderStream
-
-SERVER = "server:"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PolicyConfig:
-    """Say where and how a policy runs.
-
-    Attributes:
-        device: `cpu`, `cuda`, or `auto` (cuda if there is one).
-        num_threads: of torch; on a small machine one, so that the robot has a core.
-        encoder: where its encoder is now; None: where it was.
-        surprise: whether it tells how unexpected the frames are, which costs time.
-        key_file: of a policy server.
-        timeout_s: how long a policy server may take to answer.
-    """
-
-    device: str
-    num_threads: int
-    encoder: str | None
-    surprise: bool
-    key_file: Path
-    timeout_s: float
 
 
 class StudentAgent:
@@ -214,33 +191,10 @@ class StudentAgent:
         return float(self._stream.surprise.mean())
 
 
-def open_agent(
-    policy: str, interface: Interface, acting: PolicyConfig
-) -> StudentAgent | RemoteAgent:
-    """Open what `policy` names: a checkpoint's folder, or `server:HOST:PORT`.
-
-    Args:
-        policy: which.
-        interface: of the robot.
-        acting: where and how.
-
-    Raises:
-        ValueError: it does not fit the robot.
-        FileNotFoundError: no policy there.
-        ConnectionError: no policy server there.
-    """
-    if policy.startswith(SERVER):
-        if acting.encoder is not None or acting.surprise:
-            raise ValueError("encoder and surprise are the server's business: say them there")
-        address = policy.removeprefix(SERVER)
-        return RemoteAgent(address, acting.key_file, interface, timeout_s=acting.timeout_s)
-    import torch
-
-    torch.set_num_threads(acting.num_threads)
-    return StudentAgent(
-        Path(policy),
-        interface,
-        device=acting.device,
-        encoder=acting.encoder,
-        surprise=acting.surprise,
-    )
+__getattr__ = moved_names(
+    __name__,
+    {
+        "PolicyConfig": "real_robot.agents.opening:PolicyConfig",
+        "SERVER": "real_robot.agents.opening:SERVER",
+    },
+)

@@ -19,7 +19,8 @@ from ..cameras.opencv import opencv
 from ..cameras.png import write_png
 from ..operator import ask_person
 from ..robot import Robot
-from .calibration import Board, Intrinsics, View, find_board, project
+from .board import Board, View, find_board
+from .calibration import Intrinsics, project
 
 Floats = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from toto_robot.files import write_aside
 
 from ..cameras.opencv import opencv
-from .calibration import Board
+from .board import Board
 
 _INCH_M = 0.0254
 _POINTS_PER_INCH = 72

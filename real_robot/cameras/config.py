@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from .camera import CameraSettings, Source, ThreadedCamera
 from .realsense import RealSenseConfig, RealSenseSource
 from .sources import FileConfig, OpenCvSource, RtspConfig, UvcConfig
+from .threaded import CameraSettings, Source, ThreadedCamera
 
 SourceConfig = UvcConfig | RtspConfig | FileConfig | RealSenseConfig
 

@@ -10,7 +10,8 @@ from envs.arms.arm import Arm
 from envs.geometry import Vector
 
 from ..robot import Floats, Robot, Target
-from ..safety.layer import Ages, SafetyConfig, SafetyLayer, UnsafeStartError
+from ..safety.config import SafetyConfig
+from ..safety.layer import Ages, SafetyLayer, UnsafeStartError
 from ..safety.workspace import Enclosure
 from .clock import Clock, MonotonicClock
 from .sending import REST_RAD_S

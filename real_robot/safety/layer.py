@@ -24,21 +24,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.arms.arm import Arm
+from toto_robot.moved import moved_names
 
 from ..limits import JointLimits
 from ..robot import MODES, RobotState, Target
-from .motion import Intervention, Motion, MotionConfig, MotionFilter
-from .workspace import Enclosure, Workspace
+from .config import SafetyConfig
+from .motion import Intervention, Motion, MotionFilter
+from .workspace import Enclosure
 
 __all__ = [
     "Ages",
     "Decision",
     "Intervention",
     "RecoveryRefusedError",
-    "SafetyConfig",
     "SafetyLayer",
     "UnsafeStartError",
-    "Watchdog",
 ]
 
 Floats = NDArray[np.float64]
@@ -54,58 +54,6 @@ class UnsafeStartError(ValueError):
 
 class RecoveryRefusedError(ValueError):
     """The robot must not be recovered by itself."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Watchdog:
-    """Say how old something may be.
-
-    Attributes:
-        hold_after_s: older than this the arm holds.
-        stop_after_s: older than this the episode ends.
-    """
-
-    hold_after_s: float
-    stop_after_s: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.hold_after_s <= self.stop_after_s < math.inf:
-            raise ValueError(
-                "a watchdog needs 0 < hold_after_s <= stop_after_s, finite; got "
-                f"{self.hold_after_s} and {self.stop_after_s}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SafetyConfig:
-    """Say what an arm may do.
-
-    Attributes:
-        motion: caps of the motion.
-        workspace: where the arm may be.
-        action: how old the policy's action may be.
-        camera: how old a frame may be.
-        state: how old the robot's state may be.
-        start_tolerance_rad: how far a joint may be from the start pose.
-        start_velocity_rad_s: how fast a joint may be at the start.
-        max_recoveries: how often reflexes may be recovered from without a person; 0: never.
-    """
-
-    motion: MotionConfig
-    workspace: Workspace
-    action: Watchdog
-    camera: Watchdog
-    state: Watchdog
-    start_tolerance_rad: float
-    start_velocity_rad_s: float
-    max_recoveries: int
-
-    def __post_init__(self) -> None:
-        for name in ("start_tolerance_rad", "start_velocity_rad_s"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        if self.max_recoveries < 0:
-            raise ValueError(f"max_recoveries must not be negative, got {self.max_recoveries}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -399,3 +347,11 @@ def _too_old(name: str, age_s: float, most_s: float) -> list[str]:
 
 def _gripper_change(amount_m: float, detail: str) -> Intervention:
     return Intervention(name="gripper", amount=amount_m, unit="m", detail=detail)
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Watchdog": "real_robot.safety.config:Watchdog",
+    },
+)

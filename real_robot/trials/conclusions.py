@@ -14,7 +14,8 @@ from envs.success_rates import (
     wilson_interval,
 )
 
-from .runner import PolicyKey, TrialResult
+from .plan import PolicyKey
+from .results import TrialResult
 
 _POWER = 0.8
 

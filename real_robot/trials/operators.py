@@ -10,8 +10,9 @@ from pathlib import Path
 from ..cameras.camera import Image
 from ..cameras.png import write_png
 from ..episode import EpisodeRecord, Reason, Scene
+from .plan import PolicyKey, Trial
 from .poses import Pose
-from .runner import Judgement, PolicyKey, Trial
+from .results import Judgement
 
 # How an episode ends when what failed was not the policy: such a trial is done again.
 SPOILT: tuple[Reason, ...] = ("connection", "camera", "error")

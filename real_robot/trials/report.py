@@ -15,8 +15,9 @@ from toto_robot.files import write_aside
 
 from .conclusions import Conclusions, conclude
 from .images import FIRST, LAST, VIDEO
+from .plan import PLAN, Plan, PolicyKey
 from .poses import PoseArea
-from .runner import OVERLAY, PLAN, Plan, PolicyKey, TrialResult
+from .results import OVERLAY, TrialResult
 
 PAGE, SUMMARY = "index.html", "results.json"
 

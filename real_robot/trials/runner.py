@@ -9,119 +9,21 @@ goes on where the last one stopped. With two policies the trials come in pairs a
 which of the two begins is drawn for each pair.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from toto_robot.files import write_aside
+from toto_robot.files import write_json
+from toto_robot.moved import moved_names
 
-from ..episode import EpisodeRecord, Reason
+from ..episode import EpisodeRecord
+from .plan import Plan, PolicyKey, Trial
 from .poses import Pose
-
-FORMAT = 1
-PolicyKey = Literal["a", "b"]
-
-PLAN, RESULT, OVERLAY = "plan.json", "result.json", "overlay.png"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
-    """One thing to do.
-
-    Attributes:
-        key: its name, and its folder's: the pose's number and the policy.
-        policy: which one is tried.
-        pose: where the object lies.
-        pose_index: which of the plan's poses that is; both trials of a pair have the same.
-    """
-
-    key: str
-    policy: PolicyKey
-    pose: Pose
-    pose_index: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """All that is settled before the first trial.
-
-    Attributes:
-        settings: plain data that must not change between trials: config, weights' hashes.
-        facts: plain data for the report: how far the poses are from the demonstrations'.
-        trials: in the order in which they are done.
-    """
-
-    settings: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    trials: tuple[Trial, ...]
-
-    @property
-    def policies(self) -> tuple[PolicyKey, ...]:
-        """Give what is compared: one or two."""
-        return ("a", "b") if any(trial.policy == "b" for trial in self.trials) else ("a",)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
-    """Say what came of an attempt.
-
-    Attributes:
-        success: None for an attempt that was spoilt and is to be done again.
-        note: why, or what was seen; never empty for a spoilt one.
-        by: who judged: `check` or `operator`.
-    """
-
-    success: bool | None
-    note: str
-    by: Literal["check", "operator"]
-
-    def __post_init__(self) -> None:
-        if self.success is None and not self.note.strip():
-            raise ValueError("a trial is only done again for a reason that is written down")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialResult:
-    """What is known of an attempt, as its result.json says it.
-
-    Attributes:
-        trial: what was done.
-        judgement: what came of it.
-        agent: the policy's name.
-        weights_hash: of what chose the actions.
-        reason: how the episode ended.
-        message: the same in words.
-        started: ISO 8601.
-        duration_s: from the first tick to the last.
-        num_steps: ticks.
-        interventions: steps that the safety layer changed, by its name for it.
-        latency_s: median and 99th percentile of the age of what was acted on, where it is known.
-        late_s: 99th percentile of how late a tick began.
-        surprise: mean of the agent's, if it tells.
-        episode: number in the data set; None when it is in none.
-        files: names of pictures and video in the trial's folder.
-    """
-
-    trial: Trial
-    judgement: Judgement
-    agent: str
-    weights_hash: str | None
-    reason: Reason
-    message: str
-    started: str
-    duration_s: float
-    num_steps: int
-    interventions: dict[str, int]
-    latency_s: tuple[float, float] | None
-    late_s: float | None
-    surprise: float | None
-    episode: int | None
-    files: tuple[str, ...]
+from .results import OVERLAY, RESULT, Judgement, TrialResult, load_results, load_spoilt
 
 
 @runtime_checkable
@@ -146,76 +48,6 @@ class Operator(Protocol):
 
 class TrialsStoppedError(RuntimeError):
     """The trials were stopped before the last; the same command goes on with the next."""
-
-
-def make_plan(
-    poses: Sequence[Pose],
-    *,
-    paired: bool,
-    rng: np.random.Generator,
-    settings: Mapping[str, Any],
-    facts: Mapping[str, Any],
-) -> Plan:
-    """Settle what is done when: at each pose `a`, or `a` and `b` in an order that is drawn."""
-    trials: list[Trial] = []
-    for index, pose in enumerate(poses):
-        order: list[PolicyKey] = ["a", "b"] if paired else ["a"]
-        if paired and rng.random() < 0.5:
-            order.reverse()
-        trials += [
-            Trial(key=f"{index:03d}-{policy}", policy=policy, pose=pose, pose_index=index)
-            for policy in order
-        ]
-    return Plan(settings=settings, facts=facts, trials=tuple(trials))
-
-
-def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:
-    """Give the folder's plan; make and write it down if there is none.
-
-    Raises:
-        ValueError: the folder's plan was made with other settings; naming each that differs.
-    """
-    path = folder / PLAN
-    plain = json.loads(json.dumps(settings))
-    if path.is_file():
-        plan = load_plan(folder)
-        if differences := _differences(plan.settings, plain):
-            raise ValueError(
-                f"{folder} holds trials with other settings; give another `out`, or make it the "
-                "same again (there != here):\n  " + "\n  ".join(differences)
-            )
-        return plan
-    plan = make()
-    folder.mkdir(parents=True, exist_ok=True)
-    data = {
-        "format": FORMAT,
-        "kind": "trials",
-        "settings": plain,
-        "facts": dict(plan.facts),
-        "trials": [asdict(trial) for trial in plan.trials],
-    }
-    write_aside(path, (json.dumps(data, indent=1) + "\n").encode())
-    return load_plan(folder)
-
-
-def load_plan(folder: Path) -> Plan:
-    """Read what was settled.
-
-    Raises:
-        ValueError: there is none, or it is damaged; naming the file.
-    """
-    path = folder / PLAN
-    try:
-        data = json.loads(path.read_text())
-        if data["kind"] != "trials" or data["format"] != FORMAT:
-            raise ValueError(f"kind {data['kind']!r}, format {data['format']!r}")
-        return Plan(
-            settings=data["settings"],
-            facts=data["facts"],
-            trials=tuple(_read_trial(trial) for trial in data["trials"]),
-        )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no plan of trials: {type(error).__name__}: {error}") from error
 
 
 def run_trials(
@@ -262,24 +94,18 @@ def run_trials(
             operator.place(trial, number, len(plan.trials), aside / OVERLAY)
             record = run(trial.pose, trial.policy)
             _require_weights(plan, trial, record)
-            notes = {**record.notes, "trial": trial.key, "attempt": attempts + 1}
+            record = replace(
+                record, notes={**record.notes, "trial": trial.key, "attempt": attempts + 1}
+            )
             if record.reason == "interrupted":
-                keep(replace(record, notes={**notes, "spoilt": record.message}))
+                keep(_spoilt(record, record.message))
                 shutil.rmtree(aside)
                 raise TrialsStoppedError(
                     f"trial {number} of {len(plan.trials)} was interrupted and does not count; "
                     "the same command begins it again"
                 )
-            judgement = operator.judge(trial, record)
-            if judgement.success is None:
-                notes["spoilt"] = judgement.note
-            judged = replace(record, success=judgement.success, notes=notes)
-            files = illustrate(judged, judgement.success, aside)
-            if (aside / OVERLAY).is_file():
-                files = (OVERLAY, *files)
-            result = _result(trial, judgement, judged, keep(judged), files)
-            write_aside(aside / RESULT, (json.dumps(asdict(result), indent=1) + "\n").encode())
-            if judgement.success is not None:
+            result = _judge(trial, record, aside, operator, keep, illustrate)
+            if result.judgement.success is not None:
                 aside.replace(folder / "trials" / trial.key)
                 done[trial.key] = result
                 tell(result)
@@ -291,51 +117,34 @@ def run_trials(
             if attempts > max_spoilt:
                 raise TrialsStoppedError(
                     f"trial {number} of {len(plan.trials)} was spoilt {attempts} times (most: "
-                    f"{max_spoilt}), at last by: {judgement.note}"
+                    f"{max_spoilt}), at last by: {result.judgement.note}"
                 )
     return tuple(done[trial.key] for trial in plan.trials)
 
 
-def load_results(folder: Path) -> tuple[TrialResult, ...]:
-    """Read the trials that count and are done, in the plan's order.
-
-    Raises:
-        ValueError: one is damaged; naming the file.
-    """
-    order = {trial.key: index for index, trial in enumerate(load_plan(folder).trials)}
-    found = _load(folder / "trials")
-    return tuple(sorted(found, key=lambda result: order[result.trial.key]))
-
-
-def load_spoilt(folder: Path) -> tuple[TrialResult, ...]:
-    """Read the attempts that do not count."""
-    return _load(folder / "spoilt")
-
-
-def _load(folder: Path) -> tuple[TrialResult, ...]:
-    # a folder that is still written has a name with a dot in front
-    return tuple(_read_result(path) for path in sorted(folder.glob(f"[0-9]*/{RESULT}")))
-
-
-def _read_result(path: Path) -> TrialResult:
-    try:
-        data = json.loads(path.read_text())
-        latency = data["latency_s"]
-        values: dict[str, Any] = {
-            **data,
-            "trial": _read_trial(data["trial"]),
-            "judgement": Judgement(**data["judgement"]),
-            "latency_s": None if latency is None else tuple(latency),
-            "files": tuple(data["files"]),
-        }
-        return TrialResult(**values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+def _judge(
+    trial: Trial,
+    record: EpisodeRecord,
+    aside: Path,
+    operator: Operator,
+    keep: Callable[[EpisodeRecord], int | None],
+    illustrate: Callable[[EpisodeRecord, bool | None, Path], tuple[str, ...]],
+) -> TrialResult:
+    """Have an episode judged, keep it, and write what came of it into a folder."""
+    judgement = operator.judge(trial, record)
+    record = replace(record, success=judgement.success)
+    if judgement.success is None:
+        record = _spoilt(record, judgement.note)
+    files = illustrate(record, judgement.success, aside)
+    if (aside / OVERLAY).is_file():
+        files = (OVERLAY, *files)
+    result = _result(trial, judgement, record, keep(record), files)
+    write_json(aside / RESULT, asdict(result))
+    return result
 
 
-def _read_trial(data: Mapping[str, Any]) -> Trial:
-    values: dict[str, Any] = {**data, "pose": Pose(**data["pose"])}
-    return Trial(**values)
+def _spoilt(record: EpisodeRecord, why: str) -> EpisodeRecord:
+    return replace(record, notes={**record.notes, "spoilt": why})
 
 
 def _result(
@@ -383,11 +192,12 @@ def _require_weights(plan: Plan, trial: Trial, record: EpisodeRecord) -> None:
         )
 
 
-def _differences(there: Any, here: Any, at: str = "") -> list[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        lines = []
-        for name in sorted(there.keys() | here.keys()):
-            place = f"{at}.{name}" if at else name
-            lines += _differences(there.get(name), here.get(name), place)
-        return lines
-    return [] if there == here else [f"{at}: {there!r} != {here!r}"]
+__getattr__ = moved_names(
+    __name__,
+    {
+        "PLAN": "real_robot.trials.plan:PLAN",
+        "keep_plan": "real_robot.trials.plan:keep_plan",
+        "load_plan": "real_robot.trials.plan:load_plan",
+        "make_plan": "real_robot.trials.plan:make_plan",
+    },
+)

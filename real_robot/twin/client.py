@@ -3,6 +3,7 @@
 import json
 import select
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -24,7 +25,8 @@ class TwinError(RuntimeError):
 class TwinClient:
     """Ask a twin for what no arm offers; it is the `Scene` of an episode on a twin.
 
-    Poses are in the frame of the arm's base, metres and radians, quaternions w first.
+    Poses are in the frame of the arm's base, metres and radians, quaternions w first. Several
+    threads may use one client.
     """
 
     def __init__(self, address: str) -> None:
@@ -36,6 +38,7 @@ class TwinClient:
         self._address = address
         self._socket = socket.create_connection((address, CONTROL_PORT), timeout=_TIMEOUT_S)
         self._lines = self._socket.makefile("rb")
+        self._asking = threading.Lock()
 
     # real_robot.episode.Scene
 
@@ -120,8 +123,9 @@ class TwinClient:
 
     def _ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         try:
-            self._socket.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
-            line = self._lines.readline()
+            with self._asking:
+                self._socket.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+                line = self._lines.readline()
         except OSError as error:
             raise TwinError(f"the twin at {self._address} does not answer: {error}") from error
         if not line:

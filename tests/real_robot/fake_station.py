@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from real_robot.cameras.camera import Frame
-from real_robot.station import SharedScene, Station, TwinStation
+from real_robot.station import Station, TwinStation
 from tests.real_robot.control.loop_cases import FakeCamera
 from tests.real_robot.fake_robot import FakeRobot
 from toto_robot.cli import compose
@@ -73,7 +73,7 @@ def fake_station(config, scene):
     robot = FakeRobot(config.home_rad, time.monotonic)
     robot.connect()
     cameras = [NoiseCamera(time.monotonic, name) for name in config.cameras]
-    return Station(config, robot, cameras, None if scene is None else SharedScene(scene))
+    return Station(config, robot, cameras, scene)
 
 
 def opens(station):

@@ -12,9 +12,11 @@ import pytest
 from envs.arms.franka import FRANKA_FR3
 from envs.arms.kinematics import forward_kinematics
 from real_robot.calibrate import CalibrateConfig, calibrate, solve_lens, solve_mounting
+from real_robot.calibration.board import find_board
 from real_robot.calibration.board_images import draw_residuals, read_poses, read_shots, take_shots
 from real_robot.calibration.board_page import PageConfig, draw_page, write_board
-from real_robot.calibration.calibration import Calibration, board_pose, find_board, load
+from real_robot.calibration.calibration import Calibration, load
+from real_robot.calibration.solving import board_pose
 from real_robot.cameras.camera import Frame
 from real_robot.cameras.png import write_png
 from tests.real_robot.calibration.test_calibration import (

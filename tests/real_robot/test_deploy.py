@@ -11,7 +11,7 @@ from policies.student import StudentCard, StudentConfig, StudentPolicy
 from policies.vision import stamp
 from real_robot import deploy, record
 from real_robot.agents.fitting import fit_interface
-from real_robot.control.loop import LoopConfig
+from real_robot.control.config import LoopConfig
 from real_robot.operator import NoPersonError, ask_person
 from real_robot.recording import Recorder
 from real_robot.robot import CommandRefusedError

@@ -19,11 +19,12 @@ from policies.demonstrations.lerobot.reader import DatasetReader
 from real_robot import station as station_module
 from real_robot.agents.remote import RemoteAgent
 from real_robot.agents.wire import make_key, read_key
-from real_robot.control.loop import LoopConfig
+from real_robot.control.config import LoopConfig
 from real_robot.policy_server import PolicyServer
 from real_robot.recording import Recorder
 from real_robot.robot import CommandRefusedError, ConnectionLostError
-from real_robot.safety.layer import UnsafeStartError, Watchdog
+from real_robot.safety.config import Watchdog
+from real_robot.safety.layer import UnsafeStartError
 from real_robot.station import TwinStation, interface_of, open_station
 from real_robot.twin import start_twin
 from real_robot.twin.client import TwinCameraSource

@@ -7,25 +7,22 @@ import numpy as np
 import pytest
 
 from envs.arms.franka import FRANKA_FR3
+from real_robot import bench as bench_module
 from real_robot import evaluate as module
+from real_robot.bench import Bench, Masked
 from real_robot.calibration.calibration import Calibration
 from real_robot.calibration.calibration import save as save_calibration
 from real_robot.cameras.camera import Frame, StaleFrameError
 from real_robot.control.home import NotHomeError
-from real_robot.evaluate import (
-    Bench,
-    Masked,
-    TrialsConfig,
-    evaluate,
-    places_of,
-    plan_of,
-    settings_of,
-)
+from real_robot.evaluate import TrialsConfig, evaluate, settings_of
 from real_robot.recording import Recorder
 from real_robot.station import interface_of
+from real_robot.trials.drawing import draw_plan, places_of
 from real_robot.trials.overlay import calibration_of_scene
+from real_robot.trials.plan import load_plan
 from real_robot.trials.poses import Pose, nearest_m
-from real_robot.trials.runner import TrialsStoppedError, load_plan, load_results
+from real_robot.trials.results import load_results
+from real_robot.trials.runner import TrialsStoppedError
 from tests.real_robot.fake_records import fake_record, fake_step
 from tests.real_robot.fake_robot import FakeRobot
 from tests.real_robot.records import interface, make_record
@@ -72,7 +69,7 @@ class FakeStation:
     def __init__(self, config, records=()):
         self.config, self.records = config, list(records)
         self.interface = interface_of(config)
-        self.scene, self.cameras = FakeScene(), [FakeCamera()]
+        self.scene, self.cameras, self.twin = FakeScene(), [FakeCamera()], None
         self.robot = FakeRobot(np.array(config.home_rad), clock=lambda: 0.0)
         self.robot.connect()
         self.arm = FRANKA_FR3
@@ -174,6 +171,20 @@ def test_an_interrupted_evaluation_tells_and_goes_on(world, tmp_path, capsys) ->
     assert "success of one: 3/3" in capsys.readouterr().out
 
 
+def plan_of(*, demonstrations=(), least_distance_m=0.01):
+    """Give the plan of the command's own area and number of trials."""
+    config = config_of()
+    return draw_plan(
+        config.area,
+        config.trials,
+        config.seed,
+        settings=settings_of(config, interface(), {"a": None}),
+        paired=False,
+        demonstrations=demonstrations,
+        least_distance_m=least_distance_m,
+    )
+
+
 def test_poses_keep_away_from_those_of_the_demonstrations(tmp_path) -> None:
     rng = np.random.default_rng(0)
     with Recorder(tmp_path / "demos", interface()) as recorder:
@@ -185,15 +196,14 @@ def test_poses_keep_away_from_those_of_the_demonstrations(tmp_path) -> None:
             recorder.save(replace(make_record(2, index), notes=notes))
     places = places_of(tmp_path / "demos")
     assert len(places) == 12
-    config = config_of(demonstrations=(tmp_path / "demos",), least_distance_m=0.02)
-    settings = settings_of(config, interface(), {"a": None})
-    plan = plan_of(config, settings)
+    demonstrations = (tmp_path / "demos",)
+    plan = plan_of(demonstrations=demonstrations, least_distance_m=0.02)
     nearest = min(nearest_m(trial.pose, places) for trial in plan.trials)
     assert nearest >= 0.02  # m
     (said,) = plan.facts["said"]
     assert said.startswith(f"16 poses, none nearer than {nearest:.4f} m to any of the 12")
-    assert plan_of(config, settings) == plan
-    assert "no demonstrations were named" in plan_of(config_of(), settings).facts["said"][0]
+    assert plan_of(demonstrations=demonstrations, least_distance_m=0.02) == plan
+    assert "no demonstrations were named" in plan_of().facts["said"][0]
     with Recorder(tmp_path / "mute", interface()) as recorder:
         recorder.save(replace(make_record(2), notes={}))
     with pytest.raises(ValueError, match="none of 1 episodes says where the object was"):
@@ -207,10 +217,24 @@ def test_settings_leave_out_what_may_change() -> None:
     assert settings_of(config_of("seed=5"), interface(), {"a": "w"}) != one
 
 
+def bench_of(config, station, agents=None, viewers=()):
+    """Give the bench that the command makes of a config."""
+    return Bench(
+        station,
+        agents or {},
+        config.loop,
+        config.overlay,
+        checked=config.is_checked,
+        names=None if config.blind else config.names,
+        viewers=viewers,
+        seed=config.seed,
+    )
+
+
 def test_the_bench_brings_the_arm_home_or_says_why_not() -> None:
     config = config_of()
     station = FakeStation(config.station, [fake_record(reason="reflex", message="pushed")])
-    bench = Bench(config, station, {"a": lambda translator: FakeAgent(None)}, [])
+    bench = bench_of(config, station, {"a": lambda translator: FakeAgent(None)})
     bench.prepare()
     bench.run(Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0), "a")
     bench.prepare()
@@ -218,7 +242,7 @@ def test_the_bench_brings_the_arm_home_or_says_why_not() -> None:
     station.recovers = False
     with pytest.raises(TrialsStoppedError, match="cannot go on after reflex: pushed"):
         bench.prepare()
-    fresh = Bench(config, station, {}, [])
+    fresh = bench_of(config, station)
     station.not_home = 1
     with pytest.raises(NotHomeError):
         fresh.prepare()
@@ -228,8 +252,8 @@ def test_a_person_helps_an_arm_home(monkeypatch) -> None:
     table = config_of("station=table", "robot=172.16.0.2")
     station = FakeStation(table.station)
     station.scene, station.not_home, asked = None, 2, []
-    monkeypatch.setattr(module, "ask_person", lambda question: asked.append(question) or "y")
-    bench = Bench(table, station, {}, [])
+    monkeypatch.setattr(bench_module, "ask_person", lambda question: asked.append(question) or "y")
+    bench = bench_of(table, station)
     bench.prepare()
     assert station.homes == 3
     assert asked.pop(0).startswith("next the gripper opens and the arm goes to its start pose")
@@ -260,7 +284,7 @@ def test_a_person_who_judges_does_not_see_the_name_in_the_viewer() -> None:
     assert len(inner.heard) == 3
     for blind, kind in (("true", Masked), ("false", Listening)):
         config = config_of("verdict=operator", f"blind={blind}")
-        (viewer,) = Bench(config, FakeStation(config.station), {}, [inner])._viewers
+        (viewer,) = bench_of(config, FakeStation(config.station), viewers=[inner])._viewers
         assert isinstance(viewer, kind)
 
 
@@ -271,13 +295,13 @@ def test_a_policy_may_be_tried_against_itself() -> None:
 
 def test_a_calibration_of_another_camera_is_refused(tmp_path) -> None:
     twin = config_of()
-    bench = Bench(twin, FakeStation(twin.station), {}, [])
+    bench = bench_of(twin, FakeStation(twin.station))
     pose = Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0)
     assert bench.draw(pose, "here").shape == (640, 640, 3)
     assert bench.draw(replace(pose, x_m=-9.0), "") is None
     bench.station.cameras[0].fails = True
     assert bench.draw(pose, "") is None
-    scene_camera = module.variant("toto/FrankaPick-v0").task.cameras[0]
+    scene_camera = bench_module.variant("toto/FrankaPick-v0").task.cameras[0]
     hand = calibration_of_scene(
         scene_camera, 128, 128, base_position_m=(0.0, 0.0, 0.0), base_yaw_rad=0.0
     )
@@ -285,7 +309,7 @@ def test_a_calibration_of_another_camera_is_refused(tmp_path) -> None:
     save_calibration(hand, tmp_path / "hand.json")
     wrong = replace(twin, overlay=replace(twin.overlay, calibration=tmp_path / "hand.json"))
     with pytest.raises(ValueError, match="is of camera 'hand', not 'front'"):
-        Bench(wrong, FakeStation(twin.station), {}, []).draw(pose, "")
+        bench_of(wrong, FakeStation(twin.station)).draw(pose, "")
 
 
 def test_what_cannot_be_judged_is_refused() -> None:

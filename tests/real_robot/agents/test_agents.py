@@ -18,7 +18,8 @@ from policies.student import StudentPolicy, load_student
 from policies.vision import NoVision
 from real_robot.agents.expert import PrivilegedState, ScriptedAgent
 from real_robot.agents.fitting import fit_interface
-from real_robot.agents.student import PolicyConfig, StudentAgent, open_agent
+from real_robot.agents.opening import PolicyConfig, find_policy
+from real_robot.agents.student import StudentAgent
 from real_robot.cameras.camera import Frame
 from real_robot.episode import Agent, Observation
 from real_robot.limits import PANDA
@@ -187,9 +188,8 @@ def test_a_policy_for_another_robot_is_refused(tmp_path, encoder_folder) -> None
     with pytest.raises(ValueError, match="differs from that of this robot"):
         agent_of(tmp_path, INTERFACE)
     with pytest.raises(ValueError, match="the server's business"):
-        open_agent(
+        find_policy(
             "server:127.0.0.1:1",
-            INTERFACE,
             PolicyConfig(
                 device="cpu",
                 num_threads=1,

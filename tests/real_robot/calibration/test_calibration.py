@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 
 from envs.geometry import rotation_vector
-from real_robot.calibration.calibration import (
-    Board,
-    Calibration,
-    board_pose,
-    calibrate_lens,
-    calibrate_mounting,
-    find_board,
-    load,
-    save,
-)
-from real_robot.cameras.camera import fit
+from real_robot.calibration.board import Board, find_board
+from real_robot.calibration.calibration import Calibration, load, save
+from real_robot.calibration.solving import board_pose, calibrate_lens, calibrate_mounting
+from real_robot.cameras.fit import fit
 
 BOARD = Board(columns=8, rows=6, square_m=0.03, marker_m=0.022, dictionary="DICT_5X5_100")
 HEIGHT, WIDTH = 480, 640

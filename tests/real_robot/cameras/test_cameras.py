@@ -15,15 +15,14 @@ from real_robot.cameras import realsense, sources
 from real_robot.cameras.camera import (
     Camera,
     CameraError,
-    CameraSettings,
     EndOfStreamError,
     FrozenFrameError,
     SourceError,
     StaleFrameError,
-    ThreadedCamera,
     WrongFrameError,
-    fit,
 )
+from real_robot.cameras.fit import fit
+from real_robot.cameras.threaded import CameraSettings, ThreadedCamera
 
 HEIGHT, WIDTH = 24, 32
 SETTINGS = {

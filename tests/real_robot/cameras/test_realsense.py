@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from real_robot.cameras.camera import CameraSettings, EndOfStreamError, SourceError, ThreadedCamera
+from real_robot.cameras.camera import EndOfStreamError, SourceError
 from real_robot.cameras.realsense import RealSenseConfig, RealSenseSource
+from real_robot.cameras.threaded import CameraSettings, ThreadedCamera
 
 rs = pytest.importorskip("pyrealsense2", reason="pip install 'toto-robot[realsense]'")
 

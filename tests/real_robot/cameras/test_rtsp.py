@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from real_robot.cameras.camera import CameraSettings, StaleFrameError, ThreadedCamera
+from real_robot.cameras.camera import StaleFrameError
 from real_robot.cameras.sources import OpenCvSource, RtspConfig
+from real_robot.cameras.threaded import CameraSettings, ThreadedCamera
 
 HEIGHT, WIDTH, RATE_HZ = 48, 64, 30
 SOON_S = 60.0

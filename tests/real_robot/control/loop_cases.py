@@ -8,7 +8,8 @@ from envs.arms.franka import FRANKA_PANDA
 from envs.catalogue import variant
 from envs.interface import CameraSpec, Interface
 from real_robot.cameras.camera import Frame, StaleFrameError
-from real_robot.control.loop import LoopConfig, run_episode
+from real_robot.control.config import LoopConfig
+from real_robot.control.loop import run_episode
 from real_robot.episode import Proposal
 from real_robot.safety.layer import SafetyLayer
 from real_robot.translator import Translator

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from real_robot.agents.expert import ScriptedAgent
-from real_robot.control.loop import LoopConfig
+from real_robot.control.config import LoopConfig
 from real_robot.control.timing import loop_report
 from real_robot.session import prepare
 from real_robot.station import TwinStation, open_station

@@ -8,7 +8,8 @@ from envs.arms.franka import FRANKA_PANDA
 from envs.arms.kinematics import joint_frames
 from real_robot.limits import FR3, JointLimits
 from real_robot.robot import GripperState, RobotState, Target
-from real_robot.safety.layer import Ages, SafetyConfig, Watchdog
+from real_robot.safety.config import SafetyConfig, Watchdog
+from real_robot.safety.layer import Ages
 from real_robot.safety.motion import MotionConfig
 from real_robot.safety.workspace import Workspace
 

@@ -10,14 +10,8 @@ import yaml
 from envs.arms.kinematics import solve_ik, tool_pose
 from real_robot.limits import FR3
 from real_robot.robot import CommandRefusedError, ConnectionLostError, Robot
-from real_robot.safety.layer import (
-    Ages,
-    RecoveryRefusedError,
-    SafetyConfig,
-    SafetyLayer,
-    UnsafeStartError,
-    Watchdog,
-)
+from real_robot.safety.config import SafetyConfig, Watchdog
+from real_robot.safety.layer import Ages, RecoveryRefusedError, SafetyLayer, UnsafeStartError
 from tests.real_robot.fake_robot import FakeRobot
 from tests.real_robot.safety.safety_cases import (
     ARM,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from real_robot.trials.operators import SceneOperator, TerminalOperator, enter_ends, screen
+from real_robot.trials.plan import Trial
 from real_robot.trials.poses import Pose
-from real_robot.trials.runner import Trial
 from tests.real_robot.fake_records import fake_record
 
 TRIAL = Trial(key="003-b", policy="b", pose=Pose(x_m=0.4, y_m=-0.1, yaw_rad=0.5), pose_index=3)

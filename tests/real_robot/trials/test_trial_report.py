@@ -12,17 +12,11 @@ import pytest
 
 from real_robot.trials.conclusions import conclude
 from real_robot.trials.images import illustrate
+from real_robot.trials.plan import Trial, keep_plan, make_plan
 from real_robot.trials.poses import Pose, PoseArea
 from real_robot.trials.report import write_report
-from real_robot.trials.runner import (
-    Judgement,
-    Trial,
-    TrialResult,
-    keep_plan,
-    load_spoilt,
-    make_plan,
-    run_trials,
-)
+from real_robot.trials.results import Judgement, TrialResult, load_spoilt
+from real_robot.trials.runner import run_trials
 from tests.real_robot.fake_records import fake_record
 
 AREA = PoseArea(center_m=(0.5, 0.0), half_m=(0.1, 0.2), yaw_rad=3.0)

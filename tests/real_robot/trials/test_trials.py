@@ -6,17 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from real_robot.trials.plan import keep_plan, load_plan, make_plan
 from real_robot.trials.poses import Pose
-from real_robot.trials.runner import (
-    Judgement,
-    TrialsStoppedError,
-    keep_plan,
-    load_plan,
-    load_results,
-    load_spoilt,
-    make_plan,
-    run_trials,
-)
+from real_robot.trials.results import Judgement, load_results, load_spoilt
+from real_robot.trials.runner import TrialsStoppedError, run_trials
 from tests.real_robot.fake_records import fake_record
 
 POSES = tuple(Pose(x_m=0.4 + 0.01 * index, y_m=-0.1, yaw_rad=0.5) for index in range(8))

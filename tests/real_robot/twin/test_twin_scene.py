@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from envs.catalogue import make
-from real_robot.cameras.camera import CameraSettings, SourceError, StaleFrameError, ThreadedCamera
+from real_robot.cameras.camera import SourceError, StaleFrameError
+from real_robot.cameras.threaded import CameraSettings, ThreadedCamera
 from real_robot.episode import Scene
 from real_robot.twin import STANDARD, TwinError, start_twin
 from tests.real_robot.twin_fixture import require_twin, twin  # noqa: F401

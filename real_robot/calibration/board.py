@@ -1,0 +1,96 @@
+"""A ChArUco board, and its corners in an image."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..cameras.camera import Image
+from ..cameras.opencv import opencv
+from .calibration import Floats
+
+MIN_CORNERS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Board:
+    """A ChArUco board: squares of a chess board with a marker in every white one.
+
+    Attributes:
+        columns: squares along its width.
+        rows: squares along its height.
+        square_m: edge of a square, as measured on the print.
+        marker_m: edge of a marker.
+        dictionary: OpenCV's name of the markers, for example `DICT_5X5_100`.
+    """
+
+    columns: int
+    rows: int
+    square_m: float
+    marker_m: float
+    dictionary: str
+
+    def __post_init__(self) -> None:
+        if self.columns < 3 or self.rows < 3:
+            raise ValueError(
+                f"a board has 3 squares each way or more, got {self.columns} x {self.rows}"
+            )
+        if not 0 < self.marker_m < self.square_m:
+            raise ValueError(
+                f"a marker must be smaller than a square: {self.marker_m} m in {self.square_m} m"
+            )
+
+    def build(self) -> Any:
+        """Give OpenCV's object of it.
+
+        Raises:
+            ValueError: OpenCV has no such dictionary.
+        """
+        cv2 = opencv("calibrations")
+        number = vars(cv2.aruco).get(self.dictionary)
+        if not self.dictionary.startswith("DICT_") or number is None:
+            known = ", ".join(sorted(name for name in vars(cv2.aruco) if name.startswith("DICT_")))
+            raise ValueError(f"no dictionary {self.dictionary!r}; known: {known}")
+        return cv2.aruco.CharucoBoard(
+            (self.columns, self.rows),
+            self.square_m,
+            self.marker_m,
+            cv2.aruco.getPredefinedDictionary(number),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class View:
+    """The board's corners in one picture.
+
+    Attributes:
+        corners_m: [n 3] on the board.
+        pixels: [n 2] in the picture, x to the right and y down.
+    """
+
+    corners_m: Floats
+    pixels: Floats
+
+
+def find_board(board: Board, image: Image) -> View:
+    """Find the board in a picture [h w 3], uint8 RGB.
+
+    Raises:
+        ValueError: fewer than `MIN_CORNERS` corners are seen; saying how many.
+    """
+    cv2 = opencv("calibrations")
+    grid = board.build()
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    corners, numbers, _, _ = cv2.aruco.CharucoDetector(grid).detectBoard(grey)
+    found = 0 if numbers is None else len(numbers)
+    if found < MIN_CORNERS:
+        total = (board.columns - 1) * (board.rows - 1)
+        raise ValueError(
+            f"{found} of the board's {total} corners are seen, at least {MIN_CORNERS} are needed: "
+            "is it the right board, lit, sharp and near enough?"
+        )
+    places, pixels = grid.matchImagePoints(corners, numbers)
+    return View(
+        corners_m=np.asarray(places, dtype=np.float64).reshape(-1, 3),
+        pixels=np.asarray(pixels, dtype=np.float64).reshape(-1, 2),
+    )

@@ -1,0 +1,136 @@
+"""Find lens and place of a camera from views of a board."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from envs.geometry import rotation_vector
+
+from ..cameras.opencv import opencv
+from .board import View
+from .calibration import Floats, Intrinsics, Mounting, Parent
+
+MIN_LENS_VIEWS = 5
+
+
+MIN_MOUNTING_VIEWS = 4
+
+
+# Singular values of the turns' axes: below this they are about one axis only, for what can be read.
+_MIN_SPREAD = 0.1
+
+
+def calibrate_lens(views: Sequence[View], *, height: int, width: int) -> Intrinsics:
+    """Find what the lens does, from views in pictures of this size.
+
+    Raises:
+        ValueError: too few views.
+    """
+    cv2 = opencv("calibrations")
+    if len(views) < MIN_LENS_VIEWS:
+        raise ValueError(f"{len(views)} views, at least {MIN_LENS_VIEWS} are needed")
+    residual, matrix, distortion, _, _, deviations, _, _ = cv2.calibrateCameraExtended(
+        [view.corners_m.astype(np.float32)[:, None] for view in views],
+        [view.pixels.astype(np.float32)[:, None] for view in views],
+        (width, height),
+        None,
+        None,
+    )
+    return Intrinsics(
+        height=height,
+        width=width,
+        focal_px=(float(matrix[0, 0]), float(matrix[1, 1])),
+        centre_px=(float(matrix[0, 2]), float(matrix[1, 2])),
+        distortion=tuple(float(value) for value in np.ravel(distortion)),
+        residual_px=float(residual),
+        focal_deviation_px=float(np.ravel(deviations)[:2].max()),
+        num_views=len(views),
+    )
+
+
+def board_pose(view: View, intrinsics: Intrinsics) -> Floats:
+    """Give `T_camera_board` [4 4].
+
+    Raises:
+        ValueError: no pose explains the view.
+    """
+    cv2 = opencv("calibrations")
+    found, turn, place = cv2.solvePnP(
+        view.corners_m, view.pixels, intrinsics.matrix, np.array(intrinsics.distortion)
+    )
+    if not found:
+        raise ValueError("no pose of the board explains the view")
+    T_camera_board = np.eye(4)
+    T_camera_board[:3, :3] = cv2.Rodrigues(turn)[0]
+    T_camera_board[:3, 3] = np.ravel(place)
+    return T_camera_board
+
+
+def calibrate_mounting(
+    T_base_hand: Sequence[Floats], T_camera_board: Sequence[Floats], *, parent: Parent
+) -> Mounting:
+    """Find where the camera is, from the hand's and the board's pose [4 4] in each picture.
+
+    F. Park and B. Martin, Robot sensor calibration: solving AX = XB on the Euclidean group, IEEE
+    Transactions on Robotics and Automation 10(5), 1994, over all pairs of pictures. (OpenCV 5 has
+    no `calibrateHandEye` any more.)
+
+    Raises:
+        ValueError: too few pictures, or turned about one axis only.
+    """
+    if len(T_base_hand) != len(T_camera_board):
+        raise ValueError(f"{len(T_base_hand)} hand poses but {len(T_camera_board)} board poses")
+    if len(T_base_hand) < MIN_MOUNTING_VIEWS:
+        raise ValueError(f"{len(T_base_hand)} views, at least {MIN_MOUNTING_VIEWS} are needed")
+    # T_other_parent: of the hand in the base's frame, or of the base in the hand's: the board then
+    # rests in the other one, and T_other_parent @ T_parent_camera @ T_camera_board is constant.
+    others = [pose if parent == "hand" else np.linalg.inv(pose) for pose in T_base_hand]
+    pairs = [(i, j) for i in range(len(others)) for j in range(i)]
+    motions = [np.linalg.inv(others[j]) @ others[i] for i, j in pairs]
+    seen = [T_camera_board[j] @ np.linalg.inv(T_camera_board[i]) for i, j in pairs]
+    turns = np.array([rotation_vector(motion[:3, :3]) for motion in motions])
+    turns_seen = np.array([rotation_vector(motion[:3, :3]) for motion in seen])
+    spread = np.linalg.svd(turns, compute_uv=False) / np.sqrt(len(pairs))
+    if spread[1] < _MIN_SPREAD:
+        raise ValueError(
+            f"the hand was turned about one axis only (spread {spread.round(3)} rad, the second "
+            f"must be {_MIN_SPREAD} or more): turn it about two, by 20 degrees or more"
+        )
+    left, _, right = np.linalg.svd(turns.T @ turns_seen)
+    rotation = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
+    system = np.concatenate([motion[:3, :3] - np.eye(3) for motion in motions])
+    places = np.concatenate(
+        [
+            rotation @ there[:3, 3] - motion[:3, 3]
+            for motion, there in zip(motions, seen, strict=True)
+        ]
+    )
+    T_parent_camera = np.eye(4)
+    T_parent_camera[:3, :3] = rotation
+    T_parent_camera[:3, 3] = np.linalg.lstsq(system, places, rcond=None)[0]
+    boards = np.array(
+        [
+            other @ T_parent_camera @ board
+            for other, board in zip(others, T_camera_board, strict=True)
+        ]
+    )
+    residual_m, residual_rad = _disagreement(boards)
+    return Mounting(
+        parent=parent,
+        T_parent_camera=tuple(tuple(float(x) for x in row) for row in T_parent_camera),
+        residual_m=residual_m,
+        residual_rad=residual_rad,
+        num_views=len(others),
+    )
+
+
+def _disagreement(poses: Floats) -> tuple[float, float]:
+    """Give by how much poses [n 4 4] that should be one differ from their mean: m and rad."""
+    places = poses[:, :3, 3] - poses[:, :3, 3].mean(axis=0)
+    left, _, right = np.linalg.svd(poses[:, :3, :3].sum(axis=0))
+    mean = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
+    angles = [np.linalg.norm(rotation_vector(mean.T @ pose[:3, :3])) for pose in poses]
+    return (
+        float(np.sqrt((places**2).sum(axis=1).mean())),
+        float(np.sqrt(np.mean(np.square(angles)))),
+    )

@@ -1,0 +1,257 @@
+"""A camera in a thread of its own: the newest frame of a source, opened again when it is lost."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from .camera import (
+    CameraError,
+    EndOfStreamError,
+    Frame,
+    FrozenFrameError,
+    Image,
+    StaleFrameError,
+    WrongFrameError,
+)
+from .fit import fit
+
+
+class Source(Protocol):
+    """Where frames come from. All calls come from the camera's thread."""
+
+    def open(self) -> None:
+        """Open the device.
+
+        Raises:
+            SourceError: it is not there; naming it and what is.
+        """
+        ...
+
+    def read(self) -> Image:
+        """Wait for the next frame [h w 3], uint8 RGB; within a second or two, or raise.
+
+        Raises:
+            SourceError: none came: unplugged, or the network is gone.
+            EndOfStreamError: none will.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device, open or not."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CameraSettings:
+    """Say what a camera gives, and when it is not to be believed.
+
+    Attributes:
+        name: the camera's name, as in `Interface.cameras`.
+        capture_height: of the source's frames, pixels.
+        capture_width: of the source's frames, pixels.
+        height: of the frames given, pixels: the middle of the frame, cut to this shape and scaled.
+        width: of the frames given, pixels.
+        frozen_after_s: a picture that stays the same to the bit for longer is an error; None for
+            a source without noise, for example a simulated one, where nothing may move.
+        first_retry_s: how long to wait before a lost source is tried again; doubles each time.
+        max_retry_s: how long at most.
+    """
+
+    name: str
+    capture_height: int
+    capture_width: int
+    height: int
+    width: int
+    frozen_after_s: float | None
+    first_retry_s: float
+    max_retry_s: float
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a camera needs a name")
+        for field in ("capture_height", "capture_width", "height", "width"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be positive, got {getattr(self, field)}")
+        if self.height > self.capture_height or self.width > self.capture_width:
+            raise ValueError(
+                f"camera {self.name!r}: {self.height} x {self.width} cannot be made of a smaller "
+                f"{self.capture_height} x {self.capture_width}"
+            )
+        if self.frozen_after_s is not None and not self.frozen_after_s > 0:
+            raise ValueError(f"frozen_after_s must be positive or None: {self.frozen_after_s}")
+        if not 0 < self.first_retry_s <= self.max_retry_s:
+            raise ValueError(
+                f"needs 0 < first_retry_s <= max_retry_s, got {self.first_retry_s} and "
+                f"{self.max_retry_s}"
+            )
+
+
+class ThreadedCamera:
+    """Keep the newest frame of a source; open the source again when it is lost."""
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        source: Source,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._news = threading.Condition()
+        # below: written by the thread, under `_news`
+        self._frame: Frame | None = None
+        self._last_capture: Image | None = None
+        self._changed_s = 0.0
+        self._problem = "it was not opened: call open()"
+        self._final: CameraError | None = None
+        self._num_attempts = 0
+
+    @property
+    def name(self) -> str:
+        """The camera's name."""
+        return self._settings.name
+
+    @property
+    def num_attempts(self) -> int:
+        """Count how often the source was opened, or tried to."""
+        return self._num_attempts
+
+    def open(self) -> None:
+        """Start the thread; does not wait for a frame."""
+        if self._thread is not None:
+            return
+        self._stopping.clear()
+        self._frame, self._last_capture, self._final = None, None, None
+        self._problem = "no frame has come yet"
+        self._thread = threading.Thread(target=self._run, name=f"camera {self.name}", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_s: float, *, sequence: int = 0) -> Frame:
+        """Wait until a frame of this sequence number or a later one has come, and give it."""
+        with self._news:
+            self._news.wait_for(
+                lambda: self._final is not None or self._has(sequence), timeout=timeout_s
+            )
+            if self._frame is not None and self._has(sequence):
+                return self._frame
+            if self._final is not None:
+                raise self._final
+            raise StaleFrameError(
+                f"camera {self.name!r}: no frame {sequence} within {timeout_s} s: {self._problem}"
+            )
+
+    def read(self, max_age_s: float) -> Frame:
+        """Give the newest frame, if it is fresh and not frozen."""
+        with self._news:
+            frame, changed_s, problem, final = (
+                self._frame,
+                self._changed_s,
+                self._problem,
+                self._final,
+            )
+        now_s = self._clock()
+        if frame is None or not now_s - frame.stamp_s <= max_age_s:
+            if final is not None:
+                raise final
+            age = "there is no frame" if frame is None else f"{now_s - frame.stamp_s:.3f} s old"
+            raise StaleFrameError(
+                f"camera {self.name!r} is stale, {age} (most: {max_age_s} s): {problem}"
+            )
+        most_s = self._settings.frozen_after_s
+        if most_s is not None and frame.stamp_s - changed_s > most_s:
+            raise FrozenFrameError(
+                f"camera {self.name!r} is frozen: frames come, and have been the same to the bit "
+                f"for {frame.stamp_s - changed_s:.3f} s (most: {most_s} s)"
+            )
+        return frame
+
+    def age_s(self) -> float:
+        """Give the time since something new was seen."""
+        with self._news:
+            if self._frame is None:
+                return float("inf")
+            watched = self._settings.frozen_after_s is not None
+            return self._clock() - (self._changed_s if watched else self._frame.stamp_s)
+
+    def close(self) -> None:
+        """Stop the thread and free the device."""
+        self._stopping.set()
+        if self._thread is not None:
+            # A driver may hang in a read; the thread is a daemon and frees the device when it can.
+            self._thread.join(timeout=5.0)
+            self._thread = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _has(self, sequence: int) -> bool:
+        return self._frame is not None and self._frame.sequence >= sequence
+
+    def _run(self) -> None:
+        retry_s = self._settings.first_retry_s
+        while not self._stopping.is_set() and self._final is None:
+            num_before = self._num_frames()
+            try:
+                self._num_attempts += 1
+                self._source.open()
+                while not self._stopping.is_set():
+                    self._accept(self._source.read())
+            except (WrongFrameError, EndOfStreamError) as error:
+                self._tell(str(error), final=error)
+            # A camera's library may raise anything; whatever it is, it is told and tried again.
+            except Exception as error:
+                self._tell(f"{type(error).__name__}: {error}")
+            try:
+                self._source.close()
+            except Exception as error:
+                self._tell(f"{type(error).__name__} in closing: {error}")
+            if self._num_frames() > num_before:
+                retry_s = self._settings.first_retry_s
+            if self._final is None:
+                self._stopping.wait(retry_s)
+            retry_s = min(2 * retry_s, self._settings.max_retry_s)
+
+    def _num_frames(self) -> int:
+        return 0 if self._frame is None else self._frame.sequence + 1
+
+    def _accept(self, image: Image) -> None:
+        stamp_s = self._clock()
+        settings = self._settings
+        wanted = (settings.capture_height, settings.capture_width, 3)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != wanted:
+            got: Any = image
+            if isinstance(image, np.ndarray):
+                got = f"{image.dtype} {image.shape}"
+            raise WrongFrameError(
+                f"camera {self.name!r} gives {got}, expected uint8 {wanted}: set capture_height "
+                "and capture_width to what it gives, or the device to what they say"
+            )
+        changed = self._last_capture is None or not np.array_equal(image, self._last_capture)
+        fitted = fit(image, settings.height, settings.width).copy()
+        fitted.flags.writeable = False
+        with self._news:
+            if changed:
+                self._last_capture, self._changed_s = image.copy(), stamp_s
+            self._frame = Frame(
+                camera=self.name, image=fitted, stamp_s=stamp_s, sequence=self._num_frames()
+            )
+            self._problem = "no newer frame has come"
+            self._news.notify_all()
+
+    def _tell(self, problem: str, final: CameraError | None = None) -> None:
+        with self._news:
+            self._problem = problem
+            if final is not None:
+                self._final = type(final)(f"camera {self.name!r}: {final}")
+            self._news.notify_all()
