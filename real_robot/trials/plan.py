@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from toto_robot.config import differences
 from toto_robot.files import write_json
 
 from .poses import Pose
@@ -90,10 +91,10 @@ def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan
     plain = json.loads(json.dumps(settings))
     if path.is_file():
         plan = load_plan(folder)
-        if differences := _differences(plan.settings, plain):
+        if lines := differences(plan.settings, plain):
             raise ValueError(
                 f"{folder} holds trials with other settings; give another `out`, or make it the "
-                "same again (there != here):\n  " + "\n  ".join(differences)
+                "same again (there != here):\n  " + "\n  ".join(lines)
             )
         return plan
     plan = make()
@@ -132,13 +133,3 @@ def read_trial(data: Mapping[str, Any]) -> Trial:
     """Return the trial that `asdict` made plain."""
     values: dict[str, Any] = {**data, "pose": Pose(**data["pose"])}
     return Trial(**values)
-
-
-def _differences(there: Any, here: Any, at: str = "") -> list[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        lines = []
-        for name in sorted(there.keys() | here.keys()):
-            place = f"{at}.{name}" if at else name
-            lines += _differences(there.get(name), here.get(name), place)
-        return lines
-    return [] if there == here else [f"{at}: {there!r} != {here!r}"]
