@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from policies.environment import EnvConfig, interface_of, make_env, make_expert
 from policies.rollouts.rollout import RolloutConfig, RolloutPool, Stage, Task, Theatre
 from policies.student import StudentCard, StudentConfig, StudentPolicy, load_student
-from policies.vision import TotoVision, embed, stamp, tokenize
+from policies.vision import TotoVision, stamp
+from toto_robot.encoders.contract import compress_each
 
 GROUP = 5
 EPISODES = 20
@@ -92,8 +93,8 @@ def _one_at_a_time(stage: Stage, folder: Path) -> float:
         expert.act(observation)
         view: dict[str, NDArray[Any]] = {"proprio": observation["proprio"]}
         for camera in cameras:
-            tokens = tokenize(stage.encoder, [observation[f"image_{camera}"]])
-            view[f"embedding_{camera}"] = embed(stage.encoder, tokens)[0]
+            codes = compress_each(stage.encoder, [observation[f"image_{camera}"]])
+            view[f"embedding_{camera}"] = stage.encoder.embed(codes)[0].astype("float16")
         observation, _, terminated, truncated, _ = env.step(student.act(view))
         if terminated or truncated:
             observation, _ = env.reset(seed=1)
@@ -121,7 +122,7 @@ def _vector(stage: Stage, folder: Path) -> float:
         frames = [
             observation[f"image_{camera}"][row] for row in range(2 * GROUP) for camera in cameras
         ]
-        embeddings = embed(stage.encoder, tokenize(stage.encoder, frames))
+        embeddings = stage.encoder.embed(compress_each(stage.encoder, frames)).astype("float16")
         embeddings = embeddings.reshape(2 * GROUP, len(cameras), -1)
         view = {f"embedding_{camera}": embeddings[:, i] for i, camera in enumerate(cameras)}
         view["proprio"] = observation["proprio"]

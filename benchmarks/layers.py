@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from envs.experts import EXPERTS
 from toto_robot import Encoder, load_encoder
+from toto_robot.encoders.patches import PatchEncoder
 from toto_robot.encoders.pooling import build_pool
 from toto_robot.encoders.vit import VitEncoder
 
@@ -36,6 +37,7 @@ def main() -> None:
     """Print one table for each target."""
     frames, proprio, targets, episode = _record()
     trained = load_encoder(sys.argv[1] if len(sys.argv) > 1 else NAME)
+    assert not isinstance(trained, PatchEncoder), "patches have other features"
     part = episode % 4  # 0, 1: fit; 2: choose the penalty; 3: score
     tables: dict[str, list[str]] = {name: [] for name in targets}
     pools = [pool for pool in POOLS if pool != "last" or isinstance(trained, Encoder)]

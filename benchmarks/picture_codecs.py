@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from envs.experts import EXPERTS
 from policies.demonstrations.lerobot.video import LOSSLESS, Codec, decode, encode, small
-from policies.vision import embed, tokenize
 from toto_robot import Encoder, load_encoder
+from toto_robot.encoders.contract import compress_each
 
 RATE_HZ, STEPS, BATCH = 10, 50, 25
 FULL_COLOUR = Codec(
@@ -90,12 +90,11 @@ def draw(episodes: int) -> list[Pictures]:
 def look(encoder: Encoder, pictures: Pictures) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
     """Give tokens [t n] and embeddings [t e]."""
     parts = [
-        tokenize(encoder, list(pictures[first : first + BATCH]))
+        compress_each(encoder, list(pictures[first : first + BATCH]))
         for first in range(0, len(pictures), BATCH)
     ]
-    return np.concatenate(parts), np.concatenate([embed(encoder, part) for part in parts]).astype(
-        np.float64
-    )
+    embeddings = np.concatenate([encoder.embed(part).astype(np.float16) for part in parts])
+    return np.concatenate(parts), embeddings.astype(np.float64)
 
 
 def through(clips: list[Pictures], codec: Codec) -> tuple[Pictures, int, float, float]:

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from policies.rollouts.rollout import RolloutConfig, RolloutPool, Theatre
 from policies.rollouts.seeds import evaluation_seeds
 from policies.student import StudentCard, StudentConfig, StudentPolicy
 from policies.vision import VisionConfig, stamp
-from toto_robot import Encoder
 from toto_robot.training.optimizer import OptimizerConfig
 
 __all__ = ["Lessons", "embed", "fit_student", "held_out_errors", "judge_with", "open_lessons"]
@@ -92,7 +91,7 @@ def open_lessons(folder: Path) -> Lessons:
 
 def embed(lessons: Lessons, vision: VisionConfig, name: str) -> list[NDArray[np.float16]]:
     """Return the embeddings [t c e] of each episode by these eyes; ``name`` is for the progress."""
-    cache = FeatureCache(lessons.store, cast(Encoder, vision.build(torch.device("cpu"))))
+    cache = FeatureCache(lessons.store, vision.build(torch.device("cpu")))
     return [cache.get(index) for index in tqdm(lessons.chosen, desc=name, leave=False)]
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.interface import Interface
-from toto_robot import Encoder
+from toto_robot import FrameEncoder
 from toto_robot.checkpoint import load_weights, read_config, save_checkpoint
 from toto_robot.config import from_dict, to_dict
 
@@ -211,7 +211,7 @@ def read_card(folder: Path) -> StudentCard:
     return from_dict(StudentCard, read_config(folder, KIND)["config"], at=str(folder))
 
 
-def load_student(folder: Path, encoder: Encoder | None, interface: Interface) -> StudentPolicy:
+def load_student(folder: Path, encoder: FrameEncoder | None, interface: Interface) -> StudentPolicy:
     """Open a student for these eyes and this interface.
 
     Args:

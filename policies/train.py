@@ -35,7 +35,7 @@ import torch
 from tqdm import tqdm
 
 from envs.success_rates import describe_rate
-from toto_robot import Encoder
+from toto_robot import FrameEncoder
 from toto_robot.cli import command
 from toto_robot.device import choose_device
 from toto_robot.runs import claim
@@ -54,7 +54,7 @@ from .rollouts.seeds import evaluation_seeds, validation_seeds
 from .rollouts.video import film
 from .student import StudentCard, StudentPolicy, load_student
 from .teacher_policy import choose_expert
-from .vision import stamp, tokenizer_hash
+from .vision import stamp
 
 Json = dict[str, Any]
 
@@ -78,12 +78,7 @@ def train(config: TrainConfig, out: Path) -> None:
     choose_expert(config.env.id, config.teacher, env)  # an unknown or unfit one is told now
     interface = interface_of(env)
     env.close()
-    header = StoreHeader(
-        env=config.env.id,
-        interface=interface,
-        tokenizer_hash=tokenizer_hash(encoder),
-        tokens_per_frame=0 if encoder is None else encoder.tokens_per_frame,
-    )
+    header = StoreHeader.of(config.env.id, interface, encoder)
     store = create_store(out / "store", header)
     stores = [store]
     if config.data is not None:
@@ -146,7 +141,7 @@ def _do_round(
     rounds: list[Json],
     pool: RolloutPool,
     stores: list[DemoStore],
-    encoder: Encoder | None,
+    encoder: FrameEncoder | None,
     card: StudentCard,
     bar: Any,
     out: Path,
@@ -229,7 +224,7 @@ def _finish(
     final: Json,
     seconds: dict[str, float],
     student: StudentPolicy,
-    encoder: Encoder | None,
+    encoder: FrameEncoder | None,
 ) -> None:
     """Write the policy, the curve, the video, the timings, and last the metrics."""
     assert config.env is not None

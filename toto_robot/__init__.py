@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from .moved import keep_old_paths
 
 if TYPE_CHECKING:
+    from .encoders.contract import FrameEncoder
     from .encoders.encoder import Encoder
-    from .encoders.loading import load_encoder, save_encoder, shipped_encoders
+    from .encoders.loading import load_encoder, load_toto, save_encoder, shipped_encoders
     from .encoders.streaming import StreamConfig
+    from .encoders.vit_files import load_vit
     from .models import TotoConfig, TotoTransformer
     from .tokenizers import DalleDVae, LightDVae, Tokenizer
     from .wrappers import TotoObservation, TotoVecEnv, TotoVectorObservation
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "DalleDVae": "tokenizers",
     "Encoder": "encoders.encoder",
+    "FrameEncoder": "encoders.contract",
     "LightDVae": "tokenizers",
     "StreamConfig": "encoders.streaming",
     "Tokenizer": "tokenizers",
@@ -29,6 +32,8 @@ _PLACES = {
     "TotoVecEnv": "wrappers",
     "TotoVectorObservation": "wrappers",
     "load_encoder": "encoders.loading",
+    "load_toto": "encoders.loading",
+    "load_vit": "encoders.vit_files",
     "save_encoder": "encoders.loading",
     "shipped_encoders": "encoders.loading",
 }
@@ -36,6 +41,7 @@ _PLACES = {
 __all__ = [
     "DalleDVae",
     "Encoder",
+    "FrameEncoder",
     "LightDVae",
     "StreamConfig",
     "Tokenizer",
@@ -45,6 +51,8 @@ __all__ = [
     "TotoVecEnv",
     "TotoVectorObservation",
     "load_encoder",
+    "load_toto",
+    "load_vit",
     "save_encoder",
     "shipped_encoders",
 ]

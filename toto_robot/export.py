@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from .cli import command
 from .encoders.encoder import Encoder
-from .encoders.loading import load_encoder
+from .encoders.loading import load_toto
 from .encoders.pooling import normalise
 from .encoders.streaming import FrameMemory
 from .models import TotoConfig
@@ -74,7 +74,7 @@ class ExportConfig:
 
 def export(config: ExportConfig, out: Path) -> None:
     """Export, compare with torch, and say what was found."""
-    encoder = load_encoder(config.encoder, layer=config.layer, pool=config.pool)
+    encoder = load_toto(config.encoder, layer=config.layer, pool=config.pool)
     print(
         f"{config.encoder}, layer {encoder.layer}, pool {encoder.pool}: "
         f"{config.num_envs} frames of {config.height} x {config.width}, "

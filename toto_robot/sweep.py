@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .cli import command
 from .encoders.encoder import Encoder
-from .encoders.loading import load_encoder
+from .encoders.loading import load_toto
 from .encoders.pooling import build_pool
 from .files import write_aside
 from .probing.episodes import (
@@ -123,7 +123,7 @@ def sweep(config: SweepConfig, out: Path) -> None:
         ValueError: an episode that is damaged, lacks an array or was recorded with another
             tokenizer (the message names the file and what it holds), or a stream that cannot be.
     """
-    encoder = load_encoder(config.encoder, device=config.device, repeat_frame=config.repeat_frame)
+    encoder = load_toto(config.encoder, device=config.device, repeat_frame=config.repeat_frame)
     if config.context is not None:  # what is wrong with it shows before anything is read
         encoder.stream(1, config.context, mode=config.mode, frame_skip=config.frame_skip)
     data = read_demonstrations(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from toto_robot.encoders.contract import Codes
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Episode:
@@ -13,8 +15,8 @@ class Episode:
     The label is the expert's action at every step, whoever acted (Ross et al. 2011).
 
     Attributes:
-        tokens: uint16 [T+1 c n], the frame of each camera as the tokenizer's codes: 512 bytes for
-            256 tokens. Without cameras c is 0.
+        tokens: [T+1 c n], the frame of each camera as the encoder compresses it: token ids in
+            uint16 (512 bytes for 256 tokens), or an embedding in float16. Without cameras c is 0.
         proprio: float32 [T+1 p].
         labels: float32 [T a], what the expert would do, within [-1, 1] if the env's actions are.
         executed: float32 [T a], what was done.
@@ -24,7 +26,7 @@ class Episode:
         round: DAgger round that it was collected in; 0 for the expert's demonstrations.
     """
 
-    tokens: NDArray[np.uint16]
+    tokens: Codes
     proprio: NDArray[np.float32]
     labels: NDArray[np.float32]
     executed: NDArray[np.float32]
@@ -34,17 +36,17 @@ class Episode:
     round: int
 
     def __post_init__(self) -> None:
-        for name, ndim, dtype in (
-            ("tokens", 3, np.uint16),
-            ("proprio", 2, np.float32),
-            ("labels", 2, np.float32),
-            ("executed", 2, np.float32),
-            ("acted_by_expert", 1, np.bool_),
+        for name, ndim, *dtypes in (
+            ("tokens", 3, "uint16", "float16"),
+            ("proprio", 2, "float32"),
+            ("labels", 2, "float32"),
+            ("executed", 2, "float32"),
+            ("acted_by_expert", 1, "bool"),
         ):
             array: NDArray[np.generic] = getattr(self, name)  # one of the five names above
-            if array.ndim != ndim or array.dtype != dtype:
+            if array.ndim != ndim or array.dtype.name not in dtypes:
                 raise ValueError(
-                    f"{name} must be {np.dtype(dtype).name} with {ndim} dimensions, "
+                    f"{name} must be {' or '.join(dtypes)} with {ndim} dimensions, "
                     f"got {array.dtype} {array.shape}"
                 )
         steps = len(self.labels)

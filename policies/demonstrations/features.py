@@ -16,17 +16,17 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from toto_robot import Encoder
+from toto_robot import FrameEncoder
 from toto_robot.files import write_aside
 
-from ..vision import embed_episode, embedding_width
+from ..vision import embed_episode
 from .store import DemoStore
 
 
 class FeatureCache:
     """Embeddings of one store's episodes by one encoder; without an encoder they have width 0."""
 
-    def __init__(self, store: DemoStore, encoder: Encoder | None) -> None:
+    def __init__(self, store: DemoStore, encoder: FrameEncoder | None) -> None:
         self._store = store
         self._encoder = encoder
         self._folder = store.folder
@@ -87,7 +87,7 @@ class Dataset:
     def __init__(
         self,
         stores: Sequence[DemoStore],
-        encoder: Encoder | None,
+        encoder: FrameEncoder | None,
         limit_bytes: int,
         scratch: Path,
         only: Collection[int] | None = None,
@@ -112,7 +112,7 @@ class Dataset:
             raise ValueError("there are no demonstrations to learn from")
         num_rows = sum(episode.num_steps for episode in episodes)
         num_cameras = episodes[0].tokens.shape[1]
-        shape = (num_rows, num_cameras, embedding_width(encoder))
+        shape = (num_rows, num_cameras, 0 if encoder is None else encoder.dim)
         if 2 * int(np.prod(shape)) > limit_bytes:
             embeddings = open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
         else:

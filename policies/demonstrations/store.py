@@ -4,8 +4,8 @@
     <folder>/episodes/000000.safetensors       one episode; `seed`, `success`, `round` as metadata
     <folder>/features-<fingerprint>/000000.npy derived, may be deleted: see `features`
 
-Frames are kept as the tokenizer's codes, 512 bytes each, and never as pixels; so a store belongs to
-one tokenizer, whose hash it carries. One process at a time appends.
+Frames are kept as what the encoder compresses them to (a Toto: token ids, 512 bytes each), never as
+pixels; so a store belongs to one tokenizer, whose hash it carries. One process at a time appends.
 """
 
 import json
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from envs.interface import Interface
+from toto_robot import FrameEncoder
 from toto_robot.config import from_dict, to_dict
 from toto_robot.files import write_aside
 
@@ -36,14 +37,28 @@ class StoreHeader:
     Attributes:
         env: environment id; None of what an arm did.
         interface: what `proprio`, cameras and actions mean.
-        tokenizer_hash: hash of the tokenizer's weights; None without cameras.
-        tokens_per_frame: length of a tokenised frame; 0 without cameras.
+        tokenizer_hash: fingerprint of what compresses a frame, `FrameEncoder.codes`: the hash of
+            the tokenizer's weights for a Toto; None without cameras.
+        tokens_per_frame: numbers kept of a frame; 0 without cameras.
     """
 
     env: str | None
     interface: Interface
     tokenizer_hash: str | None
     tokens_per_frame: int
+
+    @classmethod
+    def of(
+        cls, env: str | None, interface: Interface, encoder: FrameEncoder | None
+    ) -> "StoreHeader":
+        """Return the header of a store whose frames this encoder compresses; None: no vision."""
+        codes = None if encoder is None else encoder.codes
+        return cls(
+            env=env,
+            interface=interface,
+            tokenizer_hash=None if codes is None else codes.fingerprint,
+            tokens_per_frame=0 if codes is None else codes.size,
+        )
 
 
 class DemoStore:

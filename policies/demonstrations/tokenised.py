@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from toto_robot import Encoder
+from toto_robot import FrameEncoder
+from toto_robot.encoders.contract import Codes, compress_each
 from toto_robot.files import write_aside
 
-from ..vision import tokenize
 from .episode import Episode
 from .lerobot.demonstration import Demonstration
 from .lerobot.reader import DatasetReader
@@ -30,7 +30,11 @@ _BATCH = 64
 
 
 def tokenised(
-    reader: DatasetReader, folder: Path, header: StoreHeader, encoder: Encoder | None, which: Which
+    reader: DatasetReader,
+    folder: Path,
+    header: StoreHeader,
+    encoder: FrameEncoder | None,
+    which: Which,
 ) -> DemoStore:
     """Give a store of a data set's episodes, making what is not yet there.
 
@@ -88,7 +92,9 @@ def choose(reader: DatasetReader, which: Which) -> list[int]:
     return found
 
 
-def tokenise_episode(demonstration: Demonstration, encoder: Encoder | None, number: int) -> Episode:
+def tokenise_episode(
+    demonstration: Demonstration, encoder: FrameEncoder | None, number: int
+) -> Episode:
     """Give an episode of tokens: the longest stretch that has labels, and the frame after it.
 
     Without a frame after it the last action is left out.
@@ -119,9 +125,7 @@ def tokenise_episode(demonstration: Demonstration, encoder: Encoder | None, numb
     )
 
 
-def _tokens(
-    demonstration: Demonstration, encoder: Encoder | None, rows: slice
-) -> NDArray[np.uint16]:
+def _tokens(demonstration: Demonstration, encoder: FrameEncoder | None, rows: slice) -> Codes:
     """Give the tokens [t c n] of these frames."""
     if encoder is None:
         return np.zeros((rows.stop - rows.start, 0, 0), np.uint16)
@@ -129,7 +133,7 @@ def _tokens(
     for name in demonstration.interface.camera_names:
         frames = list(demonstration.pictures[name][rows])
         parts = [
-            tokenize(encoder, frames[first : first + _BATCH])
+            compress_each(encoder, frames[first : first + _BATCH])
             for first in range(0, len(frames), _BATCH)
         ]
         cameras.append(np.concatenate(parts))

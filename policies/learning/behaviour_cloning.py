@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from toto_robot import Encoder
+from toto_robot import FrameEncoder
 from toto_robot.device import choose_device
 from toto_robot.files import write_aside
 
@@ -33,7 +33,7 @@ from ..demonstrations.store import DemoStore, StoreHeader, open_store, read_head
 from ..demonstrations.tokenised import tokenised
 from ..report import draw_cloning, time_table, write_cloning_board
 from ..student import StudentCard, StudentPolicy
-from ..vision import stamp, tokenizer_hash
+from ..vision import stamp
 from .fit import chunk_labels, fit, loss_of
 
 if TYPE_CHECKING:  # it is what calls `clone`
@@ -75,7 +75,7 @@ def clone(config: "TrainConfig", out: Path) -> None:
 
 
 def open_data(
-    config: "TrainConfig", header: StoreHeader, encoder: Encoder | None, out: Path
+    config: "TrainConfig", header: StoreHeader, encoder: FrameEncoder | None, out: Path
 ) -> DemoStore:
     """Open the demonstrations that a run begins with: a store, or a data set made into one.
 
@@ -154,7 +154,7 @@ def _fit(config: "TrainConfig", out: Path) -> None:
     write_aside(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
 
 
-def _header(config: "TrainConfig", encoder: Encoder | None) -> StoreHeader:
+def _header(config: "TrainConfig", encoder: FrameEncoder | None) -> StoreHeader:
     """Say what the data must be: its own interface, seen by these eyes."""
     assert config.data is not None
     env = None
@@ -163,15 +163,12 @@ def _header(config: "TrainConfig", encoder: Encoder | None) -> StoreHeader:
     else:
         found = read_header(config.data)
         env, interface = found.env, found.interface
-    return StoreHeader(
-        env=env,
-        interface=interface,
-        tokenizer_hash=tokenizer_hash(encoder),
-        tokens_per_frame=0 if encoder is None else encoder.tokens_per_frame,
-    )
+    return StoreHeader.of(env, interface, encoder)
 
 
-def _split(config: "TrainConfig", store: DemoStore, encoder: Encoder | None, out: Path) -> _Lessons:
+def _split(
+    config: "TrainConfig", store: DemoStore, encoder: FrameEncoder | None, out: Path
+) -> _Lessons:
     """Hold a tenth of the episodes out, drawn by the seed."""
     if len(store) < 2:
         raise ValueError(f"{config.data}: {len(store)} episode(s); one is held out, so 2 at least")

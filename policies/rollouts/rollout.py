@@ -29,13 +29,14 @@ import torch
 from numpy.typing import NDArray
 
 from envs.interface import Interface
+from toto_robot.encoders.contract import Codes, compress_each
 
 from ..demonstrations.episode import Episode
 from ..environment import EnvConfig, interface_of, make_env
 from ..policy import Policy
 from ..student import StudentPolicy, load_student
 from ..teacher_policy import choose_expert
-from ..vision import Viewing, VisionConfig, tokenize
+from ..vision import ObservationEmbedder, VisionConfig
 
 STAGES = ("start-up", "environment and rendering", "tokenizer", "transformer", "expert", "student")
 
@@ -152,7 +153,7 @@ class _Lane:
     seed: int
     rng: np.random.Generator
     observation: dict[str, NDArray[Any]] = field(default_factory=dict)
-    tokens: list[NDArray[np.uint16]] = field(default_factory=list)
+    tokens: list[Codes] = field(default_factory=list)
     features: list[NDArray[np.float16]] = field(default_factory=list)
     proprio: list[NDArray[np.float32]] = field(default_factory=list)
     labels: list[NDArray[np.float32]] = field(default_factory=list)
@@ -198,9 +199,9 @@ class Stage:
                 zip(task.seeds, task.mixing_seeds, strict=True)
             )
         ]
-        viewing = None
+        embedder = None
         if self.encoder is not None:
-            viewing = Viewing(self.encoder, len(lanes), len(self._cameras))
+            embedder = ObservationEmbedder(self.encoder, len(lanes), len(self._cameras))
         whole_episode = [lane.rng.random() < task.beta for lane in lanes]
         with clock("environment and rendering"):
             for lane in lanes:
@@ -210,7 +211,7 @@ class Stage:
                 lane.expert.reset()
         seen = lanes  # whose newest frames are still to be looked at
         while seen:
-            self._look(seen, viewing, task, clock)
+            self._look(seen, embedder, task, clock)
             acting = [lane for lane in seen if not lane.ended]
             if not acting:
                 break
@@ -245,7 +246,11 @@ class Stage:
         return self._students[folder]
 
     def _look(
-        self, lanes: Sequence[_Lane], viewing: Viewing | None, task: Task, clock: StageClock
+        self,
+        lanes: Sequence[_Lane],
+        embedder: ObservationEmbedder | None,
+        task: Task,
+        clock: StageClock,
     ) -> None:
         """Tokenise and embed the newest frames of all lanes, in one call each."""
         cameras = self._cameras
@@ -253,7 +258,7 @@ class Stage:
             lane.proprio.append(np.asarray(lane.observation["proprio"], np.float32))
         if (
             self.encoder is None
-            or viewing is None
+            or embedder is None
             or not (task.recorded or task.policy is not None)
         ):
             nothing = np.zeros((0, 0), np.uint16)
@@ -263,9 +268,9 @@ class Stage:
             return
         with clock("tokenizer"):
             frames = [lane.observation[f"image_{name}"] for lane in lanes for name in cameras]
-            tokens = tokenize(self.encoder, frames).reshape(len(lanes), len(cameras), -1)
+            tokens = compress_each(self.encoder, frames).reshape(len(lanes), len(cameras), -1)
         with clock("transformer"):
-            features = viewing.look(tokens, [lane.row for lane in lanes])
+            features = embedder.embed(tokens, [lane.row for lane in lanes])
         for row, lane in enumerate(lanes):
             lane.tokens.append(tokens[row])
             lane.features.append(features[row])

@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from toto_robot import Encoder
+from toto_robot import FrameEncoder
 from toto_robot.data.video import write_video
+from toto_robot.encoders.contract import compress_each
 
 from ..environment import EnvConfig, interface_of, make_env
 from ..policy import Policy
 from ..student import StudentPolicy
-from ..vision import Viewing, tokenize
+from ..vision import ObservationEmbedder
 
 _PIXELS = 384
 _SECONDS_AFTER_SUCCESS = 1.0
@@ -25,7 +26,7 @@ def film(
     path: Path,
     env_config: EnvConfig,
     policy: Policy,
-    encoder: Encoder | None,
+    encoder: FrameEncoder | None,
     seeds: Sequence[int],
     privileged: bool,
 ) -> None:
@@ -61,13 +62,13 @@ def film(
 class StudentView:
     """Give what a policy may see of an episode: a student its embeddings and `proprio` alone."""
 
-    def __init__(self, policy: Policy, encoder: Encoder | None) -> None:
+    def __init__(self, policy: Policy, encoder: FrameEncoder | None) -> None:
         self._student = isinstance(policy, StudentPolicy)
         self._encoder = encoder
         self._names: tuple[str, ...] = ()
         if isinstance(policy, StudentPolicy) and encoder is not None:
             self._names = policy.card.interface.camera_names
-            self._viewing = Viewing(encoder, 1, len(self._names))
+            self._embedder = ObservationEmbedder(encoder, 1, len(self._names))
 
     def __call__(self, observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Give it for the next observation of the episode."""
@@ -76,7 +77,8 @@ class StudentView:
         view = {"proprio": observation["proprio"]}
         if self._encoder is not None:
             frames = [observation[f"image_{name}"] for name in self._names]
-            (embeddings,) = self._viewing.look(tokenize(self._encoder, frames)[None], [0])
+            codes = compress_each(self._encoder, frames)[None]
+            (embeddings,) = self._embedder.embed(codes, [0])
             view |= {f"embedding_{name}": embeddings[row] for row, name in enumerate(self._names)}
         return view
 

@@ -21,7 +21,7 @@ from ..episode import Observation, Proposal
 from .fitting import fit_interface, proprio_columns
 
 if TYPE_CHECKING:
-    from policies.vision import Viewing
+    from policies.vision import ObservationEmbedder
     from toto_robot.encoders.streaming import EncoderStream
 
 
@@ -80,7 +80,7 @@ class StudentAgent:
         self.embeddings: NDArray[np.float16] | None = None
         self._images: list[Image] = []
         self._surprise: float | None = None
-        self._viewing: Viewing | None = None
+        self._embedder: ObservationEmbedder | None = None
         self._stream: EncoderStream | None = None
         self._watches = surprise
         if surprise:
@@ -108,24 +108,24 @@ class StudentAgent:
 
     def act(self, observation: Observation) -> Proposal:
         """Give the next action, or as many as the student gives at once."""
-        from policies.vision import tokenize
+        from toto_robot.encoders.contract import compress_each
 
         begun_s = time.monotonic()
         seen: dict[str, Any] = {"proprio": observation.proprio[None, self._columns]}
         timings_s: dict[str, float] = {}
-        if self._encoder is not None and self._viewing is not None:
+        if self._encoder is not None and self._embedder is not None:
             images = [observation.frames[name].image for name in self._cameras]
             if self._is_news(images):
-                tokens = tokenize(self._encoder, images).reshape(1, len(images), -1)
+                codes = compress_each(self._encoder, images)[None]
                 tokenized_s = time.monotonic()
-                self.embeddings = self._viewing.look(tokens, [0])[0]
+                self.embeddings = self._embedder.embed(codes, [0])[0]
                 embedded_s = time.monotonic()
                 timings_s = {
                     "tokenizer": tokenized_s - begun_s,
                     "encoder": embedded_s - tokenized_s,
                 }
                 if self._stream is not None:
-                    self._surprise = self._look(tokens[0])
+                    self._surprise = self._token_cost(codes[0])
                     timings_s["surprise"] = time.monotonic() - embedded_s
                 self._images = images
             assert self.embeddings is not None
@@ -153,36 +153,28 @@ class StudentAgent:
         Cameras that are slower than the loop, or late, then cost no second look. A past counts
         looks, as in simulation, so with one everything is news.
         """
-        from policies.vision import StreamedEyes
-
-        if isinstance(self._encoder, StreamedEyes) or self._stream is not None:
+        if self._encoder is None or self._encoder.past != "none" or self._stream is not None:
             return True
         same = len(images) == len(self._images)
         return not (same and all(a is b for a, b in zip(images, self._images, strict=True)))
 
     def _begin(self) -> None:
-        from policies.vision import Viewing
+        from policies.vision import ObservationEmbedder
 
         self._student.reset()
         self._images, self._surprise = [], None
         if self._encoder is not None:
-            self._viewing = Viewing(self._encoder, 1, len(self._cameras))
+            self._embedder = ObservationEmbedder(self._encoder, 1, len(self._cameras))
         if self._watches:
             self._open_stream()
 
     def _open_stream(self) -> None:
-        from toto_robot import Encoder
+        from toto_robot.encoders.streamed import surprise_stream
 
-        encoder = self._encoder
-        if not isinstance(encoder, Encoder) or encoder.repeat_frame:
-            raise ValueError(
-                "surprise needs a toto encoder that looks at each frame once and keeps no past of "
-                "its own; this policy has other eyes"
-            )
-        self._stream = encoder.stream(len(self._cameras), surprise=True)
+        self._stream = surprise_stream(self._encoder, len(self._cameras))
 
-    def _look(self, tokens: Any) -> float:
-        """Give what the newest frames' tokens [c n] cost the model on average, nats."""
+    def _token_cost(self, tokens: Any) -> float:
+        """Return what the newest frames' tokens [c n] cost the model on average, nats."""
         import torch
 
         assert self._stream is not None

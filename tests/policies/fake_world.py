@@ -129,3 +129,9 @@ def card(encoder: Encoder | None, vision=None, dropout=0.0) -> StudentCard:
         vision=vision or NoVision(),
         encoder=stamp(encoder),
     )
+
+
+def embed_all(encoder, codes):
+    """Embeddings [*b e] of compressed frames [*b n], each by itself, as they are stored."""
+    embeddings = encoder.embed(codes.reshape(-1, codes.shape[-1])).astype(np.float16)
+    return embeddings.reshape(*codes.shape[:-1], -1)

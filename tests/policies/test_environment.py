@@ -7,9 +7,10 @@ import torch
 from gymnasium import spaces
 
 from policies.environment import EnvConfig, interface_of, make_env, make_expert
-from policies.vision import NoVision, RandomVision, TotoVision, embed, stamp, tokenize
+from policies.vision import NoVision, RandomVision, TotoVision, stamp
 from tests.policies.fake_world import ENV, ReachEnv, save_tiny_encoder, toto
 from toto_robot import load_encoder
+from toto_robot.encoders.contract import compress_each
 
 CPU = torch.device("cpu")
 
@@ -100,9 +101,8 @@ def test_frames_of_two_sizes_are_tokenised_in_their_order(tmp_path):
     encoder = load_encoder(save_tiny_encoder(tmp_path / "tiny"))
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (32, 48, 32)]
-    tokens = tokenize(encoder, frames)
+    tokens = compress_each(encoder, frames)
     assert tokens.dtype == np.uint16
     for frame, row in zip(frames, tokens, strict=True):
         assert np.array_equal(row, encoder.tokenize(frame[None])[0].numpy())
-    features = embed(encoder, tokens.reshape(3, 1, -1))
-    assert features.shape == (3, 1, encoder.dim)
+    assert encoder.embed(tokens).shape == (3, encoder.dim)

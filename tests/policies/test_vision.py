@@ -1,4 +1,4 @@
-"""A vision transformer as a policy's eyes: stored, read again and acted on as an encoder is."""
+"""A vision transformer as a policy's encoder: stored, read again and acted on as a Toto is."""
 
 import dataclasses
 
@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from policies.train import train
-from policies.vision import VitEyes, VitVision, embed, stamp, tokenize, tokenizer_hash
+from policies.vision import VitVision, embed_episode, stamp
 from tests.policies.fake_world import SIDE
+from toto_robot.encoders.contract import compress_each
 from toto_robot.encoders.vit import VitEncoder
 from toto_robot.encoders.vit_files import STATISTICS
 from toto_robot.models.vision_transformer import VitConfig
@@ -37,14 +38,22 @@ def frames(count=3, seed=0):
 
 
 def test_what_is_kept_of_a_frame_gives_its_embedding_back_to_the_bit(vision):
-    eyes = vision.build(torch.device("cpu"))
-    expected = VitEncoder(eyes._encoder.transformer, -1, "cls")(frames()).half().numpy()
-    kept = tokenize(eyes, list(frames()))
-    assert kept.dtype == np.uint16
-    assert kept.shape == (3, 16) == (3, eyes.tokens_per_frame)
-    assert np.array_equal(embed(eyes, kept), expected)
+    encoder = vision.build(torch.device("cpu"))
+    expected = VitEncoder(encoder.transformer, -1, "cls")(frames()).half().numpy()
+    kept = compress_each(encoder, list(frames()))
+    assert kept.dtype == np.float16
+    assert kept.shape == (3, 16) == (3, encoder.codes.size)
+    assert np.array_equal(encoder.embed(kept).astype(np.float16), expected)
     assert (expected < 0).any()  # the sign's bit is kept, too
-    assert np.array_equal(embed(eyes, kept.reshape(1, 3, 1, 16))[0, :, 0], expected)
+    assert np.array_equal(embed_episode(encoder, kept.reshape(3, 1, 16))[:, 0], expected)
+
+
+def test_embeddings_in_stores_of_the_first_version_are_read(vision):
+    encoder = vision.build(torch.device("cpu"))
+    kept = encoder.compress(frames())
+    assert np.array_equal(encoder.embed(kept.view(np.uint16)), encoder.embed(kept))
+    with pytest.raises(ValueError, match="float16, got int64"):
+        encoder.embed(kept.astype(np.int64))
 
 
 def test_its_stamp_and_its_stores_tell_its_layers_apart(vision):
@@ -53,15 +62,15 @@ def test_its_stamp_and_its_stores_tell_its_layers_apart(vision):
     )
     assert stamp(last).weights_hash == stamp(first).weights_hash
     assert stamp(last).fingerprint != stamp(first).fingerprint
-    assert tokenizer_hash(last) != tokenizer_hash(first)
+    assert last.codes.fingerprint != first.codes.fingerprint
 
 
 def test_embeddings_beyond_float16_are_refused(vision):
-    eyes = vision.build(torch.device("cpu"))
+    encoder = vision.build(torch.device("cpu"))
     with torch.no_grad():
-        eyes._encoder.transformer.norm.bias += 1e6
+        encoder.transformer.norm.bias += 1e6
     with pytest.raises(ValueError, match="pool 'cls' do not fit into float16"):
-        VitEyes(eyes._encoder).tokenize(frames())
+        encoder.compress(frames())
 
 
 def test_a_student_is_trained_with_it_from_beginning_to_end(vision, tmp_path):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.toto_robot.encoders.test_contract import check_contract
 from toto_robot import Encoder, TotoConfig, load_encoder, save_encoder
+from toto_robot.encoders.exported import ExportedEncoder
 from toto_robot.encoders.onnx_runtime import OnnxEncoder, OnnxStream
 from toto_robot.export import ExportConfig, compare, export, export_onnx
 from toto_robot.tokenizers import LightConfig
@@ -53,6 +55,15 @@ def test_graphs_are_the_encoder_over_episodes_with_resets(exported):
     assert found["stream: share of equal tokens"] > 0.99
     assert found["frame: greatest difference"] < 1e-4
     assert found["stream: greatest difference"] < 1e-4
+
+
+def test_an_export_keeps_the_contract_of_all_encoders(exported):
+    encoder = ExportedEncoder(exported)
+    images = np.concatenate([frames(0), frames(1)[:1]])  # one and a half of the graph's batches
+    check_contract(encoder, images)
+    np.testing.assert_allclose(encoder(images), tiny()(images).numpy(), atol=1e-4)
+    with pytest.raises(ValueError, match="what the graph was exported for"):
+        encoder(images[:, 1:])
 
 
 def test_another_encoder_is_found_out(exported):

@@ -23,11 +23,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..tokenizers.tokenizer import check_frames
+from .contract import CodeFormat, Codes, FrameEncoder, FrameStreams
 
-__all__ = ["CacheableEncoder", "FeatureCache"]
+__all__ = ["CacheableEncoder", "CachedEncoder", "FeatureCache"]
 
 FORMAT = 2  # the first was a folder of segments
 FILE = "features.sqlite"
@@ -39,17 +41,17 @@ _LEAST_PAGES = 16
 
 @runtime_checkable
 class CacheableEncoder(Protocol):
-    """What the cache needs of an encoder; `Encoder` and `VitEncoder` have it.
+    """What the cache needs of an encoder; all of ours have it.
+
+    One with an attribute `training` that is true is refused: its embeddings change.
 
     Attributes:
         dim: width e of the embedding.
         image_size: side that frames are resized to, pixels.
-        training: whether it is being trained: its embeddings must not be kept then.
     """
 
     dim: int
     image_size: int
-    training: bool
 
     @property
     def fingerprint(self) -> str:
@@ -231,7 +233,51 @@ class FeatureCache:
                 module.training and any(p.requires_grad for p in module.parameters())
                 for module in self._encoder.modules()
             )
-        return self._encoder.training
+        return bool(getattr(self._encoder, "training", False))
+
+
+class CachedEncoder(FeatureCache):
+    """A `FeatureCache` behind the whole contract of `FrameEncoder`.
+
+    Images are looked up; compressed frames and streams are the encoder's own business.
+
+    Attributes:
+        layer: the encoder's.
+        pool: the encoder's.
+        image_size: the encoder's.
+        weights_hash: the encoder's.
+        past: the encoder's.
+    """
+
+    def __init__(
+        self, folder: Path, encoder: FrameEncoder, max_bytes: int, dtype: str = "float32"
+    ) -> None:
+        super().__init__(folder, encoder, max_bytes, dtype)
+        self._whole = encoder
+        self.layer, self.pool, self.image_size = encoder.layer, encoder.pool, encoder.image_size
+        self.weights_hash, self.past = encoder.weights_hash, encoder.past
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash that two encoders share if their embeddings are interchangeable."""
+        return self._whole.fingerprint
+
+    @property
+    def codes(self) -> CodeFormat:
+        """What `compress` returns."""
+        return self._whole.codes
+
+    def compress(self, frames: np.ndarray | Tensor) -> Codes:
+        """Return what a store keeps of frames [b h w 3]: [b n]."""
+        return self._whole.compress(frames)
+
+    def embed(self, codes: Codes) -> NDArray[np.float32]:
+        """Return the embeddings [b e] of compressed frames [b n]."""
+        return self._whole.embed(codes)
+
+    def open_streams(self, num_streams: int) -> FrameStreams:
+        """Begin the encoder's streams."""
+        return self._whole.open_streams(num_streams)
 
 
 def _pages_of(num_bytes: int) -> int:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..checkpoint import weights_hash
 from ..models import CausalModel, ModelConfig
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from ..tokenizers.tokenizer import check_frames
+from .contract import NO_PAST, CodeFormat, Codes, IndependentFrames
 from .pooling import AttentionPool, build_pool, normalise
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class Encoder(nn.Module):
         pool: name of the pool.
         repeat_frame: whether a frame is fed twice.
         frame_interval_s: seconds between the frames of the training videos; None if unknown.
+        past: `NO_PAST`: each frame is embedded by itself.
         num_layers: blocks of the whole transformer.
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: tokens of one frame.
@@ -81,6 +84,8 @@ class Encoder(nn.Module):
         fingerprint: sha256 of weights, layer, pool and repeat_frame: equal for encoders whose
             embeddings are interchangeable.
     """
+
+    past = NO_PAST
 
     def __init__(
         self,
@@ -162,6 +167,37 @@ class Encoder(nn.Module):
         """
         (features,) = self.token_features(ids, (self.layer,))
         return self.pooling(features).float()
+
+    @property
+    def codes(self) -> CodeFormat:
+        """What `compress` returns: token ids, made by the tokenizer's weights."""
+        return CodeFormat(size=self.tokens_per_frame, fingerprint=weights_hash(self.tokenizer))
+
+    def compress(self, frames: np.ndarray | Tensor) -> Codes:
+        """Return the token ids of uint8 RGB frames [b h w 3] as a store keeps them: uint16 [b n].
+
+        Raises:
+            TypeError: neither a numpy array nor a tensor.
+            ValueError: wrong frames, or a codebook with more codes than 16 bits can name.
+        """
+        ids = self.tokenize(frames).cpu().numpy()
+        if ids.size and ids.max() > np.iinfo(np.uint16).max:
+            raise ValueError("stored tokens have 16 bits, this tokenizer has more codes")
+        return ids.astype(np.uint16)
+
+    @torch.no_grad()
+    def embed(self, codes: Codes) -> NDArray[np.float32]:
+        """Return the embeddings [b e] of compressed frames [b n], each by itself.
+
+        Raises:
+            ValueError: ids that the tokenizer cannot have made.
+        """
+        return self.from_tokens(torch.from_numpy(codes.astype(np.int64))).cpu().numpy()
+
+    def open_streams(self, num_streams: int) -> IndependentFrames:
+        """Return streams without a past; `stream` and `StreamedEncoder` have one."""
+        del num_streams
+        return IndependentFrames(self)
 
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None

@@ -9,11 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..checkpoint import load_weights, save_checkpoint, weights_hash
 from ..config import to_dict
+from .contract import (
+    NO_PAST,
+    CodeFormat,
+    Codes,
+    IndependentFrames,
+    as_float16_codes,
+    from_float16_codes,
+)
 from .pooling import AttentionPool
 
 __all__ = ["FrozenConfig", "FrozenEncoder", "open_frozen", "save_frozen"]
@@ -52,6 +62,7 @@ class FrozenEncoder(nn.Module):
         dim: width e of the embedding.
         layer: layer that is pooled, counted from 0.
         pool: name of the pool.
+        past: `NO_PAST`: each frame is embedded by itself.
         num_layers: blocks of the whole model.
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: patches of one frame, in raster order.
@@ -59,6 +70,8 @@ class FrozenEncoder(nn.Module):
         fingerprint: sha256 of that, layer and pool: equal for encoders whose embeddings are
             interchangeable.
     """
+
+    past = NO_PAST
 
     def __init__(
         self,
@@ -99,6 +112,34 @@ class FrozenEncoder(nn.Module):
         if isinstance(self.pooling, AttentionPool):
             parts += weights_hash(self.pooling)
         return hashlib.sha256(parts.encode()).hexdigest()
+
+    @property
+    def codes(self) -> CodeFormat:
+        """What `compress` returns: the embedding itself, of this layer and pool alone."""
+        return CodeFormat(size=self.dim, fingerprint=self.fingerprint)
+
+    @torch.no_grad()
+    def compress(self, frames: np.ndarray | Tensor) -> NDArray[np.float16]:
+        """Return the embeddings of uint8 RGB frames [b h w 3] as a store keeps them: [b e].
+
+        Raises:
+            TypeError: neither a numpy array nor a tensor.
+            ValueError: wrong frames, or an embedding that does not fit into float16.
+        """
+        return as_float16_codes(self(frames).cpu().numpy(), self.pool)
+
+    def embed(self, codes: Codes) -> NDArray[np.float32]:
+        """Return the embeddings [b e] exactly as they were kept.
+
+        Raises:
+            ValueError: codes that `compress` cannot have made.
+        """
+        return from_float16_codes(codes)
+
+    def open_streams(self, num_streams: int) -> IndependentFrames:
+        """Return streams without a past: there is no stream of such a model."""
+        del num_streams
+        return IndependentFrames(self)
 
     def train(self: F, mode: bool = True) -> F:
         """Stay in eval mode, except for the pool: the encoder is frozen."""

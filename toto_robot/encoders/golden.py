@@ -107,9 +107,9 @@ def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
     Raises:
         ValueError: a frame that is none, or a damaged checkpoint.
     """
-    from .loading import load_encoder
+    from .loading import load_toto
 
-    encoder = load_encoder(folder, verify=False)
+    encoder = load_toto(folder, verify=False)
     tensors: dict[str, Tensor] = {}
     for index, frame in enumerate([_pattern(encoder.image_size), *frames]):
         picture = check_frames(np.asarray(frame)[None])

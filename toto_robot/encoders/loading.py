@@ -90,6 +90,19 @@ def encoder_config(data: Mapping[str, Any]) -> EncoderConfig:
 
 @overload
 def load_encoder(
+    name_or_path: Literal["toto-nano"],
+    layer: int | None = None,
+    pool: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    repeat_frame: bool = False,
+    verify: bool = True,
+) -> Encoder: ...
+
+
+@overload
+def load_encoder(
     name_or_path: Literal["mae-nano"],
     layer: int | None = None,
     pool: str | None = None,
@@ -108,22 +121,11 @@ def load_encoder(
     *,
     repeat_frame: bool = False,
     verify: bool = True,
-) -> Encoder: ...
-
-
-@overload
-def load_encoder(
-    name_or_path: str | Path,
-    layer: int | None = None,
-    pool: str | None = None,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    *,
-    format: str,
+    format: str | None = None,
     heads: int | None = None,
     image_size: int | None = None,
     statistics: str | None = None,
-) -> VitEncoder: ...
+) -> Encoder | VitEncoder | PatchEncoder: ...
 
 
 def load_encoder(
@@ -136,17 +138,14 @@ def load_encoder(
     repeat_frame: bool = False,
     verify: bool = True,
     format: str | None = None,
-    heads: int | None = None,
-    image_size: int | None = None,
-    statistics: str | None = None,
+    **file_options: Any,
 ) -> Encoder | VitEncoder | PatchEncoder:
     """Open an encoder. Never touches the network.
 
     Args:
-        name_or_path: a shipped name (``"toto-nano"``) or a checkpoint folder; with ``format``, a
-            file of a vision transformer's weights. The folder of a vision transformer that
-            ``python -m toto_robot.training.mae`` trained opens as a `VitEncoder`, that of
-            ``python -m toto_robot.training.patches`` as a `PatchEncoder`.
+        name_or_path: a shipped name (``"toto-nano"``, ``"mae-nano"``) or a checkpoint folder; with
+            ``format``, a file of a vision transformer's weights. `load_toto` opens the same and
+            accepts a Toto alone.
         layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's choice.
         pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
             choice. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, not
@@ -155,14 +154,12 @@ def load_encoder(
         dtype: of the weights and the computation; default float32. Embeddings are float32 always.
             torch.int8, on the CPU: the blocks alone, compared with float32
             (`toto_robot.encoders.int8`).
-        repeat_frame: feed each frame twice and pool the second copy; see `Encoder`.
+        repeat_frame: feed each frame twice and pool the second copy; for a Toto, see `Encoder`.
         verify: compare with the checkpoint's golden vectors, if it carries some, on this device and
             in this dtype; costs the encoding of two frames. Published files carry none.
-        format: ``"mae"``, ``"mvp"``, ``"dinov2"``, ``"dinov3"`` or ``"timm"``: opens a published
-            file by `toto_robot.encoders.vit_files.load_vit`, to which it hands the arguments below.
-        heads: of that file's model.
-        image_size: of that file's model.
-        statistics: of that file's model.
+        format: the family of a published file; such files are opened by
+            `toto_robot.encoders.vit_files.load_vit`, which takes the other options.
+        **file_options: ``heads``, ``image_size`` and ``statistics`` of `load_vit`.
 
     Raises:
         ValueError: unknown name (the message lists the known ones), layer or pool, a damaged
@@ -174,30 +171,70 @@ def load_encoder(
         if repeat_frame:
             raise ValueError("repeat_frame is for a Toto: a vision transformer sees all at once")
         return load_vit(
-            name_or_path,
-            format,
-            layer=layer,
-            pool=pool,
-            heads=heads,
-            image_size=image_size,
-            statistics=statistics,
-            device=device,
-            dtype=dtype,
+            name_or_path, format, layer=layer, pool=pool, device=device, dtype=dtype, **file_options
         )
-    if heads is not None or image_size is not None or statistics is not None:
-        raise ValueError("heads, image_size and statistics belong to a file with format=")
+    if file_options:
+        raise ValueError(f"{', '.join(file_options)} belong to a file with format=")
     folder = _find(name_or_path)
-    data = read_config(folder, "encoder", "vit", "patches")
-    if data["kind"] != "encoder":
-        if repeat_frame or dtype == torch.int8:
-            raise ValueError(
-                f"{folder} holds a {data['kind']!r} checkpoint: repeat_frame and int8 are for "
-                "Totos over discrete tokens"
-            )
-        config_class, kind = FROZEN[data["kind"]]
-        frozen = from_dict(config_class, data["config"])
-        opened = open_frozen(folder, data, frozen, kind, layer, pool)
-        return opened.to(device=device, dtype=dtype)
+    data = read_config(folder, "encoder", *FROZEN)
+    if data["kind"] == "encoder":
+        opened = _open_toto(folder, data, layer, pool, repeat_frame=repeat_frame)
+        return _prepare(opened, folder, device, dtype, verify=verify)
+    if repeat_frame or dtype == torch.int8:
+        raise ValueError(
+            f"{folder} holds a {data['kind']!r} checkpoint: repeat_frame and int8 are for "
+            "Totos over discrete tokens"
+        )
+    config_class, kind = FROZEN[data["kind"]]
+    frozen = open_frozen(folder, data, from_dict(config_class, data["config"]), kind, layer, pool)
+    return frozen.to(device=device, dtype=dtype)
+
+
+def load_toto(
+    name_or_path: str | Path,
+    layer: int | None = None,
+    pool: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    repeat_frame: bool = False,
+    verify: bool = True,
+) -> Encoder:
+    """Open a Toto over discrete tokens: what streams, predicts and is exported.
+
+    Args:
+        name_or_path: as for `load_encoder`, and so are the other arguments.
+        layer: the layer to pool.
+        pool: the pool.
+        device: where to run.
+        dtype: of the weights and the computation.
+        repeat_frame: feed each frame twice.
+        verify: compare with the checkpoint's golden vectors.
+
+    Raises:
+        ValueError: as for `load_encoder`, or the checkpoint is no Toto.
+        FileNotFoundError: the folder lacks a file; the message names it.
+    """
+    opened = load_encoder(
+        name_or_path, layer, pool, device, dtype, repeat_frame=repeat_frame, verify=verify
+    )
+    if not isinstance(opened, Encoder):
+        raise ValueError(
+            f"{name_or_path} is a {type(opened).__name__}; this needs a Toto over discrete tokens, "
+            f"for example {', '.join(shipped_encoders())}"
+        )
+    return opened
+
+
+def _open_toto(
+    folder: Path,
+    data: Mapping[str, Any],
+    layer: int | None,
+    pool: str | None,
+    *,
+    repeat_frame: bool,
+) -> Encoder:
+    """Build a checkpoint's tokenizer, transformer and pool, in float32 on the CPU."""
     config = encoder_config(data["config"])
     weights = load_weights(folder, data["sha256"])
     tokenizer, transformer = config.tokenizer.build(), config.transformer.build()
@@ -214,6 +251,18 @@ def load_encoder(
     trained = _part(weights, "pooling.")
     if trained and isinstance(encoder.pooling, AttentionPool):
         encoder.pooling.load_state_dict(trained)
+    return encoder
+
+
+def _prepare(
+    encoder: Encoder,
+    folder: Path,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    *,
+    verify: bool,
+) -> Encoder:
+    """Move an encoder to its device and precision, and compare it with its golden vectors."""
     encoder = encoder.to(device=device, dtype=None if dtype == torch.int8 else dtype)
     if verify and has_golden(folder):
         verify_golden(encoder, folder, pictures=VERIFIED_PICTURES)

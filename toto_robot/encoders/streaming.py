@@ -32,7 +32,7 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from ..models import CausalModel, MambaConfig, TotoConfig
 from ..models.mamba import MambaState
 from ..models.transformer import rope_angles, rotate
-from .encoder import Encoder
+from .contract import StreamableEncoder
 from .pooling import normalise
 
 __all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory", "StateMemory", "StreamConfig"]
@@ -62,13 +62,14 @@ class StreamConfig:
     frame_skip: int = 1
     camera_hz: float | None = None
 
-    def open(self, encoder: Encoder, num_envs: int) -> "EncoderStream":
+    def open(self, encoder: StreamableEncoder, num_envs: int) -> "EncoderStream":
         """Begin a stream.
 
         Raises:
             ValueError: it cannot be; the message says why.
         """
-        return encoder.stream(
+        return EncoderStream(
+            encoder,
             num_envs,
             self.context,
             mode=self.mode,
@@ -90,7 +91,7 @@ class EncoderStream:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: StreamableEncoder,
         num_envs: int,
         context: int | None = None,
         *,

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..encoders.encoder import Encoder
-from ..encoders.loading import load_encoder
+from ..encoders.loading import load_toto
 from ..models import CausalModel
 
 __all__ = [
@@ -72,7 +72,7 @@ def load_predictor(name_or_path: str, device: str) -> Encoder:
     Raises:
         ValueError: it predicts no tokens; and what `load_encoder` raises.
     """
-    encoder = load_encoder(name_or_path, device=device)
+    encoder = load_toto(name_or_path, device=device)
     if not isinstance(encoder, Encoder):
         raise ValueError(f"{name_or_path} is a {type(encoder).__name__}, which predicts no tokens")
     return encoder

@@ -7,9 +7,9 @@ import torch
 from policies.demonstrations import features
 from policies.demonstrations.features import Dataset, FeatureCache
 from policies.demonstrations.store import StoreHeader, create_store
-from policies.vision import Viewing, embed, embed_episode, tokenizer_hash
+from policies.vision import ObservationEmbedder, embed_episode
 from tests.policies.demonstrations.episodes import make_episode
-from tests.policies.fake_world import ENV_ID, ReachEnv, save_tiny_encoder, toto
+from tests.policies.fake_world import ENV_ID, ReachEnv, embed_all, save_tiny_encoder, toto
 from toto_robot import StreamConfig, load_encoder
 
 
@@ -23,7 +23,7 @@ def store(tmp_path, encoder):
     header = StoreHeader(
         env=ENV_ID,
         interface=ReachEnv().interface,
-        tokenizer_hash=tokenizer_hash(encoder),
+        tokenizer_hash=encoder.codes.fingerprint,
         tokens_per_frame=16,
     )
     store = create_store(tmp_path / "store", header)
@@ -34,7 +34,7 @@ def store(tmp_path, encoder):
 
 def test_embeddings_are_those_of_the_encoder_and_computed_once(store, encoder, monkeypatch):
     first = FeatureCache(store, encoder).get(1)
-    expected = embed(encoder, store[1].tokens)
+    expected = embed_all(encoder, store[1].tokens)
     assert first.dtype == np.float16
     assert first.shape == (21, 1, encoder.dim)
     np.testing.assert_allclose(first, expected, rtol=2e-3, atol=1e-3)
@@ -58,10 +58,10 @@ def test_streamed_eyes_remember_each_camera_of_one_episode(tmp_path, encoder):
             ids = torch.from_numpy(tokens[step, camera].astype(np.int64))[None]
             expected = stream.step_tokens(ids)[0].numpy()
             np.testing.assert_allclose(embedded[step, camera], expected, rtol=2e-3, atol=1e-3)
-    assert np.abs(embedded[5] - embed(encoder, tokens[5])).max() > 0.05
-    viewing = Viewing(eyes, 3, 2)  # episodes 0 and 2; the last comes late and alone
-    viewing.look(np.stack([tokens[0], tokens[3]]), [0, 2])
-    np.testing.assert_allclose(viewing.look(tokens[None, 1], [0])[0], embedded[1], atol=1e-3)
+    assert np.abs(embedded[5] - embed_all(encoder, tokens[5])).max() > 0.05
+    embedder = ObservationEmbedder(eyes, 3, 2)  # episodes 0 and 2; the last comes late and alone
+    embedder.embed(np.stack([tokens[0], tokens[3]]), [0, 2])
+    np.testing.assert_allclose(embedder.embed(tokens[None, 1], [0])[0], embedded[1], atol=1e-3)
 
 
 def test_another_past_is_another_encoder(tmp_path, encoder):

@@ -18,7 +18,6 @@ from policies.learning.behaviour_cloning import HELD_OUT, _error, _Lessons
 from policies.learning.fit import chunk_labels
 from policies.student import StudentPolicy, load_student, read_card
 from policies.train import train
-from policies.vision import tokenizer_hash
 from tests.policies.demonstrations.demonstrations import FACTS, noise, reach
 from tests.policies.fake_world import ENV, ReachEnv, card, save_tiny_encoder
 from tests.policies.test_train import config, evaluation, metrics
@@ -165,7 +164,7 @@ def test_tokens_are_those_of_the_pictures(demos, encoder, tmp_path):
     header = StoreHeader(
         env=None,
         interface=ReachEnv().interface,
-        tokenizer_hash=tokenizer_hash(eyes),
+        tokenizer_hash=eyes.codes.fingerprint,
         tokens_per_frame=16,
     )
     store = tokenised(DatasetReader(demos), tmp_path / "store", header, eyes, "successful")

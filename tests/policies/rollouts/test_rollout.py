@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from policies import vision
 from policies.demonstrations.features import FeatureCache
 from policies.demonstrations.store import StoreHeader, create_store
 from policies.learning.dagger import Collection, collect
-from policies.rollouts import rollout
 from policies.rollouts.rollout import RolloutConfig, RolloutPool, Stage, Task, Theatre
 from policies.student import StudentPolicy
-from policies.vision import NoVision, embed, embed_episode, tokenizer_hash
+from policies.vision import NoVision, embed_episode
 from tests.policies.demonstrations.episodes import same
-from tests.policies.fake_world import ENV, ReachExpert, card, save_tiny_encoder, toto
+from tests.policies.fake_world import ENV, ReachExpert, card, embed_all, save_tiny_encoder, toto
 from toto_robot import StreamConfig
 
 TASK = Task(
@@ -63,7 +61,7 @@ def new_store(folder, stage):
     header = StoreHeader(
         env=ENV.id,
         interface=stage.interface,
-        tokenizer_hash=tokenizer_hash(stage.encoder),
+        tokenizer_hash=stage.encoder.codes.fingerprint,
         tokens_per_frame=16,
     )
     return create_store(folder, header)
@@ -146,24 +144,24 @@ def test_the_students_actions_do_not_depend_on_the_privileged_state(stage, polic
 
 
 def test_each_frame_is_tokenised_once_and_embedded_once(stage, policy, monkeypatch):
-    counts = {"tokenize": 0, "embed": 0}
-    for module, name in ((rollout, "tokenize"), (vision, "embed")):
-        original = getattr(module, name)
+    counts = {"compress": 0, "embed": 0}
+    for name in counts:
+        original = getattr(type(stage.encoder), name)
 
         def counted(encoder, frames, name=name, original=original):
             counts[name] += len(frames)
             return original(encoder, frames)
 
-        monkeypatch.setattr(module, name, counted)
+        monkeypatch.setattr(type(stage.encoder), name, counted)
     rollouts, _ = stage.run(mixed(policy, 0.5))
     frames = sum(one.num_steps + 1 for one in rollouts)
-    assert counts == {"tokenize": frames, "embed": frames}
+    assert counts == {"compress": frames, "embed": frames}
 
 
 def test_a_kept_embedding_is_that_of_the_kept_tokens(stage, policy):
     rollouts, _ = stage.run(mixed(policy, 0.0))
     for one in rollouts:
-        again = embed(stage.encoder, one.episode.tokens)
+        again = embed_all(stage.encoder, one.episode.tokens)
         np.testing.assert_allclose(one.features, again, rtol=2e-3, atol=1e-3)
 
 

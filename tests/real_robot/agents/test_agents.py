@@ -160,7 +160,7 @@ def test_surprise_is_told_when_asked_for(tmp_path, encoder_folder) -> None:
     watching.reset(seen(observation, interface))  # nothing is left of the episode before
     assert watching.act(seen(observation, interface)).surprise == first.surprise
     save_student(tmp_path / "b", encoder_folder, stream=StreamConfig(context=3))
-    with pytest.raises(ValueError, match="surprise needs a toto encoder"):
+    with pytest.raises(ValueError, match="surprise needs a Toto encoder"):
         agent_of(tmp_path / "b", interface, surprise=True)
 
 

@@ -7,20 +7,20 @@ from hypothesis import strategies as st
 from toto_robot.encoders.encoder import Encoder
 from toto_robot.encoders.pooling import normalise
 from toto_robot.models import TotoConfig
+from toto_robot.tokenizers import LightConfig, LightDVae
 
 TOKENS, FRAMES = 4, 6
+SMALL = LightConfig(
+    image_size=16, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 1),
+    decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
+)  # fmt: skip
 
 
-class Tokenizer(torch.nn.Module):
-    """Four quadrants of a tiny picture, as codes."""
-
-    class Config:
-        pass
-
-    config, image_size, tokens_per_frame, vocab_size = Config(), 2, TOKENS, 32
+class Tokenizer(LightDVae):
+    """Four tokens of a small image, out of 32 codes."""
 
     def encode(self, frames):
-        return (frames[:, :, :, 0].flatten(1) % 32).long()
+        return super().encode(frames) % 32
 
 
 def make_encoder(layer):
@@ -34,11 +34,7 @@ def make_encoder(layer):
         for parameter in transformer.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(12.0)
-    encoder = Encoder.__new__(Encoder)
-    torch.nn.Module.__init__(encoder)
-    encoder.layer, encoder.tokens_per_frame = layer, TOKENS
-    encoder.repeat_frame, encoder.frame_interval_s = False, 0.1
-    encoder.tokenizer, encoder.transformer = Tokenizer(), transformer
+    encoder = Encoder(Tokenizer(SMALL), transformer, layer, "mean", frame_interval_s=0.1)
     encoder.pooling = torch.nn.Flatten()
     return encoder.requires_grad_(False)
 

@@ -1,0 +1,96 @@
+"""A Toto whose embedding of a frame depends on those before it in the episode.
+
+encoder = StreamedEncoder(load_toto("toto-nano"), StreamConfig(context=4))
+streams = encoder.open_streams(2)
+embeddings = streams.embed(encoder.compress(frames), [0, 1])        # the next frame of both
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .contract import CodeFormat, Codes
+from .encoder import Encoder
+from .streaming import EncoderStream, StreamConfig
+
+__all__ = ["StreamedEncoder", "surprise_stream"]
+
+
+class StreamedEncoder:
+    """An encoder with a past, behind the contract of `FrameEncoder`.
+
+    Attributes:
+        dim: width of the embedding.
+        layer: the layer that is pooled.
+        pool: the pool.
+        image_size: side that frames are resized to, pixels.
+        past: the stream's settings, in words.
+        weights_hash: sha256 of all weights.
+        fingerprint: sha256 of weights, layer, pool and past.
+    """
+
+    def __init__(self, encoder: Encoder, stream: StreamConfig) -> None:
+        self._encoder, self._stream = encoder, stream
+        opened = stream.open(encoder, 1)
+        # neither the default of the context nor the camera's rate makes other embeddings
+        self.past = f"{opened.mode}, {opened.context} frames, every {opened.frame_skip}"
+        self.dim, self.layer, self.pool = encoder.dim, encoder.layer, encoder.pool
+        self.image_size = encoder.image_size
+        self.weights_hash = encoder.weights_hash
+        identity = f"{encoder.fingerprint} {self.past}"
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+
+    @property
+    def codes(self) -> CodeFormat:
+        """What `compress` returns: token ids, those of the encoder without a past."""
+        return self._encoder.codes
+
+    def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
+        """Return the embeddings float32 [b e] of frames [b h w 3], each the first of an episode."""
+        ids = self._encoder.tokenize(frames)
+        return self._stream.open(self._encoder, len(ids)).step_tokens(ids)
+
+    def compress(self, frames: np.ndarray | Tensor) -> Codes:
+        """Return the token ids uint16 [b n] of frames [b h w 3]."""
+        return self._encoder.compress(frames)
+
+    def embed(self, codes: Codes) -> NDArray[np.float32]:
+        """Return the embeddings [b e] of compressed frames, each the first of an episode."""
+        return self.open_streams(len(codes)).embed(codes, range(len(codes)))
+
+    def open_streams(self, num_streams: int) -> "StreamedFrames":
+        """Begin so many episodes, without a past."""
+        return StreamedFrames(self._stream.open(self._encoder, num_streams))
+
+
+class StreamedFrames:
+    """The streams of a `StreamedEncoder`."""
+
+    def __init__(self, stream: EncoderStream) -> None:
+        self._stream = stream
+
+    @torch.no_grad()
+    def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
+        """Return the embeddings [k e] of the newest frames [k n] of k different streams."""
+        ids = torch.from_numpy(codes.astype(np.int64))
+        embeddings: Any = self._stream.step_tokens(ids, None, streams).cpu().numpy()
+        return embeddings
+
+
+def surprise_stream(encoder: object, num_streams: int) -> EncoderStream:
+    """Return a stream that also measures how unexpected each frame is.
+
+    Raises:
+        ValueError: only a Toto that sees each frame once and keeps no past of its own can do that.
+    """
+    if not isinstance(encoder, Encoder) or encoder.repeat_frame:
+        raise ValueError(
+            "surprise needs a Toto encoder that sees each frame once and keeps no past of its own; "
+            f"this one is {type(encoder).__name__}"
+        )
+    return encoder.stream(num_streams, surprise=True)
