@@ -1,0 +1,129 @@
+"""The agent's side of an episode: it is asked in a thread of its own, and answers when it can."""
+
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..episode import Agent, Observation, Proposal
+from .chunks import Chunks
+from .episode_end import EpisodeEnd
+from .worker import Worker
+
+Wait = Callable[[threading.Event | None, float], bool]
+
+
+class AgentThread:
+    """Ask an agent, and keep what it proposes until its time comes."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        num_actions: int,
+        period_s: float,
+        ensemble_decay: float | None,
+        notes: dict[str, Any],
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            agent: chooses the actions.
+            num_actions: numbers in an action.
+            period_s: between ticks.
+            ensemble_decay: see `Chunks`.
+            notes: where the traceback of an agent that fails is written.
+        """
+        self._agent, self._wanted, self._notes = agent, (num_actions,), notes
+        self._chunks = Chunks(period_s, ensemble_decay)
+        self._proposal: Proposal | None = None
+        self._asked = Worker(self._answer, f"agent {agent.name}")
+
+    @property
+    def newest_s(self) -> float | None:
+        """Return the stamp of what the newest proposal answers; None without one."""
+        return self._chunks.newest_s
+
+    def begin(self, observation: Observation, timeout_s: float) -> None:
+        """Reset the agent, and wait until it is ready.
+
+        Raises:
+            EpisodeEnd: the agent failed, or was not ready in time.
+        """
+        self._asked.ask((True, observation))
+        if not self._asked.news.wait(timeout_s):
+            raise EpisodeEnd(
+                "policy", f"{self._agent.name} was not ready to begin within {timeout_s} s"
+            )
+        try:
+            self._asked.take()
+        except Exception as error:
+            raise EpisodeEnd("policy", self._failed(error)) from error
+
+    def ask(self, observation: Observation) -> None:
+        """Ask for what to do next, and go on."""
+        self._asked.ask((False, observation))
+
+    def listen(self, stamp_s: float, until_s: float, wait: Wait) -> str | None:
+        """Take in the answers until it is time to send; return what failed, or None.
+
+        Args:
+            stamp_s: of the newest observation.
+            until_s: when it is time.
+            wait: waits as `Clock.wait` does.
+        """
+        while True:
+            came = wait(self._asked.news, until_s)
+            try:
+                proposals = [self._checked(answer) for answer in self._asked.take()]
+            except Exception as error:
+                return self._failed(error)
+            for proposal in proposals:
+                self._chunks.add(proposal)
+                self._proposal = proposal
+                if proposal.end is not None:
+                    return None
+                if proposal.observed_s >= stamp_s:
+                    wait(None, until_s)
+                    return None
+            # after an answer to an older observation the newest may still come in time
+            if not came:
+                return None
+
+    def take(self) -> Proposal | None:
+        """Return the newest proposal that came since this was last called."""
+        proposal, self._proposal = self._proposal, None
+        return proposal
+
+    def action(self, stamp_s: float) -> NDArray[np.float32] | None:
+        """Return the action [a] for the tick that began at `stamp_s`; None when none is for it."""
+        return self._chunks.action(stamp_s)
+
+    def close(self, timeout_s: float) -> bool:
+        """End the thread; return whether it ended, or is still busy."""
+        return self._asked.close(timeout_s)
+
+    def _answer(self, question: tuple[bool, Observation]) -> Proposal | None:
+        """Ask the agent; in its thread."""
+        is_first, observation = question
+        if is_first:
+            self._agent.reset(observation)
+            return None
+        return self._agent.act(observation)
+
+    def _checked(self, answer: Proposal | None) -> Proposal:
+        if not isinstance(answer, Proposal):
+            raise ValueError(f"an answer must be a Proposal, got {type(answer).__name__}")
+        shape, wanted = answer.actions.shape[1:], self._wanted
+        if shape != wanted:
+            raise ValueError(f"an action must have shape {wanted}, got {shape}")
+        if answer.label is not None and answer.label.shape != wanted:
+            raise ValueError(f"a label must have shape {wanted}, got {answer.label.shape}")
+        return answer
+
+    def _failed(self, error: BaseException) -> str:
+        self._notes["traceback"] = "".join(traceback.format_exception(error))
+        return f"{self._agent.name} failed: {type(error).__name__}: {error}"
