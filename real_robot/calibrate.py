@@ -35,7 +35,13 @@ from .calibration.board_images import (
 )
 from .calibration.board_page import PageConfig, write_board
 from .calibration.calibration import Calibration, Intrinsics, Parent, load, project, save
-from .calibration.solving import board_pose, calibrate_lens, calibrate_mounting
+from .calibration.solving import (
+    board_pose,
+    calibrate_lens,
+    calibrate_mounting,
+    mean_pose,
+    place_boards,
+)
 from .cameras.camera import CameraError
 from .cameras.config import CameraConfig, build_camera
 from .cameras.png import write_png
@@ -169,24 +175,15 @@ def solve_mounting(
     lens = calibration.intrinsics
     if missing := [shot.name for shot in shots if shot.name not in joints_rad]:
         raise ValueError(f"{POSES} has no pose of the arm for {', '.join(missing)}")
-    for shot in shots:
-        if shot.image.shape[:2] != (lens.height, lens.width):
-            raise ValueError(
-                f"{shot.name} is {shot.image.shape[0]} x {shot.image.shape[1]}, and the lens was "
-                f"calibrated at {lens.height} x {lens.width}: the same camera, full pictures?"
-            )
+    _require_same_images(shots, lens)
     hands = [forward_kinematics(FRANKA_FR3, joints_rad[shot.name]) for shot in shots]
     boards = [board_pose(shot.view, lens) for shot in shots]
     try:
         mounting = calibrate_mounting(hands, boards, parent=parent)
     except ValueError as error:
         raise ValueError(f"{error}{_listed(refused)}") from error
-    T_parent_camera = np.array(mounting.T_parent_camera)
-    others = [pose if parent == "hand" else np.linalg.inv(pose) for pose in hands]
-    found = np.array(
-        [other @ T_parent_camera @ seen for other, seen in zip(others, boards, strict=True)]
-    )
-    mean = _mean_pose(found)
+    found = place_boards(hands, boards, np.array(mounting.T_parent_camera), parent)
+    mean = mean_pose(found)
     errors = {
         shot.name: float(np.linalg.norm(pose[:3, 3] - mean[:3, 3]))
         for shot, pose in zip(shots, found, strict=True)
@@ -199,10 +196,19 @@ def solve_mounting(
             "is the square's edge as measured?"
         )
     expected = {
-        shot.name: np.linalg.inv(other @ T_parent_camera) @ mean
-        for shot, other in zip(shots, others, strict=True)
+        shot.name: seen @ np.linalg.inv(pose) @ mean
+        for shot, seen, pose in zip(shots, boards, found, strict=True)
     }
     return replace(calibration, mounting=mounting), errors, expected
+
+
+def _require_same_images(shots: Sequence[Shot], lens: Intrinsics) -> None:
+    for shot in shots:
+        if shot.image.shape[:2] != (lens.height, lens.width):
+            raise ValueError(
+                f"{shot.name} is {shot.image.shape[0]} x {shot.image.shape[1]}, and the lens was "
+                f"calibrated at {lens.height} x {lens.width}: the same camera, full pictures?"
+            )
 
 
 def _print_board(config: CalibrateConfig, out: Path) -> None:
@@ -314,15 +320,6 @@ def _listed(refused: Mapping[str, str]) -> str:
 def _residual_px(view: View, T_camera_board: Floats, lens: Intrinsics) -> float:
     apart = project(view.corners_m, T_camera_board, lens) - view.pixels
     return float(np.sqrt((apart**2).sum(axis=1).mean()))
-
-
-def _mean_pose(poses: Floats) -> Floats:
-    """Give the mean of poses [n 4 4] that are nearly one."""
-    left, _, right = np.linalg.svd(poses[:, :3, :3].sum(axis=0))
-    mean = np.eye(4)
-    mean[:3, :3] = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
-    mean[:3, 3] = poses[:, :3, 3].mean(axis=0)
-    return mean
 
 
 main = command("calibrate", CalibrateConfig)(calibrate)

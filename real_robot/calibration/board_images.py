@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from toto_robot.files import write_aside
+from toto_robot.files import write_json
 
 from ..cameras.camera import Camera, Image
 from ..cameras.opencv import opencv
@@ -115,7 +115,7 @@ def take_shots(
         name = f"{index:03d}.png"
         if after is not None:
             poses[name] = [float(value) for value in after]
-            write_aside(poses_path, (json.dumps(poses, indent=1) + "\n").encode())
+            write_json(poses_path, poses)
         write_png(folder / name, frame.image)
         total = (board.columns - 1) * (board.rows - 1)
         tell(f"{name}: {len(view.pixels)} of {total} corners")

@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from toto_robot.files import write_json
 from toto_robot.moved import moved_names
 
 from ..cameras.fit import middle
@@ -108,10 +109,7 @@ class Calibration:
 
 def save(calibration: Calibration, path: Path) -> None:
     """Write it as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(asdict(calibration), indent=2) + "\n")
-    partial.replace(path)
+    write_json(path, asdict(calibration))
 
 
 def load(path: Path) -> Calibration:

@@ -11,11 +11,7 @@ from .board import View
 from .calibration import Floats, Intrinsics, Mounting, Parent
 
 MIN_LENS_VIEWS = 5
-
-
 MIN_MOUNTING_VIEWS = 4
-
-
 # Singular values of the turns' axes: below this they are about one axis only, for what can be read.
 _MIN_SPREAD = 0.1
 
@@ -82,9 +78,7 @@ def calibrate_mounting(
         raise ValueError(f"{len(T_base_hand)} hand poses but {len(T_camera_board)} board poses")
     if len(T_base_hand) < MIN_MOUNTING_VIEWS:
         raise ValueError(f"{len(T_base_hand)} views, at least {MIN_MOUNTING_VIEWS} are needed")
-    # T_other_parent: of the hand in the base's frame, or of the base in the hand's: the board then
-    # rests in the other one, and T_other_parent @ T_parent_camera @ T_camera_board is constant.
-    others = [pose if parent == "hand" else np.linalg.inv(pose) for pose in T_base_hand]
+    others = _others(T_base_hand, parent)
     pairs = [(i, j) for i in range(len(others)) for j in range(i)]
     motions = [np.linalg.inv(others[j]) @ others[i] for i, j in pairs]
     seen = [T_camera_board[j] @ np.linalg.inv(T_camera_board[i]) for i, j in pairs]
@@ -96,8 +90,7 @@ def calibrate_mounting(
             f"the hand was turned about one axis only (spread {spread.round(3)} rad, the second "
             f"must be {_MIN_SPREAD} or more): turn it about two, by 20 degrees or more"
         )
-    left, _, right = np.linalg.svd(turns.T @ turns_seen)
-    rotation = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
+    rotation = _nearest_rotation(turns.T @ turns_seen)
     system = np.concatenate([motion[:3, :3] - np.eye(3) for motion in motions])
     places = np.concatenate(
         [
@@ -108,13 +101,9 @@ def calibrate_mounting(
     T_parent_camera = np.eye(4)
     T_parent_camera[:3, :3] = rotation
     T_parent_camera[:3, 3] = np.linalg.lstsq(system, places, rcond=None)[0]
-    boards = np.array(
-        [
-            other @ T_parent_camera @ board
-            for other, board in zip(others, T_camera_board, strict=True)
-        ]
+    residual_m, residual_rad = _disagreement(
+        place_boards(T_base_hand, T_camera_board, T_parent_camera, parent)
     )
-    residual_m, residual_rad = _disagreement(boards)
     return Mounting(
         parent=parent,
         T_parent_camera=tuple(tuple(float(x) for x in row) for row in T_parent_camera),
@@ -124,13 +113,52 @@ def calibrate_mounting(
     )
 
 
+def place_boards(
+    T_base_hand: Sequence[Floats],
+    T_camera_board: Sequence[Floats],
+    T_parent_camera: Floats,
+    parent: Parent,
+) -> Floats:
+    """Return where each image puts the board [n 4 4], in the frame in which it rests."""
+    return np.array(
+        [
+            other @ T_parent_camera @ board
+            for other, board in zip(_others(T_base_hand, parent), T_camera_board, strict=True)
+        ]
+    )
+
+
+def mean_pose(poses: Floats) -> Floats:
+    """Return the mean [4 4] of poses [n 4 4] that are nearly one."""
+    mean = np.eye(4)
+    mean[:3, :3] = _nearest_rotation(poses[:, :3, :3].sum(axis=0))
+    mean[:3, 3] = poses[:, :3, 3].mean(axis=0)
+    return mean
+
+
+def _others(T_base_hand: Sequence[Floats], parent: Parent) -> list[Floats]:
+    """Return `T_other_parent` of each image: of the hand in the base's frame, or the other way.
+
+    The board rests in the other frame: T_other_parent @ T_parent_camera @ T_camera_board is
+    constant.
+    """
+    if parent == "hand":
+        return list(T_base_hand)
+    return [np.linalg.inv(pose).astype(np.float64) for pose in T_base_hand]
+
+
 def _disagreement(poses: Floats) -> tuple[float, float]:
-    """Give by how much poses [n 4 4] that should be one differ from their mean: m and rad."""
-    places = poses[:, :3, 3] - poses[:, :3, 3].mean(axis=0)
-    left, _, right = np.linalg.svd(poses[:, :3, :3].sum(axis=0))
-    mean = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
-    angles = [np.linalg.norm(rotation_vector(mean.T @ pose[:3, :3])) for pose in poses]
+    """Return by how much poses [n 4 4] that should be one differ from their mean: m and rad."""
+    mean = mean_pose(poses)
+    places = poses[:, :3, 3] - mean[:3, 3]
+    angles = [np.linalg.norm(rotation_vector(mean[:3, :3].T @ pose[:3, :3])) for pose in poses]
     return (
         float(np.sqrt((places**2).sum(axis=1).mean())),
         float(np.sqrt(np.mean(np.square(angles)))),
     )
+
+
+def _nearest_rotation(matrix: Floats) -> Floats:
+    """Return the rotation [3 3] that is nearest to a matrix, by least squares."""
+    left, _, right = np.linalg.svd(matrix)
+    return left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right

@@ -1,6 +1,5 @@
 """Look at a robot and move nothing: `python -m real_robot.franka address=172.16.0.2`."""
 
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from toto_robot.cli import command
-from toto_robot.files import write_aside
+from toto_robot.files import write_json
 
 from ..robot import MODES, RobotError, RobotState
 from .config import FrankaConfig
@@ -44,7 +43,7 @@ def check(config: FrankaCheckConfig, out: Path) -> dict[str, Any]:
         sys.exit(f"franka_check: {error}")
     out.mkdir(parents=True, exist_ok=True)
     path = out / "franka_check.json"
-    write_aside(path, (json.dumps(report, indent=1) + "\n").encode())
+    write_json(path, report)
     print(f"results: {path}")
     return report
 

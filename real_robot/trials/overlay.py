@@ -53,13 +53,7 @@ def draw_overlay(
     height, width = image.shape[0] * scale, image.shape[1] * scale
     T_camera_base: Floats = np.linalg.inv(T_base_camera(calibration, T_base_hand)).astype(float)
     lens = calibration.intrinsics.fitted(height, width)
-    foot, top = outline(pose, size_m, table_m)
-    middle = np.array([pose.x_m, pose.y_m, table_m])
-    arm = 0.15 * size_m * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
-    ahead = np.array([math.cos(pose.yaw_rad), math.sin(pose.yaw_rad), 0.0])
-    arrow = np.array([middle, middle + size_m * ahead])
-    points = np.concatenate([foot, top, middle + arm, arrow])
-    pixels = project(points, T_camera_base, lens)
+    pixels = project(_points(pose, size_m, table_m), T_camera_base, lens)
     across, down = pixels[:4].T  # NaN is not inside
     inside = (across >= 0) & (across <= width - 1) & (down >= 0) & (down <= height - 1)
     if not inside.any():
@@ -69,28 +63,48 @@ def draw_overlay(
         )
     drawn = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
     drawn = np.ascontiguousarray(drawn, dtype=np.uint8)
-    # sixteenths of a pixel; what is behind the camera has none and is left out
-    corners = np.round(np.clip(np.nan_to_num(pixels), -1e6, 1e6) * 16).astype(np.int32)
-    seen = np.isfinite(pixels[:, 0])
-
-    def line(first: int, last: int, colour: tuple[int, int, int], thickness: int) -> None:
-        if seen[first] and seen[last]:
-            ends = (tuple(corners[first].tolist()), tuple(corners[last].tolist()))
-            cv2.line(drawn, *ends, colour, thickness, cv2.LINE_AA, 4)
-
-    for index in range(4):
-        following = (index + 1) % 4
-        line(4 + index, 4 + following, _TOP, 1)
-        line(index, 4 + index, _TOP, 1)
-        line(index, following, _FOOT, 2)
-    line(8, 9, _FOOT, 1)
-    line(10, 11, _FOOT, 1)
-    line(12, 13, _ARROW, 2)
+    _draw_lines(drawn, pixels)
     if text:
         cv2.rectangle(drawn, (0, height - 26), (width, height), (0, 0, 0), cv2.FILLED)
         place, white = (10, height - 8), (255, 255, 255)
         cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, white, 1, cv2.LINE_AA)
     return drawn
+
+
+def _points(pose: Pose, size_m: float, table_m: float) -> Floats:
+    """Return what is drawn, [14 3]: foot, top, the ends of a cross, and an arrow's two."""
+    middle = np.array([pose.x_m, pose.y_m, table_m])
+    cross = 0.15 * size_m * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
+    ahead = np.array([math.cos(pose.yaw_rad), math.sin(pose.yaw_rad), 0.0])
+    arrow = np.array([middle, middle + size_m * ahead])
+    return np.concatenate([*outline(pose, size_m, table_m), middle + cross, arrow])
+
+
+def _draw_lines(drawn: Image, pixels: Floats) -> None:
+    """Draw the lines between the pixels [14 2] of `_points` into an image, in place."""
+    cv2 = opencv("overlays")
+    # sixteenths of a pixel; what is behind the camera has none and is left out
+    corners = np.round(np.clip(np.nan_to_num(pixels), -1e6, 1e6) * 16).astype(np.int32)
+    seen = np.isfinite(pixels[:, 0])
+    sides = [(index, (index + 1) % 4) for index in range(4)]
+    lines = [
+        line
+        for first, last in sides
+        for line in (
+            (4 + first, 4 + last, _TOP, 1),
+            (first, 4 + first, _TOP, 1),
+            (first, last, _FOOT, 2),
+        )
+    ]
+    for first, last, colour, thickness in (
+        *lines,
+        (8, 9, _FOOT, 1),
+        (10, 11, _FOOT, 1),
+        (12, 13, _ARROW, 2),
+    ):
+        if seen[first] and seen[last]:
+            ends = (tuple(corners[first].tolist()), tuple(corners[last].tolist()))
+            cv2.line(drawn, *ends, colour, thickness, cv2.LINE_AA, 4)
 
 
 def outline(pose: Pose, size_m: float, table_m: float) -> tuple[Floats, Floats]:

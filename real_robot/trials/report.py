@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from toto_robot.files import write_aside
+from toto_robot.files import write_aside, write_json
 
 from .conclusions import Conclusions, conclude
 from .images import FIRST, LAST, VIDEO
@@ -62,21 +63,7 @@ def write_report(
         area: from which the poses were drawn.
     """
     conclusions = conclude(results, names)
-    summary = {
-        "trials_planned": len(plan.trials),
-        "trials_done": len(results),
-        "spoilt": len(spoilt),
-        "policies": dict(names),
-        "rates": {
-            key: {**asdict(rate), "rate": rate.share, "text": str(rate)}
-            for key, rate in conclusions.rates.items()
-        },
-        "comparison": None if conclusions.comparison is None else asdict(conclusions.comparison),
-        "may_say": conclusions.may_say,
-        "may_not_say": conclusions.may_not_say,
-        "facts": dict(plan.facts),
-    }
-    write_aside(folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+    write_json(folder / SUMMARY, _plain(plan, results, spoilt, conclusions, names))
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         _summary(plan, results, spoilt, conclusions, names),
@@ -101,8 +88,32 @@ def write_report(
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
-    write_aside(folder / PAGE, page.encode())
+    write_aside(folder / PAGE, page)
     return conclusions
+
+
+def _plain(
+    plan: Plan,
+    results: Sequence[TrialResult],
+    spoilt: Sequence[TrialResult],
+    conclusions: Conclusions,
+    names: Mapping[PolicyKey, str],
+) -> dict[str, Any]:
+    """Return the summary as plain data."""
+    return {
+        "trials_planned": len(plan.trials),
+        "trials_done": len(results),
+        "spoilt": len(spoilt),
+        "policies": dict(names),
+        "rates": {
+            key: {**asdict(rate), "rate": rate.share, "text": str(rate)}
+            for key, rate in conclusions.rates.items()
+        },
+        "comparison": None if conclusions.comparison is None else asdict(conclusions.comparison),
+        "may_say": conclusions.may_say,
+        "may_not_say": conclusions.may_not_say,
+        "facts": dict(plan.facts),
+    }
 
 
 def _summary(

@@ -84,42 +84,49 @@ def run_trials(
     done = {result.trial.key: result for result in load_results(folder)}
     spoilt = load_spoilt(folder)
     for number, trial in enumerate(plan.trials, start=1):
-        attempts = sum(result.trial.key == trial.key for result in spoilt)
+        which = f"trial {number} of {len(plan.trials)}"
+        attempt = sum(result.trial.key == trial.key for result in spoilt)
         while trial.key not in done:
-            # without the key: the person reads this path, and need not know which policy comes
-            aside = folder / "trials" / f".{number:03d}.part"
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
+            attempt += 1
+            aside = _emptied(folder / "trials" / f".{number:03d}.part")
             prepare()
             operator.place(trial, number, len(plan.trials), aside / OVERLAY)
             record = run(trial.pose, trial.policy)
             _require_weights(plan, trial, record)
-            record = replace(
-                record, notes={**record.notes, "trial": trial.key, "attempt": attempts + 1}
-            )
+            record = replace(record, notes={**record.notes, "trial": trial.key, "attempt": attempt})
             if record.reason == "interrupted":
                 keep(_spoilt(record, record.message))
                 shutil.rmtree(aside)
                 raise TrialsStoppedError(
-                    f"trial {number} of {len(plan.trials)} was interrupted and does not count; "
-                    "the same command begins it again"
+                    f"{which} was interrupted and does not count; the same command begins it again"
                 )
             result = _judge(trial, record, aside, operator, keep, illustrate)
-            if result.judgement.success is not None:
-                aside.replace(folder / "trials" / trial.key)
-                done[trial.key] = result
-                tell(result)
-                continue
-            attempts += 1
-            (folder / "spoilt").mkdir(exist_ok=True)
-            aside.replace(folder / "spoilt" / f"{trial.key}-{attempts}")
+            aside.replace(_place(folder, result, attempt))
             tell(result)
-            if attempts > max_spoilt:
+            if result.judgement.success is not None:
+                done[trial.key] = result
+            elif attempt > max_spoilt:
                 raise TrialsStoppedError(
-                    f"trial {number} of {len(plan.trials)} was spoilt {attempts} times (most: "
-                    f"{max_spoilt}), at last by: {result.judgement.note}"
+                    f"{which} was spoilt {attempt} times (most: {max_spoilt}), at last by: "
+                    f"{result.judgement.note}"
                 )
     return tuple(done[trial.key] for trial in plan.trials)
+
+
+def _emptied(aside: Path) -> Path:
+    """Make an empty folder; a person reads its path, which does not tell the policy."""
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    return aside
+
+
+def _place(folder: Path, result: TrialResult, attempt: int) -> Path:
+    """Return where an attempt is kept: with those that count, or with the spoilt ones."""
+    key = result.trial.key
+    if result.judgement.success is not None:
+        return folder / "trials" / key
+    (folder / "spoilt").mkdir(exist_ok=True)
+    return folder / "spoilt" / f"{key}-{attempt}"
 
 
 def _judge(
