@@ -29,12 +29,11 @@ from .agents.expert import ScriptedAgent
 from .agents.opening import PolicyConfig
 from .bench import Bench, MakeAgent, OverlayConfig
 from .control.config import LoopConfig
-from .recording import Recorder
+from .recording import Recorder, places_of
 from .session import EXPECTED, open_policy
 from .station import TWIN, Station, StationConfig, TwinStation, open_station
-from .trials.drawing import draw_plan
 from .trials.images import illustrate
-from .trials.plan import Plan, PolicyKey, keep_plan
+from .trials.plan import Plan, PolicyKey, draw_plan, keep_plan
 from .trials.poses import PoseArea
 from .trials.report import PAGE, write_report
 from .trials.results import TrialResult, load_results, load_spoilt
@@ -169,7 +168,7 @@ def _run(
             config.seed,
             settings=settings,
             paired=config.against is not None,
-            demonstrations=config.demonstrations,
+            places=[place for each in config.demonstrations for place in places_of(each)],
             least_distance_m=config.least_distance_m,
         ),
     )
@@ -269,7 +268,6 @@ __getattr__ = moved_names(
     __name__,
     {
         "Masked": "real_robot.bench:Masked",
-        "places_of": "real_robot.trials.drawing:places_of",
     },
 )
 

@@ -90,6 +90,28 @@ class Recorder:
         self.close()
 
 
+def places_of(dataset: Path) -> list[tuple[float, float]]:
+    """Return x and y of the object, m, at the beginning of each episode of a data set.
+
+    Raises:
+        ValueError: no episode says it.
+    """
+    reader = DatasetReader(dataset)
+    places = []
+    for index in range(len(reader)):
+        notes = reader.facts(index).get("notes", {})
+        if (found := notes.get("object_pose")) is not None:
+            places.append((float(found[0]), float(found[1])))
+        elif (planned := notes.get("pose")) is not None:
+            places.append((float(planned["x_m"]), float(planned["y_m"])))
+    if not places:
+        raise ValueError(
+            f"{dataset}: none of {len(reader)} episodes says where the object was, so poses cannot "
+            "be kept away from theirs; leave it out of `demonstrations`"
+        )
+    return places
+
+
 def columns_of(interface: Interface) -> tuple[Column, ...]:
     """Give what is kept of each step of an arm; numbers that were not there are NaN.
 

@@ -32,15 +32,6 @@ from .config import SafetyConfig
 from .motion import Intervention, Motion, MotionFilter
 from .workspace import Enclosure
 
-__all__ = [
-    "Ages",
-    "Decision",
-    "Intervention",
-    "RecoveryRefusedError",
-    "SafetyLayer",
-    "UnsafeStartError",
-]
-
 Floats = NDArray[np.float64]
 Verdict = Literal["move", "hold", "stop", "end"]
 

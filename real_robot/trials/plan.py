@@ -15,7 +15,7 @@ import numpy as np
 from toto_robot.config import differences
 from toto_robot.files import write_json
 
-from .poses import Pose
+from .poses import Pose, PoseArea, draw_poses, nearest_m
 
 FORMAT = 1
 PLAN = "plan.json"
@@ -79,6 +79,57 @@ def make_plan(
             for policy in order
         ]
     return Plan(settings=settings, facts=facts, trials=tuple(trials))
+
+
+def draw_plan(
+    area: PoseArea,
+    num_poses: int,
+    seed: int,
+    *,
+    settings: Mapping[str, Any],
+    paired: bool,
+    places: Sequence[tuple[float, float]],
+    least_distance_m: float,
+) -> Plan:
+    """Draw poses and order, away from the demonstrations.
+
+    Args:
+        area: where poses are drawn.
+        num_poses: how many.
+        seed: of poses and order.
+        settings: what must not change between trials, for the plan.
+        paired: whether two policies are tried at each pose.
+        places: x and y, m, in the demonstrations, which are kept away from.
+        least_distance_m: how far each pose is from all of these.
+
+    Raises:
+        ValueError: these places leave no room.
+    """
+    poses = draw_poses(
+        area,
+        num_poses,
+        np.random.default_rng((seed, 0)),
+        avoid=places,
+        least_distance_m=least_distance_m,
+    )
+    if places:
+        nearest = min(nearest_m(pose, places) for pose in poses)
+        said = (
+            f"{len(poses)} poses, none nearer than {nearest:.4f} m to any of the {len(places)} of "
+            f"the demonstrations (least distance asked for: {least_distance_m} m)"
+        )
+    else:
+        said = (
+            f"{len(poses)} poses; no demonstrations were named, so a policy may have been trained "
+            "on some of these places"
+        )
+    return make_plan(
+        poses,
+        paired=paired,
+        rng=np.random.default_rng((seed, 1)),
+        settings=settings,
+        facts={"said": [said]},
+    )
 
 
 def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:

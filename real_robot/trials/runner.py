@@ -79,8 +79,7 @@ def run_trials(
         TrialsStoppedError: an episode was interrupted, or a trial was spoilt too often.
         ValueError: a policy's weights are not those of the plan.
     """
-    for leftover in folder.glob("*/.*.part"):
-        shutil.rmtree(leftover)
+    _clear(folder)
     done = {result.trial.key: result for result in load_results(folder)}
     spoilt = load_spoilt(folder)
     for number, trial in enumerate(plan.trials, start=1):
@@ -111,6 +110,12 @@ def run_trials(
                     f"{result.judgement.note}"
                 )
     return tuple(done[trial.key] for trial in plan.trials)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier call left aside."""
+    for leftover in folder.glob("*/.*.part"):
+        shutil.rmtree(leftover)
 
 
 def _emptied(aside: Path) -> Path:

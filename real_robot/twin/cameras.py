@@ -7,7 +7,6 @@ at are drawn.
 
 import json
 import socket
-import struct
 import threading
 import time
 from typing import Any
@@ -15,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .config import HEADER, MAGIC
 from .shared import Shared
 
-# magic, height, width, when it was drawn (time.monotonic), number
-HEADER = struct.Struct("<4sIIdQ")
-MAGIC = b"TWIN"
 _SEND_TIMEOUT_S = 0.5
 _NEWEST_SHARE = 0.1  # of the newest interval in their mean
 _FORGOTTEN_S = 1.0

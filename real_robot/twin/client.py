@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..cameras.camera import SourceError
-from .cameras import HEADER, MAGIC
-from .config import CAMERA_PORT, CONTROL_PORT
+from .config import CAMERA_PORT, CONTROL_PORT, HEADER, MAGIC
 
 _TIMEOUT_S = 10.0
 _FRAME_TIMEOUT_S = 2.0

@@ -1,6 +1,7 @@
 """What a twin is made of, and where it listens."""
 
 import os
+import struct
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -8,6 +9,9 @@ from ipaddress import ip_address
 # all twins the same ports.
 ROBOT_PORT, GRIPPER_PORT = 1337, 1338
 CONTROL_PORT, CAMERA_PORT = 1400, 1401
+# Before each image of a camera: magic, height, width, when it was drawn (time.monotonic), number.
+HEADER = struct.Struct("<4sIIdQ")
+MAGIC = b"TWIN"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

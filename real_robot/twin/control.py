@@ -88,7 +88,7 @@ class Control:
 
     def _place(self, x_m: float, y_m: float, yaw_rad: float) -> dict[str, Any]:
         point = np.array([x_m, y_m, self._task.cube_rest_height_m])
-        self._world.call(lambda: self._world.put_box(CUBE, point, yaw_rad))
+        self._world.jobs.call(lambda: self._world.put_box(CUBE, point, yaw_rad))
         end_s, rest = time.monotonic() + _SETTLE_S, 0
         while rest < _NUM_AT_REST:
             if time.monotonic() > end_s:
@@ -149,7 +149,7 @@ class Control:
 
     def _push(self, body: str, force_n: list[float], seconds: float) -> dict[str, Any]:
         force = np.array(force_n, dtype=np.float64)
-        self._world.call(lambda: self._world.push(body, force, seconds))
+        self._world.jobs.call(lambda: self._world.push(body, force, seconds))
         return {}
 
     def _lead(self, path_rad: list[list[float]], seconds: float) -> dict[str, Any]:

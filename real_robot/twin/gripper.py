@@ -33,7 +33,7 @@ class Hand(GripperBackend):
         """Move the fingers to a distance; false when something was in the way."""
         validate_width(width, _MAX_WIDTH_M, "move")
         self._held = None
-        self._world.move_fingers(width, speed, None)
+        self._world.fingers.move(width, speed, None)
         return abs(self._settle() - width) <= _REACHED_M
 
     def grasp(
@@ -42,7 +42,7 @@ class Hand(GripperBackend):
         """Close until something stops the fingers; true when it is as wide as was said."""
         validate_width(width, _MAX_WIDTH_M)
         self._held = None
-        self._world.move_fingers(0.0, speed, force)
+        self._world.fingers.move(0.0, speed, force)
         # libfranka, gripper.h: held if width - inner < d < width + outer
         band = (width - epsilon_inner, width + epsilon_outer)
         if band[0] < self._settle() < band[1]:
@@ -51,7 +51,7 @@ class Hand(GripperBackend):
 
     def stop(self) -> bool:
         """Stop the fingers where they are."""
-        self._world.move_fingers(self._width(), _HOMING_SPEED_M_S, None)
+        self._world.fingers.move(self._width(), _HOMING_SPEED_M_S, None)
         return True
 
     def get_state(self) -> GripperStateData:
@@ -71,7 +71,7 @@ class Hand(GripperBackend):
         while time.monotonic() < end_s and still < _NUM_STILL:
             time.sleep(_POLL_S)
             speed = max(abs(value) for value in self._world.get_finger_state()["dq"])
-            rests = self._world.fingers_at_rest and speed < _STILL_M_S
+            rests = self._world.fingers.at_rest and speed < _STILL_M_S
             still = still + 1 if rests else 0
         return self._width()
 

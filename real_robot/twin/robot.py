@@ -136,7 +136,7 @@ class RobotServer(FrankaSimServer):
         with self._motion_lock:
             if self.mode != RobotMode.kIdle.name:
                 raise ValueError(f"the arm can be led when it is idle; it is {self.mode}")
-            self.world.call(lambda: self.world.lead(path_rad, seconds))
+            self.world.jobs.call(lambda: self.world.lead(path_rad, seconds))
 
     def go_home(self) -> None:
         """Put the arm at home, at once.
@@ -148,7 +148,7 @@ class RobotServer(FrankaSimServer):
             if self.moving:
                 raise ValueError("a client moves the arm: stop it before a reset")
             self.world.stop_leading()
-            self.world.call(self.world.go_home)
+            self.world.jobs.call(self.world.go_home)
             self._publish_hold_setpoint(self.world.home_rad)
 
     # franka-sim's hooks

@@ -6,11 +6,7 @@ other threads hand in. franka-sim 1.1.7 is written for MuJoCo 3.2; its `initiali
 `_bind_self_collision` do not do on MuJoCo 4 and are replaced.
 """
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import mujoco
 import numpy as np
@@ -25,6 +21,8 @@ from envs.simulation.mujoco_backend import build_spec
 from envs.simulation.scene import Scene
 
 from ..limits import FR3
+from .fingers import Fingers
+from .jobs import Jobs
 from .shared import Shared
 
 Floats = NDArray[np.float64]
@@ -34,24 +32,18 @@ _SETTLE_STEPS = 100
 _SMOOTHING = 0.02  # of external torques, a step: a time constant of 50 ms
 _QUIET_NM = 0.01  # below this external torques are no push
 _NUM_STAMPS = 20_000
-_SLOWEST_M_S = 0.002  # of a finger
-_STILL_M = 1e-6  # of a finger's target, a step
 # Directions in which the tool moves less than 10 mm a radian tell nothing of a force; without this
 # a lag of 0.01 N m would read as hundreds of newtons there.
 _REGULAR = 1e-4 * np.eye(6)
-_MAX_GRASP_N = 70.0  # Franka Hand, product manual: continuous grasping force
-
-
-@dataclass(slots=True)
-class _Job:
-    work: Callable[[], object]
-    done: threading.Event = field(default_factory=threading.Event)
-    result: object = None
-    error: Exception | None = None
 
 
 class World(MujocoFrankaSim):
-    """Simulate arm, hand and things; the physics thread alone touches `data`."""
+    """Simulate arm, hand and things; the physics thread alone touches `data`.
+
+    Attributes:
+        jobs: what other threads hand to the physics thread.
+        fingers: the hand's target.
+    """
 
     def __init__(self, scene: Scene, arm: Arm, home_rad: Floats, shared: Shared) -> None:
         """Build nothing yet; franka-sim's server calls `initialize_simulation`."""
@@ -60,7 +52,7 @@ class World(MujocoFrankaSim):
         self._scene, self._shared = scene, shared
         self._hand = arm.hand_servos[0]
         self.latest_joint_positions = home_rad.copy()
-        self._jobs: deque[_Job] = deque()
+        self.jobs = Jobs()
         self._stamps = np.zeros(_NUM_STAMPS)
         self.num_steps = self._told_steps = 0
         self._torques = np.zeros(7)  # that a client commands itself
@@ -68,12 +60,7 @@ class World(MujocoFrankaSim):
         self._push: tuple[int, Floats, float] | None = None  # body, force in the world, until
         self._push_nm = np.zeros(7)
         self._path: tuple[Floats, Floats] | None = None  # times, positions
-        self._finger = self._finger_goal = self._hand.upper
-        if self._hand.max_lead is None:
-            raise ValueError(f"{self._hand.name} needs a max_lead: it bounds how hard it presses")
-        self._usual_lead = self._finger_lead = self._hand.max_lead
-        self._finger_speed = self._hand.max_speed
-        self.fingers_at_rest = True  # their target, too: they press as hard as they will
+        self.fingers = Fingers(self._hand)
         cos, sin = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
         self.R_world_base = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         self.base_position_m = np.array(scene.base_position_m)
@@ -123,20 +110,6 @@ class World(MujocoFrankaSim):
 
     # What other threads may do
 
-    def call(self, work: Callable[[], object], timeout_s: float = 5.0) -> object:
-        """Have the physics thread do something between two steps, and give its result.
-
-        Raises:
-            TimeoutError: the physics does not run.
-        """
-        job = _Job(work)
-        self._jobs.append(job)
-        if not job.done.wait(timeout_s):
-            raise TimeoutError(f"the physics thread did not answer within {timeout_s} s")
-        if job.error is not None:
-            raise job.error
-        return job.result
-
     def put_box(self, name: str, position_m: Floats, yaw_rad: float) -> None:
         """Put a movable box there, at rest; position and yaw in the frame of the arm's base."""
         joint = self.model.joint(name)
@@ -183,17 +156,6 @@ class World(MujocoFrankaSim):
     def stop_leading(self) -> None:
         """Let go of the arm where it is."""
         self._path = None
-
-    def move_fingers(self, width_m: float, speed_m_s: float, force_n: float | None) -> None:
-        """Begin to move the fingers to a distance; with so much force, None for the usual."""
-        hand = self._hand
-        self._finger_speed = float(np.clip(speed_m_s / 2, _SLOWEST_M_S, hand.max_speed))
-        self.fingers_at_rest = False
-        lead = self._usual_lead
-        if force_n is not None:
-            lead = float(np.clip(force_n, 1.0, _MAX_GRASP_N)) / hand.stiffness
-        self._finger_lead = lead
-        self._finger_goal = float(np.clip(width_m / 2, hand.lower, hand.upper))
 
     def periods_s(self) -> Floats:
         """Give the times between steps, on the wall clock [n], since this was last asked."""
@@ -246,13 +208,7 @@ class World(MujocoFrankaSim):
     def _apply_control(self) -> None:
         self._stamps[self.num_steps % _NUM_STAMPS] = time.perf_counter()
         self.num_steps += 1
-        while self._jobs:
-            job = self._jobs.popleft()
-            try:
-                job.result = job.work()
-            except Exception as error:  # it is the caller's
-                job.error = error
-            job.done.set()
+        self.jobs.run()
         if self._path is not None:
             self._follow_path()
         self.data.qfrc_applied[:] = 0.0
@@ -303,9 +259,8 @@ class World(MujocoFrankaSim):
         data = self.data
         data.qvel[self.arm_dofs_idx] = 0.0
         data.qpos[self.arm_qpos_adr] = self.home_rad
-        data.qpos[self.finger_qpos_adr] = self._hand.upper
+        data.qpos[self.finger_qpos_adr] = self.fingers.open()
         data.qvel[self.finger_dofs_idx] = 0.0
-        self._finger = self._finger_goal = self._hand.upper
         self.update_joint_positions(self.home_rad.copy())
         self.update_torques(np.zeros(7))
         self._position_feedforward.reset(self.home_rad)
@@ -373,14 +328,7 @@ class World(MujocoFrankaSim):
 
     def _drive_fingers(self) -> None:
         left, right = self.data.qpos[self._fingers[0]].tolist()
-        position = (left + right) / 2
-        step = self._finger_speed * TIMESTEP_S
-        before, lead = self._finger, self._finger_lead
-        target = before + min(max(self._finger_goal - before, -step), step)
-        # As in the environment: how far the target leads is how hard the fingers press.
-        self._finger = min(max(target, position - lead), position + lead)
-        self.fingers_at_rest = abs(self._finger - before) < _STILL_M
-        self.data.ctrl[self._hand_actuator] = self._finger
+        self.data.ctrl[self._hand_actuator] = self.fingers.step((left + right) / 2, TIMESTEP_S)
 
 
 def _slice(addresses: NDArray[np.intp]) -> slice:

@@ -15,11 +15,10 @@ from real_robot.calibration.calibration import save as save_calibration
 from real_robot.cameras.camera import Frame, StaleFrameError
 from real_robot.control.home import NotHomeError
 from real_robot.evaluate import TrialsConfig, evaluate, settings_of
-from real_robot.recording import Recorder
+from real_robot.recording import Recorder, places_of
 from real_robot.station import interface_of
-from real_robot.trials.drawing import draw_plan, places_of
 from real_robot.trials.overlay import calibration_of_scene
-from real_robot.trials.plan import load_plan
+from real_robot.trials.plan import draw_plan, load_plan
 from real_robot.trials.poses import Pose, nearest_m
 from real_robot.trials.results import load_results
 from real_robot.trials.runner import TrialsStoppedError
@@ -171,7 +170,7 @@ def test_an_interrupted_evaluation_tells_and_goes_on(world, tmp_path, capsys) ->
     assert "success of one: 3/3" in capsys.readouterr().out
 
 
-def plan_of(*, demonstrations=(), least_distance_m=0.01):
+def plan_of(*, places=(), least_distance_m=0.01):
     """Give the plan of the command's own area and number of trials."""
     config = config_of()
     return draw_plan(
@@ -180,7 +179,7 @@ def plan_of(*, demonstrations=(), least_distance_m=0.01):
         config.seed,
         settings=settings_of(config, interface(), {"a": None}),
         paired=False,
-        demonstrations=demonstrations,
+        places=places,
         least_distance_m=least_distance_m,
     )
 
@@ -196,13 +195,12 @@ def test_poses_keep_away_from_those_of_the_demonstrations(tmp_path) -> None:
             recorder.save(replace(make_record(2, index), notes=notes))
     places = places_of(tmp_path / "demos")
     assert len(places) == 12
-    demonstrations = (tmp_path / "demos",)
-    plan = plan_of(demonstrations=demonstrations, least_distance_m=0.02)
+    plan = plan_of(places=places, least_distance_m=0.02)
     nearest = min(nearest_m(trial.pose, places) for trial in plan.trials)
     assert nearest >= 0.02  # m
     (said,) = plan.facts["said"]
     assert said.startswith(f"16 poses, none nearer than {nearest:.4f} m to any of the 12")
-    assert plan_of(demonstrations=demonstrations, least_distance_m=0.02) == plan
+    assert plan_of(places=places, least_distance_m=0.02) == plan
     assert "no demonstrations were named" in plan_of().facts["said"][0]
     with Recorder(tmp_path / "mute", interface()) as recorder:
         recorder.save(replace(make_record(2), notes={}))

@@ -6,7 +6,7 @@ import pytest
 
 from policies.demonstrations.lerobot.reader import DatasetReader
 from real_robot.evaluate import TrialsConfig, evaluate
-from real_robot.trials.drawing import places_of
+from real_robot.recording import places_of
 from real_robot.trials.plan import load_plan
 from real_robot.trials.results import load_results
 from tests.real_robot.twin_fixture import require_twin, twin

@@ -91,9 +91,9 @@ def test_what_is_held_does_not_creep(world):
     world.model.opt.gravity[:] = 0.0
     world.data.qpos[joint : joint + 3] = world.to_world(world.ee_pose()[:3, 3])
     world.data.qpos[joint + 3 : joint + 7] = world.data.body("hand").xquat
-    world.move_fingers(0.0, 0.1, 40.0)
+    world.fingers.move(0.0, 0.1, 40.0)
     world.step(1500)
-    assert world.fingers_at_rest
+    assert world.fingers.at_rest
     world.model.opt.gravity[:] = gravity
     world.step(300)
     before = world.data.qpos[joint + 2]
@@ -103,7 +103,7 @@ def test_what_is_held_does_not_creep(world):
 
 def test_work_of_other_threads_is_done_between_steps(world):
     answers = []
-    asker = threading.Thread(target=lambda: answers.append(world.call(lambda: 7)))
+    asker = threading.Thread(target=lambda: answers.append(world.jobs.call(lambda: 7)))
     asker.start()
     while asker.is_alive():
         world.step()
@@ -116,7 +116,7 @@ def test_work_of_other_threads_is_done_between_steps(world):
 
     def ask():
         try:
-            world.call(refuse)
+            world.jobs.call(refuse)
         except ValueError as error:
             failed.append(str(error))
 
@@ -126,7 +126,7 @@ def test_work_of_other_threads_is_done_between_steps(world):
         world.step()
     assert failed == ["no"]
     with pytest.raises(TimeoutError, match="did not answer within"):
-        world.call(lambda: 1, timeout_s=0.01)
+        world.jobs.call(lambda: 1, timeout_s=0.01)
 
 
 def test_positions_are_read_whole():
