@@ -4,7 +4,20 @@ import torch
 
 
 def choose_device(name: str) -> str:
-    """Give `cuda` or `cpu` for `auto`, and any other name as it is."""
+    """Return `cuda` or `cpu` for `auto`, and any other name once it is known to work here.
+
+    Raises:
+        ValueError: no such device, or this build of torch cannot use it.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+        raise ValueError(
+            f"device {name!r} cannot be used: torch {torch.__version__} is {build}, and it finds "
+            f"{', '.join(here)}"
+        ) from error
     return name

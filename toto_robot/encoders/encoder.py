@@ -140,6 +140,21 @@ class Encoder(nn.Module):
         self.pooling.train(mode)
         return self
 
+    def requires_grad_(self, requires_grad: bool = True) -> "Encoder":
+        """Refuse gradients: the encoder is frozen.
+
+        Raises:
+            ValueError: gradients are asked for; an attention pool has its own.
+        """
+        if requires_grad:
+            raise ValueError(
+                "the encoder is frozen: no gradient passes through it. To train a read-out, open "
+                "it with pool='attention' and optimise encoder.pooling.parameters(); to fine-tune "
+                "the model itself, use encoder.transformer"
+            )
+        super().requires_grad_(False)
+        return self
+
     def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
 

@@ -113,6 +113,21 @@ class FrozenEncoder(nn.Module):
             parts += weights_hash(self.pooling)
         return hashlib.sha256(parts.encode()).hexdigest()
 
+    def requires_grad_(self: F, requires_grad: bool = True) -> F:
+        """Refuse gradients: the encoder is frozen.
+
+        Raises:
+            ValueError: gradients are asked for; an attention pool has its own.
+        """
+        if requires_grad:
+            raise ValueError(
+                "the encoder is frozen: no gradient passes through it. To train a read-out, open "
+                "it with pool='attention' and optimise encoder.pooling.parameters(); to fine-tune "
+                "the model itself, use encoder.transformer"
+            )
+        super().requires_grad_(False)
+        return self
+
     @property
     def codes(self) -> CodeFormat:
         """What `compress` returns: the embedding itself, of this layer and pool alone."""

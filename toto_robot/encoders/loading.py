@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checkpoint import load_weights, read_config, save_checkpoint
 from ..config import from_dict, to_dict
+from ..device import choose_device
 from ..models import CausalModel
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from .encoder import Encoder, EncoderConfig
@@ -25,6 +26,12 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 FROZEN: dict[str, tuple[Any, Any]] = {  # by the kind of a checkpoint
     "vit": (VitEncoderConfig, VitEncoder),
     "patches": (PatchEncoderConfig, PatchEncoder),
+}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
 }
 VERIFIED_PICTURES = 2  # when an encoder is opened: the drawn pattern, and one of its world
 
@@ -94,7 +101,7 @@ def load_encoder(
     layer: int | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     *,
     repeat_frame: bool = False,
     verify: bool = True,
@@ -107,7 +114,7 @@ def load_encoder(
     layer: int | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> VitEncoder: ...
 
 
@@ -117,7 +124,7 @@ def load_encoder(
     layer: int | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     *,
     repeat_frame: bool = False,
     verify: bool = True,
@@ -133,7 +140,7 @@ def load_encoder(
     layer: int | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     *,
     repeat_frame: bool = False,
     verify: bool = True,
@@ -150,7 +157,7 @@ def load_encoder(
         pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
             choice. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, not
             ``"last"``.
-        device: where to run; default: the CPU.
+        device: where to run, or ``auto``; default: the CPU.
         dtype: of the weights and the computation; default float32. Embeddings are float32 always.
             torch.int8, on the CPU: the blocks alone, compared with float32
             (`toto_robot.encoders.int8`).
@@ -162,11 +169,13 @@ def load_encoder(
         **file_options: ``heads``, ``image_size`` and ``statistics`` of `load_vit`.
 
     Raises:
-        ValueError: unknown name (the message lists the known ones), layer or pool, a damaged
-        checkpoint, or one that gives other features here than where it was saved: the message names
-        the stage (see `toto_robot.encoders.golden`).
+        ValueError: unknown name (the message lists the known ones), layer, pool, device or dtype, a
+        damaged checkpoint, or one that gives other features here than where it was saved: the
+        message names the stage (see `toto_robot.encoders.golden`).
         FileNotFoundError: the folder lacks a file; the message names it.
     """
+    dtype = _dtype(dtype)
+    device = None if device is None else choose_device(str(device))
     if format is not None:
         if repeat_frame:
             raise ValueError("repeat_frame is for a Toto: a vision transformer sees all at once")
@@ -195,7 +204,7 @@ def load_toto(
     layer: int | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     *,
     repeat_frame: bool = False,
     verify: bool = True,
@@ -224,6 +233,15 @@ def load_toto(
             f"for example {', '.join(shipped_encoders())}"
         )
     return opened
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return the type that a name stands for."""
+    if not isinstance(dtype, str):
+        return dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; possible: {', '.join(DTYPES)}")
+    return DTYPES[dtype]
 
 
 def _open_toto(

@@ -128,3 +128,23 @@ def test_formats_are_values() -> None:
     codes = tiny_toto(SIDE).codes
     assert dataclasses.replace(codes) == codes
     assert codes.fingerprint == tiny_toto(SIDE).codes.fingerprint
+
+
+def test_a_frozen_encoder_refuses_gradients(encoder) -> None:
+    if isinstance(encoder, torch.nn.Module):
+        with pytest.raises(ValueError, match=r"frozen.*pool='attention'"):
+            encoder.requires_grad_(True)
+        assert encoder.requires_grad_(False) is encoder
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"dtype": "half"}, ValueError, "unknown dtype 'half'; possible: float32, float16"),
+        ({"device": "cuda:99"}, ValueError, r"'cuda:99' cannot be used.*finds cpu"),
+        ({"device": "gpu"}, ValueError, r"'gpu' cannot be used.*finds cpu"),
+    ],
+)
+def test_a_place_that_cannot_be_says_what_can(options, error, message) -> None:
+    with pytest.raises(error, match=message):
+        load_encoder("toto-nano", **options)
