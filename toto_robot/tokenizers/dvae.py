@@ -149,6 +149,10 @@ class LightDVae(nn.Module):
         shift = torch.atanh(offset / half)
         return torch.tanh(raw + shift) * half - offset
 
+    def quantise(self, bounded: Float[Tensor, "b c i j"]) -> Float[Tensor, "b c i j"]:
+        """Return rounded codes; gradients pass straight through the rounding."""
+        return bounded + (bounded.round() - bounded).detach()
+
     def ids(self, codes: Float[Tensor, "b c i j"]) -> Int64[Tensor, "b i j"]:
         """Return the tokens of codes, rounded or not yet."""
         digits = codes.round().long() + (self.levels // 2)[:, None, None]
@@ -163,8 +167,7 @@ class LightDVae(nn.Module):
         self, images: Float[Tensor, "b 3 s s"]
     ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b c i j"]]:
         """Return the reconstruction and the codes; gradients pass straight through the rounding."""
-        bounded = self.bottleneck(images)
-        codes = bounded + (bounded.round() - bounded).detach()
+        codes = self.quantise(self.bottleneck(images))
         return self.reconstruct(codes), codes
 
 

@@ -6,8 +6,9 @@ but its number and the state.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -19,6 +20,7 @@ from .optimizer import OptimizerConfig, build_optimizer, descend
 from .parallel import Precision, Ranks, arithmetic
 
 __all__ = [
+    "SHARING_WIDTH",
     "Anneal",
     "LightRecipe",
     "LightTrainer",
@@ -27,7 +29,12 @@ __all__ = [
     "Trained",
     "Trainer",
     "reconstruction_loss",
+    "saturation",
+    "usage_gap",
 ]
+
+SHARING_WIDTH = 0.4  # of `usage_gap`, levels; a code on a level keeps 0.92 of its share there
+LEAST_SHARE = 1e-12  # of a code, in the logarithm of `usage_gap`
 
 
 Trained = LightDVae | DalleDVae | Vqgan
@@ -118,17 +125,40 @@ class Trainer(Protocol):
 class LightRecipe:
     """How `LightDVae` is trained.
 
+    Every weight of 0 leaves its term out; the defaults are those of the first weights, whose
+    configs do not name these terms.
+
     Attributes:
         edge_weight: weight of the L1 loss on horizontal and vertical differences, which keeps edges
             sharp.
+        colour_weight: weight of the L1 loss on the differences of neighbouring channels (red from
+            green, green from blue), which keeps small coloured things from becoming grey.
+        saturation_weight: how much more the error of a fully saturated pixel counts than that of a
+            grey one; in between it grows with the pixel's saturation.
+        usage_weight: weight of the distance of the codes' use from an even use, nats
+            (`usage_gap`).
     """
 
     kind: ClassVar[str] = "light"
     edge_weight: float
+    colour_weight: float = 0.0
+    saturation_weight: float = 0.0
+    usage_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse weights below 0."""
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise ValueError(
+                    f"{field.name} must not be negative, got {getattr(self, field.name)}"
+                )
 
 
 class LightTrainer:
-    """L1 on pixels and on their differences; finite scalar quantisation needs nothing else."""
+    """L1 on pixels and on their differences; finite scalar quantisation needs nothing else.
+
+    An even use of the codes can be asked for beside it.
+    """
 
     def __init__(self, tokenizer: LightDVae, recipe: LightRecipe, setting: Setting) -> None:
         self.tokenizer = tokenizer
@@ -139,20 +169,24 @@ class LightTrainer:
         self, images: Tensor, lr: float, step: int, generator: torch.Generator
     ) -> dict[str, float | Tensor]:
         """Take one step."""
+        tokenizer, weight = self.tokenizer, self._recipe.usage_weight
         with self._setting.arithmetic():
-            reconstruction, _ = self.tokenizer(images)
-        loss = reconstruction_loss(reconstruction.float(), images, self._recipe.edge_weight)
+            bounded = tokenizer.bottleneck(images)
+            reconstruction = tokenizer.reconstruct(tokenizer.quantise(bounded))
+        loss = reconstruction_loss(reconstruction.float(), images, self._recipe)
+        log: dict[str, float | Tensor] = {"loss": loss.detach()}
+        if weight > 0:
+            gap = usage_gap(bounded.float(), tokenizer.levels)
+            log["usage_gap"] = gap.detach()
+            loss = loss + weight * gap
         clip = self._setting.optimizer.clip_norm
-        return {
-            "loss": loss.detach(),
-            "gradient_norm": descend(self.tokenizer, self._optimizer, loss, clip, lr),
-            "lr": lr,
-        }
+        norm = descend(tokenizer, self._optimizer, loss, clip, lr)
+        return log | {"gradient_norm": norm, "lr": lr}
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
         """Return images through hard tokens, and their loss."""
         reconstruction, codes = self.tokenizer(images)
-        loss = reconstruction_loss(reconstruction, images, self._recipe.edge_weight)
+        loss = reconstruction_loss(reconstruction, images, self._recipe)
         return Reconstructed(loss, reconstruction, self.tokenizer.ids(codes))
 
     def state(self) -> dict[str, Any]:
@@ -164,11 +198,53 @@ class LightTrainer:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-def reconstruction_loss(reconstruction: Tensor, images: Tensor, edge_weight: float) -> Tensor:
-    """Return the mean absolute error of pixels and ``edge_weight`` times that of their differences.
+def reconstruction_loss(
+    reconstruction: Float[Tensor, "b 3 h w"], images: Float[Tensor, "b 3 h w"], recipe: LightRecipe
+) -> Float[Tensor, ""]:
+    """Return the mean absolute error of pixels, and of their differences by the recipe's weights.
 
     No perceptual loss: it would bring ImageNet labels in through its network (paper section 3.4).
     """
     error = reconstruction - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return error.abs().mean() + edge_weight * edges
+    pixels = error.abs()
+    if recipe.saturation_weight:
+        pixels = pixels * (1 + recipe.saturation_weight * saturation(images))
+    loss = pixels.mean() + recipe.edge_weight * edges
+    if recipe.colour_weight:
+        loss = loss + recipe.colour_weight * error.diff(dim=-3).abs().mean()
+    return loss
+
+
+def saturation(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Return the largest minus the smallest channel of each pixel: 0 for grey, 1 for pure red."""
+    return images.amax(1, keepdim=True) - images.amin(1, keepdim=True)
+
+
+def usage_gap(bounded: Float[Tensor, "b c i j"], levels: Int64[Tensor, " c"]) -> Float[Tensor, ""]:
+    """Return by how many nats the use of the codes in a batch falls short of an even use.
+
+    Each code, not yet rounded, is shared among all levels of its channels by their distance; so the
+    mean share of each of the 8192 codes has a gradient. The shares of a token are a product over
+    the channels, hence the mean over tokens is one product of two matrices.
+    """
+    shares = []
+    for channel, count in enumerate(levels.tolist()):
+        centres = torch.arange(count, device=bounded.device) - count // 2
+        distance = (bounded[:, channel].reshape(-1, 1) - centres) / SHARING_WIDTH  # n l
+        shares.append((-distance.square() / 2).softmax(1))
+    start, middle = torch.ones_like(shares[0][:, :1]), len(shares) // 2
+    first, second = (_outer(start, part) for part in (shares[:middle], shares[middle:]))
+    mean = (first.T @ second).flatten() / len(first)
+    # a share may underflow to 0, where the logarithm has no gradient
+    return math.log(len(mean)) + (mean * mean.clamp_min(LEAST_SHARE).log()).sum()
+
+
+def _outer(
+    start: Float[Tensor, "n 1"], shares: Sequence[Float[Tensor, "n _"]]
+) -> Float[Tensor, "n m"]:
+    """Return for each row all products of one value of each of ``shares``."""
+    product = start
+    for part in shares:
+        product = (product[:, :, None] * part[:, None, :]).flatten(1)
+    return product

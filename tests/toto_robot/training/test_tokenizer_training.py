@@ -24,7 +24,15 @@ from toto_robot.training.dvae import (
 from toto_robot.training.optimizer import OptimizerConfig
 from toto_robot.training.parallel import Ranks
 from toto_robot.training.perceptual import SCALE, SHIFT, STAGES, load_perceptual
-from toto_robot.training.reconstruction import Anneal, LightRecipe, Setting
+from toto_robot.training.reconstruction import (
+    Anneal,
+    LightRecipe,
+    LightTrainer,
+    Setting,
+    reconstruction_loss,
+    saturation,
+    usage_gap,
+)
 from toto_robot.training.tokenizer import DataConfig, TokenizerTrainingConfig, train_tokenizer
 from toto_robot.training.vqgan import (
     Adversary,
@@ -56,6 +64,9 @@ VQGAN = VqganConfig(
     vocab_size=16,
 )
 LIGHT_RECIPE = LightRecipe(edge_weight=0.2)
+ALL_TERMS = LightRecipe(
+    edge_weight=0.2, colour_weight=0.5, saturation_weight=2.0, usage_weight=0.01
+)
 DALLE_RECIPE = DalleRecipe(
     temperature=Anneal(first=1.0, last=0.3, steps=60),
     divergence_weight=Anneal(first=0.0, last=0.1, steps=60),
@@ -156,8 +167,8 @@ def test_every_layout_learns_to_reconstruct_held_out_frames(
 
 @pytest.mark.parametrize(
     ("tokenizer", "recipe"),
-    [(LIGHT, LIGHT_RECIPE), (DALLE, DALLE_RECIPE), (VQGAN, ADVERSARIAL)],
-    ids=["light", "dalle", "adversarial"],
+    [(LIGHT, LIGHT_RECIPE), (LIGHT, ALL_TERMS), (DALLE, DALLE_RECIPE), (VQGAN, ADVERSARIAL)],
+    ids=["light", "all terms", "dalle", "adversarial"],
 )
 def test_a_killed_run_goes_on_to_the_bit(data, tmp_path, tokenizer, recipe):
     config = config_of(data, tokenizer, recipe, 8)
@@ -193,6 +204,89 @@ def test_what_does_not_fit_together_is_refused(data, tmp_path):
     for change in ({"average_decay": 1.0}, {"temperature": Anneal(first=1.0, last=0.0, steps=1)}):
         with pytest.raises(ValueError, match="must"):
             dataclasses.replace(DALLE_RECIPE, **change)
+
+
+def test_a_run_of_before_a_weight_was_invented_goes_on(data, tmp_path):
+    config = config_of(data, LIGHT, LIGHT_RECIPE, 4)
+    folder = train_tokenizer(config, tmp_path)
+    weights = (folder / "weights.safetensors").read_bytes()
+    asked = json.loads((tmp_path / "config.json").read_text())
+    for weight in ("colour_weight", "saturation_weight", "usage_weight"):
+        del asked["recipe"][weight]
+    (tmp_path / "config.json").write_text(json.dumps(asked))
+    shutil.rmtree(tmp_path / "checkpoints/step-0000004")
+    shutil.rmtree(folder)
+    assert (train_tokenizer(config, tmp_path) / "weights.safetensors").read_bytes() == weights
+    with pytest.raises(ValueError, match=r"another config .*\n  recipe.colour_weight: 0.0 != 0.5"):
+        train_tokenizer(dataclasses.replace(config, recipe=ALL_TERMS), tmp_path)
+    asked["recipe"]["no_such_weight"] = 1.0
+    (tmp_path / "config.json").write_text(json.dumps(asked))
+    with pytest.raises(ValueError, match=r"recipe.no_such_weight: 1.0 != not there"):
+        train_tokenizer(config, tmp_path)
+
+
+def test_the_terms_of_the_light_loss_are_what_they_say():
+    images, made = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def loss(**weights):
+        return reconstruction_loss(made, images, LightRecipe(**{"edge_weight": 0.0} | weights))
+
+    error = made - images
+    plain = error.abs().mean()
+    assert torch.equal(loss(), plain)
+    edges = sum((error.narrow(d, 1, 7) - error.narrow(d, 0, 7)).abs().mean() for d in (2, 3))
+    torch.testing.assert_close(loss(edge_weight=0.3) - plain, 0.3 * edges)
+    red, green, blue = error.unbind(1)
+    colour = torch.stack([red - green, green - blue]).abs().mean()
+    torch.testing.assert_close(loss(colour_weight=0.7) - plain, 0.7 * colour)
+    spread = images.max(1).values - images.min(1).values
+    torch.testing.assert_close(
+        loss(saturation_weight=2.0), ((1 + 2 * spread[:, None]) * error.abs()).mean()
+    )
+    pixels = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0], [0.2, 0.4, 0.1]])
+    torch.testing.assert_close(
+        saturation(pixels.T[None, :, :, None]).flatten(), torch.tensor([0.0, 1.0, 0.3])
+    )
+    with pytest.raises(ValueError, match="colour_weight must not be negative, got -1"):
+        LightRecipe(edge_weight=1.0, colour_weight=-1.0)
+
+
+def test_the_usage_gap_is_the_missing_entropy_of_shared_codes():
+    levels = torch.tensor([4, 2, 3])
+    bounded = 3 * torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) - 2
+    # restated for each of the 24 codes: the product of its levels' shares, averaged over tokens
+    shares = []
+    for channel, count in enumerate(levels):
+        levels_there = torch.arange(count) - count // 2
+        distance = bounded[:, channel, ..., None] - levels_there
+        shares.append(torch.exp(-((distance / 0.4) ** 2) / 2))
+        shares[-1] = shares[-1] / shares[-1].sum(-1, keepdim=True)
+    mean = torch.einsum("nijx,nijy,nijz->xyz", *shares).flatten() / 32
+    expected = math.log(24) + (mean * mean.log()).sum()
+    torch.testing.assert_close(usage_gap(bounded, levels), expected)
+    # all codes once: even but for what their sharing rounds at the ends; one code for all: far off
+    every = torch.cartesian_prod(*(torch.arange(n) - n // 2 for n in levels)).float()
+    assert usage_gap(every.T[None, :, :, None], levels) < 0.02
+    assert usage_gap(torch.zeros(2, 3, 4, 4), levels) > 2
+    # levels so far away that their share is 0
+    one = torch.full((1, 5, 2, 2), -4.0, requires_grad=True)
+    usage_gap(one, torch.tensor([8, 8, 8, 4, 4])).backward()
+    assert one.grad.isfinite().all()
+
+
+def test_asking_for_even_use_makes_more_codes_used():
+    images = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    used = {}
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        setting = Setting(optimizer=OPTIMIZER, ranks=CPU, precision="float32")
+        recipe = LightRecipe(edge_weight=0.2, usage_weight=weight)
+        trainer = LightTrainer(LIGHT.build(), recipe, setting)
+        logs = [trainer.step(images, 0.01, step, torch.Generator()) for step in range(20)]
+        assert all(("usage_gap" in log) == (weight > 0) for log in logs)
+        used[weight] = len(trainer.reconstruct(images).ids.unique())
+    assert logs[-1]["usage_gap"] < logs[0]["usage_gap"] / 2
+    assert used[1.0] > 1.5 * used[0.0]
 
 
 def test_annealing_meets_its_ends():
