@@ -1,0 +1,381 @@
+"""``python -m toto_robot.analyses.reconstruction``: what tokens keep of images.
+
+For each tokenizer, or encoder with its tokenizer, and each data set:
+
+    PSNR             of all pixels, with a bootstrap interval over files
+    saturated, rest  PSNR of the most saturated pixels, and of all others
+    kept             the saturation of the reconstruction on the most saturated pixels, over theirs
+    perplexity       of the codes; also over the weighted mixture of the data sets
+    nats             an encoder's next-token loss, for tokens of the first frame and of later ones
+
+The saturation of a pixel is its largest minus its smallest channel. Errors are of uint8 images at
+the tokenizer's size, pooled over the pixels of a data set.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..cli import command
+from ..data.shards import Shard, split
+from ..encoders.encoder import Encoder
+from ..encoders.loading import load_encoder, load_tokenizer, shipped_encoders
+from ..files import write_aside, write_json
+from ..tokenizers import AnyTokenizer
+from .clips import Part
+from .positions import token_losses
+from .statistics import Array, grouped_means, interval, write_csv
+
+__all__ = ["MeasuredSet", "ReconstructionConfig", "Saturated", "count_pixels", "reconstruction"]
+
+LEVELS = 256  # of a channel, and of a pixel's saturation
+TIMED = 20  # frames, one at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredSet:
+    """A data set to measure on.
+
+    Attributes:
+        path: folder that ``python -m toto_robot.data.decode`` made.
+        part: the files held out from training, those trained on, or all.
+        weight: its share of the mixture whose perplexity is measured; 0: it has none.
+    """
+
+    path: Path
+    part: Part
+    weight: float
+
+    def __post_init__(self) -> None:
+        """Refuse a weight below 0."""
+        if self.weight < 0:
+            raise ValueError(f"weight must not be negative, got {self.weight}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReconstructionConfig:
+    """Which checkpoints are measured on what.
+
+    Attributes:
+        checkpoints: tokenizers or encoders: shipped names or folders.
+        data: the data sets.
+        frames: of each data set at most, spread evenly.
+        saturated_share: which share of the pixels counts as the most saturated.
+        sequences: of each data set of videos at most, for the next token's loss; 0: none.
+        sequence_frames: consecutive frames of a sequence.
+        pictures: frames of each data set in the image.
+        batch: frames a pass.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+
+    checkpoints: tuple[str, ...]
+    data: tuple[MeasuredSet, ...]
+    frames: int
+    saturated_share: float
+    sequences: int
+    sequence_frames: int
+    pictures: int
+    batch: int
+    resamples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse what measures nothing."""
+        if not self.checkpoints or not self.data:
+            raise ValueError("checkpoints and data must each have an entry")
+        if not 0 < self.saturated_share < 1:
+            raise ValueError(f"saturated_share must be in (0, 1), got {self.saturated_share}")
+        least = {"frames": 1, "sequences": 0, "sequence_frames": 2, "pictures": 0, "batch": 1}
+        for name, low in (least | {"resamples": 100}).items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saturated:
+    """Errors of the most saturated pixels and of all others.
+
+    Attributes:
+        psnr_db: of the most saturated pixels.
+        psnr_rest_db: of all others.
+        kept: the reconstruction's saturation on the most saturated pixels, over the image's.
+        share: which share of the pixels they are.
+        threshold: the smallest saturation among them, of 255.
+    """
+
+    psnr_db: float
+    psnr_rest_db: float
+    kept: float
+    share: float
+    threshold: int
+
+
+def reconstruction(config: ReconstructionConfig, out: Path) -> None:
+    """Measure, print the table, and write ``results.json``, ``results.csv`` and an image.
+
+    ``reconstruction.png`` has the frames in its first row and one row for each checkpoint below.
+
+    Raises:
+        ValueError: a data set that is not there, has no file in its part or has frames of another
+            size; a checkpoint that is none of a tokenizer or a Toto.
+    """
+    sets = [Shard.open(item.path) for item in config.data]
+    chosen = [
+        _frames(shard, item.part, config) for shard, item in zip(sets, config.data, strict=True)
+    ]
+    rows: list[dict[str, Any]] = []
+    results: dict[str, Any] = {}
+    lines: list[NDArray[np.uint8]] = []
+    for name in config.checkpoints:
+        tokenizer, encoder = _open(name)
+        mixture = np.zeros(tokenizer.vocab_size)
+        found: dict[str, Any] = {}
+        drawn: list[NDArray[np.uint8]] = []
+        for item, shard, (frames, files) in zip(config.data, sets, chosen, strict=True):
+            measured, counts, pictures = _measure(tokenizer, shard, frames, files, config)
+            if encoder is not None and shard.kind == "video" and config.sequences:
+                measured |= _next_token(encoder, shard, item.part, config)
+            mixture += item.weight * counts / counts.sum()
+            found[shard.name] = measured
+            rows.append({"checkpoint": name, "data": shard.name} | measured)
+            drawn.append(pictures)
+        results[name] = {
+            "mixture_perplexity": _perplexity(mixture) if mixture.any() else None,
+            "encode_cpu_ms": _encode_ms(tokenizer, sets[0]),
+            "data": found,
+        }
+        lines.append(np.concatenate(drawn))
+    write_json(out / "results.json", {"saturated_share": config.saturated_share} | results)
+    names = dict.fromkeys(key for row in rows for key in row)
+    write_csv(out / "results.csv", [{key: row.get(key) for key in names} for row in rows])
+    if config.pictures:
+        first = [
+            shard.frames()[_spread(frames, config.pictures)]
+            for shard, (frames, _) in zip(sets, chosen, strict=True)
+        ]
+        _draw(out / "reconstruction.png", [np.concatenate(first), *lines])
+    print(_table(results))
+    print(f"results: {out / 'results.json'}, results.csv, reconstruction.png")
+
+
+def count_pixels(frames: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Array:
+    """Return sums over pixels by their saturation in ``frames`` [n h w 3]: float64 [256 3].
+
+    The columns are the number of pixels, their squared error (mean over the channels) and the
+    saturation of ``decoded`` there.
+    """
+    level = _saturation(frames).reshape(-1)
+    error = (frames.astype(np.float64) - decoded) ** 2
+    sums = np.empty((LEVELS, 3))
+    for column, values in enumerate((None, error.mean(-1), _saturation(decoded))):
+        weights = None if values is None else values.reshape(-1)
+        sums[:, column] = np.bincount(level, weights, LEVELS)
+    return sums
+
+
+def split_pixels(sums: Array, share: float) -> Saturated:
+    """Return how the most saturated ``share`` of the pixels of `count_pixels` fared.
+
+    Pixels of one saturation stay together, so it is that share or a little more.
+    """
+    above = np.cumsum(sums[::-1, 0])[::-1]  # pixels of this saturation and more
+    threshold = int(np.flatnonzero(above >= share * above[0])[-1])
+    top, rest = sums[threshold:].sum(0), sums[:threshold].sum(0)
+    there = (np.arange(LEVELS) * sums[:, 0])[threshold:].sum()
+    return Saturated(
+        psnr_db=_decibels(top[1] / top[0]),
+        psnr_rest_db=_decibels(rest[1] / rest[0]) if rest[0] else float("nan"),
+        kept=float(top[2] / there) if there else float("nan"),
+        share=float(top[0] / above[0]),
+        threshold=threshold,
+    )
+
+
+def _open(name: str) -> tuple[AnyTokenizer, Encoder | None]:
+    """Return a checkpoint's tokenizer, and the whole encoder if it is one."""
+    file = Path(name) / "config.json"
+    kind = json.loads(file.read_text())["kind"] if file.is_file() else None
+    if name not in shipped_encoders() and kind != "encoder":
+        return load_tokenizer(name), None
+    encoder = load_encoder(name, device="cpu")
+    assert isinstance(encoder, Encoder)
+    return encoder.tokenizer, encoder
+
+
+def _clips(shard: Shard, part: Part) -> list[tuple[int, int, int]]:
+    """Return start, length and number of the file of each clip of a part."""
+    asked = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
+    clips = sorted(clip for held_out in asked for clip in split(shard, held_out))
+    if not clips:
+        raise ValueError(f"{shard.folder} has no file in part {part!r}; choose part=all")
+    names = {clip["start"]: clip["file"] for clip in shard.manifest["clips"]}
+    files = {file: number for number, file in enumerate(sorted(set(names.values())))}
+    return [(start, length, files[names[start]]) for start, length in clips]
+
+
+def _frames(
+    shard: Shard, part: Part, config: ReconstructionConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return frames [n], spread evenly over a part, and the file [n] of each."""
+    clips = _clips(shard, part)
+    rows = np.concatenate([np.arange(start, start + length) for start, length, _ in clips])
+    files = np.concatenate([np.full(length, file) for _, length, file in clips])
+    kept = _spread(np.arange(len(rows)), config.frames)
+    return rows[kept], files[kept]
+
+
+def _spread(items: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    return items[np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(np.int64)]
+
+
+@torch.inference_mode()
+def _measure(
+    tokenizer: AnyTokenizer,
+    shard: Shard,
+    frames: NDArray[np.int64],
+    files: NDArray[np.int64],
+    config: ReconstructionConfig,
+) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.uint8]]:
+    """Return the measures of a data set, how often each code is used, and decoded frames."""
+    images = shard.frames()
+    if images.shape[1] != tokenizer.image_size:
+        raise ValueError(
+            f"{shard.folder} has frames of {images.shape[1]} px, the tokenizer takes "
+            f"{tokenizer.image_size}"
+        )
+    sums, counts = np.zeros((LEVELS, 3)), np.zeros(tokenizer.vocab_size, np.int64)
+    errors: list[Array] = []
+    for first in tqdm(range(0, len(frames), config.batch), desc=shard.name, unit="batch"):
+        batch = np.asarray(images[frames[first : first + config.batch]])
+        ids = tokenizer.encode(torch.from_numpy(batch))
+        decoded = tokenizer.decode(ids).numpy()
+        sums += count_pixels(batch, decoded)
+        counts += np.bincount(ids.flatten().numpy(), minlength=tokenizer.vocab_size)
+        errors.append(((batch.astype(np.float64) - decoded) ** 2).mean((1, 2, 3)))
+    squared = np.concatenate(errors)
+    generator = np.random.default_rng(config.seed)
+    spread = interval(grouped_means(squared, files, config.resamples, generator))
+    saturated = split_pixels(sums, config.saturated_share)
+    measured = {
+        "frames": len(frames),
+        "files": len(np.unique(files)),
+        "psnr_db": _decibels(squared.mean()),
+        "psnr_low_db": _decibels(spread[1]),
+        "psnr_high_db": _decibels(spread[0]),
+        "saturated_psnr_db": saturated.psnr_db,
+        "rest_psnr_db": saturated.psnr_rest_db,
+        "saturation_kept": saturated.kept,
+        "saturation_threshold": saturated.threshold,
+        "perplexity": _perplexity(counts),
+        "codes_used": int((counts > 0).sum()),
+    }
+    shown = torch.from_numpy(images[_spread(frames, config.pictures)])
+    return measured, counts, tokenizer.decode(tokenizer.encode(shown)).numpy()
+
+
+def _next_token(
+    encoder: Encoder, shard: Shard, part: Part, config: ReconstructionConfig
+) -> dict[str, float]:
+    """Return the mean loss of tokens of first frames and of later frames, nats."""
+    count, layout = config.sequence_frames, encoder.transformer.config
+    starts = np.array(
+        [
+            (first, file)
+            for start, length, file in _clips(shard, part)
+            for first in range(start, start + length - count + 1, count)
+        ]
+    )
+    if not len(starts):
+        raise ValueError(f"{shard.folder} has no clip of {count} frames")
+    starts = starts[_spread(np.arange(len(starts)), config.sequences)]
+    losses: list[Array] = []
+    for first in tqdm(starts[:, 0], desc=f"{shard.name}, next token", unit="sequence"):
+        frames = torch.from_numpy(shard.frames()[first : first + count].copy())
+        with torch.inference_mode():
+            ids = encoder.tokenizer.encode(frames).reshape(1, -1)
+            ids = torch.cat([ids.new_full((1, 1), layout.start_video), ids], dim=1)
+            paid = token_losses(encoder.transformer, ids).reshape(count, -1).mean(1)
+        losses.append(paid.double().numpy())
+    paid = np.stack(losses)  # s f
+    values = np.stack([paid.mean(1), paid[:, 0], paid[:, 1:].mean(1)], axis=1)
+    generator = np.random.default_rng(config.seed)
+    low, high = interval(grouped_means(values, starts[:, 1], config.resamples, generator))
+    named = zip(("all", "first", "later"), values.mean(0), low, high, strict=True)
+    return {
+        f"nats_{name}{end}": float(value)
+        for name, mean, below, above in named
+        for end, value in (("", mean), ("_low", below), ("_high", above))
+    } | {"sequences": len(paid)}
+
+
+@torch.inference_mode()
+def _encode_ms(tokenizer: AnyTokenizer, shard: Shard) -> float:
+    """Return the least CPU time of encoding one frame, ms; other programs do not count."""
+    frame, times = torch.from_numpy(shard.frames()[:1].copy()), []
+    for _ in range(TIMED):
+        begun = time.process_time()
+        tokenizer.encode(frame)
+        times.append(time.process_time() - begun)
+    return 1000 * min(times)
+
+
+def _saturation(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return images.max(-1).astype(np.int64) - images.min(-1)
+
+
+def _decibels(squared_error: float) -> float:
+    return float(10 * np.log10(255**2 / squared_error)) if squared_error else float("inf")
+
+
+def _perplexity(counts: NDArray[Any]) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _draw(path: Path, lines: Sequence[NDArray[np.uint8]]) -> None:
+    import cv2
+
+    image = np.concatenate([np.concatenate(list(line), axis=1) for line in lines])
+    write_aside(path, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+
+
+def _table(results: dict[str, Any]) -> str:
+    head = ("data", "PSNR dB", "saturated", "the rest", "kept", "perplexity", "nats", "first/later")
+    lines: list[str] = []
+    for name, found in results.items():
+        mixture = found["mixture_perplexity"]
+        lines += [
+            f"\n{name}: {found['encode_cpu_ms']:.1f} ms a frame"
+            + ("" if mixture is None else f", perplexity over the mixture {mixture:.0f}"),
+            "".join(f"{word:>12}" for word in head),
+        ]
+        for data, row in found["data"].items():
+            cells = [
+                f"{row['psnr_db']:.2f}",
+                f"{row['saturated_psnr_db']:.2f}",
+                f"{row['rest_psnr_db']:.2f}",
+                f"{row['saturation_kept']:.2f}",
+                f"{row['perplexity']:.0f}",
+            ]
+            if "nats_all" in row:
+                cells += [
+                    f"{row['nats_all']:.2f}",
+                    f"{row['nats_first']:.2f}/{row['nats_later']:.2f}",
+                ]
+            lines.append(f"{data:>12}" + "".join(f"{cell:>12}" for cell in cells))
+    return "\n".join(lines)
+
+
+main = command("reconstruction", ReconstructionConfig)(reconstruction)
+
+if __name__ == "__main__":
+    main()
