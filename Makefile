@@ -4,11 +4,13 @@
 #   make demo ARGS="encoder=none out=runs/none"    the same with other settings (configs/train.yaml)
 #   make demo TORCH=cuda             with a torch for NVIDIA cards (several GB; default: cpu)
 #   make arm                         the way of a real arm, on its twin: record, train, deploy, evaluate
-#   make test                        all checks and tests
+#   make test                        all checks, and the tests of what changes often: minutes
+#   make test-all                    the slow ones, too: kills, clusters, processes by the dozen
+#   make test-python PYTHON=python3.12    the library's tests and its wheel on another Python
 #   make check                       format, lint, import rules and types alone: seconds
 #   make doctor                      what this machine has, and how quickly it draws
 #   make bench                       speeds of the parts, on this machine
-#   make clean                       remove .venv, dist and caches; never runs/
+#   make clean                       remove .venv*, dist and caches; never runs/
 #   PYTHON=/path/to/python3.12       the interpreter to build .venv from
 
 TORCH ?= cpu
@@ -22,12 +24,14 @@ TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 STAMP := $(VENV)/.installed-$(TORCH)
 ARM_STAMP := $(VENV)/.installed-$(TORCH)-arm
 TEST_STAMP := $(VENV)/.installed-$(TORCH)-test
+LIBRARY_STAMP := $(VENV)/.installed-$(TORCH)-library
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo arm test check doctor bench clean install install-test rendering
+.PHONY: demo arm test test-slow test-all test-python test-library check doctor bench clean install \
+    install-test rendering
 
 ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH=$(TORCH) is not one of: cpu cuda)
@@ -41,14 +45,36 @@ arm: export OMP_NUM_THREADS = 1
 arm: $(ARM_STAMP) rendering
 	$(BIN)/python -m real_robot.first_grasp $(ARGS)
 
-# One thread a process, since there is a process per core: pytest's workers.
-test: export OMP_NUM_THREADS = 1
+# One thread a process, since there is a process per core: pytest's workers. What needs a twin, the
+# simulated arm, has the machine for itself.
+test test-slow test-library: export OMP_NUM_THREADS = 1
 test: install-test rendering check
+	$(check-wheel)
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not hardware and not slow and not twin"
+	$(BIN)/python -m pytest -q -p no:xdist -m "twin and not hardware and not slow" tests/real_robot
+
+test-slow: install-test rendering
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not gpu and not hardware and not twin"
+	$(BIN)/python -m pytest -q -p no:xdist -m "slow and twin and not hardware" tests/real_robot
+
+test-all:
+	$(MAKE) test
+	$(MAKE) test-slow
+
+# Another interpreter has a virtual environment of its own, .venv-3.12; see CONTRIBUTING.md.
+test-python:
+	$(MAKE) test-library PYTHON="$(PYTHON)" \
+	    VENV=.venv-$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+test-library: $(LIBRARY_STAMP)
+	$(check-wheel)
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not hardware and not slow" tests/toto_robot
+
+define check-wheel
 	rm -rf dist
 	$(PIP) wheel -q --no-deps --no-build-isolation -w dist .
 	$(BIN)/python tests/smoke_wheel.py dist/*.whl
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not hardware and not slow and not twin"
-	$(BIN)/python -m pytest -q -p no:xdist -m "twin and not hardware and not slow"
+endef
 
 check: install-test
 	$(BIN)/ruff format --check -q .
@@ -70,7 +96,7 @@ bench: install-test rendering
 	done
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install: $(STAMP)
@@ -131,6 +157,10 @@ $(TEST_STAMP): $(ARM_STAMP)
 	$(PIP) install -q -c constraints.txt -e ".[sim,train,sb3,export,lerobot,ray,viewer,robomimic,dev]"
 	$(PIP) install -q -c constraints.txt --no-deps pylibfranka
 	$(PIP) install -q -c constraints.txt --no-deps lavavu-osmesa || true
+	@touch $@
+
+$(LIBRARY_STAMP): $(STAMP)
+	$(PIP) install -q -c constraints.txt -e ".[sim,train,sb3,export,lerobot,dev]"
 	@touch $@
 
 # Nothing is installed where a picture can already be drawn (0.3 s to find out).

@@ -76,6 +76,12 @@ def test_the_yaml_says_everything(name, overrides) -> None:
     assert to_dict(config) == data
 
 
+def test_every_command_runs_when_its_module_does() -> None:
+    for module, _ in commands().values():
+        text = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+        assert text.endswith('\nif __name__ == "__main__":\n    main()\n'), module
+
+
 def test_the_yaml_stays_plain() -> None:
     for path in CONFIGS.rglob("*.yaml"):
         text = path.read_text()

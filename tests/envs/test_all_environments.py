@@ -59,7 +59,13 @@ def test_same_seed_is_the_same_episode(name, protocol):
     env.close()
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+# A worker takes seconds to begin. One drawer and one cube stand for both arms until all are asked.
+QUICK = ("toto/FrankaCabinet-v0", "toto/KukaPick-v0")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ENVIRONMENTS]
+)
 def test_same_seed_is_the_same_episode_in_a_worker(name):
     env = make(name, "robot")
     workers = make_vec(f"envs:{name}", 1, 1, image_size=16, privileged=True)

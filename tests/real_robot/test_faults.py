@@ -285,6 +285,7 @@ def test_a_frozen_robot(bench, twin) -> None:
     assert "does not answer any more" in lost[0]
 
 
+@pytest.mark.slow  # a twin of its own, and seconds until it is given up
 def test_a_killed_robot(config, tmp_path) -> None:
     """There is no arm left to look at: the record is there, and says that it could not look."""
     require_twin("franky")

@@ -42,7 +42,8 @@ def check(folder, finished):
     return len(reader)
 
 
-@pytest.mark.timeout(300)  # 6 s on a free core
+@pytest.mark.slow  # 50 processes; the test below stops before each file in turn
+@pytest.mark.timeout(300)
 def test_a_kill_at_any_moment_leaves_whole_episodes(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.real_robot.test_recording_crash"])

@@ -175,6 +175,7 @@ def test_follows_a_joint_impedance_controller(twin, client):  # noqa: F811
     assert rate > 0.5
 
 
+@pytest.mark.slow  # 8 s at a quarter of full speed; the expert picks it in test_loop_twin.py
 def test_picks_the_cube_up_and_holds_it(twin, client):  # noqa: F811
     robot, gripper = connect(twin.address)
     start = joints_of(robot)
@@ -214,7 +215,7 @@ def test_a_push_shows_in_external_torques(twin, client):  # noqa: F811
     robot, _ = connect(twin.address)
     force = np.array([0.0, 8.0, -5.0])
     joints = joints_of(robot)
-    client.push("hand", force, 3.0)
+    client.push("hand", force, 1.5)
     hand = joint_frames(FRANKA_PANDA, joints)[-1]
     expected = torques_of(joints, hand[:3, 3] + hand[:3, :3] @ [-0.01, 0.0, 0.03], force)
     assert eventually(
@@ -403,6 +404,7 @@ with start_twin() as twin:
 """
 
 
+@pytest.mark.slow  # a process that starts a twin, and a frozen one that is waited for
 def test_a_frozen_twin_does_not_outlive_who_started_it():
     require_twin()
     with subprocess.Popen([sys.executable, "-c", _STARTER], stdout=subprocess.PIPE) as starter:

@@ -136,6 +136,7 @@ def test_what_is_not_there_is_named(twin, client):  # noqa: F811
         client.set_camera("hand", "broken")
 
 
+@pytest.mark.slow  # two twins more
 def test_two_twins_at_once(client):
     require_twin()
     with start_twin(replace(STANDARD, image_size=64)) as other, other.client() as second:

@@ -27,6 +27,7 @@ LIGHT = LightConfig(
 )
 
 
+@pytest.mark.slow  # a Ray of its own
 def test_ray_makes_the_same_bytes(tmp_path):
     torch.manual_seed(0)
     folder = tmp_path / "light"

@@ -35,6 +35,7 @@ MODEL = TotoConfig(
     norm_eps=1e-5,
 )
 ENGINE = tiny_engine()
+UNKEPT = tiny_engine(keep_every=1000)  # its checkpoints are nobody's business: the last one only
 OPTIMIZER = OptimizerConfig(
     lr=1e-2,
     betas=(0.9, 0.95),
@@ -88,7 +89,7 @@ def same(one, other):
 
 
 def test_a_model_learns_and_the_log_says_how(tmp_path):
-    result = train(tmp_path, phases=[phase(steps=60, batch=8, part=8)])
+    result = train(tmp_path, UNKEPT, [phase(steps=60, batch=8, part=8)])
     found = log_of(tmp_path)
     assert result.finished
     assert result.steps == 60
@@ -107,14 +108,14 @@ def test_a_model_learns_and_the_log_says_how(tmp_path):
 
 
 def test_parts_of_a_batch_make_the_same_step(tmp_path):
-    train(tmp_path / "parts", phases=[phase(batch=4, part=1)])
-    train(tmp_path / "whole", phases=[phase(batch=4, part=4)])
+    train(tmp_path / "parts", UNKEPT, [phase(batch=4, part=1)])
+    train(tmp_path / "whole", UNKEPT, [phase(batch=4, part=4)])
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
 
 
 def test_recomputed_activations_make_the_same_step(tmp_path):
-    train(tmp_path / "kept")
-    train(tmp_path / "recomputed", dataclasses.replace(ENGINE, recompute=True))
+    train(tmp_path / "kept", UNKEPT)
+    train(tmp_path / "recomputed", dataclasses.replace(UNKEPT, recompute=True))
     assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "recomputed"), abs=1e-6)
 
 
@@ -140,6 +141,7 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path):
     assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
 
 
+@pytest.mark.slow  # a process more; what a kill leaves is what the test above leaves
 def test_kill_9_costs_no_more_than_the_steps_since_the_last_checkpoint(tmp_path):
     phases = [phase(steps=20, part=1)]
     whole = train(tmp_path / "whole", phases=phases)
@@ -204,14 +206,14 @@ class Weighted(torch.nn.Module):
         return self.inner.loss(ids) * weight
 
 
-def fit_weighted(out, read, steps=40):
+def fit_weighted(out, read, engine, steps=40):
     torch.manual_seed(0)
     with join_ranks("cpu", None) as ranks:
         return fit(
             Weighted(),
             [phase(steps=steps, rows=read, validation={})],
             OPTIMIZER,
-            ENGINE,
+            engine,
             out,
             ranks,
             title="loss",
@@ -220,7 +222,7 @@ def fit_weighted(out, read, steps=40):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 50.0])
 def test_a_bad_step_is_left_out_and_told(tmp_path, capsys, value):
-    result = fit_weighted(tmp_path, spoiled(4 * 30 + 1, value))
+    result = fit_weighted(tmp_path, spoiled(4 * 30 + 1, value), UNKEPT)
     assert result.skipped == 1
     assert all(torch.isfinite(tensor).all() for tensor in result.weights.values())
     assert [row["skipped"] for row in log_of(tmp_path)] == [0] * 30 + [1] * 10
@@ -234,11 +236,12 @@ def test_too_many_bad_steps_stop_the_run_with_a_good_checkpoint(tmp_path):
         ids, weight = spoiled(-1, 0.0)(first, count)
         return ids, weight * (float("nan") if first >= 4 * 30 else 1.0)
 
+    engine = dataclasses.replace(ENGINE, keep_every=16)
     with pytest.raises(FloatingPointError, match=r"3 bad steps in a row.*last checkpoint is good"):
-        fit_weighted(tmp_path, read)
+        fit_weighted(tmp_path, read, engine)
     last = max((tmp_path / "checkpoints").iterdir())
     assert last.name == "step-0000032"  # it holds the weights of step 30: two updates were left out
-    healed = fit_weighted(tmp_path, spoiled(-1, 0.0))
+    healed = fit_weighted(tmp_path, spoiled(-1, 0.0), engine)
     assert healed.finished
     assert all(torch.isfinite(tensor).all() for tensor in healed.weights.values())
 
@@ -291,10 +294,9 @@ def by_ranks(count, *jobs):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_two_ranks_train_as_one_process_and_others_go_on(tmp_path):
-    whole = train(tmp_path / "one", phases=[phase(steps=20)])
-    alone = {"out": str(tmp_path / "alone"), "stop_after": 8}
-    by_ranks(2, {"out": str(tmp_path / "two")}, alone)
+def test_two_ranks_train_as_one_process(tmp_path):
+    whole = train(tmp_path / "one", UNKEPT, [phase(steps=20)])
+    by_ranks(2, {"out": str(tmp_path / "two")})
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
     held_out = [row["validation_loss"] for row in log_of(tmp_path / "one")]
     assert [row["validation_loss"] for row in log_of(tmp_path / "two")] == pytest.approx(
@@ -304,7 +306,13 @@ def test_two_ranks_train_as_one_process_and_others_go_on(tmp_path):
     assert weights.keys() == whole.weights.keys()
     for name, tensor in weights.items():
         torch.testing.assert_close(tensor, whole.weights[name], atol=1e-4, rtol=1e-3)
-    # saved by two ranks; one process, four ranks and two replicas of two go on
+
+
+@pytest.mark.slow  # six processes
+def test_others_go_on_with_what_two_ranks_saved(tmp_path):
+    """One process, four ranks, and two replicas of two."""
+    train(tmp_path / "one", UNKEPT, [phase(steps=20)])
+    by_ranks(2, {"out": str(tmp_path / "alone"), "stop_after": 8})
     assert len(losses(tmp_path / "alone")) < 20
     for name in ("four", "hybrid"):
         shutil.copytree(tmp_path / "alone", tmp_path / name)
