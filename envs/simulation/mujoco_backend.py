@@ -396,7 +396,7 @@ def _scale(spec: mujoco.MjSpec, factor: float) -> None:
 
 def _add_world(spec: mujoco.MjSpec, scene: Scene) -> None:
     spec.option.timestep = scene.timestep_s
-    spec.option.integrator = mujoco.mjtIntegrator.mjINT_DISCRETE
+    spec.option.integrator = _discrete()
     spec.option.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
     spec.option.impratio = 1.0
     spec.visual.global_.offwidth = 1920
@@ -436,6 +436,17 @@ def _add_world(spec: mujoco.MjSpec, scene: Scene) -> None:
         _add_box(spec, box)
     for fixture in scene.fixtures:
         _add_fixture(spec, fixture)
+
+
+def _discrete() -> mujoco.mjtIntegrator:
+    """Return the integrator; another would be another physics, without a word."""
+    if not hasattr(mujoco.mjtIntegrator, "mjINT_DISCRETE"):
+        raise RuntimeError(
+            f"the scenes of envs need MuJoCo >= 3.13, the first with the integrator mjINT_DISCRETE;"
+            f" found {mujoco.__version__}: pip install -U mujoco, where nothing pins it (policies "
+            "and toto_robot run beside any MuJoCo, on environments of your own)"
+        )
+    return mujoco.mjtIntegrator.mjINT_DISCRETE
 
 
 def _add_materials(spec: mujoco.MjSpec, name: str, paint: Paint, repeat: list[float]) -> None:

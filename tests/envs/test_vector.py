@@ -663,10 +663,8 @@ def test_without_stable_baselines_the_extra_is_named(monkeypatch) -> None:
         as_sb3(make("sync", SAME))
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["DummyVecEnv", pytest.param("SubprocVecEnv", marks=pytest.mark.slow)],  # processes with torch
-)
+@pytest.mark.slow  # Frankas of each kind, and processes with torch
+@pytest.mark.parametrize("kind", ["DummyVecEnv", "SubprocVecEnv"])
 def test_the_franka_is_the_same_behind_stable_baselines_own_vector_environments(kind) -> None:
     from stable_baselines3.common import vec_env
     from stable_baselines3.common.env_util import make_vec_env

@@ -196,7 +196,7 @@ def test_without_a_fault_it_runs_to_its_end(bench) -> None:
     "error",
     [
         "joint_motion_generator_velocity_discontinuity",
-        "joint_motion_generator_position_limits_violation",
+        pytest.param("joint_motion_generator_position_limits_violation", marks=pytest.mark.slow),
     ],
 )
 def test_an_error_of_the_robot(bench, error) -> None:
@@ -396,7 +396,11 @@ def test_a_policy_server_that_is_gone(bench, config, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
+    ("number", "words"),
+    [
+        (signal.SIGINT, "Ctrl-C"),
+        pytest.param(signal.SIGTERM, "SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c(bench, number, words) -> None:
     agent = Swing(lambda: os.kill(os.getpid(), number))

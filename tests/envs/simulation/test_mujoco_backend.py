@@ -1,12 +1,14 @@
 """What is MuJoCo's own; what every simulator must keep is in test_simulator_contract."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from envs.arms.franka import FRANKA_PANDA as ARM
 from envs.catalogue import variant
+from envs.simulation import mujoco_backend
 from envs.simulation.mujoco_backend import MujocoSimulator, build_spec
 from envs.simulation.scene import Appearance, Paint, Start
 
@@ -32,6 +34,15 @@ def at_start(simulator):
 def reset(simulator, appearance=None, cube=CUBE_POSE):
     start = Start(arm_rad=ARM_RAD, hand=np.array([0.04]), box_poses={"cube": cube})
     simulator.reset(start, appearance or Appearance())
+
+
+def test_an_older_mujoco_is_told_in_one_line_what_it_lacks(monkeypatch):
+    """Meta-World pins 3.3.0; to train on an environment like it needs none of our scenes."""
+    integrators = SimpleNamespace(mjINT_EULER=0, mjINT_IMPLICITFAST=3)
+    monkeypatch.setattr(mujoco_backend.mujoco, "mjtIntegrator", integrators)
+    monkeypatch.setattr(mujoco_backend.mujoco, "__version__", "3.3.0")
+    with pytest.raises(RuntimeError, match=r"^.*MuJoCo >= 3\.13.*mjINT_DISCRETE; found 3\.3\.0.*$"):
+        build_spec(TASK.scene(ARM), ARM)
 
 
 def test_limits_of_the_model_are_those_of_the_arm(simulator):

@@ -1,6 +1,7 @@
 """The training loop: its guard, its checkpoints, accumulation, and its ranks."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from tests.toto_robot.tiny import GUARD, tiny_engine
 from toto_robot.models import TotoConfig
+from toto_robot.training import throughput
 from toto_robot.training.engine import Phase, fit
 from toto_robot.training.guard import Guard, GuardConfig
 from toto_robot.training.optimizer import OptimizerConfig
@@ -347,6 +349,7 @@ def job(ranks, out, stop_after=None, kill_at=None, shards=None):
 
 
 if __name__ == "__main__":
+    throughput.peak_flops = functools.cache(peak_flops)  # as conftest.py has it
     with join_ranks("cpu", None) as all_ranks:
         for arguments in json.loads(sys.argv[1]):
             job(all_ranks, **arguments)
