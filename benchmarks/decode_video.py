@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from benchmarks.timing import least_seconds
-from toto_robot.data.video import ByFrames, ClipReader
+from toto_robot.data.clips import ByFrames, ClipReader
 
 SIZE, FRAMES, STRIDE, RATE = 128, 16, 4, 30
 WIDTH, HEIGHT = 640, 360

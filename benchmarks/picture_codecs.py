@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from envs.experts import EXPERTS
-from policies.demonstrations.lerobot.video import LOSSLESS, Codec, decode, encode, small
+from policies.demonstrations.lerobot.video import LOSSLESS, Codec, encode, small
 from toto_robot import Encoder, load_encoder
+from toto_robot.data.video import read_frames
 from toto_robot.encoders.contract import compress_each
 
 RATE_HZ, STEPS, BATCH = 10, 50, 25
@@ -108,7 +109,7 @@ def through(clips: list[Pictures], codec: Codec) -> tuple[Pictures, int, float, 
             write_s += time.process_time() - begun_s
             size += path.write_bytes(data)
             begun_s = time.process_time()
-            found.append(decode(path, 0.0, len(clip), RATE_HZ))
+            found.append(read_frames(path))
             read_s += time.process_time() - begun_s
     return np.concatenate(found), size, write_s, read_s
 

@@ -7,7 +7,7 @@ beside copying the last frame of the prompt, which is hard to beat where little 
 
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,38 +145,20 @@ def read_prompt(path: Path, size: int, first: int, stride: int, most: int) -> Pi
     """
     if not path.exists():
         raise FileNotFoundError(f"no prompt {path}: a video file or a folder of images")
-    read = _images(path, size) if path.is_dir() else _video(path, size)
-    frames = []
-    for number, frame in enumerate(read):
-        if len(frames) == most:
-            break
-        if number >= first and (number - first) % stride == 0:
-            frames.append(frame())
-    return np.stack(frames) if frames else np.zeros((0, size, size, 3), np.uint8)
+    numbers = range(first, first + (most - 1) * stride + 1, stride)
+    if not path.is_dir():
+        from .data.video import read_squares
 
-
-def _images(path: Path, size: int) -> Iterator[Callable[[], Pictures]]:
+        return read_squares(path, size, numbers)
     from .data.images import IMAGE_SUFFIXES, read_square
+    from .data.walk import walk
 
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    files = walk(path, IMAGE_SUFFIXES, deep=False)
     if not files:
         raise ValueError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    for file in files:
-        yield lambda file=file: read_square(file, size, 0.5, 0.5)
-
-
-def _video(path: Path, size: int) -> Iterator[Callable[[], Pictures]]:
-    import av
-
-    from .data.video import SquareCrop
-
-    square = SquareCrop(size)
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield lambda frame=frame: square(frame, 0.5, 0.5)
-    except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path} is not a readable video ({error})") from error
+    chosen = files[numbers.start : numbers.stop : numbers.step]
+    frames = [read_square(file, size, 0.5, 0.5) for file in chosen]
+    return np.stack(frames) if frames else np.zeros((0, size, size, 3), np.uint8)
 
 
 def _decode(encoder: Encoder, tokens: torch.Tensor) -> Pictures:

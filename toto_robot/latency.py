@@ -302,18 +302,18 @@ def camera(config: LatencyConfig) -> Callable[[], NDArray[np.uint8]]:
 def _jpeg(pictures: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
     import cv2
 
+    from .data.images import decode_image
+
     _, coded = cv2.imencode(".jpg", pictures[0, ..., ::-1])
 
-    def decode() -> NDArray[np.uint8]:
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-        assert image is not None
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-    return decode
+    data = coded.tobytes()
+    return lambda: decode_image(data)
 
 
 def _h264(pictures: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
     import av
+
+    from .data.video import to_rgb
 
     encoder = av.VideoCodecContext.create("libx264", "w")
     encoder.height, encoder.width = pictures.shape[1:3]
@@ -330,7 +330,7 @@ def _h264(pictures: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
     def decode() -> NDArray[np.uint8]:
         while True:
             for frame in decoder.decode(next(stream)):
-                return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                return to_rgb(frame)
 
     return decode
 

@@ -19,6 +19,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from toto_robot.data.walk import walk
+
 from .joint_paths import MAX_WIDTH_M, JointPath
 from .lerobot.layout import Column
 
@@ -51,10 +53,10 @@ class RptDemonstrations:
         Raises:
             FileNotFoundError: there is none.
         """
-        found = sorted(path.name for path in self.path.glob("*.npz"))
-        if not found:
+        paths = walk(self.path, (".npz",), deep=False) if self.path.is_dir() else []
+        if not paths:
             raise FileNotFoundError(f"no episodes (*.npz) in {self.path}")
-        return found
+        return [path.name for path in paths]
 
     def read(self, names: list[str]) -> Iterator[JointPath]:
         """Read these files.

@@ -51,17 +51,20 @@ def read_shots(board: Board, folder: Path) -> tuple[list[Shot], dict[str, str]]:
     Raises:
         ValueError: no pictures, or of different sizes; naming them.
     """
-    cv2 = opencv("boards")
-    paths = sorted(path for path in folder.glob("*") if path.suffix in (".png", ".jpg", ".jpeg"))
+    opencv("boards")  # says what to install where it is not
+    from toto_robot.data.images import IMAGE_SUFFIXES, read_image
+    from toto_robot.data.walk import walk
+
+    paths = walk(folder, IMAGE_SUFFIXES, deep=False)
     if not paths:
-        raise ValueError(f"{folder} has no pictures (.png, .jpg)")
+        raise ValueError(f"{folder} has no pictures ({', '.join(IMAGE_SUFFIXES)})")
     shots, refused, sizes = [], {}, {}
     for path in paths:
-        read = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if read is None:
-            refused[path.name] = "it is no picture"
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            refused[path.name] = str(error).removeprefix(f"{path}: ")
             continue
-        image = np.asarray(cv2.cvtColor(read, cv2.COLOR_BGR2RGB), dtype=np.uint8)
         sizes.setdefault(image.shape[:2], []).append(path.name)
         try:
             shots.append(Shot(name=path.name, image=image, view=find_board(board, image)))

@@ -108,7 +108,7 @@ def test_pictures_without_the_board_are_named(pictures, tmp_path) -> None:
     found, refused = read_shots(BOARD, tmp_path)
     assert [shot.name for shot in found] == ["000.png", "001.png"]
     assert refused["007.png"].startswith("0 of the board's 35 corners")
-    assert refused["008.png"] == "it is no picture"
+    assert refused["008.png"] == "not a readable image"
     with pytest.raises(ValueError, match=r"2 views, at least 5.*\n  007\.png: 0 of the board"):
         solve_lens(found, refused, max_px=1.0, max_deviation=0.01)
     with pytest.raises(ValueError, match="in none of the pictures"):
@@ -116,8 +116,11 @@ def test_pictures_without_the_board_are_named(pictures, tmp_path) -> None:
     write_png(tmp_path / "small.png", np.zeros((100, 100, 3), np.uint8))
     with pytest.raises(ValueError, match=r"not of one size .*100 x 100: small\.png"):
         read_shots(BOARD, tmp_path)
-    with pytest.raises(ValueError, match="has no pictures"):
+    with pytest.raises(ValueError, match="none is no folder"):
         read_shots(BOARD, tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="has no pictures"):
+        read_shots(BOARD, tmp_path / "empty")
 
 
 def test_a_bad_lens_is_refused_and_the_worst_picture_named(shots) -> None:

@@ -111,7 +111,7 @@ def test_nothing_given_is_a_beginning_of_its_own(folder, tmp_path):
     ("changes", "error", "match"),
     [
         ({"prompt": "no.mp4"}, FileNotFoundError, "no prompt"),
-        ({"prompt": "encoder/config.json"}, ValueError, "is not a readable video"),
+        ({"prompt": "encoder/config.json"}, ValueError, "config.json: not a readable video"),
         ({"prompt": "encoder"}, ValueError, "holds no image"),
         ({"prompt_frames": 8}, ValueError, "has 7 frames at stride 1 .* prompt_frames is 8"),
         ({"window": 5}, ValueError, r"window must be in \[1, 4\]"),

@@ -1,14 +1,26 @@
-"""Image files to square RGB crops."""
+"""Image files to upright RGB images and square crops of them.
 
+This is the one place that decodes image files. No torch, so that a robot's computer can read.
+"""
+
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-__all__ = ["IMAGE_RESIZER", "IMAGE_SUFFIXES", "read_crops", "read_square"]
+__all__ = [
+    "IMAGE_RESIZER",
+    "IMAGE_SUFFIXES",
+    "decode_image",
+    "read_crops",
+    "read_image",
+    "read_square",
+]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 IMAGE_RESIZER = f"opencv {cv2.__version__} area, enlarging cubic"
+_MAX_PIXELS = 1 << 28  # more is a damaged or malicious header; decoders would take its memory
 
 
 def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator) -> np.ndarray:
@@ -20,7 +32,7 @@ def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator
     Raises:
         ValueError: the file is not a readable image.
     """
-    image = _read(path)
+    image = read_image(path)
     height, width = image.shape[:2]
     shortest = min(height, width)
     result = np.empty((crops, size, size, 3), np.uint8)
@@ -42,7 +54,7 @@ def read_square(path: Path, size: int, down: float, across: float) -> np.ndarray
     Raises:
         ValueError: the file is not a readable image.
     """
-    image = _read(path)
+    image = read_image(path)
     scale = size / min(image.shape[:2])
     height, width = (max(size, round(side * scale)) for side in image.shape[:2])
     interpolation = cv2.INTER_AREA if scale <= 1 else cv2.INTER_CUBIC
@@ -51,18 +63,79 @@ def read_square(path: Path, size: int, down: float, across: float) -> np.ndarray
     return image[top : top + size, left : left + size].copy()
 
 
-def _read(path: Path) -> np.ndarray:
-    """Return a whole image, upright, uint8 [h w 3]; one that is cut off is no image."""
+def read_image(path: Path) -> np.ndarray:
+    """Return a whole image, upright, uint8 [h w 3].
+
+    Raises:
+        ValueError: the file is not a readable image; the message names it.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
+    try:
+        return decode_image(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Return the image of a file's bytes, upright, uint8 [h w 3]; what follows it is left.
+
+    Raises:
+        ValueError: it is none, is cut off, or says that it is larger than any camera's.
+    """
     # The decoders fill what is missing with grey and say nothing.
-    jpeg_cut = data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    png_cut = data[:4] == b"\x89PNG" and b"IEND" not in data[-32:]
-    if jpeg_cut or png_cut:
-        raise ValueError(f"{path}: not a readable image (cut off after {len(data)} bytes)")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    height, width, complete = _outline(data)
+    if height * width > _MAX_PIXELS:
+        raise ValueError(f"not a readable image (it says that it has {width} x {height} pixels)")
+    if not complete:
+        raise ValueError(f"not a readable image (cut off after {len(data)} bytes)")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except Exception as error:  # OpenCV's, or no memory: this file's fault
+        raise ValueError(f"not a readable image ({error})") from error
     if image is None:
-        raise ValueError(f"{path}: not a readable image")
+        raise ValueError("not a readable image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _outline(data: bytes) -> tuple[int, int, bool]:
+    """Return height and width of the header, 0 if not known, and whether the end is there."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png_outline(data)
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg_outline(data)
+    if data.startswith(b"BM") and len(data) >= 26:
+        width, height = struct.unpack("<ii", data[18:26])
+        return abs(height), abs(width), True
+    return 0, 0, True
+
+
+def _png_outline(data: bytes) -> tuple[int, int, bool]:
+    """Follow the chunks to IEND (PNG specification, section 5)."""
+    width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
+    at = 8
+    while at + 12 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return height, width, True
+        at += 12 + int.from_bytes(data[at : at + 4])
+    return height, width, False
+
+
+def _jpeg_outline(data: bytes) -> tuple[int, int, bool]:
+    """Follow the segments to the end marker (ITU-T T.81, annex B): files may hold more after it."""
+    height, width, at = 0, 0, 2
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return height, width, True
+        if marker == 0xFF:  # a filler
+            at += 1
+        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # in the coded data
+            at += 2
+        else:
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                height, width = struct.unpack(">HH", data[at + 5 : at + 9].ljust(4, b"\0"))
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
+    return height, width, False

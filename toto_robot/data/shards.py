@@ -13,8 +13,7 @@ file is written aside and renamed, so that an interrupted command leaves no half
 """
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +23,12 @@ import torch
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
-from ..files import write_json
+from ..files import write_json, written_aside
 from ..tokenizers import AnyTokenizer
+from .clips import read_video
 from .images import IMAGE_RESIZER, IMAGE_SUFFIXES, read_crops
-from .video import RESIZER, VIDEO_SUFFIXES, read_video
+from .video import RESIZER, VIDEO_SUFFIXES
+from .walk import printable, walk
 
 __all__ = [
     "HOLD_OUT",
@@ -163,42 +164,31 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
         ValueError: no file of ``source`` could be read.
     """
     suffixes = VIDEO_SUFFIXES if source.kind == "video" else IMAGE_SUFFIXES
-    paths = sorted(p for p in source.path.rglob("*") if p.suffix.lower() in suffixes)
-    folder.mkdir(parents=True, exist_ok=True)
+    paths = walk(source.path, suffixes)
     clips: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     in_part: list[dict[str, str]] = []
-    start = 0
-    aside = folder / "frames.u8.part"
-    with aside.open("wb") as file:
+    with written_aside(folder / "frames.u8") as aside, aside.open("wb") as file:
         for index, path in enumerate(tqdm(paths, desc=f"decode {source.name}", unit="file")):
-            for crop in range(source.crops if source.kind == "video" else 1):
-                generator = np.random.default_rng((seed, index, crop))
-                name = str(path.relative_to(source.path))
-                problems: list[str] = []
-                try:
-                    if source.kind == "video":
-                        frames, problems = read_video(path, size, source.stride, generator)
-                        lengths = [len(frames)]
-                    else:
-                        frames = read_crops(path, size, source.crops, generator)
-                        lengths = [1] * len(frames)
-                except ValueError as error:
-                    skipped.append({"file": name, "reason": str(error)})
-                    break
-                if problems and not crop:
-                    in_part.append({"file": name, "reason": "; ".join(problems)})
-                frames.tofile(file)
-                for length in lengths:
-                    clips.append({"file": name, "start": start, "length": length})
-                    start += length
-    if not clips:
-        reasons = "".join(f"\n  {item['file']}: {item['reason']}" for item in skipped)
-        raise ValueError(
-            f"{source.name}: no readable {source.kind} ({', '.join(suffixes)}) below {source.path}"
-            + reasons
-        )
-    os.replace(aside, folder / "frames.u8")
+            name = printable(str(path.relative_to(source.path)))
+            problems: list[str] = []
+            try:
+                for frames in _crops_of(source, path, index, size, seed, problems):
+                    frames.tofile(file)
+                    lengths = [len(frames)] if source.kind == "video" else [1] * len(frames)
+                    for length in lengths:
+                        start = clips[-1]["start"] + clips[-1]["length"] if clips else 0
+                        clips.append({"file": name, "start": start, "length": length})
+            except ValueError as error:
+                skipped.append({"file": name, "reason": printable(str(error))})
+            if problems:
+                in_part.append({"file": name, "reason": "; ".join(problems)})
+        if not clips:
+            reasons = "".join(f"\n  {item['file']}: {item['reason']}" for item in skipped)
+            raise ValueError(
+                f"{source.name}: no readable {source.kind} ({', '.join(suffixes)}) below "
+                f"{source.path}{reasons}"
+            )
     manifest = {
         "name": source.name,
         "kind": source.kind,
@@ -206,10 +196,30 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
         "stride": source.stride,
         "seed": seed,
         "resizer": RESIZER if source.kind == "video" else IMAGE_RESIZER,
+        "frames": clips[-1]["start"] + clips[-1]["length"],
+        "clips": clips,
+        "skipped": skipped,
+        "in_part": in_part,
     }
-    found = {"frames": start, "clips": clips, "skipped": skipped, "in_part": in_part}
-    write_json(folder / "manifest.json", manifest | found)
+    write_json(folder / "manifest.json", manifest)
     return Shard.open(folder)
+
+
+def _crops_of(
+    source: Source, path: Path, index: int, size: int, seed: int, problems: list[str]
+) -> Iterator[np.ndarray]:
+    """Yield the frames of each pass over a video, or those of all crops of an image at once.
+
+    What was wrong with a video that is used in part is appended to `problems`.
+    """
+    if source.kind == "image":
+        yield read_crops(path, size, source.crops, np.random.default_rng((seed, index, 0)))
+        return
+    for crop in range(source.crops):
+        generator = np.random.default_rng((seed, index, crop))
+        frames, found = read_video(path, size, source.stride, generator)
+        problems += found if not crop else ()
+        yield frames
 
 
 def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
@@ -219,15 +229,14 @@ def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
     if note.is_file() and json.loads(note.read_text()) == made_by:
         return
     frames = shard.frames()
-    aside = shard.folder / "tokens.u16.part"
-    with aside.open("wb") as file, torch.inference_mode():
+    tokens = shard.folder / "tokens.u16"
+    with written_aside(tokens) as aside, aside.open("wb") as file, torch.inference_mode():
         for start in tqdm(
             range(0, len(frames), batch), desc=f"tokenise {shard.name}", unit="batch"
         ):
             ids = tokenizer.encode(torch.from_numpy(frames[start : start + batch].copy()))
             ids.numpy().astype(np.uint16).tofile(file)
-    note.unlink(missing_ok=True)  # never the note of the old tokens beside the new ones
-    os.replace(aside, shard.folder / "tokens.u16")
+        note.unlink(missing_ok=True)  # never the note of the old tokens beside the new ones
     write_json(note, made_by)
 
 

@@ -5,8 +5,6 @@ names and the disk lacks is listed too, and reported; it never stops a run.
 """
 
 import csv
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .images import IMAGE_SUFFIXES
+from .lerobot import LeRobotFolder, read_json
 from .video import VIDEO_SUFFIXES
+from .walk import printable, walk
 
 __all__ = [
     "AnySource",
@@ -39,6 +39,7 @@ class Record:
         group: what must be held out together, such as the cameras of an episode.
         start_s: where the part begins, seconds; None: with the file.
         end_s: where it ends; None: with the file.
+        rate_hz: frames a second that a part is said to have; None: any.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Record:
     group: str
     start_s: float | None = None
     end_s: float | None = None
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +57,8 @@ class Listing:
     Attributes:
         records: what is there, in a fixed order.
         missing: names of what the source's manifest has and the disk has not.
-        ignored: how many other files lie in a folder that has no manifest, by suffix.
+        ignored: how many other files lie in a folder that has no manifest, by suffix, or images in
+            the tables of a data set, by column.
     """
 
     records: tuple[Record, ...]
@@ -198,30 +201,26 @@ class LeRobot:
         """List each episode of each camera.
 
         Raises:
-            ImportError: pyarrow, which reads the episodes' table, is missing.
-            ValueError: not such a data set, of another version, or without such a camera.
+            ImportError: pyarrow, which reads tables, is missing.
+            ValueError: not such a data set, of another version, without such a camera, or with
+                files outside of its folder.
         """
-        info = _json(self.path / "meta" / "info.json")
-        if info.get("codebase_version") != "v3.0":
+        try:
+            data = LeRobotFolder(self.path)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
+        if unknown := [camera for camera in self.cameras if camera not in data.cameras]:
+            in_tables = f"; in tables, not videos: {data.image_columns}" * bool(data.image_columns)
             raise ValueError(
-                f"{self.path} is of LeRobot format {info.get('codebase_version')!r}, "
-                "needed 'v3.0'; LeRobot has a converter"
+                f"{self.path} has no camera {unknown}; it has {list(data.cameras)}{in_tables}"
             )
-        known = [
-            key for key, feature in info.get("features", {}).items() if feature["dtype"] == "video"
-        ]
-        if unknown := [camera for camera in self.cameras if camera not in known]:
-            raise ValueError(f"{self.path} has no camera {unknown}; it has {known}")
+        cameras = self.cameras or data.cameras
+        episodes = data.episodes(cameras, columns=())
         records, missing = [], []
-        for episode in self._episodes(self.cameras or tuple(known)):
+        for episode in episodes:
             number = episode["episode_index"]
-            for camera in self.cameras or known:
-                place = {
-                    "video_key": camera,
-                    "chunk_index": episode[f"videos/{camera}/chunk_index"],
-                    "file_index": episode[f"videos/{camera}/file_index"],
-                }
-                file = self.path / info["video_path"].format(**place)
+            for camera in cameras:
+                file = data.video_file(episode, camera)
                 name = f"episode_{number:06}/{camera}"
                 if not file.is_file():
                     missing.append(name)
@@ -233,64 +232,31 @@ class LeRobot:
                         group=f"episode_{number:06}",
                         start_s=float(episode[f"videos/{camera}/from_timestamp"]),
                         end_s=float(episode[f"videos/{camera}/to_timestamp"]),
+                        rate_hz=data.rate_hz,
                     )
                 )
-        return Listing(records=tuple(records), missing=tuple(missing))
-
-    def _episodes(self, cameras: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Return the rows of the episodes' table, in order."""
-        try:
-            from pyarrow import parquet
-        except ImportError as error:
-            raise ImportError(
-                "a LeRobot data set's episodes are a Parquet table: pip install pyarrow"
-            ) from error
-        fields = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-        columns = ["episode_index"] + [f"videos/{c}/{name}" for c in cameras for name in fields]
-        files = sorted((self.path / "meta" / "episodes").rglob("*.parquet"))
-        if not files:
-            raise ValueError(f"{self.path} has no meta/episodes/*/*.parquet")
-        rows: list[dict[str, Any]] = []
-        for file in files:
-            with parquet.ParquetFile(file) as table:
-                if lacking := [name for name in columns if name not in table.schema_arrow.names]:
-                    raise ValueError(f"{file} lacks the columns {lacking}")
-                rows += table.read(columns=columns).to_pylist()
-        return sorted(rows, key=lambda row: row["episode_index"])
+        ignored = {f"{name} (images in tables)": len(episodes) for name in data.image_columns}
+        return Listing(records=tuple(records), missing=tuple(missing), ignored=ignored)
 
 
 AnySource = Videos | Images | Kinetics | Ego4D | HowTo100M | LeRobot
 
 
-def _walk(path: Path) -> Iterator[Path]:
-    """Yield all files below a folder; a folder that cannot be read is an error, not empty."""
-
-    def stop(error: OSError) -> None:
-        raise ValueError(f"{error.filename}: {error.strerror}")
-
-    if not path.is_dir():
-        raise ValueError(f"{path} is no folder")
-    for folder, _, names in os.walk(path, onerror=stop, followlinks=True):
-        yield from (Path(folder, name) for name in names)
-
-
 def _folder(path: Path, suffixes: tuple[str, ...]) -> Listing:
-    files, ignored = [], Counter[str]()
-    for file in _walk(path):
-        if file.suffix.lower() in suffixes:
-            files.append(file)
-        else:
-            ignored[file.suffix.lower() or file.name] += 1
-    names = sorted(file.relative_to(path).as_posix() for file in files)
-    records = [Record(name=name, file=str(path / name), group=name) for name in names]
+    ignored = Counter[str]()
+    files = {file.relative_to(path).as_posix(): file for file in walk(path, suffixes, ignored)}
+    records = [
+        Record(name=printable(name), file=str(files[name]), group=printable(name))
+        for name in sorted(files)
+    ]
     return Listing(records=tuple(records), ignored=dict(sorted(ignored.items())))
 
 
 def _named(names: Mapping[str, str], path: Path) -> Listing:
     """List the videos whose file name without suffix is one of ``names``, name to group."""
     found: dict[str, Path] = {}
-    for file in sorted(_walk(path)):
-        if file.stem in names and file.suffix.lower() in VIDEO_SUFFIXES:
+    for file in walk(path, VIDEO_SUFFIXES):
+        if file.stem in names:
             found.setdefault(file.stem, file)
     records = [
         Record(name=name, file=str(found[name]), group=names[name])
@@ -315,10 +281,4 @@ def _table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path} is no file")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not readable JSON ({error})") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected an object, got {type(data).__name__}")
-    return data
+    return read_json(path)

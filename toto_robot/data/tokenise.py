@@ -10,27 +10,26 @@ Nothing about a file stops a run: `report.json` tells what was left out, by name
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..checkpoint import weights_hash
 from ..cli import command
-from ..config import to_dict
 from ..encoders.loading import load_tokenizer
 from ..files import write_json
-from .images import IMAGE_RESIZER, read_square
-from .runners import Runner, Slurm, run_slices
-from .shards import HOLD_OUT
+from .clips import ClipReader
+from .images import read_square
+from .plan import Stills, TokeniseConfig, VideoClips, plan, unfinished
+from .runners import Slurm, run_slices
 from .shuffle import key_of, uniform
-from .sources import AnySource, Images, Record
-from .token_shards import FORMAT, ShardWriter, TokenShards, read_side, shard_name
-from .video import RESIZER, ClipReader, Sampling
+from .sources import Record
+from .token_shards import ShardWriter, TokenShards, shard_name
+from .walk import printable
 
 __all__ = [
     "SliceWorker",
@@ -42,77 +41,6 @@ __all__ = [
     "tokenise",
     "unfinished",
 ]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoClips:
-    """How videos are cut.
-
-    Attributes:
-        frames: frames of a clip, 16 in the paper (section 3.4); shorter videos are left out.
-        whole: a video is one clip of at least so many frames, at any of which a sequence may begin,
-            instead of one clip after the other, each with its own crop. For small collections.
-        sampling: which frames are taken.
-    """
-
-    kind: ClassVar[str] = "video"
-    frames: int
-    whole: bool
-    sampling: Sampling
-
-    def __post_init__(self) -> None:
-        """Refuse clips of nothing."""
-        if self.frames < 1:
-            raise ValueError(f"frames must be at least 1, got {self.frames}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stills:
-    """Each image is a clip of one frame; `SequenceMixture` makes sequences of unrelated ones."""
-
-    kind: ClassVar[str] = "image"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokeniseConfig:
-    """What to tokenise, how, and who does it.
-
-    Attributes:
-        name: of the data set; begins the names of its shards.
-        source: the collection.
-        clips: how it is cut: `Stills` for images, `VideoClips` for videos.
-        tokenizer_from: checkpoint folder of a tokenizer, or of an encoder or a shipped one's name.
-        image_size: side of the frames, pixels; null: the tokenizer's.
-        passes: times that a file is used, each with its own crop and its own frames between.
-        records_per_shard: files of a slice.
-        batch: frames that are tokenised at a time.
-        threads: of torch, for each worker. Another number may change a token in a million, so it
-            belongs to the data set.
-        device: where the tokenizer runs, such as ``cpu`` or ``cuda``.
-        seed: of the crops.
-        runner: who works on the slices.
-    """
-
-    name: str
-    source: AnySource
-    clips: VideoClips | Stills
-    tokenizer_from: str
-    image_size: int | None
-    passes: int
-    records_per_shard: int
-    batch: int
-    threads: int
-    device: str
-    seed: int
-    runner: Runner
-
-    def __post_init__(self) -> None:
-        """Refuse what no collection can be cut into."""
-        for name in ("passes", "records_per_shard", "batch", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.name or not self.name.replace("-", "_").isidentifier():
-            raise ValueError(f"name must be of letters, digits, _ and -, got {self.name!r}")
 
 
 def tokenise(config: TokeniseConfig, out: Path) -> None:
@@ -139,97 +67,6 @@ def tokenise(config: TokeniseConfig, out: Path) -> None:
         f"{summary['frames']} frames; {len(summary['problems'])} problems, "
         f"{len(summary['missing'])} missing\ntokens {out}\nreport {out / 'report.json'}"
     )
-
-
-def plan(config: TokeniseConfig, out: Path) -> dict[str, Any]:
-    """List the collection and write ``manifest.json`` and ``records.jsonl``; return the former.
-
-    A plan that is there is kept, so that files that come later do not move the slices.
-
-    Raises:
-        ValueError: ``out`` holds the plan of another config or tokenizer, nothing was found, or
-            images are to be cut like videos.
-    """
-    if isinstance(config.clips, Stills) != isinstance(config.source, Images):
-        raise ValueError(
-            f"source={config.source.kind} cannot be cut by clips of kind {config.clips.kind!r}: "
-            "source=images goes with clips=stills, videos with the others"
-        )
-    path = out / "manifest.json"
-    tokenizer = load_tokenizer(config.tokenizer_from, config.image_size)
-    expected = {
-        "format": FORMAT,
-        "name": config.name,
-        "kind": config.clips.kind,
-        "tokenizer": {
-            "sha256": weights_hash(tokenizer),
-            "codes": tokenizer.vocab_size,
-            "tokens_per_frame": tokenizer.tokens_per_frame,
-            "image_size": tokenizer.image_size,
-        },
-        "resizer": IMAGE_RESIZER if isinstance(config.clips, Stills) else RESIZER,
-        "config": {key: value for key, value in to_dict(config).items() if key != "runner"},
-    }
-    if path.is_file():
-        manifest = json.loads(path.read_text())
-        if lines := _differences(manifest, expected):
-            raise ValueError(
-                f"{out} holds another data set (there != here); choose another out=, or delete "
-                "it:\n  " + "\n  ".join(lines)
-            )
-        return manifest
-    if tokenizer.vocab_size > 1 << 16:
-        raise ValueError(f"codes are kept in 16 bits, the tokenizer has {tokenizer.vocab_size}")
-    listing = config.source.listing()
-    if not listing.records:
-        raise ValueError(
-            f"nothing to tokenise: of what {config.source} names, {len(listing.missing)} files are "
-            f"missing; other files there: {dict(listing.ignored or {})}"
-        )
-    groups = {name: i for i, name in enumerate(sorted({r.group for r in listing.records}))}
-    lines = [
-        json.dumps(
-            to_dict(replace(record, file=os.path.abspath(record.file)))
-            | {"held_out": groups[record.group] % HOLD_OUT == HOLD_OUT - 1}
-        )
-        for record in listing.records
-    ]
-    text = "\n".join(lines) + "\n"
-    out.mkdir(parents=True, exist_ok=True)
-    aside = out / f".records.{os.getpid()}.part"
-    aside.write_text(text)
-    os.replace(aside, out / "records.jsonl")
-    manifest = expected | {
-        "shards": -(-len(lines) // config.records_per_shard),
-        "records": len(lines),
-        "records_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "missing": list(listing.missing),
-        "ignored": dict(listing.ignored or {}),
-    }
-    write_json(path, manifest)
-    return manifest
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any], at: str = "") -> list[str]:
-    """Return a line for each value of ``here`` that ``there`` has otherwise."""
-    lines: list[str] = []
-    for key, value in here.items():
-        other = there.get(key)
-        if isinstance(value, dict) and isinstance(other, dict):
-            lines += _differences(other, value, f"{at}{key}.")
-        elif other != value:
-            lines.append(f"{at}{key}: {other!r} != {value!r}")
-    return lines
-
-
-def unfinished(out: Path, manifest: dict[str, Any]) -> list[int]:
-    """Return the slices whose shard is not there in its full size."""
-    row_bytes = 2 * manifest["tokenizer"]["tokens_per_frame"]
-    return [
-        number
-        for number in range(manifest["shards"])
-        if read_side(out, shard_name(manifest, number), row_bytes) is None
-    ]
 
 
 def report(out: Path) -> dict[str, Any]:
@@ -295,22 +132,20 @@ class SliceWorker:
         writer = ShardWriter(self._out, shard_name(self._manifest, number))
         try:
             batch = _Batch(self._tokenizer, self._config.batch, writer)
-            for held_out in (False, True):
-                for fields in records:
-                    data = dict(fields)
-                    if data.pop("held_out") != held_out:
-                        continue
-                    record, before = Record(**data), len(lengths[held_out])
-                    found: list[str] = []
-                    for clip in self._clips(record, found):
-                        batch.add(clip)
-                        lengths[held_out].append(len(clip))
-                    clips = len(lengths[held_out]) - before
-                    used += clips > 0
-                    problems += [
-                        {"name": record.name, "file": record.file, "used": clips, "problem": text}
-                        for text in found
-                    ]
+            # The sort is stable: what is held out comes behind, in its own order.
+            for fields in sorted(records, key=lambda fields: fields["held_out"]):
+                held_out = fields.pop("held_out")
+                record, found = Record(**fields), list[str]()
+                clips = 0
+                for clip in self._clips(record, found):
+                    batch.add(clip)
+                    lengths[held_out].append(len(clip))
+                    clips += 1
+                used += clips > 0
+                problems += [
+                    {"name": record.name, "file": record.file, "used": clips, "problem": text}
+                    for text in found
+                ]
             batch.flush()
         except BaseException:
             writer.abandon()
@@ -327,7 +162,7 @@ class SliceWorker:
     def _clips(self, record: Record, problems: list[str]) -> Iterator[np.ndarray]:
         """Yield the clips of a record and append what was wrong with it."""
         name = int.from_bytes(hashlib.sha256(record.name.encode()).digest()[:8])
-        size = self._tokenizer.image_size
+        size, clips = self._tokenizer.image_size, self._config.clips
         for number in range(self._config.passes):
             key = key_of(self._config.seed, name, number)
 
@@ -335,26 +170,28 @@ class SliceWorker:
                 down, across = uniform(key, np.array([2 * clip, 2 * clip + 1]))
                 return float(down), float(across)
 
-            if isinstance(self._config.clips, Stills):
+            if isinstance(clips, Stills):
                 try:
                     yield read_square(Path(record.file), size, *place(0))[None]
                 except ValueError as error:
-                    problems.append(str(error))
+                    problems.append(printable(str(error)))
                     return
                 continue
             reader = ClipReader(
                 Path(record.file),
                 size=size,
-                frames=self._config.clips.frames,
-                whole=self._config.clips.whole,
-                sampling=self._config.clips.sampling,
+                frames=clips.frames,
+                whole=clips.whole,
+                sampling=clips.sampling,
                 delay=number / self._config.passes,
                 place=place,
                 start_s=record.start_s,
                 end_s=record.end_s,
+                rate_hz=record.rate_hz,
             )
             yield from reader
-            problems += [text for text in reader.problems if text not in problems]
+            found = [printable(text) for text in reader.problems]
+            problems += [text for text in found if text not in problems]
 
 
 class _Batch:

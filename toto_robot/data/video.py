@@ -1,231 +1,267 @@
-"""Video files to square RGB frames, and frames to video files."""
+"""Video files to upright RGB frames with their times, and frames to video files.
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+This is the one place that opens videos. It opens local files that are whole by themselves: no
+address of a network, and no list of other files. Frames are turned and mirrored as players show
+them. No torch, so that a robot's computer can read.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, NamedTuple
 
-import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from ..files import written_aside
+from ..moved import moved_names
+
+try:
+    import av
+    from av.video.reformatter import Interpolation, VideoReformatter
+except ImportError as error:
+    raise ImportError("videos need PyAV: pip install 'toto-robot[train]'") from error
 
 __all__ = [
     "RESIZER",
     "VIDEO_SUFFIXES",
-    "ByFrames",
-    "BySeconds",
-    "ClipReader",
-    "Sampling",
-    "read_video",
+    "SquareCrop",
+    "TimedFrame",
+    "Video",
+    "frame_times",
+    "open_video",
+    "read_frames",
+    "read_frames_at",
+    "read_squares",
+    "to_rgb",
     "write_video",
 ]
+
+Frames = NDArray[np.uint8]
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
 # Two resizers make frames that differ by 2.5 to 4 grey levels, so data sets say which made theirs.
 RESIZER = f"swscale {'.'.join(map(str, av.library_versions['libswscale']))} area, enlarging bicubic"
+_OPTIONS = {
+    "protocol_whitelist": "file",
+    # FFmpeg's names of formats whose files name no others; `concat`, `hls` and `dash` do.
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,"
+    "ogg,flv,asf,ivf,obu,h264,hevc,m4v,mjpeg",
+}
 _TICK_S = 0.001  # what a container's time base may round away
+_OFF_AXIS = 0.0175  # sine of one degree: FFmpeg's own tolerance of a quarter turn
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        name: f"toto_robot.data.clips:{name}"
+        for name in ("ByFrames", "BySeconds", "ClipReader", "Sampling", "read_video")
+    },
+)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ByFrames:
-    """Take every ``stride``-th frame of the file, as the paper does with 4 (section 3.4)."""
+class TimedFrame(NamedTuple):
+    """A decoded frame, its time on the file's clock in seconds, and whether it is damaged."""
 
-    kind: ClassVar[str] = "frames"
-    stride: int
-
-    def __post_init__(self) -> None:
-        """Refuse a stride that goes nowhere."""
-        if self.stride < 1:
-            raise ValueError(f"stride must be at least 1, got {self.stride}")
+    frame: av.VideoFrame
+    time_s: float
+    damaged: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BySeconds:
-    """Take the frame that is shown every ``interval_s`` seconds: for any rate, also a variable one.
+@contextmanager
+def open_video(path: Path) -> Iterator["Video"]:
+    """Open the first video stream of a local file.
 
-    The paper's stride of 4 at 30 frames a second is 0.1333.
+    Raises:
+        ValueError: it is no regular file, no video, or of a format that names other files.
     """
+    if not path.is_file():
+        raise ValueError("no such file")
+    # With `file:` no part of a name is taken for a protocol, such as that of `at_10:30/a.mp4`.
+    try:
+        container = av.open(f"file:{path}", options=_OPTIONS)
+    except av.FFmpegError as error:
+        raise ValueError(error.strerror) from error
+    with container:
+        if not container.streams.video:
+            raise ValueError("no video in it")
+        yield Video(container)
 
-    kind: ClassVar[str] = "seconds"
-    interval_s: float
 
-    def __post_init__(self) -> None:
-        """Refuse an interval that goes nowhere."""
-        if not self.interval_s > 0:
-            raise ValueError(f"interval_s must be above 0, got {self.interval_s}")
-
-
-Sampling = ByFrames | BySeconds
-
-
-class ClipReader:
-    """Iterate over the clips of a video, uint8 [t size size 3] each, in order.
-
-    Upright, resized so that the shortest side is ``size``, then cropped at a place of each clip's
-    own (paper section 3.4). No file makes the iteration raise: ``problems`` tells after the last
-    clip what was wrong. Clips before a damage, and after it, are used; clips
-    with a damaged frame are not, nor, where frames are taken by number, clips of uneven times.
+class Video:
+    """An opened video file.
 
     Frames are decoded by one thread: libavcodec marks damaged frames reliably only then.
+
+    Attributes:
+        begin_s: time of the first frame on the file's clock.
+        gap_s: usual time from one frame to the next; 0 where the file does not say.
+        length_s: how long the file says that it is; 0 where it does not.
+        lost_packets: packets met so far that are no frames.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        size: int,
-        frames: int,
-        whole: bool,
-        sampling: Sampling,
-        delay: float,
-        place: Callable[[int], tuple[float, float]],
-        start_s: float | None = None,
-        end_s: float | None = None,
-    ) -> None:
-        """Say what to read; the file is opened by the iteration.
+    def __init__(self, container: av.container.InputContainer) -> None:
+        """Take an opened container that has a video stream."""
+        self._container = container
+        self._stream = stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        self._tick_s = float(stream.time_base or Fraction(1, 1000))
+        self.begin_s = (stream.start_time or 0) * self._tick_s
+        self.gap_s = 1 / float(stream.average_rate) if stream.average_rate else 0.0
+        self.length_s = (container.duration or 0) / av.time_base
+        if stream.duration:
+            self.length_s = stream.duration * self._tick_s
+        self.lost_packets = 0
+
+    def frames(self, start_s: float | None = None) -> Iterator[TimedFrame]:
+        """Yield the frames in the order of their times.
 
         Args:
-            path: the file.
-            size: side of the frames, pixels.
-            frames: frames of a clip.
-            whole: one clip of all frames, ``frames`` or more, instead of clips of that many.
-            sampling: which frames are taken.
-            delay: how much later to begin, in [0, 1) of a step: other frames for another pass.
-            place: gives the place of the crop of a clip's number: two shares in [0, 1), down and
-                across.
-            start_s: where to begin, seconds from the start of the file; None: there.
-            end_s: where to end; None: at the end.
+            start_s: where to begin on the file's clock: at the key frame before it; None: at the
+                first frame.
         """
-        self.problems: list[str] = []
-        self._path, self._size, self._frames, self._whole = path, size, frames, whole
-        self._sampling, self._delay, self._place = sampling, delay, place
-        self._start_s, self._end_s = start_s, end_s
-        self._times: list[float] = []
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        self.problems, self._times = [], []
-        square = SquareCrop(self._size)
-        refused: dict[str, int] = {}
-        clip: list[np.ndarray] = []
+        if start_s is not None and start_s <= self.begin_s:
+            start_s = None
+        if start_s is not None:
+            self._container.seek(int(start_s / self._tick_s), stream=self._stream)
         number, damaged = 0, False
-        try:
-            for frame, flaw in self._sampled():
-                clip.append(square(frame, *self._place(number)))
-                damaged = damaged or flaw
-                if not self._whole and len(clip) == self._frames:
-                    if reason := self._flaw(damaged):
-                        refused[reason] = refused.get(reason, 0) + 1
-                    else:
-                        yield np.stack(clip)
-                    number += 1
-                    clip, damaged, self._times = [], False, self._times[-1:]
-        except (av.FFmpegError, OSError, ValueError) as error:
-            what = "breaks off" if number or clip else "not readable"
-            self.problems.append(f"{what}: {error}")
-        if self._whole and len(clip) >= self._frames:
-            if reason := self._flaw(damaged):
-                refused[reason] = 1
-            else:
-                yield np.stack(clip)
-            number = 1
-        elif not number and not self.problems:
-            self.problems.append(f"too short: {len(clip)} frames of the {self._frames} of a clip")
-        self.problems += [f"{n} of {number} clips left out: {why}" for why, n in refused.items()]
-
-    def _flaw(self, damaged: bool) -> str:
-        """Return why the clip that has just been read cannot be used, or nothing."""
-        if damaged:
-            return "damaged frames"
-        gaps = np.diff(self._times)
-        if isinstance(self._sampling, ByFrames) and len(gaps):
-            low, usual, high = gaps.min(), np.median(gaps), gaps.max()
-            if high > 10 * usual:
-                return "a hole in the times"
-            # A dropped frame now and then is no variable rate.
-            if np.mean(np.abs(gaps - usual) > 0.5 * usual) > 0.1:
-                return (
-                    f"variable rate, {1000 * low:.0f} to {1000 * high:.0f} ms a frame: "
-                    "take it by seconds"
-                )
-        return ""
-
-    def _sampled(self) -> Iterator[tuple[av.VideoFrame, bool]]:
-        """Yield the frames that are taken, and whether one is damaged."""
-        if isinstance(self._sampling, ByFrames):
-            stride = self._sampling.stride
-            skip = int(self._delay * stride)
-            for index, (frame, _, damaged) in enumerate(self._decoded()):
-                if index % stride == skip:
-                    yield frame, damaged
-            return
-        step = self._sampling.interval_s
-        due, number, end_s = 0.0, 0, 0.0
-        shown: tuple[av.VideoFrame, bool] | None = None
-        for frame, time_s, damaged in self._decoded():
-            if shown is None:
-                due = time_s + self._delay * step
-            while shown is not None and due + number * step < time_s - _TICK_S:
-                yield shown
-                number += 1
-            shown = frame, damaged
-            end_s = time_s + float(frame.duration * (frame.time_base or 0))
-        while shown is not None and due + number * step < end_s - _TICK_S:
-            yield shown
+        for frame in self._decoded():
+            # A frame that is built upon a damaged one shows the damage too.
+            damaged = frame is None or frame.is_corrupt or (damaged and not frame.key_frame)
+            if frame is None:
+                continue
+            time_s = self.begin_s + number * self.gap_s if frame.time is None else frame.time
+            if start_s is not None and not number and time_s > start_s + _TICK_S:
+                # the file's index misleads
+                self._container.seek(0)
+                yield from self.frames()
+                return
             number += 1
+            yield TimedFrame(frame, time_s, damaged)
 
-    def _decoded(self) -> Iterator[tuple[av.VideoFrame, float, bool]]:
-        """Yield the frames of the segment, their times in seconds, and whether one is damaged."""
-        with av.open(str(self._path)) as container:
-            if not container.streams.video:
-                raise ValueError("no video in it")
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            tick_s = float(stream.time_base or Fraction(1, 1000))
-            zero_s = (stream.start_time or 0) * tick_s
-            gap_s = 1 / float(stream.average_rate) if stream.average_rate else 0.0
-            begin_s = -np.inf if self._start_s is None else self._start_s - gap_s / 2
-            end_s = np.inf if self._end_s is None else self._end_s - gap_s / 2
-            if self._start_s:
-                # the key frame at or before it; what lies between is decoded and dropped
-                container.seek(int((self._start_s + zero_s) / tick_s), stream=stream)
-            number, damaged, last_s = 0, False, 0.0
-            for frame in self._frames_of(container, stream):
-                # A frame that is built upon a damaged one shows the damage too.
-                damaged = frame is None or frame.is_corrupt or (damaged and not frame.key_frame)
-                if frame is None:
-                    continue
-                last_s = number * gap_s if frame.time is None else frame.time - zero_s
-                number += 1
-                if last_s >= end_s:
-                    return
-                if last_s >= begin_s:
-                    self._times.append(last_s)
-                    yield frame, last_s, damaged
-            length_s = _length_s(stream, container)
-            if last_s + gap_s < length_s - max(0.5, 0.05 * length_s) and end_s > length_s:
-                self.problems.append(f"ends early: {last_s + gap_s:.1f} of {length_s:.1f} s")
+    def packet_times(self) -> list[float]:
+        """Return the times of all frames in order, without decoding one."""
+        times = [
+            packet.dts if packet.pts is None else packet.pts
+            for packet in self._container.demux(self._stream)
+            if not packet.is_discard
+        ]
+        return sorted(time * self._tick_s for time in times if time is not None)
 
-    def _frames_of(
-        self, container: av.container.InputContainer, stream: av.VideoStream
-    ) -> Iterator[av.VideoFrame | None]:
+    def _decoded(self) -> Iterator[av.VideoFrame | None]:
         """Yield the frames, and None for data that is none; what follows may be good again."""
-        lost = 0
-        for packet in container.demux(stream):
+        for packet in self._container.demux(self._stream):
             try:
                 yield from packet.decode()  # pyrefly: ignore  # of a video stream: frames
             except av.InvalidDataError:
-                lost += 1
+                self.lost_packets += 1
                 yield None
-        if lost:
-            self.problems.append(f"{lost} packets that are no frames")
 
 
-def _length_s(stream: av.VideoStream, container: av.container.InputContainer) -> float:
-    """Return how long the file says that it is, or 0."""
-    if stream.duration:
-        return float(stream.duration * (stream.time_base or 0))
-    return (container.duration or 0) / av.time_base
+def frame_times(path: Path) -> NDArray[np.float64]:
+    """Return the times of a file's frames in order, on its clock, in seconds; none is decoded.
+
+    Raises:
+        ValueError: it is not a readable video; the message names it.
+    """
+    with _naming(path), open_video(path) as video:
+        return np.array(video.packet_times(), np.float64)
+
+
+def read_frames(path: Path) -> Frames:
+    """Return all frames of a file, upright, uint8 [t h w 3].
+
+    Raises:
+        ValueError: it is not a readable video, or damaged; the message names it.
+    """
+    with _naming(path), open_video(path) as video:
+        found = [to_rgb(_whole(frame)) for frame in video.frames()]
+        if not found:
+            raise ValueError("it holds no video frame")
+        return np.stack(found)
+
+
+def read_frames_at(path: Path, times_s: Sequence[float] | NDArray[np.float64]) -> Frames:
+    """Return the frames of these times of `frame_times`, upright, uint8 [t h w 3].
+
+    Args:
+        path: the file.
+        times_s: one or more times, each later than the one before.
+
+    Raises:
+        ValueError: it is not a readable video, or one of the frames is damaged; the message names
+            the file.
+    """
+    found: list[Frames] = []
+    with _naming(path), open_video(path) as video:
+        for frame in video.frames(times_s[0]):
+            gap_s = frame.time_s - times_s[len(found)]
+            if gap_s > _TICK_S:
+                break
+            if gap_s >= -_TICK_S:
+                found.append(to_rgb(_whole(frame)))
+            if len(found) == len(times_s):
+                return np.stack(found)
+        raise ValueError(f"its frame at {times_s[len(found)]:.3f} s cannot be decoded")
+
+
+def read_squares(path: Path, size: int, numbers: range) -> Frames:
+    """Return the middle squares of frames by their numbers, uint8 [t size size 3].
+
+    The shortest side is resized to `size`. Frames are fewer where the file ends before.
+
+    Raises:
+        ValueError: it is not a readable video, or damaged; the message names it.
+    """
+    square = SquareCrop(size)
+    with _naming(path), open_video(path) as video:
+        frames = islice(video.frames(), numbers.start, numbers.stop, numbers.step)
+        found = [square(_whole(frame), 0.5, 0.5) for frame in frames]
+    return np.stack(found) if found else np.zeros((0, size, size, 3), np.uint8)
+
+
+def to_rgb(frame: av.VideoFrame) -> Frames:
+    """Return a decoded frame, upright, uint8 [h w 3].
+
+    Raises:
+        ValueError: the frame is to be shown at an angle that is no quarter turn.
+    """
+    return np.ascontiguousarray(_upright(frame.to_ndarray(format="rgb24"), frame))
+
+
+def _whole(frame: TimedFrame) -> av.VideoFrame:
+    if frame.damaged:
+        raise ValueError(f"its frame at {frame.time_s:.3f} s is damaged")
+    return frame.frame
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises into a ValueError that names the file."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable video ({error})") from error
+
+
+def _upright(image: NDArray[Any], frame: av.VideoFrame) -> NDArray[Any]:
+    """Return a frame's image turned and mirrored as its display matrix says.
+
+    The matrix (ISO/IEC 14496-12, 8.5.2) maps a place (p, q), right and down, to (a p + c q,
+    b p + d q). The determinant of one that mirrors, as front cameras of phones do, is negative.
+    """
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return image
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).astype(float)
+    straight, crossed = np.hypot(a, d), np.hypot(b, c)
+    if min(straight, crossed) > _OFF_AXIS * max(straight, crossed):
+        raise ValueError(f"to be shown turned by {frame.rotation} degrees, no quarter turn")
+    if crossed > straight:
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 class SquareCrop:
@@ -247,9 +283,6 @@ class SquareCrop:
         Raises:
             ValueError: the frame is to be shown at an angle that is no quarter turn.
         """
-        if frame.rotation % 90:
-            raise ValueError(f"to be shown turned by {frame.rotation} degrees, no quarter turn")
-        turns = frame.rotation // 90 % 4
         sides = (frame.width, frame.height)
         scale = self._size / min(sides)
         width, height = (max(self._size, round(side * scale)) for side in sides)
@@ -257,39 +290,11 @@ class SquareCrop:
         image = self._reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation=resizer
         ).to_ndarray()
-        image = np.rot90(image, turns)
+        image = _upright(image, frame)
         top = int(down * (image.shape[0] - self._size + 1))
         left = int(across * (image.shape[1] - self._size + 1))
         # a copy, so that the whole frame is not kept for the crop's sake
         return image[top : top + self._size, left : left + self._size].copy()
-
-
-def read_video(
-    path: Path, size: int, stride: int, generator: np.random.Generator
-) -> tuple[np.ndarray, list[str]]:
-    """Decode a whole video to frames, uint8 [t size size 3], and say what was wrong with it.
-
-    As in the paper's section 3.4: every ``stride``-th frame, shortest side resized to ``size``, one
-    random crop of ``size`` x ``size`` that stays in place over the whole video. Of a file that ends
-    early, what is there is used.
-
-    Raises:
-        ValueError: nothing of the file can be used; the message says why.
-    """
-    down, across = generator.random(2)
-    reader = ClipReader(
-        path,
-        size=size,
-        frames=1,
-        whole=True,
-        sampling=ByFrames(stride=stride),
-        delay=0.0,
-        place=lambda _: (down, across),
-    )
-    clips = list(reader)
-    if not clips:
-        raise ValueError("; ".join(reader.problems))
-    return clips[0], reader.problems
 
 
 def write_video(
@@ -303,8 +308,7 @@ def write_video(
         rate_hz: frames per second.
         faithful: keep the colours of every pixel, for training; else as browsers play it.
     """
-    aside = path.with_name(f".{path.stem}.part.mp4")
-    with av.open(str(aside), "w") as container:
+    with written_aside(path) as aside, av.open(f"file:{aside}", "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv444p" if faithful else "yuv420p"
@@ -312,4 +316,3 @@ def write_video(
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-    aside.replace(path)

@@ -18,6 +18,7 @@ entry `episode`, where the store has `success` and `seed`.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
+from ..data.walk import walk
 from ..encoders.encoder import Encoder
 
 __all__ = ["Demonstrations", "check_tokenizer", "read_demonstrations", "read_frames"]
@@ -38,6 +40,7 @@ ARRAYS: dict[Kind, tuple[str, ...]] = {
     "state": ("state", "proprio"),
     "label": ("success",),
 }
+_SUFFIXES = (".safetensors", ".npz")
 VIEWS = {"tokens": 3, "frames": 5}  # and their dimensions
 
 
@@ -101,33 +104,16 @@ def read_demonstrations(
         paths = [paths[i] for i in np.unique(chosen.astype(int))]
     first = open_episode(paths[0])
     name = array or next((one for one in ARRAYS[kind] if one in first), ARRAYS[kind][-1])
-    rows, counts, targets, proprio, scenes, views = [], [], [], [], [], []
-    for number, path in enumerate(tqdm(paths, desc="read", unit="episode", leave=False)):
-        arrays = open_episode(path)
-        view, length = _view(path, arrays)
-        if name not in arrays:
-            raise ValueError(
-                f"{path} has no {name!r} for target={kind}; it has {sorted(arrays)} "
-                "(choose one by array=)"
-            )
-        target = arrays[name]
-        if target.ndim == 0:
-            target = np.full(length, target)
-        if len(target) not in (length, length - 1):
-            raise ValueError(f"{path}: {length} {view} but {len(target)} {name}")
-        rows.append(np.arange(number % min(stride, length), length, stride))
-        used = rows[-1][rows[-1] < len(target)]
-        counts.append(len(used))
-        views.append(view)
-        targets.append(target[used].reshape(len(used), -1))
-        if "proprio" in arrays and name != "proprio":
-            proprio.append(arrays["proprio"][used])
-        scenes += [str(arrays.get("seed", path.stem))] * len(used)
-    if len({one.shape[1] for one in targets}) > 1 or len(set(views)) > 1:
+    read = [
+        _read_episode(path, kind, name, number, stride)
+        for number, path in enumerate(tqdm(paths, desc="read", unit="episode", leave=False))
+    ]
+    if len({one.target.shape[1] for one in read}) > 1 or len({one.view for one in read}) > 1:
         raise ValueError(f"the episodes in {folder} differ in {name} or in tokens and frames")
-    if not scenes:
+    if not any(len(one.target) for one in read):
         raise ValueError(f"stride={stride} leaves no frame of the episodes in {folder}")
-    target, names = np.concatenate(targets), [f"{name}[{i}]" for i in range(targets[0].shape[1])]
+    target = np.concatenate([one.target for one in read])
+    names = [f"{name}[{i}]" for i in range(target.shape[1])]
     if (named := first.get(f"{name}_names")) is not None:
         names = [str(one) for one in named]
     if len(names) != target.shape[1]:
@@ -138,30 +124,71 @@ def read_demonstrations(
             raise ValueError(f"no column of {name} begins with any of {list(columns)}: {names}")
         target, names = target[:, kept], [names[i] for i in kept]
     target, names, dropped = _columns(kind, name, target, names)
+    joints = [one.proprio for one in read if one.proprio is not None]
+    scenes = [scene for one in read for scene in [one.scene] * len(one.target)]
     return Demonstrations(
         paths=paths,
-        rows=rows,
-        counts=counts,
-        view=views[0],
+        rows=[one.rows for one in read],
+        counts=[len(one.target) for one in read],
+        view=read[0].view,
         array=name,
         target=target,
         names=names,
         dropped=dropped,
-        proprio=np.concatenate(proprio).astype(np.float64) if len(proprio) == len(rows) else None,
+        proprio=np.concatenate(joints).astype(np.float64) if len(joints) == len(read) else None,
         episode=np.unique(scenes, return_inverse=True)[1],
         is_label=kind == "label",
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Episode:
+    """What is used of one episode: `rows` of its frames, and of those the first have a target."""
+
+    view: str
+    rows: Array
+    target: Array
+    proprio: Array | None
+    scene: str
+
+
+def _read_episode(path: Path, kind: Kind, name: str, number: int, stride: int) -> _Episode:
+    arrays = open_episode(path)
+    view, length = _view(path, arrays)
+    if name not in arrays:
+        raise ValueError(
+            f"{path} has no {name!r} for target={kind}; it has {sorted(arrays)} "
+            "(choose one by array=)"
+        )
+    target = arrays[name]
+    if target.ndim == 0:
+        target = np.full(length, target)
+    proprio = arrays["proprio"] if "proprio" in arrays and name != "proprio" else None
+    for what, values in ((name, target), ("proprio", proprio)):
+        if values is not None and len(values) not in (length, length - 1):
+            raise ValueError(f"{path}: {length} {view} but {len(values)} {what}")
+    rows = np.arange(number % min(stride, length), length, stride)
+    used = rows[rows < min(len(target), length if proprio is None else len(proprio))]
+    return _Episode(
+        view=view,
+        rows=rows,
+        target=target[used].reshape(len(used), -1),
+        proprio=None if proprio is None else proprio[used],
+        scene=str(arrays.get("seed", path.stem)),
+    )
+
+
 def read_frames(path: Path, view: str) -> Array:
-    """Return an episode's tokens [t c n], or its pictures, uint8 [t c h w 3].
+    """Return an episode's tokens [t c n], or its images, uint8 [t c h w 3].
 
     Raises:
         ValueError: a video that cannot be read, or videos of different lengths or sizes.
     """
     if view != "videos":
         return open_episode(path)[view]
-    cameras = [_decode(video) for video in _videos(path)]
+    from ..data.video import read_frames as read_video
+
+    cameras = [read_video(video) for video in _videos(path)]
     if len({one.shape for one in cameras}) > 1:
         raise ValueError(f"{path}: its videos differ: {[one.shape for one in cameras]}")
     return np.stack(cameras, axis=1)
@@ -210,9 +237,9 @@ def _columns(
 
 def _episode_files(folder: Path) -> list[Path]:
     for place in (folder / "episodes", folder):
-        found = [path for path in place.glob("[!.]*") if path.suffix in (".safetensors", ".npz")]
+        found = walk(place, _SUFFIXES, deep=False) if place.is_dir() else []
         if found:
-            return sorted(found)
+            return found
     raise FileNotFoundError(f"no episodes (*.safetensors, *.npz) in {folder} or its episodes/")
 
 
@@ -243,7 +270,7 @@ def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
                 )
             return view, len(found)
     if videos := _videos(path):
-        return "videos", len(_decode(videos[0]))
+        return "videos", _count_frames(videos[0])
     raise ValueError(
         f"{path} has neither tokens nor frames, and there is no {path.stem}.mp4 or "
         f"{path.stem}_<camera>.mp4 beside it; it has {sorted(arrays)}"
@@ -251,20 +278,52 @@ def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
 
 
 def _videos(path: Path) -> list[Path]:
+    """Return the videos of an episode: `<stem>.mp4`, or `<stem>_<camera>.mp4` of each camera.
+
+    With `pick.npz` and `pick_place.npz`, `pick_place_front.mp4` is of the latter.
+    """
     whole = path.with_suffix(".mp4")
-    return [whole] if whole.is_file() else sorted(path.parent.glob(f"{path.stem}_*.mp4"))
+    if whole.is_file():
+        return [whole]
+    return _cameras_of(path.parent, path.parent.stat().st_mtime_ns).get(path.stem, [])
 
 
-def _decode(path: Path) -> Array:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(f"{path} needs PyAV: pip install 'toto-robot[train]'") from error
-    try:
-        with av.open(str(path)) as container:
-            frames = [one.to_ndarray(format="rgb24") for one in container.decode(video=0)]
-    except (av.FFmpegError, IndexError, OSError) as error:
-        raise ValueError(f"{path}: not a readable video ({error})") from error
-    if not frames:
-        raise ValueError(f"{path}: holds no video frame")
-    return np.stack(frames)
+@lru_cache(maxsize=8)
+def _cameras_of(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
+    """Return the videos of the cameras of each episode in a folder, by the episode's name."""
+    del changed_ns  # a folder that has changed is another
+    names = {path.stem for path in walk(folder, _SUFFIXES, deep=False)}
+    found: dict[str, dict[str, Path]] = {}
+    for video in walk(folder, (".mp4",), deep=False):
+        parts = video.stem.split("_")
+        stems = ("_".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+        if (stem := next((one for one in stems if one in names), None)) is not None:
+            found.setdefault(stem, {})[video.stem.removeprefix(f"{stem}_")] = video
+    for stem, cameras in found.items():
+        others = {name for one, other in found.items() if one != stem for name in other}
+        for name in sorted(cameras):
+            # `place_front` beside `front`, in this episode alone: of an episode `pick_place` whose
+            # own file is not here.
+            ends = {"_".join(name.split("_")[begin:]) for begin in range(1, name.count("_") + 1)}
+            if name not in others and not ends.isdisjoint(cameras):
+                del cameras[name]
+    return {stem: [cameras[name] for name in sorted(cameras)] for stem, cameras in found.items()}
+
+
+def _count_frames(path: Path) -> int:
+    """Return how many frames a video has; one that lost a frame fits no row any more.
+
+    Raises:
+        ValueError: not a readable video, or a frame is missing; the message names it and the gap.
+    """
+    from ..data.video import frame_times
+
+    times_s = frame_times(path)
+    gaps_s = np.diff(times_s)
+    usual_s = float(np.median(gaps_s)) if len(gaps_s) else 0.0
+    if len(holes := np.flatnonzero(gaps_s > 1.5 * usual_s + 0.001)):
+        raise ValueError(
+            f"{path}: a frame is missing: number {holes[0] + 1} comes {gaps_s[holes[0]]:.3f} s "
+            f"after the one before, others {usual_s:.3f} s"
+        )
+    return len(times_s)

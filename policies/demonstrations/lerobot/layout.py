@@ -20,13 +20,15 @@ from typing import Any, Literal
 import numpy as np
 
 from envs.interface import CameraSpec, Interface
+from toto_robot.data.lerobot import CODEBASE_VERSION as CODEBASE_VERSION
+from toto_robot.data.lerobot import INFO as INFO
+from toto_robot.data.lerobot import TASKS as TASKS
 
-CODEBASE_VERSION = "v3.0"
 CHUNK_SIZE = 1000  # files in a folder
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-INFO, TASKS, STATS = "meta/info.json", "meta/tasks.parquet", "meta/stats.json"
+STATS = "meta/stats.json"
 INTERFACE = "records/interface.json"
 RECORD_PATH = "records/episode-{index:06d}.json"
 EMPTY_PATH = "records/empty-{index:06d}.json"

@@ -1,19 +1,17 @@
 """Read a LeRobotDataset of format v3.0: ours, and those of others as far as they are alike."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from envs.interface import Interface
+from toto_robot.data.lerobot import LeRobotFolder, read_json
 
-from . import layout, tables
-from .demonstration import Array, Demonstration
+from . import layout
+from .demonstration import Demonstration
 from .layout import Column
-from .video import decode
 
 _NUMBERS = (layout.STATE, layout.ACTION)
 
@@ -39,7 +37,7 @@ class DatasetReader:
             ValueError: of another version, damaged, or not of this interface.
         """
         self.folder = folder
-        self._info = read_info(folder)
+        self._files = LeRobotFolder(folder)
         if (folder / layout.INTERFACE).is_file():
             self.interface = read_own_interface(folder)
             if interface is not None:
@@ -53,13 +51,17 @@ class DatasetReader:
         else:
             self.interface = interface
         self.columns = self._find_columns()
-        self._rows: dict[int, dict[str, Any]] = {}
-        if not (folder / layout.INTERFACE).is_file():
-            self._rows = self._read_rows()
-        self._tasks = self._read_tasks()
+        self._videos = tuple(
+            key
+            for key in map(layout.video_key, self.interface.camera_names)
+            if key in self._files.cameras
+        )
+        self._is_own = (folder / layout.INTERFACE).is_file()
+        self._rows: dict[int, dict[str, Any]] = {} if self._is_own else self._read_rows()
+        self._tasks = self._files.tasks() if len(self) else {}
 
     def __len__(self) -> int:
-        return int(self._info["total_episodes"])
+        return int(self._files.info["total_episodes"])
 
     def __iter__(self) -> Iterator[Demonstration]:
         for index in range(len(self)):
@@ -72,25 +74,29 @@ class DatasetReader:
             IndexError: no such episode.
             ValueError: a file of it is damaged; the message names it.
         """
-        row, rate_hz = self._row(index), float(self._info["fps"])
-        values = self._read_values(row)
-        steps = len(values[layout.ACTION])
-        pictures: dict[str, NDArray[np.uint8]] = {}
-        for camera in self.interface.camera_names:
-            key = layout.video_key(camera)
-            where = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-            path = self.folder / self._info["video_path"].format(video_key=key, **where)
-            start_s = row[f"videos/{key}/from_timestamp"]
-            pictures[camera] = decode(path, start_s, steps, rate_hz)
-        labelled = values.get(layout.LABELLED, np.ones(steps, np.bool_))
+        row = self._row(index)
+        carried = tuple(column.name for column in self.columns)
+        needed = (*_NUMBERS, "task_index", *(carried if self._is_own else ()))
+        values = self._files.values(row, needed, (*carried, layout.LABELLED))
+        steps, task = len(values[layout.ACTION]), int(values["task_index"][0])
+        if task not in self._tasks:
+            raise ValueError(
+                f"episode {index} of {self.folder} has a task {task}, not in its table"
+            )
+        others = () if self._is_own else self._rows.values()
         return Demonstration(
             interface=self.interface,
-            pictures=pictures,
-            proprio=values[layout.STATE],
-            actions=values[layout.ACTION],
-            labelled=labelled,
-            columns={column.name: values[column.name] for column in self.columns},
-            task=self._tasks[int(values["task_index"][0])],
+            pictures={
+                camera: self._files.images(
+                    row, layout.video_key(camera), values["timestamp"], others
+                )
+                for camera in self.interface.camera_names
+            },
+            proprio=values[layout.STATE].reshape(steps, -1).astype(np.float32),
+            actions=values[layout.ACTION].reshape(steps, -1).astype(np.float32),
+            labelled=values.get(layout.LABELLED, np.ones(steps, np.bool_)),
+            columns={name: values[name] for name in carried if name in values},
+            task=self._tasks[task],
             facts=self.facts(index),
         )
 
@@ -103,12 +109,12 @@ class DatasetReader:
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
         path = self.folder / layout.RECORD_PATH.format(index=index)
-        return _read_json(path) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     def empty_facts(self) -> list[dict[str, Any]]:
         """Give the records of episodes that ended before their first step."""
         return [
-            _read_json(path) for path in sorted((self.folder / "records").glob("empty-[0-9]*.json"))
+            read_json(path) for path in sorted((self.folder / "records").glob("empty-[0-9]*.json"))
         ]
 
     def _row(self, index: int) -> dict[str, Any]:
@@ -117,32 +123,15 @@ class DatasetReader:
             raise IndexError(f"episode {index} of {len(self)}")
         if index not in self._rows:  # ours has a file for each
             path = self.folder / layout.EPISODES_PATH.format(**layout.place(index))
-            (self._rows[index],) = tables.read_rows(path, leave_out="stats/")
+            (self._rows[index],) = self._files.episodes(self._videos, files=(path,))
         return self._rows[index]
-
-    def _read_values(self, row: dict[str, Any]) -> dict[str, Array]:
-        """Read the columns of an episode's steps."""
-        where = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
-        path = self.folder / self._info["data_path"].format(**where)
-        values = tables.read_columns(path)
-        needed = ("task_index", *(column.name for column in self.columns), *_NUMBERS)
-        if lacking := [name for name in ("episode_index", *needed) if name not in values]:
-            raise ValueError(f"{path} lacks the columns {', '.join(lacking)}")
-        rows = values["episode_index"] == row["episode_index"]
-        if rows.sum() != row["length"]:
-            raise ValueError(f"{path} is damaged: {rows.sum()} steps of {row['length']}")
-        optional = (layout.LABELLED,) if layout.LABELLED in values else ()
-        found = {name: values[name][rows] for name in (*needed, *optional)}
-        for name in _NUMBERS:
-            found[name] = found[name].reshape(rows.sum(), -1).astype(np.float32)
-        return found
 
     def _find_columns(self) -> tuple[Column, ...]:
         """Give the columns of ours and of others that can be carried along."""
         found: list[Column] = []
         known = {*layout.all_columns(self.interface, ())}
-        for name, feature in self._info["features"].items():
-            dtype, shape = feature["dtype"], feature["shape"]
+        for name, feature in self._files.features.items():
+            dtype, shape = feature["dtype"], feature.get("shape", ())
             usable = dtype in ("float32", "float64", "int64", "bool", "string") and len(shape) == 1
             if name in known or name.startswith(("observation", "action")) or not usable:
                 continue
@@ -157,27 +146,21 @@ class DatasetReader:
                 layout.ACTION,
                 *map(layout.video_key, self.interface.camera_names),
             )
-            if name not in self._info["features"]
+            if name not in self._files.features
         ]
         if lacking:
             raise ValueError(
                 f"{self.folder} lacks {', '.join(lacking)}; it has "
-                f"{', '.join(self._info['features'])}"
+                f"{', '.join(self._files.features)}"
             )
         return tuple(found)
 
     def _read_rows(self) -> dict[int, dict[str, Any]]:
         """Give the rows of all episodes of a data set whose files are not ours."""
-        rows: dict[int, dict[str, Any]] = {}
-        for path in sorted((self.folder / "meta" / "episodes").glob("*/*.parquet")):
-            found = tables.read_rows(path, leave_out="stats/")
-            rows |= {row["episode_index"]: row for row in found}
+        rows = {row["episode_index"]: row for row in self._files.episodes(self._videos)}
         if missing := [index for index in range(len(self)) if index not in rows]:
             raise ValueError(f"{self.folder}/meta/episodes lacks the episodes {missing}")
         return rows
-
-    def _read_tasks(self) -> list[str]:
-        return tables.read_tasks(self.folder / layout.TASKS) if len(self) else []
 
 
 def is_dataset(folder: Path) -> bool:
@@ -192,16 +175,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         FileNotFoundError: it is not there.
         ValueError: damaged, or of another version.
     """
-    path = folder / layout.INFO
-    if not path.is_file():
-        raise FileNotFoundError(f"no data set in {folder}: {layout.INFO} is missing")
-    info = _read_json(path)
-    if info.get("codebase_version") != layout.CODEBASE_VERSION:
-        raise ValueError(
-            f"{folder} is of LeRobot format {info.get('codebase_version')!r}, needed "
-            f"{layout.CODEBASE_VERSION!r}; LeRobot has a converter"
-        )
-    return info
+    return LeRobotFolder(folder).info
 
 
 def read_own_interface(folder: Path) -> Interface:
@@ -214,16 +188,6 @@ def read_own_interface(folder: Path) -> Interface:
     if not path.is_file():
         raise ValueError(f"{folder} was not written by this project: {path} is missing")
     try:
-        return layout.read_interface(_read_json(path)["interface"])
+        return layout.read_interface(read_json(path)["interface"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} is damaged: it must be an object")
-    return data

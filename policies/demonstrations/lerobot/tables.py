@@ -1,9 +1,8 @@
-"""Parquet tables to NumPy and back: the one file that needs pyarrow, and imports it when used."""
+"""NumPy to Parquet tables; `toto_robot.data.lerobot` reads them."""
 
 import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,54 +10,6 @@ import numpy as np
 from .demonstration import Array
 
 _WORDS = "__index_level_0__"  # pandas' name of an index without one
-
-
-def read_columns(path: Path) -> dict[str, Array]:
-    """Give a table's columns, each [t] or [t k]; words as objects.
-
-    Raises:
-        ValueError: it cannot be read, or a column's rows have unequal lengths.
-    """
-    pyarrow = _pyarrow()
-    table = _read(path, None)
-    found: dict[str, Array] = {}
-    for name in table.column_names:
-        column = table.column(name).combine_chunks()
-        types = pyarrow.types
-        if types.is_string(column.type) or types.is_large_string(column.type):
-            found[name] = np.array(column.to_pylist(), dtype=object)
-        elif types.is_fixed_size_list(column.type) or types.is_list(column.type):
-            values = column.flatten().to_numpy(zero_copy_only=False)
-            if len(values) % max(1, len(table)):
-                raise ValueError(f"{path}: the rows of {name!r} have unequal lengths")
-            found[name] = values.reshape(len(table), -1)
-        else:
-            found[name] = column.to_numpy(zero_copy_only=False)
-    return found
-
-
-def read_rows(path: Path, leave_out: str | None = None) -> list[dict[str, Any]]:
-    """Give a table's rows as plain data, without the columns that begin with `leave_out`.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    return _read(path, leave_out).to_pylist()
-
-
-def read_tasks(path: Path) -> list[str]:
-    """Give the tasks in the order of their numbers.
-
-    Raises:
-        ValueError: it cannot be read, or is no such table.
-    """
-    rows = read_rows(path)
-    try:
-        # LeRobot names the column of words in one of two ways
-        words = [name for name in (rows[0] if rows else {}) if name != "task_index"]
-        return [str(row[words[0]]) for row in sorted(rows, key=lambda row: row["task_index"])]
-    except (IndexError, KeyError) as error:
-        raise ValueError(f"{path} is damaged: no tasks with their numbers") from error
 
 
 def of_columns(columns: Mapping[str, Array]) -> bytes:
@@ -111,18 +62,6 @@ def of_tasks(tasks: Sequence[str]) -> bytes:
     }
     table = pyarrow.table(columns).replace_schema_metadata({"pandas": json.dumps(about)})
     return _bytes(table)
-
-
-def _read(path: Path, leave_out: str | None) -> Any:
-    pyarrow = _pyarrow()
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if leave_out is not None:
-                names = [name for name in names if not name.startswith(leave_out)]
-            return file.read(columns=names, use_threads=False)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _bytes(table: Any) -> bytes:

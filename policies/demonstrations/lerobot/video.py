@@ -1,9 +1,8 @@
-"""Pictures to MP4 and back."""
+"""Images to MP4; `toto_robot.data.video` reads it."""
 
 import io
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,31 +65,6 @@ def encode(pictures: Pictures, rate_hz: int, codec: Codec) -> bytes:
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return buffer.getvalue()
-
-
-def decode(path: Path, start_s: float, number: int, rate_hz: float) -> Pictures:
-    """Give `number` frames [t h w 3] of a file from `start_s` on.
-
-    Raises:
-        ValueError: the file cannot be read, or holds fewer; the message names it.
-    """
-    av, found = _av(), list[Pictures]()
-    earliest_s = start_s - 0.5 / rate_hz
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            if start_s > 0:  # many episodes in one file: to the key frame before
-                container.seek(int(start_s / stream.time_base), stream=stream)
-            for frame in container.decode(stream):
-                if frame.time is not None and frame.time >= earliest_s:
-                    found.append(frame.to_ndarray(format="rgb24"))
-                if len(found) == number:
-                    break
-    except (av.FFmpegError, IndexError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if len(found) < number:
-        raise ValueError(f"{path} is damaged: {len(found)} frames of {number} from {start_s} s on")
-    return np.stack(found)
 
 
 def _av() -> Any:

@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 
 from envs.interface import Interface
+from toto_robot.data.lerobot import LeRobotFolder, read_rows
 from toto_robot.files import write_aside
 
 from . import layout, statistics, tables
@@ -165,7 +166,7 @@ class DatasetWriter:
         self._length, self._num_frames = info["total_episodes"], info["total_frames"]
         self._tasks = []
         if (self.folder / layout.TASKS).exists():
-            self._tasks = tables.read_tasks(self.folder / layout.TASKS)
+            self._tasks = [text for _, text in sorted(LeRobotFolder(self.folder).tasks().items())]
         self._repair()
         self._statistics = self._read_statistics()
 
@@ -235,7 +236,7 @@ class DatasetWriter:
         merged: dict[str, Statistics] = {}
         for index in range(self._length):
             row_path = self.folder / layout.EPISODES_PATH.format(**layout.place(index))
-            (row,) = tables.read_rows(row_path)
+            (row,) = read_rows(row_path)
             found: dict[str, Statistics] = {}
             for name, value in row.items():
                 if name.startswith("stats/"):

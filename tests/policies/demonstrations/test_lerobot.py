@@ -14,10 +14,11 @@ from pyarrow import parquet
 from policies.demonstrations.lerobot import layout, statistics
 from policies.demonstrations.lerobot.layout import Column
 from policies.demonstrations.lerobot.reader import DatasetReader, is_dataset
-from policies.demonstrations.lerobot.video import LOSSLESS, decode, encode, small
+from policies.demonstrations.lerobot.video import LOSSLESS, encode, small
 from policies.demonstrations.lerobot.writer import DatasetWriter
 from tests.policies.demonstrations.demonstrations import noise, noise_interface
 from toto_robot.data.sources import LeRobot
+from toto_robot.data.video import read_frames, read_frames_at
 
 COLUMNS = (
     Column(name="force", dtype="float64", names=("x", "y")),
@@ -150,10 +151,14 @@ def test_damage_is_said_with_the_file(tmp_path):
 
     video = layout.VIDEO_PATH.format(video_key="observation.images.eye", **layout.place(1))
     data = layout.DATA_PATH.format(**layout.place(1))
-    for name in (video, data, layout.RECORD_PATH.format(index=1)):
+    for name, reason in (
+        (video, ": not a readable video"),
+        (data, " is damaged"),
+        (layout.RECORD_PATH.format(index=1), " is damaged"),
+    ):
         reader = DatasetReader(damaged(name))
         assert reader[0].num_steps == 4
-        with pytest.raises(ValueError, match=f"{Path(name).name} is damaged"):
+        with pytest.raises(ValueError, match=f"{Path(name).name}{reason}"):
             reader[1]
     with pytest.raises(ValueError, match=r"info\.json is damaged"):
         DatasetReader(damaged(layout.INFO))
@@ -207,10 +212,10 @@ def test_losses_are_a_choice(tmp_path):
     rng = np.random.default_rng(0)
     smooth = np.broadcast_to(rng.integers(0, 256, (1, 1, 1, 3)), (5, 32, 32, 3)).astype(np.uint8)
     (tmp_path / "small.mp4").write_bytes(encode(smooth, 10, small(18)))
-    found = decode(tmp_path / "small.mp4", 0.0, 5, 10)
+    found = read_frames(tmp_path / "small.mp4")
     assert 0 < np.abs(found.astype(int) - smooth).max() < 12
-    with pytest.raises(ValueError, match="5 frames of 6"):
-        decode(tmp_path / "small.mp4", 0.0, 6, 10)
+    with pytest.raises(ValueError, match=r"its frame at 0\.500 s cannot be decoded"):
+        read_frames_at(tmp_path / "small.mp4", np.arange(6) / 10)
     with pytest.raises(ValueError, match="crf must be in"):
         small(99)
 

@@ -22,7 +22,8 @@ def write(path, frames, times=None, rotation=0, pixels="yuv444p", keys=12, optio
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             if times is not None:
-                frame.pts, frame.time_base = times[number], stream.time_base
+                # the stream's own becomes another when the first packet is written
+                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

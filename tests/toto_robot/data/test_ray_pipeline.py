@@ -9,10 +9,10 @@ import torch
 from tests.toto_robot.data.fake_videos import noisy, write
 from toto_robot.checkpoint import save_checkpoint
 from toto_robot.config import to_dict
+from toto_robot.data.clips import ByFrames
 from toto_robot.data.runners import Local, RayCluster
 from toto_robot.data.sources import Videos
 from toto_robot.data.tokenise import TokeniseConfig, VideoClips, tokenise
-from toto_robot.data.video import ByFrames
 from toto_robot.tokenizers import LightConfig
 
 pytest.importorskip("ray", reason="Ray is not installed")

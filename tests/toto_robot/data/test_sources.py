@@ -82,7 +82,7 @@ def test_ego4d_names_its_videos_in_a_json(tmp_path):
     listing = source.listing()
     assert names(listing) == ["0a1b-2c", "3d4e-5f"]
     assert listing.missing == ("6a7b-8c",)
-    for text, message in (("{}", "expected a list 'videos'"), ("{", "not readable JSON")):
+    for text, message in (("{}", "expected a list 'videos'"), ("{", r"ego4d\.json is damaged")):
         metadata.write_text(text)
         with pytest.raises(ValueError, match=message):
             source.listing()

@@ -18,12 +18,12 @@ from tests.toto_robot.data.fake_videos import noisy, numbered, write
 from tests.toto_robot.data.test_sources import write_lerobot
 from toto_robot.checkpoint import save_checkpoint
 from toto_robot.config import from_dict, to_dict
+from toto_robot.data.clips import ByFrames, BySeconds
 from toto_robot.data.mixture import SequenceMixture
 from toto_robot.data.runners import Local, Plan, Slurm
 from toto_robot.data.sources import Images, LeRobot, Videos
 from toto_robot.data.token_shards import TokenShards
 from toto_robot.data.tokenise import Stills, TokeniseConfig, VideoClips, tokenise
-from toto_robot.data.video import ByFrames, BySeconds
 from toto_robot.encoders.loading import load_tokenizer
 from toto_robot.models import SequenceLayout
 from toto_robot.tokenizers import LightConfig
@@ -248,7 +248,7 @@ def test_images_are_stills_and_every_21st_is_held_out(tokenizer, tmp_path):
     assert sum(count for _, _, count in data.runs(False)) == 2 * 20
     (problem,) = json.loads((tmp_path / "out" / "report.json").read_text())["problems"]
     assert problem["name"] == "n0/00.JPEG"
-    assert problem["problem"].endswith("not a readable image")
+    assert problem["problem"].endswith("not a readable image (cut off after 500 bytes)")
 
 
 def test_lerobot_episodes_are_cut_at_their_times(tokenizer, tmp_path):

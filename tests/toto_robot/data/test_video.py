@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.toto_robot.data.fake_videos import noisy, numbered, write
+from toto_robot.data.clips import ByFrames, BySeconds, ClipReader
 from toto_robot.data.images import read_square
-from toto_robot.data.video import ByFrames, BySeconds, ClipReader, SquareCrop
+from toto_robot.data.video import SquareCrop
 
 CORNERS = np.zeros((48, 64, 3), np.uint8)
 CORNERS[:24, :32], CORNERS[:24, 32:], CORNERS[24:, :32] = (255, 0, 0), (0, 255, 0), (0, 0, 255)

@@ -1,0 +1,223 @@
+"""Clips of video files: which frames, where cropped, and what was wrong with the rest."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import av
+import numpy as np
+
+from .video import SquareCrop, TimedFrame, open_video
+
+__all__ = ["ByFrames", "BySeconds", "ClipReader", "Sampling", "read_video"]
+
+_TICK_S = 0.001  # what a container's time base may round away
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByFrames:
+    """Take every ``stride``-th frame of the file, as the paper does with 4 (section 3.4)."""
+
+    kind: ClassVar[str] = "frames"
+    stride: int
+
+    def __post_init__(self) -> None:
+        """Refuse a stride that goes nowhere."""
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BySeconds:
+    """Take the frame that is shown every ``interval_s`` seconds: for any rate, also a variable one.
+
+    The paper's stride of 4 at 30 frames a second is 0.1333.
+    """
+
+    kind: ClassVar[str] = "seconds"
+    interval_s: float
+
+    def __post_init__(self) -> None:
+        """Refuse an interval that goes nowhere."""
+        if not self.interval_s > 0:
+            raise ValueError(f"interval_s must be above 0, got {self.interval_s}")
+
+
+Sampling = ByFrames | BySeconds
+
+
+class ClipReader:
+    """Iterate over the clips of a video, uint8 [t size size 3] each, in order.
+
+    Upright, resized so that the shortest side is ``size``, then cropped at a place of each clip's
+    own (paper section 3.4). No file makes the iteration raise: ``problems`` tells after the last
+    clip what was wrong. Clips before a damage, and after it, are used; clips
+    with a damaged frame are not, nor, where frames are taken by number, clips of uneven times.
+
+    Frames are decoded by one thread: libavcodec marks damaged frames reliably only then.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size: int,
+        frames: int,
+        whole: bool,
+        sampling: Sampling,
+        delay: float,
+        place: Callable[[int], tuple[float, float]],
+        start_s: float | None = None,
+        end_s: float | None = None,
+        rate_hz: float | None = None,
+    ) -> None:
+        """Say what to read; the file is opened by the iteration.
+
+        Args:
+            path: the file.
+            size: side of the frames, pixels.
+            frames: frames of a clip.
+            whole: one clip of all frames, ``frames`` or more, instead of clips of that many.
+            sampling: which frames are taken.
+            delay: how much later to begin, in [0, 1) of a step: other frames for another pass.
+            place: gives the place of the crop of a clip's number: two shares in [0, 1), down and
+                across.
+            start_s: where to begin, seconds on the file's clock; None: at its first frame.
+            end_s: where to end; None: at the end.
+            rate_hz: frames a second that a part, from `start_s` to `end_s`, is said to have; None:
+                any.
+        """
+        self.problems: list[str] = []
+        self._path, self._size, self._frames, self._whole = path, size, frames, whole
+        self._sampling, self._delay, self._place = sampling, delay, place
+        self._start_s, self._end_s, self._rate_hz = start_s, end_s, rate_hz
+        self._times: list[float] = []
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.problems, self._times = [], []
+        square = SquareCrop(self._size)
+        refused: dict[str, int] = {}
+        clip: list[np.ndarray] = []
+        number, damaged = 0, False
+        try:
+            for frame, flaw in self._sampled():
+                clip.append(square(frame, *self._place(number)))
+                damaged = damaged or flaw
+                if not self._whole and len(clip) == self._frames:
+                    if reason := self._flaw(damaged):
+                        refused[reason] = refused.get(reason, 0) + 1
+                    else:
+                        yield np.stack(clip)
+                    number += 1
+                    clip, damaged, self._times = [], False, self._times[-1:]
+        except Exception as error:  # whatever a decoder raises is this file's fault
+            what = "breaks off" if number or clip else "not readable"
+            self.problems.append(f"{what}: {error}")
+        if self._whole and len(clip) >= self._frames:
+            if reason := self._flaw(damaged):
+                refused[reason] = 1
+            else:
+                yield np.stack(clip)
+            number = 1
+        elif not number and not self.problems:
+            self.problems.append(f"too short: {len(clip)} frames of the {self._frames} of a clip")
+        self.problems += [f"{n} of {number} clips left out: {why}" for why, n in refused.items()]
+
+    def _flaw(self, damaged: bool) -> str:
+        """Return why the clip that has just been read cannot be used, or nothing."""
+        if damaged:
+            return "damaged frames"
+        gaps = np.diff(self._times)
+        if self._rate_hz is not None and (np.abs(gaps * self._rate_hz - 1) > 0.5).any():
+            return "a frame is missing"
+        if isinstance(self._sampling, ByFrames) and len(gaps):
+            low, usual, high = gaps.min(), np.median(gaps), gaps.max()
+            if high > 10 * usual:
+                return "a hole in the times"
+            # A dropped frame now and then is no variable rate.
+            if np.mean(np.abs(gaps - usual) > 0.5 * usual) > 0.1:
+                return (
+                    f"variable rate, {1000 * low:.0f} to {1000 * high:.0f} ms a frame: "
+                    "take it by seconds"
+                )
+        return ""
+
+    def _sampled(self) -> Iterator[tuple[av.VideoFrame, bool]]:
+        """Yield the frames that are taken, and whether one is damaged."""
+        if isinstance(self._sampling, ByFrames):
+            stride = self._sampling.stride
+            skip = int(self._delay * stride)
+            for index, (frame, _, damaged) in enumerate(self._decoded()):
+                if index % stride == skip:
+                    yield frame, damaged
+            return
+        step = self._sampling.interval_s
+        due, number, end_s = 0.0, 0, 0.0
+        shown: tuple[av.VideoFrame, bool] | None = None
+        for frame, time_s, damaged in self._decoded():
+            if shown is None:
+                due = time_s + self._delay * step
+            while shown is not None and due + number * step < time_s - _TICK_S:
+                yield shown
+                number += 1
+            shown = frame, damaged
+            end_s = time_s + float(frame.duration * (frame.time_base or 0))
+        while shown is not None and due + number * step < end_s - _TICK_S:
+            yield shown
+            number += 1
+
+    def _decoded(self) -> Iterator[TimedFrame]:
+        """Yield the frames of the segment; times are from its clock's zero or the first frame."""
+        with open_video(self._path) as video:
+            # Parts are told by the file's clock; whole files count from their first frame.
+            zero_s = video.begin_s if self._start_s is None else 0.0
+            begin_s = -np.inf if self._start_s is None else self._start_s - video.gap_s / 2
+            end_s = np.inf if self._end_s is None else self._end_s - video.gap_s / 2
+            last_s = 0.0
+            count = 0
+            for frame, time_s, damaged in video.frames(None if self._start_s is None else begin_s):
+                last_s = time_s - zero_s
+                if last_s >= end_s:
+                    break
+                if last_s >= begin_s:
+                    count += 1
+                    self._times.append(last_s)
+                    yield TimedFrame(frame, last_s, damaged)
+            if self._rate_hz is not None:
+                promised = round((end_s - begin_s) * self._rate_hz)
+                if count != promised:
+                    self.problems.append(f"{count} frames of the {promised} of this part")
+            if video.lost_packets:
+                self.problems.append(f"{video.lost_packets} packets that are no frames")
+            last_s, length_s = last_s + video.gap_s, video.length_s
+            if last_s < length_s - max(0.5, 0.05 * length_s) and end_s > length_s:
+                self.problems.append(f"ends early: {last_s:.1f} of {length_s:.1f} s")
+
+
+def read_video(
+    path: Path, size: int, stride: int, generator: np.random.Generator
+) -> tuple[np.ndarray, list[str]]:
+    """Decode a whole video to frames, uint8 [t size size 3], and say what was wrong with it.
+
+    As in the paper's section 3.4: every ``stride``-th frame, shortest side resized to ``size``, one
+    random crop of ``size`` x ``size`` that stays in place over the whole video. Of a file that ends
+    early, what is there is used.
+
+    Raises:
+        ValueError: nothing of the file can be used; the message says why.
+    """
+    down, across = generator.random(2)
+    reader = ClipReader(
+        path,
+        size=size,
+        frames=1,
+        whole=True,
+        sampling=ByFrames(stride=stride),
+        delay=0.0,
+        place=lambda _: (down, across),
+    )
+    clips = list(reader)
+    if not clips:
+        raise ValueError("; ".join(reader.problems))
+    return clips[0], reader.problems
