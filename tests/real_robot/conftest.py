@@ -1,8 +1,9 @@
 """Mark what needs a twin: such tests run one after the other, with the machine to themselves.
 
-An arm wants a command in each millisecond, and ends a motion that misses twenty. A host that takes
-the CPUs away for so long makes a test fail that is right; so a twin's test that failed while that
-was measured is run again, twice at most, and pytest counts the reruns at the end.
+An arm wants a command in each millisecond, and ends a motion that misses twenty. A machine whose
+CPUs are away for so long makes a test fail that is right; so a twin's test that failed while that
+was measured is run again, twice at most, and pytest counts the reruns at the end. Measured is what
+the host took, here; and by tests that know them, the twin's cycles and their own ticks (`starved`).
 """
 
 import os
@@ -10,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.real_robot.starved import StarvedError
+
 _MOST_STOLEN_S = 0.02
 _RERUNS = 2
-
-
-class StarvedError(AssertionError):
-    """A test failed, and meanwhile the host ran something else in this machine's place."""
 
 
 def pytest_collection_modifyitems(items):

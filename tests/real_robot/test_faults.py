@@ -30,6 +30,7 @@ from real_robot.twin import start_twin
 from real_robot.twin.client import TwinCameraSource
 from real_robot.twin.config import STANDARD
 from tests.real_robot.control.loop_cases import FakeAgent, one, turn
+from tests.real_robot.starved import blame_the_machine
 from tests.real_robot.twin_fixture import require_twin
 
 REST_RAD, LOOK_S = 0.002, 0.2
@@ -145,21 +146,13 @@ class Bench:
     def joints(self):
         return np.array(self.client.state()["positions"][:7])
 
-    def skip_if_starved(self, record):
-        """Let a machine that does not keep 1 kHz, nor the loop's 10 Hz, have faults of its own."""
-        late_s = max((step.late_s for step in record.steps), default=0.0)
-        longest_s = self.client.rates()["period_max_s"]
-        if late_s > 0.05 or longest_s > 0.015:
-            pytest.skip(
-                f"the machine is too busy for a twin: a tick was {late_s:.3f} s late, a cycle of 1 "
-                f"ms took {longest_s:.3f} s, and {record.reason}: {record.message}"
-            )
-
     def check(self, record, reason, words, *, agent=None):
         """Hold the record, its copy on disk and the arm itself against what must be."""
         if (record.reason, words in record.message) != (reason, True):
-            self.skip_if_starved(record)
-            pytest.fail(f"{record.reason}: {record.message}")
+            late_s = max((step.late_s for step in record.steps), default=0.0)
+            failure = f"{record.reason}: {record.message}"
+            blame_the_machine(self.client, failure, late_s=late_s)
+            pytest.fail(failure)
         saved = DatasetReader(self.folder)
         facts = saved.facts(0)
         assert facts["reason"] == reason

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.real_robot import conftest
+from tests.real_robot.starved import StarvedError, blame_the_machine
 
 
 def fails(*, marked, taken_s, error, monkeypatch):
@@ -22,7 +23,7 @@ def fails(*, marked, taken_s, error, monkeypatch):
 @pytest.mark.parametrize("error", [AssertionError("no"), pytest.fail.Exception("no")])
 def test_a_starved_failure_is_named(error, monkeypatch):
     raised = fails(marked=True, taken_s=0.13, error=error, monkeypatch=monkeypatch)
-    assert isinstance(raised, conftest.StarvedError)
+    assert isinstance(raised, StarvedError)
     assert str(raised).startswith("the host took 0.13 s")
     assert raised.__cause__ is error
 
@@ -42,3 +43,15 @@ def test_others_stay_what_they_are(marked, taken_s, error, monkeypatch):
 
 def test_the_system_tells_what_was_stolen():
     assert 0 <= conftest.stolen_s() <= conftest.stolen_s()
+
+
+@pytest.mark.parametrize(("longest_s", "late_s"), [(0.02, 0.0), (0.001, 0.06)])
+def test_a_twin_or_a_tick_that_came_late_is_the_machine_s_doing(longest_s, late_s):
+    client = SimpleNamespace(rates=lambda: {"period_max_s": longest_s})
+    with pytest.raises(StarvedError, match="reflex: pushed"):
+        blame_the_machine(client, "reflex: pushed", late_s=late_s)
+
+
+def test_a_machine_that_kept_time_is_not_blamed():
+    client = SimpleNamespace(rates=lambda: {"period_max_s": 0.014})
+    blame_the_machine(client, "reflex: pushed", late_s=0.04)

@@ -1,9 +1,6 @@
 """Agents on an arm: the student sees what it sees in simulation, the expert reads what it reads."""
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -342,27 +339,3 @@ def test_quaternions_of_rotations(seed) -> None:
         ]
     )
     assert abs(quaternion_of(rotation) @ q) == pytest.approx(1.0)
-
-
-NO_TORCH = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "mujoco", "gymnasium", "cv2", "franky", "policies"}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Refuse())
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "gymnasium" else find(name, *rest)
-import real_robot.control.loop, real_robot.control.home, real_robot.control.timing
-import real_robot.agents.remote, real_robot.station
-import toto_robot, toto_robot.config, toto_robot.files, envs.interface  # the library is lazy
-"""
-
-
-def test_the_loop_and_all_around_it_need_numpy_alone() -> None:
-    root = Path(__file__).parents[3]
-    run = subprocess.run(
-        [sys.executable, "-c", NO_TORCH], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr

@@ -2,8 +2,6 @@
 
 import importlib.util
 import queue
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -311,26 +309,3 @@ def test_a_library_that_is_missing_says_what_to_install() -> None:
 def test_a_realsense_is_a_camera_or_a_recording() -> None:
     with pytest.raises(ValueError, match="one of them"):
         realsense.RealSenseConfig(**{**CONFIG, "serial": "1", "recording": Path("x.db3")})
-
-
-NO_TORCH = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "mujoco", "gymnasium", "cv2", "jaxtyping", "policies"}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Refuse())
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "gymnasium" else find(name, *rest)
-import real_robot.safety.layer, real_robot.robot, real_robot.cameras.camera
-import real_robot.cameras.sources, real_robot.cameras.realsense, real_robot.calibration.calibration
-"""
-
-
-def test_a_control_pc_needs_numpy_alone() -> None:
-    root = Path(__file__).parents[3]
-    run = subprocess.run(
-        [sys.executable, "-c", NO_TORCH], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr

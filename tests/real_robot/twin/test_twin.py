@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from envs.arms.kinematics import joint_frames, tool_pose
 from real_robot.limits import FR3, limits_from_urdf
 from real_robot.scheduling import hurried
 from real_robot.twin import STANDARD, TwinConfig, start_twin
+from tests.real_robot.starved import StarvedError
 from tests.real_robot.twin_fixture import above, connect, require_twin, twin  # noqa: F401
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -46,40 +48,35 @@ def turned(robot, *by_rad):
 
 
 def move(robot, joints_rad, *, asynchronous=False):
-    """Move; where the machine lost commands on the way, recover and go on, twice at most."""
+    """Move; that the machine lost commands on the way is a `StarvedError`."""
     import franky
 
-    for tries_left in (2, 1, 0):
-        try:
-            robot.move(franky.JointMotion(franky.JointState(joints_rad)), asynchronous=asynchronous)
-            return
-        except franky.ControlException as error:
-            if not tries_left or not lost_commands(error):
-                raise
-            robot.recover_from_errors()
+    with blamed_for_lost_commands(robot):
+        robot.move(franky.JointMotion(franky.JointState(joints_rad)), asynchronous=asynchronous)
 
 
 def set_off(robot, *by_rad, speed_rad_s=0.05):
-    """Begin to turn, and wait until the arm moves; where the machine lost commands, as `move`."""
+    """Begin to turn, and wait until the arm moves."""
+    move(robot, turned(robot, *by_rad), asynchronous=True)
+    if not eventually(lambda: np.abs(robot.state.dq).max() > speed_rad_s, 2.0):
+        with blamed_for_lost_commands(robot):
+            robot.join_motion()
+        pytest.fail("the arm does not move")
+
+
+@contextmanager
+def blamed_for_lost_commands(robot):
+    """Raise a `StarvedError` for a motion that ended because too few commands came in time."""
     import franky
 
-    for tries_left in (2, 1, 0):
-        move(robot, turned(robot, *by_rad), asynchronous=True)
-        if eventually(lambda: np.abs(robot.state.dq).max() > speed_rad_s, 2.0):
-            return
-        try:
-            robot.join_motion()
-        except franky.ControlException as error:
-            if not tries_left or not lost_commands(error):
-                raise
-            robot.recover_from_errors()
-    pytest.fail("the arm does not move")
-
-
-def lost_commands(error):
-    """Say whether a motion ended because too few commands came in time."""
-    rate = re.search(r"control_command_success_rate: ([\d.]+)", str(error))
-    return rate is not None and float(rate[1]) <= 0.99
+    try:
+        yield
+    except franky.ControlException as error:
+        rate = re.search(r"control_command_success_rate: ([\d.]+)", str(error))
+        if rate is None or float(rate[1]) > 0.99:
+            raise
+        robot.recover_from_errors()  # for the test that is run next
+        raise StarvedError(f"this machine lost a twin's commands: {error}") from error
 
 
 def names_of(errors):
