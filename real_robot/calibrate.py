@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from envs.arms.franka import FRANKA_FR3
 from envs.arms.kinematics import forward_kinematics
+from envs.geometry import Floats
 from toto_robot.cli import command
 
 from .calibration.board import Board, View
@@ -48,8 +48,6 @@ from .cameras.png import write_png
 from .franka import FrankaConfig, FrankaRobot
 from .operator import NoPersonError
 from .robot import RobotError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

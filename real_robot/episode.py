@@ -13,8 +13,10 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.geometry import Floats
+
 from .cameras.camera import Frame
-from .robot import Floats, RobotState, Target
+from .robot import RobotState, Target
 from .safety.layer import Decision
 
 # How an episode ended. Those of `COMPLETE` ran as they should; the others were cut short.

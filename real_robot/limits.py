@@ -10,9 +10,9 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from envs.geometry import Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

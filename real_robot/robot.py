@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+
+from envs.geometry import Floats
 
 from .limits import JointLimits
-
-Floats = NDArray[np.float64]
 
 # The modes of Franka's control interface, in our words.
 Mode = Literal["idle", "moving", "guiding", "reflex", "user_stopped", "recovering", "other"]

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arms.arm import Arm
+from envs.geometry import Floats
 from envs.interface import Interface
 
 from .limits import JointLimits
 from .robot import RobotState, Target
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,10 +15,10 @@ from envs.arms.kinematics import forward_kinematics, tool_pose
 from envs.catalogue import Variant, variant
 from envs.experts import EXPERTS
 from envs.experts.scripted import base_transform, slices
-from envs.geometry import quaternion_of, quaternion_product
+from envs.geometry import Floats, quaternion_of, quaternion_product
 
 from ..episode import Observation, Proposal, Scene
-from ..robot import Floats, RobotState
+from ..robot import RobotState
 from ..translator import Translator
 
 # What this can tell of an environment's privileged state: task quantities by their names there.

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from envs.geometry import Floats
+
 from ..cameras.camera import Image
 from ..cameras.opencv import opencv
-from .calibration import Floats
 
 MIN_CORNERS = 8
 

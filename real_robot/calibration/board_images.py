@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from envs.geometry import Floats
 from toto_robot.files import write_json
 
 from ..cameras.camera import Camera, Image
@@ -21,8 +21,6 @@ from ..operator import ask_person
 from ..robot import Robot
 from .board import Board, View, find_board
 from .calibration import Intrinsics, project
-
-Floats = NDArray[np.float64]
 
 POSES = "poses.json"
 _STILL_RAD_S = 0.01

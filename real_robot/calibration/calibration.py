@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from envs.geometry import Floats
 from toto_robot.files import write_json
 from toto_robot.moved import moved_names
 
 from ..cameras.fit import middle
 
-Floats = NDArray[np.float64]
 Parent = Literal["hand", "base"]
 _NEAR_M = 0.01
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.geometry import rotation_vector
+from envs.geometry import Floats, rotation_vector
 
 from ..cameras.opencv import opencv
 from .board import View
-from .calibration import Floats, Intrinsics, Mounting, Parent
+from .calibration import Intrinsics, Mounting, Parent
 
 MIN_LENS_VIEWS = 5
 MIN_MOUNTING_VIEWS = 4

@@ -5,9 +5,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from envs.geometry import Floats
+
 from ..cameras.camera import Camera
 from ..episode import Reason
-from ..robot import CommandRefusedError, ConnectionLostError, Floats, Robot, RobotState, Target
+from ..robot import CommandRefusedError, ConnectionLostError, Robot, RobotState, Target
 from ..safety.layer import Ages, Decision, SafetyLayer, UnsafeStartError
 from ..translator import Translator
 from .clock import Clock

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.arms.arm import Arm
-from envs.geometry import Vector
+from envs.geometry import Floats, Vector
 
-from ..robot import Floats, Robot, Target
+from ..robot import Robot, Target
 from ..safety.config import SafetyConfig
 from ..safety.layer import Ages, SafetyLayer, UnsafeStartError
 from ..safety.workspace import Enclosure

@@ -17,16 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from envs.geometry import Floats
+
 from ..cameras.camera import Camera, CameraError
-from ..episode import (
-    Agent,
-    EpisodeRecord,
-    Listener,
-    Observation,
-    Reason,
-    Step,
-)
-from ..robot import CommandRefusedError, ConnectionLostError, Floats, Robot, Target
+from ..episode import Agent, EpisodeRecord, Listener, Observation, Reason, Step
+from ..robot import CommandRefusedError, ConnectionLostError, Robot, Target
 from ..safety.layer import SafetyLayer
 from ..translator import Translator
 from .agent_thread import AgentThread

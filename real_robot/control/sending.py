@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..robot import CommandRefusedError, ConnectionLostError, Floats, Robot
+from envs.geometry import Floats
+
+from ..robot import CommandRefusedError, ConnectionLostError, Robot
 from ..safety.layer import Decision
 from .clock import Clock
 

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+from envs.geometry import Floats
 
 from ..limits import JointLimits
 from ..robot import CommandRefusedError, ConnectionLostError, RobotError
@@ -27,7 +28,6 @@ from ..scheduling import ask_for_priority
 from .config import FrankaConfig
 from .reference import Reference
 
-Floats = NDArray[np.float64]
 T = TypeVar("T")
 Phase = Literal["idle", "tracking", "braking", "ending"]
 

@@ -13,9 +13,8 @@ the safety layer lets them, become accelerations of 1.5 a at most.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from envs.geometry import Floats
 
 _LONGEST_S = 0.25  # between targets of one motion; after more it is a new one
 _SHORTEST_S = 0.002

@@ -5,23 +5,15 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+
+from envs.geometry import Floats
 
 from ..limits import JointLimits, limits_from_urdf, limits_of_server
-from ..robot import (
-    MODES,
-    CommandRefusedError,
-    ConnectionLostError,
-    Mode,
-    RobotError,
-    RobotState,
-)
+from ..robot import MODES, CommandRefusedError, ConnectionLostError, Mode, RobotError, RobotState
 from .arm import Arm, call, errors_of, text_of
 from .config import NUM_JOINTS, FrankaConfig
 from .gripper import Gripper
 from .versions import GRIPPER_PORT, read_server_version, require_port, require_version
-
-Floats = NDArray[np.float64]
 
 # libfranka's RobotMode by name.
 _MODES: dict[str, Mode] = {

@@ -21,7 +21,7 @@ from numbers import Real
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from envs.arms.arm import Arm
 from toto_robot.moved import moved_names
@@ -32,7 +32,6 @@ from .config import SafetyConfig
 from .motion import Intervention, Motion, MotionFilter
 from .workspace import Enclosure
 
-Floats = NDArray[np.float64]
 Verdict = Literal["move", "hold", "stop", "end"]
 
 # Stamps of other threads may be taken an instant after the loop's own.

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from envs.geometry import Floats
 
 from ..limits import JointLimits
 from .workspace import Enclosure
-
-Floats = NDArray[np.float64]
 
 _ROUNDING = 1e-9
 _SHARES = (0.5, 0.25, 0.125)

@@ -7,13 +7,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from envs.arms.arm import Arm
 from envs.arms.kinematics import joint_frames
-from envs.geometry import Vector
-
-Floats = NDArray[np.float64]
+from envs.geometry import Floats, Vector
 
 _FIRST_LINK = 2  # the two joints of the shoulder stay where they are
 _NUM_INTERVALS = 16

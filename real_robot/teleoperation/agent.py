@@ -8,10 +8,9 @@ import numpy as np
 
 from envs.arms.arm import Arm
 from envs.arms.kinematics import solve_ik, tool_pose
-from envs.geometry import rotation_matrix
+from envs.geometry import Floats, rotation_matrix
 
 from ..episode import Observation, Proposal
-from ..robot import Floats
 from ..translator import Translator
 from .device import Command, Device
 

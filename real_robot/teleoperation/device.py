@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+
+from envs.geometry import Floats
 
 from ..episode import Reason
-
-Floats = NDArray[np.float64]
 
 
 class DeviceError(RuntimeError):

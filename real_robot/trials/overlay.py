@@ -8,16 +8,14 @@ arm's base; the camera's calibration says where that is in the picture.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from envs.geometry import Floats
 from envs.simulation.scene import Camera as SceneCamera
 
 from ..calibration.calibration import Calibration, Intrinsics, Mounting, project
 from ..cameras.camera import Image
 from ..cameras.opencv import opencv
 from .poses import Pose
-
-Floats = NDArray[np.float64]
 
 _FOOT, _TOP, _ARROW = (255, 60, 60), (255, 190, 60), (60, 220, 255)
 _LEAST_WIDTH_PX = 640

@@ -17,6 +17,7 @@ from franka_sim.sim_common import FR3_FORCE_LIMITS
 from numpy.typing import NDArray
 
 from envs.arms.arm import Arm
+from envs.geometry import Floats
 from envs.simulation.mujoco_backend import build_spec
 from envs.simulation.scene import Scene
 
@@ -24,8 +25,6 @@ from ..limits import FR3
 from .fingers import Fingers
 from .jobs import Jobs
 from .shared import Shared
-
-Floats = NDArray[np.float64]
 
 TIMESTEP_S = 0.001  # the control interface's cycle
 _SETTLE_STEPS = 100

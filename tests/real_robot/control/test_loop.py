@@ -372,8 +372,17 @@ def test_success_is_held_for_some_steps_and_ends_the_episode() -> None:
 
 
 def test_a_task_that_is_not_done_in_time_has_failed() -> None:
-    bench = Bench(max_steps=10)
-    record = bench.run(FakeAgent(), check=lambda: False)
+    looked = threading.Event()
+
+    def act(observation, calls):
+        looked.wait(20.0)  # the check runs beside the loop, and this clock waits for nobody
+        return one(turn(1, 0.1), observation)
+
+    def check():
+        looked.set()
+        return False
+
+    record = Bench(max_steps=10).run(FakeAgent(act), check=check)
     assert (record.reason, record.success) == ("time", False)
 
 
