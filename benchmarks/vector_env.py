@@ -1,44 +1,48 @@
-"""Measure vector environments: steps a second of three kinds, and with an encoder.
+"""Measure vector environments: start-up, memory and steps a second of four kinds, and an encoder.
 
     LP_NUM_THREADS=0 python -m benchmarks.vector_env [ENCODER]    # a shipped name or a checkpoint
 
-Every figure is environment steps a second of wall time, with the ratio to gymnasium's SyncVectorEnv
-of as many environments. The ways of a table are all started first and then take turns, and both
-figures are medians over the rounds, so that what else runs on the machine troubles all alike.
-LP_NUM_THREADS=0 has the software renderer draw in the process that asked, not in threads of its
-own, of which each process would have one a core.
+    sync         gymnasium's SyncVectorEnv: this process alone
+    async        gymnasium's AsyncVectorEnv, with shared memory: a process for each environment
+    forkserver   the same, forked from a server that has imported all that an environment needs
+    workers      envs.vector.WorkerVectorEnv: a process for each core
 
-    sync       gymnasium's SyncVectorEnv: this process alone
-    async      gymnasium's AsyncVectorEnv, with shared memory: a process for each environment
-    workers    envs.vector.WorkerVectorEnv: a process for each core
+Start-up and memory are of a fresh process for each kind: the seconds to make, reset and step the
+environments once, and the proportional set size (PSS) of that process, with torch, and of all that
+it started. Kinds take turns, and figures are medians over the rounds.
 
-With an encoder, on the pictures of two cameras; torch has as many threads as the line says. It
-needs cores to itself for more than one: beside other programs, its threads wait for one another.
+Steps are environment steps a second of wall time, with the ratio to SyncVectorEnv of as many
+environments. The ways of a table are all started first and then take turns, and both figures are
+medians over the rounds, so that what else runs on the machine troubles all alike. LP_NUM_THREADS=0
+has the software renderer draw in the process that asked, not in threads of its own, of which each
+process would have one a core.
 
-    then encode            all pictures in one call, after the step
-    encode n early         `envs_per_call=n`: n environments' pictures are encoded as soon as they
-                           are there, while the others step
+With an encoder, on the images of two cameras; torch has as many threads as the line says. It needs
+cores to itself for more than one: beside other programs, its threads wait for one another.
+
+    then encode            all images in one call, after the step
     encoders in workers    every worker has an encoder of its own, and embeds one environment's
-                           pictures at a time
-
-The last table has a stand-in that sleeps instead of computing, as this process does while an
-encoder runs on a graphics card: what early calls gain where they take no core.
+                           images at a time
 """
 
+import multiprocessing
+import os
+import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
-from numpy.typing import NDArray
 
 from envs.vector import WorkerVectorEnv
-from toto_robot import TotoObservation, TotoVectorObservation, load_encoder
+
+# Workers import this module, too, so torch is imported where it is needed.
 
 ID = "envs:toto/FrankaPick-v0"
 CAMERAS = ("hand", "front")
@@ -46,67 +50,65 @@ IMAGE_SIZE = 128
 NUM_ENVS = (2, 4, 8)
 NUM_ENVS_ENCODED = 8
 NUM_ROUNDS = 5
+NUM_STARTS = 3
 TURN_S = 0.3  # at least one step
-SLEEP_S = 1e-3
+NEEDED = ["envs.catalogue", "gymnasium", "mujoco"]  # what an environment imports
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the tables; or with a kind and a number of cameras, the figures of one start."""
+    if len(sys.argv) > 2:
+        _start(sys.argv[1], CAMERAS[: int(sys.argv[2])])
+        return
     name = sys.argv[1] if len(sys.argv) > 1 else "toto-nano"
     for cameras in ((), CAMERAS):
-        _head(f"{len(cameras)} pictures of {IMAGE_SIZE} px a step" if cameras else "no pictures")
+        _compare_starts(cameras)
+    for cameras in ((), CAMERAS):
+        _head(f"{_images(cameras)} a step")
         for num_envs in NUM_ENVS:
-            makers = [partial(make_env, cameras)] * num_envs
-            _measure(
-                {
-                    "sync": SyncVectorEnv(makers),
-                    "async": AsyncVectorEnv(makers, context="spawn"),
-                    "workers": WorkerVectorEnv(makers),
-                }
-            )
+            _measure({kind: make(kind, cameras, num_envs) for kind in KINDS})
+    _encode(name)
+
+
+def _encode(name: str) -> None:
+    """Print what embedding adds."""
+    import torch
+
+    from toto_robot import TotoVectorObservation, load_encoder
+
     cores = torch.get_num_threads()
     encoder: Any = load_encoder(name)
     makers = [partial(make_env, CAMERAS)] * NUM_ENVS_ENCODED
-    workers, one_worker = WorkerVectorEnv(makers), WorkerVectorEnv(makers, num_workers=1)
     sync = TotoVectorObservation(SyncVectorEnv(makers), encoder)
-    after = TotoVectorObservation(workers, encoder)
-    early = TotoVectorObservation(workers, encoder, 4)
+    after = TotoVectorObservation(WorkerVectorEnv(makers), encoder)
+    seeing = WorkerVectorEnv([partial(make_seeing_env, name)] * NUM_ENVS_ENCODED)
     ways: dict[str, VectorEnv] = {
         "sync, then encode, 1 thread": sync,
         "workers, then encode, 1 thread": after,
-        "workers, encode 1 early, 1 thread": TotoVectorObservation(workers, encoder, 1),
-        "workers, encode 4 early, 1 thread": early,
-        "one worker, encode 2 early, 1 thread": TotoVectorObservation(one_worker, encoder, 2),
-        "encoders in workers, 1 thread each": WorkerVectorEnv(
-            [partial(make_seeing_env, name)] * NUM_ENVS_ENCODED
-        ),
+        "encoders in workers, 1 thread each": seeing,
         f"sync, then encode, {cores} threads": sync,
         f"workers, then encode, {cores} threads": after,
-        f"workers, encode 4 early, {cores} threads": early,
     }
     _head(f"embedded by {name}")
     _measure(ways, lambda way: torch.set_num_threads(cores if way.endswith("threads") else 1))
-    workers = WorkerVectorEnv(makers)
-    _head(f"a stand-in, {SLEEP_S * 1e3:.0f} ms a picture")
-    _measure(
-        {
-            "sync, then encode": TotoVectorObservation(SyncVectorEnv(makers), Sleeper()),
-            "workers, then encode": TotoVectorObservation(workers, Sleeper()),
-            "workers, encode 1 early": TotoVectorObservation(workers, Sleeper(), 1),
-            "workers, encode 4 early": TotoVectorObservation(workers, Sleeper(), 4),
-        }
-    )
 
 
-class Sleeper:
-    """Take time and no processor."""
+def make(kind: str, cameras: tuple[str, ...], num_envs: int) -> VectorEnv:
+    """Make what is compared."""
+    return KINDS[kind]([partial(make_env, cameras)] * num_envs)
 
-    dim = 8
 
-    def __call__(self, frames: NDArray[np.uint8], /) -> torch.Tensor:
-        """Give nothing, late."""
-        time.sleep(SLEEP_S * len(frames))
-        return torch.zeros(len(frames), self.dim)
+def _from_forkserver(makers: list[Any]) -> VectorEnv:
+    multiprocessing.set_forkserver_preload(NEEDED)
+    return AsyncVectorEnv(makers, context="forkserver")
+
+
+KINDS: dict[str, Callable[[list[Any]], VectorEnv]] = {
+    "sync": SyncVectorEnv,
+    "async": partial(AsyncVectorEnv, context="spawn"),
+    "forkserver": _from_forkserver,
+    "workers": WorkerVectorEnv,
+}
 
 
 def make_env(cameras: tuple[str, ...]) -> gymnasium.Env[Any, Any]:
@@ -116,13 +118,61 @@ def make_env(cameras: tuple[str, ...]) -> gymnasium.Env[Any, Any]:
 
 def make_seeing_env(name: str) -> gymnasium.Env[Any, Any]:
     """Make the same with an encoder, of which a process has one."""
+    from toto_robot import TotoObservation
+
     return TotoObservation(make_env(CAMERAS), _encoder_of_worker(name))
 
 
 @cache
 def _encoder_of_worker(name: str) -> Any:
+    import torch
+
+    from toto_robot import load_encoder
+
     torch.set_num_threads(1)
     return load_encoder(name)
+
+
+def _compare_starts(cameras: tuple[str, ...]) -> None:
+    """Print start-up and memory of each kind, with their ratios to those of `workers`."""
+    command = [sys.executable, "-m", "benchmarks.vector_env"]
+    figures = np.zeros((NUM_STARTS, len(KINDS), 2))
+    for turns in figures:
+        for index, kind in enumerate(KINDS):
+            run = [*command, kind, str(len(cameras))]
+            turns[index] = subprocess.check_output(run, text=True).split()
+    ratios = np.median(figures / figures[:, -1:], axis=0)
+    what = f"{max(NUM_ENVS)} environments, {_images(cameras)}"
+    print(f"{what:<46}{'start s':>8}{'ratio':>7}{'GB':>7}{'ratio':>7}")
+    for kind, (start, memory), (longer, more) in zip(
+        KINDS, np.median(figures, axis=0), ratios, strict=True
+    ):
+        print(f"{kind:<46}{start:>8.1f}{longer:>7.2f}{memory:>7.2f}{more:>7.2f}", flush=True)
+
+
+def _start(kind: str, cameras: tuple[str, ...]) -> None:
+    """Print the seconds until the first step, and the memory in GB after it."""
+    import torch  # noqa: F401  # as a program that trains has it
+
+    before = time.perf_counter()
+    envs = make(kind, cameras, max(NUM_ENVS))
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    print(time.perf_counter() - before, _memory_gb(os.getpid()))
+    envs.close()
+
+
+def _memory_gb(process: int) -> float:
+    """Return the proportional set size of a process and of all below it."""
+    place = Path(f"/proc/{process}")
+    (size_kb,) = re.findall(r"^Pss:\s+(\d+) kB", (place / "smaps_rollup").read_text(), re.MULTILINE)
+    tasks = (place / "task").glob("*/children")
+    below = [int(child) for task in tasks for child in task.read_text().split()]
+    return int(size_kb) * 1024 / 1e9 + sum(map(_memory_gb, below))
+
+
+def _images(cameras: tuple[str, ...]) -> str:
+    return f"{len(cameras)} images of {IMAGE_SIZE} px" if cameras else "no images"
 
 
 def _head(what: str) -> None:

@@ -11,6 +11,8 @@ import platform
 import sys
 import time
 
+from toto_robot.device import num_cpus
+
 from . import rendering
 
 __all__ = ["examine", "main"]
@@ -45,8 +47,7 @@ def examine() -> list[str]:
     """Print what is found, line by line as it is found; give what to do, one line each."""
     remedies = []
     _say("python", f"{platform.python_version()}  {sys.executable}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    _say("machine", f"{platform.platform()}, {cores} cores")
+    _say("machine", f"{platform.platform()}, {num_cpus()} cores")
     missing = []
     for name, extra in PACKAGES.items():
         try:

@@ -1,6 +1,6 @@
-"""Which device a computation runs on."""
+"""Which device a computation runs on, and how many processors there are."""
 
-import torch
+import os
 
 
 def choose_device(name: str) -> str:
@@ -9,6 +9,8 @@ def choose_device(name: str) -> str:
     Raises:
         ValueError: no such device, or this build of torch cannot use it.
     """
+    import torch  # a computer that only counts its processors needs none
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -21,3 +23,10 @@ def choose_device(name: str) -> str:
             f"{', '.join(here)}"
         ) from error
     return name
+
+
+def num_cpus() -> int:
+    """Count the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from envs.interface import Interface
+from toto_robot.device import num_cpus
 from toto_robot.encoders.contract import Codes, compress_each
 
 from ..demonstrations.episode import Episode
@@ -352,8 +353,7 @@ class RolloutPool:
 
     def __init__(self, theatre: Theatre, config: RolloutConfig) -> None:
         self.seconds: dict[str, float] = {}
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.num_workers = (cores or 1) if config.num_workers is None else config.num_workers
+        self.num_workers = num_cpus() if config.num_workers is None else config.num_workers
         self._theatre = theatre
         self._executor: ProcessPoolExecutor | None = None
         self._stage: Stage | None = None

@@ -207,18 +207,6 @@ def test_embeddings_of_last_pictures_are_those_of_the_true_last_frames(envs, mod
     assert (finals >= NUM) == (mode == SAME)
 
 
-@pytest.mark.parametrize("envs_per_call", [1, 2, 5])
-def test_encoding_while_others_step_changes_nothing(envs, envs_per_call) -> None:
-    from toto_robot.wrappers.vector import TotoVectorObservation
-
-    encoder = Mean()
-    after = play(TotoVectorObservation(envs, Mean()), 3)
-    while_stepping = play(TotoVectorObservation(envs, encoder, envs_per_call), 3)
-    assert_same(while_stepping, after)
-    assert max(encoder.sizes) <= 2 * envs_per_call  # with last pictures
-    assert encoder.sizes[0] == min(envs_per_call, NUM)
-
-
 def test_each_way_of_starting_anew_keeps_its_promise(envs, mode, kind) -> None:
     if mode == NEXT:
         check_that_the_action_of_a_step_that_begins_an_episode_is_ignored(envs)
@@ -356,35 +344,18 @@ def test_what_cannot_be_sent_or_found_is_an_error_and_no_end(workers) -> None:
     workers.step(np.zeros(NUM, int))
 
 
-def test_an_interrupted_step_leaves_no_answers_behind(workers) -> None:
-    def interrupt(*_):
+def test_an_interrupted_step_leaves_no_answers_behind(workers, monkeypatch) -> None:
+    def interrupt(worker):
         raise KeyboardInterrupt
 
     workers.reset(seed=0)
-    with pytest.raises(KeyboardInterrupt):
-        workers.step_partial(np.zeros(NUM, int), interrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(workers._workers[0]), "receive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            workers.step(np.zeros(NUM, int))
     with pytest.raises(ResetNeeded):
         workers.step(np.zeros(NUM, int))
     assert_same(play(workers, 5), play(make("sync", SAME), 5))
-
-
-def test_every_environment_is_handed_over_once_and_before_the_step_ends(workers) -> None:
-    workers.reset(seed=5)
-    handed = {}
-
-    def ready(rows, observations, finals):
-        for row in rows:
-            assert row not in handed
-            handed[row] = (observations["image_front"][row].copy(), finals.get(row))
-
-    for _ in range(4):
-        handed.clear()
-        observations, *_, infos = workers.step_partial(np.ones(NUM, int), ready)
-        assert sorted(handed) == [0, 1, 2]
-        finals = infos.get("final_obs", [None] * NUM)
-        for row, (picture, final) in handed.items():
-            np.testing.assert_array_equal(picture, observations["image_front"][row])
-            assert data_equivalence(final, finals[row], exact=True)
 
 
 def test_observations_are_new_arrays_unless_asked_otherwise(workers) -> None:
@@ -525,14 +496,26 @@ def test_the_franka_does_the_same_in_any_number_of_workers(picking) -> None:
         assert_same(other, sync)
 
 
+class OneByOne:
+    """Embed each picture in a call of its own."""
+
+    def __init__(self, encoder):
+        self.encoder, self.dim = encoder, encoder.dim
+
+    def __call__(self, frames):
+        import torch
+
+        return torch.cat([self.encoder(frame[None]) for frame in frames])
+
+
 def test_totos_embeddings_do_not_depend_on_what_else_is_in_the_call(picking) -> None:
     """To the bit where this was written; other processors' kernels may add up in another order."""
     from toto_robot import TotoVectorObservation, load_encoder
 
     encoder = load_encoder("toto-nano")
     told = [
-        shake(TotoVectorObservation(picking[i], encoder, envs_per_call), 4)
-        for i, envs_per_call in ((0, None), (2, 1))
+        shake(TotoVectorObservation(picking[i], eyes), 4)
+        for i, eyes in ((0, encoder), (2, OneByOne(encoder)))
     ]
     for one, other in zip(*told, strict=True):
         assert data_equivalence(one, other, exact=False)
@@ -643,7 +626,7 @@ def test_ppo_learns_from_embeddings_of_workers(venv) -> None:
 
     from toto_robot.wrappers.vector import TotoVectorObservation
 
-    seeing = as_sb3(TotoVectorObservation(venv.envs, Mean(), 2))
+    seeing = as_sb3(TotoVectorObservation(venv.envs, Mean()))
     model = PPO("MultiInputPolicy", seeing, n_steps=4, batch_size=6, n_epochs=1, device="cpu")
     model.learn(12)
     assert model.num_timesteps == 12

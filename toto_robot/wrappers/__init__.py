@@ -2,6 +2,6 @@
 
 from .env import TotoObservation
 from .sb3 import TotoVecEnv
-from .vector import PartialSteps, TotoVectorObservation
+from .vector import TotoVectorObservation
 
-__all__ = ["PartialSteps", "TotoObservation", "TotoVecEnv", "TotoVectorObservation"]
+__all__ = ["TotoObservation", "TotoVecEnv", "TotoVectorObservation"]

@@ -119,16 +119,15 @@ STREAMS = pytest.mark.parametrize(
 
 
 @STREAMS
-@pytest.mark.parametrize("envs_per_call", [None, 2])
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_each_camera_of_a_vector_sees_its_own_episode(encoder, mode, bare, envs_per_call, stream):
+def test_each_camera_of_a_vector_sees_its_own_episode(encoder, mode, bare, stream):
     def make():
         films = [lambda n=n: Film(2 + 2 * n, n, bare) for n in range(3)]
         return SyncVectorEnv(films, autoreset_mode=mode)
 
     raw = make()
-    envs = TotoVectorObservation(make(), encoder, envs_per_call, stream=stream)
+    envs = TotoVectorObservation(make(), encoder, stream=stream)
     witness = Witness(encoder, stream)
     observation, raw_observation = envs.reset(seed=0)[0], raw.reset(seed=0)[0]
     for row in range(3):
@@ -173,40 +172,6 @@ def test_a_whole_reset_begins_every_past_anew(encoder):
         raw, _ = film.reset()  # the second episode
         alone = encoder(raw["image_hand"][None])[0].numpy()
         np.testing.assert_allclose(observation["embedding_hand"][row], alone, atol=2e-5)
-
-
-class Handed(SyncVectorEnv):
-    """Hand its environments over one by one, the last first."""
-
-    def step_partial(self, actions, ready):
-        result = self.step(actions)
-        final = result[-1].get("final_obs", [None] * self.num_envs)
-        for row in reversed(range(self.num_envs)):
-            ready([row], result[0], {} if final[row] is None else {row: final[row]})
-        return result
-
-
-@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_environments_that_are_handed_over_early_see_the_same(encoder, mode):
-    films = [lambda n=n: Film(2 + n, n) for n in range(3)]
-    pair = [
-        TotoVectorObservation(kind(films, autoreset_mode=mode), encoder, 2, stream=StreamConfig())
-        for kind in (Handed, SyncVectorEnv)
-    ]
-    for envs in pair:
-        envs.reset(seed=0)
-    for _ in range(8):
-        one, other = (envs.step([0, 0, 0]) for envs in pair)
-        for camera in CAMERAS:
-            key = f"embedding_{camera}"
-            np.testing.assert_allclose(one[0][key], other[0][key], atol=2e-5)
-        for left, right in zip(
-            one[4].get("final_obs", []), other[4].get("final_obs", []), strict=True
-        ):
-            if right is not None:
-                np.testing.assert_allclose(
-                    left["embedding_front"], right["embedding_front"], atol=2e-5
-                )
 
 
 def test_batched_last_frames_of_ended_episodes_alone_move_a_past(encoder):

@@ -214,46 +214,12 @@ def test_a_vector_step_is_one_call_of_the_encoder() -> None:
     assert envs.encoder.batches == [(4, 4, 4, 3), (6, 4, 4, 3)]
 
 
-class Piecemeal(SyncVectorEnv):
-    """Hand its environments over one by one, the last first."""
-
-    def step_partial(self, actions, ready):
-        result = self.step(actions)
-        self.calls_so_far = []
-        final = result[-1].get("final_obs", [None] * self.num_envs)
-        for row in reversed(range(self.num_envs)):
-            ready([row], result[0], {} if final[row] is None else {row: final[row]})
-            self.calls_so_far.append(len(self.encoder.batches))
-        return result
-
-
-def test_a_call_is_made_when_its_environments_are_there_and_holds_the_same_whenever() -> None:
-    makers = [lambda n=n: Clock(n) for n in (1, 2, 3)]
-    partly, whole = (kind(makers, autoreset_mode="SameStep") for kind in (Piecemeal, SyncVectorEnv))
-    early, late = CountingEncoder(), CountingEncoder()
-    partly.encoder = early
-    pair = [TotoVectorObservation(partly, early, 2), TotoVectorObservation(whole, late, 2)]
-    for envs in pair:
-        envs.reset(seed=0)
-    for step in range(3):
-        early.batches, late.batches = [], []
-        one, other = (envs.step([0, 0, 0]) for envs in pair)
-        assert partly.calls_so_far == [1, 1, 2]
-        assert sorted(early.batches) == sorted(late.batches)
-        np.testing.assert_array_equal(one[0]["embedding_hand"], other[0]["embedding_hand"])
-        ended = one[2] | one[3]
-        assert ended.tolist() == [True, step == 1, step == 2]
-        for row in np.flatnonzero(ended):
-            last = one[-1]["final_obs"][row]
-            assert seen(last["embedding_hand"]) == row + 1
-            np.testing.assert_array_equal(
-                last["embedding_front"], other[-1]["final_obs"][row]["embedding_front"]
-            )
-
-
-def test_no_environment_per_call_is_refused() -> None:
-    with pytest.raises(ValueError, match="envs_per_call must be at least 1 or None, got 0"):
-        TotoVectorObservation(SyncVectorEnv([Clock]), CountingEncoder(), 0)
+def test_the_number_of_environments_a_call_is_no_setting_any_more() -> None:
+    for old in ({"envs_per_call": 2}, {"envs_per_call": None}):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'envs_per_call'"):
+            TotoVectorObservation(SyncVectorEnv([Clock]), CountingEncoder(), **old)
+    with pytest.raises(TypeError, match="positional arguments"):
+        TotoVectorObservation(SyncVectorEnv([Clock]), CountingEncoder(), 2)
 
 
 def test_vector_spaces_are_right() -> None:
@@ -264,8 +230,7 @@ def test_vector_spaces_are_right() -> None:
     assert envs.single_action_space == Clock.action_space
 
 
-@pytest.mark.parametrize(("envs_per_call", "calls"), [(None, [8]), (1, [4, 4])])
-def test_final_observations_may_come_as_a_batch(envs_per_call, calls) -> None:
+def test_final_observations_may_come_as_a_batch() -> None:
     class Batched(VectorEnv):
         num_envs = 2
         metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -277,9 +242,9 @@ def test_final_observations_may_come_as_a_batch(envs_per_call, calls) -> None:
             return now, np.zeros(2), np.zeros(2, bool), np.ones(2, bool), {"final_obs": now}
 
     encoder = CountingEncoder()
-    envs = TotoVectorObservation(Batched(), encoder, envs_per_call)
+    envs = TotoVectorObservation(Batched(), encoder)
     observation, *_, infos = envs.step(None)
-    assert encoder.batches == [(size, 4, 4, 3) for size in calls]
+    assert encoder.batches == [(8, 4, 4, 3)]
     for key, value in infos["final_obs"].items():
         np.testing.assert_array_equal(value, observation[key])
 
