@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Vector = tuple[float, float, float]
 
 _YZX, _ZXY = np.array([1, 2, 0]), np.array([2, 0, 1])
 
@@ -109,6 +110,3 @@ def yaw_to_nearest_face(quaternion: Floats) -> float:
     flattest = int(np.argmin(np.abs(rotation[2])))
     yaw = float(np.arctan2(rotation[1, flattest], rotation[0, flattest]))
     return (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
-
-
-Vector = tuple[float, float, float]

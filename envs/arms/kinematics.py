@@ -3,12 +3,10 @@
 import functools
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ..geometry import rotation_vector
+from ..geometry import Floats, rotation_vector
 from .arm import Arm, LinkFrame
-
-Floats = NDArray[np.float64]
 
 
 def forward_kinematics(arm: Arm, joint_positions: ArrayLike) -> Floats:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .scripted import Floats, ScriptedExpert
+from ..geometry import Floats
+from .scripted import ScriptedExpert
 
 ENV_ID = "toto/FrankaCabinet-v0"
 

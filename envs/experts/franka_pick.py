@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import yaw_to_nearest_face
-from .scripted import Floats, ScriptedExpert
+from ..geometry import Floats, yaw_to_nearest_face
+from .scripted import ScriptedExpert
 
 ENV_ID = "toto/FrankaPick-v0"
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import rotate
-from .scripted import Floats, ScriptedExpert
+from ..geometry import Floats, rotate
+from .scripted import ScriptedExpert
 
 ENV_ID = "toto/KukaCabinet-v0"
 

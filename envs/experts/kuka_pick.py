@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arms.kuka import OPEN_HAND, SQUEEZING_HAND
-from ..geometry import yaw_to_nearest_face
-from .scripted import Floats, ScriptedExpert
+from ..geometry import Floats, yaw_to_nearest_face
+from .scripted import ScriptedExpert
 
 ENV_ID = "toto/KukaPick-v0"
 

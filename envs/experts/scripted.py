@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from ..arms.kinematics import solve_ik
 from ..catalogue import Variant, variant
+from ..geometry import Floats
 from ..simulation.scene import Scene
-
-Floats = NDArray[np.float64]
 
 
 def slices(chosen: Variant) -> dict[str, slice]:

@@ -1,6 +1,6 @@
 """A scene as frozen data, and how it begins and looks in one episode."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -231,3 +231,14 @@ class Appearance:
     paints: Mapping[str, Paint] = field(default_factory=dict)
     lighting: Lighting | None = None
     camera_shifts: Mapping[str, CameraShift] = field(default_factory=dict)
+
+
+def require_known(name: str, names: Collection[str], what: str) -> str:
+    """Return the name.
+
+    Raises:
+        ValueError: the scene does not have it; the error lists the names that it has.
+    """
+    if name not in names:
+        raise ValueError(f"there is no {what} {name!r} in the scene; known: {', '.join(names)}")
+    return name

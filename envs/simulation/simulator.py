@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arms.arm import Arm
+from ..geometry import Floats
 from .scene import Appearance, Quality, Scene, Start
-
-Floats = NDArray[np.float64]
 
 
 class Simulator(Protocol):

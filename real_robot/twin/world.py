@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from envs.arms.arm import Arm
 from envs.geometry import Floats
-from envs.simulation.mujoco_backend import build_spec
+from envs.simulation.mujoco_model import build_spec
 from envs.simulation.scene import Scene
 
 from ..limits import FR3

@@ -11,7 +11,8 @@ from envs.catalogue import make, variant
 from envs.expert_check import run_episode
 from envs.experts.kuka_pick import KukaPickExpert
 from envs.geometry import points_on
-from envs.simulation.mujoco_backend import MujocoSimulator, mujoco
+from envs.simulation.mujoco_backend import MujocoSimulator
+from envs.simulation.mujoco_model import mujoco
 from envs.simulation.scene import Appearance, Start
 
 NAME = "toto/KukaPick-v0"

@@ -8,8 +8,9 @@ import pytest
 
 from envs.arms.franka import FRANKA_PANDA as ARM
 from envs.catalogue import variant
-from envs.simulation import mujoco_backend
-from envs.simulation.mujoco_backend import MujocoSimulator, build_spec
+from envs.simulation import mujoco_model
+from envs.simulation.mujoco_backend import MujocoSimulator
+from envs.simulation.mujoco_model import build_spec
 from envs.simulation.scene import Appearance, Paint, Start
 
 TASK = variant("toto/FrankaPick-v0").task
@@ -39,8 +40,8 @@ def reset(simulator, appearance=None, cube=CUBE_POSE):
 def test_an_older_mujoco_is_told_in_one_line_what_it_lacks(monkeypatch):
     """Meta-World pins 3.3.0; to train on an environment like it needs none of our scenes."""
     integrators = SimpleNamespace(mjINT_EULER=0, mjINT_IMPLICITFAST=3)
-    monkeypatch.setattr(mujoco_backend.mujoco, "mjtIntegrator", integrators)
-    monkeypatch.setattr(mujoco_backend.mujoco, "__version__", "3.3.0")
+    monkeypatch.setattr(mujoco_model.mujoco, "mjtIntegrator", integrators)
+    monkeypatch.setattr(mujoco_model.mujoco, "__version__", "3.3.0")
     with pytest.raises(RuntimeError, match=r"^.*MuJoCo >= 3\.13.*mjINT_DISCRETE; found 3\.3\.0.*$"):
         build_spec(TASK.scene(ARM), ARM)
 

@@ -1,0 +1,107 @@
+"""How a MuJoCo model looks: paints, light, cameras, and what draws it.
+
+Settings that make software rendering quick: no shadows, no multisampling, and round shapes of few
+faces.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ..rendering import NONE, remedy
+from .mujoco_model import ROUTE, SCENE_CENTER_M, material_name, mujoco, paint_name
+from .scene import Appearance, CameraShift, Lighting, Quality, Scene, require_known
+
+_LIGHT_DISTANCE_M = 2.0
+_LOOK = ("mat_rgba", "geom_matid", "cam_pos", "cam_quat", "cam_fovy")  # what an episode changes
+
+
+class Look:
+    """Change the look of a compiled model from episode to episode."""
+
+    def __init__(self, model: mujoco.MjModel, scene: Scene) -> None:
+        """Keep how the model was built."""
+        self._model = model
+        self._lighting = scene.lighting
+        self._painted = _painted_geoms(model, scene)
+        self._defaults = {name: getattr(model, name).copy() for name in _LOOK}
+        self._materials = {model.material(i).name: i for i in range(model.nmat)}
+        self._cameras = [model.camera(i).name for i in range(model.ncam)]
+
+    def apply(self, appearance: Appearance) -> None:
+        """Paint, light and move cameras; what is not named looks as it was built."""
+        model = self._model
+        for name in _LOOK:
+            getattr(model, name)[:] = self._defaults[name]
+        for name, paint in appearance.paints.items():
+            if name in self._painted:
+                material = model.material(material_name(name, paint.pattern)).id
+                model.geom_matid[self._painted[name]] = material
+            else:
+                known = (*self._painted, *(name for name in self._materials if "/" not in name))
+                material = self._materials[require_known(name, known, "paint")]
+            model.mat_rgba[material, :3] = paint.rgb
+        _apply_lighting(model, appearance.lighting or self._lighting)
+        for name, shift in appearance.camera_shifts.items():
+            _shift_camera(model.camera(require_known(name, self._cameras, "camera")), shift)
+
+
+def _painted_geoms(model: mujoco.MjModel, scene: Scene) -> dict[str, list[int]]:
+    """Give the geoms that wear each paint of the scene."""
+    painted: dict[str, list[int]] = {}
+    for box in scene.boxes:
+        painted.setdefault(paint_name(box), []).append(model.geom(box.name).id)
+    for fixture in scene.fixtures:
+        for part in fixture.parts:
+            for index, shape in enumerate(part.shapes):
+                geom = model.geom(f"{part.name}/{index}").id
+                painted.setdefault(shape.paint, []).append(geom)
+    return painted
+
+
+def _shift_camera(camera: Any, shift: CameraShift) -> None:
+    moved, turned, turn = np.zeros(3), np.zeros(4), np.zeros(4)
+    mujoco.mju_rotVecQuat(moved, np.array(shift.translation_m), camera.quat)
+    angle = float(np.linalg.norm(shift.rotation_rad))
+    mujoco.mju_axisAngle2Quat(turn, np.array(shift.rotation_rad) / max(angle, 1e-12), angle)
+    mujoco.mju_mulQuat(turned, camera.quat, turn)
+    camera.pos[:] += moved
+    camera.quat[:] = turned
+    camera.fovy[:] += shift.fov_y_deg
+
+
+def _apply_lighting(model: mujoco.MjModel, lighting: Lighting) -> None:
+    light = model.light("key")
+    direction = np.array(lighting.direction) / np.linalg.norm(lighting.direction)
+    light.dir[:] = direction
+    light.pos[:] = (
+        SCENE_CENTER_M - _LIGHT_DISTANCE_M * direction
+    )  # it is far, but shadows begin there
+    light.diffuse[:] = lighting.diffuse
+    light.ambient[:] = 0.0
+    light.specular[:] = 0.2
+    model.vis.headlight.ambient[:] = lighting.ambient
+    model.vis.headlight.diffuse[:] = lighting.head
+    model.vis.headlight.specular[:] = 0.0
+
+
+def make_renderer(
+    model: mujoco.MjModel, height: int, width: int, quality: Quality
+) -> mujoco.Renderer:
+    """Make what draws images of one size.
+
+    Raises:
+        RuntimeError: there is nothing to draw with on this machine.
+    """
+    if ROUTE == NONE:
+        raise RuntimeError(remedy())
+    # This is read when the context is made, so it is set just for that moment. Vertices are most
+    # of the cost of a small picture in software: with 12 faces around a capsule and one square a
+    # side, 3.5 ms became 2.0.
+    settings = model.vis.quality
+    settings.offsamples, settings.numslices = quality.samples, quality.round_faces
+    settings.numstacks, settings.numquads = quality.round_faces // 2, 1
+    renderer = mujoco.Renderer(model, height, width)
+    renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = quality.shadows
+    renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = False
+    return renderer
