@@ -1,6 +1,7 @@
 """From actions to joint targets: what a policy's numbers mean for the arm."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from .arms.arm import Arm, Servo
 from .geometry import Floats
 from .protocols import Protocol
+from .randomisation import ActionNoise
 from .simulation.scene import Start
 from .simulation.simulator import Simulator
 
@@ -86,6 +88,34 @@ class Controller:
         if protocol.num_targets == 1:
             return sent_after[None]
         return sent_before + self._ramp * (sent_after - sent_before)
+
+
+class ActionDelay:
+    """Have actions executed some control steps late, and not quite exactly.
+
+    Attributes:
+        waiting: the actions [a] that are still to be executed, the oldest first.
+    """
+
+    def __init__(self, noise: ActionNoise | None, num_arm: int, num_actions: int) -> None:
+        """Take the noise, none if None, on an action whose first `num_arm` are the arm's."""
+        self._deviation: Floats | None = None
+        if noise is not None:
+            self._deviation = np.full(num_actions, noise.hand)
+            self._deviation[:num_arm] = noise.arm
+
+    def reset(self, holding: Floats, num_steps: int) -> None:
+        """Hold still until the first action comes through."""
+        self.waiting = deque([holding] * num_steps)
+
+    def __call__(self, action: Floats, rng: Callable[[], np.random.Generator]) -> Floats:
+        """Return what is executed now; `rng` is called only if there is noise."""
+        self.waiting.append(action)
+        action = self.waiting.popleft()
+        if self._deviation is not None:
+            error = rng().normal(size=action.shape) * self._deviation
+            action = clip_to(action + error, -1.0, 1.0)
+        return action
 
 
 def clip_to(values: NDArray[Any], lower: Any, upper: Any) -> NDArray[Any]:

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from .arms.arm import Arm
 from .arms.meshes import find_meshes
-from .controller import Controller, clip_to
+from .controller import ActionDelay, Controller, clip_to
 from .geometry import Floats
 from .interface import CameraSpec, Interface
 from .protocols import Protocol
-from .randomisation import ActionNoise, Randomise, Variation, draw, parse, populate
+from .randomisation import Randomise, parse
 from .readings import Readings
 from .simulation.mujoco_backend import MujocoSimulator
 from .simulation.scene import Quality
 from .simulation.simulator import Simulator
 from .tasks.task import Task, num_hold_steps
+from .variation import Variation, draw, populate
 
 Observation = dict[str, NDArray[Any]]
 
@@ -112,68 +113,65 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             ValueError: for an unknown camera, group, visual or render mode, listing the known.
         """
         self._randomisation = parse(randomise)
-        scene = populate(task.scene(arm), self._randomisation)
+        self.scene = populate(task.scene(arm), self._randomisation)
         cameras = protocol.cameras if cameras is None else cameras
         image_size = protocol.image_size if image_size is None else image_size
-        _check_cameras(cameras, [camera.name for camera in scene.cameras])
-        if image_size < 16:
-            raise ValueError(f"image_size must be at least 16 pixels, got {image_size}")
-        if samples < 0:
-            raise ValueError(f"samples must not be negative, got {samples}")
-        if num_steps is not None and num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        if visuals not in _VISUALS:
-            raise ValueError(f"unknown visuals {visuals!r}; known: {', '.join(_VISUALS)}")
-        if visuals == "light" and meshes is not None:
-            raise ValueError('meshes are for visuals="mesh"')
-        if visuals == "mesh" and simulator is not None:
-            raise ValueError('visuals="mesh" is for the simulator that is made here')
+        num_steps = protocol.num_steps if num_steps is None else num_steps
+        _check_cameras(cameras, [camera.name for camera in self.scene.cameras])
+        _check_numbers(image_size, samples, num_steps)
+        _check_visuals(visuals, meshes, simulator)
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"unknown render_mode {render_mode!r}; known: rgb_array, None")
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": protocol.rate_hz}
-        self.arm, self.task, self.protocol = arm, task, protocol
-        self.num_steps = protocol.num_steps if num_steps is None else num_steps
-        self.scene = scene
-        self._privileged = privileged
+        self.arm, self.task, self.protocol, self.num_steps = arm, task, protocol, num_steps
         self._quality = Quality(shadows=shadows, samples=samples)
         self._controller = Controller(arm, protocol)
         self._readings = Readings(arm, task)
-        self.interface = Interface(
-            arm=arm.name,
-            cameras=tuple(
-                CameraSpec(name=name, height=image_size, width=image_size) for name in cameras
-            ),
-            proprio=self._readings.names(protocol.proprio),
-            action_kind=self._controller.action_kind,
-            action=self._controller.action_names,
-            action_scale=self._controller.action_scale,
-            rate_hz=protocol.rate_hz,
-        )
+        self.interface = self._describe(cameras, image_size)
         self.state_names = self._readings.names(protocol.state)
-        self.action_space = spaces.Box(-1.0, 1.0, (len(self.interface.action),), np.float32)
-        self._vectors = {"proprio": protocol.proprio}
-        if privileged:
-            self._vectors["state"] = protocol.state
+        self._vectors = {"proprio": protocol.proprio} | (
+            {"state": protocol.state} if privileged else {}
+        )
         self._wanted = {part for parts in self._vectors.values() for part in parts}
-        self._vector_boxes = {
-            key: self._readings.box(parts, protocol.clip) for key, parts in self._vectors.items()
-        }
-        image_boxes: dict[str, spaces.Box] = {
-            f"image_{camera.name}": spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
-            for camera in self.interface.cameras
-        }
-        self.observation_space = spaces.Dict({**image_boxes, **self._vector_boxes})
-        self._num_substeps = round(1 / (protocol.rate_hz * scene.timestep_s * protocol.num_targets))
-        noise = self._randomisation.action_noise or ActionNoise(arm=0.0, hand=0.0)
-        self._deviation = np.full(len(self.interface.action), noise.hand)
-        self._deviation[: len(arm.servos)] = noise.arm
+        self._make_spaces()
+        noise = self._randomisation.action_noise
+        self._delay = ActionDelay(noise, len(arm.servos), len(self.interface.action))
+        timestep_s = self.scene.timestep_s
+        self._num_substeps = round(1 / (protocol.rate_hz * timestep_s * protocol.num_targets))
         self._num_hold_steps = num_hold_steps(task, protocol.rate_hz)
         if simulator is None:
             worn = find_meshes(arm.name, meshes) if visuals == "mesh" else None
             simulator = MujocoSimulator(meshes=worn)
         self.simulator: Simulator = simulator
-        self.simulator.build(scene, arm)
+        self.simulator.build(self.scene, arm)
+
+    def _describe(self, cameras: Sequence[str], image_size: int) -> Interface:
+        """Return what a policy sees and commands."""
+        return Interface(
+            arm=self.arm.name,
+            cameras=tuple(
+                CameraSpec(name=name, height=image_size, width=image_size) for name in cameras
+            ),
+            proprio=self._readings.names(self.protocol.proprio),
+            action_kind=self._controller.action_kind,
+            action=self._controller.action_names,
+            action_scale=self._controller.action_scale,
+            rate_hz=self.protocol.rate_hz,
+        )
+
+    def _make_spaces(self) -> None:
+        """Make the spaces of actions and observations."""
+        self.action_space = spaces.Box(-1.0, 1.0, (len(self.interface.action),), np.float32)
+        self._vector_boxes = {
+            key: self._readings.box(parts, self.protocol.clip)
+            for key, parts in self._vectors.items()
+        }
+        image_boxes = {
+            f"image_{camera.name}": spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
+            for camera in self.interface.cameras
+        }
+        self.observation_space = spaces.Dict({**image_boxes, **self._vector_boxes})
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -205,7 +203,8 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
             ValueError: when the action has the wrong shape or is not finite.
         """
         clipped = self._check_action(action)
-        targets = self._controller.targets(self._delayed(clipped), self.simulator)
+        executed = self._delay(clipped, lambda: self._noise(0))
+        targets = self._controller.targets(executed, self.simulator)
         self.simulator.follow(targets, self._num_substeps)
         self._measured = self.task.measure(self.simulator, self.arm)
         self._num_steps += 1
@@ -242,14 +241,13 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
 
     def save(self) -> EnvState:
         """Give all that the episode depends on from here; later actions then repeat exactly."""
-        controller = self._controller
         return EnvState(
             variation=self._variation,
             simulator=self.simulator.save(),
-            arm_targets=controller.arm_targets.copy(),
-            hand_targets=controller.hand_targets.copy(),
-            hand_command=controller.hand_command.copy(),
-            waiting=tuple(self._waiting),
+            arm_targets=self._controller.arm_targets.copy(),
+            hand_targets=self._controller.hand_targets.copy(),
+            hand_command=self._controller.hand_command.copy(),
+            waiting=tuple(self._delay.waiting),
             num_steps=self._num_steps,
             num_held=self._num_held,
             success=self._success,
@@ -267,7 +265,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._controller.arm_targets = state.arm_targets.copy()
         self._controller.hand_targets = state.hand_targets.copy()
         self._controller.hand_command = state.hand_command.copy()
-        self._waiting = deque(state.waiting)
+        self._delay.waiting = deque(state.waiting)
         self._num_steps, self._num_held = state.num_steps, state.num_held
         self._success = state.success
         self._measured = self.task.measure(self.simulator, self.arm)
@@ -286,20 +284,9 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         """Put everything where an episode begins."""
         self.simulator.reset(variation.start, variation.appearance)
         self._controller.reset(variation.start)
-        hold = self._controller.holding
-        self._waiting = deque([hold] * variation.latency_steps)
+        self._delay.reset(self._controller.holding, variation.latency_steps)
         self._num_steps = self._num_held = 0
         self._success = False
-
-    def _delayed(self, action: Floats) -> Floats:
-        """Give the action that is executed now: that of some steps ago, and not quite exactly."""
-        self._waiting.append(action)
-        action = self._waiting.popleft()
-        noise = self._randomisation.action_noise
-        if noise is not None:
-            error = self._noise(0).normal(size=action.shape) * self._deviation
-            action = clip_to(action + error, -1.0, 1.0)
-        return action
 
     def _noise(self, kind: int) -> np.random.Generator:
         """Give what one kind of noise is drawn from in this control step, however often."""
@@ -345,8 +332,25 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
 def _check_cameras(cameras: Sequence[str], known: Sequence[str]) -> None:
     if isinstance(cameras, str):
         raise ValueError(f"cameras takes a sequence of names, such as ({cameras!r},)")
-    unknown = [name for name in cameras if name not in known]
-    if unknown:
+    if unknown := [name for name in cameras if name not in known]:
         raise ValueError(
             f"unknown camera {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
         )
+
+
+def _check_numbers(image_size: int, samples: int, num_steps: int) -> None:
+    if image_size < 16:
+        raise ValueError(f"image_size must be at least 16 pixels, got {image_size}")
+    if samples < 0:
+        raise ValueError(f"samples must not be negative, got {samples}")
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+
+
+def _check_visuals(visuals: str, meshes: str | Path | None, simulator: Simulator | None) -> None:
+    if visuals not in _VISUALS:
+        raise ValueError(f"unknown visuals {visuals!r}; known: {', '.join(_VISUALS)}")
+    if visuals == "light" and meshes is not None:
+        raise ValueError('meshes are for visuals="mesh"')
+    if visuals == "mesh" and simulator is not None:
+        raise ValueError('visuals="mesh" is for the simulator that is made here')

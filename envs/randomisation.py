@@ -4,40 +4,25 @@
     gymnasium.make("envs:toto/FrankaPick-v0", randomise={"latency": {"steps": [2, 2]}})
     gymnasium.make("envs:toto/FrankaPick-v0", randomise=suite("camera"))
 
-Every group draws from a stream of its own, so switching one on changes nothing in another.
+Every group draws from a stream of its own, so switching one on changes nothing in another: see
+`envs.variation`, which draws.
 """
 
-import colorsys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from toto_robot.config import from_dict
+from toto_robot.moved import moved_names
 
-from .geometry import Vector as Vector3
-from .simulation.scene import (
-    Appearance,
-    Box,
-    Camera,
-    CameraShift,
-    Lighting,
-    Paint,
-    Pattern,
-    Scene,
-    Start,
-)
-from .tasks.task import Task
+from .geometry import Vector
+from .simulation.scene import Pattern
 
 RANGES = Path(__file__).with_name("randomisation.yaml")
-# What may be painted of every arm.
-_ARM_PAINTS = ("arm", "trim", "finger")
-# Where distractors wait that an episode does not use: behind the front camera.
-_PARKED_X_M = -2.2
 
 Range = tuple[float, float]
 Randomise = Sequence[str] | Mapping[str, Mapping[str, Any]]
@@ -119,7 +104,7 @@ class ObjectSize:
 class ObjectPose:
     """Bound how far the object is moved and turned besides, to either side."""
 
-    shift_m: Vector3
+    shift_m: Vector
     yaw_rad: float
 
 
@@ -198,23 +183,6 @@ GROUPS: dict[str, type] = {
 assert tuple(GROUPS) == tuple(field.name for field in fields(Randomisation))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Variation:
-    """Say how one episode differs from the next.
-
-    Attributes:
-        start: where everything is.
-        appearance: how it looks.
-        latency_steps: control steps between an action and its execution.
-        noise_seed: from which action and proprioception noise are drawn.
-    """
-
-    start: Start
-    appearance: Appearance
-    latency_steps: int
-    noise_seed: int
-
-
 def suite(name: str) -> dict[str, dict[str, Any]]:
     """Give the groups and ranges of an evaluation suite, as `randomise` takes them.
 
@@ -259,68 +227,9 @@ def parse(randomise: Randomise) -> Randomisation:
     )
 
 
-def populate(scene: Scene, randomisation: Randomisation) -> Scene:
-    """Give the scene with the distractors that an episode may need.
-
-    Raises:
-        ValueError: for a paint that no scene has, listing the known ones.
-    """
-    _check_paints(scene, randomisation)
-    if randomisation.distractors is None:
-        return scene
-    edge = randomisation.distractors.size_m[1]
-    boxes = tuple(
-        Box(
-            name=name,
-            size_m=(edge, edge, edge),
-            position_m=_parked(index, edge),
-            paint=Paint(rgb=(0.5, 0.5, 0.5)),
-            mass_kg=400.0 * edge**3,
-        )
-        for index, name in enumerate(_distractor_names(randomisation.distractors))
-    )
-    return replace(scene, boxes=scene.boxes + boxes)
-
-
-def draw(
-    scene: Scene, task: Task, start: Start, randomisation: Randomisation, rng: np.random.Generator
-) -> Variation:
-    """Draw one episode.
-
-    Args:
-        scene: what `populate` gave.
-        task: it knows how its object is moved and resized, and where things may stand.
-        start: what the task drew.
-        randomisation: the ranges.
-        rng: spawned into one stream for each group.
-    """
-    streams = dict(zip(GROUPS, rng.spawn(len(GROUPS)), strict=True))
-    on = randomisation
-    if on.object_size or on.object_pose:
-        scale = streams["object_size"].uniform(*on.object_size.scale) if on.object_size else 1.0
-        shift, yaw = np.zeros(3), 0.0
-        if on.object_pose:
-            shift = streams["object_pose"].uniform(-1.0, 1.0, 3) * on.object_pose.shift_m
-            yaw = streams["object_pose"].uniform(-1.0, 1.0) * on.object_pose.yaw_rad
-        start = task.vary(start, float(scale), shift, float(yaw))
-    paints = _draw_paints(streams["colours"], scene, on.colours) if on.colours else {}
-    if on.textures:
-        paints |= _draw_textures(streams["textures"], scene, paints, on.textures)
-    if on.distractors:
-        start, more = _draw_distractors(streams["distractors"], task, start, on.distractors)
-        paints |= more
-    return Variation(
-        start=start,
-        appearance=Appearance(
-            paints=paints,
-            lighting=_draw_lighting(streams["lights"], on.lights) if on.lights else None,
-            camera_shifts=_draw_shifts(streams["camera"], scene, on.camera) if on.camera else {},
-        ),
-        latency_steps=(
-            int(streams["latency"].integers(*on.latency.steps, endpoint=True)) if on.latency else 0
-        ),
-        noise_seed=int(streams["action_noise"].integers(2**63)),
-    )
+def known_paints() -> tuple[str, ...]:
+    """Name the paints that have default colours, whatever the scene."""
+    return tuple(_read()["groups"]["colours"]["paints"])
 
 
 @cache
@@ -335,136 +244,11 @@ def _check(ranges: Any, name: str, least: float, most: float) -> None:
         raise ValueError(f"{name} must be ascending, within [{least}, {most}], got {values}")
 
 
-def _check_paints(scene: Scene, randomisation: Randomisation) -> None:
-    """Refuse a misspelt paint; one of another task's scene is known from the default ranges."""
-    known = {*_scene_paints(scene), *_read()["groups"]["colours"]["paints"]}
-    colours, textures = randomisation.colours, randomisation.textures
-    named = (*(colours.paints if colours else ()), *(textures.paints if textures else ()))
-    if unknown := [name for name in named if name not in known]:
-        raise ValueError(
-            f"unknown paint {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
-        )
-
-
-def _scene_paints(scene: Scene) -> dict[str, Paint]:
-    """Give the default look of everything that can be painted, but for the arm."""
-    paints = {box.paint_name or box.name: box.paint for box in scene.boxes}
-    for fixture in scene.fixtures:
-        paints |= fixture.paints
-    return paints
-
-
-def _draw_colour(rng: np.random.Generator, colour: ColourRange) -> Paint:
-    return Paint(
-        rgb=colorsys.hsv_to_rgb(
-            rng.uniform(*colour.hue), rng.uniform(*colour.saturation), rng.uniform(*colour.value)
-        ),
-        pattern=colour.patterns[rng.integers(len(colour.patterns))],
-    )
-
-
-def _draw_paints(rng: np.random.Generator, scene: Scene, colours: Colours) -> dict[str, Paint]:
-    there = {*_scene_paints(scene), *_ARM_PAINTS}
-    return {
-        name: _draw_colour(rng, colour) for name, colour in colours.paints.items() if name in there
-    }
-
-
-def _draw_textures(
-    rng: np.random.Generator, scene: Scene, paints: Mapping[str, Paint], textures: Textures
-) -> dict[str, Paint]:
-    now = {**_scene_paints(scene), **paints}
-    return {
-        name: replace(now[name], pattern=textures.patterns[rng.integers(len(textures.patterns))])
-        for name in textures.paints
-        if name in now
-    }
-
-
-def _draw_lighting(rng: np.random.Generator, lights: Lights) -> Lighting:
-    tilt = rng.uniform(*lights.tilt_rad)
-    azimuth = rng.uniform(-np.pi, np.pi)
-    direction = (
-        float(np.sin(tilt) * np.cos(azimuth)),
-        float(np.sin(tilt) * np.sin(azimuth)),
-        float(-np.cos(tilt)),
-    )
-
-    def strength(bounds: Range) -> Vector3:
-        tint = 1.0 + rng.uniform(-lights.tint, lights.tint, 3)
-        red, green, blue = np.clip(rng.uniform(*bounds) * tint, 0.0, 1.0)
-        return float(red), float(green), float(blue)
-
-    return Lighting(
-        direction=direction,
-        diffuse=strength(lights.diffuse),
-        ambient=strength(lights.ambient),
-        head=strength(lights.head),
-    )
-
-
-def _draw_shifts(
-    rng: np.random.Generator, scene: Scene, shifts: CameraShifts
-) -> dict[str, CameraShift]:
-    return {camera.name: _draw_shift(rng, camera, shifts) for camera in scene.cameras}
-
-
-def _draw_shift(rng: np.random.Generator, camera: Camera, shifts: CameraShifts) -> CameraShift:
-    def vector(bound: float) -> Vector3:
-        x, y, z = rng.uniform(-bound, bound, 3)
-        return float(x), float(y), float(z)
-
-    carried = camera.body is not None
-    return CameraShift(
-        translation_m=vector(shifts.carried_translation_m if carried else shifts.translation_m),
-        rotation_rad=vector(shifts.rotation_rad),
-        fov_y_deg=float(rng.uniform(-shifts.fov_y_deg, shifts.fov_y_deg)),
-    )
-
-
-def _distractor_names(distractors: Distractors) -> tuple[str, ...]:
-    return tuple(f"distractor_{index}" for index in range(1, distractors.count[1] + 1))
-
-
-def _parked(index: int, edge_m: float) -> Vector3:
-    return (_PARKED_X_M, 0.3 * index, edge_m / 2)
-
-
-def _draw_distractors(
-    rng: np.random.Generator, task: Task, start: Start, distractors: Distractors
-) -> tuple[Start, dict[str, Paint]]:
-    """Place boxes where the task has room, clear of its object and of each other."""
-    names = _distractor_names(distractors)
-    count = int(rng.integers(*distractors.count, endpoint=True))
-    taken = [(np.asarray(task.middle(start))[:2], distractors.clearance_m)]
-    poses, sizes, paints = dict(start.box_poses), dict(start.box_sizes_m), dict[str, Paint]()
-    for index, name in enumerate(names):
-        x, y, z = rng.uniform(*distractors.size_m, 3)
-        place = _free_place(rng, task, taken, float(np.hypot(x, y)) / 2)
-        yaw = rng.uniform(-np.pi, np.pi)
-        paints[name] = _draw_colour(rng, distractors.colour)
-        if index >= count or place is None:
-            place = np.array(_parked(index, 0.0))
-        else:
-            taken.append((place[:2], float(np.hypot(x, y)) / 2))
-        sizes[name] = (float(x), float(y), float(z))
-        turned = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
-        poses[name] = np.array([*place[:2], place[2] + z / 2, *turned])
-    return replace(start, box_poses=poses, box_sizes_m=sizes), paints
-
-
-def _free_place(
-    rng: np.random.Generator, task: Task, taken: list[tuple[np.ndarray, float]], radius_m: float
-) -> np.ndarray | None:
-    """Give a place [3] on one of the task's spaces, or None if forty draws find none."""
-    spaces = task.spaces
-    areas = np.array([space.half_m[0] * space.half_m[1] for space in spaces])
-    found = None
-    for _ in range(40):
-        space = spaces[rng.choice(len(spaces), p=areas / areas.sum())]
-        offset = rng.uniform(-1.0, 1.0, 2) * (np.array(space.half_m) - radius_m)
-        place = np.array(space.center_m[:2]) + offset
-        clear = all(np.hypot(*(place - other)) > gap + radius_m for other, gap in taken)
-        if found is None and clear:
-            found = np.array([*place, space.center_m[2]])
-    return found
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Variation": "envs.variation:Variation",
+        "draw": "envs.variation:draw",
+        "populate": "envs.variation:populate",
+    },
+)

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from envs import ENVIRONMENTS
 from envs.catalogue import make, variant
-from envs.randomisation import GROUPS, draw, parse, populate, suite, suites
+from envs.randomisation import GROUPS, parse, suite, suites
 from envs.simulation.patterns import PATTERNS, draw_pattern
 from envs.simulation.scene import Appearance
+from envs.variation import draw, populate
 
 PICK = variant("toto/FrankaPick-v0")
 SEEDS = st.integers(0, 2**32)
