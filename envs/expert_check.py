@@ -6,7 +6,6 @@ and the hand is told to do anything. With `push_m=0.03` the cube or the cabinet 
 a random horizontal direction, at a random moment of the first second, before it is grasped.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from toto_robot.cli import command
+from toto_robot.files import write_json
 
 from .experts import EXPERTS
 from .success_rates import wilson_interval
@@ -71,8 +71,7 @@ def expert_check(config: ExpertCheckConfig, out: Path) -> None:
         "median_steps_to_success": float(np.median(taken)) if taken else None,
         "failed_seeds": [seed for seed, steps in num_steps.items() if steps is None],
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "expert_check.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(out / "expert_check.json", result)
     print(
         f"{len(taken)}/{config.episodes} succeeded ({low:.1%} to {high:.1%}), "
         f"median {result['median_steps_to_success']} steps, failed: {result['failed_seeds']}"

@@ -103,7 +103,7 @@ class Interface:
         return to_dict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Any) -> Self:
         """Read what `to_dict` wrote.
 
         Raises:

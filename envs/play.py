@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from toto_robot.cli import command
 from toto_robot.data.video import write_video
+from toto_robot.files import written_aside
 
 from .catalogue import make
 from .experts import EXPERTS
@@ -92,11 +93,10 @@ class Episode:
             "randomise": self.randomise,
             "seed": self.seed,
         }
-        aside = path.with_name(f".{path.stem}.part.npz")
-        np.savez_compressed(
-            aside, options=json.dumps(options), actions=self.actions, states=self.states
-        )
-        aside.replace(path)
+        with written_aside(path) as aside, aside.open("wb") as file:
+            np.savez_compressed(
+                file, options=json.dumps(options), actions=self.actions, states=self.states
+            )
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -25,6 +25,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from toto_robot.files import write_json
+
 __all__ = ["NONE", "ROUTES", "Probe", "configure", "probe", "remedy"]
 
 ROUTES = ("egl", "osmesa", "osmesa-wheel")
@@ -262,13 +264,9 @@ def _remembered() -> str | None:
 
 
 def _remember(route: str) -> None:
-    path = _cache_file()
     # A home that cannot be written costs a second at each start, and is no reason to stop.
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.{os.getpid()}")
-        aside.write_text(json.dumps(_memory() | {_cache_key(): route}))
-        aside.replace(path)
+        write_json(_cache_file(), _memory() | {_cache_key(): route})
 
 
 def _draw(route: str) -> str:

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
+
+    _Base = VecEnv
 else:
-    VecEnv = Any  # an extra, which is imported where it is needed
-from .vector import Observation
+    VecEnv, _Base = Any, object  # an extra, which is imported where it is needed
+
+Observation = Any
 
 
 def as_sb3(envs: VectorEnv[Any, Any, Any]) -> VecEnv:
@@ -47,101 +50,121 @@ def _sb3_class() -> Any:
             "as_sb3 needs Stable-Baselines3: pip install 'toto-robot[sb3]'"
         ) from error
 
-    class GymnasiumVecEnv(VecEnv):
-        def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
-            mode = envs.metadata.get("autoreset_mode")
-            if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
-                raise ValueError(
-                    "the vector environment must be made with autoreset_mode="
-                    f"AutoresetMode.SAME_STEP (or DISABLED), got {mode}"
-                )
-            self.envs = envs
-            self._resets_itself = mode == AutoresetMode.SAME_STEP
-            self._actions: Any = None
-            super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
-
-        def reset(self) -> Observation:
-            if any(options != self._options[0] for options in self._options):
-                raise ValueError("options must be the same for all environments")
-            observations, infos = self.envs.reset(
-                seed=self._seeds[0],  # the others follow, by SB3's rule and by gymnasium's
-                options=self._options[0] or None,
-            )
-            self._reset_seeds()
-            self._reset_options()
-            self.reset_infos = _infos_of_each(infos, self.num_envs)
-            return observations
-
-        def step_async(self, actions: NDArray[Any]) -> None:
-            self._actions = actions
-
-        def step_wait(self) -> tuple[Observation, NDArray[Any], NDArray[Any], list[dict[str, Any]]]:
-            observations, rewards, terminations, truncations, infos = self.envs.step(self._actions)
-            dones = terminations | truncations
-            each = _infos_of_each(infos, self.num_envs)
-            ended = np.flatnonzero(dones).tolist()
-            space = self.envs.single_observation_space
-            if ended and self._resets_itself:
-                finals = _infos_of_each(infos.get("final_info", {}), self.num_envs)
-                last = infos["final_obs"]
-                for row in ended:
-                    self.reset_infos[row] = {
-                        key: value
-                        for key, value in each[row].items()
-                        if key not in ("final_obs", "final_info")
-                    }
-                    one_each = isinstance(last, np.ndarray) and last.dtype.hasobject
-                    terminal = last[row] if one_each else _row(space, last, row)
-                    each[row] = finals[row] | {"terminal_observation": terminal}
-            elif ended:
-                for row in ended:
-                    each[row]["terminal_observation"] = _row(space, observations, row)
-                observations, infos = self.envs.reset(options={"reset_mask": dones})
-                begun = _infos_of_each(infos, self.num_envs)
-                for row in ended:
-                    self.reset_infos[row] = begun[row]
-            for row, info in enumerate(each):
-                info["TimeLimit.truncated"] = bool(truncations[row] and not terminations[row])
-            return observations, rewards.astype(np.float32), dones, each
-
-        def close(self) -> None:
-            self.envs.close()
-
-        def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
-            frames: Any = self.envs.render()
-            return [None] * self.num_envs if frames is None else list(frames)
-
-        def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-            if attr_name == "render_mode":  # asked of all; not all vector environments can be
-                values = [self.envs.render_mode] * self.num_envs
-            else:
-                values = self.envs.unwrapped.get_attr(attr_name)  # pyrefly: ignore  # most have it
-            return [values[index] for index in self._get_indices(indices)]
-
-        def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-            self._check_all(indices)
-            inner: Any = self.envs.unwrapped
-            inner.set_attr(attr_name, [value] * self.num_envs)
-
-        def env_method(
-            self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
-        ) -> list[Any]:
-            self._check_all(indices)
-            inner: Any = self.envs.unwrapped
-            return list(inner.call(method_name, *args, **kwargs))
-
-        def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-            return [False for _ in self._get_indices(indices)]
-
-        def _check_all(self, indices: Any) -> None:
-            wanted = set(self._get_indices(indices))
-            if wanted != set(range(self.num_envs)):
-                raise ValueError(
-                    "a gymnasium vector environment does this for all environments or for none, "
-                    f"got indices={sorted(wanted)} of {self.num_envs}"
-                )
+    class GymnasiumVecEnv(_GymnasiumVecEnv, VecEnv):
+        """A `VecEnv`, which Stable-Baselines3 asks for by its class."""
 
     return GymnasiumVecEnv
+
+
+class _GymnasiumVecEnv(_Base):
+    """The methods of a `VecEnv`, to be mixed with Stable-Baselines3's class."""
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        mode = envs.metadata.get("autoreset_mode")
+        if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
+            raise ValueError(
+                "the vector environment must be made with autoreset_mode="
+                f"AutoresetMode.SAME_STEP (or DISABLED), got {mode}"
+            )
+        self.envs = envs
+        self._resets_itself = mode == AutoresetMode.SAME_STEP
+        self._actions: Any = None
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    def reset(self) -> Observation:
+        if any(options != self._options[0] for options in self._options):
+            raise ValueError("options must be the same for all environments")
+        observations, infos = self.envs.reset(
+            seed=self._seeds[0],  # the others follow, by SB3's rule and by gymnasium's
+            options=self._options[0] or None,
+        )
+        self._reset_seeds()
+        self._reset_options()
+        self.reset_infos = _infos_of_each(infos, self.num_envs)
+        return observations
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> tuple[Observation, NDArray[Any], NDArray[Any], list[dict[str, Any]]]:
+        observations, rewards, terminations, truncations, infos = self.envs.step(self._actions)
+        dones = terminations | truncations
+        each = _infos_of_each(infos, self.num_envs)
+        if self._resets_itself and dones.any():
+            self._take_last(infos, each, np.flatnonzero(dones).tolist())
+        elif dones.any():
+            observations = self._reset_ended(observations, each, dones)
+        for row, info in enumerate(each):
+            info["TimeLimit.truncated"] = bool(truncations[row] and not terminations[row])
+        return observations, rewards.astype(np.float32), dones, each
+
+    def _take_last(
+        self, infos: dict[str, Any], each: list[dict[str, Any]], ended: list[int]
+    ) -> None:
+        """Tell apart what was said of the last step and of the reset, in `each` of those ended."""
+        finals = _infos_of_each(infos.get("final_info", {}), self.num_envs)
+        last = infos["final_obs"]
+        one_each = isinstance(last, np.ndarray) and last.dtype.hasobject
+        for row in ended:
+            self.reset_infos[row] = {
+                key: value
+                for key, value in each[row].items()
+                if key not in ("final_obs", "final_info")
+            }
+            space = self.envs.single_observation_space
+            terminal = last[row] if one_each else _row(space, last, row)
+            each[row] = finals[row] | {"terminal_observation": terminal}
+
+    def _reset_ended(
+        self, observations: Observation, each: list[dict[str, Any]], dones: NDArray[np.bool_]
+    ) -> Observation:
+        """Reset the environments that have ended, and keep their last observations in `each`."""
+        ended = np.flatnonzero(dones).tolist()
+        for row in ended:
+            terminal = _row(self.envs.single_observation_space, observations, row)
+            each[row]["terminal_observation"] = terminal
+        observations, infos = self.envs.reset(options={"reset_mask": dones})
+        begun = _infos_of_each(infos, self.num_envs)
+        for row in ended:
+            self.reset_infos[row] = begun[row]
+        return observations
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        frames: Any = self.envs.render()
+        return [None] * self.num_envs if frames is None else list(frames)
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        if attr_name == "render_mode":  # asked of all; not all vector environments can be
+            values = [self.envs.render_mode] * self.num_envs
+        else:
+            values = self.envs.unwrapped.get_attr(attr_name)  # pyrefly: ignore  # most have it
+        return [values[index] for index in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        self._check_all(indices)
+        inner: Any = self.envs.unwrapped
+        inner.set_attr(attr_name, [value] * self.num_envs)
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
+    ) -> list[Any]:
+        self._check_all(indices)
+        inner: Any = self.envs.unwrapped
+        return list(inner.call(method_name, *args, **kwargs))
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        return [False for _ in self._get_indices(indices)]
+
+    def _check_all(self, indices: Any) -> None:
+        wanted = set(self._get_indices(indices))
+        if wanted != set(range(self.num_envs)):
+            raise ValueError(
+                "a gymnasium vector environment does this for all environments or for none, "
+                f"got indices={sorted(wanted)} of {self.num_envs}"
+            )
 
 
 def _infos_of_each(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ lost what that takes), or in which a contact chattered for ever. Where there is 
 picks the cube, which is then pushed to and fro with 1 N along each axis.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from toto_robot.cli import command
+from toto_robot.files import write_json
 
 from .catalogue import make
 from .experts import EXPERTS
@@ -90,8 +90,7 @@ def stability(config: StabilityConfig, out: Path) -> None:
         "shakes": config.shakes,
         "held": sum(held),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "stability.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(out / "stability.json", result)
     told = ", ".join(f"{name} {len(some)}" for name, some in faults.items())
     print(
         f"{config.env_id} {config.protocol}: {config.episodes} episodes of random actions: {told}"

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from envs.interface import CameraSpec, Interface
+from envs.interface import Interface
 
 from ..episode import Observation, Proposal
 from .wire import (
@@ -52,7 +52,7 @@ class RemoteAgent:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self._connection = Connection(raw, key, is_server=False)
-            data, _ = self._ask({"do": "hello", "interface": dataclasses.asdict(interface)}, {})
+            data, _ = self._ask({"do": "hello", "interface": interface.to_dict()}, {})
         except NotAuthenticError as error:
             raw.close()
             raise ConnectionError(
@@ -130,23 +130,3 @@ class RemoteAgent:
                 raise ValueError(f"the policy server at {self._address}: {words}")
             raise RuntimeError(f"the policy server at {self._address}: {kind}: {words}")
         return data, answer
-
-
-def interface_from_plain(data: Any) -> Interface:
-    """Read what `dataclasses.asdict` gave of an interface and JSON carried; needs no torch.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        return Interface(
-            arm=data["arm"],
-            cameras=tuple(CameraSpec(**camera) for camera in data["cameras"]),
-            proprio=tuple(data["proprio"]),
-            action_kind=data["action_kind"],
-            action=tuple(data["action"]),
-            action_scale=tuple(data["action_scale"]),
-            rate_hz=data["rate_hz"],
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no interface: {type(error).__name__}: {error}") from error

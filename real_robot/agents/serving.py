@@ -15,7 +15,6 @@ from ..cameras.camera import Frame
 from ..episode import Agent, Observation
 from ..robot import RobotState
 from .fitting import fit_interface, proprio_columns
-from .remote import interface_from_plain
 from .wire import Connection, Message, NotAuthenticError, WireError, turn_away
 
 _GREET_S = 5.0
@@ -124,7 +123,7 @@ class PolicyServer:
             return {"ok": False, "kind": type(error).__name__, "error": str(error)}, {}
 
     def _hello(self, data: dict[str, Any]) -> dict[str, Any]:
-        robot = interface_from_plain(data.get("interface"))
+        robot = Interface.from_dict(data.get("interface"))
         _, note = fit_interface(self._interface, robot, self._agent.name)
         self._robot = robot
         return {

@@ -1,6 +1,7 @@
 """The policy server and its client: who is believed, what is said when not, and who stops whom."""
 
 import dataclasses
+import json
 import socket
 import struct
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from real_robot.agents.remote import RemoteAgent, interface_from_plain
+from envs.interface import Interface
+from real_robot.agents.remote import RemoteAgent
 from real_robot.agents.serving import PolicyServer
 from real_robot.agents.wire import (
     GREETING,
@@ -408,6 +410,7 @@ def test_an_address_that_is_none_is_refused(text) -> None:
 
 
 def test_an_interface_travels_as_plain_data() -> None:
-    assert interface_from_plain(dataclasses.asdict(INTERFACE)) == INTERFACE
-    with pytest.raises(ValueError, match="no interface"):
-        interface_from_plain({"arm": "x"})
+    assert Interface.from_dict(json.loads(json.dumps(INTERFACE.to_dict()))) == INTERFACE
+    for data in ({"arm": "x"}, None):
+        with pytest.raises(ValueError, match="interface: "):
+            Interface.from_dict(data)

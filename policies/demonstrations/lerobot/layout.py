@@ -14,12 +14,12 @@ is that of LeRobot's `CODEBASE_VERSION = "v3.0"` (Apache-2.0; lerobot 0.4.4 and 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from envs.interface import CameraSpec, Interface
+from envs.interface import Interface
 from toto_robot.data.lerobot import CODEBASE_VERSION as CODEBASE_VERSION
 from toto_robot.data.lerobot import INFO as INFO
 from toto_robot.data.lerobot import TASKS as TASKS
@@ -136,27 +136,3 @@ def features(
             },
         }
     return found
-
-
-def plain_interface(interface: Interface) -> dict[str, Any]:
-    """Give an Interface as plain data; as `Interface.to_dict` does, which needs torch."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(interface).items()
-    }
-
-
-def read_interface(data: dict[str, Any]) -> Interface:
-    """Read what `plain_interface` gave.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
-        }
-        values["cameras"] = tuple(CameraSpec(**camera) for camera in data["cameras"])
-        return Interface(**values)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"this is no interface: {error}") from error

@@ -188,6 +188,6 @@ def read_own_interface(folder: Path) -> Interface:
     if not path.is_file():
         raise ValueError(f"{folder} was not written by this project: {path} is missing")
     try:
-        return layout.read_interface(read_json(path)["interface"])
+        return Interface.from_dict(read_json(path)["interface"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

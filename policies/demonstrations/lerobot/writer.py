@@ -159,7 +159,7 @@ class DatasetWriter:
             self._check()
         else:
             self._tasks: list[str] = []
-            data = layout.plain_interface(self.interface)
+            data = self.interface.to_dict()
             self._write(layout.INTERFACE, _json({"format": FORMAT, "interface": data}))
             self._commit(0, 0)
         info = read_info(self.folder)
