@@ -62,7 +62,7 @@ def test_an_arm_that_is_led_is_recorded_as_if_it_had_been_driven(station) -> Non
     home = station.robot.state().joint_positions_rad
     turn = np.array([0.3, 0.1, 0.0, -0.2, 0.0, 0.2, 0.3])
     path = home + np.linspace(0, 1, 20)[:, None] * turn
-    station.scene.client.lead(path, seconds=2.0)
+    station.twin.lead(path, seconds=2.0)
     record = record_guided(
         station.robot,
         station.cameras,
