@@ -25,6 +25,7 @@ from ..config import to_dict
 from ..data.loader import read_ahead
 from ..data.mixture import FrameMixture
 from ..data.shards import Shard
+from ..encoders.loading import load_tokenizer
 from ..runs import claim
 from ..tokenizers import DalleDVae, LightDVae, TokenizerConfig, Vqgan
 from .dvae import DalleRecipe, DalleTrainer
@@ -75,6 +76,9 @@ class TokenizerTrainingConfig:
         log_every: steps between lines of the log.
         keep_every: steps between checkpoints, each with a picture.
         seed: of weights and batches.
+        encoder_from: checkpoint of a light tokenizer, or of an encoder with one, whose tokens are
+            kept: its encoder is taken and frozen, and a decoder is trained for it. None: both are
+            trained.
     """
 
     tokenizer: TokenizerConfig
@@ -91,6 +95,7 @@ class TokenizerTrainingConfig:
     log_every: int
     keep_every: int
     seed: int
+    encoder_from: str | None = None
 
 
 def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
@@ -111,6 +116,8 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
         torch.manual_seed(config.seed)
         module = config.tokenizer.build()
         _require_crop(config.crop, module)
+        if config.encoder_from is not None:
+            _take_encoder(module, config.encoder_from)
         module.to(ranks.device)
         module.to(memory_format=torch.channels_last)  # pyrefly: ignore  torch's stub lacks this
         setting = Setting(optimizer=config.optimizer, ranks=ranks, precision=config.precision)
@@ -167,6 +174,22 @@ def _require_crop(crop: int, module: Trained) -> None:
     cell = module.image_size // math.isqrt(module.tokens_per_frame)
     if crop < cell or crop % cell:
         raise ValueError(f"crop must be a multiple of {cell} pixels, a token's cell, got {crop}")
+
+
+def _take_encoder(module: Trained, checkpoint: str) -> None:
+    """Copy the encoder of a light tokenizer into ``module`` and freeze it."""
+    source = load_tokenizer(checkpoint)
+    if not isinstance(source, LightDVae) or not isinstance(module, LightDVae):
+        raise ValueError(
+            f"encoder_from takes a light tokenizer for a light one, got a {type(source).__name__} "
+            f"for a {type(module).__name__}"
+        )
+    for name in ("levels", "widths", "blocks"):
+        theirs, ours = getattr(source.config, name), getattr(module.config, name)
+        if theirs != ours:
+            raise ValueError(f"{checkpoint} has {name} {theirs}, tokenizer.{name} is {ours}")
+    module.encoder.load_state_dict(source.encoder.state_dict())
+    module.encoder.requires_grad_(False)
 
 
 def _resume(out: Path, trainer: Trainer) -> int:

@@ -225,6 +225,34 @@ def test_a_run_of_before_a_weight_was_invented_goes_on(data, tmp_path):
         train_tokenizer(config, tmp_path)
 
 
+def test_a_decoder_is_trained_for_the_tokens_of_another_checkpoint(data, tmp_path):
+    first = train_tokenizer(config_of(data, LIGHT, LIGHT_RECIPE, 8), tmp_path / "first")
+    wide = dataclasses.replace(LIGHT, decoder_widths=(24, 16, 8))
+    config = dataclasses.replace(
+        config_of(data, wide, ALL_TERMS, 8), encoder_from=str(first), seed=1
+    )
+    folder = train_tokenizer(config, tmp_path / "second")
+    before, after = load_tokenizer(first), load_tokenizer(folder)
+    frames = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8)
+    assert torch.equal(before.encode(frames), after.encode(frames))
+    rows = rows_of(tmp_path / "second")
+    assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
+    # and resumes to the bit
+    weights = (folder / "weights.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "second/checkpoints/step-0000008")
+    shutil.rmtree(folder)
+    assert (
+        train_tokenizer(config, tmp_path / "second") / "weights.safetensors"
+    ).read_bytes() == weights
+    other = dataclasses.replace(LIGHT, widths=(8, 16))
+    with pytest.raises(ValueError, match=r"has widths \(8, 8\), tokenizer.widths is \(8, 16\)"):
+        train_tokenizer(dataclasses.replace(config, tokenizer=other), tmp_path / "third")
+    with pytest.raises(ValueError, match="got a LightDVae for a DalleDVae"):
+        train_tokenizer(
+            dataclasses.replace(config, tokenizer=DALLE, recipe=DALLE_RECIPE), tmp_path / "third"
+        )
+
+
 def test_the_terms_of_the_light_loss_are_what_they_say():
     images, made = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
