@@ -312,6 +312,21 @@ def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> A
     return tokenizer.requires_grad_(False).eval()
 
 
+def load_transformer(name_or_path: str | Path) -> CausalModel:
+    """Open the transformer of an encoder's checkpoint alone, in float32 on the CPU.
+
+    Raises:
+        FileNotFoundError: it lacks a file.
+        ValueError: it is damaged or of another kind.
+    """
+    folder = _find(name_or_path)
+    data = read_config(folder, "encoder")
+    transformer = encoder_config(data["config"]).transformer.build()
+    weights = load_weights(folder, data["sha256"])
+    transformer.load_state_dict(_part(weights, "transformer."))
+    return transformer
+
+
 def shipped_encoders() -> list[str]:
     """Return the names of the Totos that come with the package."""
     return _shipped("encoder")

@@ -10,11 +10,8 @@ run that was never stopped, to the bit on a CPU.
 """
 
 import itertools
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,15 +34,12 @@ from .parallel import (
     distribute,
     whole,
 )
+from .phase import Phase, Rows
 from .run import RunLog
+from .stopping import StopSignals
 from .throughput import Throughput
 
 __all__ = ["EngineConfig", "Fit", "Phase", "Rows", "fit"]
-
-TOLD = {"loss": "loss", "held-out": "validation_loss"}  # in the line of a report
-
-Rows = Callable[[int, int], tuple[Tensor, ...]]
-"""``rows(first, count)``: rows ``first`` to ``first + count - 1`` of an endless stream."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,32 +77,6 @@ class EngineConfig:
         for name in ("log_every", "keep_every", "keep_most", "read_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """Some steps on rows of one shape.
-
-    Attributes:
-        steps: optimizer steps.
-        batch: rows a step, over all ranks.
-        part: rows that a rank computes at once; the rest of its share is accumulated.
-        rows: the training rows.
-        tokens_per_row: for counting.
-        flops_per_row: operations that the model's mathematics needs for a row, forward and
-            backward.
-        validation: held-out rows of each data set.
-        validation_rows: how many of each are scored.
-    """
-
-    steps: int
-    batch: int
-    part: int
-    rows: Rows
-    tokens_per_row: int
-    flops_per_row: float
-    validation: Mapping[str, Rows] = field(default_factory=dict)
-    validation_rows: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,17 +137,8 @@ def fit(
         FloatingPointError: too many bad steps in a row.
     """
     for phase in phases:
-        _require_shares(phase, ranks)
+        phase.check_shares(ranks.world)
     return _Run(model, phases, optimizer, config, out, ranks, title).train()
-
-
-def _require_shares(phase: Phase, ranks: Ranks) -> None:
-    together = ranks.world * phase.part
-    if phase.part < 1 or phase.batch < 1 or phase.batch % together:
-        raise ValueError(
-            f"batch must be a multiple of ranks * part = {ranks.world} * {phase.part}, "
-            f"got {phase.batch}"
-        )
 
 
 class _Run:
@@ -228,7 +187,7 @@ class _Run:
             self._log.rows[-1] if self._log and self._log.rows else {}
         )
         self._speed = Throughput(ranks.device, config.precision, ranks.world)
-        self._stop_asked = False
+        self._stop = StopSignals(ranks)
 
     def train(self) -> Fit:
         """Take the steps that are left."""
@@ -239,7 +198,7 @@ class _Run:
             unit="step",
             disable=not self._ranks.first,
         )
-        with self._listen(), bar:
+        with self._stop.heard(), bar:
             end = 0
             for phase in self._phases:
                 begin, end = end, end + phase.steps
@@ -288,7 +247,7 @@ class _Run:
                     self._report(phase, bar)
                 if self._done % self._config.keep_every == 0 or last:
                     self._keep()
-                if self._any_stop_asked():
+                if self._stop.any_asked():
                     return last
                 self._speed.go_on()
         finally:
@@ -346,12 +305,7 @@ class _Run:
         if self._log is None:
             return
         self._log.add(self._done, tokens=self._tokens, **scores)
-        speed = self._speed.read()
-        self._log.note_speed(self._done, **speed)
-        told = [f"{name} {scores[key]:.4f}" for name, key in TOLD.items() if key in scores]
-        told.append(f"{speed['tokens_per_s']:,.0f} tokens/s")
-        told.append(f"{speed['model_flops_utilisation']:.0%} of the peak")
-        bar.write(f"step {self._done}: {', '.join(told)}")
+        bar.write(self._log.note_speed(self._done, self._speed.read()))
 
     @torch.no_grad()
     def _validate(self, rows: Rows, count: int) -> float:
@@ -377,26 +331,3 @@ class _Run:
             },
         )
         self._kept = self._done
-
-    def _any_stop_asked(self) -> bool:
-        if self._ranks.mesh is None:
-            return self._stop_asked
-        asked = torch.tensor(float(self._stop_asked), device=self._ranks.device)
-        return bool(self._ranks.total(asked).item())
-
-    @contextmanager
-    def _listen(self) -> Iterator[None]:
-        """Take note of a scheduler's wish to stop."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals reach the main thread alone
-            return
-
-        def ask(*_: object) -> None:
-            self._stop_asked = True
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

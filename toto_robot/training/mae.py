@@ -15,9 +15,10 @@ from ..encoders.frozen import save_frozen
 from ..encoders.vit import VitEncoderConfig
 from ..models.mae import MaeConfig, MaskedAutoencoder, mae_flops
 from ..runs import claim
-from .engine import EngineConfig, Phase, Rows, fit
+from .engine import EngineConfig, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
+from .phase import Phase, Rows
 from .tokenizer import DataConfig
 
 __all__ = ["MaeTrainingConfig", "train_mae"]

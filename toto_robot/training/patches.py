@@ -17,9 +17,10 @@ from ..models import SequenceLayout
 from ..models.patches import PatchConfig, patch_flops
 from ..runs import claim
 from ..tokenizers import AnyTokenizer
-from .engine import EngineConfig, Phase, Rows, fit
+from .engine import EngineConfig, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
+from .phase import Phase, Rows
 from .tokenizer import DataConfig
 
 __all__ = ["PatchTrainingConfig", "train_patches"]

@@ -17,13 +17,14 @@ from ..config import differences, to_dict
 from ..data.mixture import SequenceMixture, TokenData, split
 from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import open_data
-from ..encoders.loading import load_tokenizer, load_toto, save_encoder
-from ..models import ModelConfig, model_flops
+from ..encoders.loading import load_tokenizer, load_transformer, save_encoder
+from ..models import CausalModel, ModelConfig, model_flops
 from ..runs import claim
 from ..tokenizers import AnyTokenizer
-from .engine import EngineConfig, Phase, Rows, fit
+from .engine import EngineConfig, Fit, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
+from .phase import Phase, Rows
 from .tokenizer import DataConfig
 
 __all__ = ["PretrainConfig", "Stage", "data_digests", "pretrain"]
@@ -115,52 +116,102 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
             f"{config.model.tokens_per_frame}, "
             f"the tokenizer's {tokenizer.vocab_size} and {tokenizer.tokens_per_frame}"
         )
-    with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
-        return _pretrain(config, out, tokenizer, ranks)
+    return _Pretraining(config, tokenizer, out).run()
 
 
-def _pretrain(config: PretrainConfig, out: Path, tokenizer: AnyTokenizer, ranks: Ranks) -> Path:
-    shards = [open_data(data.path) for data in config.data]
-    if ranks.first:
-        claim(out, config)
-        for shard in shards:
-            if isinstance(shard, Shard):
-                tokenize_shard(shard, tokenizer, batch=32)
-    ranks.wait()
-    torch.manual_seed(config.seed)
-    model = config.model.build()
-    if config.start_from is not None:
-        model.load_state_dict(_weights_of(config.start_from, config.model))
-    result = fit(
-        model,
-        [_phase(stage, config, shards, tokenizer) for stage in config.stages],
-        config.optimizer,
-        config.engine,
-        out,
-        ranks,
-        title="next-token loss, nats",
-    )
-    folder = out / "encoder"
-    if not ranks.first:
+@dataclass(frozen=True, slots=True)
+class _Pretraining:
+    """One call of `pretrain`: what its parts share."""
+
+    config: PretrainConfig
+    tokenizer: AnyTokenizer
+    out: Path
+
+    def run(self) -> Path:
+        engine, folder = self.config.engine, self.out / "encoder"
+        with join_ranks(engine.device, engine.shard_ranks) as ranks:
+            shards = self._open_shards(ranks)
+            result = fit(
+                self._fresh_model(),
+                [self._phase(stage, shards) for stage in self.config.stages],
+                self.config.optimizer,
+                engine,
+                self.out,
+                ranks,
+                title="next-token loss, nats",
+            )
+            if ranks.first:
+                print(f"curve   {self.out / 'curve.png'}\ntokens  {result.tokens}", flush=True)
+                if result.finished:
+                    self._save(result, shards, folder)
+                    print(f"encoder {folder}")
+                else:
+                    print(f"stopped after step {result.steps}; the same command goes on")
         return folder
-    print(f"curve   {out / 'curve.png'}\ntokens  {result.tokens}", flush=True)
-    if not result.finished:
-        print(f"stopped after step {result.steps}; the same command goes on")
-        return folder
-    model = config.model.build()
-    model.load_state_dict(result.weights)
-    save_encoder(
-        folder,
-        tokenizer,
-        model,
-        layer=model.config.layers // 2,
-        pool="grid4",
-        golden_frames=_golden_frames(shards, config.golden_frames),
-        frame_interval_s=config.frame_interval_s,
-        training=result.notes(config) | {"data": data_digests(config), "tokens": result.tokens},
-    )
-    print(f"encoder {folder}")
-    return folder
+
+    def _open_shards(self, ranks: Ranks) -> list[TokenData]:
+        shards = [open_data(data.path) for data in self.config.data]
+        if ranks.first:
+            claim(self.out, self.config)
+            for shard in shards:
+                if isinstance(shard, Shard):
+                    tokenize_shard(shard, self.tokenizer, batch=32)
+        ranks.wait()
+        return shards
+
+    def _fresh_model(self) -> CausalModel:
+        torch.manual_seed(self.config.seed)
+        model = self.config.model.build()
+        if self.config.start_from is not None:
+            model.load_state_dict(_weights_of(self.config.start_from, self.config.model))
+        return model
+
+    def _phase(self, stage: Stage, shards: Sequence[TokenData]) -> Phase:
+        config = self.config
+
+        def rows(parts: Sequence[TokenData], weights: Sequence[float], validation: bool) -> Rows:
+            mixture = SequenceMixture(
+                parts,
+                weights,
+                self.tokenizer,
+                config.model,
+                stage.frames,
+                validation=validation,
+                seed=config.seed,
+            )
+            return lambda first, count: (torch.from_numpy(mixture.rows(first, count)),)
+
+        tokens = stage.frames * config.model.tokens_per_frame
+        return Phase(
+            steps=stage.steps,
+            batch=stage.batch,
+            part=stage.part,
+            rows=rows(shards, [data.weight for data in config.data], False),
+            tokens_per_row=tokens,
+            flops_per_row=model_flops(config.model, stage.frames) * tokens,
+            validation={
+                shard.name: rows([shard], [1.0], True)
+                for shard in shards
+                if len(shard.runs(validation=True))
+            },
+            validation_rows=config.validation_sequences,
+        )
+
+    def _save(self, result: Fit, shards: Sequence[TokenData], folder: Path) -> None:
+        config = self.config
+        model = config.model.build()
+        model.load_state_dict(result.weights)
+        data = {"data": data_digests(config), "tokens": result.tokens}
+        save_encoder(
+            folder,
+            self.tokenizer,
+            model,
+            layer=model.config.layers // 2,
+            pool="grid4",
+            golden_frames=_golden_frames(shards, config.golden_frames),
+            frame_interval_s=config.frame_interval_s,
+            training=result.notes(config) | data,
+        )
 
 
 def data_digests(config: PretrainConfig) -> dict[str, str]:
@@ -180,45 +231,13 @@ def data_digests(config: PretrainConfig) -> dict[str, str]:
     }
 
 
-def _phase(
-    stage: Stage, config: PretrainConfig, shards: Sequence[TokenData], tokenizer: AnyTokenizer
-) -> Phase:
-    def rows(parts: Sequence[TokenData], weights: Sequence[float], validation: bool) -> Rows:
-        mixture = SequenceMixture(
-            parts,
-            weights,
-            tokenizer,
-            config.model,
-            stage.frames,
-            validation=validation,
-            seed=config.seed,
-        )
-        return lambda first, count: (torch.from_numpy(mixture.rows(first, count)),)
-
-    tokens = stage.frames * config.model.tokens_per_frame
-    return Phase(
-        steps=stage.steps,
-        batch=stage.batch,
-        part=stage.part,
-        rows=rows(shards, [data.weight for data in config.data], False),
-        tokens_per_row=tokens,
-        flops_per_row=model_flops(config.model, stage.frames) * tokens,
-        validation={
-            shard.name: rows([shard], [1.0], True)
-            for shard in shards
-            if len(shard.runs(validation=True))
-        },
-        validation_rows=config.validation_sequences,
-    )
-
-
 def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Tensor]:
     """Return the transformer's weights of an encoder that fits ``model``.
 
     Raises:
         ValueError: it differs in what its weights' shapes depend on; the message names the fields.
     """
-    transformer = load_toto(name_or_path, verify=False).transformer
+    transformer = load_transformer(name_or_path)
     free = {"tokens_per_frame", "frames", "rope_base"}  # no weight has their shape
     there, here = (
         {name: value for name, value in to_dict(one).items() if name not in free}

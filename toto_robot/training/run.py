@@ -5,7 +5,7 @@ no generator state and goes on to the bit.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ __all__ = [
     "RunLog",
     "generator_of",
 ]
+
+
+TOLD = {"loss": "loss", "held-out": "validation_loss"}  # in the line of a report
 
 
 def generator_of(seed: int, step: int) -> np.random.Generator:
@@ -49,15 +52,21 @@ class RunLog:
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
 
-    def note_speed(self, step: int, **scalars: float) -> None:
-        """Log how fast the steps before ``step`` were: in ``speed.jsonl``, and not with the rest.
+    def note_speed(self, step: int, speed: Mapping[str, float]) -> str:
+        """Log how fast the steps before ``step`` were; return a line that tells of the last row.
 
-        The log of a resumed run equals that of an uninterrupted one; its speed does not.
+        The speed is in ``speed.jsonl``, and not with the rest: the log of a resumed run equals that
+        of an uninterrupted one; its speed does not.
         """
         with self._speed.open("a") as file:
-            file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in scalars.items():
+            file.write(json.dumps({"step": step, **speed}) + "\n")
+        for name, value in speed.items():
             self._board.add_scalar(name, value, step)
+        scores = {name: self.rows[-1].get(key) for name, key in TOLD.items()}
+        told = [f"{name} {value:.4f}" for name, value in scores.items() if value is not None]
+        told.append(f"{speed['tokens_per_s']:,.0f} tokens/s")
+        told.append(f"{speed['model_flops_utilisation']:.0%} of the peak")
+        return f"step {step}: {', '.join(told)}"
 
     def close(self, title: str, names: Sequence[str]) -> None:
         """Draw the curves of those ``names`` that were logged, over steps, and close the log."""

@@ -18,10 +18,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from tests.toto_robot.tiny import GUARD, tiny_engine
 from toto_robot.models import TotoConfig
 from toto_robot.training import throughput
-from toto_robot.training.engine import Phase, fit
+from toto_robot.training.engine import fit
 from toto_robot.training.guard import Guard, GuardConfig
 from toto_robot.training.optimizer import OptimizerConfig
 from toto_robot.training.parallel import join_ranks
+from toto_robot.training.phase import Phase
 from toto_robot.training.throughput import peak_flops
 
 MODEL = TotoConfig(
