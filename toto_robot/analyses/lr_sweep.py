@@ -19,10 +19,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..cli import command
+from ..files import write_csv
 from ..models import TotoConfig
 from ..training.pretrain import PretrainConfig
 from .members import train_member, writes_results
-from .statistics import drawing, write_csv
+from .statistics import drawing
 
 __all__ = ["Cell", "LrSweepConfig", "Width", "best_log2_rate", "lr_sweep", "transfer_cost"]
 

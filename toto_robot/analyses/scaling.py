@@ -19,121 +19,28 @@ from typing import Any, Literal
 import numpy as np
 
 from ..cli import command
-from ..models import TotoConfig, count_parameters, model_flops
+from ..files import write_csv
+from ..models import TotoConfig
 from ..training.pretrain import PretrainConfig, Stage
 from .members import train_member, writes_results
+from .plan import (
+    FLOPS_PER_MAC,
+    Budget,
+    Cost,
+    Hardware,
+    Member,
+    Study,
+    cost,
+    model_of,
+    plan_row,
+    plan_table,
+)
 from .power_law import Curve, PowerLaw, fit_ends, fit_frontier, frontier
-from .statistics import drawing, write_csv
+from .statistics import drawing
 
 __all__ = ["Budget", "Hardware", "Member", "ScalingConfig", "Study", "cost", "scaling"]
 
 PAPER = (7.32, -0.0378)  # section 4.9
-FLOPS_PER_MAC = 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
-    """One model of a study.
-
-    Attributes:
-        name: what it is called.
-        dim: width of the residual stream.
-        layers: blocks.
-        heads: attention heads.
-        mlp_hidden: hidden width of SwiGLU.
-    """
-
-    name: str
-    dim: int
-    layers: int
-    heads: int
-    mlp_hidden: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Study:
-    """Models of one family, and how each is trained.
-
-    Attributes:
-        codes: vocabulary of the tokenizer.
-        tie_embeddings: whether the output projection is the embedding.
-        frames: of a training sequence.
-        batch: sequences a step.
-        part: sequences that a rank computes at once.
-        tokens_per_parameter: training tokens of a member, for each of its parameters.
-        lr: peak learning rate of all members.
-        mup_base_dim: width at which muP is the standard parametrisation; null: no muP.
-        warmup_share: of a member's steps.
-        points: validations of a run, evenly over its steps.
-        seeds: each member is trained with each.
-        members: the smallest first.
-    """
-
-    codes: int
-    tie_embeddings: bool
-    frames: int
-    batch: int
-    part: int
-    tokens_per_parameter: float
-    lr: float
-    mup_base_dim: int | None
-    warmup_share: float
-    points: int
-    seeds: tuple[int, ...]
-    members: tuple[Member, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse what is no study."""
-        names = [member.name for member in self.members]
-        if len(names) < 2 or len(set(names)) != len(names):
-            raise ValueError(f"members must be two or more with names of their own, got {names}")
-        if not self.seeds:
-            raise ValueError("seeds must have an entry")
-        if not self.tokens_per_parameter > 0 or not 0 <= self.warmup_share < 1 or self.points < 1:
-            raise ValueError(
-                "tokens_per_parameter must be above 0, warmup_share in [0, 1), points at least 1; "
-                f"got {self.tokens_per_parameter}, {self.warmup_share}, {self.points}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hardware:
-    """What computes.
-
-    Attributes:
-        name: of one device.
-        peak_tflops: its operations a second at best, 10^12.
-        utilisation: share of them that training reaches; an engine prints what it does.
-    """
-
-    name: str
-    peak_tflops: float
-    utilisation: float
-
-    def __post_init__(self) -> None:
-        """Refuse what computes nothing."""
-        if not self.peak_tflops > 0 or not 0 < self.utilisation <= 1:
-            raise ValueError(
-                f"peak_tflops must be above 0 and utilisation in (0, 1], got {self.peak_tflops} "
-                f"and {self.utilisation}"
-            )
-
-    def hours(self, flops: float) -> float:
-        """Return the hours of one device for so many operations."""
-        return flops / (self.peak_tflops * 1e12 * self.utilisation) / 3600
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
-    """What there is.
-
-    Attributes:
-        hardware: name of a device.
-        hours: of such devices, all together.
-    """
-
-    hardware: str
-    hours: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,29 +79,11 @@ class ScalingConfig:
         if not isinstance(self.pretrain.model, TotoConfig):
             raise ValueError(f"the study is of kind llama, got {self.pretrain.model.kind}")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """What one run of a member takes.
-
-    Attributes:
-        name: of the member.
-        parameters: all of them.
-        tokens: that it is trained on.
-        steps: optimizer steps.
-        flops_per_token: operations, forward and backward.
-    """
-
-    name: str
-    parameters: int
-    tokens: int
-    steps: int
-    flops_per_token: float
-
     @property
-    def flops(self) -> float:
-        """Operations of the whole run."""
-        return self.tokens * self.flops_per_token
+    def base(self) -> TotoConfig:
+        """The transformer of which members are variants."""
+        assert isinstance(self.pretrain.model, TotoConfig)
+        return self.pretrain.model
 
 
 def scaling(config: ScalingConfig, out: Path) -> None:
@@ -206,9 +95,10 @@ def scaling(config: ScalingConfig, out: Path) -> None:
     Raises:
         ValueError: members that cannot be trained, or without a held-out loss.
     """
-    costs = [cost(config, member) for member in config.study.members]
-    write_csv(out / "plan.csv", [_plan_row(item, config) for item in costs])
-    print(_plan_table(costs, config), flush=True)
+    study, hardware = config.study, config.hardware
+    costs = [cost(study, config.base, member) for member in study.members]
+    write_csv(out / "plan.csv", [plan_row(item, len(study.seeds), hardware) for item in costs])
+    print(plan_table(costs, study, hardware, config.budget), flush=True)
     if config.action == "plan":
         print(f"results: {out / 'plan.csv'}; action=run trains")
         return
@@ -239,45 +129,13 @@ def scaling(config: ScalingConfig, out: Path) -> None:
     _report(rows, config, out)
 
 
-def cost(config: ScalingConfig, member: Member) -> Cost:
-    """Return what one run of a member takes; nothing is allocated."""
-    study, model = config.study, model_of(config, member)
-    parameters = count_parameters(model)
-    step = study.batch * study.frames * model.tokens_per_frame
-    steps = max(1, round(parameters * study.tokens_per_parameter / step))
-    return Cost(
-        name=member.name,
-        parameters=parameters,
-        tokens=steps * step,
-        steps=steps,
-        flops_per_token=model_flops(model, study.frames),
-    )
-
-
-def model_of(config: ScalingConfig, member: Member) -> TotoConfig:
-    """Return the transformer of a member."""
-    study = config.study
-    assert isinstance(config.pretrain.model, TotoConfig)
-    return dataclasses.replace(
-        config.pretrain.model,
-        codes=study.codes,
-        tie_embeddings=study.tie_embeddings,
-        frames=study.frames,
-        mup_base_dim=study.mup_base_dim,
-        dim=member.dim,
-        layers=member.layers,
-        heads=member.heads,
-        mlp_hidden=member.mlp_hidden,
-    )
-
-
 def run_of(config: ScalingConfig, member: Member, item: Cost, seed: int) -> PretrainConfig:
     """Return the training of a member."""
     base, study = config.pretrain, config.study
     stage = Stage(steps=item.steps, frames=study.frames, batch=study.batch, part=study.part)
     return dataclasses.replace(
         base,
-        model=model_of(config, member),
+        model=model_of(study, config.base, member),
         stages=(stage,),
         optimizer=dataclasses.replace(
             base.optimizer, lr=study.lr, warmup_steps=max(1, round(study.warmup_share * item.steps))
@@ -285,59 +143,6 @@ def run_of(config: ScalingConfig, member: Member, item: Cost, seed: int) -> Pret
         engine=dataclasses.replace(base.engine, log_every=max(1, item.steps // study.points)),
         seed=seed,
     )
-
-
-def _plan_row(item: Cost, config: ScalingConfig) -> dict[str, Any]:
-    row: dict[str, Any] = dataclasses.asdict(item) | {
-        "runs": len(config.study.seeds),
-        "flops": item.flops,
-        "macs": item.flops / FLOPS_PER_MAC,
-    }
-    for device in config.hardware:
-        row[f"{device.name} hours"] = device.hours(item.flops) * len(config.study.seeds)
-    return row
-
-
-def _plan_table(costs: Sequence[Cost], config: ScalingConfig) -> str:
-    runs = len(config.study.seeds)
-    lines = [
-        f"{'member':<8}{'parameters':>15}{'tokens':>10}{'steps':>9}{'FLOPs a token':>15}"
-        f"{'FLOPs':>10}" + "".join(f"{device.name + ' hours':>16}" for device in config.hardware)
-    ]
-    lines += [
-        f"{item.name:<8}{item.parameters:>15,}{item.tokens:>10.2g}{item.steps:>9}"
-        f"{item.flops_per_token:>15.2e}{item.flops:>10.1e}"
-        + "".join(f"{device.hours(item.flops) * runs:>16.3g}" for device in config.hardware)
-        for item in costs
-    ]
-    total = sum(item.flops for item in costs) * runs
-    lines.append(
-        f"{f'{runs} run(s) each':<67}"
-        + "".join(f"{device.hours(total):>16.3g}" for device in config.hardware)
-    )
-    lines.append(
-        "at "
-        + ", ".join(
-            f"{d.utilisation:.0%} of {d.peak_tflops:g} TFLOP/s ({d.name})" for d in config.hardware
-        )
-    )
-    budget = config.budget
-    device = next(item for item in config.hardware if item.name == budget.hardware)
-    needed = device.hours(total)
-    afford = config.study.tokens_per_parameter * budget.hours / needed
-    affordable: list[str] = []
-    spent = 0.0
-    for item in costs:
-        spent += device.hours(item.flops) * runs
-        if spent <= budget.hours:
-            affordable.append(item.name)
-    verdict = "enough" if needed <= budget.hours else "too little"
-    lines.append(
-        f"budget: {budget.hours:g} hours of {budget.hardware}, {verdict} for {needed:.3g}: it pays "
-        f"for {', '.join(affordable) or 'no member'}, or for {afford:.3g} tokens a parameter of "
-        f"all (planned: {config.study.tokens_per_parameter:g})"
-    )
-    return "\n".join(lines)
 
 
 def _curve_row(line: dict[str, Any], name: str, seed: int, item: Cost) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Means with bootstrap intervals, files of numbers, and the frame of a plot."""
+"""Means with bootstrap intervals, and the frame of a plot."""
 
-import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..files import write_aside
 
-__all__ = ["Array", "drawing", "grouped_means", "interval", "write_csv"]
+__all__ = ["Array", "drawing", "grouped_means", "interval"]
 
 Array = NDArray[np.float64]
 
@@ -46,15 +45,6 @@ def grouped_means(
 def interval(replicates: Array) -> Array:
     """Give the 95 % percentile interval [2 ...] of replicates [r ...]."""
     return np.quantile(replicates, [0.025, 0.975], axis=0)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows with the same keys as CSV, aside and renamed."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_aside(path, text.getvalue().encode())
 
 
 @contextmanager

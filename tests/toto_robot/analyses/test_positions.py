@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 
 from toto_robot import load_encoder
 from toto_robot.analyses.clips import frame_tokens, open_clips
-from toto_robot.analyses.positions import (
-    ORDERS,
-    PositionsConfig,
-    positions,
-    strangers,
-    token_losses,
-)
+from toto_robot.analyses.orders import ORDERS, strangers
+from toto_robot.analyses.positions import PositionsConfig, positions, token_losses
 from toto_robot.analyses.statistics import grouped_means, interval
 from toto_robot.checkpoint import weights_hash
 from toto_robot.data.mixture import HOLD_OUT

@@ -8,8 +8,9 @@ import pytest
 import torch
 import yaml
 
+from toto_robot.analyses.plan import cost, model_of
 from toto_robot.analyses.power_law import Curve, fit_ends, fit_frontier, frontier
-from toto_robot.analyses.scaling import ScalingConfig, cost, model_of, scaling
+from toto_robot.analyses.scaling import ScalingConfig, scaling
 from toto_robot.checkpoint import save_checkpoint, weights_hash
 from toto_robot.cli import CONFIGS, compose
 from toto_robot.config import from_dict, to_dict
@@ -83,10 +84,12 @@ def test_the_paper_study_is_table_15():
     config = config_of("study=paper")
     assert [member.name for member in config.study.members] == ["a1", "a2", "a3", "a4", "a5", "a6"]
     for member in config.study.members:
-        model = dataclasses.replace(model_of(config, member), mup_base_dim=None)
+        model = dataclasses.replace(model_of(config.study, config.base, member), mup_base_dim=None)
         sizes = yaml.safe_load((CONFIGS / "model" / f"{member.name}.yaml").read_text())
         assert to_dict(model) == {"mup_base_dim": None} | sizes
-    assert cost(config, config.study.members[0]).parameters == pytest.approx(14.8e6, rel=0.01)
+    assert cost(config.study, config.base, config.study.members[0]).parameters == pytest.approx(
+        14.8e6, rel=0.01
+    )
 
 
 def test_a_plan_is_arithmetic_and_trains_nothing(tmp_path, capsys):
@@ -174,7 +177,9 @@ def test_members_are_trained_resumed_and_fitted(overrides, tmp_path, capsys):
     for member in config.study.members:
         mine = [row for row in rows if row["member"] == member.name]
         assert len(mine) >= 2
-        assert float(mine[-1]["flops"]) == pytest.approx(cost(config, member).flops)
+        assert float(mine[-1]["flops"]) == pytest.approx(
+            cost(config.study, config.base, member).flops
+        )
         assert float(mine[-1]["macs"]) == float(mine[-1]["flops"]) / 2
         assert float(mine[-1]["loss"]) < float(mine[0]["loss"])  # it learns
     with (out / "fits.csv").open() as file:

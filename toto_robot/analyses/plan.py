@@ -1,0 +1,233 @@
+"""What a compute study would cost: its members, their operations, and hours of devices."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..models import TotoConfig, count_parameters, model_flops
+
+__all__ = [
+    "Budget",
+    "Cost",
+    "Hardware",
+    "Member",
+    "Study",
+    "cost",
+    "model_of",
+    "plan_row",
+    "plan_table",
+]
+
+FLOPS_PER_MAC = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One model of a study.
+
+    Attributes:
+        name: what it is called.
+        dim: width of the residual stream.
+        layers: blocks.
+        heads: attention heads.
+        mlp_hidden: hidden width of SwiGLU.
+    """
+
+    name: str
+    dim: int
+    layers: int
+    heads: int
+    mlp_hidden: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """Models of one family, and how each is trained.
+
+    Attributes:
+        codes: vocabulary of the tokenizer.
+        tie_embeddings: whether the output projection is the embedding.
+        frames: of a training sequence.
+        batch: sequences a step.
+        part: sequences that a rank computes at once.
+        tokens_per_parameter: training tokens of a member, for each of its parameters.
+        lr: peak learning rate of all members.
+        mup_base_dim: width at which muP is the standard parametrisation; null: no muP.
+        warmup_share: of a member's steps.
+        points: validations of a run, evenly over its steps.
+        seeds: each member is trained with each.
+        members: the smallest first.
+    """
+
+    codes: int
+    tie_embeddings: bool
+    frames: int
+    batch: int
+    part: int
+    tokens_per_parameter: float
+    lr: float
+    mup_base_dim: int | None
+    warmup_share: float
+    points: int
+    seeds: tuple[int, ...]
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no study."""
+        names = [member.name for member in self.members]
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise ValueError(f"members must be two or more with names of their own, got {names}")
+        if not self.seeds:
+            raise ValueError("seeds must have an entry")
+        if not self.tokens_per_parameter > 0 or not 0 <= self.warmup_share < 1 or self.points < 1:
+            raise ValueError(
+                "tokens_per_parameter must be above 0, warmup_share in [0, 1), points at least 1; "
+                f"got {self.tokens_per_parameter}, {self.warmup_share}, {self.points}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """What computes.
+
+    Attributes:
+        name: of one device.
+        peak_tflops: its operations a second at best, 10^12.
+        utilisation: share of them that training reaches; an engine prints what it does.
+    """
+
+    name: str
+    peak_tflops: float
+    utilisation: float
+
+    def __post_init__(self) -> None:
+        """Refuse what computes nothing."""
+        if not self.peak_tflops > 0 or not 0 < self.utilisation <= 1:
+            raise ValueError(
+                f"peak_tflops must be above 0 and utilisation in (0, 1], got {self.peak_tflops} "
+                f"and {self.utilisation}"
+            )
+
+    def hours(self, flops: float) -> float:
+        """Return the hours of one device for so many operations."""
+        return flops / (self.peak_tflops * 1e12 * self.utilisation) / 3600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What there is.
+
+    Attributes:
+        hardware: name of a device.
+        hours: of such devices, all together.
+    """
+
+    hardware: str
+    hours: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What one run of a member takes.
+
+    Attributes:
+        name: of the member.
+        parameters: all of them.
+        tokens: that it is trained on.
+        steps: optimizer steps.
+        flops_per_token: operations, forward and backward.
+    """
+
+    name: str
+    parameters: int
+    tokens: int
+    steps: int
+    flops_per_token: float
+
+    @property
+    def flops(self) -> float:
+        """Operations of the whole run."""
+        return self.tokens * self.flops_per_token
+
+
+def cost(study: Study, base: TotoConfig, member: Member) -> Cost:
+    """Return what one run of a member takes; nothing is allocated."""
+    model = model_of(study, base, member)
+    parameters = count_parameters(model)
+    step = study.batch * study.frames * model.tokens_per_frame
+    steps = max(1, round(parameters * study.tokens_per_parameter / step))
+    return Cost(
+        name=member.name,
+        parameters=parameters,
+        tokens=steps * step,
+        steps=steps,
+        flops_per_token=model_flops(model, study.frames),
+    )
+
+
+def model_of(study: Study, base: TotoConfig, member: Member) -> TotoConfig:
+    """Return the transformer of a member: what the study does not say is as in ``base``."""
+    return dataclasses.replace(
+        base,
+        codes=study.codes,
+        tie_embeddings=study.tie_embeddings,
+        frames=study.frames,
+        mup_base_dim=study.mup_base_dim,
+        dim=member.dim,
+        layers=member.layers,
+        heads=member.heads,
+        mlp_hidden=member.mlp_hidden,
+    )
+
+
+def plan_row(item: Cost, runs: int, hardware: Sequence[Hardware]) -> dict[str, Any]:
+    """Return the row of a member that is trained ``runs`` times."""
+    row: dict[str, Any] = dataclasses.asdict(item) | {
+        "runs": runs,
+        "flops": item.flops,
+        "macs": item.flops / FLOPS_PER_MAC,
+    }
+    for device in hardware:
+        row[f"{device.name} hours"] = device.hours(item.flops) * runs
+    return row
+
+
+def plan_table(
+    costs: Sequence[Cost], study: Study, hardware: Sequence[Hardware], budget: Budget
+) -> str:
+    """Return the members' costs as text, and what the budget pays for."""
+    runs = len(study.seeds)
+    lines = [
+        f"{'member':<8}{'parameters':>15}{'tokens':>10}{'steps':>9}{'FLOPs a token':>15}"
+        f"{'FLOPs':>10}" + "".join(f"{device.name + ' hours':>16}" for device in hardware)
+    ]
+    lines += [
+        f"{item.name:<8}{item.parameters:>15,}{item.tokens:>10.2g}{item.steps:>9}"
+        f"{item.flops_per_token:>15.2e}{item.flops:>10.1e}"
+        + "".join(f"{device.hours(item.flops) * runs:>16.3g}" for device in hardware)
+        for item in costs
+    ]
+    total = sum(item.flops for item in costs) * runs
+    lines.append(
+        f"{f'{runs} run(s) each':<67}"
+        + "".join(f"{device.hours(total):>16.3g}" for device in hardware)
+    )
+    shares = [f"{d.utilisation:.0%} of {d.peak_tflops:g} TFLOP/s ({d.name})" for d in hardware]
+    lines.append(f"at {', '.join(shares)}")
+    device = next(item for item in hardware if item.name == budget.hardware)
+    needed = device.hours(total)
+    afford = study.tokens_per_parameter * budget.hours / needed
+    affordable: list[str] = []
+    spent = 0.0
+    for item in costs:
+        spent += device.hours(item.flops) * runs
+        if spent <= budget.hours:
+            affordable.append(item.name)
+    verdict = "enough" if needed <= budget.hours else "too little"
+    lines.append(
+        f"budget: {budget.hours:g} hours of {budget.hardware}, {verdict} for {needed:.3g}: it pays "
+        f"for {', '.join(affordable) or 'no member'}, or for {afford:.3g} tokens a parameter of "
+        f"all (planned: {study.tokens_per_parameter:g})"
+    )
+    return "\n".join(lines)
