@@ -10,10 +10,8 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,114 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..models.vision_transformer import Channels, VisionTransformer, VitConfig, rotary_periods
+from ..models.vision_transformer import VisionTransformer, VitConfig, rotary_periods
 from .vit import VitEncoder
+from .vit_formats import FORMATS, HEADS, STATISTICS, Format
 
 __all__ = ["FORMATS", "STATISTICS", "load_vit"]
-
-# mean and standard deviation of red, green and blue in [0, 1]
-STATISTICS: Mapping[str, tuple[Channels, Channels]] = MappingProxyType(
-    {
-        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's documentation
-        "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's weights in timm
-    }
-)
-
-# heads of the published ViTs of these widths; 384 is missing, since two counts were published
-HEADS = MappingProxyType({192: 3, 768: 12, 1024: 16, 1280: 16})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Format:
-    """What is known of a family of files.
-
-    Attributes:
-        dropped: keys that begin so have no part in features.
-        renamed: keys of registers, to ours.
-        pool: default pool.
-        image_size: default side, pixels; None: that of the position embedding.
-        statistics: key of `STATISTICS`; None: the files do not agree, so the caller must say.
-        norm_eps: epsilon of LayerNorm.
-        head_dim: width of every head; None: it depends on the model.
-        resize: how its own code resizes the position embedding to another number of patches.
-        positions: learned or rotary.
-    """
-
-    dropped: tuple[str, ...]
-    renamed: Mapping[str, str]
-    pool: str
-    image_size: int | None
-    statistics: str | None
-    norm_eps: float
-    head_dim: int | None
-    resize: Literal["bicubic", "antialiased", "dinov2"]
-    positions: Literal["learned", "rotary"]
-
-
-FORMATS: Mapping[str, _Format] = MappingProxyType(
-    {
-        # github.com/facebookresearch/mae: encoder only, whole, in training, or fine-tuned
-        "mae": _Format(
-            dropped=("mask_token", "decoder_", "decoder.", "head."),
-            renamed={},
-            pool="mean",
-            image_size=None,
-            statistics="imagenet",
-            norm_eps=1e-6,
-            head_dim=None,
-            resize="bicubic",
-            positions="learned",
-        ),
-        # github.com/ir413/mvp: MAE's encoders and one supervised model
-        "mvp": _Format(
-            dropped=("head.",),
-            renamed={},
-            pool="cls",
-            image_size=None,
-            statistics="imagenet",
-            norm_eps=1e-6,
-            head_dim=None,
-            resize="bicubic",
-            positions="learned",
-        ),
-        # github.com/facebookresearch/dinov2, with and without registers; 64 to a head in all sizes
-        "dinov2": _Format(
-            dropped=("mask_token",),
-            renamed={"register_tokens": "reg_token"},
-            pool="cls",
-            image_size=224,
-            statistics="imagenet",
-            norm_eps=1e-6,
-            head_dim=64,
-            resize="dinov2",
-            positions="learned",
-        ),
-        # github.com/facebookresearch/dinov3, ViT-S, B and L: GELU, 64 to a head, LayerNorm eps 1e-5
-        "dinov3": _Format(
-            dropped=("mask_token", "local_cls_norm."),  # the second is for local crops in training
-            renamed={"storage_tokens": "reg_token"},
-            pool="cls",
-            image_size=224,
-            statistics="imagenet",
-            norm_eps=1e-5,
-            head_dim=64,
-            resize="bicubic",
-            positions="rotary",
-        ),
-        # github.com/huggingface/pytorch-image-models, `VisionTransformer`; also DeiT and DINO
-        "timm": _Format(
-            dropped=("head.",),
-            renamed={},
-            pool="cls",
-            image_size=None,
-            statistics=None,
-            norm_eps=1e-6,
-            head_dim=None,
-            resize="antialiased",
-            positions="learned",
-        ),
-    }
-)
 
 
 def load_vit(
@@ -185,15 +80,8 @@ def load_vit(
     if norm_after_pool:
         weights |= {f"norm.{one}": weights.pop(f"fc_norm.{one}") for one in ("weight", "bias")}
     layers = _check_names(file, format, weights, rules)
-
-    for name, axes in (("patch_embed.proj.weight", 4), ("cls_token", 3), ("reg_token", 3)):
-        if weights[name].ndim != axes:
-            raise ValueError(f"{file}: {name} must have {axes} axes, got {weights[name].shape}")
+    native = _check_axes(file, weights, rules)
     dim, _, patch_size, _ = weights["patch_embed.proj.weight"].shape
-    registers = weights["reg_token"].shape[1]
-    native = None
-    if rules.positions == "learned":
-        native = _positions_side(file, weights["pos_embed"].shape[1], registers, rules)
     if image_size is None:
         image_size = rules.image_size or (native or 0) * patch_size
     mean, std = STATISTICS[statistics]
@@ -205,7 +93,7 @@ def load_vit(
         heads=_heads(rules, dim) if heads is None else heads,
         mlp_hidden=weights["blocks.0.mlp.fc1.weight"].shape[0],
         norm_eps=rules.norm_eps,
-        registers=registers,
+        registers=weights["reg_token"].shape[1],
         layer_scale="blocks.0.ls1.gamma" in weights,
         positions=rules.positions,
         norm_after_pool=norm_after_pool,
@@ -216,13 +104,7 @@ def load_vit(
         weights["pos_embed"] = _positions(weights["pos_embed"], native, config, rules)
     if "rope_embed.periods" in weights:
         _check_periods(file, weights.pop("rope_embed.periods"), config)
-    with torch.device("meta"):
-        transformer = config.build()
-    _check_shapes(file, format, weights, transformer)
-    transformer.load_state_dict(
-        {name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()},
-        assign=True,  # a copy all the same: the file may be gone while the encoder lives
-    )
+    transformer = _build(file, format, config, weights)
     if pool is None:
         pool = "mean" if norm_after_pool else rules.pool
     encoder = VitEncoder(transformer, -1 if layer is None else layer, pool)
@@ -260,7 +142,7 @@ def _read(file: Path) -> Mapping[str, Any]:
     return data
 
 
-def _encoder_weights(file: Path, data: Mapping[str, Any], rules: _Format) -> dict[str, Tensor]:
+def _encoder_weights(file: Path, data: Mapping[str, Any], rules: Format) -> dict[str, Tensor]:
     """Return the encoder's tensors under our names; all else is dropped by name."""
     beside = ("optimizer", "epoch", "scaler", "args")
     state = data
@@ -334,7 +216,7 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: _Format) -> int:
+def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: Format) -> int:
     """Return the number of blocks, or list what is missing and what is too much."""
     indices = [int(m[1]) for name in weights if (m := re.match(r"blocks\.(\d+)\.", name))]
     layers = max(indices, default=0) + 1
@@ -358,9 +240,23 @@ def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: 
     return layers
 
 
-def _check_shapes(
-    file: Path, format: str, weights: Mapping[str, Tensor], transformer: VisionTransformer
-) -> None:
+def _check_axes(file: Path, weights: Mapping[str, Tensor], rules: Format) -> int | None:
+    """Return the patches along a side that learned positions were made for."""
+    for name, axes in (("patch_embed.proj.weight", 4), ("cls_token", 3), ("reg_token", 3)):
+        if weights[name].ndim != axes:
+            raise ValueError(f"{file}: {name} must have {axes} axes, got {weights[name].shape}")
+    if rules.positions != "learned":
+        return None
+    slots, registers = weights["pos_embed"].shape[1], weights["reg_token"].shape[1]
+    return _positions_side(file, slots, registers, rules)
+
+
+def _build(
+    file: Path, format: str, config: VitConfig, weights: Mapping[str, Tensor]
+) -> VisionTransformer:
+    """Return the transformer with its weights; list those that do not have its shapes."""
+    with torch.device("meta"):
+        transformer = config.build()
     wrong = [
         f"{name} {tuple(weights[name].shape)}, needed {tuple(tensor.shape)}"
         for name, tensor in transformer.state_dict().items()
@@ -368,9 +264,14 @@ def _check_shapes(
     ]
     if wrong:
         raise ValueError(f"{file} does not fit format {format!r}: {'; '.join(wrong)}")
+    transformer.load_state_dict(
+        {name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()},
+        assign=True,  # a copy all the same: the file may be gone while the encoder lives
+    )
+    return transformer
 
 
-def _heads(rules: _Format, dim: int) -> int:
+def _heads(rules: Format, dim: int) -> int:
     if rules.head_dim is not None:
         return max(1, dim // rules.head_dim)
     if dim in HEADS:
@@ -384,7 +285,7 @@ def _heads(rules: _Format, dim: int) -> int:
     raise ValueError(f"say heads=: the weights do not tell it, and at width {dim} {says}")
 
 
-def _positions_side(file: Path, slots: int, registers: int, rules: _Format) -> int:
+def _positions_side(file: Path, slots: int, registers: int, rules: Format) -> int:
     """Return the patches along a side for which a position embedding was made."""
     for prefix in _prefixes(registers, rules):
         side = math.isqrt(max(0, slots - prefix))
@@ -393,13 +294,13 @@ def _positions_side(file: Path, slots: int, registers: int, rules: _Format) -> i
     raise ValueError(f"{file}: pos_embed has {slots} slots, which is no square of patches and CLS")
 
 
-def _prefixes(registers: int, rules: _Format) -> tuple[int, ...]:
+def _prefixes(registers: int, rules: Format) -> tuple[int, ...]:
     """Return how many slots there may be before those of patches; timm's models differ."""
     return tuple(dict.fromkeys((1, 1 + registers, 0))) if rules is FORMATS["timm"] else (1,)
 
 
 def _positions(
-    embedding: Float[Tensor, "1 p d"], native: int, config: VitConfig, rules: _Format
+    embedding: Float[Tensor, "1 p d"], native: int, config: VitConfig, rules: Format
 ) -> Float[Tensor, "1 t d"]:
     """Return a slot for every token, with the patches' grid resized to the picture's."""
     embedding = embedding.float()

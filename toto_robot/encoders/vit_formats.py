@@ -1,0 +1,114 @@
+"""What is known of published vision transformers: a family of files is a row of `FORMATS`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from ..models.vision_transformer import Channels
+
+__all__ = ["FORMATS", "HEADS", "STATISTICS", "Format"]
+
+# mean and standard deviation of red, green and blue in [0, 1]
+STATISTICS: Mapping[str, tuple[Channels, Channels]] = MappingProxyType(
+    {
+        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's documentation
+        "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's weights in timm
+    }
+)
+
+# heads of the published ViTs of these widths; 384 is missing, since two counts were published
+HEADS = MappingProxyType({192: 3, 768: 12, 1024: 16, 1280: 16})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Format:
+    """What is known of a family of files.
+
+    Attributes:
+        dropped: keys that begin so have no part in features.
+        renamed: keys of registers, to ours.
+        pool: default pool.
+        image_size: default side, pixels; None: that of the position embedding.
+        statistics: key of `STATISTICS`; None: the files do not agree, so the caller must say.
+        norm_eps: epsilon of LayerNorm.
+        head_dim: width of every head; None: it depends on the model.
+        resize: how its own code resizes the position embedding to another number of patches.
+        positions: learned or rotary.
+    """
+
+    dropped: tuple[str, ...]
+    renamed: Mapping[str, str]
+    pool: str
+    image_size: int | None
+    statistics: str | None
+    norm_eps: float
+    head_dim: int | None
+    resize: Literal["bicubic", "antialiased", "dinov2"]
+    positions: Literal["learned", "rotary"]
+
+
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {
+        # github.com/facebookresearch/mae: encoder only, whole, in training, or fine-tuned
+        "mae": Format(
+            dropped=("mask_token", "decoder_", "decoder.", "head."),
+            renamed={},
+            pool="mean",
+            image_size=None,
+            statistics="imagenet",
+            norm_eps=1e-6,
+            head_dim=None,
+            resize="bicubic",
+            positions="learned",
+        ),
+        # github.com/ir413/mvp: MAE's encoders and one supervised model
+        "mvp": Format(
+            dropped=("head.",),
+            renamed={},
+            pool="cls",
+            image_size=None,
+            statistics="imagenet",
+            norm_eps=1e-6,
+            head_dim=None,
+            resize="bicubic",
+            positions="learned",
+        ),
+        # github.com/facebookresearch/dinov2, with and without registers; 64 to a head in all sizes
+        "dinov2": Format(
+            dropped=("mask_token",),
+            renamed={"register_tokens": "reg_token"},
+            pool="cls",
+            image_size=224,
+            statistics="imagenet",
+            norm_eps=1e-6,
+            head_dim=64,
+            resize="dinov2",
+            positions="learned",
+        ),
+        # github.com/facebookresearch/dinov3, ViT-S, B and L: GELU, 64 to a head, LayerNorm eps 1e-5
+        "dinov3": Format(
+            dropped=("mask_token", "local_cls_norm."),  # the second is for local crops in training
+            renamed={"storage_tokens": "reg_token"},
+            pool="cls",
+            image_size=224,
+            statistics="imagenet",
+            norm_eps=1e-5,
+            head_dim=64,
+            resize="bicubic",
+            positions="rotary",
+        ),
+        # github.com/huggingface/pytorch-image-models, `VisionTransformer`; also DeiT and DINO
+        "timm": Format(
+            dropped=("head.",),
+            renamed={},
+            pool="cls",
+            image_size=None,
+            statistics=None,
+            norm_eps=1e-6,
+            head_dim=None,
+            resize="antialiased",
+            positions="learned",
+        ),
+    }
+)
