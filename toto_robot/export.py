@@ -21,16 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from tqdm import tqdm
 
 from .cli import command
 from .encoders.encoder import Encoder
 from .encoders.loading import load_toto
-from .encoders.pooling import normalise
-from .encoders.streaming import FrameMemory
-from .models import TotoConfig
-from .models.transformer import rotate
+from .encoders.onnx_graphs import FrameGraph, StreamGraph
+from .files import write_json, written_aside
 
 __all__ = ["ExportConfig", "compare", "export", "export_onnx"]
 
@@ -90,7 +87,7 @@ def export(config: ExportConfig, out: Path) -> None:
     )
     found = compare(encoder, out, config.check_steps)
     card = json.loads((out / "export.json").read_text())
-    (out / "export.json").write_text(json.dumps(card | {"compared": found}, indent=1) + "\n")
+    write_json(out / "export.json", card | {"compared": found})
     for name, value in found.items():
         print(f"{name:42} {value:.3g}")
     print(f"export: {out}")
@@ -122,20 +119,11 @@ def export_onnx(
     """
     _require_onnx()
     config = encoder.transformer.config
-    weight = encoder.transformer.embed_tokens.weight
-    if weight.dtype != torch.float32 or weight.device.type != "cpu" or encoder.repeat_frame:
-        raise ValueError(
-            "only an encoder in float32 on the CPU that sees each frame once can be exported, got "
-            f"{weight.dtype} on {weight.device}, repeat_frame={encoder.repeat_frame}"
-        )
-    if context is not None and not 2 <= context <= config.frames:
-        raise ValueError(f"context must be in [2, {config.frames}] frames, got {context}")
-    if context is not None and encoder.layer == 0:
-        raise ValueError("layer 0 has no past: export it without a stream (context null)")
+    _check(encoder, context)
     folder.mkdir(parents=True, exist_ok=True)
     frames = torch.zeros(num_envs, *size, 3, dtype=torch.uint8)
     outputs = ["frame_embedding", "frame_tokens"]
-    _write(_FrameGraph(encoder), {"frames": frames}, outputs, folder / "frame.onnx")
+    _write(FrameGraph(encoder), {"frames": frames}, outputs, folder / "frame.onnx")
     head_width = config.dim // config.heads
     if context is not None:
         past = (context - 1) * config.tokens_per_frame
@@ -151,29 +139,44 @@ def export_onnx(
             "start_sin": torch.zeros(num_envs, 1, head_width),
         }
         outputs += ["new_keys", "new_values"]
-        _write(_StreamGraph(encoder), inputs, outputs, folder / "stream.onnx")
-    card = {
+        _write(StreamGraph(encoder), inputs, outputs, folder / "stream.onnx")
+    shutil.copyfile(Path(__file__).parent / "encoders/onnx_runtime.py", folder / "onnx_runtime.py")
+    shapes = {"height": size[0], "width": size[1], "num_envs": num_envs}
+    past = {"context": context, "frame_skip": frame_skip, "mode": "rolling"}
+    write_json(folder / "export.json", _card(encoder) | shapes | past)
+
+
+def _check(encoder: Encoder, context: int | None) -> None:
+    """Refuse what cannot be exported."""
+    config, weight = encoder.transformer.config, encoder.transformer.embed_tokens.weight
+    if weight.dtype != torch.float32 or weight.device.type != "cpu" or encoder.repeat_frame:
+        raise ValueError(
+            "only an encoder in float32 on the CPU that sees each frame once can be exported, got "
+            f"{weight.dtype} on {weight.device}, repeat_frame={encoder.repeat_frame}"
+        )
+    if context is not None and not 2 <= context <= config.frames:
+        raise ValueError(f"context must be in [2, {config.frames}] frames, got {context}")
+    if context is not None and encoder.layer == 0:
+        raise ValueError("layer 0 has no past: export it without a stream (context null)")
+
+
+def _card(encoder: Encoder) -> dict[str, object]:
+    """Return what a graph's users must know of the encoder."""
+    config = encoder.transformer.config
+    return {
         "format": 1,
         "fingerprint": encoder.fingerprint,
         "weights_hash": encoder.weights_hash,
         "layer": encoder.layer,
         "pool": encoder.pool,
         "dim": encoder.dim,
-        "height": size[0],
-        "width": size[1],
-        "num_envs": num_envs,
-        "context": context,
-        "frame_skip": frame_skip,
-        "mode": "rolling",
         "tokens_per_frame": config.tokens_per_frame,
         "heads": config.heads,
-        "head_width": head_width,
+        "head_width": config.dim // config.heads,
         "rope_base": config.rope_base,
         "dtype": "float32",
         "torch": torch.__version__,
     }
-    shutil.copyfile(Path(__file__).parent / "encoders/onnx_runtime.py", folder / "onnx_runtime.py")
-    (folder / "export.json").write_text(json.dumps(card, indent=1) + "\n")
 
 
 @torch.no_grad()
@@ -229,119 +232,20 @@ def compare(encoder: Encoder, folder: Path, num_steps: int) -> dict[str, float]:
     return result
 
 
-class _FrameGraph(nn.Module):
-    """Frames to embeddings, without the checks that a graph cannot hold."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        encoder = self.encoder
-        ids = encoder.tokenizer.encode(frames)
-        start = ids.new_full((len(ids), 1), encoder.transformer.config.start_video)
-        (hidden,) = encoder.transformer.features(torch.cat([start, ids], dim=1), (encoder.layer,))
-        return encoder.pooling(normalise(hidden[:, 1:])), ids
-
-
-class _StreamGraph(nn.Module):
-    """The newest frames and their past to embeddings and their own keys and values."""
-
-    start_keys: Tensor  # l 1 h 1 k
-    start_values: Tensor
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        memory = FrameMemory(encoder.transformer, 1, 1, (encoder.layer,))
-        for name, pairs in (
-            ("start_keys", memory.start_keys),
-            ("start_values", memory.start_values),
-        ):
-            self.register_buffer(name, torch.stack(pairs))  # l 1 h 1 k
-
-    def forward(
-        self,
-        frames: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        past_bias: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        start_cos: Tensor,
-        start_sin: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        encoder = self.encoder
-        ids = encoder.tokenizer.encode(frames)
-        past = _GivenPast(
-            keys=keys,
-            values=values,
-            bias=past_bias,
-            angles=(cos[:, None], sin[:, None]),
-            start_angles=(start_cos[:, None], start_sin[:, None]),
-            start=(self.start_keys, self.start_values),
-        )
-        (hidden,) = encoder.transformer.features(ids, (encoder.layer,), past)
-        embedding = encoder.pooling(normalise(hidden))
-        return embedding, ids, torch.stack(past.new_keys), torch.stack(past.new_values)
-
-
-class _GivenPast:
-    """A `Memory` of tensors that were handed in; the frame's own are collected."""
-
-    def __init__(
-        self,
-        *,
-        keys: Tensor,
-        values: Tensor,
-        bias: Tensor,
-        angles: tuple[Tensor, Tensor],
-        start_angles: tuple[Tensor, Tensor],
-        start: tuple[Tensor, Tensor],
-    ) -> None:
-        self._keys, self._values, self._bias = keys, values, bias
-        self._angles, self._start_angles, self._start = angles, start_angles, start
-        self.new_keys: list[Tensor] = []
-        self.new_values: list[Tensor] = []
-
-    def angles(
-        self, config: TotoConfig, num_tokens: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        return self._angles
-
-    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.new_keys.append(k)
-        self.new_values.append(v)
-        batch, num_tokens = len(q), q.shape[2]
-        start_keys = rotate(self._start[0][block].expand(batch, -1, -1, -1), self._start_angles)
-        start_values = self._start[1][block].expand(batch, -1, -1, -1)
-        keys = torch.cat([start_keys, self._keys[block], k], dim=2)
-        values = torch.cat([start_values, self._values[block], v], dim=2)
-        shown = self._bias.new_zeros(batch, num_tokens, 1)
-        past = self._bias[:, None].expand(-1, num_tokens, -1)
-        future = torch.full((num_tokens, num_tokens), -torch.inf).triu(1).expand(batch, -1, -1)
-        mask = torch.cat([shown, past, future], dim=2)[:, None]
-        return scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-
-    def advance(self, num_tokens: int) -> None:
-        pass
-
-
 def _write(graph: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], path: Path) -> None:
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it tells of every constant it merges
-    aside = path.with_name(f".{path.name}.part")
-    torch.onnx.export(
-        graph.eval(),
-        tuple(inputs.values()),
-        aside,
-        input_names=list(inputs),
-        output_names=outputs,
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    aside.replace(path)
+    with written_aside(path) as aside:
+        torch.onnx.export(
+            graph.eval(),
+            tuple(inputs.values()),
+            aside,
+            input_names=list(inputs),
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
 
 
 def _canvas(rng: np.random.Generator, card: Mapping[str, Any]) -> np.ndarray:

@@ -4,14 +4,10 @@ Prints the median, the 95th and 99th percentile and the first call of every stag
 data and an action, its floating-point operations, and the share of this machine's own matrix
 product that it reaches; and says which control rate is safe.
 
-Operations are two for each multiplication with an addition; of causal attention only what is not
-masked counts. The share is that of the least time against the best product, both taken in turn, so
-that other work on the machine spoils neither alone.
+Operations are counted by `toto_robot.encoders.operations`. The share is that of the least time
+against the best product, both taken in turn, so that other work on the machine spoils neither.
 """
 
-import json
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -24,12 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
 from .cli import command
+from .device import choose_device
 from .encoders.encoder import Encoder
 from .encoders.loading import load_encoder
+from .encoders.operations import SIDES, count_operations, measure_ceiling, timed
+from .files import write_json
 
 __all__ = ["LatencyConfig", "StageTime", "latency"]
 
@@ -41,9 +39,6 @@ DTYPES = {
 }
 DECODERS = ("jpeg", "h264")
 _CODED_FRAMES = 8  # of which an H.264 stream is made, over and over
-# Sides of the products that the ceiling is taken of. On a busy CPU long ones are never undisturbed.
-SIDES = {"cpu": (512, 1024, 1536), "cuda": (4096, 8192)}
-_PRODUCTS = 4  # of each, before every stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,10 +130,10 @@ def latency(config: LatencyConfig, out: Path) -> None:
     print(f"measure {config.encoder}, {config.repeats} calls of each stage", flush=True)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = torch.device(_device(config.device))
+    device = torch.device(choose_device(config.device))
     dtype = DTYPES[config.dtype]
     # golden vectors would be encoded, and the first call be none
-    encoder, load_ms = _timed_once(
+    encoder, load_ms = timed(
         lambda: load_encoder(
             config.encoder, config.layer, config.pool, device, dtype, verify=False
         ),
@@ -168,7 +163,6 @@ def latency(config: LatencyConfig, out: Path) -> None:
     for path in ("frame to action", "stream to action"):
         advice[path] = safe_rate(by_name[path].p99_ms, config.rates_hz, config.budget)
         print(f"{path}: {_describe(advice[path], config)}")
-    out.mkdir(parents=True, exist_ok=True)
     result = {
         "load_ms": load_ms,
         "first_action_ms": first_action_ms,
@@ -177,10 +171,8 @@ def latency(config: LatencyConfig, out: Path) -> None:
         "stages": [asdict(stage) for stage in stages],
         "safe_rate_hz": advice,
     }
-    written, aside = out / "latency.json", out / "latency.json.part"
-    aside.write_text(json.dumps(result, indent=2) + "\n")
-    aside.replace(written)
-    print(f"results: {written}")
+    write_json(out / "latency.json", result)
+    print(f"results: {out / 'latency.json'}")
 
 
 def measure_stages(
@@ -191,51 +183,15 @@ def measure_stages(
     Returns:
         The stages, and the GFLOP/s of this machine's matrix product.
     """
-    look = camera(config)
     squares = [
         torch.randn(side, side, device=device).to(_product(dtype)) for side in SIDES[device.type]
     ]
-    first_ms: dict[str, float] = {}
-
-    def begin(name: str, call: Callable[[], Any]) -> Any:
-        result, first_ms[name] = _timed_once(call, device)
-        return result
-
     with torch.no_grad():
-        frames = begin("decode", look)
-        ids = begin("tokenise", lambda: encoder.tokenize(frames))
-        (features,) = begin("transformer", lambda: encoder.token_features(ids, (encoder.layer,)))
-        embedding = begin("pool", lambda: encoder.pooling(features)).float()
-        policy = _policy(int(embedding.numel()), config).to(device)
-
-        def act(embeddings: Tensor) -> Tensor:
-            return policy(embeddings.flatten()).cpu()
-
-        begin("policy", lambda: act(embedding))
-        stream = encoder.stream(config.num_cameras, config.context)
-        begin("transformer, streaming", lambda: stream.token_features(ids))
-        for _ in range(stream.context):  # so that the window is full
-            stream.step_tokens(ids)
-        calls: dict[str, Callable[[], object]] = {
-            "decode": look,
-            "tokenise": lambda: encoder.tokenize(frames),
-            "transformer": lambda: encoder.token_features(ids, (encoder.layer,)),
-            "transformer, streaming": lambda: stream.token_features(ids),
-            "pool": lambda: encoder.pooling(features),
-            "policy": lambda: act(embedding),
-            "frame to action": lambda: act(encoder(look())),
-            "stream to action": lambda: act(stream.step(look())),
-        }
-        if config.decode is None:
-            del calls["decode"]
-        for name in ("frame to action", "stream to action"):
-            begin(name, calls[name])
+        calls, first_ms = _first_calls(config, encoder, device)
         times, gflop, ceiling_gflops = {}, {}, measure_ceiling(squares)
         for name, call in tqdm(calls.items(), desc="latency", unit="stage"):
-            with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
-                call()
-            gflop[name] = counter.get_total_flops() / 1e9
-            times[name] = [_timed_once(call, device)[1] for _ in range(config.repeats)]
+            gflop[name] = count_operations(call) / 1e9
+            times[name] = [timed(call, device)[1] for _ in range(config.repeats)]
             ceiling_gflops = max(ceiling_gflops, measure_ceiling(squares))
     stages = []
     for name, spent in times.items():
@@ -255,13 +211,46 @@ def measure_stages(
     return stages, ceiling_gflops
 
 
-def measure_ceiling(squares: Sequence[Tensor]) -> float:
-    """Give the best GFLOP/s of the products of square matrices with themselves."""
-    rates = []
-    for square in [one for one in squares for _ in range(_PRODUCTS)]:
-        _, spent_ms = _timed_once(lambda one=square: one @ one, square.device)
-        rates.append(2 * len(square) ** 3 / (spent_ms / 1e3) / 1e9)
-    return max(rates)
+def _first_calls(
+    config: LatencyConfig, encoder: Encoder, device: torch.device
+) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+    """Return the call of each stage, and how long its first one took, milliseconds."""
+    look = camera(config)
+    first_ms: dict[str, float] = {}
+
+    def begin(name: str, call: Callable[[], Any]) -> Any:
+        result, first_ms[name] = timed(call, device)
+        return result
+
+    frames = begin("decode", look)
+    ids = begin("tokenise", lambda: encoder.tokenize(frames))
+    (features,) = begin("transformer", lambda: encoder.token_features(ids, (encoder.layer,)))
+    embedding = begin("pool", lambda: encoder.pooling(features)).float()
+    policy = _policy(int(embedding.numel()), config).to(device)
+
+    def act(embeddings: Tensor) -> Tensor:
+        return policy(embeddings.flatten()).cpu()
+
+    begin("policy", lambda: act(embedding))
+    stream = encoder.stream(config.num_cameras, config.context)
+    begin("transformer, streaming", lambda: stream.token_features(ids))
+    for _ in range(stream.context):  # so that the window is full
+        stream.step_tokens(ids)
+    calls: dict[str, Callable[[], object]] = {
+        "decode": look,
+        "tokenise": lambda: encoder.tokenize(frames),
+        "transformer": lambda: encoder.token_features(ids, (encoder.layer,)),
+        "transformer, streaming": lambda: stream.token_features(ids),
+        "pool": lambda: encoder.pooling(features),
+        "policy": lambda: act(embedding),
+        "frame to action": lambda: act(encoder(look())),
+        "stream to action": lambda: act(stream.step(look())),
+    }
+    if config.decode is None:
+        del calls["decode"]
+    for name in ("frame to action", "stream to action"):
+        begin(name, calls[name])
+    return calls, first_ms
 
 
 def safe_rate(p99_ms: float, rates_hz: Sequence[float], budget: float) -> float | None:
@@ -335,55 +324,12 @@ def _h264(pictures: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
     return decode
 
 
-def _attention(causal_at: int) -> Callable[..., int]:
-    """Give the operations of an attention whose argument at this place says that it is causal."""
-
-    def count(*args: Any, out_shape: Any = None, is_causal: bool = False, **_: Any) -> int:
-        q, k, v = args[:3]
-        whole = sdpa_flop_count(q, k, v)
-        causal = is_causal or (len(args) > causal_at and args[causal_at])
-        return whole * (q[-2] + 1) // (2 * q[-2]) if causal else whole
-
-    return count
-
-
-def _integers(x: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return 2 * math.prod(out_shape) * x[-1]
-
-
-# What torch's counter does not know, or counts whole although it is causal.
-COUNTED: dict[Any, Any] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention(4),
-    torch.ops.aten._scaled_dot_product_flash_attention: _attention(4),
-    torch.ops.aten._scaled_dot_product_efficient_attention: _attention(6),
-    torch.ops.aten._scaled_dot_product_cudnn_attention: _attention(6),
-    torch.ops.onednn.qlinear_pointwise: _integers,
-}
-
-
 def _policy(width: int, config: LatencyConfig) -> nn.Module:
     widths = (width, *config.policy_hidden, config.num_actions)
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.SELU()]
     return nn.Sequential(*layers[:-1]).eval()
-
-
-def _timed_once(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """Give what a call returns and its milliseconds, waiting for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    result = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return result, (time.perf_counter() - start) * 1e3
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 main = command("latency", LatencyConfig)(latency)
