@@ -6,9 +6,7 @@ versions that wrote it. The folder is written aside and renamed, so it is whole 
 
 import hashlib
 import json
-import os
 import platform
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from .files import written_aside
 
 __all__ = ["FORMAT", "load_weights", "read_config", "save_checkpoint", "weights_hash"]
 
@@ -42,31 +42,23 @@ def save_checkpoint(
             ``train_state.pt``.
         notes: further plain data, such as the step and the losses.
     """
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    file = aside / "weights.safetensors"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, file)
-    file.chmod(0o644)  # safetensors makes it readable to its owner alone
-    data = {
-        "format": FORMAT,
-        "kind": kind,
-        "config": dict(config),
-        "sha256": _sha256(file),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        **notes,
-    }
-    (aside / "config.json").write_text(json.dumps(data, indent=1) + "\n")
-    if train_state is not None:
-        torch.save(dict(train_state), aside / "train_state.pt")
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
-        os.replace(aside, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(aside, folder)
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        file = aside / "weights.safetensors"
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(tensors, file)
+        file.chmod(0o644)  # safetensors makes it readable to its owner alone
+        data = {
+            "format": FORMAT,
+            "kind": kind,
+            "config": dict(config),
+            "sha256": _sha256(file),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            **notes,
+        }
+        (aside / "config.json").write_text(json.dumps(data, indent=1) + "\n")
+        if train_state is not None:
+            torch.save(dict(train_state), aside / "train_state.pt")
 
 
 def read_config(folder: Path, *kinds: str) -> dict[str, Any]:

@@ -4,10 +4,12 @@ Everything is written beside its place under a hidden name, synchronised to the 
 No torch, so that a robot's computer can record.
 """
 
+import csv
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,21 +19,27 @@ def written_aside(path: Path) -> Iterator[Path]:
     """Yield a path to write to; rename that file or folder to `path` when the block succeeds.
 
     The parent folder is made. What an earlier attempt left aside is written over; if the block
-    raises, nothing is left. A folder must not be there yet.
+    raises, nothing is left. A folder that is there is replaced; while the two are renamed, there is
+    none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
+    old = path.with_name(f".{path.name}.old")
     _remove(aside)
     try:
         yield aside
         for part in sorted(aside.rglob("*")) if aside.is_dir() else []:
             _synchronise(part)
         _synchronise(aside)
+        if path.is_dir():
+            _remove(old)
+            os.replace(path, old)
         os.replace(aside, path)
     except BaseException:
         _remove(aside)
         raise
     _synchronise(path.parent)
+    _remove(old)
 
 
 def write_aside(path: Path, data: bytes | str) -> None:
@@ -43,6 +51,15 @@ def write_aside(path: Path, data: bytes | str) -> None:
 def write_json(path: Path, data: object) -> None:
     """Write plain data as JSON, one space of indent, with a newline at the end."""
     write_aside(path, json.dumps(data, indent=1) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows with the same keys as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_aside(path, text.getvalue())
 
 
 def _synchronise(path: Path) -> None:

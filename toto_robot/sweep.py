@@ -136,6 +136,26 @@ def sweep(config: SweepConfig, out: Path) -> None:
         raise ValueError(
             f"{config.folds} folds need as many episodes, {config.data} has {num_episodes}"
         )
+    cells = _probe_all(config, data, encoder, out)
+    advice = advise(cells, encoder.num_layers)
+    print(table(data, cells, config.pools, config.folds, config.width))
+    notes = {
+        "data": str(config.data),
+        "encoder": config.encoder,
+        "repeat_frame": config.repeat_frame,
+        "context": config.context,
+        "target": config.target,
+        "advice": advice,
+    }
+    write_report(out, data, cells, config.pools, encoder.num_layers, notes)
+    print(f"results: {out / 'sweep.json'}, sweep.csv, sweep.png")
+    print(advice["words"])
+
+
+def _probe_all(
+    config: SweepConfig, data: Demonstrations, encoder: Encoder, out: Path
+) -> list[Cell]:
+    """Probe every layer and pool of the encoder and of its controls, and what needs no encoder."""
     exam = Exam(
         data.target,
         data.episode,
@@ -166,19 +186,7 @@ def sweep(config: SweepConfig, out: Path) -> None:
     for source, pool, layer in tqdm(todo, desc="probe", unit="probe"):
         inputs = _load(files[source], data.counts, f"{pool}-{layer}")
         cells.append(_probe(config, data, exam, inputs, source=source, layer=layer, pool=pool))
-    advice = advise(cells, encoder.num_layers)
-    print(table(data, cells, config.pools, config.folds, config.width))
-    notes = {
-        "data": str(config.data),
-        "encoder": config.encoder,
-        "repeat_frame": config.repeat_frame,
-        "context": config.context,
-        "target": config.target,
-        "advice": advice,
-    }
-    write_report(out, data, cells, config.pools, encoder.num_layers, notes)
-    print(f"results: {out / 'sweep.json'}, sweep.csv, sweep.png")
-    print(advice["words"])
+    return cells
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

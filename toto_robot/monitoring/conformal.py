@@ -27,6 +27,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from ..config import from_dict, to_dict
+from ..files import written_aside
 from .scores import FrameScorer, place_costs
 
 __all__ = ["SurpriseBounds", "Watched", "calibrate", "load_bounds", "save_bounds"]
@@ -161,16 +162,7 @@ def calibrate(
         raise ValueError(f"rollouts must have at least 2 frames, got {num_frames}")
     num_fitted = num_rollouts // 2
     _check_levels(num_rollouts - num_fitted, num_frames, level, alarm_level, patience)
-    fitted = tokens[:num_fitted]
-    counts = _count(fitted, num_codes)
-    # without their own counts, or these rollouts would seem more usual than new ones
-    scores = np.concatenate(
-        [
-            _scores(place_costs(counts - _count(one, num_codes)), one, cost)
-            for one, cost in zip(fitted[:, None], costs[:num_fitted, None], strict=True)
-        ]
-    )
-    mean, width = _moments(scores)
+    counts, mean, width = _usual(tokens[:num_fitted], costs[:num_fitted], num_codes)
     others = _scores(place_costs(counts), tokens[num_fitted:], costs[num_fitted:])
     strangeness = np.abs(_deviations(others, mean, width)).max(axis=2)  # r t
     frame_limits, alarm_limit = _limits(strangeness, level, alarm_level, patience)
@@ -187,6 +179,19 @@ def calibrate(
         patience=patience,
         num_fitted=num_fitted,
     )
+
+
+def _usual(
+    tokens: NDArray[np.integer], costs: NDArray[np.float32], num_codes: int
+) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the counts of codes at each place, and means and widths of the scores."""
+    counts = _count(tokens, num_codes)
+    # without their own counts, or these rollouts would seem more usual than new ones
+    scores = [
+        _scores(place_costs(counts - _count(one, num_codes)), one, cost)
+        for one, cost in zip(tokens[:, None], costs[:, None], strict=True)
+    ]
+    return counts, *_moments(np.concatenate(scores))
 
 
 def save_bounds(path: Path, bounds: SurpriseBounds) -> None:
@@ -209,8 +214,9 @@ def save_bounds(path: Path, bounds: SurpriseBounds) -> None:
         "patience": bounds.patience,
         "num_fitted": bounds.num_fitted,
     }
-    save_file(arrays, path, {"bounds": json.dumps(notes)})
-    path.chmod(0o644)  # safetensors makes it readable to its owner alone
+    with written_aside(path) as aside:
+        save_file(arrays, aside, {"bounds": json.dumps(notes)})
+        aside.chmod(0o644)  # safetensors makes it readable to its owner alone
 
 
 def load_bounds(path: Path) -> SurpriseBounds:

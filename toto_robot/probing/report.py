@@ -1,8 +1,6 @@
 """What a sweep found: the table, the advice in words, files, and the plot."""
 
-import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_aside
+from ..files import write_aside, write_csv, write_json
 from .episodes import Demonstrations
 from .ridge import Score, difference
 
@@ -204,12 +202,8 @@ def write_report(
             for row, cell in zip(rows, cells, strict=True)
         ],
     }
-    write_aside(out / "sweep.json", (json.dumps(result, indent=1) + "\n").encode())
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_aside(out / "sweep.csv", text.getvalue().encode())
+    write_json(out / "sweep.json", result)
+    write_csv(out / "sweep.csv", rows)
     words = f"{measure} of {data.array}, held-out episodes"
     write_aside(out / "sweep.png", _plot(cells, pools, num_layers, words))
 
