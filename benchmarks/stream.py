@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from toto_robot import load_encoder
-from toto_robot.encoders.streaming import FrameMemory
+from toto_robot.encoders.memories import FrameMemory
 from toto_robot.models import TotoConfig
 
 # The paper's base (Table 1); configs/model/base.yaml.

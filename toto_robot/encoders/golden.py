@@ -11,13 +11,11 @@ a robot moves, and named. Each stage is checked by itself, on what was recorded 
 float32 on a CPU.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..files import written_aside
+from ..moved import moved_names
 from ..tokenizers.tokenizer import check_frames
-
-if TYPE_CHECKING:
-    from .encoder import Encoder
+from .encoder import Encoder
 
 __all__ = [
     "GOLDEN",
@@ -38,9 +36,11 @@ __all__ = [
     "Tolerance",
     "golden_pictures",
     "has_golden",
+    "record_golden",
     "verify_golden",
-    "write_golden",
 ]
+
+__getattr__ = moved_names(__name__, {"write_golden": "toto_robot.encoders.loading:write_golden"})
 
 GOLDEN = "golden.safetensors"
 
@@ -93,23 +93,21 @@ class _Vectors:
     features: Tensor  # l d
 
 
-def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
-    """Compute the golden vectors of an encoder's checkpoint, and write them into it.
+def record_golden(encoder: Encoder, folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
+    """Compute the golden vectors of an encoder, and write them into its checkpoint.
 
     Args:
-        folder: the checkpoint's folder, as `save_encoder` leaves it.
-        frames: uint8 pictures [h w 3] of the encoder's world, a few and small; a drawn pattern
-            comes before them, larger than the encoder's pictures.
+        encoder: what the checkpoint opens as, in float32 on the CPU.
+        folder: the checkpoint's folder.
+        frames: uint8 images [h w 3] of the encoder's world, a few and small; a drawn pattern comes
+            before them, larger than the encoder's images.
 
     Returns:
         The file. One that was there is replaced.
 
     Raises:
-        ValueError: a frame that is none, or a damaged checkpoint.
+        ValueError: a frame that is none.
     """
-    from .loading import load_toto
-
-    encoder = load_toto(folder, verify=False)
     tensors: dict[str, Tensor] = {}
     for index, frame in enumerate([_pattern(encoder.image_size), *frames]):
         picture = check_frames(np.asarray(frame)[None])
@@ -121,11 +119,10 @@ def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
             f"{index}.tokens": tokens[0].int(),
             f"{index}.features": features,
         }
-    aside = folder / f".{GOLDEN}.part"
     notes = {"weights_hash": encoder.weights_hash, "torch": torch.__version__}
-    save_file(tensors, aside, notes)
-    aside.chmod(0o644)  # safetensors makes it readable to its owner alone
-    os.replace(aside, folder / GOLDEN)
+    with written_aside(folder / GOLDEN) as aside:
+        save_file(tensors, aside, notes)
+        aside.chmod(0o644)  # safetensors makes it readable to its owner alone
     return folder / GOLDEN
 
 
@@ -144,7 +141,7 @@ def golden_pictures(folder: Path) -> list[UInt8[Tensor, "h w 3"]]:
 
 @torch.no_grad()
 def verify_golden(
-    encoder: "Encoder",
+    encoder: Encoder,
     folder: Path,
     layers: Sequence[int] | None = None,
     pictures: int | None = None,
@@ -210,7 +207,7 @@ def _read(file: Path) -> tuple[dict[str, str], list[_Vectors]]:
     return notes, vectors
 
 
-def _tolerance(encoder: "Encoder") -> Tolerance:
+def _tolerance(encoder: Encoder) -> Tolerance:
     parameters = [*encoder.tokenizer.parameters(), *encoder.transformer.parameters()]
     dtypes = sorted({str(parameter.dtype) for parameter in parameters})
     if len(dtypes) > 1:
@@ -227,7 +224,7 @@ def _tolerance(encoder: "Encoder") -> Tolerance:
 
 
 def _tokenize(
-    encoder: "Encoder", picture: UInt8[Tensor, "1 h w 3"]
+    encoder: Encoder, picture: UInt8[Tensor, "1 h w 3"]
 ) -> tuple[Float[Tensor, "3 m"], Int64[Tensor, "1 n"]]:
     """Return a sample of what the tokenizer's network really was given, and the tokens."""
     inputs: list[Tensor] = []
@@ -244,7 +241,7 @@ def _tokenize(
 
 
 def _features(
-    encoder: "Encoder", tokens: Int64[Tensor, "b n"], layers: Sequence[int]
+    encoder: Encoder, tokens: Int64[Tensor, "b n"], layers: Sequence[int]
 ) -> Float[Tensor, "b l d"]:
     features = encoder.clip_features(tokens[:, None], layers)  # whether it repeats frames or not
     return torch.stack([one.float().mean((1, 2)) for one in features], dim=1).cpu()
@@ -276,7 +273,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 
 def _mismatch(
-    file: Path, stage: str, what: str, encoder: "Encoder", notes: Mapping[str, str]
+    file: Path, stage: str, what: str, encoder: Encoder, notes: Mapping[str, str]
 ) -> ValueError:
     weight = encoder.transformer.embed_tokens.weight
     here = [f"torch {torch.__version__}", f"{weight.dtype} on {weight.device}"]

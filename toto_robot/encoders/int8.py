@@ -13,7 +13,6 @@ that was trained on float32 is not given other numbers without being told.
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,8 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-if TYPE_CHECKING:
-    from .encoder import Encoder
+from .encoder import Encoder
 
 __all__ = ["LEAST_COSINE", "Int8Linear", "feature_cosine", "to_int8"]
 
@@ -79,8 +77,8 @@ class _Rounder:
 
 
 def to_int8(
-    encoder: "Encoder", frames: Sequence[np.ndarray | Tensor], least_cosine: float = LEAST_COSINE
-) -> "Encoder":
+    encoder: Encoder, frames: Sequence[np.ndarray | Tensor], least_cosine: float = LEAST_COSINE
+) -> Encoder:
     """Return an encoder with the same tokenizer and blocks in 8 bits.
 
     Args:
@@ -92,8 +90,6 @@ def to_int8(
         ValueError: no picture to compare on, an encoder in another precision or on another
             device, or features that differ too much; the message says by how much.
     """
-    from .encoder import Encoder
-
     weight = encoder.transformer.embed_tokens.weight
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise ValueError(
@@ -134,7 +130,7 @@ def to_int8(
 
 
 @torch.no_grad()
-def feature_cosine(encoder: "Encoder", other: "Encoder", ids: Tensor) -> tuple[float, float]:
+def feature_cosine(encoder: Encoder, other: Encoder, ids: Tensor) -> tuple[float, float]:
     """Compare the features of tokenised frames [b n].
 
     Returns:

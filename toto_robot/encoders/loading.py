@@ -15,7 +15,7 @@ from ..models import CausalModel
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from .encoder import Encoder, EncoderConfig
 from .frozen import open_frozen
-from .golden import golden_pictures, has_golden, verify_golden, write_golden
+from .golden import golden_pictures, has_golden, record_golden, verify_golden
 from .int8 import to_int8
 from .patches import PatchEncoder, PatchEncoderConfig
 from .pooling import AttentionPool
@@ -79,6 +79,15 @@ def save_encoder(
     notes = {} if training is None else {"training": dict(training)}
     save_checkpoint(folder, "encoder", to_dict(config), weights, **notes)
     write_golden(folder, golden_frames)
+
+
+def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
+    """Write the golden vectors of a checkpoint into it; see `record_golden`.
+
+    Raises:
+        ValueError: a frame that is none, or a damaged checkpoint.
+    """
+    return record_golden(load_toto(folder, verify=False), folder, frames)
 
 
 def encoder_config(data: Mapping[str, Any]) -> EncoderConfig:
@@ -310,21 +319,6 @@ def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> A
     tokenizer = from_dict(TokenizerConfig, fields).build()
     tokenizer.load_state_dict(weights)
     return tokenizer.requires_grad_(False).eval()
-
-
-def load_transformer(name_or_path: str | Path) -> CausalModel:
-    """Open the transformer of an encoder's checkpoint alone, in float32 on the CPU.
-
-    Raises:
-        FileNotFoundError: it lacks a file.
-        ValueError: it is damaged or of another kind.
-    """
-    folder = _find(name_or_path)
-    data = read_config(folder, "encoder")
-    transformer = encoder_config(data["config"]).transformer.build()
-    weights = load_weights(folder, data["sha256"])
-    transformer.load_state_dict(_part(weights, "transformer."))
-    return transformer
 
 
 def shipped_encoders() -> list[str]:

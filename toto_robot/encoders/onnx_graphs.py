@@ -7,8 +7,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..models import TotoConfig
 from ..models.transformer import rotate
 from .encoder import Encoder
+from .memories import FrameMemory
 from .pooling import normalise
-from .streaming import FrameMemory
 
 __all__ = ["FrameGraph", "StreamGraph"]
 

@@ -17,7 +17,7 @@ from ..config import differences, to_dict
 from ..data.mixture import SequenceMixture, TokenData, split
 from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import open_data
-from ..encoders.loading import load_tokenizer, load_transformer, save_encoder
+from ..encoders.loading import load_tokenizer, load_toto, save_encoder
 from ..models import CausalModel, ModelConfig, model_flops
 from ..runs import claim
 from ..tokenizers import AnyTokenizer
@@ -237,7 +237,7 @@ def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Ten
     Raises:
         ValueError: it differs in what its weights' shapes depend on; the message names the fields.
     """
-    transformer = load_transformer(name_or_path)
+    transformer = load_toto(name_or_path, verify=False).transformer
     free = {"tokens_per_frame", "frames", "rope_base"}  # no weight has their shape
     there, here = (
         {name: value for name, value in to_dict(one).items() if name not in free}

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from toto_robot import load_encoder, save_encoder, shipped_encoders
-from toto_robot.encoders.golden import GOLDEN, TOLERANCES, has_golden, verify_golden, write_golden
-from toto_robot.encoders.loading import WEIGHTS
+from toto_robot.encoders.golden import GOLDEN, TOLERANCES, has_golden, verify_golden
+from toto_robot.encoders.loading import WEIGHTS, write_golden
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import DalleConfig, LightConfig, dvae
 

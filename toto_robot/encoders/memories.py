@@ -1,0 +1,200 @@
+"""What a stream remembers of its environments: keys and values of frames, or a state."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..models import CausalModel, TotoConfig
+from ..models.mamba import MambaState
+from ..models.transformer import rope_angles, rotate
+
+__all__ = ["FrameMemory", "Rows", "StateMemory"]
+
+Rows = slice | list[int]  # of a batch of environments
+
+
+class FrameMemory:
+    """Keys and values of the start token and of the last frames of several environments.
+
+    Each environment fills its slots in turn and begins again at the first, so the oldest frame is
+    overwritten. The newest frame attends to the slots first and takes its own afterwards.
+
+    Attributes:
+        start_keys: of the start token, at position 0, one [1 h 1 k] a block.
+        start_values: likewise.
+    """
+
+    def __init__(
+        self, transformer: CausalModel, num_envs: int, context: int, layers: Sequence[int]
+    ) -> None:
+        config = transformer.config
+        if not isinstance(config, TotoConfig):
+            raise ValueError(
+                f"a stream needs rotary positions (llama) or a state (mamba), not {config.kind}: "
+                "encode clips of at most a training sequence instead (encode_clip)"
+            )
+        start = transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
+        recorder = _Recorder()
+        with torch.no_grad():
+            transformer.features(start + config.start_video, layers, recorder)
+        self._config = config
+        self._num_slots = context - 1
+        self._frame = config.tokens_per_frame
+        size = 1 + self._num_slots * self._frame
+        self.start_keys = [k for k, _ in recorder.pairs]
+        self.start_values = [v for _, v in recorder.pairs]
+        self._keys = [
+            k.new_zeros(num_envs, k.shape[1], size, k.shape[3]) for k, _ in recorder.pairs
+        ]
+        self._values = [torch.zeros_like(keys) for keys in self._keys]
+        for values, start in zip(self._values, self.start_values, strict=True):
+            values[:, :, :1] = start
+        everyone = slice(0, num_envs)
+        self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool), everyone)
+
+    def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
+        """Say where the newest frames are.
+
+        Args:
+            past: int64 [b], how many frames came before each.
+            remembered: bool [b], which are to be remembered.
+            rows: whose they are.
+        """
+        self._rows = rows
+        self._envs = range(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        self._past = past
+        self._slots = past % max(self._num_slots, 1)
+        self._remembered = np.flatnonzero(remembered) if self._num_slots else np.zeros(0, np.int64)
+        filled = np.minimum(past, self._num_slots)
+        most = int(filled.max(initial=0))
+        self._seen = 1 + most * self._frame
+        self._mask: Tensor | None = None
+        device, dtype = (self._keys[0].device, self._keys[0].dtype) if self._keys else (None, None)
+        if (filled != most).any():
+            columns = torch.arange(self._seen, device=device)
+            ends = torch.from_numpy(1 + filled * self._frame).to(device)
+            hidden = columns[None, :] >= ends[:, None]
+            self._mask = torch.zeros(hidden.shape, device=device, dtype=dtype)
+            self._mask = self._mask.masked_fill_(hidden, -torch.inf)[:, None, None]  # b 1 1 t
+        # Where the start token would be if the window began with its oldest frame.
+        self._start_position = torch.from_numpy((past - filled) * self._frame).to(device)
+
+    def angles(
+        self, config: TotoConfig, num_tokens: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Return the rotary angles [b 1 t k] of the newest frames, and turn the start tokens."""
+        cos, sin = rope_angles(config, self._start_position, 1, device)
+        for keys, start in zip(self._keys, self.start_keys, strict=True):
+            keys[self._rows, :, :1] = rotate(start, (cos[:, None], sin[:, None]))
+        first = torch.from_numpy(1 + self._past * self._frame).to(device)
+        cos, sin = rope_angles(config, first, num_tokens, device)
+        return cos[:, None], sin[:, None]
+
+    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend to what is remembered and, causally, to the frame itself; then remember it."""
+        keys, values = self._keys[block], self._values[block]
+        rows = self._rows
+        seen = (keys[rows, :, : self._seen], values[rows, :, : self._seen])
+        out = _attend_to_both(q, *seen, k, v, self._mask)
+        for row in self._remembered:
+            env, start = self._envs[row], 1 + int(self._slots[row]) * self._frame
+            keys[env, :, start : start + self._frame] = k[row]
+            values[env, :, start : start + self._frame] = v[row]
+        return out
+
+    def advance(self, num_tokens: int) -> None:
+        """Do nothing: `place` says where the next frame is."""
+
+
+class StateMemory:
+    """The state of a Mamba after the last remembered frame of several environments.
+
+    An environment whose newest frame is its first begins with the state after the start token.
+    """
+
+    def __init__(self, transformer: CausalModel, num_envs: int, layers: Sequence[int]) -> None:
+        start = transformer.embed_tokens.weight.new_full((1, 1), 0, dtype=torch.int64)
+        recorder = MambaState()
+        with torch.no_grad():
+            transformer.features(start + transformer.config.start_video, layers, recorder)
+        depth = max(map(transformer.layer_index, layers))
+        self._start = [recorder.read(block) for block in range(depth)]
+        self._now = [
+            tuple(part.repeat(num_envs, 1, 1) for part in pair or ()) for pair in self._start
+        ]
+        self._rows: Rows = slice(0, num_envs)
+        self._kept: list[int] = []
+        self._remembered = np.zeros(0, np.int64)
+
+    def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
+        """Say where the newest frames are; see `FrameMemory.place`."""
+        envs = list(range(rows.start, rows.stop)) if isinstance(rows, slice) else rows
+        self._rows = rows
+        self._remembered = np.flatnonzero(remembered)
+        self._kept = [envs[row] for row in self._remembered]
+        fresh = [envs[row] for row in np.flatnonzero(past == 0)]
+        for now, start in zip(self._now, self._start, strict=True):
+            for part, first in zip(now, start or (), strict=True):
+                part[fresh] = first
+
+    def read(self, block: int) -> tuple[Tensor, Tensor]:
+        """Return a block's last inputs and its state; see `MambaState.read`."""
+        inputs, state = self._now[block]
+        return inputs[self._rows], state[self._rows]
+
+    def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
+        """Keep them of the environments whose frame is remembered."""
+        rows = torch.from_numpy(self._remembered).to(state.device)
+        for part, new in zip(self._now[block], (inputs, state), strict=True):
+            part[self._kept] = new[rows]
+
+    def advance(self, num_tokens: int) -> None:
+        """Do nothing: `place` says where the next frame is."""
+
+
+class _Recorder:
+    """Keep every block's keys and values of one pass."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def angles(
+        self, config: TotoConfig, num_tokens: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        return rope_angles(config, 0, num_tokens, device)
+
+    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.pairs.append((k, v))
+        return scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def advance(self, num_tokens: int) -> None:
+        pass
+
+
+def _attend_to_both(
+    q: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, past_mask: Tensor | None
+) -> Tensor:
+    """Attend to all of the past and, causally, to the present, as if they were one sequence.
+
+    On the CPU the two are attended to apart and mixed by their softmax's denominators, which needs
+    neither a copy of the past nor a mask over it.
+    """
+    if q.device.type == "cpu":
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        present, present_weight = attend(q, k, v, is_causal=True)
+        past, past_weight = attend(q, past_k, past_v, attn_mask=past_mask)
+        share = torch.sigmoid(past_weight - present_weight)[..., None].to(past.dtype)
+        return torch.lerp(present, past, share)
+    num_new, num_past = q.shape[2], past_k.shape[2]
+    mask = q.new_zeros(num_new, num_past + num_new)
+    mask[:, num_past:].masked_fill_(
+        torch.ones(num_new, num_new, dtype=torch.bool, device=q.device).triu(1), -torch.inf
+    )
+    if past_mask is not None:
+        mask = mask.repeat(len(q), 1, 1, 1)
+        mask[..., :num_past] += past_mask
+    k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask)
