@@ -21,9 +21,9 @@ from tqdm import tqdm
 from ..cli import command
 from ..files import write_csv
 from ..models import TotoConfig
+from ..plots import drawing
 from ..training.pretrain import PretrainConfig
 from .members import train_member, writes_results
-from .statistics import drawing
 
 __all__ = ["Cell", "LrSweepConfig", "Width", "best_log2_rate", "lr_sweep", "transfer_cost"]
 

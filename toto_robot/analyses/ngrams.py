@@ -19,9 +19,9 @@ from ..cli import command
 from ..config import to_dict
 from ..encoders.loading import load_tokenizer
 from ..files import write_csv, write_json
+from ..plots import drawing
 from .clips import Part, frame_tokens
 from .counting import GramCounter, Spectrum, grams
-from .statistics import drawing
 
 __all__ = ["NgramsConfig", "TokenSource", "count_grams", "ngrams"]
 

@@ -31,9 +31,10 @@ from ..encoders.encoder import Encoder
 from ..files import write_aside, write_csv
 from ..generation.sampling import load_predictor
 from ..models import CausalModel
+from ..plots import drawing
 from .clips import Part, TokenClips, open_clips
 from .orders import ORDERS, Windows, arrange, cut_windows, possible_orders
-from .statistics import Array, drawing, grouped_means, interval
+from .statistics import Array, grouped_means, interval
 
 __all__ = ["ORDERS", "PositionsConfig", "positions", "token_losses"]
 

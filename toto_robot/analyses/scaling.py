@@ -21,6 +21,7 @@ import numpy as np
 from ..cli import command
 from ..files import write_csv
 from ..models import TotoConfig
+from ..plots import drawing
 from ..training.pretrain import PretrainConfig, Stage
 from .members import train_member, writes_results
 from .plan import (
@@ -36,7 +37,6 @@ from .plan import (
     plan_table,
 )
 from .power_law import Curve, PowerLaw, fit_ends, fit_frontier, frontier
-from .statistics import drawing
 
 __all__ = ["Budget", "Hardware", "Member", "ScalingConfig", "Study", "cost", "scaling"]
 

@@ -1,17 +1,18 @@
-"""Means with bootstrap intervals, and the frame of a plot."""
+"""Means with bootstrap intervals."""
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import write_aside
+from ..moved import moved_names
 
-__all__ = ["Array", "drawing", "grouped_means", "interval"]
+__all__ = ["Array", "grouped_means", "interval"]
+
+__getattr__ = moved_names(
+    __name__,
+    {"drawing": "toto_robot.plots:drawing", "write_csv": "toto_robot.files:write_csv"},
+)
 
 Array = NDArray[np.float64]
 
@@ -45,30 +46,3 @@ def grouped_means(
 def interval(replicates: Array) -> Array:
     """Give the 95 % percentile interval [2 ...] of replicates [r ...]."""
     return np.quantile(replicates, [0.025, 0.975], axis=0)
-
-
-@contextmanager
-def drawing(path: Path, columns: int, width: float, height: float) -> Iterator[tuple[Any, Any]]:
-    """Give a figure and its axes in one row, and write it as PNG when the block ends.
-
-    Args:
-        path: the picture.
-        columns: number of axes.
-        width: of the figure, inches.
-        height: likewise.
-    """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        1, columns, figsize=(width, height), layout="constrained", squeeze=False
-    )
-    try:
-        yield figure, axes[0]
-        data = io.BytesIO()
-        figure.savefig(data, format="png", dpi=110)
-        write_aside(path, data.getvalue())
-    finally:
-        pyplot.close(figure)

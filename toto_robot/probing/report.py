@@ -1,6 +1,5 @@
 """What a sweep found: the table, the advice in words, files, and the plot."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_aside, write_csv, write_json
+from ..files import write_csv, write_json
+from ..plots import drawing
 from .episodes import Demonstrations
 from .ridge import Score, difference
 
@@ -205,7 +205,7 @@ def write_report(
     write_json(out / "sweep.json", result)
     write_csv(out / "sweep.csv", rows)
     words = f"{measure} of {data.array}, held-out episodes"
-    write_aside(out / "sweep.png", _plot(cells, pools, num_layers, words))
+    _plot(out / "sweep.png", cells, pools, num_layers, words)
 
 
 def proprioception(cells: Sequence[Cell]) -> Score | None:
@@ -258,43 +258,37 @@ def _signed(one: dict[str, float]) -> str:
     return f"{one['score']:+.3f} [{one['low']:+.3f} {one['high']:+.3f}]"
 
 
-def _plot(cells: Sequence[Cell], pools: Sequence[str], num_layers: int, words: str) -> bytes:
+def _plot(
+    path: Path, cells: Sequence[Cell], pools: Sequence[str], num_layers: int, words: str
+) -> None:
     """Draw the score against relative depth, as the paper's Fig. 8 does; beside it the gain."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     joints = proprioception(cells)
     number = 1 if joints is None else 2
-    figure = Figure(figsize=(3 + 5.5 * number, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = [figure.add_subplot(1, number, i + 1) for i in range(number)]
-    for index, pool in enumerate(pools):
-        for source, style in zip(SOURCES, ("-", ":", "--"), strict=True):
-            mine = [cell for cell in cells if (cell.source, cell.pool) == (source, pool)]
-            if not mine:
-                continue
-            # side by side, so that the intervals can be told apart
-            depth = np.array([(cell.layer or 0) / num_layers for cell in mine]) + 0.004 * index
-            shown = [[(c.alone.score, c.alone.low, c.alone.high) for c in mine]]
-            if joints is not None:
-                gains = [gain(cell, joints) for cell in mine]
-                shown.append([(one["score"], one["low"], one["high"]) for one in gains])
-            for panel, values in zip(panels, shown, strict=True):
-                score, low, high = np.array(values).T
-                label = f"{pool}, {source}" if panel is panels[0] else None
-                panel.plot(depth, score, style, color=f"C{index}", label=label)
-                if source == TRAINED:
-                    panel.vlines(depth, low, high, color=f"C{index}", alpha=0.5)
-    others = [cell for cell in cells if cell.layer is None]
-    for cell, style in zip(others, ("--", "-."), strict=False):
-        panels[0].axhline(cell.alone.score, color="gray", linestyle=style, label=cell.source)
-    for panel in panels:
-        panel.set_xlabel("layer / number of layers")
-    panels[0].set_ylabel(words)
-    if joints is not None:
-        panels[1].axhline(0, color="gray")
-        panels[1].set_ylabel("what it adds to proprioception")
-    figure.legend(loc="outside right upper", fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    return buffer.getvalue()
+    with drawing(path, columns=number, width=3 + 5.5 * number, height=4.5) as (figure, panels):
+        for index, pool in enumerate(pools):
+            for source, style in zip(SOURCES, ("-", ":", "--"), strict=True):
+                mine = [cell for cell in cells if (cell.source, cell.pool) == (source, pool)]
+                if not mine:
+                    continue
+                # side by side, so that the intervals can be told apart
+                depth = np.array([(cell.layer or 0) / num_layers for cell in mine]) + 0.004 * index
+                shown = [[(c.alone.score, c.alone.low, c.alone.high) for c in mine]]
+                if joints is not None:
+                    gains = [gain(cell, joints) for cell in mine]
+                    shown.append([(one["score"], one["low"], one["high"]) for one in gains])
+                for panel, values in zip(panels, shown, strict=True):
+                    score, low, high = np.array(values).T
+                    label = f"{pool}, {source}" if panel is panels[0] else None
+                    panel.plot(depth, score, style, color=f"C{index}", label=label)
+                    if source == TRAINED:
+                        panel.vlines(depth, low, high, color=f"C{index}", alpha=0.5)
+        others = [cell for cell in cells if cell.layer is None]
+        for cell, style in zip(others, ("--", "-."), strict=False):
+            panels[0].axhline(cell.alone.score, color="gray", linestyle=style, label=cell.source)
+        for panel in panels:
+            panel.set_xlabel("layer / number of layers")
+        panels[0].set_ylabel(words)
+        if joints is not None:
+            panels[1].axhline(0, color="gray")
+            panels[1].set_ylabel("what it adds to proprioception")
+        figure.legend(loc="outside right upper", fontsize="small")

@@ -28,6 +28,8 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from ..device import choose_device
+
 __all__ = ["Precision", "Ranks", "Trainable", "distribute", "join_ranks", "whole"]
 
 Precision = Literal["float32", "bfloat16"]
@@ -100,7 +102,7 @@ def join_ranks(device: str, shard_ranks: int | None) -> Iterator[Ranks]:
         raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch sees no GPU; choose cpu or auto")
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    on_gpu = choose_device(device) == "cuda"
     world = int(os.environ.get("WORLD_SIZE", "1"))
     shards = world if shard_ranks is None else shard_ranks
     if shards < 1 or world % shards:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from ..plots import drawing
+
 __all__ = [
     "RunLog",
     "generator_of",
@@ -70,19 +72,12 @@ class RunLog:
 
     def close(self, title: str, names: Sequence[str]) -> None:
         """Draw the curves of those ``names`` that were logged, over steps, and close the log."""
-        import matplotlib
-
-        matplotlib.use("agg")
-        from matplotlib import pyplot
-
         self._board.close()
-        figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-        for name in names:
-            points = [(row["step"], row[name]) for row in self.rows if name in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=name)
-        axes.set(xlabel="step", ylabel="loss", title=title)
-        axes.grid(alpha=0.3)
-        axes.legend()
-        figure.savefig(self._curve, dpi=110)
-        pyplot.close(figure)
+        with drawing(self._curve, columns=1, width=6.0, height=4.0) as (_, (axes,)):
+            for name in names:
+                points = [(row["step"], row[name]) for row in self.rows if name in row]
+                if points:
+                    axes.plot(*zip(*points, strict=True), label=name)
+            axes.set(xlabel="step", ylabel="loss", title=title)
+            axes.grid(alpha=0.3)
+            axes.legend()

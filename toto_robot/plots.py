@@ -1,0 +1,33 @@
+"""The frame of every plot."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .files import write_aside
+
+__all__ = ["drawing"]
+
+
+@contextmanager
+def drawing(path: Path, columns: int, width: float, height: float) -> Iterator[tuple[Any, Any]]:
+    """Yield a figure and its axes in one row, and write it as PNG when the block ends.
+
+    Args:
+        path: the image.
+        columns: number of axes.
+        width: of the figure, inches.
+        height: likewise.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # without pyplot, which would choose a backend for the whole process
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    yield figure, figure.subplots(1, columns, squeeze=False)[0]
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    write_aside(path, data.getvalue())
