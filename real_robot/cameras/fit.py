@@ -3,14 +3,14 @@
 import numpy as np
 
 from .camera import Image
+from .opencv import opencv
 
 
 def fit(image: Image, height: int, width: int) -> Image:
     """Cut the middle of a picture [h w 3] to the shape of `height` x `width`, and scale it down."""
     if image.shape[:2] == (height, width):
         return image
-    import cv2
-
+    cv2 = opencv("cameras")
     top, left, cut_height, cut_width = middle(image.shape[0], image.shape[1], height, width)
     cut = np.ascontiguousarray(image[top : top + cut_height, left : left + cut_width])
     scaled = cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA)
