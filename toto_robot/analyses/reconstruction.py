@@ -28,11 +28,11 @@ from ..cli import command
 from ..data.shards import Shard, split
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_encoder, load_tokenizer, shipped_encoders
-from ..files import write_aside, write_json
+from ..files import write_aside, write_csv, write_json
 from ..tokenizers import AnyTokenizer
 from .clips import Part
 from .positions import token_losses
-from .statistics import Array, grouped_means, interval, write_csv
+from .statistics import Array, grouped_means, interval
 
 __all__ = ["MeasuredSet", "ReconstructionConfig", "Saturated", "count_pixels", "reconstruction"]
 
