@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from policies.environment import EnvConfig, interface_of, make_env, make_expert
-from policies.rollouts.rollout import RolloutConfig, RolloutPool, Stage, Task, Theatre
+from policies.rollouts.pool import RolloutConfig, RolloutPool
+from policies.rollouts.rollout import Stage, Task, Theatre
 from policies.student import StudentCard, StudentConfig, StudentPolicy, load_student
 from policies.vision import TotoVision, stamp
 from toto_robot.encoders.contract import compress_each

@@ -17,7 +17,8 @@ from policies.demonstrations.store import DemoStore, read_header
 from policies.environment import EnvConfig
 from policies.learning.fit import ImitationConfig, fit
 from policies.rollouts.evaluation import evaluate_policy
-from policies.rollouts.rollout import RolloutConfig, RolloutPool, Theatre
+from policies.rollouts.pool import RolloutConfig, RolloutPool
+from policies.rollouts.rollout import Theatre
 from policies.rollouts.seeds import evaluation_seeds
 from policies.student import StudentCard, StudentConfig, StudentPolicy
 from policies.vision import VisionConfig, stamp
@@ -154,4 +155,4 @@ def judge_with(
         other.save(Path(folder) / "policy")
         with RolloutPool(theatre, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
             seeds = evaluation_seeds(num_episodes)
-            return evaluate_policy(pool, Path(folder) / "policy", seeds, group=GROUP)
+            return evaluate_policy(pool, Path(folder) / "policy", seeds)

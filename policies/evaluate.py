@@ -19,13 +19,14 @@ from envs.success_rates import describe_rate
 from toto_robot.cli import command
 from toto_robot.config import to_dict
 from toto_robot.device import choose_device
-from toto_robot.files import write_aside
+from toto_robot.files import write_json
 
 from .environment import EnvConfig, interface_of, make_env
 from .policy import Policy
-from .report import encoder_seconds, time_table
+from .report import encoder_share, time_table
 from .rollouts.evaluation import evaluate_policy
-from .rollouts.rollout import RolloutConfig, RolloutPool, Theatre
+from .rollouts.pool import RolloutConfig, RolloutPool
+from .rollouts.rollout import Theatre
 from .rollouts.seeds import EVALUATION_SEEDS, evaluation_seeds
 from .rollouts.video import film
 from .student import KIND as STUDENT
@@ -99,24 +100,16 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         RolloutPool(theatre, config.rollout) as pool,
         tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
     ):
-        verdict = evaluate_policy(pool, student, seeds, config.rollout.group, bar.update)
+        verdict = evaluate_policy(pool, student, seeds, bar.update)
     about = {"policy": config.policy, "suite": config.suite, "env": to_dict(env)}
     written = {**about, **verdict}
-    write_aside(out / "evaluation.json", (json.dumps(written, indent=1) + "\n").encode())
+    write_json(out / "evaluation.json", written)
     if config.video_episodes:
         encoder = judged.vision.build(torch.device(device))
-        film(
-            out / "rollout.mp4",
-            env,
-            policy,
-            encoder,
-            seeds[: config.video_episodes],
-            theatre.privileged,
-        )
+        film(out / "rollout.mp4", env, policy, encoder, seeds[: config.video_episodes])
         print(f"video:   {out / 'rollout.mp4'}")
     print(time_table(pool.seconds))
-    share = encoder_seconds(pool.seconds) / max(1e-9, sum(pool.seconds.values()))
-    print(f"encoder: {share:.0%} of the wall time")
+    print(encoder_share(pool.seconds))
     print(f"results: {out / 'evaluation.json'}")
     print(f"success: {describe_rate(verdict['successes'], verdict['episodes'])}")
 

@@ -1,23 +1,31 @@
-"""Tell how a run went: learning curve, TensorBoard, and where the time went."""
+"""Tell how a run went: learning curve, TensorBoard, and where the time went.
 
+All is drawn from a run's folder and the numbers that go into it; what was asked for is read from
+its `config.json`.
+"""
+
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from envs.success_rates import wilson_interval
+from envs.success_rates import describe_rate, wilson_interval
+from toto_robot.files import written_aside
 
 from .rollouts.rollout import STAGES
 
+if TYPE_CHECKING:  # imported where they are used: each takes a second
+    from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
+
+Json = dict[str, Any]
 _ENCODER_STAGES = ("tokenizer", "transformer")
 
 
-def write_tensorboard(folder: Path, rounds: Sequence[Mapping[str, Any]], log_every: int) -> None:
+def write_tensorboard(out: Path, rounds: Sequence[Json]) -> None:
     """Write all scalars anew, from what the rounds say; so a resumed run has each of them once."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    shutil.rmtree(folder, ignore_errors=True)
-    board = SummaryWriter(str(folder))
+    board = _new_board(out)
     for entry in rounds:
         number, validation = entry["round"], entry["validation"]
         for name in ("env_steps", "episodes", "beta", "expert_acted", "collected_success"):
@@ -26,26 +34,14 @@ def write_tensorboard(folder: Path, rounds: Sequence[Mapping[str, Any]], log_eve
         rate = validation["successes"] / max(1, validation["episodes"])
         board.add_scalar("success/by_round", rate, number)
         board.add_scalar("success/by_env_step", rate, entry["env_steps"])
-        first = entry["gradient_steps"] - entry["round_gradient_steps"]
-        for index, loss in enumerate(entry["losses"]):
-            step = first + min((index + 1) * log_every, entry["round_gradient_steps"])
+        for step, loss in zip(_steps(out, entry), entry["losses"], strict=True):
             board.add_scalar("loss/imitation", loss, step)
     board.close()
 
 
-def draw_curve(
-    path: Path,
-    title: str,
-    rounds: Sequence[Mapping[str, Any]],
-    final: Mapping[str, Any] | None,
-    log_every: int,
-) -> None:
+def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
     """Draw success by round and by environment steps, with its Wilson band, and the loss."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(12, 3.8)
     by_round, by_step, loss_axes = figure.subplots(1, 3)
     tried = [(e["validation"]["successes"], e["validation"]["episodes"]) for e in rounds]
     rates = [successes / max(1, episodes) for successes, episodes in tried]
@@ -75,42 +71,31 @@ def draw_curve(
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
     for entry in rounds:
-        first = entry["gradient_steps"] - entry["round_gradient_steps"]
-        steps = [
-            first + min((index + 1) * log_every, entry["round_gradient_steps"])
-            for index in range(len(entry["losses"]))
-        ]
-        loss_axes.plot(steps, entry["losses"], color=f"C{entry['round'] % 10}")
+        loss_axes.plot(_steps(out, entry), entry["losses"], color=f"C{entry['round'] % 10}")
     loss_axes.set(xlabel="gradient steps (a colour a round)", ylabel="mean squared error")
     loss_axes.set_yscale("log")
     loss_axes.grid(alpha=0.3)
-    figure.suptitle(title)
-    aside = path.with_name(f".{path.stem}.part.png")
-    figure.savefig(aside, dpi=110)
-    aside.replace(path)
+    asked = _asked(out)
+    what = f"{asked['env']['id']}, {asked['method']}"
+    _save(figure, f"{what}, encoder: {asked['encoder']['kind']}, seed {asked['seed']}", out)
 
 
-def write_cloning_board(folder: Path, metrics: Mapping[str, Any], log_every: int) -> None:
+def write_cloning_board(out: Path, metrics: Json) -> None:
     """Write the scalars of behaviour cloning without an environment."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    shutil.rmtree(folder, ignore_errors=True)
-    board = SummaryWriter(str(folder))
-    for step, loss, error in _logged(metrics, log_every):
+    board = _new_board(out)
+    for step, loss, error in zip(
+        _steps(out, metrics), metrics["losses"], metrics["held_out_errors"], strict=True
+    ):
         board.add_scalar("loss/imitation", loss, step)
         board.add_scalar("held_out/error_over_mean_action", error, step)
     board.close()
 
 
-def draw_cloning(path: Path, title: str, metrics: Mapping[str, Any], log_every: int) -> None:
+def draw_cloning(out: Path, metrics: Json) -> None:
     """Draw the loss, and the error on held-out episodes beside that of the mean action."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(9, 3.8)
     loss_axes, error_axes = figure.subplots(1, 2)
-    steps, losses, errors = zip(*_logged(metrics, log_every), strict=True)
+    steps, losses, errors = _steps(out, metrics), metrics["losses"], metrics["held_out_errors"]
     loss_axes.plot(steps, losses)
     loss_axes.set(xlabel="gradient steps", ylabel="mean squared error", yscale="log")
     number = len(metrics["held_out"])
@@ -121,21 +106,28 @@ def draw_cloning(path: Path, title: str, metrics: Mapping[str, Any], log_every: 
     error_axes.legend()
     for axes in (loss_axes, error_axes):
         axes.grid(alpha=0.3)
-    figure.suptitle(title)
-    aside = path.with_name(f".{path.stem}.part.png")
-    figure.savefig(aside, dpi=110)
-    aside.replace(path)
+    asked = _asked(out)
+    what = f"{asked['data']}, bc"
+    _save(figure, f"{what}, encoder: {asked['encoder']['kind']}, seed {asked['seed']}", out)
 
 
-def _logged(metrics: Mapping[str, Any], log_every: int) -> list[tuple[int, float, float]]:
-    """Give gradient step, loss and held-out error of each entry of the log."""
-    last = metrics["gradient_steps"]
-    return [
-        (min((index + 1) * log_every, last), loss, error)
-        for index, (loss, error) in enumerate(
-            zip(metrics["losses"], metrics["held_out_errors"], strict=True)
+def conclude(out: Path) -> None:
+    """Print what a finished run of `policies.train` has to say."""
+    metrics, seconds = (_read(out / f"{name}.json") for name in ("metrics", "timings"))
+    print(time_table(seconds))
+    print(f"policy:  {out / 'policy'}")
+    print(f"curve:   {out / 'curve.png'}")
+    if "held_out" in metrics:
+        print(
+            f"held out: {len(metrics['held_out'])} of {metrics['episodes']} episodes; their error "
+            f"is {metrics['held_out_errors'][-1]:.3f} of that of the mean action"
         )
-    ]
+        return
+    if _asked(out)["video_episodes"]:
+        print(f"video:   {out / 'rollout.mp4'}")
+    print(encoder_share(seconds))
+    final = metrics["evaluation"]
+    print(f"success: {describe_rate(final['successes'], final['episodes'])} on held-out seeds")
 
 
 def time_table(seconds: Mapping[str, float]) -> str:
@@ -145,14 +137,58 @@ def time_table(seconds: Mapping[str, float]) -> str:
     lines = [f"{'where the time went':28}  seconds   share"]
     lines += [_row(stage, seconds[stage], total) for stage in dict.fromkeys(order)]
     lines.append(_row("total", total, total))
-    lines.append(_row("the encoder alone", encoder_seconds(seconds), total))
+    lines.append(_row("the encoder alone", _encoder_seconds(seconds), total))
     return "\n".join(lines)
 
 
-def encoder_seconds(seconds: Mapping[str, float]) -> float:
-    """Give the wall seconds spent in tokenizer and transformer."""
+def encoder_share(seconds: Mapping[str, float]) -> str:
+    """Return a line with the encoder's share of the wall time."""
+    share = _encoder_seconds(seconds) / max(1e-9, sum(seconds.values()))
+    return f"encoder: {share:.0%} of the wall time"
+
+
+def _encoder_seconds(seconds: Mapping[str, float]) -> float:
     return sum(seconds.get(stage, 0.0) for stage in _ENCODER_STAGES)
 
 
 def _row(name: str, value: float, total: float) -> str:
     return f"{name:28} {value:8.1f}  {value / total if total else 0.0:6.1%}"
+
+
+def _steps(out: Path, entry: Json) -> list[int]:
+    """Return the gradient step of each logged loss of a round, or of behaviour cloning."""
+    log_every, last = _asked(out)["imitation"]["log_every"], entry["gradient_steps"]
+    here = entry.get("round_gradient_steps", last)
+    return [
+        last - here + min((index + 1) * log_every, here) for index in range(len(entry["losses"]))
+    ]
+
+
+def _asked(out: Path) -> Json:
+    return _read(out / "config.json")
+
+
+def _read(path: Path) -> Json:
+    return json.loads(path.read_text())
+
+
+def _new_board(out: Path) -> "SummaryWriter":
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(out / "tensorboard", ignore_errors=True)
+    return SummaryWriter(str(out / "tensorboard"))
+
+
+def _new_figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: "Figure", title: str, out: Path) -> None:
+    figure.suptitle(title)
+    with written_aside(out / "curve.png") as aside:
+        figure.savefig(aside, dpi=110, format="png")

@@ -46,7 +46,8 @@ from toto_robot.runs import claim
 from .environment import EnvConfig, interface_of, make_env
 from .learning.ppo import PpoConfig, PpoTrainer
 from .rollouts.evaluation import evaluate_policy
-from .rollouts.rollout import RolloutConfig, RolloutPool, Theatre
+from .rollouts.pool import RolloutConfig, RolloutPool
+from .rollouts.rollout import Theatre
 from .rollouts.seeds import check_run, evaluation_seeds, validation_seeds
 from .rollouts.video import film
 from .teacher_policy import (
@@ -172,7 +173,7 @@ def teach(config: TeacherConfig, out: Path) -> None:
         RolloutPool(theatre, config.rollout) as pool,
         tqdm(total=len(seeds), desc="held-out seeds", unit="episode") as bar,
     ):
-        final = evaluate_policy(pool, None, seeds, config.rollout.group, bar.update)
+        final = evaluate_policy(pool, None, seeds, bar.update)
         trainer.seconds["evaluation"] = sum(pool.seconds.values())
     _finish(config, out, log.rows, validations, final, trainer)
     _conclude(config, out)
@@ -290,7 +291,7 @@ def _validate(
     teacher.save(candidate)
     seeds = validation_seeds(config.validation_episodes)
     with RolloutPool(_theatre(config, candidate), config.rollout) as pool:
-        found = evaluate_policy(pool, None, seeds, config.rollout.group)
+        found = evaluate_policy(pool, None, seeds)
     shutil.rmtree(candidate)
     spent = trainer.seconds.get("validation", 0.0) + time.perf_counter() - start
     trainer.seconds["validation"] = spent
@@ -351,7 +352,7 @@ def _finish(
     if config.video_episodes:
         start = time.perf_counter()
         seeds = evaluation_seeds(config.video_episodes)
-        film(out / "rollout.mp4", config.env, load_teacher(out / "policy"), None, seeds, True)
+        film(out / "rollout.mp4", config.env, load_teacher(out / "policy"), None, seeds)
         trainer.seconds["video"] = time.perf_counter() - start
     metrics = {
         "seed": config.seed,

@@ -13,33 +13,24 @@ The error is the mean squared one of the actions, as a ratio to that of always g
 action of the other episodes: 1 is a policy that sees nothing.
 """
 
-import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from toto_robot import FrameEncoder
-from toto_robot.device import choose_device
-from toto_robot.files import write_aside
+from toto_robot.files import write_json
 
 from ..demonstrations.features import Dataset
-from ..demonstrations.lerobot.reader import DatasetReader, is_dataset
-from ..demonstrations.store import DemoStore, StoreHeader, open_store, read_header
-from ..demonstrations.tokenised import tokenised
-from ..report import draw_cloning, time_table, write_cloning_board
-from ..student import StudentCard, StudentPolicy
-from ..vision import stamp
-from .fit import chunk_labels, fit, loss_of
+from ..demonstrations.source import Demonstrations
+from ..demonstrations.store import DemoStore
+from ..report import draw_cloning, write_cloning_board
+from ..rollouts.rollout import StageClock
+from ..student import StudentPolicy
+from .fit import chunk_labels, loss_of
+from .learner import Learner
 
-if TYPE_CHECKING:  # it is what calls `clone`
-    from .config import TrainConfig
-
-Json = dict[str, Any]
 HELD_OUT = 0.1  # share of the episodes
 
 
@@ -58,71 +49,44 @@ class _Lessons:
     numbers: list[int]
 
 
-def clone(config: "TrainConfig", out: Path) -> None:
-    """Fit a student to the data, and report; `policies.train` has printed what it will do."""
-    if not (out / "metrics.json").is_file():
-        _fit(config, out)
-    else:
-        print(f"{out} is complete already; nothing to do")
-    metrics: Json = json.loads((out / "metrics.json").read_text())
-    print(time_table(json.loads((out / "timings.json").read_text())))
-    print(f"policy:  {out / 'policy'}")
-    print(f"curve:   {out / 'curve.png'}")
-    print(
-        f"held out: {len(metrics['held_out'])} of {metrics['episodes']} episodes; their error is "
-        f"{metrics['held_out_errors'][-1]:.3f} of that of the mean action"
-    )
+def clone(learner: Learner, demonstrations: Demonstrations, out: Path) -> None:
+    """Fit a student to the demonstrations, and write what the module's docstring lists."""
+    clock = StageClock()
+    with clock("start-up"):
+        encoder = learner.encoder
+    with clock("tokenizer"):
+        store = demonstrations.open(encoder, out / "data")
+    with clock("transformer"):
+        lessons = _split(learner, store, out)
+    with clock("student's training"):
+        student, losses, errors = _fit(learner, store, lessons)
+    with clock("curve and video"):
+        metrics = {
+            "seed": learner.seed,
+            "episodes": len(store),
+            "held_out": lessons.numbers,
+            "fitted_steps": len(lessons.fitted),
+            "gradient_steps": learner.imitation.last_steps,
+            "losses": losses,
+            "held_out_errors": errors,
+        }
+        del lessons
+        for name in ("fitted", "held_out"):
+            _scratch(out, name).unlink(missing_ok=True)
+        steps = learner.imitation.last_steps
+        student.save(out / "policy", held_out_error=errors[-1], steps=steps)
+        write_cloning_board(out, metrics)
+        draw_cloning(out, metrics)
+    write_json(out / "timings.json", clock.seconds)
+    write_json(out / "metrics.json", metrics)
 
 
-def open_data(
-    config: "TrainConfig", header: StoreHeader, encoder: FrameEncoder | None, out: Path
-) -> DemoStore:
-    """Open the demonstrations that a run begins with: a store, or a data set made into one.
-
-    Raises:
-        FileNotFoundError: there are none.
-        ValueError: they are of another environment, interface or tokenizer.
-    """
-    assert config.data is not None
-    if is_dataset(config.data):
-        reader = DatasetReader(config.data)
-        lines = reader.interface.differences(header.interface)
-        if lines and config.env is not None:
-            raise ValueError(
-                f"{config.data} has another interface than {config.env.id} (there != here):\n  "
-                + "\n  ".join(lines)
-                + "\nto learn from it alone, without an environment: method=bc env=none"
-            )
-        return tokenised(reader, out / "data", header, encoder, config.data_episodes)
-    return open_store(config.data, header)
-
-
-def _fit(config: "TrainConfig", out: Path) -> None:
-    device = choose_device(config.device)
-    clock = time.perf_counter()
-    encoder = config.encoder.build(torch.device(device))
-    header = _header(config, encoder)
-    seconds = {"start-up": time.perf_counter() - clock}
-    clock = time.perf_counter()
-    store = open_data(config, header, encoder, out)
-    seconds["tokenizer"] = time.perf_counter() - clock
-    clock = time.perf_counter()
-    lessons = _split(config, store, encoder, out)
-    seconds["transformer"] = time.perf_counter() - clock
-    clock = time.perf_counter()
-    card = StudentCard(
-        student=config.student,
-        interface=header.interface,
-        env=None,
-        vision=config.encoder,
-        encoder=stamp(encoder),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed * 1000)
-        student = StudentPolicy(card)
-    student.to(device)
-    student.standardise(lessons.fitted.embeddings, lessons.fitted.proprio)
-    steps, errors = config.imitation.last_steps, list[float]()
+def _fit(
+    learner: Learner, store: DemoStore, lessons: _Lessons
+) -> tuple[StudentPolicy, list[float], list[float]]:
+    """Return the student, its losses, and its errors on the held-out episodes."""
+    student = learner.begin(store.header.interface, None, lessons.fitted, 0)
+    steps, errors = learner.imitation.last_steps, list[float]()
     with tqdm(total=steps, desc="train", unit="step") as bar:
 
         def note(step: int, loss: float) -> None:
@@ -130,55 +94,20 @@ def _fit(config: "TrainConfig", out: Path) -> None:
             bar.set_postfix_str(f"loss {loss:.4f}, held out {errors[-1]:.3f} of the mean action's")
             bar.update(step - bar.n)
 
-        losses = fit(student, lessons.fitted, config.imitation, steps, (config.seed, 0), note)
-    seconds["student's training"] = time.perf_counter() - clock
-    clock = time.perf_counter()
-    metrics = {
-        "seed": config.seed,
-        "episodes": len(store),
-        "held_out": lessons.numbers,
-        "fitted_steps": len(lessons.fitted),
-        "gradient_steps": steps,
-        "losses": losses,
-        "held_out_errors": errors,
-    }
-    del lessons
-    for name in ("fitted", "held_out"):
-        _scratch(out, name).unlink(missing_ok=True)
-    student.save(out / "policy", held_out_error=errors[-1], steps=steps)
-    title = f"{config.data}, bc, encoder: {config.encoder.kind}, seed {config.seed}"
-    write_cloning_board(out / "tensorboard", metrics, config.imitation.log_every)
-    draw_cloning(out / "curve.png", title, metrics, config.imitation.log_every)
-    seconds["curve and video"] = time.perf_counter() - clock
-    write_aside(out / "timings.json", (json.dumps(seconds, indent=1) + "\n").encode())
-    write_aside(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+        losses = learner.fit(student, lessons.fitted, steps, 0, note)
+    return student, losses, errors
 
 
-def _header(config: "TrainConfig", encoder: FrameEncoder | None) -> StoreHeader:
-    """Say what the data must be: its own interface, seen by these eyes."""
-    assert config.data is not None
-    env = None
-    if is_dataset(config.data):
-        interface = DatasetReader(config.data).interface
-    else:
-        found = read_header(config.data)
-        env, interface = found.env, found.interface
-    return StoreHeader.of(env, interface, encoder)
-
-
-def _split(
-    config: "TrainConfig", store: DemoStore, encoder: FrameEncoder | None, out: Path
-) -> _Lessons:
+def _split(learner: Learner, store: DemoStore, out: Path) -> _Lessons:
     """Hold a tenth of the episodes out, drawn by the seed."""
     if len(store) < 2:
-        raise ValueError(f"{config.data}: {len(store)} episode(s); one is held out, so 2 at least")
+        raise ValueError(f"{store.folder}: {len(store)} episode(s); one is held out, so 2 at least")
     number = max(1, round(HELD_OUT * len(store)))
-    order = np.random.default_rng((config.seed, len(store))).permutation(len(store)).tolist()
+    order = np.random.default_rng((learner.seed, len(store))).permutation(len(store)).tolist()
     held_out, fitted = sorted(order[:number]), set(order[number:])
-    limit_bytes = int(config.memory_limit_gib * 2**30)
     return _Lessons(
-        fitted=Dataset([store], encoder, limit_bytes, _scratch(out, "fitted"), fitted),
-        held_out=Dataset([store], encoder, limit_bytes, _scratch(out, "held_out"), held_out),
+        fitted=learner.gather([store], _scratch(out, "fitted"), fitted),
+        held_out=learner.gather([store], _scratch(out, "held_out"), held_out),
         numbers=held_out,
     )
 

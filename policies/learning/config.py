@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..demonstrations.tokenised import Which
 from ..environment import EnvConfig
-from ..rollouts.rollout import RolloutConfig
+from ..rollouts.pool import RolloutConfig
 from ..rollouts.seeds import check_run
 from ..student import StudentConfig
 from ..vision import VisionConfig
@@ -82,3 +82,25 @@ class TrainConfig:
     def rounds(self) -> int:
         """Give the number of student rounds."""
         return self.dagger.rounds if self.method == "dagger" else 0
+
+    def describe(self) -> str:
+        """Return in words what will be done."""
+        encoder = f"encoder: {self.encoder.kind} {getattr(self.encoder, 'name_or_path', '')}"
+        if self.env is None:
+            return (
+                f"{self.method} on {self.data}, without an environment, {encoder}\n"
+                "a tenth of the episodes is held out and judges"
+            )
+        begin = f"the demonstrations in {self.data}"
+        if self.data is None:
+            begin = f"{self.demonstrations} episodes of the expert"
+        if self.rounds:
+            begin += (
+                f", then {self.rounds} rounds of {self.dagger.episodes} episodes of the student, "
+                "labelled by the expert"
+            )
+        return (
+            f"{self.method} on {self.env.id}, {encoder}\n"
+            f"{begin}; {self.validation_episodes} validation episodes after each; "
+            f"at the end {self.evaluation_episodes} held-out seeds"
+        )

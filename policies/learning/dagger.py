@@ -20,7 +20,8 @@ from typing import ClassVar
 
 from ..demonstrations.features import FeatureCache
 from ..demonstrations.store import DemoStore
-from ..rollouts.rollout import Mixing, Rollout, RolloutPool, Task
+from ..rollouts.pool import RolloutPool
+from ..rollouts.rollout import Mixing, Rollout, Task
 from ..rollouts.seeds import training_seed
 
 # From a round to the probability that the expert acts.
@@ -92,37 +93,81 @@ class DaggerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Collection:
-    """Say which episodes a round collects, and how.
+class Round:
+    """Say what a round collects.
 
     Attributes:
-        round: the round; 0 is the expert's.
+        number: the round; 0 is the expert's.
         first: index of its first episode among the run's.
-        episodes: how many.
-        policy: the student's checkpoint; None in round 0.
+        episodes: how many it collects; 0 where demonstrations were given.
         beta: probability that the expert acts.
         mixing: see `DaggerConfig`.
         seed: of the run.
-        group: episodes in lockstep.
         steps_after_success: see `Task`.
     """
 
-    round: int
+    number: int
     first: int
     episodes: int
-    policy: Path | None
     beta: float
     mixing: Mixing
     seed: int
-    group: int
     steps_after_success: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Say what a run in an environment does, from the first demonstration to the last video.
+
+    Attributes:
+        seed: of the run.
+        demonstrations: episodes that the expert gives in round 0.
+        rounds: rounds after that; 0 is behaviour cloning.
+        dagger: how these go.
+        steps_after_success: see `Task`.
+        validation_episodes: episodes that judge the student of each round.
+        evaluation_episodes: held-out episodes that judge the last student.
+        video_episodes: how many of these are filmed.
+    """
+
+    seed: int
+    demonstrations: int
+    rounds: int
+    dagger: DaggerConfig
+    steps_after_success: int
+    validation_episodes: int
+    evaluation_episodes: int
+    video_episodes: int
+
+    def all_rounds(self) -> tuple[Round, ...]:
+        """Return the rounds in order."""
+        episodes = [self.demonstrations] + [self.dagger.episodes] * self.rounds
+        return tuple(
+            Round(
+                number=number,
+                first=sum(episodes[:number]),
+                episodes=episodes[number],
+                beta=self.dagger.beta(number),
+                mixing=self.dagger.mixing,
+                seed=self.seed,
+                steps_after_success=self.steps_after_success,
+            )
+            for number in range(self.rounds + 1)
+        )
+
+    @property
+    def num_episodes(self) -> int:
+        """Return the number of episodes that are run in all."""
+        collected = self.demonstrations + self.rounds * self.dagger.episodes
+        return collected + (self.rounds + 1) * self.validation_episodes + self.evaluation_episodes
 
 
 def collect(
     pool: RolloutPool,
     store: DemoStore,
     cache: FeatureCache,
-    collection: Collection,
+    round: Round,
+    policy: Path | None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Collect a round's episodes that are not in the store yet, and append them.
@@ -134,32 +179,20 @@ def collect(
         pool: runs them.
         store: takes them; holds all earlier episodes of the run.
         cache: takes their embeddings.
-        collection: which, and how.
+        round: which, and how.
+        policy: the student's checkpoint; None in round 0.
         progress: called with the number of episodes that are done.
     """
-    last = collection.first + collection.episodes
-    assert collection.first <= len(store)
-    stored = min(len(store), last) - collection.first
+    last = round.first + round.episodes
+    assert round.first <= len(store)
+    stored = min(len(store), last) - round.first
     progress(stored)
-    start = collection.first + stored // collection.group * collection.group
-    groups = [
-        range(first, min(first + collection.group, last))
-        for first in range(start, last, collection.group)
-    ]
-    if stored == collection.episodes:
+    if stored == round.episodes:
         return
+    start = round.first + stored // pool.group * pool.group
     tasks = [
-        Task(
-            seeds=tuple(training_seed(collection.seed, index) for index in group),
-            policy=collection.policy,
-            beta=collection.beta,
-            mixing=collection.mixing,
-            mixing_seeds=tuple((collection.seed, collection.round, index) for index in group),
-            recorded=True,
-            steps_after_success=collection.steps_after_success,
-            round=collection.round,
-        )
-        for group in groups
+        _task(round, policy, range(first, min(first + pool.group, last)))
+        for first in range(start, last, pool.group)
     ]
     indices = iter(range(start, last))
 
@@ -175,3 +208,16 @@ def collect(
             progress(1)
 
     pool.run(tasks, keep)
+
+
+def _task(round: Round, policy: Path | None, group: range) -> Task:
+    return Task(
+        seeds=tuple(training_seed(round.seed, index) for index in group),
+        policy=policy,
+        beta=round.beta,
+        mixing=round.mixing,
+        mixing_seeds=tuple((round.seed, round.number, index) for index in group),
+        recorded=True,
+        steps_after_success=round.steps_after_success,
+        round=round.number,
+    )

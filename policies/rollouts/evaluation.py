@@ -6,14 +6,14 @@ from typing import Any
 
 from envs.success_rates import wilson_interval
 
-from .rollout import Rollout, RolloutPool, Task
+from .pool import RolloutPool
+from .rollout import Rollout, Task
 
 
 def evaluate_policy(
     pool: RolloutPool,
     policy: Path | None,
     seeds: Sequence[int],
-    group: int,
     progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Run a policy on these seeds, each episode until it succeeds or ends.
@@ -22,29 +22,29 @@ def evaluate_policy(
         pool: runs them.
         policy: the student's checkpoint; None: the expert, or the teacher in its place.
         seeds: of the environment.
-        group: episodes in lockstep.
         progress: called with the number of episodes that are done.
 
     Returns:
         Plain data: `episodes`, `successes`, `rate`, `wilson_95`, and `seeds`, with `success` and
         `steps` of each.
     """
+    groups = [tuple(seeds[at : at + pool.group]) for at in range(0, len(seeds), pool.group)]
     tasks = [
         Task(
-            seeds=tuple(seeds[first : first + group]),
+            seeds=group,
             policy=policy,
             beta=1.0 if policy is None else 0.0,
             mixing="step",
-            mixing_seeds=tuple((seed,) for seed in seeds[first : first + group]),
+            mixing_seeds=tuple((seed,) for seed in group),
             recorded=False,
             steps_after_success=0,
             round=0,
         )
-        for first in range(0, len(seeds), group)
+        for group in groups
     ]
 
-    def count(rollouts: list[Rollout]) -> None:
-        progress(len(rollouts))
+    def count(some: list[Rollout]) -> None:
+        progress(len(some))
 
     rollouts = pool.run(tasks, count)
     successes = sum(rollout.success for rollout in rollouts)

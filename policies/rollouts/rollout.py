@@ -12,16 +12,12 @@ A group's result depends on its task alone, not on who ran it or what ran before
 killed goes on to the same numbers.
 """
 
-import multiprocessing
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -29,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 
 from envs.interface import Interface
-from toto_robot.device import num_cpus
 from toto_robot.encoders.contract import Codes, compress_each
+from toto_robot.moved import moved_names
 
 from ..demonstrations.episode import Episode
 from ..environment import EnvConfig, interface_of, make_env
@@ -42,25 +38,6 @@ from ..vision import ObservationEmbedder, VisionConfig
 STAGES = ("start-up", "environment and rendering", "tokenizer", "transformer", "expert", "student")
 
 Mixing = Literal["step", "episode"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RolloutConfig:
-    """Say how episodes are spread over the machine.
-
-    Attributes:
-        num_workers: worker processes; 0: none, all in this one; None: one for each core.
-        group: episodes that one worker runs in lockstep.
-    """
-
-    num_workers: int | None
-    group: int
-
-    def __post_init__(self) -> None:
-        if self.num_workers is not None and self.num_workers < 0:
-            raise ValueError(f"num_workers must not be negative, got {self.num_workers}")
-        if self.group < 1:
-            raise ValueError(f"group must be at least 1, got {self.group}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +57,26 @@ class Theatre:
     privileged: bool
     device: str
     teacher: Path | None = None
+
+    def interface(self) -> Interface:
+        """Return the interface of the environment, where the expert can act if it must.
+
+        Raises:
+            FileNotFoundError: the teacher's checkpoint lacks a file.
+            ValueError: there is no such environment or no expert for it, or the teacher does not
+                fit it.
+        """
+        env = self.make()
+        if self.privileged:
+            choose_expert(self.env.id, self.teacher, env)
+        interface = interface_of(env)
+        env.close()
+        return interface
+
+    def make(self) -> gymnasium.Env[Any, Any]:
+        """Make the environment, without images for the blind."""
+        sighted = self.vision.kind != "none"
+        return make_env(self.env, sighted=sighted, privileged=self.privileged)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +134,13 @@ class StageClock:
         """Count the seconds of a `with` block as those of `stage`."""
         start = time.perf_counter()
         yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        add_seconds(self.seconds, {stage: time.perf_counter() - start})
+
+
+def add_seconds(total: dict[str, float], more: Mapping[str, float]) -> None:
+    """Add seconds by stage to a total."""
+    for stage, value in more.items():
+        total[stage] = total.get(stage, 0.0) + value
 
 
 @dataclass(slots=True)
@@ -235,8 +238,7 @@ class Stage:
     def _grow(self, size: int) -> None:
         theatre = self._theatre
         while len(self._envs) < size:
-            sighted = theatre.vision.kind != "none"
-            env = make_env(theatre.env, sighted=sighted, privileged=theatre.privileged)
+            env = theatre.make()
             self._envs.append(env)
             if theatre.privileged:
                 self._experts.append(choose_expert(theatre.env.id, theatre.teacher, env))
@@ -342,104 +344,7 @@ class Stage:
         )
 
 
-class RolloutPool:
-    """Runs groups on worker processes, or in this one; results come in the order of the tasks.
-
-    Attributes:
-        seconds: wall seconds by stage so far. While several workers run, the wall time is shared
-            out in proportion to the seconds that they spent.
-        num_workers: worker processes.
-    """
-
-    def __init__(self, theatre: Theatre, config: RolloutConfig) -> None:
-        self.seconds: dict[str, float] = {}
-        self.num_workers = num_cpus() if config.num_workers is None else config.num_workers
-        self._theatre = theatre
-        self._executor: ProcessPoolExecutor | None = None
-        self._stage: Stage | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-        if self._stage is not None:
-            self._stage.close()
-
-    def run(
-        self, tasks: Sequence[Task], each: Callable[[list[Rollout]], None] = lambda _: None
-    ) -> list[Rollout]:
-        """Run groups; give all that came of them.
-
-        Args:
-            tasks: the groups.
-            each: called with each group's results, in order, as soon as they are there.
-        """
-        if not tasks:
-            return []
-        start, spent, everything = time.perf_counter(), dict[str, float](), list[Rollout]()
-        for rollouts, seconds in self._map(tasks):
-            for stage, value in seconds.items():
-                spent[stage] = spent.get(stage, 0.0) + value
-            everything += [
-                Rollout(
-                    seed=rollout.seed,
-                    success=rollout.success,
-                    num_steps=rollout.num_steps,
-                    episode=None,
-                    features=None,
-                )
-                for rollout in rollouts
-            ]
-            each(rollouts)
-        wall, total = time.perf_counter() - start, sum(spent.values())
-        for stage, value in spent.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + wall * value / total
-        return everything
-
-    def _map(self, tasks: Sequence[Task]) -> Iterator[tuple[list[Rollout], dict[str, float]]]:
-        if self.num_workers == 0:
-            if self._stage is None:
-                self._stage = Stage(self._theatre)
-            yield from map(self._stage.run, tasks)
-            return
-        if self._executor is None:
-            # spawn: neither EGL contexts nor torch's threads survive a fork
-            self._executor = ProcessPoolExecutor(
-                self.num_workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(self._theatre, time.time()),
-            )
-        yield from self._executor.map(_run_in_worker, tasks)
-
-
-_worker: Stage | None = None
-_start_up_s: float = 0.0
-
-
-def _start_worker(theatre: Theatre, created_s: float) -> None:
-    """Build a worker process's stage."""
-    global _worker, _start_up_s
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    _worker = Stage(theatre)
-    _start_up_s = time.time() - created_s
-
-
-def _run_in_worker(task: Task) -> tuple[list[Rollout], dict[str, float]]:
-    global _start_up_s
-    assert _worker is not None
-    rollouts, seconds = _worker.run(task)
-    seconds["start-up"] += _start_up_s
-    _start_up_s = 0.0
-    return rollouts, seconds
-
-
-def _die_with_parent() -> None:
-    """End this worker when its parent is gone, even by kill -9; it would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+__getattr__ = moved_names(
+    __name__,
+    {name: f"policies.rollouts.pool:{name}" for name in ("RolloutConfig", "RolloutPool")},
+)

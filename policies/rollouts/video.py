@@ -28,12 +28,13 @@ def film(
     policy: Policy,
     encoder: FrameEncoder | None,
     seeds: Sequence[int],
-    privileged: bool,
 ) -> None:
     """Run the episodes of `seeds` one after another and write them as one MP4 (H.264).
 
-    Left `render()`, then the policy's cameras. The frame turns green on success.
+    Left `render()`, then the policy's cameras; who is no student sees the privileged state. The
+    frame turns green on success.
     """
+    privileged = not isinstance(policy, StudentPolicy)
     env = make_env(env_config, sighted=not privileged, privileged=privileged, filmed=True)
     cameras = interface_of(env).camera_names if encoder is not None or not privileged else ()
     cameras = tuple(name for name in cameras if f"image_{name}" in _keys(env.observation_space))

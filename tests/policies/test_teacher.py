@@ -11,7 +11,7 @@ import torch
 from policies.demonstrations.store import DemoStore, read_header
 from policies.environment import EnvConfig, make_env
 from policies.learning.ppo import PpoConfig, PpoTrainer, TrainingEpisodes
-from policies.rollouts.rollout import RolloutConfig
+from policies.rollouts.pool import RolloutConfig
 from policies.rollouts.seeds import EPISODES_PER_RUN, TRAINING_SEEDS, training_seed
 from policies.teacher import TeacherConfig, teach
 from policies.teacher_policy import (

@@ -11,12 +11,12 @@ import av
 import numpy as np
 import pytest
 
-import policies.train
 from policies.evaluate import EvaluateConfig, evaluate, on_suite
+from policies.learning import imitate
 from policies.learning.config import TrainConfig
 from policies.learning.dagger import DaggerConfig, IndicatorBeta, LinearBeta
 from policies.learning.fit import ImitationConfig
-from policies.rollouts.rollout import RolloutConfig
+from policies.rollouts.pool import RolloutConfig
 from policies.student import StudentConfig
 from policies.train import train
 from policies.vision import NoVision
@@ -231,8 +231,8 @@ def train_and_die(encoder, out, after):
         replace(*paths)
 
     os.replace = deadly
-    policies.train.draw_curve = lambda *_: None  # most of the seconds, and tested elsewhere
-    policies.train.write_tensorboard = lambda *_: None
+    imitate.draw_curve = lambda *_: None  # most of the seconds, and tested elsewhere
+    imitate.write_tensorboard = lambda *_: None
     train(config(encoder), out)
 
 

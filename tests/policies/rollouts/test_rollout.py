@@ -6,8 +6,9 @@ import torch
 
 from policies.demonstrations.features import FeatureCache
 from policies.demonstrations.store import StoreHeader, create_store
-from policies.learning.dagger import Collection, collect
-from policies.rollouts.rollout import RolloutConfig, RolloutPool, Stage, Task, Theatre
+from policies.learning.dagger import Round, collect
+from policies.rollouts.pool import RolloutConfig, RolloutPool
+from policies.rollouts.rollout import Stage, Task, Theatre
 from policies.student import StudentPolicy
 from policies.vision import NoVision, embed_episode
 from tests.policies.demonstrations.episodes import same
@@ -49,12 +50,9 @@ def mixed(policy, beta, **changes):
     return dataclasses.replace(TASK, policy=policy, beta=beta, **changes)
 
 
-def collection(**changes):
-    plan = Collection(
-        round=0, first=0, episodes=5, policy=None, beta=1.0, mixing="step", seed=3, group=2,
-        steps_after_success=2,
-    )  # fmt: skip
-    return dataclasses.replace(plan, **changes)
+ROUND = Round(
+    number=0, first=0, episodes=5, beta=1.0, mixing="step", seed=3, steps_after_success=2
+)  # fmt: skip
 
 
 def new_store(folder, stage):
@@ -212,7 +210,6 @@ def test_an_interrupted_collection_goes_on_to_the_same_store(theatre, stage, tmp
         for stop in stops:
             with RolloutPool(theatre, RolloutConfig(num_workers=0, group=2)) as pool:
                 done = []
-                plan = collection(episodes=5)
 
                 def stop_there(count, done=done, stop=stop):
                     done.append(count)
@@ -220,7 +217,8 @@ def test_an_interrupted_collection_goes_on_to_the_same_store(theatre, stage, tmp
                         raise KeyboardInterrupt
 
                 try:
-                    collect(pool, store, FeatureCache(store, stage.encoder), plan, stop_there)
+                    cache = FeatureCache(store, stage.encoder)
+                    collect(pool, store, cache, ROUND, None, stop_there)
                 except KeyboardInterrupt:
                     store = new_store(tmp_path / name, stage)
             assert len(store) == stop

@@ -1,0 +1,59 @@
+"""Open the demonstrations that a training begins with: a store, or a LeRobot data set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from envs.interface import Interface
+from toto_robot import FrameEncoder
+
+from .lerobot.reader import DatasetReader, is_dataset
+from .store import DemoStore, StoreHeader, open_store, read_header
+from .tokenised import Which, tokenised
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demonstrations:
+    """Say where demonstrations are, and which of them are wanted.
+
+    Attributes:
+        folder: a `DemoStore`, or a LeRobot data set with images.
+        which: of a data set, see `tokenised`; of a store all.
+    """
+
+    folder: Path
+    which: Which
+
+    def open(
+        self,
+        encoder: FrameEncoder | None,
+        copy: Path,
+        env: str | None = None,
+        interface: Interface | None = None,
+    ) -> DemoStore:
+        """Open them as a store; a data set is tokenised once, into a store of its own.
+
+        Args:
+            encoder: whose compressed frames are wanted; None without vision.
+            copy: where the store of a data set is, or will be.
+            env: the environment where the student will act; None: they are learned from alone.
+            interface: of that environment; None: theirs, whatever it is.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError: they are of another environment, interface or tokenizer.
+        """
+        if is_dataset(self.folder):
+            reader = DatasetReader(self.folder)
+            lines = reader.interface.differences(interface) if interface is not None else []
+            if lines:
+                raise ValueError(
+                    f"{self.folder} has another interface than {env} (there != here):\n  "
+                    + "\n  ".join(lines)
+                    + "\nto learn from it alone, without an environment: method=bc env=none"
+                )
+            header = StoreHeader.of(env, reader.interface, encoder)
+            return tokenised(reader, copy, header, encoder, self.which)
+        if interface is None:
+            found = read_header(self.folder)
+            env, interface = found.env, found.interface
+        return open_store(self.folder, StoreHeader.of(env, interface, encoder))

@@ -1,0 +1,137 @@
+"""Run groups of episodes on worker processes, or in this one.
+
+Each worker has a stage of its own, with its environments and its encoder.
+"""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+
+from toto_robot.device import num_cpus
+
+from .rollout import Rollout, Stage, Task, Theatre, add_seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutConfig:
+    """Say how episodes are spread over the machine.
+
+    Attributes:
+        num_workers: worker processes; 0: none, all in this one; None: one for each core.
+        group: episodes that one worker runs in lockstep.
+    """
+
+    num_workers: int | None
+    group: int
+
+    def __post_init__(self) -> None:
+        if self.num_workers is not None and self.num_workers < 0:
+            raise ValueError(f"num_workers must not be negative, got {self.num_workers}")
+        if self.group < 1:
+            raise ValueError(f"group must be at least 1, got {self.group}")
+
+
+class RolloutPool:
+    """Runs groups on worker processes, or in this one; results come in the order of the tasks.
+
+    Attributes:
+        seconds: wall seconds by stage so far. While several workers run, the wall time is shared
+            out in proportion to the seconds that they spent.
+        num_workers: worker processes.
+        group: episodes that one worker runs in lockstep.
+        theatre: where they run.
+    """
+
+    def __init__(self, theatre: Theatre, config: RolloutConfig) -> None:
+        self.seconds: dict[str, float] = {}
+        self.num_workers = num_cpus() if config.num_workers is None else config.num_workers
+        self.group = config.group
+        self.theatre = theatre
+        self._executor: ProcessPoolExecutor | None = None
+        self._stage: Stage | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+        if self._stage is not None:
+            self._stage.close()
+
+    def run(
+        self, tasks: Sequence[Task], each: Callable[[list[Rollout]], None] = lambda _: None
+    ) -> list[Rollout]:
+        """Run groups; give all that came of them.
+
+        Args:
+            tasks: the groups.
+            each: called with each group's results, in order, as soon as they are there.
+        """
+        if not tasks:
+            return []
+        start, spent, everything = time.perf_counter(), dict[str, float](), list[Rollout]()
+        for rollouts, seconds in self._map(tasks):
+            add_seconds(spent, seconds)
+            everything += [replace(rollout, episode=None, features=None) for rollout in rollouts]
+            each(rollouts)
+        wall, total = time.perf_counter() - start, sum(spent.values())
+        add_seconds(self.seconds, {stage: wall * value / total for stage, value in spent.items()})
+        return everything
+
+    def seconds_since(self, before: Mapping[str, float]) -> dict[str, float]:
+        """Return the seconds by stage that have passed since `seconds` was `before`."""
+        return {stage: value - before.get(stage, 0.0) for stage, value in self.seconds.items()}
+
+    def _map(self, tasks: Sequence[Task]) -> Iterator[tuple[list[Rollout], dict[str, float]]]:
+        if self.num_workers == 0:
+            if self._stage is None:
+                self._stage = Stage(self.theatre)
+            yield from map(self._stage.run, tasks)
+            return
+        if self._executor is None:
+            # spawn: neither EGL contexts nor torch's threads survive a fork
+            self._executor = ProcessPoolExecutor(
+                self.num_workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(self.theatre, time.time()),
+            )
+        yield from self._executor.map(_run_in_worker, tasks)
+
+
+_worker: Stage | None = None
+_start_up_s: float = 0.0
+
+
+def _start_worker(theatre: Theatre, created_s: float) -> None:
+    """Build a worker process's stage."""
+    global _worker, _start_up_s
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _worker = Stage(theatre)
+    _start_up_s = time.time() - created_s
+
+
+def _run_in_worker(task: Task) -> tuple[list[Rollout], dict[str, float]]:
+    global _start_up_s
+    assert _worker is not None
+    rollouts, seconds = _worker.run(task)
+    seconds["start-up"] += _start_up_s
+    _start_up_s = 0.0
+    return rollouts, seconds
+
+
+def _die_with_parent() -> None:
+    """End this worker when its parent is gone, even by kill -9; it would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
