@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from toto_robot.cli import command
+from toto_robot.files import written_aside
 
 from .demonstrations.episode import Episode
 from .demonstrations.lerobot.demonstration import Demonstration
@@ -86,15 +87,12 @@ def redraw(config: RedrawConfig, out: Path) -> None:
 
 
 def _write_files(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     for index in tqdm(chosen, desc="redraw", unit="episode"):
         path = out / f"{index:06d}.npz"
         if not path.exists():
-            aside = path.with_name(f".{path.name}.part")
-            with aside.open("wb") as file:
-                arrays = _replay(env, store[index], index)
+            arrays = _replay(env, store[index], index)
+            with written_aside(path) as aside, aside.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # pyrefly: ignore  # none is `allow_pickle`
-            aside.replace(path)
 
 
 def _write_dataset(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) -> None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from envs.success_rates import describe_rate, wilson_interval
 from toto_robot.files import written_aside
 
+from .rollouts.evaluation import best
 from .rollouts.rollout import STAGES
 
 if TYPE_CHECKING:  # imported where they are used: each takes a second
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
@@ -55,18 +57,7 @@ def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
         axes.fill_between(x, low, high, alpha=0.2, linewidth=0)
         axes.plot(x, rates, marker="o", label="validation, Wilson 95 %")
         if final is not None:
-            rate = final["successes"] / final["episodes"]
-            low_final, high_final = final["wilson_95"]
-            axes.errorbar(
-                x[-1],
-                rate,
-                yerr=[[rate - low_final], [high_final - rate]],
-                marker="*",
-                markersize=11,
-                capsize=4,
-                color="tab:red",
-                label=f"held-out seeds: {rate:.0%}",
-            )
+            _mark_final(axes, x[-1], final)
         axes.set(xlabel=label, ylabel="success rate", ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
@@ -111,22 +102,62 @@ def draw_cloning(out: Path, metrics: Json) -> None:
     _save(figure, f"{what}, encoder: {asked['encoder']['kind']}, seed {asked['seed']}", out)
 
 
+def draw_teacher(
+    out: Path, rows: Sequence[Mapping[str, float]], validations: Sequence[Json], final: Json | None
+) -> None:
+    """Draw success and the reward's terms over environment steps."""
+    figure = _new_figure(11, 4)
+    success, rewards = figure.subplots(1, 2)
+    rows = [row for row in rows if "reward" in row]
+    x = [row["env_steps"] for row in rows]
+    success.plot(x, [row["success/training"] for row in rows], label="training, exploring")
+    at = [entry["env_steps"] for entry in validations]
+    bands = [entry["wilson_95"] for entry in validations]
+    success.fill_between(
+        at, [low for low, _ in bands], [high for _, high in bands], alpha=0.2, color="C1"
+    )
+    rates = [entry["rate"] for entry in validations]
+    success.plot(at, rates, "o-", markersize=3, color="C1", label="validation, Wilson 95 %")
+    if final is not None:
+        _mark_final(success, best(validations)["env_steps"], final)
+    success.set(xlabel="environment steps", ylabel="success rate", ylim=(-0.02, 1.02))
+    names = sorted({name for row in rows for name in row if name.startswith("reward/")})
+    for name in names:
+        rewards.plot(x, [row[name] for row in rows], label=name.removeprefix("reward/"))
+    rewards.plot(x, [row["reward"] for row in rows], color="black", label="sum")
+    rewards.set(xlabel="environment steps", ylabel="reward of a step, training")
+    for axes in (success, rewards):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    asked = _asked(out)
+    _save(figure, f"{asked['env']['id']}, PPO on the privileged state, seed {asked['seed']}", out)
+
+
 def conclude(out: Path) -> None:
     """Print what a finished run of `policies.train` has to say."""
     metrics, seconds = (_read(out / f"{name}.json") for name in ("metrics", "timings"))
     print(time_table(seconds))
     print(f"policy:  {out / 'policy'}")
-    print(f"curve:   {out / 'curve.png'}")
+    print_files(out)
     if "held_out" in metrics:
         print(
             f"held out: {len(metrics['held_out'])} of {metrics['episodes']} episodes; their error "
             f"is {metrics['held_out_errors'][-1]:.3f} of that of the mean action"
         )
         return
-    if _asked(out)["video_episodes"]:
-        print(f"video:   {out / 'rollout.mp4'}")
     print(encoder_share(seconds))
-    final = metrics["evaluation"]
+    print_success(metrics["evaluation"])
+
+
+def print_files(out: Path) -> None:
+    """Print where the curve is, and the video if there is one."""
+    print(f"curve:   {out / 'curve.png'}")
+    if (out / "rollout.mp4").is_file():
+        print(f"video:   {out / 'rollout.mp4'}")
+
+
+def print_success(final: Json) -> None:
+    """Print how often a policy succeeded on held-out seeds."""
     print(f"success: {describe_rate(final['successes'], final['episodes'])} on held-out seeds")
 
 
@@ -177,6 +208,21 @@ def _new_board(out: Path) -> "SummaryWriter":
 
     shutil.rmtree(out / "tensorboard", ignore_errors=True)
     return SummaryWriter(str(out / "tensorboard"))
+
+
+def _mark_final(axes: "Axes", x: float, final: Json) -> None:
+    """Draw a star with its interval where the policy was judged on held-out seeds."""
+    rate, (low, high) = final["rate"], final["wilson_95"]
+    axes.errorbar(
+        x,
+        rate,
+        yerr=[[rate - low], [high - rate]],
+        marker="*",
+        markersize=11,
+        capsize=4,
+        color="tab:red",
+        label=f"held-out seeds: {rate:.0%}",
+    )
 
 
 def _new_figure(width: float, height: float) -> "Figure":

@@ -6,7 +6,6 @@ The name carries the encoder's fingerprint (weights, layer, pool and what it see
 another encoder has another folder. No frame that is stored is ever encoded again.
 """
 
-import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from toto_robot import FrameEncoder
-from toto_robot.files import write_aside
+from toto_robot.files import written_aside
 
 from ..vision import embed_episode
 from .store import DemoStore
@@ -37,9 +36,8 @@ class FeatureCache:
     def put(self, index: int, features: NDArray[np.float16]) -> None:
         """Keep the embeddings [T+1 c e] of an episode, before or after it is appended."""
         if self._encoder is not None:
-            buffer = io.BytesIO()
-            np.save(buffer, features)
-            write_aside(self._path(index), buffer.getvalue())
+            with written_aside(self._path(index)) as aside, aside.open("wb") as file:
+                np.save(file, features)
 
     def has(self, index: int) -> bool:
         """Say whether an episode's embeddings are there."""

@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from envs.interface import Interface
 from toto_robot import FrameEncoder
 from toto_robot.config import from_dict, to_dict
-from toto_robot.files import write_aside
+from toto_robot.files import write_aside, write_json
 
 from .episode import Episode
 
@@ -141,7 +141,7 @@ def create_store(folder: Path, header: StoreHeader) -> DemoStore:
     if not (folder / "store.json").exists():
         (folder / "episodes").mkdir(parents=True, exist_ok=True)
         data = {"format": FORMAT, "kind": "demonstrations", **to_dict(header)}
-        write_aside(folder / "store.json", (json.dumps(data, indent=1) + "\n").encode())
+        write_json(folder / "store.json", data)
     return open_store(folder, header)
 
 

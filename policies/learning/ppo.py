@@ -8,30 +8,29 @@ at 1).
 """
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 from torch import nn
 
-from envs.sb3 import as_sb3
-from envs.vector import WorkerVectorEnv
+from toto_robot.moved import moved_names
 
-from ..environment import EnvConfig, make_env
-from ..rollouts.seeds import EPISODES_PER_RUN, training_seed
-from ..teacher_policy import ACTIVATIONS, STATE, Normaliser, TeacherNetwork, TeacherPolicy
+from ..environment import EnvConfig
+from ..rollouts.rollout import StageClock
+from ..teacher_policy import ACTIVATIONS, Normaliser, TeacherNetwork, TeacherPolicy
+from .training_episodes import OUTCOME, make_environments
+
+if TYPE_CHECKING:  # an extra, imported where it is used
+    from stable_baselines3 import PPO
 
 # The success rate of training is that of so many episodes, as upstream reports it.
 RECENT_EPISODES = 200
-_OUTCOME = "outcome"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,74 +112,6 @@ class PpoConfig:
         return self.learning_rate * (rest + (1 - rest) * cosine)
 
 
-class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Show the privileged state alone, begin every episode with a training seed, and sum it up.
-
-    The info of an episode's last step has `outcome`: success, its steps, and the mean of the reward
-    and of each of its terms over the steps. All other infos are empty.
-    """
-
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any],
-        seeds: tuple[int, int, int],
-        timeouts_end_everything: bool,
-    ) -> None:
-        """Wrap an environment that was made privileged.
-
-        Args:
-            env: the environment.
-            seeds: the run's seed, the number of this environment's first episode in the run, and
-                how far apart its episodes are.
-            timeouts_end_everything: whether truncation is reported as termination.
-        """
-        super().__init__(env)
-        space = env.observation_space
-        if not isinstance(space, gymnasium.spaces.Dict) or STATE not in space.spaces:
-            raise ValueError(f"{env}: a teacher needs {STATE!r} in the observation, it is {space}")
-        self.observation_space = space[STATE]
-        self._run_seed, self._episode, self._stride = seeds
-        self._timeouts_end_everything = timeouts_end_everything
-        self._sums: dict[str, float] = {}
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin the next training episode.
-
-        Raises:
-            ValueError: a seed is given: it might be one of those that policies are judged on.
-        """
-        if seed is not None:
-            raise ValueError("a training episode has a training seed; it takes no other")
-        # A long run uses its seeds again: 10 000 starts are enough to learn from.
-        number = training_seed(self._run_seed, self._episode % EPISODES_PER_RUN)
-        self._episode += self._stride
-        self._sums = {"steps": 0.0, "reward": 0.0}
-        observation, _ = self.env.reset(seed=number, options=options)
-        return observation[STATE], {}
-
-    def step(
-        self, action: Any
-    ) -> tuple[NDArray[np.float32], SupportsFloat, bool, bool, dict[str, Any]]:
-        """Take a step."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        sums = self._sums
-        sums["steps"] += 1
-        sums["reward"] += float(reward)
-        for name, term in info["reward_terms"].items():
-            sums[f"reward/{name}"] = sums.get(f"reward/{name}", 0.0) + term
-        outcome = {}
-        if terminated or truncated:
-            steps = sums["steps"]
-            outcome = {name: value / steps for name, value in sums.items()}
-            outcome |= {"steps": steps, "success": float(info["success"])}
-            outcome = {_OUTCOME: outcome}
-        if self._timeouts_end_everything:
-            terminated, truncated = terminated or truncated, False
-        return observation[STATE], reward, terminated, truncated, outcome
-
-
 class PpoTrainer:
     """A model and its environments; `iterate` learns from one batch of steps.
 
@@ -191,7 +122,8 @@ class PpoTrainer:
         iteration: iterations done.
         episodes: episodes ended.
         recent: outcomes of the last of them.
-        seconds: wall seconds by stage.
+        batch: environment steps of one iteration.
+        clock: counts wall seconds by stage.
     """
 
     def __init__(
@@ -216,32 +148,50 @@ class PpoTrainer:
             device: where the networks are.
             state: what `state()` gave, to go on from there; None: from the beginning.
         """
-        from stable_baselines3 import PPO
         from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.utils import set_random_seed
         from stable_baselines3.common.vec_env import VecNormalize
 
+        self.batch = config.batch
         self._config, self._seed, self._iterations = config, seed, iterations
         self._set_random_seed = set_random_seed
         self.iteration = 0 if state is None else state["iteration"]
         self.episodes = 0 if state is None else state["episodes"]
-        self.seconds: dict[str, float] = {} if state is None else dict(state["seconds"])
+        self.clock = StageClock({} if state is None else dict(state["seconds"]))
         recent = [] if state is None else state["recent"]
         self.recent: deque[dict[str, float]] = deque(recent, RECENT_EPISODES)
 
         self._rewards = VecNormalize(
-            _environments(config, env, seed, self.episodes, num_workers),
+            make_environments(
+                env,
+                config.num_envs,
+                seeds=(seed, self.episodes),
+                timeouts_end_everything=not config.bootstrap_timeouts,
+                num_workers=num_workers,
+            ),
             training=config.normalise_rewards,
             norm_obs=False,
             norm_reward=config.normalise_rewards,
             gamma=config.gamma,
         )
         self._seed_iteration(-1)
-        network = config.network
-        self._model = PPO(
+        self._model = self._make_model(device)
+        self._model.set_logger(Logger(None, []))
+        normaliser: Any = self._model.policy.features_extractor
+        self._normaliser: Normaliser = normaliser
+        if state is not None:
+            self._load(state)
+        self._model.learn(0)  # resets the environments, and learns nothing
+
+    def _make_model(self, device: str) -> "PPO":
+        """Draw the networks anew, and set every number of PPO."""
+        from stable_baselines3 import PPO
+
+        config, network = self._config, self._config.network
+        return PPO(
             "MlpPolicy",
             self._rewards,
-            learning_rate=lambda _: config.learning_rate_at(self.iteration, iterations),
+            learning_rate=lambda _: config.learning_rate_at(self.iteration, self._iterations),
             n_steps=config.num_steps,
             batch_size=config.batch // config.minibatches,
             n_epochs=config.epochs,
@@ -262,28 +212,40 @@ class PpoTrainer:
             },
             device=device,
         )
-        self._model.set_logger(Logger(None, []))
-        normaliser: Any = self._model.policy.features_extractor
-        self._normaliser: Normaliser = normaliser
-        if state is not None:
-            self._load(state)
-        self._model.learn(0)  # resets the environments, and learns nothing
+
+    @property
+    def env_steps(self) -> int:
+        """Return the environment steps that are done."""
+        return self.iteration * self.batch
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Return the wall seconds by stage."""
+        return self.clock.seconds
 
     def iterate(self, progress: Callable[[int], object]) -> dict[str, float]:
-        """Run the environments, learn from that, and give what there is to log.
+        """Run the environments, learn from that, and return what there is to log.
 
         Args:
             progress: called with environment steps as they are done.
         """
+        learning_rate = self._config.learning_rate_at(self.iteration, self._iterations)
+        self._seed_iteration(self.iteration)
+        with self.clock("environments"):
+            self._collect(progress)
+        with self.clock("learning"):
+            self._learn()
+        self.iteration += 1
+        return self._row() | {"ppo/learning_rate": learning_rate}
+
+    def _collect(self, progress: Callable[[int], object]) -> None:
+        """Fill the model's buffer with steps of all environments."""
         from stable_baselines3.common.callbacks import ConvertCallback
 
         config, model = self._config, self._model
-        learning_rate = config.learning_rate_at(self.iteration, self._iterations)
-        self._seed_iteration(self.iteration)
-        start = time.perf_counter()
 
         def look(local: dict[str, Any], _: dict[str, Any]) -> bool:
-            ended = [info[_OUTCOME] for info in local["infos"] if _OUTCOME in info]
+            ended = [info[OUTCOME] for info in local["infos"] if OUTCOME in info]
             self.recent.extend({k: float(v) for k, v in one.items()} for one in ended)
             self.episodes += len(ended)
             progress(config.num_envs)
@@ -291,25 +253,25 @@ class PpoTrainer:
 
         callback = ConvertCallback(look)
         callback.init_callback(model)
-        buffer = model.rollout_buffer
-        model.collect_rollouts(self._rewards, callback, buffer, config.num_steps)
-        collected = time.perf_counter()
+        model.collect_rollouts(self._rewards, callback, model.rollout_buffer, config.num_steps)
 
+    def _learn(self) -> None:
+        """Learn from the buffer."""
+        config, buffer = self._config, self._model.rollout_buffer
         states = torch.as_tensor(buffer.observations.reshape(config.batch, -1).copy())
         if config.normalise_advantages == "rollout":
             advantages = buffer.advantages
             buffer.advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        model.train()
+        self._model.train()
         if config.network.normalise:  # only now: the ratios compared like with like
             self._normaliser.update(states)
-        self.iteration += 1
-        self._count("environments", collected - start)
-        self._count("learning", time.perf_counter() - collected)
 
-        values = model.logger.name_to_value
+    def _row(self) -> dict[str, float]:
+        """Return the numbers of the last iteration and of the last episodes."""
+        values = self._model.logger.name_to_value
         names = ("value_loss", "approx_kl", "clip_fraction", "explained_variance", "std")
         row = {f"ppo/{name}": float(values[f"train/{name}"]) for name in names}
-        row |= {"ppo/learning_rate": learning_rate, "episodes": self.episodes}
+        row["episodes"] = self.episodes
         values.clear()
         if self.recent:
             names = [name for name in self.recent[-1] if name not in ("success", "steps")]
@@ -354,38 +316,6 @@ class PpoTrainer:
         entropy = np.random.SeedSequence((self._seed, iteration + 1))
         self._set_random_seed(int(entropy.generate_state(1)[0]))
 
-    def _count(self, stage: str, seconds: float) -> None:
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-
-def _environments(
-    config: PpoConfig, env: EnvConfig, seed: int, first_episode: int, num_workers: int
-) -> Any:
-    """Make the environments as Stable-Baselines3 wants them."""
-    makers = [
-        partial(
-            _make_training_env,
-            env,
-            (seed, first_episode + index, config.num_envs),
-            not config.bootstrap_timeouts,
-        )
-        for index in range(config.num_envs)
-    ]
-    if num_workers:
-        return as_sb3(
-            WorkerVectorEnv(makers, num_workers=num_workers, autoreset_mode=AutoresetMode.SAME_STEP)
-        )
-    from stable_baselines3.common.vec_env import DummyVecEnv
-
-    return DummyVecEnv(makers)  # pyrefly: ignore  # a list may hold partials
-
-
-def _make_training_env(
-    env: EnvConfig, seeds: tuple[int, int, int], timeouts_end_everything: bool
-) -> TrainingEpisodes:
-    made = make_env(env, sighted=False, privileged=True)
-    return TrainingEpisodes(made, seeds, timeouts_end_everything)
-
 
 def _normaliser(space: gymnasium.spaces.Box, *, clip: float) -> Normaliser:
     return Normaliser(space.shape[0], clip)
@@ -393,3 +323,8 @@ def _normaliser(space: gymnasium.spaces.Box, *, clip: float) -> Normaliser:
 
 def _mean(outcomes: deque[dict[str, float]], name: str) -> float:
     return sum(one[name] for one in outcomes) / len(outcomes)
+
+
+__getattr__ = moved_names(
+    __name__, {"TrainingEpisodes": "policies.learning.training_episodes:TrainingEpisodes"}
+)

@@ -58,3 +58,8 @@ def evaluate_policy(
             for rollout in rollouts
         ],
     }
+
+
+def best(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the result with most successes; of equals the last, which has learned longest."""
+    return max(reversed(results), key=lambda result: result["successes"])

@@ -10,7 +10,8 @@ import torch
 
 from policies.demonstrations.store import DemoStore, read_header
 from policies.environment import EnvConfig, make_env
-from policies.learning.ppo import PpoConfig, PpoTrainer, TrainingEpisodes
+from policies.learning.ppo import PpoConfig, PpoTrainer
+from policies.learning.training_episodes import TrainingEpisodes
 from policies.rollouts.pool import RolloutConfig
 from policies.rollouts.seeds import EPISODES_PER_RUN, TRAINING_SEEDS, training_seed
 from policies.teacher import TeacherConfig, teach

@@ -1,0 +1,173 @@
+"""A run of PPO with checkpoints: each is validated, and the best so far is the teacher.
+
+<out>/log.jsonl       a line for each iteration
+<out>/checkpoints/    the last two
+<out>/policy/         the teacher that did best on the validation seeds
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from toto_robot.checkpoint import read_config, save_checkpoint
+from toto_robot.config import to_dict
+from toto_robot.files import write_aside
+
+from ..environment import EnvConfig
+from ..report import draw_teacher
+from ..rollouts.evaluation import best, evaluate_policy
+from ..rollouts.pool import RolloutConfig, RolloutPool
+from ..rollouts.rollout import Theatre
+from ..teacher_policy import KIND, TeacherPolicy, load_teacher
+from ..vision import NoVision
+from .ppo import PpoTrainer
+
+Json = dict[str, Any]
+
+
+def judge(
+    teacher: Path,
+    env: EnvConfig,
+    rollout: RolloutConfig,
+    seeds: Sequence[int],
+    progress: Callable[[int], object] = lambda _: None,
+) -> Json:
+    """Run a teacher on these seeds; for what it returns see `evaluate_policy`."""
+    theatre = Theatre(env=env, vision=NoVision(), privileged=True, device="cpu", teacher=teacher)
+    with RolloutPool(theatre, rollout) as pool:
+        return evaluate_policy(pool, None, seeds, progress)
+
+
+def resume(out: Path) -> tuple[Json | None, list[Json]]:
+    """Return the trainer's state and the validations of the last checkpoint, if there is one."""
+    found = sorted((out / "checkpoints").glob("step-*"))
+    if not found:
+        return None, []
+    state = torch.load(found[-1] / "train_state.pt", weights_only=True)
+    validations: list[Json] = read_config(found[-1], KIND)["validations"]
+    if best(validations) is validations[-1]:  # the kill may have come just before
+        _save_best(load_teacher(found[-1]), validations[-1], out)
+    return state, validations
+
+
+class TeacherRun:
+    """Learn, validate and keep.
+
+    Attributes:
+        rows: of the log.
+        validations: one for each checkpoint.
+    """
+
+    def __init__(
+        self,
+        trainer: PpoTrainer,
+        teacher: TeacherPolicy,
+        validate: Callable[[Path], Json],
+        validations: list[Json],
+        out: Path,
+    ) -> None:
+        """Begin where the trainer is.
+
+        Args:
+            trainer: learns.
+            teacher: is filled with what is learned.
+            validate: judges a teacher's checkpoint.
+            validations: of earlier checkpoints of this run.
+            out: the run's folder.
+        """
+        self._trainer, self._teacher, self._validate = trainer, teacher, validate
+        self._out, self._log = out, _Log(out, trainer.env_steps)
+        self.rows, self.validations = self._log.rows, validations
+
+    def learn(self, iterations: int, checkpoint_every: int) -> None:
+        """Learn for so many iterations, those before a resume included."""
+        trainer = self._trainer
+        with tqdm(
+            total=iterations * trainer.batch,
+            initial=trainer.env_steps,
+            unit="step",
+            unit_scale=True,
+            smoothing=0.02,
+        ) as bar:
+            while trainer.iteration < iterations:
+                bar.set_description("learn")
+                row = trainer.iterate(bar.update)
+                bar.set_postfix_str(f"training success {row.get('success/training', 0.0):.0%}")
+                if trainer.iteration % checkpoint_every and trainer.iteration < iterations:
+                    self._log.add(trainer.env_steps, row)
+                    continue
+                bar.set_description("validate")
+                self._checkpoint(row)
+
+    def close(self) -> None:
+        """Close the log and the environments."""
+        self._log.close()
+        self._trainer.close()
+
+    def _checkpoint(self, row: Mapping[str, float]) -> None:
+        """Validate what is learned, and keep it: the last two, and the best."""
+        trainer, teacher, step = self._trainer, self._teacher, self._trainer.env_steps
+        trainer.fill(teacher)
+        candidate = self._out / ".candidate"
+        teacher.save(candidate)
+        with trainer.clock("validation"):
+            found = self._validate(candidate)
+        shutil.rmtree(candidate)
+        names = ("episodes", "successes", "rate", "wilson_95")
+        self.validations.append({"env_steps": step} | {name: found[name] for name in names})
+        # before the checkpoint: a run resumed from it has the rows up to it
+        self._log.add(step, {**row, "success/validation": found["rate"]})
+        folder = self._out / "checkpoints" / f"step-{step:010d}"
+        save_checkpoint(
+            folder,
+            KIND,
+            to_dict(teacher.card),
+            teacher.state_dict(),
+            trainer.state(),
+            env_steps=step,
+            validations=self.validations,
+        )
+        if best(self.validations) is self.validations[-1]:
+            _save_best(teacher, self.validations[-1], self._out)
+        for old in sorted(folder.parent.glob("step-*"))[:-2]:
+            shutil.rmtree(old)
+        draw_teacher(self._out, self.rows, self.validations, None)
+
+
+class _Log:
+    """The rows of all iterations, in memory, in `log.jsonl` and in TensorBoard.
+
+    A resumed run drops the rows of iterations that it is about to repeat.
+    """
+
+    def __init__(self, out: Path, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = out / "log.jsonl"
+        self.rows: list[dict[str, float]] = []
+        if path.is_file():
+            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            self.rows = [row for row in map(json.loads, lines) if row["env_steps"] <= start]
+        write_aside(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+
+    def add(self, env_steps: int, row: Mapping[str, float]) -> None:
+        self.rows.append({"env_steps": env_steps, **row})
+        self._file.write(json.dumps(self.rows[-1]) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            self._board.add_scalar(name, value, env_steps)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def _save_best(teacher: TeacherPolicy, validation: Json, out: Path) -> None:
+    teacher.save(out / "policy", env_steps=validation["env_steps"], validation=validation)
