@@ -19,7 +19,6 @@ from policies.demonstrations.lerobot.reader import DatasetReader
 from real_robot import station as station_module
 from real_robot.agents.remote import RemoteAgent
 from real_robot.agents.wire import make_key, read_key
-from real_robot.control.config import LoopConfig
 from real_robot.policy_server import PolicyServer
 from real_robot.recording import Recorder
 from real_robot.robot import CommandRefusedError, ConnectionLostError
@@ -29,6 +28,7 @@ from real_robot.station import TwinStation, interface_of, open_station
 from real_robot.twin import start_twin
 from real_robot.twin.client import TwinCameraSource
 from real_robot.twin.config import STANDARD
+from tests.real_robot.control.loop_cases import LOOP as QUICK
 from tests.real_robot.control.loop_cases import FakeAgent, one, turn
 from tests.real_robot.starved import blame_the_machine
 from tests.real_robot.twin_fixture import require_twin
@@ -38,17 +38,7 @@ STOPS_WITHIN_RAD = 0.35  # half a second at 0.4 rad/s until it is noticed, and t
 NUM_STEPS_BEFORE = 8
 MOST_STEPS_AFTER = 25
 SMALL = replace(STANDARD, image_size=64, camera_rate_hz=15.0)
-LOOP = LoopConfig(
-    max_steps=60,
-    send_share=0.8,
-    num_targets=1,
-    ensemble_decay=None,
-    success_steps=2,
-    steps_after_success=None,
-    rehearsal=False,
-    start_timeout_s=20.0,
-    rest_timeout_s=2.0,
-)
+LOOP = replace(QUICK, max_steps=60, steps_after_success=None, start_timeout_s=20.0)
 
 
 class Swing(FakeAgent):
