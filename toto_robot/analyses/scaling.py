@@ -1,7 +1,7 @@
 """`python -m toto_robot.analyses.scaling`: loss against compute, planned, run and fitted (Fig. 9).
 
-    python -m toto_robot.analyses.scaling study=paper budget.hours=200   # what a1 to a6 would cost
-    python -m toto_robot.analyses.scaling study=tiny action=run          # train, fit, draw
+    python -m toto_robot.analyses.scaling compute=paper budget.hours=200   # what a1 to a6 would cost
+    python -m toto_robot.analyses.scaling compute=tiny action=run          # train, fit, draw
 
 Members are models of one family (paper Table 15), each trained for a number of tokens in proportion
 to its parameters, with one learning rate by muP. The plan is arithmetic and trains nothing. A
@@ -49,7 +49,7 @@ class ScalingConfig:
 
     Attributes:
         action: `plan` prints the cost; `run` trains what is not trained yet, then fits.
-        study: the members.
+        compute: the members.
         only: names of the members that are trained here; null: all. The fit waits for the rest.
         hardware: devices that the plan is priced in.
         budget: what the plan is held against.
@@ -60,7 +60,7 @@ class ScalingConfig:
     """
 
     action: Literal["plan", "run"]
-    study: Study
+    compute: Study
     only: tuple[str, ...] | None
     hardware: tuple[Hardware, ...]
     budget: Budget
@@ -73,7 +73,7 @@ class ScalingConfig:
         devices = [item.name for item in self.hardware]
         if self.budget.hardware not in devices:
             raise ValueError(f"budget.hardware: {self.budget.hardware!r} is not one of {devices}")
-        names = [member.name for member in self.study.members]
+        names = [member.name for member in self.compute.members]
         if unknown := set(self.only or ()) - set(names):
             raise ValueError(f"only: {sorted(unknown)} are not among {names}")
         if not isinstance(self.pretrain.model, TotoConfig):
@@ -95,7 +95,7 @@ def scaling(config: ScalingConfig, out: Path) -> None:
     Raises:
         ValueError: members that cannot be trained, or without a held-out loss.
     """
-    study, hardware = config.study, config.hardware
+    study, hardware = config.compute, config.hardware
     costs = [cost(study, config.base, member) for member in study.members]
     write_csv(out / "plan.csv", [plan_row(item, len(study.seeds), hardware) for item in costs])
     print(plan_table(costs, study, hardware, config.budget), flush=True)
@@ -104,8 +104,8 @@ def scaling(config: ScalingConfig, out: Path) -> None:
         return
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
-    for member, item in zip(config.study.members, costs, strict=True):
-        for seed in config.study.seeds:
+    for member, item in zip(config.compute.members, costs, strict=True):
+        for seed in config.compute.seeds:
             folder = out / "members" / f"{member.name}-seed{seed}"
             mine = config.only is None or member.name in config.only
             if not mine and not (folder / "outcome.json").is_file():
@@ -131,7 +131,7 @@ def scaling(config: ScalingConfig, out: Path) -> None:
 
 def run_of(config: ScalingConfig, member: Member, item: Cost, seed: int) -> PretrainConfig:
     """Return the training of a member."""
-    base, study = config.pretrain, config.study
+    base, study = config.pretrain, config.compute
     stage = Stage(steps=item.steps, frames=study.frames, batch=study.batch, part=study.part)
     return dataclasses.replace(
         base,

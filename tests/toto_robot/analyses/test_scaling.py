@@ -81,24 +81,24 @@ def test_the_frontier_is_what_no_cheaper_run_has_beaten():
 
 
 def test_the_paper_study_is_table_15():
-    config = config_of("study=paper")
-    assert [member.name for member in config.study.members] == ["a1", "a2", "a3", "a4", "a5", "a6"]
-    for member in config.study.members:
-        model = dataclasses.replace(model_of(config.study, config.base, member), mup_base_dim=None)
+    config = config_of("compute=paper")
+    assert [member.name for member in config.compute.members] == ["a1", "a2", "a3", "a4", "a5", "a6"]
+    for member in config.compute.members:
+        model = dataclasses.replace(model_of(config.compute, config.base, member), mup_base_dim=None)
         sizes = yaml.safe_load((CONFIGS / "model" / f"{member.name}.yaml").read_text())
         assert to_dict(model) == {"mup_base_dim": None} | sizes
-    assert cost(config.study, config.base, config.study.members[0]).parameters == pytest.approx(
+    assert cost(config.compute, config.base, config.compute.members[0]).parameters == pytest.approx(
         14.8e6, rel=0.01
     )
 
 
 def test_a_plan_is_arithmetic_and_trains_nothing(tmp_path, capsys):
     def plan(budget, members, seeds=(0,)):
-        config = config_of("study=paper", f"budget={{hardware: H100, hours: {budget}}}")
+        config = config_of("compute=paper", f"budget={{hardware: H100, hours: {budget}}}")
         study = dataclasses.replace(
-            config.study, members=config.study.members[:members], seeds=seeds
+            config.compute, members=config.compute.members[:members], seeds=seeds
         )
-        scaling(dataclasses.replace(config, study=study), tmp_path)
+        scaling(dataclasses.replace(config, compute=study), tmp_path)
         return capsys.readouterr().out
 
     printed = plan(10, 4)
@@ -157,8 +157,8 @@ def overrides(tmp_path):
     members = "[{name: n1, dim: 8, layers: 1, heads: 2, mlp_hidden: 8},"
     members += "{name: n2, dim: 16, layers: 1, heads: 2, mlp_hidden: 16}]"
     return [
-        "action=run", "study.codes=16", "study.batch=2", "study.part=2", "study.points=2",
-        "study.seeds=[0]", "study.tokens_per_parameter=1", f"study.members={members}",
+        "action=run", "compute.codes=16", "compute.batch=2", "compute.part=2", "compute.points=2",
+        "compute.seeds=[0]", "compute.tokens_per_parameter=1", f"compute.members={members}",
         "resamples=100",
         "pretrain.model.tokens_per_frame=16", f"pretrain.tokenizer_from={tmp_path / 'tokenizer'}",
         f"pretrain.data=[{{path: {folder}, weight: 1.0}}]", "pretrain.validation_sequences=2",
@@ -174,11 +174,11 @@ def test_members_are_trained_resumed_and_fitted(overrides, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert {row["member"] for row in rows} == {"n1", "n2"}
     config = config_of(*overrides)
-    for member in config.study.members:
+    for member in config.compute.members:
         mine = [row for row in rows if row["member"] == member.name]
         assert len(mine) >= 2
         assert float(mine[-1]["flops"]) == pytest.approx(
-            cost(config.study, config.base, member).flops
+            cost(config.compute, config.base, member).flops
         )
         assert float(mine[-1]["macs"]) == float(mine[-1]["flops"]) / 2
         assert float(mine[-1]["loss"]) < float(mine[0]["loss"])  # it learns
