@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from policies.environment import EnvConfig, interface_of, make_env, make_expert
 from policies.rollouts.pool import RolloutConfig, RolloutPool
-from policies.rollouts.rollout import Stage, Task, Theatre
+from policies.rollouts.rollout import Stage, Theatre
+from policies.rollouts.task import Task
 from policies.student import StudentCard, StudentConfig, StudentPolicy, load_student
 from policies.vision import TotoVision, stamp
 from toto_robot.encoders.contract import compress_each

@@ -26,7 +26,7 @@ keep_old_paths(
         "ppo": "learning.ppo",
         "privileged": "teacher_policy",
         "robomimic": "demonstrations.robomimic",
-        "rollout": "rollouts.pool rollouts.rollout",
+        "rollout": "rollouts.task rollouts.pool rollouts.rollout",
         "rpt": "demonstrations.rpt",
         "seeds": "rollouts.seeds",
         "store": "demonstrations.store",

@@ -14,7 +14,7 @@ from envs.success_rates import describe_rate, wilson_interval
 from toto_robot.files import written_aside
 
 from .rollouts.evaluation import best
-from .rollouts.rollout import STAGES
+from .rollouts.task import STAGES
 
 if TYPE_CHECKING:  # imported where they are used: each takes a second
     from matplotlib.axes import Axes

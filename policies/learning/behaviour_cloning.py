@@ -26,7 +26,7 @@ from ..demonstrations.features import Dataset
 from ..demonstrations.source import Demonstrations
 from ..demonstrations.store import DemoStore
 from ..report import draw_cloning, write_cloning_board
-from ..rollouts.rollout import StageClock
+from ..rollouts.task import StageClock
 from ..student import StudentPolicy
 from .fit import chunk_labels, loss_of
 from .learner import Learner

@@ -21,8 +21,8 @@ from typing import ClassVar
 from ..demonstrations.features import FeatureCache
 from ..demonstrations.store import DemoStore
 from ..rollouts.pool import RolloutPool
-from ..rollouts.rollout import Mixing, Rollout, Task
 from ..rollouts.seeds import training_seed
+from ..rollouts.task import Mixing, Rollout, Task
 
 # From a round to the probability that the expert acts.
 BetaSchedule = Callable[[int], float]

@@ -24,8 +24,8 @@ from ..demonstrations.store import DemoStore, StoreHeader, create_store
 from ..report import draw_curve, write_tensorboard
 from ..rollouts.evaluation import evaluate_policy
 from ..rollouts.pool import RolloutPool
-from ..rollouts.rollout import StageClock, add_seconds
 from ..rollouts.seeds import evaluation_seeds, validation_seeds
+from ..rollouts.task import StageClock, add_seconds
 from ..rollouts.video import film
 from ..student import load_student
 from .dagger import Plan, Round, collect

@@ -22,7 +22,7 @@ from torch import nn
 from toto_robot.moved import moved_names
 
 from ..environment import EnvConfig
-from ..rollouts.rollout import StageClock
+from ..rollouts.task import StageClock
 from ..teacher_policy import ACTIVATIONS, Normaliser, TeacherNetwork, TeacherPolicy
 from .training_episodes import OUTCOME, make_environments
 

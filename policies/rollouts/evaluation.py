@@ -7,7 +7,7 @@ from typing import Any
 from envs.success_rates import wilson_interval
 
 from .pool import RolloutPool
-from .rollout import Rollout, Task
+from .task import Rollout, Task
 
 
 def evaluate_policy(

@@ -16,7 +16,8 @@ import torch
 
 from toto_robot.device import num_cpus
 
-from .rollout import Rollout, Stage, Task, Theatre, add_seconds
+from .rollout import Stage, Theatre
+from .task import Rollout, Task, add_seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

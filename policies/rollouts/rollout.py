@@ -12,12 +12,10 @@ A group's result depends on its task alone, not on who ran it or what ran before
 killed goes on to the same numbers.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -34,10 +32,7 @@ from ..policy import Policy
 from ..student import StudentPolicy, load_student
 from ..teacher_policy import choose_expert
 from ..vision import ObservationEmbedder, VisionConfig
-
-STAGES = ("start-up", "environment and rendering", "tokenizer", "transformer", "expert", "student")
-
-Mixing = Literal["step", "episode"]
+from .task import Rollout, StageClock, Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,70 +74,6 @@ class Theatre:
         return make_env(self.env, sighted=sighted, privileged=self.privileged)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """A group of episodes.
-
-    Attributes:
-        seeds: the environment's seed of each.
-        policy: checkpoint of the student; None: the expert acts throughout.
-        beta: probability that the expert acts in the student's place.
-        mixing: whether that is drawn at every step, as in Ross et al. 2011, or once an episode.
-        mixing_seeds: seed of these draws, for each episode.
-        recorded: whether episodes are kept, with the expert's labels, or only their outcome.
-        steps_after_success: an episode goes on for so many steps when it has succeeded.
-        round: written into the episodes.
-    """
-
-    seeds: tuple[int, ...]
-    policy: Path | None
-    beta: float
-    mixing: Mixing
-    mixing_seeds: tuple[tuple[int, ...], ...]
-    recorded: bool
-    steps_after_success: int
-    round: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Rollout:
-    """What came of one episode.
-
-    Attributes:
-        seed: the environment's.
-        success: whether it succeeded.
-        num_steps: its length.
-        episode: with its labels, when it was recorded.
-        features: float16 [T+1 c e], the embeddings of a recorded episode.
-    """
-
-    seed: int
-    success: bool
-    num_steps: int
-    episode: Episode | None
-    features: NDArray[np.float16] | None
-
-
-@dataclass(slots=True)
-class StageClock:
-    """Count seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Count the seconds of a `with` block as those of `stage`."""
-        start = time.perf_counter()
-        yield
-        add_seconds(self.seconds, {stage: time.perf_counter() - start})
-
-
-def add_seconds(total: dict[str, float], more: Mapping[str, float]) -> None:
-    """Add seconds by stage to a total."""
-    for stage, value in more.items():
-        total[stage] = total.get(stage, 0.0) + value
-
-
 @dataclass(slots=True)
 class _Lane:
     """One episode while it runs.
@@ -168,6 +99,55 @@ class _Lane:
     num_steps: int = 0
     ended: bool = False
 
+    def step(
+        self, student_action: NDArray[np.float32] | None, task: Task, clock: StageClock
+    ) -> None:
+        """Do one step; the expert is asked where it acts and where its label is kept."""
+        label = student_action
+        if self.expert is not None and (task.recorded or student_action is None):
+            with clock("expert"):
+                label = np.asarray(self.expert.act(self.observation), np.float32)
+            label = label.clip(-1.0, 1.0)  # where every environment of ours has its limits
+        action = label if student_action is None else student_action
+        assert action is not None
+        assert label is not None
+        if task.recorded:
+            self.labels.append(label)
+            self.executed.append(action)
+            self.by_expert.append(student_action is None)
+        with clock("environment and rendering"):
+            self.observation, _, terminated, truncated, info = self.env.step(action)
+        self.num_steps += 1
+        if "success" not in info:
+            raise ValueError(f"{self.env}: the environment's info has no 'success'")
+        self.steps_since_success += self.success
+        self.success |= bool(info["success"])
+        enough = self.success and self.steps_since_success >= task.steps_after_success
+        self.ended = terminated or truncated or enough
+
+    def result(self, task: Task) -> Rollout:
+        """Return what came of it."""
+        episode = features = None
+        if task.recorded:
+            episode = Episode(
+                tokens=np.stack(self.tokens),
+                proprio=np.stack(self.proprio),
+                labels=np.stack(self.labels),
+                executed=np.stack(self.executed),
+                acted_by_expert=np.array(self.by_expert),
+                success=self.success,
+                seed=self.seed,
+                round=task.round,
+            )
+            features = np.stack(self.features)
+        return Rollout(
+            seed=self.seed,
+            success=self.success,
+            num_steps=self.num_steps,
+            episode=episode,
+            features=features,
+        )
+
 
 class Stage:
     """Environments, experts and an encoder, built when first needed; runs one group at a time."""
@@ -188,21 +168,7 @@ class Stage:
         with clock("start-up"):
             self._grow(len(task.seeds))
             student = None if task.policy is None else self._student(task.policy)
-        privileged = self._theatre.privileged
-        if not privileged and (student is None or task.recorded or task.beta > 0):
-            raise ValueError("the expert is needed here: make the stage privileged")
-        lanes = [
-            _Lane(
-                row=index,
-                env=self._envs[index],
-                expert=self._experts[index] if privileged else None,
-                seed=seed,
-                rng=np.random.default_rng(mixing_seed),
-            )
-            for index, (seed, mixing_seed) in enumerate(
-                zip(task.seeds, task.mixing_seeds, strict=True)
-            )
-        ]
+        lanes = self._begin(task, student)
         embedder = None
         if self.encoder is not None:
             embedder = ObservationEmbedder(self.encoder, len(lanes), len(self._cameras))
@@ -225,10 +191,28 @@ class Stage:
                 by_expert = student is None or (
                     whole_episode[lane.row] if task.mixing == "episode" else draw
                 )
-                self._step(lane, None if by_expert else actions[row], task, clock)
+                lane.step(None if by_expert else actions[row], task, clock)
             # an ended episode is looked at once more if it is kept: T + 1 observations
             seen = [lane for lane in acting if task.recorded or not lane.ended]
-        return [self._result(lane, task) for lane in lanes], clock.seconds
+        return [lane.result(task) for lane in lanes], clock.seconds
+
+    def _begin(self, task: Task, student: StudentPolicy | None) -> list[_Lane]:
+        """Return the episodes of a group, whose environments are not reset yet."""
+        privileged = self._theatre.privileged
+        if not privileged and (student is None or task.recorded or task.beta > 0):
+            raise ValueError("the expert is needed here: make the stage privileged")
+        return [
+            _Lane(
+                row=index,
+                env=self._envs[index],
+                expert=self._experts[index] if privileged else None,
+                seed=seed,
+                rng=np.random.default_rng(mixing_seed),
+            )
+            for index, (seed, mixing_seed) in enumerate(
+                zip(task.seeds, task.mixing_seeds, strict=True)
+            )
+        ]
 
     def close(self) -> None:
         """Close the environments."""
@@ -291,60 +275,9 @@ class Stage:
         with clock("student"):
             return student.act(observation)
 
-    def _step(
-        self,
-        lane: _Lane,
-        student_action: NDArray[np.float32] | None,
-        task: Task,
-        clock: StageClock,
-    ) -> None:
-        """Do one step; the expert is asked where it acts and where its label is kept."""
-        label = student_action
-        if lane.expert is not None and (task.recorded or student_action is None):
-            with clock("expert"):
-                label = np.asarray(lane.expert.act(lane.observation), np.float32)
-            label = label.clip(-1.0, 1.0)  # where every environment of ours has its limits
-        action = label if student_action is None else student_action
-        assert action is not None
-        assert label is not None
-        if task.recorded:
-            lane.labels.append(label)
-            lane.executed.append(action)
-            lane.by_expert.append(student_action is None)
-        with clock("environment and rendering"):
-            lane.observation, _, terminated, truncated, info = lane.env.step(action)
-        lane.num_steps += 1
-        if "success" not in info:
-            raise ValueError(f"{self._theatre.env.id}: the environment's info has no 'success'")
-        lane.steps_since_success += lane.success
-        lane.success |= bool(info["success"])
-        enough = lane.success and lane.steps_since_success >= task.steps_after_success
-        lane.ended = terminated or truncated or enough
-
-    def _result(self, lane: _Lane, task: Task) -> Rollout:
-        episode = features = None
-        if task.recorded:
-            episode = Episode(
-                tokens=np.stack(lane.tokens),
-                proprio=np.stack(lane.proprio),
-                labels=np.stack(lane.labels),
-                executed=np.stack(lane.executed),
-                acted_by_expert=np.array(lane.by_expert),
-                success=lane.success,
-                seed=lane.seed,
-                round=task.round,
-            )
-            features = np.stack(lane.features)
-        return Rollout(
-            seed=lane.seed,
-            success=lane.success,
-            num_steps=lane.num_steps,
-            episode=episode,
-            features=features,
-        )
-
 
 __getattr__ = moved_names(
     __name__,
-    {name: f"policies.rollouts.pool:{name}" for name in ("RolloutConfig", "RolloutPool")},
+    {name: f"policies.rollouts.pool:{name}" for name in ("RolloutConfig", "RolloutPool")}
+    | {name: f"policies.rollouts.task:{name}" for name in ("STAGES", "Mixing")},
 )

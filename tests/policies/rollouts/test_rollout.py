@@ -8,7 +8,8 @@ from policies.demonstrations.features import FeatureCache
 from policies.demonstrations.store import StoreHeader, create_store
 from policies.learning.dagger import Round, collect
 from policies.rollouts.pool import RolloutConfig, RolloutPool
-from policies.rollouts.rollout import Stage, Task, Theatre
+from policies.rollouts.rollout import Stage, Theatre
+from policies.rollouts.task import Task
 from policies.student import StudentPolicy
 from policies.vision import NoVision, embed_episode
 from tests.policies.demonstrations.episodes import same

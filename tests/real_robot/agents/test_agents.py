@@ -10,7 +10,8 @@ import torch
 from envs.catalogue import variant
 from envs.experts import EXPERTS
 from envs.geometry import quaternion_of
-from policies.rollouts.rollout import Stage, Task, Theatre
+from policies.rollouts.rollout import Stage, Theatre
+from policies.rollouts.task import Task
 from policies.student import StudentPolicy, load_student
 from policies.vision import NoVision
 from real_robot.agents.expert import PrivilegedState, ScriptedAgent
