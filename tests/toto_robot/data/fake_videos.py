@@ -8,7 +8,9 @@ import numpy as np
 RATE = 10
 
 
-def write(path, frames, times=None, rotation=0, pixels="yuv444p", keys=12, options=None):
+def write(
+    path, frames, times=None, rotation=0, pixels="yuv444p", keys=12, options=None, matrix=None
+):
     """Write frames as H.264, at RATE or at given times in milliseconds."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=RATE)
@@ -19,6 +21,9 @@ def write(path, frames, times=None, rotation=0, pixels="yuv444p", keys=12, optio
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         if rotation:
             stream.set_display_rotation(rotation)
+        if matrix is not None:
+            a, b, c, d = (round(65536 * number) for number in matrix)
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             if times is not None:

@@ -266,6 +266,51 @@ def test_lerobot_episodes_are_cut_at_their_times(tokenizer, tmp_path):
     assert report["missing"] == [f"episode_000002/{front}", f"episode_000002/{hand}"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "clips", "told"),
+    [
+        ({}, 4, set()),
+        (
+            {"lost": {2}},
+            2,
+            {"7 frames of the 8 of this part", "1 of 1 clips left out: a frame is missing"},
+        ),
+        ({"offset_ms": 200}, 3, {"6 frames of the 8 of this part"}),
+    ],
+)
+def test_lerobot_episodes_without_all_their_frames_are_reported(
+    tokenizer, tmp_path, changes, clips, told
+):
+    pytest.importorskip("pyarrow")
+    from tests.toto_robot.data.fake_lerobot import stamps_ms, write_set
+
+    write_set(tmp_path / "in", (8, 8), {"eye": stamps_ms(16, **changes)})
+    config = config_of(
+        tmp_path,
+        tokenizer,
+        source=LeRobot(path=tmp_path / "in", cameras=()),
+        clips=VideoClips(frames=4, whole=False, sampling=ByFrames(stride=1)),
+    )
+    tokenise(config, tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["clips"] == clips
+    problems = report["problems"]
+    assert {one["problem"] for one in problems if "000000/" in one["name"]} == told
+
+
+def test_names_that_are_no_utf8_are_tokenised_and_told(tokenizer, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / os.fsdecode(b"good\xff.mp4"), numbered(20))
+    for name in (b"bad\xfe.mp4", b"._good\xff.mp4"):
+        (folder / os.fsdecode(name)).write_bytes(b"x")
+    tokenise(config_of(folder, tokenizer), tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["used"], report["clips"]) == (1, 1)
+    assert report["ignored"] == {"hidden": 1}
+    assert [one["name"] for one in report["problems"]] == [r"bad\xfe.mp4"]
+
+
 RUN = """
 import json, sys
 from pathlib import Path

@@ -1,0 +1,74 @@
+"""Episodes beside videos: an episode's own cameras, each frame in its place."""
+
+import numpy as np
+import pytest
+
+from tests.toto_robot.data.fake_videos import numbered, write
+from toto_robot.probing.episodes import read_demonstrations, read_frames
+
+
+def episode(folder, name, cameras, steps=6, start=0, times=None):
+    frames = numbered(start + steps, 16, 16)[start:]
+    for camera in cameras:
+        write(folder / f"{name}_{camera}.mp4", frames, times)
+    state = np.arange(steps, dtype=float)[:, None]
+    np.savez(folder / f"{name}.npz", state=state, labels=state[:-1])
+
+
+def first_numbers(folder, name):
+    frames = read_frames(folder / f"{name}.npz", "videos")
+    return [round(float(image.mean()) / 5) for image in frames[0]]
+
+
+def read(folder, kind="state"):
+    return read_demonstrations(folder, kind, None, None, 1, None)
+
+
+def test_cameras_of_another_episode_are_not_taken(tmp_path):
+    episode(tmp_path, "pick", ["front"], start=1)
+    episode(tmp_path, "pick_place", ["front", "hand_left"], start=9)
+    assert first_numbers(tmp_path, "pick") == [1]
+    assert first_numbers(tmp_path, "pick_place") == [9, 9]
+
+
+def test_cameras_of_an_episode_whose_own_file_is_gone_are_not_taken(tmp_path):
+    episode(tmp_path, "pick", ["front"], start=1)
+    episode(tmp_path, "pick_place", ["front"], start=9)
+    (tmp_path / "pick_place.npz").unlink()
+    assert first_numbers(tmp_path, "pick") == [1]
+
+
+def test_cameras_whose_names_end_alike_are_kept(tmp_path):
+    for name in ("0", "1"):
+        episode(tmp_path, name, ["left", "wrist_left"], start=2)
+    assert first_numbers(tmp_path, "0") == first_numbers(tmp_path, "1") == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["take[1]", "take*", "a?b", "[!a]"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    episode(tmp_path, name, ["front"], start=3)
+    episode(tmp_path, "take1", ["front"], start=9)
+    assert first_numbers(tmp_path, name) == [3]
+    assert len(read(tmp_path).paths) == 2
+
+
+def test_a_frame_that_is_missing_is_named(tmp_path):
+    times = [0, 100, 300, 400, 500, 600]
+    episode(tmp_path, "0", ["front"], times=times)
+    with pytest.raises(ValueError, match=r"0_front\.mp4: a frame is missing: number 2"):
+        read(tmp_path)
+
+
+def test_proprioception_of_another_length_is_refused(tmp_path):
+    episode(tmp_path, "0", ["front"])
+    np.savez(tmp_path / "0.npz", labels=np.zeros((6, 1)), proprio=np.zeros((8, 2)))
+    with pytest.raises(ValueError, match=r"0\.npz: 6 videos but 8 proprio"):
+        read(tmp_path, "action")
+
+
+def test_companions_are_no_episodes(tmp_path):
+    episode(tmp_path, "0", ["front"])
+    (tmp_path / "._0.npz").write_bytes(b"x")
+    (tmp_path / "._0_front.mp4").write_bytes(b"x")
+    assert len(read(tmp_path).paths) == 1
+    assert first_numbers(tmp_path, "0") == [0]
