@@ -13,8 +13,7 @@ anything, so paths must stay in the folder and every table is checked. No torch.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Any
@@ -22,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .tables import column_array, read_rows, read_table
 from .walk import walk
 
-__all__ = ["CODEBASE_VERSION", "LeRobotFolder", "read_json", "read_rows"]
+__all__ = ["CODEBASE_VERSION", "LeRobotFolder", "read_json"]
 
 Array = NDArray[Any]
 
@@ -68,7 +68,7 @@ class LeRobotFolder:
             tuple(name for name, feature in features.items() if feature["dtype"] == dtype)
             for dtype in ("video", "image")
         )
-        self._rows_of: dict[Path, list[tuple[float, int]]] = {}
+        self._files_of: dict[str, dict[tuple[int, ...], list[tuple[float, int]]]] = {}
 
     def episodes(
         self,
@@ -149,7 +149,7 @@ class LeRobotFolder:
         """
         path, number = self.data_file(row), row["episode_index"]
         place = f"{path}, episode {number}"
-        table = _read(path, ("episode_index", *needed), (*carried, "timestamp"))
+        table = read_table(path, ("episode_index", *needed), (*carried, "timestamp"))
         rows = np.flatnonzero(table.column("episode_index").to_numpy() == number)
         if len(rows) != row["length"] or not len(rows):
             raise ValueError(f"{path} is damaged: {len(rows)} steps of {row['length']}")
@@ -157,9 +157,9 @@ class LeRobotFolder:
         found: dict[str, Array] = {}
         for name in table.column_names:
             try:
-                found[name] = _array(table.column(name))
+                found[name] = column_array(table.column(name))
             except ValueError as error:
-                if name not in carried:
+                if name in needed or name not in carried:
                     raise ValueError(f"{place}: column {name!r}: {error}") from error
         if "timestamp" not in found:
             found["timestamp"] = np.arange(len(rows)) / self.rate_hz
@@ -173,7 +173,7 @@ class LeRobotFolder:
         row: Mapping[str, Any],
         camera: str,
         timestamps_s: Array,
-        episodes: Iterable[Mapping[str, Any]] = (),
+        episodes: Collection[Mapping[str, Any]] = (),
     ) -> NDArray[np.uint8]:
         """Return the image of each step, uint8 [t h w 3].
 
@@ -190,26 +190,33 @@ class LeRobotFolder:
         """
         if camera in self.image_columns:
             return self._images_in_table(row, camera)
+        from .frame_matching import frames_of_steps
         from .video import read_frames_at
 
         path = self.video_file(row, camera)
-        if path not in self._rows_of:
-            self._rows_of[path] = sorted(
-                (float(one[f"videos/{camera}/from_timestamp"]), one["length"])
-                for one in (list(episodes) or [row])
-                if self.video_file(one, camera) == path
-            )
         start_s, end_s = (
             float(row[f"videos/{camera}/{name}_timestamp"]) for name in ("from", "to")
         )
         wanted_s = start_s + timestamps_s.astype(np.float64)
+        beside = self._beside(row, camera, episodes)
         try:
-            chosen = _match(_times(path), wanted_s, end_s, self.rate_hz)
-            _require_in_place(_times(path), chosen, start_s, self._rows_of[path], self.rate_hz)
+            times_s = frames_of_steps(path, wanted_s, end_s, beside, self.rate_hz)
         except ValueError as error:
             place = f"episode {row['episode_index']} of {self.folder}, camera {camera}"
             raise ValueError(f"{place}: {error} ({path})") from error
-        return read_frames_at(path, _times(path)[chosen])
+        return read_frames_at(path, times_s)
+
+    def _beside(
+        self, row: Mapping[str, Any], camera: str, episodes: Collection[Mapping[str, Any]]
+    ) -> list[tuple[float, int]]:
+        """Return begin and number of steps of the episodes in the file of one."""
+        if camera not in self._files_of or not episodes:
+            self._files_of[camera] = {}
+            for one in episodes or (row,):
+                place = tuple(one[f"videos/{camera}/{name}"] for name in _PLACE)
+                begin_s = float(one[f"videos/{camera}/from_timestamp"])
+                self._files_of[camera].setdefault(place, []).append((begin_s, one["length"]))
+        return self._files_of[camera][tuple(row[f"videos/{camera}/{name}"] for name in _PLACE)]
 
     def _images_in_table(self, row: Mapping[str, Any], camera: str) -> NDArray[np.uint8]:
         """Return images whose files lie in the table, or beside it where the table names them."""
@@ -265,15 +272,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return a table's rows as plain data; `columns` None: all.
-
-    Raises:
-        ValueError: it cannot be read, or lacks a column; the message names it.
-    """
-    return _read(path, columns).to_pylist()
-
-
 def _is_number(value: object, counts: bool) -> bool:
     """Return whether it is a whole number of at least 0, or else any finite one."""
     if counts:
@@ -292,142 +290,3 @@ def _read_info(folder: Path) -> dict[str, Any]:
             f"{CODEBASE_VERSION!r}; LeRobot has a converter"
         )
     return info
-
-
-def _read(path: Path, columns: Sequence[str] | None, optional: Sequence[str] = ()) -> Any:
-    """Return a table with these columns, and of the optional ones those that it has."""
-    try:
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise ImportError(
-            "a LeRobot data set's tables are Parquet: pip install 'toto-robot[lerobot]'"
-        ) from error
-    try:
-        with ParquetFile(path) as file:
-            there = file.schema_arrow.names
-            names = there if columns is None else [*columns]
-            names += [name for name in optional if name in there and name not in names]
-            if lacking := [name for name in names if name not in there]:
-                raise ValueError(f"{path} lacks the columns {', '.join(lacking)}")
-            return file.read(columns=names, use_threads=False)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _array(column: Any) -> Array:
-    """Return a column as [t] or [t k]; words and bytes as objects.
-
-    Raises:
-        ValueError: a row is empty or as long as no other; the message names it.
-    """
-    import pyarrow
-    from pyarrow import compute
-
-    column, types = column.combine_chunks(), pyarrow.types
-    if column.null_count:
-        row = column.is_null().to_pylist().index(True)
-        raise ValueError(f"row {row} is empty")
-    if not (
-        types.is_list(column.type)
-        or types.is_large_list(column.type)
-        or types.is_fixed_size_list(column.type)
-    ):
-        if types.is_primitive(column.type):
-            return column.to_numpy(zero_copy_only=False)
-        return np.array(column.to_pylist(), dtype=object)
-    # pyrefly: ignore  # pyarrow makes its functions when it is imported
-    lengths = compute.list_value_length(column).to_numpy(zero_copy_only=False)
-    others = np.bincount(lengths).argmax()
-    if len(odd := np.flatnonzero(lengths != others)):
-        raise ValueError(f"row {odd[0]} has {lengths[odd[0]]} numbers, others have {others}")
-    values = column.flatten()
-    if values.null_count:
-        row = values.is_null().to_pylist().index(True) // int(lengths[0])
-        raise ValueError(f"row {row} lacks a number")
-    if types.is_nested(values.type):
-        raise ValueError("lists of lists are not read")
-    return values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
-
-
-def _times(path: Path) -> NDArray[np.float64]:
-    """Return the times of a video's frames."""
-    if not path.is_file():
-        raise ValueError("the video is missing")
-    about = path.stat()
-    return _times_once(path, about.st_size, about.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _times_once(path: Path, size: int, changed_ns: int) -> NDArray[np.float64]:
-    del size, changed_ns  # a file that is written anew is another
-    from .video import frame_times
-
-    return frame_times(path)
-
-
-def _match(
-    times_s: NDArray[np.float64], wanted_s: NDArray[np.float64], end_s: float, rate_hz: float
-) -> NDArray[np.intp]:
-    """Return the frame that is nearest to each of the times.
-
-    Raises:
-        ValueError: one is farther away than half a frame, is another episode's, or was chosen
-            before.
-    """
-    half_s = 0.5 / rate_hz
-    own = times_s[: np.searchsorted(times_s, end_s - half_s)]
-    if not len(own):
-        raise ValueError(f"the video has no frame before {end_s:.3f} s")
-    after = np.searchsorted(own, wanted_s).clip(1, max(1, len(own) - 1))
-    before = after - 1
-    after = after.clip(max=len(own) - 1)
-    chosen = np.where(wanted_s - own[before] <= own[after] - wanted_s, before, after)
-    gaps_s = np.abs(own[chosen] - wanted_s)
-    # times are kept as float32 and by ticks of the container
-    if len(far := np.flatnonzero(gaps_s > half_s + 1e-6)):
-        step = far[0]
-        raise ValueError(
-            f"frame {step}, due at {wanted_s[step]:.3f} s of the video, is missing: the nearest "
-            f"is {gaps_s[step]:.3f} s away, half a frame is {half_s:.3f} s"
-        )
-    if len(twice := np.flatnonzero(np.diff(chosen) <= 0)):
-        raise ValueError(f"frames {twice[0]} and {twice[0] + 1} are the same one of the video")
-    return chosen
-
-
-def _require_in_place(
-    times_s: NDArray[np.float64],
-    chosen: NDArray[np.intp],
-    start_s: float,
-    episodes: Sequence[tuple[float, int]],
-    rate_hz: float,
-) -> None:
-    """Refuse frames whose times are right, but not their number in a file of many episodes.
-
-    A frame that a camera lost may leave no gap in the times, and a file that begins late shifts
-    the frames of one episode to the next.
-
-    Args:
-        times_s: of the video's frames.
-        chosen: the frames of the episode.
-        start_s: begin of the episode.
-        episodes: begin and number of steps of each episode in this file.
-        rate_hz: frames a second.
-    """
-    steps = sum(length for _, length in episodes)
-    if len(times_s) > steps:
-        return
-    if len(times_s) == steps:
-        first = sum(length for begin_s, length in episodes if begin_s < start_s)
-        if len(odd := np.flatnonzero(chosen != first + np.arange(len(chosen)))):
-            raise ValueError(
-                f"frame {odd[0]} should be number {first + odd[0]} of the video, but number "
-                f"{chosen[odd[0]]} has its time; the video begins at {times_s[0]:.3f} s"
-            )
-        return
-    if round(times_s[-1] * rate_hz) + 1 != steps:
-        raise ValueError(
-            f"the video has {len(times_s)} frames for {steps} steps, the last at "
-            f"{times_s[-1]:.3f} s: its times do not tell which are missing"
-        )

@@ -76,8 +76,10 @@ class DatasetReader:
         """
         row = self._row(index)
         carried = tuple(column.name for column in self.columns)
-        needed = (*_NUMBERS, "task_index", *(carried if self._is_own else ()))
-        values = self._files.values(row, needed, (*carried, layout.LABELLED))
+        has_labels = layout.LABELLED in self._files.features
+        needed = [*_NUMBERS, "task_index", *((layout.LABELLED,) if has_labels else ())]
+        needed += carried if self._is_own else ()
+        values = self._files.values(row, needed, carried)
         steps, task = len(values[layout.ACTION]), int(values["task_index"][0])
         if task not in self._tasks:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""NumPy to Parquet tables; `toto_robot.data.lerobot` reads them."""
+"""NumPy to Parquet tables; `toto_robot.data.tables` reads them."""
 
 import io
 import json

@@ -22,7 +22,8 @@ from typing import Any, Self
 import numpy as np
 
 from envs.interface import Interface
-from toto_robot.data.lerobot import LeRobotFolder, read_rows
+from toto_robot.data.lerobot import LeRobotFolder
+from toto_robot.data.tables import read_rows
 from toto_robot.files import write_aside
 
 from . import layout, statistics, tables

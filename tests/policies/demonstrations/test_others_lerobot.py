@@ -184,10 +184,10 @@ def test_an_image_is_never_off_by_more_than_half_a_frame(data):
     total = sum(lengths)
     lost = data.draw(st.sets(st.integers(0, total - 1), max_size=min(2, total - 1)))
     restamped = data.draw(st.booleans())
-    changes = {
-        "offset_ms": data.draw(st.sampled_from((0, 0, 30, 60, 100, 200, 250))),
-        "drift_ms": data.draw(st.sampled_from((0, 0, 40, 60, 130, -60))),
-    }
+    changes = {}
+    if not restamped:  # times that lie twice may look like true ones
+        changes["offset_ms"] = data.draw(st.sampled_from((0, 0, 30, 60, 100, 200, 250)))
+        changes["drift_ms"] = data.draw(st.sampled_from((0, 0, 40, 60, 130, -60)))
     kept = stamps_ms(total, lost, restamped=restamped, **changes)
     widths = data.draw(st.lists(st.integers(0, 4), min_size=total, max_size=total))
     tasks = data.draw(st.sampled_from(({0: "a"}, {3: "b", 9: "c"}, {1: "a", 0: "c"})))

@@ -1,0 +1,75 @@
+"""Parquet tables to plain rows and NumPy columns."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["column_array", "read_rows", "read_table"]
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Return a table's rows as plain data; `columns` None: all.
+
+    Raises:
+        ValueError: it cannot be read, or lacks a column; the message names it.
+    """
+    return read_table(path, columns).to_pylist()
+
+
+def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str] = ()) -> Any:
+    """Return a table with these columns, and of the optional ones those that it has."""
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ImportError(
+            "a LeRobot data set's tables are Parquet: pip install 'toto-robot[lerobot]'"
+        ) from error
+    try:
+        with ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            names = there if columns is None else [*columns]
+            names += [name for name in optional if name in there and name not in names]
+            if lacking := [name for name in names if name not in there]:
+                raise ValueError(f"{path} lacks the columns {', '.join(lacking)}")
+            return file.read(columns=names, use_threads=False)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def column_array(column: Any) -> NDArray[Any]:
+    """Return a column as [t] or [t k]; words and bytes as objects.
+
+    Raises:
+        ValueError: a row is empty or as long as no other; the message names it.
+    """
+    import pyarrow
+    from pyarrow import compute
+
+    column, types = column.combine_chunks(), pyarrow.types
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise ValueError(f"row {row} is empty")
+    if not (
+        types.is_list(column.type)
+        or types.is_large_list(column.type)
+        or types.is_fixed_size_list(column.type)
+    ):
+        if types.is_primitive(column.type):
+            return column.to_numpy(zero_copy_only=False)
+        return np.array(column.to_pylist(), dtype=object)
+    # pyrefly: ignore  # pyarrow makes its functions when it is imported
+    lengths = compute.list_value_length(column).to_numpy(zero_copy_only=False)
+    others = np.bincount(lengths).argmax()
+    if len(odd := np.flatnonzero(lengths != others)):
+        raise ValueError(f"row {odd[0]} has {lengths[odd[0]]} numbers, others have {others}")
+    values = column.flatten()
+    if values.null_count:
+        row = values.is_null().to_pylist().index(True) // int(lengths[0])
+        raise ValueError(f"row {row} lacks a number")
+    if types.is_nested(values.type):
+        raise ValueError("lists of lists are not read")
+    return values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
