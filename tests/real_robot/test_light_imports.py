@@ -36,6 +36,10 @@ import {modules}
             "real_robot.cameras.realsense, real_robot.calibration.calibration, "
             "real_robot.calibration.solving",
         ),
+        (
+            {"torch", "mujoco", "gymnasium", "cv2", "jaxtyping", "policies", "franky"},
+            "real_robot.franka",
+        ),
     ],
 )
 def test_a_control_pc_needs_numpy_alone(refused, modules) -> None:

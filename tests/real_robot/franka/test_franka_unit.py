@@ -3,12 +3,10 @@
 import errno
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -444,26 +442,6 @@ def test_joints_in_another_order_are_refused(driver, monkeypatch) -> None:
     monkeypatch.setattr(fake_franky.Robot, "model_urdf", mixed)
     with pytest.raises(RobotError, match="jointX, joint1, joint3"):
         driver.connect()
-
-
-NO_TORCH = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        refused = {"torch", "mujoco", "gymnasium", "cv2", "jaxtyping", "policies", "franky"}
-        if name.split(".")[0] in refused:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Refuse())
-import real_robot.franka
-"""
-
-
-def test_the_driver_needs_no_torch_and_is_imported_without_franky() -> None:
-    root = Path(__file__).parents[3]
-    run = subprocess.run(
-        [sys.executable, "-c", NO_TORCH], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
 
 
 def test_a_model_that_is_no_model_is_told(config, driver, monkeypatch) -> None:
