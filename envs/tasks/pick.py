@@ -8,24 +8,20 @@ from numpy.typing import NDArray
 
 from ..arms.arm import Arm
 from ..geometry import Floats, points_on, turned
-from ..simulation.scene import Box, Camera, Paint, Scene, Space, Start
+from ..simulation.scene import Box, Paint, Scene, Space, Start
 from ..simulation.simulator import Simulator
 from .room import BASE_POSITION_M, BASE_YAW_RAD, FLOOR_BOX, LIGHTING
-from .task import Measured, draw_hand, draw_joints, tool_palm_and_tips
+from .task import ArmTask, Measured, draw_hand, draw_joints, tool_palm_and_tips
 
 CUBE, TABLE = "cube", "table"
 TABLE_HEIGHT_M = 0.4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PickTask:
+class PickTask(ArmTask):
     """Lift the cube to a height and keep it there.
 
-    Attributes:
-        start_arm_rad: joints of the arm at the start.
-        start_hand: positions of the hand's servos at the start, rad or m.
-        arm_noise_rad: the arm starts within this around `start_arm_rad`, evenly.
-        hand_noise: the hand starts within this around `start_hand`, evenly, within its limits.
+    Attributes, beside those of every `ArmTask`:
         cube_size_m: edge.
         cube_mass_kg: mass.
         cube_center_m: middle of the rectangle from which the cube's place is drawn (x, y).
@@ -33,24 +29,14 @@ class PickTask:
         cube_yaw_rad: the cube is turned by up to this to either side.
         goal_height_m: height of the cube's centre above the floor.
         goal_tolerance_m: how far from it still counts as success.
-        hold_s: how long success must last without a break.
         fall_m: an episode ends when the cube is lower than its place on the table by this.
-        reach_m: how much each fingertip's nearness is worth, in the order of the arm's fingertips.
         reach_margin_m: nearer than this is not worth more.
         lifted_m: higher than this is off the table.
         goal_bonus_m: nearer to the goal than this is worth a bonus.
-        state: what of `measure` is in the privileged state.
-        cameras: the cameras that policies may use.
-        viewer: the camera for people.
-        timestep_s: of the physics.
         name: of the task.
         things: what it is about.
     """
 
-    start_arm_rad: tuple[float, ...]
-    start_hand: tuple[float, ...]
-    arm_noise_rad: float
-    hand_noise: float
     cube_size_m: float
     cube_mass_kg: float
     cube_center_m: tuple[float, float] = (0.5, 0.0)
@@ -58,16 +44,10 @@ class PickTask:
     cube_yaw_rad: float
     goal_height_m: float = 0.8
     goal_tolerance_m: float = 0.1
-    hold_s: float = 1 / 6
     fall_m: float
-    reach_m: tuple[float, ...]
     reach_margin_m: float
     lifted_m: float
     goal_bonus_m: float
-    state: tuple[str, ...]
-    cameras: tuple[Camera, ...]
-    viewer: Camera
-    timestep_s: float
 
     name: str = "pick"
     things: tuple[str, ...] = (CUBE,)

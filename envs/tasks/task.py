@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..arms.arm import Arm, Fingertip
 from ..geometry import Floats, Vector
-from ..simulation.scene import Scene, Space, Start
+from ..simulation.scene import Camera, Scene, Space, Start
 from ..simulation.simulator import Simulator
 
 Measured = Mapping[str, Floats]
@@ -81,6 +82,35 @@ class Task(Protocol):
     def sizes(self, arm: Arm) -> dict[str, int]:
         """Give how many numbers each measured quantity has."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmTask:
+    """What the settings of every task here have in common.
+
+    Attributes:
+        start_arm_rad: joints of the arm at the start.
+        start_hand: positions of the hand's servos at the start, rad or m.
+        arm_noise_rad: the arm starts within this around `start_arm_rad`, evenly.
+        hand_noise: the hand starts within this around `start_hand`, evenly, within its limits.
+        hold_s: how long success must last without a break.
+        reach_m: how much each fingertip's nearness is worth, in the order of the arm's fingertips.
+        state: what of `measure` is in the privileged state.
+        cameras: the cameras that policies may use.
+        viewer: the camera for people.
+        timestep_s: of the physics.
+    """
+
+    start_arm_rad: tuple[float, ...]
+    start_hand: tuple[float, ...]
+    arm_noise_rad: float
+    hand_noise: float
+    hold_s: float = 1 / 6
+    reach_m: tuple[float, ...]
+    state: tuple[str, ...]
+    cameras: tuple[Camera, ...]
+    viewer: Camera
+    timestep_s: float
 
 
 def state_names(task: Task, arm: Arm) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from envs.catalogue import make, variant
 from envs.simulation.mujoco_backend import MujocoSimulator
 from envs.simulation.scene import Appearance, Paint, Start
-from envs.tasks.cabinet import CABINET, DRAWER, DRAWER_TRAVEL_M, PROP_NAMES
+from envs.tasks.cabinet_fixture import CABINET, DRAWER, DRAWER_TRAVEL_M, PROP_NAMES
 from envs.tasks.task import num_hold_steps, state_names
 
 FRANKA, KUKA = variant("toto/FrankaCabinet-v0"), variant("toto/KukaCabinet-v0")
