@@ -22,8 +22,13 @@ from typing import Any, Self
 import numpy as np
 
 from envs.interface import Interface
+<<<<<<< Updated upstream
 from toto_robot.data.lerobot import LeRobotFolder
 from toto_robot.data.tables import read_rows
+=======
+from toto_robot.config import differences
+from toto_robot.data.lerobot import LeRobotFolder, read_rows
+>>>>>>> Stashed changes
 from toto_robot.files import write_aside
 
 from . import layout, statistics, tables
@@ -175,16 +180,7 @@ class DatasetWriter:
         """Refuse to append to something else."""
         found = read_own_interface(self.folder)
         found.require_equal(self.interface, str(self.folder), "what is recorded now")
-        info = read_info(self.folder)
-        # through JSON, where a tuple is a list
-        here = json.loads(json.dumps(self._features()))
-        there = info["features"]
-        lines = [
-            f"{name}: {there.get(name, 'not there')} != {here.get(name, 'not there')}"
-            for name in sorted({*there, *here})
-            if there.get(name) != here.get(name)
-        ]
-        if lines:
+        if lines := differences(read_info(self.folder)["features"], self._features()):
             raise ValueError(
                 f"{self.folder} holds other columns (there != here); choose another folder:\n  "
                 + "\n  ".join(lines)
