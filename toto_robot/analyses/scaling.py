@@ -1,7 +1,7 @@
 """`python -m toto_robot.analyses.scaling`: loss against compute, planned, run and fitted (Fig. 9).
 
-    python -m toto_robot.analyses.scaling compute=paper budget.hours=200   # what a1 to a6 would cost
-    python -m toto_robot.analyses.scaling compute=tiny action=run          # train, fit, draw
+    python -m toto_robot.analyses.scaling compute=paper budget.hours=200  # what a1 to a6 would cost
+    python -m toto_robot.analyses.scaling compute=tiny action=run         # train, fit, draw
 
 Members are models of one family (paper Table 15), each trained for a number of tokens in proportion
 to its parameters, with one learning rate by muP. The plan is arithmetic and trains nothing. A

@@ -5,7 +5,8 @@ Of a Dict observation every `image_<camera>` (uint8 [h w 3]) becomes `embedding_
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,45 +15,33 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..encoders.encoder import Encoder
+from ..encoders.contract import FrameEmbedder, StreamableEncoder
+from ..encoders.loading import load_encoder
 from ..encoders.streaming import StreamConfig
 
-__all__ = ["Eyes", "FrameEncoder", "Observation"]
+__all__ = ["AnyEncoder", "Eyes", "Observation"]
 
 IMAGE, EMBEDDING = "image_", "embedding_"
+AnyEncoder = FrameEmbedder | str | Path  # opened, or what `load_encoder` opens
 Observation = Any  # an array, or a dict of what the observation space says
-
-
-@runtime_checkable
-class FrameEncoder(Protocol):
-    """What the wrappers need of an encoder.
-
-    Attributes:
-        dim: width e of the embedding.
-    """
-
-    dim: int
-
-    def __call__(self, frames: np.ndarray, /) -> Tensor:
-        """Turn frames uint8 [b h w 3] into float32 [b e]."""
-        ...
 
 
 class Eyes:
     """Replace pictures by embeddings, with a past for each camera of each environment or without.
 
     Attributes:
+        encoder: what embeds.
         remembers: whether there is a stream, so that it matters what is embedded when.
     """
 
     def __init__(
-        self, space: spaces.Space, encoder: FrameEncoder, num_envs: int, stream: StreamConfig | None
+        self, space: spaces.Space, encoder: AnyEncoder, num_envs: int, stream: StreamConfig | None
     ) -> None:
         """Find the pictures, and begin the streams.
 
         Args:
             space: of one environment's observations.
-            encoder: what embeds them.
+            encoder: what embeds them, or a name or folder that `load_encoder` opens.
             num_envs: environments that are looked at.
             stream: how each camera's past is kept; None: each frame by itself.
 
@@ -60,7 +49,7 @@ class Eyes:
             ValueError: no picture in the space, or one that is not uint8 [h w 3], or an encoder
                 without streams.
         """
-        self._encoder = encoder
+        self.encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
         self._bare = not isinstance(space, spaces.Dict)
         if isinstance(space, spaces.Dict):
             found = {key: one for key, one in space.items() if key.startswith(IMAGE)}
@@ -81,17 +70,17 @@ class Eyes:
         self.remembers = stream is not None
         self._toto = self._stream = None
         if stream is not None:
-            if not isinstance(encoder, Encoder):
+            if not isinstance(self.encoder, StreamableEncoder):
                 raise ValueError(
                     f"a stream needs an Encoder, which load_encoder gives of a Toto; a "
-                    f"{type(encoder).__name__} sees each frame by itself"
+                    f"{type(self.encoder).__name__} sees each frame by itself"
                 )
-            self._toto = encoder
-            self._stream = stream.open(encoder, num_envs * len(self._names))
+            self._toto = self.encoder
+            self._stream = stream.open(self.encoder, num_envs * len(self._names))
 
     def space(self, space: spaces.Space, batch: int | None) -> spaces.Space:
         """Give the space of what `embed` makes of `space`, which is batched if `batch` is given."""
-        embedding: spaces.Space = spaces.Box(-np.inf, np.inf, (self._encoder.dim,), np.float32)
+        embedding: spaces.Space = spaces.Box(-np.inf, np.inf, (self.encoder.dim,), np.float32)
         if batch is not None:
             embedding = batch_space(embedding, batch)
         if not isinstance(space, spaces.Dict):
@@ -117,11 +106,11 @@ class Eyes:
         for index, batch in enumerate(dicts):
             for key in self._names:
                 by_size.setdefault(np.shape(batch[key])[1:], []).append((index, key))
-        look = self._encoder if self._toto is None else self._toto.tokenize
+        look = self.encoder if self._toto is None else self._toto.tokenize
         made: list[dict[str, Tensor]] = [{} for _ in dicts]
         for places in by_size.values():
             frames = [np.asarray(dicts[index][key]) for index, key in places]
-            seen = look(np.concatenate(frames)).detach()
+            seen = torch.as_tensor(look(np.concatenate(frames))).detach()
             sizes = [len(some) for some in frames]
             for (index, key), some in zip(places, seen.split(sizes), strict=True):
                 made[index][key] = some
@@ -183,7 +172,7 @@ class Eyes:
 
     def nothing(self) -> Observation:
         """Give zeros in the place of one observation's embeddings, as a batch."""
-        zeros = np.zeros((1, self._encoder.dim), np.float32)
+        zeros = np.zeros((1, self.encoder.dim), np.float32)
         return zeros if self._bare else dict.fromkeys(self._names.values(), zeros)
 
     def embeddings(self, embedded: Observation) -> Observation:

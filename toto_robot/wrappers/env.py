@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
 from ..encoders.streaming import StreamConfig
-from .embedder import Eyes, FrameEncoder, Observation
+from .embedder import AnyEncoder, Eyes, Observation
 
 
 class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
@@ -15,7 +15,7 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
 
     Args:
         env: its observations are a Dict with `image_<camera>` entries, or one picture.
-        encoder: what `load_encoder` gives.
+        encoder: what `load_encoder` returns, or what it opens: a shipped name or a folder.
         stream: how each camera's past is kept; None: each frame by itself. An episode begins with
             `reset`, or with the step after its end, where `env` resets itself.
 
@@ -25,13 +25,13 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
     """
 
     def __init__(
-        self, env: gymnasium.Env, encoder: FrameEncoder, stream: StreamConfig | None = None
+        self, env: gymnasium.Env, encoder: AnyEncoder, stream: StreamConfig | None = None
     ) -> None:
         # so that `env.spec.make()` works, which `check_env` calls; the encoder is shared
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, encoder=encoder, stream=stream)
         gymnasium.ObservationWrapper.__init__(self, env)
-        self.encoder = encoder
         self._eyes = Eyes(env.observation_space, encoder, 1, stream)
+        self.encoder = self._eyes.encoder
         self._begins = True
         self.observation_space = self._eyes.space(env.observation_space, batch=None)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.streaming import StreamConfig
-from .embedder import Eyes, FrameEncoder, Observation
+from .embedder import AnyEncoder, Eyes, Observation
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -15,7 +15,7 @@ else:
     VecEnv = Any  # an extra, which the library does not import
 
 
-def TotoVecEnv(venv: VecEnv, encoder: FrameEncoder, stream: StreamConfig | None = None) -> VecEnv:
+def TotoVecEnv(venv: VecEnv, encoder: AnyEncoder, stream: StreamConfig | None = None) -> VecEnv:
     """Wrap a `VecEnv` of Stable-Baselines3; `terminal_observation` is embedded, too.
 
     A function, so that the library does not need Stable-Baselines3 (the extra `sb3`).
@@ -23,7 +23,7 @@ def TotoVecEnv(venv: VecEnv, encoder: FrameEncoder, stream: StreamConfig | None 
     Args:
         venv: its observations are a Dict with `image_<camera>` entries, or one picture; channels
             last, so before a `VecTransposeImage`.
-        encoder: what `load_encoder` gives.
+        encoder: what `load_encoder` returns, or what it opens: a shipped name or a folder.
         stream: how each camera's past is kept; None: each frame by itself.
 
     Raises:
@@ -44,12 +44,10 @@ def _vec_env_class() -> Any:
         ) from error
 
     class TotoVecEnvWrapper(VecEnvWrapper):
-        def __init__(
-            self, venv: VecEnv, encoder: FrameEncoder, stream: StreamConfig | None
-        ) -> None:
+        def __init__(self, venv: VecEnv, encoder: AnyEncoder, stream: StreamConfig | None) -> None:
             self._eyes = Eyes(venv.observation_space, encoder, venv.num_envs, stream)
             super().__init__(venv, self._eyes.space(venv.observation_space, batch=None))
-            self.encoder = encoder
+            self.encoder = self._eyes.encoder
 
         def reset(self) -> Observation:
             observations = self.venv.reset()

@@ -22,10 +22,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from ..encoders.streaming import StreamConfig
-from .embedder import Eyes, FrameEncoder, Observation
+from .embedder import AnyEncoder, Eyes, Observation
 
 __all__ = [
-    "FrameEncoder",
     "TotoVectorObservation",
 ]
 
@@ -39,7 +38,7 @@ class TotoVectorObservation(VectorWrapper):
 
     Args:
         env: its single observations are a Dict with `image_<camera>` entries, or one picture.
-        encoder: what `load_encoder` gives.
+        encoder: what `load_encoder` returns, or what it opens: a shipped name or a folder.
         stream: how each camera's past is kept; None: each frame by itself. It begins anew with
             each episode: in the step that shows its first frame, or in a `reset` with a
             `reset_mask`, which leaves the others' pasts as they are. The last frame of an ended
@@ -51,11 +50,11 @@ class TotoVectorObservation(VectorWrapper):
     """
 
     def __init__(
-        self, env: VectorEnv, encoder: FrameEncoder, *, stream: StreamConfig | None = None
+        self, env: VectorEnv, encoder: AnyEncoder, *, stream: StreamConfig | None = None
     ) -> None:
         super().__init__(env)
-        self.encoder = encoder
         self._eyes = Eyes(env.single_observation_space, encoder, self.num_envs, stream)
+        self.encoder = self._eyes.encoder
         self.single_observation_space = self._eyes.space(env.single_observation_space, batch=None)
         self.observation_space = self._eyes.space(env.observation_space, batch=env.num_envs)
         self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))

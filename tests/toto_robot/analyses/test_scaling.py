@@ -82,9 +82,12 @@ def test_the_frontier_is_what_no_cheaper_run_has_beaten():
 
 def test_the_paper_study_is_table_15():
     config = config_of("compute=paper")
-    assert [member.name for member in config.compute.members] == ["a1", "a2", "a3", "a4", "a5", "a6"]
-    for member in config.compute.members:
-        model = dataclasses.replace(model_of(config.compute, config.base, member), mup_base_dim=None)
+    members = config.compute.members
+    assert [member.name for member in members] == ["a1", "a2", "a3", "a4", "a5", "a6"]
+    for member in members:
+        model = dataclasses.replace(
+            model_of(config.compute, config.base, member), mup_base_dim=None
+        )
         sizes = yaml.safe_load((CONFIGS / "model" / f"{member.name}.yaml").read_text())
         assert to_dict(model) == {"mup_base_dim": None} | sizes
     assert cost(config.compute, config.base, config.compute.members[0]).parameters == pytest.approx(

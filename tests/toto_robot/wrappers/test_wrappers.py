@@ -330,6 +330,23 @@ def test_what_is_no_picture_is_refused_with_the_reason(space, message) -> None:
         TotoObservation(refused(space), CountingEncoder())
 
 
+def test_an_encoder_may_be_named() -> None:
+    env = TotoObservation(Clock(), "toto-nano")
+    assert env.observation_space["embedding_front"].shape == (env.encoder.dim,)
+    with pytest.raises(ValueError, match=r"unknown encoder 'toto-nanno'.*toto-nano"):
+        TotoObservation(Clock(), "toto-nanno")
+
+
+def test_an_encoder_may_return_arrays() -> None:
+    def encode(frames):
+        return CountingEncoder()(frames).numpy()
+
+    encode.dim = DIM
+    observation, _ = TotoObservation(Clock(), encode).reset()
+    expected, _ = TotoObservation(Clock(), CountingEncoder()).reset()
+    assert observation["embedding_front"].tolist() == expected["embedding_front"].tolist()
+
+
 def test_without_stable_baselines_the_extra_is_named(monkeypatch) -> None:
     from toto_robot.wrappers import sb3
 
