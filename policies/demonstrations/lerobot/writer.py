@@ -22,13 +22,9 @@ from typing import Any, Self
 import numpy as np
 
 from envs.interface import Interface
-<<<<<<< Updated upstream
+from toto_robot.config import differences
 from toto_robot.data.lerobot import LeRobotFolder
 from toto_robot.data.tables import read_rows
-=======
-from toto_robot.config import differences
-from toto_robot.data.lerobot import LeRobotFolder, read_rows
->>>>>>> Stashed changes
 from toto_robot.files import write_aside
 
 from . import layout, statistics, tables
