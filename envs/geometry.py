@@ -1,4 +1,9 @@
-"""Vectors, quaternions (w first) and rotation matrices."""
+"""Vectors, quaternions (w first) and rotation matrices.
+
+Written out, since they stand in every control step of arm and expert: `scipy.spatial.transform`
+takes 193 us for a rotation vector and 286 us for a quaternion, these 4 and 6, and it differs in
+the last bits, on which recorded episodes depend.
+"""
 
 import math
 

@@ -17,6 +17,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22
     (1927). Unlike the normal approximation it stays within [0, 1] and is honest at 0 and 100 %.
+    Written out: scipy's differs in the last bit of 41 % of them, and runs are compared to the bit.
 
     Raises:
         ValueError: unless 0 <= successes <= trials.
