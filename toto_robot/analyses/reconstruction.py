@@ -32,11 +32,11 @@ from ..files import write_aside, write_csv, write_json
 from ..tokenizers import AnyTokenizer
 from .clips import Part
 from .positions import token_losses
+from .saturated_pixels import LEVELS, count_pixels, decibels, split_pixels
 from .statistics import Array, grouped_means, interval
 
-__all__ = ["MeasuredSet", "ReconstructionConfig", "Saturated", "count_pixels", "reconstruction"]
+__all__ = ["MeasuredSet", "ReconstructionConfig", "reconstruction"]
 
-LEVELS = 256  # of a channel, and of a pixel's saturation
 TIMED = 20  # frames, one at a time
 
 
@@ -100,25 +100,6 @@ class ReconstructionConfig:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Saturated:
-    """Errors of the most saturated pixels and of all others.
-
-    Attributes:
-        psnr_db: of the most saturated pixels.
-        psnr_rest_db: of all others.
-        kept: the reconstruction's saturation on the most saturated pixels, over the image's.
-        share: which share of the pixels they are.
-        threshold: the smallest saturation among them, of 255.
-    """
-
-    psnr_db: float
-    psnr_rest_db: float
-    kept: float
-    share: float
-    threshold: int
-
-
 def reconstruction(config: ReconstructionConfig, out: Path) -> None:
     """Measure, print the table, and write ``results.json``, ``results.csv`` and an image.
 
@@ -165,39 +146,6 @@ def reconstruction(config: ReconstructionConfig, out: Path) -> None:
         _draw(out / "reconstruction.png", [np.concatenate(first), *lines])
     print(_table(results))
     print(f"results: {out / 'results.json'}, results.csv, reconstruction.png")
-
-
-def count_pixels(frames: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Array:
-    """Return sums over pixels by their saturation in ``frames`` [n h w 3]: float64 [256 3].
-
-    The columns are the number of pixels, their squared error (mean over the channels) and the
-    saturation of ``decoded`` there.
-    """
-    level = _saturation(frames).reshape(-1)
-    error = (frames.astype(np.float64) - decoded) ** 2
-    sums = np.empty((LEVELS, 3))
-    for column, values in enumerate((None, error.mean(-1), _saturation(decoded))):
-        weights = None if values is None else values.reshape(-1)
-        sums[:, column] = np.bincount(level, weights, LEVELS)
-    return sums
-
-
-def split_pixels(sums: Array, share: float) -> Saturated:
-    """Return how the most saturated ``share`` of the pixels of `count_pixels` fared.
-
-    Pixels of one saturation stay together, so it is that share or a little more.
-    """
-    above = np.cumsum(sums[::-1, 0])[::-1]  # pixels of this saturation and more
-    threshold = int(np.flatnonzero(above >= share * above[0])[-1])
-    top, rest = sums[threshold:].sum(0), sums[:threshold].sum(0)
-    there = (np.arange(LEVELS) * sums[:, 0])[threshold:].sum()
-    return Saturated(
-        psnr_db=_decibels(top[1] / top[0]),
-        psnr_rest_db=_decibels(rest[1] / rest[0]) if rest[0] else float("nan"),
-        kept=float(top[2] / there) if there else float("nan"),
-        share=float(top[0] / above[0]),
-        threshold=threshold,
-    )
 
 
 def _open(name: str) -> tuple[AnyTokenizer, Encoder | None]:
@@ -268,9 +216,9 @@ def _measure(
     measured = {
         "frames": len(frames),
         "files": len(np.unique(files)),
-        "psnr_db": _decibels(squared.mean()),
-        "psnr_low_db": _decibels(spread[1]),
-        "psnr_high_db": _decibels(spread[0]),
+        "psnr_db": decibels(squared.mean()),
+        "psnr_low_db": decibels(spread[1]),
+        "psnr_high_db": decibels(spread[0]),
         "saturated_psnr_db": saturated.psnr_db,
         "rest_psnr_db": saturated.psnr_rest_db,
         "saturation_kept": saturated.kept,
@@ -326,14 +274,6 @@ def _encode_ms(tokenizer: AnyTokenizer, shard: Shard) -> float:
         tokenizer.encode(frame)
         times.append(time.process_time() - begun)
     return 1000 * min(times)
-
-
-def _saturation(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return images.max(-1).astype(np.int64) - images.min(-1)
-
-
-def _decibels(squared_error: float) -> float:
-    return float(10 * np.log10(255**2 / squared_error)) if squared_error else float("inf")
 
 
 def _perplexity(counts: NDArray[Any]) -> float:

@@ -11,10 +11,9 @@ from tests.toto_robot.tiny import tiny_toto
 from toto_robot.analyses.reconstruction import (
     MeasuredSet,
     ReconstructionConfig,
-    count_pixels,
     reconstruction,
-    split_pixels,
 )
+from toto_robot.analyses.saturated_pixels import count_pixels, split_pixels
 from toto_robot.checkpoint import save_checkpoint
 from toto_robot.config import to_dict
 from toto_robot.data.mixture import HOLD_OUT

@@ -1,0 +1,76 @@
+"""Errors of the most saturated pixels and of all others: whether small coloured things are kept.
+
+The saturation of a pixel is its largest minus its smallest channel.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .statistics import Array
+
+__all__ = ["LEVELS", "Saturated", "count_pixels", "decibels", "split_pixels"]
+
+LEVELS = 256  # of a channel, and of a pixel's saturation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saturated:
+    """Errors of the most saturated pixels and of all others.
+
+    Attributes:
+        psnr_db: of the most saturated pixels.
+        psnr_rest_db: of all others.
+        kept: the reconstruction's saturation on the most saturated pixels, over the image's.
+        share: which share of the pixels they are.
+        threshold: the smallest saturation among them, of 255.
+    """
+
+    psnr_db: float
+    psnr_rest_db: float
+    kept: float
+    share: float
+    threshold: int
+
+
+def count_pixels(frames: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Array:
+    """Return sums over pixels by their saturation in ``frames`` [n h w 3]: float64 [256 3].
+
+    The columns are the number of pixels, their squared error (mean over the channels) and the
+    saturation of ``decoded`` there.
+    """
+    level = _saturation(frames).reshape(-1)
+    error = (frames.astype(np.float64) - decoded) ** 2
+    sums = np.empty((LEVELS, 3))
+    for column, values in enumerate((None, error.mean(-1), _saturation(decoded))):
+        weights = None if values is None else values.reshape(-1)
+        sums[:, column] = np.bincount(level, weights, LEVELS)
+    return sums
+
+
+def split_pixels(sums: Array, share: float) -> Saturated:
+    """Return how the most saturated ``share`` of the pixels of `count_pixels` fared.
+
+    Pixels of one saturation stay together, so it is that share or a little more.
+    """
+    above = np.cumsum(sums[::-1, 0])[::-1]  # pixels of this saturation and more
+    threshold = int(np.flatnonzero(above >= share * above[0])[-1])
+    top, rest = sums[threshold:].sum(0), sums[:threshold].sum(0)
+    there = (np.arange(LEVELS) * sums[:, 0])[threshold:].sum()
+    return Saturated(
+        psnr_db=decibels(top[1] / top[0]),
+        psnr_rest_db=decibels(rest[1] / rest[0]) if rest[0] else float("nan"),
+        kept=float(top[2] / there) if there else float("nan"),
+        share=float(top[0] / above[0]),
+        threshold=threshold,
+    )
+
+
+def _saturation(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return images.max(-1).astype(np.int64) - images.min(-1)
+
+
+def decibels(squared_error: float) -> float:
+    """Return the PSNR of a mean squared error of values from 0 to 255."""
+    return float(10 * np.log10(255**2 / squared_error)) if squared_error else float("inf")
