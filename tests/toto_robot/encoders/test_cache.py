@@ -15,9 +15,9 @@ import torch
 
 from toto_robot import Encoder, TotoObservation
 from toto_robot.encoders.cache import FILE, FeatureCache
+from toto_robot.encoders.contract import FrameEmbedder
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
-from toto_robot.wrappers.vector import FrameEncoder
 
 BYTES = 1 << 20
 SMALL = 4096 * (16 + 32 * 5)  # the least that is allowed, for embeddings of less than a page
@@ -131,7 +131,7 @@ def test_it_takes_an_encoders_place(tmp_path):
 
     encoder = toto()
     cache = FeatureCache(tmp_path, encoder, BYTES)
-    assert isinstance(cache, FrameEncoder)
+    assert isinstance(cache, FrameEmbedder)
     env = TotoObservation(Camera(), cache)
     for _ in range(2):
         observation, _ = env.reset()
