@@ -219,6 +219,7 @@ def test_equal_seeds_give_equal_runs_and_others_others(run):
     assert other.iterate(lambda _: None)["reward"] != row["reward"]
 
 
+@pytest.mark.slow  # a process with torch
 def test_environments_in_a_worker_give_the_same_numbers():
     here, there = trainer(), trainer(num_workers=1)
     rows = [[one.iterate(lambda _: None) for _ in range(2)] for one in (here, there)]

@@ -236,7 +236,8 @@ def train_and_die(encoder, out, after):
     train(config(encoder), out)
 
 
-@pytest.mark.timeout(300)  # nine processes; 10 s on a free core
+@pytest.mark.slow  # nine processes
+@pytest.mark.timeout(300)
 def test_a_kill_at_any_moment_changes_no_number(run, encoder, tmp_path):
     context = multiprocessing.get_context("forkserver")
     # torch.optim imports torch._dynamo when it is first used: seconds for each child

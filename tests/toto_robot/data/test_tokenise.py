@@ -321,6 +321,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow  # processes with torch
 def test_workers_make_the_same_bytes_and_end_with_the_run(done, videos, tokenizer, tmp_path):
     config = config_of(videos, tokenizer, runner=Local(workers=2))
     script, out = tmp_path / "run.py", tmp_path / "out"

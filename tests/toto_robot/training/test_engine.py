@@ -297,6 +297,7 @@ def by_ranks(count, *jobs):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow  # three processes with torch
 def test_two_ranks_train_as_one_process(tmp_path):
     whole = train(tmp_path / "one", UNKEPT, [phase(steps=20)])
     by_ranks(2, {"out": str(tmp_path / "two")})
