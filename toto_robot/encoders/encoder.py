@@ -22,7 +22,7 @@ from ..checkpoint import weights_hash
 from ..models import CausalModel, ModelConfig
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from ..tokenizers.tokenizer import check_frames
-from .contract import NO_PAST, CodeFormat, Codes, IndependentFrames
+from .contract import NO_PAST, CodeFormat, Codes, IndependentFrames, StreamableEncoder
 from .pooling import AttentionPool, build_pool, normalise
 
 if TYPE_CHECKING:
@@ -355,3 +355,7 @@ class Encoder(nn.Module):
                 repeat_frame=self.repeat_frame,
                 frame_interval_s=self.frame_interval_s,
             )
+
+
+# Submodules are not found by isinstance, from Python 3.12 on: an Encoder says itself what it is.
+StreamableEncoder.register(Encoder)
