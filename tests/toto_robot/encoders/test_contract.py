@@ -7,9 +7,14 @@ import pytest
 import torch
 
 from tests.toto_robot.tiny import tiny_toto
-from toto_robot import StreamConfig, load_encoder, load_toto
+from toto_robot import Encoder, StreamConfig, load_encoder, load_toto
 from toto_robot.encoders.cache import CachedEncoder
-from toto_robot.encoders.contract import NO_PAST, FrameEncoder, compress_each
+from toto_robot.encoders.contract import (
+    NO_PAST,
+    FrameEncoder,
+    StreamableEncoder,
+    compress_each,
+)
 from toto_robot.encoders.patches import PatchEncoder
 from toto_robot.encoders.streamed import StreamedEncoder, surprise_stream
 from toto_robot.encoders.vit import VitEncoder
@@ -122,6 +127,17 @@ def test_what_needs_a_toto_says_what_it_was_given() -> None:
         ValueError, match=r"mae-nano is a VitEncoder; this needs a Toto .*toto-nano"
     ):
         load_toto("mae-nano")
+
+
+class Hollow(Encoder):
+    """An Encoder without any attribute, as isinstance sees all of them from Python 3.12 on."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+
+def test_an_encoder_can_be_streamed_on_every_python() -> None:
+    assert isinstance(Hollow(), StreamableEncoder)
 
 
 def test_formats_are_values() -> None:
