@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import weakref
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -107,6 +108,7 @@ class FeatureCache:
         self._max_pages = max_bytes // _PAGE
         self._file = folder / FILE
         self._connections: dict[int, sqlite3.Connection] = {}
+        weakref.finalize(self, _close, self._connections)
         if (folder / "cache.json").exists():
             raise ValueError(
                 f"{folder} holds a feature cache of format 1, which this version does not read; "
@@ -117,11 +119,6 @@ class FeatureCache:
             self._create()
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{self._file} cannot be opened ({error}); delete it") from error
-
-    def __del__(self) -> None:
-        database = getattr(self, "_connections", {}).pop(os.getpid(), None)
-        if database is not None:
-            database.close()
 
     @property
     def num_bytes(self) -> int:
@@ -161,10 +158,10 @@ class FeatureCache:
         process = os.getpid()
         if process not in self._connections:
             database = sqlite3.connect(self._file, timeout=60, check_same_thread=False)
+            self._connections[process] = database
             database.execute(f"PRAGMA page_size = {_PAGE}")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
-            self._connections[process] = database
         return self._connections[process]
 
     def _create(self) -> None:
@@ -234,6 +231,13 @@ class FeatureCache:
                 for module in self._encoder.modules()
             )
         return bool(getattr(self._encoder, "training", False))
+
+
+def _close(connections: dict[int, sqlite3.Connection]) -> None:
+    """Close this process's connection, of those that a fork may have copied."""
+    database = connections.pop(os.getpid(), None)
+    if database is not None:
+        database.close()
 
 
 class CachedEncoder(FeatureCache):
