@@ -180,7 +180,9 @@ def test_no_way_to_sample_is_refused(arguments, match):
 
 
 def test_a_vision_transformer_predicts_nothing():
-    with pytest.raises(ValueError, match="mae-nano is a VitEncoder, which predicts no tokens"):
+    with pytest.raises(
+        ValueError, match="mae-nano is a VitEncoder; this needs a Toto over discrete"
+    ):
         load_predictor("mae-nano", "cpu")
 
 
