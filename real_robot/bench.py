@@ -13,7 +13,7 @@ from envs.catalogue import variant
 from .calibration.calibration import Calibration, load
 from .cameras.camera import CameraError, Image
 from .control.config import LoopConfig
-from .control.home import NotHomeError
+from .control.home import NotHomeError, PersonNeededError
 from .episode import Agent, EpisodeRecord, Listener, Step
 from .operator import ask_person
 from .session import bring_home, pose_notes
@@ -128,6 +128,9 @@ class Bench:
                 else:
                     self.station.go_home()
                 return
+            except PersonNeededError as error:
+                if not self.station.recover("user_stop", self._confirm):
+                    raise TrialsStoppedError(f"{error}; the same command goes on") from error
             except NotHomeError as error:
                 if self._unattended:
                     raise

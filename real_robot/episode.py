@@ -6,8 +6,10 @@ Step         all that there was to a tick            the loop gives it to its li
 EpisodeRecord  the steps, and how it ended           what is recorded, and judged
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -36,6 +38,9 @@ Reason = Literal[
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 COMPLETE: tuple[Reason, ...] = ("success", "failure", "time", "operator")
+# The key of a record's notes that says what was wrong on the way to a policy's server: an episode
+# with it says nothing of the policy.
+TRANSPORT_FAULT = "transport_fault"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -87,8 +92,16 @@ class Proposal:
             raise ValueError(
                 f"actions must be float32 [n a], got {self.actions.dtype} {self.actions.shape}"
             )
-        if self.end is not None and self.end[0] not in REASONS:
-            raise ValueError(f"unknown reason {self.end[0]!r}; known: {', '.join(REASONS)}")
+        for name, value in (("observed_s", self.observed_s), *self.timings_s.items()):
+            if not isinstance(value, Real) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number of seconds, got {value!r:.60}")
+        if self.surprise is not None and not isinstance(self.surprise, Real):
+            raise ValueError(f"surprise must be a number or None, got {self.surprise!r:.60}")
+        if self.end is not None:
+            if not isinstance(self.end, tuple) or len(self.end) != 2:
+                raise ValueError(f"end must be a reason and words, got {self.end!r:.60}")
+            if self.end[0] not in REASONS:
+                raise ValueError(f"unknown reason {self.end[0]!r}; known: {', '.join(REASONS)}")
 
 
 @runtime_checkable

@@ -203,7 +203,13 @@ class Station:
         return Translator(interface, self.arm, self.robot.limits, self.config.gripper_switch)
 
     def go_home(self) -> None:
-        """Bring the arm to the start pose; see `real_robot.control.home.go_home`."""
+        """Bring the arm to the start pose; see `real_robot.control.home.go_home`.
+
+        Raises:
+            PersonNeededError: a person must acknowledge a user stop or a reflex first: `recover`.
+            NotHomeError: it did not get there.
+            RobotError: the robot refused or was lost.
+        """
         config = self.config
         go_home(
             self.robot,
@@ -212,6 +218,7 @@ class Station:
             config.home_rad,
             config.home,
             gripper_width_m=config.home_gripper_m,
+            attention=self.layer.attention,
         )
 
     def run(
@@ -258,8 +265,10 @@ class Station:
         if reason == "connection":
             return False
         state = self.robot.state()
+        self.layer.notice(state)
         follows = state.mode in ("idle", "moving") and not state.errors
-        if follows and reason not in ("reflex", "user_stop"):
+        is_free = self.layer.attention.cause is None
+        if follows and is_free and reason not in ("reflex", "user_stop"):
             return True
         try:
             self.layer.allow_recovery()

@@ -1,17 +1,23 @@
 """The agent's side of an episode: it is asked in a thread of its own, and answers when it can."""
 
+import math
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cameras.camera import Frame
 from ..episode import Agent, Observation, Proposal
 from .chunks import Chunks
 from .episode_end import EpisodeEnd
 from .worker import Worker
+
+_LOOK_S = 0.05
 
 Wait = Callable[[threading.Event | None, float], bool]
 
@@ -40,6 +46,10 @@ class AgentThread:
         self._agent, self._wanted, self._notes = agent, (num_actions,), notes
         self._chunks = Chunks(period_s, ensemble_decay)
         self._proposal: Proposal | None = None
+        self._newest_asked_s = -math.inf
+        self._transport_fault: str | None = None
+        # of each camera the frame that was seen last, and the agent's own copy of it
+        self._copies: dict[str, tuple[Frame, Frame]] = {}
         self._asked = Worker(self._answer, f"agent {agent.name}")
 
     @property
@@ -47,17 +57,25 @@ class AgentThread:
         """Return the stamp of what the newest proposal answers; None without one."""
         return self._chunks.newest_s
 
-    def begin(self, observation: Observation, timeout_s: float) -> None:
+    def begin(self, observation: Observation, timeout_s: float, look: Callable[[], object]) -> None:
         """Reset the agent, and wait until it is ready.
+
+        Args:
+            observation: the episode's first.
+            timeout_s: how long it may take.
+            look: called again and again meanwhile; what it raises ends the waiting.
 
         Raises:
             EpisodeEnd: the agent failed, or was not ready in time.
         """
+        until_s = time.monotonic() + timeout_s
         self._asked.ask((True, observation))
-        if not self._asked.news.wait(timeout_s):
-            raise EpisodeEnd(
-                "policy", f"{self._agent.name} was not ready to begin within {timeout_s} s"
-            )
+        while not self._asked.news.wait(min(_LOOK_S, max(0.0, until_s - time.monotonic()))):
+            look()
+            if time.monotonic() >= until_s:
+                raise EpisodeEnd(
+                    "policy", f"{self._agent.name} was not ready to begin within {timeout_s} s"
+                )
         try:
             self._asked.take()
         except Exception as error:
@@ -65,6 +83,7 @@ class AgentThread:
 
     def ask(self, observation: Observation) -> None:
         """Ask for what to do next, and go on."""
+        self._newest_asked_s = observation.stamp_s
         self._asked.ask((False, observation))
 
     def listen(self, stamp_s: float, until_s: float, wait: Wait) -> str | None:
@@ -102,6 +121,16 @@ class AgentThread:
         """Return the action [a] for the tick that began at `stamp_s`; None when none is for it."""
         return self._chunks.action(stamp_s)
 
+    def transport_fault(self) -> str | None:
+        """Return what was wrong on the way to an agent that is elsewhere; None for nothing.
+
+        An answer that is still to come counts: nobody knows whether the agent or the way is slow.
+        """
+        if self._transport_fault is not None:
+            return self._transport_fault
+        unanswered: str | None = getattr(self._agent, "unanswered", None)
+        return unanswered
+
     def close(self, timeout_s: float) -> bool:
         """End the thread; return whether it ended, or is still busy."""
         return self._asked.close(timeout_s)
@@ -109,14 +138,41 @@ class AgentThread:
     def _answer(self, question: tuple[bool, Observation]) -> Proposal | None:
         """Ask the agent; in its thread."""
         is_first, observation = question
+        observation = self._copied(observation)
         if is_first:
             self._agent.reset(observation)
             return None
-        return self._agent.act(observation)
-
-    def _checked(self, answer: Proposal | None) -> Proposal:
+        answer = self._agent.act(observation)
         if not isinstance(answer, Proposal):
             raise ValueError(f"an answer must be a Proposal, got {type(answer).__name__}")
+        # the agent may go on to write into its arrays
+        label = None if answer.label is None else np.array(answer.label)
+        return replace(answer, actions=np.array(answer.actions), label=label)
+
+    def _copied(self, observation: Observation) -> Observation:
+        """Return an observation that an agent may write into: the original is recorded.
+
+        A frame that it has seen before is the same object as then.
+        """
+        frames = {}
+        for name, frame in observation.frames.items():
+            if name not in self._copies or self._copies[name][0] is not frame:
+                self._copies[name] = (frame, replace(frame, image=frame.image.copy()))
+            frames[name] = self._copies[name][1]
+        return replace(
+            observation,
+            frames=frames,
+            state=replace(observation.state),
+            proprio=observation.proprio.copy(),
+        )
+
+    def _checked(self, answer: Proposal | None) -> Proposal:
+        assert answer is not None  # `begin` has taken the one that is None
+        if answer.observed_s > self._newest_asked_s:
+            raise ValueError(
+                f"an answer is stamped {answer.observed_s} s, the newest observation "
+                f"{self._newest_asked_s} s: it must have the stamp of the one that it answers"
+            )
         shape, wanted = answer.actions.shape[1:], self._wanted
         if shape != wanted:
             raise ValueError(f"an action must have shape {wanted}, got {shape}")
@@ -125,5 +181,7 @@ class AgentThread:
         return answer
 
     def _failed(self, error: BaseException) -> str:
+        if isinstance(error, ConnectionError):
+            self._transport_fault = str(error)
         self._notes["traceback"] = "".join(traceback.format_exception(error))
         return f"{self._agent.name} failed: {type(error).__name__}: {error}"

@@ -47,13 +47,23 @@ class Driver:
         """Return whether the arm may have been moved."""
         return self._sender is not None
 
+    def state(self) -> RobotState:
+        """Return the robot's newest state; the safety layer sees it, too.
+
+        Raises:
+            ConnectionLostError: the robot is gone.
+        """
+        state = self._robot.state()
+        self._layer.notice(state)
+        return state
+
     def begin(self, start: Floats | None) -> None:
         """Have the safety layer look at where the arm is.
 
         Raises:
             EpisodeEnd: the episode must not begin there.
         """
-        state = self._robot.state()
+        state = self.state()
         self._begin_layer(state, start, self._clock.now_s())
         self._translator.begin(state)
         if not self._rehearsal:
@@ -76,12 +86,16 @@ class Driver:
             acted_s: stamp of the observation that the target answers; None when nobody acts any
                 more: to the safety layer the action is then as old as can be.
         """
+        sender = self._sender
+        if sender is not None and sender.share < 1:
+            self._layer.fell_short(sender.goal_rad, sender.share)
         now_s = self._decided_s = self._clock.now_s()
         if self._rehearsal:
             # Nothing moves, so each tick is the first one from where the arm is.
             self._begin_layer(state, None, now_s)
         ages = Ages(
-            action_s=math.inf if acted_s is None else max(0.0, now_s - acted_s),
+            # an agent that stamps with another clock has a negative age, which is no age
+            action_s=math.inf if acted_s is None else now_s - acted_s,
             cameras_s={camera.name: camera.age_s() for camera in self._cameras},
         )
         return self._layer.command(wish, state, ages, now_s), now_s
@@ -91,7 +105,7 @@ class Driver:
         target = decision.target
         if target is None or self._sender is None:
             if self._sender is None:
-                self._translator.begin(self._robot.state())
+                self._translator.begin(self.state())
             return None
         sent = self._sender.send(target.joint_positions_rad)
         if target.gripper_width_m is not None:
@@ -107,7 +121,7 @@ class Driver:
     def refused(self, error: CommandRefusedError) -> tuple[Reason, str]:
         """Return why the robot does not take a command, as its state tells."""
         try:
-            state = self._robot.state()
+            state = self.state()
         except ConnectionLostError as lost:
             return "connection", f"{error}; then: {lost}"
         causes = [f"the robot reports {name}" for name in state.errors]
@@ -124,9 +138,10 @@ class Driver:
         stay = Target(joint_positions_rad=self._translator.joint_targets_rad, gripper_width_m=None)
         return bring_to_rest(
             self._robot,
+            self.state,
             self._sender,
             self._clock,
-            lambda: self.decide(stay, self._robot.state(), acted_s=None)[0],
+            lambda: self.decide(stay, self.state(), acted_s=None)[0],
             decided_s=self._decided_s,
             period_s=self._period_s,
             timeout_s=timeout_s,

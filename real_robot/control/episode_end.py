@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..cameras.camera import Camera, CameraError
-from ..episode import Reason
+from ..episode import REASONS, Reason
 from ..robot import RobotState
 from ..safety.layer import Decision
 
@@ -18,12 +18,18 @@ _BLAME: tuple[tuple[str, Reason], ...] = (
 
 
 class EpisodeEnd(Exception):
-    """End the episode that runs, for a reason and in words."""
+    """End the episode that runs, for a reason and in words.
+
+    A reason that is none, of an operator's or an agent's own making, is an `error`, and named.
+    """
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
+        if reason not in REASONS:
+            message = f"{reason!r} is no reason to end ({', '.join(REASONS)}); said was: {message}"
+            reason = "error"
         self.reason: Reason = reason
-        self.message = message
+        self.message = str(message)
 
 
 def halted(state: RobotState) -> Reason | None:

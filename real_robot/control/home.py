@@ -10,6 +10,7 @@ from envs.arms.arm import Arm
 from envs.geometry import Floats, Vector
 
 from ..robot import Robot, Target
+from ..safety.attention import Attention
 from ..safety.config import SafetyConfig
 from ..safety.layer import Ages, SafetyLayer, UnsafeStartError
 from ..safety.workspace import Enclosure
@@ -23,6 +24,10 @@ _GRIPPER_M = 0.003
 
 class NotHomeError(RuntimeError):
     """The arm is not at its start pose; with the reason, and what a person can do."""
+
+
+class PersonNeededError(NotHomeError):
+    """The arm does not set out before a person acknowledges what it stopped for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +68,7 @@ def go_home(
     config: HomeConfig,
     *,
     gripper_width_m: float | None = None,
+    attention: Attention | None = None,
     clock: Clock | None = None,
 ) -> None:
     """Bring the arm to `pose` on a straight line in joint space; it is at rest there afterwards.
@@ -78,21 +84,31 @@ def go_home(
         pose: [j] where to.
         config: how.
         gripper_width_m: to which the gripper is moved first; None to leave it.
+        attention: what a person must look at, `SafetyLayer.attention` of the arm's episodes; None
+            for an arm that has done none.
         clock: that of all stamps; None: `time.monotonic`.
 
     Raises:
+        PersonNeededError: a user stop or a reflex was seen, and nobody has acknowledged it.
         NotHomeError: the arm must not set out, must not go that way, or did not arrive.
         RobotError: the robot refused or was lost.
     """
     clock = clock or MonotonicClock()
     goal = np.asarray(pose, dtype=np.float64)
+    layer = SafetyLayer(_relaxed(safety, config), robot.limits, arm, attention=attention)
+    layer.notice(robot.state())
+    if (cause := layer.attention.cause) is not None:
+        raise PersonNeededError(
+            f"the arm must not go home: {cause}: a person must look and acknowledge() first; then "
+            "lead the arm by hand towards its start pose, or let it go"
+        )
     try:
         if gripper_width_m is not None:
             robot.move_gripper(gripper_width_m)
-        _follow_line(robot, _relaxed(safety, config), arm, goal, config, clock)
+        _follow_line(robot, layer, Enclosure(layer.config.workspace, arm), goal, config, clock)
     finally:
         robot.stop()
-    _settle(robot, goal, gripper_width_m, config, clock)
+    _settle(robot, layer, goal, gripper_width_m, config, clock)
 
 
 def _relaxed(safety: SafetyConfig, config: HomeConfig) -> SafetyConfig:
@@ -118,16 +134,20 @@ def _moved(corner: Vector, by_m: float) -> Vector:
 
 
 def _follow_line(
-    robot: Robot, safety: SafetyConfig, arm: Arm, goal: Floats, config: HomeConfig, clock: Clock
+    robot: Robot,
+    layer: SafetyLayer,
+    enclosure: Enclosure,
+    goal: Floats,
+    config: HomeConfig,
+    clock: Clock,
 ) -> None:
-    layer = SafetyLayer(safety, robot.limits, arm)
     try:
         layer.begin(robot.state(), start=None, now_s=clock.now_s())
     except UnsafeStartError as error:
         raise NotHomeError(f"{error}; lead the arm by hand towards its start pose") from error
     here = robot.state().joint_positions_rad.copy()
-    _check_line(here, goal, Enclosure(safety.workspace, arm))
-    period_s, speed = safety.motion.period_s, 0.0
+    _check_line(here, goal, enclosure)
+    period_s, speed = layer.config.motion.period_s, 0.0
     far_s = float(np.abs(goal - here).max()) / config.speed_rad_s
     # generous: the safety layer may be slower than was asked
     until_s = clock.now_s() + 10 * (far_s + config.settle_s)
@@ -172,11 +192,17 @@ def _check_line(first: Floats, last: Floats, enclosure: Enclosure) -> None:
 
 
 def _settle(
-    robot: Robot, goal: Floats, gripper_width_m: float | None, config: HomeConfig, clock: Clock
+    robot: Robot,
+    layer: SafetyLayer,
+    goal: Floats,
+    gripper_width_m: float | None,
+    config: HomeConfig,
+    clock: Clock,
 ) -> None:
     until_s = clock.now_s() + config.settle_s
     while True:
         state = robot.state()
+        layer.notice(state)
         error = np.abs(state.joint_positions_rad - goal)
         speed = float(np.abs(state.joint_velocities_rad_s).max())
         gripper_off_m = 0.0

@@ -20,7 +20,15 @@ import numpy as np
 from envs.geometry import Floats
 
 from ..cameras.camera import Camera, CameraError
-from ..episode import Agent, EpisodeRecord, Listener, Observation, Reason, Step
+from ..episode import (
+    TRANSPORT_FAULT,
+    Agent,
+    EpisodeRecord,
+    Listener,
+    Observation,
+    Reason,
+    Step,
+)
 from ..robot import CommandRefusedError, ConnectionLostError, Robot, Target
 from ..safety.layer import SafetyLayer
 from ..translator import Translator
@@ -144,24 +152,32 @@ class _Episode:
             ensemble_decay=self._config.ensemble_decay,
             notes=self._notes,
         )
-        reason, message = self._from_start_to_rest(agent, start, check, operator)
-        for name, worker in (("agent", agent), ("check", check)):
-            if not worker.close(_CLOSE_S):
-                self._notes[f"{name}_still_busy"] = True
-        if check.problem is not None:
-            self._notes["check_failed"] = check.problem
-        record = EpisodeRecord(
-            task=task,
-            agent=self._agent.name,
-            weights_hash=self._agent.weights_hash,
-            steps=tuple(self._steps),
-            reason=reason,
-            message=message,
-            success=check.verdict(reason),
-            started=started,
-            notes=self._notes,
-        )
-        self._listeners.end(record)
+        with Interrupts() as interrupts:
+            reason, message = self._from_start_to_rest(agent, start, check, operator, interrupts)
+            interrupts.settle()
+            if (fault := agent.transport_fault()) is not None:
+                self._notes[TRANSPORT_FAULT] = fault
+            for name, worker in (("agent", agent), ("check", check)):
+                if not worker.close(_CLOSE_S):
+                    self._notes[f"{name}_still_busy"] = True
+            if check.problem is not None:
+                self._notes["check_failed"] = check.problem
+            success = check.verdict(reason)
+            if interrupts.name is not None and reason != "interrupted":
+                message = f"{interrupts.name} came when it had ended by {reason}: {message}"
+                reason = "interrupted"
+            record = EpisodeRecord(
+                task=task,
+                agent=self._agent.name,
+                weights_hash=self._agent.weights_hash,
+                steps=tuple(self._steps),
+                reason=reason,
+                message=message,
+                success=success,
+                started=started,
+                notes=self._notes,
+            )
+            self._listeners.end(record)
         return record
 
     def _from_start_to_rest(
@@ -170,47 +186,49 @@ class _Episode:
         start: Floats | None,
         check: SuccessCheck,
         operator: Operator | None,
+        interrupts: Interrupts,
     ) -> tuple[Reason, str]:
         """Run all ticks and bring the arm to rest, whatever happens; return how it ended."""
         reason: Reason = "error"
         message = "the episode did not begin"
-        with Interrupts() as interrupts:
+        try:
             try:
-                try:
-                    self._begin(agent, start)
-                    self._loop(agent, check, operator, interrupts)
-                except EpisodeEnd as end:
-                    reason, message = end.reason, end.message
-                except ConnectionLostError as error:
-                    reason, message = "connection", str(error)
-                except CommandRefusedError as error:
-                    reason, message = self._driver.refused(error)
-                except Exception as error:
-                    reason, message = "error", f"{type(error).__name__}: {error}"
-                    self._notes["traceback"] = traceback.format_exc()
-                rest = self._driver.rest(self._config.rest_timeout_s)
-                if rest is not None:
-                    self._notes["rest"] = rest
-            except BaseException as error:
-                self._driver.stop()
-                if isinstance(error, KeyboardInterrupt):
-                    reason, message = "interrupted", "a second Ctrl-C stopped the arm at once"
-                elif isinstance(error, Exception):
-                    self._notes["traceback"] = traceback.format_exc()
-                    message += f"; bringing the arm to rest failed: {error!r}"
-                else:
-                    raise
+                self._begin(agent, start, interrupts)
+                self._loop(agent, check, operator, interrupts)
+            except EpisodeEnd as end:
+                reason, message = end.reason, end.message
+            except ConnectionLostError as error:
+                reason, message = "connection", str(error)
+            except CommandRefusedError as error:
+                reason, message = self._driver.refused(error)
+            except Exception as error:
+                reason, message = "error", f"{type(error).__name__}: {error}"
+                self._notes["traceback"] = traceback.format_exc()
+            rest = self._driver.rest(self._config.rest_timeout_s)
+            if rest is not None:
+                self._notes["rest"] = rest
+        except BaseException as error:
+            self._driver.stop()
+            if isinstance(error, KeyboardInterrupt):
+                reason, message = "interrupted", "a second Ctrl-C stopped the arm at once"
+            elif isinstance(error, Exception):
+                self._notes["traceback"] = traceback.format_exc()
+                message += f"; bringing the arm to rest failed: {error!r}"
+            else:
+                raise
         return reason, message
 
-    def _begin(self, agent: AgentThread, start: Floats | None) -> None:
+    def _begin(self, agent: AgentThread, start: Floats | None, interrupts: Interrupts) -> None:
         """Wait for frames and agent, then let the safety layer look at the start."""
         for camera in self._cameras:
             try:
                 camera.wait(self._config.start_timeout_s)
             except CameraError as error:
                 raise EpisodeEnd("camera", str(error)) from error
-        self._translator.begin(self._robot.state())
-        agent.begin(self._observe(self._clock.now_s()), self._config.start_timeout_s)
+        self._translator.begin(self._driver.state())
+        agent.begin(
+            self._observe(self._clock.now_s()), self._config.start_timeout_s, interrupts.ended
+        )
         self._driver.begin(start)
 
     def _loop(
@@ -227,8 +245,7 @@ class _Episode:
             late_s = now_s - planned_s
             # A tick that was missed altogether is not made up for.
             planned_s += math.floor(max(0.0, late_s) / self._period_s) * self._period_s
-            if interrupts.name is not None:
-                raise EpisodeEnd("interrupted", f"{interrupts.name} ended the episode")
+            interrupts.ended()
             self._ask_people(check, operator)
             watch = StopWatch(clock)
             observation = self._observe(now_s)
@@ -268,7 +285,7 @@ class _Episode:
         else:
             wish = self._translator.target(action)
         label = action if proposal is None or proposal.label is None else proposal.label
-        state = self._robot.state()
+        state = self._driver.state()
         acted_s = self._begun_s if agent.newest_s is None else agent.newest_s
         decision, now_s = self._driver.decide(wish, state, acted_s=None if failure else acted_s)
         watch.lap("safety")
@@ -303,7 +320,7 @@ class _Episode:
                 frames[camera.name] = camera.read(math.inf)
             except CameraError as error:
                 raise EpisodeEnd("camera", str(error)) from error
-        state = self._robot.state()
+        state = self._driver.state()
         return Observation(
             stamp_s=now_s,
             frames=frames,

@@ -1,5 +1,6 @@
 """Send targets to a robot, each at once or in small steps while the loop waits."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from envs.geometry import Floats
 
-from ..robot import CommandRefusedError, ConnectionLostError, Robot
+from ..robot import CommandRefusedError, ConnectionLostError, Robot, RobotState
 from ..safety.layer import Decision
 from .clock import Clock
 
@@ -19,6 +20,14 @@ class Sender:
     The steps lie on the straight joint line from the target before. The safety layer has looked at
     this very line: it takes a target to be reached at an even speed, one period later. With one
     step the target is sent at once, and the driver smooths.
+
+    No step leaves sooner after another than the config's pace. After a delay those that are overdue
+    wait for their turn, and those whose turn does not come before the next target are left out: the
+    next line begins where the last step was.
+
+    Attributes:
+        goal_rad: [j] the last target.
+        share: how much of the way to it was sent, in [0, 1].
     """
 
     def __init__(
@@ -27,30 +36,47 @@ class Sender:
         self._robot, self._clock = robot, clock
         self._num_targets = num_targets
         self._interval_s = period_s / num_targets
-        self._goal = np.array(start_rad, dtype=np.float64)
-        self._waiting: list[tuple[float, Floats]] = []  # when to send what, soonest first
+        self.goal_rad = np.array(start_rad, dtype=np.float64)
+        self.share = 1.0
+        self._sent = self._said = self.goal_rad
+        self._sent_s = -math.inf
+        # when to send what, and its share of the way, soonest first
+        self._waiting: list[tuple[float, Floats, float]] = []
 
     def send(self, joint_positions_rad: Floats) -> Floats:
-        """Send the first step; give what the driver says that it sent."""
+        """Send the first step; return what the driver says that it sent last."""
         goal = np.array(joint_positions_rad, dtype=np.float64)
-        start = self._goal
+        start = self._sent
         now_s, count = self._clock.now_s(), self._num_targets
         steps = [start + (goal - start) * (index / count) for index in range(1, count)] + [goal]
-        self._goal = goal
+        self.goal_rad, self.share = goal, 0.0
+        first_s = now_s
+        if count > 1 and now_s - self._sent_s < self._interval_s / 2:  # one has just left, late
+            first_s = self._sent_s + self._interval_s
         self._waiting = [
-            (now_s + index * self._interval_s, step) for index, step in enumerate(steps)
-        ][1:]
-        return self._robot.command(steps[0])
+            (first_s + index * self._interval_s, step, (index + 1) / count)
+            for index, step in enumerate(steps)
+        ]
+        if first_s == now_s:
+            self._command(*self._waiting.pop(0)[1:])
+        return self._said
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
         """Wait as `Clock.wait` does, and send what is due meanwhile."""
         while self._waiting and self._waiting[0][0] < until_s:
-            due_s, step = self._waiting[0]
+            due_s, step, share = self._waiting[0]
             if self._clock.wait(news, due_s):
                 return True
+            late_s = self._clock.now_s() - due_s
             self._waiting.pop(0)
-            self._robot.command(step)
+            if late_s > self._interval_s / 2:
+                self._waiting = [(at_s + late_s, goal, part) for at_s, goal, part in self._waiting]
+            self._command(step, share)
         return self._clock.wait(news, until_s)
+
+    def _command(self, step: Floats, share: float) -> None:
+        self._sent, self.share, self._sent_s = step, share, self._clock.now_s()
+        self._said = self._robot.command(step)
 
 
 # Joints slower than this are at rest: the noise of an arm that holds its pose is below it.
@@ -62,6 +88,7 @@ _LOOK_S = 0.01
 
 def bring_to_rest(
     robot: Robot,
+    read: Callable[[], RobotState],
     sender: Sender,
     clock: Clock,
     brake: Callable[[], Decision],
@@ -74,6 +101,7 @@ def bring_to_rest(
 
     Args:
         robot: which.
+        read: gives its state.
         sender: what its targets go through.
         clock: that of all stamps.
         brake: asks the safety layer for the next target.
@@ -101,14 +129,16 @@ def bring_to_rest(
         found["refused"] = str(error)
     finally:
         robot.stop()
-    return {**found, **_look(robot, clock, begun_s, until_s)}
+    return {**found, **_look(read, clock, begun_s, until_s)}
 
 
-def _look(robot: Robot, clock: Clock, begun_s: float, until_s: float) -> dict[str, Any]:
+def _look(
+    read: Callable[[], RobotState], clock: Clock, begun_s: float, until_s: float
+) -> dict[str, Any]:
     """Wait until the joints are measured to be at rest, and say how it went."""
     while True:
         try:
-            state = robot.state()
+            state = read()
         except ConnectionLostError as error:
             return {"at_rest": None, "because": str(error)}
         now_s = clock.now_s()

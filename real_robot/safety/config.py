@@ -40,6 +40,10 @@ class SafetyConfig:
         start_tolerance_rad: how far a joint may be from the start pose.
         start_velocity_rad_s: how fast a joint may be at the start.
         max_recoveries: how often reflexes may be recovered from without a person; 0: never.
+        max_tracking_error_rad: how far a joint may be measured from its last target, in an arm that
+            is held or pushed: farther, and the episode ends. To be above `motion.max_lead_rad`, as
+            far as a target moves away from an arm that is held.
+        max_overshoot_rad: how far beyond the robot's own limits a joint may be measured.
     """
 
     motion: MotionConfig
@@ -50,10 +54,14 @@ class SafetyConfig:
     start_tolerance_rad: float
     start_velocity_rad_s: float
     max_recoveries: int
+    max_tracking_error_rad: float = 0.5
+    max_overshoot_rad: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("start_tolerance_rad", "start_velocity_rad_s"):
+        for name in ("start_tolerance_rad", "start_velocity_rad_s", "max_tracking_error_rad"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        if not 0 <= self.max_overshoot_rad < math.inf:
+            raise ValueError(f"max_overshoot_rad must not be negative: {self.max_overshoot_rad}")
         if self.max_recoveries < 0:
             raise ValueError(f"max_recoveries must not be negative, got {self.max_recoveries}")

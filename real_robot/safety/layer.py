@@ -9,14 +9,15 @@ any order. It answers each tick with a `Decision`: what is really to be sent, an
     end    the arm does not follow any more (reflex, user stop, error): nothing is sent
 
 A stop or an end is final: only a new `begin` moves the arm again. After the user stop, and after a
-reflex unless recovery was opted in, `begin` wants a person's `acknowledge` first.
+reflex unless recovery was opted in, `begin` wants a person's `acknowledge` first, whoever saw it:
+`begin`, `command`, or anybody who read the robot's state and showed it by `notice`.
 
 These are research aids. The user stop must be a wired button in a person's hand.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Literal
 
@@ -24,10 +25,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.arms.arm import Arm
+from envs.geometry import Floats
 from toto_robot.moved import moved_names
 
 from ..limits import JointLimits
 from ..robot import MODES, RobotState, Target
+from .attention import Attention
 from .config import SafetyConfig
 from .motion import Intervention, Motion, MotionFilter
 from .workspace import Enclosure
@@ -81,22 +84,44 @@ class Decision:
 
 
 class SafetyLayer:
-    """Decide for one robot, tick by tick."""
+    """Decide for one robot, tick by tick.
 
-    def __init__(self, config: SafetyConfig, limits: JointLimits, arm: Arm) -> None:
+    Attributes:
+        config: what the arm may do.
+        attention: what a person must look at; shared by all layers of an arm.
+    """
+
+    def __init__(
+        self,
+        config: SafetyConfig,
+        limits: JointLimits,
+        arm: Arm,
+        *,
+        attention: Attention | None = None,
+    ) -> None:
+        """Decide nothing yet.
+
+        Args:
+            config: what the arm may do.
+            limits: of its joints.
+            arm: its kinematics.
+            attention: what a person must look at, of another layer of the same arm; None for an
+                arm of which nothing was seen yet.
+        """
         if limits.num_joints != len(arm.link_frames):
             raise ValueError(
                 f"limits of {limits.num_joints} joints ({limits.source}) do not fit "
                 f"{arm.name} with {len(arm.link_frames)}"
             )
-        self._config = config
+        self.attention = Attention() if attention is None else attention
+        self.config = config
+        self._lowest = np.array(limits.lower_rad) - config.max_overshoot_rad
+        self._highest = np.array(limits.upper_rad) + config.max_overshoot_rad
         self._num_joints = limits.num_joints
         self._filter = MotionFilter(config.motion, limits, Enclosure(config.workspace, arm))
         self._before: tuple[Motion, float] | None = None  # what was sent before `_now`, and when
         self._now: tuple[Motion, float] | None = None
         self._final: tuple[Verdict, tuple[str, ...]] | None = None
-        self._needs_person: str | None = None
-        self._reflexed = False
         self._num_recoveries = 0
 
     def begin(self, state: RobotState, *, start: ArrayLike | None, now_s: float) -> None:
@@ -111,20 +136,21 @@ class SafetyLayer:
             UnsafeStartError: with every reason that speaks against it.
         """
         self._before = self._now = None
+        self.notice(state)
         problems = [f"the robot is {state.mode}: it {MODES[state.mode]}"]
         if state.mode in ("idle", "moving"):
             problems = []
         problems += [f"the robot reports {error}" for error in state.errors]
-        if self._needs_person:
-            problems.append(f"{self._needs_person}: a person must look and acknowledge() first")
-        problems += self._state_faults(state, now_s, self._config.state.hold_after_s)
+        if (cause := self.attention.cause) is not None:
+            problems.append(f"{cause}: a person must look and acknowledge() first")
+        problems += self._state_faults(state, now_s, self.config.state.hold_after_s)
         if not problems:
             problems = self._pose_problems(state, start)
         if problems:
             raise UnsafeStartError("the episode must not begin: " + "; ".join(problems))
-        self._final, self._reflexed = None, False
+        self._final = None
         # The first target comes a period later, or is one that has that time.
-        earlier_s = now_s - self._config.motion.period_s
+        earlier_s = now_s - self.config.motion.period_s
         self._before = self._now = (self._filter.rest(state.joint_positions_rad), earlier_s)
 
     def command(self, target: Target, state: RobotState, ages: Ages, now_s: float) -> Decision:
@@ -144,6 +170,8 @@ class SafetyLayer:
         """
         if self._now is None or self._before is None:
             raise RuntimeError("begin() comes before command()")
+        self.notice(state)
+        now_s = _float(now_s)
         if self._final is not None and self._final[0] == "end":
             return self._ended()
         if halted := self._halted(state):
@@ -151,16 +179,17 @@ class SafetyLayer:
             return self._ended()
         last, last_s = self._before if now_s == self._now[1] else self._now
         wish, faults = self._read(target)
-        faults += self._state_faults(state, now_s, self._config.state.stop_after_s)
+        faults += self._state_faults(state, now_s, self.config.state.stop_after_s)
+        faults += self._tracking_faults(last, state)
         faults += self._late(ages, "stop")
         elapsed_s = now_s - last_s
         if not elapsed_s > 0:
             faults.append(f"the clock does not go on: {now_s} s after {last_s} s")
-            elapsed_s = self._config.motion.period_s
+            elapsed_s = self.config.motion.period_s
         if faults and self._final is None:
             self._final = ("stop", tuple(faults))
         late = self._late(ages, "hold")
-        late += self._state_faults(state, now_s, self._config.state.hold_after_s)
+        late += self._state_faults(state, now_s, self.config.state.hold_after_s)
         if self._final is None and not late and wish is not None:
             motion, changes = self._filter.step(
                 last, wish.joint_positions_rad, state.joint_positions_rad, elapsed_s
@@ -170,7 +199,7 @@ class SafetyLayer:
             interventions = (*changes, *gripper_changes)
         else:
             verdict, causes = self._final or ("hold", tuple(late))
-            motion = self._filter.brake(last, min(elapsed_s, self._config.motion.period_s))
+            motion = self._filter.brake(last, min(elapsed_s, self.config.motion.period_s))
             width_m = None
             interventions = self._difference(verdict, wish, motion)
         self._before, self._now = (last, last_s), (motion, now_s)
@@ -182,12 +211,34 @@ class SafetyLayer:
             ended=verdict == "stop" and motion.at_rest,
         )
 
+    def fell_short(self, goal_rad: Floats, share: float) -> None:
+        """Note that the last target was sent only in part: the next tick begins at that place.
+
+        That place is on the line that is known to be free, and stopping from it takes no more room.
+
+        Args:
+            goal_rad: [j] the target of which that is true; another one than the last is ignored.
+            share: in [0, 1].
+        """
+        if self._now is None or self._before is None:
+            return
+        (before, _), (last, last_s) = self._before, self._now
+        if not np.array_equal(goal_rad, last.positions_rad):
+            return
+        way = last.positions_rad - before.positions_rad
+        place = before.positions_rad + min(max(share, 0.0), 1.0) * way
+        self._now = (replace(last, positions_rad=place), last_s)
+
+    def notice(self, state: RobotState) -> None:
+        """Take in a state that somebody has read: a user stop in it must be acknowledged."""
+        self.attention.notice(state)
+
     def acknowledge(self) -> None:
         """Note that a person has looked after a user stop or a reflex; recoveries count anew.
 
         Only a person's input may lead here, never a loop.
         """
-        self._needs_person = None
+        self.attention.acknowledge()
         self._num_recoveries = 0
 
     def allow_recovery(self) -> None:
@@ -196,10 +247,10 @@ class SafetyLayer:
         Raises:
             RecoveryRefusedError: there was no reflex, a person is needed, or it was often enough.
         """
-        most = self._config.max_recoveries
-        if not self._reflexed:
+        most, attention = self.config.max_recoveries, self.attention
+        if attention.user_stopped or not attention.reflexed:
             raise RecoveryRefusedError(
-                self._needs_person or "there was no reflex to recover from in this episode"
+                attention.cause or "there was no reflex to recover from in this episode"
             )
         if self._num_recoveries >= most:
             raise RecoveryRefusedError(
@@ -207,7 +258,7 @@ class SafetyLayer:
                 "a person must look and acknowledge()"
             )
         self._num_recoveries += 1
-        self._reflexed, self._needs_person = False, None
+        attention.recover()
 
     def _halted(self, state: RobotState) -> tuple[str, ...]:
         """Say why the arm does not follow any more; empty when it does."""
@@ -216,10 +267,6 @@ class SafetyLayer:
         causes = [f"the robot reports {error}" for error in state.errors]
         if state.mode not in ("idle", "moving"):
             causes.insert(0, f"the robot is {state.mode}: it {MODES[state.mode]}")
-        if state.mode == "user_stopped":
-            self._needs_person = "the user stop was pressed"
-        elif state.mode == "reflex" or state.errors:
-            self._reflexed, self._needs_person = True, "the robot stopped itself in a reflex"
         return tuple(causes)
 
     def _ended(self) -> Decision:
@@ -233,7 +280,8 @@ class SafetyLayer:
         try:
             # a copy: whoever made the target may go on to write into it
             positions = np.array(target.joint_positions_rad, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        # whatever a policy takes for a number: to raise here would be to leave the arm alone
+        except Exception as error:
             return None, [f"the action is no list of numbers: {error}"]
         if positions.shape != (self._num_joints,):
             return None, [f"the action has shape {positions.shape}, expected ({self._num_joints},)"]
@@ -242,8 +290,10 @@ class SafetyLayer:
             for joint in np.flatnonzero(~np.isfinite(positions))
         ]
         width_m = target.gripper_width_m
-        if width_m is not None and not (isinstance(width_m, Real) and math.isfinite(width_m)):
-            faults.append(f"the action of the gripper is {width_m}")
+        if width_m is not None:
+            if not math.isfinite(width := _float(width_m)):
+                faults.append(f"the action of the gripper is {_shown(width_m)}")
+            width_m = width
         if faults:
             return None, faults
         return Target(joint_positions_rad=positions, gripper_width_m=width_m), []
@@ -263,15 +313,34 @@ class SafetyLayer:
             )
             for joint in np.flatnonzero(~np.isfinite(values))
         ]
-        return faults + _too_old("the robot's state", now_s - state.stamp_s, most_s)
+        faults += [
+            f"the robot's position of joint {joint + 1} is {state.joint_positions_rad[joint]:.3f} "
+            f"rad, beyond its own limits by more than {self.config.max_overshoot_rad} rad"
+            for joint in np.flatnonzero(
+                (state.joint_positions_rad < self._lowest)
+                | (state.joint_positions_rad > self._highest)
+            )
+        ]
+        return faults + _too_old("the robot's state", now_s - _float(state.stamp_s), most_s)
+
+    def _tracking_faults(self, last: Motion, state: RobotState) -> list[str]:
+        """Return which joints are too far from where they were sent."""
+        if state.joint_positions_rad.shape != last.positions_rad.shape:
+            return []
+        error = np.abs(state.joint_positions_rad - last.positions_rad)
+        most = self.config.max_tracking_error_rad
+        return [
+            f"joint {joint + 1} is {error[joint]:.3f} rad from its last target (most: {most} rad)"
+            for joint in np.flatnonzero(error > most)
+        ]
 
     def _late(self, ages: Ages, to: Literal["hold", "stop"]) -> list[str]:
         """Say what is older than it may be, to hold or to stop."""
         causes = []
         for name, age_s, watchdog in (
-            ("the action", ages.action_s, self._config.action),
+            ("the action", ages.action_s, self.config.action),
             *(
-                (f"the frame of camera {camera}", age_s, self._config.camera)
+                (f"the frame of camera {camera}", age_s, self.config.camera)
                 for camera, age_s in ages.cameras_s.items()
             ),
         ):
@@ -280,7 +349,7 @@ class SafetyLayer:
         return causes
 
     def _pose_problems(self, state: RobotState, start: ArrayLike | None) -> list[str]:
-        positions, config = state.joint_positions_rad, self._config
+        positions, config = state.joint_positions_rad, self.config
         problems = self._filter.outside(positions)
         problems += [
             f"joint {joint + 1} moves at {state.joint_velocities_rad_s[joint]:.3f} rad/s "
@@ -327,7 +396,23 @@ class SafetyLayer:
         return (Intervention(name=verdict, amount=change, unit="rad", detail=detail),)
 
 
+def _float(value: object) -> float:
+    """Return a number as a float; NaN for what is none, and for an integer beyond all floats."""
+    try:
+        return float(value) if isinstance(value, Real) else math.nan
+    except (OverflowError, ValueError):
+        return math.nan
+
+
+def _shown(value: object) -> str:
+    try:
+        return f"{value}"[:60]
+    except ValueError:  # an integer of thousands of digits
+        return f"{type(value).__name__} of too many digits"
+
+
 def _too_old(name: str, age_s: float, most_s: float) -> list[str]:
+    age_s = _float(age_s)
     if math.isnan(age_s) or age_s < -_FUTURE_S:
         return [f"{name} has an impossible age of {age_s} s: is it on another clock?"]
     if age_s > most_s:

@@ -12,6 +12,7 @@ from policies.vision import stamp
 from real_robot import deploy, record
 from real_robot.agents.fitting import fit_interface
 from real_robot.control.config import LoopConfig
+from real_robot.control.home import PersonNeededError
 from real_robot.operator import NoPersonError, ask_person
 from real_robot.recording import Recorder
 from real_robot.robot import CommandRefusedError
@@ -19,7 +20,7 @@ from real_robot.session import draw_pose, may_go_on, prepare
 from real_robot.station import interface_of, open_station
 from real_robot.trials.poses import Pose
 from tests.policies.fake_world import save_tiny_encoder, toto
-from tests.real_robot.control.loop_cases import FakeAgent
+from tests.real_robot.control.loop_cases import FakeAgent, one
 from tests.real_robot.fake_station import FakeScene, fake_station, opens, station_config
 from tests.real_robot.teleoperation.test_teleoperation import Script, command
 from toto_robot.cli import compose
@@ -302,3 +303,42 @@ def test_a_robot_that_is_not_this_station_s_is_refused_before_anything_starts() 
         open_station(station_config(), "172.16.0.2"),
     ):
         pass
+
+
+def test_after_a_user_stop_nothing_moves_before_a_person_says_so() -> None:
+    station = fake_station(station_config(), None)
+    config = from_dict(LoopConfig, {**compose("deploy")[0]["loop"], "max_steps": 4})
+    agent = FakeAgent(lambda observation, calls: stops(observation, calls))
+
+    def stops(observation, calls):
+        if calls == 2:
+            station.robot.fails("user_stopped")
+        return one(np.zeros(8), observation)
+
+    record = station.run(agent, station.translator(station.interface), config)
+    assert record.reason == "user_stop"
+    station.robot.fails("idle")  # pressed and released
+    sent = len(station.robot.log)
+    with pytest.raises(PersonNeededError, match="user stop was pressed"):
+        station.go_home()
+    again = station.run(FakeAgent(), station.translator(station.interface), config)
+    assert "a person must look" in again.message
+    assert len(station.robot.log) == sent
+    # whatever the next episode is said to have ended by
+    assert not may_go_on(station, replace(record, reason="time"), lambda _: "no")
+    assert may_go_on(station, replace(record, reason="time"), lambda _: "yes")
+    station.go_home()
+
+
+def test_a_reflex_may_pass_and_a_user_stop_after_it_may_not() -> None:
+    config = station_config()
+    station = fake_station(replace(config, safety=replace(config.safety, max_recoveries=1)), None)
+    episode = ended(station, "reflex")
+    station.robot.fails("reflex", "cartesian_reflex")
+    station.layer.notice(station.robot.state())
+    station.robot.fails("user_stopped")
+    station.layer.notice(station.robot.state())
+    station.robot.fails("idle")
+    asked = []
+    assert not may_go_on(station, episode, lambda question: asked.append(question) or "no")
+    assert "the user stop was pressed" in asked[0]

@@ -7,8 +7,9 @@ import pytest
 
 from envs.arms.franka import FRANKA_PANDA
 from envs.arms.kinematics import tool_pose
-from real_robot.control.home import HomeConfig, NotHomeError, go_home
+from real_robot.control.home import HomeConfig, NotHomeError, PersonNeededError, go_home
 from real_robot.limits import FR3
+from real_robot.safety.layer import SafetyLayer
 from tests.real_robot.control.loop_cases import JumpingClock
 from tests.real_robot.fake_robot import FakeRobot
 from tests.real_robot.safety.safety_cases import CONFIG, HOME
@@ -110,3 +111,39 @@ def test_a_reflex_on_the_way_is_told_of() -> None:
     robot.command = pushed
     with pytest.raises(NotHomeError, match="cartesian_reflex"):
         home(robot, clock)
+
+
+@pytest.mark.parametrize("mode", ["user_stopped", "reflex"])
+def test_the_arm_does_not_set_out_before_a_person_has_acknowledged(mode) -> None:
+    robot, clock = arm_at(turned(1, 0.2))
+    layer = SafetyLayer(CONFIG, FR3, FRANKA_PANDA)
+    robot.fails(mode)
+    layer.notice(robot.state())
+    robot.fails("idle")  # released
+    with pytest.raises(PersonNeededError, match=r"a person must look and acknowledge\(\) first"):
+        home(robot, clock, attention=layer.attention, gripper_width_m=0.01)
+    assert robot.log == []
+    assert robot.width_m == 0.08
+    layer.acknowledge()
+    home(robot, clock, attention=layer.attention)
+    np.testing.assert_allclose(robot.positions, HOME, atol=1e-6)
+
+
+def test_a_user_stop_on_the_way_home_is_remembered() -> None:
+    robot, clock = arm_at(turned(1, 0.5))
+    layer = SafetyLayer(CONFIG, FR3, FRANKA_PANDA)
+    command = robot.command
+
+    def stops(positions):
+        sent = command(positions)
+        if len(robot.log) == 5:
+            robot.fails("user_stopped")
+        return sent
+
+    robot.command = stops
+    with pytest.raises(NotHomeError, match="user_stopped"):
+        home(robot, clock, attention=layer.attention)
+    robot.fails("idle")
+    with pytest.raises(PersonNeededError):
+        home(robot, clock, attention=layer.attention)
+    assert len(robot.log) == 5

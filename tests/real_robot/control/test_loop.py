@@ -10,10 +10,17 @@ import pytest
 
 from real_robot.cameras.camera import FrozenFrameError
 from real_robot.control.timing import loop_report
-from real_robot.episode import Agent
+from real_robot.episode import Agent, Proposal
 from real_robot.robot import CommandRefusedError, ConnectionLostError
-from tests.real_robot.control.loop_cases import PERIOD_S, Bench, FakeAgent, one, turn
-from tests.real_robot.safety.safety_cases import HOME
+from tests.real_robot.control.loop_cases import (
+    PERIOD_S,
+    Bench,
+    FakeAgent,
+    JumpingClock,
+    one,
+    turn,
+)
+from tests.real_robot.safety.safety_cases import CONFIG, HOME
 
 
 def assert_at_rest(bench, record):
@@ -447,3 +454,161 @@ def test_the_report_tells_stages_and_jitter() -> None:
     assert set(report.stages) == {"observe", "wait", "safety", "send", "age"}
     assert "5 ticks, 10.00 Hz" in report.lines()[0]
     assert loop_report() is None
+
+
+class LateClock(JumpingClock):
+    """Something takes up time, once, at a moment and for so long."""
+
+    def __init__(self, at_s, late_s):
+        super().__init__()
+        self.at_s, self.late_s = at_s, late_s
+
+    def wait(self, news, until_s):
+        found = super().wait(news, until_s)
+        if self.time_s >= self.at_s:
+            self.time_s, self.late_s = self.time_s + self.late_s, 0.0
+        return found
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.004, 0.02, 0.06, 0.095, 0.3])
+@pytest.mark.parametrize("at_s", [100.0, 100.2, 100.25, 100.31])
+def test_small_targets_that_are_overdue_never_leave_together(at_s, late_s) -> None:
+    bench = Bench(max_steps=12, num_targets=10)
+    bench.clock = LateClock(at_s, late_s)
+    bench.robot.clock = bench.clock.now_s
+    bench.camera.clock = bench.clock.now_s
+    sent, command = [(bench.clock.now_s(), HOME)], bench.robot.command
+
+    def notes(positions):
+        sent.append((bench.clock.now_s(), np.array(positions)))
+        return command(positions)
+
+    bench.robot.command = notes
+    record = bench.run(FakeAgent(action=turn(1, 1.0)))
+    assert record.reason == "time", record.message
+    assert record.notes["rest"]["at_rest"]
+    times, places = np.array([s for s, _ in sent]), np.array([place for _, place in sent])
+    steps = np.abs(np.diff(places, axis=0)).max(axis=1)
+    # within rounding no step is larger than a tenth of what a period allows
+    assert steps.max() <= CONFIG.motion.max_step_rad / 10 + 1e-9
+    assert np.diff(times)[1:].min() >= 0.5 * PERIOD_S / 10 - 1e-9
+    # and what the layer thinks that it sent is what was sent
+    for step in record.steps:
+        assert step.sent_rad is not None
+    assert places[-1, 0] > places[0, 0]
+
+
+def test_a_signal_while_a_hung_agent_is_awaited_keeps_the_record() -> None:
+    release = threading.Event()
+
+    def hangs(observation, calls):
+        release.wait(10.0)
+        return one(turn(), observation)
+
+    bench, before = Bench(patience_s=0.01, max_steps=50), signal.getsignal(signal.SIGINT)
+
+    class Late:
+        """Hear of the end only; by then the agent has been awaited."""
+
+        def begin(self, task, agent):
+            pass
+
+        def step(self, step):
+            # the arm is at rest and the loop waits for the agent's thread when this comes
+            if step.decision.verdict == "stop":
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+                threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+        def end(self, record):
+            pass
+
+    record = bench.run(FakeAgent(hangs), listeners=[Late()])
+    release.set()
+    assert record.reason == "interrupted"
+    assert "Ctrl-C came when it had ended by policy" in record.message
+    assert record.notes["agent_still_busy"]
+    assert record.steps
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_while_an_agent_does_not_begin_ends_the_waiting() -> None:
+    release = threading.Event()
+
+    class Hangs(FakeAgent):
+        def reset(self, observation):
+            release.wait(20.0)
+
+    bench, begun_s = Bench(start_timeout_s=20.0), time.monotonic()
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    record = bench.run(Hangs())
+    release.set()
+    assert (record.reason, record.message) == ("interrupted", "Ctrl-C ended the episode")
+    assert time.monotonic() - begun_s < 5.0
+    assert bench.robot.log == []
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [("bogus", "it fell"), (None, "it fell"), ("", ""), ("success",), 7, ("Success", None)],
+    ids=str,
+)
+def test_an_operator_s_bogus_reason_ends_the_episode_and_is_named(wish) -> None:
+    bench = Bench(max_steps=50)
+    answers = iter([None, None, wish])
+    record = bench.run(FakeAgent(action=turn(1, 0.3)), operator=lambda: next(answers))
+    assert (record.reason, record.success, len(record.steps)) == ("error", None, 2)
+    if isinstance(wish, tuple) and len(wish) == 2:
+        assert f"{wish[0]!r} is no reason to end" in record.message
+    assert_at_rest(bench, record)
+
+
+@pytest.mark.parametrize("end", [("success",), "success", ("bogus", "x"), 3, ("time", "x", "y")])
+def test_an_agent_s_bogus_end_is_the_policy_s_fault(end) -> None:
+    record = Bench().run(FakeAgent(lambda observation, _: one(turn(), observation, end=end)))
+    assert record.reason == "policy"
+    assert record.success is None
+
+
+def test_agents_cannot_write_into_what_is_recorded() -> None:
+    kept = []
+
+    def scribbles(observation, calls):
+        # an agent that goes on to use its own arrays, also those that it has answered with
+        for actions in kept:
+            actions[:] = 99.0
+        observation.frames["hand"].image[:] = 255
+        observation.proprio[:] = 99.0
+        with pytest.raises(ValueError, match="read-only"):
+            observation.state.joint_positions_rad[:] = 99.0
+        kept.append(np.array(turn(1, 0.1)[None]))
+        return Proposal(actions=kept[-1], observed_s=observation.stamp_s, label=kept[-1][0])
+
+    record = Bench(max_steps=4).run(FakeAgent(scribbles))
+    assert record.reason == "time", record.message
+    for step in record.steps:
+        image = step.observation.frames["hand"].image
+        assert image.max() < 20
+        assert image.min() == image.max()
+        assert np.abs(step.observation.proprio).max() < 4.0
+        np.testing.assert_array_equal(step.label, turn(1, 0.1))
+        np.testing.assert_array_equal(step.action, turn(1, 0.1))
+
+
+def test_a_user_stop_that_is_pressed_while_the_arm_comes_to_rest_is_not_forgotten() -> None:
+    bench = Bench(max_steps=3)
+    stop = bench.robot.stop
+
+    def pressed():
+        stop()
+        bench.robot.fails("user_stopped")
+
+    bench.robot.stop = pressed
+    assert bench.run(FakeAgent(action=turn(1, 0.5))).reason == "time"
+    bench.robot.stop = stop
+    bench.robot.fails("idle")  # released: nobody has looked
+    again = bench.run(FakeAgent(), start=None)
+    assert again.reason != "time"
+    assert "user stop was pressed: a person must look" in again.message
+    bench.layer.acknowledge()
+    assert bench.run(FakeAgent(), start=None).reason == "time"

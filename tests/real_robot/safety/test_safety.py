@@ -1,5 +1,6 @@
 """What the safety layer does in each situation, and what it says about it."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -333,3 +334,121 @@ def test_a_config_refuses_nonsense() -> None:
         replace(CONFIG.workspace, low_m=(1.0, 0.0, 0.0))
     with pytest.raises(ValueError, match="leaves joint 2 no room"):
         SafetyLayer(replace(CONFIG, motion=replace(CONFIG.motion, joint_margin_rad=1.9)), FR3, ARM)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        replace(target(HOME), joint_positions_rad=[10**400] * 7),
+        replace(target(HOME), joint_positions_rad=[*HOME[:6], 10**5000]),
+        replace(target(HOME), joint_positions_rad=[1j] * 7),
+        replace(target(HOME), joint_positions_rad=[[0.0], [0.0, 1.0]]),
+        replace(target(HOME), joint_positions_rad={"joint": 1}),
+        target(HOME, 10**400),
+        target(HOME, 10**5000),
+        target(HOME, 1j),
+        target(HOME, [0.04]),
+    ],
+    ids=lambda wish: "",
+)
+def test_nothing_that_a_policy_takes_for_numbers_makes_the_layer_raise(wish) -> None:
+    decision = layer_at().command(wish, state_at(HOME, 0.0), FRESH, 0.0)
+    assert decision.verdict == "stop"
+    assert decision.causes[0].startswith("the action")
+    np.testing.assert_array_equal(decision.target.joint_positions_rad, HOME)
+
+
+@pytest.mark.parametrize("joint", [1, 3, 7])
+def test_an_arm_far_from_its_last_target_is_stopped_and_not_led(joint) -> None:
+    for away, verdict in ((0.45, "move"), (0.55, "stop"), (1.0, "stop"), (-1.0, "stop")):
+        layer = layer_at()
+        layer.command(target(HOME), state_at(HOME, 0.0), FRESH, 0.0)
+        decision = layer.command(target(HOME), state_at(turned(joint, away), 0.1), FRESH, 0.1)
+        assert decision.verdict == verdict
+        if verdict == "stop":
+            assert (
+                f"joint {joint} is {abs(away):.3f} rad from its last target" in decision.causes[0]
+            )
+            # where it was sent, and not where it is
+            np.testing.assert_array_equal(decision.target.joint_positions_rad, HOME)
+    wide = layer_at(config=replace(CONFIG, max_tracking_error_rad=2.0))
+    wide.command(target(HOME), state_at(HOME, 0.0), FRESH, 0.0)
+    state = state_at(turned(joint, 1.0), 0.1)
+    assert wide.command(target(HOME), state, FRESH, 0.1).verdict == "move"
+    with pytest.raises(ValueError, match="max_tracking_error_rad"):
+        replace(CONFIG, max_tracking_error_rad=math.nan)
+    with pytest.raises(ValueError, match="max_overshoot_rad"):
+        replace(CONFIG, max_overshoot_rad=-0.1)
+
+
+@pytest.mark.parametrize("bound", [FR3.lower_rad, FR3.upper_rad])
+def test_a_measured_position_beyond_all_limits_is_not_believed(bound) -> None:
+    config = replace(CONFIG, max_tracking_error_rad=100.0)  # so that nothing else stops it
+    outwards = np.sign(np.array(bound) - HOME)
+    for joint in range(7):
+        for beyond, verdict in ((0.04, "move"), (0.06, "stop"), (10.0, "stop"), (1e300, "stop")):
+            layer = layer_at(config=config)
+            pose = HOME.copy()
+            pose[joint] = bound[joint] + outwards[joint] * beyond
+            decision = layer.command(target(HOME), state_at(pose, 0.0), FRESH, 0.0)
+            assert decision.verdict == verdict, (joint, beyond)
+            if verdict == "stop":
+                assert f"position of joint {joint + 1}" in decision.causes[0]
+                assert "beyond its own limits" in decision.causes[0]
+
+
+def seen_by_begin(layer, state):
+    with pytest.raises(UnsafeStartError):
+        layer.begin(state, start=None, now_s=0.0)
+
+
+def seen_by_command(layer, state):
+    layer.begin(state_at(HOME, 0.0), start=None, now_s=0.0)
+    layer.command(target(HOME), state, FRESH, 0.1)
+
+
+def seen_after_a_reflex(layer, state):
+    layer.begin(state_at(HOME, 0.0), start=None, now_s=0.0)
+    layer.command(target(HOME), replace(state_at(HOME, 0.1), mode="reflex"), FRESH, 0.1)
+    layer.command(target(HOME), state, FRESH, 0.2)
+
+
+def seen_by_somebody(layer, state):
+    layer.notice(state)
+
+
+def seen_on_the_way_home(layer, state):
+    other = SafetyLayer(CONFIG, FR3, ARM, attention=layer.attention)
+    seen_by_command(other, state)
+
+
+@pytest.mark.parametrize(
+    "see",
+    [seen_by_begin, seen_by_command, seen_after_a_reflex, seen_by_somebody, seen_on_the_way_home],
+)
+def test_a_user_stop_seen_anywhere_wants_a_person_also_when_it_is_released(see) -> None:
+    layer = SafetyLayer(replace(CONFIG, max_recoveries=3), FR3, ARM)
+    see(layer, replace(state_at(HOME, 0.1), mode="user_stopped"))
+    released = state_at(HOME, 0.2)
+    layer.notice(released)
+    with pytest.raises(RecoveryRefusedError, match="user stop was pressed"):
+        layer.allow_recovery()
+    with pytest.raises(UnsafeStartError, match="user stop was pressed: a person must"):
+        layer.begin(released, start=None, now_s=0.2)
+    layer.acknowledge()
+    layer.begin(released, start=None, now_s=0.2)
+
+
+def test_a_reflex_that_is_recovered_from_is_not_seen_anew_while_it_clears() -> None:
+    layer = SafetyLayer(replace(CONFIG, max_recoveries=1), FR3, ARM)
+    reflex = replace(state_at(HOME, 0.1), mode="reflex", errors=("cartesian_reflex",))
+    layer.begin(state_at(HOME, 0.0), start=None, now_s=0.0)
+    layer.command(target(HOME), reflex, FRESH, 0.1)
+    layer.allow_recovery()
+    layer.notice(reflex)  # the robot takes a moment
+    layer.notice(state_at(HOME, 0.2))
+    layer.begin(state_at(HOME, 0.2), start=None, now_s=0.2)
+    layer.command(target(HOME), state_at(HOME, 0.3), FRESH, 0.3)
+    layer.command(target(HOME), reflex, FRESH, 0.4)
+    with pytest.raises(RecoveryRefusedError, match="1 of max_recoveries=1"):
+        layer.allow_recovery()
