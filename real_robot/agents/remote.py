@@ -2,6 +2,7 @@
 
 import dataclasses
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from envs.interface import Interface
 
 from ..episode import Observation, Proposal
 from .wire import (
+    BUSY,
+    BusyError,
+    ClosedError,
     Connection,
     Message,
     NotAuthenticError,
@@ -18,12 +22,19 @@ from .wire import (
     read_key,
 )
 
+_RETRY_S = 0.1
+_BUSY_S = 15.0  # for a server to come to the end of what was given up
+
 
 class RemoteAgent:
     """Ask a policy server for actions.
 
+    An answer that does not come in time ends the session, so that it is never taken for that to a
+    later question; the next `reset` begins a new one.
+
     Attributes:
         note: what the server says of how the policy fits; None for nothing.
+        unanswered: what is asked now, in words for who has waited too long; None for nothing.
     """
 
     def __init__(
@@ -35,38 +46,22 @@ class RemoteAgent:
             address: `HOST:PORT`.
             key_file: the server's key, readable for its owner alone.
             interface: of the robot.
-            timeout_s: how long the server may take to answer.
+            timeout_s: how long the server may take to answer, and its answer to come.
 
         Raises:
             FileNotFoundError: no key file.
             ValueError: the key file or the address is wrong, or the policy does not fit.
             ConnectionError: no server there, or it does not believe us.
         """
-        host, port = parse_address(address)
-        key = read_key(key_file)
-        self._address, self._interface = address, interface
-        try:
-            raw = socket.create_connection((host, port), timeout=timeout_s)
-        except OSError as error:
-            raise ConnectionError(f"no policy server at {address}: {error}") from error
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            self._connection = Connection(raw, key, is_server=False)
-            data, _ = self._ask({"do": "hello", "interface": interface.to_dict()}, {})
-        except NotAuthenticError as error:
-            raw.close()
-            raise ConnectionError(
-                f"the policy server at {address} has another key than {key_file}: copy its own"
-            ) from error
-        except WireError as error:
-            raw.close()
-            raise ConnectionError(f"the policy server at {address}: {error}") from error
-        except ValueError:
-            raw.close()
-            raise
-        self._name = f"{data['name']} at {address}"
-        self._hash: str | None = data["weights_hash"]
-        self.note: str | None = data["note"]
+        self._host_port = parse_address(address)
+        self._key, self._key_file = read_key(key_file), key_file
+        self._address, self._interface, self._timeout_s = address, interface, timeout_s
+        self._asking = threading.Lock()
+        self._connection: Connection | None = None  # closed by `_end` after any fault
+        self._ended_by = "it was closed"
+        self.unanswered: str | None = None
+        name, self._hash, self.note = self._begin_session()
+        self._name = f"{name} at {address}"
 
     @property
     def name(self) -> str:
@@ -79,7 +74,23 @@ class RemoteAgent:
         return self._hash
 
     def reset(self, observation: Observation) -> None:
-        """Begin an episode at the server."""
+        """Begin an episode at the server, in a new session if the last one has ended.
+
+        What is still asked by an earlier episode is given up.
+
+        Raises:
+            ConnectionError: the server is gone, too slow, or not to be believed.
+            RuntimeError: its policy failed; with its words.
+        """
+        if not self._asking.acquire(blocking=False):
+            if (connection := self._connection) is not None:
+                connection.abort()
+            self._asking.acquire()
+        try:
+            if self._connection is None:
+                self._begin_again()
+        finally:
+            self._asking.release()
         self._request({"do": "reset"}, observation)
 
     def act(self, observation: Observation) -> Proposal:
@@ -103,29 +114,104 @@ class RemoteAgent:
             )
             if proposal.actions.shape[1] != len(self._interface.action):
                 raise ValueError(f"actions of shape {proposal.actions.shape}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ConnectionError(
-                f"the policy server at {self._address} answers nonsense: {error}"
-            ) from error
-        spent_s = time.monotonic() - begun_s
-        timings_s["network"] = max(0.0, spent_s - sum(timings_s.values()))
-        return dataclasses.replace(proposal, timings_s=timings_s)
+            spent_s = time.monotonic() - begun_s
+            timings_s["network"] = max(0.0, spent_s - sum(timings_s.values()))
+            return dataclasses.replace(proposal, timings_s=timings_s)
+        except Exception as error:
+            raise self._nonsense(error) from error
 
     def close(self) -> None:
         """Disconnect."""
-        self._connection.close()
+        self._end("it was closed")
+
+    def _begin_session(self) -> tuple[str, str | None, str | None]:
+        """Connect and prove the key; return the policy's name, its weights' hash and a note."""
+        try:
+            raw = socket.create_connection(self._host_port, timeout=self._timeout_s)
+        except OSError as error:
+            raise ConnectionError(f"no policy server at {self._address}: {error}") from error
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            self._connection = Connection(raw, self._key, is_server=False)
+            hello = {"do": "hello", "interface": self._interface.to_dict()}
+            data, _ = self._ask(hello, {})
+        except NotAuthenticError as error:
+            raw.close()
+            raise ConnectionError(
+                f"the policy server at {self._address} has another key than {self._key_file}: "
+                "copy its own"
+            ) from error
+        except WireError as error:
+            raw.close()
+            raise ConnectionError(f"the policy server at {self._address}: {error}") from error
+        except BaseException as error:
+            raw.close()
+            self._end(str(error))
+            raise
+        try:
+            return data["name"], data["weights_hash"], data["note"]
+        except KeyError as error:
+            self._end("an answer without sense")
+            raise self._nonsense(error) from error
+
+    def _begin_again(self) -> None:
+        """Begin a new session; the server may still be busy with what was given up."""
+        until_s = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                _, found, _ = self._begin_session()
+                break
+            except ConnectionError as error:
+                is_busy = isinstance(error.__cause__, BusyError)
+                if not is_busy or time.monotonic() > until_s:
+                    raise
+            time.sleep(_RETRY_S)
+        if found != self._hash:
+            self._end("the server has another policy")
+            raise ConnectionError(
+                f"the policy server at {self._address} has another policy now: weights {found}, "
+                f"before {self._hash}"
+            )
+
+    def _end(self, why: str) -> None:
+        connection, self._connection = self._connection, None
+        self._ended_by = why
+        if connection is not None:
+            connection.abort()  # whoever waits for it hears of it
+            connection.close()
+
+    def _nonsense(self, error: Exception) -> ConnectionError:
+        return ConnectionError(
+            f"the policy server at {self._address} answers nonsense: {type(error).__name__}: "
+            f"{error}"
+        )
 
     def _request(self, header: dict[str, Any], observation: Observation) -> Message:
-        try:
-            return self._ask(header, observation.arrays())
-        except WireError as error:
-            raise ConnectionError(f"the policy server at {self._address}: {error}") from error
+        with self._asking:
+            self.unanswered = f"the policy server at {self._address} has not answered yet"
+            try:
+                return self._ask(header, observation.arrays())
+            except WireError as error:
+                raise ConnectionError(f"the policy server at {self._address}: {error}") from error
+            finally:
+                self.unanswered = None
 
     def _ask(self, header: dict[str, Any], arrays: dict[str, Any]) -> Message:
-        self._connection.send(header, arrays)
-        data, answer = self._connection.receive()
+        """Ask and wait for the answer; whatever comes between the two ends the session."""
+        connection = self._connection
+        if connection is None:
+            raise ClosedError(f"the session has ended ({self._ended_by}); reset() begins another")
+        try:
+            connection.send(header, arrays)
+            data, answer = connection.receive()
+        except BaseException as error:
+            self._end(str(error))
+            raise
         if data.get("ok") is not True:
             kind, words = data.get("kind"), str(data.get("error"))
+            if kind == BUSY:
+                self._end(words)
+                raise BusyError("somebody else is served now")
             if kind == "ValueError":
                 raise ValueError(f"the policy server at {self._address}: {words}")
             raise RuntimeError(f"the policy server at {self._address}: {kind}: {words}")

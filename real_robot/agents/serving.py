@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,21 @@ from ..cameras.camera import Frame
 from ..episode import Agent, Observation
 from ..robot import RobotState
 from .fitting import fit_interface, proprio_columns
-from .wire import Connection, Message, NotAuthenticError, WireError, turn_away
+from .wire import (
+    BUSY,
+    MAX_UNPROVEN_BYTES,
+    Connection,
+    Message,
+    NonsenseError,
+    NotAuthenticError,
+    WireError,
+)
 
-_GREET_S = 5.0
+_PAUSE_S = 0.05
+_PROOF_S = 5.0  # for all that comes before the key is proved
+# So many connections may be open without a proof; a further one takes the oldest one's place, since
+# who has the key needs a moment only.
+_MAX_UNPROVEN = 16
 
 
 class PolicyServer:
@@ -53,6 +66,9 @@ class PolicyServer:
         self._robot = interface  # of the client, from its hello on
         self._idle_timeout_s, self._tell = idle_timeout_s, tell
         self._busy = threading.Lock()
+        self._opening = threading.Lock()
+        self._unproven: dict[socket.socket, str] = {}  # oldest first; under `_opening`
+        self._is_closed = False
         self._listening = socket.create_server((host, port))
         self.address: tuple[str, int] = self._listening.getsockname()[:2]
 
@@ -61,48 +77,97 @@ class PolicyServer:
         while True:
             try:
                 raw, (host, port, *_) = self._listening.accept()
-            except OSError:
-                return  # closed
-            threading.Thread(target=self._greet, args=(raw, f"{host}:{port}"), daemon=True).start()
+                who = f"{host}:{port}"
+                self._make_room(raw, who)
+                threading.Thread(target=self._greet, args=(raw, who), daemon=True).start()
+            except (OSError, RuntimeError) as error:
+                if self._is_closed:
+                    return
+                # no file or no thread is left for a moment
+                self._tell(f"no connection: {error}")
+                time.sleep(_PAUSE_S)
 
     def close(self) -> None:
         """Stop listening."""
+        self._is_closed = True
         # close alone does not wake who waits in accept
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
 
+    def _make_room(self, raw: socket.socket, who: str) -> None:
+        """Count a new connection among those without a proof, and end the oldest if need be."""
+        with self._opening:
+            while len(self._unproven) >= _MAX_UNPROVEN:
+                oldest = next(iter(self._unproven))
+                self._tell(f"{self._unproven.pop(oldest)} has to go: it has not proved the key")
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._unproven[raw] = who
+
     def _greet(self, raw: socket.socket, who: str) -> None:
         with raw:
-            raw.settimeout(_GREET_S)
-            if not self._busy.acquire(blocking=False):
-                self._tell(f"{who} is turned away: another client is there")
-                with contextlib.suppress(WireError):
-                    turn_away(raw)
-                return
             try:
-                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection = Connection(raw, self._key, is_server=True)
-                message = self._first(connection)
-                raw.settimeout(self._idle_timeout_s)
-                self._tell(f"{who} has come")
-                while True:
-                    connection.send(*self._answer(message))
-                    message = connection.receive()
+                try:
+                    connection, message = self._proved(raw)
+                finally:
+                    with self._opening:
+                        self._unproven.pop(raw, None)
+                if not self._busy.acquire(blocking=False):
+                    self._tell(f"{who} is turned away: another client is there")
+                    connection.send({"ok": False, "kind": BUSY, "error": "somebody is served"}, {})
+                    return
+                try:
+                    self._tell(f"{who} has come")
+                    connection.timeout_s = self._idle_timeout_s
+                    self._converse(connection, message)
+                finally:
+                    self._busy.release()
             except WireError as error:
                 self._tell(f"{who} is gone: {error}")
-            finally:
-                self._busy.release()
 
-    def _first(self, connection: Connection) -> Message:
-        """Wait for the message that proves the key."""
+    def _proved(self, raw: socket.socket) -> tuple[Connection, Message | NonsenseError]:
+        """Wait for the message that proves the key; return what it says.
+
+        Raises:
+            WireError: there was no proof in time.
+        """
+        until_s = time.monotonic() + _PROOF_S
+        raw.settimeout(_PROOF_S)
+        with contextlib.suppress(OSError):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(raw, self._key, is_server=True, until_s=until_s)
         try:
-            return connection.receive()
+            return connection, connection.receive(until_s=until_s, max_bytes=MAX_UNPROVEN_BYTES)
+        except NonsenseError as error:
+            return connection, error
         except NotAuthenticError:
             # The client cannot believe this answer either, and so knows that the keys differ.
             with contextlib.suppress(WireError):
                 connection.send({"ok": False}, {})
             raise
+
+    def _converse(self, connection: Connection, message: Message | NonsenseError) -> None:
+        """Answer a client until it is gone, also what makes no sense.
+
+        Raises:
+            WireError: it is.
+        """
+        while True:
+            if isinstance(message, NonsenseError):
+                answer = self._failed(message)
+            else:
+                answer = self._answer(message)
+            try:
+                connection.send(*answer)
+            except WireError:
+                raise
+            except Exception as error:  # what the agent says does not travel
+                connection.send(*self._failed(error))
+            try:
+                message = connection.receive()
+            except NonsenseError as error:
+                message = error
 
     def _answer(self, message: Message) -> Message:
         """Do what is asked; what fails is the client's to hear."""
@@ -119,8 +184,12 @@ class PolicyServer:
             raise ValueError(f"unknown request {do!r}; known: hello, reset, act")
         # Whatever a policy raises, the client ends its episode with it.
         except Exception as error:
-            self._tell(f"{type(error).__name__}: {error}")
-            return {"ok": False, "kind": type(error).__name__, "error": str(error)}, {}
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> Message:
+        """Return what a client hears of an error."""
+        self._tell(f"{type(error).__name__}: {error}")
+        return {"ok": False, "kind": type(error).__name__, "error": str(error)}, {}
 
     def _hello(self, data: dict[str, Any]) -> dict[str, Any]:
         robot = Interface.from_dict(data.get("interface"))

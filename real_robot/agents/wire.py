@@ -11,6 +11,7 @@ within it each direction counts its messages, so none can be repeated, left out 
 is said is not secret: who needs that puts the connection into an SSH tunnel or WireGuard.
 """
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -18,6 +19,7 @@ import math
 import os
 import socket
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 GREETING = b"toto-policy-1\n"
-_BUSY = b"toto-policy-x\n"  # as long: somebody else is served
+_BUSY = b"toto-policy-x\n"  # as long: an earlier server's word for that somebody else is served
+BUSY = "busy"  # the kind of error with which a server says so to who has proved the key
 KEY_BYTES, NONCE_BYTES = 32, 32
 MAX_MESSAGE_BYTES = 32 * 2**20
+# Of a client that has not proved the key yet.
+MAX_UNPROVEN_BYTES = 2**20
 _MAX_HEADER_BYTES = 2**20
 _MAC_BYTES = 32
 _LENGTH = struct.Struct("<I")
@@ -47,29 +52,51 @@ class ClosedError(WireError):
     """The other side is gone."""
 
 
+class BusyError(WireError):
+    """The server serves somebody else."""
+
+
+class NonsenseError(WireError):
+    """What came is authentic and makes no sense; the next message may."""
+
+
 class NotAuthenticError(WireError):
     """What came was not written with this key, in this session, at this place."""
 
 
 class Connection:
-    """Send and receive messages; one side in, one side out, in any order."""
+    """Send and receive messages; one side in, one side out, in any order.
 
-    def __init__(self, raw: socket.socket, key: bytes, *, is_server: bool) -> None:
+    Attributes:
+        timeout_s: how long a message may take, all of it; None: for ever.
+    """
+
+    def __init__(
+        self, raw: socket.socket, key: bytes, *, is_server: bool, until_s: float | None = None
+    ) -> None:
         """Exchange nonces; the first message proves the key.
+
+        Args:
+            raw: connected; its timeout becomes that of each message.
+            key: shared.
+            is_server: which of the two sides this is.
+            until_s: when, on the monotonic clock, the nonces must be there; None: as a message.
 
         Raises:
             WireError: the other side is something else, or gone.
         """
         self._raw, self._key = raw, key
+        self.timeout_s = raw.gettimeout()
+        until_s = self._until_s() if until_s is None else until_s
         self._num_sent = self._num_received = 0
         ours = os.urandom(NONCE_BYTES)
         _send(raw, GREETING + ours)
-        greeting = _receive(raw, len(GREETING))
+        greeting = _receive(raw, len(GREETING), until_s)
         if greeting == _BUSY:
-            raise WireError("somebody else is served now")
+            raise BusyError("somebody else is served now")
         if greeting != GREETING:
             raise WireError(f"the other side does not speak {GREETING.decode().strip()}")
-        theirs = _receive(raw, NONCE_BYTES)
+        theirs = _receive(raw, NONCE_BYTES, until_s)
         self._session = theirs + ours if is_server else ours + theirs
         self._out, self._in = (b"s", b"c") if is_server else (b"c", b"s")
 
@@ -93,20 +120,31 @@ class Connection:
             raise ValueError(f"a message of {len(body)} bytes is too long ({MAX_MESSAGE_BYTES})")
         mac = self._mac(self._out, self._num_sent, body)
         self._num_sent += 1
+        self._raw.settimeout(self.timeout_s)
         _send(self._raw, _LENGTH.pack(len(body) + _MAC_BYTES) + mac + body)
 
-    def receive(self) -> Message:
-        """Wait for a message, and give it once it is proved.
+    def receive(
+        self, *, until_s: float | None = None, max_bytes: int = MAX_MESSAGE_BYTES
+    ) -> Message:
+        """Wait for a message, and return it once it is proved.
+
+        Args:
+            until_s: when, on the monotonic clock, all of it must be there; None: `timeout_s` from
+                now on, however slowly it drips.
+            max_bytes: a longer one is not read.
 
         Raises:
             ClosedError: the other side is gone.
             NotAuthenticError: it is of another key, changed, repeated or left out.
-            WireError: it is too long, or makes no sense.
+            NonsenseError: it is proved and makes no sense.
+            WireError: it is too long, or did not come in time.
         """
-        (length,) = _LENGTH.unpack(_receive(self._raw, _LENGTH.size))
-        if not _MAC_BYTES + _LENGTH.size <= length <= MAX_MESSAGE_BYTES:
-            raise WireError(f"a message of {length} bytes is not taken (most: {MAX_MESSAGE_BYTES})")
-        mac, body = _receive(self._raw, _MAC_BYTES), _receive(self._raw, length - _MAC_BYTES)
+        until_s = self._until_s() if until_s is None else until_s
+        (length,) = _LENGTH.unpack(_receive(self._raw, _LENGTH.size, until_s))
+        if not _MAC_BYTES + _LENGTH.size <= length <= max_bytes:
+            raise WireError(f"a message of {length} bytes is not taken (most: {max_bytes})")
+        mac = _receive(self._raw, _MAC_BYTES, until_s)
+        body = _receive(self._raw, length - _MAC_BYTES, until_s)
         expected = self._mac(self._in, self._num_received, body)
         if not hmac.compare_digest(mac, expected):
             raise NotAuthenticError(
@@ -115,31 +153,28 @@ class Connection:
         self._num_received += 1
         return _parse(body)
 
+    def abort(self) -> None:
+        """Disconnect while another thread waits for a message: it hears that the side is gone."""
+        with contextlib.suppress(OSError):
+            self._raw.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Disconnect."""
         self._raw.close()
+
+    def _until_s(self) -> float | None:
+        return None if self.timeout_s is None else time.monotonic() + self.timeout_s
 
     def _mac(self, direction: bytes, count: int, body: bytes) -> bytes:
         said = self._session + direction + _COUNT.pack(count) + body
         return hmac.digest(self._key, said, hashlib.sha256)
 
 
-def turn_away(raw: socket.socket) -> None:
-    """Say to a client that somebody else is served.
-
-    Raises:
-        WireError: it is gone.
-    """
-    # read what it says first: to close on unread bytes would take the answer back
-    _receive(raw, len(GREETING) + NONCE_BYTES)
-    _send(raw, _BUSY)
-
-
 def _parse(body: bytes) -> Message:
     """Take a proved body apart; it is still checked, since a friend may be wrong."""
     (length,) = _LENGTH.unpack_from(body)
     if length > min(_MAX_HEADER_BYTES, len(body) - _LENGTH.size):
-        raise WireError(f"a header of {length} bytes is not taken")
+        raise NonsenseError(f"a header of {length} bytes is not taken")
     start = _LENGTH.size + length
     try:
         header = json.loads(body[_LENGTH.size : start])
@@ -162,8 +197,9 @@ def _parse(body: bytes) -> Message:
             raise ValueError(f"{len(body) - start} bytes belong to nothing")
         if not isinstance(data, dict):
             raise ValueError("its data are no mapping")
-    except (KeyError, TypeError, ValueError) as error:
-        raise WireError(f"a message makes no sense: {error}") from error
+    # nested too deep, sizes beyond all numbers, a list for a mapping: whatever it is, it is refused
+    except Exception as error:
+        raise NonsenseError(f"a message makes no sense: {type(error).__name__}: {error}") from error
     return data, arrays
 
 
@@ -225,11 +261,16 @@ def _send(raw: socket.socket, data: bytes) -> None:
         raise ClosedError(f"the other side is gone: {error}") from error
 
 
-def _receive(raw: socket.socket, size: int) -> bytes:
+def _receive(raw: socket.socket, size: int, until_s: float | None) -> bytes:
     data = bytearray(size)
     view, got = memoryview(data), 0
     while got < size:
         try:
+            if until_s is not None:
+                left_s = until_s - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError
+                raw.settimeout(left_s)
             count = raw.recv_into(view[got:])
         except TimeoutError as error:
             raise WireError("no answer came in time") from error

@@ -155,8 +155,6 @@ class _Episode:
         with Interrupts() as interrupts:
             reason, message = self._from_start_to_rest(agent, start, check, operator, interrupts)
             interrupts.settle()
-            if (fault := agent.transport_fault()) is not None:
-                self._notes[TRANSPORT_FAULT] = fault
             for name, worker in (("agent", agent), ("check", check)):
                 if not worker.close(_CLOSE_S):
                     self._notes[f"{name}_still_busy"] = True
@@ -197,6 +195,8 @@ class _Episode:
                 self._loop(agent, check, operator, interrupts)
             except EpisodeEnd as end:
                 reason, message = end.reason, end.message
+                if reason == "policy" and (fault := agent.transport_fault()) is not None:
+                    self._notes[TRANSPORT_FAULT] = fault
             except ConnectionLostError as error:
                 reason, message = "connection", str(error)
             except CommandRefusedError as error:

@@ -20,7 +20,7 @@ import numpy as np
 from toto_robot.files import write_json
 from toto_robot.moved import moved_names
 
-from ..episode import EpisodeRecord
+from ..episode import TRANSPORT_FAULT, EpisodeRecord
 from .plan import Plan, PolicyKey, Trial
 from .poses import Pose
 from .results import OVERLAY, RESULT, Judgement, TrialResult, load_results, load_spoilt
@@ -143,7 +143,11 @@ def _judge(
     illustrate: Callable[[EpisodeRecord, bool | None, Path], tuple[str, ...]],
 ) -> TrialResult:
     """Have an episode judged, keep it, and write what came of it into a folder."""
-    judgement = operator.judge(trial, record)
+    fault = record.notes.get(TRANSPORT_FAULT)
+    if fault is None:
+        judgement = operator.judge(trial, record)
+    else:  # it says nothing of the policy, whatever became of the object
+        judgement = Judgement(success=None, note=f"the way to the policy: {fault}", by="check")
     record = replace(record, success=judgement.success)
     if judgement.success is None:
         record = _spoilt(record, judgement.note)

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from envs.interface import Interface
+from real_robot.agents import serving as serving_module
 from real_robot.agents.remote import RemoteAgent
 from real_robot.agents.serving import PolicyServer
 from real_robot.agents.wire import (
@@ -27,7 +28,7 @@ from real_robot.agents.wire import (
     read_key,
 )
 from real_robot.cameras.camera import Frame
-from real_robot.episode import Observation
+from real_robot.episode import TRANSPORT_FAULT, Observation
 from tests.real_robot.control.loop_cases import INTERFACE, Bench, FakeAgent, one, turn
 from tests.real_robot.safety.safety_cases import HOME, state_at
 
@@ -175,6 +176,102 @@ def test_a_server_that_is_too_slow_is_given_up(key_file) -> None:
     assert "no answer came in time" in record.message
 
 
+def numbered(release, stall_at=(3,)):
+    """Act by the observation's own number, and stall at some calls until `release` is set."""
+
+    def acts(observation, calls):
+        number = float(observation.proprio[0])
+        if calls in stall_at:
+            release.wait(TIMEOUT_S)
+        return one(turn(1, number / 100), observation)
+
+    return FakeAgent(acts)
+
+
+def seen(number):
+    proprio = np.full(8, number, np.float32)
+    image = np.zeros((8, 8, 3), np.uint8)
+    return Observation(
+        stamp_s=float(number),
+        frames={"hand": Frame(camera="hand", image=image, stamp_s=0.0, sequence=number)},
+        state=state_at(HOME, 0.0),
+        proprio=proprio,
+    )
+
+
+@pytest.mark.parametrize("stall_at", [(1,), (3,), (3, 5)])
+def test_an_answer_that_comes_late_is_not_taken_for_the_next_one(key_file, stall_at) -> None:
+    release, faults = threading.Event(), 0
+    with serving(numbered(release, stall_at), key_file) as (address, _):
+        agent = remote(address, key_file, timeout_s=0.3)
+        agent.reset(seen(0))
+        for number in range(1, 9):
+            try:
+                proposal = agent.act(seen(number))
+            except ConnectionError:
+                faults += 1
+                with pytest.raises(ConnectionError, match=r"reset\(\) begins another"):
+                    agent.act(seen(number))
+                threading.Timer(0.2, release.set).start()
+                agent.reset(seen(0))  # while the server is still busy with what was given up
+                release.clear()
+                continue
+            assert proposal.actions[0, 0] == pytest.approx(number / 100)
+            assert proposal.observed_s == number
+        agent.close()
+    assert faults == len(stall_at)
+
+
+@pytest.mark.parametrize("timeout_s", [0.3, 5.0], ids=["its limit", "the watchdog"])
+def test_one_stall_costs_one_episode(key_file, timeout_s) -> None:
+    release, agent_there = threading.Event(), FakeAgent()
+
+    def acts(observation, calls):
+        if calls == 3:
+            release.wait(TIMEOUT_S)
+        return one(turn(1, 0.1 * observation.proprio[0] + 0.01), observation)
+
+    agent_there.function = acts
+    with serving(agent_there, key_file) as (address, _):
+        agent = remote(address, key_file, timeout_s=timeout_s)
+        first = Bench(max_steps=50, patience_s=0.1).run(agent)
+        assert first.reason == "policy"
+        fault = first.notes[TRANSPORT_FAULT]
+        assert f"the policy server at {address}" in fault
+        threading.Timer(0.3, release.set).start()
+        bench = Bench(max_steps=5, patience_s=TIMEOUT_S)
+        second = bench.run(agent)
+        assert second.reason == "time", second.message
+        assert TRANSPORT_FAULT not in second.notes
+        for step in second.steps:
+            expected = 0.1 * step.observation.proprio[0] + 0.01
+            assert step.action[0] == pytest.approx(expected, abs=1e-6)
+        agent.close()
+
+
+def test_a_policy_that_fails_by_itself_is_no_fault_of_the_way(key_file) -> None:
+    def fails(observation, calls):
+        raise ConnectionError("a policy's own")
+
+    with serving(FakeAgent(fails), key_file) as (address, _):
+        agent = remote(address, key_file)
+        record = Bench(patience_s=TIMEOUT_S).run(agent)
+        agent.close()
+    assert record.reason == "policy"
+    assert TRANSPORT_FAULT not in record.notes
+
+
+def test_a_server_that_came_back_with_another_policy_is_not_taken(key_file) -> None:
+    other = FakeAgent()
+    with serving(other, key_file) as (address, _):
+        agent = remote(address, key_file)
+        agent.reset(seen(0))
+        agent.close()
+        other.weights_hash = "xyz"
+        with pytest.raises(ConnectionError, match="another policy now: weights xyz, before abc"):
+            agent.reset(seen(0))
+
+
 # who is believed
 
 
@@ -274,6 +371,155 @@ def test_an_observation_of_another_shape_is_refused(key_file, arrays) -> None:
         with pytest.raises(ValueError, match="unknown request 'dance'; known: hello, reset, act"):
             agent._ask({"do": "dance"}, {})
         agent.close()
+
+
+def test_who_drips_before_the_proof_holds_no_place(key_file, monkeypatch) -> None:
+    monkeypatch.setattr(serving_module, "_PROOF_S", 0.5)
+    with serving(FakeAgent(), key_file) as (_, server):
+        opening = GREETING + b"n" * 32 + struct.pack("<I", 2**20) + b"m" * 1000
+        with socket.create_connection(server.address) as dripping:
+            begun_s, ended_s = time.monotonic(), None
+            for index in range(100):
+                try:
+                    dripping.sendall(opening[index : index + 1])
+                except OSError:
+                    ended_s = time.monotonic()
+                    break
+                if index == 2:  # meanwhile somebody with the key
+                    remote("{}:{}".format(*server.address), key_file).close()
+                time.sleep(0.03)
+        assert ended_s is not None
+        assert ended_s - begun_s < 2.0
+
+
+@pytest.mark.parametrize("said", [b"", GREETING, GREETING + b"n" * 32, b"GET / HTTP/1.1\r\n"])
+def test_connections_without_a_proof_are_bounded(key_file, said) -> None:
+    before = threading.active_count()
+    with serving(FakeAgent(), key_file) as (address, server):
+        silent = []
+        try:
+            for _ in range(150):
+                silent.append(socket.create_connection(server.address, timeout=TIMEOUT_S))
+                silent[-1].sendall(said)
+            wait_for(lambda: threading.active_count() <= before + serving_module._MAX_UNPROVEN + 2)
+            agent = remote(address, key_file)
+            agent.reset(seen(0))
+            assert agent.act(seen(1)).actions.shape == (1, 8)
+            agent.close()
+        finally:
+            for connection in silent:
+                connection.close()
+
+
+def send_body(connection, header):
+    """Send a proved message with any header, bytes."""
+    body = struct.pack("<I", len(header)) + header
+    mac = connection._mac(connection._out, connection._num_sent, body)
+    connection._num_sent += 1
+    connection._raw.sendall(struct.pack("<I", len(body) + len(mac)) + mac + body)
+
+
+ODD = [
+    b"",
+    b"null",
+    b"[]",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"data": {}}',
+    b'{"data": [], "arrays": {}}',
+    b'{"data": {}, "arrays": []}',
+    b'{"data": {}, "arrays": {"x": 3}}',
+    b'{"data": {}, "arrays": {"x": {"dtype": ["uint8"], "shape": [1]}}}',
+    b'{"data": {}, "arrays": {"x": {"dtype": "float32", "shape": [1e400]}}}',
+    b'{"data": {}, "arrays": {"x": {"dtype": "float32", "shape": [-1]}}}',
+    b'{"data": {}, "arrays": {"x": {"dtype": "float32", "shape": 7}}}',
+    b'{"data": {}, "arrays": {"x": {"dtype": "float32", "shape": [4294967296, 4294967296]}}}',
+    b'{"data": {}, "arrays": {"x": {"dtype": "uint8", "shape": ['
+    + b",".join([b"1"] * 100)
+    + b"]}}}",
+    b'{"data": {"do": ["hello"]}, "arrays": {}}',
+    b'{"data": {"do": "hello", "interface": {"arm": {}}}, "arrays": {}}',
+    b'{"data": {"do": "hello", "interface": 1e400}, "arrays": {}}',
+    b'{"data": {"do": "act"}, "arrays": {"\\ud800": {"dtype": "uint8", "shape": [0]}}}',
+]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("header", ODD, ids=[header[:40].decode("latin1") for header in ODD])
+def test_odd_headers_of_who_has_the_key_are_answered(key_file, header, is_first) -> None:
+    with serving(FakeAgent(), key_file) as (_, server):
+        raw = socket.create_connection(server.address, timeout=TIMEOUT_S)
+        with raw:
+            connection = Connection(raw, read_key(key_file), is_server=False)
+            hello = {"do": "hello", "interface": INTERFACE.to_dict()}
+            if not is_first:
+                connection.send(hello, {})
+                assert connection.receive()[0]["ok"]
+            for _ in range(2):
+                send_body(connection, header)
+                answer, arrays = connection.receive()
+                assert answer["ok"] is False
+                assert answer["error"]
+                assert arrays == {}
+            connection.send(hello, {})
+            assert connection.receive()[0]["ok"]
+
+
+def test_what_an_agent_says_and_does_not_travel_is_told(key_file) -> None:
+    odd = [np.float32(2.5), np.int64(2), 2.5]
+
+    def acts(observation, calls):
+        return one(turn(), observation, surprise=odd[calls - 1])
+
+    with serving(FakeAgent(acts), key_file) as (address, _):
+        agent = remote(address, key_file)
+        for number in range(2):
+            with pytest.raises(RuntimeError, match="TypeError"):
+                agent.act(seen(number))
+        assert agent.act(seen(2)).surprise == 2.5
+        agent.close()
+
+
+@pytest.mark.parametrize(
+    ("hello", "act"),
+    [
+        ({"ok": True}, None),
+        ({"ok": True, "name": "x", "weights_hash": None, "note": None}, {"ok": True}),
+        (None, {"timings_s": [], "end": None, "surprise": None}),
+        (None, {"timings_s": {"x": 10**400}, "end": None, "surprise": None}),
+        (None, {"timings_s": {}, "end": [], "surprise": None}),
+        (None, {"timings_s": {}, "end": ["bogus", "x"], "surprise": None}),
+        (None, {"timings_s": {}, "end": 3, "surprise": None}),
+        (None, {"timings_s": {}, "end": None, "surprise": "much"}),
+        (None, {"timings_s": {"x": float("nan")}, "end": None, "surprise": None}),
+    ],
+    ids=range(9),
+)
+def test_a_server_that_answers_nonsense_is_not_believed(key_file, hello, act) -> None:
+    told = hello or {"ok": True, "name": "x", "weights_hash": None, "note": None}
+
+    def serve(listening):
+        raw, _ = listening.accept()
+        with raw:
+            connection = Connection(raw, read_key(key_file), is_server=True)
+            connection.receive()
+            connection.send(told, {})
+            if act is not None:
+                connection.receive()
+                connection.send({"ok": True, **act}, {"actions": np.zeros((1, 8), np.float32)})
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+
+        def asks():
+            with closing(remote(address, key_file)) as agent:
+                agent.act(seen(1))
+
+        with pytest.raises(ConnectionError, match="answers nonsense"):
+            asks()
+        thread.join(TIMEOUT_S)
 
 
 # the wire itself

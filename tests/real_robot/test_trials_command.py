@@ -14,13 +14,14 @@ from real_robot.calibration.calibration import Calibration
 from real_robot.calibration.calibration import save as save_calibration
 from real_robot.cameras.camera import Frame, StaleFrameError
 from real_robot.control.home import NotHomeError
+from real_robot.episode import TRANSPORT_FAULT
 from real_robot.evaluate import TrialsConfig, evaluate, settings_of
 from real_robot.recording import Recorder, places_of
 from real_robot.station import interface_of
 from real_robot.trials.overlay import calibration_of_scene
 from real_robot.trials.plan import draw_plan, load_plan
 from real_robot.trials.poses import Pose, nearest_m
-from real_robot.trials.results import load_results
+from real_robot.trials.results import load_results, load_spoilt
 from real_robot.trials.runner import TrialsStoppedError
 from tests.real_robot.fake_records import fake_record, fake_step
 from tests.real_robot.fake_robot import FakeRobot
@@ -89,7 +90,7 @@ class FakeStation:
 
     def run(self, agent, translator, loop, *, operator=None, listeners=(), notes=None):
         record = self.records.pop(0) if self.records else fake_record(success=True)
-        return replace(record, weights_hash=agent.weights_hash, notes=notes)
+        return replace(record, weights_hash=agent.weights_hash, notes={**record.notes, **notes})
 
 
 class FakeAgent:
@@ -168,6 +169,28 @@ def test_an_interrupted_evaluation_tells_and_goes_on(world, tmp_path, capsys) ->
     evaluate(config, tmp_path)
     assert load_plan(tmp_path / "report") == plan
     assert "success of one: 3/3" in capsys.readouterr().out
+
+
+def test_a_fault_on_the_way_to_a_policy_is_not_the_policy_s_failure(
+    world, tmp_path, capsys
+) -> None:
+    lost = fake_record(reason="policy", message="no answer came in time")
+    lost = replace(lost, notes={**lost.notes, TRANSPORT_FAULT: "the policy server at x: no answer"})
+    world["records"] = [fake_record(success=True), lost]
+    config = config_of(policy="one", trials=3)
+    evaluate(config, tmp_path)
+    assert "success of one: 3/3" in capsys.readouterr().out
+    (spoilt,) = load_spoilt(tmp_path / "report")
+    assert "the policy server at x: no answer" in spoilt.judgement.note
+    # one that failed by itself is its failure
+    failed = replace(fake_record(reason="policy", message="it is nan"), success=False)
+    world["records"] = [failed]
+    evaluate(config, tmp_path / "other")
+    assert "success of one: 2/3" in capsys.readouterr().out
+    # and one that is always lost ends the evaluation
+    world["records"] = [lost] * 20
+    with pytest.raises(SystemExit, match=r"spoilt \d times .*the way to the policy"):
+        evaluate(config, tmp_path / "lost")
 
 
 def plan_of(*, places=(), least_distance_m=0.01):
