@@ -1,6 +1,8 @@
 """The exported graphs give what torch gives, and run without torch."""
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -64,6 +66,29 @@ def test_an_export_keeps_the_contract_of_all_encoders(exported):
     np.testing.assert_allclose(encoder(images), tiny()(images).numpy(), atol=1e-4)
     with pytest.raises(ValueError, match="what the graph was exported for"):
         encoder(images[:, 1:])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+@pytest.mark.parametrize("kind", ["frame", "stream"])
+def test_a_forked_session_says_what_to_do_instead_of_waiting(exported, kind):
+    """Threads of onnxruntime do not survive a fork."""
+    encoder, stream = ExportedEncoder(exported), OnnxStream(exported)
+    encoder(frames(0))
+    answers, sends = multiprocessing.get_context("fork").Pipe(duplex=False)
+
+    def work():
+        try:
+            encoder(frames(0)) if kind == "frame" else stream.step(frames(0))
+        except RuntimeError as error:
+            sends.send(str(error))
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    try:
+        assert answers.poll(60)
+        assert 'start the processes with context="spawn"' in answers.recv()
+    finally:
+        child.kill()
 
 
 def test_another_encoder_is_found_out(exported):

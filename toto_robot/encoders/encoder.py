@@ -23,6 +23,7 @@ from ..models import CausalModel, ModelConfig
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from ..tokenizers.tokenizer import check_frames
 from .contract import NO_PAST, CodeFormat, Codes, IndependentFrames, StreamableEncoder
+from .forks import survive_forks
 from .pooling import AttentionPool, build_pool, normalise
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Encoder(nn.Module):
         frame_interval_s: float | None = None,
     ) -> None:
         super().__init__()
+        survive_forks()
         if repeat_frame and transformer.config.frames < 2:
             raise ValueError("repeat_frame needs a model trained on at least 2 frames, got 1")
         self.num_layers = transformer.config.layers

@@ -10,6 +10,7 @@ path there, and `from onnx_runtime import OnnxEncoder`.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class OnnxEncoder:
             FileNotFoundError: a file is missing; the message names it.
         """
         self.card = _read_card(Path(folder))
-        self._session = _open(Path(folder) / FRAME, threads)
+        self._session, self._process = _open(Path(folder) / FRAME, threads), os.getpid()
         self.dim: int = self.card["dim"]
         self.tokens: NDArray[np.int64] = np.zeros((0, self.card["tokens_per_frame"]), np.int64)
 
@@ -53,6 +54,7 @@ class OnnxEncoder:
             ValueError: other frames; the message says which are right.
         """
         _check_frames(self.card, frames)
+        _check_process(self._process)
         embedding, self.tokens = _run(self._session, {"frames": np.ascontiguousarray(frames)})
         return embedding
 
@@ -81,7 +83,7 @@ class OnnxStream:
             FileNotFoundError: a file is missing, or the export has no stream.
         """
         card = self.card = _read_card(Path(folder))
-        self._session = _open(Path(folder) / STREAM, threads)
+        self._session, self._process = _open(Path(folder) / STREAM, threads), os.getpid()
         self.dim: int = card["dim"]
         self._frame: int = card["tokens_per_frame"]
         self._num_slots: int = card["context"] - 1
@@ -103,6 +105,7 @@ class OnnxStream:
             ValueError: other frames or another mask; the message says which are right.
         """
         _check_frames(self.card, frames)
+        _check_process(self._process)
         batch = len(self._shown)
         if reset is None:
             reset = np.zeros(batch, np.bool_)
@@ -167,6 +170,17 @@ def _run(
     session: onnxruntime.InferenceSession, inputs: dict[str, NDArray[Any]]
 ) -> list[NDArray[Any]]:
     return [np.asarray(output) for output in session.run(None, inputs)]
+
+
+def _check_process(opened_in: int) -> None:
+    if (
+        os.getpid() != opened_in
+    ):  # a session's threads do not survive a fork: it would wait for ever
+        raise RuntimeError(
+            "the encoder was opened in another process, of which this one is a fork; open it in "
+            'this process, or start the processes with context="spawn" '
+            '(start_method="spawn" for SubprocVecEnv)'
+        )
 
 
 def _check_frames(card: dict[str, Any], frames: np.ndarray) -> None:
