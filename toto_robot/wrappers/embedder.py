@@ -4,7 +4,8 @@ Of a Dict observation every `image_<camera>` (uint8 [h w 3]) becomes `embedding_
 [e]). An observation that is one picture is treated as a Dict with the single entry "".
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..encoders.streaming import StreamConfig
 __all__ = ["AnyEncoder", "Eyes", "Observation"]
 
 IMAGE, EMBEDDING = "image_", "embedding_"
+SMALLEST_IMAGE = 8  # pixels; a smaller array of bytes is hardly a camera's
 AnyEncoder = FrameEmbedder | str | Path  # opened, or what `load_encoder` opens
 Observation = Any  # an array, or a dict of what the observation space says
 
@@ -60,6 +62,7 @@ class Eyes:
                     "gymnasium.wrappers.TransformObservation"
                 )
             self._names = {key: EMBEDDING + key.removeprefix(IMAGE) for key in found}
+            _warn_of_raw_images(space, found)
             if taken := sorted(set(self._names.values()) & set(space)):
                 raise ValueError(f"the observation already has {taken}")
         else:
@@ -212,6 +215,41 @@ def _rounds(rows: Sequence[Sequence[int]]) -> list[list[int]]:
         rounds[-1].append(index)
         taken |= set(some)
     return rounds
+
+
+def _warn_of_raw_images(space: Mapping[str, spaces.Space], embedded: Mapping[str, object]) -> None:
+    """Tell of images that stay pixels because their keys do not say that they are images."""
+    raw = [
+        key
+        for place, one in space.items()
+        if place not in embedded
+        for key in _image_keys(place, one)
+    ]
+    if raw:
+        warnings.warn(
+            f"{', '.join(map(repr, raw))} stay pixels: only images named {IMAGE}<camera> are "
+            f"embedded. Rename each to {IMAGE}<camera>, for example with "
+            "gymnasium.wrappers.TransformObservation; or leave it out, with "
+            "gymnasium.wrappers.FilterObservation",
+            UserWarning,
+            stacklevel=4,  # where the wrapper was made
+        )
+
+
+def _image_keys(name: str, space: spaces.Space) -> list[str]:
+    """Return the names of the images in an entry, which may be a Dict or a Tuple of entries."""
+    if isinstance(space, spaces.Dict):
+        return [key for part, one in space.items() for key in _image_keys(f"{name}/{part}", one)]
+    if isinstance(space, spaces.Tuple):
+        return [key for part, one in enumerate(space) for key in _image_keys(f"{name}/{part}", one)]
+    is_image = (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) >= 3  # one image, or a stack of them
+        and 3 in (space.shape[-1], space.shape[-3])
+        and min(sorted(space.shape)[-2:]) >= SMALLEST_IMAGE
+    )
+    return [name] if is_image else []
 
 
 def _check_picture(name: str, space: spaces.Space) -> None:

@@ -354,3 +354,62 @@ def test_without_stable_baselines_the_extra_is_named(monkeypatch) -> None:
     sb3._vec_env_class.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'toto-robot\[sb3\]'"):
         TotoVecEnv(None, CountingEncoder())
+
+
+class Raw(gymnasium.Env):
+    """Show entries of all kinds beside one camera."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, **entries):
+        camera = {"image_top": spaces.Box(0, 255, (16, 16, 3), np.uint8)}
+        self.observation_space = spaces.Dict(camera | entries)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+
+IMAGES = {
+    "wrist_rgb": spaces.Box(0, 255, (16, 16, 3), np.uint8),
+    "agentview": spaces.Box(0, 255, (84, 64, 3), np.uint8),
+    "first": spaces.Box(0, 255, (3, 16, 16), np.uint8),
+    "stack": spaces.Box(0, 255, (4, 16, 16, 3), np.uint8),
+    "pixels": spaces.Dict({"hand": spaces.Box(0, 255, (16, 16, 3), np.uint8)}),
+    "pair": spaces.Tuple([spaces.Box(0, 255, (16, 16, 3), np.uint8), spaces.Discrete(2)]),
+}
+NO_IMAGES = {
+    "state": spaces.Box(-1, 1, (3,), np.float32),
+    "depth": spaces.Box(0, 9, (16, 16, 3), np.float32),
+    "mask": spaces.Box(0, 255, (16, 16), np.uint8),
+    "bytes": spaces.Box(0, 255, (3,), np.uint8),
+    "board": spaces.Box(0, 255, (3, 3, 3), np.uint8),
+    "task": spaces.Text(8),
+}
+
+
+@pytest.mark.parametrize(("name", "space"), IMAGES.items(), ids=IMAGES)
+def test_an_image_that_stays_pixels_is_told_once(name, space) -> None:
+    told = f"'{name}(/hand|/0)?' stay pixels: only images named image_<camera> are"
+    with pytest.warns(UserWarning, match=told) as found:
+        env = TotoObservation(Raw(**{name: space}), CountingEncoder())
+    for _ in range(2):
+        env.reset()  # warnings are errors: nothing more is said
+    assert len(found) == 1
+    with pytest.warns(UserWarning, match=told):
+        TotoVectorObservation(
+            gymnasium.vector.SyncVectorEnv([lambda: Raw(**{name: space})]), CountingEncoder()
+        )
+
+
+@pytest.mark.parametrize(("name", "space"), NO_IMAGES.items(), ids=NO_IMAGES)
+def test_what_is_no_image_passes_without_a_word(name, space) -> None:
+    env = TotoObservation(Raw(**{name: space}), CountingEncoder())
+    assert set(env.reset()[0]) == {"embedding_top", name}
+
+
+def test_all_images_that_stay_pixels_are_told_together() -> None:
+    with pytest.warns(UserWarning, match="'agentview', 'wrist_rgb' stay pixels"):
+        TotoObservation(
+            Raw(**{key: IMAGES[key] for key in ("agentview", "wrist_rgb")}), CountingEncoder()
+        )
