@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from envs.interface import Interface
 from toto_robot import FrameEncoder
-from toto_robot.checkpoint import load_weights, read_config, save_checkpoint
+from toto_robot.checkpoint import build_module, load_weights, read_config, save_checkpoint
 from toto_robot.config import from_dict, to_dict
 
 from .environment import EnvConfig
@@ -227,8 +227,8 @@ def load_student(folder: Path, encoder: FrameEncoder | None, interface: Interfac
     card = read_card(folder)
     card.interface.require_equal(interface, str(folder), "the environment")
     _check_encoder(folder, card.encoder, stamp(encoder))
-    student = StudentPolicy(card)
-    student.load_state_dict(load_weights(folder, read_config(folder, KIND)["sha256"]))
+    weights = load_weights(folder, read_config(folder, KIND)["sha256"])
+    student = build_module(lambda: StudentPolicy(card), weights, folder)
     return student.requires_grad_(False).eval()
 
 

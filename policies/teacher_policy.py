@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.interface import Interface
-from toto_robot.checkpoint import load_weights, read_config, save_checkpoint
+from toto_robot.checkpoint import build_module, load_weights, read_config, save_checkpoint
 from toto_robot.config import from_dict, to_dict
 
 from .environment import EnvConfig, interface_of, make_expert
@@ -183,8 +183,9 @@ def load_teacher(folder: Path) -> TeacherPolicy:
         ValueError: it is damaged, or a checkpoint of another kind.
     """
     data = read_config(folder, KIND)
-    teacher = TeacherPolicy(from_dict(TeacherCard, data["config"], at=str(folder)))
-    teacher.load_state_dict(load_weights(folder, data["sha256"]))
+    card = from_dict(TeacherCard, data["config"], at=str(folder))
+    weights = load_weights(folder, data["sha256"])
+    teacher = build_module(lambda: TeacherPolicy(card), weights, folder)
     return teacher.requires_grad_(False).eval()
 
 

@@ -1,26 +1,43 @@
 """A checkpoint is a folder: ``config.json`` and ``weights.safetensors``; nothing that can execute.
 
 ``config.json`` holds ``format``, ``kind``, the exact config, the sha256 of the weights file and the
-versions that wrote it. The folder is written aside and renamed, so it is whole or not there.
+versions that wrote it, and the sha256 of all that (since version 0.2). The folder is written aside
+and renamed, so it is whole or not there.
 """
 
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from .downloads import check_downloaded
 from .files import written_aside
 
-__all__ = ["FORMAT", "load_weights", "read_config", "save_checkpoint", "weights_hash"]
+__all__ = [
+    "FORMAT",
+    "build_module",
+    "load_weights",
+    "newest_whole",
+    "read_config",
+    "save_checkpoint",
+    "weights_hash",
+]
 
 FORMAT = 1
+CONFIG_HASH = "config_sha256"
+# what a module may compute for itself (tables of angles, masks) beside what its file holds
+TABLES_BYTES = 1 << 28
+
+M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 
 
 def save_checkpoint(
@@ -56,6 +73,7 @@ def save_checkpoint(
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             **notes,
         }
+        data[CONFIG_HASH] = _config_hash(data)
         (aside / "config.json").write_text(json.dumps(data, indent=1) + "\n")
         if train_state is not None:
             torch.save(dict(train_state), aside / "train_state.pt")
@@ -66,22 +84,30 @@ def read_config(folder: Path, *kinds: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no checkpoint there.
-        ValueError: of another kind or of a newer format, or not readable.
+        ValueError: of another kind or of a newer format, not readable, or changed since it was
+            saved; files of version 0.1 do not tell the last.
     """
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint in {folder}: config.json is missing")
     try:
         data = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not readable JSON ({error}); the checkpoint is damaged"
         ) from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds a {type(data).__name__}; the checkpoint is damaged")
     if data.get("kind") not in kinds:
         needed = " or ".join(map(repr, kinds))
         raise ValueError(f"{folder} holds a {data.get('kind')!r} checkpoint, needed {needed}")
     if data.get("format") != FORMAT:
         raise ValueError(f"{folder} has format {data.get('format')!r}; this version reads {FORMAT}")
+    if data.get(CONFIG_HASH, _config_hash(data)) != _config_hash(data):
+        raise ValueError(
+            f"{path} was changed after it was saved: its sha256 is not what it says; copy the "
+            f"checkpoint again (whoever means the change deletes the line {CONFIG_HASH!r})"
+        )
     return data
 
 
@@ -92,9 +118,7 @@ def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
         FileNotFoundError: the weights file is missing.
         ValueError: it is damaged; the message names the file.
     """
-    file = folder / "weights.safetensors"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing")
+    file = check_downloaded(folder / "weights.safetensors")
     found = _sha256(file)
     if found != expected_sha256:
         raise ValueError(
@@ -105,6 +129,94 @@ def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
         return load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a readable safetensors file ({error})") from error
+
+
+def build_module(build: Callable[[], M], weights: Mapping[str, Tensor], where: object) -> M:
+    """Return the module that a config describes, with the weights of its file.
+
+    Its names and shapes are compared on torch's meta device first, so that a config that does not
+    belong to the file costs neither memory nor time.
+
+    Args:
+        build: makes the module, with any weights.
+        weights: its state dict.
+        where: of the checkpoint, for messages.
+
+    Raises:
+        ValueError: names or shapes are not those of the file; the message lists them.
+    """
+
+    def count(module: nn.Module, name: str, parameter: object) -> None:
+        nonlocal made
+        made += 1
+        if made > 2 * len(weights) + 64:
+            raise _TooLarge(f"config.json describes a model of more than {made - 1} weights")
+
+    made = 0
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            described = build()
+    except _TooLarge as error:
+        raise ValueError(f"{where}: {error}, the file holds {len(weights)}") from error
+    finally:
+        handle.remove()
+    needed = described.state_dict()
+    faults = [f"missing {name}" for name in sorted(needed.keys() - weights.keys())]
+    faults += [f"unexpected {name}" for name in sorted(weights.keys() - needed.keys())]
+    faults += [
+        f"{name} {tuple(weights[name].shape)}, config.json says {tuple(tensor.shape)}"
+        for name, tensor in needed.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    tables = sum(buffer.nbytes for name, buffer in described.named_buffers() if name not in needed)
+    if tables > TABLES_BYTES + 16 * sum(tensor.nbytes for tensor in weights.values()):
+        faults.append(f"config.json asks for tables of {tables:,} bytes")
+    if faults:
+        more = [f"and {len(faults) - 8} more"] if len(faults) > 8 else []
+        raise ValueError(
+            f"{where}: config.json and weights do not belong together: "
+            + "; ".join(faults[:8] + more)
+        )
+    module = build()
+    module.load_state_dict(weights)
+    return module
+
+
+def newest_whole(
+    folders: Iterable[Path], read: Callable[[Path], T], *, sets_aside: bool = True
+) -> tuple[Path, T] | None:
+    """Return the newest checkpoint that can be read, and what was read; None where there is none.
+
+    What is newer and damaged is told of and renamed to ``damaged-...``, so that it is neither tried
+    again nor counted.
+
+    Args:
+        folders: checkpoints of one run, whose names sort as they were written.
+        read: opens one; any exception says that it is damaged.
+        sets_aside: whether this process tells and renames; of several, one does.
+
+    Raises:
+        ValueError: there are some, and none can be read.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for folder in sorted(folders, reverse=True):
+        try:
+            found = read(folder)
+        except Exception as error:  # a damaged file can raise anything
+            damaged.append((folder, f"{type(error).__name__}: {error}".splitlines()[0]))
+            continue
+        for other, why in damaged if sets_aside else ():
+            print(f"{other} is damaged ({why}); going on from {folder.name}", flush=True)
+            other.rename(_unused(other.with_name(f"damaged-{other.name}")))
+        return folder, found
+    if damaged:
+        told = "\n  ".join(f"{folder}: {why}" for folder, why in damaged)
+        raise ValueError(
+            "none of the checkpoints can be read; repair one, or delete them to begin anew:\n  "
+            + told
+        )
+    return None
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -119,3 +231,23 @@ def weights_hash(module: nn.Module) -> str:
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+class _TooLarge(Exception):
+    """A config describes more than its file holds."""
+
+
+def _config_hash(data: Mapping[str, Any]) -> str:
+    """Return the sha256 of all that ``config.json`` says, whatever its layout."""
+    said = {key: value for key, value in data.items() if key != CONFIG_HASH}
+    text = json.dumps(json.loads(json.dumps(said)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unused(path: Path) -> Path:
+    number = 1
+    unused = path
+    while unused.exists():
+        number += 1
+        unused = path.with_name(f"{path.name}-{number}")
+    return unused

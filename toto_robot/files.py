@@ -29,8 +29,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         yield aside
         for part in sorted(aside.rglob("*")) if aside.is_dir() else []:
-            _synchronise(part)
-        _synchronise(aside)
+            synchronise(part)
+        synchronise(aside)
         if path.is_dir():
             _remove(old)
             os.replace(path, old)
@@ -38,7 +38,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(aside)
         raise
-    _synchronise(path.parent)
+    synchronise(path.parent)
     _remove(old)
 
 
@@ -62,7 +62,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     write_aside(path, text.getvalue())
 
 
-def _synchronise(path: Path) -> None:
+def synchronise(path: Path) -> None:
     """Have the system write a file, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from toto_robot.checkpoint import read_config, save_checkpoint
+from toto_robot.checkpoint import newest_whole, read_config, save_checkpoint
 from toto_robot.config import to_dict
 from toto_robot.files import write_aside
 
@@ -45,13 +45,17 @@ def judge(
 
 def resume(out: Path) -> tuple[Json | None, list[Json]]:
     """Return the trainer's state and the validations of the last checkpoint, if there is one."""
-    found = sorted((out / "checkpoints").glob("step-*"))
-    if not found:
+
+    def read(folder: Path) -> tuple[Json, list[Json], TeacherPolicy]:
+        state = torch.load(folder / "train_state.pt", weights_only=True)
+        return state, read_config(folder, KIND)["validations"], load_teacher(folder)
+
+    found = newest_whole((out / "checkpoints").glob("step-*"), read)
+    if found is None:
         return None, []
-    state = torch.load(found[-1] / "train_state.pt", weights_only=True)
-    validations: list[Json] = read_config(found[-1], KIND)["validations"]
+    state, validations, teacher = found[1]
     if best(validations) is validations[-1]:  # the kill may have come just before
-        _save_best(load_teacher(found[-1]), validations[-1], out)
+        _save_best(teacher, validations[-1], out)
     return state, validations
 
 

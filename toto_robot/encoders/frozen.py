@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..checkpoint import load_weights, save_checkpoint, weights_hash
+from ..checkpoint import build_module, load_weights, save_checkpoint, weights_hash
 from ..config import to_dict
 from .contract import (
     NO_PAST,
@@ -24,6 +24,7 @@ from .contract import (
     as_float16_codes,
     from_float16_codes,
 )
+from .forks import survive_forks
 from .pooling import AttentionPool
 
 __all__ = ["FrozenConfig", "FrozenEncoder", "open_frozen", "save_frozen"]
@@ -91,6 +92,7 @@ class FrozenEncoder(nn.Module):
             tokens_per_frame: patches of a frame.
         """
         super().__init__()
+        survive_forks()
         config = transformer.config
         self.num_layers: int = config.layers
         self.layer: int = transformer.layer_index(layer)
@@ -206,8 +208,8 @@ def open_frozen(
         FileNotFoundError: the weights are missing.
         ValueError: it is damaged, or there is no such layer or pool.
     """
-    transformer = config.transformer.build()
-    transformer.load_state_dict(load_weights(folder, data["sha256"]))
+    weights = load_weights(folder, data["sha256"])
+    transformer = build_module(config.transformer.build, weights, folder)
     return kind(
         transformer,
         config.layer if layer is None else layer,

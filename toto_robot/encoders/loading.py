@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_weights, read_config, save_checkpoint
+from ..checkpoint import build_module, load_weights, read_config, save_checkpoint
 from ..config import from_dict, to_dict
 from ..device import choose_device
 from ..models import CausalModel
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from .encoder import Encoder, EncoderConfig
+from .forks import survive_forks
 from .frozen import open_frozen
 from .golden import golden_pictures, has_golden, record_golden, verify_golden
 from .int8 import to_int8
@@ -183,6 +184,7 @@ def load_encoder(
         message names the stage (see `toto_robot.encoders.golden`).
         FileNotFoundError: the folder lacks a file; the message names it.
     """
+    survive_forks()
     dtype = _dtype(dtype)
     device = None if device is None else choose_device(str(device))
     if format is not None:
@@ -264,9 +266,8 @@ def _open_toto(
     """Build a checkpoint's tokenizer, transformer and pool, in float32 on the CPU."""
     config = encoder_config(data["config"])
     weights = load_weights(folder, data["sha256"])
-    tokenizer, transformer = config.tokenizer.build(), config.transformer.build()
-    tokenizer.load_state_dict(_part(weights, "tokenizer."))
-    transformer.load_state_dict(_part(weights, "transformer."))
+    tokenizer = build_module(config.tokenizer.build, _part(weights, "tokenizer."), folder)
+    transformer = build_module(config.transformer.build, _part(weights, "transformer."), folder)
     encoder = Encoder(
         tokenizer,
         transformer,
@@ -316,8 +317,7 @@ def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> A
         fields, weights = fields["tokenizer"], _part(weights, "tokenizer.")
     if image_size is not None:
         fields = fields | {"image_size": image_size}
-    tokenizer = from_dict(TokenizerConfig, fields).build()
-    tokenizer.load_state_dict(weights)
+    tokenizer = build_module(from_dict(TokenizerConfig, fields).build, weights, folder)
     return tokenizer.requires_grad_(False).eval()
 
 

@@ -4,23 +4,20 @@ A family of files is a row of `FORMATS`. Nothing is guessed: every key is a weig
 name, and what weights do not tell (heads, statistics of the pictures) is the family's or is asked.
 """
 
-import argparse
 import math
-import pickle
 import re
-import zipfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..models.vision_transformer import VisionTransformer, VitConfig, rotary_periods
+from .training_files import encoder_state, read_data
 from .vit import VitEncoder
 from .vit_formats import FORMATS, HEADS, STATISTICS, Format
 
@@ -44,11 +41,18 @@ def load_vit(
     The names may be those of the authors' own files, or those of transformers' (ViTMAE, Dinov2 with
     and without registers, DINOv3ViT).
     Every key of the file is accounted for: it is a weight of the encoder, or it is dropped by name
-    (decoder, mask token, classifier; optimizer, epoch, scaler and arguments of a training). A file
-    that was cut after a block cannot be told from a shallower model.
+    (decoder, mask token, classifier; optimizer, epoch, scaler and arguments of a training). What a
+    training puts around an encoder (teacher and student, a moving average, `module.`, `_orig_mod.`,
+    chunks of blocks) is looked through by the tables of `training_files`. A file that was cut after
+    a block cannot be told from a shallower model.
+
+    At another size than the one trained with, DINOv2's position embedding is resized as its own
+    code does it; transformers' differs from that, for models without registers by up to 2 % of the
+    features.
 
     Args:
-        path: `.safetensors`, or what `torch.save` wrote (`.pth`), read as data, never as code.
+        path: `.safetensors`, what `torch.save` wrote (`.pth`), read as data, never as code, or the
+            `.index.json` of a model in several files.
         format: one of `FORMATS`.
         layer: 0 (embedding) to the model's depth, or -1; default: the last.
         pool: see `VitEncoder`; default: `cls`, for MAE `mean`.
@@ -75,11 +79,14 @@ def load_vit(
             f"statistics must be one of {list(STATISTICS)}, got {statistics!r}"
             + (f"; files of format {format!r} do not tell" if statistics is None else "")
         )
-    weights = _encoder_weights(file, _read(file), rules)
+    data = read_data(file)
+    from_transformers = any(name.endswith("embeddings.cls_token") for name in data)
+    weights = _encoder_weights(file, data, rules)
     norm_after_pool = "norm.weight" not in weights and "fc_norm.weight" in weights
     if norm_after_pool:
         weights |= {f"norm.{one}": weights.pop(f"fc_norm.{one}") for one in ("weight", "bias")}
     layers = _check_names(file, format, weights, rules)
+    _check_layout(file, format, weights, rules)
     native = _check_axes(file, weights, rules)
     dim, _, patch_size, _ = weights["patch_embed.proj.weight"].shape
     if image_size is None:
@@ -100,6 +107,8 @@ def load_vit(
         mean=mean,
         std=std,
     )
+    if rules.resize == "dinov2" and from_transformers and not config.registers:
+        _warn_of_resizing(file, native, config)
     if native is not None:
         weights["pos_embed"] = _positions(weights["pos_embed"], native, config, rules)
     if "rope_embed.periods" in weights:
@@ -111,51 +120,9 @@ def load_vit(
     return encoder.to(device=device, dtype=dtype)
 
 
-def _read(file: Path) -> Mapping[str, Any]:
-    """Return what a file holds; nothing in it is executed."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing, or no file")
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"{file} is not a readable safetensors file ({error})") from error
-    try:
-        # MAE's trainings save their arguments as a Namespace: it only holds attributes, and has no
-        # hook that unpickling could call; what is in it is still restricted to plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            # mapped, so that an optimizer's state, twice the weights, is never read
-            data = torch.load(
-                file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
-            )
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"a {found[1]}" if found else "something that is not plain data"
-        raise ValueError(
-            f"{file} holds {what}, which is not opened, since a pickled object may run any code; "
-            "where you trust the file, save its state dict alone, as safetensors"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{file} is not a readable torch file ({error})") from error
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{file} holds a {type(data).__name__}, needed a dict of tensors")
-    return data
-
-
 def _encoder_weights(file: Path, data: Mapping[str, Any], rules: Format) -> dict[str, Tensor]:
     """Return the encoder's tensors under our names; all else is dropped by name."""
-    beside = ("optimizer", "epoch", "scaler", "args")
-    state = data
-    for container in ("model", "state_dict"):
-        if isinstance(data.get(container), Mapping):
-            state = data[container]
-            if others := sorted(set(data) - {container, *beside}):
-                raise ValueError(
-                    f"{file}: beside {container!r} there is {others}; known: {list(beside)}"
-                )
-            break
-    if strange := sorted(name for name, value in state.items() if not isinstance(value, Tensor)):
-        raise ValueError(f"{file}: {strange} are no tensors; top-level keys: {sorted(data)}")
+    state = encoder_state(file, data)
     weights = {
         rules.renamed.get(name, name): tensor
         for name, tensor in _from_transformers(state).items()
@@ -220,6 +187,8 @@ def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: 
     """Return the number of blocks, or list what is missing and what is too much."""
     indices = [int(m[1]) for name in weights if (m := re.match(r"blocks\.(\d+)\.", name))]
     layers = max(indices, default=0) + 1
+    if layers > max(1, len(weights)):
+        raise ValueError(f"{file} names a block {layers - 1}, and holds {len(weights)} weights")
     template = VitConfig(
         image_size=1, patch_size=1, dim=4, layers=layers, heads=1, mlp_hidden=1, norm_eps=1e-6,
         registers=0, layer_scale="blocks.0.ls1.gamma" in weights, positions=rules.positions,
@@ -238,6 +207,30 @@ def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: 
             f"dropped by name {[f'{name}*' for name in rules.dropped]}{hint}"
         )
     return layers
+
+
+def _check_layout(file: Path, format: str, weights: Mapping[str, Tensor], rules: Format) -> None:
+    """Refuse a file whose names fit, and whose layout is another family's."""
+    scaled, registers = "blocks.0.ls1.gamma" in weights, weights["reg_token"].shape[1] > 0
+    told = []
+    if rules.layer_scale is not None and scaled != rules.layer_scale:
+        told.append(f"{'with' if scaled else 'without'} layer scale (ls1, ls2)")
+    if registers and not rules.registers:
+        told.append("with registers")
+    if told:
+        rotary = rules.positions == "rotary"
+        fitting = [
+            name
+            for name, other in FORMATS.items()
+            if (other.positions == "rotary") == rotary
+            and other.layer_scale in (scaled, None)
+            and (other.registers or not registers)
+        ]
+        raise ValueError(
+            f"{file} is no file of format {format!r}: it is a transformer {' and '.join(told)}, "
+            f"as none of that family is. Its layout is that of {', '.join(fitting)}: say which of "
+            "these published it with format="
+        )
 
 
 def _check_axes(file: Path, weights: Mapping[str, Tensor], rules: Format) -> int | None:
@@ -319,6 +312,17 @@ def _positions(
             # DINOv2 without registers was trained and released with this offset of 0.1 patches
             grid = interpolate(grid, scale_factor=(side + 0.1) / native, mode="bicubic")
     return torch.cat([slots, grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _warn_of_resizing(file: Path, native: int | None, config: VitConfig) -> None:
+    if native != config.side:
+        warnings.warn(
+            f"{file} was trained on {native} x {native} patches and is used on {config.side} x "
+            f"{config.side}: the positions are resized as DINOv2's own code does it; transformers "
+            "resizes those of models without registers differently, by up to 2 % of the features",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _check_periods(file: Path, periods: Tensor, config: VitConfig) -> None:

@@ -35,6 +35,8 @@ class Format:
         head_dim: width of every head; None: it depends on the model.
         resize: how its own code resizes the position embedding to another number of patches.
         positions: learned or rotary.
+        layer_scale: whether every file of the family scales its branches; None: some do.
+        registers: whether some of the family have registers.
     """
 
     dropped: tuple[str, ...]
@@ -46,6 +48,8 @@ class Format:
     head_dim: int | None
     resize: Literal["bicubic", "antialiased", "dinov2"]
     positions: Literal["learned", "rotary"]
+    layer_scale: bool | None
+    registers: bool
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -61,6 +65,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             head_dim=None,
             resize="bicubic",
             positions="learned",
+            layer_scale=False,
+            registers=False,
         ),
         # github.com/ir413/mvp: MAE's encoders and one supervised model
         "mvp": Format(
@@ -73,6 +79,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             head_dim=None,
             resize="bicubic",
             positions="learned",
+            layer_scale=False,
+            registers=False,
         ),
         # github.com/facebookresearch/dinov2, with and without registers; 64 to a head in all sizes
         "dinov2": Format(
@@ -85,6 +93,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             head_dim=64,
             resize="dinov2",
             positions="learned",
+            layer_scale=True,
+            registers=True,
         ),
         # github.com/facebookresearch/dinov3, ViT-S, B and L: GELU, 64 to a head, LayerNorm eps 1e-5
         "dinov3": Format(
@@ -97,6 +107,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             head_dim=64,
             resize="bicubic",
             positions="rotary",
+            layer_scale=True,
+            registers=True,
         ),
         # github.com/huggingface/pytorch-image-models, `VisionTransformer`; also DeiT and DINO
         "timm": Format(
@@ -109,6 +121,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             head_dim=None,
             resize="antialiased",
             positions="learned",
+            layer_scale=None,
+            registers=True,
         ),
     }
 )

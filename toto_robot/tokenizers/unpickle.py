@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..downloads import check_downloaded
+
 __all__ = ["StandIn", "read_pickle", "read_state"]
 
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
@@ -66,10 +68,10 @@ def read_pickle(file: Path, expected: Collection[str]) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it names anything else, which is not called, or is not readable.
+        ValueError: it names anything else, which is not called, is not readable, or is not what
+            was to be downloaded (a Git LFS pointer, a web page).
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing, or no file")
+    check_downloaded(file)
     # fresh classes each time: nothing in one file can leave a trace for the next
     classes = {name: type(name.rsplit(".", 1)[-1], (StandIn,), {}) for name in expected}
     try:
@@ -103,10 +105,8 @@ def read_state(file: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
         ValueError: it is not readable, or holds something else.
     """
     if file.suffix == ".safetensors":
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing, or no file")
         try:
-            return load_file(file)
+            return load_file(check_downloaded(file))
         except SafetensorError as error:
             raise ValueError(f"{file} is not a readable safetensors file ({error})") from error
     data = read_pickle(file, expected)

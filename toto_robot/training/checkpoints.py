@@ -2,12 +2,11 @@
 
 ``checkpoints/step-0001000/`` holds what `torch.distributed.checkpoint` writes, each rank its own
 part of weights and optimizer state, and ``state.json``: the step, the guard's memory, sums for the
-log. The folder is written aside and renamed when all ranks are done, so it is whole or not there.
-These folders are for going on with a run on one's own disk: their index is a pickle. What is given
-to others is the encoder's folder, which holds data only.
+log. The folder is written aside, synchronised and renamed when all ranks are done, so it is whole
+or not there; should a disk have lost a part all the same, the newest whole one is gone on from.
+The index is torch's pickle, of which nothing is run (`checkpoint_index`).
 """
 
-import json
 import os
 import shutil
 import warnings
@@ -20,10 +19,13 @@ from typing import Any
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
-from ..files import write_json
+from ..checkpoint import newest_whole
+from ..files import synchronise, write_json
+from .checkpoint_index import DataPlanner, DataReader, read_whole
 from .parallel import Ranks
 
 __all__ = ["Checkpoints"]
@@ -48,28 +50,40 @@ class Checkpoints:
         # a group of its own: a background write must not mix its messages with training's
         self._group: Any = None if ranks.mesh is None else dist.new_group(backend="gloo")
 
-    def latest(self) -> Path | None:
-        """Return the newest checkpoint."""
-        return max(self._folder.glob("step-*"), default=None)
-
     def resume(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint and return its state, or None where there is none."""
-        folder = self.latest()
-        if folder is None:
-            return None
+        """Load the newest whole checkpoint and return its state, or None where there is none.
+
+        Raises:
+            ValueError: there are checkpoints, and none is whole.
+        """
+        folders = sorted(self._folder.glob("step-*"))
+        self._ranks.wait()  # all have looked before the first one renames what is damaged
+        newest = newest_whole(folders, self._load, sets_aside=self._ranks.first)
+        return None if newest is None else newest[1]
+
+    def _load(self, folder: Path) -> dict[str, Any]:
+        state = read_whole(folder)
         weights, moments = get_state_dict(self._model, self._optimizer)
         parts = {"model": weights, "optimizer": moments}
-        with _quietly():
-            dcp.load(
-                parts, checkpoint_id=folder, process_group=self._group, no_dist=self._group is None
-            )
+        try:
+            with _quietly():
+                dcp.load(
+                    parts,
+                    storage_reader=DataReader(folder),
+                    planner=DataPlanner(),
+                    process_group=self._group,
+                    no_dist=self._group is None,
+                )
+        except CheckpointException as error:  # a BaseException, in all ranks when one has failed
+            (first, *_) = error.failures.values()
+            raise ValueError(str(first[0]).partition("\n")[0]) from error
         set_state_dict(
             self._model,
             self._optimizer,
             model_state_dict=parts["model"],
             optim_state_dict=parts["optimizer"],
         )
-        return json.loads((folder / "state.json").read_text())
+        return state
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the checkpoint of ``step``; several ranks do so in the background, if asked for."""
@@ -105,8 +119,12 @@ class Checkpoints:
     def _publish(self, folder: Path) -> None:
         self._ranks.wait()
         if self._ranks.first:
+            aside = folder.with_name(f".{folder.name}.part")
+            for file in (*aside.iterdir(), aside):
+                synchronise(file)
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(folder.with_name(f".{folder.name}.part"), folder)
+            os.replace(aside, folder)
+            synchronise(self._folder)
             for old in sorted(self._folder.glob("step-*"))[: -self._most]:
                 shutil.rmtree(old)
         self._ranks.wait()

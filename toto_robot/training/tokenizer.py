@@ -13,13 +13,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoint import load_weights, read_config, save_checkpoint
+from ..checkpoint import load_weights, newest_whole, read_config, save_checkpoint
 from ..cli import command
 from ..config import to_dict
 from ..data.loader import read_ahead
@@ -194,13 +195,19 @@ def _take_encoder(module: Trained, checkpoint: str) -> None:
 
 def _resume(out: Path, trainer: Trainer) -> int:
     """Load the newest checkpoint under ``out``, if there is one, and return its step or 0."""
-    found = sorted((out / "checkpoints").glob("step-*"))
-    if not found:
+
+    def read(folder: Path) -> tuple[int, Any, Any]:
+        data = read_config(folder, "tokenizer")
+        state = torch.load(folder / "train_state.pt", weights_only=True)
+        return data["step"], load_weights(folder, data["sha256"]), state
+
+    found = newest_whole((out / "checkpoints").glob("step-*"), read)
+    if found is None:
         return 0
-    data = read_config(found[-1], "tokenizer")
-    trainer.tokenizer.load_state_dict(load_weights(found[-1], data["sha256"]))
-    trainer.restore(torch.load(found[-1] / "train_state.pt", weights_only=True))
-    return data["step"]
+    step, weights, state = found[1]
+    trainer.tokenizer.load_state_dict(weights)
+    trainer.restore(state)
+    return step
 
 
 def _keep(out: Path, trainer: Trainer, step: int) -> None:

@@ -119,6 +119,7 @@ def test_a_wrong_transformer_is_named(folder, name, value):
     config = folder / "config.json"
     data = json.loads(config.read_text())
     data["config"]["transformer"][name] = value
+    del data["config_sha256"]  # as files of version 0.1, which do not tell
     config.write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"stage 'transformer' is wrong: features of layer 2 diff"):
         load_encoder(folder)

@@ -386,7 +386,7 @@ def test_files_that_are_none_are_named(tmp_path):
         with pytest.raises(ValueError, match=f"{name}.*"):
             load_encoder(tmp_path / name, format="mae", heads=HEADS)
     (tmp_path / "empty.pth").touch()
-    with pytest.raises(ValueError, match=r"empty\.pth is not a readable torch file"):
+    with pytest.raises(ValueError, match=r"empty\.pth is empty: the download was cut off"):
         load_encoder(tmp_path / "empty.pth", format="mae", heads=HEADS)
     half = write(tmp_path, {"model": released_mae(mae())}, "half.pth")
     half.write_bytes(half.read_bytes()[:5000])
@@ -394,7 +394,7 @@ def test_files_that_are_none_are_named(tmp_path):
         load_encoder(half, format="mae", heads=HEADS)
     with pytest.raises(ValueError, match="needed a dict of tensors"):
         load_encoder(write(tmp_path, [1, 2], "list.pth"), format="mae", heads=HEADS)
-    with pytest.raises(ValueError, match="are no tensors"):
+    with pytest.raises(ValueError, match=r"missing \['blocks.*unexpected \[\]"):
         load_encoder(write(tmp_path, {"teacher": {}}, "dino.pth"), format="dinov2")
     with pytest.raises(ValueError, match=r"is a file: say its format=, one of mae, mvp"):
         load_encoder(half)
