@@ -34,7 +34,7 @@ from tqdm import tqdm
 from toto_robot.cli import command
 from toto_robot.device import choose_device
 from toto_robot.files import write_json
-from toto_robot.runs import claim
+from toto_robot.runs import claim, tell_found
 
 from .environment import EnvConfig, interface_of, make_env
 from .learning.ppo import PpoConfig, PpoTrainer
@@ -110,12 +110,26 @@ def teach(config: TeacherConfig, out: Path) -> None:
         f"{config.evaluation_episodes} held-out seeds",
         flush=True,
     )
-    claim(out, config)
-    if (out / "metrics.json").is_file():
+    if not (out / "config.json").is_file():  # what cannot be is told before the folder is taken
+        choose_device(config.device)
+        _card(config.env, config.ppo.network)
+    changed = claim(out, config)
+    if "video_episodes" in changed:
+        (out / "rollout.mp4").unlink(missing_ok=True)
+    if _is_complete(config, out):
         print(f"{out} is complete already; nothing to do")
     else:
         _learn(config, out)
     _conclude(out)
+
+
+def _is_complete(config: TeacherConfig, out: Path) -> bool:
+    """Return whether all that is asked for is there; a finished run may be asked for more."""
+    if not (out / "metrics.json").is_file():
+        return False
+    episodes = json.loads((out / "metrics.json").read_text())["evaluation"]["episodes"]
+    filmed = not config.video_episodes or (out / "rollout.mp4").is_file()
+    return filmed and episodes == config.evaluation_episodes
 
 
 def _learn(config: TeacherConfig, out: Path) -> None:
@@ -133,6 +147,7 @@ def _learn(config: TeacherConfig, out: Path) -> None:
     judged_in = partial(judge, env=config.env, rollout=config.rollout)
     validate = partial(judged_in, seeds=validation_seeds(config.validation_episodes))
     teacher = TeacherPolicy(_card(config.env, config.ppo.network))
+    tell_found(trainer.iteration, config.iterations, "iteration")
     with closing(TeacherRun(trainer, teacher, validate, validations, out)) as run:
         run.learn(config.iterations, config.checkpoint_every)
     seeds = evaluation_seeds(config.evaluation_episodes)

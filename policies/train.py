@@ -9,7 +9,8 @@
 `out/data`. With `env=none` there are no episodes to run: see
 `policies.learning.behaviour_cloning`. Otherwise, in `out`:
 
-    config.json         what was asked for; a run is only resumed with the same
+    config.json         what was asked for; a run is only resumed with the same, but for what
+                        changes no result (`toto_robot.runs`), and for more rounds or evaluation
     store/              all episodes, as tokens
     rounds/00/          of each round: policy/ and round.json; there once the round is over
     policy/             the last round's policy: what `policies.evaluate` takes
@@ -23,6 +24,7 @@ metrics.json: episodes and rounds are written aside and renamed, and all randomn
 (seed, round, episode or step), so there is no state to lose.
 """
 
+import json
 from pathlib import Path
 
 from toto_robot.cli import command
@@ -43,33 +45,24 @@ from .rollouts.rollout import Theatre
 def train(config: TrainConfig, out: Path) -> None:
     """Train, judge and report; see the module's docstring for what is written."""
     print(config.describe(), flush=True)
-    claim(out, config)
-    if (out / "metrics.json").is_file():
+    learner, theatre = None, None
+    if not (out / "config.json").is_file():  # what cannot be is told before the folder is taken
+        learner, theatre = _open(config)
+    changed = claim(out, config)
+    if "video_episodes" in changed:
+        (out / "rollout.mp4").unlink(missing_ok=True)
+    if _is_complete(config, out):
         print(f"{out} is complete already; nothing to do")
         conclude(out)
         return
-    learner = Learner(
-        vision=config.encoder,
-        student=config.student,
-        imitation=config.imitation,
-        seed=config.seed,
-        memory_limit_gib=config.memory_limit_gib,
-        device=choose_device(config.device),
-    )
-    given = None
-    if config.data is not None:
-        given = Demonstrations(folder=config.data, which=config.data_episodes)
-    if config.env is None:
+    (out / "metrics.json").unlink(missing_ok=True)  # of a shorter run, which now goes on
+    if learner is None:
+        learner, theatre = _open(config)
+    given = _given(config)
+    if theatre is None:
         assert given is not None  # TrainConfig has seen to it
         clone(learner, given, out)
     else:
-        theatre = Theatre(
-            env=config.env,
-            vision=config.encoder,
-            privileged=True,
-            device=learner.device,
-            teacher=config.teacher,
-        )
         plan = Plan(
             seed=config.seed,
             demonstrations=config.demonstrations if given is None else 0,
@@ -83,6 +76,53 @@ def train(config: TrainConfig, out: Path) -> None:
         with RolloutPool(theatre, config.rollout) as pool:
             imitate(learner, pool, given, plan, out)
     conclude(out)
+
+
+def _open(config: TrainConfig) -> tuple[Learner, Theatre | None]:
+    """Open the encoder, the environment and the demonstrations, or say what is wrong with them."""
+    learner = Learner(
+        vision=config.encoder,
+        student=config.student,
+        imitation=config.imitation,
+        seed=config.seed,
+        memory_limit_gib=config.memory_limit_gib,
+        device=choose_device(config.device),
+    )
+    _ = learner.encoder  # it is loaded when it is first asked for
+    if (given := _given(config)) is not None:
+        given.check()
+    if config.env is None:
+        return learner, None
+    theatre = Theatre(
+        env=config.env,
+        vision=config.encoder,
+        privileged=True,
+        device=learner.device,
+        teacher=config.teacher,
+    )
+    theatre.interface()
+    return learner, theatre
+
+
+def _given(config: TrainConfig) -> Demonstrations | None:
+    if config.data is None:
+        return None
+    return Demonstrations(folder=config.data, which=config.data_episodes)
+
+
+def _is_complete(config: TrainConfig, out: Path) -> bool:
+    """Return whether all that is asked for is there; a finished run may be asked for more."""
+    if not (out / "metrics.json").is_file():
+        return False
+    if config.env is None:
+        return True
+    metrics = json.loads((out / "metrics.json").read_text())
+    filmed = not config.video_episodes or (out / "rollout.mp4").is_file()
+    return (
+        filmed
+        and len(metrics["rounds"]) == config.rounds + 1
+        and metrics["evaluation"]["episodes"] == config.evaluation_episodes
+    )
 
 
 main = command("train", TrainConfig)(train)

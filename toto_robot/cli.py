@@ -8,12 +8,16 @@ and calls `train(config, out)`. Hydra composes; from there on it is plain Python
 """
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .config import from_dict
+from .runs import stopped_after
 
 __all__ = ["command", "compose"]
 
@@ -60,11 +64,51 @@ def command(
             _require_configs(name)
             import hydra
 
-            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(run)()
+            with _stoppable(name):
+                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(run)()
 
         return main
 
     return decorate
+
+
+class _Stopped(KeyboardInterrupt):
+    """Ctrl-C, with how far the command had come."""
+
+
+@contextmanager
+def _stoppable(name: str) -> Iterator[None]:
+    """End a command on Ctrl-C with one line that says how far it came, and no traceback."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one is not explained
+        raise _Stopped(_progress())
+
+    hears = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if hears and before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if os.environ.get("RANK", "0") == "0":
+            told = str(error) if isinstance(error, _Stopped) else ""
+            print(f"\n{name}: {told or 'stopped'}", file=sys.stderr, flush=True)
+        sys.exit(128 + signal.SIGINT)
+    finally:
+        if hears:
+            signal.signal(signal.SIGINT, before)
+
+
+def _progress() -> str:
+    """Return how far the outermost progress bar has come; empty where there is none."""
+    module = sys.modules.get("tqdm.std")  # a command without bars has not imported it
+    bars = [] if module is None else list(getattr(module.tqdm, "_instances", ()))
+    bars = [bar for bar in bars if not bar.disable and bar.total]
+    if not bars:
+        return ""
+    bar = min(bars, key=lambda one: abs(one.pos))
+    return stopped_after(int(bar.n), int(bar.total), bar.unit)
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:

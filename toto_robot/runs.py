@@ -1,30 +1,96 @@
-"""A run's folder: who may write into it, and what it was asked for."""
+"""A run's folder: who may write into it, what it was asked for, and how far it has come."""
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .config import differences, from_dict, to_dict
 from .files import write_json
 
+# Settings, by their last name, that say how a run computes or keeps, and never what comes of it.
+WITHOUT_EFFECT = frozenset(
+    {
+        "device", "num_workers", "read_threads", "memory_limit_gib", "keep_every", "keep_most",
+        "keep_in_background", "video_episodes",
+    }
+)  # fmt: skip
+# Settings that may grow: what is there stays good, and more of it comes.
+MAY_GROW = frozenset({"dagger.rounds", "evaluation_episodes"})
 
-def claim(out: Path, config: object) -> None:
+
+def claim(out: Path, config: object) -> tuple[str, ...]:
     """Write what the run in ``out`` is, or check that the run that is there is this one.
 
-    A run that began before a setting was added has that setting's default.
+    Settings without effect on the results may differ, and some may be larger than they were; then
+    the new ones are kept. A folder where a run began and left no result is free for any. A run
+    that began before a setting was added has that setting's default.
+
+    Returns:
+        The dotted names of the settings that differ from before.
 
     Raises:
         ValueError: ``out`` holds a run with another config; the message names what differs.
     """
     path = out / "config.json"
-    if not path.exists():
-        write_json(path, to_dict(config))
-        return
-    there = json.loads(path.read_text())
+    asked = to_dict(config)
+    if not path.exists() or not _has_results(out):
+        write_json(path, asked)
+        return ()
+    try:
+        there = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}), so it is not known what {out} holds; choose another "
+            "out=, or delete it"
+        ) from error
     with contextlib.suppress(ValueError):  # settings that are unknown now are among those named
         there = to_dict(from_dict(type(config), there))
-    if lines := differences(there, config):
+    lines = {line.partition(": ")[0]: line for line in differences(there, asked)}
+    if barred := [line for name, line in lines.items() if not _is_free(name, there, asked)]:
         raise ValueError(
             f"{out} holds a run with another config (there != here); choose another out=, or "
-            "delete it:\n  " + "\n  ".join(lines)
+            "delete it:\n  " + "\n  ".join(barred)
         )
+    if lines:
+        write_json(path, asked)
+    return tuple(lines)
+
+
+def tell_found(found: int, total: int, unit: str) -> None:
+    """Say how much of a run was there already; nothing where there was nothing."""
+    if found:
+        print(f"continuing: {found} of {total} {unit}s found", flush=True)
+
+
+def stopped_after(done: int, total: int | None, unit: str) -> str:
+    """Return how far a run came that was asked to stop, and how it goes on."""
+    of = "" if total is None else f" of {total}"
+    return f"stopped after {unit} {done}{of}; run the same command to continue"
+
+
+def _has_results(out: Path) -> bool:
+    """Return whether a run has left more in its folder than what it was asked for."""
+    for path in out.iterdir():
+        if path.name in ("config.json", "hydra", "tensorboard") or path.name.startswith("."):
+            continue
+        if path.is_dir() or path.stat().st_size:
+            return True
+    return False
+
+
+def _is_free(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Return whether a setting may differ from what a run began with."""
+    if name.rpartition(".")[2] in WITHOUT_EFFECT:
+        return True
+    if name not in MAY_GROW:
+        return False
+    before, now = _value(there, name), _value(asked, name)
+    return isinstance(before, int) and isinstance(now, int) and now > before
+
+
+def _value(data: Any, name: str) -> Any:
+    for part in name.split("."):
+        data = data.get(part) if isinstance(data, Mapping) else None
+    return data

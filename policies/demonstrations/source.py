@@ -23,6 +23,16 @@ class Demonstrations:
     folder: Path
     which: Which
 
+    def check(self) -> None:
+        """Check that they are there.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError: what is there cannot be read.
+        """
+        if not is_dataset(self.folder):
+            read_header(self.folder)
+
     def open(
         self,
         encoder: FrameEncoder | None,

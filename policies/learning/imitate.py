@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from toto_robot.files import write_json, written_aside
+from toto_robot.runs import tell_found
 
 from ..demonstrations.features import FeatureCache
 from ..demonstrations.source import Demonstrations
@@ -51,6 +52,7 @@ def imitate(
     if given is not None:
         stores.insert(0, given.open(learner.encoder, out / "data", env.id, interface))
     clock = StageClock()
+    tell_found(_found(plan, stores[-1], out), plan.num_episodes, "episode")
     with tqdm(total=plan.num_episodes, unit="episode", smoothing=0.02) as bar:
         run = _Run(learner, pool, stores, plan, bar, out)
         for round in plan.all_rounds():
@@ -76,6 +78,16 @@ def imitate(
     write_json(out / "timings.json", clock.seconds)
     metrics = {"seed": learner.seed, "rounds": run.done, "evaluation": final}
     write_json(out / "metrics.json", metrics)
+
+
+def _found(plan: Plan, store: DemoStore, out: Path) -> int:
+    """Count the episodes of a run that are there already: collected, or of a validation."""
+    rounds = sum((_folder(out, round.number)).is_dir() for round in plan.all_rounds())
+    return len(store) + rounds * plan.validation_episodes
+
+
+def _folder(out: Path, number: int) -> Path:
+    return out / "rounds" / f"{number:02d}"
 
 
 class _Run:
@@ -106,11 +118,20 @@ class _Run:
     def do(self, round: Round) -> None:
         """Do a round, or read what came of it if it is over."""
         folder = self._folder(round.number)
-        if folder.is_dir():
+        if folder.is_dir() and self._is_fitted(round, folder):
             self._bar.update(round.episodes + self._plan.validation_episodes)
         else:
             self._do_anew(round, folder)
         self.done.append(json.loads((folder / "round.json").read_text()))
+
+    def _is_fitted(self, round: Round, folder: Path) -> bool:
+        """Return whether a round's student took the steps that it should.
+
+        The last round has more, or fewer, than others; in a run that was extended it is no longer
+        the last, and is fitted anew, to the episodes that are there.
+        """
+        steps = self._steps(round)
+        return json.loads((folder / "round.json").read_text())["round_gradient_steps"] == steps
 
     def _do_anew(self, round: Round, folder: Path) -> None:
         before = dict(self._pool.seconds)
@@ -190,7 +211,7 @@ class _Run:
         self._bar.set_description(f"round {round.number}/{self._plan.rounds}: {what}")
 
     def _folder(self, number: int) -> Path:
-        return self._out / "rounds" / f"{number:02d}"
+        return _folder(self._out, number)
 
 
 def _mean(values: list[float]) -> float | None:

@@ -5,6 +5,7 @@ Each worker has a stage of its own, with its environments and its encoder.
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,9 +62,12 @@ class RolloutPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
         if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
+            if failed is not None:  # Ctrl-C: nobody waits for the episodes that are under way
+                for process in list((self._executor._processes or {}).values()):
+                    process.kill()
+            self._executor.shutdown(wait=failed is None, cancel_futures=True)
         if self._stage is not None:
             self._stage.close()
 
@@ -105,7 +109,16 @@ class RolloutPool:
                 initializer=_start_worker,
                 initargs=(self.theatre, time.time()),
             )
-        yield from self._executor.map(_run_in_worker, tasks)
+        before = signal.getsignal(signal.SIGINT)
+        hears = threading.current_thread() is threading.main_thread()
+        if hears:  # workers inherit it: Ctrl-C is for this process, which ends them
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            results = self._executor.map(_run_in_worker, tasks)
+        finally:
+            if hears:
+                signal.signal(signal.SIGINT, before)
+        yield from results
 
 
 _worker: Stage | None = None

@@ -1,5 +1,7 @@
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,60 @@ def test_without_a_checkout_the_message_says_so(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(cli, "CONFIGS", tmp_path)
     with pytest.raises(SystemExit, match=r"train\.yaml is not there: the installed package"):
         cli.command("train", object)(print)()
+
+
+LONG = """
+import time
+from tqdm import tqdm
+
+def attempt(config: TryConfig, out: Path) -> None:
+    with tqdm(total=56, unit="episode", initial=40) as bar:
+        with tqdm(total=3, unit="step", leave=False, position=1) as inner:
+            inner.update()
+            print("BUSY", flush=True)
+            time.sleep(100)
+
+main = cli.command("try", TryConfig)(attempt)
+if __name__ == "__main__":
+    main()
+"""
+BARE = """
+import time
+
+def attempt(config: TryConfig, out: Path) -> None:
+    print("BUSY", flush=True)
+    time.sleep(100)
+
+main = cli.command("try", TryConfig)(attempt)
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (LONG, "try: stopped after episode 40 of 56; run the same command to continue"),
+        (BARE, "try: stopped"),
+    ],
+)
+def test_ctrl_c_ends_with_one_line_and_quickly(folder: Path, body: str, told: str) -> None:
+    head = PROGRAM[: PROGRAM.index("def attempt")]
+    (folder / "program.py").write_text(head + body)
+    with subprocess.Popen(
+        [sys.executable, "program.py"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while "BUSY" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - start < 20  # a machine may be starved; it is a tenth of a second
+    assert process.returncode == 130
+    assert errors.rstrip().endswith(told)
+    assert "Traceback" not in errors

@@ -7,6 +7,7 @@ another.
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,17 +60,23 @@ class Local:
         ]
         for process in processes:
             process.start()
-        with tqdm(total=len(slices), desc="slices", unit="slice") as progress:
-            while any(process.is_alive() for process in processes):
-                time.sleep(0.1)
+        try:
+            with tqdm(total=len(slices), desc="slices", unit="slice") as progress:
+                while any(process.is_alive() for process in processes):
+                    time.sleep(0.1)
+                    progress.update(sum(done) - progress.n)
                 progress.update(sum(done) - progress.n)
-            progress.update(sum(done) - progress.n)
+        except BaseException:  # Ctrl-C: a slice that is under way leaves nothing
+            for process in processes:
+                process.kill()
+            raise
         if codes := [process.exitcode for process in processes if process.exitcode]:
             raise RuntimeError(f"{len(codes)} of {workers} workers ended with {codes}; run again")
 
 
 def _work(job: Job, slices: Sequence[int], parent: int, done: Any, worker: int) -> None:
     """Do slices until they are done or the process that asked for them is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is asked, and ends its workers
     for number in slices:
         if os.getppid() != parent:
             return

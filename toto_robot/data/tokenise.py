@@ -22,6 +22,7 @@ from ..checkpoint import weights_hash
 from ..cli import command
 from ..encoders.loading import load_tokenizer
 from ..files import write_json
+from ..runs import tell_found
 from .clips import ClipReader
 from .images import read_square
 from .plan import Stills, TokeniseConfig, VideoClips, plan, unfinished
@@ -51,9 +52,11 @@ def tokenise(config: TokeniseConfig, out: Path) -> None:
         raise ValueError(f"{out} holds no plan yet: run once with runner=plan")
     manifest = plan(config, out)
     slices = run_slices(config.runner, unfinished(out, manifest), manifest["shards"])
+    found = manifest["shards"] - len(unfinished(out, manifest))
+    tell_found(found, manifest["shards"], "slice")
     print(
         f"{manifest['records']} records in {manifest['shards']} slices, "
-        f"{manifest['shards'] - len(unfinished(out, manifest))} done, {len(slices)} to do here"
+        f"{found} done, {len(slices)} to do here"
     )
     if (local := Path(config.tokenizer_from)).exists():  # workers may stand in another folder
         config = replace(config, tokenizer_from=str(local.resolve()))

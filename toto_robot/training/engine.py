@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ..config import to_dict
 from ..data.loader import read_ahead
+from ..runs import stopped_after, tell_found
 from .checkpoints import Checkpoints
 from .guard import Guard, GuardConfig
 from .optimizer import OptimizerConfig, build_optimizer
@@ -86,6 +87,7 @@ class Fit:
     Attributes:
         weights: the whole state dict, on the CPU of the first rank; empty on the others.
         steps: steps taken, over all phases.
+        all_steps: steps of all phases.
         tokens: tokens seen.
         skipped: steps whose update the guard left out.
         finished: whether all steps were taken; False when the run was asked to stop.
@@ -94,10 +96,15 @@ class Fit:
 
     weights: dict[str, Tensor]
     steps: int
+    all_steps: int
     tokens: int
     skipped: int
     finished: bool
     scores: Mapping[str, float | int]
+
+    def stopped(self) -> str:
+        """Return where a run that was asked to stop has stopped, and how it goes on."""
+        return stopped_after(self.steps, self.all_steps, "step")
 
     def notes(self, config: object) -> dict[str, object]:
         """Return what a checkpoint says of its training: the whole config, and how it went."""
@@ -120,8 +127,8 @@ def fit(
 ) -> Fit:
     """Train a model, going on from the newest checkpoint under ``out``.
 
-    On SIGTERM or SIGUSR1, which schedulers send before they kill, the step is finished, a
-    checkpoint is written and the function returns.
+    On Ctrl-C, and on SIGTERM or SIGUSR1, which schedulers send before they kill, the step is
+    finished, a checkpoint is written and the function returns.
 
     Args:
         model: a `Trainable` with fresh weights, equal on all ranks; it is changed.
@@ -181,6 +188,8 @@ class _Run:
             self._done, self._tokens = state["step"], state["tokens"]
             self._loss_sum, self._loss_count = state["losses"]
             self._guard.restore(state["guard"])
+            if ranks.first:
+                tell_found(self._done, self._steps, "step")
         self._kept = self._done
         self._log = RunLog(out, self._done) if ranks.first else None
         self._scores: Mapping[str, float | int] = (
@@ -219,6 +228,7 @@ class _Run:
         return Fit(
             weights={name: cast(Tensor, tensor) for name, tensor in weights.items()},
             steps=self._done,
+            all_steps=self._steps,
             tokens=self._tokens,
             skipped=self._guard.skipped,
             finished=self._done == self._steps,

@@ -71,10 +71,10 @@ def train_mae(config: MaeTrainingConfig, out: Path) -> Path:
 
 
 def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
+    shards = [Shard.open(data.path) for data in config.data]
     if ranks.first:
         claim(out, config)
     ranks.wait()
-    shards = [Shard.open(data.path) for data in config.data]
     held_out = [shard for shard in shards if split(shard, validation=True)]
     torch.manual_seed(config.seed)
     phase = Phase(
@@ -103,7 +103,7 @@ def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
         return folder
     print(f"curve   {out / 'curve.png'}", flush=True)
     if not result.finished:
-        print(f"stopped after step {result.steps}; the same command goes on")
+        print(result.stopped())
         return folder
     model = config.model.build()
     model.load_state_dict(result.weights)

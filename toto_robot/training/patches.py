@@ -138,7 +138,7 @@ def _train(
         return folder
     print(f"curve   {out / 'curve.png'}", flush=True)
     if not result.finished:
-        print(f"stopped after step {result.steps}; the same command goes on")
+        print(result.stopped())
         return folder
     save_frozen(
         folder,

@@ -130,9 +130,10 @@ class _Pretraining:
     def run(self) -> Path:
         engine, folder = self.config.engine, self.out / "encoder"
         with join_ranks(engine.device, engine.shard_ranks) as ranks:
+            model = self._fresh_model()  # what is wrong with it shows before `out` is taken
             shards = self._open_shards(ranks)
             result = fit(
-                self._fresh_model(),
+                model,
                 [self._phase(stage, shards) for stage in self.config.stages],
                 self.config.optimizer,
                 engine,
@@ -146,7 +147,7 @@ class _Pretraining:
                     self._save(result, shards, folder)
                     print(f"encoder {folder}")
                 else:
-                    print(f"stopped after step {result.steps}; the same command goes on")
+                    print(result.stopped())
         return folder
 
     def _open_shards(self, ranks: Ranks) -> list[TokenData]:

@@ -169,19 +169,24 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert again.scores["loss"] == first.scores["loss"]
 
 
-def test_a_scheduler_that_asks_is_obeyed_after_the_step(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_whoever_asks_is_obeyed_after_the_step(number, tmp_path, capsys):
     def asked(first, count):
         if first == 4 * 5:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return rows(first, count)
 
-    before = signal.getsignal(signal.SIGTERM)  # ray sets one of its own where it was imported
+    before = signal.getsignal(number)  # ray sets one of its own where it was imported
     stopped = train(tmp_path, phases=[phase(rows=asked)])
     assert not stopped.finished
     assert 4 <= stopped.steps < 12
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+    told = f"stopped after step {stopped.steps} of 12; run the same command to continue"
+    assert stopped.stopped() == told
     whole = train(tmp_path / "whole")
+    assert "continuing" not in capsys.readouterr().out
     assert same(train(tmp_path).weights, whole.weights)
+    assert f"continuing: {stopped.steps} of 12 steps found" in capsys.readouterr().out
 
 
 def spoiled(number, value):

@@ -1,0 +1,90 @@
+"""Who a run's folder belongs to: what may differ, what blocks, and what counts as begun."""
+
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+
+from toto_robot.runs import claim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    num_workers: int
+    group: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int
+    device: str
+    evaluation_episodes: int
+    rollout: Inner
+
+
+ASKED = Config(seed=0, device="cpu", evaluation_episodes=5, rollout=Inner(num_workers=1, group=2))
+
+
+@pytest.fixture
+def out(tmp_path):
+    claim(tmp_path / "out", ASKED)
+    (tmp_path / "out" / "result").write_text("something came of it")
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"device": "cuda"}, ("device",)),
+        ({"rollout": Inner(num_workers=7, group=2)}, ("rollout.num_workers",)),
+        ({"evaluation_episodes": 9}, ("evaluation_episodes",)),
+        ({"device": "cuda", "evaluation_episodes": 6}, ("device", "evaluation_episodes")),
+        ({}, ()),
+    ],
+)
+def test_what_has_no_effect_is_taken_over(out, change, named):
+    changed = replace(ASKED, **change)
+    assert claim(out, changed) == named
+    assert claim(out, changed) == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1, "device": "cuda"},
+        {"evaluation_episodes": 4},
+        {"rollout": Inner(num_workers=1, group=3)},
+    ],
+)
+def test_what_has_an_effect_blocks_and_nothing_is_written(out, change):
+    before = (out / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"holds a run with another config") as caught:
+        claim(out, replace(ASKED, **change))
+    assert "device" not in str(caught.value)
+    assert (out / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "left", [[], [".lock"], ["hydra/x"], ["tensorboard/events"], ["log.jsonl"]]
+)
+def test_a_folder_without_results_is_free(tmp_path, left):
+    claim(tmp_path, ASKED)
+    for name in left:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("" if name == "log.jsonl" else "x")
+    claim(tmp_path, replace(ASKED, seed=3))
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"seed": 0'])
+def test_a_damaged_config_is_told(out, content):
+    (out / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        claim(out, ASKED)
+
+
+def test_a_setting_that_came_later_is_named_where_it_blocks(out):
+    there = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(there | {"gone": 1}))
+    with pytest.raises(ValueError, match="gone: 1 != not there"):
+        claim(out, ASKED)
