@@ -211,6 +211,20 @@ def read_card(folder: Path) -> StudentCard:
     return from_dict(StudentCard, read_config(folder, KIND)["config"], at=str(folder))
 
 
+def read_origin(folder: Path) -> dict[str, list[str]]:
+    """Return what a student was trained for, as far as its checkpoint says: `envs` and `tasks`.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        ValueError: of another kind, or not readable.
+    """
+    found = read_config(folder, KIND).get("origin", {})
+    origin = {name: [str(one) for one in found.get(name, [])] for name in ("envs", "tasks")}
+    if (env := read_card(folder).env) is not None:
+        origin["envs"].append(env.id.rpartition(":")[2])
+    return origin
+
+
 def load_student(folder: Path, encoder: FrameEncoder | None, interface: Interface) -> StudentPolicy:
     """Open a student for these eyes and this interface.
 

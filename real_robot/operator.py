@@ -2,6 +2,8 @@
 
 import sys
 
+from toto_robot.files import plain
+
 
 class NoPersonError(RuntimeError):
     """A person must answer, and nobody sits at the terminal."""
@@ -15,4 +17,4 @@ def ask_person(question: str) -> str:
     """
     if not sys.stdin.isatty():
         raise NoPersonError(f"nobody can be asked here (no terminal): {question}")
-    return input(question).strip()
+    return plain(input(question)).strip()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from .agents.fitting import unknown_task
 from .agents.opening import PolicyConfig, find_policy
 from .agents.remote import RemoteAgent
 from .agents.student import StudentAgent
@@ -13,7 +14,7 @@ from .control.home import NotHomeError
 from .episode import EpisodeRecord, Reason, Step
 from .operator import NoPersonError, ask_person
 from .robot import CommandRefusedError, RobotError
-from .station import Station
+from .station import Station, TwinStation
 from .trials.poses import Pose, PoseArea
 
 Ask = Callable[[str], str]
@@ -39,6 +40,10 @@ def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentA
     print(f"agent: {agent.name}, weights {(agent.weights_hash or 'none')[:12]}")
     if agent.note is not None:
         print(f"note: {agent.note}")
+    config = station.config
+    env_id = config.twin.env_id if isinstance(config, TwinStation) else None
+    if (warning := unknown_task(agent.origin, env_id, config.task)) is not None:
+        print(f"warning: {warning}", flush=True)
     return agent
 
 

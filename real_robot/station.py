@@ -234,7 +234,9 @@ class Station:
     ) -> EpisodeRecord:
         """Run an episode from the start pose; a rehearsal from any."""
         pose = None if self.scene is None else self.scene.object_pose()
-        found = {} if pose is None else {"object_pose": list(pose)}
+        found: dict[str, Any] = {} if pose is None else {"object_pose": list(pose)}
+        if isinstance(self.config, TwinStation):
+            found["env_id"] = self.config.twin.env_id
         return run_episode(
             self.robot,
             self.cameras,

@@ -43,9 +43,17 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def write_aside(path: Path, data: bytes | str) -> None:
-    """Write a file; a string as UTF-8."""
+    """Write a file; a string as UTF-8, as `plain` makes it."""
     with written_aside(path) as aside:
-        aside.write_bytes(data.encode() if isinstance(data, str) else data)
+        aside.write_bytes(plain(data).encode() if isinstance(data, str) else data)
+
+
+def plain(text: str) -> str:
+    """Return text that UTF-8 can write: a lone surrogate, which none can, is spelled out.
+
+    Half a character comes from a terminal, a file name or JSON that is not UTF-8.
+    """
+    return text.encode(errors="backslashreplace").decode()
 
 
 def write_json(path: Path, data: object) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .config import differences, from_dict, to_dict
 from .files import write_json
+from .locks import hold
 
 # Settings, by their last name, that say how a run computes or keeps, and never what comes of it.
 WITHOUT_EFFECT = frozenset(
@@ -27,12 +28,16 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
     the new ones are kept. A folder where a run began and left no result is free for any. A run
     that began before a setting was added has that setting's default.
 
+    From then on ``out`` belongs to this process until it ends, however it ends.
+
     Returns:
         The dotted names of the settings that differ from before.
 
     Raises:
-        ValueError: ``out`` holds a run with another config; the message names what differs.
+        ValueError: another process has ``out``; the message says which. Or it holds a run with
+            another config; the message names what differs.
     """
+    hold(out)
     path = out / "config.json"
     asked = to_dict(config)
     if not path.exists() or not _has_results(out):

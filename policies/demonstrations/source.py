@@ -5,6 +5,7 @@ from pathlib import Path
 
 from envs.interface import Interface
 from toto_robot import FrameEncoder
+from toto_robot.data.lerobot import LeRobotFolder, read_json
 
 from .lerobot.reader import DatasetReader, is_dataset
 from .store import DemoStore, StoreHeader, open_store, read_header
@@ -32,6 +33,19 @@ class Demonstrations:
         """
         if not is_dataset(self.folder):
             read_header(self.folder)
+
+    def origin(self) -> dict[str, list[str]]:
+        """Return what a data set says of where it was recorded: `tasks` in words, and `envs`.
+
+        A twin's episodes say which environment it had. A store says neither.
+        """
+        tasks, envs = set[str](), set[str]()
+        if is_dataset(self.folder):
+            tasks.update(LeRobotFolder(self.folder).tasks().values())
+            for path in sorted((self.folder / "records").glob("*.json")):
+                env = read_json(path).get("notes", {}).get("env_id")
+                envs.update([] if env is None else [str(env)])
+        return {"tasks": sorted(tasks), "envs": sorted(envs)}
 
     def open(
         self,

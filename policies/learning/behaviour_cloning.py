@@ -53,7 +53,7 @@ def clone(learner: Learner, demonstrations: Demonstrations, out: Path) -> None:
     """Fit a student to the demonstrations, and write what the module's docstring lists."""
     clock = StageClock()
     with clock("start-up"):
-        encoder = learner.encoder
+        encoder, origin = learner.encoder, demonstrations.origin()
     with clock("tokenizer"):
         store = demonstrations.open(encoder, out / "data")
     with clock("transformer"):
@@ -74,7 +74,7 @@ def clone(learner: Learner, demonstrations: Demonstrations, out: Path) -> None:
         for name in ("fitted", "held_out"):
             _scratch(out, name).unlink(missing_ok=True)
         steps = learner.imitation.last_steps
-        student.save(out / "policy", held_out_error=errors[-1], steps=steps)
+        student.save(out / "policy", held_out_error=errors[-1], steps=steps, origin=origin)
         write_cloning_board(out, metrics)
         draw_cloning(out, metrics)
     write_json(out / "timings.json", clock.seconds)

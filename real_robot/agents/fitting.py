@@ -3,6 +3,7 @@
 Two arms may be built alike, and a robot may tell more than the policy looks at.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from envs.interface import Interface
@@ -32,6 +33,25 @@ def fit_interface(policy: Interface, robot: Interface, what: str) -> tuple[Inter
         robot = replace(robot, proprio=policy.proprio)
     policy.require_equal(robot, what, "this robot")
     return robot, note
+
+
+def unknown_task(origin: Mapping[str, Sequence[str]], env_id: str | None, task: str) -> str | None:
+    """Return a warning where a policy is asked for what it was not trained for; None where not.
+
+    Args:
+        origin: what it was trained for, as far as it is known: `envs` and `tasks`.
+        env_id: the environment whose scene a twin has; None on a table.
+        task: what is asked for, in words.
+    """
+    envs, tasks = origin.get("envs", ()), origin.get("tasks", ())
+    if env_id is not None and envs:
+        if env_id in envs:
+            return None
+        return f"the policy was trained for {', '.join(envs)}, and this twin has {env_id}"
+    if not tasks or task in tasks:
+        return None
+    known = ", ".join(map(repr, tasks))
+    return f"the policy was trained for {known}, and is asked for {task!r}"
 
 
 def proprio_columns(policy: Interface, robot: Interface) -> list[int]:

@@ -34,6 +34,7 @@ class RemoteAgent:
 
     Attributes:
         note: what the server says of how the policy fits; None for nothing.
+        origin: what the policy was trained for, as far as the server says: `envs` and `tasks`.
         unanswered: what is asked now, in words for who has waited too long; None for nothing.
     """
 
@@ -60,6 +61,7 @@ class RemoteAgent:
         self._connection: Connection | None = None  # closed by `_end` after any fault
         self._ended_by = "it was closed"
         self.unanswered: str | None = None
+        self.origin: dict[str, list[str]] = {}
         name, self._hash, self.note = self._begin_session()
         self._name = f"{name} at {address}"
 
@@ -149,8 +151,10 @@ class RemoteAgent:
             self._end(str(error))
             raise
         try:
+            origin = data.get("origin", {})
+            self.origin = {str(name): [str(one) for one in said] for name, said in origin.items()}
             return data["name"], data["weights_hash"], data["note"]
-        except KeyError as error:
+        except (KeyError, TypeError, AttributeError) as error:
             self._end("an answer without sense")
             raise self._nonsense(error) from error
 

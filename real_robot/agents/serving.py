@@ -200,6 +200,7 @@ class PolicyServer:
             "name": self._agent.name,
             "weights_hash": self._agent.weights_hash,
             "note": note,
+            "origin": getattr(self._agent, "origin", {}),
         }
 
     def _act(self, observation: Observation) -> Message:

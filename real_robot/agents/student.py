@@ -31,6 +31,7 @@ class StudentAgent:
     Attributes:
         interface: what its numbers mean.
         note: what a person should know of how it fits; None for nothing.
+        origin: what it was trained for, as far as it is known: `envs` and `tasks`.
         embeddings: float16 [c e], of the newest frames; None before the first, and of a blind one.
     """
 
@@ -60,12 +61,12 @@ class StudentAgent:
         """
         import torch
 
-        from policies.student import load_student, read_card
+        from policies.student import load_student, read_card, read_origin
         from policies.vision import NoVision, stamp
         from toto_robot.checkpoint import weights_hash
         from toto_robot.device import choose_device
 
-        card = read_card(folder)
+        card, self.origin = read_card(folder), read_origin(folder)
         vision = card.vision
         if encoder is not None:
             if isinstance(vision, NoVision):

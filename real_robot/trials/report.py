@@ -7,12 +7,15 @@
 import html
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from numbers import Real
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from toto_robot.files import write_aside, write_json
+from toto_robot.files import plain, write_aside, write_json
 
 from .conclusions import Conclusions, conclude
 from .images import FIRST, LAST, VIDEO
@@ -21,6 +24,9 @@ from .poses import PoseArea
 from .results import OVERLAY, TrialResult
 
 PAGE, SUMMARY = "index.html", "results.json"
+
+# A page has no characters such as these, and a terminal obeys them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 78em; padding: 0 1em;
@@ -65,7 +71,7 @@ def write_report(
     conclusions = conclude(results, names)
     write_json(folder / SUMMARY, _plain(plan, results, spoilt, conclusions, names))
     parts = [
-        f"<h1>{html.escape(title)}</h1>",
+        f"<h1>{_text(title)}</h1>",
         _summary(plan, results, spoilt, conclusions, names),
         "<div class='columns'><div>",
         _conclusions(conclusions),
@@ -84,7 +90,7 @@ def write_report(
     page = (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>\n"
+        f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
@@ -129,15 +135,15 @@ def _summary(
         ended = [result.reason for result in results if result.trial.policy == key]
         reasons = ", ".join(f"{ended.count(name)} {name}" for name in dict.fromkeys(ended))
         cells = (
-            f"<b>{key}</b> {html.escape(names[key])}",
-            html.escape(str(rate)),
-            html.escape(reasons),
+            f"<b>{_text(key)}</b> {_text(names[key])}",
+            _text(rate),
+            _text(reasons),
             str(again),
         )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     missing = len(plan.trials) - len(results)
     unfinished = f" <b>{missing} of {len(plan.trials)} are still to be done.</b>" if missing else ""
-    facts = "".join(f"<li>{html.escape(str(text))}</li>" for text in plan.facts.get("said", ()))
+    facts = "".join(f"<li>{_text(text)}</li>" for text in plan.facts.get("said", ()))
     return (
         f"<p>{len(results)} trials.{unfinished}</p><ul>{facts}</ul>"
         "<div class='scroll'><table><tr><th>policy</th><th>succeeded</th><th>ended by</th>"
@@ -163,7 +169,7 @@ def _conclusions(conclusions: Conclusions) -> str:
         ("What may be said", conclusions.may_say),
         ("What may not", conclusions.may_not_say),
     ):
-        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+        items = "".join(f"<li>{_text(sentence)}</li>" for sentence in sentences)
         parts.append(f"<h2>{heading}</h2><ul>{items}</ul>")
     return "".join(parts)
 
@@ -189,7 +195,7 @@ def _map(plan: Plan, results: Sequence[TrialResult], area: PoseArea) -> str:
     ]
     for trial in plan.trials:
         across, down = place(trial.pose.x_m, trial.pose.y_m)
-        down += {"a": -6, "b": 6}[trial.policy] if len(plan.policies) > 1 else 0
+        down += {"a": -6, "b": 6}.get(trial.policy, 0) if len(plan.policies) > 1 else 0
         success = outcomes.get(trial.key)
         colour = "#b8bec5" if success is None else ("#1a7f37" if success else "#c2352b")
         yaw = trial.pose.yaw_rad
@@ -202,7 +208,7 @@ def _map(plan: Plan, results: Sequence[TrialResult], area: PoseArea) -> str:
             f"fill='{colour}'/>"
         )
         shapes.append(
-            f"<g><title>{trial.key}: {html.escape(str(trial.pose))}, {said}</title>{mark}"
+            f"<g><title>{_text(trial.key)}: {_text(trial.pose)}, {said}</title>{mark}"
             f"<line x1='{across:.1f}' y1='{down:.1f}' x2='{ahead[0]:.1f}' y2='{ahead[1]:.1f}' "
             f"stroke='{colour}' stroke-width='2'/></g>"
         )
@@ -233,7 +239,7 @@ def _table(results: Sequence[TrialResult], names: Mapping[PolicyKey, str], *, fo
     )
     rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in header) + "</tr>"]
     for number, result in enumerate(results, start=1):
-        there = f"{folder}/{result.trial.key}"
+        there = f"{folder}/{quote(plain(result.trial.key), safe='')}"
         if folder == "spoilt":
             before = [other.trial.key for other in results[:number]]
             there += f"-{before.count(result.trial.key)}"
@@ -263,35 +269,47 @@ def _row(result: TrialResult, names: Mapping[PolicyKey, str], there: str) -> str
         if VIDEO in result.files
         else ""
     )
-    episode = "" if result.episode is None else f"<br>episode {result.episode}"
+    episode = "" if result.episode is None else f"<br>episode {_text(result.episode)}"
     trial = (
-        f"{result.trial.key}<br><span class='small'>{html.escape(names[result.trial.policy])}<br>"
-        f"{html.escape(result.started[:19])}{episode}</span>"
+        f"{_text(result.trial.key)}<br>"
+        f"<span class='small'>{_text(names.get(result.trial.policy, result.trial.policy))}<br>"
+        f"{_text(result.started[:19])}{episode}</span>"
     )
     # the check's note is the message, which has a column of its own
     told = judgement.note and judgement.by == "operator"
-    note = f"<br>{html.escape(judgement.note)}" if told else ""
+    note = f"<br>{_text(judgement.note)}" if told else ""
     number = "<td class='number'>"
     return (
         f"<tr><td>{trial}</td><td><span class='{word}'>{word}</span>"
-        f"<br><span class='small'>by {judgement.by}{note}</span></td>"
-        f"<td>{html.escape(str(result.trial.pose))}{overlay}</td>"
-        f"<td>{result.reason}<br><span class='small'>{html.escape(result.message)}</span></td>"
-        f"{number}{result.duration_s:.1f}</td>"
+        f"<br><span class='small'>by {_text(judgement.by)}{note}</span></td>"
+        f"<td>{_text(result.trial.pose)}{overlay}</td>"
+        f"<td>{_text(result.reason)}<br><span class='small'>{_text(result.message)}</span></td>"
+        f"{number}{_number(result.duration_s)}</td>"
         f"{number}{_ms(latency and latency[0])}, {_ms(latency and latency[1])}</td>"
         f"{number}{_ms(late)}</td>"
-        f"<td>{html.escape(changes) or 'none'} <span class='small'>of {result.num_steps} steps"
+        f"<td>{_text(changes) or 'none'} <span class='small'>of {_text(result.num_steps)} steps"
         f"</span></td><td>{picture(FIRST)}</td><td>{picture(LAST)}</td><td>{video}</td></tr>"
     )
 
 
+def _text(value: object) -> str:
+    """Return anything as text of a page; all that is not the page's own goes through here."""
+    return html.escape(_CONTROL.sub("\ufffd", plain(str(value))))
+
+
+def _number(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, Real) else _text(value)
+
+
 def _ms(seconds: float | None) -> str:
-    return "?" if seconds is None else f"{1000 * seconds:.0f}"
+    if seconds is None:
+        return "?"
+    return f"{1000 * seconds:.0f}" if isinstance(seconds, Real) else _text(seconds)
 
 
 def _settings(plan: Plan) -> str:
     text = json.dumps(dict(plan.settings), indent=1)
     return (
         f"<h2>Settings</h2><details><summary>What was settled before the first trial "
-        f"(<a href='{PLAN}'>{PLAN}</a>)</summary><pre>{html.escape(text)}</pre></details>"
+        f"(<a href='{PLAN}'>{PLAN}</a>)</summary><pre>{_text(text)}</pre></details>"
     )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from toto_robot.files import plain
+
 from ..episode import Reason
 from .plan import Trial, load_plan, read_trial
 
@@ -26,6 +28,7 @@ class Judgement:
     by: Literal["check", "operator"]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "note", plain(self.note))
         if self.success is None and not self.note.strip():
             raise ValueError("a trial is only done again for a reason that is written down")
 
@@ -77,6 +80,8 @@ def load_results(folder: Path) -> tuple[TrialResult, ...]:
     """
     order = {trial.key: index for index, trial in enumerate(load_plan(folder).trials)}
     found = _load(folder / "trials")
+    if unknown := [result.trial.key for result in found if result.trial.key not in order]:
+        raise ValueError(f"{folder}: its plan has no trial {unknown[0]!r}")
     return tuple(sorted(found, key=lambda result: order[result.trial.key]))
 
 

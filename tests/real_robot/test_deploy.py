@@ -7,22 +7,33 @@ import numpy as np
 import pytest
 import torch
 
-from policies.student import StudentCard, StudentConfig, StudentPolicy
+from policies.demonstrations.source import Demonstrations
+from policies.environment import EnvConfig
+from policies.student import (
+    StudentCard,
+    StudentConfig,
+    StudentPolicy,
+    read_card,
+    read_origin,
+)
 from policies.vision import stamp
 from real_robot import deploy, record
 from real_robot.agents.fitting import fit_interface
+from real_robot.agents.opening import PolicyConfig, find_policy
+from real_robot.agents.wire import make_key
 from real_robot.control.config import LoopConfig
 from real_robot.control.home import PersonNeededError
 from real_robot.operator import NoPersonError, ask_person
 from real_robot.recording import Recorder
 from real_robot.robot import CommandRefusedError
-from real_robot.session import draw_pose, may_go_on, prepare
+from real_robot.session import draw_pose, may_go_on, open_policy, prepare
 from real_robot.station import interface_of, open_station
 from real_robot.trials.poses import Pose
 from tests.policies.fake_world import save_tiny_encoder, toto
 from tests.real_robot.control.loop_cases import FakeAgent, one
 from tests.real_robot.fake_station import FakeScene, fake_station, opens, station_config
 from tests.real_robot.teleoperation.test_teleoperation import Script, command
+from tests.real_robot.test_policy_server import serving
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
 
@@ -342,3 +353,73 @@ def test_a_reflex_may_pass_and_a_user_stop_after_it_may_not() -> None:
     asked = []
     assert not may_go_on(station, episode, lambda question: asked.append(question) or "no")
     assert "the user stop was pressed" in asked[0]
+
+
+def saved_for(folder, policy, *, env=None, origin=None):
+    """Save the student again, as one that was trained elsewhere."""
+    card = read_card(policy)
+    known = (
+        None if env is None else EnvConfig(id=env, options={}, teacher_options={}, blind_options={})
+    )
+    notes = {} if origin is None else {"origin": origin}
+    StudentPolicy(replace(card, env=known)).save(folder, **notes)
+    return folder
+
+
+PICK, CABINET = "toto/FrankaPick-v0", "toto/FrankaCabinet-v0"
+
+
+@pytest.mark.parametrize(
+    ("env", "origin", "twin_env", "warned"),
+    [
+        (PICK, None, PICK, None),
+        (f"envs:{PICK}", None, PICK, None),
+        (PICK, None, CABINET, f"was trained for {PICK}, and this twin has {CABINET}"),
+        (None, None, CABINET, None),  # nobody knows
+        (None, {"envs": [PICK], "tasks": ["pick up the cube"]}, PICK, None),
+        (
+            None,
+            {"envs": [PICK], "tasks": ["pick up the cube"]},
+            CABINET,
+            f"this twin has {CABINET}",
+        ),
+        (None, {"envs": [PICK, CABINET], "tasks": []}, CABINET, None),
+        (None, {"envs": [], "tasks": ["pick up the cube"]}, PICK, None),
+        (
+            None,
+            {"tasks": ["fold a towel", "pour"]},
+            PICK,
+            "for 'fold a towel', 'pour', and is asked",
+        ),
+    ],
+)
+@pytest.mark.parametrize("by", ["here", "a server"])
+def test_a_policy_that_is_asked_for_another_task_is_warned_of(
+    tmp_path, policy, capsys, env, origin, twin_env, warned, by
+) -> None:
+    config = station_config()
+    station = fake_station(replace(config, twin=replace(config.twin, env_id=twin_env)), None)
+    folder = saved_for(tmp_path / "policy", policy, env=env, origin=origin)
+    data = compose("deploy")[0]["acting"]
+    key = tmp_path / "key"
+    acting = from_dict(PolicyConfig, {**data, "key_file": str(key)})
+    if by == "here":
+        open_policy(str(folder), acting, station)
+    else:
+        make_key(key)
+        there = find_policy(str(folder), acting).open(station.interface)
+        with serving(there, key, interface=read_card(folder).interface) as (address, _):
+            open_policy(f"server:{address}", acting, station).close()
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert len(told) == (warned is not None)
+    if warned is not None:
+        assert warned in told[0]
+
+
+def test_what_was_recorded_on_a_twin_says_where(monkeypatch, tmp_path, policy) -> None:
+    station = fake_station(station_config("record"), FakeScene())
+    recorded(monkeypatch, station, tmp_path, agent="expert", episodes=1)
+    origin = Demonstrations(folder=tmp_path / "dataset", which="complete").origin()
+    assert origin == {"tasks": ["pick up the cube"], "envs": [PICK]}
+    folder = saved_for(tmp_path / "policy", policy, origin=origin)
+    assert read_origin(folder) == origin

@@ -12,7 +12,6 @@ Whatever the count does not reach is no part of the data set, for our reader and
 is removed when the folder is opened to write again.
 """
 
-import fcntl
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from toto_robot.config import differences
 from toto_robot.data.lerobot import LeRobotFolder
 from toto_robot.data.tables import read_rows
 from toto_robot.files import write_aside
+from toto_robot.locks import lock
 
 from . import layout, statistics, tables
 from .demonstration import Array, Demonstration
@@ -35,7 +35,6 @@ from .statistics import Statistics
 from .video import LOSSLESS, Codec, encode
 
 FORMAT = 1
-_LOCK = ".lock"
 # What LeRobot's policies normalise, beside pictures; statistics of a hundred numbers more would
 # make opening slow, since each episode has its own.
 _NORMALISED = (layout.STATE, layout.ACTION)
@@ -73,12 +72,7 @@ class DatasetWriter:
         self._rate_hz = layout.rate_of(interface)
         (folder / "records").mkdir(parents=True, exist_ok=True)
         (folder / "meta").mkdir(exist_ok=True)
-        self._lock = (folder / _LOCK).open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise ValueError(f"{folder} is being written to by another process") from error
+        self._lock = lock(folder)
         try:
             self._open()
         except BaseException:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from real_robot.trials.conclusions import conclude
 from real_robot.trials.images import illustrate
-from real_robot.trials.plan import Trial, keep_plan, make_plan
+from real_robot.trials.plan import Plan, Trial, keep_plan, make_plan
 from real_robot.trials.poses import Pose, PoseArea
 from real_robot.trials.report import write_report
 from real_robot.trials.results import Judgement, TrialResult, load_spoilt
@@ -181,3 +182,147 @@ def test_the_page_holds_together(tmp_path) -> None:
     assert summary["rates"]["a"]["trials"] == summary["rates"]["b"]["trials"] == 2
     assert summary["spoilt"] == 1
     assert summary["comparison"]["both"] + summary["comparison"]["neither"] <= 2
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><script src=//x></script>",
+    "'><img src=x onerror='alert(1)'>",
+    '"><svg onload="alert(1)">',
+    "' onmouseover='alert(1)' x='",
+    "</td></tr></table></body></html><p>",
+    "<!-- ",
+    "<![CDATA[ x ]]><?php ?>",
+    "&lt;b&gt; &amp; &#60;i&#62;",
+    "javascript:alert(1)",
+    "../../../etc/passwd?x#y%2e",
+    "half a \ud800 character",
+    "\udcff<b>",
+    "\x00<\x00script>\x1b[2J",
+    "<textarea><title><style>",
+    "\u202e<b>",
+    "",
+]
+
+
+class Outline(HTMLParser):
+    """The elements of a page with their attributes, the links apart, and all its text."""
+
+    def __init__(self, page):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.links, self.text = [], [], ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        named = [(name, None if name in ("href", "src", "poster") else v) for name, v in attrs]
+        self.elements.append((tag, tuple(named)))
+        self.links += [value for name, value in attrs if name in ("href", "src", "poster")]
+
+    def handle_endtag(self, tag):
+        self.elements.append(f"/{tag}")
+
+    def handle_data(self, data):
+        self.text += data
+
+    def handle_comment(self, data):
+        self.elements.append("comment")
+
+    def handle_pi(self, data):
+        self.elements.append("instruction")
+
+    def unknown_decl(self, data):
+        self.elements.append("declaration")
+
+
+def page_with(folder, words, *, note=None):
+    """Write a report in which all that may come from elsewhere says `words`."""
+    trial = Trial(key=words, policy="a", pose=Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0), pose_index=0)
+    result = TrialResult(
+        trial=trial,
+        judgement=Judgement(success=True, note=words or "x", by=words),
+        agent=words,
+        weights_hash=words,
+        reason=words,
+        message=words,
+        started=words,
+        duration_s=words,
+        num_steps=words,
+        interventions={words: words},
+        latency_s=(words, words),
+        late_s=words,
+        surprise=None,
+        episode=words,
+        files=("first.png", "last.png", "video.mp4", "overlay.png"),
+    )
+    noted = replace(result, judgement=Judgement(success=False, note=words or "x", by="operator"))
+    spoilt = replace(result, judgement=Judgement(success=None, note=words or "x", by="operator"))
+    plan = Plan(
+        settings={words: words, "nested": [{words: words}]},
+        facts={"said": [words], words: words},
+        trials=(trial,),
+    )
+    folder.mkdir()
+    results = [result, noted]
+    write_report(folder, plan, results, [spoilt], title=words, names={"a": words}, area=AREA)
+    raw = (folder / "index.html").read_bytes()
+    assert json.loads((folder / "results.json").read_text())["trials_done"] == 2
+    return raw.decode()  # it is UTF-8
+
+
+@pytest.mark.parametrize("words", HOSTILE, ids=range(len(HOSTILE)))
+def test_nothing_that_anybody_wrote_becomes_a_part_of_the_page(tmp_path, words) -> None:
+    calm = Outline(page_with(tmp_path / "calm", "calm words"))
+    page = page_with(tmp_path / "hostile", words)
+    found = Outline(page)
+    if words:
+        assert found.elements == calm.elements
+    assert not {tag for tag, *_ in found.elements} & {"script", "iframe", "object", "form"}
+    for link in found.links:
+        assert re.fullmatch(r"plan\.json|(trials|spoilt)/[\w%.-]*/(\w+\.\w+)", link), link
+        assert link.count("/") in (0, 2)
+    shown = re.sub(
+        r"[\x00-\x08\x0e-\x1f]", "\ufffd", words.encode(errors="backslashreplace").decode()
+    )
+    assert found.text.count(shown) >= 12  # as it was written, and nothing of it lost
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", page)
+
+
+def test_half_a_character_in_a_note_goes_through_all_of_an_evaluation(tmp_path, capsys) -> None:
+    plan = keep_plan(
+        tmp_path,
+        {"weights": {"a": "wa"}},
+        lambda: make_plan(
+            [Pose(x_m=0.45, y_m=0.1, yaw_rad=0.3)],
+            paired=False,
+            rng=np.random.default_rng(0),
+            settings={"weights": {"a": "wa"}},
+            facts={"said": []},
+        ),
+    )
+    judged = [(None, "a cable \ud83d fell"), (True, "\udcff")]
+
+    class Operator:
+        def place(self, trial, number, total, overlay):
+            overlay.write_bytes(b"")
+
+        def judge(self, trial, record):
+            success, note = judged.pop(0)
+            return Judgement(success=success, note=note, by="operator")
+
+    told = []
+    results = run_trials(
+        plan,
+        tmp_path,
+        prepare=lambda: None,
+        run=lambda pose, policy: fake_record(weights_hash="wa"),
+        operator=Operator(),
+        keep=lambda record: told.append(json.dumps(dict(record.notes)).encode()) or 7,
+        illustrate=illustrate,
+        max_spoilt=1,
+        tell=lambda result: told.append(result.judgement.note.encode()),
+    )
+    assert b"a cable \\ud83d fell" in told[1]
+    spoilt = load_spoilt(tmp_path)
+    write_report(tmp_path, plan, results, spoilt, title="x", names={"a": "one"}, area=AREA)
+    assert "a cable \\ud83d fell" in (tmp_path / "index.html").read_text()
