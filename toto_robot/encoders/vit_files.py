@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from ..models.vision_transformer import VisionTransformer, VitConfig, rotary_periods
 from .training_files import encoder_state, read_data
 from .vit import VitEncoder
-from .vit_formats import FORMATS, HEADS, STATISTICS, Format
+from .vit_formats import FORMATS, HEADS, STATISTICS, Channels, Format
 
 __all__ = ["FORMATS", "STATISTICS", "load_vit"]
 
@@ -72,13 +72,24 @@ def load_vit(
     file = Path(path)
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+    mean, std = _statistics(format, statistics)
+    transformer = _open(file, format, heads, image_size, mean, std)
+    if pool is None:
+        pool = "mean" if transformer.config.norm_after_pool else FORMATS[format].pool
+    encoder = VitEncoder(transformer, -1 if layer is None else layer, pool)
+    return encoder.to(device=device, dtype=dtype)
+
+
+def _open(
+    file: Path,
+    format: str,
+    heads: int | None,
+    image_size: int | None,
+    mean: Channels,
+    std: Channels,
+) -> VisionTransformer:
+    """Read a file, check every weight of it, and build the model that they fit."""
     rules = FORMATS[format]
-    statistics = rules.statistics if statistics is None else statistics
-    if statistics not in STATISTICS:
-        raise ValueError(
-            f"statistics must be one of {list(STATISTICS)}, got {statistics!r}"
-            + (f"; files of format {format!r} do not tell" if statistics is None else "")
-        )
     data = read_data(file)
     from_transformers = any(name.endswith("embeddings.cls_token") for name in data)
     weights = _encoder_weights(file, data, rules)
@@ -91,7 +102,6 @@ def load_vit(
     dim, _, patch_size, _ = weights["patch_embed.proj.weight"].shape
     if image_size is None:
         image_size = rules.image_size or (native or 0) * patch_size
-    mean, std = STATISTICS[statistics]
     config = VitConfig(
         image_size=image_size,
         patch_size=patch_size,
@@ -113,11 +123,18 @@ def load_vit(
         weights["pos_embed"] = _positions(weights["pos_embed"], native, config, rules)
     if "rope_embed.periods" in weights:
         _check_periods(file, weights.pop("rope_embed.periods"), config)
-    transformer = _build(file, format, config, weights)
-    if pool is None:
-        pool = "mean" if norm_after_pool else rules.pool
-    encoder = VitEncoder(transformer, -1 if layer is None else layer, pool)
-    return encoder.to(device=device, dtype=dtype)
+    return _build(file, format, config, weights)
+
+
+def _statistics(format: str, name: str | None) -> tuple[Channels, Channels]:
+    """Return the mean and standard deviation that images are normalised with."""
+    name = FORMATS[format].statistics if name is None else name
+    if name not in STATISTICS:
+        raise ValueError(
+            f"statistics must be one of {list(STATISTICS)}, got {name!r}"
+            + (f"; files of format {format!r} do not tell" if name is None else "")
+        )
+    return STATISTICS[name]
 
 
 def _encoder_weights(file: Path, data: Mapping[str, Any], rules: Format) -> dict[str, Tensor]:
