@@ -219,6 +219,7 @@ def _guided(
             read=device.read,
             listeners=viewers,
             notes=notes,
+            notice=station.layer.notice,
         )
 
 

@@ -5,6 +5,7 @@ may also be on another machine (`remote`).
 """
 
 import hashlib
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +91,8 @@ class StudentAgent:
         both = weights_hash(self._student) + ("" if eyes is None else eyes.fingerprint)
         self._hash = hashlib.sha256(both.encode()).hexdigest()
         self._name = f"policy {folder}"
+        # an episode's thread that hangs in `act` must be through before the next one's resets
+        self._acting = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -103,12 +106,17 @@ class StudentAgent:
 
     def reset(self, observation: Observation) -> None:
         """Forget the episode before, and warm up: the first pass through a network is slow."""
-        self._begin()
-        self.act(observation)
-        self._begin()
+        with self._acting:
+            self._begin()
+            self._act(observation)
+            self._begin()
 
     def act(self, observation: Observation) -> Proposal:
         """Give the next action, or as many as the student gives at once."""
+        with self._acting:
+            return self._act(observation)
+
+    def _act(self, observation: Observation) -> Proposal:
         from toto_robot.encoders.contract import compress_each
 
         begun_s = time.monotonic()

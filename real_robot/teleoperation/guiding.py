@@ -50,6 +50,7 @@ def record_guided(
     read: Callable[[], Command] | None = None,
     listeners: Sequence[Listener] = (),
     notes: Mapping[str, Any] | None = None,
+    notice: Callable[[RobotState], object] = lambda _: None,
     clock: Clock | None = None,
 ) -> EpisodeRecord:
     """Record an arm while its mode is `guiding`, until the person lets go; send no motion.
@@ -65,15 +66,23 @@ def record_guided(
             says.
         listeners: hear of the episode at its end.
         notes: plain data to go into the record.
+        notice: is shown each state that is read: `SafetyLayer.notice`, so that a user stop in it is
+            acknowledged before anything moves.
         clock: that of all stamps; None: `time.monotonic`.
     """
     clock = clock or MonotonicClock()
+
+    def look() -> RobotState:
+        state = robot.state()
+        notice(state)
+        return state
+
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     ticks: list[_Tick] = []
     with Interrupts() as interrupts:
         try:
             reason, message = _follow(
-                robot, cameras, translator, ticks, max_steps, wait_s, read, interrupts, clock
+                robot, look, cameras, translator, ticks, max_steps, wait_s, read, interrupts, clock
             )
         except CameraError as error:
             reason, message = "camera", str(error)
@@ -102,6 +111,7 @@ def record_guided(
 
 def _follow(
     robot: Robot,
+    look: Callable[[], RobotState],
     cameras: Sequence[Camera],
     translator: Translator,
     ticks: list[_Tick],
@@ -114,17 +124,17 @@ def _follow(
     """Keep what there is at each tick; say how it ended."""
     period_s = 1 / translator.interface.rate_hz
     until_s = clock.now_s() + wait_s
-    while robot.state().mode != "guiding":
+    while (mode := look().mode) != "guiding":
         if interrupts.name is not None:
             return "interrupted", f"{interrupts.name} ended the recording"
         if clock.now_s() > until_s:
-            return "safety", f"nobody led the arm within {wait_s} s: it is {robot.state().mode}"
+            return "safety", f"nobody led the arm within {wait_s} s: it is {mode}"
         clock.wait(None, clock.now_s() + period_s / 2)
     due_s = clock.now_s()
     gripper: float | None = None
     while True:
         now_s = clock.now_s()
-        state = robot.state()
+        state = look()
         if state.mode in ("reflex", "user_stopped") or state.errors:
             ended: Reason = "user_stop" if state.mode == "user_stopped" else "reflex"
             return ended, f"the robot is {state.mode}: {', '.join(state.errors)}"

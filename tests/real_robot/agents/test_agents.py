@@ -1,5 +1,7 @@
 """Agents on an arm: the student sees what it sees in simulation, the expert reads what it reads."""
 
+import threading
+import time
 from dataclasses import replace
 
 import gymnasium
@@ -340,3 +342,35 @@ def test_quaternions_of_rotations(seed) -> None:
         ]
     )
     assert abs(quaternion_of(rotation) @ q) == pytest.approx(1.0)
+
+
+def test_a_policy_that_hangs_in_an_episode_does_not_answer_into_the_next(
+    tmp_path, encoder_folder
+) -> None:
+    _, interface = save_student(tmp_path, encoder_folder)
+    agent = agent_of(tmp_path, interface)
+    env = ReachEnv()
+    old, _ = env.reset(seed=0)
+    new, _ = env.reset(seed=1)
+    agent.reset(seen(new, interface))
+    expected = agent.act(seen(new, interface)).actions
+    agent.reset(seen(old, interface))
+    release, act, log = threading.Event(), agent._student.act, []
+
+    def hangs(observation):
+        log.append("begun")
+        if len(log) == 1:
+            release.wait(10.0)
+        log.append("through")
+        return act(observation)
+
+    agent._student.act = hangs
+    hung = threading.Thread(target=agent.act, args=(seen(old, interface),))
+    hung.start()
+    while not log:
+        time.sleep(0.005)
+    threading.Timer(0.2, release.set).start()
+    agent.reset(seen(new, interface))
+    assert log[:3] == ["begun", "through", "begun"]
+    hung.join(10.0)
+    np.testing.assert_array_equal(agent.act(seen(new, interface)).actions, expected)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -443,3 +444,28 @@ def test_a_guided_episode_ends_by_the_device_and_by_time() -> None:
         )
         assert record.reason == reason
         assert len(record.steps) == (3 if reason == "time" else 0)
+
+
+@pytest.mark.parametrize("pressed_at", [0, 1, 4])
+def test_a_user_stop_that_is_seen_while_somebody_leads_is_to_be_acknowledged(pressed_at) -> None:
+    bench = Bench()
+    led(bench, np.tile(HOME, (20, 1)))
+    state, looks = bench.robot.state, []
+
+    def seen():
+        looks.append(1)
+        found = state()
+        return replace(found, mode="user_stopped") if len(looks) == pressed_at + 1 else found
+
+    bench.robot.state = seen
+    record_guided(
+        bench.robot,
+        [bench.camera],
+        bench.translator,
+        task="lead",
+        max_steps=8,
+        wait_s=5.0,
+        notice=bench.layer.notice,
+        clock=bench.clock,
+    )
+    assert bench.layer.attention.cause == "the user stop was pressed"
