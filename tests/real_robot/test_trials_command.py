@@ -1,5 +1,6 @@
 """The command: poses away from demonstrations, resuming, refusing, and what it tells at the end."""
 
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 from envs.arms.franka import FRANKA_FR3
 from real_robot import bench as bench_module
 from real_robot import evaluate as module
+from real_robot.agents.wire import make_key
 from real_robot.bench import Bench, Masked
 from real_robot.calibration.calibration import Calibration
 from real_robot.calibration.calibration import save as save_calibration
@@ -23,9 +25,14 @@ from real_robot.trials.plan import draw_plan, load_plan
 from real_robot.trials.poses import Pose, nearest_m
 from real_robot.trials.results import load_results, load_spoilt
 from real_robot.trials.runner import TrialsStoppedError
+from tests.real_robot.control.loop_cases import FakeAgent as FakeActor
+from tests.real_robot.control.loop_cases import one
 from tests.real_robot.fake_records import fake_record, fake_step
 from tests.real_robot.fake_robot import FakeRobot
+from tests.real_robot.fake_station import FakeScene as FakeStationScene
+from tests.real_robot.fake_station import fake_station, opens, station_config
 from tests.real_robot.records import interface, make_record
+from tests.real_robot.test_policy_server import serving
 
 
 def config_of(*overrides, **changes):
@@ -346,3 +353,30 @@ def test_what_cannot_be_judged_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             config_of(*overrides)
+
+
+def test_a_server_that_stalls_once_costs_one_attempt(monkeypatch, tmp_path, capsys) -> None:
+    config = station_config("trials")
+    station = fake_station(config, FakeStationScene(done_after=45))
+    key, release, calls = tmp_path / "key", threading.Event(), []
+    make_key(key)
+
+    def stalls(observation, _):
+        calls.append(1)
+        if len(calls) == 2:
+            threading.Timer(0.8, release.set).start()
+            release.wait(10.0)
+        return one(np.zeros(8), observation)
+
+    monkeypatch.setattr(module, "open_station", opens(station))
+    trials = config_of("trials=3")
+    with serving(FakeActor(stalls), key, interface=station.interface) as (address, _):
+        acting = replace(trials.acting, key_file=key, timeout_s=0.4)
+        given = replace(trials, station=config, policy=f"server:{address}", acting=acting)
+        evaluate(given, tmp_path / "out")
+    told = capsys.readouterr().out
+    assert f"success of server:{address}: 3/3" in told
+    assert "1 attempts were spoilt and done again" in told
+    (spoilt,) = load_spoilt(tmp_path / "out" / "report")
+    assert spoilt.reason == "policy"
+    assert "no answer came in time" in spoilt.judgement.note
