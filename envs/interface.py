@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from toto_robot.config import differences, from_dict, to_dict
 
-ACTION_KINDS = ("joint_increment", "joint_and_hand_increment")
+OWN = "own"
+ACTION_KINDS = ("joint_increment", "joint_and_hand_increment", OWN)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +42,8 @@ class Interface:
         proprio: one name per element of the `proprio` vector.
         action_kind: how an action is read; `joint_increment` adds the scaled arm part to a stored
             joint target (rad) and takes the hand part as absolute, from the least (-1) to the
-            greatest (1) target; `joint_and_hand_increment` adds all of it.
+            greatest (1) target; `joint_and_hand_increment` adds all of it; `own` is what others'
+            demonstrations say, in their units, which no arm and no environment here takes.
         action: one name per element of the action vector.
         action_scale: what an action of 1 means, per element: rad (m for a finger that slides) per
             control step for an increment, 1 for what is absolute.
@@ -91,6 +93,13 @@ class Interface:
         Raises:
             ValueError: naming every field that differs, this one's value first.
         """
+        for one, here_, two, there_ in ((self, here, other, there), (other, there, self, here)):
+            if one.action_kind == OWN != two.action_kind:
+                raise ValueError(
+                    f"the actions of {here_} are those of a data set of others, in its own units "
+                    f"({', '.join(one.action)}); {there_} takes {two.action_kind}. Such a policy "
+                    "can be trained and asked, but no environment, twin or arm here is run with it"
+                )
         lines = self.differences(other)
         if lines:
             raise ValueError(

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from envs.interface import Interface
+from envs.interface import OWN, Interface
 from toto_robot import FrameEncoder
 from toto_robot.checkpoint import build_module, load_weights, read_config, save_checkpoint
 from toto_robot.config import from_dict, to_dict
@@ -102,6 +102,10 @@ class StudentPolicy(nn.Module):
         self.register_buffer("embedding_std", torch.ones(cameras, dim))
         self.register_buffer("proprio_mean", torch.zeros(width))
         self.register_buffer("proprio_std", torch.ones(width))
+        self._has_own_units = interface.action_kind == OWN
+        if self._has_own_units:
+            self.register_buffer("action_middle", torch.zeros(len(interface.action)))
+            self.register_buffer("action_reach", torch.ones(len(interface.action)))
         self.project_cameras = nn.ModuleList(
             nn.Linear(dim, config.projection) for _ in range(cameras)
         )
@@ -122,7 +126,7 @@ class StudentPolicy(nn.Module):
     def forward(
         self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b a"]:
-        """Give the next action of each, not cut to its limits."""
+        """Give the next action of each, not cut to its limits, within [-1, 1] in training."""
         return self.chunks(embeddings, proprio)[:, 0]
 
     def chunks(
@@ -139,7 +143,9 @@ class StudentPolicy(nn.Module):
         return self.mlp(torch.cat(parts, dim=1)).unflatten(1, (self.chunk, -1))
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the action [a] for one observation, or [b a] for a batch, cut to [-1, 1].
+        """Give the action [a] for one observation, or [b a] for a batch, within its limits.
+
+        The limits are [-1, 1], or those of the training data where actions are in its own units.
 
         Raises:
             ValueError: unless the observation has exactly the keys in `keys`, in the right shapes.
@@ -148,7 +154,7 @@ class StudentPolicy(nn.Module):
 
     @torch.no_grad()
     def act_chunk(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the next actions [chunk a] for one observation, or [b chunk a], cut to [-1, 1].
+        """Give the next actions [chunk a] for one observation, or [b chunk a]; see `act`.
 
         Raises:
             ValueError: unless the observation has exactly the keys in `keys`, in the right shapes.
@@ -174,6 +180,8 @@ class StudentPolicy(nn.Module):
                 )
             embeddings[:, camera] = value.reshape(-1, dim)
         actions = self.chunks(embeddings, rows).clamp(-1.0, 1.0)
+        if self._has_own_units:
+            actions = self.action_middle + actions * self.action_reach
         return actions.reshape(*proprio.shape[:-1], *actions.shape[1:]).cpu().numpy()
 
     def reset(self) -> None:
@@ -194,7 +202,31 @@ class StudentPolicy(nn.Module):
         self.embedding_mean.copy_(mean)
         self.embedding_std.copy_(std.clamp(min=self.card.student.smallest_std))
         self.proprio_mean.copy_(proprio.mean(0))
-        self.proprio_std.copy_(proprio.std(0, unbiased=False).clamp(min=1e-2))
+        smallest = torch.full_like(self.proprio_std, 1e-2)
+        if self._has_own_units:
+            smallest = 1e-3 * proprio.abs().amax(0).to(smallest).clamp(min=1e-6)
+        self.proprio_std.copy_(proprio.std(0, unbiased=False).to(smallest).maximum(smallest))
+
+    def set_range(self, actions: Float[Tensor, "n a"]) -> None:
+        """Take the range of these actions as the limits, where they are in a data set's own units.
+
+        Raises:
+            ValueError: one is not finite.
+        """
+        if not self._has_own_units:
+            return
+        if not actions.isfinite().all():
+            raise ValueError("the data set's own actions must be finite")
+        low, high = actions.double().aminmax(dim=0)
+        self.action_middle.copy_((low + high) / 2)
+        self.action_reach.copy_((high - low) / 2)
+
+    def as_outputs(self, actions: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
+        """Return actions as the network should give them: their limits as -1 and 1."""
+        if not self._has_own_units:
+            return actions
+        middle, reach = (one.to(actions.device) for one in (self.action_middle, self.action_reach))
+        return (actions - middle) / torch.where(reach > 0, reach, 1.0)  # constant: 0
 
     def save(self, folder: Path, **notes: Any) -> None:
         """Write the checkpoint: `config.json` and `weights.safetensors`, without the encoder."""

@@ -4,6 +4,7 @@
     python -m policies.train encoder=none out=runs/blind
     python -m policies.train method=bc data=runs/train/store out=runs/bc
     python -m policies.train method=bc env=none data=runs/demos out=runs/arm
+    python -m policies.train method=bc env=none layout=lerobot data=DOWNLOADS/aloha out=runs/aloha
 
 `data` is a store, or a LeRobot data set with pictures, whose frames are tokenised once into
 `out/data`. With `env=none` there are no episodes to run: see
@@ -107,7 +108,7 @@ def _open(config: TrainConfig) -> tuple[Learner, Theatre | None]:
 def _given(config: TrainConfig) -> Demonstrations | None:
     if config.data is None:
         return None
-    return Demonstrations(folder=config.data, which=config.data_episodes)
+    return Demonstrations(folder=config.data, which=config.data_episodes, layout=config.layout)
 
 
 def _is_complete(config: TrainConfig, out: Path) -> bool:

@@ -1,4 +1,7 @@
-"""Open the demonstrations that a training begins with: a store, or a LeRobot data set."""
+"""Open the demonstrations that a training begins with: a store, or a LeRobot data set.
+
+Of a data set of others the actions may stay as they are; such demonstrations fit no environment.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +10,7 @@ from envs.interface import Interface
 from toto_robot import FrameEncoder
 from toto_robot.data.lerobot import LeRobotFolder, read_json
 
+from .lerobot.others import LerobotLayout
 from .lerobot.reader import DatasetReader, is_dataset
 from .store import DemoStore, StoreHeader, open_store, read_header
 from .tokenised import Which, tokenised
@@ -19,10 +23,13 @@ class Demonstrations:
     Attributes:
         folder: a `DemoStore`, or a LeRobot data set with images.
         which: of a data set, see `tokenised`; of a store all.
+        layout: what is used of a data set of others, whose own actions are learned; None: it says
+            itself what its actions mean.
     """
 
     folder: Path
     which: Which
+    layout: LerobotLayout | None = None
 
     def check(self) -> None:
         """Check that they are there.
@@ -66,8 +73,10 @@ class Demonstrations:
             FileNotFoundError: there are none.
             ValueError: they are of another environment, interface or tokenizer.
         """
+        if self.layout is not None and not is_dataset(self.folder):
+            raise FileNotFoundError(f"layout=lerobot: {self.folder} has no meta/info.json")
         if is_dataset(self.folder):
-            reader = DatasetReader(self.folder)
+            reader = DatasetReader(self.folder, others=self.layout)
             lines = reader.interface.differences(interface) if interface is not None else []
             if lines:
                 raise ValueError(

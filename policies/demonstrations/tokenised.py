@@ -3,6 +3,7 @@
 In the folder:
 
     chosen.json    which episodes of the data set, fixed when the run began
+    left_out.json  those of a data set of others that cannot be used, and why
     store.json, episodes/, features-*/    a `DemoStore` of them, in this order
 """
 
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from toto_robot import FrameEncoder
 from toto_robot.encoders.contract import Codes, compress_each
-from toto_robot.files import write_aside
+from toto_robot.files import write_aside, write_json
 
 from .episode import Episode
 from .lerobot.demonstration import Demonstration
@@ -47,7 +48,8 @@ def tokenised(
             `complete`: that ran to their end; `all`: also those that were cut short.
 
     Raises:
-        ValueError: another interface, nothing to learn from, or numbers that are none.
+        ValueError: another interface, nothing to learn from, or numbers that are none. An episode
+            of a data set of others that cannot be used is named and left out.
     """
     header.interface.require_equal(reader.interface, "this run", str(reader.folder))
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +64,23 @@ def tokenised(
         try:
             store.append(tokenise_episode(reader[index], encoder, index))
         except ValueError as error:
-            raise ValueError(f"episode {index} of {reader.folder}: {error}") from error
+            if not reader.is_others:
+                raise ValueError(f"episode {index} of {reader.folder}: {error}") from error
+            chosen.remove(index)
+            _leave_out(folder, index, str(error), chosen)
+    if not chosen:
+        reasons = (folder / "left_out.json").read_text()
+        raise ValueError(f"no episode of {reader.folder} can be used: {reasons}")
     return store
+
+
+def _leave_out(folder: Path, index: int, reason: str, chosen: list[int]) -> None:
+    """Write down that an episode is not used, and why; a stopped run goes on without it."""
+    path = folder / "left_out.json"
+    reasons = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, reasons | {str(index): reason})
+    write_aside(folder / "chosen.json", (json.dumps(chosen) + "\n").encode())
+    tqdm.write(f"left out: episode {index}: {reason}")
 
 
 def choose(reader: DatasetReader, which: Which) -> list[int]:

@@ -115,13 +115,13 @@ def _split(learner: Learner, store: DemoStore, out: Path) -> _Lessons:
 @torch.no_grad()
 def _error(student: StudentPolicy, lessons: _Lessons) -> float:
     """Give the error on the held-out episodes as a ratio to that of the mean action."""
-    data, mean = lessons.held_out, lessons.fitted.labels.mean(0)
+    data, mean = lessons.held_out, student.as_outputs(lessons.fitted.labels.mean(0))
     student.eval()
     ours = baseline = 0.0
     for rows in torch.arange(len(data)).split(1024):
         ours += len(rows) * float(loss_of(student, data, rows))
         labels, counts = chunk_labels(data, rows, student.chunk)
-        squares = (labels - mean).square().mean(2)
+        squares = (student.as_outputs(labels) - mean).square().mean(2)
         baseline += len(rows) * float((squares * counts).sum() / counts.sum())
     student.train()
     return ours / max(baseline, 1e-12)

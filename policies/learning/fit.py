@@ -115,9 +115,9 @@ def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch
         data.embeddings[rows].to(device, torch.float32), data.proprio[rows].to(device)
     )
     if student.chunk == 1:
-        return mse_loss(predicted[:, 0], data.labels[rows].to(device))
+        return mse_loss(predicted[:, 0], student.as_outputs(data.labels[rows].to(device)))
     labels, counts = chunk_labels(data, rows, student.chunk)
-    squares = (predicted - labels.to(device)).square().mean(2)
+    squares = (predicted - student.as_outputs(labels.to(device))).square().mean(2)
     counts = counts.to(device)
     return (squares * counts).sum() / counts.sum()
 

@@ -76,6 +76,7 @@ class Learner:
             student = StudentPolicy(card)
         student.to(self.device)
         student.standardise(data.embeddings, data.proprio)
+        student.set_range(data.labels)
         return student
 
     def fit(

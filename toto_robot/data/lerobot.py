@@ -101,6 +101,35 @@ class LeRobotFolder:
                     raise ValueError(f"{self.folder}/meta/episodes: {name} is {row[name]!r}")
         return sorted(rows, key=lambda row: row["episode_index"])
 
+    def element_names(self, column: str) -> tuple[str, ...]:
+        """Return a name for each element of a column of numbers, all different.
+
+        They are the data set's own where it names them all, else `<column>[0]` and so on.
+
+        Raises:
+            ValueError: there is no such column, or it does not hold one list of numbers a step.
+        """
+        feature = self.features.get(column)
+        if feature is None:
+            raise ValueError(
+                f"{self.folder} has no column {column!r}; it has {', '.join(self.features)}"
+            )
+        shape = feature.get("shape", [1])
+        is_number = str(feature["dtype"]).startswith(("float", "int", "uint", "bool"))
+        if not is_number or not isinstance(shape, list) or len(shape) > 1:
+            raise ValueError(
+                f"{self.folder}: column {column!r} must hold a list of numbers a step, it has "
+                f"{feature['dtype']} {shape}"
+            )
+        width, names = (shape or [1])[0], feature.get("names")
+        if isinstance(names, dict):  # {"motors": [...]}, or {"x": 0, "y": 1}
+            lists = [one for one in names.values() if isinstance(one, list)]
+            names = [name for one in lists for name in one] if lists else [*names]
+        texts = [str(name) for name in names] if isinstance(names, list) else []
+        if len(texts) == width == len(set(texts)):
+            return tuple(texts)
+        return tuple(f"{column}[{index}]" for index in range(width))
+
     def tasks(self) -> dict[int, str]:
         """Return the tasks in words, by `task_index`.
 

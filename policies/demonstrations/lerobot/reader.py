@@ -1,4 +1,4 @@
-"""Read a LeRobotDataset of format v3.0: ours, and those of others as far as they are alike."""
+"""Read a LeRobotDataset of format v3.0: ours, those of others that are alike, or as they are."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +12,7 @@ from toto_robot.data.lerobot import LeRobotFolder, read_json
 from . import layout
 from .demonstration import Demonstration
 from .layout import Column
-
-_NUMBERS = (layout.STATE, layout.ACTION)
+from .others import STANDARD, LerobotLayout, numbers
 
 
 class DatasetReader:
@@ -23,14 +22,22 @@ class DatasetReader:
         folder: where the data set is.
         interface: what its numbers mean.
         columns: what there is of each step beside state, action and pictures.
+        is_others: whether the actions are a data set's own, as they are.
     """
 
-    def __init__(self, folder: Path, interface: Interface | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        interface: Interface | None = None,
+        others: LerobotLayout | None = None,
+    ) -> None:
         """Open it.
 
         Args:
             folder: with `meta/info.json`.
             interface: what the numbers mean, of a data set that does not say so itself.
+            others: what is used of a data set whose actions stay as they are (kind `own`), whoever
+                wrote it; the interface is then made from it.
 
         Raises:
             FileNotFoundError: no data set there.
@@ -38,25 +45,29 @@ class DatasetReader:
         """
         self.folder = folder
         self._files = LeRobotFolder(folder)
-        if (folder / layout.INTERFACE).is_file():
+        self._is_own = others is None and (folder / layout.INTERFACE).is_file()
+        if others is not None:
+            self.interface = others.interface(self._files)
+        elif self._is_own:
             self.interface = read_own_interface(folder)
             if interface is not None:
                 interface.require_equal(self.interface, "this run", str(folder))
         elif interface is None:
             raise ValueError(
                 f"{folder} was not written by this project: it has no {layout.INTERFACE}, so what "
-                "its numbers mean is not known. `python -m policies.convert_demonstrations` makes "
-                "a data set with one"
+                "its numbers mean is not known. To learn its own actions from it alone: "
+                "`python -m policies.train method=bc env=none layout=lerobot`"
             )
         else:
             self.interface = interface
-        self.columns = self._find_columns()
-        self._videos = tuple(
-            key
-            for key in map(layout.video_key, self.interface.camera_names)
-            if key in self._files.cameras
-        )
-        self._is_own = (folder / layout.INTERFACE).is_file()
+        self.is_others = others is not None
+        self._layout = STANDARD if others is None else others
+        if others is None:
+            self._keys = {name: layout.video_key(name) for name in self.interface.camera_names}
+        else:
+            self._keys = others.camera_keys(self._files)
+        self.columns = self._find_columns() if others is None else ()
+        self._videos = tuple(key for key in self._keys.values() if key in self._files.cameras)
         self._rows: dict[int, dict[str, Any]] = {} if self._is_own else self._read_rows()
         self._tasks = self._files.tasks() if len(self) else {}
 
@@ -77,10 +88,11 @@ class DatasetReader:
         row = self._row(index)
         carried = tuple(column.name for column in self.columns)
         has_labels = layout.LABELLED in self._files.features
-        needed = [*_NUMBERS, "task_index", *((layout.LABELLED,) if has_labels else ())]
+        state, action = self._layout.state, self._layout.action
+        needed = [*state, action, "task_index", *((layout.LABELLED,) if has_labels else ())]
         needed += carried if self._is_own else ()
         values = self._files.values(row, needed, carried)
-        steps, task = len(values[layout.ACTION]), int(values["task_index"][0])
+        steps, task = len(values[action]), int(values["task_index"][0])
         if task not in self._tasks:
             raise ValueError(
                 f"episode {index} of {self.folder} has a task {task}, not in its table"
@@ -89,13 +101,11 @@ class DatasetReader:
         return Demonstration(
             interface=self.interface,
             pictures={
-                camera: self._files.images(
-                    row, layout.video_key(camera), values["timestamp"], others
-                )
-                for camera in self.interface.camera_names
+                camera: self._files.images(row, key, values["timestamp"], others)
+                for camera, key in self._keys.items()
             },
-            proprio=values[layout.STATE].reshape(steps, -1).astype(np.float32),
-            actions=values[layout.ACTION].reshape(steps, -1).astype(np.float32),
+            proprio=numbers(values, state),
+            actions=numbers(values, (action,)),
             labelled=values.get(layout.LABELLED, np.ones(steps, np.bool_)),
             columns={name: values[name] for name in carried if name in values},
             task=self._tasks[task],
@@ -143,11 +153,7 @@ class DatasetReader:
             found.append(Column(name=name, dtype=dtype, names=tuple(map(str, names))))
         lacking = [
             name
-            for name in (
-                layout.STATE,
-                layout.ACTION,
-                *map(layout.video_key, self.interface.camera_names),
-            )
+            for name in (*STANDARD.state, STANDARD.action, *self._keys.values())
             if name not in self._files.features
         ]
         if lacking:

@@ -12,18 +12,24 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
-def stamps_ms(number, lost=(), offset_ms=0, drift_ms=0, restamped=False):
+def stamps_ms(number, lost=(), offset_ms=0, drift_ms=0, restamped=False, rate=RATE):
     """Give number and time of each frame that a camera kept, of so many."""
     kept = [index for index in range(number) if index not in lost]
     places = range(len(kept)) if restamped else kept
-    step = 1000 // RATE
     return {
-        index: offset_ms + place * step + round(drift_ms * place / max(1, number - 1))
+        index: offset_ms + round(place * 1000 / rate) + round(drift_ms * place / max(1, number - 1))
         for index, place in zip(kept, places, strict=True)
     }
 
 
-def write_set(folder, lengths, cameras=None, *, info=None, columns=None, tasks=None, keys=12):
+def video_key(camera):
+    """Return a camera's column; a name that is one already stays."""
+    return camera if camera.startswith("observation.") else f"observation.images.{camera}"
+
+
+def write_set(
+    folder, lengths, cameras=None, *, info=None, columns=None, tasks=None, keys=12, rate=RATE
+):
     """Write a data set whose images are `numbered` through the file; a row's state is its number.
 
     Args:
@@ -34,24 +40,25 @@ def write_set(folder, lengths, cameras=None, *, info=None, columns=None, tasks=N
         columns: of the table of steps, beside the usual ones: lists of values, one for each row.
         tasks: words by number; episode i has the i-th of them, and the last.
         keys: every how many frames there is a key frame.
+        rate: frames a second.
     """
     total = sum(lengths)
-    cameras = {"eye": stamps_ms(total)} if cameras is None else cameras
+    cameras = {"eye": stamps_ms(total, rate=rate)} if cameras is None else cameras
     tasks = {0: "reach"} if tasks is None else tasks
     begins = np.cumsum([0, *lengths])[:-1].tolist()
     features = {
         name: {"dtype": "float32", "shape": [width], "names": None}
         for name, width in (("observation.state", 3), ("action", 2))
     }
-    features |= {f"observation.images.{name}": {"dtype": "video"} for name in cameras}
+    features |= {video_key(name): {"dtype": "video"} for name in cameras}
     for name in ("meta/episodes/chunk-000", "data/chunk-000"):
         (folder / name).mkdir(parents=True)
     about = {
-        "codebase_version": "v3.0", "fps": RATE, "total_episodes": len(lengths),
+        "codebase_version": "v3.0", "fps": rate, "total_episodes": len(lengths),
         "total_frames": total, "data_path": DATA_PATH, "video_path": VIDEO_PATH,
         "features": features,
     }  # fmt: skip
-    about |= info or {}
+    about |= {**(info or {}), "features": features | (info or {}).get("features", {})}
     (folder / "meta" / "info.json").write_text(json.dumps(about))
     table = {"task_index": list(tasks), "__index_level_0__": list(tasks.values())}
     parquet.write_table(pa.table(table), folder / "meta" / "tasks.parquet")
@@ -60,18 +67,18 @@ def write_set(folder, lengths, cameras=None, *, info=None, columns=None, tasks=N
         "observation.state": [[float(row)] * 3 for row in range(total)],
         "action": [[float(row)] * 2 for row in range(total)],
         "episode_index": [index for index, length in enumerate(lengths) for _ in range(length)],
-        "timestamp": [step / RATE for length in lengths for step in range(length)],
+        "timestamp": [step / rate for length in lengths for step in range(length)],
         "task_index": [one for one, n in zip(numbers, lengths, strict=True) for _ in range(n)],
     } | (columns or {})  # fmt: skip
     parquet.write_table(pa.table(rows), folder / "data" / "chunk-000" / "file-000.parquet")
     episodes = {"episode_index": list(range(len(lengths))), "length": list(lengths)}
     episodes |= {f"data/{name}": [0] * len(lengths) for name in ("chunk_index", "file_index")}
     for name, kept in cameras.items():
-        key = f"observation.images.{name}"
+        key = video_key(name)
         for part in ("chunk_index", "file_index"):
             episodes[f"videos/{key}/{part}"] = [0] * len(lengths)
-        episodes[f"videos/{key}/from_timestamp"] = [begin / RATE for begin in begins]
-        ends = [(begin + n) / RATE for begin, n in zip(begins, lengths, strict=True)]
+        episodes[f"videos/{key}/from_timestamp"] = [begin / rate for begin in begins]
+        ends = [(begin + n) / rate for begin, n in zip(begins, lengths, strict=True)]
         episodes[f"videos/{key}/to_timestamp"] = ends
         path = folder / VIDEO_PATH.format(video_key=key, chunk_index=0, file_index=0)
         path.parent.mkdir(parents=True)
