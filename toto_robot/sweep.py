@@ -56,7 +56,7 @@ class SweepConfig:
     """Say what to compare, on what.
 
     Attributes:
-        data: folder of episodes.
+        data: folder of episodes, or a LeRobot data set.
         target: `action` and `state` are scored by R2, `label` by accuracy.
         array: name of the target's array; None for the usual one (`toto_robot.probing.episodes`).
         columns: how the names of the target's columns begin that are asked for; None: all.
@@ -246,8 +246,13 @@ def _embed(
     for path, rows in tqdm(pairs, desc="encode", unit="episode"):
         # a stream needs what came before, too
         needed = rows if config.context is None else np.arange(rows[-1] + 1)
-        frames = np.ascontiguousarray(read_frames(path, data.view)[needed])
-        digest = hashlib.sha256(repr((frames.shape, rows.tolist())).encode() + frames.tobytes())
+        frames = read_frames(path, data.view)
+        # cameras that differ in size are a list
+        parts = frames if isinstance(frames, list) else [frames]
+        parts = [np.ascontiguousarray(part[needed]) for part in parts]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(repr((part.shape, rows.tolist())).encode() + part.tobytes())
         places = {
             name: folder / f"{path.stem}-{digest.hexdigest()[:16]}.safetensors"
             for name, folder in folders.items()
@@ -259,7 +264,7 @@ def _embed(
                 continue
             try:
                 if id(way.tokens) not in tokens:
-                    tokens[id(way.tokens)] = _tokens(way.tokens, frames, data.view)
+                    tokens[id(way.tokens)] = _tokens(way.tokens, parts, data.view)
                 features = _features(config, way.features, tokens[id(way.tokens)], rows)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
@@ -267,8 +272,11 @@ def _embed(
     return files
 
 
-def _tokens(encoder: Encoder, frames: Array, view: str) -> Tensor:
-    """Return the tokens [t c n] of frames."""
+def _tokens(encoder: Encoder, parts: Sequence[Array], view: str) -> Tensor:
+    """Return the tokens [t c n] of the frames of all cameras together, or of each camera."""
+    if len(parts) > 1:
+        return torch.stack([encoder.tokenize(torch.from_numpy(part)) for part in parts], dim=1)
+    (frames,) = parts
     flat = torch.from_numpy(frames).flatten(0, 1)
     ids = flat.long() if view == "tokens" else encoder.tokenize(flat)
     return ids.unflatten(0, frames.shape[:2])

@@ -3,7 +3,11 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -302,3 +306,93 @@ def test_damaged_and_foreign_stores_are_named(checkpoint, store, tmp_path):
     np.savez(tmp_path / "a.npz", tokens=np.zeros((4, 2, 64), np.uint16), labels=np.ones((2, 1)))
     with pytest.raises(ValueError, match="4 tokens but 2 labels"):
         sweep(config(checkpoint, tmp_path), tmp_path)
+
+
+def lerobot(folder, lengths=(8,) * 6, cameras=None, **columns):
+    pytest.importorskip("pyarrow")
+    from tests.toto_robot.data.fake_lerobot import stamps_ms, write_set
+
+    rows = np.arange(sum(lengths))
+    state = np.stack([np.sin(rows), np.cos(2 * rows), rows / 9], axis=1)
+    actions = np.stack([3 * state[:, 0], 100 * state[:, 1] + state[:, 2]], axis=1)
+    every = {"eye": stamps_ms(len(rows)), "observation.wrist": stamps_ms(len(rows))}
+    names = {"motors": ["shoulder (deg)", "élan"]}
+    return write_set(
+        folder,
+        lengths,
+        every | (cameras or {}),
+        columns={"observation.state": state.tolist(), "action": actions.tolist()} | columns,
+        info={"features": {"action": {"dtype": "float32", "shape": [2], "names": names}}},
+    )
+
+
+def test_the_command_sweeps_a_lerobot_data_set(tmp_path):
+    from tests.toto_robot.data.fake_lerobot import VIDEO_PATH
+    from tests.toto_robot.data.fake_videos import write
+    from toto_robot.data.video import read_frames
+
+    folder, out = lerobot(tmp_path / "set"), tmp_path / "out"
+    place = {"video_key": "observation.images.eye", "chunk_index": 0, "file_index": 0}
+    video, colours = folder / VIDEO_PATH.format(**place), np.random.default_rng(0)
+    write(video, np.kron(colours.integers(0, 256, (48, 4, 4, 3)), np.ones((8, 8, 1))).astype("u1"))
+    command = [
+        sys.executable, "-m", "toto_robot.sweep", f"data={folder}", f"out={out}",
+        "pools=[mean]", "stride=2", "folds=3", "resamples=200",
+    ]  # fmt: skip
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    subprocess.run(command, cwd=root, env=environment, check=True)
+    saved = json.loads((out / "sweep.json").read_text())
+    assert (saved["array"], saved["view"]) == ("action", "lerobot")
+    assert saved["columns"] == ["shoulder (deg)", "élan"]
+    assert (saved["num_frames"], saved["num_episodes"]) == (24, 6)
+    found = cells(out)
+    encoder = load_encoder("toto-nano", layer=1, pool="mean")
+    assert found["trained", 0, "mean"]["width"] == 2 * encoder.dim  # two cameras
+    assert found["proprioception", None, None]["score"] > 0.9  # the state tells the action
+    # episode 1 begins at its second frame: each row's own image was embedded
+    from safetensors.numpy import load_file
+
+    expected = encoder(read_frames(video)[9:16:2]).half().numpy()
+    stored = [load_file(one)["mean-1"] for one in out.glob("embeddings-*/episode_000001-*")]
+    assert any(np.allclose(one[:, : encoder.dim], expected, atol=1e-2) for one in stored)
+    assert len(stored) == 3
+
+    subprocess.run(
+        [*command, "array=observation.state", "target=state", "columns=['observation.state[2]']"],
+        cwd=root,
+        env=environment,
+        check=True,
+    )
+    saved = json.loads((out / "sweep.json").read_text())
+    assert (saved["array"], saved["columns"]) == ("observation.state", ["observation.state[2]"])
+
+
+def test_what_cannot_be_read_of_a_lerobot_data_set_is_named_and_left_out(
+    checkpoint, tmp_path, capsys
+):
+    from tests.toto_robot.data.fake_lerobot import VIDEO_PATH, stamps_ms
+    from tests.toto_robot.data.fake_videos import numbered, write
+
+    lost = {"observation.wrist": stamps_ms(48, lost={10})}
+    # a ragged column that nobody asks for is no matter
+    ragged = [[0.0] * (1 + row % 2) for row in range(48)]
+    folder = lerobot(tmp_path / "set", cameras=lost, extra=ragged)
+    one = config(checkpoint, folder, pools=("mean",), stride=2)
+    sweep(one, tmp_path / "out")
+    told = capsys.readouterr().out
+    assert "left out: episode_000001: " in told
+    assert "frame 2, due at" in told
+    assert json.loads((tmp_path / "out" / "sweep.json").read_text())["num_episodes"] == 5
+    with pytest.raises(ValueError, match=r"no column 'cube'; it has .*observation\.state"):
+        sweep(dataclasses.replace(one, array="cube"), tmp_path / "out")
+
+    place = {"video_key": "observation.wrist", "chunk_index": 0, "file_index": 0}
+    video = folder / VIDEO_PATH.format(**place)
+    write(video, numbered(48, 24, 40))  # smaller than the other camera's
+    sweep(one, tmp_path / "sizes")
+    assert json.loads((tmp_path / "sizes" / "sweep.json").read_text())["num_episodes"] == 6
+    assert cells(tmp_path / "sizes")["trained", 0, "mean"]["width"] == 16
+    video.write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"no episode of .* can be read; left out: episode_000000"):
+        sweep(one, tmp_path / "none")

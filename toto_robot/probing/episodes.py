@@ -11,6 +11,9 @@ demonstration store of `policies.demonstrations.store` is one:
     proprio   [t p], joints                                     target=state, without a `state`
     success   [t] or one for the episode, whole numbers         target=label
 
+Or a LeRobot data set, with all its cameras: the target is its `action`, `observation.state` or
+`next.success`, or any column by `array=`; episodes that cannot be read are named and left out.
+
 `<array>_names` may name the columns of an array. A scalar may also lie in the JSON of the metadata
 entry `episode`, where the store has `success` and `seed`.
 """
@@ -30,6 +33,7 @@ from tqdm import tqdm
 from ..checkpoint import weights_hash
 from ..data.walk import walk
 from ..encoders.encoder import Encoder
+from . import lerobot_episodes
 
 __all__ = ["Demonstrations", "check_tokenizer", "read_demonstrations", "read_frames"]
 
@@ -49,10 +53,10 @@ class Demonstrations:
     """What is to be told: rows are the frames used.
 
     Attributes:
-        paths: files of the episodes.
+        paths: files of the episodes; of a LeRobot data set a name for each in the folder.
         rows: frames of each that are encoded, whatever the target.
         counts: how many of them, from the first, have a target: an episode may have one frame more.
-        view: `tokens`, `frames` or `videos`.
+        view: `tokens`, `frames`, `videos` or `lerobot`.
         array: the target's name.
         target: float64 [r k]; of labels one-hot.
         names: of the target's columns.
@@ -98,14 +102,20 @@ def read_demonstrations(
         ValueError: an episode that is damaged or lacks an array; the message names the file and
             what it holds.
     """
-    paths = _episode_files(folder)
+    lerobot = lerobot_episodes.is_lerobot(folder)
+    paths = lerobot_episodes.episode_paths(folder) if lerobot else _episode_files(folder)
     if episodes is not None:
         chosen = np.linspace(0, len(paths) - 1, min(episodes, len(paths)))
         paths = [paths[i] for i in np.unique(chosen.astype(int))]
-    first = open_episode(paths[0])
-    name = array or next((one for one in ARRAYS[kind] if one in first), ARRAYS[kind][-1])
+    if lerobot:
+        name = array or lerobot_episodes.usual_column(folder, kind)
+        paths = lerobot_episodes.readable(paths, name)
+        first = lerobot_episodes.arrays_of(paths[0], name)
+    else:
+        first = open_episode(paths[0])
+        name = array or next((one for one in ARRAYS[kind] if one in first), ARRAYS[kind][-1])
     read = [
-        _read_episode(path, kind, name, number, stride)
+        _read_episode(path, kind, name, number, stride, lerobot)
         for number, path in enumerate(tqdm(paths, desc="read", unit="episode", leave=False))
     ]
     if len({one.target.shape[1] for one in read}) > 1 or len({one.view for one in read}) > 1:
@@ -152,9 +162,15 @@ class _Episode:
     scene: str
 
 
-def _read_episode(path: Path, kind: Kind, name: str, number: int, stride: int) -> _Episode:
-    arrays = open_episode(path)
-    view, length = _view(path, arrays)
+def _read_episode(
+    path: Path, kind: Kind, name: str, number: int, stride: int, lerobot: bool
+) -> _Episode:
+    if lerobot:
+        arrays = lerobot_episodes.arrays_of(path, name)
+        view, length = "lerobot", len(arrays[name])
+    else:
+        arrays = open_episode(path)
+        view, length = _view(path, arrays)
     if name not in arrays:
         raise ValueError(
             f"{path} has no {name!r} for target={kind}; it has {sorted(arrays)} "
@@ -178,12 +194,17 @@ def _read_episode(path: Path, kind: Kind, name: str, number: int, stride: int) -
     )
 
 
-def read_frames(path: Path, view: str) -> Array:
+def read_frames(path: Path, view: str) -> Array | list[Array]:
     """Return an episode's tokens [t c n], or its images, uint8 [t c h w 3].
+
+    Images of a LeRobot data set whose cameras differ in size are a list, [t h w 3] of each camera.
 
     Raises:
         ValueError: a video that cannot be read, or videos of different lengths or sizes.
     """
+    if view == "lerobot":
+        images = lerobot_episodes.frames_of(path)
+        return np.stack(images, axis=1) if len({one.shape for one in images}) == 1 else [*images]
     if view != "videos":
         return open_episode(path)[view]
     from ..data.video import read_frames as read_video

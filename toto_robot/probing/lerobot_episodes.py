@@ -1,0 +1,116 @@
+"""Episodes of a LeRobot data set, ours or of others, as a probe wants them: any column by name."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..data.lerobot import INFO, LeRobotFolder
+
+__all__ = [
+    "arrays_of",
+    "episode_paths",
+    "frames_of",
+    "is_lerobot",
+    "readable",
+    "usual_column",
+]
+
+Array = NDArray[Any]
+Kind = Literal["action", "state", "label"]
+_USUAL: dict[Kind, tuple[str, ...]] = {
+    "action": ("action",),
+    "state": ("observation.state",),
+    "label": ("next.success", "success"),
+}
+_JOINTS = "observation.state"
+
+
+def is_lerobot(folder: Path) -> bool:
+    """Return whether a folder is a LeRobot data set."""
+    return (folder / INFO).is_file()
+
+
+class _Opened:
+    """A data set, and the row of each of its episodes in their table, by the episode's path."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = LeRobotFolder(folder)
+        self.cameras = (*self.files.cameras, *self.files.image_columns)
+        if not self.cameras:
+            raise ValueError(f"{folder} has no column of images: it has {[*self.files.features]}")
+        rows = self.files.episodes(self.files.cameras)
+        self.rows = {folder / f"episode_{row['episode_index']:06}": row for row in rows}
+
+
+@lru_cache(maxsize=2)
+def _open(folder: Path, changed_ns: int) -> _Opened:
+    del changed_ns  # a data set that has changed is another
+    return _Opened(folder)
+
+
+def _opened(folder: Path) -> _Opened:
+    return _open(folder, (folder / INFO).stat().st_mtime_ns)
+
+
+def episode_paths(folder: Path) -> list[Path]:
+    """Return a path for each episode, `<folder>/episode_000003`, which names it but is no file."""
+    return [*_opened(folder).rows]
+
+
+def usual_column(folder: Path, kind: Kind) -> str:
+    """Return the usual column of a kind of target."""
+    there = _opened(folder).files.features
+    return next((name for name in _USUAL[kind] if name in there), _USUAL[kind][0])
+
+
+def arrays_of(path: Path, column: str) -> dict[str, Array]:
+    """Return a column of an episode with its names, and the joints where they are another one.
+
+    Raises:
+        ValueError: the data set lacks the column, or the episode is damaged.
+    """
+    opened = _opened(path.parent)
+    names = opened.files.element_names(column)
+    values = opened.files.values(opened.rows[path], (column,), (_JOINTS,))
+    found = {column: values[column], f"{column}_names": np.array(names)}
+    if column != _JOINTS and _JOINTS in values:
+        found["proprio"] = values[_JOINTS].reshape(len(values[_JOINTS]), -1)
+    return found
+
+
+def frames_of(path: Path) -> list[NDArray[np.uint8]]:
+    """Return the images of each camera of an episode, uint8 [t h w 3], by the times of its steps.
+
+    Raises:
+        ValueError: a step has no image, or a file is damaged.
+    """
+    opened = _opened(path.parent)
+    row, rows = opened.rows[path], opened.rows.values()
+    times_s = opened.files.values(row, ())["timestamp"]
+    return [opened.files.images(row, camera, times_s, rows) for camera in opened.cameras]
+
+
+def readable(paths: list[Path], column: str) -> list[Path]:
+    """Return the episodes that can be read, images and all; others are named and left out.
+
+    Raises:
+        ValueError: none can, or the data set lacks the column.
+    """
+    _opened(paths[0].parent).files.element_names(column)
+    good, reasons = list[Path](), list[str]()
+    for path in tqdm(paths, desc="check", unit="episode", leave=False):
+        try:
+            arrays_of(path, column)
+            frames_of(path)
+        except ValueError as error:
+            reasons.append(f"left out: {path.name}: {error}")
+            tqdm.write(reasons[-1])
+            continue
+        good.append(path)
+    if not good:
+        raise ValueError(f"no episode of {paths[0].parent} can be read; {reasons[0]}")
+    return good
