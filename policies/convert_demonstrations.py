@@ -3,11 +3,14 @@
     python -m policies.convert_demonstrations layout.path=DOWNLOADS/pick out=runs/rpt
     python -m policies.convert_demonstrations layout=robomimic path.rate_hz=20 \
         layout.path=image.hdf5 out=runs/lift
+    python -m policies.convert_demonstrations layout=robomimic path.rate_hz=20 path.every=1 \
+        path.actions=own layout.path=image.hdf5 out=runs/lift_own
     python -m policies.train method=bc env=none data=runs/rpt out=runs/rpt_policy
 
 What is read is described in `policies.demonstrations.rpt` and `policies.demonstrations.robomimic`,
-and how joints become actions in `policies.demonstrations.joint_paths`. `out` is a LeRobotDataset
-v3.0; begun and stopped, it goes on.
+and how joints become actions in `policies.demonstrations.joint_paths`; `path.actions=own` keeps the
+file's own. LeRobot data sets are not converted: `policies.train layout=lerobot` reads them. `out`
+is a LeRobotDataset v3.0; begun and stopped, it goes on.
 """
 
 from dataclasses import dataclass, replace
@@ -18,6 +21,7 @@ from tqdm import tqdm
 from toto_robot.cli import command
 
 from .demonstrations.joint_paths import PathConfig, demonstration
+from .demonstrations.lerobot.others import LerobotLayout
 from .demonstrations.lerobot.reader import DatasetReader
 from .demonstrations.lerobot.writer import DatasetWriter
 from .demonstrations.robomimic import RobomimicDemonstrations
@@ -36,7 +40,7 @@ class ConvertConfig:
         episodes: how many, from the first; None: all.
     """
 
-    layout: AnyDemonstrations
+    layout: AnyDemonstrations | LerobotLayout
     path: PathConfig
     episodes: int | None
 
@@ -53,6 +57,11 @@ def convert(config: ConvertConfig, out: Path) -> None:
         ValueError: a file is not of this layout, or `out` holds something else.
     """
     source = config.layout
+    if isinstance(source, LerobotLayout):
+        raise ValueError(
+            "a LeRobot data set of others is not converted, but learned from as it is: "
+            "python -m policies.train method=bc env=none layout=lerobot data=<folder>"
+        )
     names = source.names()[: config.episodes]
     print(f"{len(names)} episodes of {source.kind} in {source.path}", flush=True)
     done = _done(out)
@@ -66,7 +75,10 @@ def convert(config: ConvertConfig, out: Path) -> None:
             rate_hz = path.facts.get("rate_hz")
             if rate_hz is not None and rate_hz != config.path.rate_hz:
                 raise ValueError(f"{source.path} says {rate_hz} Hz: path.rate_hz={rate_hz:g}")
-            made = demonstration(path, config.path)
+            try:
+                made = demonstration(path, config.path)
+            except ValueError as error:
+                raise ValueError(f"{source.path}: {name}: {error}") from error
             if writer is None:
                 writer = DatasetWriter(out, made.interface, source.columns)
             writer.append(replace(made, facts={**made.facts, "source": name}))

@@ -32,6 +32,7 @@ from toto_robot.cli import command
 from toto_robot.device import choose_device
 from toto_robot.runs import claim
 
+from .demonstrations.lerobot.others import LerobotLayout
 from .demonstrations.source import Demonstrations
 from .learning.behaviour_cloning import clone
 from .learning.config import TrainConfig
@@ -106,9 +107,20 @@ def _open(config: TrainConfig) -> tuple[Learner, Theatre | None]:
 
 
 def _given(config: TrainConfig) -> Demonstrations | None:
+    layout = config.layout
+    if layout is not None and not isinstance(layout, LerobotLayout):
+        raise ValueError(
+            f"layout={layout.kind} is converted first: python -m policies.convert_demonstrations "
+            f"layout={layout.kind} layout.path=<place> out=<folder>; then data=<folder>"
+        )
+    if layout is not None and (config.env is not None or config.data is None):
+        raise ValueError(
+            "layout=lerobot: a data set of others is learned with its own actions, which no "
+            "environment takes: method=bc env=none data=<folder>"
+        )
     if config.data is None:
         return None
-    return Demonstrations(folder=config.data, which=config.data_episodes, layout=config.layout)
+    return Demonstrations(folder=config.data, which=config.data_episodes, layout=layout)
 
 
 def _is_complete(config: TrainConfig, out: Path) -> bool:

@@ -2,19 +2,20 @@
 
 Others' demonstrations say where joints and hand were. As in RPT and real-world MVP (Radosavovic et
 al., arXiv 2306.10007; Xiao et al., arXiv 2210.03109) the action is the way to the next frame's
-joints and the next frame's hand, here as the increments that our arms take.
+joints and the next frame's hand, here as the increments that our arms take. By choice it is the
+file's own, as it is, which no arm of ours takes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.arms.franka import FRANKA_PANDA
-from envs.interface import CameraSpec, Interface
+from envs.interface import OWN, CameraSpec, Interface
 
 from .lerobot.demonstration import Array, Demonstration
 
@@ -33,14 +34,20 @@ class PathConfig:
         joint_step_rad: what an action of 1 means; a longer way is cut, and told.
         image_size: side that pictures are scaled to, after they are cut to the square in their
             middle; None: as they are.
+        actions: `joints`: the way to the next frame's; `own`: the file's own, in its units.
     """
 
     rate_hz: float
     every: int
     joint_step_rad: float
     image_size: int | None
+    actions: Literal["joints", "own"] = "joints"
 
     def __post_init__(self) -> None:
+        if self.actions == "own" and self.every != 1:
+            raise ValueError(
+                f"actions=own: the file's actions lead to its next frame: every=1, not {self.every}"
+            )
         if self.every < 1 or self.rate_hz <= 0 or self.joint_step_rad <= 0:
             raise ValueError("every must be at least 1, rate_hz and joint_step_rad positive")
         if self.image_size is not None and self.image_size < 1:
@@ -59,6 +66,7 @@ class JointPath:
         columns: what is carried along, [t k].
         task: in words.
         facts: as in `Demonstration`.
+        own: [t a], the file's own actions; None: it has none.
     """
 
     pictures: Mapping[str, NDArray[np.uint8]]
@@ -68,6 +76,7 @@ class JointPath:
     columns: Mapping[str, Array]
     task: str
     facts: Mapping[str, Any]
+    own: Array | None = None
 
     def __post_init__(self) -> None:
         steps = len(self.joints_rad)
@@ -86,6 +95,8 @@ class JointPath:
         given = {**self.pictures, "commands": self.commands, **self.columns}
         if self.width_m is not None:
             given["width"] = self.width_m
+        if self.own is not None:
+            given["actions"] = self.own
         for name, array in given.items():
             if len(array) != steps:
                 raise ValueError(f"{steps} steps of joints, but {len(array)} of {name}")
@@ -98,10 +109,7 @@ def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
     """Give a demonstration whose last frame has no label; `facts` has `cut`, how many were cut."""
     rows = slice(None, None, config.every)
     joints, commands = path.joints_rad[rows], path.commands[rows]
-    increments = np.diff(joints, axis=0) / config.joint_step_rad
-    actions = np.zeros((len(joints), NUM_JOINTS + 1), np.float32)
-    actions[:-1, :-1] = np.clip(increments, -1.0, 1.0)
-    actions[:, -1] = np.clip(commands, -1.0, 1.0)
+    actions, meaning, num_cut = _actions(path, config)
     pictures = {
         name: fitted(frames[rows], config.image_size) for name, frames in path.pictures.items()
     }
@@ -120,10 +128,8 @@ def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
                 for name, frames in pictures.items()
             ),
             proprio=(*positions, hand_name),
-            action_kind="joint_increment",
-            action=(*(f"{name}_increment" for name in names), f"{_HAND.name}_opening"),
-            action_scale=(*(config.joint_step_rad,) * NUM_JOINTS, 1.0),
             rate_hz=config.rate_hz / config.every,
+            **meaning,
         ),
         pictures=pictures,
         proprio=np.column_stack([joints, hand]).astype(np.float32),
@@ -131,8 +137,30 @@ def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
         labelled=np.arange(len(joints)) < len(joints) - 1,
         columns={name: column[rows] for name, column in path.columns.items()},
         task=path.task,
-        facts={**path.facts, "cut": int((np.abs(increments) > 1).any(axis=1).sum())},
+        facts={**path.facts, "cut": num_cut},
     )
+
+
+def _actions(
+    path: JointPath, config: PathConfig
+) -> tuple[NDArray[np.float32], dict[str, Any], int]:
+    """Return the actions, what an Interface says of them, and how many were cut."""
+    if config.actions == "own":
+        if path.own is None:
+            raise ValueError("actions=own: the file has no actions of its own")
+        own = path.own.reshape(len(path.own), -1).astype(np.float32)
+        names = tuple(f"action[{index}]" for index in range(own.shape[1]))
+        meaning = {"action_kind": OWN, "action": names, "action_scale": (1.0,) * len(names)}
+        return own, meaning, 0
+    joints, commands = path.joints_rad[:: config.every], path.commands[:: config.every]
+    increments = np.diff(joints, axis=0) / config.joint_step_rad
+    actions = np.zeros((len(joints), NUM_JOINTS + 1), np.float32)
+    actions[:-1, :-1] = np.clip(increments, -1.0, 1.0)
+    actions[:, -1] = np.clip(commands, -1.0, 1.0)
+    names = (*(f"{name}_increment" for name in FRANKA_PANDA.joint_names), f"{_HAND.name}_opening")
+    scale = (*(config.joint_step_rad,) * NUM_JOINTS, 1.0)
+    meaning = {"action_kind": "joint_increment", "action": names, "action_scale": scale}
+    return actions, meaning, int((np.abs(increments) > 1).any(axis=1).sum())
 
 
 def fitted(pictures: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:

@@ -8,8 +8,8 @@
     mask/<name>                           names of demonstrations that belong together
 
 The file's own actions are mostly steps of the tool in space; what an arm of ours is taught is the
-way of its joints (`policies.demonstrations.joint_paths`). The file's own are kept as the column
-`source`. Data sets of low dimension have no pictures: robomimic's
+way of its joints (`policies.demonstrations.joint_paths`), or by choice the file's own, which are
+kept as the column `source` in any case. Data sets of low dimension have no pictures: robomimic's
 `dataset_states_to_obs.py` draws them.
 """
 
@@ -108,6 +108,7 @@ class RobomimicDemonstrations:
             columns={_SOURCE: actions},
             task=self.task or str(about.get("env_name", "")),
             facts={"complete": True, "success": None, "rate_hz": _rate_hz(about)},
+            own=actions,
         )
 
     def _open(self) -> Any:

@@ -5,6 +5,7 @@
     gripper_width                    [t] or [t 1], m; or
     gripper_closed                   [t] or [t 1], 1 closed, 0 open
     success                          one; may be missing
+    actions                          [t a], for path.actions=own; may be missing
 
 The published files are a pickle for each step, which may execute anything when it is opened. Who
 trusts them packs them anew: `numpy.savez_compressed(path, rgb_hand=..., joint_pos=..., ...)`.
@@ -98,6 +99,7 @@ class RptDemonstrations:
             columns={},
             task=self.task,
             facts={"complete": True, "success": None if success is None else bool(success.all())},
+            own=arrays.get("actions"),
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from envs.interface import Interface
 from toto_robot import FrameEncoder
-from toto_robot.data.lerobot import LeRobotFolder, read_json
+from toto_robot.data.lerobot import INFO, LeRobotFolder, read_json
 
 from .lerobot.others import LerobotLayout
 from .lerobot.reader import DatasetReader, is_dataset
@@ -36,9 +36,9 @@ class Demonstrations:
 
         Raises:
             FileNotFoundError: there are none.
-            ValueError: what is there cannot be read.
+            ValueError: what is there cannot be read, or lacks what `layout` names.
         """
-        if not is_dataset(self.folder):
+        if self._reader() is None:
             read_header(self.folder)
 
     def origin(self) -> dict[str, list[str]]:
@@ -73,10 +73,7 @@ class Demonstrations:
             FileNotFoundError: there are none.
             ValueError: they are of another environment, interface or tokenizer.
         """
-        if self.layout is not None and not is_dataset(self.folder):
-            raise FileNotFoundError(f"layout=lerobot: {self.folder} has no meta/info.json")
-        if is_dataset(self.folder):
-            reader = DatasetReader(self.folder, others=self.layout)
+        if (reader := self._reader()) is not None:
             lines = reader.interface.differences(interface) if interface is not None else []
             if lines:
                 raise ValueError(
@@ -90,3 +87,13 @@ class Demonstrations:
             found = read_header(self.folder)
             env, interface = found.env, found.interface
         return open_store(self.folder, StoreHeader.of(env, interface, encoder))
+
+    def _reader(self) -> DatasetReader | None:
+        """Open a data set; None of what is none."""
+        if is_dataset(self.folder):
+            return DatasetReader(self.folder, others=self.layout)
+        if self.layout is not None:
+            raise FileNotFoundError(
+                f"layout=lerobot: no data set in {self.folder}: {INFO} is missing"
+            )
+        return None

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..demonstrations.lerobot.others import LerobotLayout
+from ..demonstrations.robomimic import RobomimicDemonstrations
+from ..demonstrations.rpt import RptDemonstrations
 from ..demonstrations.tokenised import Which
 from ..environment import EnvConfig
 from ..rollouts.pool import RolloutConfig
@@ -32,7 +34,8 @@ class TrainConfig:
         data_episodes: which episodes of a LeRobot data set: `successful`, `complete` or `all`, see
             `policies.demonstrations.tokenised`.
         layout: what is used of a LeRobot data set of others, whose own actions are learned as they
-            are; then `env` is None. None: the data set is one of ours.
+            are; then `env` is None. None: the data set is one of ours. Other layouts are converted
+            first, see `policies.convert_demonstrations`.
         demonstrations: episodes that the expert gives, if `data` is None.
         steps_after_success: a training episode goes on for so many steps when it has succeeded.
         dagger: the student's rounds.
@@ -64,7 +67,7 @@ class TrainConfig:
     rollout: RolloutConfig
     memory_limit_gib: float
     device: str
-    layout: LerobotLayout | None = None
+    layout: LerobotLayout | RptDemonstrations | RobomimicDemonstrations | None = None
 
     def __post_init__(self) -> None:
         check_run(
@@ -77,11 +80,6 @@ class TrainConfig:
             raise ValueError("demonstrations must be at least 1, or data a folder of them")
         if self.env is None and (self.method != "bc" or self.data is None or self.teacher):
             raise ValueError("without an env: method=bc, data=<folder> and teacher=null")
-        if self.layout is not None and self.env is not None:
-            raise ValueError(
-                "layout=lerobot: a data set of others is learned with its own actions, which no "
-                "environment takes: method=bc env=none"
-            )
         if not 0 <= self.video_episodes <= self.evaluation_episodes:
             raise ValueError("video_episodes must be in [0, evaluation_episodes]")
         if self.evaluation_episodes < 1 or self.steps_after_success < 0:

@@ -1,22 +1,27 @@
 """Others' files become a data set that is learned from; what is wrong with one is said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from envs.arms.franka import FRANKA_PANDA
+from envs.interface import OWN
 from policies.convert_demonstrations import ConvertConfig, convert
 from policies.demonstrations.joint_paths import PathConfig, fitted
+from policies.demonstrations.lerobot.others import LerobotLayout
 from policies.demonstrations.lerobot.reader import DatasetReader
 from policies.demonstrations.robomimic import RobomimicDemonstrations
 from policies.demonstrations.rpt import RptDemonstrations
+from policies.student import load_student, read_card
 from policies.train import train
 from real_robot.limits import FR3
 from real_robot.translator import Translator
 from tests.policies.fake_world import save_tiny_encoder
 from tests.policies.test_train import config, metrics
+from toto_robot import load_encoder
 
 PATH = PathConfig(rate_hz=30.0, every=3, joint_step_rad=0.1, image_size=32)
 STEPS = 13
@@ -208,3 +213,58 @@ def test_a_policy_is_cloned_from_it(tmp_path):
     encoder = save_tiny_encoder(tmp_path / "tiny")
     train(config(encoder, method="bc", env=None, data=tmp_path / "out"), tmp_path / "run")
     assert metrics(tmp_path / "run")["fitted_steps"] == 8
+
+
+OWN_PATH = replace(PATH, every=1, actions="own")
+
+
+@pytest.mark.parametrize("kind", ["rpt", "robomimic"])
+def test_a_files_own_actions_are_kept_by_choice(tmp_path, kind):
+    own = np.random.default_rng(0).normal(0, 40, (STEPS, 6)).astype(np.float32)
+    if kind == "rpt":
+        arrays = [rpt_arrays(seed, actions=own) for seed in range(2)]
+        setting = rpt(tmp_path / "raw", *arrays, path=OWN_PATH)
+    else:
+        given = robomimic_config(robomimic(tmp_path / "image.hdf5", actions=own))
+        setting = replace(given, path=replace(given.path, every=1, actions="own"))
+    convert(setting, tmp_path / "out")
+    found = DatasetReader(tmp_path / "out")[1]
+    assert np.array_equal(found.actions, own)  # as they are: not cut, not rebuilt
+    assert found.labelled.tolist() == [True] * (STEPS - 1) + [False]
+    assert found.interface.action_kind == OWN
+    assert found.interface.action == tuple(f"action[{index}]" for index in range(6))
+    assert found.proprio.shape == (STEPS, 8)
+    with pytest.raises(ValueError, match="gives joint_increment actions"):
+        Translator(found.interface, FRANKA_PANDA, FR3)
+
+    encoder = save_tiny_encoder(tmp_path / "tiny")
+    train(config(encoder, method="bc", env=None, data=tmp_path / "out"), tmp_path / "run")
+    interface = read_card(tmp_path / "run" / "policy").interface
+    student = load_student(tmp_path / "run" / "policy", load_encoder(encoder), interface)
+    act = student.act(
+        {
+            key: np.zeros(8 if key == "proprio" else load_encoder(encoder).dim, np.float32)
+            for key in student.keys
+        }
+    )
+    assert (act >= own.min(0) - 1e-3).all()
+    assert (act <= own.max(0) + 1e-3).all()
+    assert np.abs(act).max() > 1  # in the file's units
+    with pytest.raises(ValueError, match=r"(?s)another interface.*action_kind: 'own' != .*bc"):
+        train(config(encoder, data=tmp_path / "out"), tmp_path / "dagger")
+
+
+def test_own_actions_that_are_not_there_or_would_skip_frames_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"actions=own.*every=1, not 3"):
+        replace(PATH, actions="own")
+    with pytest.raises(ValueError, match=r"000\.npz.*has no actions of its own"):
+        convert(rpt(tmp_path / "raw", rpt_arrays(0), path=OWN_PATH), tmp_path / "out")
+    short = rpt_arrays(0, actions=np.zeros((4, 6)))
+    with pytest.raises(ValueError, match=rf"000\.npz: {STEPS} steps of joints, but 4 of actions"):
+        convert(rpt(tmp_path / "short", short, path=OWN_PATH), tmp_path / "out")
+
+
+def test_a_lerobot_data_set_is_not_converted(tmp_path):
+    layout = LerobotLayout(cameras=(), state=("observation.state",), action="action")
+    with pytest.raises(ValueError, match=r"not converted.*policies\.train .* layout=lerobot"):
+        convert(ConvertConfig(layout=layout, path=PATH, episodes=None), tmp_path / "out")

@@ -16,6 +16,7 @@ pytest.importorskip("pyarrow")
 from envs.interface import OWN, CameraSpec, Interface
 from policies.demonstrations.lerobot.others import LerobotLayout
 from policies.demonstrations.lerobot.reader import DatasetReader
+from policies.demonstrations.rpt import RptDemonstrations
 from policies.demonstrations.source import Demonstrations
 from policies.student import StudentPolicy, load_student, read_card
 from policies.train import train
@@ -182,7 +183,7 @@ def test_what_is_learned_are_its_numbers(demos, encoder, tmp_path):
     assert (np.abs(found - actions).mean(0) <= 0.1 * reach).all()
 
 
-def test_it_is_refused_wherever_an_arm_is_moved(cloned, encoder, demos):
+def test_it_is_refused_wherever_an_arm_is_moved(cloned, encoder, demos, tmp_path):
     eyes = load_encoder(encoder)
     ours = ReachEnv().interface
     message = r"a data set of others, in its own units \(shoulder/pan.*takes joint_increment"
@@ -192,7 +193,15 @@ def test_it_is_refused_wherever_an_arm_is_moved(cloned, encoder, demos):
         ours.require_equal(read_card(cloned / "policy").interface)
     for changes in ({"env": ENV}, {"env": ENV, "method": "dagger"}):
         with pytest.raises(ValueError, match=r"layout=lerobot.*method=bc env=none"):
-            cloning(encoder, demos, **changes)
+            train(cloning(encoder, demos, **changes), tmp_path / "none")
+    rpt = RptDemonstrations(path=demos, cameras=(), task="pick")
+    with pytest.raises(ValueError, match=r"layout=rpt is converted first.*convert_demonstrations"):
+        train(cloning(encoder, demos, layout=rpt), tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="layout=lerobot: no data set in"):
+        train(cloning(encoder, tmp_path / "no"), tmp_path / "none")
+    with pytest.raises(ValueError, match="no column 'acts'"):
+        train(cloning(encoder, demos, layout=replace(LAYOUT, action="acts")), tmp_path / "none")
+    assert not (tmp_path / "none").exists()  # a failed start claims no folder
     given = Demonstrations(folder=demos, which="all")
     with pytest.raises(ValueError, match=r"was not written by this project.*layout=lerobot"):
         given.open(eyes, cloned / "again", "reach", ours)
