@@ -24,7 +24,7 @@ import numpy as np
 from .joint_paths import JointPath
 from .lerobot.layout import Column
 
-_IMAGE = "_image"
+_IMAGES = ("_image", "_rgb")  # robomimic's, and LIBERO's
 _SOURCE = "source"
 
 
@@ -34,7 +34,8 @@ class RobomimicDemonstrations:
 
     Attributes:
         path: the file.
-        cameras: names such as `agentview`; empty: all that the first demonstration has.
+        cameras: names such as `agentview`, of `agentview_image` or `agentview_rgb`; empty: all that
+            the first demonstration has.
         mask: which demonstrations, a name below `mask/`; None: all.
         task: what was to be done, in words; None: the file's `env_name`.
     """
@@ -84,9 +85,7 @@ class RobomimicDemonstrations:
                 group, place = file[f"data/{name}"], f"{self.path}: data/{name}"
                 observed = _get(group, "obs", place)
                 if not cameras:
-                    cameras = tuple(
-                        sorted(key.removesuffix(_IMAGE) for key in observed if key.endswith(_IMAGE))
-                    )
+                    cameras = _cameras(observed)
                 try:
                     yield self._path(group, observed, cameras, about, place)
                 except ValueError as error:
@@ -97,11 +96,11 @@ class RobomimicDemonstrations:
         self, group: Any, observed: Any, cameras: tuple[str, ...], about: Any, place: str
     ) -> JointPath:
         if not cameras:
-            raise ValueError("no pictures (obs/<camera>_image): it is of low dimension")
+            raise ValueError(_no_images(observed))
         fingers = np.asarray(_get(observed, "robot0_gripper_qpos", place))
         actions = np.asarray(_get(group, "actions", place), np.float32)
         return JointPath(
-            pictures={name: np.asarray(_get(observed, name + _IMAGE, place)) for name in cameras},
+            pictures={name: np.asarray(_image(observed, name, place)) for name in cameras},
             joints_rad=np.asarray(_get(observed, "robot0_joint_pos", place), np.float64),
             width_m=np.abs(fingers).sum(axis=1),  # one finger's is negative
             commands=-actions[:, -1].astype(np.float64),
@@ -142,6 +141,31 @@ def _get(group: Any, name: str, place: str) -> Any:
     if name not in group:
         raise ValueError(f"{place} lacks {name}; it has {', '.join(sorted(group))}")
     return group[name]
+
+
+def _cameras(observed: Any) -> tuple[str, ...]:
+    """Return the cameras whose images a demonstration has."""
+    found = {
+        key.removesuffix(suffix) for key in observed for suffix in _IMAGES if key.endswith(suffix)
+    }
+    return tuple(sorted(found))
+
+
+def _image(observed: Any, camera: str, place: str) -> Any:
+    """Return a camera's images, under whichever of the names it has."""
+    names = [camera + suffix for suffix in _IMAGES if camera + suffix in observed]
+    return _get(observed, names[0] if names else camera + _IMAGES[0], place)
+
+
+def _no_images(observed: Any) -> str:
+    """Say why no camera was found, and what looks like one."""
+    like = sorted(
+        key for key, one in observed.items() if len(one.shape) == 4 and one.shape[-1] == 3
+    )
+    names = " or ".join(f"obs/<camera>{suffix}" for suffix in _IMAGES)
+    if like:
+        return f"no images named {names}; of images' shape are {', '.join(like)}: rename them"
+    return f"no images ({names}): it is of low dimension; it has {', '.join(sorted(observed))}"
 
 
 def _rate_hz(about: Any) -> float | None:

@@ -189,6 +189,16 @@ def test_robomimic_is_read(tmp_path):
     assert only.facts["source"] == "demo_10"
 
 
+def test_cameras_of_libero_are_found_in_robomimics_files(tmp_path):
+    images = {"obs/agentview_image": None, "obs/agentview_rgb": pictures(1)}
+    path = robomimic(tmp_path / "rgb.hdf5", **images, **{"obs/eye_in_hand_rgb": pictures(0)})
+    convert(robomimic_config(path), tmp_path / "out")
+    found = DatasetReader(tmp_path / "out")[0]
+    assert found.interface.camera_names == ("agentview", "eye_in_hand")
+    assert np.array_equal(found.pictures["agentview"], pictures(1)[::2])
+    assert np.array_equal(found.pictures["eye_in_hand"], pictures(0)[::2])
+
+
 def test_what_is_wrong_with_robomimics_file_is_said(tmp_path):
     path = robomimic(tmp_path / "image.hdf5")
     with pytest.raises(ValueError, match=r"no mask 'train'; it has \['valid'\]"):
@@ -203,6 +213,9 @@ def test_what_is_wrong_with_robomimics_file_is_said(tmp_path):
     low = robomimic(tmp_path / "low.hdf5", **{"obs/agentview_image": None})
     with pytest.raises(ValueError, match="of low dimension"):
         convert(robomimic_config(low), tmp_path / "out")
+    odd = robomimic(tmp_path / "odd.hdf5", **{"obs/agentview_image": None, "obs/eye": pictures(0)})
+    with pytest.raises(ValueError, match=r"of images' shape are eye: rename them"):
+        convert(robomimic_config(odd), tmp_path / "out")
     lacking = robomimic(tmp_path / "lacking.hdf5", **{"obs/robot0_joint_pos": None})
     with pytest.raises(ValueError, match=r"demo_9 lacks robot0_joint_pos; it has agentview_image"):
         convert(robomimic_config(lacking), tmp_path / "out")

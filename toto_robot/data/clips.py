@@ -22,6 +22,10 @@ class ByFrames:
     kind: ClassVar[str] = "frames"
     stride: int
 
+    def describe(self) -> str:
+        """Return in words which frames are taken; nothing where all are."""
+        return f", with stride {self.stride}: one frame in {self.stride}" * (self.stride > 1)
+
     def __post_init__(self) -> None:
         """Refuse a stride that goes nowhere."""
         if self.stride < 1:
@@ -37,6 +41,10 @@ class BySeconds:
 
     kind: ClassVar[str] = "seconds"
     interval_s: float
+
+    def describe(self) -> str:
+        """Return in words which frames are taken."""
+        return f", one frame every {self.interval_s:g} s"
 
     def __post_init__(self) -> None:
         """Refuse an interval that goes nowhere."""
@@ -121,7 +129,10 @@ class ClipReader:
                 yield np.stack(clip)
             number = 1
         elif not number and not self.problems:
-            self.problems.append(f"too short: {len(clip)} frames of the {self._frames} of a clip")
+            self.problems.append(
+                f"too short: {len(clip)} frames of the {self._frames} of a clip"
+                + self._sampling.describe()
+            )
         self.problems += [f"{n} of {number} clips left out: {why}" for why, n in refused.items()]
 
     def _flaw(self, damaged: bool) -> str:

@@ -297,6 +297,20 @@ class SquareCrop:
         return image[top : top + self._size, left : left + self._size].copy()
 
 
+def check_even(height: int, width: int, pixels: str) -> None:
+    """Refuse a size that a format of pixels cannot have.
+
+    Raises:
+        ValueError: height or width is odd, and the format has one colour for 2 x 2 pixels.
+    """
+    if pixels == "yuv420p" and (height % 2 or width % 2):
+        raise ValueError(
+            f"images of {height} x {width} pixels cannot be kept as {pixels}, which has one colour "
+            "for 2 x 2 pixels: crop or resize them to "
+            f"{height - height % 2} x {width - width % 2}, or keep them without loss"
+        )
+
+
 def write_video(
     path: Path, frames: Sequence[np.ndarray], rate_hz: float, faithful: bool = False
 ) -> None:
@@ -307,7 +321,12 @@ def write_video(
         frames: the frames.
         rate_hz: frames per second.
         faithful: keep the colours of every pixel, for training; else as browsers play it.
+
+    Raises:
+        ValueError: an odd height or width, where browsers are to play it.
     """
+    height, width = frames[0].shape[:2]
+    check_even(height, width, "yuv444p" if faithful else "yuv420p")
     with written_aside(path) as aside, av.open(f"file:{aside}", "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000))
         stream.height, stream.width = frames[0].shape[:2]

@@ -107,8 +107,9 @@ def read_data(file: Path) -> Mapping[str, Any]:
             f"{file} holds {what}, which is not opened, since a pickled object may run any code; "
             "where you trust the file, save its state dict alone, as safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{file} is not a readable torch file ({error})") from error
+    except Exception as error:  # a damaged file can raise anything; MemoryError: it claims too much
+        told = str(error) or type(error).__name__
+        raise ValueError(f"{file} is not a readable torch file ({told})") from error
     if not isinstance(data, Mapping):
         raise ValueError(f"{file} holds a {type(data).__name__}, needed a dict of tensors")
     return data

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
@@ -268,15 +268,19 @@ def open_episode(path: Path) -> dict[str, Array]:
     """Read an episode's arrays, and the scalars of its metadata."""
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as opened:
-                return dict(opened)
+            # opened here: of a damaged archive NumPy leaves the file open
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
+                found = dict(opened)
+            if strange := [k for k, one in found.items() if not isinstance(one, np.ndarray)]:
+                raise ValueError(f"{strange} are no arrays")
+            return found
         with safe_open(path, framework="numpy") as opened:
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             facts = json.loads((opened.metadata() or {}).get("episode", "{}"))
             scalars = {k: np.asarray(v) for k, v in facts.items() if isinstance(v, (bool, int))}
             return scalars | arrays
-    except (SafetensorError, ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    except Exception as error:  # a damaged archive can raise anything, MemoryError too
+        raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from error
 
 
 def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:

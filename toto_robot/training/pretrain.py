@@ -5,6 +5,7 @@ torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster     #
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,11 +209,18 @@ class _Pretraining:
             self.tokenizer,
             model,
             layer=model.config.layers // 2,
-            pool="grid4",
+            pool=_default_pool(config.model.tokens_per_frame),
             golden_frames=_golden_frames(shards, config.golden_frames),
             frame_interval_s=config.frame_interval_s,
             training=result.notes(config) | data,
         )
+
+
+def _default_pool(tokens_per_frame: int) -> str:
+    """Return the finest grid, of 4 x 4 cells at most, that divides the tokens of a frame."""
+    side = math.isqrt(tokens_per_frame)
+    cells = next((k for k in (4, 3, 2) if side**2 == tokens_per_frame and side % k == 0), 1)
+    return "mean" if cells == 1 else f"grid{cells}"
 
 
 def data_digests(config: PretrainConfig) -> dict[str, str]:

@@ -47,8 +47,24 @@ def small(crf: int) -> Codec:
     return Codec(name="libx264", pixel_format="yuv420p", options=options, stored_format="yuv420p")
 
 
+def check_size(height: int, width: int, codec: Codec) -> None:
+    """Refuse a size of images that a codec cannot keep.
+
+    Raises:
+        ValueError: height or width is odd, and the codec has losses.
+    """
+    from toto_robot.data.video import check_even
+
+    check_even(height, width, codec.pixel_format)
+
+
 def encode(pictures: Pictures, rate_hz: int, codec: Codec) -> bytes:
-    """Give an MP4 of pictures [t h w 3], frame i at i / rate_hz seconds."""
+    """Give an MP4 of pictures [t h w 3], frame i at i / rate_hz seconds.
+
+    Raises:
+        ValueError: an odd height or width, which a codec with losses cannot keep.
+    """
+    check_size(pictures.shape[1], pictures.shape[2], codec)
     av, time_base = _av(), Fraction(1, rate_hz)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:

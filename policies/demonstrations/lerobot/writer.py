@@ -32,7 +32,7 @@ from .demonstration import Array, Demonstration
 from .layout import Column
 from .reader import read_info, read_own_interface
 from .statistics import Statistics
-from .video import LOSSLESS, Codec, encode
+from .video import LOSSLESS, Codec, check_size, encode
 
 FORMAT = 1
 # What LeRobot's policies normalise, beside pictures; statistics of a hundred numbers more would
@@ -65,11 +65,14 @@ class DatasetWriter:
                 drawn pictures; without losses they take 3.2 KB a picture of 128 x 128, not 1.6.
 
         Raises:
-            ValueError: another process writes there, or it is a data set of something else.
+            ValueError: another process writes there, it is a data set of something else, or the
+                codec cannot keep a camera's size.
         """
         self.folder, self.interface = folder, interface
         self._columns, self._codec = tuple(columns), codec
         self._rate_hz = layout.rate_of(interface)
+        for camera in interface.cameras:  # before an episode is recorded that cannot be kept
+            check_size(camera.height, camera.width, codec)
         (folder / "records").mkdir(parents=True, exist_ok=True)
         (folder / "meta").mkdir(exist_ok=True)
         self._lock = lock(folder)

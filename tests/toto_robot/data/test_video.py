@@ -10,7 +10,7 @@ import pytest
 from tests.toto_robot.data.fake_videos import noisy, numbered, write
 from toto_robot.data.clips import ByFrames, BySeconds, ClipReader
 from toto_robot.data.images import read_square
-from toto_robot.data.video import SquareCrop
+from toto_robot.data.video import SquareCrop, read_frames, write_video
 
 CORNERS = np.zeros((48, 64, 3), np.uint8)
 CORNERS[:24, :32], CORNERS[:24, 32:], CORNERS[24:, :32] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -43,7 +43,25 @@ def test_clips_are_every_nth_frame_one_after_the_other(tmp_path):
     assert next(iter(every_fourth)).shape == (4, 32, 32, 3)
     short = reader(path, frames=11)
     assert list(short) == []
-    assert short.problems == ["too short: 10 frames of the 11 of a clip"]
+    told = "too short: 10 frames of the 11 of a clip"
+    assert short.problems == [f"{told}, with stride 4: one frame in 4"]
+    plain = reader(path, frames=41, sampling=ByFrames(stride=1))
+    assert list(plain) == []
+    assert plain.problems == ["too short: 40 frames of the 41 of a clip"]
+    timed = reader(path, frames=41, sampling=BySeconds(interval_s=0.2))
+    assert list(timed) == []
+    assert timed.problems == ["too short: 20 frames of the 41 of a clip, one frame every 0.2 s"]
+
+
+@pytest.mark.parametrize("size", [(33, 32), (32, 33), (33, 35)])
+def test_an_odd_size_that_players_cannot_have_is_told(size, tmp_path):
+    frames = [np.zeros((*size, 3), np.uint8)] * 3
+    even = f"{size[0] // 2 * 2} x {size[1] // 2 * 2}"
+    with pytest.raises(ValueError, match=rf"{size[0]} x {size[1]} pixels.*to {even}, or keep"):
+        write_video(tmp_path / "odd.mp4", frames, 10.0)
+    assert not list(tmp_path.iterdir())
+    write_video(tmp_path / "odd.mp4", frames, 10.0, faithful=True)
+    assert read_frames(tmp_path / "odd.mp4").shape == (3, *size, 3)
 
 
 def test_a_part_of_a_file_is_read_from_any_frame(tmp_path):

@@ -191,3 +191,16 @@ def test_a_download_that_is_none_is_called_so(content, told, name, format, tmp_p
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=told):
         load_encoder(tmp_path / name, format=format, heads=HEADS, statistics="imagenet")
+
+
+def test_a_file_that_claims_more_than_memory_is_damaged(weights, tmp_path):
+    """The count of numbers of the first weight, in the format before torch 1.6."""
+    file = tmp_path / "old.pth"
+    torch.save({"w": torch.zeros(12345)}, file, _use_new_zipfile_serialization=False)
+    data = file.read_bytes()
+    count = (12345).to_bytes(2, "little")
+    assert b"M" + count in data  # BININT2 of the pickle
+    huge = b"\x8a\x08" + (2**60).to_bytes(8, "little")  # LONG1
+    file.write_bytes(data.replace(b"M" + count, huge))
+    with pytest.raises(ValueError, match=r"old\.pth is not a readable torch file"):
+        load_encoder(file, format="mae", heads=HEADS)

@@ -1,10 +1,12 @@
 """Episodes beside videos: an episode's own cameras, each frame in its place."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
 from tests.toto_robot.data.fake_videos import numbered, write
-from toto_robot.probing.episodes import read_demonstrations, read_frames
+from toto_robot.probing.episodes import open_episode, read_demonstrations, read_frames
 
 
 def episode(folder, name, cameras, steps=6, start=0, times=None):
@@ -72,3 +74,21 @@ def test_companions_are_no_episodes(tmp_path):
     (tmp_path / "._0_front.mp4").write_bytes(b"x")
     assert len(read(tmp_path).paths) == 1
     assert first_numbers(tmp_path, "0") == [0]
+
+
+def test_an_archive_with_an_entry_that_is_no_array_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("frames", b"text")
+    with pytest.raises(ValueError, match=r"a\.npz is damaged: \['frames'\] are no arrays"):
+        open_episode(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("place", [0, 2, 30, -10, -30])
+def test_an_archive_with_a_damaged_header_is_named(place, tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, frames=np.zeros((3, 1, 8, 8, 3), np.uint8), proprio=np.zeros((3, 2)))
+    data = bytearray(path.read_bytes())
+    data[place : place + 8 if place != -10 else None] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.npz is damaged"):
+        open_episode(path)

@@ -1,0 +1,285 @@
+"""SIGKILL at random moments over tiny train, pretrain, tokenise and record.
+
+    python -m benchmarks.kills [kills] [seed] [jobs, separated by commas]
+
+Each job runs once undisturbed. Then it is started again and again in another folder, and killed
+after a random share of the seconds that the undisturbed run took, until its part of the kills is
+used; then it runs to its end. After each kill nothing that was finished may be gone, and the result
+must be that of the undisturbed run, to the bit. Run it in a checkout: the tiny worlds are those of
+the tests.
+"""
+
+import hashlib
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+KILLS, EPISODES = 200, 12
+PRELOADED = [  # seconds of imports, which are not what is to be killed
+    "policies.train", "real_robot.recording", "tests.policies.test_train", "torch._dynamo",
+    "tests.real_robot.records", "tests.toto_robot.training.test_training",
+    "tests.toto_robot.data.test_tokenise", "toto_robot.analyses.members", "pandas",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command that can be killed.
+
+    Attributes:
+        prepare: writes what it needs into a folder.
+        work: runs it: from the folder that was prepared, into another.
+        finished: names what is finished in that folder, each of which must stay.
+        result: names and digests of what counts in the end.
+    """
+
+    prepare: Callable[[Path], None]
+    work: Callable[[Path, Path], None]
+    finished: Callable[[Path], set[str]]
+    result: Callable[[Path], dict[str, str]]
+
+
+def main() -> None:
+    """Kill, and print what came of it."""
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else KILLS
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    names = sys.argv[3].split(",") if len(sys.argv) > 3 else list(JOBS)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    faults = []
+    with tempfile.TemporaryDirectory() as folder:
+        for index, name in enumerate(names):
+            share = kills // len(names) + (index < kills % len(names))
+            faults += kill_one(name, share, seed, Path(folder) / name, context)
+    for fault in faults:
+        print(f"FOUND {fault}")
+    print(f"{kills} kills, seed {seed}: {len(faults)} findings")
+    sys.exit(bool(faults))
+
+
+def kill_one(
+    name: str, kills: int, seed: int, folder: Path, context: multiprocessing.context.BaseContext
+) -> list[str]:
+    """Kill a job so often, and return what was wrong."""
+    job = JOBS[name]
+    given, whole, out = folder / "given", folder / "whole", folder / "killed"
+    _run(context, name, "prepare", given, given)
+    start = time.perf_counter()
+    code = _run(context, name, "work", given, whole)
+    length_s = time.perf_counter() - start
+    if code:
+        return [f"{name}: the undisturbed run ended with {code}"]
+    random = np.random.default_rng((seed, *name.encode()))
+    faults, seen, ends = list[str](), set[str](), 0
+    for number in range(kills):
+        after_s = random.uniform(0.02, 1.05) * length_s
+        code = _run(context, name, "work", given, out, after_s)
+        now = job.finished(out) if out.is_dir() else set()
+        if lost := sorted(seen - now):
+            faults.append(f"{name}, kill {number} after {after_s:.2f} s: lost {lost[:4]}")
+        if code not in (0, -signal.SIGKILL):
+            faults.append(f"{name}, kill {number}: the run ended with {code}")
+        seen = now
+        if code == 0:  # it came to its end: compare, and begin anew
+            ends += 1
+            faults += _compare(name, number, job, whole, out)
+            out, seen = folder / f"killed-{number}", set()
+    if _run(context, name, "work", given, out):
+        faults.append(f"{name}: the last run did not come to its end")
+    else:
+        faults += _compare(name, kills, job, whole, out)
+    print(
+        f"{name}: {length_s:.1f} s undisturbed, killed {kills - ends} times, came to its end "
+        f"{ends + 1} times, {len(faults)} findings",
+        flush=True,
+    )
+    return faults
+
+
+def _compare(name: str, number: int, job: Job, whole: Path, out: Path) -> list[str]:
+    one, other = job.result(whole), job.result(out)
+    wrong = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    return [f"{name}, after kill {number}: {wrong[:4]} differ"] if wrong else []
+
+
+def _run(
+    context: multiprocessing.context.BaseContext,
+    name: str,
+    what: str,
+    given: Path,
+    out: Path,
+    kill_after_s: float | None = None,
+) -> int | None:
+    """Do a part of a job in a process, which is killed after so many seconds."""
+    process = context.Process(target=_do, args=(name, what, given, out))  # type: ignore[attr-defined]
+    process.start()
+    process.join(600 if kill_after_s is None else kill_after_s)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    if process.exitcode not in (0, -signal.SIGKILL):
+        print((out.parent / f"{out.name}.txt").read_text()[-2000:])
+    return process.exitcode
+
+
+def _do(name: str, what: str, given: Path, out: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    told = out.parent / f"{out.name}.txt"
+    told.parent.mkdir(parents=True, exist_ok=True)
+    with told.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        os.dup2(file.fileno(), 2)
+        if what == "prepare":
+            given.mkdir(parents=True)
+            JOBS[name].prepare(given)
+        else:
+            JOBS[name].work(given, out)
+
+
+def _digests(folder: Path, *patterns: str) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for pattern in patterns
+        for path in folder.glob(pattern)
+    }
+
+
+def _names(folder: Path, *patterns: str) -> set[str]:
+    return {str(path.relative_to(folder)) for one in patterns for path in folder.glob(one)}
+
+
+# The jobs. What they need is imported in their processes.
+
+
+def _prepare_train(given: Path) -> None:
+    from tests.policies.fake_world import save_tiny_encoder
+
+    save_tiny_encoder(given / "tiny")
+
+
+def _train(given: Path, out: Path) -> None:
+    from policies.train import train
+    from tests.policies.test_train import config
+
+    train(config(given / "tiny"), out)
+
+
+def _prepare_videos(given: Path) -> None:
+    import torch
+
+    from tests.toto_robot.data.fake_videos import noisy, write
+    from tests.toto_robot.data.test_tokenise import LIGHT
+    from toto_robot.checkpoint import save_checkpoint
+    from toto_robot.config import to_dict
+
+    torch.manual_seed(0)
+    save_checkpoint(given / "light", "tokenizer", to_dict(LIGHT), LIGHT.build().state_dict())
+    (given / "videos").mkdir()
+    for number in range(12):
+        write(given / "videos" / f"{number:02}.mp4", np.roll(noisy(40), 5 * number, axis=1))
+
+
+def _tokenise(given: Path, out: Path) -> None:
+    from tests.toto_robot.data.test_tokenise import config_of
+    from toto_robot.data.tokenise import tokenise
+
+    tokenise(config_of(given / "videos", given / "light", records_per_shard=1), out)
+
+
+def _prepare_pretrain(given: Path) -> None:
+    _prepare_videos(given)
+    _tokenise(given, given / "tokens")
+
+
+def _pretrain(given: Path, out: Path) -> None:
+    from tests.toto_robot.training.test_training import ENGINE, MODEL, OPTIMIZER
+    from toto_robot.training.pretrain import DataConfig, PretrainConfig, Stage, pretrain
+
+    config = PretrainConfig(
+        model=replace(MODEL, tokens_per_frame=4),
+        tokenizer_from=str(given / "light"),
+        image_size=None,
+        start_from=None,
+        data=(DataConfig(path=given / "tokens", weight=1.0),),
+        optimizer=OPTIMIZER,
+        stages=(Stage(steps=20, frames=2, batch=4, part=2),),
+        engine=ENGINE,
+        validation_sequences=1,
+        frame_interval_s=0.2,
+        golden_frames=0,
+        seed=0,
+    )
+    pretrain(config, out)
+
+
+def _steps(out: Path) -> set[str]:
+    """Return the steps that the newest checkpoint holds: older ones go when newer ones come."""
+    newest = max((int(path.name[5:]) for path in out.glob("checkpoints/step-*")), default=0)
+    damaged = _names(out, "checkpoints/damaged-*")
+    return {f"step {number}" for number in range(newest + 1)} - damaged
+
+
+def _record(given: Path, out: Path) -> None:
+    del given
+    from real_robot.recording import Recorder
+    from tests.real_robot.records import interface, make_record
+
+    with Recorder(out, interface()) as recorder:
+        for index in range(recorder.num_episodes, EPISODES):
+            recorder.save(make_record(steps=2 + index % 3, seed=index))
+
+
+def _episodes(out: Path) -> dict[str, str]:
+    """Read every episode that is there."""
+    from policies.demonstrations.lerobot.reader import DatasetReader, is_dataset
+
+    if not is_dataset(out):
+        return {}
+    found = {}
+    with redirect_stdout(io.StringIO()):
+        for index, one in enumerate(DatasetReader(out)):
+            digest = hashlib.sha256(one.proprio.tobytes() + one.actions.tobytes())
+            for name in sorted(one.pictures):
+                digest.update(np.ascontiguousarray(one.pictures[name]).tobytes())
+            found[f"episode {index}"] = digest.hexdigest()
+    return found
+
+
+JOBS = {
+    "train": Job(
+        _prepare_train,
+        _train,
+        lambda out: _names(out, "store/episodes/0*", "rounds/*/round.json", "metrics.json"),
+        lambda out: _digests(
+            out, "metrics.json", "evaluation.json", "policy/*", "store/episodes/0*"
+        ),
+    ),
+    "pretrain": Job(
+        _prepare_pretrain,
+        _pretrain,
+        _steps,
+        lambda out: _digests(out, "encoder/weights.safetensors", "log.jsonl"),
+    ),
+    "tokenise": Job(
+        _prepare_videos,
+        _tokenise,
+        lambda out: _names(out, "clips-*", "manifest.json"),
+        lambda out: _digests(out, "clips-*", "report.json", "records.jsonl"),
+    ),
+    "record": Job(lambda given: None, _record, lambda out: set(_episodes(out)), _episodes),
+}
+
+
+if __name__ == "__main__":
+    main()
