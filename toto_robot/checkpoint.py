@@ -103,6 +103,9 @@ def read_config(folder: Path, *kinds: str) -> dict[str, Any]:
         raise ValueError(f"{folder} holds a {data.get('kind')!r} checkpoint, needed {needed}")
     if data.get("format") != FORMAT:
         raise ValueError(f"{folder} has format {data.get('format')!r}; this version reads {FORMAT}")
+    for key, needed_type in (("config", dict), ("sha256", str)):
+        if not isinstance(data.get(key), needed_type):
+            raise ValueError(f"{path} does not tell {key!r}; the checkpoint is damaged")
     if data.get(CONFIG_HASH, _config_hash(data)) != _config_hash(data):
         raise ValueError(
             f"{path} was changed after it was saved: its sha256 is not what it says; copy the "
@@ -159,6 +162,8 @@ def build_module(build: Callable[[], M], weights: Mapping[str, Tensor], where: o
             described = build()
     except _TooLarge as error:
         raise ValueError(f"{where}: {error}, the file holds {len(weights)}") from error
+    except (RuntimeError, OverflowError, MemoryError, TypeError) as error:
+        raise ValueError(f"{where}: config.json describes no model: {error}") from error
     finally:
         handle.remove()
     needed = described.state_dict()

@@ -54,6 +54,7 @@ def test_a_config_that_was_changed_is_told(folder):
         ("transformer__dim", 2**20, r"config\.json says"),
         ("transformer__mlp_hidden", 2**34, r"config\.json says"),
         ("tokenizer__widths", [2**14, 2**14], r"config\.json says"),
+        ("tokenizer__widths", [99999999999, 8], "config.json describes no model"),
         ("tokenizer__blocks", [100_000, 1], "a model of more than"),
         ("tokenizer__decoder_blocks", [1, 100_000, 1], "a model of more than"),
     ],
@@ -74,3 +75,14 @@ def test_a_config_that_is_none_is_damaged(folder, content):
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"the checkpoint is damaged"):
         load_encoder(folder)
+
+
+@pytest.mark.parametrize("key", ["config", "sha256"])
+@pytest.mark.parametrize("value", [None, 3, []])
+def test_a_config_without_what_is_needed_is_damaged(folder, key, value):
+    path = folder / "config.json"
+    data = json.loads(path.read_text())
+    for changed in (data | {key: value}, {name: one for name, one in data.items() if name != key}):
+        path.write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=f"does not tell '{key}'; the checkpoint is damaged"):
+            load_encoder(folder)
