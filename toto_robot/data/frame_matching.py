@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .video import frame_times
+from .video import frame_times, frames_before_cut
 
 __all__ = ["frames_of_steps"]
 
@@ -39,7 +39,7 @@ def frames_of_steps(
     """
     times_s = _times(path)
     chosen = _nearest(times_s, wanted_s, end_s, rate_hz)
-    _require_in_place(times_s, chosen, wanted_s[0], episodes, rate_hz)
+    _require_in_place(path, times_s, chosen, wanted_s[0], episodes, rate_hz)
     return times_s[chosen]
 
 
@@ -86,6 +86,7 @@ def _nearest(times_s: Times, wanted_s: Times, end_s: float, rate_hz: float) -> N
 
 
 def _require_in_place(
+    path: Path,
     times_s: Times,
     chosen: NDArray[np.intp],
     start_s: float,
@@ -95,9 +96,10 @@ def _require_in_place(
     """Refuse frames whose times are right, but not their number in a file of many episodes.
 
     A frame that a camera lost may leave no gap in the times, and a file that begins late shifts
-    the frames of one episode to the next.
+    the frames of one episode to the next. A file whose end was cut off is right until there.
 
     Args:
+        path: the video.
         times_s: of the video's frames.
         chosen: the frames of the episode.
         start_s: begin of the episode.
@@ -107,7 +109,7 @@ def _require_in_place(
     steps = sum(length for _, length in episodes)
     if len(times_s) > steps:
         return
-    if len(times_s) == steps:
+    if len(times_s) == steps or frames_before_cut(path) == steps:
         first = sum(length for begin_s, length in episodes if begin_s < start_s - 0.5 / rate_hz)
         if len(odd := np.flatnonzero(chosen != first + np.arange(len(chosen)))):
             raise ValueError(

@@ -150,6 +150,13 @@ class Video:
         ]
         return sorted(time * self._tick_s for time in times if time is not None)
 
+    def declared_if_cut(self) -> int | None:
+        """Return the header's number of frames, if the file ends before the last of them."""
+        packets = [packet for packet in self._container.demux(self._stream) if packet.size]
+        if any(packet.is_discard for packet in packets):
+            return None  # an edit list hides some: what is missing need not be at the end
+        return self._stream.frames if len(packets) < self._stream.frames else None
+
     def _decoded(self) -> Iterator[av.VideoFrame | None]:
         """Yield the frames, and None for data that is none; what follows may be good again."""
         for packet in self._container.demux(self._stream):
@@ -168,6 +175,16 @@ def frame_times(path: Path) -> NDArray[np.float64]:
     """
     with _naming(path), open_video(path) as video:
         return np.array(video.packet_times(), np.float64)
+
+
+def frames_before_cut(path: Path) -> int | None:
+    """Return how many frames a file's header counts if its end was cut off; None: it is whole.
+
+    Raises:
+        ValueError: it is not a readable video; the message names it.
+    """
+    with _naming(path), open_video(path) as video:
+        return video.declared_if_cut()
 
 
 def read_frames(path: Path) -> Frames:

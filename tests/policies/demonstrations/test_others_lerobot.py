@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from policies.demonstrations.lerobot.reader import DatasetReader
 from tests.policies.demonstrations.demonstrations import noise_interface
-from tests.toto_robot.data.fake_lerobot import stamps_ms, write_set
+from tests.toto_robot.data.fake_lerobot import VIDEO_PATH, stamps_ms, write_set
+from tests.toto_robot.data.fake_videos import numbered, write
 from toto_robot.data.sources import LeRobot
 
 HALF_MS = 50
@@ -63,6 +64,30 @@ def test_a_lost_frame_that_left_no_gap_spoils_the_file(tmp_path):
         ValueError, match=r"9 frames for 10 steps, .* do not tell which are missing"
     ):
         data[0]
+
+
+def test_a_file_whose_end_was_cut_off_is_right_until_there(tmp_path):
+    folder = write_set(tmp_path / "set", (6, 4, 5))
+    place = {"video_key": "observation.images.eye", "chunk_index": 0, "file_index": 0}
+    path = folder / VIDEO_PATH.format(**place)
+    noise = np.random.default_rng(0).integers(-2, 3, (15, 32, 32, 3))
+    images = (np.stack(numbered(15, 32, 32)) + 2 + noise).astype(np.uint8)
+
+    def cut(images):
+        write(path, images, keys=1, options={"movflags": "faststart"})
+        data = path.read_bytes()
+        assert data.index(b"moov") < data.index(b"mdat")
+        path.write_bytes(data[: int(len(data) * 0.88)])
+
+    cut(images)
+    data = reader(folder)
+    assert [shown(data[index]) for index in range(2)] == [list(range(6)), list(range(6, 10))]
+    with pytest.raises(ValueError, match=r"episode 2 of .*frame \d, due at"):
+        data[2]
+    cut(np.delete(images, 2, axis=0))  # and a frame is missing: which one cannot be told
+    for index in range(3):
+        with pytest.raises(ValueError, match=f"episode {index} of"):
+            reader(folder)[index]
 
 
 @pytest.mark.parametrize("changes", [{"offset_ms": 200}, {"offset_ms": 60}, {"drift_ms": 60}])
