@@ -58,7 +58,13 @@ def command(
             if os.environ.get("RANK", "0") == "0":  # of those that torchrun started, one tells
                 text = OmegaConf.to_yaml(OmegaConf.create(data))
                 print(f"# {name}\n{text}results: {out}", flush=True)
-            verb(config, out)
+            try:
+                verb(config, out)
+            except (ValueError, OSError, ImportError) as error:
+                # what was asked for or what lies on the disk is wrong, and the message says what
+                if "HYDRA_FULL_ERROR" in os.environ:
+                    raise
+                sys.exit(f"{name}: {error or type(error).__name__}")
 
         def main() -> None:
             _require_configs(name)

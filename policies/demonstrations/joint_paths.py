@@ -79,7 +79,7 @@ class JointPath:
     own: Array | None = None
 
     def __post_init__(self) -> None:
-        steps = len(self.joints_rad)
+        steps = len(np.atleast_1d(self.joints_rad))
         if self.joints_rad.shape != (steps, NUM_JOINTS) or steps < 2:
             raise ValueError(
                 f"joints must be [t {NUM_JOINTS}] with two steps or more: {self.joints_rad.shape}"
@@ -87,7 +87,8 @@ class JointPath:
         if not self.pictures:
             raise ValueError("an episode needs a camera")
         for name, picture in self.pictures.items():
-            if picture.ndim != 4 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
+            odd = picture.ndim != 4 or picture.shape[-1] != 3 or picture.dtype != np.uint8
+            if odd or 0 in picture.shape:
                 raise ValueError(
                     f"pictures of {name!r} must be uint8 [t h w 3], "
                     f"got {picture.dtype} {picture.shape}"

@@ -14,6 +14,7 @@ kept as the column `source` in any case. Data sets of low dimension have no pict
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,11 @@ class RobomimicDemonstrations:
         """Give what is carried along: the file's own actions."""
         with self._open() as file:
             name = _names(file)[0]
-            width = _get(file[f"data/{name}"], "actions", f"{self.path}: data/{name}").shape[1]
+            place = f"{self.path}: data/{name}"
+            shape = _get(file[f"data/{name}"], "actions", place).shape
+            if len(shape) != 2:
+                raise ValueError(f"{place}: actions must be [t k], got {shape}")
+            width = shape[1]
         names = tuple(f"action{index}" for index in range(width))
         return (Column(name=_SOURCE, dtype="float32", names=names),)
 
@@ -80,15 +85,17 @@ class RobomimicDemonstrations:
         """
         cameras = self.cameras
         with self._open() as file:
-            about = json.loads(_text(file["data"].attrs.get("env_args", "{}")))
+            about = _about(file)
             for name in names:
                 group, place = file[f"data/{name}"], f"{self.path}: data/{name}"
+                if group.file.filename != file.filename:
+                    raise ValueError(f"{place} lies in another file, which is not read")
                 observed = _get(group, "obs", place)
                 if not cameras:
                     cameras = _cameras(observed)
                 try:
                     yield self._path(group, observed, cameras, about, place)
-                except ValueError as error:
+                except (ValueError, OSError, MemoryError) as error:
                     text = str(error)
                     raise ValueError(text if place in text else f"{place}: {text}") from error
 
@@ -99,6 +106,8 @@ class RobomimicDemonstrations:
             raise ValueError(_no_images(observed))
         fingers = np.asarray(_get(observed, "robot0_gripper_qpos", place))
         actions = np.asarray(_get(group, "actions", place), np.float32)
+        if fingers.ndim != 2 or actions.ndim != 2 or 0 in actions.shape:
+            raise ValueError(f"gripper_qpos {fingers.shape}, actions {actions.shape}: not [t k]")
         return JointPath(
             pictures={name: np.asarray(_image(observed, name, place)) for name in cameras},
             joints_rad=np.asarray(_get(observed, "robot0_joint_pos", place), np.float64),
@@ -123,24 +132,48 @@ class RobomimicDemonstrations:
             file = h5py.File(self.path, "r")
         except OSError as error:
             raise ValueError(f"{self.path} is no readable HDF5 file: {error}") from error
-        if "data" not in file:
+        if not isinstance(file.get("data"), h5py.Group):
             found = sorted(file)
             file.close()
-            raise ValueError(f"{self.path} is none of robomimic: it has {found}, and no 'data'")
+            raise ValueError(
+                f"{self.path} is none of robomimic: it has {found}, and no group 'data'"
+            )
         return file
 
 
 def _names(file: Any) -> list[str]:
-    found = [name for name in file["data"] if name.startswith("demo_")]
+    found = [name for name in file["data"] if re.fullmatch(r"demo_\d+", name)]
     if not found:
         raise ValueError(f"{file.filename} has no data/demo_<n>; it has {sorted(file['data'])}")
     return sorted(found, key=lambda name: int(name.removeprefix("demo_")))
 
 
 def _get(group: Any, name: str, place: str) -> Any:
+    """Return a member of a group: `obs` a group, else an array, whose numbers lie in this file.
+
+    An HDF5 file may name other files, such as `/etc/passwd`, as the place of its numbers.
+    """
+    import h5py
+
     if name not in group:
         raise ValueError(f"{place} lacks {name}; it has {', '.join(sorted(group))}")
-    return group[name]
+    found = group[name]
+    if not isinstance(found, h5py.Group if name == "obs" else h5py.Dataset):
+        raise ValueError(f"{place}: {name} is a {type(found).__name__}")
+    outside = isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)
+    if outside or found.file.filename != group.file.filename:
+        raise ValueError(f"{place}: {name} lies in another file, which is not read")
+    return found
+
+
+def _about(file: Any) -> dict[str, Any]:
+    try:
+        about = json.loads(_text(file["data"].attrs.get("env_args", "{}")))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.filename}: env_args is damaged: {error}") from error
+    if not isinstance(about, dict) or not isinstance(about.get("env_kwargs", {}), dict):
+        raise ValueError(f"{file.filename}: env_args must be an object with an object env_kwargs")
+    return about
 
 
 def _cameras(observed: Any) -> tuple[str, ...]:

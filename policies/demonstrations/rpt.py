@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from toto_robot.data.arrays import read_npz
 from toto_robot.data.walk import walk
 
 from .joint_paths import MAX_WIDTH_M, JointPath
@@ -68,7 +68,7 @@ class RptDemonstrations:
         cameras = self.cameras
         for name in names:
             path = self.path / name
-            arrays = _arrays(path)
+            arrays = read_npz(path)
             if not cameras:
                 cameras = tuple(
                     sorted(key.removeprefix(_PICTURES) for key in arrays if key.startswith("rgb_"))
@@ -110,11 +110,3 @@ def _column(values: NDArray[Any], name: str) -> NDArray[np.float64]:
     if values.ndim != 1:
         raise ValueError(f"{name} must be [t] or [t 1], got {values.shape}")
     return values.astype(np.float64)
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as opened:
-            return dict(opened)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
-        raise ValueError(f"{path} is damaged, or holds pickled objects: {error}") from error

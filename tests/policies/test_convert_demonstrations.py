@@ -221,6 +221,55 @@ def test_what_is_wrong_with_robomimics_file_is_said(tmp_path):
         convert(robomimic_config(lacking), tmp_path / "out")
 
 
+def in_another_file(group):
+    del group["obs/robot0_gripper_qpos"]
+    place = {"shape": (STEPS, 2), "dtype": "f8", "external": [("/etc/passwd", 0, STEPS * 16)]}
+    group["obs"].create_dataset("robot0_gripper_qpos", **place)
+
+
+def linked_elsewhere(group):
+    h5py = pytest.importorskip("h5py")
+    del group["obs/robot0_joint_pos"]
+    group["obs/robot0_joint_pos"] = h5py.ExternalLink(
+        "other.hdf5", "data/demo_9/obs/robot0_joint_pos"
+    )
+
+
+def a_group(group):
+    del group["actions"]
+    group.create_group("actions")
+
+
+def absurd_size(group):
+    del group["obs/agentview_image"]
+    shape = (STEPS, 1 << 21, 1 << 21, 3)
+    group["obs"].create_dataset("agentview_image", shape, "u1", chunks=(1, 64, 64, 3))
+
+
+def odd_facts(group):
+    group.parent.attrs["env_args"] = '{"env_kwargs": null}'
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (in_another_file, "robot0_gripper_qpos lies in another file"),
+        (linked_elsewhere, "robot0_joint_pos lies in another file"),
+        (a_group, "actions is a Group"),
+        (absurd_size, "Unable to allocate"),
+        (odd_facts, "env_args must be an object"),
+    ],
+)
+def test_a_strangers_file_reads_no_other_and_is_named(tmp_path, change, message):
+    h5py = pytest.importorskip("h5py")
+    robomimic(tmp_path / "other.hdf5")
+    robomimic(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        change(file["data/demo_10"])
+    with pytest.raises(ValueError, match=rf"a\.hdf5: .*{message}"):
+        convert(robomimic_config(tmp_path / "a.hdf5"), tmp_path / "out")
+
+
 def test_a_policy_is_cloned_from_it(tmp_path):
     convert(rpt(tmp_path / "raw", *map(rpt_arrays, range(3))), tmp_path / "out")
     encoder = save_tiny_encoder(tmp_path / "tiny")

@@ -94,6 +94,17 @@ def test_a_wrong_value_is_one_line(folder: Path, override: str, message: str) ->
     assert done.stderr.strip() == message
 
 
+def test_what_a_verb_cannot_do_is_one_line(folder: Path) -> None:
+    program = (folder / "program.py").read_text()
+    failing = program.replace(
+        'print("RAN"', 'raise ValueError("a.mp4 is no video") if 1 else print("RAN"'
+    )
+    (folder / "program.py").write_text(failing)
+    done = run(folder)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "try: a.mp4 is no video"
+
+
 def test_compose_gives_what_the_command_would_read(folder, monkeypatch) -> None:
     monkeypatch.setattr(cli, "CONFIGS", folder / "configs")
     data, out = cli.compose("try", ["rate=2.0"])

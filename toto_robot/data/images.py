@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .walk import require_regular
+
 __all__ = [
     "IMAGE_RESIZER",
     "IMAGE_SUFFIXES",
@@ -21,6 +23,7 @@ __all__ = [
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 IMAGE_RESIZER = f"opencv {cv2.__version__} area, enlarging cubic"
 _MAX_PIXELS = 1 << 28  # more is a damaged or malicious header; decoders would take its memory
+_MAX_BYTES = 8 * _MAX_PIXELS  # 16 bits of each of four colours, not compressed
 
 
 def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator) -> np.ndarray:
@@ -69,7 +72,10 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         ValueError: the file is not a readable image; the message names it.
     """
+    require_regular(path)
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"{path}: not a readable image (of {path.stat().st_size} bytes)")
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error

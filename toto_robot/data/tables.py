@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .walk import require_regular
+
 __all__ = ["column_array", "read_rows", "read_table"]
 
 
@@ -28,6 +30,7 @@ def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str
         raise ImportError(
             "a LeRobot data set's tables are Parquet: pip install 'toto-robot[lerobot]'"
         ) from error
+    require_regular(path)
     try:
         with ParquetFile(path) as file:
             there = file.schema_arrow.names

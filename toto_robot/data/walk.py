@@ -1,11 +1,12 @@
 """The files below a folder: one walk for every command that reads collections."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-__all__ = ["printable", "walk"]
+__all__ = ["printable", "require_regular", "walk"]
 
 
 def walk(
@@ -47,6 +48,19 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def require_regular(path: Path) -> None:
+    """Refuse a pipe, a device and a folder: reading one would wait, or never end.
+
+    Raises:
+        ValueError: `path` is no regular file, or not there; the message names it.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError(f"{path} is no regular file")
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+
+
 def _files(folder: Path, deep: bool) -> Iterator[tuple[Path, str]]:
     """Yield each file and its real path: first what no link leads to."""
     root = os.path.realpath(folder)
@@ -60,7 +74,7 @@ def _files(folder: Path, deep: bool) -> Iterator[tuple[Path, str]]:
         for entry in _entries(path):
             place = path / entry.name
             target = os.path.realpath(place) if entry.is_symlink() else f"{real}/{entry.name}"
-            if entry.is_dir():
+            if _is_folder(entry):
                 if deep and not f"{root}/".startswith(f"{target.rstrip('/')}/"):
                     (links if entry.is_symlink() else todo).append((place, target))
             elif entry.is_symlink():
@@ -68,6 +82,13 @@ def _files(folder: Path, deep: bool) -> Iterator[tuple[Path, str]]:
             else:
                 yield place, target
     yield from linked_files
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to where we may not look: its reader says so
+        return False
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]]:

@@ -31,7 +31,9 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
-from ..data.walk import walk
+from ..data.arrays import read_npz
+from ..data.lerobot import read_json
+from ..data.walk import require_regular, walk
 from ..encoders.encoder import Encoder
 from . import lerobot_episodes
 
@@ -120,6 +122,8 @@ def read_demonstrations(
     ]
     if len({one.target.shape[1] for one in read}) > 1 or len({one.view for one in read}) > 1:
         raise ValueError(f"the episodes in {folder} differ in {name} or in tokens and frames")
+    if read[0].view == "videos":
+        _require_same_cameras(paths)
     if not any(len(one.target) for one in read):
         raise ValueError(f"stride={stride} leaves no frame of the episodes in {folder}")
     target = np.concatenate([one.target for one in read])
@@ -220,7 +224,7 @@ def check_tokenizer(folder: Path, encoder: Encoder) -> None:
     path = folder / "store.json"
     if not path.is_file():
         return
-    made_by = json.loads(path.read_text()).get("tokenizer_hash")
+    made_by = read_json(path).get("tokenizer_hash")
     ours = weights_hash(encoder.tokenizer)
     if made_by is not None and made_by != ours:
         raise ValueError(
@@ -266,17 +270,15 @@ def _episode_files(folder: Path) -> list[Path]:
 
 def open_episode(path: Path) -> dict[str, Array]:
     """Read an episode's arrays, and the scalars of its metadata."""
+    if path.suffix.lower() == ".npz":
+        return read_npz(path)
+    require_regular(path)
     try:
-        if path.suffix == ".npz":
-            # opened here: of a damaged archive NumPy leaves the file open
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
-                found = dict(opened)
-            if strange := [k for k, one in found.items() if not isinstance(one, np.ndarray)]:
-                raise ValueError(f"{strange} are no arrays")
-            return found
         with safe_open(path, framework="numpy") as opened:
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             facts = json.loads((opened.metadata() or {}).get("episode", "{}"))
+            if not isinstance(facts, dict):
+                raise ValueError("its metadata `episode` is no object")
             scalars = {k: np.asarray(v) for k, v in facts.items() if isinstance(v, (bool, int))}
             return scalars | arrays
     except Exception as error:  # a damaged archive can raise anything, MemoryError too
@@ -295,7 +297,7 @@ def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
                 )
             return view, len(found)
     if videos := _videos(path):
-        return "videos", _count_frames(videos[0])
+        return "videos", _count_frames(videos)
     raise ValueError(
         f"{path} has neither tokens nor frames, and there is no {path.stem}.mp4 or "
         f"{path.stem}_<camera>.mp4 beside it; it has {sorted(arrays)}"
@@ -319,7 +321,11 @@ def _cameras_of(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
     del changed_ns  # a folder that has changed is another
     names = {path.stem for path in walk(folder, _SUFFIXES, deep=False)}
     found: dict[str, dict[str, Path]] = {}
+    whole: dict[str, list[Path]] = {}
     for video in walk(folder, (".mp4",), deep=False):
+        if video.stem in names:
+            whole[video.stem] = [video]
+            continue
         parts = video.stem.split("_")
         stems = ("_".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
         if (stem := next((one for one in stems if one in names), None)) is not None:
@@ -332,23 +338,46 @@ def _cameras_of(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
             ends = {"_".join(name.split("_")[begin:]) for begin in range(1, name.count("_") + 1)}
             if name not in others and not ends.isdisjoint(cameras):
                 del cameras[name]
-    return {stem: [cameras[name] for name in sorted(cameras)] for stem, cameras in found.items()}
+    several = {stem: [cameras[name] for name in sorted(cameras)] for stem, cameras in found.items()}
+    return several | whole
 
 
-def _count_frames(path: Path) -> int:
-    """Return how many frames a video has; one that lost a frame fits no row any more.
+def _require_same_cameras(paths: Sequence[Path]) -> None:
+    """Refuse episodes whose videos are of other cameras than the first one's."""
+    cameras = [[video.stem.removeprefix(path.stem) for video in _videos(path)] for path in paths]
+    for path, found in zip(paths, cameras, strict=True):
+        if found != cameras[0]:
+            raise ValueError(
+                f"{path} has videos of the cameras {[name[1:] for name in found]}, and {paths[0]} "
+                f"of {[name[1:] for name in cameras[0]]}"
+            )
+
+
+def _count_frames(videos: Sequence[Path]) -> int:
+    """Return how many frames videos have; one that lost or doubled a frame fits no row any more.
 
     Raises:
-        ValueError: not a readable video, or a frame is missing; the message names it and the gap.
+        ValueError: not a readable video, a frame is missing or too much, or a camera's frames are
+            at other times than the first one's; the message names it and the gap.
     """
     from ..data.video import frame_times
 
-    times_s = frame_times(path)
-    gaps_s = np.diff(times_s)
-    usual_s = float(np.median(gaps_s)) if len(gaps_s) else 0.0
-    if len(holes := np.flatnonzero(gaps_s > 1.5 * usual_s + 0.001)):
-        raise ValueError(
-            f"{path}: a frame is missing: number {holes[0] + 1} comes {gaps_s[holes[0]]:.3f} s "
-            f"after the one before, others {usual_s:.3f} s"
-        )
-    return len(times_s)
+    first_s = np.zeros(0)
+    for path in videos:
+        times_s = frame_times(path)
+        gaps_s = np.diff(times_s)
+        usual_s = float(np.median(gaps_s)) if len(gaps_s) else 0.0
+        odd = (gaps_s > 1.5 * usual_s + 0.001) | (gaps_s < usual_s / 1.5 - 0.001)
+        if len(odd := np.flatnonzero(odd)):
+            what = "is missing" if gaps_s[odd[0]] > usual_s else "is too much"
+            raise ValueError(
+                f"{path}: a frame {what}: number {odd[0] + 1} comes {gaps_s[odd[0]]:.3f} s "
+                f"after the one before, others {usual_s:.3f} s"
+            )
+        if path == videos[0]:
+            first_s = times_s
+        elif len(times_s) != len(first_s):
+            raise ValueError(f"{path}: {len(times_s)} frames, {videos[0]} has {len(first_s)}")
+        elif (away_s := np.abs(times_s - first_s).max(initial=0)) > 0.5 * usual_s + 0.001:
+            raise ValueError(f"{path}: its frames are up to {away_s:.3f} s from {videos[0].name}'s")
+    return len(first_s)

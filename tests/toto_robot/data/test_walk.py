@@ -4,13 +4,15 @@ import json
 import os
 from collections import Counter
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.toto_robot.data.fake_videos import numbered, write
 from toto_robot.data.decode import DecodeConfig, decode
 from toto_robot.data.shards import Source
 from toto_robot.data.sources import Images, Kinetics, Videos
-from toto_robot.data.walk import walk
+from toto_robot.data.walk import require_regular, walk
 
 
 def touch(folder, *names):
@@ -107,3 +109,25 @@ def test_names_that_are_no_utf8_are_used_and_printed(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert r"skipped bad\xfe.mp4" in printed
     printed.encode()  # as a pipe or a log file would
+
+
+def test_a_pipe_a_device_or_a_link_to_itself_is_left_out_by_name(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    cv2.imwrite(str(data / "good.png"), np.zeros((16, 16, 3), np.uint8))
+    os.mkfifo(data / "pipe.png")
+    (data / "endless.png").symlink_to("/dev/zero")
+    (data / "loop.png").symlink_to("loop.png")
+    (data / "huge.png").touch()
+    os.truncate(data / "huge.png", 1 << 33)
+    source = Source(name="stills", kind="image", path=data, crops=1, stride=1)
+    decode(DecodeConfig(sources=(source,), size=16, seed=0), tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "stills" / "manifest.json").read_text())
+    assert [clip["file"] for clip in manifest["clips"]] == ["good.png"]
+    reasons = {item["file"]: item["reason"] for item in manifest["skipped"]}
+    assert "no regular file" in reasons["pipe.png"]
+    assert "no regular file" in reasons["endless.png"]
+    assert "symbolic links" in reasons["loop.png"]
+    assert "8589934592 bytes" in reasons["huge.png"]
+    with pytest.raises(ValueError, match="data is no regular file"):
+        require_regular(data)

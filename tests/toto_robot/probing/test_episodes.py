@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.toto_robot.data.fake_videos import numbered, write
 from toto_robot.probing.episodes import open_episode, read_demonstrations, read_frames
@@ -92,3 +93,42 @@ def test_an_archive_with_a_damaged_header_is_named(place, tmp_path):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"a\.npz is damaged"):
         open_episode(path)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([0, 100, 200, 400, 500, 600], r"0_wrist\.mp4: a frame is missing: number 3"),
+        ([0, 100, 140, 240, 340, 440], r"0_wrist\.mp4: a frame is too much: number 2"),
+        ([500, 600, 700, 800, 900, 1000], r"0_wrist\.mp4: its frames are up to 0\.500 s"),
+        ([0, 200, 400, 600, 800, 1000], r"0_wrist\.mp4: its frames are up to 0\.500 s"),
+        ([0, 100, 200, 300, 400], r"0_wrist\.mp4: 5 frames"),
+    ],
+)
+def test_frames_of_every_camera_are_of_one_time(tmp_path, times, message):
+    episode(tmp_path, "0", ["front"], times=[0, 100, 200, 300, 400, 500])
+    write(tmp_path / "0_wrist.mp4", numbered(6, 16, 16)[: len(times)], times)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+def test_episodes_with_other_cameras_are_refused(tmp_path):
+    episode(tmp_path, "0", ["front", "wrist"])
+    episode(tmp_path, "1", ["front", "side"])
+    with pytest.raises(ValueError, match=r"1\.npz has videos of .*'side'.*0\.npz of .*'wrist'"):
+        read(tmp_path)
+
+
+def test_the_case_of_a_suffix_does_not_matter(tmp_path):
+    episode(tmp_path, "0", ["front"])
+    (tmp_path / "0.npz").rename(tmp_path / "0.NPZ")
+    (tmp_path / "0_front.mp4").rename(tmp_path / "0.MP4")
+    assert len(read(tmp_path).target) == 6
+
+
+@pytest.mark.parametrize("facts", ["[1]", "[" * 100_000, "{"])
+def test_odd_metadata_is_told(tmp_path, facts):
+    state = np.arange(6, dtype=float)[:, None]
+    save_file({"state": state}, tmp_path / "0.safetensors", metadata={"episode": facts})
+    with pytest.raises(ValueError, match=r"0\.safetensors is damaged"):
+        read(tmp_path)
