@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .config import from_dict
-from .runs import stopped_after
+from .runs import goes_on, stopped_after
 
 __all__ = ["command", "compose"]
 
@@ -59,7 +59,8 @@ def command(
                 text = OmegaConf.to_yaml(OmegaConf.create(data))
                 print(f"# {name}\n{text}results: {out}", flush=True)
             try:
-                verb(config, out)
+                with _stoppable(name, out):
+                    verb(config, out)
             except (ValueError, OSError, ImportError) as error:
                 # what was asked for or what lies on the disk is wrong, and the message says what
                 if "HYDRA_FULL_ERROR" in os.environ:
@@ -70,7 +71,7 @@ def command(
             _require_configs(name)
             import hydra
 
-            with _stoppable(name):
+            with _stoppable(name, None):
                 hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(run)()
 
         return main
@@ -83,16 +84,16 @@ class _Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def _stoppable(name: str) -> Iterator[None]:
+def _stoppable(name: str, out: Path | None) -> Iterator[None]:
     """End a command on Ctrl-C with one line that says how far it came, and no traceback."""
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one is not explained
-        raise _Stopped(_progress())
+        raise _Stopped(_progress(out))
 
     hears = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
-    if hears and before is signal.default_int_handler:
+    if hears and before is not signal.SIG_IGN:  # ignored: of a command in the background
         signal.signal(signal.SIGINT, stop)
     try:
         yield
@@ -106,15 +107,15 @@ def _stoppable(name: str) -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _progress() -> str:
+def _progress(out: Path | None) -> str:
     """Return how far the outermost progress bar has come; empty where there is none."""
     module = sys.modules.get("tqdm.std")  # a command without bars has not imported it
     bars = [] if module is None else list(getattr(module.tqdm, "_instances", ()))
     bars = [bar for bar in bars if not bar.disable and bar.total]
-    if not bars:
+    if not bars or out is None:
         return ""
     bar = min(bars, key=lambda one: abs(one.pos))
-    return stopped_after(int(bar.n), int(bar.total), bar.unit)
+    return stopped_after(int(bar.n), int(bar.total), bar.unit, goes_on=goes_on(out))
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:

@@ -69,10 +69,16 @@ def tell_found(found: int, total: int, unit: str) -> None:
         print(f"continuing: {found} of {total} {unit}s found", flush=True)
 
 
-def stopped_after(done: int, total: int | None, unit: str) -> str:
-    """Return how far a run came that was asked to stop, and how it goes on."""
-    of = "" if total is None else f" of {total}"
-    return f"stopped after {unit} {done}{of}; run the same command to continue"
+def stopped_after(done: int, total: int, unit: str, *, goes_on: bool = True) -> str:
+    """Return how far a run came that was asked to stop, and whether it goes on from there."""
+    then = "continue" if goes_on else "begin again"
+    return f"stopped after {unit} {done} of {total}; run the same command to {then}"
+
+
+def goes_on(out: Path) -> bool:
+    """Return whether a folder says what is in it, so that its command goes on from there."""
+    told = ("config.json", "manifest.json", "*/manifest.json", "meta/info.json")
+    return any(path.is_file() for name in told for path in out.glob(name))
 
 
 def _has_results(out: Path) -> bool:

@@ -122,6 +122,7 @@ import time
 from tqdm import tqdm
 
 def attempt(config: TryConfig, out: Path) -> None:
+    (out / NAME).write_text("{}")
     with tqdm(total=56, unit="episode", initial=40) as bar:
         with tqdm(total=3, unit="step", leave=False, position=1) as inner:
             inner.update()
@@ -148,7 +149,14 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (LONG, "try: stopped after episode 40 of 56; run the same command to continue"),
+        (
+            LONG.replace("NAME", "'config.json'"),
+            "try: stopped after episode 40 of 56; run the same command to continue",
+        ),
+        (
+            LONG.replace("NAME", "'other'"),
+            "try: stopped after episode 40 of 56; run the same command to begin again",
+        ),
         (BARE, "try: stopped"),
     ],
 )
