@@ -61,8 +61,6 @@ def main() -> None:
         for index, name in enumerate(names):
             share = kills // len(names) + (index < kills % len(names))
             faults += kill_one(name, share, seed, Path(folder) / name, context)
-    for fault in faults:
-        print(f"FOUND {fault}")
     print(f"{kills} kills, seed {seed}: {len(faults)} findings")
     sys.exit(bool(faults))
 
@@ -100,6 +98,8 @@ def kill_one(
         faults.append(f"{name}: the last run did not come to its end")
     else:
         faults += _compare(name, kills, job, whole, out)
+    for fault in faults:
+        print(f"FOUND {fault}", flush=True)
     print(
         f"{name}: {undisturbed_s:.1f} s undisturbed, killed {killed} times, came to its end "
         f"{ends + 1} times, {len(faults)} findings",
