@@ -262,7 +262,7 @@ JOBS = {
     "train": Job(
         _prepare_train,
         _train,
-        lambda out: _names(out, "store/episodes/0*", "rounds/*/round.json", "metrics.json"),
+        lambda out: _names(out, "store/episodes/0*", "rounds/[0-9]*/round.json", "metrics.json"),
         lambda out: _digests(
             out, "metrics.json", "evaluation.json", "policy/*", "store/episodes/0*"
         ),
