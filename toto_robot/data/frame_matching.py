@@ -21,7 +21,7 @@ def frames_of_steps(
     path: Path,
     wanted_s: Times,
     end_s: float,
-    episodes: Sequence[tuple[float, int]],
+    episodes: Sequence[tuple[float, float, int]],
     rate_hz: float,
 ) -> Times:
     """Return the time of the frame of each step of an episode.
@@ -30,7 +30,7 @@ def frames_of_steps(
         path: the video.
         wanted_s: time of each step; the first is the episode's begin.
         end_s: the episode's end.
-        episodes: begin and number of steps of each episode in this file.
+        episodes: begin, end and number of steps of each episode in this file.
         rate_hz: frames a second.
 
     Raises:
@@ -90,7 +90,7 @@ def _require_in_place(
     times_s: Times,
     chosen: NDArray[np.intp],
     start_s: float,
-    episodes: Sequence[tuple[float, int]],
+    episodes: Sequence[tuple[float, float, int]],
     rate_hz: float,
 ) -> None:
     """Refuse frames whose times are right, but not their number in a file of many episodes.
@@ -103,14 +103,23 @@ def _require_in_place(
         times_s: of the video's frames.
         chosen: the frames of the episode.
         start_s: begin of the episode.
-        episodes: begin and number of steps of each episode in this file.
+        episodes: begin, end and number of steps of each episode in this file.
         rate_hz: frames a second.
     """
-    steps = sum(length for _, length in episodes)
+    steps = sum(length for *_, length in episodes)
     if len(times_s) > steps:
+        # of a doubled frame, or one before the first, the times look like those of a frame after
+        # the last: all that tells them apart is that the table knows of frames without a step
+        known = max(round(end_s * rate_hz) for _, end_s, _ in episodes)
+        if len(times_s) > known or round(times_s[-1] * rate_hz) + 1 != known:
+            raise ValueError(
+                f"the video has {len(times_s)} frames for {steps} steps, and its episodes end at "
+                f"frame {known}: one may be doubled, or come before the first, and all after it "
+                "belong to other steps"
+            )
         return
     if len(times_s) == steps or frames_before_cut(path) == steps:
-        first = sum(length for begin_s, length in episodes if begin_s < start_s - 0.5 / rate_hz)
+        first = sum(length for begin_s, _, length in episodes if begin_s < start_s - 0.5 / rate_hz)
         if len(odd := np.flatnonzero(chosen != first + np.arange(len(chosen)))):
             raise ValueError(
                 f"frame {odd[0]} should be number {first + odd[0]} of the video, but number "

@@ -68,7 +68,7 @@ class LeRobotFolder:
             tuple(name for name, feature in features.items() if feature["dtype"] == dtype)
             for dtype in ("video", "image")
         )
-        self._files_of: dict[str, dict[tuple[int, ...], list[tuple[float, int]]]] = {}
+        self._files_of: dict[str, dict[tuple[int, ...], list[tuple[float, float, int]]]] = {}
 
     def episodes(
         self,
@@ -210,8 +210,8 @@ class LeRobotFolder:
             row: of the episodes' table.
             camera: name of a column of images.
             timestamps_s: times of the steps in the episode.
-            episodes: rows of all episodes, as far as they are known; they say how many frames a
-                video should have.
+            episodes: rows of all episodes, which say how many frames a video should have; empty:
+                its file has no other.
 
         Raises:
             ValueError: a file is damaged, or a step has no image; the message names the episode,
@@ -237,14 +237,17 @@ class LeRobotFolder:
 
     def _beside(
         self, row: Mapping[str, Any], camera: str, episodes: Collection[Mapping[str, Any]]
-    ) -> list[tuple[float, int]]:
-        """Return begin and number of steps of the episodes in the file of one."""
+    ) -> list[tuple[float, float, int]]:
+        """Return begin, end and number of steps of the episodes in the file of one."""
         if camera not in self._files_of or not episodes:
             self._files_of[camera] = {}
             for one in episodes or (row,):
                 place = tuple(one[f"videos/{camera}/{name}"] for name in _PLACE)
-                begin_s = float(one[f"videos/{camera}/from_timestamp"])
-                self._files_of[camera].setdefault(place, []).append((begin_s, one["length"]))
+                begin_s, end_s = (
+                    float(one[f"videos/{camera}/{name}_timestamp"]) for name in ("from", "to")
+                )
+                told = (begin_s, end_s, one["length"])
+                self._files_of[camera].setdefault(place, []).append(told)
         return self._files_of[camera][tuple(row[f"videos/{camera}/{name}"] for name in _PLACE)]
 
     def _images_in_table(self, row: Mapping[str, Any], camera: str) -> NDArray[np.uint8]:

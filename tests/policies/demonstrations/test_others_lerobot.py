@@ -12,10 +12,11 @@ pytest.importorskip("pyarrow")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from policies.demonstrations.lerobot.reader import DatasetReader
 from tests.policies.demonstrations.demonstrations import noise_interface
-from tests.toto_robot.data.fake_lerobot import VIDEO_PATH, stamps_ms, write_set
+from tests.toto_robot.data.fake_lerobot import VIDEO_PATH, doubled, stamps_ms, write_set
 from tests.toto_robot.data.fake_videos import numbered, write
 from toto_robot.data.sources import LeRobot
 
@@ -64,6 +65,34 @@ def test_a_lost_frame_that_left_no_gap_spoils_the_file(tmp_path):
         ValueError, match=r"9 frames for 10 steps, .* do not tell which are missing"
     ):
         data[0]
+
+
+@pytest.mark.parametrize("place", [-1, 0, 3, 7])
+@pytest.mark.parametrize("restamped", [True, False])
+def test_a_frame_too_many_spoils_the_file(tmp_path, place, restamped):
+    kept = doubled(stamps_ms(10), max(place, -restamped), restamped)
+    data = reader(write_set(tmp_path / "set", (6, 4), {"eye": kept}))
+    for index in range(2):
+        with pytest.raises(
+            ValueError, match=rf"episode {index} of .*11 frames for 10 steps, .*\(.*\.mp4\)"
+        ):
+            data[index]
+
+
+def test_frames_that_the_table_knows_to_be_of_no_step_are_left(tmp_path):
+    folder = write_set(tmp_path / "set", (6, 4, 5))
+    path = folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
+    rows = parquet.read_table(path)
+    # another tool left out the second episode; its frames stayed
+    parquet.write_table(rows.take([0, 2]).set_column(0, "episode_index", [[0, 1]]), path)
+    table = folder / "data" / "chunk-000" / "file-000.parquet"
+    steps = parquet.read_table(table).take([*range(6), *range(10, 15)])
+    numbers = steps.schema.get_field_index("episode_index")
+    steps = steps.set_column(numbers, "episode_index", [[0] * 6 + [1] * 5])
+    parquet.write_table(steps, table)
+    about = folder / "meta" / "info.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"total_episodes": 2}))
+    assert [shown(one) for one in reader(folder)] == [[*range(6)], [*range(10, 15)]]
 
 
 def test_a_file_whose_end_was_cut_off_is_right_until_there(tmp_path):
@@ -214,13 +243,18 @@ def test_an_image_is_never_off_by_more_than_half_a_frame(data):
         changes["offset_ms"] = data.draw(st.sampled_from((0, 0, 30, 60, 100, 200, 250)))
         changes["drift_ms"] = data.draw(st.sampled_from((0, 0, 40, 60, 130, -60)))
     kept = stamps_ms(total, lost, restamped=restamped, **changes)
+    # a lost frame and a doubled one together cannot be told
+    twice = None if lost or any(changes.values()) else data.draw(st.none() | st.integers(-1, 5))
+    frames = kept
+    if twice is not None:
+        frames = doubled(kept, min(twice, total - 1), restamped or twice < 0)
     widths = data.draw(st.lists(st.integers(0, 4), min_size=total, max_size=total))
     tasks = data.draw(st.sampled_from(({0: "a"}, {3: "b", 9: "c"}, {1: "a", 0: "c"})))
     keys = data.draw(st.sampled_from((2, 3, 12)))
     with tempfile.TemporaryDirectory() as folder:
         extra = {"extra": [[1.0] * width for width in widths]}
         write_set(
-            Path(folder) / "set", lengths, {"eye": kept}, columns=extra, tasks=tasks, keys=keys
+            Path(folder) / "set", lengths, {"eye": frames}, columns=extra, tasks=tasks, keys=keys
         )
         found = reader(Path(folder) / "set")
         for index, (begin, length) in enumerate(
@@ -228,8 +262,9 @@ def test_an_image_is_never_off_by_more_than_half_a_frame(data):
         ):
             episode = read_or_refuse(found, index)
             if episode is None:
-                assert lost or any(changes.values())
+                assert lost or any(changes.values()) or twice is not None
                 continue
+            assert twice is None
             assert episode.task == tasks[list(tasks)[min(index, len(tasks) - 1)]]
             assert episode.actions[:, 0].tolist() == list(range(begin, begin + length))
             for step, number in enumerate(shown(episode)):

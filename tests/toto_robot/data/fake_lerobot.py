@@ -22,6 +22,23 @@ def stamps_ms(number, lost=(), offset_ms=0, drift_ms=0, restamped=False, rate=RA
     }
 
 
+def doubled(kept, place, restamped=True, rate=RATE):
+    """Give number and time of each frame, with the one at a place twice, as pairs.
+
+    Args:
+        kept: the result of `stamps_ms`.
+        place: of the frame that comes twice; -1: an extra one comes before the first.
+        restamped: all after it come later by a frame; else it comes half a frame after itself.
+        rate: frames a second.
+    """
+    pairs, step_ms = [*kept.items()], round(1000 / rate)
+    number, time_ms = pairs[max(place, 0)]
+    if not restamped:
+        return [*pairs[: place + 1], (number, time_ms + step_ms // 2), *pairs[place + 1 :]]
+    later = [(one, time_ms + step_ms) for one, time_ms in pairs[max(place, 0) :]]
+    return [*pairs[: max(place, 0)], (number, time_ms), *later]
+
+
 def video_key(camera):
     """Return a camera's column; a name that is one already stays."""
     return camera if camera.startswith("observation.") else f"observation.images.{camera}"
@@ -35,7 +52,7 @@ def write_set(
     Args:
         folder: where.
         lengths: steps of each episode.
-        cameras: by name, the result of `stamps_ms`; None: one, `eye`, with all frames.
+        cameras: by name, the result of `stamps_ms` or `doubled`; None: one, `eye`, with all frames.
         info: what else `meta/info.json` holds.
         columns: of the table of steps, beside the usual ones: lists of values, one for each row.
         tasks: words by number; episode i has the i-th of them, and the last.
@@ -83,7 +100,8 @@ def write_set(
         path = folder / VIDEO_PATH.format(video_key=key, chunk_index=0, file_index=0)
         path.parent.mkdir(parents=True)
         images = numbered(total, 32, 32)
-        write(path, [images[index] for index in kept], list(kept.values()), keys=keys)
+        pairs = [*kept.items()] if isinstance(kept, dict) else kept
+        write(path, [images[index] for index, _ in pairs], [time for _, time in pairs], keys=keys)
     parquet.write_table(
         pa.table(episodes), folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
     )
