@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.geometry import Floats
+from toto_robot.files import plain
 
 from .cameras.camera import Frame
 from .robot import RobotState, Target
@@ -95,8 +96,10 @@ class Proposal:
         for name, value in (("observed_s", self.observed_s), *self.timings_s.items()):
             if not isinstance(value, Real) or not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number of seconds, got {value!r:.60}")
-        if self.surprise is not None and not isinstance(self.surprise, Real):
-            raise ValueError(f"surprise must be a number or None, got {self.surprise!r:.60}")
+        if self.surprise is not None:
+            if not isinstance(self.surprise, Real):
+                raise ValueError(f"surprise must be a number or None, got {self.surprise!r:.60}")
+            float(self.surprise)  # raises of an integer beyond all floats, as no record takes it
         if self.end is not None:
             if not isinstance(self.end, tuple) or len(self.end) != 2:
                 raise ValueError(f"end must be a reason and words, got {self.end!r:.60}")
@@ -194,6 +197,8 @@ class EpisodeRecord:
     def __post_init__(self) -> None:
         if self.reason not in REASONS:
             raise ValueError(f"unknown reason {self.reason!r}; known: {', '.join(REASONS)}")
+        for name in ("task", "agent", "message"):  # of people, servers and errors: to be printed
+            object.__setattr__(self, name, plain(str(getattr(self, name))))
 
     def without_pictures(self) -> "EpisodeRecord":
         """Give the record without its frames, for who keeps many."""

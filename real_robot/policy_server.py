@@ -45,13 +45,6 @@ def policy_server(config: ServerConfig, out: Path) -> None:
     from policies.student import read_card
 
     acting = config.acting
-    if acting.key_file.exists():
-        key = read_key(acting.key_file)
-    else:
-        key = make_key(acting.key_file)
-        print(
-            f"a new key was written to {acting.key_file}, mode 0600: the robot's machine needs it"
-        )
     policy = PolicyFolder(
         folder=Path(config.policy),
         device=acting.device,
@@ -60,6 +53,14 @@ def policy_server(config: ServerConfig, out: Path) -> None:
         surprise=acting.surprise,
     )
     try:
+        if acting.key_file.exists():
+            key = read_key(acting.key_file)
+        else:
+            key = make_key(acting.key_file)
+            print(
+                f"a new key was written to {acting.key_file}, mode 0600: the robot's machine "
+                "needs it"
+            )
         interface = read_card(policy.folder).interface
         agent = policy.open(interface)
         server = PolicyServer(

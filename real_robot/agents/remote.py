@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.interface import Interface
+from toto_robot.files import plain
 
 from ..episode import Observation, Proposal
 from .wire import (
@@ -60,6 +61,7 @@ class RemoteAgent:
         self._asking = threading.Lock()
         self._connection: Connection | None = None  # closed by `_end` after any fault
         self._ended_by = "it was closed"
+        self._num_asked = 0
         self.unanswered: str | None = None
         self.origin: dict[str, list[str]] = {}
         name, self._hash, self.note = self._begin_session()
@@ -153,7 +155,14 @@ class RemoteAgent:
         try:
             origin = data.get("origin", {})
             self.origin = {str(name): [str(one) for one in said] for name, said in origin.items()}
-            return data["name"], data["weights_hash"], data["note"]
+            name, found, note = data["name"], data["weights_hash"], data["note"]
+            if not (
+                isinstance(name, str)
+                and isinstance(found, str | None)
+                and isinstance(note, str | None)
+            ):
+                raise TypeError("name, weights_hash and note must be words")
+            return plain(name), found, None if note is None else plain(note)
         except (KeyError, TypeError, AttributeError) as error:
             self._end("an answer without sense")
             raise self._nonsense(error) from error
@@ -206,8 +215,11 @@ class RemoteAgent:
         if connection is None:
             raise ClosedError(f"the session has ended ({self._ended_by}); reset() begins another")
         try:
-            connection.send(header, arrays)
+            question = self._num_asked = self._num_asked + 1
+            connection.send({**header, "question": question}, arrays)
             data, answer = connection.receive()
+            if data.get("question", question) not in (question, None):  # an old server tells none
+                raise WireError(f"an answer to question {data['question']!r:.20}, not {question}")
         except BaseException as error:
             self._end(str(error))
             raise

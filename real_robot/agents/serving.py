@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.interface import Interface
+from toto_robot.files import plain
 
 from ..cameras.camera import Frame
 from ..episode import Agent, Observation
@@ -27,6 +28,7 @@ from .wire import (
 )
 
 _PAUSE_S = 0.05
+_MAX_WORDS = 2000  # of an error: a client's own nonsense may be in it
 _PROOF_S = 5.0  # for all that comes before the key is proved
 # So many connections may be open without a proof; a further one takes the oldest one's place, since
 # who has the key needs a moment only.
@@ -65,6 +67,7 @@ class PolicyServer:
         self._agent, self._interface, self._key = agent, interface, key
         self._robot = interface  # of the client, from its hello on
         self._idle_timeout_s, self._tell = idle_timeout_s, tell
+        self._has_begun = False  # whether the client has begun an episode
         self._busy = threading.Lock()
         self._opening = threading.Lock()
         self._unproven: dict[socket.socket, str] = {}  # oldest first; under `_opening`
@@ -153,11 +156,14 @@ class PolicyServer:
         Raises:
             WireError: it is.
         """
+        self._robot, self._has_begun = self._interface, False  # nothing of the client before
         while True:
             if isinstance(message, NonsenseError):
                 answer = self._failed(message)
             else:
                 answer = self._answer(message)
+                # so that an answer is never taken for that to another question
+                answer[0]["question"] = message[0].get("question")
             try:
                 connection.send(*answer)
             except WireError:
@@ -178,9 +184,14 @@ class PolicyServer:
                 return self._hello(data), {}
             if do == "reset":
                 self._agent.reset(self._observation(arrays))
+                self._has_begun = True
                 return {"ok": True}, {}
             if do == "act":
-                return self._act(self._observation(arrays))
+                observation = self._observation(arrays)
+                if not self._has_begun:  # the agent may remember the client before
+                    self._agent.reset(observation)
+                    self._has_begun = True
+                return self._act(observation)
             raise ValueError(f"unknown request {do!r}; known: hello, reset, act")
         # Whatever a policy raises, the client ends its episode with it.
         except Exception as error:
@@ -188,8 +199,9 @@ class PolicyServer:
 
     def _failed(self, error: Exception) -> Message:
         """Return what a client hears of an error."""
-        self._tell(f"{type(error).__name__}: {error}")
-        return {"ok": False, "kind": type(error).__name__, "error": str(error)}, {}
+        kind, words = type(error).__name__, plain(str(error))[:_MAX_WORDS]
+        self._tell(f"{kind}: {words}")
+        return {"ok": False, "kind": kind, "error": words}, {}
 
     def _hello(self, data: dict[str, Any]) -> dict[str, Any]:
         robot = Interface.from_dict(data.get("interface"))

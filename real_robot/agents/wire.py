@@ -235,8 +235,13 @@ def make_key(path: Path) -> bytes:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     key = os.urandom(KEY_BYTES)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(key.hex() + "\n")
+    try:
+        os.link(aside, path)  # whole or not there, and never over another's
+    finally:
+        aside.unlink()
     return key
 
 

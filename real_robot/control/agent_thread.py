@@ -18,6 +18,7 @@ from .episode_end import EpisodeEnd
 from .worker import Worker
 
 _LOOK_S = 0.05
+_OLDEST_S = 3600.0  # an answer to what is older is no answer to this episode
 
 Wait = Callable[[threading.Event | None, float], bool]
 
@@ -145,8 +146,13 @@ class AgentThread:
         answer = self._agent.act(observation)
         if not isinstance(answer, Proposal):
             raise ValueError(f"an answer must be a Proposal, got {type(answer).__name__}")
+        if not observation.stamp_s - _OLDEST_S <= answer.observed_s <= observation.stamp_s:
+            raise ValueError(
+                f"an answer is stamped {answer.observed_s} s, the observation that it answers "
+                f"{observation.stamp_s} s: it must have the stamp of what it answers"
+            )
         # the agent may go on to write into its arrays
-        label = None if answer.label is None else np.array(answer.label)
+        label = None if answer.label is None else np.array(answer.label, dtype=np.float32)
         return replace(answer, actions=np.array(answer.actions), label=label)
 
     def _copied(self, observation: Observation) -> Observation:

@@ -103,6 +103,7 @@ def go_home(
             "lead the arm by hand towards its start pose, or let it go"
         )
     try:
+        _look_at_start(robot, layer, clock)
         if gripper_width_m is not None:
             robot.move_gripper(gripper_width_m)
         _follow_line(robot, layer, Enclosure(layer.config.workspace, arm), goal, config, clock)
@@ -133,6 +134,14 @@ def _moved(corner: Vector, by_m: float) -> Vector:
     return x + by_m, y + by_m, z + by_m
 
 
+def _look_at_start(robot: Robot, layer: SafetyLayer, clock: Clock) -> None:
+    """Refuse to move anything, the gripper too, of an arm that must not set out."""
+    try:
+        layer.begin(robot.state(), start=None, now_s=clock.now_s())
+    except UnsafeStartError as error:
+        raise NotHomeError(f"{error}; lead the arm by hand towards its start pose") from error
+
+
 def _follow_line(
     robot: Robot,
     layer: SafetyLayer,
@@ -141,10 +150,6 @@ def _follow_line(
     config: HomeConfig,
     clock: Clock,
 ) -> None:
-    try:
-        layer.begin(robot.state(), start=None, now_s=clock.now_s())
-    except UnsafeStartError as error:
-        raise NotHomeError(f"{error}; lead the arm by hand towards its start pose") from error
     here = robot.state().joint_positions_rad.copy()
     _check_line(here, goal, enclosure)
     period_s, speed = layer.config.motion.period_s, 0.0
@@ -173,7 +178,8 @@ def _follow_line(
             )
         robot.command(decision.target.joint_positions_rad)
         here = decision.target.joint_positions_rad
-        due_s = max(due_s + period_s, now_s)
+        # of a clock that was set back the arm does not wait for the old time
+        due_s = min(max(due_s + period_s, now_s), now_s + period_s)
         clock.wait(None, due_s)
         if float(np.abs(goal - here).max()) < _ARRIVED_RAD:
             return

@@ -51,7 +51,9 @@ class Sender:
         steps = [start + (goal - start) * (index / count) for index in range(1, count)] + [goal]
         self.goal_rad, self.share = goal, 0.0
         first_s = now_s
-        if count > 1 and now_s - self._sent_s < self._interval_s / 2:  # one has just left, late
+        if (
+            count > 1 and 0 <= now_s - self._sent_s < self._interval_s / 2
+        ):  # one has just left, late
             first_s = self._sent_s + self._interval_s
         self._waiting = [
             (first_s + index * self._interval_s, step, (index + 1) / count)
@@ -76,7 +78,8 @@ class Sender:
 
     def _command(self, step: Floats, share: float) -> None:
         self._sent, self.share, self._sent_s = step, share, self._clock.now_s()
-        self._said = self._robot.command(step)
+        # copies: a driver may go on to write into its arrays
+        self._said = np.array(self._robot.command(step.copy()), dtype=np.float64)
 
 
 # Joints slower than this are at rest: the noise of an arm that holds its pose is below it.

@@ -204,7 +204,8 @@ class SafetyLayer:
             interventions = self._difference(verdict, wish, motion)
         self._before, self._now = (last, last_s), (motion, now_s)
         return Decision(
-            target=Target(joint_positions_rad=motion.positions_rad, gripper_width_m=width_m),
+            # a copy: whoever is told may write into it, and the next tick begins at this place
+            target=Target(joint_positions_rad=motion.positions_rad.copy(), gripper_width_m=width_m),
             verdict=verdict,
             causes=causes,
             interventions=interventions,

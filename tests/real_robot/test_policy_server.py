@@ -660,3 +660,75 @@ def test_an_interface_travels_as_plain_data() -> None:
     for data in ({"arm": "x"}, None):
         with pytest.raises(ValueError, match="interface: "):
             Interface.from_dict(data)
+
+
+def test_a_client_has_nothing_of_the_client_before(key_file) -> None:
+    agent = FakeAgent()
+    with serving(agent, key_file) as (address, _):
+        first = remote(address, key_file)
+        first.reset(seen(1))
+        first.act(seen(1))
+        first.close()
+        second = None
+        end_s = time.monotonic() + TIMEOUT_S
+        while second is None and time.monotonic() < end_s:
+            try:
+                second = remote(address, key_file)
+            except ConnectionError:  # the first is still being let go
+                time.sleep(0.02)
+        with closing(second):
+            second.act(seen(1))
+            second.act(seen(1))
+    assert agent.resets == 2
+
+
+def answering(key_file, answer):
+    """Listen, and answer each message by what `answer(data, how many)` gives, in order."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        raw, _ = listening.accept()
+        connection, count = Connection(raw, read_key(key_file), is_server=True), 0
+        try:
+            while True:
+                data, _ = connection.receive()
+                for one_answer in answer(data, count):
+                    connection.send(one_answer, {})
+                count += 1
+        except WireError:
+            raw.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listening, "{}:{}".format(*listening.getsockname())
+
+
+HELLO = {"ok": True, "name": "odd", "weights_hash": None, "note": None, "origin": {}}
+
+
+@pytest.mark.parametrize("odd", [{"name": ["a"]}, {"weights_hash": 5}, {"note": {"a": 1}}])
+def test_a_server_that_names_itself_oddly_is_refused_with_words(key_file, odd) -> None:
+    listening, address = answering(key_file, lambda data, _: [{**HELLO, **odd}])
+    with listening, pytest.raises(ConnectionError, match="answers nonsense"):
+        remote(address, key_file)
+
+
+def test_an_answer_to_another_question_ends_the_session(key_file) -> None:
+    def twice(data, count):
+        if count == 0:
+            return [{**HELLO, "question": data["question"]}]
+        return [{"ok": True, "question": data["question"]}] * 2
+
+    listening, address = answering(key_file, twice)
+    with listening, closing(remote(address, key_file)) as agent:
+        agent.reset(seen(1))
+        with pytest.raises(ConnectionError, match="an answer to question 2, not 3"):
+            agent.act(seen(1))
+
+
+def test_a_key_is_whole_or_not_there_and_never_another_s(tmp_path) -> None:
+    path = tmp_path / "policy.key"
+    key = make_key(path)
+    with pytest.raises(FileExistsError):
+        make_key(path)
+    assert read_key(path) == key
+    assert [each.name for each in tmp_path.iterdir()] == ["policy.key"]

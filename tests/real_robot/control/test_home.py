@@ -147,3 +147,15 @@ def test_a_user_stop_on_the_way_home_is_remembered() -> None:
     with pytest.raises(PersonNeededError):
         home(robot, clock, attention=layer.attention)
     assert len(robot.log) == 5
+
+
+@pytest.mark.parametrize("mode", ["guiding", "recovering", "other", "reflex"])
+def test_the_gripper_does_not_move_where_the_arm_must_not(mode) -> None:
+    robot, clock = arm_at(turned(1, 0.1))
+    robot.fails(mode)
+    layer = SafetyLayer(CONFIG, FR3, FRANKA_PANDA)
+    layer.acknowledge()
+    robot.width_m = 0.02
+    with pytest.raises(NotHomeError):
+        home(robot, clock, gripper_width_m=0.08, attention=layer.attention)
+    assert (robot.width_m, robot.log) == (0.02, [])

@@ -612,3 +612,52 @@ def test_a_user_stop_that_is_pressed_while_the_arm_comes_to_rest_is_not_forgotte
     assert "user stop was pressed: a person must look" in again.message
     bench.layer.acknowledge()
     assert bench.run(FakeAgent(), start=None).reason == "time"
+
+
+@pytest.mark.parametrize("early_s", [-1e308, 0.05])
+def test_an_answer_has_the_stamp_of_what_it_answers(early_s) -> None:
+    def lies(observation, calls):
+        stamp_s = observation.stamp_s + early_s
+        return Proposal(actions=np.float32([turn()] * 4), observed_s=stamp_s)
+
+    record = Bench().run(FakeAgent(lies))
+    assert record.reason == "policy"
+    assert "must have the stamp of what it answers" in record.message
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"label": np.array(["a"] * 8)}, {"surprise": 10**400}],
+    ids=["words for a label", "a surprise beyond all numbers"],
+)
+def test_what_cannot_be_recorded_is_the_policy_s_fault(more) -> None:
+    record = Bench().run(FakeAgent(lambda observation, _: one(turn(), observation, **more)))
+    assert record.reason == "policy"
+
+
+def test_a_label_is_recorded_as_float32() -> None:
+    agent = FakeAgent(lambda seen, _: one(turn(), seen, label=np.full(8, 0.5)))
+    assert {step.label.dtype for step in Bench().run(agent).steps} == {np.dtype("float32")}
+
+
+def test_half_a_character_in_words_can_be_printed() -> None:
+    def act(observation, calls):
+        raise RuntimeError("\ud800")
+
+    record = Bench().run(FakeAgent(act), task="\udcff")
+    assert (record.task + record.message).encode()
+
+
+def test_a_driver_may_write_into_its_arrays() -> None:
+    bench, buffer = Bench(), np.zeros(7)
+    drives = bench.robot.command
+
+    def command(joints):
+        buffer[:] = drives(joints.copy())
+        joints += 0.01
+        return buffer
+
+    bench.robot.command = command
+    record = bench.run(FakeAgent(action=turn()))
+    for step in record.steps:
+        np.testing.assert_array_equal(step.sent_rad, step.decision.target.joint_positions_rad)

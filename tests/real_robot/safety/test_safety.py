@@ -452,3 +452,12 @@ def test_a_reflex_that_is_recovered_from_is_not_seen_anew_while_it_clears() -> N
     layer.command(target(HOME), reflex, FRESH, 0.4)
     with pytest.raises(RecoveryRefusedError, match="1 of max_recoveries=1"):
         layer.allow_recovery()
+
+
+def test_who_writes_into_a_decided_target_does_not_move_the_next() -> None:
+    layer = SafetyLayer(CONFIG, FR3, ARM)
+    layer.begin(state_at(HOME, 0.0), start=None, now_s=0.0)
+    decision = layer.command(target(HOME), state_at(HOME, 0.1), FRESH, 0.1)
+    decision.target.joint_positions_rad[:] += 1.0
+    decision = layer.command(target(HOME), state_at(HOME, 0.2), FRESH, 0.2)
+    np.testing.assert_array_equal(decision.target.joint_positions_rad, HOME)
