@@ -10,22 +10,29 @@
 What is read is described in `policies.demonstrations.rpt` and `policies.demonstrations.robomimic`,
 and how joints become actions in `policies.demonstrations.joint_paths`; `path.actions=own` keeps the
 file's own. LeRobot data sets are not converted: `policies.train layout=lerobot` reads them. `out`
-is a LeRobotDataset v3.0; begun and stopped, it goes on.
+is a LeRobotDataset v3.0; begun and stopped, it goes on. An episode that cannot be used is named,
+with the reason, in `out/left_out.json`, and the others are converted.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from toto_robot.cli import command
+from toto_robot.data.lerobot import read_json
+from toto_robot.files import write_json
 
 from .demonstrations.joint_paths import PathConfig, demonstration
+from .demonstrations.lerobot.demonstration import Demonstration
 from .demonstrations.lerobot.others import LerobotLayout
 from .demonstrations.lerobot.reader import DatasetReader
 from .demonstrations.lerobot.writer import DatasetWriter
 from .demonstrations.robomimic import RobomimicDemonstrations
 from .demonstrations.rpt import RptDemonstrations
+
+LEFT_OUT = "left_out.json"
 
 AnyDemonstrations = RptDemonstrations | RobomimicDemonstrations
 
@@ -50,11 +57,12 @@ class ConvertConfig:
 
 
 def convert(config: ConvertConfig, out: Path) -> None:
-    """Write every episode that is not yet there.
+    """Write every episode that is not yet there; name those that cannot be used in a report.
 
     Raises:
         FileNotFoundError: there is nothing to convert.
-        ValueError: a file is not of this layout, or `out` holds something else.
+        ValueError: a file is not of this layout, no episode can be used, or `out` holds something
+            else.
     """
     source = config.layout
     if isinstance(source, LerobotLayout):
@@ -65,33 +73,78 @@ def convert(config: ConvertConfig, out: Path) -> None:
     names = source.names()[: config.episodes]
     print(f"{len(names)} episodes of {source.kind} in {source.path}", flush=True)
     done = _done(out)
-    if done != names[: len(done)]:
+    if not set(done) <= set(names):
         raise ValueError(f"{out} was converted from other episodes: {', '.join(done)}")
-    left, cut, steps = names[len(done) :], 0, 0
-    writer: DatasetWriter | None = None
-    try:
-        paths = zip(left, source.read(left), strict=True)
-        for name, path in tqdm(paths, total=len(left), desc="convert", unit="episode"):
-            rate_hz = path.facts.get("rate_hz")
-            if rate_hz is not None and rate_hz != config.path.rate_hz:
-                raise ValueError(f"{source.path} says {rate_hz} Hz: path.rate_hz={rate_hz:g}")
-            try:
-                made = demonstration(path, config.path)
-            except ValueError as error:
-                raise ValueError(f"{source.path}: {name}: {error}") from error
-            if writer is None:
-                writer = DatasetWriter(out, made.interface, source.columns)
-            writer.append(replace(made, facts={**made.facts, "source": name}))
-            cut, steps = cut + made.facts["cut"], steps + made.num_steps
-    finally:
-        if writer is not None:
-            writer.close()
+    reasons = source.unexpected()
+    cut, steps, num_done = 0, 0, len(done)
+    for made in _append(config, source, [name for name in names if name not in done], out, reasons):
+        cut, steps, num_done = cut + made.facts["cut"], steps + made.num_steps, num_done + 1
+    if not num_done:
+        told = "; ".join(reasons.values())
+        raise ValueError(f"no episode of {source.path} can be used: {told}")
     if cut:
         print(
             f"{cut} of {steps} steps go farther than path.joint_step_rad="
             f"{config.path.joint_step_rad:g} and were cut"
         )
-    print(f"{len(names)} episodes: {out}")
+    if reasons:
+        _report(out, reasons)
+        print(f"{len(reasons)} episodes were left out: {out / LEFT_OUT}")
+    else:
+        (out / LEFT_OUT).unlink(missing_ok=True)
+    print(f"{num_done} episodes: {out}")
+
+
+def _append(
+    config: ConvertConfig,
+    source: AnyDemonstrations,
+    names: list[str],
+    out: Path,
+    reasons: dict[str, str],
+) -> Iterator[Demonstration]:
+    """Write these episodes and yield each; add those that cannot be used to the reasons."""
+    writer: DatasetWriter | None = None
+    before = read_json(out / LEFT_OUT) if (out / LEFT_OUT).is_file() else {}
+    try:
+        paths = zip(names, source.read(names), strict=True)
+        for name, path in tqdm(paths, total=len(names), desc="convert", unit="episode"):
+            try:
+                if isinstance(path, ValueError):
+                    raise path
+                made = demonstration(path, config.path)
+            except ValueError as error:
+                _leave_out(out, reasons, name, f"{source.path}: {name}", error)
+                continue
+            rate_hz = path.facts.get("rate_hz")
+            if rate_hz is not None and rate_hz != config.path.rate_hz:
+                raise ValueError(f"{source.path} says {rate_hz} Hz: path.rate_hz={rate_hz:g}")
+            try:
+                if writer is None:
+                    writer = DatasetWriter(out, made.interface, source.columns(path))
+                writer.append(replace(made, facts={**made.facts, "source": name}))
+            except ValueError as error:
+                if writer is None and name not in before:  # `out` holds something else
+                    raise
+                _leave_out(out, reasons, name, f"{source.path}: {name}", error)
+                continue
+            yield made
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _leave_out(
+    out: Path, reasons: dict[str, str], name: str, place: str, error: ValueError
+) -> None:
+    text = str(error)
+    reasons[name] = text if name in text else f"{place}: {text}"
+    tqdm.write(f"left out: {reasons[name]}")
+    _report(out, reasons)
+
+
+def _report(out: Path, reasons: dict[str, str]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / LEFT_OUT, reasons)
 
 
 def _done(out: Path) -> list[str]:

@@ -47,18 +47,19 @@ class RobomimicDemonstrations:
     mask: str | None
     task: str | None
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Give what is carried along: the file's own actions."""
-        with self._open() as file:
-            name = _names(file)[0]
-            place = f"{self.path}: data/{name}"
-            shape = _get(file[f"data/{name}"], "actions", place).shape
-            if len(shape) != 2:
-                raise ValueError(f"{place}: actions must be [t k], got {shape}")
-            width = shape[1]
+    def columns(self, path: JointPath) -> tuple[Column, ...]:
+        """Return what is carried along: the file's own actions, which an episode has."""
+        width = path.columns[_SOURCE].shape[1]
         names = tuple(f"action{index}" for index in range(width))
         return (Column(name=_SOURCE, dtype="float32", names=names),)
+
+    def unexpected(self) -> dict[str, str]:
+        """Return why members of `data/` are no episodes, by their names."""
+        with self._open() as file:
+            others = sorted(set(file["data"]) - set(_names(file)))
+        return {
+            name: f"{self.path}: data/{name}: its name is not demo_<number>" for name in others
+        }
 
     def names(self) -> list[str]:
         """Give the demonstrations' names in the order of their numbers.
@@ -77,27 +78,31 @@ class RobomimicDemonstrations:
             chosen = {_text(name) for name in file[f"mask/{self.mask}"][()]}
             return [name for name in found if name in chosen]
 
-    def read(self, names: list[str]) -> Iterator[JointPath]:
+    def read(self, names: list[str]) -> Iterator[JointPath | ValueError]:
         """Read these demonstrations.
 
-        Raises:
-            ValueError: one lacks an array; the message names it and what it has.
+        Yields:
+            An episode; or, for one that lacks an array, an error whose message names it and what
+            it has.
         """
         cameras = self.cameras
         with self._open() as file:
             about = _about(file)
             for name in names:
-                group, place = file[f"data/{name}"], f"{self.path}: data/{name}"
-                if group.file.filename != file.filename:
-                    raise ValueError(f"{place} lies in another file, which is not read")
-                observed = _get(group, "obs", place)
-                if not cameras:
-                    cameras = _cameras(observed)
+                place = f"{self.path}: data/{name}"
                 try:
-                    yield self._path(group, observed, cameras, about, place)
-                except (ValueError, OSError, MemoryError) as error:
+                    group = file[f"data/{name}"]
+                    if group.file.filename != file.filename:
+                        raise ValueError(f"{place} lies in another file, which is not read")
+                    observed = _get(group, "obs", place)
+                    found = cameras or _cameras(observed)
+                    one = self._path(group, observed, found, about, place)
+                except (ValueError, KeyError, OSError, MemoryError, TypeError) as error:
                     text = str(error)
-                    raise ValueError(text if place in text else f"{place}: {text}") from error
+                    yield ValueError(text if place in text else f"{place}: {text}")
+                    continue
+                cameras = found
+                yield one
 
     def _path(
         self, group: Any, observed: Any, cameras: tuple[str, ...], about: Any, place: str

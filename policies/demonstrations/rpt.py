@@ -43,10 +43,14 @@ class RptDemonstrations:
     cameras: tuple[str, ...]
     task: str
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Give what is carried along: nothing."""
+    def columns(self, path: JointPath) -> tuple[Column, ...]:
+        """Return what is carried along: nothing."""
+        del path
         return ()
+
+    def unexpected(self) -> dict[str, str]:
+        """Return why what lies beside the episodes is none: nothing is looked at."""
+        return {}
 
     def names(self) -> list[str]:
         """Give the files' names in order.
@@ -59,24 +63,31 @@ class RptDemonstrations:
             raise FileNotFoundError(f"no episodes (*.npz) in {self.path}")
         return [path.name for path in paths]
 
-    def read(self, names: list[str]) -> Iterator[JointPath]:
+    def read(self, names: list[str]) -> Iterator[JointPath | ValueError]:
         """Read these files.
 
-        Raises:
-            ValueError: a file is damaged or lacks an array; the message names it and what it has.
+        Yields:
+            An episode; or, for one that is damaged or lacks an array, an error whose message names
+            the file and what it has.
         """
         cameras = self.cameras
         for name in names:
             path = self.path / name
-            arrays = read_npz(path)
-            if not cameras:
-                cameras = tuple(
-                    sorted(key.removeprefix(_PICTURES) for key in arrays if key.startswith("rgb_"))
-                )
             try:
-                yield self._path(arrays, cameras)
-            except (KeyError, ValueError) as error:
-                raise ValueError(f"{path}: {error}; it has {', '.join(sorted(arrays))}") from error
+                arrays = read_npz(path)
+            except ValueError as error:
+                yield error
+                continue
+            found = cameras or tuple(
+                sorted(key.removeprefix(_PICTURES) for key in arrays if key.startswith(_PICTURES))
+            )
+            try:
+                one = self._path(arrays, found)
+            except (KeyError, ValueError, TypeError) as error:
+                yield ValueError(f"{path}: {error}; it has {', '.join(sorted(arrays))}")
+                continue
+            cameras = found
+            yield one
 
     def _path(self, arrays: dict[str, NDArray[Any]], cameras: tuple[str, ...]) -> JointPath:
         needed = ("joint_pos", *(_PICTURES + name for name in cameras))

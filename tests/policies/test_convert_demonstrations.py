@@ -1,6 +1,7 @@
 """Others' files become a data set that is learned from; what is wrong with one is said."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,10 +137,55 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, changes, message):
 def test_nothing_to_convert(tmp_path):
     with pytest.raises(FileNotFoundError, match="no episodes"):
         convert(rpt(tmp_path / "raw"), tmp_path / "out")
-    other = rpt(tmp_path / "raw", rpt_arrays(0), rpt_arrays(1, rgb_left=None))
-    with pytest.raises(ValueError, match=r"001\.npz: lacks rgb_left"):
-        convert(other, tmp_path / "out")
-    assert len(DatasetReader(tmp_path / "out")) == 1
+
+
+def left_out(out):
+    return json.loads((out / "left_out.json").read_text())
+
+
+def sources(out):
+    reader = DatasetReader(out)
+    return [reader.facts(index)["source"] for index in range(len(reader))]
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_bad_episode_is_named_and_left_out(tmp_path, capsys, bad):
+    good = [rpt_arrays(seed) for seed in range(4)]
+    setting = rpt(tmp_path / "raw", *good[:bad], rpt_arrays(bad, joint_pos=None), *good[bad:])
+    (tmp_path / "raw" / "003.npz").write_bytes(b"no archive")
+    smaller = rpt_arrays(4) | {name: pictures(4, 16) for name in ("rgb_hand", "rgb_left")}
+    np.savez(tmp_path / "raw" / "004.npz", **smaller)
+    setting = replace(setting, path=replace(PATH, image_size=None))
+    kept = [f"{number:03d}.npz" for number in range(3) if number != bad]
+    for _ in range(2):  # the same command again does not stop there either
+        convert(setting, tmp_path / "out")
+        assert sources(tmp_path / "out") == kept
+        found = left_out(tmp_path / "out")
+        assert [*found] == [f"{bad:03d}.npz", "003.npz", "004.npz"]
+        assert f"{bad:03d}.npz: lacks joint_pos; it has" in found[f"{bad:03d}.npz"]
+        assert "damaged" in found["003.npz"]
+        assert "hand 16x40" in found["004.npz"]
+        told = capsys.readouterr().out
+        assert f"3 episodes were left out: {tmp_path / 'out' / 'left_out.json'}" in told
+    for number in (bad, 3, 4):  # mended
+        np.savez(tmp_path / "raw" / f"{number:03d}.npz", **rpt_arrays(number))
+    convert(setting, tmp_path / "out")
+    assert sources(tmp_path / "out") == [*kept, f"{bad:03d}.npz", "003.npz", "004.npz"]
+    assert not (tmp_path / "out" / "left_out.json").exists()
+
+
+def test_demonstrations_with_odd_names_are_in_the_report(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = robomimic(tmp_path / "image.hdf5")
+    with h5py.File(path, "a") as file:
+        file.copy("data/demo_9", "data/demo_x")
+        file["data/demo_11"] = h5py.SoftLink("/nowhere")
+    convert(robomimic_config(path), tmp_path / "out")
+    assert sources(tmp_path / "out") == ["demo_9", "demo_10"]
+    found = left_out(tmp_path / "out")
+    assert [*found] == ["demo_x", "demo_11"]
+    assert "not demo_<number>" in found["demo_x"]
+    assert "data/demo_11: " in found["demo_11"]
 
 
 def robomimic(path: Path, number=2, **changes):
@@ -266,8 +312,14 @@ def test_a_strangers_file_reads_no_other_and_is_named(tmp_path, change, message)
     robomimic(tmp_path / "a.hdf5")
     with h5py.File(tmp_path / "a.hdf5", "a") as file:
         change(file["data/demo_10"])
-    with pytest.raises(ValueError, match=rf"a\.hdf5: .*{message}"):
-        convert(robomimic_config(tmp_path / "a.hdf5"), tmp_path / "out")
+    setting = robomimic_config(tmp_path / "a.hdf5")
+    if change is odd_facts:  # of the whole file
+        with pytest.raises(ValueError, match=rf"a\.hdf5: .*{message}"):
+            convert(setting, tmp_path / "out")
+        return
+    convert(setting, tmp_path / "out")
+    assert re.search(rf"a\.hdf5: .*{message}", left_out(tmp_path / "out")["demo_10"])
+    assert sources(tmp_path / "out") == ["demo_9"]
 
 
 def test_a_policy_is_cloned_from_it(tmp_path):
