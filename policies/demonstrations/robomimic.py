@@ -57,9 +57,7 @@ class RobomimicDemonstrations:
         """Return why members of `data/` are no episodes, by their names."""
         with self._open() as file:
             others = sorted(set(file["data"]) - set(_names(file)))
-        return {
-            name: f"{self.path}: data/{name}: its name is not demo_<number>" for name in others
-        }
+        return {name: f"{self.path}: data/{name}: its name is not demo_<number>" for name in others}
 
     def names(self) -> list[str]:
         """Give the demonstrations' names in the order of their numbers.

@@ -233,7 +233,9 @@ def test_frames_of_npz_files_are_encoded_with_the_encoders_own_tokenizer(checkpo
     assert any(np.array_equal(one, expected.numpy()) for one in stored)
 
 
-def test_videos_beside_an_episode_are_its_frames_and_columns_have_names(checkpoint, tmp_path):
+def test_videos_beside_an_episode_are_its_frames_and_columns_have_names(
+    checkpoint, tmp_path, capsys
+):
     from toto_robot.data.video import write_video
 
     rng = np.random.default_rng(0)
@@ -255,8 +257,12 @@ def test_videos_beside_an_episode_are_its_frames_and_columns_have_names(checkpoi
     with pytest.raises(ValueError, match=r"begins with any of \['cube'\]: \['light_level', "):
         sweep(dataclasses.replace(pair, columns=("cube",)), tmp_path / "out")
     (tmp_path / "0_hand.mp4").write_bytes(b"no video")
-    with pytest.raises(ValueError, match=r"0_hand\.mp4: not a readable video"):
-        sweep(pair, tmp_path / "again")
+    capsys.readouterr()
+    sweep(pair, tmp_path / "again")
+    told = capsys.readouterr().out
+    assert "left out: 0.npz: " in told
+    assert "0_hand.mp4: not a readable video" in told
+    assert json.loads((tmp_path / "again" / "sweep.json").read_text())["num_episodes"] == 5
 
 
 def test_episodes_of_one_seed_are_never_split(checkpoint, store, tmp_path):
@@ -290,7 +296,7 @@ def test_what_cannot_be_swept_is_named(checkpoint, store, tmp_path, change, mess
         sweep(config(checkpoint, store, **change), tmp_path)
 
 
-def test_damaged_and_foreign_stores_are_named(checkpoint, store, tmp_path):
+def test_damaged_and_foreign_stores_are_named(checkpoint, store, tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="no episodes"):
         sweep(config(checkpoint, tmp_path / "nowhere"), tmp_path)
     copy = tmp_path / "store"
@@ -301,8 +307,13 @@ def test_damaged_and_foreign_stores_are_named(checkpoint, store, tmp_path):
     (copy / "store.json").unlink()
     damaged = copy / "episodes" / "000003.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:50])
-    with pytest.raises(ValueError, match=r"000003\.safetensors is damaged"):
-        sweep(config(checkpoint, copy), tmp_path)
+    sweep(config(checkpoint, copy, pools=("mean",)), tmp_path / "out")
+    assert "left out: 000003.safetensors: " in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "sweep.json").read_text())["num_episodes"] == 11
+    for path in (copy / "episodes").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no episode of .* can be read: .*000000\.safetensors is"):
+        sweep(config(checkpoint, copy), tmp_path / "none")
     np.savez(tmp_path / "a.npz", tokens=np.zeros((4, 2, 64), np.uint16), labels=np.ones((2, 1)))
     with pytest.raises(ValueError, match="4 tokens but 2 labels"):
         sweep(config(checkpoint, tmp_path), tmp_path)

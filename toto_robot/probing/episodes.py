@@ -114,8 +114,8 @@ def read_demonstrations(
         paths = lerobot_episodes.readable(paths, name)
         first = lerobot_episodes.arrays_of(paths[0], name)
     else:
+        name, paths = _readable(paths, kind, array)
         first = open_episode(paths[0])
-        name = array or next((one for one in ARRAYS[kind] if one in first), ARRAYS[kind][-1])
     read = [
         _read_episode(path, kind, name, number, stride, lerobot)
         for number, path in enumerate(tqdm(paths, desc="read", unit="episode", leave=False))
@@ -153,6 +153,34 @@ def read_demonstrations(
         episode=np.unique(scenes, return_inverse=True)[1],
         is_label=kind == "label",
     )
+
+
+def _readable(paths: Sequence[Path], kind: Kind, array: str | None) -> tuple[str, list[Path]]:
+    """Return the target's name and the episodes that can be read; others are named and left out.
+
+    Raises:
+        ValueError: none can.
+    """
+    good, reasons, name = list[Path](), list[ValueError](), array
+    for path in tqdm(paths, desc="check", unit="episode", leave=False):
+        try:
+            if name is None:
+                there = open_episode(path)
+                usual = next((one for one in ARRAYS[kind] if one in there), ARRAYS[kind][-1])
+            else:
+                usual = name
+            one = _read_episode(path, kind, usual, 0, 1, lerobot=False)
+            if one.view == "videos":
+                read_frames(path, one.view)
+        except ValueError as error:
+            reasons.append(error)
+            tqdm.write(f"left out: {path.name}: {error}")
+            continue
+        name = usual
+        good.append(path)
+    if name is None or not good:
+        raise ValueError(f"no episode of {paths[0].parent} can be read: {reasons[0]}")
+    return name, good
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -112,6 +112,15 @@ def test_frames_of_every_camera_are_of_one_time(tmp_path, times, message):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("bad", ["0", "1"])
+def test_a_bad_episode_is_named_and_left_out(tmp_path, capsys, bad):
+    for name in ("0", "1", "2"):
+        episode(tmp_path, name, ["front"])
+    (tmp_path / f"{bad}_front.mp4").write_bytes(b"no video")
+    assert [path.stem for path in read(tmp_path).paths] == sorted({"0", "1", "2"} - {bad})
+    assert f"left out: {bad}.npz: " in capsys.readouterr().out
+
+
 def test_episodes_with_other_cameras_are_refused(tmp_path):
     episode(tmp_path, "0", ["front", "wrist"])
     episode(tmp_path, "1", ["front", "side"])
