@@ -137,13 +137,23 @@ class LeRobotFolder:
             ValueError: the table is damaged.
         """
         path = self.folder / TASKS
-        rows = read_rows(path)
-        # LeRobot names the column of words in one of two ways.
-        words = [name for name in (rows[0] if rows else {}) if name != "task_index"]
-        try:
-            return {int(row["task_index"]): str(row[words[0]]) for row in rows}
-        except (IndexError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: no tasks with their numbers") from error
+        rows, found = read_rows(path), dict[int, str]()
+        # LeRobot's pandas keeps the words as the table's index, others as a column
+        there = [name for name in (rows[0] if rows else {}) if name != "task_index"]
+        usual = [name for name in ("task", "__index_level_0__") if name in there]
+        words = (*usual, *there)[:1]
+        for row in rows:
+            number, text = row.get("task_index"), row[words[0]] if words else None
+            if isinstance(number, float) and number.is_integer():
+                number = int(number)  # a column that had a gap
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+                raise ValueError(f"{path} is damaged: task_index {number!r} is no whole number")
+            if not isinstance(text, str):
+                raise ValueError(f"{path} is damaged: task {number} has no words, but {text!r}")
+            if number in found:
+                raise ValueError(f"{path} is damaged: task_index {number} comes twice")
+            found[number] = text
+        return found
 
     def data_file(self, row: Mapping[str, Any]) -> Path:
         """Return the file of an episode's rows.
@@ -165,7 +175,9 @@ class LeRobotFolder:
     def values(
         self, row: Mapping[str, Any], needed: Sequence[str], carried: Sequence[str] = ()
     ) -> dict[str, Array]:
-        """Return columns of an episode's steps, [t] or [t k]; words and bytes as objects.
+        """Return columns of an episode's steps, [t] or [t k]: numbers.
+
+        Columns that the data set itself calls `string` or `image` are objects.
 
         Args:
             row: of the episodes' table.
@@ -187,6 +199,7 @@ class LeRobotFolder:
         for name in table.column_names:
             try:
                 found[name] = column_array(table.column(name))
+                self._require_numbers(name, found[name], table.column(name).type)
             except ValueError as error:
                 if name in needed or name not in carried:
                     raise ValueError(f"{place}: column {name!r}: {error}") from error
@@ -196,6 +209,13 @@ class LeRobotFolder:
         if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise ValueError(f"{place}: the times of its steps do not increase")
         return found
+
+    def _require_numbers(self, name: str, values: Array, dtype: object) -> None:
+        """Refuse a column that holds no numbers, unless the data set says so."""
+        told = self.features.get(name, {}).get("dtype")
+        is_number = values.dtype.kind in "iufb" and 0 not in values.shape
+        if not is_number and told not in ("string", "image"):
+            raise ValueError(f"must hold numbers, or a list of them, a step, not {dtype}")
 
     def images(
         self,

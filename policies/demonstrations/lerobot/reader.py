@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from envs.interface import Interface
-from toto_robot.data.lerobot import LeRobotFolder, read_json
+from toto_robot.data.lerobot import TASKS, LeRobotFolder, read_json
 
 from . import layout
 from .demonstration import Demonstration
@@ -92,10 +92,12 @@ class DatasetReader:
         needed = [*state, action, "task_index", *((layout.LABELLED,) if has_labels else ())]
         needed += carried if self._is_own else ()
         values = self._files.values(row, needed, carried)
-        steps, task = len(values[action]), int(values["task_index"][0])
+        steps, numbers_of_tasks = len(values[action]), values["task_index"]
+        task = numbers_of_tasks[0].item() if numbers_of_tasks.size == steps else None
         if task not in self._tasks:
             raise ValueError(
-                f"episode {index} of {self.folder} has a task {task}, not in its table"
+                f"episode {index} of {self.folder} has a task {task}, not in its table "
+                f"({self.folder / TASKS})"
             )
         others = () if self._is_own else self._rows.values()
         return Demonstration(

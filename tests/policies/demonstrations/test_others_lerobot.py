@@ -2,10 +2,13 @@
 
 import json
 import tempfile
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("pyarrow")
@@ -152,6 +155,58 @@ def test_a_task_without_words_is_an_error(tmp_path):
     columns = {"task_index": [7] * 3}
     with pytest.raises(ValueError, match="task 7"):
         reader(write_set(tmp_path / "set", (3,), columns=columns))[0]
+
+
+def write_tasks(folder, **columns):
+    parquet.write_table(pa.table(columns), folder / "meta" / "tasks.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("words", ["task", "__index_level_0__"])
+def test_words_are_found_by_the_name_of_their_column(tmp_path, words):
+    columns = {"lang": ["en", "en"], "task_index": [1.0, 0.0], words: ["place", "pick"]}
+    folder = write_tasks(write_set(tmp_path / "set", (3,)), **columns)
+    assert reader(folder)[0].task == "pick"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"task_index": [0, 0], "task": ["a", "b"]}, "task_index 0 comes twice"),
+        ({"task_index": [0, 1], "task": ["a", None]}, "task 1 has no words, but None"),
+        ({"task_index": [0, 1], "task": [1.5, 2.5]}, "task 0 has no words, but 1.5"),
+        ({"task_index": [0.0, np.nan], "task": ["a", "b"]}, "nan is no whole number"),
+        ({"task_index": [0.7, 1.0], "task": ["a", "b"]}, "0.7 is no whole number"),
+        ({"task_index": ["x", "y"], "task": ["a", "b"]}, "'x' is no whole number"),
+        ({"task_index": [[0], [1]], "task": ["a", "b"]}, r"\[0\] is no whole number"),
+        ({"task": ["a"]}, "None is no whole number"),
+        ({"task_index": [0]}, "task 0 has no words"),
+        ({"task_index": [3], "task": ["a"]}, "a task 0, not in its table"),
+    ],
+)
+def test_a_damaged_table_of_tasks_is_named(tmp_path, columns, message):
+    folder = write_tasks(write_set(tmp_path / "set", (3,)), **columns)
+    with pytest.raises(ValueError, match=message) as error:
+        reader(folder)[0]
+    assert str(folder / "meta" / "tasks.parquet") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["1", "2", "3"],
+        [["1", "2"]] * 3,
+        [[Decimal("1.5"), Decimal("2.5")]] * 3,
+        [{"x": 1.0}] * 3,
+        [b"1"] * 3,
+        [[]] * 3,
+        [datetime(2026, 1, 1)] * 3,
+    ],
+)
+def test_columns_that_hold_no_numbers_are_named(tmp_path, cells):
+    folder = write_set(tmp_path / "set", (3,), columns={"action": cells})
+    with pytest.raises(ValueError, match=r"file-000\.parquet, episode 0: column 'action': "):
+        reader(folder)[0]
 
 
 def test_ragged_columns_that_nobody_needs_are_left(tmp_path):
