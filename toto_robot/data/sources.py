@@ -125,12 +125,17 @@ class Kinetics:
         rows = list(_table(self.csv, ("youtube_id", "time_start", "time_end", "split")))
         if self.split not in (splits := sorted({row["split"] for row in rows})):
             raise ValueError(f"{self.csv}: no row of split {self.split!r}; there are {splits}")
-        names = {
-            f"{row['youtube_id']}_{int(float(row['time_start'])):06}_"
-            f"{int(float(row['time_end'])):06}": row["youtube_id"]
-            for row in rows
-            if row["split"] == self.split
-        }
+        names = {}
+        for row in rows:
+            if row["split"] == self.split:
+                try:
+                    begin_s, end_s = (int(float(row[name])) for name in ("time_start", "time_end"))
+                except (ValueError, OverflowError) as error:
+                    times = f"{row['time_start']!r} to {row['time_end']!r}"
+                    raise ValueError(
+                        f"{self.csv}: {row['youtube_id']}: no times: {times}"
+                    ) from error
+                names[f"{row['youtube_id']}_{begin_s:06}_{end_s:06}"] = row["youtube_id"]
         return _named(names, self.path)
 
 
@@ -154,7 +159,9 @@ class Ego4D:
             ValueError: metadata or folder is missing, or the metadata names no videos.
         """
         videos = _json(self.metadata).get("videos")
-        if not isinstance(videos, list) or not all("video_uid" in video for video in videos):
+        if not isinstance(videos, list) or not all(
+            isinstance(video, dict) and isinstance(video.get("video_uid"), str) for video in videos
+        ):
             raise ValueError(f"{self.metadata}: expected a list 'videos', each with 'video_uid'")
         return _named({video["video_uid"]: video["video_uid"] for video in videos}, self.path)
 
@@ -268,14 +275,25 @@ def _named(names: Mapping[str, str], path: Path) -> Listing:
 
 
 def _table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file that has the columns."""
+    """Yield the rows of a CSV file that has the columns; words that are no UTF-8 stay as bytes.
+
+    Raises:
+        ValueError: it lacks a column, a row lacks a value, or it is damaged: says where.
+    """
     if not path.is_file():
         raise ValueError(f"{path} is no file")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
-        if lacking := [name for name in columns if name not in (reader.fieldnames or ())]:
-            raise ValueError(f"{path} lacks the columns {lacking}; it has {reader.fieldnames}")
-        yield from reader
+        try:
+            if lacking := [name for name in columns if name not in (reader.fieldnames or ())]:
+                raise ValueError(f"{path} lacks the columns {lacking}; it has {reader.fieldnames}")
+            for row in reader:
+                for name in columns:
+                    if (value := row[name]) is None or not value.isprintable():
+                        raise ValueError(f"{path}, line {reader.line_num}: {name} is {value!r}")
+                yield row
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num + 1}: {error}") from error
 
 
 def _json(path: Path) -> dict[str, Any]:

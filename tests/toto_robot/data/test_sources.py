@@ -71,6 +71,48 @@ def test_kinetics_clips_are_found_flat_or_by_class(tmp_path):
         Kinetics(path=tmp_path, csv=tmp_path / "none.csv", split="train").listing()
 
 
+KINETICS = "label,youtube_id,time_start,time_end,split\n"
+
+
+def test_a_table_may_have_a_byte_order_mark_and_labels_in_latin_1(tmp_path):
+    table = tmp_path / "kinetics.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + KINETICS.encode() + b"caf\xe9,a,1,2,train\n")
+    touch(tmp_path / "clips", "a_000001_000002.mp4")
+    source = Kinetics(path=tmp_path / "clips", csv=table, split="train")
+    assert names(source.listing()) == ["a_000001_000002"]
+    table.write_text("video_id\na_000001_000002\n", encoding="utf-8-sig")
+    source = HowTo100M(path=tmp_path / "clips", csv=table)
+    assert names(source.listing()) == ["a_000001_000002"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b"run,a,1\n", "line 3: time_end is None"),
+        (b"run,a,inf,2,train\n", "a: no times: 'inf' to '2'"),
+        (b"run,a,1,nan,train\n", "a: no times: '1' to 'nan'"),
+        (b"run,a,x,2,train\n", "a: no times: 'x' to '2'"),
+        (b"run,a\xe9,1,2,train\n", "line 3: youtube_id is 'a"),
+        (b"r" * 200_000 + b",a,1,2,train\n", "line 3: field larger than"),
+    ],
+)
+def test_a_damaged_row_of_a_table_is_named(tmp_path, row, message):
+    table = tmp_path / "kinetics.csv"
+    table.write_bytes(KINETICS.encode() + b"run,b,1,2,train\n" + row)
+    with pytest.raises(ValueError, match=rf"kinetics\.csv[,:] {message}"):
+        Kinetics(path=tmp_path, csv=table, split="train").listing()
+
+
+@pytest.mark.parametrize(
+    "videos", ["[5]", '[{"video_uid": "a"}, {"video_uid": 5}]', '["video_uid"]']
+)
+def test_videos_of_ego4d_of_another_shape_are_named(tmp_path, videos):
+    metadata = tmp_path / "ego4d.json"
+    metadata.write_text(f'{{"videos": {videos}}}')
+    with pytest.raises(ValueError, match=r"ego4d\.json: expected a list 'videos'"):
+        Ego4D(path=tmp_path, metadata=metadata).listing()
+
+
 def test_ego4d_names_its_videos_in_a_json(tmp_path):
     uids = ["0a1b-2c", "3d4e-5f", "6a7b-8c"]
     metadata = tmp_path / "ego4d.json"
