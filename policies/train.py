@@ -32,7 +32,6 @@ from toto_robot.cli import command
 from toto_robot.device import choose_device
 from toto_robot.runs import claim
 
-from .demonstrations.lerobot.others import LerobotLayout
 from .demonstrations.source import Demonstrations
 from .learning.behaviour_cloning import clone
 from .learning.config import TrainConfig
@@ -45,43 +44,8 @@ from .rollouts.rollout import Theatre
 
 
 def train(config: TrainConfig, out: Path) -> None:
-    """Train, judge and report; see the module's docstring for what is written."""
+    """Train, evaluate and report; see the module's docstring for what is written."""
     print(config.describe(), flush=True)
-    learner, theatre = None, None
-    if not (out / "config.json").is_file():  # what cannot be is told before the folder is taken
-        learner, theatre = _open(config)
-    changed = claim(out, config)
-    if "video_episodes" in changed:
-        (out / "rollout.mp4").unlink(missing_ok=True)
-    if _is_complete(config, out):
-        print(f"{out} is complete already; nothing to do")
-        conclude(out)
-        return
-    (out / "metrics.json").unlink(missing_ok=True)  # of a shorter run, which now goes on
-    if learner is None:
-        learner, theatre = _open(config)
-    given = _given(config)
-    if theatre is None:
-        assert given is not None  # TrainConfig has seen to it
-        clone(learner, given, out)
-    else:
-        plan = Plan(
-            seed=config.seed,
-            demonstrations=config.demonstrations if given is None else 0,
-            rounds=config.rounds,
-            dagger=config.dagger,
-            steps_after_success=config.steps_after_success,
-            validation_episodes=config.validation_episodes,
-            evaluation_episodes=config.evaluation_episodes,
-            video_episodes=config.video_episodes,
-        )
-        with RolloutPool(theatre, config.rollout) as pool:
-            imitate(learner, pool, given, plan, out)
-    conclude(out)
-
-
-def _open(config: TrainConfig) -> tuple[Learner, Theatre | None]:
-    """Open the encoder, the environment and the demonstrations, or say what is wrong with them."""
     learner = Learner(
         vision=config.encoder,
         student=config.student,
@@ -90,51 +54,73 @@ def _open(config: TrainConfig) -> tuple[Learner, Theatre | None]:
         memory_limit_gib=config.memory_limit_gib,
         device=choose_device(config.device),
     )
-    _ = learner.encoder  # it is loaded when it is first asked for
-    if (given := _given(config)) is not None:
-        given.check()
-    if config.env is None:
-        return learner, None
-    theatre = Theatre(
-        env=config.env,
-        vision=config.encoder,
-        privileged=True,
-        device=learner.device,
-        teacher=config.teacher,
+    given, theatre = None, None
+    if config.data is not None:
+        given = Demonstrations(
+            folder=config.data, which=config.data_episodes, layout=config.own_layout
+        )
+    if config.env is not None:
+        theatre = Theatre(
+            env=config.env,
+            vision=config.encoder,
+            privileged=True,
+            device=learner.device,
+            teacher=config.teacher,
+        )
+    plan = Plan(
+        seed=config.seed,
+        demonstrations=config.demonstrations if given is None else 0,
+        rounds=config.rounds,
+        dagger=config.dagger,
+        steps_after_success=config.steps_after_success,
+        validation_episodes=config.validation_episodes,
+        evaluation_episodes=config.evaluation_episodes,
+        video_episodes=config.video_episodes,
     )
-    theatre.interface()
-    return learner, theatre
+    if not (out / "config.json").is_file():  # a start that fails leaves the folder free
+        _open(learner, given, theatre)
+    if "video_episodes" in claim(out, config):
+        (out / "rollout.mp4").unlink(missing_ok=True)
+    if _is_complete(None if theatre is None else plan, out):
+        print(f"{out} is complete already; nothing to do")
+        conclude(out)
+        return
+    (out / "metrics.json").unlink(missing_ok=True)  # of a shorter run, which now goes on
+    if theatre is None:
+        assert given is not None  # TrainConfig has seen to it
+        clone(learner, given, out)
+    else:
+        with RolloutPool(theatre, config.rollout) as pool:
+            imitate(learner, pool, given, plan, out)
+    conclude(out)
 
 
-def _given(config: TrainConfig) -> Demonstrations | None:
-    layout = config.layout
-    if layout is not None and not isinstance(layout, LerobotLayout):
-        raise ValueError(
-            f"layout={layout.kind} is converted first: python -m policies.convert_demonstrations "
-            f"layout={layout.kind} layout.path=<place> out=<folder>; then data=<folder>"
-        )
-    if layout is not None and (config.env is not None or config.data is None):
-        raise ValueError(
-            "layout=lerobot: a data set of others is learned with its own actions, which no "
-            "environment takes: method=bc env=none data=<folder>"
-        )
-    if config.data is None:
-        return None
-    return Demonstrations(folder=config.data, which=config.data_episodes, layout=layout)
+def _open(learner: Learner, given: Demonstrations | None, theatre: Theatre | None) -> None:
+    """Open the encoder, the demonstrations and the environment; raise what is wrong with one."""
+    _ = learner.encoder  # it is loaded when it is first asked for
+    if given is not None:
+        given.check()
+    if theatre is not None:
+        theatre.interface()
 
 
-def _is_complete(config: TrainConfig, out: Path) -> bool:
-    """Return whether all that is asked for is there; a finished run may be asked for more."""
+def _is_complete(plan: Plan | None, out: Path) -> bool:
+    """Return whether all that is asked for is there; a finished run may be asked for more.
+
+    Args:
+        plan: of the rounds; None where the data alone is cloned.
+        out: the run's folder.
+    """
     if not (out / "metrics.json").is_file():
         return False
-    if config.env is None:
+    if plan is None:
         return True
     metrics = json.loads((out / "metrics.json").read_text())
-    filmed = not config.video_episodes or (out / "rollout.mp4").is_file()
+    filmed = not plan.video_episodes or (out / "rollout.mp4").is_file()
     return (
         filmed
-        and len(metrics["rounds"]) == config.rounds + 1
-        and metrics["evaluation"]["episodes"] == config.evaluation_episodes
+        and len(metrics["rounds"]) == plan.rounds + 1
+        and metrics["evaluation"]["episodes"] == plan.evaluation_episodes
     )
 
 

@@ -80,14 +80,33 @@ class TrainConfig:
             raise ValueError("demonstrations must be at least 1, or data a folder of them")
         if self.env is None and (self.method != "bc" or self.data is None or self.teacher):
             raise ValueError("without an env: method=bc, data=<folder> and teacher=null")
+        if self.layout is not None:
+            self._check_layout(self.layout.kind)
         if not 0 <= self.video_episodes <= self.evaluation_episodes:
             raise ValueError("video_episodes must be in [0, evaluation_episodes]")
         if self.evaluation_episodes < 1 or self.steps_after_success < 0:
             raise ValueError("evaluation_episodes must be positive, steps_after_success not less")
 
+    def _check_layout(self, kind: str) -> None:
+        if kind != LerobotLayout.kind:
+            raise ValueError(
+                f"layout={kind} is converted first: python -m policies.convert_demonstrations "
+                f"layout={kind} layout.path=<place> out=<folder>; then data=<folder>"
+            )
+        if self.env is not None or self.data is None:
+            raise ValueError(
+                "layout=lerobot: a data set of others is learned with its own actions, which no "
+                "environment takes: method=bc env=none data=<folder>"
+            )
+
+    @property
+    def own_layout(self) -> LerobotLayout | None:
+        """The layout of a data set of others that is learned with its own actions."""
+        return self.layout if isinstance(self.layout, LerobotLayout) else None
+
     @property
     def rounds(self) -> int:
-        """Give the number of student rounds."""
+        """The number of student rounds."""
         return self.dagger.rounds if self.method == "dagger" else 0
 
     def describe(self) -> str:
