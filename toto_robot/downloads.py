@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-__all__ = ["check_downloaded", "disguise"]
+__all__ = ["check_downloaded", "disguise", "with_disguise"]
 
 _HEAD_BYTES = 1024
 
@@ -28,6 +28,12 @@ def disguise(file: Path) -> str | None:
     if file.suffix != ".json" and text.startswith((b'{"error', b'{"message', b"entry not found")):
         return f"is a server's answer, not the file: {head[:200].decode(errors='replace').strip()}"
     return None
+
+
+def with_disguise(file: Path, reason: object) -> str:
+    """Return why a file cannot be read, and what it is instead where that is known."""
+    told = disguise(file)
+    return f"{reason}; the file {told}" if told else str(reason)
 
 
 def check_downloaded(file: Path) -> Path:

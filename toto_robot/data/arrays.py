@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..downloads import disguise
+from ..downloads import with_disguise
 from .walk import require_regular
 
 __all__ = ["read_npz"]
@@ -21,8 +21,8 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """
     require_regular(path)
     if not zipfile.is_zipfile(path):
-        told = disguise(path) or "is damaged: no npz archive, or cut off"
-        raise ValueError(f"{path} {told}")
+        reason = with_disguise(path, "no npz archive, or cut off")
+        raise ValueError(f"{path} is damaged: {reason}")
     try:
         # opened here: of a damaged archive NumPy leaves the file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:

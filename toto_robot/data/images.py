@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..downloads import disguise
+from ..downloads import with_disguise
 from .walk import require_regular
 
 __all__ = [
@@ -83,7 +83,7 @@ def read_image(path: Path) -> np.ndarray:
     try:
         return decode_image(data)
     except ValueError as error:
-        raise ValueError(f"{path}: {disguise(path) or error}") from error
+        raise ValueError(f"{path}: {with_disguise(path, error)}") from error
 
 
 def decode_image(data: bytes) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..downloads import disguise
+from ..downloads import with_disguise
 from .walk import require_regular
 
 __all__ = ["column_array", "read_rows", "read_table"]
@@ -41,8 +41,7 @@ def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str
                 raise ValueError(f"{path} lacks the columns {', '.join(lacking)}")
             return file.read(columns=names, use_threads=False)
     except (pyarrow.ArrowException, OSError) as error:
-        told = disguise(path) or f"is damaged: {error}"
-        raise ValueError(f"{path} {told}") from error
+        raise ValueError(f"{path} is damaged: {with_disguise(path, error)}") from error
 
 
 def column_array(column: Any) -> NDArray[Any]:

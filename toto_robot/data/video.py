@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..downloads import disguise
+from ..downloads import with_disguise
 from ..files import written_aside
 from ..moved import moved_names
 
@@ -84,7 +84,7 @@ def open_video(path: Path) -> Iterator["Video"]:
     try:
         container = av.open(f"file:{path}", options=_OPTIONS)
     except av.FFmpegError as error:
-        raise ValueError(disguise(path) or error.strerror) from error
+        raise ValueError(with_disguise(path, error.strerror)) from error
     with container:
         if not container.streams.video:
             raise ValueError("no video in it")
