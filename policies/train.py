@@ -54,11 +54,9 @@ def train(config: TrainConfig, out: Path) -> None:
         memory_limit_gib=config.memory_limit_gib,
         device=choose_device(config.device),
     )
-    given, theatre = None, None
+    given, theatre, layout = None, None, config.own_layout
     if config.data is not None:
-        given = Demonstrations(
-            folder=config.data, which=config.data_episodes, layout=config.own_layout
-        )
+        given = Demonstrations(folder=config.data, which=config.data_episodes, layout=layout)
     if config.env is not None:
         theatre = Theatre(
             env=config.env,

@@ -80,15 +80,22 @@ class TrainConfig:
             raise ValueError("demonstrations must be at least 1, or data a folder of them")
         if self.env is None and (self.method != "bc" or self.data is None or self.teacher):
             raise ValueError("without an env: method=bc, data=<folder> and teacher=null")
-        if self.layout is not None:
-            self._check_layout(self.layout.kind)
         if not 0 <= self.video_episodes <= self.evaluation_episodes:
             raise ValueError("video_episodes must be in [0, evaluation_episodes]")
         if self.evaluation_episodes < 1 or self.steps_after_success < 0:
             raise ValueError("evaluation_episodes must be positive, steps_after_success not less")
 
-    def _check_layout(self, kind: str) -> None:
-        if kind != LerobotLayout.kind:
+    @property
+    def own_layout(self) -> LerobotLayout | None:
+        """The layout of a data set of others that is learned with its own actions, or None.
+
+        Raises:
+            ValueError: the layout is one that must be converted first, or does not fit the rest.
+        """
+        if self.layout is None:
+            return None
+        if not isinstance(self.layout, LerobotLayout):
+            kind = self.layout.kind
             raise ValueError(
                 f"layout={kind} is converted first: python -m policies.convert_demonstrations "
                 f"layout={kind} layout.path=<place> out=<folder>; then data=<folder>"
@@ -98,11 +105,7 @@ class TrainConfig:
                 "layout=lerobot: a data set of others is learned with its own actions, which no "
                 "environment takes: method=bc env=none data=<folder>"
             )
-
-    @property
-    def own_layout(self) -> LerobotLayout | None:
-        """The layout of a data set of others that is learned with its own actions."""
-        return self.layout if isinstance(self.layout, LerobotLayout) else None
+        return self.layout
 
     @property
     def rounds(self) -> int:
