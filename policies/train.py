@@ -46,6 +46,7 @@ from .rollouts.rollout import Theatre
 def train(config: TrainConfig, out: Path) -> None:
     """Train, evaluate and report; see the module's docstring for what is written."""
     print(config.describe(), flush=True)
+    _ = config.own_layout  # one that does not fit is refused, with data or without
     learner = Learner(
         vision=config.encoder,
         student=config.student,
@@ -54,9 +55,11 @@ def train(config: TrainConfig, out: Path) -> None:
         memory_limit_gib=config.memory_limit_gib,
         device=choose_device(config.device),
     )
-    given, theatre, layout = None, None, config.own_layout
+    given, theatre = None, None
     if config.data is not None:
-        given = Demonstrations(folder=config.data, which=config.data_episodes, layout=layout)
+        given = Demonstrations(
+            folder=config.data, which=config.data_episodes, layout=config.own_layout
+        )
     if config.env is not None:
         theatre = Theatre(
             env=config.env,
