@@ -32,6 +32,7 @@ __all__ = [
     "as_float16_codes",
     "compress_each",
     "from_float16_codes",
+    "refuse_gradients",
 ]
 
 NO_PAST = "none"  # `FrameEncoder.past` where each frame is embedded by itself
@@ -216,3 +217,17 @@ def from_float16_codes(codes: Codes) -> NDArray[np.float32]:
     if codes.dtype not in (np.float16, np.uint16):
         raise ValueError(f"kept embeddings are float16, got {codes.dtype}")
     return np.ascontiguousarray(codes).view(np.float16).astype(np.float32)
+
+
+def refuse_gradients(requires_grad: bool) -> None:
+    """Raise where a frozen encoder is asked for gradients, and say what has some.
+
+    Raises:
+        ValueError: gradients are asked for.
+    """
+    if requires_grad:
+        raise ValueError(
+            "the encoder is frozen: no gradient passes through it. To train a read-out, open "
+            "it with pool='attention' and optimise encoder.pooling.parameters(); to fine-tune "
+            "the model itself, use encoder.transformer"
+        )

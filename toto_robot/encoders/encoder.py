@@ -22,7 +22,14 @@ from ..checkpoint import weights_hash
 from ..models import CausalModel, ModelConfig
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from ..tokenizers.tokenizer import check_frames
-from .contract import NO_PAST, CodeFormat, Codes, IndependentFrames, StreamableEncoder
+from .contract import (
+    NO_PAST,
+    CodeFormat,
+    Codes,
+    IndependentFrames,
+    StreamableEncoder,
+    refuse_gradients,
+)
 from .forks import survive_forks
 from .pooling import AttentionPool, build_pool, normalise
 
@@ -148,12 +155,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: gradients are asked for; an attention pool has its own.
         """
-        if requires_grad:
-            raise ValueError(
-                "the encoder is frozen: no gradient passes through it. To train a read-out, open "
-                "it with pool='attention' and optimise encoder.pooling.parameters(); to fine-tune "
-                "the model itself, use encoder.transformer"
-            )
+        refuse_gradients(requires_grad)
         super().requires_grad_(False)
         return self
 

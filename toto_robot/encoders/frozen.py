@@ -23,6 +23,7 @@ from .contract import (
     IndependentFrames,
     as_float16_codes,
     from_float16_codes,
+    refuse_gradients,
 )
 from .forks import survive_forks
 from .pooling import AttentionPool
@@ -121,12 +122,7 @@ class FrozenEncoder(nn.Module):
         Raises:
             ValueError: gradients are asked for; an attention pool has its own.
         """
-        if requires_grad:
-            raise ValueError(
-                "the encoder is frozen: no gradient passes through it. To train a read-out, open "
-                "it with pool='attention' and optimise encoder.pooling.parameters(); to fine-tune "
-                "the model itself, use encoder.transformer"
-            )
+        refuse_gradients(requires_grad)
         super().requires_grad_(False)
         return self
 
