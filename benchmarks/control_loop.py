@@ -48,7 +48,7 @@ class Wave:
         self._calls = 0
 
     def act(self, observation: Observation) -> Proposal:
-        """Give the next action."""
+        """Return the next action."""
         self._calls += 1
         action = np.zeros((1, 8), np.float32)
         action[0, 0] = 0.4 * np.cos(2 * np.pi * self._calls / self._period)
@@ -60,7 +60,7 @@ class Wave:
 
 
 def sleeping(rate_hz: float) -> np.ndarray:
-    """Give the intervals of a loop that only sleeps until its deadlines."""
+    """Return the intervals of a loop that only sleeps until its deadlines."""
     stamps, due_s = [], time.monotonic()
     for _ in range(int(SECONDS * rate_hz)):
         stamps.append(time.monotonic())

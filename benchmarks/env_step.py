@@ -46,7 +46,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """Give what a control step costs, by the clock and in CPU time."""
+    """Return what a control step costs, by the clock and in CPU time."""
 
     wall_s: float
     cpu_s: float
@@ -81,7 +81,7 @@ def cases(env_id: str) -> list[Case]:
 
 
 def measure(case: Case, barrier: Barrier | None = None) -> tuple[Cost, Cost]:
-    """Give the cost of a control step through the layer, and bare."""
+    """Return the cost of a control step through the layer, and bare."""
     env = gymnasium.make(
         f"envs:{case.env_id}",
         protocol=case.protocol,
@@ -117,7 +117,7 @@ def measure(case: Case, barrier: Barrier | None = None) -> tuple[Cost, Cost]:
 
 
 def _record(env: ManipulationEnv, case: Case) -> tuple[list[Any], list[Any]]:
-    """Give actions, and for each the targets [n servos] that were set one after the other."""
+    """Return actions, and for each the targets [n servos] that were set one after the other."""
     rng, actions, targets = np.random.default_rng(SEED), [], []
     simulator, follow = env.simulator, env.simulator.follow
 

@@ -108,7 +108,7 @@ def _compare(encoder: Encoder, frames: Frames, context: int) -> Rows:
 
 
 def psnr(picture: Frames, other: Frames) -> float:
-    """Give the peak signal-to-noise ratio of two pictures of one size, dB."""
+    """Return the peak signal-to-noise ratio of two pictures of one size, dB."""
     error = np.mean((picture.astype(np.float64) - other) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 

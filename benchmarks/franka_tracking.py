@@ -24,12 +24,12 @@ SETTLED_S = 0.5
 
 
 def swing(times_s: np.ndarray) -> np.ndarray:
-    """Give how far the joints are from the start [n 7]."""
+    """Return how far the joints are from the start [n 7]."""
     return np.sin(2 * np.pi * np.asarray(times_s) / SWING_S)[:, None] * AMPLITUDE_RAD
 
 
 def lag_of(times_s: np.ndarray, moved_rad: np.ndarray) -> tuple[float, np.ndarray]:
-    """Give the lag that explains the motion [n 7] best, seconds, and what is left of it [n 7]."""
+    """Return the lag that explains the motion [n 7] best, seconds, and what is left of it [n 7]."""
     lags = np.arange(0.0, 0.4, 0.0025)
     errors = [moved_rad - swing(times_s - lag) for lag in lags]
     best = int(np.argmin([np.square(error).mean() for error in errors]))

@@ -53,7 +53,7 @@ class Finding:
 
 
 def main() -> None:
-    """Give the inputs to the readers, and print what was found."""
+    """Return the inputs to the readers, and print what was found."""
     given = [int(text) for text in sys.argv[1:5]]
     inputs, seed, workers = (*given[:3], *(2000, 0, 2)[len(given[:3]) :])
     numbers = given[3:] or list(range(inputs))

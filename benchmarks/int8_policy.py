@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def least_cosine(one: list[NDArray[np.float16]], other: list[NDArray[np.float16]]) -> float:
-    """Give the least cosine between two ways' embeddings [t c e] of the same frames."""
+    """Return the least cosine between two ways' embeddings [t c e] of the same frames."""
     pairs = zip(one, other, strict=True)
     return min(
         float(torch.cosine_similarity(*(torch.from_numpy(e).float() for e in pair), dim=-1).min())
@@ -87,7 +87,7 @@ def least_cosine(one: list[NDArray[np.float16]], other: list[NDArray[np.float16]
 
 
 def action_r2(embeddings: list[NDArray[np.float16]], labels: list[NDArray[np.float32]]) -> float:
-    """Give the mean share of the actions' variance that is told, by folds of whole episodes."""
+    """Return the mean share of the actions' variance that is told, by folds of whole episodes."""
     inputs = np.concatenate([e[:-1:EVERY].reshape(len(e[:-1:EVERY]), -1) for e in embeddings])
     target = np.concatenate([label[::EVERY] for label in labels]).astype(np.float64)
     fold = np.repeat(np.arange(len(labels)) % FOLDS, [len(label[::EVERY]) for label in labels])

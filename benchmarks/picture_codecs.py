@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def draw(episodes: int) -> list[Pictures]:
-    """Give clips [t h w 3], one for each episode and camera."""
+    """Return clips [t h w 3], one for each episode and camera."""
     env: gymnasium.Env[Any, Any] = gymnasium.make(
         "envs:toto/FrankaPick-v0", privileged=True, disable_env_checker=True
     )
@@ -89,7 +89,7 @@ def draw(episodes: int) -> list[Pictures]:
 
 
 def look(encoder: Encoder, pictures: Pictures) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
-    """Give tokens [t n] and embeddings [t e]."""
+    """Return tokens [t n] and embeddings [t e]."""
     parts = [
         compress_each(encoder, list(pictures[first : first + BATCH]))
         for first in range(0, len(pictures), BATCH)
@@ -99,7 +99,7 @@ def look(encoder: Encoder, pictures: Pictures) -> tuple[NDArray[np.uint16], NDAr
 
 
 def through(clips: list[Pictures], codec: Codec) -> tuple[Pictures, int, float, float]:
-    """Give what comes back, bytes, and seconds to write and to read."""
+    """Return what comes back, bytes, and seconds to write and to read."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         found, size, write_s, read_s = [], 0, 0.0, 0.0

@@ -129,7 +129,7 @@ def _draw(times: list[float], megabytes: list[float], path: Path) -> None:
 
 
 def _cost(call: Callable[[], object]) -> tuple[float, float]:
-    """Give the wall and CPU milliseconds of a call."""
+    """Return the wall and CPU milliseconds of a call."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3

@@ -93,7 +93,7 @@ def _print_drift(
 def _ratio(
     errors: NDArray[np.float64], baseline: NDArray[np.float64]
 ) -> tuple[float, float, float]:
-    """Give the ratio of the means, and its bootstrap interval over paired episodes."""
+    """Return the ratio of the means, and its bootstrap interval over paired episodes."""
     rng = np.random.default_rng(0)
     rows = rng.integers(len(errors), size=(RESAMPLES, len(errors)))
     ratios = errors[rows].mean(axis=1) / baseline[rows].mean(axis=1)

@@ -256,7 +256,7 @@ def _report_cost(encoder: Encoder, monitor: CameraMonitor, tokens: NDArray[np.in
 
 
 def auroc(positive: Floats, negative: Floats) -> float:
-    """Give the chance that a positive scores higher than a negative, ties by half."""
+    """Return the chance that a positive scores higher than a negative, ties by half."""
     order = np.sort(negative.ravel())
     below = np.searchsorted(order, positive.ravel(), side="left")
     upto = np.searchsorted(order, positive.ravel(), side="right")
@@ -264,14 +264,14 @@ def auroc(positive: Floats, negative: Floats) -> float:
 
 
 def delays_of(strangeness: Floats, limit: float, patience: int) -> Floats:
-    """Give after how many frames each row [r t] has its first alarm [r]; infinite if never."""
+    """Return after how many frames each row [r t] has its first alarm [r]; infinite if never."""
     windows = np.lib.stride_tricks.sliding_window_view(strangeness > limit, patience, axis=1)
     alarm = np.all(windows, axis=2)
     return np.where(np.any(alarm, axis=1), np.argmax(alarm, axis=1) + patience, np.inf)
 
 
 def poisson_interval(count: int) -> tuple[float, float]:
-    """Give the exact interval (95 %) of a Poisson mean (F. Garwood, Biometrika 28, 1936)."""
+    """Return the exact interval (95 %) of a Poisson mean (F. Garwood, Biometrika 28, 1936)."""
 
     def at_most(number: int, mean: float) -> float:
         logs = [k * math.log(mean) - mean - math.lgamma(k + 1) for k in range(number + 1)]
@@ -288,7 +288,7 @@ def poisson_interval(count: int) -> tuple[float, float]:
 
 
 def _bootstrap(positive: Floats, negative: Floats) -> tuple[float, float]:
-    """Give the interval (95 %) of the AUROC when rollouts are drawn again."""
+    """Return the interval (95 %) of the AUROC when rollouts are drawn again."""
     rng = np.random.default_rng(0)
     areas = [
         auroc(

@@ -8,14 +8,14 @@ import torch
 
 
 def cpu_clock() -> Callable[[], float]:
-    """Give CPU time on one thread, where what else runs does not count; wall time on more."""
+    """Return CPU time on one thread, where what else runs does not count; wall time on more."""
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def least_seconds(
     calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Give the least seconds of each call over some rounds, after one that does not count."""
+    """Return the least seconds of each call over some rounds, after one that does not count."""
     for call in calls.values():
         call()
     least = dict.fromkeys(calls, float("inf"))

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _folder(env_id: str, folders: list[str]) -> str | None:
-    """Give the folder that fits the arm, or None for the installed package.
+    """Return the folder that fits the arm, or None for the installed package.
 
     Raises:
         SystemExit: there are no meshes, with how to get them.
@@ -81,7 +81,7 @@ def _measure(env_id: str, folder: str | None) -> None:
 
 
 def _record(env: ManipulationEnv, env_id: str) -> list[EnvState]:
-    """Give states along an episode of the expert."""
+    """Return states along an episode of the expert."""
     expert, states = EXPERTS[env_id](), []
     observation, _ = env.reset(seed=0)
     for step in range(NUM_STATES * EVERY):
@@ -92,7 +92,7 @@ def _record(env: ManipulationEnv, env_id: str) -> list[EnvState]:
 
 
 def _draw(env: ManipulationEnv, states: list[EnvState], quality: Quality) -> float:
-    """Give the CPU time of a picture, in seconds."""
+    """Return the CPU time of a picture, in seconds."""
     total_s = 0.0
     for state in states:
         env.restore(state)

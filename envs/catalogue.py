@@ -277,7 +277,7 @@ _VARIANTS: dict[str, dict[str, Variant[Any]]] = {
 
 
 def variant(env_id: str, protocol: str = "robot") -> Variant[Any]:
-    """Give arm, task and protocol of an environment.
+    """Return arm, task and protocol of an environment.
 
     Raises:
         ValueError: for an unknown id or protocol, listing the known ones.

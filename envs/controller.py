@@ -65,7 +65,7 @@ class Controller:
         return np.concatenate([np.zeros(self._num_arm), hand])
 
     def targets(self, action: Floats, simulator: Simulator) -> Floats:
-        """Give the targets [n servos] of one control step, one after the other."""
+        """Return the targets [n servos] of one control step, one after the other."""
         protocol, num_arm = self._protocol, self._num_arm
         lower, upper = self._lower, self._upper
         positions = self._mean @ simulator.joints(self._servo_joints)[0] if self._leads else None
@@ -124,7 +124,7 @@ def clip_to(values: NDArray[Any], lower: Any, upper: Any) -> NDArray[Any]:
 
 
 def servo_means(servos: Sequence[Servo]) -> Floats:
-    """Give the matrix [servos joints] that makes servo positions of joint positions."""
+    """Return the matrix [servos joints] that makes servo positions of joint positions."""
     num_joints = sum(len(servo.joints) for servo in servos)
     mean = np.zeros((len(servos), num_joints))
     column = 0

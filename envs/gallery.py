@@ -60,7 +60,7 @@ def gallery(config: GalleryConfig, out: Path) -> None:
 
 
 def draw_gallery(config: GalleryConfig) -> Picture:
-    """Give the picture [h w 3] of all environments."""
+    """Return the picture [h w 3] of all environments."""
     header = [_space(_HEADER_PX, _LABEL_PX)]
     for group in ("nominal", *config.groups):
         names = [_write(name, _HEADER_PX // 2, config.image_size) for name in config.cameras]
@@ -77,7 +77,7 @@ def draw_gallery(config: GalleryConfig) -> Picture:
 
 
 def _look(config: GalleryConfig, env_id: str, groups: tuple[str, ...]) -> list[Picture]:
-    """Give the first picture of every camera."""
+    """Return the first picture of every camera."""
     env = make(
         env_id=env_id,
         protocol=config.protocol,

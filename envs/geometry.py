@@ -24,7 +24,7 @@ def turned(quaternion: Floats, yaw_rad: float) -> Floats:
 
 
 def points_on(poses: Floats, offsets_m: Floats) -> Floats:
-    """Give where points are [*b n 3] that lie in the frames `poses` [*b n 7] at offsets [n 3]."""
+    """Return where points are [*b n 3] that lie in the frames `poses` [*b n 7] at offsets [n 3]."""
     return poses[..., :3] + rotate(poses[..., 3:], offsets_m)
 
 
@@ -38,7 +38,7 @@ def rotate(quaternions: Floats, vectors: Floats) -> Floats:
 
 
 def rotation_vector(rotation: Floats) -> Floats:
-    """Give the axis times the angle (rad) of a rotation matrix [3 3]."""
+    """Return the axis times the angle (rad) of a rotation matrix [3 3]."""
     sine = 0.5 * np.array(
         [
             rotation[2, 1] - rotation[1, 2],
@@ -60,7 +60,7 @@ def rotation_vector(rotation: Floats) -> Floats:
 
 
 def quaternion_of(rotation: Floats) -> Floats:
-    """Give the quaternion [4], w first and not negative, of a rotation matrix [3 3]."""
+    """Return the quaternion [4], w first and not negative, of a rotation matrix [3 3]."""
     # Shepperd 1978: divide by the largest of the four, so that nothing small is divided by.
     r = rotation
     squares = np.array(
@@ -93,7 +93,7 @@ def quaternion_product(left: Floats, right: Floats) -> Floats:
 
 
 def rotation_matrix(vector: Floats) -> Floats:
-    """Give the rotation matrix [3 3] of an axis times an angle (Rodrigues)."""
+    """Return the rotation matrix [3 3] of an axis times an angle (Rodrigues)."""
     angle = float(np.linalg.norm(vector))
     if angle < 1e-12:
         return np.eye(3)
@@ -103,7 +103,7 @@ def rotation_matrix(vector: Floats) -> Floats:
 
 
 def yaw_to_nearest_face(quaternion: Floats) -> float:
-    """Give the turn about the vertical, within 45 degrees, that aligns with a face of a cube."""
+    """Return the turn about the vertical, within 45 degrees, that aligns with a face of a cube."""
     w, x, y, z = quaternion
     rotation = np.array(
         [

@@ -80,7 +80,7 @@ class Interface:
 
     @property
     def camera_names(self) -> tuple[str, ...]:
-        """Give the cameras' names in order."""
+        """Return the cameras' names in order."""
         return tuple(camera.name for camera in self.cameras)
 
     def differences(self, other: "Interface") -> list[str]:
@@ -108,7 +108,7 @@ class Interface:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give a plain dictionary that JSON can hold."""
+        """Return a plain dictionary that JSON can hold."""
         return to_dict(self)
 
     @classmethod

@@ -219,7 +219,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         return self._observe(), sum(terms.values()), terminated, truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Give a picture [480 480 3] for people, or None without a render mode."""
+        """Return a picture [480 480 3] for people, or None without a render mode."""
         if self.render_mode is None:
             return None
         viewer = self.scene.viewer.name
@@ -240,7 +240,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._variation = replace(self._variation, start=start)
 
     def save(self) -> EnvState:
-        """Give all that the episode depends on from here; later actions then repeat exactly."""
+        """Return all that the episode depends on from here; later actions then repeat exactly."""
         return EnvState(
             variation=self._variation,
             simulator=self.simulator.save(),
@@ -289,11 +289,11 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._success = False
 
     def _noise(self, kind: int) -> np.random.Generator:
-        """Give what one kind of noise is drawn from in this control step, however often."""
+        """Return what one kind of noise is drawn from in this control step, however often."""
         return np.random.default_rng((self._variation.noise_seed, self._num_steps, kind))
 
     def _check_action(self, action: NDArray[Any]) -> Floats:
-        """Give the action cut to [-1, 1]."""
+        """Return the action cut to [-1, 1]."""
         values = np.asarray(action, dtype=np.float64)
         if values.shape != self.action_space.shape:
             raise ValueError(

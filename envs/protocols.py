@@ -97,7 +97,7 @@ ROBOT = Protocol(
 
 
 def pixmc(*, hand_increment: float) -> Protocol:
-    """Give PixMC's protocol: increments of 7.5 rad/s over a step, for fingers what is said."""
+    """Return PixMC's protocol: increments of 7.5 rad/s over a step, for fingers what is said."""
     return Protocol(
         rate_hz=60.0,
         num_steps=500,

@@ -134,7 +134,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionNoise:
-    """Give standard deviations of actions, within [-1, 1]."""
+    """Return standard deviations of actions, within [-1, 1]."""
 
     arm: float
     hand: float
@@ -142,7 +142,7 @@ class ActionNoise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProprioNoise:
-    """Give standard deviations of what `proprio` reports."""
+    """Return standard deviations of what `proprio` reports."""
 
     position_rad: float
     velocity_rad_s: float
@@ -184,7 +184,7 @@ assert tuple(GROUPS) == tuple(field.name for field in fields(Randomisation))
 
 
 def suite(name: str) -> dict[str, dict[str, Any]]:
-    """Give the groups and ranges of an evaluation suite, as `randomise` takes them.
+    """Return the groups and ranges of an evaluation suite, as `randomise` takes them.
 
     Raises:
         ValueError: for an unknown name, listing the known ones.
@@ -201,7 +201,7 @@ def suites() -> tuple[str, ...]:
 
 
 def parse(randomise: Randomise) -> Randomisation:
-    """Give the ranges of the groups that are named; a mapping may change some of them.
+    """Return the ranges of the groups that are named; a mapping may change some of them.
 
     Raises:
         ValueError: for an unknown group or range, listing the known ones.

@@ -80,7 +80,7 @@ class Readings:
         return tuple(name for part in parts for name in self._names[part])
 
     def box(self, parts: Sequence[Reading], clip: float | None) -> spaces.Box:
-        """Give the space of a vector."""
+        """Return the space of a vector."""
         low, high = np.concatenate([self._bounds[part] for part in parts], axis=1)
         if clip is not None:
             low, high = np.full_like(low, -clip), np.full_like(high, clip)

@@ -47,7 +47,7 @@ _ENVIRONMENT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """Say whether a route draws a picture here.
+    """Return whether a route draws a picture here.
 
     Attributes:
         route: one of `ROUTES`.
@@ -184,7 +184,7 @@ def _loads(library: str) -> bool:
 
 
 def _wheel_libraries() -> list[Path]:
-    """Give the shared libraries that the wheel carries; empty when it is not installed."""
+    """Return the shared libraries that the wheel carries; empty when it is not installed."""
     try:
         distribution = importlib.metadata.distribution(_WHEEL)
     except importlib.metadata.PackageNotFoundError:
@@ -258,7 +258,7 @@ def _memory() -> dict[str, str]:
 
 
 def _remembered() -> str | None:
-    """Give the route that worked here before, if its libraries are still there."""
+    """Return the route that worked here before, if its libraries are still there."""
     route = _memory().get(_cache_key())
     return route if route in ROUTES and not _missing(route) else None
 

@@ -20,7 +20,7 @@ Observation = Any
 
 
 def as_sb3(envs: VectorEnv[Any, Any, Any]) -> VecEnv:
-    """Give Stable-Baselines3 a gymnasium vector environment, wrapped or not.
+    """Return Stable-Baselines3 a gymnasium vector environment, wrapped or not.
 
     An ended environment is reset in the same step, and `infos[i]` then have its last observation
     (`terminal_observation`) and the info of its last step; `TimeLimit.truncated` is right.

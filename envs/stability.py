@@ -154,7 +154,7 @@ def _cube_in_hand(env: ManipulationEnv) -> NDArray[np.float64]:
 
 
 def _sunk(env: ManipulationEnv) -> bool:
-    """Say whether a box is deeper in the floor or the table than contacts allow."""
+    """Return whether a box is deeper in the floor or the table than contacts allow."""
     start = env.save().variation.start
     names = list(start.box_poses)
     places = env.simulator.bodies(names)[:, :3]
@@ -196,7 +196,7 @@ def _unrest(env: ManipulationEnv) -> str | None:
 
 
 def _servo_energy_j(env: ManipulationEnv) -> float:
-    """Give what the arm's servos hold: springs up to their greatest torque, which then stays."""
+    """Return what the arm's servos hold: springs up to their greatest torque, which then stays."""
     positions, _ = env.simulator.joints(env.arm.joint_names)
     off = np.abs(positions - env.save().arm_targets)
     stiffness = np.array([servo.stiffness for servo in env.arm.servos])

@@ -13,7 +13,7 @@ SIGNIFICANCE = 0.05
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Give the Wilson score interval (95 %) of a success rate; (0, 1) without trials.
+    """Return the Wilson score interval (95 %) of a success rate; (0, 1) without trials.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22
     (1927). Unlike the normal approximation it stays within [0, 1] and is honest at 0 and 100 %.
@@ -35,14 +35,14 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def describe_rate(successes: int, trials: int) -> str:
-    """Give a rate for people, such as `41/50 = 82.0% (69.2% to 90.2%, Wilson 95 %)`."""
+    """Return a rate for people, such as `41/50 = 82.0% (69.2% to 90.2%, Wilson 95 %)`."""
     low, high = wilson_interval(successes, trials)
     rate = successes / trials if trials else math.nan
     return f"{successes}/{trials} = {rate:.1%} ({low:.1%} to {high:.1%}, Wilson 95 %)"
 
 
 def fisher_exact(successes: int, trials: int, other_successes: int, other_trials: int) -> float:
-    """Give how often two equally good policies would differ so much or more, two-sided.
+    """Return how often two equally good policies would differ so much or more, two-sided.
 
     R. A. Fisher, "On the interpretation of chi-squared from contingency tables, and the calculation
     of P", JRSS 85 (1922): the sum of all tables with the same margins that are no likelier than
@@ -65,7 +65,7 @@ def fisher_exact(successes: int, trials: int, other_successes: int, other_trials
 
 
 def sign_test(only_first: int, only_second: int) -> float:
-    """Give the exact two-sided p-value of McNemar's test, from the pairs that were not alike.
+    """Return the exact two-sided p-value of McNemar's test, from the pairs that were not alike.
 
     Pairs in which both succeeded or both failed say nothing about which is better. Q. McNemar,
     "Note on the sampling error of the difference between correlated proportions", Psychometrika
@@ -86,7 +86,7 @@ def sign_test(only_first: int, only_second: int) -> float:
 
 
 def paired_power(worse: float, better: float, pairs: int) -> float:
-    """Give how often so many pairs would find, by `sign_test`, that the better policy is better.
+    """Return how often so many pairs would find, by `sign_test`, that the better policy is better.
 
     Both policies' outcomes at a pose are taken as independent. Where hard poses are hard for both,
     fewer pairs are unlike and more of these speak for the better one: the power is then higher.
@@ -112,7 +112,7 @@ def paired_power(worse: float, better: float, pairs: int) -> float:
 def detectable_rates(
     rate: float, pairs: int, power: float = 0.8
 ) -> tuple[float | None, float | None]:
-    """Give the rates below and above `rate`, in steps of 1 %, that so many pairs tell apart.
+    """Return the rates below and above `rate`, in steps of 1 %, that so many pairs tell apart.
 
     Args:
         rate: of one policy.
@@ -131,7 +131,7 @@ def detectable_rates(
 
 
 def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 2048) -> int | None:
-    """Give about how many pairs tell two rates apart this often; None for more than `most`."""
+    """Return about how many pairs tell two rates apart this often; None for more than `most`."""
     if paired_power(worse, better, most) < power:
         return None
     low, high = 0, most
@@ -144,7 +144,7 @@ def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 20
 
 @functools.cache
 def _few_enough(unlike: int) -> int:
-    """Give how many pairs may speak for the worse policy in a significant test; -1: not even 0."""
+    """Return how many pairs may speak for the worse policy in a significant test; -1: none."""
     few = max(-1, math.floor(unlike / 2 - _Z * math.sqrt(unlike) / 2))
     while _tail(few + 1, unlike, 0.5) <= SIGNIFICANCE / 2:
         few += 1
@@ -154,7 +154,7 @@ def _few_enough(unlike: int) -> int:
 
 
 def _tail(most: int, trials: int, rate: float) -> float:
-    """Give the chance of no more than `most` successes."""
+    """Return the chance of no more than `most` successes."""
     if most < 0:
         return 0.0
     if rate in (0.0, 1.0):

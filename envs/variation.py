@@ -55,7 +55,7 @@ class Variation:
 
 
 def populate(scene: Scene, randomisation: Randomisation) -> Scene:
-    """Give the scene with the distractors that an episode may need.
+    """Return the scene with the distractors that an episode may need.
 
     Raises:
         ValueError: for a paint that no scene has, listing the known ones.
@@ -130,7 +130,7 @@ def _check_paints(scene: Scene, randomisation: Randomisation) -> None:
 
 
 def _scene_paints(scene: Scene) -> dict[str, Paint]:
-    """Give the default look of everything that can be painted, but for the arm."""
+    """Return the default look of everything that can be painted, but for the arm."""
     paints = {box.paint_name or box.name: box.paint for box in scene.boxes}
     for fixture in scene.fixtures:
         paints |= fixture.paints
@@ -239,7 +239,7 @@ def _draw_distractors(
 def _free_place(
     rng: np.random.Generator, task: Task, taken: list[tuple[np.ndarray, float]], radius_m: float
 ) -> np.ndarray | None:
-    """Give a place [3] on one of the task's spaces, or None if forty draws find none."""
+    """Return a place [3] on one of the task's spaces, or None if forty draws find none."""
     spaces = task.spaces
     areas = np.array([space.half_m[0] * space.half_m[1] for space in spaces])
     found = None

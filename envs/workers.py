@@ -158,7 +158,7 @@ class SharedRows:
 
 
 def _leaves(space: spaces.Space[Any], value: Any) -> Iterator[Any]:
-    """Give the parts of `value` (an observation, a batch of them, a space) that are no Dict."""
+    """Return the parts of `value` (an observation, a batch of them, a space) that are no Dict."""
     if isinstance(space, spaces.Dict):
         for key, one in space.items():
             yield from _leaves(one, value[key])

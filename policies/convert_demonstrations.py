@@ -148,7 +148,7 @@ def _report(out: Path, reasons: dict[str, str]) -> None:
 
 
 def _done(out: Path) -> list[str]:
-    """Give the names of the episodes that are there."""
+    """Return the names of the episodes that are there."""
     try:
         there = DatasetReader(out)
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from .policy import Policy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvConfig:
-    """Say which environment, and how it is made for whom.
+    """Return which environment, and how it is made for whom.
 
     Attributes:
         id: as `gymnasium.make` takes it; `module:name` imports the module first, which may
@@ -66,7 +66,7 @@ def make_env(
 
 
 def interface_of(env: gymnasium.Env[Any, Any]) -> Interface:
-    """Give the environment's Interface."""
+    """Return the environment's Interface."""
     return env.get_wrapper_attr("interface")
 
 

@@ -115,7 +115,7 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
 
 
 def on_suite(env: EnvConfig, name: str) -> EnvConfig:
-    """Give the environment with a suite in the place of what its options vary."""
+    """Return the environment with a suite in the place of what its options vary."""
     options = {key: value for key, value in env.options.items() if key != "randomise"}
     groups = suite(name)
     return replace(env, options={**options, "randomise": groups} if groups else options)

@@ -11,7 +11,7 @@ class Policy(Protocol):
     """Choose actions; `reset` is called where an episode begins."""
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the action [a] for one observation; not necessarily within the limits."""
+        """Return the action [a] for one observation; not necessarily within the limits."""
         ...
 
     def reset(self) -> None:

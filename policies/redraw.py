@@ -113,7 +113,7 @@ def _write_dataset(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) 
 
 
 def _demonstration(env: AnyEnv, store: DemoStore, index: int) -> Demonstration:
-    """Give an episode with its pictures; the frame after the last action has no label."""
+    """Return an episode with its pictures; the frame after the last action has no label."""
     episode, interface = store[index], store.header.interface
     arrays = _replay(env, episode, index)
     after = np.full_like(episode.labels[:1], np.nan)
@@ -142,13 +142,13 @@ def _demonstration(env: AnyEnv, store: DemoStore, index: int) -> Demonstration:
 
 
 def _state_names(env: AnyEnv) -> tuple[str, ...]:
-    """Give the names of the columns of the state, and of those that are told from the tool."""
+    """Return the names of the columns of the state, and of those that are told from the tool."""
     names = state_names_of(env)
     return (*names, *_from_tool(np.zeros((1, len(names))), names)[1])
 
 
 def _replay(env: AnyEnv, episode: Episode, index: int) -> dict[str, NDArray[Any]]:
-    """Give the arrays of one episode."""
+    """Return the arrays of one episode."""
     cameras = interface_of(env).camera_names
     observation, _ = env.reset(seed=episode.seed)
     seen = [observation]
@@ -176,7 +176,7 @@ def _replay(env: AnyEnv, episode: Episode, index: int) -> dict[str, NDArray[Any]
 
 
 def _from_tool(state: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[Any], list[str]]:
-    """Give where objects are from the tool, [t 3k], and the names of these columns."""
+    """Return where objects are from the tool, [t 3k], and the names of these columns."""
     objects = [
         name.removesuffix("_position_x")
         for name in names

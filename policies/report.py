@@ -162,7 +162,7 @@ def print_success(final: Json) -> None:
 
 
 def time_table(seconds: Mapping[str, float]) -> str:
-    """Give a table of wall seconds and shares, the encoder's two parts summed below."""
+    """Return a table of wall seconds and shares, the encoder's two parts summed below."""
     total = sum(seconds.values())
     order = [stage for stage in (*STAGES, *seconds) if stage in seconds]
     lines = [f"{'where the time went':28}  seconds   share"]

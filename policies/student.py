@@ -126,13 +126,13 @@ class StudentPolicy(nn.Module):
     def forward(
         self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b a"]:
-        """Give the next action of each, not cut to its limits, within [-1, 1] in training."""
+        """Return the next action of each, not cut to its limits, within [-1, 1] in training."""
         return self.chunks(embeddings, proprio)[:, 0]
 
     def chunks(
         self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b k a"]:
-        """Give the next `chunk` actions of each, not cut to their limits."""
+        """Return the next `chunk` actions of each, not cut to their limits."""
         proprio = (proprio - self.proprio_mean) / self.proprio_std
         parts = [self.project_proprio(proprio.clamp(-_CLIP, _CLIP))]
         embeddings = (embeddings.float() - self.embedding_mean) / self.embedding_std
@@ -143,7 +143,7 @@ class StudentPolicy(nn.Module):
         return self.mlp(torch.cat(parts, dim=1)).unflatten(1, (self.chunk, -1))
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the action [a] for one observation, or [b a] for a batch, within its limits.
+        """Return the action [a] for one observation, or [b a] for a batch, within its limits.
 
         The limits are [-1, 1], or those of the training data where actions are in its own units.
 
@@ -154,7 +154,7 @@ class StudentPolicy(nn.Module):
 
     @torch.no_grad()
     def act_chunk(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the next actions [chunk a] for one observation, or [b chunk a]; see `act`.
+        """Return the next actions [chunk a] for one observation, or [b chunk a]; see `act`.
 
         Raises:
             ValueError: unless the observation has exactly the keys in `keys`, in the right shapes.

@@ -56,7 +56,7 @@ from .teacher_policy import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
-    """Say where a teacher learns, how, and for how long.
+    """Return where a teacher learns, how, and for how long.
 
     Attributes:
         seed: of everything; also chooses the training episodes (`policies.rollouts.seeds`).
@@ -98,7 +98,7 @@ class TeacherConfig:
 
     @property
     def iterations(self) -> int:
-        """Give the number of iterations."""
+        """Return the number of iterations."""
         return -(-self.env_steps // self.ppo.batch)
 
 

@@ -88,7 +88,7 @@ class Normaliser(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, states: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
-        """Give standardised states."""
+        """Return standardised states."""
         return ((states - self.mean) / self.std.clamp(min=_SMALLEST_STD)).clamp(
             -self.clip, self.clip
         )
@@ -126,12 +126,12 @@ class TeacherPolicy(nn.Module):
         self.eval()
 
     def forward(self, states: Float[Tensor, "*b s"]) -> Float[Tensor, "*b a"]:
-        """Give actions, not cut to their limits."""
+        """Return actions, not cut to their limits."""
         return self.mlp(self.normaliser(states))
 
     @torch.no_grad()
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the action [a] for one observation, or [b a] for a batch, cut to [-1, 1].
+        """Return the action [a] for one observation, or [b a] for a batch, cut to [-1, 1].
 
         Raises:
             ValueError: the observation has no `state`, or one of another size.
@@ -190,7 +190,7 @@ def load_teacher(folder: Path) -> TeacherPolicy:
 
 
 def choose_expert(env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any]) -> Policy:
-    """Give whom a student asks: the environment's scripted expert, or the teacher in a folder.
+    """Return whom a student asks: the environment's scripted expert, or the teacher in a folder.
 
     Args:
         env_id: of the environment.
@@ -209,12 +209,12 @@ def choose_expert(env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any
 
 
 def sightless(interface: Interface) -> Interface:
-    """Give the interface without its cameras."""
+    """Return the interface without its cameras."""
     return replace(interface, cameras=())
 
 
 def state_names_of(env: gymnasium.Env[Any, Any]) -> tuple[str, ...]:
-    """Give the names of the privileged state's elements.
+    """Return the names of the privileged state's elements.
 
     Raises:
         ValueError: the environment does not say them.

@@ -81,7 +81,7 @@ class NoVision:
     kind: ClassVar[str] = "none"
 
     def build(self, device: torch.device) -> None:
-        """Give nothing."""
+        """Return nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -160,7 +160,7 @@ class Bench:
         return ask_person(f"{question} yes or no: ").lower() in ("y", "yes")
 
     def operator(self) -> Operator:
-        """Give who places and judges."""
+        """Return who places and judges."""
         scene = self.station.scene
         if self._unattended:
             assert scene is not None
@@ -175,7 +175,7 @@ class Bench:
         )
 
     def draw(self, pose: Pose, text: str) -> Image | None:
-        """Give the picture of where the object goes; None, and why, where there can be none."""
+        """Return the picture of where the object goes; None, and why, where there can be none."""
         station, overlay = self.station, self._overlay
         calibration = self._calibration()
         if calibration is None:

@@ -268,7 +268,7 @@ def _mounting(config: CalibrateConfig, out: Path) -> None:
 
 
 def _pictures(config: CalibrateConfig, folder: Path, *, robot: str | None) -> Path:
-    """Give a folder of pictures, taking them now unless there is one."""
+    """Return a folder of pictures, taking them now unless there is one."""
     if config.pictures is not None:
         return config.pictures
     settings = config.camera.settings

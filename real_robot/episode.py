@@ -61,7 +61,7 @@ class Observation:
     proprio: NDArray[np.float32]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give what an environment would: `image_<camera>` uint8 [h w 3], and `proprio` [p]."""
+        """Return what an environment would: `image_<camera>` uint8 [h w 3], and `proprio` [p]."""
         images = {f"image_{name}": frame.image for name, frame in self.frames.items()}
         return {**images, "proprio": self.proprio}
 
@@ -121,7 +121,7 @@ class Agent(Protocol):
 
     @property
     def weights_hash(self) -> str | None:
-        """Give the hash of what chooses, policy and encoder together; None where nothing is."""
+        """Return the hash of what chooses, policy and encoder together; None where nothing is."""
         ...
 
     def reset(self, observation: Observation) -> None:
@@ -129,7 +129,7 @@ class Agent(Protocol):
         ...
 
     def act(self, observation: Observation) -> Proposal:
-        """Give what to do next."""
+        """Return what to do next."""
         ...
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class EpisodeRecord:
             object.__setattr__(self, name, plain(str(getattr(self, name))))
 
     def without_pictures(self) -> "EpisodeRecord":
-        """Give the record without its frames, for who keeps many."""
+        """Return the record without its frames, for who keeps many."""
         steps = (
             replace(step, observation=replace(step.observation, frames={})) for step in self.steps
         )
@@ -234,9 +234,9 @@ class Scene(Protocol):
         ...
 
     def object_pose(self) -> tuple[float, float, float, float, float, float, float] | None:
-        """Give position (m, in the frame of the arm's base) and quaternion, w first; or None."""
+        """Return position (m, in the frame of the arm's base) and quaternion, w first; or None."""
         ...
 
     def succeeded(self) -> bool | None:
-        """Say whether the task is done now; None where nobody but a person can tell."""
+        """Return whether the task is done now; None where nobody but a person can tell."""
         ...

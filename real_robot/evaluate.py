@@ -106,14 +106,14 @@ class TrialsConfig:
 
     @property
     def is_checked(self) -> bool:
-        """Say whether the scene judges, and not a person."""
+        """Return whether the scene judges, and not a person."""
         if self.verdict is None:
             return isinstance(self.station, TwinStation)
         return self.verdict == "check"
 
     @property
     def names(self) -> dict[PolicyKey, str]:
-        """Give the policies' names."""
+        """Return the policies' names."""
         if self.against is None:
             return {"a": self.policy}
         if self.against == self.policy:  # a policy against itself: how much chance alone does
@@ -209,7 +209,7 @@ def _run(
 def settings_of(
     config: TrialsConfig, interface: Interface, weights: Mapping[PolicyKey, str | None]
 ) -> dict[str, Any]:
-    """Give what must stay the same from the first trial to the last."""
+    """Return what must stay the same from the first trial to the last."""
     said = {name: value for name, value in to_dict(config).items() if name not in _FREE}
     if isinstance(config.station, TwinStation):
         said["robot"] = TWIN  # each twin has an address of its own, and all are alike

@@ -71,7 +71,7 @@ def first_grasp(config: FirstGraspConfig, out: Path) -> None:
 
 
 def commands(config: FirstGraspConfig, out: Path) -> list[Sequence[str]]:
-    """Give the four commands' words, after `python -m`."""
+    """Return the four commands' words, after `python -m`."""
     dataset, policy = out / "record" / "dataset", out / "train" / "policy"
     seed = f"seed={config.seed}"
     return [

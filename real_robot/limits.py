@@ -64,11 +64,11 @@ class JointLimits:
 
     @property
     def num_joints(self) -> int:
-        """Give the number of joints."""
+        """Return the number of joints."""
         return len(self.lower_rad)
 
     def velocity_bounds(self, joint_positions: ArrayLike) -> tuple[Floats, Floats]:
-        """Give the least and greatest velocity [... j], rad/s, at joint positions [... j], rad."""
+        """Return the lowest and highest velocity [... j], rad/s, at joint positions [... j], rad."""
         positions = np.asarray(joint_positions, dtype=np.float64)
         return (
             -self._speed_towards_end(positions - self.lower_rad),
@@ -118,7 +118,7 @@ _BY_SERVER = {5: PANDA, **dict.fromkeys((6, 7, 8, 9), FR3_BEFORE_5_9), 10: FR3}
 
 
 def limits_of_server(version: int) -> JointLimits:
-    """Give the limits of the arm behind a control server of this version.
+    """Return the limits of the arm behind a control server of this version.
 
     Raises:
         ValueError: an unknown version; with those that are known.

@@ -158,7 +158,7 @@ def _goes_on(config: RecordConfig, station: Station, done: EpisodeRecord) -> boo
 
 
 def is_good(reason: str, success: bool | None) -> bool:
-    """Say whether an episode counts: it ran as it should, and was not judged a failure."""
+    """Return whether an episode counts: it ran as it should, and was not judged a failure."""
     return reason in COMPLETE and success is not False
 
 
@@ -226,7 +226,7 @@ def _guided(
 def open_device(
     name: Literal["keyboard", "gamepad", "spacemouse"], config: TeleoperationConfig
 ) -> Device:
-    """Give a device, not yet open."""
+    """Return a device, not yet open."""
     if name == "keyboard":
         return Keyboard(hold_s=config.hold_s)
     return Gamepad() if name == "gamepad" else SpaceMouse()

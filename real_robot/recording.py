@@ -53,11 +53,11 @@ class Recorder:
 
     @property
     def num_episodes(self) -> int:
-        """Give the number of episodes with steps that are there, also of earlier runs."""
+        """Return the number of episodes with steps that are there, also of earlier runs."""
         return len(self._writer)
 
     def records(self) -> list[dict[str, Any]]:
-        """Give what is known of each episode with steps as a whole, in order, as `save` wrote it.
+        """Return what is known of each episode with steps as a whole, in order, as `save` wrote it.
 
         For who resumes: `reason`, `success`, `complete`, `notes` and so on.
         """
@@ -113,7 +113,7 @@ def places_of(dataset: Path) -> list[tuple[float, float]]:
 
 
 def columns_of(interface: Interface) -> tuple[Column, ...]:
-    """Give what is kept of each step of an arm; numbers that were not there are NaN.
+    """Return what is kept of each step of an arm; numbers that were not there are NaN.
 
     Times are seconds of the recording machine's monotonic clock.
     """
@@ -156,7 +156,7 @@ def columns_of(interface: Interface) -> tuple[Column, ...]:
 
 
 def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstration:
-    """Give an episode with steps as what is stored.
+    """Return an episode with steps as what is stored.
 
     A step without a label, because no answer came in time, is marked by `labelled`; its action is
     to hold: no increment, and the hand as it was.
@@ -182,7 +182,7 @@ def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstrati
 
 
 def facts_of(record: EpisodeRecord) -> dict[str, Any]:
-    """Give what belongs to an episode as a whole, as plain data."""
+    """Return what belongs to an episode as a whole, as plain data."""
     return {
         "agent": record.agent,
         "weights_hash": record.weights_hash,
@@ -223,7 +223,7 @@ def facts_of(record: EpisodeRecord) -> dict[str, Any]:
 
 
 def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
-    """Give the columns of `columns_of`."""
+    """Return the columns of `columns_of`."""
     num_joints = len(_joints(interface))
     missing = np.full(num_joints, _NAN)
 
@@ -279,7 +279,7 @@ def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
 def _held(
     labels: NDArray[np.float32], labelled: NDArray[np.bool_], interface: Interface, first: Step
 ) -> NDArray[np.float32]:
-    """Give labels where each that is missing holds the arm and leaves the hand as it was."""
+    """Return labels where each that is missing holds the arm and leaves the hand as it was."""
     found = labels.copy()
     hold = np.zeros(labels.shape[1], np.float32)
     absolute = [i for i, name in enumerate(interface.action) if not name.endswith(_INCREMENT)]
@@ -295,7 +295,7 @@ def _held(
 
 
 def _picture(step: Step, camera: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Give a step's picture; black where the camera gave none."""
+    """Return a step's picture; black where the camera gave none."""
     frame = step.observation.frames.get(camera)
     return np.zeros(shape, np.uint8) if frame is None else frame.image
 
@@ -317,7 +317,7 @@ def _number(value: float | None) -> float:
 
 
 def _joints(interface: Interface) -> tuple[str, ...]:
-    """Give the joints that actions move."""
+    """Return the joints that actions move."""
     found = tuple(
         name.removesuffix(_INCREMENT) for name in interface.action if name.endswith(_INCREMENT)
     )

@@ -43,7 +43,7 @@ MODES: dict[Mode, str] = {
 
 
 class RobotError(RuntimeError):
-    """Say why a robot does not do what it was asked; the loop ends the episode with this text."""
+    """A robot does not follow its commands; the control loop ends the episode with this text."""
 
 
 class ConnectionLostError(RobotError):
@@ -162,7 +162,7 @@ class Robot(Protocol):
         ...
 
     def state(self) -> RobotState:
-        """Give the newest state without waiting; its stamp tells how old it is.
+        """Return the newest state without waiting; its stamp tells how old it is.
 
         Raises:
             ConnectionLostError: nothing has come yet, or the connection is gone.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 def ask_for_priority(priority: int) -> bool:
-    """Give this thread a real-time priority, 1 to 99, and say whether it has it; 0 for none."""
+    """Return this thread a real-time priority, 1 to 99, and say whether it has it; 0 for none."""
     if priority == 0:
         return False
     try:

@@ -92,7 +92,7 @@ def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
 
 
 def pose_notes(pose: Pose) -> dict[str, Any]:
-    """Give an episode's pose as plain data, for its notes."""
+    """Return an episode's pose as plain data, for its notes."""
     return {"pose": {"x_m": pose.x_m, "y_m": pose.y_m, "yaw_rad": pose.yaw_rad}}
 
 

@@ -199,7 +199,7 @@ class Station:
         self.layer = SafetyLayer(config.safety, robot.limits, self.arm)
 
     def translator(self, interface: Interface) -> Translator:
-        """Give the translator of a policy with this interface; see `fit_interface`."""
+        """Return the translator of a policy with this interface; see `fit_interface`."""
         return Translator(interface, self.arm, self.robot.limits, self.config.gripper_switch)
 
     def go_home(self) -> None:

@@ -98,12 +98,12 @@ class Translator:
 
     @property
     def joint_targets_rad(self) -> Floats:
-        """Give the stored joint targets [j]."""
+        """Return the stored joint targets [j]."""
         return self._targets.copy()
 
     @property
     def gripper_command(self) -> float:
-        """Give the last command to the gripper, in [-1, 1]; 1 is open."""
+        """Return the last command to the gripper, in [-1, 1]; 1 is open."""
         return self._command
 
     def begin(self, state: RobotState) -> None:
@@ -115,7 +115,7 @@ class Translator:
         self._ticks = self._hold_ticks
 
     def target(self, action: NDArray[np.float32]) -> Target:
-        """Give the wish of an action [a], and store nothing yet.
+        """Return the wish of an action [a], and store nothing yet.
 
         What is not finite stays so: to refuse it is the safety layer's business.
         """
@@ -130,7 +130,7 @@ class Translator:
         return Target(joint_positions_rad=joints, gripper_width_m=width_m)
 
     def gripper_order(self, wish: float) -> float:
-        """Give what the gripper is told, in [-1, 1], when somebody wishes for an opening."""
+        """Return what the gripper is told, in [-1, 1], when somebody wishes for an opening."""
         wish, switch = float(np.clip(wish, -1.0, 1.0)), self._switch
         if switch is None or math.isnan(wish):
             return wish
@@ -150,7 +150,7 @@ class Translator:
         self._command = command
 
     def action_of(self, joint_positions_rad: Floats, gripper_width_m: float) -> NDArray[np.float32]:
-        """Give the action [a] that asks for these joints and this width, cut to [-1, 1].
+        """Return the action [a] that asks for these joints and this width, cut to [-1, 1].
 
         For who thinks in poses: an expert, a person who leads the arm by hand.
         """
@@ -160,7 +160,7 @@ class Translator:
         return np.clip(increments, -1.0, 1.0).astype(np.float32)
 
     def proprio(self, state: RobotState) -> NDArray[np.float32]:
-        """Give the `proprio` vector [p] that the interface names."""
+        """Return the `proprio` vector [p] that the interface names."""
         return np.array([read(state) for read in self._readings], dtype=np.float32)
 
     def _find_readings(

@@ -25,7 +25,7 @@ _CLOSE_S = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewerConfig:
-    """Say where the stream goes.
+    """Return where the stream goes.
 
     Attributes:
         to: `spawn` for a viewer on this machine; the address of one that runs, such as
@@ -51,7 +51,7 @@ class ViewerConfig:
 
 @contextmanager
 def watching(config: ViewerConfig) -> Iterator[tuple[Listener, ...]]:
-    """Give the viewer as an episode's listener, closed at the end; none where none is wanted.
+    """Return the viewer as an episode's listener, closed at the end; none where none is wanted.
 
     Raises:
         ImportError: Rerun is not installed.
@@ -262,7 +262,7 @@ class Viewer:
 
 
 def free_path(folder: Path) -> Path:
-    """Give the first name for an episode's file that is not taken."""
+    """Return the first name for an episode's file that is not taken."""
     index = 0
     while (path := folder / f"episode_{index:03d}.rrd").exists():
         index += 1

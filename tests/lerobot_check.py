@@ -107,7 +107,7 @@ def stand_in_for_torchvision() -> None:
 
 
 def decode_with_pyav(path, timestamps, tolerance_s, *_, **__):
-    """Give the frames [n 3 h w] at these times, within [0, 1]: what LeRobot's decoders give."""
+    """Return the frames [n 3 h w] at these times, within [0, 1]: what LeRobot's decoders give."""
     import av
     import torch
 

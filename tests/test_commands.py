@@ -15,7 +15,7 @@ ONE_KIND = {"lr_sweep", "scaling"}  # they compare models of one kind
 
 
 def commands():
-    """Give module and config class of every command, by its name."""
+    """Return module and config class of every command, by its name."""
     found = {}
     for package in ("toto_robot", "envs", "policies", "real_robot"):
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -26,7 +26,7 @@ def commands():
 
 
 def choices():
-    """Give every root config with its defaults, and with each choice for each of its groups."""
+    """Return every root config with its defaults, and with each choice for each of its groups."""
     from omegaconf import OmegaConf
 
     for name in commands():

@@ -14,7 +14,7 @@ OWN = {"station=lab": "station=table"}
 
 
 def commands():
-    """Give each `python -m` of the page's blocks, as module and words."""
+    """Return each `python -m` of the page's blocks, as module and words."""
     for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)

@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def command(
     name: str, config_class: type[C]
 ) -> Callable[[Callable[[C, Path], object]], Callable[[], None]]:
-    """Give a decorator that makes `verb(config, out)` a command without arguments.
+    """Return a decorator that makes `verb(config, out)` a command without arguments.
 
     The command prints the resolved config and where the results go, then calls the verb. The
     folder is the config's top-level key `out`; in a multirun (`-m seed=0,1,2`) each job has its
@@ -119,7 +119,7 @@ def _progress(out: Path | None) -> str:
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:
-    """Give what a command would read, as plain data, and its `out`; for tests and for notebooks.
+    """Return what a command would read, as plain data, and its `out`; for tests and for notebooks.
 
     Raises:
         ValueError: a value is missing (`???`).

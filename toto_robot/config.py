@@ -66,7 +66,7 @@ def from_dict(cls: Any, data: Any, at: str = "") -> Any:
 
 
 def to_dict(config: object) -> Any:
-    """Give plain data that JSON and YAML can hold: the inverse of `from_dict`.
+    """Return plain data that JSON and YAML can hold: the inverse of `from_dict`.
 
     A dataclass becomes a dict (its `kind` first, if it has one), a tuple a list, a `Path` a string.
 

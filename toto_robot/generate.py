@@ -134,7 +134,7 @@ def generate(config: GenerateConfig, out: Path) -> None:
 
 
 def read_prompt(path: Path, size: int, first: int, stride: int, most: int) -> Pictures:
-    """Return up to `most` frames of a video or of a folder of images, uint8 [t size size 3].
+    """Give up to `most` frames of a video or of a folder of images, uint8 [t size size 3].
 
     Every `stride`-th from number `first` on; resized so that the shortest side is `size`, and the
     middle square of them.

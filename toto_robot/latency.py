@@ -254,7 +254,7 @@ def _first_calls(
 
 
 def safe_rate(p99_ms: float, rates_hz: Sequence[float], budget: float) -> float | None:
-    """Give the highest rate whose step has room for the 99th percentile; None if none has."""
+    """Return the highest rate whose step has room for the 99th percentile; None if none has."""
     fits = [rate for rate in rates_hz if p99_ms <= budget * 1e3 / rate]
     return max(fits, default=None)
 
@@ -272,7 +272,7 @@ def _product(dtype: torch.dtype) -> torch.dtype:
 
 
 def camera(config: LatencyConfig) -> Callable[[], NDArray[np.uint8]]:
-    """Give what one step's pictures [c h w 3] come from: their coded data, decoded at each call."""
+    """Return a source of one step's images [c h w 3], which decodes their files at each call."""
     generator = torch.Generator().manual_seed(0)
     count = config.num_cameras * _CODED_FRAMES
     coarse = torch.rand(count, 3, 12, 16, generator=generator)  # smooth, as most of a scene is

@@ -109,20 +109,20 @@ class Arm:
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """Give the arm's joint names, base first, without the hand."""
+        """Return the arm's joint names, base first, without the hand."""
         return tuple(servo.joints[0] for servo in self.servos)
 
     @property
     def hand_joint_names(self) -> tuple[str, ...]:
-        """Give the hand's joint names in the order of its servos."""
+        """Return the hand's joint names in the order of its servos."""
         return tuple(name for servo in self.hand_servos for name in servo.joints)
 
     @property
     def lower_rad(self) -> tuple[float, ...]:
-        """Give the arm's lower joint limits."""
+        """Return the arm's lower joint limits."""
         return tuple(servo.lower for servo in self.servos)
 
     @property
     def upper_rad(self) -> tuple[float, ...]:
-        """Give the arm's upper joint limits."""
+        """Return the arm's upper joint limits."""
         return tuple(servo.upper for servo in self.servos)

@@ -10,12 +10,12 @@ from .arm import Arm, LinkFrame
 
 
 def forward_kinematics(arm: Arm, joint_positions: ArrayLike) -> Floats:
-    """Give `T_base_hand` [4 4] for joint positions [j] in rad."""
+    """Return `T_base_hand` [4 4] for joint positions [j] in rad."""
     return _chain(arm, np.asarray(joint_positions, dtype=np.float64))[-1]
 
 
 def tool_pose(arm: Arm, joint_positions: ArrayLike) -> Floats:
-    """Give `T_base_tcp` [4 4]: the tool point of the arm, turned like the hand."""
+    """Return `T_base_tcp` [4 4]: the tool point of the arm, turned like the hand."""
     T_base_tcp = forward_kinematics(arm, joint_positions).copy()
     T_base_tcp[:3, 3] += T_base_tcp[:3, :3] @ arm.tool_offset_m
     return T_base_tcp
@@ -78,7 +78,7 @@ def _error_and_jacobian(arm: Arm, T_base_tcp: Floats, joints: Floats) -> tuple[F
 
 
 def joint_frames(arm: Arm, joint_positions: ArrayLike) -> Floats:
-    """Give the frames of all joints and last of the hand, [... j+1 4 4], in the base's frame.
+    """Return the frames of all joints and last of the hand, [... j+1 4 4], in the base's frame.
 
     Args:
         arm: whose kinematics.
@@ -88,7 +88,7 @@ def joint_frames(arm: Arm, joint_positions: ArrayLike) -> Floats:
 
 
 def _chain(arm: Arm, joints: Floats) -> Floats:
-    """Give the frames of all joints and last of the hand, [... j+1 4 4], in the base's frame."""
+    """Return the frames of all joints and last of the hand, [... j+1 4 4], in the base's frame."""
     num_joints = len(arm.link_frames)
     if joints.shape[-1:] != (num_joints,):
         raise ValueError(f"{arm.name} has {num_joints} joints, got positions {joints.shape}")
@@ -113,7 +113,7 @@ def _chain(arm: Arm, joints: Floats) -> Floats:
 def _constant_parts(
     link_frames: tuple[LinkFrame, ...], flange_m: float, hand_yaw_rad: float
 ) -> tuple[Floats, Floats]:
-    """Give each link's transform [j 4 4] at angle 0, and that from the last joint to the hand."""
+    """Return each link's transform [j 4 4] at angle 0, and that from the last joint to the hand."""
     links = np.zeros((len(link_frames), 4, 4))
     for link, frame in zip(links, link_frames, strict=True):
         cos_a, sin_a = np.cos(frame.alpha_rad), np.sin(frame.alpha_rad)

@@ -29,7 +29,7 @@ class Meshes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Publisher:
-    """Say where somebody publishes the meshes of an arm.
+    """Return where somebody publishes the meshes of an arm.
 
     Attributes:
         name: for people, with the licence.
@@ -121,7 +121,7 @@ def _site_packages(publisher: _Publisher) -> Path | None:
 
 
 def _files_in(root: Path, publisher: _Publisher) -> tuple[Path, ...] | None:
-    """Give the files, wherever within the publisher's tree `root` is."""
+    """Return the files, wherever within the publisher's tree `root` is."""
     for depth in range(len(Path(publisher.files[0]).parts)):
         files = [root.joinpath(*Path(file).parts[depth:]) for file in publisher.files]
         if all(file.is_file() for file in files):

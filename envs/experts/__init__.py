@@ -26,7 +26,7 @@ class Expert(Protocol):
         ...
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the action for a privileged observation."""
+        """Return the action for a privileged observation."""
         ...
 
 

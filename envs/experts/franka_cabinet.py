@@ -52,7 +52,7 @@ class FrankaCabinetExpert(ScriptedExpert):
         super().__init__(ENV_ID)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the action [8] for a privileged observation.
+        """Return the action [8] for a privileged observation.
 
         Raises:
             ValueError: when the observation has no `state`.
@@ -79,7 +79,7 @@ class FrankaCabinetExpert(ScriptedExpert):
         width_m: float,
         gripper_command: float,
     ) -> tuple[Floats, float]:
-        """Give the pose `T_base_tcp` to go to and the gripper's opening."""
+        """Return the pose `T_base_tcp` to go to and the gripper's opening."""
         beside_m = abs(float(offset[1]))
         along_m = float(offset @ _ROTATION[:, 2])
         across_m = abs(float(offset @ _ROTATION[:, 1]))

@@ -43,7 +43,7 @@ class FrankaPickExpert(ScriptedExpert):
         super().__init__(ENV_ID)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the action [8] for a privileged observation.
+        """Return the action [8] for a privileged observation.
 
         Raises:
             ValueError: when the observation has no `state`.
@@ -70,7 +70,7 @@ class FrankaPickExpert(ScriptedExpert):
         width_m: float,
         gripper_command: float,
     ) -> tuple[Floats, float]:
-        """Give the pose `T_base_tcp` to go to and the gripper's opening."""
+        """Return the pose `T_base_tcp` to go to and the gripper's opening."""
         beside_m, above_m = float(np.hypot(offset[0], offset[1])), abs(float(offset[2]))
         around = max(beside_m, above_m) < _KEEP_M
         held = around and _HELD_WIDTH_M[0] < width_m < _HELD_WIDTH_M[1] and gripper_command < 0
@@ -90,7 +90,7 @@ class FrankaPickExpert(ScriptedExpert):
 
 
 def _pointing_down(position: Floats, yaw_rad: float) -> Floats:
-    """Give a tool pose [4 4] whose approach axis points down and whose x axis has this yaw."""
+    """Return a tool pose [4 4] whose approach axis points down and whose x axis has this yaw."""
     cos_yaw, sin_yaw = np.cos(yaw_rad), np.sin(yaw_rad)
     pose = np.eye(4)
     pose[:3, :3] = [[cos_yaw, sin_yaw, 0.0], [sin_yaw, -cos_yaw, 0.0], [0.0, 0.0, -1.0]]

@@ -61,7 +61,7 @@ class KukaCabinetExpert(ScriptedExpert):
         self._bar_from_tool_m = _HOOKED_M - self._arm.tool_offset_m
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the action [23] for a privileged observation.
+        """Return the action [23] for a privileged observation.
 
         Raises:
             ValueError: when the observation has no `state`.
@@ -81,7 +81,7 @@ class KukaCabinetExpert(ScriptedExpert):
 
 
 def _way(offset: Floats, bent_rad: float, drawer_m: float) -> Floats:
-    """Give where the hook is to go, from the bar: forward, left and up, as `offset` is."""
+    """Return where the hook is to go, from the bar: forward, left and up, as `offset` is."""
     along_m, beside_m, above_m = (float(value) for value in offset)
     held = (
         _HELD_ALONG_M[0] < along_m < _HELD_ALONG_M[1]

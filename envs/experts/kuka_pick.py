@@ -49,7 +49,7 @@ class KukaPickExpert(ScriptedExpert):
         self._squeeze = self._command(SQUEEZING_HAND)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Give the action [23] for a privileged observation.
+        """Return the action [23] for a privileged observation.
 
         Raises:
             ValueError: when the observation has no `state`.
@@ -64,7 +64,7 @@ class KukaPickExpert(ScriptedExpert):
         return np.concatenate([change, hand]).astype(np.float32)
 
     def _goal(self, cube: Floats, tool: Floats, seen: Mapping[str, Floats]) -> tuple[Floats, float]:
-        """Give the pose `T_base_tool` to go to, and how far the hand is to close."""
+        """Return the pose `T_base_tool` to go to, and how far the hand is to close."""
         offset = tool - cube - [0.0, 0.0, _ABOVE_MIDDLE_M]
         beside_m, above_m = float(np.hypot(offset[0], offset[1])), abs(float(offset[2]))
         around = max(beside_m, above_m) < _KEEP_M
@@ -88,7 +88,7 @@ class KukaPickExpert(ScriptedExpert):
         return _palm_down(place, yaw, _PITCH_RAD), closed
 
     def _yaw(self, seen: Mapping[str, Floats], towards: float) -> float:
-        """Give the direction of the fingers: square to the face that is nearest to where they are.
+        """Return the direction of the fingers: square to the face nearest to them.
 
         So the wish does not jump when the cube's faces are turned by 45 degrees to the way.
         """
@@ -100,7 +100,7 @@ class KukaPickExpert(ScriptedExpert):
         return now + (face - now + np.pi / 4) % (np.pi / 2) - np.pi / 4
 
     def _command(self, posture: tuple[float, ...]) -> Floats:
-        """Give the action that asks for a posture of the hand."""
+        """Return the action that asks for a posture of the hand."""
         lower = np.array([servo.lower for servo in self._arm.hand_servos])
         upper = np.array([servo.upper for servo in self._arm.hand_servos])
         return 2 * (np.array(posture) - lower) / (upper - lower) - 1
@@ -111,7 +111,7 @@ def _wrapped(angle: float) -> float:
 
 
 def _palm_down(position: Floats, yaw: float, pitch: float) -> Floats:
-    """Give a tool pose [4 4]: fingers (z) towards `yaw` and down by `pitch`, palm (x) below."""
+    """Return a tool pose [4 4]: fingers (z) towards `yaw` and down by `pitch`, palm (x) below."""
     forward = np.array([np.cos(yaw), np.sin(yaw), 0.0])
     up = np.array([0.0, 0.0, 1.0])
     fingers = np.cos(pitch) * forward - np.sin(pitch) * up

@@ -13,7 +13,7 @@ from ..simulation.scene import Scene
 
 
 def slices(chosen: Variant) -> dict[str, slice]:
-    """Give where each reading and each measured quantity stands in `observation["state"]`."""
+    """Return where each reading and each measured quantity stands in `observation["state"]`."""
     arm, task = chosen.arm, chosen.task
     num_arm, num_hand = len(arm.servos), len(arm.hand_servos)
     num_joints = num_arm + len(arm.hand_joint_names)
@@ -50,7 +50,7 @@ def see(observation: Mapping[str, NDArray[Any]], where: Mapping[str, slice]) -> 
 
 
 def base_transform(scene: Scene) -> Floats:
-    """Give `T_base_world` [4 4]."""
+    """Return `T_base_world` [4 4]."""
     cos_yaw, sin_yaw = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
     T_base_world = np.eye(4)
     T_base_world[:2, :2] = [[cos_yaw, sin_yaw], [-sin_yaw, cos_yaw]]
@@ -81,11 +81,11 @@ class ScriptedExpert:
         return see(observation, self._slices)
 
     def _in_base(self, position: Floats) -> Floats:
-        """Give a position [3] of the world in the frame of the arm's base."""
+        """Return a position [3] of the world in the frame of the arm's base."""
         return (self._base @ np.append(position, 1.0))[:3]
 
     def _towards(self, goal: Floats, targets: Floats) -> Floats:
-        """Give the arm's part of the action [j] that brings the tool nearer to `T_base_tool`."""
+        """Return the arm's part of the action [j] that brings the tool nearer to `T_base_tool`."""
         joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
         change = _GAIN * (joints - targets) / self._variant.protocol.arm_increment_rad
         return change * min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))

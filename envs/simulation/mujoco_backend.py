@@ -107,7 +107,7 @@ class MujocoSimulator:
             raise RuntimeError("the physics diverged: a position, speed or force is not finite")
 
     def joints(self, names: Sequence[str]) -> tuple[Floats, Floats]:
-        """Give positions and velocities, each [names]."""
+        """Return positions and velocities, each [names]."""
         key = tuple(names)
         if key not in self._joint_indices:
             self._joint_indices[key] = (
@@ -118,14 +118,14 @@ class MujocoSimulator:
         return self._data.qpos[positions], self._data.qvel[velocities]
 
     def bodies(self, names: Sequence[str]) -> Floats:
-        """Give poses [names 7]: position, then quaternion."""
+        """Return poses [names 7]: position, then quaternion."""
         # mj_step leaves xpos one step old, so positions are made to fit the joints first.
         mujoco.mj_kinematics(self._model, self._data)
         ids = self._body_ids(names)
         return np.concatenate([self._data.xpos[ids], self._data.xquat[ids]], axis=1)
 
     def contact_forces(self, names: Sequence[str]) -> Floats:
-        """Give the length of the net contact force on each body [names], in newtons."""
+        """Return the length of the net contact force on each body [names], in newtons."""
         model, data = self._model, self._data
         totals, wrench = np.zeros((model.nbody, 3)), np.zeros(6)
         sides = model.geom_bodyid[data.contact.geom[: data.ncon]]
@@ -159,7 +159,7 @@ class MujocoSimulator:
     def render(
         self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:
-        """Give a picture [h w 3], drawn as quickly as possible unless told otherwise."""
+        """Return a picture [h w 3], drawn as quickly as possible unless told otherwise."""
         key = (height, width, quality or _FAST)
         if key not in self._renderers:
             self._renderers[key] = make_renderer(self._model, *key)
@@ -169,7 +169,7 @@ class MujocoSimulator:
         return np.ascontiguousarray(renderer.render())
 
     def positions(self) -> Floats:
-        """Give the positions of all joints and movable boxes [q], in the model's order."""
+        """Return the positions of all joints and movable boxes [q], in the model's order."""
         return self._data.qpos.copy()
 
     def place(self, positions: Floats) -> None:
@@ -183,7 +183,7 @@ class MujocoSimulator:
         mujoco.mj_forward(self._model, self._data)
 
     def save(self) -> Floats:
-        """Give all that the physics depends on from here [n]."""
+        """Return all that the physics depends on from here [n]."""
         state = np.empty(mujoco.mj_stateSize(self._model, _STATE))
         mujoco.mj_getState(self._model, self._data, state, _STATE)
         return state
@@ -211,7 +211,7 @@ class MujocoSimulator:
         return self._body_indices[key]
 
     def _resize(self, sizes_m: dict[str, tuple[float, float, float]]) -> None:
-        """Give boxes other edges; their density stays."""
+        """Return boxes other edges; their density stays."""
         if sizes_m == self._box_sizes:
             return
         model = self._model

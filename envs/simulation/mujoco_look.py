@@ -47,7 +47,7 @@ class Look:
 
 
 def _painted_geoms(model: mujoco.MjModel, scene: Scene) -> dict[str, list[int]]:
-    """Give the geoms that wear each paint of the scene."""
+    """Return the geoms that wear each paint of the scene."""
     painted: dict[str, list[int]] = {}
     for box in scene.boxes:
         painted.setdefault(paint_name(box), []).append(model.geom(box.name).id)

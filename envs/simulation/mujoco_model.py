@@ -36,7 +36,7 @@ _GRIP_FRICTION = [1.0, 0.01, 0.001]
 
 
 def build_spec(scene: Scene, arm: Arm, *, meshes: Meshes | None = None) -> mujoco.MjSpec:
-    """Give the model of a scene with an arm, not compiled yet: who simulates may still change it.
+    """Return the model of a scene with an arm, not compiled yet: who simulates may still change it.
 
     Args:
         scene: all around the arm.
@@ -87,7 +87,7 @@ def _wear_meshes(spec: mujoco.MjSpec, meshes: Meshes, scale: float) -> None:
 
 
 def _mesh_geoms(model: mujoco.MjModel, body: int) -> list[int]:
-    """Give the meshes of a body that are only to be seen; if there are none, all."""
+    """Return the meshes of a body that are only to be seen; if there are none, all."""
     geoms = np.flatnonzero(
         (model.geom_bodyid == body) & (model.geom_type == int(mujoco.mjtGeom.mjGEOM_MESH))
     )
@@ -317,7 +317,7 @@ def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
 
 
 def _look_at(position: Sequence[float], target: Sequence[float], up: Sequence[float]) -> Floats:
-    """Give the quaternion of a camera that looks along its -z, with y up."""
+    """Return the quaternion of a camera that looks along its -z, with y up."""
     backward = np.subtract(position, target)
     backward = backward / np.linalg.norm(backward)
     right = np.cross(up, backward)

@@ -169,7 +169,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """Say where everything is when an episode begins, at rest.
+    """Return where everything is when an episode begins, at rest.
 
     Attributes:
         arm_rad: [j] the arm's joints.

@@ -54,15 +54,15 @@ class Simulator(Protocol):
         ...
 
     def joints(self, names: Sequence[str]) -> tuple[Floats, Floats]:
-        """Give positions and velocities, each [*batch names]."""
+        """Return positions and velocities, each [*batch names]."""
         ...
 
     def bodies(self, names: Sequence[str]) -> Floats:
-        """Give poses [*batch names 7]: position, then quaternion (w first)."""
+        """Return poses [*batch names 7]: position, then quaternion (w first)."""
         ...
 
     def contact_forces(self, names: Sequence[str]) -> Floats:
-        """Give the length of the net contact force on each body [*batch names], in newtons."""
+        """Return the length of the net contact force on each body [*batch names], in newtons."""
         ...
 
     def push(self, name: str, force_n: Sequence[float]) -> None:
@@ -83,11 +83,11 @@ class Simulator(Protocol):
     def render(
         self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:
-        """Give a picture [*batch h w 3], drawn as quickly as possible unless told otherwise."""
+        """Return a picture [*batch h w 3], drawn as quickly as possible unless told otherwise."""
         ...
 
     def save(self) -> Floats:
-        """Give all that the physics depends on from here, [*batch n], for `restore`."""
+        """Return all that the physics depends on from here, [*batch n], for `restore`."""
         ...
 
     def restore(self, state: Floats) -> None:

@@ -85,13 +85,13 @@ class CabinetTask(ArmTask):
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Give the floor before the cabinet, to either side of the way."""
+        """Return the floor before the cabinet, to either side of the way."""
         return tuple(
             Space(center_m=(0.62, side * 0.5, 0.0), half_m=(0.2, 0.28)) for side in (1, -1)
         )
 
     def middle(self, start: Start) -> Floats:
-        """Give where the cabinet is."""
+        """Return where the cabinet is."""
         return start.fixture_positions_m[CABINET]
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
@@ -134,7 +134,7 @@ class CabinetTask(ArmTask):
         return measured
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Give how many numbers each measured quantity has."""
+        """Return how many numbers each measured quantity has."""
         sizes = {"handle_position": 3, "opening": 1, "opening_left": 1, "tool_position": 3}
         sizes |= {"tool_quaternion": 4, "palm_position": 3}
         for tip in arm.fingertips:
@@ -142,7 +142,7 @@ class CabinetTask(ArmTask):
         return sizes
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
-        """Give the reward's named terms of one control step, with PixMC's weights."""
+        """Return the reward's named terms of one control step, with PixMC's weights."""
         to_handle, opening = measured["fingertips_to_handle"], measured["opening"]
         distances = np.linalg.norm(to_handle, axis=-1)
         near = np.array(self.reach_m) / (0.016 + np.maximum(distances, self.reach_margin_m))
@@ -160,7 +160,7 @@ class CabinetTask(ArmTask):
         }
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Say whether the drawer is open now and, where that counts, the hand at its handle."""
+        """Return whether the drawer is open now and, where that counts, the hand at its handle."""
         opened = np.asarray(measured["opening"] >= self.goal_opening_m)
         if self.goal_distance_m is None:
             return opened

@@ -81,12 +81,12 @@ def prop_positions_m(cabinet_m: tuple[float, ...]) -> dict[str, Vector]:
 
 
 def _tray_floor_m() -> float:
-    """Give the height of the middle of the tray's floor in the drawer's frame."""
+    """Return the height of the middle of the tray's floor in the drawer's frame."""
     return _FRONT_HEIGHT_M - _FRONT_M[2] / 2 + _TRAY_FLOOR_M / 2
 
 
 def _parts() -> tuple[Part, ...]:
-    """Give carcass, two drawers and two doors."""
+    """Return carcass, two drawers and two doors."""
     # 3 mm of air between the fronts.
     below_m = DRAWER_M[2] - _FRONT_M[2] - 0.003
     doors_top_m = below_m + _FRONT_HEIGHT_M - _FRONT_M[2] / 2 - 0.003

@@ -82,7 +82,7 @@ class PickTask(ArmTask):
 
     @property
     def cube_rest_height_m(self) -> float:
-        """Give the height of the cube's centre when it lies on the table."""
+        """Return the height of the cube's centre when it lies on the table."""
         return TABLE_HEIGHT_M + self.cube_size_m / 2
 
     def sample_start(self, arm: Arm, rng: np.random.Generator) -> Start:
@@ -98,11 +98,11 @@ class PickTask(ArmTask):
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Give the table's top."""
+        """Return the table's top."""
         return (Space(center_m=(0.5, 0.0, TABLE_HEIGHT_M), half_m=(0.28, 0.46)),)
 
     def middle(self, start: Start) -> Floats:
-        """Give where the cube is."""
+        """Return where the cube is."""
         return start.box_poses[CUBE][:3]
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
@@ -139,7 +139,7 @@ class PickTask(ArmTask):
         return measured
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Give how many numbers each measured quantity has."""
+        """Return how many numbers each measured quantity has."""
         sizes = {"cube_position": 3, "cube_quaternion": 4, "tool_position": 3}
         sizes |= {"tool_quaternion": 4, "palm_position": 3, "height_left": 1}
         for tip in arm.fingertips:
@@ -147,7 +147,7 @@ class PickTask(ArmTask):
         return sizes
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
-        """Give the reward's named terms of one control step, with PixMC's weights."""
+        """Return the reward's named terms of one control step, with PixMC's weights."""
         distances = np.sqrt(np.square(measured["fingertips_to_cube"]).sum(axis=-1))
         height_m = measured["cube_position"][..., 2]
         lifted = height_m - self.cube_rest_height_m > self.lifted_m
@@ -162,10 +162,10 @@ class PickTask(ArmTask):
         }
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Say whether the cube is at the goal height now."""
+        """Return whether the cube is at the goal height now."""
         height_m = measured["cube_position"][..., 2]
         return np.abs(height_m - self.goal_height_m) <= self.goal_tolerance_m
 
     def failed(self, measured: Measured) -> NDArray[np.bool_]:
-        """Say whether the cube has fallen off the table."""
+        """Return whether the cube has fallen off the table."""
         return measured["cube_position"][..., 2] < self.cube_rest_height_m - self.fall_m

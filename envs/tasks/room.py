@@ -30,7 +30,7 @@ PIXMC_FOV_Y_DEG = math.degrees(2 * math.atan(224 / 298 * math.tan(math.radians(6
 
 
 def pixmc_hand_camera(arm: Arm, position_m: tuple[float, float, float], up: float) -> Camera:
-    """Give PixMC's camera on the hand: along the hand's z, with `up` times its x upwards."""
+    """Return PixMC's camera on the hand: along the hand's z, with `up` times its x upwards."""
     x, y, z = position_m
     return Camera(
         name="hand",

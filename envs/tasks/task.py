@@ -34,7 +34,7 @@ class Task(Protocol):
 
     @property
     def state(self) -> tuple[str, ...]:
-        """Say which of what is measured is in the privileged state, in order."""
+        """Return which of what is measured is in the privileged state, in order."""
         ...
 
     @property
@@ -44,15 +44,15 @@ class Task(Protocol):
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Say where other things may stand without being in the way."""
+        """Return where other things may stand without being in the way."""
         ...
 
     def middle(self, start: Start) -> Floats:
-        """Give where the middle of what the task is about is [3]."""
+        """Return where the middle of what the task is about is [3]."""
         ...
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
-        """Give the start with the object resized, moved by [3] metres, and turned."""
+        """Return the start with the object resized, moved by [3] metres, and turned."""
         ...
 
     def scene(self, arm: Arm) -> Scene:
@@ -68,19 +68,19 @@ class Task(Protocol):
         ...
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
-        """Give the reward's named terms of one control step."""
+        """Return the reward's named terms of one control step."""
         ...
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Say whether the goal is reached now."""
+        """Return whether the goal is reached now."""
         ...
 
     def failed(self, measured: Measured) -> NDArray[np.bool_]:
-        """Say whether the task can no longer be done."""
+        """Return whether the task can no longer be done."""
         ...
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Give how many numbers each measured quantity has."""
+        """Return how many numbers each measured quantity has."""
         ...
 
 
@@ -130,7 +130,7 @@ def state_names(task: Task, arm: Arm) -> tuple[str, ...]:
 
 
 def num_hold_steps(task: Task, rate_hz: float) -> int:
-    """Give how many control steps in a row must be at the goal."""
+    """Return how many control steps in a row must be at the goal."""
     return max(1, math.ceil(task.hold_s * rate_hz - 1e-9))
 
 
@@ -153,6 +153,6 @@ def draw_hand(arm: Arm, rng: np.random.Generator, hand: Sequence[float], noise: 
 def tool_palm_and_tips(
     hand_body: str, tool_m: Vector, palm_m: Vector, tips: tuple[Fingertip, ...]
 ) -> tuple[tuple[str, ...], Floats]:
-    """Give the bodies that carry tool, palm and fingertips, and their offsets [2+f 3] in them."""
+    """Return the bodies that carry tool, palm and fingertips, and their offsets [2+f 3] in them."""
     bodies = (hand_body, hand_body, *(tip.body for tip in tips))
     return bodies, np.array([tool_m, palm_m, *(tip.offset_m for tip in tips)])

@@ -72,5 +72,5 @@ class Episode:
 
     @property
     def num_steps(self) -> int:
-        """Give the number of actions T."""
+        """Return the number of actions T."""
         return len(self.labels)

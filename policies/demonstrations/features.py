@@ -40,11 +40,11 @@ class FeatureCache:
                 np.save(file, features)
 
     def has(self, index: int) -> bool:
-        """Say whether an episode's embeddings are there."""
+        """Return whether an episode's embeddings are there."""
         return self._encoder is None or self._path(index).is_file()
 
     def get(self, index: int) -> NDArray[np.float16]:
-        """Give the embeddings [T+1 c e] of a stored episode, computing them if they are not there.
+        """Return the embeddings [T+1 c e] of a stored episode, computing what is missing.
 
         Raises:
             ValueError: the file is damaged; the message names it.

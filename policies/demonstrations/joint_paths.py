@@ -107,7 +107,7 @@ class JointPath:
 
 
 def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
-    """Give a demonstration whose last frame has no label; `facts` has `cut`, how many were cut."""
+    """Return a demonstration whose last frame has no label; `facts["cut"]` counts those cut."""
     rows = slice(None, None, config.every)
     joints, commands = path.joints_rad[rows], path.commands[rows]
     actions, meaning, num_cut = _actions(path, config)
@@ -165,7 +165,7 @@ def _actions(
 
 
 def fitted(pictures: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
-    """Give pictures [t side side 3]: the square in the middle, scaled by area."""
+    """Return pictures [t side side 3]: the square in the middle, scaled by area."""
     if side is None:
         return pictures
     height, width = pictures.shape[1:3]

@@ -60,7 +60,7 @@ class RobomimicDemonstrations:
         return {name: f"{self.path}: data/{name}: its name is not demo_<number>" for name in others}
 
     def names(self) -> list[str]:
-        """Give the demonstrations' names in the order of their numbers.
+        """Return the demonstrations' names in the order of their numbers.
 
         Raises:
             FileNotFoundError: no such file.
@@ -194,7 +194,7 @@ def _image(observed: Any, camera: str, place: str) -> Any:
 
 
 def _no_images(observed: Any) -> str:
-    """Say why no camera was found, and what looks like one."""
+    """Return why no camera was found, and what looks like one."""
     like = sorted(
         key for key, one in observed.items() if len(one.shape) == 4 and one.shape[-1] == 3
     )

@@ -53,7 +53,7 @@ class RptDemonstrations:
         return {}
 
     def names(self) -> list[str]:
-        """Give the files' names in order.
+        """Return the files' names in order.
 
         Raises:
             FileNotFoundError: there is none.
@@ -115,7 +115,7 @@ class RptDemonstrations:
 
 
 def _column(values: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Give [t] of [t] or [t 1]."""
+    """Return [t] of [t] or [t 1]."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:

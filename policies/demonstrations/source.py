@@ -18,7 +18,7 @@ from .tokenised import Which, tokenised
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demonstrations:
-    """Say where demonstrations are, and which of them are wanted.
+    """Return where demonstrations are, and which of them are wanted.
 
     Attributes:
         folder: a `DemoStore`, or a LeRobot data set with images.

@@ -37,7 +37,7 @@ def tokenised(
     encoder: FrameEncoder | None,
     which: Which,
 ) -> DemoStore:
-    """Give a store of a data set's episodes, making what is not yet there.
+    """Return a store of a data set's episodes, making what is not yet there.
 
     Args:
         reader: the data set.
@@ -84,7 +84,7 @@ def _leave_out(folder: Path, index: int, reason: str, chosen: list[int]) -> None
 
 
 def choose(reader: DatasetReader, which: Which) -> list[int]:
-    """Give the numbers of the episodes to learn from.
+    """Return the numbers of the episodes to learn from.
 
     Raises:
         ValueError: there is none.
@@ -112,7 +112,7 @@ def choose(reader: DatasetReader, which: Which) -> list[int]:
 def tokenise_episode(
     demonstration: Demonstration, encoder: FrameEncoder | None, number: int
 ) -> Episode:
-    """Give an episode of tokens: the longest stretch that has labels, and the frame after it.
+    """Return an episode of tokens: the longest stretch that has labels, and the frame after it.
 
     Without a frame after it the last action is left out.
 
@@ -143,7 +143,7 @@ def tokenise_episode(
 
 
 def _tokens(demonstration: Demonstration, encoder: FrameEncoder | None, rows: slice) -> Codes:
-    """Give the tokens [t c n] of these frames."""
+    """Return the tokens [t c n] of these frames."""
     if encoder is None:
         return np.zeros((rows.stop - rows.start, 0, 0), np.uint16)
     cameras = []
@@ -158,7 +158,7 @@ def _tokens(demonstration: Demonstration, encoder: FrameEncoder | None, rows: sl
 
 
 def _longest(labelled: NDArray[np.bool_]) -> tuple[int, int]:
-    """Give the bounds of the longest stretch of True; the first of equal ones."""
+    """Return the bounds of the longest stretch of True; the first of equal ones."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], labelled.astype(np.int8), [0]])))
     stretches = [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
     return max(stretches, key=lambda stretch: stretch[1] - stretch[0], default=(0, 0))

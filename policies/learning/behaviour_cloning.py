@@ -114,7 +114,7 @@ def _split(learner: Learner, store: DemoStore, out: Path) -> _Lessons:
 
 @torch.no_grad()
 def _error(student: StudentPolicy, lessons: _Lessons) -> float:
-    """Give the error on the held-out episodes as a ratio to that of the mean action."""
+    """Return the error on the held-out episodes as a ratio to that of the mean action."""
     data, mean = lessons.held_out, student.as_outputs(lessons.fitted.labels.mean(0))
     student.eval()
     ours = baseline = 0.0

@@ -35,7 +35,7 @@ class IndicatorBeta:
     kind: ClassVar[str] = "indicator"
 
     def __call__(self, round: int) -> float:
-        """Give beta."""
+        """Return beta."""
         return 1.0 if round == 0 else 0.0
 
 
@@ -51,7 +51,7 @@ class ExponentialBeta:
             raise ValueError(f"decay must be in [0, 1), got {self.decay}")
 
     def __call__(self, round: int) -> float:
-        """Give beta."""
+        """Return beta."""
         return self.decay**round
 
 
@@ -67,7 +67,7 @@ class LinearBeta:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}")
 
     def __call__(self, round: int) -> float:
-        """Give beta."""
+        """Return beta."""
         return max(0.0, 1.0 - round / self.rounds)
 
 

@@ -50,7 +50,7 @@ class Labelled(Protocol):
     labels: torch.Tensor
 
     def __len__(self) -> int:
-        """Give N."""
+        """Return N."""
         ...
 
 
@@ -105,7 +105,7 @@ def fit(
 
 
 def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch.Tensor:
-    """Give the mean squared error of the actions at some rows; after an episode's end none count.
+    """Return the mean squared error of the actions at some rows; after an episode's end none count.
 
     Raises:
         ValueError: the student gives chunks, and the data does not say where episodes end.
@@ -125,7 +125,7 @@ def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch
 def chunk_labels(
     data: Labelled, rows: torch.Tensor, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the labels [b k a] from each row on, and which of them [b k] are of its episode."""
+    """Return the labels [b k a] from each row on, and which of them [b k] are of its episode."""
     if not isinstance(data, Chunked):
         raise ValueError("for chunks the data must say where episodes end")
     next_rows = rows[:, None] + torch.arange(chunk)
@@ -134,6 +134,6 @@ def chunk_labels(
 
 
 def _rows(length: int, batch: int, seed: tuple[int, ...], step: int) -> torch.Tensor:
-    """Give the rows of a step; drawn from (seed, step), so that no generator's state is carried."""
+    """Return the rows of a step; drawn from (seed, step), so no generator state is carried."""
     rng = np.random.default_rng((*seed, step))
     return torch.from_numpy(rng.integers(length, size=batch))

@@ -102,11 +102,11 @@ class PpoConfig:
 
     @property
     def batch(self) -> int:
-        """Give the environment steps of one iteration."""
+        """Return the environment steps of one iteration."""
         return self.num_envs * self.num_steps
 
     def learning_rate_at(self, iteration: int, iterations: int) -> float:
-        """Give the learning rate of an iteration, counted from 0."""
+        """Return the learning rate of an iteration, counted from 0."""
         cosine = 0.5 * (1 + math.cos(math.pi * iteration / iterations))
         rest = self.final_lr_fraction
         return self.learning_rate * (rest + (1 - rest) * cosine)
@@ -288,7 +288,7 @@ class PpoTrainer:
         teacher.normaliser.load_state_dict(self._normaliser.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """Give all that a resumed training needs, as tensors and plain data."""
+        """Return all that a resumed training needs, as tensors and plain data."""
         returns = self._rewards.ret_rms
         return {
             "iteration": self.iteration,

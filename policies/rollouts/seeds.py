@@ -37,17 +37,17 @@ def check_run(seed: int, num_training: int, num_validation: int, num_evaluation:
 
 
 def training_seed(run_seed: int, episode: int) -> int:
-    """Give the environment seed of a run's training episode, counted over all rounds."""
+    """Return the environment seed of a run's training episode, counted over all rounds."""
     assert 0 <= run_seed < NUM_RUN_SEEDS
     assert 0 <= episode < EPISODES_PER_RUN
     return TRAINING_SEEDS[run_seed * EPISODES_PER_RUN + episode]
 
 
 def validation_seeds(episodes: int) -> tuple[int, ...]:
-    """Give the environment seeds of the validation after each round."""
+    """Return the environment seeds of the validation after each round."""
     return tuple(VALIDATION_SEEDS[:episodes])
 
 
 def evaluation_seeds(episodes: int) -> tuple[int, ...]:
-    """Give the environment seeds of a final evaluation."""
+    """Return the environment seeds of a final evaluation."""
     return tuple(EVALUATION_SEEDS[:episodes])

@@ -61,7 +61,7 @@ def film(
 
 
 class StudentView:
-    """Give what a policy may see of an episode: a student its embeddings and `proprio` alone."""
+    """Return what a policy may see of an episode: a student its embeddings and `proprio` alone."""
 
     def __init__(self, policy: Policy, encoder: FrameEncoder | None) -> None:
         self._student = isinstance(policy, StudentPolicy)
@@ -72,7 +72,7 @@ class StudentView:
             self._embedder = ObservationEmbedder(encoder, 1, len(self._names))
 
     def __call__(self, observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Give it for the next observation of the episode."""
+        """Return it for the next observation of the episode."""
         if not self._student:
             return observation
         view = {"proprio": observation["proprio"]}

@@ -62,7 +62,7 @@ class PrivilegedState:
         self._T_world_base: Floats = inverse.astype(np.float64)
 
     def read(self, state: RobotState) -> NDArray[np.float32]:
-        """Give `state` [s].
+        """Return `state` [s].
 
         Raises:
             ValueError: nobody knows where the object is.
@@ -137,7 +137,7 @@ class ScriptedAgent:
         self._disturbance = None
 
     def act(self, observation: Observation) -> Proposal:
-        """Give the expert's action, disturbed, with the undisturbed one as its label."""
+        """Return the expert's action, disturbed, with the undisturbed one as its label."""
         begun_s = time.monotonic()
         state = self._state.read(observation.state)
         label = np.clip(self._expert.act({"state": state}), -1.0, 1.0).astype(np.float32)

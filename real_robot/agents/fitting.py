@@ -13,7 +13,7 @@ ALIKE = (("franka_panda", "franka_fr3"),)
 
 
 def fit_interface(policy: Interface, robot: Interface, what: str) -> tuple[Interface, str | None]:
-    """Give the robot's interface as the policy knows it, and a note where they differ in name.
+    """Return the robot's interface as the policy knows it, and a note where they differ in name.
 
     Args:
         policy: what the policy was trained for.
@@ -55,5 +55,5 @@ def unknown_task(origin: Mapping[str, Sequence[str]], env_id: str | None, task: 
 
 
 def proprio_columns(policy: Interface, robot: Interface) -> list[int]:
-    """Give where in a robot's `proprio` the policy's is, in the policy's order."""
+    """Return where in a robot's `proprio` the policy's is, in the policy's order."""
     return [robot.proprio.index(name) for name in policy.proprio]

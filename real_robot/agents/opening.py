@@ -16,7 +16,7 @@ SERVER = "server:"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig:
-    """Say where and how a policy runs.
+    """Return where and how a policy runs.
 
     Attributes:
         device: `cpu`, `cuda`, or `auto` (cuda if there is one).

@@ -74,7 +74,7 @@ class RemoteAgent:
 
     @property
     def weights_hash(self) -> str | None:
-        """Give the hash that the server tells."""
+        """Return the hash that the server tells."""
         return self._hash
 
     def reset(self, observation: Observation) -> None:

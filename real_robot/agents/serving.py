@@ -250,7 +250,7 @@ class PolicyServer:
 
 
 def _nobody() -> RobotState:
-    """Give the state of an arm of which nothing is known here."""
+    """Return the state of an arm of which nothing is known here."""
     nothing = np.zeros(0)
     return RobotState(
         stamp_s=0.0,

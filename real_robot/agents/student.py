@@ -101,7 +101,7 @@ class StudentAgent:
 
     @property
     def weights_hash(self) -> str:
-        """Give the hash of student and encoder together."""
+        """Return the hash of student and encoder together."""
         return self._hash
 
     def reset(self, observation: Observation) -> None:
@@ -112,7 +112,7 @@ class StudentAgent:
             self._begin()
 
     def act(self, observation: Observation) -> Proposal:
-        """Give the next action, or as many as the student gives at once."""
+        """Return the next action, or as many as the student gives at once."""
         with self._acting:
             return self._act(observation)
 
@@ -157,7 +157,7 @@ class StudentAgent:
         """Do nothing: memory is freed with the object."""
 
     def _is_news(self, images: list[Image]) -> bool:
-        """Say whether a picture is new: those that were looked at have their embeddings already.
+        """Return whether a picture is new: those that were looked at have their embeddings already.
 
         Cameras that are slower than the loop, or late, then cost no second look. A past counts
         looks, as in simulation, so with one everything is news.

@@ -45,7 +45,7 @@ Message = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 
 class WireError(RuntimeError):
-    """Say why the other side is not understood, or not believed."""
+    """Return why the other side is not understood, or not believed."""
 
 
 class ClosedError(WireError):
@@ -246,7 +246,7 @@ def make_key(path: Path) -> bytes:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Give host and port of `HOST:PORT`.
+    """Return host and port of `HOST:PORT`.
 
     Raises:
         ValueError: it is none.

@@ -42,7 +42,7 @@ class Board:
             )
 
     def build(self) -> Any:
-        """Give OpenCV's object of it.
+        """Return OpenCV's object of it.
 
         Raises:
             ValueError: OpenCV has no such dictionary.

@@ -144,7 +144,7 @@ def read_poses(folder: Path) -> dict[str, list[float]]:
 
 
 def draw_residuals(shot: Shot, T_camera_board: Floats, lens: Intrinsics) -> Image:
-    """Give the picture with the corners as they were seen (green) and as they should be (red)."""
+    """Return the picture with the corners as they were seen (green) and as they should be (red)."""
     cv2 = opencv("boards")
     drawn = shot.image.copy()
     expected = project(shot.view.corners_m, T_camera_board, lens)

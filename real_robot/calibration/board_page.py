@@ -96,7 +96,7 @@ def _number(cv2: Any, board: Board) -> int:
 
 
 def _png(image: NDArray[np.uint8], dpi: int) -> bytes:
-    """Give a PNG that says how large it is."""
+    """Return a PNG that says how large it is."""
     written, data = opencv("boards").imencode(".png", image)
     assert written
     plain = data.tobytes()
@@ -108,7 +108,7 @@ def _png(image: NDArray[np.uint8], dpi: int) -> bytes:
 
 
 def _pdf(image: NDArray[np.uint8], dpi: int) -> bytes:
-    """Give a PDF (ISO 32000-1, 7.5) of one page that the image fills."""
+    """Return a PDF (ISO 32000-1, 7.5) of one page that the image fills."""
     height, width = image.shape
     page = " ".join(f"{pixels * _POINTS_PER_INCH / dpi:.4f}" for pixels in (width, height))
     across, up = page.split()

@@ -57,12 +57,12 @@ class Intrinsics:
 
     @property
     def matrix(self) -> Floats:
-        """Give the camera matrix [3 3]."""
+        """Return the camera matrix [3 3]."""
         (fx, fy), (cx, cy) = self.focal_px, self.centre_px
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
     def fitted(self, height: int, width: int) -> "Intrinsics":
-        """Give those of pictures that `real_robot.cameras.fit.fit` cut and scaled."""
+        """Return those of pictures that `real_robot.cameras.fit.fit` cut and scaled."""
         top, left, cut_height, cut_width = middle(self.height, self.width, height, width)
         x, y = width / cut_width, height / cut_height
         (fx, fy), (cx, cy) = self.focal_px, self.centre_px
@@ -134,7 +134,7 @@ def load(path: Path) -> Calibration:
 
 
 def project(points: Floats, T_camera_base: Floats, lens: Intrinsics) -> Floats:
-    """Give the pixels [n 2] of points [n 3] in the base's frame; NaN for what is behind the lens.
+    """Return the pixels [n 2] of points [n 3] in the base's frame; NaN for what is behind the lens.
 
     The distortion is OpenCV's: G. Bradski and A. Kaehler, Learning OpenCV, 2008, chapter 11.
     """

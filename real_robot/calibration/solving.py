@@ -45,7 +45,7 @@ def calibrate_lens(views: Sequence[View], *, height: int, width: int) -> Intrins
 
 
 def board_pose(view: View, intrinsics: Intrinsics) -> Floats:
-    """Give `T_camera_board` [4 4].
+    """Return `T_camera_board` [4 4].
 
     Raises:
         ValueError: no pose explains the view.

@@ -12,7 +12,7 @@ Image = NDArray[np.uint8]
 
 
 class CameraError(RuntimeError):
-    """Say why a camera has no frame to give."""
+    """Return why a camera has no frame to give."""
 
 
 class StaleFrameError(CameraError):
@@ -54,7 +54,7 @@ class Frame:
 
 @runtime_checkable
 class Camera(Protocol):
-    """Give the newest frame. As a context manager it opens and closes."""
+    """Return the newest frame. As a context manager it opens and closes."""
 
     @property
     def name(self) -> str:
@@ -74,7 +74,7 @@ class Camera(Protocol):
         ...
 
     def read(self, max_age_s: float) -> Frame:
-        """Give the newest frame without waiting.
+        """Return the newest frame without waiting.
 
         Raises:
             StaleFrameError: it is older than this, or there is none; with the cause.
@@ -84,7 +84,7 @@ class Camera(Protocol):
         ...
 
     def age_s(self) -> float:
-        """Give the time since the camera last saw something new; infinite before the first frame.
+        """Return the time since the camera last saw something new; infinite before the first frame.
 
         It grows while a camera is frozen or gone: what the safety layer wants to know.
         """

@@ -30,12 +30,12 @@ class CameraConfig:
 
 
 def build_camera(config: CameraConfig) -> ThreadedCamera:
-    """Give the camera, not yet open."""
+    """Return the camera, not yet open."""
     return ThreadedCamera(config.settings, build_source(config.source))
 
 
 def build_source(config: SourceConfig) -> Source:
-    """Give where frames come from."""
+    """Return where frames come from."""
     if isinstance(config, RealSenseConfig):
         return RealSenseSource(config)
     return OpenCvSource(config)

@@ -20,7 +20,7 @@ def fit(image: Image, height: int, width: int) -> Image:
 def middle(
     capture_height: int, capture_width: int, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """Give top, left, height and width of the largest middle part of the shape asked for."""
+    """Return top, left, height and width of the largest middle part of the shape asked for."""
     scale = min(capture_height / height, capture_width / width)
     cut_height, cut_width = round(height * scale), round(width * scale)
     return (

@@ -80,7 +80,7 @@ class RealSenseSource:
         self._pipeline = pipeline
 
     def read(self) -> Image:
-        """Give the next frame."""
+        """Return the next frame."""
         rs = _library()
         if self._pipeline is None:
             raise SourceError(f"{self._name()} is not open")

@@ -120,7 +120,7 @@ class OpenCvSource:
             self._due_s = time.monotonic()
 
     def read(self) -> Image:
-        """Give the next frame."""
+        """Return the next frame."""
         cv2 = opencv("cameras")
         if self._capture is None:
             raise SourceError(f"{self._name()} is not open")

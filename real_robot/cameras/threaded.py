@@ -148,7 +148,7 @@ class ThreadedCamera:
             )
 
     def read(self, max_age_s: float) -> Frame:
-        """Give the newest frame, if it is fresh and not frozen."""
+        """Return the newest frame, if it is fresh and not frozen."""
         with self._news:
             frame, changed_s, problem, final = (
                 self._frame,
@@ -173,7 +173,7 @@ class ThreadedCamera:
         return frame
 
     def age_s(self) -> float:
-        """Give the time since something new was seen."""
+        """Return the time since something new was seen."""
         with self._news:
             if self._frame is None:
                 return float("inf")

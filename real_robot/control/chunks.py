@@ -36,7 +36,7 @@ class Chunks:
 
     @property
     def newest_s(self) -> float | None:
-        """Give the stamp of the observation that the newest proposal answers; None without one."""
+        """Return the stamp of the observation that the newest proposal answers, or None."""
         return self._newest_s
 
     def add(self, proposal: Proposal) -> None:
@@ -50,7 +50,7 @@ class Chunks:
         self._chunks.append(proposal)
 
     def action(self, stamp_s: float) -> NDArray[np.float32] | None:
-        """Give the action [a] for the tick that began at `stamp_s`; None when none is for it."""
+        """Return the action [a] for the tick that began at `stamp_s`; None when none is for it."""
         single, self._single = self._single, None
         if single is not None:
             return single.actions[0]

@@ -10,7 +10,7 @@ class Clock(Protocol):
     """Tell the time, and let it pass."""
 
     def now_s(self) -> float:
-        """Give the time on the clock of all stamps."""
+        """Return the time on the clock of all stamps."""
         ...
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
@@ -22,7 +22,7 @@ class MonotonicClock:
     """`time.monotonic`, the clock of robots and cameras."""
 
     def now_s(self) -> float:
-        """Give the time."""
+        """Return the time."""
         return time.monotonic()
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:

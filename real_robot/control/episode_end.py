@@ -33,7 +33,7 @@ class EpisodeEnd(Exception):
 
 
 def halted(state: RobotState) -> Reason | None:
-    """Give the reason that is in the robot's mode; None when it follows."""
+    """Return the reason that is in the robot's mode; None when it follows."""
     if state.mode == "user_stopped":
         return "user_stop"
     if state.mode == "guiding":
@@ -44,7 +44,7 @@ def halted(state: RobotState) -> Reason | None:
 def stopped(
     decision: Decision, state: RobotState, agent: str, cameras: Sequence[Camera]
 ) -> EpisodeEnd:
-    """Say why the safety layer decided to stop or to end, and whose fault it is."""
+    """Return why the safety layer decided to stop or to end, and whose fault it is."""
     cause = "; ".join(decision.causes)
     if decision.verdict == "end":
         return EpisodeEnd(halted(state) or "safety", cause)

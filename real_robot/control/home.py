@@ -113,7 +113,7 @@ def go_home(
 
 
 def _relaxed(safety: SafetyConfig, config: HomeConfig) -> SafetyConfig:
-    """Give the margins and walls that hold on the way: those of the config, less the slacks."""
+    """Return the margins and walls that hold on the way: those of the config, less the slacks."""
     motion, space = safety.motion, safety.workspace
     margin_rad = max(0.0, motion.joint_margin_rad - config.slack_rad)
     slack = config.slack_m

@@ -50,7 +50,7 @@ class SuccessCheck:
             self.done_step = num_steps
 
     def verdict(self, reason: Reason) -> bool | None:
-        """Give an episode's success when it ended so; None where nobody can tell."""
+        """Return an episode's success when it ended so; None where nobody can tell."""
         if self.done_step is not None or reason == "success":
             return True
         if reason == "failure":

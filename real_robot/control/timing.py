@@ -71,7 +71,7 @@ class LoopReport:
     num_without_action: int
 
     def lines(self) -> list[str]:
-        """Give a table for people, in milliseconds."""
+        """Return a table for people, in milliseconds."""
         rows: list[tuple[str, Spread]] = [("late", self.late)]
         if self.interval is not None:
             rows.append(("interval", self.interval))

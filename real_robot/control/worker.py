@@ -40,7 +40,7 @@ class Worker(Generic[Q, A]):
             self._asked.notify()
 
     def take(self) -> list[A]:
-        """Give the answers that have come and were not taken yet, oldest first.
+        """Return the answers that have come and were not taken yet, oldest first.
 
         Raises:
             Exception: whatever the function raised; from then on at every call.

@@ -20,7 +20,7 @@ _POLL_S = 0.001
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrankaCheckConfig(FrankaConfig):
-    """Say which robot is looked at, and for how long.
+    """Return which robot is looked at, and for how long.
 
     Attributes:
         duration_s: for which states are read.

@@ -65,7 +65,7 @@ class Arm:
 
     @property
     def newest(self) -> tuple[Any, float]:
-        """Give the newest `franky.RobotState` and when it came; it ages while none comes.
+        """Return the newest `franky.RobotState` and when it came; it ages while none comes.
 
         Raises:
             ConnectionLostError: none will come any more; naming the cause.
@@ -76,7 +76,7 @@ class Arm:
 
     @property
     def fault(self) -> str | None:
-        """Say why the controller ended by itself; None when it did not since the last stop."""
+        """Return why the controller ended by itself; None when it did not since the last stop."""
         return self._fault
 
     def command(self, target: Floats) -> None:
@@ -308,7 +308,7 @@ def call(function: Callable[[], T], timeout_s: float, where: str) -> T:
 
 
 def errors_of(state: Any, fault: str | None) -> tuple[str, ...]:
-    """Give the robot's own names of its errors, and why its controller ended if it did."""
+    """Return the robot's own names of its errors, and why its controller ended if it did."""
     names = json.loads(str(state.current_errors))
     if state.robot_mode.name == "Reflex" and not names:
         names = json.loads(str(state.last_motion_errors))
@@ -318,7 +318,7 @@ def errors_of(state: Any, fault: str | None) -> tuple[str, ...]:
 
 
 def text_of(error: Exception) -> str:
-    """Give the words of an error on one line, without what libfranka says of itself."""
+    """Return the words of an error on one line, without what libfranka says of itself."""
     text = " ".join(str(error).split())
     return re.sub(r"\s*control_command_success_rate:.*$", "", text.removeprefix("libfranka: "))
 

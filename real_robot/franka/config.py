@@ -75,7 +75,7 @@ class PayloadConfig:
             raise ValueError(f"mass_kg must not be negative, got {self.mass_kg}")
 
     def inertia_matrix(self) -> list[float]:
-        """Give the matrix [9], column by column as libfranka wants it."""
+        """Return the matrix [9], column by column as libfranka wants it."""
         xx, yy, zz, xy, xz, yz = self.inertia_kg_m2
         return [xx, xy, xz, xy, yy, yz, xz, yz, zz]
 
@@ -108,7 +108,7 @@ class GripperConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrankaConfig:
-    """Say which Franka, and how it is driven.
+    """Return which Franka, and how it is driven.
 
     Attributes:
         address: IP address or name of the control box.

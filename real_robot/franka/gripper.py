@@ -60,7 +60,7 @@ class Gripper:
             thread.start()
 
     def state(self) -> GripperState:
-        """Give the newest state without waiting."""
+        """Return the newest state without waiting."""
         with self._condition:
             raw, stamp_s, wish_m = self._raw, self._stamp_s, self._wish_m
             error = self._read_error or self._motion_error
@@ -77,7 +77,7 @@ class Gripper:
 
     @property
     def temperature_c(self) -> float:
-        """Give the hand's temperature."""
+        """Return the hand's temperature."""
         return float(self._raw.temperature)
 
     def wish(self, width_m: float) -> None:
@@ -130,7 +130,7 @@ class Gripper:
                 self._motion_error = error
 
     def _next(self) -> Motion | None:
-        """Give what is to be done for the newest wish, if anything."""
+        """Return what is to be done for the newest wish, if anything."""
         wish_m, config = self._wish_m, self._config
         if wish_m is None:
             return None

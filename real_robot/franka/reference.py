@@ -25,7 +25,7 @@ _STILL_RAD_S = 1e-3
 
 
 class Reference:
-    """Give positions and velocities [j] at any time, for targets that come at any time.
+    """Return positions and velocities [j] at any time, for targets that come at any time.
 
     There is no clock: time comes in as numbers, which must not go back.
     """
@@ -80,7 +80,7 @@ class Reference:
 
     @property
     def _rate(self) -> float:
-        """Give what each of the two low passes is late by one over."""
+        """Return what each of the two low passes is late by one over."""
         return 2.0 / max(self._smoothing_s, _SMOOTHING * self._period_s)
 
     def brake(self, acceleration_rad_s2: Floats, now_s: float) -> None:
@@ -92,7 +92,7 @@ class Reference:
         self._begin(self._positions, end, now_s, duration_s, brakes=True)
 
     def advance(self, now_s: float) -> tuple[Floats, Floats]:
-        """Give positions and velocities [j] now."""
+        """Return positions and velocities [j] now."""
         while self._now_s < now_s:
             step_s = min(_STEP_S, now_s - self._now_s)
             if self._brakes:
@@ -104,7 +104,7 @@ class Reference:
 
     @property
     def at_rest(self) -> bool:
-        """Say whether it stands still, and will."""
+        """Return whether it stands still, and will."""
         arrived = self._now_s >= self._start_s + self._duration_s
         return arrived and float(np.abs(self._velocities).max()) < _STILL_RAD_S
 

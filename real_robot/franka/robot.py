@@ -118,7 +118,7 @@ class FrankaRobot:
         self._version, self._limits = version, limits
 
     def state(self) -> RobotState:
-        """Give the newest state without waiting.
+        """Return the newest state without waiting.
 
         Raises:
             ConnectionLostError: not connected, or the connection is gone; naming the cause.
@@ -230,7 +230,7 @@ class FrankaRobot:
         return f"the robot at {self._config.address} is not connected: call connect()"
 
     def _checked(self, joint_positions_rad: Floats) -> Floats:
-        """Give a target [j] that is finite and within the joints' limits."""
+        """Return a target [j] that is finite and within the joints' limits."""
         target = np.array(joint_positions_rad, dtype=np.float64)
         if target.shape != (NUM_JOINTS,) or not np.isfinite(target).all():
             raise CommandRefusedError(f"a target is {NUM_JOINTS} finite numbers, got {target}")

@@ -262,7 +262,7 @@ class SafetyLayer:
         attention.recover()
 
     def _halted(self, state: RobotState) -> tuple[str, ...]:
-        """Say why the arm does not follow any more; empty when it does."""
+        """Return why the arm does not follow any more; empty when it does."""
         if state.mode in ("idle", "moving") and not state.errors:
             return ()
         causes = [f"the robot reports {error}" for error in state.errors]
@@ -277,7 +277,7 @@ class SafetyLayer:
         )
 
     def _read(self, target: Target) -> tuple[Target | None, list[str]]:
-        """Give the wish as finite numbers, or what is wrong with it."""
+        """Return the wish as finite numbers, or what is wrong with it."""
         try:
             # a copy: whoever made the target may go on to write into it
             positions = np.array(target.joint_positions_rad, dtype=np.float64)
@@ -371,7 +371,7 @@ class SafetyLayer:
         ]
 
     def _grip(self, wish: Target, state: RobotState) -> tuple[float | None, list[Intervention]]:
-        """Give the gripper's width within what it can do."""
+        """Return the gripper's width within what it can do."""
         wanted_m = wish.gripper_width_m
         if wanted_m is None:
             return None, []

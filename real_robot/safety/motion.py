@@ -85,7 +85,7 @@ class Motion:
 
     @property
     def at_rest(self) -> bool:
-        """Say whether the last step did not move."""
+        """Return whether the last step did not move."""
         return not self.velocities_rad_s.any()
 
 
@@ -112,7 +112,7 @@ class MotionFilter:
         self._shrinks = np.isfinite(self._braking)
 
     def outside(self, positions: Floats) -> list[str]:
-        """Say which joints [j] are outside of limits and margin and what outside the workspace."""
+        """Return which joints [j] violate limits and margin, and what leaves the workspace."""
         beyond = np.maximum(self._lower - positions, positions - self._upper)
         return [
             f"joint {joint + 1} at {positions[joint]:.4f} rad is outside "
@@ -140,7 +140,7 @@ class MotionFilter:
     def step(
         self, last: Motion, wish: Floats, measured: Floats, elapsed_s: float
     ) -> tuple[Motion, list[Intervention]]:
-        """Give the next motion towards `wish` [j], and why it is not all of it.
+        """Return the next motion towards `wish` [j], and why it is not all of it.
 
         Args:
             last: what was sent before.
@@ -184,7 +184,7 @@ class MotionFilter:
     def _bounds(
         self, last: Motion, measured: Floats, elapsed_s: float
     ) -> Iterator[tuple[str, Floats, Floats]]:
-        """Give each bound on the next positions by name; none depends on the wish."""
+        """Return each bound on the next positions by name; none depends on the wish."""
         here, config = last.positions_rad, self._config
         yield "joint_limit", self._lower, self._upper
         # A fraction of the period allows that fraction of the step.
@@ -210,7 +210,7 @@ class MotionFilter:
         low: Floats,
         high: Floats,
     ) -> Iterator[Floats]:
-        """Give positions [j] to try, best first: the wish, along the wall, and less of that."""
+        """Return positions [j] to try, best first: the wish, along the wall, and less of that."""
         yield allowed
         along = allowed
         for _ in range(2):
@@ -239,7 +239,7 @@ class MotionFilter:
         return self._enclosure.holds_line(here, self._end(here, candidate, elapsed_s))
 
     def _stays_under_curve(self, speeds: Floats, distance: Floats, stop_s: float) -> bool:
-        """Say whether speeds [j] that go evenly to 0 stay under the curve towards the limits.
+        """Return whether speeds [j] that go evenly to 0 stay under the curve towards the limits.
 
         With `r` from 1 to 0 the share of the speed that is left, the joint has gone
         (1 - r^2) v T / 2 of its distance x. Under the curve is (r v + o)^2 <= 2 d (x - that): a
@@ -258,7 +258,7 @@ class MotionFilter:
         )
 
     def _farthest_towards(self, distance: Floats, elapsed_s: float) -> Floats:
-        """Give the farthest step [j] towards a limit that is `distance` [j] away.
+        """Return the farthest step [j] towards a limit that is `distance` [j] away.
 
         After it the speed must be on or under both the robot's curve and that of our braking.
         """
@@ -269,7 +269,7 @@ class MotionFilter:
         return np.where(self._shrinks, np.minimum(ours, robots), ours)
 
     def _end(self, here: Floats, candidate: Floats, elapsed_s: float) -> Floats:
-        """Give where the arm would come to rest after `candidate`."""
+        """Return where the arm would come to rest after `candidate`."""
         velocities = (candidate - here) / elapsed_s
         return candidate + 0.5 * self._stop_time(velocities) * velocities
 

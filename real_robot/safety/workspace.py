@@ -79,7 +79,7 @@ class Enclosure:
         self.names = (*sides, *(f"{point} above the table" for point in points + links))
 
     def margins_m(self, joint_positions: Floats) -> Floats:
-        """Give the distances [... m] to each bound, negative outside, at positions [... j]."""
+        """Return the distances [... m] to each bound, negative outside, at positions [... j]."""
         return self._margins(self._points(joint_frames(self._arm, joint_positions)))
 
     def violations(self, joint_positions: Floats) -> list[str]:
@@ -99,7 +99,7 @@ class Enclosure:
         return self._reach_m * (length / _NUM_INTERVALS) ** 2 / 8
 
     def holds_line(self, first: Floats, last: Floats) -> bool:
-        """Say whether the whole straight joint line from `first` [j], inside, to `last` is inside.
+        """Return whether the straight joint line from `first` [j], inside, to `last` is inside.
 
         The line is sampled, and what may happen between samples is bounded, so that a yes is one
         for every point of it.
@@ -118,7 +118,7 @@ class Enclosure:
         return bool(leaves.all())
 
     def pushed_in(self, joint_positions: Floats, buffer_m: float) -> Floats | None:
-        """Give a small change [j] that brings positions [j] inside by `buffer_m`, if need be.
+        """Return a small change [j] that brings positions [j] inside by `buffer_m`, if need be.
 
         It is least squares on the linearised distances: about right near the wall. None when the
         positions are inside already.
@@ -140,7 +140,7 @@ class Enclosure:
         return change
 
     def _points(self, frames: Floats) -> Floats:
-        """Give all points that are watched, [... p 3]: those of the hand, then the links'."""
+        """Return all points that are watched, [... p 3]: those of the hand, then the links'."""
         hand = frames[..., -1, :, :]
         on_hand = self._hand_points @ np.swapaxes(hand[..., :3, :3], -1, -2)
         on_hand = on_hand + hand[..., None, :3, 3]

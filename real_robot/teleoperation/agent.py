@@ -79,7 +79,7 @@ class TeleoperationAgent:
         self._device.read()
 
     def act(self, observation: Observation) -> Proposal:
-        """Give the person's action."""
+        """Return the person's action."""
         begun_s = time.monotonic()
         command = self._device.read()
         if command.gripper is not None:
@@ -99,7 +99,7 @@ class TeleoperationAgent:
         """Do nothing: the device is closed by its owner."""
 
     def _increments(self, command: Command) -> Floats:
-        """Give the arm's part of the action, in the direction asked for if not in its length."""
+        """Return the arm's part of the action, in the direction asked for if not in its length."""
         targets = self._translator.joint_targets_rad
         goal = tool_pose(self._arm, targets)
         goal[:3, 3] += self._config.max_speed_m_s * self._period_s * _shortened(command.translation)

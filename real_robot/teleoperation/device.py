@@ -11,7 +11,7 @@ from ..episode import Reason
 
 
 class DeviceError(RuntimeError):
-    """Say why a device says nothing; the episode ends with this text."""
+    """Return why a device says nothing; the episode ends with this text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ class Command:
 
     @property
     def moves(self) -> bool:
-        """Say whether the tool is to move."""
+        """Return whether the tool is to move."""
         return self.is_held and bool(self.translation.any() or self.rotation.any())
 
 
@@ -64,7 +64,7 @@ class Device(Protocol):
         ...
 
     def read(self) -> Command:
-        """Give what the person wants now, without waiting.
+        """Return what the person wants now, without waiting.
 
         Raises:
             DeviceError: the device is gone.
@@ -84,7 +84,7 @@ class Toggle:
         self._closed = False
 
     def press(self, is_down: bool) -> float | None:
-        """Give the gripper's new command when the button goes down; None otherwise."""
+        """Return the gripper's new command when the button goes down; None otherwise."""
         begins, self._was_down = is_down and not self._was_down, is_down
         if not begins:
             return None

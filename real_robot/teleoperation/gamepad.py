@@ -37,7 +37,7 @@ class Gamepad:
         self._toggle = Toggle()
 
     def read(self) -> Command:
-        """Give what sticks and buttons say now."""
+        """Return what sticks and buttons say now."""
         if self._pad is None:
             raise DeviceError("the gamepad is not open")
         self._pygame.event.pump()
@@ -86,7 +86,7 @@ class Gamepad:
 
 
 def _stick(value: float) -> float:
-    """Give a stick's value without the play around its middle."""
+    """Return a stick's value without the play around its middle."""
     size = abs(value)
     return 0.0 if size < _DEAD_ZONE else np.sign(value) * (size - _DEAD_ZONE) / (1 - _DEAD_ZONE)
 

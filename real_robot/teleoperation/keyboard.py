@@ -65,7 +65,7 @@ class Keyboard:
         self._toggle = Toggle()
 
     def read(self) -> Command:
-        """Give what the keys of the last moments say."""
+        """Return what the keys of the last moments say."""
         now_s = self._clock()
         gripper, end = None, None
         for key in self._keys():

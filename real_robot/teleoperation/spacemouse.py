@@ -40,7 +40,7 @@ class SpaceMouse:
         self._toggle = Toggle()
 
     def read(self) -> Command:
-        """Give where the cap is now."""
+        """Return where the cap is now."""
         if self._device is None:
             raise DeviceError("the SpaceMouse is not open")
         pressed = self._buttons

@@ -29,7 +29,7 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """Give the rate; 0 without trials."""
+        """Return the rate; 0 without trials."""
         return self.successes / self.trials if self.trials else 0.0
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def pairs(self) -> int:
-        """Give how many pairs there are."""
+        """Return how many pairs there are."""
         return self.both + self.only_a + self.only_b + self.neither
 
 
@@ -165,7 +165,7 @@ def _of_two(
 
 
 def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, ...]:
-    """Say which differences so many pairs of trials find, and what a smaller one would need."""
+    """Return which differences so many pairs of trials find, and what a smaller one would need."""
     if not pairs:
         return ()
     low, high = detectable_rates(rate.share, pairs, _POWER)

@@ -44,7 +44,7 @@ def illustrate(record: EpisodeRecord, success: bool | None, folder: Path) -> tup
 
 
 def side_by_side(step: Step) -> Image:
-    """Give all cameras' pictures of a tick in one, enlarged to be seen; its edges are even."""
+    """Return all cameras' pictures of a tick in one, enlarged to be seen; its edges are even."""
     images = [frame.image for frame in step.observation.frames.values()]
     height = max(image.shape[0] for image in images)
     scale = -(-_LEAST_PX // height)

@@ -84,7 +84,7 @@ class TerminalOperator:
         self._ask, self._tell, self._show = ask, tell, show
 
     def place(self, trial: Trial, number: int, total: int, overlay: Path) -> None:
-        """Say where the object goes and wait for Enter."""
+        """Return where the object goes and wait for Enter."""
         pose = trial.pose
         who = "" if self._names is None else f" ({self._names[trial.policy]})"
         self._tell(f"\ntrial {number} of {total}{who}: {pose}, from the arm's base")
@@ -128,7 +128,7 @@ class TerminalOperator:
 
 
 def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:
-    """Give what ends an episode when a person presses Enter; lines from before do not count.
+    """Return what ends an episode when a person presses Enter; lines from before do not count.
 
     Args:
         descriptor: of the terminal's file.
@@ -144,7 +144,7 @@ def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:
 
 
 def screen() -> Callable[[Image], object] | None:
-    """Give what shows a picture in a window; None without a display or OpenCV's windows."""
+    """Return what shows a picture in a window; None without a display or OpenCV's windows."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):

@@ -31,7 +31,7 @@ def draw_overlay(
     T_base_hand: Floats | None = None,
     text: str = "",
 ) -> Image:
-    """Give the picture, larger if it is small, with the outline of where the object is to lie.
+    """Return the picture, larger if it is small, with the outline of where the object is to lie.
 
     Args:
         image: [h w 3], as the camera gives it: cut and scaled is fine.
@@ -106,7 +106,7 @@ def _draw_lines(drawn: Image, pixels: Floats) -> None:
 
 
 def outline(pose: Pose, size_m: float, table_m: float) -> tuple[Floats, Floats]:
-    """Give the corners of foot and top, each [4 3] in the frame of the arm's base."""
+    """Return the corners of foot and top, each [4 3] in the frame of the arm's base."""
     cosine, sine = math.cos(pose.yaw_rad), math.sin(pose.yaw_rad)
     corners = size_m / 2 * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], dtype=np.float64)
     turned = np.array([pose.x_m, pose.y_m]) + corners @ np.array([[cosine, sine], [-sine, cosine]])
@@ -115,7 +115,7 @@ def outline(pose: Pose, size_m: float, table_m: float) -> tuple[Floats, Floats]:
 
 
 def T_base_camera(calibration: Calibration, T_base_hand: Floats | None) -> Floats:
-    """Give where the camera is, [4 4].
+    """Return where the camera is, [4 4].
 
     Raises:
         ValueError: its mounting is not known, or it is on a hand of which nothing is known.
@@ -142,7 +142,7 @@ def calibration_of_scene(
     base_position_m: tuple[float, float, float],
     base_yaw_rad: float,
 ) -> Calibration:
-    """Give what a calibration of a simulated camera would find, without any error.
+    """Return what a calibration of a simulated camera would find, without any error.
 
     Args:
         camera: as the scene describes it: on the hand, or standing in the world.

@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def policies(self) -> tuple[PolicyKey, ...]:
-        """Give what is compared: one or two."""
+        """Return what is compared: one or two."""
         return ("a", "b") if any(trial.policy == "b" for trial in self.trials) else ("a",)
 
 
@@ -133,7 +133,7 @@ def draw_plan(
 
 
 def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:
-    """Give the folder's plan; make and write it down if there is none.
+    """Return the folder's plan; make and write it down if there is none.
 
     Raises:
         ValueError: the folder's plan was made with other settings; naming each that differs.

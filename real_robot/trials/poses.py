@@ -18,7 +18,7 @@ _TRIES = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pose:
-    """Say where an object lies, in the frame of the arm's base.
+    """Return where an object lies, in the frame of the arm's base.
 
     Attributes:
         x_m: ahead of the base.
@@ -96,7 +96,7 @@ def draw_poses(
 
 
 def grid_shape(area: PoseArea, num: int) -> tuple[int, int]:
-    """Give rows (along y) and columns (along x) of `num` cells or a few more, nearly square."""
+    """Return rows (along y) and columns (along x) of `num` cells or a few more, nearly square."""
     width_m, height_m = max(area.half_m[0], 1e-9), max(area.half_m[1], 1e-9)
     shapes = [(math.ceil(num / columns), columns) for columns in range(1, num + 1)]
 
@@ -109,7 +109,7 @@ def grid_shape(area: PoseArea, num: int) -> tuple[int, int]:
 
 
 def nearest_m(pose: Pose, places: Sequence[tuple[float, float]]) -> float:
-    """Give the distance to the nearest of these places; infinite when there are none."""
+    """Return the distance to the nearest of these places; infinite when there are none."""
     return min((math.hypot(pose.x_m - x, pose.y_m - y) for x, y in places), default=math.inf)
 
 

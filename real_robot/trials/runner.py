@@ -42,7 +42,7 @@ class Operator(Protocol):
         ...
 
     def judge(self, trial: Trial, record: EpisodeRecord) -> Judgement:
-        """Say whether it succeeded."""
+        """Return whether it succeeded."""
         ...
 
 

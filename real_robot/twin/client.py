@@ -18,7 +18,7 @@ _FRAME_TIMEOUT_S = 2.0
 
 
 class TwinError(RuntimeError):
-    """Say why the twin did not do what it was asked."""
+    """Return why the twin did not do what it was asked."""
 
 
 class TwinClient:
@@ -46,26 +46,26 @@ class TwinClient:
         self._ask("place", x_m=float(x_m), y_m=float(y_m), yaw_rad=float(yaw_rad))
 
     def object_pose(self) -> tuple[float, float, float, float, float, float, float]:
-        """Give the cube's position and quaternion."""
+        """Return the cube's position and quaternion."""
         x, y, z, qw, qx, qy, qz = self._ask("pose")["pose"]
         return x, y, z, qw, qx, qy, qz
 
     def succeeded(self) -> bool:
-        """Say whether the task's goal is reached now."""
+        """Return whether the task's goal is reached now."""
         return bool(self._ask("status")["at_goal"])
 
     # all else
 
     def status(self) -> dict[str, Any]:
-        """Give `mode` (libfranka's name), `leading`, `at_goal`, `failed` and `cameras`."""
+        """Return `mode` (libfranka's name), `leading`, `at_goal`, `failed` and `cameras`."""
         return self._ask("status")
 
     def state(self) -> dict[str, Any]:
-        """Give `state`, privileged, by name, and `positions`, those of the model."""
+        """Return `state`, privileged, by name, and `positions`, those of the model."""
         return self._ask("state")
 
     def rates(self) -> dict[str, Any]:
-        """Give the rates that were really kept since they were last asked for; 20 s at most."""
+        """Return the rates that were really kept since they were last asked for; 20 s at most."""
         return self._ask("rates")
 
     def reset(self) -> None:

@@ -67,7 +67,7 @@ class TwinConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
     def cpu(self, address: str) -> int | None:
-        """Give the CPU, of those that this process may use, that a twin at an address keeps to.
+        """Return the CPU, of those that this process may use, that a twin at an address keeps to.
 
         Twins that run at the same time are spread by their addresses.
         """

@@ -55,7 +55,7 @@ class Hand(GripperBackend):
         return True
 
     def get_state(self) -> GripperStateData:
-        """Give the hand's state; it knows when what it held has slipped away."""
+        """Return the hand's state; it knows when what it held has slipped away."""
         width, held = self._width(), self._held
         grasped = held is not None and held[0] < width < held[1]
         return GripperStateData(width, _MAX_WIDTH_M, grasped, _TEMPERATURE_C)

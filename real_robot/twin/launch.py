@@ -44,11 +44,11 @@ class Twin:
         return TwinClient(self.address)
 
     def camera_source(self, name: str) -> TwinCameraSource:
-        """Give the source of a camera, `hand` or `front`."""
+        """Return the source of a camera, `hand` or `front`."""
         return TwinCameraSource(self.address, name)
 
     def running(self) -> bool:
-        """Say whether it still runs."""
+        """Return whether it still runs."""
         return self._process.poll() is None
 
     def freeze(self) -> None:
@@ -136,7 +136,7 @@ def _tail(log: Path) -> str:
 
 
 def _free_address() -> str:
-    """Give a loopback address on which no robot listens."""
+    """Return a loopback address on which no robot listens."""
     draw = random.SystemRandom()
     for _ in range(_NUM_TRIES):
         address = f"127.{draw.randint(1, 254)}.{draw.randint(0, 255)}.{draw.randint(1, 254)}"

@@ -74,7 +74,7 @@ class RobotServer(FrankaSimServer):
 
     @property
     def mode(self) -> str:
-        """Give the name of the robot's mode."""
+        """Return the name of the robot's mode."""
         if self._stopped:
             return RobotMode.kUserStopped.name
         if self.world.leading:
@@ -83,7 +83,7 @@ class RobotServer(FrankaSimServer):
 
     @property
     def moving(self) -> bool:
-        """Say whether a client moves the arm."""
+        """Return whether a client moves the arm."""
         return self.robot_state.state["robot_mode"] == RobotMode.kMove
 
     def user_stop(self, pressed: bool) -> None:

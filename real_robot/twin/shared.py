@@ -39,7 +39,7 @@ class Shared:
         self._count[0] += 1
 
     def read(self, num_positions: int) -> NDArray[np.float64]:
-        """Give the newest positions [q], all of one step."""
+        """Return the newest positions [q], all of one step."""
         while True:
             before = self._count[0]
             positions = self._positions[:num_positions].copy()
@@ -56,7 +56,7 @@ class Shared:
         self._modes[camera] = CAMERA_MODES.index(mode)
 
     def rate_hz(self, camera: int) -> float:
-        """Give how many pictures a second a camera gave lately; 0 if nobody looks."""
+        """Return how many pictures a second a camera gave lately; 0 if nobody looks."""
         return float(self._rates[camera])
 
     def set_rate(self, camera: int, rate_hz: float) -> None:
@@ -65,7 +65,7 @@ class Shared:
 
     @property
     def cameras_ready(self) -> bool:
-        """Say whether the cameras can be connected to."""
+        """Return whether the cameras can be connected to."""
         return bool(self._ready[0])
 
     def tell_ready(self) -> None:

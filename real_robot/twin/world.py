@@ -119,12 +119,12 @@ class World(MujocoFrankaSim):
         self.data.qvel[start : start + 6] = 0.0
 
     def box_speed(self, name: str) -> float:
-        """Give the greatest speed of a movable box, m/s or rad/s."""
+        """Return the greatest speed of a movable box, m/s or rad/s."""
         start = self.model.joint(name).dofadr[0]
         return float(np.abs(self.data.qvel[start : start + 6]).max())
 
     def to_world(self, position_m: Floats) -> Floats:
-        """Give a point [3] of the base's frame in the world's."""
+        """Return a point [3] of the base's frame in the world's."""
         return self.base_position_m + self.R_world_base @ position_m
 
     def go_home(self) -> None:
@@ -149,7 +149,7 @@ class World(MujocoFrankaSim):
 
     @property
     def leading(self) -> bool:
-        """Say whether the arm is being led."""
+        """Return whether the arm is being led."""
         return self._path is not None
 
     def stop_leading(self) -> None:
@@ -157,7 +157,7 @@ class World(MujocoFrankaSim):
         self._path = None
 
     def periods_s(self) -> Floats:
-        """Give the times between steps, on the wall clock [n], since this was last asked."""
+        """Return the times between steps, on the wall clock [n], since this was last asked."""
         end = self.num_steps
         begin = max(self._told_steps, end - _NUM_STAMPS)
         self._told_steps = end - 1
@@ -171,15 +171,15 @@ class World(MujocoFrankaSim):
         self._f_t_ee = self._T_link7_flange @ self._f_t_ee
 
     def ee_pose(self) -> Floats:
-        """Give `T_base_ee` [4 4]; franka-sim takes the world for the base."""
+        """Return `T_base_ee` [4 4]; franka-sim takes the world for the base."""
         return self._in_base(self.data) @ self._f_t_ee
 
     def ee_jacobian(self) -> Floats:
-        """Give the tool's Jacobian [6 7] in the base's frame."""
+        """Return the tool's Jacobian [6 7] in the base's frame."""
         return self._turn @ super().ee_jacobian()
 
     def joint_space_solver(self) -> CartesianJointSolver | None:
-        """Give an inverse kinematics with a memory of its own, for the server's thread."""
+        """Return an inverse kinematics with a memory of its own, for the server's thread."""
         if self.model is None:
             return None
         model, data = self.model, mujoco.MjData(self.model)
@@ -314,7 +314,7 @@ class World(MujocoFrankaSim):
             data.ctrl[self._motors] = target + self._damping / self._stiffness * speed
 
     def _gear(self, mode: ControlMode) -> None:
-        """Give the motors the gains of a mode; force = gain * control + bias."""
+        """Return the motors the gains of a mode; force = gain * control + bias."""
         gain, motors = self.model.actuator_gainprm, self._motors
         bias = self.model.actuator_biasprm
         gain[motors, 0], bias[motors, 1:3] = 0.0, 0.0
@@ -331,7 +331,7 @@ class World(MujocoFrankaSim):
 
 
 def _slice(addresses: NDArray[np.intp]) -> slice:
-    """Give neighbouring addresses as a slice, which is quicker to look up."""
+    """Return neighbouring addresses as a slice, which is quicker to look up."""
     first = int(addresses[0])
     assert list(addresses) == list(range(first, first + len(addresses)))
     return slice(first, first + len(addresses))

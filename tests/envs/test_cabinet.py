@@ -42,7 +42,7 @@ def parts():
 
 
 def extent(shapes):
-    """Give the edges [3] of the box around shapes that are not turned, and its middle [3]."""
+    """Return the edges [3] of the box around shapes that are not turned, and its middle [3]."""
     middle = np.array([shape.position_m for shape in shapes])
     half = np.array([shape.size_m for shape in shapes]) / 2
     low, high = (middle - half).min(axis=0), (middle + half).max(axis=0)

@@ -117,7 +117,7 @@ def workers():
 
 
 def play(envs, seed, num_steps=12):
-    """Give all that a session of a vector environment returns."""
+    """Return all that a session of a vector environment returns."""
     told = [envs.reset(seed=seed)]
     rng = np.random.default_rng(0)
     for _ in range(num_steps):

@@ -121,7 +121,7 @@ def toto(folder: Path) -> TotoVision:
 
 
 def card(encoder: Encoder | None, vision=None, dropout=0.0) -> StudentCard:
-    """Give the card of a small student for the fake world."""
+    """Return the card of a small student for the fake world."""
     return StudentCard(
         student=StudentConfig(projection=8, hidden=(8,), dropout=dropout, smallest_std=0.02),
         interface=ReachEnv(cameras=() if encoder is None else ("eye",)).interface,

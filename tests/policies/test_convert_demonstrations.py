@@ -29,7 +29,7 @@ STEPS = 13
 
 
 def make_path(seed, steps=STEPS):
-    """Give joints that move by 0.02 rad a frame, and a hand that closes."""
+    """Return joints that move by 0.02 rad a frame, and a hand that closes."""
     joints = 0.3 + 0.02 * np.arange(steps)[:, None] + np.zeros(7) + seed
     return joints, np.linspace(0.08, 0.0, steps)
 

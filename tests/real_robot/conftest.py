@@ -41,6 +41,6 @@ def pytest_runtest_call(item):
 
 
 def stolen_s():
-    """Give how long CPUs of this machine have waited for the host, s: `steal` of proc(5)."""
+    """Return how long CPUs of this machine have waited for the host, s: `steal` of proc(5)."""
     steal = Path("/proc/stat").read_text().split(maxsplit=9)[8]
     return int(steal) / os.sysconf("SC_CLK_TCK")

@@ -9,7 +9,7 @@ from real_robot.safety.layer import Decision, Intervention
 
 
 def fake_step(index, *, camera_size=16, interventions=(), surprise=None, reached=None):
-    """Give a step at 10 Hz; joint 1 goes on by 0.01 rad each time."""
+    """Return a step at 10 Hz; joint 1 goes on by 0.01 rad each time."""
     stamp_s = 100.0 + 0.1 * index
     joints = np.full(7, 0.1)
     joints[0] = 0.01 * index

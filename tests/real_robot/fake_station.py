@@ -49,7 +49,7 @@ class FakeScene:
 
 
 def station_config(name="deploy", overrides=()):
-    """Give the twin's station of a command, at a rate that costs no time."""
+    """Return the twin's station of a command, at a rate that costs no time."""
     data, _ = compose(name, list(overrides))
     config = from_dict(TwinStation, data["station"])
     motion = config.safety.motion
@@ -69,7 +69,7 @@ def station_config(name="deploy", overrides=()):
 
 
 def fake_station(config, scene):
-    """Give a station whose robot stands at the start pose."""
+    """Return a station whose robot stands at the start pose."""
     robot = FakeRobot(config.home_rad, time.monotonic)
     robot.connect()
     cameras = [NoiseCamera(time.monotonic, name) for name in config.cameras]
@@ -77,7 +77,7 @@ def fake_station(config, scene):
 
 
 def opens(station):
-    """Give what stands in the place of `open_station`."""
+    """Return what stands in the place of `open_station`."""
 
     @contextmanager
     def open_station(config, robot):

@@ -45,7 +45,7 @@ def config_of(**changes):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Give a folder of ten views, each from its own pose of an arm with the camera on its hand."""
+    """Return a folder of ten views, each from another pose of an arm with a hand camera."""
     folder = tmp_path_factory.mktemp("pictures")
     T_camera_board = pose([0.2, -0.3, 0.1], [0.0, 0.0, 0.42]) @ pose([0, 0, 0], [-0.12, -0.09, 0])
     T_base_board = forward_kinematics(FRANKA_FR3, HOME) @ T_HAND_CAMERA @ T_camera_board
@@ -170,7 +170,7 @@ def test_a_camera_that_stands_is_found_too(shots, lens) -> None:
 
 
 class FakeCamera:
-    """Give pictures one after the other; keeps what of the `Camera` protocol is used here."""
+    """Return pictures one after the other; keeps what of the `Camera` protocol is used here."""
 
     def __init__(self, images, robot=None, moves_at=None):
         self.images, self.robot, self.moves_at, self.asked = list(images), robot, moves_at, 0

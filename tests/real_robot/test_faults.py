@@ -61,7 +61,7 @@ class Swing(FakeAgent):
 
 
 class NoisySource:
-    """Give a twin's pictures a sensor's noise, until the sensor freezes."""
+    """Return a twin's pictures a sensor's noise, until the sensor freezes."""
 
     def __init__(self, source):
         self.source, self.random = source, np.random.default_rng(0)
@@ -104,7 +104,7 @@ def config():
 
 @pytest.fixture
 def client(twin):
-    """Give the twin's own channel, and mend at the end what a test broke."""
+    """Return the twin's own channel, and mend at the end what a test broke."""
     with twin.client() as client:
         client.release_user_stop()
         client.set_camera("hand", "live")
@@ -121,7 +121,7 @@ class Bench:
         self.twin, self.client, self.config, self.folder = twin, client, config, folder
 
     def run(self, agent, *, after=None, **changes):
-        """Give the record; `after(station)` is called while the station is still there."""
+        """Return the record; `after(station)` is called while the station is still there."""
         with open_station(self.config, self.twin.address) as station:
             if station.robot.state().errors:
                 station.robot.recover()

@@ -25,7 +25,7 @@ def write_for_ever(folder, finished):
 
 
 def check(folder, finished):
-    """Say how many episodes there are, after reading all that may have changed."""
+    """Return how many episodes there are, after reading all that may have changed."""
     reader = DatasetReader(folder)
     assert len(reader) > finished  # what was said to be there is there
     for index in range(max(0, len(reader) - 3), len(reader)):

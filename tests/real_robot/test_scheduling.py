@@ -12,12 +12,12 @@ from real_robot.twin.config import STANDARD
 
 
 def now():
-    """Give this thread's policy and priority."""
+    """Return this thread's policy and priority."""
     return os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
 
 
 def allowed():
-    """Say whether this user may have real-time priorities; asked in a thread that ends."""
+    """Return whether this user may have real-time priorities; asked in a thread that ends."""
     answers = []
     thread = threading.Thread(target=lambda: answers.append(ask_for_priority(1)))
     thread.start()

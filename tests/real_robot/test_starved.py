@@ -9,7 +9,7 @@ from tests.real_robot.starved import StarvedError, blame_the_machine
 
 
 def fails(*, marked, taken_s, error, monkeypatch):
-    """Give what comes of a test that raises `error` while the host takes so much time."""
+    """Return what comes of a test that raises `error` while the host takes so much time."""
     seen_s = iter([5.0, 5.0 + taken_s])
     monkeypatch.setattr(conftest, "stolen_s", lambda: next(seen_s))
     item = SimpleNamespace(get_closest_marker=lambda name: marked or None)

@@ -201,7 +201,7 @@ def test_a_fault_on_the_way_to_a_policy_is_not_the_policy_s_failure(
 
 
 def plan_of(*, places=(), least_distance_m=0.01):
-    """Give the plan of the command's own area and number of trials."""
+    """Return the plan of the command's own area and number of trials."""
     config = config_of()
     return draw_plan(
         config.area,
@@ -246,7 +246,7 @@ def test_settings_leave_out_what_may_change() -> None:
 
 
 def bench_of(config, station, agents=None, viewers=()):
-    """Give the bench that the command makes of a config."""
+    """Return the bench that the command makes of a config."""
     return Bench(
         station,
         agents or {},

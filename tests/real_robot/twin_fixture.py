@@ -29,7 +29,7 @@ def twin():
 
 
 def connect(address, *, torque_nm=60.0, force_n=60.0, speed=0.25):
-    """Give a franky robot and its gripper, with collision thresholds and a share of full speed."""
+    """Return a franky robot and its gripper, with collision thresholds and reduced speed."""
     import franky
 
     robot = franky.Robot(address, realtime_config=franky.RealtimeConfig.Ignore)
@@ -39,7 +39,7 @@ def connect(address, *, torque_nm=60.0, force_n=60.0, speed=0.25):
 
 
 def above(x_m, y_m, z_m, start, *, yaw_rad=0.0):
-    """Give joints with the tool there, pointing down, in the frame of the arm's base."""
+    """Return joints with the tool there, pointing down, in the frame of the arm's base."""
     cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
     pose = np.eye(4)
     pose[:3, :3] = [[cos, sin, 0], [sin, -cos, 0], [0, 0, -1]]

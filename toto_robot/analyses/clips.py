@@ -68,7 +68,7 @@ def open_clips(folder: Path, tokenizer: AnyTokenizer, part: Part) -> TokenClips:
 def frame_tokens(
     folder: Path, tokenizer: AnyTokenizer, part: Part, frames: int | None, batch: int
 ) -> tuple[int, Iterator[NDArray[np.int64]]]:
-    """Give the number of frames of a data set, and batches of their tokens [b tokens_per_frame].
+    """Return the number of frames of a data set, and batches of their tokens [b tokens_per_frame].
 
     Tokens that `tokenizer` has made are read; else its frames are tokenised now, and kept nowhere.
 

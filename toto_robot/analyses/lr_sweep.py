@@ -45,7 +45,7 @@ class Width:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LrSweepConfig:
-    """Say which members are trained.
+    """Return which members are trained.
 
     Attributes:
         widths: the narrowest first.

@@ -67,5 +67,5 @@ def train_member(config: PretrainConfig, folder: Path) -> Outcome:
 
 
 def writes_results() -> bool:
-    """Say whether this process is the first, or the only one, of a run."""
+    """Return whether this process is the first, or the only one, of a run."""
     return int(os.environ.get("RANK", "0")) == 0

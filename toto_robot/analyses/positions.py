@@ -44,7 +44,7 @@ LOGITS_AT_ONCE = 1024  # tokens whose distributions are held at a time
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PositionsConfig:
-    """Say which model is measured on what.
+    """Return which model is measured on what.
 
     Attributes:
         encoder: a shipped name or a checkpoint folder.

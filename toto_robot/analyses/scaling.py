@@ -45,7 +45,7 @@ PAPER = (7.32, -0.0378)  # section 4.9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScalingConfig:
-    """Say which study, and what to do of it.
+    """Return which study, and what to do of it.
 
     Attributes:
         action: `plan` prints the cost; `run` trains what is not trained yet, then fits.

@@ -23,7 +23,7 @@ def grouped_means(
     resamples: int,
     generator: np.random.Generator,
 ) -> Array:
-    """Give bootstrap replicates [resamples ...] of the mean of `values` [n ...] over n.
+    """Return bootstrap replicates [resamples ...] of the mean of `values` [n ...] over n.
 
     Groups are drawn with replacement and stay whole, since their members are alike; the same draws
     are made for the same generator state, so that differences of two calls are paired.
@@ -44,5 +44,5 @@ def grouped_means(
 
 
 def interval(replicates: Array) -> Array:
-    """Give the 95 % percentile interval [2 ...] of replicates [r ...]."""
+    """Return the 95 % percentile interval [2 ...] of replicates [r ...]."""
     return np.quantile(replicates, [0.025, 0.975], axis=0)

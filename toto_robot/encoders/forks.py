@@ -15,7 +15,7 @@ __all__ = ["survive_forks"]
 
 
 def survive_forks() -> None:
-    """Give one torch thread to this process if it was forked, and to all that it will fork."""
+    """Return one torch thread to this process if it was forked, and to all that it will fork."""
     _register()
     if _is_forked():
         torch.set_num_threads(1)

@@ -127,12 +127,12 @@ def record_golden(encoder: Encoder, folder: Path, frames: Sequence[np.ndarray] =
 
 
 def has_golden(folder: Path) -> bool:
-    """Say whether a checkpoint carries golden vectors."""
+    """Return whether a checkpoint carries golden vectors."""
     return (folder / GOLDEN).is_file()
 
 
 def golden_pictures(folder: Path) -> list[UInt8[Tensor, "h w 3"]]:
-    """Give the pictures of a checkpoint's golden vectors; none if it carries none."""
+    """Return the pictures of a checkpoint's golden vectors; none if it carries none."""
     if not has_golden(folder):
         return []
     _, vectors = _read(folder / GOLDEN)

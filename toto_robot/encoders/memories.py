@@ -56,7 +56,7 @@ class FrameMemory:
         self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool), everyone)
 
     def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
-        """Say where the newest frames are.
+        """Return where the newest frames are.
 
         Args:
             past: int64 [b], how many frames came before each.
@@ -130,7 +130,7 @@ class StateMemory:
         self._remembered = np.zeros(0, np.int64)
 
     def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
-        """Say where the newest frames are; see `FrameMemory.place`."""
+        """Return where the newest frames are; see `FrameMemory.place`."""
         envs = list(range(rows.start, rows.stop)) if isinstance(rows, slice) else rows
         self._rows = rows
         self._remembered = np.flatnonzero(remembered)

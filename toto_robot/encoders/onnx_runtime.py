@@ -141,7 +141,7 @@ class OnnxStream:
     def _angles(
         self, start: NDArray[np.int64], length: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Give cosines and sines [b t k] of rotary positions, computed in float64."""
+        """Return cosines and sines [b t k] of rotary positions, computed in float64."""
         width = self.card["head_width"]
         rates = self.card["rope_base"] ** (-np.arange(0, width, 2) / width)
         positions = start[:, None] + np.arange(length)

@@ -176,7 +176,7 @@ _TRANSFORMERS = (
 
 
 def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the keys of a file that transformers wrote the released names; leave others alone."""
+    """Return the keys of a file that transformers wrote the released names; leave others alone."""
     if not {"embeddings.cls_token", "vit.embeddings.cls_token"} & set(state):
         return dict(state)
     weights: dict[str, Tensor] = {}

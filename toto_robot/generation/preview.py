@@ -123,7 +123,7 @@ class Foresight:
         return self._encoder.tokenizer.decode(tokens[0])
 
     def past(self, env: int = 0) -> Int64[Tensor, "1 t n"]:
-        """Give the tokens that an environment's predictions begin with, the oldest frame first.
+        """Return the tokens that an environment's predictions begin with, the oldest frame first.
 
         Raises:
             ValueError: it has not seen a frame.

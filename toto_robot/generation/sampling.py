@@ -197,7 +197,7 @@ def choose(
 
 
 def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
-    """Give the past where the model is, or say what is wrong."""
+    """Return the past where the model is, or say what is wrong."""
     config = transformer.config
     if not 1 <= window <= config.frames:
         raise ValueError(
@@ -218,7 +218,7 @@ def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
 def _read(
     transformer: CausalModel, past: Tensor, frames: list[Tensor], window: int
 ) -> tuple[Any, Tensor]:
-    """Give a cache of the start token and the frames but their last token, and that token."""
+    """Return a cache of the start token and the frames but their last token, and that token."""
     start = past.new_full((len(past), 1), transformer.config.start_video)
     ids = torch.cat([start, *frames], dim=1)
     cache = transformer.new_memory(1 + window * transformer.config.tokens_per_frame)

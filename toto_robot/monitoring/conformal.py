@@ -89,7 +89,7 @@ class SurpriseBounds:
     num_fitted: int
 
     def with_levels(self, level: float, alarm_level: float, patience: int) -> "SurpriseBounds":
-        """Give the same with other limits; takes no rollouts.
+        """Return the same with other limits; takes no rollouts.
 
         Raises:
             ValueError: impossible levels, or too few rollouts for them; the message says how many
@@ -108,7 +108,7 @@ class SurpriseBounds:
     def deviations(
         self, scores: NDArray[np.float64], frames_shown: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Give by how many standard deviations scores [b s] are above the mean, [b s].
+        """Return by how many standard deviations scores [b s] are above the mean, [b s].
 
         Args:
             scores: what `FrameScorer` gives.
@@ -120,7 +120,7 @@ class SurpriseBounds:
     def outside(
         self, strangeness: NDArray[np.float64], frames_shown: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Say which frames are stranger [b] than `level` of the usual ones at their index."""
+        """Return which frames are stranger [b] than `level` of the usual ones at their index."""
         index = np.clip(frames_shown - 1, 0, len(self.frame_limits) - 1)
         return strangeness > self.frame_limits[index]
 
@@ -258,7 +258,7 @@ def load_bounds(path: Path) -> SurpriseBounds:
 def _limits(
     strangeness: NDArray[np.float64], level: float, alarm_level: float, patience: int
 ) -> tuple[NDArray[np.float64], float]:
-    """Give the limits [t] of frames and the limit of alarms, from usual rollouts [r t]."""
+    """Return the limits [t] of frames and the limit of alarms, from usual rollouts [r t]."""
     num_rollouts, num_frames = strangeness.shape
     _check_levels(num_rollouts, num_frames, level, alarm_level, patience)
     in_a_row = np.lib.stride_tricks.sliding_window_view(strangeness, patience, axis=1)
@@ -286,7 +286,7 @@ def _check_levels(
 def _scores(
     costs_of_places: Tensor, tokens: NDArray[np.integer], costs: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Give the scores [r t s] of rollouts, as a monitor would."""
+    """Return the scores [r t s] of rollouts, as a monitor would."""
     scorer = FrameScorer(costs_of_places)
     rows = [
         scorer.score(
@@ -316,7 +316,7 @@ def _count(tokens: NDArray[np.integer], num_codes: int) -> NDArray[np.int32]:
 
 
 def _moments(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give means and standard deviations [t s] of scores [r t s], shared by close frame indices."""
+    """Return means and standard deviations [t s] of scores [r t s], pooled over close frame indices."""
     num_frames = scores.shape[1]
     least = _LEAST_WIDTH * np.nanstd(scores, axis=(0, 1))
     mean, width = np.full(scores.shape[1:], np.nan), np.ones(scores.shape[1:])
@@ -331,6 +331,6 @@ def _moments(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _conformal(values: NDArray[np.float64], level: float) -> NDArray[np.float64]:
-    """Give limits [t] that one more row like those [r t] is above with at most this chance each."""
+    """Return limits [t] that one more row like those [r t] exceeds with at most this chance."""
     rank = math.ceil(round((len(values) + 1) * (1 - level), 9))
     return np.sort(values, axis=0)[rank - 1]

@@ -58,7 +58,7 @@ class Report:
         return f"{SCORES[worst]} {side}"
 
     def entries(self, env: int = 0) -> dict[str, float | bool | str]:
-        """Give one environment's line of a log, as plain data."""
+        """Return one environment's line of a log, as plain data."""
         return {
             "alarm": bool(self.alarm[env]),
             "outside": bool(self.outside[env]),
@@ -98,7 +98,7 @@ class CameraMonitor:
         self._strange_frames = np.zeros(0, dtype=np.int64)
 
     def watched_stream(self, num_envs: int) -> EncoderStream:
-        """Give a stream of the kind that the bounds were made with."""
+        """Return a stream of the kind that the bounds were made with."""
         watched = self.bounds.watched
         return self._encoder.stream(
             num_envs,

@@ -49,7 +49,7 @@ class FrameScorer:
         costs: Float[Tensor, "b n"],
         frames_shown: NDArray[np.int64],
     ) -> NDArray[np.float64]:
-        """Give the scores [b s] of the newest frames; s as in `SCORES`.
+        """Return the scores [b s] of the newest frames; s as in `SCORES`.
 
         Args:
             ids: the frames' tokens.
@@ -85,13 +85,13 @@ class FrameScorer:
 
 
 def heat_map(costs: Float[Tensor, "b n"]) -> Float[Tensor, "b h w"]:
-    """Give the costs of a frame's tokens where they are in the picture, [b h w]."""
+    """Return the costs of a frame's tokens where they are in the picture, [b h w]."""
     side = math.isqrt(costs.shape[1])
     return costs.unflatten(1, (side, side))
 
 
 def place_costs(counts: NDArray[np.int32]) -> Float[Tensor, "n v"]:
-    """Give what a code costs at a place of the picture, nats, from counts [n v].
+    """Return what a code costs at a place of the picture, nats, from counts [n v].
 
     A code that was never there is as likely as in all of the picture, weighing one observation; one
     that never was anywhere counts half.
@@ -109,7 +109,7 @@ def rollout_costs(
     mode: str = "rolling",
     frame_skip: int = 1,
 ) -> NDArray[np.float32]:
-    """Give what a stream says that the tokens [r t n] of rollouts cost, nats [r t n]."""
+    """Return what a stream says that the tokens [r t n] of rollouts cost, nats [r t n]."""
     costs = np.empty(tokens.shape, dtype=np.float32)
     for start in range(0, len(tokens), _AT_ONCE):
         group = tokens[start : start + _AT_ONCE].astype(np.int64)

@@ -120,7 +120,7 @@ def load_vqgan(file: Path, image_size: int) -> Vqgan:
 
 
 def _dalle_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the names of FLAVA's codebook OpenAI's; leave OpenAI's alone."""
+    """Return the names of FLAVA's codebook OpenAI's; leave OpenAI's alone."""
     if any(name.startswith(FLAVA) for name in state):
         state = {
             name.removeprefix(FLAVA): tensor
@@ -139,7 +139,7 @@ def _dalle_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load(file: Path, module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Give a module on the meta device its weights, as float32, or say what does not fit."""
+    """Return a module on the meta device its weights, as float32, or say what does not fit."""
     needed = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing, unexpected = sorted(set(needed) - set(weights)), sorted(set(weights) - set(needed))
     wrong = [

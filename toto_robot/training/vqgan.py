@@ -176,7 +176,7 @@ class VqganTrainer:
 
     @torch.no_grad()
     def _restart(self, images: Tensor, generator: torch.Generator) -> None:
-        """Give codes that were not chosen the values of latents, drawn at random."""
+        """Return codes that were not chosen the values of latents, drawn at random."""
         with self._setting.arithmetic():
             latents = self.tokenizer.latents(images).float().movedim(1, -1).flatten(0, 2)
         drawn = torch.randint(

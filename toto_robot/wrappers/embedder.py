@@ -82,7 +82,7 @@ class Eyes:
             self._stream = stream.open(self.encoder, num_envs * len(self._names))
 
     def space(self, space: spaces.Space, batch: int | None) -> spaces.Space:
-        """Give the space of what `embed` makes of `space`, which is batched if `batch` is given."""
+        """Return the space of `embed`'s result for `space`, batched if `batch` is given."""
         embedding: spaces.Space = spaces.Box(-np.inf, np.inf, (self.encoder.dim,), np.float32)
         if batch is not None:
             embedding = batch_space(embedding, batch)
@@ -155,14 +155,14 @@ class Eyes:
     def pictures(
         self, observation: Observation, rows: range | NDArray[np.intp] | None
     ) -> Observation:
-        """Give the pictures of a batch's rows; or without rows, of one observation as a batch."""
+        """Return the pictures of a batch's rows; or without rows, of one observation as a batch."""
         at = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
         if self._bare:
             return np.asarray(observation)[at]
         return {key: np.asarray(observation[key])[at] for key in self._names}
 
     def row(self, batch: Observation, row: int) -> Observation:
-        """Give the pictures of one of a batch's observations."""
+        """Return the pictures of one of a batch's observations."""
         return batch[row] if self._bare else {key: batch[key][row] for key in self._names}
 
     def join(self, batch: Observation, parts: Sequence[Observation]) -> Observation:
@@ -174,12 +174,12 @@ class Eyes:
         return passed | {key: np.concatenate([part[key] for part in parts]) for key in new}
 
     def nothing(self) -> Observation:
-        """Give zeros in the place of one observation's embeddings, as a batch."""
+        """Return zeros in the place of one observation's embeddings, as a batch."""
         zeros = np.zeros((1, self.encoder.dim), np.float32)
         return zeros if self._bare else dict.fromkeys(self._names.values(), zeros)
 
     def embeddings(self, embedded: Observation) -> Observation:
-        """Give a copy of the embeddings of a batch whose pictures are replaced."""
+        """Return a copy of the embeddings of a batch whose pictures are replaced."""
         if self._bare:
             return embedded.copy()
         return {name: embedded[name].copy() for name in self._names.values()}

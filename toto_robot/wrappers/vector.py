@@ -1,4 +1,4 @@
-"""Give any environment with pictures Toto's embeddings instead.
+"""Return any environment with pictures Toto's embeddings instead.
 
     env = TotoObservation(env, load_encoder("toto-nano"))              # gymnasium.Env
     envs = TotoVectorObservation(envs, load_encoder("toto-nano"))      # gymnasium.vector.VectorEnv

@@ -68,10 +68,10 @@ class Demonstration:
 
     @property
     def num_steps(self) -> int:
-        """Give the number of observations T."""
+        """Return the number of observations T."""
         return len(self.actions)
 
     @property
     def is_complete(self) -> bool:
-        """Say whether it ran to its end; what nobody marked did."""
+        """Return whether it ran to its end; what nobody marked did."""
         return bool(self.facts.get("complete", True))

@@ -70,17 +70,17 @@ class Column:
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """Give the dtype of its array."""
+        """Return the dtype of its array."""
         return np.dtype(object if self.dtype == "string" else self.dtype)
 
 
 def video_key(camera: str) -> str:
-    """Give LeRobot's name of a camera's pictures."""
+    """Return LeRobot's name of a camera's pictures."""
     return f"observation.images.{camera}"
 
 
 def rate_of(interface: Interface) -> int:
-    """Give the frames per second, which LeRobot counts in whole numbers.
+    """Return the frames per second, which LeRobot counts in whole numbers.
 
     Raises:
         ValueError: they are none.
@@ -91,12 +91,12 @@ def rate_of(interface: Interface) -> int:
 
 
 def place(index: int) -> dict[str, int]:
-    """Give the place of an episode's files."""
+    """Return the place of an episode's files."""
     return {"chunk_index": index // CHUNK_SIZE, "file_index": index % CHUNK_SIZE}
 
 
 def all_columns(interface: Interface, columns: Sequence[Column]) -> dict[str, tuple[Dtype, int]]:
-    """Give dtype and width of every column of an episode's table, in order."""
+    """Return dtype and width of every column of an episode's table, in order."""
     found: dict[str, tuple[Dtype, int]] = {
         STATE: ("float32", len(interface.proprio)),
         ACTION: ("float32", len(interface.action)),
@@ -110,7 +110,7 @@ def all_columns(interface: Interface, columns: Sequence[Column]) -> dict[str, tu
 def features(
     interface: Interface, columns: Sequence[Column], video: dict[str, Any]
 ) -> dict[str, Any]:
-    """Give `features` of `info.json`; `video` says how the pictures are coded."""
+    """Return `features` of `info.json`; `video` says how the pictures are coded."""
     names: dict[str, list[str] | None] = {
         STATE: list(interface.proprio),
         ACTION: list(interface.action),

@@ -115,24 +115,24 @@ class DatasetReader:
         )
 
     def num_steps(self, index: int) -> int:
-        """Give an episode's length."""
+        """Return an episode's length."""
         return int(self._row(index)["length"])
 
     def facts(self, index: int) -> dict[str, Any]:
-        """Give what belongs to an episode as a whole; empty where nobody wrote it down."""
+        """Return what belongs to an episode as a whole; empty where nobody wrote it down."""
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
         path = self.folder / layout.RECORD_PATH.format(index=index)
         return read_json(path) if path.is_file() else {}
 
     def empty_facts(self) -> list[dict[str, Any]]:
-        """Give the records of episodes that ended before their first step."""
+        """Return the records of episodes that ended before their first step."""
         return [
             read_json(path) for path in sorted((self.folder / "records").glob("empty-[0-9]*.json"))
         ]
 
     def _row(self, index: int) -> dict[str, Any]:
-        """Give the row of the episodes' table."""
+        """Return the row of the episodes' table."""
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
         if index not in self._rows:  # ours has a file for each
@@ -141,7 +141,7 @@ class DatasetReader:
         return self._rows[index]
 
     def _find_columns(self) -> tuple[Column, ...]:
-        """Give the columns of ours and of others that can be carried along."""
+        """Return the columns of ours and of others that can be carried along."""
         found: list[Column] = []
         known = {*layout.all_columns(self.interface, ())}
         for name, feature in self._files.features.items():
@@ -166,7 +166,7 @@ class DatasetReader:
         return tuple(found)
 
     def _read_rows(self) -> dict[int, dict[str, Any]]:
-        """Give the rows of all episodes of a data set whose files are not ours."""
+        """Return the rows of all episodes of a data set whose files are not ours."""
         rows = {row["episode_index"]: row for row in self._files.episodes(self._videos)}
         if missing := [index for index in range(len(self)) if index not in rows]:
             raise ValueError(f"{self.folder}/meta/episodes lacks the episodes {missing}")
@@ -174,7 +174,7 @@ class DatasetReader:
 
 
 def is_dataset(folder: Path) -> bool:
-    """Say whether a folder is a LeRobot data set."""
+    """Return whether a folder is a LeRobot data set."""
     return (folder / layout.INFO).is_file()
 
 

@@ -13,7 +13,7 @@ _PICTURES = 10
 
 
 def of_column(values: Array) -> Statistics:
-    """Give the statistics of a column [t] or [t k]; what is not finite is not counted."""
+    """Return the statistics of a column [t] or [t k]; what is not finite is not counted."""
     columns = (values if values.ndim > 1 else values[:, None]).astype(np.float64)
     finite = np.isfinite(columns)
     if not finite.all():
@@ -33,7 +33,7 @@ def of_column(values: Array) -> Statistics:
 
 
 def of_pictures(pictures: NDArray[np.uint8]) -> Statistics:
-    """Give the statistics of pictures [t h w 3] by channel, within [0, 1], each [3 1 1]."""
+    """Return the statistics of pictures [t h w 3] by channel, within [0, 1], each [3 1 1]."""
     some = pictures[:: max(1, len(pictures) // _PICTURES)]
     found = of_column(some.reshape(-1, 3) / 255.0)
     shaped = {name: value.reshape(3, 1, 1) for name, value in found.items() if name != "count"}
@@ -41,7 +41,7 @@ def of_pictures(pictures: NDArray[np.uint8]) -> Statistics:
 
 
 def merge(one: Statistics, other: Statistics) -> Statistics:
-    """Give the statistics of two parts together; of quantiles the weighted mean, as LeRobot."""
+    """Return the statistics of two parts together; of quantiles the weighted mean, as LeRobot."""
     first, second = one["count"], other["count"]
     total = np.maximum(1, first + second)
     shares = first / total, second / total

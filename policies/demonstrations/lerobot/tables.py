@@ -13,7 +13,7 @@ _WORDS = "__index_level_0__"  # pandas' name of an index without one
 
 
 def of_columns(columns: Mapping[str, Array]) -> bytes:
-    """Give a Parquet file of columns [t] or [t k]; objects are words."""
+    """Return a Parquet file of columns [t] or [t k]; objects are words."""
     pyarrow = _pyarrow()
     arrays: dict[str, Any] = {}
     for name, column in columns.items():
@@ -28,12 +28,12 @@ def of_columns(columns: Mapping[str, Array]) -> bytes:
 
 
 def of_row(row: Mapping[str, Any]) -> bytes:
-    """Give a Parquet file of one row of plain data."""
+    """Return a Parquet file of one row of plain data."""
     return _bytes(_pyarrow().Table.from_pylist([dict(row)]))
 
 
 def of_tasks(tasks: Sequence[str]) -> bytes:
-    """Give the tasks as pandas would write them, with their words as the index."""
+    """Return the tasks as pandas would write them, with their words as the index."""
     pyarrow = _pyarrow()
     number = {
         "name": "task_index",

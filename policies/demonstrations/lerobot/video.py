@@ -40,7 +40,7 @@ LOSSLESS = Codec(
 
 
 def small(crf: int) -> Codec:
-    """Give the usual H.264, smaller and with losses; `crf` 0 (best) to 51."""
+    """Return the usual H.264, smaller and with losses; `crf` 0 (best) to 51."""
     if not 0 <= crf <= 51:
         raise ValueError(f"crf must be in [0, 51], got {crf}")
     options = (("crf", str(crf)), ("preset", "veryfast"))
@@ -59,7 +59,7 @@ def check_size(height: int, width: int, codec: Codec) -> None:
 
 
 def encode(pictures: Pictures, rate_hz: int, codec: Codec) -> bytes:
-    """Give an MP4 of pictures [t h w 3], frame i at i / rate_hz seconds.
+    """Return an MP4 of pictures [t h w 3], frame i at i / rate_hz seconds.
 
     Raises:
         ValueError: an odd height or width, which a codec with losses cannot keep.

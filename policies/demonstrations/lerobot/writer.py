@@ -83,7 +83,7 @@ class DatasetWriter:
             raise
 
     def __len__(self) -> int:
-        """Give the number of episodes with steps."""
+        """Return the number of episodes with steps."""
         return self._length
 
     def __enter__(self) -> Self:
@@ -187,7 +187,7 @@ class DatasetWriter:
         )
 
     def _commit(self, length: int, num_frames: int) -> None:
-        """Say how many episodes there are: what is written last."""
+        """Return how many episodes there are: what is written last."""
         info = {
             "codebase_version": layout.CODEBASE_VERSION,
             "robot_type": self.interface.arm,
@@ -215,7 +215,7 @@ class DatasetWriter:
                 path.unlink()
 
     def _read_statistics(self) -> dict[str, Statistics]:
-        """Give the statistics of all episodes; those that count one too many are made anew."""
+        """Return the statistics of all episodes; those that count one too many are made anew."""
         path = self.folder / layout.STATS
         data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         if data and data[layout.ACTION]["count"] == [self._num_frames]:
@@ -236,7 +236,7 @@ class DatasetWriter:
         return merged
 
     def _table(self, episode: Demonstration, index: int) -> tuple[bytes, dict[str, Statistics]]:
-        """Give the table of an episode's steps, as a file, and the statistics of its columns."""
+        """Return the table of an episode's steps, as a file, and the statistics of its columns."""
         steps = episode.num_steps
         task = episode.task
         number = self._tasks.index(task) if task in self._tasks else len(self._tasks)
@@ -289,7 +289,7 @@ _NUMBERED = re.compile(
 
 
 def _index_of(path: Path) -> int | None:
-    """Give the episode that a file belongs to; None for one that belongs to all."""
+    """Return the episode that a file belongs to; None for one that belongs to all."""
     found = _NUMBERED.search(path.as_posix())
     if found is None:
         return None
@@ -303,7 +303,7 @@ def _json(data: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Give what JSON can hold: no note of anybody's may cost an episode."""
+    """Return what JSON can hold: no note of anybody's may cost an episode."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

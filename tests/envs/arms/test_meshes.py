@@ -59,7 +59,7 @@ def robosuite(tmp_path):
 
 
 def links(env):
-    """Give the visible geoms of the arm's second link."""
+    """Return the visible geoms of the arm's second link."""
     mujoco_model = env.simulator._model
     body = mujoco_model.body("link1").id
     of_link = (mujoco_model.geom_bodyid == body) & (mujoco_model.geom_contype == 0)

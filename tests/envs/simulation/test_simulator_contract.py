@@ -200,7 +200,7 @@ class Backend:
     batch: tuple[int, ...]
 
     def broadcast(self, values):
-        """Give every world the same."""
+        """Return every world the same."""
         return np.broadcast_to(values, (*self.batch, *np.shape(values))).copy()
 
 
@@ -235,7 +235,7 @@ def targets(backend, change=0.0):
 
 
 def seen(simulator):
-    """Give all that can be seen of the physics."""
+    """Return all that can be seen of the physics."""
     positions, velocities = simulator.joints(JOINTS)
     forces = simulator.contact_forces(("cube",))
     return positions, velocities, simulator.bodies(BODIES), forces
@@ -604,7 +604,7 @@ def test_state_of_another_scene_is_an_error(simulator):
 
 
 def where(picture, channel):
-    """Give row and column, from 0 to 1, of the middle of what has one colour only."""
+    """Return row and column, from 0 to 1, of the middle of what has one colour only."""
     others = [other for other in range(3) if other != channel]
     values = picture.astype(int)
     mask = (values[..., channel] > 60) & (values[..., others].max(axis=-1) < 40)

@@ -22,7 +22,7 @@ def noise_interface(cameras=("eye", "side"), height=12, width=16, rate_hz=10.0):
 
 
 def noise(steps=4, seed=0, interface=None, **changes):
-    """Give a demonstration of noise: any picture must come back to the bit."""
+    """Return a demonstration of noise: any picture must come back to the bit."""
     rng = np.random.default_rng(seed)
     interface = interface or noise_interface()
     values = {
@@ -43,7 +43,7 @@ def noise(steps=4, seed=0, interface=None, **changes):
 
 
 def reach(seed, steps=8):
-    """Give a demonstration of the fake world's expert; its last frame has no label."""
+    """Return a demonstration of the fake world's expert; its last frame has no label."""
     env, expert = ReachEnv(privileged=True), ReachExpert()
     observation, _ = env.reset(seed=seed)
     seen, actions = [observation], []

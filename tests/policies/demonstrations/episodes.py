@@ -36,7 +36,7 @@ def episodes(**fixed):
 
 
 def same(one, two):
-    """Say whether two episodes are equal, to the bit."""
+    """Return whether two episodes are equal, to the bit."""
     names = ("tokens", "proprio", "labels", "executed", "acted_by_expert")
     return all(np.array_equal(getattr(one, name), getattr(two, name)) for name in names) and (
         (one.success, one.seed, one.round) == (two.success, two.seed, two.round)

@@ -31,7 +31,7 @@ def reader(folder, cameras=("eye",)):
 
 
 def shown(demonstration, camera="eye"):
-    """Give the numbers of the images of an episode."""
+    """Return the numbers of the images of an episode."""
     return [round(float(image.mean()) / 5) for image in demonstration.pictures[camera]]
 
 
@@ -277,7 +277,7 @@ def test_times_that_do_not_increase_are_refused(tmp_path):
 
 
 def read_or_refuse(data, index):
-    """Give an episode, or None of one whose refusal names it."""
+    """Return an episode, or None of one whose refusal names it."""
     try:
         return data[index]
     except ValueError as error:

@@ -34,7 +34,7 @@ ENV_ID = "toto/FrankaPick-v0"
 
 
 def seen(observation, interface, stamp_s=1.0):
-    """Give what an environment shows as what a robot shows."""
+    """Return what an environment shows as what a robot shows."""
     frames = {
         name: Frame(camera=name, image=observation[f"image_{name}"], stamp_s=stamp_s, sequence=0)
         for name in interface.camera_names
@@ -254,7 +254,7 @@ def world():
 
 
 def arm_and_scene(env):
-    """Give robot, scene and translator in the environment's situation."""
+    """Return robot, scene and translator in the environment's situation."""
     positions, velocities = env.simulator.joints(env.arm.joint_names)
     width_m = float(env.simulator.joints(env.arm.hand_joint_names)[0].sum())
     state = state_at(positions, 0.0, joint_velocities_rad_s=velocities)

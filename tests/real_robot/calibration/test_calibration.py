@@ -38,7 +38,7 @@ def draw(T_camera_board):
 
 
 def camera_poses(num):
-    """Give `T_camera_board` of several views: tilted, and in every corner."""
+    """Return `T_camera_board` of several views: tilted, and in every corner."""
     rng = np.random.default_rng(1)
     middle = pose([0, 0, 0], [-0.12, -0.09, 0])
     return [
@@ -67,7 +67,7 @@ def lens(views):
 
 
 def apart(one, other):
-    """Give distance in m and angle in rad between two poses."""
+    """Return distance in m and angle in rad between two poses."""
     one, other = np.asarray(one), np.asarray(other)
     angle = np.linalg.norm(rotation_vector(one[:3, :3].T @ other[:3, :3]))
     return np.linalg.norm(one[:3, 3] - other[:3, 3]), angle

@@ -41,7 +41,7 @@ def picture(value):
 
 
 class FakeDevice:
-    """Give what the test puts in; an exception unplugs it, until `plugged` it stays away."""
+    """Return what the test puts in; an exception unplugs it, until `plugged` it stays away."""
 
     def __init__(self, clock):
         self.clock, self.plugged = clock, True

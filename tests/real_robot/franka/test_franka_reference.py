@@ -23,7 +23,7 @@ def reference(start=(0.0, 0.0), period_s=0.1, smoothing_s=0.03):
 
 
 def follow(moving, begin_s, end_s, step_s=STEP_S):
-    """Give positions and velocities [t j] at even times."""
+    """Return positions and velocities [t j] at even times."""
     times = np.arange(begin_s, end_s, step_s)
     rows = [moving.advance(time) for time in times]
     return np.array([q for q, _ in rows]), np.array([v for _, v in rows])

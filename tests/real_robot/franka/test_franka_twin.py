@@ -19,7 +19,7 @@ REST_RAD_S = 0.02
 
 
 def twin_config(address) -> FrankaConfig:
-    """Give configs/franka/twin.yaml for a twin."""
+    """Return configs/franka/twin.yaml for a twin."""
     import yaml
 
     from toto_robot.cli import CONFIGS
@@ -44,7 +44,7 @@ class PatientRobot(FrankaRobot):
 
 @pytest.fixture(params=["fake", "twin"])
 def robot(request):
-    """Give a connected robot at its home pose, hand open."""
+    """Return a connected robot at its home pose, hand open."""
     if request.param == "fake":
         with FakeRobot(HOME, time.monotonic) as fake:
             yield fake

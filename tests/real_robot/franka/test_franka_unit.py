@@ -38,7 +38,7 @@ def config():
 
 @pytest.fixture
 def server(monkeypatch):
-    """Give a way to start a robot's server that answers once with what a function gives."""
+    """Return a way to start a robot's server that answers once with what a function gives."""
     listener = socket.create_server(("127.0.0.1", 0))
     monkeypatch.setattr(versions_module, "ROBOT_PORT", listener.getsockname()[1])
     threads, seen = [], []

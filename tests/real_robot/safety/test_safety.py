@@ -47,7 +47,7 @@ def run(layer, wish, num_ticks, *, now_s=0.0, measured=None, ages=FRESH):
 
 
 def turned(joint, angle_rad):
-    """Give the home pose with one joint turned."""
+    """Return the home pose with one joint turned."""
     pose = HOME.copy()
     pose[joint - 1] += angle_rad
     return pose

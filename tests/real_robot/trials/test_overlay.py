@@ -36,7 +36,7 @@ def calibration(name):
 
 @pytest.fixture(scope="module")
 def pictures():
-    """Give what both cameras see of a cube at `POSE`."""
+    """Return what both cameras see of a cube at `POSE`."""
     simulator = MujocoSimulator()
     simulator.build(SCENE, ARM)
     yaw = SCENE.base_yaw_rad

@@ -24,7 +24,7 @@ AREA = PoseArea(center_m=(0.5, 0.0), half_m=(0.1, 0.2), yaw_rad=3.0)
 
 
 def results_of(a, b=None):
-    """Give results with these outcomes, pose by pose."""
+    """Return results with these outcomes, pose by pose."""
     outcomes = {"a": a} if b is None else {"a": a, "b": b}
     return [
         TrialResult(

@@ -41,7 +41,7 @@ def joints_of(robot):
 
 
 def turned(robot, *by_rad):
-    """Give the joints turned on from where they are, the first of them first."""
+    """Return the joints turned on from where they are, the first of them first."""
     joints = joints_of(robot)
     joints[: len(by_rad)] += by_rad
     return joints
@@ -84,7 +84,7 @@ def names_of(errors):
 
 
 def torques_of(joints_rad, point_m, force_n):
-    """Give what a force on a point of the hand does to the joints."""
+    """Return what a force on a point of the hand does to the joints."""
     frames = joint_frames(FRANKA_PANDA, joints_rad)[:-1]
     return np.cross(frames[:, :3, 2], point_m - frames[:, :3, 3]) @ force_n
 

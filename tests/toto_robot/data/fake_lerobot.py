@@ -13,7 +13,7 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
 def stamps_ms(number, lost=(), offset_ms=0, drift_ms=0, restamped=False, rate=RATE):
-    """Give number and time of each frame that a camera kept, of so many."""
+    """Return number and time of each frame that a camera kept, of so many."""
     kept = [index for index in range(number) if index not in lost]
     places = range(len(kept)) if restamped else kept
     return {
@@ -23,7 +23,7 @@ def stamps_ms(number, lost=(), offset_ms=0, drift_ms=0, restamped=False, rate=RA
 
 
 def doubled(kept, place, restamped=True, rate=RATE):
-    """Give number and time of each frame, with the one at a place twice, as pairs.
+    """Return number and time of each frame, with the one at a place twice, as pairs.
 
     Args:
         kept: the result of `stamps_ms`.

@@ -24,7 +24,7 @@ def coded(suffix, *options):
 
 
 def png(width, height):
-    """Give a PNG whose header says this size, and whose data is that of one row of black."""
+    """Return a PNG whose header says this size, and whose data is that of one row of black."""
 
     def chunk(name, data):
         whole = name + data

@@ -87,7 +87,7 @@ def config_of(videos, tokenizer, **changes):
 
 
 def content(folder):
-    """Give the bytes of all that a run leaves, but the plan, which names the runner's config."""
+    """Return the bytes of all that a run leaves, but the plan, which names the runner's config."""
     return {
         path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"
     }

@@ -29,7 +29,7 @@ def reader(path, **changes):
 
 
 def numbers(clips):
-    """Give which of the `numbered` frames the clips show."""
+    """Return which of the `numbered` frames the clips show."""
     return [[round(float(frame.mean()) / 5) for frame in clip] for clip in clips]
 
 

@@ -91,7 +91,7 @@ def dinov3():
 
 
 def released(state, blocks, embeddings, norm, names):
-    """Give a transformers state dict the keys of the released files."""
+    """Return a transformers state dict the keys of the released files."""
     patch = f"{embeddings}.patch_embeddings" + (
         ".projection" if f"{embeddings}.patch_embeddings.projection.bias" in state else ""
     )

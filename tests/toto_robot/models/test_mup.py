@@ -28,7 +28,7 @@ def build(width, base, tied=False, seed=0):
 
 
 def change(width, base, tied=False):
-    """Give how much six steps change the residual stream and the logits: root mean squares."""
+    """Return how much six steps change the residual stream and the logits: root mean squares."""
     model = build(width, base, tied)
     groups = parameter_groups(model, 0.1)
     optimizer = torch.optim.AdamW(groups, lr=2**-7, betas=(0.9, 0.95))

@@ -187,7 +187,7 @@ def test_the_released_models_have_their_names_shapes_and_sizes(codes, millions):
 
 
 def lightning(monkeypatch, vqgan):
-    """Give what Lightning saves of a VQGAN in training."""
+    """Return what Lightning saves of a VQGAN in training."""
     name = "pytorch_lightning.callbacks.model_checkpoint"
     module = types.ModuleType(name)
     module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": name})
