@@ -68,7 +68,7 @@ class JointLimits:
         return len(self.lower_rad)
 
     def velocity_bounds(self, joint_positions: ArrayLike) -> tuple[Floats, Floats]:
-        """Return the lowest and highest velocity [... j], rad/s, at joint positions [... j], rad."""
+        """Return the lowest and highest velocity [... j], rad/s, at joints [... j], rad."""
         positions = np.asarray(joint_positions, dtype=np.float64)
         return (
             -self._speed_towards_end(positions - self.lower_rad),

@@ -316,7 +316,7 @@ def _count(tokens: NDArray[np.integer], num_codes: int) -> NDArray[np.int32]:
 
 
 def _moments(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return means and standard deviations [t s] of scores [r t s], pooled over close frame indices."""
+    """Return means and standard deviations [t s] of scores [r t s], pooled over close frames."""
     num_frames = scores.shape[1]
     least = _LEAST_WIDTH * np.nanstd(scores, axis=(0, 1))
     mean, width = np.full(scores.shape[1:], np.nan), np.ones(scores.shape[1:])
