@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from envs.success_rates import wilson_interval
 from toto_robot.files import plain, write_aside, write_json
 
 from .conclusions import Conclusions, conclude
@@ -28,22 +29,31 @@ PAGE, SUMMARY = "index.html", "results.json"
 # A page has no characters such as these, and a terminal obeys them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
+# No width is fixed above 400 px, so that a phone shows all of it without scrolling to the side.
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 78em; padding: 0 1em;
-       color: #1d232b; background: #fff; }
-h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .35em .6em;
-         border-bottom: 1px solid #ddd; }
-th { font-weight: 600; white-space: nowrap; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-img { width: 11em; display: block; image-rendering: pixelated; }
-video { width: 15em; display: block; }
-.success { color: #1a7f37; font-weight: 600; } .failure { color: #c2352b; font-weight: 600; }
-.columns { display: flex; gap: 2.5em; flex-wrap: wrap; align-items: flex-start; }
-.columns > div { flex: 1 1 24em; }
-.small { color: #57606a; font-size: .88em; }
-.scroll { overflow-x: auto; }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5em auto; max-width: 84em; padding: 0 1em;
+       color: #1d232b; background: #fff; overflow-wrap: anywhere; }
+h1 { font-size: 1.5em; line-height: 1.25; } h2 { font-size: 1.2em; margin-top: 2em; }
+h3 { font-size: 1.05em; } h4 { font-size: 1em; margin: 0; } p { margin: .3em 0; }
+ul { padding-left: 1.2em; }
+table { border-collapse: collapse; } th { font-weight: 600; }
+th, td { text-align: left; padding: .3em .6em; border-bottom: 1px solid #ddd; }
+img, video { display: block; width: 100%; aspect-ratio: auto 2; background: #eef0f2;
+             image-rendering: pixelated; }
+svg { max-width: 100%; height: auto; } pre { white-space: pre-wrap; }
+figure { margin: 0; } figcaption, .small { color: #57606a; font-size: .88em; }
+.success { color: #1a7f37; } .failure { color: #c2352b; } .invalid { color: #57606a; }
+.columns { display: grid; gap: 0 2.5em; align-items: start; }
+.columns, .rates { grid-template-columns: repeat(auto-fit, minmax(min(100%, 24em), 1fr)); }
+.rates { display: grid; gap: 1em; }
+.rates > div { border: 1px solid #d0d7de; border-radius: 6px; padding: .8em 1em; }
+.share { font-size: 2em; font-weight: 600; line-height: 1.2; }
+.rates svg { display: block; width: 100%; height: .7em; margin: .5em 0; }
+.trial { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22em), 1fr));
+         gap: .5em 1.2em; padding: .9em 0; border-top: 1px solid #d0d7de;
+         content-visibility: auto; contain-intrinsic-size: auto 15em; }
+.pose { white-space: nowrap; font-variant-numeric: tabular-nums; }
 """
 
 
@@ -78,18 +88,12 @@ def write_report(
         "</div><div>",
         _map(plan, results, area),
         "</div></div>",
-        "<h2>Trials</h2>",
-        _table(results, names, folder="trials"),
+        *_trials(results, spoilt, names),
+        _settings(plan),
     ]
-    if spoilt:
-        parts += [
-            "<h2>Attempts that were spoilt, and done again</h2>",
-            _table(spoilt, names, folder="spoilt"),
-        ]
-    parts.append(_settings(plan))
     page = (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
@@ -129,26 +133,36 @@ def _summary(
     conclusions: Conclusions,
     names: Mapping[PolicyKey, str],
 ) -> str:
-    rows = []
+    """Return each policy's success rate with its interval, and what is still to be done."""
+    boxes = []
     for key, rate in conclusions.rates.items():
-        again = sum(result.trial.policy == key for result in spoilt)
+        low, high = (100 * bound for bound in wilson_interval(rate.successes, rate.trials))
         ended = [result.reason for result in results if result.trial.policy == key]
-        reasons = ", ".join(f"{ended.count(name)} {name}" for name in dict.fromkeys(ended))
-        cells = (
-            f"<b>{_text(key)}</b> {_text(names[key])}",
-            _text(rate),
-            _text(reasons),
-            str(again),
+        reasons = ", ".join(f"{_text(name)} {ended.count(name)}" for name in dict.fromkeys(ended))
+        again = sum(result.trial.policy == key for result in spoilt)
+        letter = f" (policy {_text(key)})" if len(names) > 1 else ""
+        boxes.append(
+            f"<div><h4>{_text(names[key])}{letter}</h4>"
+            f"<p class='share'>{f'{rate.share:.1%}' if rate.trials else 'no trials yet'}</p>"
+            f"<p>{rate.successes} of {rate.trials} trials succeeded; 95% confidence interval "
+            f"{low:.1f}% to {high:.1f}% (Wilson).</p>"
+            "<svg viewBox='0 0 100 4' preserveAspectRatio='none' role='img' aria-label='success "
+            "rate and its confidence interval, from 0% to 100%'>"
+            "<rect x='0' y='1' width='100' height='2' fill='#e4e7ea'/>"
+            f"<rect x='{low:.1f}' y='1' width='{high - low:.1f}' height='2' fill='#8fb8de'/>"
+            f"<line x1='{100 * rate.share:.1f}' y1='0' x2='{100 * rate.share:.1f}' y2='4' "
+            "stroke='#1d232b' stroke-width='4' vector-effect='non-scaling-stroke'/></svg>"
+            f"<p class='small'>Episodes ended by: {reasons or 'none yet'}. "
+            f"Invalid attempts, repeated: {again}.</p></div>"
         )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     missing = len(plan.trials) - len(results)
-    unfinished = f" <b>{missing} of {len(plan.trials)} are still to be done.</b>" if missing else ""
-    facts = "".join(f"<li>{_text(text)}</li>" for text in plan.facts.get("said", ()))
-    return (
-        f"<p>{len(results)} trials.{unfinished}</p><ul>{facts}</ul>"
-        "<div class='scroll'><table><tr><th>policy</th><th>succeeded</th><th>ended by</th>"
-        f"<th>spoilt attempts</th></tr>{''.join(rows)}</table></div>"
+    unfinished = (
+        f"<p><b>Trials: {missing} of {len(plan.trials)} are still to be done.</b></p>"
+        if missing
+        else ""
     )
+    facts = "".join(f"<li>{_text(text)}</li>" for text in plan.facts.get("said", ()))
+    return f"<div class='rates'>{''.join(boxes)}</div>{unfinished}<ul>{facts}</ul>"
 
 
 def _conclusions(conclusions: Conclusions) -> str:
@@ -166,8 +180,8 @@ def _conclusions(conclusions: Conclusions) -> str:
             f"{comparison.fisher_p:.4f}.</p>"
         )
     for heading, sentences in (
-        ("What may be said", conclusions.may_say),
-        ("What may not", conclusions.may_not_say),
+        ("What these trials show", conclusions.may_say),
+        ("What they do not show", conclusions.may_not_say),
     ):
         items = "".join(f"<li>{_text(sentence)}</li>" for sentence in sentences)
         parts.append(f"<h2>{heading}</h2><ul>{items}</ul>")
@@ -215,7 +229,7 @@ def _map(plan: Plan, results: Sequence[TrialResult], area: PoseArea) -> str:
     keys = "circles: a, squares: b; " if len(plan.policies) > 1 else ""
     return (
         "<h2>Poses from above</h2>"
-        f"<svg viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' height='{height:.0f}' "
+        f"<svg viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' "
         f"role='img' aria-label='poses of the object, by outcome'>{''.join(shapes)}</svg>"
         f"<p class='small'>{keys}green: success, red: failure, grey: not done. Up is ahead of the "
         f"arm, x {center_x - half_x:.2f} to {center_x + half_x:.2f} m; left is its left, y "
@@ -223,72 +237,68 @@ def _map(plan: Plan, results: Sequence[TrialResult], area: PoseArea) -> str:
     )
 
 
-def _table(results: Sequence[TrialResult], names: Mapping[PolicyKey, str], *, folder: str) -> str:
-    header = (
-        "trial",
-        "verdict",
-        "pose",
-        "ended by",
-        "seconds",
-        "age of what was acted on, ms (median, 99 %)",
-        "tick late, ms (99 %)",
-        "changed by safety",
-        "first",
-        "last",
-        "video",
-    )
-    rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in header) + "</tr>"]
-    for number, result in enumerate(results, start=1):
-        there = f"{folder}/{quote(plain(result.trial.key), safe='')}"
-        if folder == "spoilt":
-            before = [other.trial.key for other in results[:number]]
-            there += f"-{before.count(result.trial.key)}"
-        rows.append(_row(result, names, there))
-    return f"<div class='scroll'><table>{''.join(rows)}</table></div>"
+def _trials(
+    results: Sequence[TrialResult],
+    spoilt: Sequence[TrialResult],
+    names: Mapping[PolicyKey, str],
+) -> list[str]:
+    """Return a card for each trial: failures first, then successes, then invalid attempts."""
+    cards: dict[bool | None, list[str]] = {False: [], True: [], None: []}
+    for result in results:
+        card = _card(result, names, f"trials/{_quoted(result)}")
+        cards[result.judgement.success].append(card)
+    for number, result in enumerate(spoilt):
+        attempt = 1 + [other.trial.key for other in spoilt[:number]].count(result.trial.key)
+        cards[None].append(_card(result, names, f"spoilt/{_quoted(result)}-{attempt}"))
+    parts = [
+        "<h2>Trials</h2><p class='small'>Latency: age of the observation when its action is sent. "
+        "Tick delay: how late a control step begins. p99: 99th percentile.</p>"
+    ]
+    for success, heading in ((False, "Failures"), (True, "Successes"), (None, "Invalid attempts")):
+        if cards[success]:
+            again = ", repeated and not counted" if success is None else ""
+            parts += [f"<h3>{heading} ({len(cards[success])}){again}</h3>", *cards[success]]
+    return parts
 
 
-def _row(result: TrialResult, names: Mapping[PolicyKey, str], there: str) -> str:
-    success, judgement = result.judgement.success, result.judgement
-    word = "spoilt" if success is None else ("success" if success else "failure")
-    latency, late = result.latency_s, result.late_s
+def _quoted(result: TrialResult) -> str:
+    return quote(plain(result.trial.key), safe="")
+
+
+def _card(result: TrialResult, names: Mapping[PolicyKey, str], there: str) -> str:
+    success, judgement, latency = result.judgement.success, result.judgement, result.latency_s
+    word = "invalid" if success is None else ("success" if success else "failure")
     changes = ", ".join(f"{name} {count}" for name, count in result.interventions.items())
-
-    def picture(name: str) -> str:
-        if name not in result.files:
-            return ""
-        return f"<a href='{there}/{name}'><img src='{there}/{name}' alt='' loading='lazy'></a>"
-
-    overlay = (
-        f"<br><a class='small' href='{there}/{OVERLAY}'>placed here</a>"
-        if OVERLAY in result.files
-        else ""
-    )
-    video = (
-        f"<video src='{there}/{VIDEO}' controls muted preload='none' "
-        f"poster='{there}/{FIRST}'></video>"
-        if VIDEO in result.files
-        else ""
-    )
-    episode = "" if result.episode is None else f"<br>episode {_text(result.episode)}"
-    trial = (
-        f"{_text(result.trial.key)}<br>"
-        f"<span class='small'>{_text(names.get(result.trial.policy, result.trial.policy))}<br>"
-        f"{_text(result.started[:19])}{episode}</span>"
-    )
-    # the check's note is the message, which has a column of its own
+    videos, links = "", ""
+    if VIDEO in result.files:
+        videos = (
+            f"<figure><video src='{there}/{VIDEO}' controls muted playsinline preload='none' "
+            f"poster='{there}/{FIRST}'></video><figcaption>Video, all cameras</figcaption></figure>"
+        )
+    if LAST in result.files:
+        videos += (
+            f"<figure><a href='{there}/{LAST}'><img src='{there}/{LAST}' alt='last frame' "
+            "loading='lazy'></a><figcaption>Last frame</figcaption></figure>"
+        )
+    for file, words in ((FIRST, "first frame"), (OVERLAY, "planned pose in the image")):
+        if file in result.files:
+            links += f" <a href='{there}/{file}'>{words}</a>"
+    key = result.trial.policy
+    name = f" {_text(names.get(key, key))}" if len(names) > 1 else ""
+    # the check's note is the message, which is shown anyway
     told = judgement.note and judgement.by == "operator"
-    note = f"<br>{_text(judgement.note)}" if told else ""
-    number = "<td class='number'>"
+    note = f"<p>Operator's note: {_text(judgement.note)}</p>" if told else ""
+    episode = "" if result.episode is None else f"; episode {_text(result.episode)} of the data set"
     return (
-        f"<tr><td>{trial}</td><td><span class='{word}'>{word}</span>"
-        f"<br><span class='small'>by {_text(judgement.by)}{note}</span></td>"
-        f"<td>{_text(result.trial.pose)}{overlay}</td>"
-        f"<td>{_text(result.reason)}<br><span class='small'>{_text(result.message)}</span></td>"
-        f"{number}{_number(result.duration_s)}</td>"
-        f"{number}{_ms(latency and latency[0])}, {_ms(latency and latency[1])}</td>"
-        f"{number}{_ms(late)}</td>"
-        f"<td>{_text(changes) or 'none'} <span class='small'>of {_text(result.num_steps)} steps"
-        f"</span></td><td>{picture(FIRST)}</td><td>{picture(LAST)}</td><td>{video}</td></tr>"
+        f"<article class='trial'><div><h4><span class='{word}'>{word}</span> "
+        f"{_text(result.trial.key)}{name}</h4><p class='pose'>{_text(result.trial.pose)}</p>"
+        f"<p>Ended by {_text(result.reason)} after {_number(result.duration_s)} s: "
+        f"{_text(result.message)}</p>{note}"
+        f"<p>Changed by the safety layer: {_text(changes) or 'none'} of {_text(result.num_steps)} "
+        f"steps</p><p>Latency {_ms(latency and latency[0])} ms (median), "
+        f"{_ms(latency and latency[1])} ms (p99); tick delay {_ms(result.late_s)} ms (p99)</p>"
+        f"<p class='small'>Judged by {_text(judgement.by)}; {_text(result.started[:19])}{episode}."
+        f"{links}</p></div>{videos}</article>"
     )
 
 

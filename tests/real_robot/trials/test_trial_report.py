@@ -184,6 +184,56 @@ def test_the_page_holds_together(tmp_path) -> None:
     assert summary["comparison"]["both"] + summary["comparison"]["neither"] <= 2
 
 
+def test_a_trial_is_a_card_with_its_video_failures_first_at_any_width(tmp_path) -> None:
+    pose = Pose(x_m=0.4567891, y_m=-0.1234567, yaw_rad=-0.3)
+    results = [
+        replace(
+            result,
+            trial=replace(result.trial, pose=pose),
+            files=("first.png", "last.png", "video.mp4"),
+            interventions={"velocity": 4},
+        )
+        for result in results_of([1, 0, 1, 0])
+    ]
+    invalid = replace(results[1], judgement=Judgement(success=None, note="fell", by="operator"))
+    plan = Plan(settings={}, facts={}, trials=tuple(result.trial for result in results))
+    write_report(tmp_path, plan, results, [invalid] * 2, title="x", names={"a": "ours"}, area=AREA)
+    page = (tmp_path / "index.html").read_text()
+    before, *cards = re.split("<article class='trial'>", page)
+
+    # the success rate comes before all else, with its n and its interval
+    rate = before.index("2 of 4 trials succeeded; 95% confidence interval 15.0% to 85.0% (Wilson)")
+    assert rate < before.index("Poses from above") < before.index("Failures (2)")
+    heads = [re.search(r"<h4><span class='(\w+)'>\1</span> ([^ <]+)<", c).groups() for c in cards]
+    assert heads == [
+        ("failure", "001-a"),
+        ("failure", "003-a"),
+        ("success", "000-a"),
+        ("success", "002-a"),
+        ("invalid", "001-a"),
+        ("invalid", "001-a"),
+    ]
+    for (_, key), place, card in zip(heads, ["trials"] * 4 + ["spoilt"] * 2, cards, strict=True):
+        assert "<p class='pose'>x 0.457 m, y -0.123 m, yaw -17 deg</p>" in card
+        assert "velocity 4 of 10 steps" in card
+        (video,) = re.findall("<video [^>]+>", card)
+        assert f"src='{place}/{key}" in video
+        assert "preload='none'" in video
+        assert "poster='" in video
+    assert ["001-a-1/" in cards[4], "001-a-2/" in cards[5]] == [True, True]
+    assert re.search(r"\.pose \{[^}]*white-space: nowrap", page)
+
+    # a phone shows it whole, and without a network
+    fixed = re.findall(r"(?<![-\w])(?:min-)?width(?:: *|=')([\d.]+)(px|em|')", page)
+    assert fixed
+    assert all(float(size) * (15 if unit == "em" else 1) <= 400 for size, unit in fixed)
+    for least in re.findall(r"minmax\(([^,]+(?:, [\d.]+em\))?)", page):
+        assert least.startswith("min(100%")
+    assert "<table" not in cards[0]
+    assert "//" not in page
+    assert "@import" not in page
+
+
 HOSTILE = [
     "<script>alert(1)</script>",
     "</script><script src=//x></script>",
