@@ -6,7 +6,7 @@
 #   make arm                         the way of a real arm, on its twin: record, train, deploy, evaluate
 #   make test                        all checks, and the tests of what changes often: minutes
 #   make test-all                    the slow ones, too: kills, clusters, processes by the dozen
-#   make test-python PYTHON=python3.12    the library's tests and its wheel on another Python
+#   make test-python PYTHON=python3.12    the library's tests and the wheels on another Python
 #   make check                       format, lint, import rules and types alone: seconds
 #   make doctor                      what this machine has, and how quickly it draws
 #   make bench                       speeds of the parts, on this machine
@@ -49,7 +49,7 @@ arm: $(ARM_STAMP) rendering
 # simulated arm, has the machine for itself.
 test test-slow test-library: export OMP_NUM_THREADS = 1
 test: install-test rendering check
-	$(check-wheel)
+	$(check-wheels)
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not hardware and not slow and not twin"
 	$(BIN)/python -m pytest -q -p no:xdist -m "twin and not hardware and not slow" tests/real_robot
 
@@ -67,12 +67,12 @@ test-python:
 	    VENV=.venv-$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 test-library: $(LIBRARY_STAMP)
-	$(check-wheel)
+	$(check-wheels)
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not hardware and not slow" tests/toto_robot
 
-define check-wheel
+define check-wheels
 	rm -rf dist
-	$(PIP) wheel -q --no-deps --no-build-isolation -w dist .
+	$(PIP) wheel -q --no-deps --no-build-isolation -w dist . ./packaging/envs
 	$(BIN)/python tests/smoke_wheel.py dist/*.whl
 endef
 

@@ -4,6 +4,8 @@ Importing this package registers the environments and nothing else:
 
     gymnasium.make("envs:toto/FrankaPick-v0", cameras=("hand", "front"), image_size=128)
     gymnasium.make("envs:toto/FrankaPick-v0", protocol="pixmc")
+
+The wheel `toto-robot-envs` holds the same package under the name `toto_robot_envs`.
 """
 
 import importlib.util
@@ -21,9 +23,19 @@ ENVIRONMENTS = (
 if importlib.util.find_spec("gymnasium") is not None:
     import gymnasium
 
+    _ENTRY_POINT = f"{__name__}.catalogue:make"
+    # One process uses one of the two names: with both, an id would mean what was imported last.
+    _other = getattr(gymnasium.registry.get(ENVIRONMENTS[0]), "entry_point", _ENTRY_POINT)
+    if _other != _ENTRY_POINT:
+        _loaded = str(_other).partition(".")[0]
+        raise ImportError(
+            f"{__name__} and {_loaded} are one package under two names, and this process has "
+            f"already imported {_loaded}: import {_loaded} here too, and write "
+            f"{_loaded}:{ENVIRONMENTS[0]}"
+        )
     # Episodes end by the protocol's number of steps, which the environment itself counts.
     for _id in ENVIRONMENTS:
-        gymnasium.register(id=_id, entry_point="envs.catalogue:make", kwargs={"env_id": _id})
+        gymnasium.register(id=_id, entry_point=_ENTRY_POINT, kwargs={"env_id": _id})
 
 keep_old_paths(
     __name__,

@@ -53,7 +53,7 @@ class ExpertCheckConfig:
 
 def expert_check(config: ExpertCheckConfig, out: Path) -> None:
     """Run the episodes, print the rate with its Wilson interval, write `out/expert_check.json`."""
-    env = gymnasium.make(f"envs:{config.env_id}", cameras=(), privileged=True)
+    env = gymnasium.make(f"{__package__}:{config.env_id}", cameras=(), privileged=True)
     expert = EXPERTS[config.env_id]()
     seeds = range(config.first_seed, config.first_seed + config.episodes)
     num_steps = {

@@ -247,8 +247,8 @@ def _check(ranges: Any, name: str, least: float, most: float) -> None:
 __getattr__ = moved_names(
     __name__,
     {
-        "Variation": "envs.variation:Variation",
-        "draw": "envs.variation:draw",
-        "populate": "envs.variation:populate",
+        "Variation": f"{__package__}.variation:Variation",
+        "draw": f"{__package__}.variation:draw",
+        "populate": f"{__package__}.variation:populate",
     },
 )

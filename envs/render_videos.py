@@ -53,7 +53,7 @@ def render_videos(config: RenderVideosConfig, out: Path) -> None:
     """Render the episodes that are not yet there into ``out/seed<seed>-<camera>.mp4``."""
     out.mkdir(parents=True, exist_ok=True)
     env = gymnasium.make(
-        f"envs:{config.env_id}",
+        f"{__package__}:{config.env_id}",
         cameras=config.cameras,
         image_size=config.image_size,
         randomise=config.randomise,

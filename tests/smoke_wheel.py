@@ -1,11 +1,12 @@
-"""Use the built wheel as a stranger would: in an empty environment, outside the checkout, offline.
+"""Use the built wheels as a stranger would: in empty environments, outside the checkout, offline.
 
-    python tests/smoke_wheel.py dist/toto_robot-*.whl           # this environment's dependencies
-    python tests/smoke_wheel.py --full dist/toto_robot-*.whl    # a true `pip install`, minutes
+    python tests/smoke_wheel.py dist/*.whl           # this environment's dependencies
+    python tests/smoke_wheel.py --full dist/*.whl    # a true `pip install`, minutes
 
-The first form makes a new virtual environment, installs the wheel alone into it, and lends it the
-dependencies that are installed here (not the checkout: of a path file only the path counts, the
-editable install's own path file is not read). Both forms run with the network cut.
+The first form makes a new virtual environment per wheel, installs the wheel into it (and the
+library's, which the environments need), and lends it the dependencies that are installed here (not
+the checkout: of a path file only the path counts, the editable install's own path file is not
+read). Both forms run with the network cut, in worker processes, too.
 """
 
 import argparse
@@ -17,23 +18,35 @@ import venv
 import zipfile
 from pathlib import Path
 
-MAX_WHEEL_MB = 45  # 40 of weights, and the code
+LIBRARY, ENVIRONMENTS = "toto_robot", "toto_robot_envs"
+MAX_WHEEL_MB = {LIBRARY: 45, ENVIRONMENTS: 1}  # 40 of weights, and the code
 
-STRANGER = """
-import socket, sys, importlib.util
+# `sitecustomize` of the new environment, so that it also holds in every process started there.
+NO_NETWORK = """
+import socket
 
 def refuse(*_, **__):
     raise OSError("the network is cut")
 
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
+"""
 
+ALONE = """
+import importlib.util, socket, sys
+
+assert socket.getaddrinfo.__module__ == "sitecustomize", "the network is not cut"
+for name in ("envs", "policies", "real_robot"):
+    assert importlib.util.find_spec(name) is None, f"{name} came with the wheel"
+"""
+
+USE = {
+    LIBRARY: """
 import numpy as np
 import toto_robot
 from toto_robot import load_encoder
 
 assert toto_robot.__file__.startswith(sys.prefix), toto_robot.__file__
-for name in ("envs", "policies", "real_robot"):
-    assert importlib.util.find_spec(name) is None, f"{name} came with the wheel"
+assert importlib.util.find_spec("toto_robot_envs") is None
 for name in ("hydra", "mujoco"):
     assert name not in sys.modules, f"{name} is imported by the library"
 
@@ -46,41 +59,87 @@ assert not embedding[0].equal(embedding[1])
 ids = encoder.tokenize(frames)
 assert encoder.from_tokens(ids).equal(embedding)
 print(f"{toto_robot.__file__}: 2 frames -> {tuple(embedding.shape)}")
-"""
+""",
+    ENVIRONMENTS: """
+import gymnasium
+import numpy as np
+
+first = gymnasium.make("toto_robot_envs:toto/FrankaPick-v0", cameras=(), privileged=True)
+import toto_robot_envs
+from toto_robot_envs.simulation.mujoco_model import ROUTE
+from toto_robot_envs.vector import make_vec
+
+assert toto_robot_envs.__file__.startswith(sys.prefix), toto_robot_envs.__file__
+assert type(first.unwrapped).__module__ == "toto_robot_envs.manipulation"
+cameras = () if ROUTE == "none" else ("front",)
+for name in toto_robot_envs.ENVIRONMENTS:
+    options = dict(cameras=cameras, image_size=32, privileged=True)
+    env = gymnasium.make(f"toto_robot_envs:{name}", **options)
+    observation, _ = env.reset(seed=0)
+    for camera in cameras:
+        image = observation[f"image_{camera}"]
+        assert image.shape == (32, 32, 3), image.shape
+        assert image.std() > 5, f"{name}: the image is empty"
+    action = env.action_space.sample()
+    stepped, *_ = env.step(action)
+    assert env.observation_space.contains(stepped)
+    env.close()
+
+envs = make_vec(f"toto_robot_envs:{name}", 2, 2, **options)
+assert envs.num_workers == 2
+reset, _ = envs.reset(seed=[0, 0])
+after, *_ = envs.step(np.stack([action, action]))
+envs.close()
+for key, value in observation.items():
+    for row in range(2):
+        assert np.array_equal(reset[key][row], value), f"{key}: a worker resets otherwise"
+        assert np.array_equal(after[key][row], stepped[key]), f"{key}: a worker steps otherwise"
+print(f"{toto_robot_envs.__file__}: 4 environments, 2 workers, images by {ROUTE}")
+""",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("wheel", type=Path)
+    parser.add_argument("wheels", type=Path, nargs="+", help="the library's, and others")
     parser.add_argument("--full", action="store_true", help="install the dependencies, too")
     arguments = parser.parse_args()
-    wheel = arguments.wheel.resolve()
-    check_content(wheel)
+    wheels = {path.name.partition("-")[0]: path.resolve() for path in arguments.wheels}
+    if LIBRARY not in wheels or not wheels.keys() <= USE.keys():
+        sys.exit(f"wheels of {', '.join(USE)} are wanted, got {', '.join(wheels)}")
+    for name, wheel in wheels.items():
+        check_content(name, wheel)
+        use(name, {wheels[LIBRARY], wheel}, full=arguments.full)
+
+
+def use(name: str, wheels: set[Path], *, full: bool) -> None:
+    """Install wheels into an empty environment and run what a stranger does with one of them."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "stranger"
         venv.create(home)
         python = home / "bin/python"
         pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q"]
-        if arguments.full:
-            subprocess.run([*pip, str(wheel)], check=True)
-        else:
-            subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
-            (site,) = home.glob("lib/python*/site-packages")
+        only = [] if full else ["--no-deps", "--no-index"]
+        subprocess.run([*pip, *only, *map(str, wheels)], check=True)
+        (site,) = home.glob("lib/python*/site-packages")
+        (site / "sitecustomize.py").write_text(NO_NETWORK)
+        if not full:
             (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        done = subprocess.run([python, "-I", "-c", STRANGER], cwd=folder, check=False)
-        sys.exit(done.returncode)
+        done = subprocess.run([python, "-I", "-c", ALONE + USE[name]], cwd=folder, check=False)
+        if done.returncode:
+            sys.exit(done.returncode)
 
 
-def check_content(wheel: Path) -> None:
-    """Refuse a wheel that holds anything but the library, or too much of it."""
+def check_content(name: str, wheel: Path) -> None:
+    """Refuse a wheel that holds anything but its package, or too much of it."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    strange = {n.split("/")[0] for n in names if not n.startswith(("toto_robot/", "toto_robot-"))}
+    strange = {n.split("/")[0] for n in names if not n.startswith((f"{name}/", f"{name}-"))}
     if strange:
         sys.exit(f"{wheel.name} also holds {sorted(strange)}")
     megabytes = wheel.stat().st_size / 1e6
-    if megabytes > MAX_WHEEL_MB:
-        sys.exit(f"{wheel.name} is {megabytes:.0f} MB, more than {MAX_WHEEL_MB}")
+    if megabytes > MAX_WHEEL_MB[name]:
+        sys.exit(f"{wheel.name} is {megabytes:.0f} MB, more than {MAX_WHEEL_MB[name]}")
     print(f"{wheel.name}: {len(names)} files, {megabytes:.1f} MB", flush=True)
 
 

@@ -32,6 +32,14 @@ def test_the_wheel_ships_the_library_alone() -> None:
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["toto_robot"]
 
 
+def test_the_wheel_of_the_environments_asks_for_the_library_of_its_own_version() -> None:
+    library = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environments = tomllib.loads((ROOT / "packaging/envs/pyproject.toml").read_text())["project"]
+    assert environments["version"] == library["version"]
+    assert environments["dependencies"] == [f"toto-robot[sim]=={library['version']}"]
+    assert environments["requires-python"] == library["requires-python"]
+
+
 def test_everything_that_is_asked_for_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()

@@ -172,4 +172,4 @@ class CabinetTask(ArmTask):
         return np.zeros(np.shape(measured["opening"]), dtype=np.bool_)
 
 
-__getattr__ = moved_names(__name__, {"DRAWER_M": "envs.tasks.cabinet_fixture:DRAWER_M"})
+__getattr__ = moved_names(__name__, {"DRAWER_M": f"{__package__}.cabinet_fixture:DRAWER_M"})
