@@ -1,8 +1,11 @@
 """One command from real video to an encoder; and what a checkpoint says of its own making."""
 
 import dataclasses
+import importlib
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +132,38 @@ def test_a_model_goes_on_at_a_higher_resolution(trained, tmp_path):
     other = dataclasses.replace(larger, model=dataclasses.replace(larger.model, mlp_hidden=64))
     with pytest.raises(ValueError, match=r"of another model .*\n  mlp_hidden: 48 != 64"):
         pretrain(other, tmp_path / "other")
+
+
+def test_stages_of_the_page_train_and_train_further(tmp_path, monkeypatch):
+    """The commands of docs/pretraining.md as typed, with two steps a stage and a small model."""
+    page = (HERE / "docs" / "pretraining.md").read_text()
+    section = page.partition("### How long: `stages=`")[2].partition("\n## ")[0]
+    text = "\n".join(re.findall(r"```bash\n(.*?)```", section, re.DOTALL)).replace("\\\n", " ")
+    text = re.sub(r"steps: \d+", "steps: 2", text).replace("FOLDER", str(CLIPS))
+    first, second = (shlex.split(line)[2:] for line in text.splitlines() if line.strip())
+    monkeypatch.chdir(tmp_path)
+    small = [*SMALL[1:6], "engine.log_every=1"]
+    for module, *words in (first, second):
+        monkeypatch.setattr(sys, "argv", [module, *words, *small])
+        importlib.import_module(module).main()
+    losses = [
+        [
+            json.loads(x)
+            for x in (tmp_path / "runs" / name / "log.jsonl").read_text().split("\n")
+            if x
+        ]
+        for name in ("longer", "further")
+    ]
+    assert [line["step"] for line in losses[0]][-1] == 4  # two stages of two steps
+    stages = json.loads((tmp_path / "runs" / "longer" / "config.json").read_text())["stages"]
+    assert [(stage["frames"], stage["batch"], stage["part"]) for stage in stages] == [
+        (4, 2, 2), (16, 1, 1),
+    ]  # fmt: skip
+    assert losses[1][0]["loss"] < losses[0][0]["loss"]  # it began where the first run ended
+    assert load_encoder(tmp_path / "runs" / "further" / "encoder").dim > 0
+    monkeypatch.setattr(sys, "argv", ["from_videos", *first[1:], *small, "model.frames=8"])
+    with pytest.raises(SystemExit, match=r"frames must be 1 to model\.frames = 8, got 16"):
+        importlib.import_module("toto_robot.training.from_videos").main()
 
 
 def test_what_cannot_be_trained_on_is_refused_at_once(tmp_path):
