@@ -165,13 +165,13 @@ $(LIBRARY_STAMP): $(STAMP)
 
 # Nothing is installed where a picture can already be drawn (0.3 s to find out).
 rendering: install
-	@$(BIN)/python -m envs.rendering >/dev/null 2>&1 && exit 0; \
+	@$(BIN)/python -m toto_robot.rendering >/dev/null 2>&1 && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "# no way to render: trying apt-get install libegl1 libgl1"; \
 	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends libegl1 libgl1; } \
 	        >/dev/null 2>&1 || true; \
-	    $(BIN)/python -m envs.rendering >/dev/null 2>&1 && exit 0; \
+	    $(BIN)/python -m toto_robot.rendering >/dev/null 2>&1 && exit 0; \
 	fi; \
 	echo "# no way to render: trying the wheel lavavu-osmesa"; \
 	$(PIP) install -q --no-deps -c constraints.txt lavavu-osmesa || true; \
-	$(BIN)/python -m envs.rendering
+	$(BIN)/python -m toto_robot.rendering

@@ -46,6 +46,7 @@ keep_old_paths(
         "meshes": "arms.meshes",
         "mujoco_backend": "simulation.mujoco_backend",
         "patterns": "simulation.patterns",
+        "rendering": "toto_robot.rendering",
         "scene": "simulation.scene geometry",
         "simulator": "simulation.simulator",
         "statistics": "success_rates",

@@ -95,6 +95,15 @@ for key, value in observation.items():
         assert np.array_equal(reset[key][row], value), f"{key}: a worker resets otherwise"
         assert np.array_equal(after[key][row], stepped[key]), f"{key}: a worker steps otherwise"
 print(f"{toto_robot_envs.__file__}: 4 environments, 2 workers, images by {ROUTE}")
+
+import subprocess
+
+doctor = [sys.executable, "-I", "-m", "toto_robot_envs.doctor", "seconds=0.1"]
+done = subprocess.run(doctor, capture_output=True, text=True)
+assert "steps/s with 2 image(s) each" in done.stdout or ROUTE == "none", done.stdout + done.stderr
+for line in done.stdout.splitlines():
+    if line.startswith(("speed", "remedy")):
+        print(line)
 """,
 }
 

@@ -23,12 +23,13 @@ def keep_old_paths(package: str, table: Mapping[str, str]) -> None:
     Args:
         package: the package's `__name__`.
         table: by old path below the package, the new paths below it, separated by spaces; a name
-            is looked up in them in this order.
+            is looked up in them in this order. One that begins with `toto_robot.` is the library's.
     """
-    full = {
-        f"{package}.{old}": tuple(f"{package}.{new}" for new in news.split())
-        for old, news in table.items()
-    }
+
+    def absolute(new: str) -> str:
+        return new if new.startswith("toto_robot.") else f"{package}.{new}"
+
+    full = {f"{package}.{old}": tuple(map(absolute, news.split())) for old, news in table.items()}
     # First: a folder of old bytecode would otherwise be found as a namespace package.
     sys.meta_path.insert(0, _OldPaths(full))
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..rendering import NONE, remedy
+from toto_robot.rendering import NONE, remedy
+
 from .mujoco_model import ROUTE, SCENE_CENTER_M, material_name, mujoco, paint_name
 from .scene import Appearance, CameraShift, Lighting, Quality, Scene, require_known
 

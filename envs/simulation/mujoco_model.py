@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from toto_robot.rendering import configure
+
 from ..arms.arm import Arm, Servo
 from ..arms.meshes import Meshes
 from ..geometry import Floats
-from ..rendering import configure
 from .patterns import PATTERNS, draw_pattern
 from .scene import Box, Camera, Fixture, Paint, Part, Scene, Shape
 

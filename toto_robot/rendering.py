@@ -7,8 +7,15 @@ Three routes, in the order in which they are tried:
     osmesa-wheel   libOSMesa out of the wheel `lavavu-osmesa`: software, needs neither root nor apt
 
 MuJoCo reads `MUJOCO_GL` when it is imported, a wrong choice fails deep inside PyOpenGL, and a
-broken driver may end the process: so each route draws one small picture in a process of its own,
-and what worked is remembered in the user's cache folder.
+broken driver may end the process: so each route draws one small image in a process of its own, and
+what worked is remembered in the user's cache folder. A program of your own does the same:
+
+    from toto_robot.rendering import configure
+
+    configure()  # before mujoco is imported, by an environment or by yourself
+
+`python -m toto_robot.rendering` prints the chosen route. Neither MuJoCo nor PyOpenGL is needed to
+import this module.
 """
 
 import contextlib
@@ -21,16 +28,17 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from toto_robot.files import write_json
-
-__all__ = ["NONE", "ROUTES", "Probe", "configure", "probe", "remedy"]
+__all__ = ["BOX_PX", "NONE", "ROUTES", "Probe", "configure", "probe", "remedy"]
 
 ROUTES = ("egl", "osmesa", "osmesa-wheel")
 NONE = "none"
+BOX_PX = 128  # height and width of the image of a box that a probe draws
 
 _OFF = ("disable", "disabled", "off", "false", "0")  # mujoco.rendering.classic.gl_context
 _WHEEL = "lavavu-osmesa"
@@ -47,17 +55,19 @@ _ENVIRONMENT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """Return whether a route draws a picture here.
+    """Whether a route draws an image here.
 
     Attributes:
         route: one of `ROUTES`.
-        works: whether a picture came out.
+        works: whether an image came out.
         detail: the name of the renderer, or what went wrong.
+        frames_per_s: images of a box per second, `BOX_PX` high and wide; None: not measured.
     """
 
     route: str
     works: bool
     detail: str
+    frames_per_s: float | None = None
 
 
 def configure() -> str:
@@ -68,13 +78,16 @@ def configure() -> str:
 
     Returns:
         The route: one of `ROUTES`, what the user has set, or `NONE`. With `NONE`, MuJoCo's
-        graphics are switched off, so that physics works; whoever wants a picture raises `remedy()`.
+        graphics are switched off, so that physics works; whoever wants an image raises `remedy()`.
 
     Raises:
+        ImportError: MuJoCo is not installed.
         RuntimeError: the user has set a route whose libraries are missing; with what to do.
     """
     if platform.system() != "Linux":
         return os.environ.get("MUJOCO_GL", "default")
+    if importlib.util.find_spec("mujoco") is None:
+        raise ImportError("MuJoCo is not installed: pip install 'toto-robot[sim]'", name="mujoco")
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
     if wanted in _OFF:
         return NONE
@@ -83,8 +96,9 @@ def configure() -> str:
     if "mujoco" in sys.modules:
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             warnings.warn(
-                "mujoco was imported before envs, so the way of rendering cannot be chosen any "
-                "more, and there is no display: import envs first, or set MUJOCO_GL=egl",
+                "mujoco was imported before the way of rendering was chosen, and there is no "
+                "display: import our environments (or call toto_robot.rendering.configure()) "
+                "before mujoco, or set MUJOCO_GL=egl",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -98,8 +112,12 @@ def configure() -> str:
     return route
 
 
-def probe(route: str) -> Probe:
-    """Try to draw a picture by `route`, in a process of its own.
+def probe(route: str, seconds: float = 0.0) -> Probe:
+    """Draw an image by `route`, in a process of its own.
+
+    Args:
+        route: one of `ROUTES`.
+        seconds: to draw on, so that the rate is known; 0: the rate is not measured.
 
     Raises:
         ValueError: no such route.
@@ -111,8 +129,9 @@ def probe(route: str) -> Probe:
     environment = {
         k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")
     }
-    # -P: this file's folder holds modules whose names others may have, too
-    command = [sys.executable, "-P", str(Path(__file__)), route]
+    # By its path: the process need not find this package. -P: this file's folder holds modules
+    # whose names others may have, too.
+    command = [sys.executable, "-P", str(Path(__file__)), route, str(seconds)]
     try:
         done = subprocess.run(
             command,
@@ -123,21 +142,22 @@ def probe(route: str) -> Probe:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        detail = f"no picture within {_PROBE_TIMEOUT_S} s"
+        detail = f"no image within {_PROBE_TIMEOUT_S} s"
         return Probe(route=route, works=False, detail=detail)
     if done.returncode == 0:
-        return Probe(route=route, works=True, detail=done.stdout.strip().splitlines()[-1])
+        name, rate = json.loads(done.stdout.splitlines()[-1])
+        return Probe(route=route, works=True, detail=name, frames_per_s=rate)
     last = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
     return Probe(route=route, works=False, detail=last)
 
 
 def remedy() -> str:
-    """Say in one line what to install so that pictures can be drawn."""
+    """Return one line: what to install so that images can be drawn."""
     root = os.geteuid() == 0 if hasattr(os, "geteuid") else False
     return (
         f"no way to render: run `{'' if root else 'sudo '}apt-get install -y libegl1 libgl1`, or "
         f"without root `{sys.executable} -m pip install --no-deps {_WHEEL}`; "
-        "`python -m envs.doctor` tells more"
+        "`python -m toto_robot.doctor` tells more"
     )
 
 
@@ -248,7 +268,7 @@ def _cache_key() -> str:
     return hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
 
 
-def _memory() -> dict[str, str]:
+def _memory() -> dict[str, Any]:
     """Read what worked before, by key; a file that is absent or damaged says nothing."""
     try:
         known = json.loads(_cache_file().read_text())
@@ -264,36 +284,46 @@ def _remembered() -> str | None:
 
 
 def _remember(route: str) -> None:
+    from .files import write_json  # here, so that a probe runs this file without its package
+
     # A home that cannot be written costs a second at each start, and is no reason to stop.
     with contextlib.suppress(OSError):
         write_json(_cache_file(), _memory() | {_cache_key(): route})
 
 
-def _draw(route: str) -> str:
-    """Draw a small picture and give the renderer's name; runs in a process of its own."""
+def _draw(route: str, seconds: float) -> tuple[str, float | None]:
+    """Return the renderer's name and its rate of images; runs in a process of its own."""
     _activate(route)
     import mujoco
 
     model = mujoco.MjModel.from_xml_string(
-        "<mujoco><worldbody><light pos='0 0 2'/><geom type='box' size='.1 .1 .1' rgba='1 0 0 1'/>"
-        "<camera name='eye' pos='0 0 1'/></worldbody></mujoco>"
+        "<mujoco><visual><quality offsamples='0'/></visual><worldbody>"
+        "<light pos='0 0 2' castshadow='false'/>"  # with both, 100 times as slow in software
+        "<geom type='box' size='.1 .1 .1' rgba='1 0 0 1'/><camera name='eye' pos='0 0 1'/>"
+        "</worldbody></mujoco>"
     )
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    with mujoco.Renderer(model, 32, 32) as renderer:
+    with mujoco.Renderer(model, BOX_PX, BOX_PX) as renderer:
         renderer.update_scene(data, camera="eye")
-        picture = renderer.render()
+        image = renderer.render()
         from OpenGL import GL
 
         name = GL.glGetString(GL.GL_RENDERER).decode()
-    if picture.max() < 50 or picture.min() > 200:
-        raise RuntimeError(f"{name} gave an empty picture")
-    return name
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            renderer.update_scene(data, camera="eye")
+            renderer.render()
+            count += 1
+        rate = count / (time.perf_counter() - start) if count else None
+    if image.max() < 50 or image.min() > 200:
+        raise RuntimeError(f"{name} gave an empty image")
+    return name, rate
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(_draw(sys.argv[1]), flush=True)
+        print(json.dumps(_draw(sys.argv[1], float(sys.argv[2]))), flush=True)
         os._exit(0)  # some drivers print a traceback when they are taken down
     chosen = configure()
     print(chosen if chosen != NONE else remedy())

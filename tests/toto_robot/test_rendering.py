@@ -4,13 +4,13 @@ import warnings
 
 import pytest
 
-from envs import rendering
+from toto_robot import rendering
 
 DRAW = """
 import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from envs import rendering
+from toto_robot import rendering
 {change}
 route = rendering.configure()
 import mujoco
@@ -111,7 +111,19 @@ def test_a_route_that_hangs_does_not_work(monkeypatch) -> None:
 
     monkeypatch.setattr(rendering, "_missing", lambda route: None)
     monkeypatch.setattr(rendering.subprocess, "run", hang)
-    assert rendering.probe("egl").detail == "no picture within 120 s"
+    assert rendering.probe("egl").detail == "no image within 120 s"
+
+
+def test_a_probe_measures_its_rate_if_asked_to() -> None:
+    route = next(one for one in rendering.ROUTES if rendering.probe(one).works)
+    assert rendering.probe(route).frames_per_s is None
+    assert rendering.probe(route, seconds=0.05).frames_per_s > 0
+
+
+def test_without_mujoco_the_choice_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    with pytest.raises(ImportError, match=r"MuJoCo is not installed: pip install .toto-robot\[sim"):
+        rendering.configure()
 
 
 def test_an_unknown_route_lists_the_known() -> None:
@@ -202,7 +214,7 @@ def test_mujoco_imported_too_early_is_said(machine, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mujoco", rendering)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.warns(RuntimeWarning, match="import envs first, or set MUJOCO_GL=egl"):
+    with pytest.warns(RuntimeWarning, match="before mujoco, or set MUJOCO_GL=egl"):
         assert rendering.configure() == "glfw"
     monkeypatch.setenv("DISPLAY", ":0")
     with warnings.catch_warnings():

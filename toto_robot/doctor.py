@@ -1,0 +1,365 @@
+"""`python -m toto_robot.doctor`: versions, renderers and speeds of this machine, and what to do.
+
+    python -m toto_robot.doctor                                # this machine
+    python -m toto_robot.doctor env=my_package:MyTask-v0       # and an environment of your own
+
+Each speed stands beside a baseline of the same run: the encoder beside this machine's own matrix
+product, images of an environment beside images of a single box without shadows. It ends with status
+0 when there is nothing to do, and 1 otherwise.
+"""
+
+import argparse
+import difflib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import rendering
+from .device import num_cpus
+
+__all__ = ["examine", "main"]
+
+# What the project uses, and the extra that brings it (none: the library itself needs it).
+PACKAGES = {
+    "torch": "",
+    "numpy": "",
+    "gymnasium": "",
+    "safetensors": "",
+    "mujoco": "sim",
+    "hydra-core": "train",
+    "tensorboard": "train",
+    "matplotlib": "train",
+    "av": "train",
+}
+ENCODER = "toto-nano"
+SETTINGS = {
+    "env": "an environment to make, step and draw: a Gymnasium id, with its package before a colon",
+    "seconds": "how long each speed is measured, seconds",
+}
+# Of what doubles a processor's arithmetic, the flags in /proc/cpuinfo.
+CPU_FLAGS = {"AMX": "amx_tile", "AVX-512": "avx512f", "AVX2": "avx2"}
+# `pip install -U mujoco` from 3.x to 4.0 leaves the parts of two versions (its own changelog).
+MUJOCO_REMEDY = "-m pip install --force-reinstall --no-deps mujoco mujoco-core mujoco-studio"
+_ENV_TIMEOUT_S = 300
+_MEASURE = "--measure"  # what the process is called with that makes the environment
+
+
+def main(argv: Sequence[str] | None = None, *, env: str | None = None) -> int:
+    """Print the examination and return the exit status.
+
+    Args:
+        argv: `env=ID` and `seconds=NUMBER`; None: those of the command line.
+        env: the environment where the arguments name none.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == [_MEASURE]:
+        print(json.dumps(_measure(argv[1], float(argv[2]))), flush=True)
+        os._exit(0)  # some drivers print a traceback when they are taken down
+    settings = _parse(argv, {"env": env, "seconds": 2.0})
+    env, seconds = settings["env"], settings["seconds"]
+    print(f"examine this machine{f' and {env}' if env else ''}; nothing is changed", flush=True)
+    remedies = examine(env, seconds)
+    for line in remedies or ["nothing to do"]:
+        _say("remedy", line)
+    return 1 if remedies else 0
+
+
+def examine(env: str | None = None, seconds: float = 2.0) -> list[str]:
+    """Print what is found, line by line as it is found, and return what to do, one line each.
+
+    Args:
+        env: a Gymnasium id to make, step and draw; None: none.
+        seconds: how long each speed is measured.
+    """
+    remedies = []
+    _say("python", f"{platform.python_version()}  {sys.executable}")
+    _say("machine", f"{platform.platform()}, {num_cpus()} cores")
+    _say("processor", _processor())
+    missing = []
+    for name, extra in PACKAGES.items():
+        try:
+            _say(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            _say(name, f"not installed{f' (extra {extra})' if extra else ''}")
+            missing += [] if extra else [name]
+    if missing:
+        remedies.append(f"{sys.executable} -m pip install {' '.join(missing)}")
+    _say("graphics card", _graphics_card())
+    return remedies + _examine_encoder(seconds) + _examine_drawing(env, seconds)
+
+
+def _parse(argv: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a command line, or end with one line that says what is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="toto-robot doctor",
+        description=__doc__,
+        epilog="settings:\n"
+        + "\n".join(f"  {k}: {text} ({settings[k] or 'none'})" for k, text in SETTINGS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="env=ID, seconds=NUMBER")
+    for setting in parser.parse_args(argv).settings:
+        key, _, value = setting.partition("=")
+        if key not in SETTINGS or not value:
+            close = difflib.get_close_matches(key, SETTINGS, n=1)
+            known = f"did you mean {close[0]}=...?" if close else "known: env=ID, seconds=NUMBER"
+            sys.exit(f"doctor: unknown setting {setting!r}; {known}")
+        settings[key] = value
+    try:
+        settings["seconds"] = float(settings["seconds"])
+    except ValueError:
+        sys.exit(f"doctor: seconds must be a number, got {settings['seconds']!r}")
+    if not 0 < settings["seconds"] <= 60:
+        sys.exit(f"doctor: seconds must be in (0, 60], got {settings['seconds']:g}")
+    if settings["env"] in ("null", "none"):
+        settings["env"] = None
+    return settings
+
+
+def _examine_drawing(env: str | None, seconds: float) -> list[str]:
+    """Print how each route draws, and what an environment does by the one that is used."""
+    if importlib.util.find_spec("mujoco") is None:
+        _say("rendering", "not tried: MuJoCo is not installed")
+        return [] if env is None else _examine_environment(env, seconds, {}, None)
+    _say("MUJOCO_GL", os.environ.get("MUJOCO_GL") or "not set: chosen by trying")
+    rates = {}
+    for route in rendering.ROUTES:
+        start = time.perf_counter()
+        probe = rendering.probe(route, seconds / 4)
+        found = f"no: {probe.detail}"
+        if probe.works:
+            rates[route] = probe.frames_per_s or 0.0
+            took = time.perf_counter() - start
+            found = f"works: {probe.detail}, {rates[route]:.0f} images/s of a box  ({took:.1f} s)"
+        _say(f"  {route}", found)
+    try:
+        route = rendering.configure()
+    except RuntimeError as error:
+        return [str(error)]
+    _say("used", route)
+    if route in rates:
+        configure = "toto_robot.rendering.configure() before mujoco is imported"
+        by_hand = "" if route.endswith("-wheel") else f"MUJOCO_GL={route}, or "
+        _say("", f"in programs of your own: {by_hand}{configure}")
+        size = f"{rendering.BOX_PX} x {rendering.BOX_PX}"
+        _say(
+            "baseline",
+            f"{rates[route]:.0f} images/s: MuJoCo draws a box, {size} pixels, no shadows",
+        )
+    if route == rendering.NONE and rates:
+        return [f"MUJOCO_GL={os.environ['MUJOCO_GL']} turns drawing off: unset it"]
+    remedies = [rendering.remedy()] if route == rendering.NONE else []
+    return remedies + ([] if env is None else _examine_environment(env, seconds, rates, route))
+
+
+def _examine_environment(
+    env: str, seconds: float, rates: dict[str, float], used: str | None
+) -> list[str]:
+    """Print what an environment does by the used route, and return what to do where it fails."""
+    _say("environment", env)
+    result = _run_measurement(env, seconds)
+    if "error" not in result:
+        _say("speed", _describe_speed(result, rates.get(used or "")))
+        return []
+    _say("speed", f"fails: {result['error']}")
+    if result["missing"] is not None:
+        return [_missing_remedy(result["missing"])]
+    if result["broken_mujoco"]:
+        return [f"{sys.executable} {MUJOCO_REMEDY}"]
+    if not result["may_be_the_route"] or not rates:
+        return ["mend what the environment's error names"]
+    for route in rates:
+        if route.removesuffix("-wheel") == (used or "").removesuffix("-wheel"):
+            continue
+        other = _run_measurement(env, seconds, MUJOCO_GL=route.removesuffix("-wheel"))
+        if "error" not in other:
+            _say(f"  by {route}", _describe_speed(other, rates[route]))
+            wheel = " and call toto_robot.rendering.configure()" if route.endswith("-wheel") else ""
+            setting = f"export MUJOCO_GL={route.removesuffix('-wheel')}{wheel}"
+            return [f"{env} does not draw by {used}, and does by {route}: {setting}"]
+        _say(f"  by {route}", f"fails: {other['error']}")
+    return [f"{env} fails by each route that draws a box: mend what its error names"]
+
+
+def _run_measurement(env: str, seconds: float, **variables: str) -> dict[str, Any]:
+    """Measure an environment in a process of its own, since a broken driver may end the process."""
+    command = [sys.executable, "-m", "toto_robot.doctor", _MEASURE, env, str(seconds)]
+    failed = {"missing": None, "broken_mujoco": False, "may_be_the_route": True}
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=_ENV_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return failed | {"error": f"not done within {_ENV_TIMEOUT_S} s"}
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+    return failed | {"error": f"its process ended with status {done.returncode}: {last}"}
+
+
+def _measure(env: str, seconds: float) -> dict[str, Any]:
+    """Return rates of steps and images of an environment, or how it fails; as plain data."""
+    import gymnasium
+
+    try:
+        if importlib.util.find_spec("mujoco") is not None:
+            rendering.configure()
+        return _rates(env, seconds)
+    # An environment and a driver fail in their own ways, and this is the command that reports them.
+    except Exception as error:
+        first = str(error).strip().splitlines() or [""]
+        missing = error
+        while not getattr(missing, "name", None) and missing.__cause__ is not None:
+            missing = missing.__cause__  # Gymnasium raises its own from what it met
+        return {
+            "error": f"{type(error).__name__}: {first[0]}",
+            "missing": missing.name if isinstance(missing, ModuleNotFoundError) else None,
+            "broken_mujoco": isinstance(error, ImportError) and "mujoco" in str(error.name),
+            "may_be_the_route": not isinstance(error, ImportError | gymnasium.error.Error),
+        }
+
+
+def _rates(env_id: str, seconds: float) -> dict[str, Any]:
+    """Make an environment, step it with random actions, and call `render` if it draws."""
+    import gymnasium
+
+    try:
+        env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True)
+    except (TypeError, ValueError):  # it has no such mode
+        env = gymnasium.make(env_id, disable_env_checker=True)
+    env.action_space.seed(0)
+    observation, _ = env.reset(seed=0)
+    env.step(env.action_space.sample())  # the first image loads the driver
+
+    def step() -> None:
+        *_, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            env.reset()
+
+    result: dict[str, Any] = {
+        "steps_per_s": _calls_per_s(step, seconds),
+        "images": sum(1 for _ in _images(observation)),
+    }
+    if env.render_mode == "rgb_array":
+        frame: Any = env.render()
+        result["render_px"] = list(frame.shape[:2])
+        result["renders_per_s"] = _calls_per_s(env.render, seconds)
+    return result
+
+
+def _calls_per_s(call: Callable[[], object], seconds: float) -> float:
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        call()
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
+def _images(observation: Any) -> Iterator[Any]:
+    """Find the images in an observation: arrays of bytes, [h w c] or [t h w c]."""
+    if isinstance(observation, dict):
+        for value in observation.values():
+            yield from _images(value)
+    elif str(getattr(observation, "dtype", "")) == "uint8" and observation.ndim >= 3:
+        yield observation
+
+
+def _describe_speed(result: dict[str, Any], baseline: float | None) -> str:
+    """Return steps and images per second in words, beside the baseline's images per second."""
+
+    def share(rate: float) -> str:
+        return f", {baseline / rate:.0f} times the box's time" if baseline else ""
+
+    text = f"{result['steps_per_s']:.0f} steps/s"
+    if images := result["images"]:
+        rate = images * result["steps_per_s"]
+        text += f" with {images} image(s) each ({rate:.0f} images/s{share(rate)})"
+    if "renders_per_s" in result:
+        height, width = result["render_px"]
+        rate = result["renders_per_s"]
+        text += f"; render(): {rate:.0f} images/s of {height} x {width} pixels{share(rate)}"
+    return text
+
+
+def _missing_remedy(module: str) -> str:
+    """Return how to install what an environment imports in vain."""
+    top = module.partition(".")[0]
+    extra = PACKAGES.get(top, "")
+    if not extra:
+        return f"no package {top!r} here: install it, or run where it can be imported"
+    checkout = Path(__file__).parents[1]
+    inside = (checkout / "pyproject.toml").is_file()
+    what = f"-e '{checkout}[{extra}]'" if inside else f"'toto-robot[{extra}]'"
+    return f"{sys.executable} -m pip install {what}"
+
+
+def _processor() -> str:
+    """Return the processor's name, and its widest arithmetic."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    about = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    flags = set(about.get("flags", "").split())
+    kinds = [kind for kind, flag in CPU_FLAGS.items() if flag in flags]
+    name = about.get("model name", platform.machine())
+    return f"{name}: {', '.join(kinds) or 'neither ' + ' nor '.join(CPU_FLAGS)}"
+
+
+def _examine_encoder(seconds: float) -> list[str]:
+    """Print what one image costs the small encoder, beside this machine's matrix product."""
+    try:
+        import torch
+
+        from .encoders.loading import load_encoder
+        from .encoders.operations import SIDES, count_operations, measure_ceiling
+
+        encoder = load_encoder(ENCODER)
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        _say("encoder", f"{ENCODER} does not load: {error}")
+        return [f"{sys.executable} -m pip install --force-reinstall --no-deps toto-robot"]
+    image = torch.full((1, 128, 128, 3), 128, dtype=torch.uint8).numpy()
+    squares = [torch.randn(side, side) for side in SIDES["cpu"]]
+    with torch.no_grad():
+        gflop = count_operations(lambda: encoder(image)) / 1e9
+        product = measure_ceiling(squares)
+        rate = _calls_per_s(lambda: encoder(image), seconds)
+        product = max(product, measure_ceiling(squares))
+    threads = torch.get_num_threads()
+    _say("encoder", f"{1e3 / rate:.1f} ms an image ({ENCODER}, CPU, {threads} thread(s))")
+    share = f"the encoder reaches {gflop * rate / product:.0%}"
+    _say("baseline", f"{product:.0f} GFLOP/s: a matrix product of this machine; {share}")
+    return []
+
+
+def _graphics_card() -> str:
+    """Return what torch computes on."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"torch does not import: {error}"
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    built = f"torch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU torch"
+    return f"none is used ({built})"
+
+
+def _say(what: str, found: str) -> None:
+    print(f"{what:16}{found}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
