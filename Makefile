@@ -72,7 +72,7 @@ test-library: $(LIBRARY_STAMP)
 
 define check-wheels
 	rm -rf dist
-	$(PIP) wheel -q --no-deps --no-build-isolation -w dist . ./packaging/envs
+	$(PIP) wheel -q --no-deps --no-build-isolation -w dist . ./wheels/envs
 	$(BIN)/python tests/smoke_wheel.py dist/*.whl
 endef
 

@@ -34,7 +34,7 @@ def test_the_wheel_ships_the_library_alone() -> None:
 
 def test_the_wheel_of_the_environments_asks_for_the_library_of_its_own_version() -> None:
     library = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    environments = tomllib.loads((ROOT / "packaging/envs/pyproject.toml").read_text())["project"]
+    environments = tomllib.loads((ROOT / "wheels/envs/pyproject.toml").read_text())["project"]
     assert environments["version"] == library["version"]
     assert environments["dependencies"] == [f"toto-robot[sim]=={library['version']}"]
     assert environments["requires-python"] == library["requires-python"]
