@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -181,17 +182,18 @@ def _examine_environment(
             continue
         other = _run_measurement(env, seconds, MUJOCO_GL=route.removesuffix("-wheel"))
         if "error" not in other:
-            _say(f"  by {route}", _describe_speed(other, rates[route]))
+            _say(f"  {route}", _describe_speed(other, rates[route]))
             wheel = " and call toto_robot.rendering.configure()" if route.endswith("-wheel") else ""
             setting = f"export MUJOCO_GL={route.removesuffix('-wheel')}{wheel}"
             return [f"{env} does not draw by {used}, and does by {route}: {setting}"]
-        _say(f"  by {route}", f"fails: {other['error']}")
+        _say(f"  {route}", f"fails: {other['error']}")
     return [f"{env} fails by each route that draws a box: mend what its error names"]
 
 
 def _run_measurement(env: str, seconds: float, **variables: str) -> dict[str, Any]:
     """Measure an environment in a process of its own, since a broken driver may end the process."""
-    command = [sys.executable, "-m", "toto_robot.doctor", _MEASURE, env, str(seconds)]
+    module = ["-W", "ignore", "-m", "toto_robot.doctor"]
+    command = [sys.executable, *module, _MEASURE, env, str(seconds)]
     failed = {"missing": None, "broken_mujoco": False, "may_be_the_route": True}
     try:
         done = subprocess.run(
@@ -207,7 +209,9 @@ def _run_measurement(env: str, seconds: float, **variables: str) -> dict[str, An
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-    return failed | {"error": f"its process ended with status {done.returncode}: {last}"}
+    crashed = done.returncode < 0  # by a signal
+    end = f"by {signal.Signals(-done.returncode).name}" if crashed else f"as {done.returncode}"
+    return failed | {"error": f"its process ended {end}: {last}"}
 
 
 def _measure(env: str, seconds: float) -> dict[str, Any]:
@@ -281,7 +285,7 @@ def _describe_speed(result: dict[str, Any], baseline: float | None) -> str:
     """Return steps and images per second in words, beside the baseline's images per second."""
 
     def share(rate: float) -> str:
-        return f", {baseline / rate:.0f} times the box's time" if baseline else ""
+        return f", {baseline / rate:.1f} times the box's time" if baseline else ""
 
     text = f"{result['steps_per_s']:.0f} steps/s"
     if images := result["images"]:

@@ -161,7 +161,11 @@ def test_a_users_choice_that_cannot_work_is_the_remedy(healthy, monkeypatch) -> 
         ("my_task:module-v0", "No module named 'no_such_package'", "no package 'no_such_package'"),
         ("my_task:Clok-v0", "`Clok` doesn't exist. Did you mean: `Clock`", "mend what the env"),
         ("no_such_task:Clock-v0", "No module named 'no_such_task'", "no package 'no_such_task'"),
-        ("my_task:crash-v0", "its process ended with status -6", "fails by each route"),
+        (
+            "my_task:crash-v0",
+            "its process ended by SIGABRT: it printed nothing",
+            "fails by each route",
+        ),
     ],
 )
 def test_an_environment_that_fails_is_reported(healthy, capsys, env, found, remedy) -> None:
