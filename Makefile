@@ -10,6 +10,7 @@
 #   make check                       format, lint, import rules and types alone: seconds
 #   make doctor                      what this machine has, and how quickly it draws
 #   make bench                       speeds of the parts, on this machine
+#   make gpu                         tests and speeds on an NVIDIA GPU, beside the CPU: ten minutes
 #   make clean                       remove .venv*, dist and caches; never runs/
 #   PYTHON=/path/to/python3.12       the interpreter to build .venv from
 
@@ -30,8 +31,8 @@ PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo arm test test-slow test-all test-python test-library check doctor bench clean install \
-    install-test rendering
+.PHONY: demo arm test test-slow test-all test-python test-library check doctor bench gpu clean \
+    install install-test rendering
 
 ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH=$(TORCH) is not one of: cpu cuda)
@@ -94,6 +95,12 @@ bench: install-test rendering
 	@for name in vector_env dagger_collect control_loop franka_tracking; do \
 	    echo "# $$name, all cores"; $(BIN)/python -m benchmarks.$$name; \
 	done
+
+# Installs a torch for NVIDIA cards in .venv (several GB), so it looks for a card first.
+gpu:
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "make gpu needs an NVIDIA GPU; nvidia-smi finds none"; exit 2; }
+	$(MAKE) install-test rendering TORCH=cuda
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-3.* dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,7 +1,7 @@
 """Time calls in turn, so that what else the machine does hits all of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import torch
@@ -13,7 +13,7 @@ def cpu_clock() -> Callable[[], float]:
 
 
 def least_seconds(
-    calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
+    calls: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
     """Return the least seconds of each call over some rounds, after one that does not count."""
     for call in calls.values():
