@@ -4,7 +4,24 @@ Works with any `gymnasium.Env` whose observation is a Dict of `image_<camera>` a
 has an `interface` (`envs.interface.Interface`) and says `info["success"]`.
 """
 
+from typing import TYPE_CHECKING
+
 from toto_robot.moved import keep_old_paths
+
+if TYPE_CHECKING:
+    from .trained_policy import TrainedPolicy, load_policy
+
+__all__ = ["TrainedPolicy", "load_policy"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use (PEP 562): each of them needs torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import trained_policy
+
+    return getattr(trained_policy, name)
+
 
 keep_old_paths(
     __name__,

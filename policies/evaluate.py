@@ -7,9 +7,11 @@ python -m policies.evaluate policy=runs/teacher/policy                # a learne
 python -m policies.evaluate policy=runs/mvp/policy encoder=/where/it/is/now.pth
 """
 
-import json
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -27,12 +29,13 @@ from .report import encoder_share, time_table
 from .rollouts.evaluation import evaluate_policy
 from .rollouts.pool import RolloutConfig, RolloutPool
 from .rollouts.rollout import Theatre
-from .rollouts.seeds import EVALUATION_SEEDS, evaluation_seeds
-from .rollouts.video import film
+from .rollouts.seeds import evaluation_seeds
+from .rollouts.video import film_each
 from .student import KIND as STUDENT
 from .student import load_student, read_card
 from .teacher_policy import KIND as TEACHER
 from .teacher_policy import choose_expert, load_teacher
+from .trained_policy import TrainedPolicy, find_checkpoint
 from .vision import NoVision, VisionConfig, VitVision
 
 EXPERT = "expert"
@@ -50,7 +53,9 @@ class EvaluateConfig:
         suite: what is varied, one of `envs.randomisation.suites()`, whatever training varied;
             None: what the environment's own options say.
         episodes: one per held-out seed.
-        video_episodes: how many of them are filmed.
+        first_seed: the first of these seeds, which follow one another; others than the default
+            are for a second, independent evaluation. Seeds of training are refused.
+        video_episodes: how many of them are filmed, failures first.
         rollout: how they are spread over the machine.
         device: where the encoder runs: `cpu`, `cuda`, or `auto` (cuda if there is one).
     """
@@ -60,13 +65,15 @@ class EvaluateConfig:
     encoder: str | None
     suite: str | None
     episodes: int
+    first_seed: int
     video_episodes: int
     rollout: RolloutConfig
     device: str
 
     def __post_init__(self) -> None:
-        if not 1 <= self.episodes <= len(EVALUATION_SEEDS):
-            raise ValueError(f"episodes must be in [1, {len(EVALUATION_SEEDS)}]: {self.episodes}")
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, got {self.episodes}")
+        evaluation_seeds(self.episodes, self.first_seed)
         if not 0 <= self.video_episodes <= self.episodes:
             raise ValueError("video_episodes must be in [0, episodes]")
         if self.suite is not None:
@@ -78,7 +85,7 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig, out: Path) -> None:
-    """Run the episodes; write `evaluation.json` and `rollout.mp4`, and print the rate."""
+    """Run the episodes; write `evaluation.json` and a video for each filmed, print the rate."""
     device = choose_device(config.device)
     judged = _find_policy(config)
     env, student = judged.env, judged.student
@@ -92,26 +99,58 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         teacher=judged.teacher,
     )
     where = env.id if config.suite is None else f"{env.id}, suite {config.suite}"
-    print(f"{config.policy} on {config.episodes} held-out seeds of {where}", flush=True)
+    first, last = config.first_seed, config.first_seed + config.episodes - 1
+    print(
+        f"{config.policy} on {config.episodes} held-out seeds, {first} to {last}, of {where}",
+        flush=True,
+    )
     out.mkdir(parents=True, exist_ok=True)
     policy = open_policy(student, theatre)  # what is wrong with it shows before any episode is run
-    seeds = evaluation_seeds(config.episodes)
+    seeds = evaluation_seeds(config.episodes, config.first_seed)
     with (
         RolloutPool(theatre, config.rollout) as pool,
         tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
     ):
         verdict = evaluate_policy(pool, student, seeds, bar.update)
-    about = {"policy": config.policy, "suite": config.suite, "env": to_dict(env)}
+    about = {
+        "policy": config.policy,
+        "suite": config.suite,
+        "env": to_dict(env),
+        "first_seed": first,
+    }
     written = {**about, **verdict}
     write_json(out / "evaluation.json", written)
-    if config.video_episodes:
-        encoder = judged.vision.build(torch.device(device))
-        film(out / "rollout.mp4", env, policy, encoder, seeds[: config.video_episodes])
-        print(f"video:   {out / 'rollout.mp4'}")
+    start = time.perf_counter()
+    if _film(out, env, policy, verdict["seeds"], config.video_episodes):
+        pool.seconds["video"] = time.perf_counter() - start
     print(time_table(pool.seconds))
     print(encoder_share(pool.seconds))
     print(f"results: {out / 'evaluation.json'}")
     print(f"success: {describe_rate(verdict['successes'], verdict['episodes'])}")
+
+
+def _film(
+    out: Path, env: EnvConfig, policy: Policy, outcomes: Sequence[Mapping[str, Any]], number: int
+) -> int:
+    """Film failures first, then successes, and return how many.
+
+    What an earlier evaluation filmed is removed. The episodes are run again, and one that ends in
+    another way than it was counted is named: an environment may not repeat itself, and embeddings
+    of one frame may be rounded otherwise than those of a group.
+    """
+    for old in (*out.glob("rollout-failure-*.mp4"), *out.glob("rollout-success-*.mp4")):
+        old.unlink()
+    chosen = sorted(outcomes, key=lambda one: one["success"])[:number]
+    filmed = film_each(out, env, policy, [one["seed"] for one in chosen]) if chosen else {}
+    for one, (path, success) in zip(chosen, filmed.items(), strict=True):
+        print(f"video:   {path}")
+        if success != one["success"]:
+            words = ("failed", "succeeded")
+            print(
+                f"note:    seed {one['seed']} {words[one['success']]} when it was counted, and "
+                f"{words[success]} when it was filmed"
+            )
+    return len(filmed)
 
 
 def on_suite(env: EnvConfig, name: str) -> EnvConfig:
@@ -122,7 +161,7 @@ def on_suite(env: EnvConfig, name: str) -> EnvConfig:
 
 
 def open_policy(folder: Path | None, theatre: Theatre) -> Policy:
-    """Open the student in `folder`; when it is None the theatre's teacher, or else the expert.
+    """Open the student in `folder` with its encoder; for None the teacher, or else the expert.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.
@@ -137,7 +176,7 @@ def open_policy(folder: Path | None, theatre: Theatre) -> Policy:
     env = make_env(theatre.env, sighted=encoder is not None, privileged=False)
     student = load_student(folder, encoder, interface_of(env))
     env.close()
-    return student
+    return TrainedPolicy(student, encoder)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,8 +201,7 @@ def _find_policy(config: EvaluateConfig) -> _Judged:
         assert config.env is not None
         _refuse_encoder(config, "the expert sees the privileged state")
         return _Judged(env=config.env, vision=NoVision(), student=None, teacher=None)
-    folder = Path(config.policy)
-    kind = _kind(folder)
+    folder, kind = find_checkpoint(Path(config.policy))
     if kind == TEACHER:
         _refuse_encoder(config, f"{folder} is a teacher, which sees the privileged state")
         env = load_teacher(folder).card.env if config.env is None else config.env
@@ -191,18 +229,6 @@ def _find_policy(config: EvaluateConfig) -> _Judged:
             "env=<one of configs/env>"
         )
     return _Judged(env=env, vision=vision, student=folder, teacher=None)
-
-
-def _kind(folder: Path) -> str:
-    """Return what kind of checkpoint is in a folder."""
-    path = folder / "config.json"
-    kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
-    if kind is None:  # a run's own folder has such a file, too
-        what = "is that of no checkpoint" if path.is_file() else "is missing"
-        inner = folder / "policy"
-        hint = f"; there is one in {inner}" if (inner / "config.json").is_file() else ""
-        raise FileNotFoundError(f"no policy in {folder}: config.json {what}{hint}")
-    return kind
 
 
 def _refuse_encoder(config: EvaluateConfig, why: str) -> None:

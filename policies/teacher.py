@@ -162,7 +162,7 @@ def _learn(config: TeacherConfig, out: Path) -> None:
         with trainer.clock("video"):
             best_teacher = load_teacher(out / "policy")
             filmed = seeds[: config.video_episodes]
-            film(out / "rollout.mp4", config.env, best_teacher, None, filmed)
+            film(out / "rollout.mp4", config.env, best_teacher, filmed)
     metrics = {
         "seed": config.seed,
         "env_steps": trainer.env_steps,

@@ -29,6 +29,7 @@ from ..rollouts.seeds import evaluation_seeds, validation_seeds
 from ..rollouts.task import StageClock, add_seconds
 from ..rollouts.video import film
 from ..student import load_student
+from ..trained_policy import TrainedPolicy
 from .dagger import Plan, Round, collect
 from .learner import Learner
 
@@ -72,7 +73,7 @@ def imitate(
         draw_curve(out, run.done, final)
         if plan.video_episodes:
             filmed = seeds[: plan.video_episodes]
-            film(out / "rollout.mp4", env, student, learner.encoder, filmed)
+            film(out / "rollout.mp4", env, TrainedPolicy(student, learner.encoder), filmed)
     for entry in run.done:
         add_seconds(clock.seconds, entry.pop("seconds"))
     write_json(out / "timings.json", clock.seconds)

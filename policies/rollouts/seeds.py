@@ -48,6 +48,18 @@ def validation_seeds(episodes: int) -> tuple[int, ...]:
     return tuple(VALIDATION_SEEDS[:episodes])
 
 
-def evaluation_seeds(episodes: int) -> tuple[int, ...]:
-    """Return the environment seeds of a final evaluation."""
-    return tuple(EVALUATION_SEEDS[:episodes])
+def evaluation_seeds(episodes: int, first: int = EVALUATION_SEEDS.start) -> tuple[int, ...]:
+    """Return the environment seeds of a final evaluation, from `first` on.
+
+    Raises:
+        ValueError: they do not all lie in the evaluation's range, so that they would overlap seeds
+            of training or validation.
+    """
+    seeds = range(first, first + episodes)
+    if first not in EVALUATION_SEEDS or seeds.stop > EVALUATION_SEEDS.stop:
+        raise ValueError(
+            f"first_seed={first} with {episodes} episodes: seeds of evaluation are "
+            f"{EVALUATION_SEEDS.start} to {EVALUATION_SEEDS.stop - 1}; those below are of training "
+            f"({TRAINING_SEEDS.start} to {TRAINING_SEEDS.stop - 1}) and of validation"
+        )
+    return tuple(seeds)

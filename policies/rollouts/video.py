@@ -1,87 +1,81 @@
 """Film a policy: what people see and what the policy sees, side by side, as MP4."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import cv2
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from toto_robot import FrameEncoder
 from toto_robot.data.video import write_video
-from toto_robot.encoders.contract import compress_each
 
 from ..environment import EnvConfig, interface_of, make_env
 from ..policy import Policy
-from ..student import StudentPolicy
-from ..vision import ObservationEmbedder
+from ..trained_policy import TrainedPolicy
 
 _PIXELS = 384
 _SECONDS_AFTER_SUCCESS = 1.0
 _GREEN, _GREY = (60, 200, 90), (90, 90, 90)
 
 
-def film(
-    path: Path,
-    env_config: EnvConfig,
-    policy: Policy,
-    encoder: FrameEncoder | None,
-    seeds: Sequence[int],
-) -> None:
+def film(path: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]) -> None:
     """Run the episodes of `seeds` one after another and write them as one MP4 (H.264).
 
     Left `render()`, then the policy's cameras; who is no student sees the privileged state. The
     frame turns green on success.
     """
-    privileged = not isinstance(policy, StudentPolicy)
-    env = make_env(env_config, sighted=not privileged, privileged=privileged, filmed=True)
-    cameras = interface_of(env).camera_names if encoder is not None or not privileged else ()
-    cameras = tuple(name for name in cameras if f"image_{name}" in _keys(env.observation_space))
-    rate_hz = interface_of(env).rate_hz
-    frames: list[NDArray[np.uint8]] = []
-    for seed in seeds:
-        observation, info = env.reset(seed=seed)
-        policy.reset()
-        view = StudentView(policy, encoder)
-        success, after, ended = False, 0, False
-        while True:
-            pictures = [np.asarray(env.render(), np.uint8)]
-            pictures += [observation[f"image_{name}"] for name in cameras]
-            frames.append(_side_by_side(pictures, f"seed {seed}", success))
-            if ended or after > _SECONDS_AFTER_SUCCESS * rate_hz:
-                break
-            action = policy.act(view(observation)).clip(-1.0, 1.0)
-            observation, _, terminated, truncated, info = env.step(action)
-            success |= bool(info["success"])
-            after += success
-            ended = terminated or truncated
-    env.close()
-    write_video(path, frames, rate_hz)
+    with closing(_make_env(env_config, policy)) as env:
+        frames = [frame for seed in seeds for frame in _run(env, policy, seed)[0]]
+        write_video(path, frames, interface_of(env).rate_hz)
 
 
-class StudentView:
-    """Return what a policy may see of an episode: a student its embeddings and `proprio` alone."""
+def film_each(
+    folder: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]
+) -> dict[Path, bool]:
+    """Write a video as `film` does for each of `seeds`, named for the outcome and the seed.
 
-    def __init__(self, policy: Policy, encoder: FrameEncoder | None) -> None:
-        self._student = isinstance(policy, StudentPolicy)
-        self._encoder = encoder
-        self._names: tuple[str, ...] = ()
-        if isinstance(policy, StudentPolicy) and encoder is not None:
-            self._names = policy.card.interface.camera_names
-            self._embedder = ObservationEmbedder(encoder, 1, len(self._names))
+    Returns:
+        By file, in the order of `seeds`, whether the filmed episode succeeded.
+    """
+    filmed = {}
+    with closing(_make_env(env_config, policy)) as env:
+        for seed in seeds:
+            frames, success = _run(env, policy, seed)
+            path = folder / f"rollout-{'success' if success else 'failure'}-{seed}.mp4"
+            write_video(path, frames, interface_of(env).rate_hz)
+            filmed[path] = success
+    return filmed
 
-    def __call__(self, observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return it for the next observation of the episode."""
-        if not self._student:
-            return observation
-        view = {"proprio": observation["proprio"]}
-        if self._encoder is not None:
-            frames = [observation[f"image_{name}"] for name in self._names]
-            codes = compress_each(self._encoder, frames)[None]
-            (embeddings,) = self._embedder.embed(codes, [0])
-            view |= {f"embedding_{name}": embeddings[row] for row, name in enumerate(self._names)}
-        return view
+
+def _make_env(config: EnvConfig, policy: Policy) -> gymnasium.Env[Any, Any]:
+    sighted = isinstance(policy, TrainedPolicy)
+    return make_env(config, sighted=sighted, privileged=not sighted, filmed=True)
+
+
+def _run(
+    env: gymnasium.Env[Any, Any], policy: Policy, seed: int
+) -> tuple[list[NDArray[np.uint8]], bool]:
+    """Run an episode; return its frames, and whether it succeeded."""
+    cameras = interface_of(env).camera_names if isinstance(policy, TrainedPolicy) else ()
+    after_success = _SECONDS_AFTER_SUCCESS * interface_of(env).rate_hz
+    frames = list[NDArray[np.uint8]]()
+    observation, _ = env.reset(seed=seed)
+    policy.reset()
+    success, after, ended = False, 0, False
+    while True:
+        images = [np.asarray(env.render(), np.uint8)]
+        images += [observation[f"image_{name}"] for name in cameras]
+        frames.append(_side_by_side(images, f"seed {seed}", success))
+        if ended or after > after_success:
+            return frames, success
+        action = policy.act(observation).clip(-1.0, 1.0)
+        observation, _, terminated, truncated, info = env.step(action)
+        success |= bool(info["success"])
+        after += success
+        ended = terminated or truncated
 
 
 def _side_by_side(
@@ -99,7 +93,3 @@ def _side_by_side(
     label = f"{text}  success" if success else text
     cv2.putText(frame, label, (12, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, 2, cv2.LINE_AA)
     return frame.astype(np.uint8, copy=False)
-
-
-def _keys(space: Any) -> set[str]:
-    return set(space.spaces)

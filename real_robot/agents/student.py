@@ -7,7 +7,6 @@ may also be on another machine (`remote`).
 import hashlib
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,24 +59,15 @@ class StudentAgent:
             ValueError: it is damaged, is for another interface or encoder, or has eyes that cannot
                 be surprised.
         """
-        import torch
-
-        from policies.student import load_student, read_card, read_origin
-        from policies.vision import NoVision, stamp
+        from policies.student import read_card, read_origin
+        from policies.trained_policy import open_student
+        from policies.vision import stamp
         from toto_robot.checkpoint import weights_hash
-        from toto_robot.device import choose_device
 
         card, self.origin = read_card(folder), read_origin(folder)
-        vision = card.vision
-        if encoder is not None:
-            if isinstance(vision, NoVision):
-                raise ValueError(f"{folder} has no eyes: it takes no encoder")
-            vision = replace(vision, name_or_path=encoder)
         self.interface, self.note = fit_interface(card.interface, interface, str(folder))
         self._columns = proprio_columns(card.interface, interface)
-        self._encoder = vision.build(torch.device(choose_device(device)))
-        self._student = load_student(folder, self._encoder, self.interface)
-        self._student.to(choose_device(device))
+        self._student, self._encoder = open_student(folder, device, encoder, self.interface)
         self._cameras = () if self._encoder is None else self.interface.camera_names
         self.embeddings: NDArray[np.float16] | None = None
         self._images: list[Image] = []

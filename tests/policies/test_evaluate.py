@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import gymnasium
@@ -12,7 +13,13 @@ from envs.experts import EXPERTS
 from policies.environment import EnvConfig
 from policies.evaluate import EvaluateConfig, evaluate
 from policies.student import StudentPolicy
-from policies.teacher_policy import TeacherCard, TeacherNetwork, TeacherPolicy, sightless
+from policies.teacher_policy import (
+    TeacherCard,
+    TeacherNetwork,
+    TeacherPolicy,
+    load_teacher,
+    sightless,
+)
 from policies.vision import VitVision
 from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, card
 from tests.policies.test_train import IN_PROCESS
@@ -43,6 +50,7 @@ def config(policy, **changes):
         encoder=None,
         suite=None,
         episodes=3,
+        first_seed=2_000_000,
         video_episodes=1,
         rollout=IN_PROCESS,
         device="cpu",
@@ -76,8 +84,71 @@ def test_a_teacher_is_evaluated_where_it_learned(teacher, tmp_path, capsys):
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["successes"] == 3
     assert found["env"]["id"] == NAMED.id
-    assert (tmp_path / "out" / "rollout.mp4").stat().st_size > 0
+    assert (tmp_path / "out" / "rollout-success-2000000.mp4").stat().st_size > 0
     assert "success: 3/3" in capsys.readouterr().out
+
+
+def test_failures_are_filmed_first_and_the_time_table_counts_the_video(teacher, tmp_path, capsys):
+    weak = load_teacher(teacher)
+    with torch.no_grad():
+        weak.mlp[2].weight.mul_(0.1)  # it reaches goals that are near, and no others
+    weak.save(tmp_path / "weak")
+    evaluate(config(tmp_path / "weak", episodes=8, video_episodes=7), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    outcomes = {one["seed"]: one["success"] for one in found["seeds"]}
+    failures = [seed for seed, success in outcomes.items() if not success]
+    successes = [seed for seed, success in outcomes.items() if success]
+    assert failures[-1] > successes[0]  # so that the order says something
+    assert 1 < len(failures) < 7
+    names = [f"rollout-failure-{seed}.mp4" for seed in failures]
+    names += [f"rollout-success-{seed}.mp4" for seed in successes[: 7 - len(failures)]]
+    told = capsys.readouterr().out
+    filmed = [line for line in told.splitlines() if line.startswith("video: ")]
+    assert [line.rpartition("/")[2] for line in filmed] == names
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == sorted(names)
+    assert re.search(r"^video +\d+\.\d +\d+\.\d%$", told, re.MULTILINE)
+    evaluate(config(tmp_path / "weak", episodes=1, video_episodes=0), tmp_path / "out")
+    assert not [*(tmp_path / "out").glob("*.mp4")]  # they were of other episodes
+    assert not re.search(r"^video", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_an_episode_that_ends_otherwise_when_filmed_is_named(
+    teacher, tmp_path, capsys, monkeypatch
+):
+    resets = []
+
+    class Fickle(NamedReach):
+        """Only the first episode of all can succeed."""
+
+        def reset(self, **given):
+            resets.append(self)
+            return super().reset(**given)
+
+        def step(self, action):
+            *seen, info = super().step(action)
+            return *seen, {"success": info["success"] and len(resets) == 1}
+
+    monkeypatch.setattr(gymnasium.registry["fake/NamedReach-v0"], "entry_point", Fickle)
+    evaluate(config(teacher, episodes=1), tmp_path / "out")
+    told = capsys.readouterr().out
+    assert "rollout-failure-2000000.mp4" in told
+    assert "seed 2000000 succeeded when it was counted, and failed when it was filmed" in told
+
+
+def test_the_first_seed_is_chosen_and_said(teacher, tmp_path, capsys):
+    evaluate(config(teacher, first_seed=2_000_300, video_episodes=0), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert found["first_seed"] == 2_000_300
+    assert [one["seed"] for one in found["seeds"]] == [2_000_300, 2_000_301, 2_000_302]
+    assert "on 3 held-out seeds, 2000300 to 2000302, of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first_seed", [-1, 0, 10_000, 1_999_999, 2_999_998, 5_000_000])
+def test_seeds_of_training_are_refused(first_seed):
+    with pytest.raises(
+        ValueError, match=f"first_seed={first_seed} with 3 .* 2000000 to 2999999.*training"
+    ):
+        config("runs/train", first_seed=first_seed)
 
 
 def test_a_teacher_says_where_it_does_not_fit(teacher, tmp_path):
@@ -90,12 +161,10 @@ def test_a_teacher_says_where_it_does_not_fit(teacher, tmp_path):
 def test_what_is_no_policy_is_named(teacher, tmp_path):
     (tmp_path / "run").mkdir()
     shutil.copytree(teacher, tmp_path / "run" / "policy")
-    with pytest.raises(
-        FileNotFoundError, match=r"no policy in .*run: .*missing; there is one in .*policy"
-    ):
-        evaluate(config(tmp_path / "run"), tmp_path / "out")
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"that of no checkpoint; there is one in"):
+    evaluate(config(tmp_path / "run"), tmp_path / "out")  # the run's folder will do
+    (tmp_path / "run" / "policy").rename(tmp_path / "run" / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"no policy in .*run: .* is missing.*run/policy"):
         evaluate(config(tmp_path / "run"), tmp_path / "out")
     data = json.loads((teacher / "config.json").read_text())
     (teacher / "config.json").write_text(json.dumps(data | {"kind": "encoder"}))

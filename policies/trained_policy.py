@@ -1,0 +1,176 @@
+"""A trained policy in one piece: camera images and proprioception -> embeddings -> action.
+
+    policy = load_policy("runs/train")
+    action = policy.act(observation)
+
+A student's checkpoint holds no encoder; here the two come together.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from envs.interface import Interface
+from toto_robot import FrameEncoder
+from toto_robot.device import choose_device
+from toto_robot.encoders.contract import compress_each
+
+from .environment import EnvConfig
+from .student import KIND, StudentPolicy, load_student, read_card, read_origin
+from .vision import NoVision, ObservationEmbedder
+
+
+class TrainedPolicy:
+    """A student with its encoder, which acts on the observations of one environment.
+
+    Attributes:
+        student: the network.
+        interface: what its observations and actions mean: cameras, proprioception, action, rate.
+        task: what it was trained to do: the demonstrations' task in words, or the environment's id.
+    """
+
+    def __init__(
+        self, student: StudentPolicy, encoder: FrameEncoder | None, task: str = ""
+    ) -> None:
+        """Join a student and the encoder that it was trained with; None for one without vision."""
+        self.student, self.task = student, task
+        self.interface: Interface = student.card.interface
+        self._encoder = encoder
+        self._cameras = () if encoder is None else self.interface.cameras
+        self.reset()
+
+    @property
+    def env(self) -> EnvConfig | None:
+        """The environment where it was trained, by id and options; None: an arm's data alone."""
+        return self.student.card.env
+
+    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the action float32 [a] for the next observation of an episode.
+
+        Args:
+            observation: as the environment gives it: uint8 [h w 3] `image_<camera>` for each
+                camera, float32 [p] `proprio`. Further keys are not used.
+
+        Raises:
+            ValueError: an image or `proprio` is missing, or of another shape or type.
+        """
+        self._check(observation)
+        inputs: dict[str, NDArray[Any]] = {
+            "proprio": np.asarray(observation["proprio"], np.float32)
+        }
+        if self._encoder is not None:
+            images = [observation[f"image_{camera.name}"] for camera in self._cameras]
+            codes = compress_each(self._encoder, images)[None]
+            (embeddings,) = self._embedder.embed(codes, [0])
+            for camera, embedding in zip(self._cameras, embeddings, strict=True):
+                inputs[f"embedding_{camera.name}"] = embedding
+        return self.student.act(inputs)
+
+    def reset(self) -> None:
+        """Forget the episode before: what an encoder of streams has seen."""
+        self.student.reset()
+        if self._encoder is not None:
+            self._embedder = ObservationEmbedder(self._encoder, 1, len(self._cameras))
+
+    def _check(self, observation: Mapping[str, NDArray[Any]]) -> None:
+        needed = {f"image_{one.name}": (one.height, one.width, 3) for one in self._cameras}
+        shapes = {**needed, "proprio": (len(self.interface.proprio),)}
+        if missing := [key for key in shapes if key not in observation]:
+            raise ValueError(
+                f"this policy needs {', '.join(shapes)}; the observation lacks "
+                f"{', '.join(missing)}, it has {', '.join(sorted(observation))}"
+            )
+        for key, shape in shapes.items():
+            value = observation[key]
+            if value.shape != shape or (key in needed and value.dtype != np.uint8):
+                kind = "uint8 " if key in needed else ""
+                raise ValueError(
+                    f"{key} must be {kind}{list(shape)}, as in one observation, "
+                    f"got {value.dtype} {list(value.shape)}"
+                )
+
+
+def load_policy(
+    folder: str | Path, device: str = "auto", encoder: str | Path | None = None
+) -> TrainedPolicy:
+    """Load a policy that `policies.train` has learned, with its encoder.
+
+    Args:
+        folder: the run's folder, or the checkpoint's, `<run>/policy`.
+        device: where it runs: `cpu`, `cuda`, or `auto` (cuda if there is one).
+        encoder: where its encoder is now: a name, a folder or a file; None: where it was.
+
+    Raises:
+        FileNotFoundError: there is no policy, or its encoder is not where it was.
+        ValueError: the checkpoint is damaged or is none of a student, or the encoder is another one
+            than the policy was trained with.
+    """
+    place, kind = find_checkpoint(Path(folder))
+    if kind != KIND:
+        raise ValueError(
+            f"{place} is no {KIND} but {kind!r}: load_policy takes what policies.train has learned"
+        )
+    origin = read_origin(place)
+    student, eyes = open_student(place, device, encoder)
+    return TrainedPolicy(student, eyes, "; ".join(origin["tasks"] or origin["envs"]))
+
+
+def open_student(
+    folder: Path,
+    device: str,
+    encoder: str | Path | None = None,
+    interface: Interface | None = None,
+) -> tuple[StudentPolicy, FrameEncoder | None]:
+    """Open a student and its encoder; None for a student without vision.
+
+    Args:
+        folder: the student's checkpoint.
+        device: `cpu`, `cuda` or `auto`, for both.
+        encoder: where its encoder is now; None: where it was.
+        interface: of where it will act; None: the one that it was trained with.
+
+    Raises:
+        FileNotFoundError: the checkpoint or its encoder lacks a file.
+        ValueError: it is damaged, is for another interface or encoder, or takes no encoder.
+    """
+    card, device = read_card(folder), choose_device(device)
+    vision = card.vision
+    if encoder is not None:
+        if isinstance(vision, NoVision):
+            raise ValueError(f"{folder} has no eyes: it takes no encoder")
+        vision = replace(vision, name_or_path=str(encoder))
+    eyes = vision.build(torch.device(device))
+    student = load_student(folder, eyes, card.interface if interface is None else interface)
+    return student.to(device), eyes
+
+
+def find_checkpoint(folder: Path) -> tuple[Path, str]:
+    """Return where a policy's checkpoint is, and its kind.
+
+    Args:
+        folder: the checkpoint, or a run's folder with `policy/` in it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: its `config.json` is damaged.
+    """
+    for place in (folder / "policy", folder):
+        path = place / "config.json"
+        try:
+            kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        if kind is not None:
+            return place, kind
+    rounds = sorted(folder.glob("rounds/*/policy"))
+    hint = f"; that of its newest round: {rounds[-1]}" if rounds else ""
+    raise FileNotFoundError(
+        f"no policy in {folder}: a checkpoint's config.json is missing, here and in "
+        f"{folder / 'policy'}{hint}"
+    )
