@@ -1,17 +1,19 @@
 """`python -m policies.convert_demonstrations`: others' demonstrations as a data set of ours.
 
-    python -m policies.convert_demonstrations layout.path=DOWNLOADS/pick out=runs/rpt
-    python -m policies.convert_demonstrations layout=robomimic path.rate_hz=20 \
-        layout.path=image.hdf5 out=runs/lift
-    python -m policies.convert_demonstrations layout=robomimic path.rate_hz=20 path.every=1 \
-        path.actions=own layout.path=image.hdf5 out=runs/lift_own
+    python -m policies.convert_demonstrations layout=robomimic layout.path=image.hdf5 \
+        path.every=2 out=runs/lift
+    python -m policies.convert_demonstrations layout=robomimic layout.path=image.hdf5 \
+        path.every=1 path.actions=own out=runs/lift_own
+    python -m policies.convert_demonstrations layout.path=DOWNLOADS/pick path.rate_hz=30 \
+        out=runs/rpt
     python -m policies.train method=bc env=none data=runs/rpt out=runs/rpt_policy
 
 What is read is described in `policies.demonstrations.rpt` and `policies.demonstrations.robomimic`,
 and how joints become actions in `policies.demonstrations.joint_paths`; `path.actions=own` keeps the
-file's own. LeRobot data sets are not converted: `policies.train layout=lerobot` reads them. `out`
-is a LeRobotDataset v3.0; begun and stopped, it goes on. An episode that cannot be used is named,
-with the reason, in `out/left_out.json`, and the others are converted.
+file's own. The rate is the file's (robomimic's `control_freq`, an RPT file's `rate_hz`); where it
+says none, `path.rate_hz` must. LeRobot data sets are not converted: `policies.train layout=lerobot`
+reads them. `out` is a LeRobotDataset v3.0; begun and stopped, it goes on. An episode that cannot be
+used is named, with the reason, in `out/left_out.json`, and the others are converted.
 """
 
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from toto_robot.cli import command
 from toto_robot.data.lerobot import read_json
 from toto_robot.files import write_json
 
-from .demonstrations.joint_paths import PathConfig, demonstration
+from .demonstrations.joint_paths import PathConfig, demonstration, rate_of
 from .demonstrations.lerobot.demonstration import Demonstration
 from .demonstrations.lerobot.others import LerobotLayout
 from .demonstrations.lerobot.reader import DatasetReader
@@ -76,9 +78,10 @@ def convert(config: ConvertConfig, out: Path) -> None:
     if not set(done) <= set(names):
         raise ValueError(f"{out} was converted from other episodes: {', '.join(done)}")
     reasons = source.unexpected()
-    cut, steps, num_done = 0, 0, len(done)
+    cut, steps, num_done, rate_hz = 0, 0, len(done), None
     for made in _append(config, source, [name for name in names if name not in done], out, reasons):
         cut, steps, num_done = cut + made.facts["cut"], steps + made.num_steps, num_done + 1
+        rate_hz = made.interface.rate_hz
     if not num_done:
         told = "; ".join(reasons.values())
         raise ValueError(f"no episode of {source.path} can be used: {told}")
@@ -92,7 +95,8 @@ def convert(config: ConvertConfig, out: Path) -> None:
         print(f"{len(reasons)} episodes were left out: {out / LEFT_OUT}")
     else:
         (out / LEFT_OUT).unlink(missing_ok=True)
-    print(f"{num_done} episodes: {out}")
+    at = "" if rate_hz is None else f" of {rate_hz:g} steps a second"
+    print(f"{num_done} episodes{at}: {out}")
 
 
 def _append(
@@ -108,16 +112,15 @@ def _append(
     try:
         paths = zip(names, source.read(names), strict=True)
         for name, path in tqdm(paths, total=len(names), desc="convert", unit="episode"):
+            if isinstance(path, ValueError):
+                _leave_out(out, reasons, name, f"{source.path}: {name}", path)
+                continue
+            rate_hz = rate_of(path, config.path.rate_hz, f"{source.path}: {name}")
             try:
-                if isinstance(path, ValueError):
-                    raise path
-                made = demonstration(path, config.path)
+                made = demonstration(path, replace(config.path, rate_hz=rate_hz))
             except ValueError as error:
                 _leave_out(out, reasons, name, f"{source.path}: {name}", error)
                 continue
-            rate_hz = path.facts.get("rate_hz")
-            if rate_hz is not None and rate_hz != config.path.rate_hz:
-                raise ValueError(f"{source.path} says {rate_hz} Hz: path.rate_hz={rate_hz:g}")
             try:
                 if writer is None:
                     writer = DatasetWriter(out, made.interface, source.columns(path))

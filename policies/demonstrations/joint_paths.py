@@ -6,6 +6,7 @@ joints and the next frame's hand, here as the increments that our arms take. By 
 file's own, as it is, which no arm of ours takes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,7 +30,7 @@ class PathConfig:
     """Say how a Franka's path becomes a demonstration.
 
     Attributes:
-        rate_hz: of the file's frames.
+        rate_hz: of the file's frames; None: what the file says. One that it contradicts is refused.
         every: every how many frames one is used; actions then lead that far.
         joint_step_rad: what an action of 1 means; a longer way is cut, and told.
         image_size: side that pictures are scaled to, after they are cut to the square in their
@@ -37,7 +38,7 @@ class PathConfig:
         actions: `joints`: the way to the next frame's; `own`: the file's own, in its units.
     """
 
-    rate_hz: float
+    rate_hz: float | None
     every: int
     joint_step_rad: float
     image_size: int | None
@@ -48,8 +49,10 @@ class PathConfig:
             raise ValueError(
                 f"actions=own: the file's actions lead to its next frame: every=1, not {self.every}"
             )
-        if self.every < 1 or self.rate_hz <= 0 or self.joint_step_rad <= 0:
-            raise ValueError("every must be at least 1, rate_hz and joint_step_rad positive")
+        if self.every < 1 or self.joint_step_rad <= 0:
+            raise ValueError("every must be at least 1, joint_step_rad positive")
+        if self.rate_hz is not None and not 0 < self.rate_hz < math.inf:
+            raise ValueError(f"rate_hz must be positive and finite, got {self.rate_hz}")
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be positive, got {self.image_size}")
 
@@ -65,7 +68,7 @@ class JointPath:
         commands: [t], the hand's from each frame on, -1 closed to 1 open.
         columns: what is carried along, [t k].
         task: in words.
-        facts: as in `Demonstration`.
+        facts: as in `Demonstration`; `rate_hz` is that of the frames, where the file says it.
         own: [t a], the file's own actions; None: it has none.
     """
 
@@ -106,8 +109,33 @@ class JointPath:
                 raise ValueError(f"{name} must be finite")
 
 
+def rate_of(path: JointPath, given_hz: float | None, place: str) -> float:
+    """Return the rate of a file's frames, Hz: what the file says, or else what was given.
+
+    Raises:
+        ValueError: neither says it, they differ, or the file's is no rate.
+    """
+    found = path.facts.get("rate_hz")
+    if found is None and given_hz is None:
+        raise ValueError(f"{place} does not say its rate: path.rate_hz=<frames a second>")
+    rate_hz = given_hz if found is None else found
+    if not isinstance(rate_hz, (int, float)) or not 0 < rate_hz < math.inf:
+        raise ValueError(f"{place}: its rate must be a positive number of Hz, it says {found!r}")
+    if given_hz not in (None, rate_hz):
+        raise ValueError(
+            f"{place} says {rate_hz:g} Hz, and path.rate_hz={given_hz:g} was given: leave "
+            "path.rate_hz out; path.every=2 uses every second frame"
+        )
+    return float(rate_hz)
+
+
 def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
-    """Return a demonstration whose last frame has no label; `facts["cut"]` counts those cut."""
+    """Return a demonstration whose last frame has no label; `facts["cut"]` counts those cut.
+
+    Raises:
+        ValueError: the file's own actions are asked for and it has none.
+    """
+    assert config.rate_hz is not None  # see `rate_of`
     rows = slice(None, None, config.every)
     joints, commands = path.joints_rad[rows], path.commands[rows]
     actions, meaning, num_cut = _actions(path, config)

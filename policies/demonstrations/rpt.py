@@ -5,6 +5,7 @@
     gripper_width                    [t] or [t 1], m; or
     gripper_closed                   [t] or [t 1], 1 closed, 0 open
     success                          one; may be missing
+    rate_hz                          one, frames a second; may be missing
     actions                          [t a], for path.actions=own; may be missing
 
 The published files are a pickle for each step, which may execute anything when it is opened. Who
@@ -102,6 +103,12 @@ class RptDemonstrations:
         else:
             raise ValueError("lacks gripper_width, or else gripper_closed")
         success = arrays.get("success")
+        facts: dict[str, Any] = {
+            "complete": True,
+            "success": None if success is None else bool(success.all()),
+        }
+        if "rate_hz" in arrays:
+            facts["rate_hz"] = float(arrays["rate_hz"].item())
         return JointPath(
             pictures={name: arrays[_PICTURES + name] for name in cameras},
             joints_rad=arrays["joint_pos"].astype(np.float64),
@@ -109,7 +116,7 @@ class RptDemonstrations:
             commands=np.append(states[1:], states[-1:]),  # to be as it is at the next frame
             columns={},
             task=self.task,
-            facts={"complete": True, "success": None if success is None else bool(success.all())},
+            facts=facts,
             own=arrays.get("actions"),
         )
 

@@ -235,6 +235,48 @@ def test_robomimic_is_read(tmp_path):
     assert only.facts["source"] == "demo_10"
 
 
+def test_the_rate_is_what_the_file_says(tmp_path, capsys):
+    for number, given in enumerate((None, 20.0)):
+        path = robomimic(tmp_path / f"{number}.hdf5")
+        convert(robomimic_config(path, rate_hz=given), tmp_path / str(number))
+        assert DatasetReader(tmp_path / str(number)).interface.rate_hz == 10
+        assert "2 episodes of 10 steps a second" in capsys.readouterr().out
+    unknown = replace(PATH, rate_hz=None)
+    with_rate = rpt(tmp_path / "rpt", rpt_arrays(0, rate_hz=np.array(15)), path=unknown)
+    convert(with_rate, tmp_path / "out")
+    assert DatasetReader(tmp_path / "out").interface.rate_hz == 5
+    with pytest.raises(ValueError, match=r"000\.npz says 15 Hz, and path\.rate_hz=30 was given"):
+        convert(replace(with_rate, path=PATH), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("frequency", "given", "message"),
+    [
+        (None, None, r"demo_9 does not say its rate: path\.rate_hz=<frames a second>"),
+        ("fast", None, "must be a positive number of Hz, it says 'fast'"),
+        (-20, None, "must be a positive number of Hz, it says -20"),
+        (float("nan"), 20.0, "must be a positive number of Hz, it says nan"),
+    ],
+)
+def test_a_rate_that_nobody_says_is_asked_for(tmp_path, frequency, given, message):
+    h5py = pytest.importorskip("h5py")
+    path = robomimic(tmp_path / "image.hdf5")
+    with h5py.File(path, "a") as file:
+        about = {"env_name": "Lift", "env_kwargs": {"control_freq": frequency}}
+        file["data"].attrs["env_args"] = json.dumps(about)
+    with pytest.raises(ValueError, match=message):
+        convert(robomimic_config(path, rate_hz=given), tmp_path / "out")
+    assert not (tmp_path / "out" / "meta").exists()
+
+
+def test_a_file_without_a_rate_takes_the_one_that_is_given(tmp_path):
+    arrays = rpt_arrays(0)
+    with pytest.raises(ValueError, match=r"000\.npz does not say its rate: path\.rate_hz="):
+        convert(rpt(tmp_path / "raw", arrays, path=replace(PATH, rate_hz=None)), tmp_path / "out")
+    convert(rpt(tmp_path / "raw", arrays), tmp_path / "out")
+    assert DatasetReader(tmp_path / "out").interface.rate_hz == 10
+
+
 def test_cameras_of_libero_are_found_in_robomimics_files(tmp_path):
     images = {"obs/agentview_image": None, "obs/agentview_rgb": pictures(1)}
     path = robomimic(tmp_path / "rgb.hdf5", **images, **{"obs/eye_in_hand_rgb": pictures(0)})
@@ -249,7 +291,7 @@ def test_what_is_wrong_with_robomimics_file_is_said(tmp_path):
     path = robomimic(tmp_path / "image.hdf5")
     with pytest.raises(ValueError, match=r"no mask 'train'; it has \['valid'\]"):
         convert(robomimic_config(path, mask="train"), tmp_path / "out")
-    with pytest.raises(ValueError, match=r"says 20 Hz: path\.rate_hz=20"):
+    with pytest.raises(ValueError, match=r"says 20 Hz, and path\.rate_hz=10 was given: leave"):
         convert(robomimic_config(path, rate_hz=10.0), tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="is no file"):
         convert(robomimic_config(tmp_path / "none"), tmp_path / "out")
