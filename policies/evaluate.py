@@ -8,10 +8,9 @@ python -m policies.evaluate policy=runs/mvp/policy encoder=/where/it/is/now.pth
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -26,10 +25,11 @@ from toto_robot.files import write_json
 from .environment import EnvConfig, interface_of, make_env
 from .policy import Policy
 from .report import encoder_share, time_table
-from .rollouts.evaluation import evaluate_policy
+from .rollouts.evaluation import run_policy, summarise
 from .rollouts.pool import RolloutConfig, RolloutPool
 from .rollouts.rollout import Theatre
 from .rollouts.seeds import evaluation_seeds
+from .rollouts.task import Rollout
 from .rollouts.video import film_each
 from .student import KIND as STUDENT
 from .student import load_student, read_card
@@ -111,7 +111,8 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         RolloutPool(theatre, config.rollout) as pool,
         tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
     ):
-        verdict = evaluate_policy(pool, student, seeds, bar.update)
+        rollouts = run_policy(pool, student, seeds, bar.update)
+    verdict = summarise(rollouts)
     about = {
         "policy": config.policy,
         "suite": config.suite,
@@ -121,7 +122,7 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
     written = {**about, **verdict}
     write_json(out / "evaluation.json", written)
     start = time.perf_counter()
-    if _film(out, env, policy, verdict["seeds"], config.video_episodes):
+    if _film(out, env, policy, rollouts, config.video_episodes):
         pool.seconds["video"] = time.perf_counter() - start
     print(time_table(pool.seconds))
     print(encoder_share(pool.seconds))
@@ -130,24 +131,23 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
 
 
 def _film(
-    out: Path, env: EnvConfig, policy: Policy, outcomes: Sequence[Mapping[str, Any]], number: int
+    out: Path, env: EnvConfig, policy: Policy, rollouts: Sequence[Rollout], number: int
 ) -> int:
     """Film failures first, then successes, and return how many.
 
-    What an earlier evaluation filmed is removed. The episodes are run again, and one that ends in
-    another way than it was counted is named: an environment may not repeat itself, and embeddings
-    of one frame may be rounded otherwise than those of a group.
+    What an earlier evaluation filmed is removed. An environment that does not repeat itself may end
+    a filmed episode in another way than it was counted: that is said.
     """
     for old in (*out.glob("rollout-failure-*.mp4"), *out.glob("rollout-success-*.mp4")):
         old.unlink()
-    chosen = sorted(outcomes, key=lambda one: one["success"])[:number]
-    filmed = film_each(out, env, policy, [one["seed"] for one in chosen]) if chosen else {}
-    for one, (path, success) in zip(chosen, filmed.items(), strict=True):
+    chosen = sorted(rollouts, key=lambda rollout: rollout.success)[:number]
+    filmed = film_each(out, env, policy, chosen) if chosen else {}
+    for rollout, (path, success) in zip(chosen, filmed.items(), strict=True):
         print(f"video:   {path}")
-        if success != one["success"]:
+        if success != rollout.success:
             words = ("failed", "succeeded")
             print(
-                f"note:    seed {one['seed']} {words[one['success']]} when it was counted, and "
+                f"note:    seed {rollout.seed} {words[rollout.success]} when it was counted, and "
                 f"{words[success]} when it was filmed"
             )
     return len(filmed)

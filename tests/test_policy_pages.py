@@ -49,8 +49,8 @@ def test_a_file_of_robomimic_becomes_a_policy(tmp_path, monkeypatch, capsys) -> 
     robomimic(tmp_path / "image.hdf5", **images)
     monkeypatch.chdir(tmp_path)
     lines = block(DATASETS, "bash", "layout=robomimic").splitlines()
-    assert len(lines) == 3
-    for line in lines[1:]:
+    assert len(lines) == 2
+    for line in lines:
         _, _, module, *words = shlex.split(line)
         fewer = FEWER[0 if module == "policies.train" else 1 :]
         monkeypatch.setattr(sys, "argv", [module, *words, *fewer])

@@ -16,6 +16,16 @@ def evaluate_policy(
     seeds: Sequence[int],
     progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
+    """Run a policy as `run_policy` does, and return its success rate as `summarise` does."""
+    return summarise(run_policy(pool, policy, seeds, progress))
+
+
+def run_policy(
+    pool: RolloutPool,
+    policy: Path | None,
+    seeds: Sequence[int],
+    progress: Callable[[int], object] = lambda _: None,
+) -> list[Rollout]:
     """Run a policy on these seeds, each episode until it succeeds or ends.
 
     Args:
@@ -23,10 +33,6 @@ def evaluate_policy(
         policy: the student's checkpoint; None: the expert, or the teacher in its place.
         seeds: of the environment.
         progress: called with the number of episodes that are done.
-
-    Returns:
-        Plain data: `episodes`, `successes`, `rate`, `wilson_95`, and `seeds`, with `success` and
-        `steps` of each.
     """
     groups = [tuple(seeds[at : at + pool.group]) for at in range(0, len(seeds), pool.group)]
     tasks = [
@@ -46,7 +52,16 @@ def evaluate_policy(
     def count(some: list[Rollout]) -> None:
         progress(len(some))
 
-    rollouts = pool.run(tasks, count)
+    return pool.run(tasks, count)
+
+
+def summarise(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """Return what came of episodes.
+
+    Returns:
+        Plain data: `episodes`, `successes`, `rate`, `wilson_95`, and `seeds`, with `success` and
+        `steps` of each.
+    """
     successes = sum(rollout.success for rollout in rollouts)
     return {
         "episodes": len(rollouts),

@@ -96,7 +96,6 @@ class _Lane:
     by_expert: list[bool] = field(default_factory=list)
     success: bool = False
     steps_since_success: int = 0
-    num_steps: int = 0
     ended: bool = False
 
     def step(
@@ -111,13 +110,12 @@ class _Lane:
         action = label if student_action is None else student_action
         assert action is not None
         assert label is not None
+        self.executed.append(action)
         if task.recorded:
             self.labels.append(label)
-            self.executed.append(action)
             self.by_expert.append(student_action is None)
         with clock("environment and rendering"):
             self.observation, _, terminated, truncated, info = self.env.step(action)
-        self.num_steps += 1
         if "success" not in info:
             raise ValueError(f"{self.env}: the environment's info has no 'success'")
         self.steps_since_success += self.success
@@ -128,12 +126,13 @@ class _Lane:
     def result(self, task: Task) -> Rollout:
         """Return what came of it."""
         episode = features = None
+        actions = np.stack(self.executed)
         if task.recorded:
             episode = Episode(
                 tokens=np.stack(self.tokens),
                 proprio=np.stack(self.proprio),
                 labels=np.stack(self.labels),
-                executed=np.stack(self.executed),
+                executed=actions,
                 acted_by_expert=np.array(self.by_expert),
                 success=self.success,
                 seed=self.seed,
@@ -143,7 +142,7 @@ class _Lane:
         return Rollout(
             seed=self.seed,
             success=self.success,
-            num_steps=self.num_steps,
+            actions=actions,
             episode=episode,
             features=features,
         )

@@ -49,16 +49,21 @@ class Rollout:
     Attributes:
         seed: the environment's.
         success: whether it succeeded.
-        num_steps: its length.
+        actions: float32 [T a], what the environment was given.
         episode: with its labels, when it was recorded.
         features: float16 [T+1 c e], the embeddings of a recorded episode.
     """
 
     seed: int
     success: bool
-    num_steps: int
+    actions: NDArray[np.float32]
     episode: Episode | None
     features: NDArray[np.float16] | None
+
+    @property
+    def num_steps(self) -> int:
+        """Its length."""
+        return len(self.actions)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from toto_robot.data.video import write_video
 from ..environment import EnvConfig, interface_of, make_env
 from ..policy import Policy
 from ..trained_policy import TrainedPolicy
+from .task import Rollout
 
 _PIXELS = 384
 _SECONDS_AFTER_SUCCESS = 1.0
@@ -33,18 +34,21 @@ def film(path: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]
 
 
 def film_each(
-    folder: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]
+    folder: Path, env_config: EnvConfig, policy: Policy, rollouts: Sequence[Rollout]
 ) -> dict[Path, bool]:
-    """Write a video as `film` does for each of `seeds`, named for the outcome and the seed.
+    """Write a video as `film` does for each rollout, named for its outcome and its seed.
+
+    The rollout's actions are executed again, since those that a student gives to a frame by itself
+    may be rounded otherwise than those in a group; only after a success the policy goes on.
 
     Returns:
-        By file, in the order of `seeds`, whether the filmed episode succeeded.
+        By file, in the order of the rollouts, whether the filmed episode succeeded.
     """
     filmed = {}
     with closing(_make_env(env_config, policy)) as env:
-        for seed in seeds:
-            frames, success = _run(env, policy, seed)
-            path = folder / f"rollout-{'success' if success else 'failure'}-{seed}.mp4"
+        for rollout in rollouts:
+            frames, success = _run(env, policy, rollout.seed, rollout.actions)
+            path = folder / f"rollout-{'success' if success else 'failure'}-{rollout.seed}.mp4"
             write_video(path, frames, interface_of(env).rate_hz)
             filmed[path] = success
     return filmed
@@ -56,9 +60,12 @@ def _make_env(config: EnvConfig, policy: Policy) -> gymnasium.Env[Any, Any]:
 
 
 def _run(
-    env: gymnasium.Env[Any, Any], policy: Policy, seed: int
+    env: gymnasium.Env[Any, Any],
+    policy: Policy,
+    seed: int,
+    actions: Sequence[NDArray[np.float32]] | NDArray[np.float32] = (),
 ) -> tuple[list[NDArray[np.uint8]], bool]:
-    """Run an episode; return its frames, and whether it succeeded."""
+    """Run an episode, these actions first; return its frames, and whether it succeeded."""
     cameras = interface_of(env).camera_names if isinstance(policy, TrainedPolicy) else ()
     after_success = _SECONDS_AFTER_SUCCESS * interface_of(env).rate_hz
     frames = list[NDArray[np.uint8]]()
@@ -71,7 +78,9 @@ def _run(
         frames.append(_side_by_side(images, f"seed {seed}", success))
         if ended or after > after_success:
             return frames, success
-        action = policy.act(observation).clip(-1.0, 1.0)
+        step = len(frames) - 1
+        given = step < len(actions)
+        action = actions[step] if given else policy.act(observation).clip(-1.0, 1.0)
         observation, _, terminated, truncated, info = env.step(action)
         success |= bool(info["success"])
         after += success

@@ -5,11 +5,14 @@ import json
 import re
 import shutil
 
+import av
 import gymnasium
+import numpy as np
 import pytest
 import torch
 
 from envs.experts import EXPERTS
+from policies import evaluate as commands
 from policies.environment import EnvConfig
 from policies.evaluate import EvaluateConfig, evaluate
 from policies.student import StudentPolicy
@@ -133,6 +136,28 @@ def test_an_episode_that_ends_otherwise_when_filmed_is_named(
     told = capsys.readouterr().out
     assert "rollout-failure-2000000.mp4" in told
     assert "seed 2000000 succeeded when it was counted, and failed when it was filmed" in told
+
+
+def test_the_video_shows_the_counted_actions(teacher, tmp_path, capsys, monkeypatch):
+    """A policy that would act otherwise now changes neither the outcome nor the length."""
+    monkeypatch.setattr(commands, "open_policy", lambda *_: Away())
+    evaluate(config(teacher, episodes=2, video_episodes=2), tmp_path / "out")
+    assert "note" not in capsys.readouterr().out
+    for one in json.loads((tmp_path / "out" / "evaluation.json").read_text())["seeds"]:
+        path = tmp_path / "out" / f"rollout-success-{one['seed']}.mp4"
+        with av.open(str(path)) as container:
+            frames = len([*container.decode(video=0)])
+        assert frames == min(12, one["steps"] + 10) + 1  # a second more, or to the end
+
+
+class Away:
+    """Go away from every goal."""
+
+    def reset(self):
+        pass
+
+    def act(self, observation):
+        return np.sign(observation["state"][:2] - observation["state"][2:]).astype(np.float32)
 
 
 def test_the_first_seed_is_chosen_and_said(teacher, tmp_path, capsys):
