@@ -48,8 +48,7 @@ class EvaluateConfig:
     Attributes:
         policy: the checkpoint of a student or of a teacher (`policies.teacher`), or `expert`.
         env: where; None: where the policy was trained.
-        encoder: where the student's encoder is now: a name, a folder, or the file of a vision
-            transformer; None: where it was.
+        encoder: the student's encoder, where it lies elsewhere now; None: where it was.
         suite: what is varied, one of `envs.randomisation.suites()`, whatever training varied;
             None: what the environment's own options say.
         episodes: one per held-out seed.
@@ -62,7 +61,7 @@ class EvaluateConfig:
 
     policy: str
     env: EnvConfig | None
-    encoder: str | None
+    encoder: VisionConfig | None
     suite: str | None
     episodes: int
     first_seed: int
@@ -214,13 +213,15 @@ def _find_policy(config: EvaluateConfig) -> _Judged:
     card = read_card(folder)
     vision = card.vision
     if config.encoder is not None:
-        if isinstance(vision, NoVision):
-            raise ValueError(f"{folder} has no eyes: it takes no encoder")
-        vision = replace(vision, name_or_path=config.encoder)
-    if isinstance(vision, VitVision) and not Path(vision.name_or_path).is_file():
+        vision = relocated(vision, config.encoder, folder)
+    if (
+        isinstance(vision, VitVision)
+        and vision.format is not None
+        and not Path(vision.name_or_path).is_file()
+    ):
         raise FileNotFoundError(
             f"{folder} sees through {vision.name_or_path}, a file of format {vision.format!r} that "
-            "is not there; say where it is now: encoder=<file>"
+            "is not there; say where it is now: encoder=FILE"
         )
     env = card.env if config.env is None else config.env
     if env is None:
@@ -229,6 +230,32 @@ def _find_policy(config: EvaluateConfig) -> _Judged:
             "env=<one of configs/env>"
         )
     return _Judged(env=env, vision=vision, student=folder, teacher=None)
+
+
+def relocated(vision: VisionConfig, now: VisionConfig, folder: Path) -> VisionConfig:
+    """Return a student's vision with its encoder at another place; all else stays as trained.
+
+    Raises:
+        ValueError: the student has no encoder, or another layer, pool or stream is asked for.
+    """
+    if isinstance(vision, NoVision) or isinstance(now, NoVision):
+        raise ValueError(
+            f"{folder} was trained with encoder kind {vision.kind!r}, not {now.kind!r}"
+        )
+    before, asked = to_dict(vision), to_dict(now)
+    changed = [
+        f"{key}={value}"
+        for key, value in asked.items()
+        if key not in ("kind", "name_or_path")
+        and value not in (None, False)
+        and value != before.get(key)
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} was trained with {before}; say only where its encoder is now: "
+            f"encoder=FOLDER, without {', '.join(changed)}"
+        )
+    return replace(vision, name_or_path=now.name_or_path)
 
 
 def _refuse_encoder(config: EvaluateConfig, why: str) -> None:

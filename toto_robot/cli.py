@@ -2,42 +2,46 @@
 
     main = command("train", TrainConfig)(train)      # in policies/train.py
 
-composes `configs/train.yaml` with the overrides of the command line, reads it into `TrainConfig`
-and calls `train(config, out)`. Hydra composes; from there on it is plain Python. The rules for
-`configs/` are in docs/commands.md.
+composes `train.yaml` with the settings of the command line, reads it into `TrainConfig` and calls
+`train(config, out)`. Hydra composes; from there on it is plain Python. The rules for YAML files are
+in docs/commands.md; how arguments are read, in `toto_robot.overrides`.
 """
 
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .config import from_dict
+from .config_files import RootFile, search_path
+from .overrides import quoted, read_arguments
 from .runs import goes_on, stopped_after
+from .usage import help_text
 
 __all__ = ["command", "compose"]
 
 C = TypeVar("C")
-CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def command(
-    name: str, config_class: type[C]
+    name: str, config_class: type[C], renamed: Mapping[str, str] | None = None
 ) -> Callable[[Callable[[C, Path], object]], Callable[[], None]]:
     """Return a decorator that makes `verb(config, out)` a command without arguments.
 
     The command prints the resolved config and where the results go, then calls the verb. The
     folder is the config's top-level key `out`; in a multirun (`-m seed=0,1,2`) each job has its
     own folder below it, named for what differs. Running a command again with the same `out` is how
-    one resumes.
+    one resumes. `--help` and `--dry-run` run nothing.
 
     Args:
-        name: the root config, `configs/<name>.yaml`.
+        name: the root config, `<name>.yaml`.
         config_class: a frozen dataclass; what the YAML must say, without `out`.
+        renamed: dotted keys that users may still write, and what each is called now.
     """
 
     def decorate(verb: Callable[[C, Path], object]) -> Callable[[], None]:
@@ -45,7 +49,6 @@ def command(
             # imported here and not above: importing a command must not need Hydra
             from hydra.core.hydra_config import HydraConfig
             from hydra.types import RunMode
-            from omegaconf import OmegaConf
 
             try:
                 data, out = _plain(composed)
@@ -55,24 +58,47 @@ def command(
             job = HydraConfig.get()
             if job.mode == RunMode.MULTIRUN:
                 out = out / job.job.override_dirname
-            if os.environ.get("RANK", "0") == "0":  # of those that torchrun started, one tells
-                text = OmegaConf.to_yaml(OmegaConf.create(data))
-                print(f"# {name}\n{text}results: {out}", flush=True)
+            if os.environ.get("RANK", "0") == "0":  # of those that torchrun started, one prints
+                _print(name, data, out)
             try:
                 with _stoppable(name, out):
                     verb(config, out)
-            except (ValueError, OSError, ImportError) as error:
+            except _user_errors() as error:
                 # what was asked for or what lies on the disk is wrong, and the message says what
                 if "HYDRA_FULL_ERROR" in os.environ:
                     raise
                 sys.exit(f"{name}: {error or type(error).__name__}")
 
         def main() -> None:
-            _require_configs(name)
+            folders = search_path(getattr(verb, "__globals__", {}).get("__package__"))
+            root = _find_root(name, folders)
+            try:
+                asked = read_arguments(
+                    sys.argv[1:], config_class, root.groups, folders, renamed or {}
+                )
+                for notice in asked.notices:
+                    print(f"{name}: {notice}", file=sys.stderr)
+                if asked.wants_help:
+                    overrides = () if asked.multirun else asked.overrides
+                    print(_help(root, folders, config_class, overrides))
+                    return
+                # what is wrong shows before a folder is made
+                overrides = _first_job(asked.overrides) if asked.multirun else asked.overrides
+                data, out = _plain(_composed(root, folders, overrides, asked.config_dirs))
+                from_dict(config_class, data)
+                if asked.dry_run:
+                    _print(name, data, out)
+                    print("dry run: the settings are valid; nothing was run")
+                    return
+            except (ValueError, *_composition_errors()) as error:  # pyrefly: ignore
+                sys.exit(f"{name}: {_in_short(error)}")
             import hydra
 
+            search = _search_override(root, folders)
+            sys.argv = [sys.argv[0], *asked.flags, *asked.overrides, search]
+            place = str(root.path.parent)
             with _stoppable(name, None):
-                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(run)()
+                hydra.main(version_base="1.3", config_path=place, config_name=name)(run)()
 
         return main
 
@@ -119,16 +145,49 @@ def _progress(out: Path | None) -> str:
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:
-    """Return what a command would read, as plain data, and its `out`; for tests and for notebooks.
+    """Return what a command would read, as plain data, and its `out`; for tests and notebooks.
+
+    Args:
+        name: the command's root config.
+        overrides: in Hydra's grammar.
 
     Raises:
-        ValueError: a value is missing (`???`).
+        ValueError: a value is missing (`???`), or is not finite.
     """
+    folders = search_path(__package__)
+    return _plain(_composed(_find_root(name, folders), folders, overrides))
+
+
+def _composed(
+    root: RootFile,
+    folders: Sequence[Path],
+    overrides: Sequence[str],
+    config_dirs: Sequence[Path] = (),
+) -> Any:
     import hydra
 
-    _require_configs(name)
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return _plain(hydra.compose(name, list(overrides)))
+    search = _search_override(root, [*config_dirs, *folders])
+    with hydra.initialize_config_dir(str(root.path.parent), version_base="1.3"):
+        return hydra.compose(root.path.stem, [*overrides, search])
+
+
+def _first_job(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of the first job of a multirun."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [
+        f"{one.get_key_element()}={next(one.sweep_string_iterator())}"
+        if one.is_sweep_override()
+        else text
+        for one, text in zip(parsed, overrides, strict=True)
+    ]
+
+
+def _search_override(root: RootFile, folders: Sequence[Path]) -> str:
+    """Return the override that adds all folders but that of the root file to the search path."""
+    places = [f"file://{folder.absolute()}" for folder in folders if folder != root.path.parent]
+    return f"hydra.searchpath=[{','.join(quoted(place) for place in places)}]"
 
 
 def _plain(composed: Any) -> tuple[dict[str, Any], Path]:
@@ -138,20 +197,73 @@ def _plain(composed: Any) -> tuple[dict[str, Any], Path]:
     try:
         data: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+        name = str(error).splitlines()[0].rpartition(": ")[2]
+        raise ValueError(f"{name}= must be given; see --help") from error
+    _check_finite(data, "")
     out = data.pop("out", None)
     if not isinstance(out, str) or not out:
         raise ValueError(f"out: expected a folder, got {out!r}")
     return data, Path(out)
 
 
-def _require_configs(name: str) -> None:
+def _check_finite(data: Any, place: str) -> None:
+    if isinstance(data, float) and not math.isfinite(data):
+        raise ValueError(f"{place}: expected a finite number, got {data}")
+    if isinstance(data, (dict, list)):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            _check_finite(value, f"{place}.{key}" if place else str(key))
+
+
+def _print(name: str, data: dict[str, Any], out: Path) -> None:
+    from omegaconf import OmegaConf
+
+    print(f"# {name}\n{OmegaConf.to_yaml(OmegaConf.create(data))}results: {out}", flush=True)
+
+
+def _help(
+    root: RootFile, folders: Sequence[Path], config_class: type, overrides: Sequence[str]
+) -> str:
+    from omegaconf import OmegaConf
+
+    composed = _composed(root, folders, overrides)
+    data: Any = OmegaConf.to_container(composed, resolve=True)
+    caller = Path(sys.argv[0]).name
+    module = root.example.split(" ")[2] if root.example.startswith("python -m ") else caller
+    program = sys.argv[0] if caller.startswith("toto-robot") else f"python -m {module}"
+    return help_text(program, root, folders, config_class, data, str(data.pop("out")))
+
+
+def _in_short(error: Exception) -> str:
+    """Return the message of an error without Hydra's and OmegaConf's notes to developers."""
+    if isinstance(error, ValueError):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "See "))]
+    return "; ".join(kept) or type(error).__name__
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Return what is raised for a wrong setting, or for what is wrong on the disk."""
+    gymnasium = sys.modules.get("gymnasium.error")  # an unknown id, for instance
+    return (ValueError, OSError, ImportError, *([gymnasium.Error] if gymnasium else []))
+
+
+def _composition_errors() -> tuple[type[Exception], ...]:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return HydraException, OmegaConfBaseException
+
+
+def _find_root(name: str, folders: Sequence[Path]) -> RootFile:
     try:
         import hydra as hydra
     except ImportError:
         sys.exit("commands need Hydra: pip install 'toto-robot[train]'")
-    if not (CONFIGS / f"{name}.yaml").is_file():
+    root = RootFile.find(name, folders)
+    if root is None:
         sys.exit(
-            f"{CONFIGS / name}.yaml is not there: the installed package is the library alone, "
-            "commands run from a checkout (git clone, then make demo)"
+            f"{name}: there is no {name}.yaml in {' or '.join(map(str, folders))}; this command "
+            "runs from a checkout: git clone, then make demo"
         )
+    return root

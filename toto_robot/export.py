@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from .cli import command
 from .encoders.encoder import Encoder
-from .encoders.loading import load_toto
 from .encoders.onnx_graphs import FrameGraph, StreamGraph
+from .encoders.vision import AnyToto, build_toto
 from .files import write_json, written_aside
 
 __all__ = ["ExportConfig", "compare", "export", "export_onnx"]
@@ -41,9 +41,7 @@ class ExportConfig:
     """Say what to export.
 
     Attributes:
-        encoder: a shipped name or a checkpoint folder.
-        layer: None for the checkpoint's own.
-        pool: None for the checkpoint's own.
+        encoder: a Toto.
         height: of a camera's picture, pixels.
         width: likewise.
         num_envs: frames of one call.
@@ -52,9 +50,7 @@ class ExportConfig:
         check_steps: steps of the episodes on which the graphs are compared with torch.
     """
 
-    encoder: str
-    layer: int | None
-    pool: str | None
+    encoder: AnyToto
     height: int
     width: int
     num_envs: int
@@ -71,9 +67,9 @@ class ExportConfig:
 
 def export(config: ExportConfig, out: Path) -> None:
     """Export, compare with torch, and say what was found."""
-    encoder = load_toto(config.encoder, layer=config.layer, pool=config.pool)
+    encoder = build_toto(config.encoder, "cpu")
     print(
-        f"{config.encoder}, layer {encoder.layer}, pool {encoder.pool}: "
+        f"layer {encoder.layer} of {encoder.num_layers}, pool {encoder.pool}: "
         f"{config.num_envs} frames of {config.height} x {config.width}, "
         f"{'no stream' if config.context is None else f'stream of {config.context} frames'}"
     )
@@ -264,7 +260,8 @@ def _require_onnx() -> None:
         )
 
 
-main = command("export", ExportConfig)(export)
+OLD_KEYS = {"layer": "encoder.layer", "pool": "encoder.pool"}
+main = command("export", ExportConfig, OLD_KEYS)(export)
 
 if __name__ == "__main__":
     main()

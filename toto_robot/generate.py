@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from .cli import command
 from .encoders.encoder import Encoder
+from .encoders.vision import AnyToto, build_toto
 from .files import write_aside
-from .generation.sampling import Sampling, continue_frames, load_predictor
+from .generation.sampling import Sampling, continue_frames
 
 __all__ = ["GenerateConfig", "generate", "read_prompt"]
 
@@ -35,7 +36,7 @@ class GenerateConfig:
     """Say what goes on from what.
 
     Attributes:
-        encoder: a shipped name or a checkpoint folder.
+        encoder: a Toto, of which all layers run.
         prompt: a video, or a folder of images that are its frames by their names.
         first: number of the prompt's frame that comes first.
         stride: every how many frames of the prompt one is used; 4 in the paper, at 30 a second.
@@ -51,7 +52,7 @@ class GenerateConfig:
         seed: of the samples.
     """
 
-    encoder: str
+    encoder: AnyToto
     prompt: Path
     first: int
     stride: int
@@ -93,7 +94,7 @@ def generate(config: GenerateConfig, out: Path) -> None:
     """
     from .data.video import write_video
 
-    encoder = load_predictor(config.encoder, config.device)
+    encoder = build_toto(config.encoder, config.device, whole=True)
     shown = read_prompt(
         config.prompt, encoder.image_size, config.first, config.stride,
         config.prompt_frames + config.frames,

@@ -25,8 +25,8 @@ from tqdm import tqdm
 from .cli import command
 from .device import choose_device
 from .encoders.encoder import Encoder
-from .encoders.loading import load_encoder
 from .encoders.operations import SIDES, count_operations, measure_ceiling, timed
+from .encoders.vision import AnyToto, build_toto
 from .files import write_json
 
 __all__ = ["LatencyConfig", "StageTime", "latency"]
@@ -46,9 +46,7 @@ class LatencyConfig:
     """Say what to measure.
 
     Attributes:
-        encoder: a shipped name or a checkpoint folder.
-        layer: None for the checkpoint's own.
-        pool: None for the checkpoint's own.
+        encoder: a Toto.
         device: `cpu`, `cuda`, or `auto`.
         dtype: of the weights and the computation: float32, bfloat16, float16, or int8 (blocks
             alone, on the CPU; the ceiling is then that of float32).
@@ -65,9 +63,7 @@ class LatencyConfig:
         budget: share of a control step that vision and policy may take at the 99th percentile.
     """
 
-    encoder: str
-    layer: int | None
-    pool: str | None
+    encoder: AnyToto
     device: str
     dtype: str
     threads: int | None
@@ -127,16 +123,14 @@ class StageTime:
 
 def latency(config: LatencyConfig, out: Path) -> None:
     """Measure, print the table, write `out/latency.json`."""
-    print(f"measure {config.encoder}, {config.repeats} calls of each stage", flush=True)
+    print(f"measure {config.repeats} calls of each stage", flush=True)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = torch.device(choose_device(config.device))
     dtype = DTYPES[config.dtype]
     # golden vectors would be encoded, and the first call be none
     encoder, load_ms = timed(
-        lambda: load_encoder(
-            config.encoder, config.layer, config.pool, device, dtype, verify=False
-        ),
+        lambda: build_toto(config.encoder, device, dtype, verify=False),
         device,
     )
     stages, ceiling_gflops = measure_stages(config, encoder, device, dtype)
@@ -144,7 +138,7 @@ def latency(config: LatencyConfig, out: Path) -> None:
     parts = ("decode", "tokenise", "transformer", "pool", "policy")
     first_action_ms = sum(by_name[part].first_ms for part in parts if part in by_name)
     print(
-        f"{config.encoder}, layer {encoder.layer} of {encoder.num_layers}, pool {encoder.pool}, "
+        f"layer {encoder.layer} of {encoder.num_layers}, pool {encoder.pool}, "
         f"{config.num_cameras} camera(s), {device}, {config.dtype}, "
         f"{torch.get_num_threads()} thread(s)"
     )
@@ -267,7 +261,7 @@ def _describe(rate_hz: float | None, config: LatencyConfig) -> str:
 
 
 def _product(dtype: torch.dtype) -> torch.dtype:
-    """Say what matrices the ceiling is taken of."""
+    """Return the type of the matrices whose product is the ceiling."""
     return torch.float32 if dtype == torch.int8 else dtype
 
 
@@ -332,7 +326,8 @@ def _policy(width: int, config: LatencyConfig) -> nn.Module:
     return nn.Sequential(*layers[:-1]).eval()
 
 
-main = command("latency", LatencyConfig)(latency)
+OLD_KEYS = {"layer": "encoder.layer", "pool": "encoder.pool"}
+main = command("latency", LatencyConfig, OLD_KEYS)(latency)
 
 if __name__ == "__main__":
     main()

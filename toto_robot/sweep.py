@@ -21,9 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .cli import command
+from .config import to_dict
 from .encoders.encoder import Encoder
-from .encoders.loading import load_toto
 from .encoders.pooling import build_pool
+from .encoders.streaming import StreamConfig
+from .encoders.vision import AnyToto, TotoVision, build_toto
 from .files import write_aside
 from .probing.episodes import (
     Array,
@@ -48,6 +50,12 @@ from .probing.ridge import Exam, rotate, standardise
 
 __all__ = ["SweepConfig", "sweep"]
 
+SWEEP_RENAMED = {
+    "repeat_frame": "encoder.repeat_frame",
+    "context": "encoder.stream.context",
+    "mode": "encoder.stream.mode",
+    "frame_skip": "encoder.stream.frame_skip",
+}
 PROPRIO_FLOOR = 1e-6  # of its standard deviation: it was measured in full precision
 
 
@@ -60,12 +68,9 @@ class SweepConfig:
         target: `action` and `state` are scored by R2, `label` by accuracy.
         array: name of the target's array; None for the usual one (`toto_robot.probing.episodes`).
         columns: how the names of the target's columns begin that are asked for; None: all.
-        encoder: a shipped name or a checkpoint folder.
-        repeat_frame: whether each frame is fed twice.
-        context: None: each frame by itself; else frames of a stream's window, so that features
-            also tell of what came before in the episode. All frames are then encoded.
-        mode: `rolling` or `staggered`: the stream's, with a `context`.
-        frame_skip: every how many frames the stream remembers one, with a `context`.
+        encoder: a Toto; its `layer` and `pool` have no effect, since all are compared. With a
+            `stream`, features also depend on the earlier frames of the episode; all frames are
+            then encoded.
         device: where the encoder runs.
         pools: pools without parameters.
         stride: every how many frames one is used; each episode starts at another.
@@ -83,11 +88,7 @@ class SweepConfig:
     target: Kind
     array: str | None
     columns: tuple[str, ...] | None
-    encoder: str
-    repeat_frame: bool
-    context: int | None
-    mode: str
-    frame_skip: int
+    encoder: AnyToto
     device: str
     pools: tuple[str, ...]
     stride: int
@@ -107,9 +108,14 @@ class SweepConfig:
             raise ValueError(f"folds must be at least 3 to choose a penalty, got {self.folds}")
         if not self.penalties or min(self.penalties) <= 0:
             raise ValueError(f"penalties must be positive, got {self.penalties}")
-        for name, least in (("stride", 1), ("width", 1), ("resamples", 100), ("frame_skip", 1)):
+        for name, least in (("stride", 1), ("width", 1), ("resamples", 100)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def stream(self) -> StreamConfig | None:
+        """How each camera's past is kept; None: each frame by itself."""
+        return self.encoder.stream if isinstance(self.encoder, TotoVision) else None
 
 
 def sweep(config: SweepConfig, out: Path) -> None:
@@ -123,9 +129,9 @@ def sweep(config: SweepConfig, out: Path) -> None:
         ValueError: an episode that is damaged, lacks an array or was recorded with another
             tokenizer (the message names the file and what it holds), or a stream that cannot be.
     """
-    encoder = load_toto(config.encoder, device=config.device, repeat_frame=config.repeat_frame)
-    if config.context is not None:  # what is wrong with it shows before anything is read
-        encoder.stream(1, config.context, mode=config.mode, frame_skip=config.frame_skip)
+    encoder = build_toto(config.encoder, config.device, whole=True, streams=True)
+    if config.stream is not None:  # what is wrong with it shows before anything is read
+        config.stream.open(encoder, 1)
     data = read_demonstrations(
         config.data, config.target, config.array, config.columns, config.stride, config.episodes
     )
@@ -141,9 +147,7 @@ def sweep(config: SweepConfig, out: Path) -> None:
     print(table(data, cells, config.pools, config.folds, config.width))
     notes = {
         "data": str(config.data),
-        "encoder": config.encoder,
-        "repeat_frame": config.repeat_frame,
-        "context": config.context,
+        "encoder": to_dict(config.encoder),
         "target": config.target,
         "advice": advice,
     }
@@ -236,8 +240,9 @@ def _embed(
     """
     folders, files = {}, {name: [] for name in ways}
     for name, way in ways.items():
-        facts = [way.features.weights_hash, config.pools, config.repeat_frame]
-        facts += [config.context, config.mode, config.frame_skip] if config.context else []
+        facts = [way.features.weights_hash, config.pools, way.features.repeat_frame]
+        stream = config.stream
+        facts += [stream.context, stream.mode, stream.frame_skip] if stream else []
         facts += [way.tokens.weights_hash] if data.view != "tokens" else []
         key = hashlib.sha256(f"2 {facts}".encode()).hexdigest()[:16]
         folders[name] = out / f"embeddings-{key}"
@@ -245,7 +250,7 @@ def _embed(
     pairs = list(zip(data.paths, data.rows, strict=True))
     for path, rows in tqdm(pairs, desc="encode", unit="episode"):
         # a stream needs what came before, too
-        needed = rows if config.context is None else np.arange(rows[-1] + 1)
+        needed = rows if config.stream is None else np.arange(rows[-1] + 1)
         frames = read_frames(path, data.view)
         # cameras that differ in size are a list
         parts = frames if isinstance(frames, list) else [frames]
@@ -286,14 +291,14 @@ def _features(config: SweepConfig, encoder: Encoder, ids: Tensor, rows: Array) -
     """Return the embeddings of all pools and layers [r c*e] of tokens [t c n], by name."""
     layers = range(encoder.num_layers + 1)
     num_cameras = ids.shape[1]
-    if config.context is None:
+    if config.stream is None:
         per_layer = encoder.token_features(ids.flatten(0, 1), layers)
     else:
         stream = encoder.stream(
             num_cameras,
-            config.context,
-            mode=config.mode,
-            frame_skip=config.frame_skip,
+            config.stream.context,
+            mode=config.stream.mode,
+            frame_skip=config.stream.frame_skip,
             layers=layers,
         )
         seen = [stream.token_features(frame) for frame in ids]
@@ -319,7 +324,7 @@ def _load(files: Sequence[Path], counts: Sequence[int], name: str) -> Array:
     return np.concatenate(parts).astype(np.float64)
 
 
-main = command("sweep", SweepConfig)(sweep)
+main = command("sweep", SweepConfig, SWEEP_RENAMED)(sweep)
 
 if __name__ == "__main__":
     main()

@@ -41,7 +41,11 @@ class IndicatorBeta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExponentialBeta:
-    """`decay ** round` (section 3.1 of the paper)."""
+    """`decay ** round` (section 3.1 of the paper).
+
+    Attributes:
+        decay: probability that the expert acts in round 1, at least 0 and below 1.
+    """
 
     kind: ClassVar[str] = "exponential"
     decay: float
@@ -57,7 +61,11 @@ class ExponentialBeta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinearBeta:
-    """From 1 in round 0 down to 0 in round `rounds`, evenly."""
+    """From 1 in round 0 down to 0 in round `rounds`, evenly.
+
+    Attributes:
+        rounds: the first round in which the student alone acts.
+    """
 
     kind: ClassVar[str] = "linear"
     rounds: int

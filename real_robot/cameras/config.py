@@ -11,7 +11,12 @@ SourceConfig = UvcConfig | RtspConfig | FileConfig | RealSenseConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraConfig:
-    """One camera: what it gives, and where from."""
+    """One camera.
+
+    Attributes:
+        settings: what it captures, and when a frame counts as stale.
+        source: the device, stream or file that frames are read from.
+    """
 
     settings: CameraSettings
     source: SourceConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toto_robot import cli
+from toto_robot import cli, config_files
 
 # The package without its __init__, which takes seconds to load torch.
 PROGRAM = (
@@ -18,8 +18,8 @@ sys.modules["toto_robot"].__path__ = [{str(Path(cli.__file__).parent)!r}]
     + """
 from dataclasses import dataclass
 from pathlib import Path
-from toto_robot import cli
-cli.CONFIGS = Path("configs").absolute()
+from toto_robot import cli, config_files
+config_files.LIBRARY = Path("configs").absolute()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TryConfig:
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/try.yaml").write_text(TRY)
-    shared = (cli.CONFIGS / "command.yaml").read_text()
+    shared = (config_files.LIBRARY / "command.yaml").read_text()
     (tmp_path / "configs/command.yaml").write_text(shared)
     return tmp_path
 
@@ -83,8 +83,11 @@ def test_the_jobs_of_a_multirun_do_not_share_a_folder(folder: Path) -> None:
     ("override", "message"),
     [
         ("seed=two", "try: seed: expected int, got 'two'"),
-        ("seed=???", "try: Missing mandatory value: seed"),
-        ("out=null", "try: out: expected a folder, got None"),
+        ("seed=???", "try: seed= must be given; see --help"),
+        ("out=null", "try: out: expected a folder, got 'null'"),
+        ("rate=nan", "try: rate: expected a finite number, got nan"),
+        ("sed=3", "try: unknown setting 'sed'; did you mean 'seed'?"),
+        ("--seed=3", "try: unknown option '--seed'; settings have no dashes: seed=...; see --help"),
         ("+speed=2", "try: TryConfig: unknown ['speed']; known: ['rate', 'seed']"),
     ],
 )
@@ -106,14 +109,14 @@ def test_what_a_verb_cannot_do_is_one_line(folder: Path) -> None:
 
 
 def test_compose_gives_what_the_command_would_read(folder, monkeypatch) -> None:
-    monkeypatch.setattr(cli, "CONFIGS", folder / "configs")
+    monkeypatch.setattr(config_files, "LIBRARY", folder / "configs")
     data, out = cli.compose("try", ["rate=2.0"])
     assert (data, out) == ({"seed": 0, "rate": 2.0}, Path("runs/try"))
 
 
 def test_without_a_checkout_the_message_says_so(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(cli, "CONFIGS", tmp_path)
-    with pytest.raises(SystemExit, match=r"train\.yaml is not there: the installed package"):
+    monkeypatch.setattr(config_files, "CHECKOUT", tmp_path)
+    with pytest.raises(SystemExit, match=r"there is no train\.yaml in .*runs from a checkout"):
         cli.command("train", object)(print)()
 
 

@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from ..cli import command
 from ..encoders.encoder import Encoder
+from ..encoders.vision import AnyToto, build_toto
 from ..files import write_aside, write_csv
-from ..generation.sampling import load_predictor
 from ..models import CausalModel
 from ..plots import drawing
 from .clips import Part, TokenClips, open_clips
@@ -47,7 +47,7 @@ class PositionsConfig:
     """Return which model is measured on what.
 
     Attributes:
-        encoder: a shipped name or a checkpoint folder.
+        encoder: a Toto, of which all layers run.
         data: folders of data sets that its tokenizer has tokenised; videos.
         part: the files held out from training, those trained on, or all.
         frames: of a sequence, at most the model's.
@@ -59,7 +59,7 @@ class PositionsConfig:
         seed: of the controls and of the bootstrap.
     """
 
-    encoder: str
+    encoder: AnyToto
     data: tuple[Path, ...]
     part: Part
     frames: int
@@ -90,7 +90,7 @@ def positions(config: PositionsConfig, out: Path) -> None:
         ValueError: a data set that is not there, is none of videos, has other tokens or no file in
             that part, or clips that are too short for a sequence.
     """
-    encoder = load_predictor(config.encoder, config.device)
+    encoder = build_toto(config.encoder, config.device, whole=True)
     trained = encoder.transformer.config.frames
     if config.frames > trained:
         raise ValueError(f"frames must be at most the model's {trained}, got {config.frames}")
@@ -255,7 +255,7 @@ def _draw(
                 alpha=0.12,
                 linewidth=0,
             )
-        levels.set(xlabel="frame", ylabel="nats a token", title=f"{config.encoder}, {config.part}")
+        levels.set(xlabel="frame", ylabel="nats a token", title=config.part)
         levels.legend(fontsize="small")
         changes.set(xlabel="frame", title="against the first frame, 95 % over files")
         for axes in (levels, changes):

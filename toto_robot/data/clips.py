@@ -17,7 +17,11 @@ _TICK_S = 0.001  # what a container's time base may round away
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ByFrames:
-    """Take every ``stride``-th frame of the file, as the paper does with 4 (section 3.4)."""
+    """Take every ``stride``-th frame of the file, as the paper does with 4 (section 3.4).
+
+    Attributes:
+        stride: frames of the file from one frame of a clip to the next.
+    """
 
     kind: ClassVar[str] = "frames"
     stride: int
@@ -37,6 +41,9 @@ class BySeconds:
     """Take the frame that is shown every ``interval_s`` seconds: for any rate, also a variable one.
 
     The paper's stride of 4 at 30 frames a second is 0.1333.
+
+    Attributes:
+        interval_s: seconds from one frame of a clip to the next.
     """
 
     kind: ClassVar[str] = "seconds"

@@ -68,7 +68,11 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Videos:
-    """A folder of videos, with or without folders inside it."""
+    """A folder of videos, with or without folders inside it.
+
+    Attributes:
+        path: the folder.
+    """
 
     kind: ClassVar[str] = "videos"
     path: Path
@@ -84,7 +88,11 @@ class Videos:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Images:
-    """A folder of images: ImageNet's, with a folder for each class, or any other."""
+    """A folder of images: ImageNet's, with a folder for each class, or any other.
+
+    Attributes:
+        path: the folder.
+    """
 
     kind: ClassVar[str] = "images"
     path: Path

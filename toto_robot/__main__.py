@@ -1,0 +1,94 @@
+"""`toto-robot <command> key=value ...`: list and run the commands of all installed packages.
+
+A command is an entry point: of the group `toto_robot.commands` where it comes in a wheel, and of
+`toto_robot.checkout_commands` where its package lies in a checkout only. So the library runs the
+commands of other packages without importing them.
+"""
+
+import difflib
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from .config_files import CHECKOUT, LIBRARY, described, search_path
+
+__all__ = ["main"]
+
+GROUP, CHECKOUT_GROUP = "toto_robot.commands", "toto_robot.checkout_commands"
+GET_CHECKOUT = "runs from a checkout: git clone the repository, then pip install -e '.[sim,train]'"
+
+
+def main() -> None:
+    """Run the command that the first argument names, or list all of them."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_list())
+        return
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"toto-robot {version('toto-robot')}")
+        return
+    name = words[0].replace("-", "_")
+    found = commands()
+    if name not in found:
+        near = difflib.get_close_matches(name, list(found), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        sys.exit(f"toto-robot: unknown command {words[0]!r}{hint} All commands: toto-robot --help")
+    entry = found[name]
+    if not is_here(entry):
+        sys.exit(f"toto-robot {name}: {GET_CHECKOUT}")
+    sys.argv = [f"toto-robot {name}", *words[1:]]
+    sys.exit(entry.load()())
+
+
+def commands() -> dict[str, EntryPoint]:
+    """Return the entry points of all commands by name, a checkout's before a wheel's."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    for entry in entry_points(group=CHECKOUT_GROUP):
+        if entry.name not in found or is_here(entry):
+            found[entry.name] = entry
+    return found
+
+
+def is_here(entry: EntryPoint) -> bool:
+    """Return whether a command can run; another project's `envs` is not ours."""
+    if entry.group != CHECKOUT_GROUP:
+        return True
+    return (CHECKOUT.parent / entry.module.partition(".")[0] / "__init__.py").is_file()
+
+
+def _list() -> str:
+    lines = [
+        "usage: toto-robot <command> [key=value ...]",
+        "       toto-robot <command> --help    what it does, an example, and all its settings",
+    ]
+    by_package: dict[str, list[EntryPoint]] = {}
+    missing = []
+    for entry in sorted(commands().values(), key=lambda entry: entry.name):
+        if is_here(entry):
+            by_package.setdefault(entry.module.partition(".")[0], []).append(entry)
+        else:
+            missing.append(entry.name)
+    for package, entries in by_package.items():
+        lines += ["", f"{package}:"]
+        lines += [f"  {entry.name:<24}{_summary(entry)}".rstrip() for entry in entries]
+    if missing:
+        lines += ["", f"and from a checkout (git clone): {', '.join(missing)}"]
+    return "\n".join(lines)
+
+
+def _summary(entry: EntryPoint) -> str:
+    """Return the first line of a command's YAML file; its module is not imported."""
+    for folder in dict.fromkeys([LIBRARY, *search_path(entry.module)]):
+        path = Path(folder) / f"{entry.name}.yaml"
+        if path.is_file():
+            return described(path)[1]
+    return SUMMARIES.get(entry.name, "")
+
+
+SUMMARIES = {"doctor": "what this machine has, how fast it renders, and what to install"}  # no YAML
+
+
+if __name__ == "__main__":
+    main()

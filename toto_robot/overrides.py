@@ -1,0 +1,289 @@
+"""Read the arguments of a command line as a user types them: `key=value`, literally.
+
+Hydra's own grammar gives a meaning to commas, quotes, parentheses, dollars and `=` inside a value,
+so that many file names are syntax errors, and it answers a misspelt key with advice for developers.
+Here the type of the field decides how a value is read: text and paths are taken literally,
+everything else is left to Hydra. Errors about unknown keys and choices name the nearest known ones.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from .config_files import Group
+
+__all__ = ["Arguments", "hints_at", "quoted", "read_arguments"]
+
+BY_PATH = {"encoder": ("checkpoint", "name_or_path")}  # groups whose choice may be a checkpoint
+WEIGHTS = Path(__file__).parent / "weights"
+_TAKE_A_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i")
+FLAGS = (
+    *("--help", "-h", "--dry-run", "--multirun", "-m", "--resolve", "--hydra-help", "--version"),
+    *_TAKE_A_VALUE,
+)
+_KEY = re.compile(
+    r"(?P<sign>~|\+\+|\+|)(?P<key>[A-Za-z_][\w.\-@/:]*)(?:=(?P<value>.*))?", re.DOTALL
+)
+_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """What a command line asks for.
+
+    Attributes:
+        flags: Hydra's own options, in their order.
+        overrides: settings in Hydra's grammar.
+        notices: lines for the user: settings that have another name now.
+        wants_help: `--help` is among them.
+        dry_run: `--dry-run` is among them: check and print the config, run nothing.
+        multirun: several runs, one for each value of a list.
+        config_dirs: further folders of choices.
+    """
+
+    flags: tuple[str, ...]
+    overrides: tuple[str, ...]
+    notices: tuple[str, ...]
+    wants_help: bool
+    dry_run: bool
+    multirun: bool
+    config_dirs: tuple[Path, ...]
+
+
+def read_arguments(
+    words: Sequence[str],
+    config_class: type,
+    groups: Sequence[Group],
+    folders: Sequence[Path],
+    renamed: Mapping[str, str],
+) -> Arguments:
+    """Read a command's arguments.
+
+    Args:
+        words: without the program's name.
+        config_class: the command's config.
+        groups: of its root file.
+        folders: the search path of YAML files.
+        renamed: keys that users may still write, and what each is called now.
+
+    Raises:
+        ValueError: an argument that is no setting, or an unknown option, key or choice; the message
+            names the nearest known ones.
+    """
+    flags: list[str] = []
+    settings: list[str] = []
+    rest, config_dirs = iter(words), []
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            settings.append(word)
+            continue
+        option = word.partition("=")[0]
+        if option not in FLAGS:
+            bare = option.lstrip("-").replace("-", "_")
+            known = {"out", *_field_names(config_class)}
+            hint = f"; settings have no dashes: {bare}=..." if bare in known else ""
+            raise ValueError(
+                f"unknown option {option!r}{hint or _meant(option, FLAGS)}; see --help"
+            )
+        flags.append(word)
+        if option in _TAKE_A_VALUE and "=" not in word:
+            flags += [value for value in [next(rest, None)] if value is not None]
+        if option in ("--config-dir", "-cd"):
+            config_dirs.append(Path(flags[-1].partition("=")[2] or flags[-1]).absolute())
+    multirun = bool({"-m", "--multirun"} & set(flags))
+    overrides: list[str] = []
+    notices: list[str] = []
+    for word in settings:
+        sign, key, value = _split(word, config_class, groups)
+        if key in renamed:
+            notices.append(f"{key}= is called {renamed[key]}= now")
+            key = renamed[key]
+        overrides += _override(
+            sign, key, value, config_class, groups, [*config_dirs, *folders], multirun
+        )
+    ours = {"--help", "-h", "--dry-run"}
+    return Arguments(
+        flags=tuple(flag for flag in flags if flag not in ours),
+        overrides=tuple(overrides),
+        notices=tuple(notices),
+        wants_help=bool({"--help", "-h"} & set(flags)),
+        dry_run="--dry-run" in flags,
+        multirun=multirun,
+        config_dirs=tuple(config_dirs),
+    )
+
+
+def quoted(text: str) -> str:
+    r"""Return Hydra's quotation of a text, which Hydra and OmegaConf give back unchanged.
+
+    Hydra drops a backslash before a quote, and halves those before the closing one. OmegaConf
+    drops one before `${`.
+    """
+    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
+    text = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", text)
+    return "'" + re.sub(r"(\\+)\Z", lambda found: found[1] * 2, text) + "'"
+
+
+def hints_at(config_class: type, key: str) -> list[Any]:
+    """Return the types that the value at a dotted key may have; `Any` below plain data.
+
+    Raises:
+        ValueError: there is no such key; the message names the nearest.
+    """
+    hints: list[Any] = [config_class]
+    done: list[str] = []
+    for word in key.split("."):
+        below: list[Any] = []
+        known: set[str] = set()
+        for hint in hints:
+            if dataclasses.is_dataclass(hint):
+                fields = get_type_hints(hint)
+                names = {field.name for field in dataclasses.fields(hint) if field.init}
+                known |= names
+                if word in names:
+                    below += _members(fields[word])
+                elif word == "kind" and hasattr(hint, "kind"):
+                    below.append(str)
+            elif get_origin(hint) is dict:
+                below += _members(get_args(hint)[1])
+            elif hint is Any or (get_origin(hint) in (list, tuple) and word.isdecimal()):
+                below.append(Any)
+        if not below:
+            place = ".".join(done)
+            asked = f"{place}.{word}" if place else word
+            if not known:
+                raise ValueError(f"{place} has no named parts, so there is no {asked!r}")
+            raise ValueError(f"unknown setting {asked!r}{_meant(word, known)}")
+        hints = below
+        done.append(word)
+    return hints
+
+
+def _split(word: str, config_class: type, groups: Sequence[Group]) -> tuple[str, str, str | None]:
+    found = _KEY.fullmatch(word)
+    if found is None or (found["value"] is None and found["sign"] != "~"):
+        known = {"out", *_field_names(config_class), *(group.folder for group in groups)}
+        name = re.split(r"[\s=:]", word)[0]
+        hint = f": {name}=..." if name in known else _meant(name, known)
+        raise ValueError(f"expected settings as key=value, got {word!r}{hint}; see --help")
+    return found["sign"], found["key"], found["value"]
+
+
+def _override(
+    sign: str,
+    key: str,
+    value: str | None,
+    config_class: type,
+    groups: Sequence[Group],
+    folders: Sequence[Path],
+    multirun: bool,
+) -> list[str]:
+    """Return one argument in Hydra's grammar."""
+    if key.partition(".")[0] == "hydra" or value is None:
+        return [sign + key + ("" if value is None else f"={value}")]
+    by_key = {
+        name: group for group in groups for name in (group.hydra_key, group.place or group.folder)
+    }
+    if not sign and key in by_key:
+        return _choice(by_key[key], key, value, config_class, folders, multirun)
+    if sign or "@" in key or "/" in key:
+        return [f"{sign}{key}={value}"]
+    if key == "out":
+        if value in ("", "null", "???"):
+            raise ValueError(f"out: expected a folder, got {value!r}")
+        return [f"out={_literal(value, [Path], multirun=False)}"]
+    if key.partition(".")[0] not in _field_names(config_class):
+        known = {"out", *_field_names(config_class), *by_key}
+        raise ValueError(f"unknown setting {key!r}{_meant(key, known)}")
+    hints = hints_at(config_class, key)
+    parents = [hints_at(config_class, parent) for parent in _parents(key)]
+    # the part may be null, or plain data without this key: then it is added
+    sign = "++" if any(NoneType in one or any(_is_open(h) for h in one) for one in parents) else ""
+    return [f"{sign}{key}={_literal(value, hints, multirun)}"]
+
+
+def _choice(
+    group: Group,
+    key: str,
+    value: str,
+    config_class: type,
+    folders: Sequence[Path],
+    multirun: bool,
+) -> list[str]:
+    files = group.files(folders)
+    values = value.split(",") if multirun else [value]
+    if all(one in files or one == "null" for one in values):
+        return [f"{group.hydra_key}={value}"]
+    if group.folder in BY_PATH and _is_checkpoint(value):
+        choice, field = BY_PATH[group.folder]
+        path = _literal(value, [Path], multirun=False)
+        return [f"{group.hydra_key}={choice}", f"{group.place}.{field}={path}"]
+    known = group.choices(folders, hints_at(config_class, group.place) if group.place else [])
+    more = ", or the folder of a checkpoint" if group.folder in BY_PATH else ""
+    raise ValueError(
+        f"{key}: unknown choice {value!r}{_near(value, known)}; possible: {', '.join(known)}{more}"
+    )
+
+
+def _is_checkpoint(value: str) -> bool:
+    path = Path(value).expanduser()
+    return "/" in value or bool(path.suffix) or path.exists() or (WEIGHTS / value).is_dir()
+
+
+def _literal(value: str, hints: Sequence[Any], multirun: bool) -> str:
+    """Return a value in Hydra's grammar: text and paths as typed, other values unchanged."""
+    kinds = {get_origin(hint) or hint for hint in hints}
+    if kinds & {list, tuple} and not value.startswith("["):
+        entries = [entry for hint in hints for arg in get_args(hint) for entry in _members(arg)]
+        if {str, Path} & set(entries) and value != "null":
+            return f"[{_literal(value, [Path if Path in entries else str], multirun)}]"
+    if not kinds & {str, Path, Literal}:
+        return value
+    if (value == "null" and NoneType in kinds) or (multirun and "," in value):
+        return value
+    if kinds - {str, Path, Literal, NoneType} and (
+        value[:1] in "[{" or _NUMBER.fullmatch(value) or value.lower() in ("true", "false")
+    ):
+        return value
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if is_quoted and not os.path.lexists(value):
+        return value
+    if value.startswith("~" if Path in kinds else "~/") and not os.path.lexists(value):
+        value = os.path.expanduser(value)
+    return quoted(value)
+
+
+def _members(hint: Any) -> list[Any]:
+    """Return the members of a union, or the type itself."""
+    if get_origin(hint) in (Union, UnionType):
+        return [one for arg in get_args(hint) for one in _members(arg)]
+    return [hint]
+
+
+def _is_open(hint: Any) -> bool:
+    return hint is Any or get_origin(hint) is dict
+
+
+def _parents(key: str) -> list[str]:
+    words = key.split(".")
+    return [".".join(words[:end]) for end in range(1, len(words))]
+
+
+def _field_names(config_class: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(config_class) if field.init]
+
+
+def _near(word: str, known: Sequence[str] | set[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _meant(word: str, known: Sequence[str] | set[str]) -> str:
+    if near := _near(word, known):
+        return near
+    return f"; known: {', '.join(sorted(known))}" if len(known) <= 40 else ""
