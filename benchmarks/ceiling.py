@@ -1,6 +1,6 @@
 """Measure how much of this machine's own matrix product the transformer reaches.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.ceiling [MODEL]        # configs/model/, base by default
+    OMP_NUM_THREADS=1 python -m benchmarks.ceiling [MODEL]        # a choice of model=, or base
     python -m benchmarks.ceiling base cuda                        # bfloat16, with CUDA graphs
 
 The transformer is run to its middle layer on one frame and its start token, weights random. The
@@ -32,7 +32,7 @@ def main() -> None:
     """Print one table."""
     name = sys.argv[1] if len(sys.argv) > 1 else "base"
     device = sys.argv[2] if len(sys.argv) > 2 else "cpu"
-    path = Path(__file__).parents[1] / "configs" / "model" / f"{name}.yaml"
+    path = Path(__file__).parents[1] / "toto_robot" / "configs" / "model" / f"{name}.yaml"
     config = from_dict(TotoConfig, yaml.safe_load(path.read_text()))
     layer = config.layers // 2
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ from toto_robot import load_encoder
 from toto_robot.encoders.memories import FrameMemory
 from toto_robot.models import TotoConfig
 
-# The paper's base (Table 1); configs/model/base.yaml.
+# The paper's base (Table 1); toto_robot/configs/model/base.yaml.
 BASE = TotoConfig(
     codes=8192,
     dim=768,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from toto_robot.config import from_dict
 from toto_robot.probing.episodes import read_demonstrations
 
 ROOT = Path(__file__).parents[1]
@@ -69,24 +68,6 @@ def test_commands_of_the_page_train_and_evaluate(folder, monkeypatch, capsys) ->
         importlib.import_module(module).main()
     assert "success: " in capsys.readouterr().out
     assert (folder / "runs" / "mine" / "policy" / "weights.safetensors").is_file()
-
-
-def test_other_commands_of_the_page_have_the_settings_that_it_names() -> None:
-    from toto_robot.cli import compose
-    from toto_robot.sweep import SweepConfig
-
-    lines = [
-        line.split("#")[0].split()
-        for language, text in BLOCKS
-        if language == "bash"
-        for line in text.splitlines()
-        if line.startswith("python -m toto_robot")
-    ]
-    assert len(lines) == 4
-    for _, _, module, *overrides in lines:
-        data, _ = compose(module.rpartition(".")[2], overrides)
-        if module.endswith("sweep"):
-            from_dict(SweepConfig, data)
 
 
 def test_demonstrations_of_the_page_can_be_read(folder) -> None:

@@ -234,7 +234,7 @@ def test_every_documented_command_line_is_valid(page, line, own_choices) -> None
     if "station=lab" in words and "--config-dir" not in words:
         words = ["--config-dir", "my_configs", *words]
     done = run(module, [*words, "--dry-run"])
-    assert done.code == 0, f"{page}: {line}\n{done.err}"
+    assert (done.code, done.err) == (0, ""), f"{page}: {line}\n{done.err}"
 
 
 def test_the_console_script_lists_and_runs_commands(tmp_path) -> None:

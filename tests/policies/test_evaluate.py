@@ -26,6 +26,7 @@ from policies.teacher_policy import (
 from policies.vision import VitVision
 from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, card
 from tests.policies.test_train import IN_PROCESS
+from tests.toto_robot.visions import toto
 from toto_robot.models.vision_transformer import VitConfig
 
 STATE = ("point_x", "point_y", "goal_x", "goal_y")
@@ -180,7 +181,7 @@ def test_a_teacher_says_where_it_does_not_fit(teacher, tmp_path):
     with pytest.raises(ValueError, match="state_names"):
         evaluate(config(teacher, env=ENV), tmp_path / "out")
     with pytest.raises(ValueError, match="privileged state: it takes no encoder"):
-        evaluate(config(teacher, encoder="toto-nano"), tmp_path / "out")
+        evaluate(config(teacher, encoder=toto("toto-nano")), tmp_path / "out")
 
 
 def test_what_is_no_policy_is_named(teacher, tmp_path):
@@ -213,11 +214,9 @@ def test_a_vision_transformers_file_may_have_moved(tmp_path):
     eyes = vision.build(torch.device("cpu"))
     StudentPolicy(card(eyes, vision)).save(tmp_path / "student")
     moved = file.rename(tmp_path / "moved.pth")
-    with pytest.raises(
-        FileNotFoundError, match=r"vit\.pth, a file of format 'mvp'.*encoder=<file>"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"vit\.pth, a file of format 'mvp'.*encoder=FILE"):
         evaluate(config(tmp_path / "student"), tmp_path / "out")
-    evaluate(config(tmp_path / "student", encoder=str(moved)), tmp_path / "out")
+    evaluate(config(tmp_path / "student", encoder=toto(moved)), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["episodes"] == 3
     torch.save({"model": sizes.build().state_dict()}, file)
     with pytest.raises(ValueError, match=r"another encoder .*\n  weights: "):

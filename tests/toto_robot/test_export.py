@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.toto_robot.encoders.test_contract import check_contract
+from tests.toto_robot.visions import toto
 from toto_robot import Encoder, TotoConfig, load_encoder, save_encoder
 from toto_robot.encoders.exported import ExportedEncoder
 from toto_robot.encoders.onnx_runtime import OnnxEncoder, OnnxStream
@@ -159,7 +160,7 @@ print(float(stream.step(frames).sum()), float(OnnxEncoder(".")(frames).sum()))
 
 
 CONFIG = ExportConfig(
-    encoder="", layer=None, pool=None, height=16, width=16, num_envs=1, context=None,
+    encoder=toto(""), height=16, width=16, num_envs=1, context=None,
     frame_skip=1, check_steps=3,
 )  # fmt: skip
 
@@ -168,7 +169,7 @@ def test_command_exports_a_checkpoint_with_an_attention_pool(tmp_path, capsys):
     encoder = tiny("attention")
     folder = tmp_path / "encoder"
     save_encoder(folder, encoder.tokenizer, encoder.transformer, layer=2, pool="attention")
-    export(replace(CONFIG, encoder=str(folder)), tmp_path / "out")
+    export(replace(CONFIG, encoder=toto(folder)), tmp_path / "out")
     assert "greatest difference" in capsys.readouterr().out
     card = json.loads((tmp_path / "out" / "export.json").read_text())
     assert card["compared"]["frame: greatest difference"] < 1e-4

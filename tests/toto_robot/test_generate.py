@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.toto_robot.visions import toto
 from toto_robot import load_encoder
 from toto_robot.data.video import write_video
 from toto_robot.encoders.loading import save_encoder
@@ -42,8 +43,8 @@ def folder(tmp_path_factory):
 
 def config_of(folder, **changes):
     settings = {
-        "encoder": str(folder / "encoder"), "prompt": folder / "video.mp4", "first": 0, "stride": 1,
-        "prompt_frames": 3, "frames": 6, "samples": 2, "temperature": 1.0, "top_k": None,
+        "encoder": toto(folder / "encoder"), "prompt": folder / "video.mp4", "first": 0,
+        "stride": 1, "prompt_frames": 3, "frames": 6, "samples": 2, "temperature": 1.0, "top_k": None,
         "top_p": 1.0, "window": None, "rate_hz": 10.0, "device": "cpu", "seed": 0,
     }  # fmt: skip
     return GenerateConfig(**settings | changes)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from tests.toto_robot.visions import toto
 from toto_robot.encoders.loading import load_encoder
 from toto_robot.encoders.operations import SIDES, count_operations
 from toto_robot.latency import LatencyConfig, camera, latency, safe_rate
 
 CONFIG = {
-    "encoder": "toto-nano", "layer": 1, "pool": "mean", "device": "cpu", "dtype": "float32",
+    "encoder": toto("toto-nano", layer=1, pool="mean"), "device": "cpu", "dtype": "float32",
     "threads": None, "num_cameras": 1, "camera_height": 96, "camera_width": 128, "decode": "jpeg",
     "context": 2, "policy_hidden": (8,), "num_actions": 8, "repeats": 20, "rates_hz": (1.0, 10.0),
     "budget": 0.8,

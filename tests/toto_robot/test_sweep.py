@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from toto_robot import Encoder, load_encoder, save_encoder
+from tests.toto_robot.visions import toto
+from toto_robot import Encoder, StreamConfig, load_encoder, save_encoder
 from toto_robot.checkpoint import weights_hash
 from toto_robot.models import TotoConfig
 from toto_robot.probing.report import clearness
@@ -46,8 +47,7 @@ def checkpoint(tmp_path_factory):
 def config(checkpoint, data, **changes):
     arguments = {
         "data": data, "target": "action", "array": None, "columns": None,
-        "encoder": str(checkpoint), "repeat_frame": False, "context": None, "mode": "rolling",
-        "frame_skip": 1,
+        "encoder": toto(checkpoint),
         "device": "cpu", "pools": ("mean", "grid2"), "stride": 1, "episodes": None, "folds": 3,
         "width": 64, "penalties": PENALTIES, "resamples": 200, "seed": 0,
     }  # fmt: skip
@@ -150,17 +150,20 @@ def test_a_stream_of_one_frame_is_no_stream_and_more_frames_are_another(
         (2, "staggered", True),
     ):
         out = tmp_path / f"{mode}{context}"
-        sweep(dataclasses.replace(few, context=context, mode=mode), out)
+        stream = StreamConfig(context=context, mode=mode)
+        sweep(dataclasses.replace(few, encoder=toto(checkpoint, stream=stream)), out)
         plain = [load_file(p) for p in (tmp_path / "plain").glob(f"embeddings-*/{name[:6]}*")]
         streamed = [load_file(p) for p in out.glob(f"embeddings-*/{name[:6]}*")]
         assert len(plain) == len(streamed) == 2
         for one in streamed:
             assert (nearest(one, plain) > 2e-3) == differ
+    longer = toto(checkpoint, stream=StreamConfig(context=3))
     with pytest.raises(ValueError, match=r"context must be in \[1, 2\]"):
-        sweep(dataclasses.replace(few, context=3), tmp_path)
+        sweep(dataclasses.replace(few, encoder=longer), tmp_path)
+    both = toto(checkpoint, stream=StreamConfig(context=2), repeat_frame=True)
     with pytest.raises(ValueError, match="no stream"):
-        sweep(dataclasses.replace(few, context=2, repeat_frame=True), tmp_path)
-    repeated = dataclasses.replace(few, repeat_frame=True)
+        sweep(dataclasses.replace(few, encoder=both), tmp_path)
+    repeated = dataclasses.replace(few, encoder=toto(checkpoint, repeat_frame=True))
     sweep(repeated, tmp_path / "repeated")
     seen = [load_file(p) for p in (tmp_path / "repeated").glob(f"embeddings-*/{name[:6]}*")]
     plain = [load_file(p) for p in (tmp_path / "plain").glob(f"embeddings-*/{name[:6]}*")]
@@ -288,7 +291,6 @@ def test_episodes_of_one_seed_are_never_split(checkpoint, store, tmp_path):
         ({"folds": 13}, "need as many episodes"),
         ({"penalties": ()}, "penalties"),
         ({"stride": 0}, "stride"),
-        ({"frame_skip": 0}, "frame_skip"),
     ],
 )
 def test_what_cannot_be_swept_is_named(checkpoint, store, tmp_path, change, message):

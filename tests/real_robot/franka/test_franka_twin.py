@@ -22,10 +22,10 @@ def twin_config(address) -> FrankaConfig:
     """Return configs/franka/twin.yaml for a twin."""
     import yaml
 
-    from toto_robot.cli import CONFIGS
     from toto_robot.config import from_dict
+    from toto_robot.config_files import CHECKOUT
 
-    data = yaml.safe_load((CONFIGS / "franka" / "twin.yaml").read_text())
+    data = yaml.safe_load((CHECKOUT / "franka" / "twin.yaml").read_text())
     return replace(from_dict(FrankaConfig, data), address=address)
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.toto_robot.visions import toto
 from toto_robot import load_encoder
 from toto_robot.analyses.clips import frame_tokens, open_clips
 from toto_robot.analyses.orders import ORDERS, strangers
@@ -72,7 +73,7 @@ def setting(tmp_path_factory):
 
 def config_of(setting, **changes):
     settings = {
-        "encoder": str(setting / "encoder"), "data": (setting / "one", setting / "two"),
+        "encoder": toto(setting / "encoder"), "data": (setting / "one", setting / "two"),
         "part": "held_out", "frames": 4, "strides": (1, 2), "sequences": 50, "batch": 4,
         "device": "cpu", "resamples": 200, "seed": 0,
     }  # fmt: skip

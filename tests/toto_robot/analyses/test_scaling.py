@@ -12,8 +12,9 @@ from toto_robot.analyses.plan import cost, model_of
 from toto_robot.analyses.power_law import Curve, fit_ends, fit_frontier, frontier
 from toto_robot.analyses.scaling import ScalingConfig, scaling
 from toto_robot.checkpoint import save_checkpoint, weights_hash
-from toto_robot.cli import CONFIGS, compose
+from toto_robot.cli import compose
 from toto_robot.config import from_dict, to_dict
+from toto_robot.config_files import LIBRARY
 from toto_robot.data.mixture import HOLD_OUT
 from toto_robot.files import write_json
 from toto_robot.tokenizers import LightConfig
@@ -88,7 +89,7 @@ def test_the_paper_study_is_table_15():
         model = dataclasses.replace(
             model_of(config.compute, config.base, member), mup_base_dim=None
         )
-        sizes = yaml.safe_load((CONFIGS / "model" / f"{member.name}.yaml").read_text())
+        sizes = yaml.safe_load((LIBRARY / "model" / f"{member.name}.yaml").read_text())
         assert to_dict(model) == {"mup_base_dim": None} | sizes
     assert cost(config.compute, config.base, config.compute.members[0]).parameters == pytest.approx(
         14.8e6, rel=0.01
