@@ -44,7 +44,8 @@ def folder(tmp_path_factory):
 def config_of(folder, **changes):
     settings = {
         "encoder": toto(folder / "encoder"), "prompt": folder / "video.mp4", "first": 0,
-        "stride": 1, "prompt_frames": 3, "frames": 6, "samples": 2, "temperature": 1.0, "top_k": None,
+        "stride": 1, "prompt_frames": 3, "frames": 6, "samples": 2, "temperature": 1.0,
+        "top_k": None,
         "top_p": 1.0, "window": None, "rate_hz": 10.0, "device": "cpu", "seed": 0,
     }  # fmt: skip
     return GenerateConfig(**settings | changes)
