@@ -244,6 +244,6 @@ def test_the_console_script_lists_and_runs_commands(tmp_path) -> None:
         assert re.search(rf"^  {name} ", listed.stdout, re.MULTILINE), name
     done = subprocess.run([*call, "swep"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
-    assert "did you mean sweep?" in done.stderr
+    assert "did you mean sweep or lr_sweep?" in done.stderr
     done = subprocess.run([*call, "sweep", "stridee=3"], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == "sweep: unknown setting 'stridee'; did you mean 'stride'?\n"

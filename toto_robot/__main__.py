@@ -65,7 +65,7 @@ def _list() -> str:
     ]
     by_package: dict[str, list[EntryPoint]] = {}
     missing = []
-    for entry in sorted(commands().values(), key=lambda entry: entry.name):
+    for entry in sorted(commands().values(), key=_order):
         if is_here(entry):
             by_package.setdefault(entry.module.partition(".")[0], []).append(entry)
         else:
@@ -76,6 +76,13 @@ def _list() -> str:
     if missing:
         lines += ["", f"and from a checkout (git clone): {', '.join(missing)}"]
     return "\n".join(lines)
+
+
+def _order(entry: EntryPoint) -> tuple[int, str]:
+    """Sort commands by package, the library first, then by name."""
+    packages = ("toto_robot", "envs", "toto_robot_envs", "policies", "real_robot")
+    package = entry.module.partition(".")[0]
+    return packages.index(package) if package in packages else len(packages), entry.name
 
 
 def _summary(entry: EntryPoint) -> str:
