@@ -10,6 +10,7 @@ read). Both forms run with the network cut, in worker processes, too.
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -107,6 +108,43 @@ for line in done.stdout.splitlines():
 """,
 }
 
+# Data of a user, with odd names; made by the library's own dependencies.
+DATA = """
+from pathlib import Path
+
+import cv2
+import numpy as np
+from toto_robot.data.video import write_video
+
+generator = np.random.default_rng(0)
+image = np.kron(generator.integers(0, 256, (6, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+for folder in ("my images, (1)", "my clips", "episodes"):
+    Path(folder).mkdir()
+for number in range(3):
+    moving = [np.roll(image, 2 * t + number, axis=1) for t in range(40)]
+    cv2.imwrite(f"my images, (1)/{number}.png", moving[0])
+    write_video(Path(f"my clips/{number}.mp4"), moving, 10)
+    steps = 12
+    labels = generator.normal(size=(steps - 1, 2)).astype(np.float32)
+    frames = np.stack(moving[:steps])[:, None]
+    np.savez(f"episodes/{number}.npz", frames=frames, labels=labels)
+"""
+
+# Every command of the library that a user of the wheel begins with, as it is typed.
+COMMANDS = {
+    LIBRARY: """
+toto-robot from_videos videos='my clips' stride=1 out=mine validation_sequences=1 golden_frames=1
+    'stages=[{steps: 2, frames: 2, batch: 1, part: 1}]'
+toto-robot sweep data=episodes out=sweep folds=3 stride=2 pools=[mean] resamples=100
+toto-robot latency out=latency repeats=20 num_cameras=1 camera_height=48 camera_width=64
+toto-robot export out=export height=48 width=64 context=null check_steps=2
+toto-robot generate 'prompt=my clips/0.mp4' out=generate prompt_frames=2 frames=1 samples=1
+""",
+    ENVIRONMENTS: """
+toto-robot play episodes=1 out=play
+""",
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -137,6 +175,14 @@ def use(name: str, wheels: set[Path], *, full: bool) -> None:
         done = subprocess.run([python, "-I", "-c", ALONE + USE[name]], cwd=folder, check=False)
         if done.returncode:
             sys.exit(done.returncode)
+        subprocess.run([python, "-I", "-c", DATA], cwd=folder, check=True)
+        for line in COMMANDS[name].strip().replace("\n    ", " ").splitlines():
+            program, *words = shlex.split(line)
+            call = [python, "-I", str(home / "bin" / program), *words]
+            done = subprocess.run(call, cwd=folder, check=False, capture_output=True, text=True)
+            if done.returncode or "results:" not in done.stdout:
+                sys.exit(f"{line}\n{done.stdout}\n{done.stderr}")
+            print(line, "->", done.stdout.rstrip().splitlines()[-1])
 
 
 def check_content(name: str, wheel: Path) -> None:
