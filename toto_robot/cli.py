@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .config import from_dict
 from .config_files import RootFile, search_path
@@ -26,10 +26,18 @@ from .usage import help_text
 __all__ = ["command", "compose"]
 
 C = TypeVar("C")
+_RECORDS_OF_A_FILE = (  # a multirun alone leaves one, beside the file
+    "hydra/job_logging=none", "hydra.output_subdir=null", "hydra.run.dir=.",
+    "hydra.sweep.dir='${out}.hydra'",
+)  # fmt: skip
 
 
 def command(
-    name: str, config_class: type[C], renamed: Mapping[str, str] | None = None
+    name: str,
+    config_class: type[C],
+    renamed: Mapping[str, str] | None = None,
+    *,
+    result: Literal["folder", "file"] = "folder",
 ) -> Callable[[Callable[[C, Path], object]], Callable[[], None]]:
     """Return a decorator that makes `verb(config, out)` a command without arguments.
 
@@ -42,6 +50,8 @@ def command(
         name: the root config, `<name>.yaml`.
         config_class: a frozen dataclass; what the YAML must say, without `out`.
         renamed: dotted keys that users may still write, and what each is called now.
+        result: what `out` is. The jobs of a multirun number a file, x-0.npy and so on, and Hydra
+            keeps no records beside it, but for a multirun.
     """
 
     def decorate(verb: Callable[[C, Path], object]) -> Callable[[], None]:
@@ -57,7 +67,8 @@ def command(
                 sys.exit(f"{name}: {error}")
             job = HydraConfig.get()
             if job.mode == RunMode.MULTIRUN:
-                out = out / job.job.override_dirname
+                numbered = out.with_stem(f"{out.stem}-{job.job.num}")
+                out = numbered if result == "file" else out / job.job.override_dirname
             if os.environ.get("RANK", "0") == "0":  # of those that torchrun started, one prints
                 _print(name, data, out)
             try:
@@ -95,7 +106,8 @@ def command(
             import hydra
 
             search = _search_override(root, folders)
-            sys.argv = [sys.argv[0], *asked.flags, *asked.overrides, search]
+            records = _RECORDS_OF_A_FILE if result == "file" else ()
+            sys.argv = [sys.argv[0], *asked.flags, *asked.overrides, search, *records]
             place = str(root.path.parent)
             with _stoppable(name, None):
                 hydra.main(version_base="1.3", config_path=place, config_name=name)(run)()

@@ -13,8 +13,8 @@ from .locks import hold
 # Settings, by their last name, that say how a run computes or keeps, and never what comes of it.
 WITHOUT_EFFECT = frozenset(
     {
-        "device", "num_workers", "read_threads", "memory_limit_gib", "keep_every", "keep_most",
-        "keep_in_background", "video_episodes",
+        "device", "num_workers", "read_threads", "memory_limit_gib", "batch_size", "keep_every",
+        "keep_most", "keep_in_background", "video_episodes",
     }
 )  # fmt: skip
 # Settings that may grow: what is there stays good, and more of it comes.
@@ -43,13 +43,34 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
     if not path.exists() or not _has_results(out):
         write_json(path, asked)
         return ()
+    differing = require_same(read_record(path, out), config, out)
+    if differing:
+        write_json(path, asked)
+    return differing
+
+
+def read_record(path: Path, out: Path) -> Any:
+    """Return what was written down of `out` in a JSON file.
+
+    Raises:
+        ValueError: it is damaged; the message says what to do with `out`.
+    """
     try:
-        there = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}), so it is not known what {out} holds; choose another "
             "out=, or delete it"
         ) from error
+
+
+def require_same(there: Any, config: object, out: Path) -> tuple[str, ...]:
+    """Return the dotted names of the settings that differ from those of the run in `out`, and may.
+
+    Raises:
+        ValueError: others differ; the message names them.
+    """
+    asked = to_dict(config)
     with contextlib.suppress(ValueError):  # settings that are unknown now are among those named
         there = to_dict(from_dict(type(config), there))
     lines = {line.partition(": ")[0]: line for line in differences(there, asked)}
@@ -58,9 +79,12 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
             f"{out} holds a run with another config (there != here); choose another out=, or "
             "delete it:\n  " + "\n  ".join(barred)
         )
-    if lines:
-        write_json(path, asked)
     return tuple(lines)
+
+
+def work_folder(out: Path) -> Path:
+    """Return where a command whose result is one file keeps its work: hidden, beside that."""
+    return out.with_name(f".{out.name}.run")
 
 
 def tell_found(found: int, total: int, unit: str) -> None:
@@ -76,9 +100,10 @@ def stopped_after(done: int, total: int, unit: str, *, goes_on: bool = True) -> 
 
 
 def goes_on(out: Path) -> bool:
-    """Return whether a folder says what is in it, so that its command goes on from there."""
+    """Return whether a run's folder says what is in it, so that its command goes on from there."""
     told = ("config.json", "manifest.json", "*/manifest.json", "meta/info.json")
-    return any(path.is_file() for name in told for path in out.glob(name))
+    folders = (out, work_folder(out))
+    return any(path.is_file() for name in told for folder in folders for path in folder.glob(name))
 
 
 def _has_results(out: Path) -> bool:

@@ -33,15 +33,15 @@ def help_text(
         folders: the search path of YAML files.
         config_class: its config.
         values: the config as it stands, plain data.
-        out: the folder of the results.
+        out: the folder or the file of the results.
     """
     example = root.example.split(" ", 3)
     arguments = " ".join(example[3:])
     lines = [f"{program}: {root.summary}", "", "example:", f"  {program} {arguments}".rstrip(), ""]
     lines += ["settings, as key=value; shown are the values without further arguments:"]
-    lines += _row(
-        f"out={out}", "Folder of the results. The same command with the same folder resumes."
-    )
+    kind = "file" if Path(out).suffix else "folder"
+    text = f"{kind.title()} of the results. The same command with the same {kind} resumes."
+    lines += _row(f"out={out}", text)
     by_place = {group.place: group for group in root.groups}
     for key, value, text in _settings(config_class, values):
         if key not in by_place:
