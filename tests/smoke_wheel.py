@@ -135,6 +135,8 @@ COMMANDS = {
     LIBRARY: """
 toto-robot from_videos videos='my clips' stride=1 out=mine validation_sequences=1 golden_frames=1
     'stages=[{steps: 2, frames: 2, batch: 1, part: 1}]'
+toto-robot encode 'images=my images, (1)' out=images.npy
+toto-robot encode 'images=my clips/*.mp4' out=clips.parquet encoder=stream every_s=1
 toto-robot sweep data=episodes out=sweep folds=3 stride=2 pools=[mean] resamples=100
 toto-robot latency out=latency repeats=20 num_cameras=1 camera_height=48 camera_width=64
 toto-robot export out=export height=48 width=64 context=null check_steps=2
