@@ -20,6 +20,7 @@ from envs.interface import Interface
 from toto_robot import FrameEncoder
 from toto_robot.device import choose_device
 from toto_robot.encoders.contract import compress_each
+from toto_robot.encoders.loading import shipped_baselines, shipped_encoders
 
 from .environment import EnvConfig
 from .student import KIND, StudentPolicy, load_student, read_card, read_origin
@@ -117,8 +118,9 @@ def load_policy(
             f"{place} is no {KIND} but {kind!r}: load_policy takes what policies.train has learned"
         )
     origin = read_origin(place)
-    student, eyes = open_student(place, device, encoder)
-    return TrainedPolicy(student, eyes, "; ".join(origin["tasks"] or origin["envs"]))
+    return TrainedPolicy(
+        *open_student(place, device, encoder), "; ".join(origin["tasks"] or origin["envs"])
+    )
 
 
 def open_student(
@@ -143,11 +145,19 @@ def open_student(
     vision = card.vision
     if encoder is not None:
         if isinstance(vision, NoVision):
-            raise ValueError(f"{folder} has no eyes: it takes no encoder")
+            raise ValueError(f"{folder} was trained without images: it takes no encoder")
         vision = replace(vision, name_or_path=str(encoder))
-    eyes = vision.build(torch.device(device))
-    student = load_student(folder, eyes, card.interface if interface is None else interface)
-    return student.to(device), eyes
+    if not isinstance(vision, NoVision):
+        name = vision.name_or_path
+        shipped = (*shipped_encoders(), *shipped_baselines())
+        if name not in shipped and not Path(name).exists():
+            raise FileNotFoundError(
+                f"{folder} was trained with the encoder {name}, which is not there; say where it "
+                "is now: encoder=<name, folder or file>"
+            )
+    opened = vision.build(torch.device(device))
+    student = load_student(folder, opened, card.interface if interface is None else interface)
+    return student.to(device), opened
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, str]:

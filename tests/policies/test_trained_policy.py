@@ -10,15 +10,17 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import policies
 from policies import TrainedPolicy, load_policy
 from policies.student import StudentPolicy
 from policies.train import train
-from policies.vision import NoVision
+from policies.vision import NoVision, VitVision
 from tests.policies.fake_world import card, save_tiny_encoder, toto
 from tests.policies.test_train import config
 from toto_robot import StreamConfig, load_encoder
+from toto_robot.encoders.loading import shipped_baselines, shipped_encoders
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,17 @@ def test_a_policy_without_vision_looks_at_no_image(tmp_path):
     assert (action.shape, action.dtype) == ((2,), np.float32)
 
 
+@pytest.mark.parametrize("name", [*shipped_encoders(), *shipped_baselines()])
+def test_an_encoder_that_comes_with_the_package_is_found_by_its_name(name, tmp_path):
+    vision = VitVision(
+        name_or_path=name, format=None, layer=None, pool=None, heads=None, image_size=None,
+        statistics=None,
+    )  # fmt: skip
+    StudentPolicy(card(vision.build(torch.device("cpu")), vision)).save(tmp_path)
+    seen = {"image_eye": np.zeros((32, 32, 3), np.uint8), "proprio": np.zeros(3, np.float32)}
+    assert load_policy(tmp_path, "cpu").act(seen).shape == (2,)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -122,6 +135,12 @@ def test_what_is_no_students_checkpoint_is_named(run, encoder, tmp_path):
 
 def test_an_encoder_that_moved_is_given_anew(run, encoder, tmp_path):
     moved = shutil.copytree(encoder, tmp_path / "moved")
+    copy = tmp_path / "copy"
+    known = dataclasses.replace(card(load_encoder(encoder)), vision=toto(tmp_path / "gone"))
+    StudentPolicy(known).save(copy)
+    with pytest.raises(FileNotFoundError, match=r"encoder .*/gone, which is not there; .*encoder="):
+        load_policy(copy)
+    assert load_policy(copy, encoder=moved).interface.camera_names == ("eye",)
     assert load_policy(run, encoder=moved).interface.camera_names == ("eye",)
     other = save_tiny_encoder(tmp_path / "other", seed=1)
     with pytest.raises(ValueError, match="another encoder"):
