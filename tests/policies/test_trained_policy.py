@@ -55,7 +55,7 @@ def test_it_acts_as_it_was_judged(run):
 def test_a_stream_begins_anew_with_each_episode(encoder, tmp_path):
     stream = StreamConfig(context=2)
     vision = dataclasses.replace(toto(encoder), stream=stream)
-    eyes = vision.build("cpu")
+    eyes = vision.build(torch.device("cpu"))
     policy = TrainedPolicy(StudentPolicy(card(eyes, vision)), eyes)
     env = gymnasium.make(policy.env.id, disable_env_checker=True, **policy.env.options)
     observation, _ = env.reset(seed=0)
