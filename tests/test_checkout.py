@@ -37,6 +37,8 @@ def test_the_wheel_of_the_environments_asks_for_the_library_of_its_own_version()
     environments = tomllib.loads((ROOT / "wheels/envs/pyproject.toml").read_text())["project"]
     assert environments["version"] == library["version"]
     assert environments["dependencies"] == [f"toto-robot[sim]=={library['version']}"]
+    extras = {"train": [f"toto-robot[train]=={library['version']}"]}
+    assert environments["optional-dependencies"] == extras
     assert environments["requires-python"] == library["requires-python"]
 
 

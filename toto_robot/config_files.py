@@ -5,9 +5,9 @@ its own `configs` folder; a checkout has the rest in its root. A command reads a
 search path.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -26,8 +26,10 @@ def search_path(package: str | None) -> list[Path]:
     Args:
         package: dotted name of the package that the command's module is in; None for no package.
     """
-    top = sys.modules.get((package or "").partition(".")[0])
-    own = [Path(place) / "configs" for place in getattr(top, "__path__", ())]
+    top = (package or "").partition(".")[0]
+    spec = find_spec(top) if top else None  # looks for the package, and does not import it
+    places = (spec.submodule_search_locations if spec else None) or ()
+    own = [Path(place) / "configs" for place in places]
     checkout = [CHECKOUT] if (CHECKOUT / "train.yaml").is_file() else []
     folders = dict.fromkeys([LIBRARY, *own, *checkout])
     return [folder for folder in folders if folder.is_dir()]
