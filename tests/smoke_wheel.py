@@ -10,6 +10,7 @@ read). Both forms run with the network cut, in worker processes, too.
 """
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
@@ -31,6 +32,9 @@ def refuse(*_, **__):
 
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 """
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+(README_SNIPPET,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 ALONE = """
 import importlib.util, socket, sys
@@ -174,7 +178,9 @@ def use(name: str, wheels: set[Path], *, full: bool) -> None:
         (site / "sitecustomize.py").write_text(NO_NETWORK)
         if not full:
             (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        done = subprocess.run([python, "-I", "-c", ALONE + USE[name]], cwd=folder, check=False)
+        snippet = README_SNIPPET if name == ENVIRONMENTS else ""
+        code = ALONE + USE[name] + snippet
+        done = subprocess.run([python, "-I", "-c", code], cwd=folder, check=False)
         if done.returncode:
             sys.exit(done.returncode)
         subprocess.run([python, "-I", "-c", DATA], cwd=folder, check=True)

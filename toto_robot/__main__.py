@@ -39,7 +39,12 @@ def main() -> None:
     if not is_here(entry):
         sys.exit(f"toto-robot {name}: {GET_CHECKOUT}")
     sys.argv = [f"toto-robot {name}", *words[1:]]
-    sys.exit(entry.load()())
+    try:
+        main_of_command = entry.load()
+    except ModuleNotFoundError as error:
+        extras = "[train]'" if entry.group == GROUP else "[sim,train]' in the checkout"
+        sys.exit(f"toto-robot {name}: {error.name} is missing: pip install 'toto-robot{extras}")
+    sys.exit(main_of_command())
 
 
 def commands() -> dict[str, EntryPoint]:
