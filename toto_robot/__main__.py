@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from .config_files import CHECKOUT, LIBRARY, described, search_path
+from .usage import show
 
 __all__ = ["main"]
 
@@ -22,7 +23,7 @@ def main() -> None:
     """Run the command that the first argument names, or list all of them."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_list())
+        show(_list())
         return
     if words[0] in ("-V", "--version"):
         from importlib.metadata import version

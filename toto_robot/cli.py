@@ -21,7 +21,7 @@ from .config import from_dict
 from .config_files import RootFile, search_path
 from .overrides import quoted, read_arguments
 from .runs import goes_on, stopped_after
-from .usage import help_text
+from .usage import help_text, show
 
 __all__ = ["command", "compose"]
 
@@ -91,7 +91,7 @@ def command(
                     print(f"{name}: {notice}", file=sys.stderr)
                 if asked.wants_help:
                     overrides = () if asked.multirun else asked.overrides
-                    print(_help(root, folders, config_class, overrides))
+                    show(_help(root, folders, config_class, overrides))
                     return
                 # what is wrong shows before a folder is made
                 overrides = _first_job(asked.overrides) if asked.multirun else asked.overrides

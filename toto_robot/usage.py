@@ -2,7 +2,9 @@
 
 import dataclasses
 import inspect
+import os
 import re
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 from .config_files import RootFile
 from .overrides import BY_PATH, hints_at
 
-__all__ = ["field_descriptions", "help_text"]
+__all__ = ["field_descriptions", "help_text", "show"]
 
 WIDTH, COLUMN = 100, 34
 
@@ -59,6 +61,16 @@ def help_text(
     lines += _row("-m key=a,b", "One run for each value, in folders below `out`.")
     lines += _row("--config-dir DIR", "Also look for choices in DIR/<key>/.")
     return "\n".join(lines)
+
+
+def show(text: str) -> None:
+    """Print a text; a reader that stops early, such as `head`, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what Python flushes at exit
 
 
 def field_descriptions(config_class: type) -> dict[str, str]:
