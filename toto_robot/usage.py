@@ -70,7 +70,7 @@ def show(text: str) -> None:
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # what Python flushes at exit
+        )  # flushed at exit
 
 
 def field_descriptions(config_class: type) -> dict[str, str]:
