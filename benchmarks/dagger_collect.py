@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from policies.environment import EnvConfig, interface_of, make_env, make_expert
+from policies.rollouts.job import RolloutJob
 from policies.rollouts.pool import RolloutConfig, RolloutPool
-from policies.rollouts.rollout import Stage, Theatre
-from policies.rollouts.task import Task
-from policies.student import StudentCard, StudentConfig, StudentPolicy, load_student
+from policies.rollouts.rollout import RolloutSpec, RolloutWorker
+from policies.student import StudentConfig, StudentMetadata, StudentPolicy, load_student
 from policies.vision import TotoVision, stamp
 from toto_robot.encoders.contract import compress_each
 
@@ -45,7 +45,7 @@ ENV = EnvConfig(
 def main() -> None:
     """Print a table."""
     name = sys.argv[1] if len(sys.argv) > 1 else "toto-nano"
-    theatre = Theatre(
+    spec = RolloutSpec(
         env=ENV,
         vision=TotoVision(
             name_or_path=name, layer=None, pool=None, repeat_frame=False, stream=None
@@ -53,14 +53,14 @@ def main() -> None:
         privileged=True,
         device="cpu",
     )
-    stage = Stage(theatre)
+    stage = RolloutWorker(spec)
     with tempfile.TemporaryDirectory() as folder:
-        policy = _untrained_student(stage, theatre, Path(folder) / "policy")
+        policy = _untrained_student(stage, spec, Path(folder) / "policy")
         ways: dict[str, Callable[[], float]] = {
             "one at a time": lambda: _one_at_a_time(stage, policy),
-            "lockstep": lambda: _pool(theatre, policy, 0),
+            "lockstep": lambda: _pool(spec, policy, 0),
             "vector": lambda: _vector(stage, policy),
-            "pool": lambda: _pool(theatre, policy, None),
+            "pool": lambda: _pool(spec, policy, None),
         }
         baseline = 0.0
         print(f"{'way':16} steps/s   speed-up")
@@ -70,12 +70,12 @@ def main() -> None:
             print(f"{way:16} {rate:7.1f}   {rate / baseline:7.2f}", flush=True)
 
 
-def _untrained_student(stage: Stage, theatre: Theatre, folder: Path) -> Path:
-    card = StudentCard(
+def _untrained_student(stage: RolloutWorker, spec: RolloutSpec, folder: Path) -> Path:
+    card = StudentMetadata(
         student=StudentConfig(projection=256, hidden=(256, 256), dropout=0.0, smallest_std=0.02),
         interface=stage.interface,
-        env=theatre.env,
-        vision=theatre.vision,
+        env=spec.env,
+        vision=spec.vision,
         encoder=stamp(stage.encoder),
     )
     torch.manual_seed(0)
@@ -83,10 +83,10 @@ def _untrained_student(stage: Stage, theatre: Theatre, folder: Path) -> Path:
     return folder
 
 
-def _one_at_a_time(stage: Stage, folder: Path) -> float:
+def _one_at_a_time(stage: RolloutWorker, folder: Path) -> float:
     """One environment, and a call of the encoder for each frame."""
     assert stage.encoder is not None
-    env = make_env(ENV, sighted=True, privileged=True)
+    env = make_env(ENV, with_images=True, privileged=True)
     expert, cameras = make_expert(ENV.id), interface_of(env).camera_names
     student = load_student(folder, stage.encoder, interface_of(env))
     observation, _ = env.reset(seed=0)
@@ -105,7 +105,7 @@ def _one_at_a_time(stage: Stage, folder: Path) -> float:
     return rate
 
 
-def _vector(stage: Stage, folder: Path) -> float:
+def _vector(stage: RolloutWorker, folder: Path) -> float:
     """`AsyncVectorEnv`; environments wait for the encoder, and the encoder for them."""
     assert stage.encoder is not None
     options = {**ENV.options, **ENV.teacher_options}
@@ -134,17 +134,17 @@ def _vector(stage: Stage, folder: Path) -> float:
     return rate
 
 
-def _pool(theatre: Theatre, folder: Path, num_workers: int | None) -> float:
+def _pool(spec: RolloutSpec, folder: Path, num_workers: int | None) -> float:
     """`RolloutPool`, as training uses it."""
-    with RolloutPool(theatre, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
-        pool.run([_task(folder, range(GROUP))] * max(1, pool.num_workers))
+    with RolloutPool(spec, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
+        pool.run([_job(folder, range(GROUP))] * max(1, pool.num_workers))
         start = time.perf_counter()
-        rollouts = pool.run([_task(folder, range(i, i + GROUP)) for i in range(0, EPISODES, GROUP)])
+        rollouts = pool.run([_job(folder, range(i, i + GROUP)) for i in range(0, EPISODES, GROUP)])
         return sum(r.num_steps for r in rollouts) / (time.perf_counter() - start)
 
 
-def _task(folder: Path, seeds: range) -> Task:
-    return Task(
+def _job(folder: Path, seeds: range) -> RolloutJob:
+    return RolloutJob(
         seeds=tuple(seeds),
         policy=folder,
         beta=0.0,

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from envs.experts import EXPERTS
 from toto_robot import load_encoder
 from toto_robot.encoders.encoder import Encoder
-from toto_robot.generation.preview import Foresight, side_by_side
+from toto_robot.generation.preview import PredictionPreview, side_by_side
 from toto_robot.generation.sampling import Sampling, generate_frames, preview_frame
 from toto_robot.monitoring.scores import heat_map
 
@@ -169,13 +169,16 @@ def _report_cost(encoder: Encoder, past: torch.Tensor, context: int) -> None:
 
 def _draw(encoder: Encoder, video: Frames, context: int) -> Frames:
     """Draw the last frame of a video, what was expected of it, and what its tokens cost."""
-    stream, foresight = encoder.stream(1, context, surprise=True), Foresight(encoder, 1, context)
+    stream, predictor = (
+        encoder.stream(1, context, surprise=True),
+        PredictionPreview(encoder, 1, context),
+    )
     expected = np.zeros((encoder.image_size, encoder.image_size, 3), dtype=np.uint8)
     for index, ids in enumerate(encoder.tokenize(video)[:, None]):
         if index == len(video) - 1:
-            expected = foresight.preview().numpy()
+            expected = predictor.preview().numpy()
         stream.step_tokens(ids)
-        foresight.step_tokens(ids)
+        predictor.step_tokens(ids)
     return side_by_side(video[-1], expected, heat_map(stream.surprise)[0].numpy())
 
 

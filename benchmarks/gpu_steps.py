@@ -215,12 +215,13 @@ def train_policy(device: str, tiny: bool, out: Path) -> Found:
     losses = [loss for entry in metrics["rounds"] for loss in entry["losses"]]
     if not all(math.isfinite(loss) for loss in losses):
         sys.exit(f"the imitation loss is not finite: {losses}")
-    last, judged = metrics["rounds"][-1]["losses"], metrics["evaluation"]
+    last, evaluated = metrics["rounds"][-1]["losses"], metrics["evaluation"]
     return {
         "tables": {
             " ".join(changes): [
                 {"seconds": time.monotonic() - began, "first loss": losses[0],
-                 "last loss": last[-1], "success": f"{judged['successes']}/{judged['episodes']}"}
+                 "last loss": last[-1],
+                 "success": f"{evaluated['successes']}/{evaluated['episodes']}"}
             ]
         },
         "notes": [f"The policy is in {folder / 'policy'}, a video in {folder / 'rollout.mp4'}."],

@@ -18,10 +18,10 @@ from policies.environment import EnvConfig
 from policies.learning.fit import ImitationConfig, fit
 from policies.rollouts.evaluation import evaluate_policy
 from policies.rollouts.pool import RolloutConfig, RolloutPool
-from policies.rollouts.rollout import Theatre
+from policies.rollouts.rollout import RolloutSpec
 from policies.rollouts.seeds import evaluation_seeds
-from policies.student import StudentCard, StudentConfig, StudentPolicy
-from policies.vision import VisionConfig, stamp
+from policies.student import StudentConfig, StudentMetadata, StudentPolicy
+from policies.vision import VisionConfig, encoder_id
 from toto_robot.training.optimizer import OptimizerConfig
 
 __all__ = ["Lessons", "embed", "fit_student", "held_out_errors", "judge_with", "open_lessons"]
@@ -106,15 +106,15 @@ def fit_student(
         torch.from_numpy(np.concatenate([episodes[row].proprio[:-1] for row in rows])),
         torch.from_numpy(np.concatenate([episodes[row].labels for row in rows])),
     )
-    card = StudentCard(
+    metadata = StudentMetadata(
         student=STUDENT,
         interface=lessons.store.header.interface,
         env=ENV,
         vision=vision,
-        encoder=stamp(vision.build(torch.device("cpu"))),
+        encoder=encoder_id(vision.build(torch.device("cpu"))),
     )
     torch.manual_seed(0)
-    student = StudentPolicy(card)
+    student = StudentPolicy(metadata)
     student.standardise(data.embeddings, data.proprio)
     fit(student, data, IMITATION, STEPS, (0, 0))
     return student
@@ -145,14 +145,14 @@ def judge_with(
         num_episodes: how many seeds.
         num_workers: as in `RolloutConfig`; 0 for eyes that only this process knows.
     """
-    card = replace(student.card, encoder=stamp(vision.build(torch.device("cpu"))))
+    metadata = replace(student.metadata, encoder=encoder_id(vision.build(torch.device("cpu"))))
     if num_workers != 0:
-        card = replace(card, vision=vision)
-    theatre = Theatre(env=ENV, vision=vision, privileged=False, device="cpu")
+        metadata = replace(metadata, vision=vision)
+    spec = RolloutSpec(env=ENV, vision=vision, privileged=False, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        other = StudentPolicy(card)
+        other = StudentPolicy(metadata)
         other.load_state_dict(student.state_dict())
         other.save(Path(folder) / "policy")
-        with RolloutPool(theatre, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
+        with RolloutPool(spec, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
             seeds = evaluation_seeds(num_episodes)
             return evaluate_policy(pool, Path(folder) / "policy", seeds)

@@ -52,7 +52,7 @@ class Seen:
     """What a monitor made of frames: deviations [t s] and the strangeness [t]."""
 
     deviations: Floats
-    strangeness: Floats
+    anomaly_scores: Floats
 
 
 def main() -> None:
@@ -95,13 +95,13 @@ def main() -> None:
             onsets.append(onset)
         monitor = CameraMonitor(encoder, bounds, camera=asked.camera, rate_hz=RATE_HZ)
         usual.append(_watch(encoder, monitor, video, onset, seed, faulty))
-    strangeness = np.stack([seen.strangeness for seen in usual])
+    anomaly_scores = np.stack([seen.anomaly_scores for seen in usual])
     if asked.save is not None:
-        broken = np.stack([[one.strangeness for one in seen] for seen in faulty.values()])
-        np.savez(asked.save, usual=strangeness, calibrated=bounds.strangeness, faulty=broken)
-    _report_usual(strangeness, bounds)
+        broken = np.stack([[one.anomaly_scores for one in seen] for seen in faulty.values()])
+        np.savez(asked.save, usual=anomaly_scores, calibrated=bounds.anomaly_scores, faulty=broken)
+    _report_usual(anomaly_scores, bounds)
     _report_faults(usual, faulty, bounds, np.array(onsets))
-    _report_trade_off(strangeness, faulty, bounds)
+    _report_trade_off(anomaly_scores, faulty, bounds)
     _report_cost(encoder, monitor, tokens[0])
 
 
@@ -141,7 +141,7 @@ def _watch(
     rest = _look(monitor, stream, tokens[onset:])
     return Seen(
         deviations=np.concatenate([first.deviations, rest.deviations]),
-        strangeness=np.concatenate([first.strangeness, rest.strangeness]),
+        anomaly_scores=np.concatenate([first.anomaly_scores, rest.anomaly_scores]),
     )
 
 
@@ -152,13 +152,13 @@ def _look(monitor: CameraMonitor, stream: EncoderStream, tokens: torch.Tensor) -
         reports.append(monitor.look(ids, stream))
     return Seen(
         deviations=np.concatenate([report.deviations for report in reports]),
-        strangeness=np.concatenate([report.strangeness for report in reports]),
+        anomaly_scores=np.concatenate([report.anomaly_scores for report in reports]),
     )
 
 
-def _report_usual(strangeness: Floats, bounds: SurpriseBounds) -> None:
-    outside = strangeness > bounds.frame_limits
-    alarms = np.any(strangeness > bounds.alarm_limit, axis=1)
+def _report_usual(anomaly_scores: Floats, bounds: SurpriseBounds) -> None:
+    outside = anomaly_scores > bounds.frame_limits
+    alarms = np.any(anomaly_scores > bounds.alarm_limit, axis=1)
     low, high = wilson_interval(int(alarms.sum()), len(alarms))
     print(
         f"usual frames outside: {outside.mean():.1%} of {outside.size} (level "
@@ -175,10 +175,10 @@ def _report_faults(
         f"{'fault':<16}{'AUROC of frames (95 %)':>26}{'surprise alone':>16}"
         f"{'rollouts found (Wilson)':>30}{'frames to alarm':>17}"
     )
-    ordinary = np.stack([seen.strangeness for seen in usual])[:, EARLIEST_FAULT:]
+    ordinary = np.stack([seen.anomaly_scores for seen in usual])[:, EARLIEST_FAULT:]
     model = np.abs(np.stack([seen.deviations for seen in usual]))[:, EARLIEST_FAULT:, 0]
     for name, seen in faulty.items():
-        strange = np.stack([one.strangeness for one in seen])
+        strange = np.stack([one.anomaly_scores for one in seen])
         alone = np.abs(np.stack([one.deviations for one in seen]))[..., 0]
         low, high = _bootstrap(strange, ordinary)
         area = f"{auroc(strange, ordinary):.3f} ({low:.3f} to {high:.3f})"
@@ -193,11 +193,11 @@ def _report_faults(
 
 
 def _report_trade_off(
-    strangeness: Floats, faulty: dict[str, list[Seen]], bounds: SurpriseBounds
+    anomaly_scores: Floats, faulty: dict[str, list[Seen]], bounds: SurpriseBounds
 ) -> None:
     """Print rollouts with an alarm, an hour, against delay, for stricter and stricter alarms."""
-    hours = strangeness.size / RATE_HZ / 3600
-    num_calibrated, num_frames = bounds.strangeness.shape
+    hours = anomaly_scores.size / RATE_HZ / 3600
+    num_calibrated, num_frames = bounds.anomaly_scores.shape
     rollouts_an_hour = 3600 * RATE_HZ / num_frames
     print(
         f"{'patience':>8}{'level':>8}{'limit':>7}{'promised/h':>12}{'alarms/h (95 %)':>24}"
@@ -209,10 +209,10 @@ def _report_trade_off(
         rows = [(one.alarm_level, one.alarm_limit) for one in (*choices, strictest)]
         rows += [(math.nan, factor * strictest.alarm_limit) for factor in BEYOND]
         for level, limit in rows:
-            alarms = int(np.isfinite(delays_of(strangeness, limit, patience)).sum())
+            alarms = int(np.isfinite(delays_of(anomaly_scores, limit, patience)).sum())
             low, high = (mean / hours for mean in poisson_interval(alarms))
             delays = {
-                name: delays_of(np.stack([one.strangeness for one in seen]), limit, patience)
+                name: delays_of(np.stack([one.anomaly_scores for one in seen]), limit, patience)
                 for name, seen in faulty.items()
             }
             covered = np.concatenate([delays[name] for name in COVERED])
@@ -228,7 +228,7 @@ def _report_trade_off(
                 f"{others[int(0.9 * (len(others) - 1))]:>6.0f}"
             )
     print(
-        f"an alarm lasts to the end of its rollout; {strangeness.size} usual frames are "
+        f"an alarm lasts to the end of its rollout; {anomaly_scores.size} usual frames are "
         f"{hours * 60:.1f} minutes; medians and 90 %: frames from fault to alarm; covered: "
         f"{', '.join(COVERED)}\n"
     )
@@ -263,9 +263,9 @@ def auroc(positive: Floats, negative: Floats) -> float:
     return float((below + upto).mean() / 2 / order.size)
 
 
-def delays_of(strangeness: Floats, limit: float, patience: int) -> Floats:
+def delays_of(anomaly_scores: Floats, limit: float, patience: int) -> Floats:
     """Return after how many frames each row [r t] has its first alarm [r]; infinite if never."""
-    windows = np.lib.stride_tricks.sliding_window_view(strangeness > limit, patience, axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(anomaly_scores > limit, patience, axis=1)
     alarm = np.all(windows, axis=2)
     return np.where(np.any(alarm, axis=1), np.argmax(alarm, axis=1) + patience, np.inf)
 

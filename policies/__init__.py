@@ -43,7 +43,7 @@ keep_old_paths(
         "ppo": "learning.ppo",
         "privileged": "teacher_policy",
         "robomimic": "demonstrations.robomimic",
-        "rollout": "rollouts.task rollouts.pool rollouts.rollout",
+        "rollout": "rollouts.job rollouts.pool rollouts.rollout",
         "rpt": "demonstrations.rpt",
         "seeds": "rollouts.seeds",
         "store": "demonstrations.store",

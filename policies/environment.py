@@ -32,13 +32,13 @@ class EnvConfig:
 
 
 def make_env(
-    config: EnvConfig, *, sighted: bool, privileged: bool, filmed: bool = False
+    config: EnvConfig, *, with_images: bool, privileged: bool, filmed: bool = False
 ) -> gymnasium.Env[Any, Any]:
     """Make an environment.
 
     Args:
         config: which.
-        sighted: whether the pictures are looked at.
+        with_images: whether the pictures are looked at.
         privileged: whether the expert must be able to act.
         filmed: whether `render()` gives pictures for people.
 
@@ -49,7 +49,7 @@ def make_env(
     options = dict(config.options)
     if privileged:
         options |= config.teacher_options
-    if not sighted:
+    if not with_images:
         options |= config.blind_options
     if filmed:
         options["render_mode"] = "rgb_array"

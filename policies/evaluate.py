@@ -26,13 +26,13 @@ from .environment import EnvConfig, interface_of, make_env
 from .policy import Policy
 from .report import encoder_share, time_table
 from .rollouts.evaluation import run_policy, summarise
+from .rollouts.job import Rollout
 from .rollouts.pool import RolloutConfig, RolloutPool
-from .rollouts.rollout import Theatre
+from .rollouts.rollout import RolloutSpec
 from .rollouts.seeds import evaluation_seeds
-from .rollouts.task import Rollout
 from .rollouts.video import film_each
 from .student import KIND as STUDENT
-from .student import load_student, read_card
+from .student import load_student, read_metadata
 from .teacher_policy import KIND as TEACHER
 from .teacher_policy import choose_expert, load_teacher
 from .trained_policy import TrainedPolicy, find_checkpoint
@@ -86,16 +86,16 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig, out: Path) -> None:
     """Run the episodes; write `evaluation.json` and a video for each filmed, print the rate."""
     device = choose_device(config.device)
-    judged = _find_policy(config)
-    env, student = judged.env, judged.student
+    evaluated = _find_policy(config)
+    env, student = evaluated.env, evaluated.student
     if config.suite is not None:
         env = on_suite(env, config.suite)
-    theatre = Theatre(
+    spec = RolloutSpec(
         env=env,
-        vision=judged.vision,
+        vision=evaluated.vision,
         privileged=student is None,
         device=device,
-        teacher=judged.teacher,
+        teacher=evaluated.teacher,
     )
     where = env.id if config.suite is None else f"{env.id}, suite {config.suite}"
     first, last = config.first_seed, config.first_seed + config.episodes - 1
@@ -104,10 +104,10 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         flush=True,
     )
     out.mkdir(parents=True, exist_ok=True)
-    policy = open_policy(student, theatre)  # what is wrong with it shows before any episode is run
+    policy = open_policy(student, spec)  # what is wrong with it shows before any episode is run
     seeds = evaluation_seeds(config.episodes, config.first_seed)
     with (
-        RolloutPool(theatre, config.rollout) as pool,
+        RolloutPool(spec, config.rollout) as pool,
         tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
     ):
         rollouts = run_policy(pool, student, seeds, bar.update)
@@ -159,7 +159,7 @@ def on_suite(env: EnvConfig, name: str) -> EnvConfig:
     return replace(env, options={**options, "randomise": groups} if groups else options)
 
 
-def open_policy(folder: Path | None, theatre: Theatre) -> Policy:
+def open_policy(folder: Path | None, spec: RolloutSpec) -> Policy:
     """Open the student in `folder` with its encoder; for None the teacher, or else the expert.
 
     Raises:
@@ -167,19 +167,19 @@ def open_policy(folder: Path | None, theatre: Theatre) -> Policy:
         ValueError: it is damaged, or was trained with another encoder or for another interface.
     """
     if folder is None:
-        env = make_env(theatre.env, sighted=False, privileged=True)
-        expert = choose_expert(theatre.env.id, theatre.teacher, env)
+        env = make_env(spec.env, with_images=False, privileged=True)
+        expert = choose_expert(spec.env.id, spec.teacher, env)
         env.close()
         return expert
-    encoder = theatre.vision.build(torch.device(theatre.device))
-    env = make_env(theatre.env, sighted=encoder is not None, privileged=False)
+    encoder = spec.vision.build(torch.device(spec.device))
+    env = make_env(spec.env, with_images=encoder is not None, privileged=False)
     student = load_student(folder, encoder, interface_of(env))
     env.close()
     return TrainedPolicy(student, encoder)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Judged:
+class _Evaluated:
     """What is judged, and where.
 
     Attributes:
@@ -195,23 +195,23 @@ class _Judged:
     teacher: Path | None
 
 
-def _find_policy(config: EvaluateConfig) -> _Judged:
+def _find_policy(config: EvaluateConfig) -> _Evaluated:
     if config.policy == EXPERT:
         assert config.env is not None
         _refuse_encoder(config, "the expert sees the privileged state")
-        return _Judged(env=config.env, vision=NoVision(), student=None, teacher=None)
+        return _Evaluated(env=config.env, vision=NoVision(), student=None, teacher=None)
     folder, kind = find_checkpoint(Path(config.policy))
     if kind == TEACHER:
         _refuse_encoder(config, f"{folder} is a teacher, which sees the privileged state")
-        env = load_teacher(folder).card.env if config.env is None else config.env
-        return _Judged(env=env, vision=NoVision(), student=None, teacher=folder)
+        env = load_teacher(folder).metadata.env if config.env is None else config.env
+        return _Evaluated(env=env, vision=NoVision(), student=None, teacher=folder)
     if kind != STUDENT:
         raise ValueError(
             f"{folder} is no policy but {kind!r}; possible: the folder of a {STUDENT} "
             f"(policies.train), of a {TEACHER} (policies.teacher), or {EXPERT!r}"
         )
-    card = read_card(folder)
-    vision = card.vision
+    metadata = read_metadata(folder)
+    vision = metadata.vision
     if config.encoder is not None:
         vision = relocated(vision, config.encoder, folder)
     if (
@@ -223,13 +223,13 @@ def _find_policy(config: EvaluateConfig) -> _Judged:
             f"{folder} sees through {vision.name_or_path}, a file of format {vision.format!r} that "
             "is not there; say where it is now: encoder=FILE"
         )
-    env = card.env if config.env is None else config.env
+    env = metadata.env if config.env is None else config.env
     if env is None:
         raise ValueError(
             f"{folder} was trained on an arm's data, in no environment; say where it is judged: "
             "env=<one of configs/env>"
         )
-    return _Judged(env=env, vision=vision, student=folder, teacher=None)
+    return _Evaluated(env=env, vision=vision, student=folder, teacher=None)
 
 
 def relocated(vision: VisionConfig, now: VisionConfig, folder: Path) -> VisionConfig:

@@ -73,7 +73,7 @@ def redraw(config: RedrawConfig, out: Path) -> None:
     header = read_header(config.store)
     if header.env != config.env.id:
         raise ValueError(f"{config.store} was recorded in {header.env!r}, not in {config.env.id!r}")
-    env = make_env(config.env, sighted=True, privileged=True)
+    env = make_env(config.env, with_images=True, privileged=True)
     header.interface.require_equal(interface_of(env), str(config.store), "the environment")
     store = DemoStore(config.store, header)
     number = len(store) if config.episodes is None else min(config.episodes, len(store))

@@ -14,7 +14,7 @@ from envs.success_rates import describe_rate, wilson_interval
 from toto_robot.files import written_aside
 
 from .rollouts.evaluation import best
-from .rollouts.task import STAGES
+from .rollouts.job import PHASES
 
 if TYPE_CHECKING:  # imported where they are used: each takes a second
     from matplotlib.axes import Axes
@@ -164,7 +164,7 @@ def print_success(final: Json) -> None:
 def time_table(seconds: Mapping[str, float]) -> str:
     """Return a table of wall seconds and shares, the encoder's two parts summed below."""
     total = sum(seconds.values())
-    order = [stage for stage in (*STAGES, *seconds) if stage in seconds]
+    order = [stage for stage in (*PHASES, *seconds) if stage in seconds]
     lines = [f"{'where the time went':28}  seconds   share"]
     lines += [_row(stage, seconds[stage], total) for stage in dict.fromkeys(order)]
     lines.append(_row("total", total, total))

@@ -21,9 +21,10 @@ from envs.interface import OWN, Interface
 from toto_robot import FrameEncoder
 from toto_robot.checkpoint import build_module, load_weights, read_config, save_checkpoint
 from toto_robot.config import from_dict, to_dict
+from toto_robot.moved import moved_names
 
 from .environment import EnvConfig
-from .vision import EncoderStamp, VisionConfig, stamp
+from .vision import EncoderId, VisionConfig, encoder_id
 
 KIND = "student"
 # Standardised inputs are cut here: an input that hardly moved in training must not shout later.
@@ -64,7 +65,7 @@ class StudentConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StudentCard:
+class StudentMetadata:
     """All that a student's checkpoint says of itself.
 
     Attributes:
@@ -79,23 +80,23 @@ class StudentCard:
     interface: Interface
     env: EnvConfig | None
     vision: VisionConfig
-    encoder: EncoderStamp | None
+    encoder: EncoderId | None
 
 
 class StudentPolicy(nn.Module):
     """A policy on `embedding_<camera>` and `proprio`, and on nothing else.
 
     Attributes:
-        card: what it is.
+        metadata: what it is.
         keys: the keys that an observation has, exactly.
         chunk: how many actions it gives for an observation.
     """
 
-    def __init__(self, card: StudentCard) -> None:
+    def __init__(self, metadata: StudentMetadata) -> None:
         super().__init__()
-        config, interface = card.student, card.interface
-        cameras, dim = _embedding_shape(card)
-        self.card = card
+        config, interface = metadata.student, metadata.interface
+        cameras, dim = _embedding_shape(metadata)
+        self.metadata = metadata
         self.keys = (*(f"embedding_{name}" for name in interface.camera_names[:cameras]), "proprio")
         width = len(interface.proprio)
         self.register_buffer("embedding_mean", torch.zeros(cameras, dim))
@@ -200,7 +201,7 @@ class StudentPolicy(nn.Module):
         mean = total / len(embeddings)
         std = (squares / len(embeddings) - mean.square()).clamp(min=0).sqrt()
         self.embedding_mean.copy_(mean)
-        self.embedding_std.copy_(std.clamp(min=self.card.student.smallest_std))
+        self.embedding_std.copy_(std.clamp(min=self.metadata.student.smallest_std))
         self.proprio_mean.copy_(proprio.mean(0))
         smallest = torch.full_like(self.proprio_std, 1e-2)
         if self._has_own_units:
@@ -230,17 +231,17 @@ class StudentPolicy(nn.Module):
 
     def save(self, folder: Path, **notes: Any) -> None:
         """Write the checkpoint: `config.json` and `weights.safetensors`, without the encoder."""
-        save_checkpoint(folder, KIND, to_dict(self.card), self.state_dict(), **notes)
+        save_checkpoint(folder, KIND, to_dict(self.metadata), self.state_dict(), **notes)
 
 
-def read_card(folder: Path) -> StudentCard:
+def read_metadata(folder: Path) -> StudentMetadata:
     """Read what a student's checkpoint says of itself.
 
     Raises:
         FileNotFoundError: no checkpoint there.
         ValueError: of another kind, or not readable.
     """
-    return from_dict(StudentCard, read_config(folder, KIND)["config"], at=str(folder))
+    return from_dict(StudentMetadata, read_config(folder, KIND)["config"], at=str(folder))
 
 
 def read_origin(folder: Path) -> dict[str, list[str]]:
@@ -252,7 +253,7 @@ def read_origin(folder: Path) -> dict[str, list[str]]:
     """
     found = read_config(folder, KIND).get("origin", {})
     origin = {name: [str(one) for one in found.get(name, [])] for name in ("envs", "tasks")}
-    if (env := read_card(folder).env) is not None:
+    if (env := read_metadata(folder).env) is not None:
         origin["envs"].append(env.id.rpartition(":")[2])
     return origin
 
@@ -270,15 +271,15 @@ def load_student(folder: Path, encoder: FrameEncoder | None, interface: Interfac
         ValueError: it is damaged, or was trained with another encoder or for another interface; the
             message says in what they differ.
     """
-    card = read_card(folder)
-    card.interface.require_equal(interface, str(folder), "the environment")
-    _check_encoder(folder, card.encoder, stamp(encoder))
+    metadata = read_metadata(folder)
+    metadata.interface.require_equal(interface, str(folder), "the environment")
+    _check_encoder(folder, metadata.encoder, encoder_id(encoder))
     weights = load_weights(folder, read_config(folder, KIND)["sha256"])
-    student = build_module(lambda: StudentPolicy(card), weights, folder)
+    student = build_module(lambda: StudentPolicy(metadata), weights, folder)
     return student.requires_grad_(False).eval()
 
 
-def _check_encoder(folder: Path, expected: EncoderStamp | None, found: EncoderStamp | None) -> None:
+def _check_encoder(folder: Path, expected: EncoderId | None, found: EncoderId | None) -> None:
     if expected is None and found is None:
         return
     if expected is None or found is None:
@@ -300,7 +301,16 @@ def _check_encoder(folder: Path, expected: EncoderStamp | None, found: EncoderSt
         )
 
 
-def _embedding_shape(card: StudentCard) -> tuple[int, int]:
-    if card.encoder is None:
+def _embedding_shape(metadata: StudentMetadata) -> tuple[int, int]:
+    if metadata.encoder is None:
         return 0, 0
-    return len(card.interface.cameras), card.encoder.dim
+    return len(metadata.interface.cameras), metadata.encoder.dim
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "StudentCard": "policies.student:StudentMetadata",
+        "read_card": "policies.student:read_metadata",
+    },
+)

@@ -45,7 +45,7 @@ from .rollouts.pool import RolloutConfig
 from .rollouts.seeds import check_run, evaluation_seeds, validation_seeds
 from .rollouts.video import film
 from .teacher_policy import (
-    TeacherCard,
+    TeacherMetadata,
     TeacherNetwork,
     TeacherPolicy,
     load_teacher,
@@ -112,7 +112,7 @@ def teach(config: TeacherConfig, out: Path) -> None:
     )
     if not (out / "config.json").is_file():  # what cannot be is told before the folder is taken
         choose_device(config.device)
-        _card(config.env, config.ppo.network)
+        _metadata(config.env, config.ppo.network)
     changed = claim(out, config)
     if "video_episodes" in changed:
         (out / "rollout.mp4").unlink(missing_ok=True)
@@ -144,9 +144,9 @@ def _learn(config: TeacherConfig, out: Path) -> None:
         device=choose_device(config.device),
         state=state,
     )
-    judged_in = partial(judge, env=config.env, rollout=config.rollout)
-    validate = partial(judged_in, seeds=validation_seeds(config.validation_episodes))
-    teacher = TeacherPolicy(_card(config.env, config.ppo.network))
+    evaluate_in = partial(judge, env=config.env, rollout=config.rollout)
+    validate = partial(evaluate_in, seeds=validation_seeds(config.validation_episodes))
+    teacher = TeacherPolicy(_metadata(config.env, config.ppo.network))
     tell_found(trainer.iteration, config.iterations, "iteration")
     with closing(TeacherRun(trainer, teacher, validate, validations, out)) as run:
         run.learn(config.iterations, config.checkpoint_every)
@@ -155,7 +155,7 @@ def _learn(config: TeacherConfig, out: Path) -> None:
         trainer.clock("evaluation"),
         tqdm(total=len(seeds), desc="held-out seeds", unit="episode") as bar,
     ):
-        final = judged_in(out / "policy", seeds=seeds, progress=bar.update)
+        final = evaluate_in(out / "policy", seeds=seeds, progress=bar.update)
     write_json(out / "evaluation.json", final)
     draw_teacher(out, run.rows, validations, final)
     if config.video_episodes:
@@ -175,16 +175,16 @@ def _learn(config: TeacherConfig, out: Path) -> None:
     write_json(out / "metrics.json", metrics)
 
 
-def _card(env_config: EnvConfig, network: TeacherNetwork) -> TeacherCard:
-    env = make_env(env_config, sighted=False, privileged=True)
-    card = TeacherCard(
+def _metadata(env_config: EnvConfig, network: TeacherNetwork) -> TeacherMetadata:
+    env = make_env(env_config, with_images=False, privileged=True)
+    metadata = TeacherMetadata(
         network=network,
         interface=sightless(interface_of(env)),
         state_names=state_names_of(env),
         env=env_config,
     )
     env.close()
-    return card
+    return metadata
 
 
 def _conclude(out: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from envs.interface import Interface
 from toto_robot.checkpoint import build_module, load_weights, read_config, save_checkpoint
 from toto_robot.config import from_dict, to_dict
+from toto_robot.moved import moved_names
 
 from .environment import EnvConfig, interface_of, make_expert
 from .policy import Policy
@@ -56,7 +57,7 @@ class TeacherNetwork:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherCard:
+class TeacherMetadata:
     """All that a teacher's checkpoint says of itself.
 
     Attributes:
@@ -110,19 +111,19 @@ class TeacherPolicy(nn.Module):
     """A policy on `observation["state"]`: the mean of the distribution that PPO learned.
 
     Attributes:
-        card: what it is.
+        metadata: what it is.
     """
 
-    def __init__(self, card: TeacherCard) -> None:
+    def __init__(self, metadata: TeacherMetadata) -> None:
         super().__init__()
-        self.card = card
-        width = len(card.state_names)
-        self.normaliser = Normaliser(width, card.network.clip)
+        self.metadata = metadata
+        width = len(metadata.state_names)
+        self.normaliser = Normaliser(width, metadata.network.clip)
         layers: list[nn.Module] = []
-        for hidden in card.network.hidden:
-            layers += [nn.Linear(width, hidden), ACTIVATIONS[card.network.activation]()]
+        for hidden in metadata.network.hidden:
+            layers += [nn.Linear(width, hidden), ACTIVATIONS[metadata.network.activation]()]
             width = hidden
-        self.mlp = nn.Sequential(*layers, nn.Linear(width, len(card.interface.action)))
+        self.mlp = nn.Sequential(*layers, nn.Linear(width, len(metadata.interface.action)))
         self.eval()
 
     def forward(self, states: Float[Tensor, "*b s"]) -> Float[Tensor, "*b a"]:
@@ -139,7 +140,7 @@ class TeacherPolicy(nn.Module):
         if STATE not in observation:
             raise ValueError(f"a teacher needs {STATE!r}, got {', '.join(sorted(observation))}")
         states = torch.as_tensor(np.asarray(observation[STATE], np.float32))
-        width = len(self.card.state_names)
+        width = len(self.metadata.state_names)
         if states.shape[-1:] != (width,):
             raise ValueError(f"{STATE} must be [{width}], got {list(states.shape)}")
         return self(states.to(self.normaliser.mean.device)).clamp(-1.0, 1.0).cpu().numpy()
@@ -158,8 +159,8 @@ class TeacherPolicy(nn.Module):
             ValueError: its interface or its state differs, saying where.
         """
         here = sightless(interface_of(env))
-        self.card.interface.require_equal(here, name, "the environment")
-        then, now = self.card.state_names, state_names_of(env)
+        self.metadata.interface.require_equal(here, name, "the environment")
+        then, now = self.metadata.state_names, state_names_of(env)
         if then == now:
             return
         places = range(max(len(then), len(now)))
@@ -172,7 +173,7 @@ class TeacherPolicy(nn.Module):
 
     def save(self, folder: Path, **notes: Any) -> None:
         """Write the checkpoint: `config.json` and `weights.safetensors`."""
-        save_checkpoint(folder, KIND, to_dict(self.card), self.state_dict(), **notes)
+        save_checkpoint(folder, KIND, to_dict(self.metadata), self.state_dict(), **notes)
 
 
 def load_teacher(folder: Path) -> TeacherPolicy:
@@ -183,9 +184,9 @@ def load_teacher(folder: Path) -> TeacherPolicy:
         ValueError: it is damaged, or a checkpoint of another kind.
     """
     data = read_config(folder, KIND)
-    card = from_dict(TeacherCard, data["config"], at=str(folder))
+    metadata = from_dict(TeacherMetadata, data["config"], at=str(folder))
     weights = load_weights(folder, data["sha256"])
-    teacher = build_module(lambda: TeacherPolicy(card), weights, folder)
+    teacher = build_module(lambda: TeacherPolicy(metadata), weights, folder)
     return teacher.requires_grad_(False).eval()
 
 
@@ -225,3 +226,11 @@ def state_names_of(env: gymnasium.Env[Any, Any]) -> tuple[str, ...]:
             "a teacher must know what it reads"
         )
     return tuple(env.get_wrapper_attr("state_names"))
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "TeacherCard": "policies.teacher_policy:TeacherMetadata",
+    },
+)

@@ -40,7 +40,7 @@ from .learning.imitate import imitate
 from .learning.learner import Learner
 from .report import conclude
 from .rollouts.pool import RolloutPool
-from .rollouts.rollout import Theatre
+from .rollouts.rollout import RolloutSpec
 
 
 def train(config: TrainConfig, out: Path) -> None:
@@ -55,13 +55,13 @@ def train(config: TrainConfig, out: Path) -> None:
         memory_limit_gib=config.memory_limit_gib,
         device=choose_device(config.device),
     )
-    given, theatre = None, None
+    given, spec = None, None
     if config.data is not None:
         given = Demonstrations(
             folder=config.data, which=config.data_episodes, layout=config.own_layout
         )
     if config.env is not None:
-        theatre = Theatre(
+        spec = RolloutSpec(
             env=config.env,
             vision=config.encoder,
             privileged=True,
@@ -79,30 +79,30 @@ def train(config: TrainConfig, out: Path) -> None:
         video_episodes=config.video_episodes,
     )
     if not (out / "config.json").is_file():  # a start that fails leaves the folder free
-        _open(learner, given, theatre)
+        _open(learner, given, spec)
     if "video_episodes" in claim(out, config):
         (out / "rollout.mp4").unlink(missing_ok=True)
-    if _is_complete(None if theatre is None else plan, out):
+    if _is_complete(None if spec is None else plan, out):
         print(f"{out} is complete already; nothing to do")
         conclude(out)
         return
     (out / "metrics.json").unlink(missing_ok=True)  # of a shorter run, which now goes on
-    if theatre is None:
+    if spec is None:
         assert given is not None  # TrainConfig has seen to it
         clone(learner, given, out)
     else:
-        with RolloutPool(theatre, config.rollout) as pool:
+        with RolloutPool(spec, config.rollout) as pool:
             imitate(learner, pool, given, plan, out)
     conclude(out)
 
 
-def _open(learner: Learner, given: Demonstrations | None, theatre: Theatre | None) -> None:
+def _open(learner: Learner, given: Demonstrations | None, spec: RolloutSpec | None) -> None:
     """Open the encoder, the demonstrations and the environment; raise what is wrong with one."""
     _ = learner.encoder  # it is loaded when it is first asked for
     if given is not None:
         given.check()
-    if theatre is not None:
-        theatre.interface()
+    if spec is not None:
+        spec.interface()
 
 
 def _is_complete(plan: Plan | None, out: Path) -> bool:

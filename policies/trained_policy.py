@@ -23,8 +23,8 @@ from toto_robot.encoders.contract import compress_each
 from toto_robot.encoders.loading import shipped_baselines, shipped_encoders
 
 from .environment import EnvConfig
-from .student import KIND, StudentPolicy, load_student, read_card, read_origin
-from .vision import NoVision, ObservationEmbedder
+from .student import KIND, StudentPolicy, load_student, read_metadata, read_origin
+from .vision import EpisodeEmbedder, NoVision
 
 
 class TrainedPolicy:
@@ -41,7 +41,7 @@ class TrainedPolicy:
     ) -> None:
         """Join a student and the encoder that it was trained with; None for one without vision."""
         self.student, self.task = student, task
-        self.interface: Interface = student.card.interface
+        self.interface: Interface = student.metadata.interface
         self._encoder = encoder
         self._cameras = () if encoder is None else self.interface.cameras
         self.reset()
@@ -49,7 +49,7 @@ class TrainedPolicy:
     @property
     def env(self) -> EnvConfig | None:
         """The environment where it was trained, by id and options; None: an arm's data alone."""
-        return self.student.card.env
+        return self.student.metadata.env
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the action float32 [a] for the next observation of an episode.
@@ -77,7 +77,7 @@ class TrainedPolicy:
         """Forget the episode before: what an encoder of streams has seen."""
         self.student.reset()
         if self._encoder is not None:
-            self._embedder = ObservationEmbedder(self._encoder, 1, len(self._cameras))
+            self._embedder = EpisodeEmbedder(self._encoder, 1, len(self._cameras))
 
     def _check(self, observation: Mapping[str, NDArray[Any]]) -> None:
         needed = {f"image_{one.name}": (one.height, one.width, 3) for one in self._cameras}
@@ -141,8 +141,8 @@ def open_student(
         FileNotFoundError: the checkpoint or its encoder lacks a file.
         ValueError: it is damaged, is for another interface or encoder, or takes no encoder.
     """
-    card, device = read_card(folder), choose_device(device)
-    vision = card.vision
+    metadata, device = read_metadata(folder), choose_device(device)
+    vision = metadata.vision
     if encoder is not None:
         if isinstance(vision, NoVision):
             raise ValueError(f"{folder} was trained without images: it takes no encoder")
@@ -156,7 +156,7 @@ def open_student(
                 "is now: encoder=<name, folder or file>"
             )
     opened = vision.build(torch.device(device))
-    student = load_student(folder, opened, card.interface if interface is None else interface)
+    student = load_student(folder, opened, metadata.interface if interface is None else interface)
     return student.to(device), opened
 
 

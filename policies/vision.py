@@ -9,17 +9,18 @@ from numpy.typing import NDArray
 from toto_robot import FrameEncoder
 from toto_robot.encoders.contract import NO_PAST, Codes
 from toto_robot.encoders.vision import NoVision, RandomVision, TotoVision, VisionConfig, VitVision
+from toto_robot.moved import moved_names
 
 __all__ = [
-    "EncoderStamp",
+    "EncoderId",
+    "EpisodeEmbedder",
     "NoVision",
-    "ObservationEmbedder",
     "RandomVision",
     "TotoVision",
     "VisionConfig",
     "VitVision",
     "embed_episode",
-    "stamp",
+    "encoder_id",
 ]
 
 # Frames encoded in one call, which bounds the memory; the same whenever an episode is embedded.
@@ -27,7 +28,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncoderStamp:
+class EncoderId:
     """What identifies an encoder: with equal fingerprints, embeddings are interchangeable.
 
     Attributes:
@@ -47,11 +48,11 @@ class EncoderStamp:
     dim: int
 
 
-def stamp(encoder: FrameEncoder | None) -> EncoderStamp | None:
+def encoder_id(encoder: FrameEncoder | None) -> EncoderId | None:
     """Return what identifies an encoder; None for none."""
     if encoder is None:
         return None
-    return EncoderStamp(
+    return EncoderId(
         weights_hash=encoder.weights_hash,
         layer=encoder.layer,
         pool=encoder.pool,
@@ -61,7 +62,7 @@ def stamp(encoder: FrameEncoder | None) -> EncoderStamp | None:
     )
 
 
-class ObservationEmbedder:
+class EpisodeEmbedder:
     """Embed the compressed frames of several episodes as they come, in step or not.
 
     An encoder with a past has one for each camera of each episode. Embeddings are rounded to
@@ -89,8 +90,18 @@ class ObservationEmbedder:
 def embed_episode(encoder: FrameEncoder, codes: Codes) -> NDArray[np.float16]:
     """Return the embeddings [t c e] of an episode's compressed frames [t c n]."""
     if encoder.past != NO_PAST:
-        embedder = ObservationEmbedder(encoder, 1, codes.shape[1])
+        embedder = EpisodeEmbedder(encoder, 1, codes.shape[1])
         return np.stack([embedder.embed(frames[None], [0])[0] for frames in codes])
     flat = codes.reshape(-1, codes.shape[-1])
     parts = [encoder.embed(flat[at : at + _BATCH]) for at in range(0, len(flat), _BATCH)]
     return np.concatenate(parts).astype(np.float16).reshape(*codes.shape[:2], -1)
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "EncoderStamp": "policies.vision:EncoderId",
+        "stamp": "policies.vision:encoder_id",
+        "ObservationEmbedder": "policies.vision:EpisodeEmbedder",
+    },
+)

@@ -125,11 +125,11 @@ def _report(records: Sequence[EpisodeRecord], folder: Path | None) -> None:
     report = loop_report(*records)
     if report is not None:
         print("\n".join(report.lines()))
-    judged = [record.success for record in records if record.success is not None]
-    if judged:
-        cut = len(records) - len(judged)
+    evaluated = [record.success for record in records if record.success is not None]
+    if evaluated:
+        cut = len(records) - len(evaluated)
         rest = f"; {cut} were cut short or not judged" if cut else ""
-        print(f"success: {sum(judged)} of {len(judged)} that were judged{rest}")
+        print(f"success: {sum(evaluated)} of {len(evaluated)} that were judged{rest}")
     if folder is not None:
         print(f"dataset: {folder}", flush=True)
 

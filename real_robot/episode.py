@@ -147,7 +147,7 @@ class Step:
         action: float32 [a], what was wished, blended of chunks where there are any; NaN where no
             answer has come yet, and where the answer was no number.
         label: float32 [a], what is to be learned.
-        wish: the action as a target, before the safety layer.
+        requested: the action as a target, before the safety layer.
         decision: what the safety layer made of it.
         sent_rad: [j], what the driver says that it sent; None when nothing was.
         surprise: the agent's, if it tells.
@@ -160,7 +160,7 @@ class Step:
     observation: Observation
     action: NDArray[np.float32]
     label: NDArray[np.float32]
-    wish: Target
+    requested: Target
     decision: Decision
     sent_rad: Floats | None
     surprise: float | None

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tqdm import tqdm
 
@@ -36,13 +36,13 @@ from .trials.images import illustrate
 from .trials.plan import Plan, PolicyKey, draw_plan, keep_plan
 from .trials.poses import PoseArea
 from .trials.report import PAGE, write_report
-from .trials.results import TrialResult, load_results, load_spoilt
+from .trials.results import TrialResult, load_invalid, load_results
 from .trials.runner import TrialsStoppedError, run_trials
 from .viewer import ViewerConfig, watching
 
 EXPERT = "expert"
 # What may change between the calls that make up one evaluation.
-_FREE = ("viewer", "max_spoilt")
+_FREE = ("viewer", "max_invalid", "max_spoilt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ class TrialsConfig:
         blind: whether the person is kept from knowing which policy comes.
         overlay: how the person is shown where the object goes.
         loop: how an episode runs.
-        max_spoilt: a trial that was spoilt more often than this stops the evaluation.
+        max_invalid: a trial that was spoilt more often than this stops the evaluation.
         viewer: live view.
     """
 
@@ -83,12 +83,13 @@ class TrialsConfig:
     blind: bool
     overlay: OverlayConfig
     loop: LoopConfig
-    max_spoilt: int
+    max_invalid: int
+    OLD_NAMES: ClassVar[dict[str, str]] = {"max_spoilt": "max_invalid"}
     viewer: ViewerConfig
 
     def __post_init__(self) -> None:
-        if self.trials < 1 or self.max_spoilt < 0:
-            raise ValueError("trials must be at least 1, max_spoilt not negative")
+        if self.trials < 1 or self.max_invalid < 0:
+            raise ValueError("trials must be at least 1, max_invalid not negative")
         if self.loop.rehearsal:
             raise ValueError("a rehearsal moves nothing: there is nothing to judge")
         if not 0 <= self.least_distance_m < math.inf:
@@ -194,7 +195,7 @@ def _run(
                 operator=bench.operator(),
                 keep=recorder.save,
                 illustrate=illustrate,
-                max_spoilt=config.max_spoilt,
+                max_invalid=config.max_invalid,
                 tell=tell,
             )
         except TrialsStoppedError as error:
@@ -232,10 +233,10 @@ def _open(
 
 
 def _report(config: TrialsConfig, plan: Plan, folder: Path, *, say: bool = False) -> None:
-    results, spoilt = load_results(folder), load_spoilt(folder)
+    results, invalid = load_results(folder), load_invalid(folder)
     title = f"{config.station.task}: {' against '.join(config.names.values())}"
     conclusions = write_report(
-        folder, plan, results, spoilt, title=title, names=config.names, area=config.area
+        folder, plan, results, invalid, title=title, names=config.names, area=config.area
     )
     if not say:
         return
@@ -247,8 +248,8 @@ def _report(config: TrialsConfig, plan: Plan, folder: Path, *, say: bool = False
         print(f"may be said:     {sentence}")
     for sentence in conclusions.may_not_say:
         print(f"may not be said: {sentence}")
-    if spoilt:
-        print(f"{len(spoilt)} attempts were spoilt and done again; the report says why")
+    if invalid:
+        print(f"{len(invalid)} attempts were spoilt and done again; the report says why")
     print(f"report: {folder / PAGE}")
     print(f"data set: {folder.parent / 'dataset'}")
 
@@ -271,7 +272,7 @@ __getattr__ = moved_names(
     },
 )
 
-main = command("trials", TrialsConfig)(evaluate)
+main = command("trials", TrialsConfig, TrialsConfig.OLD_NAMES)(evaluate)
 
 if __name__ == "__main__":
     main()

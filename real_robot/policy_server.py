@@ -42,7 +42,7 @@ class ServerConfig:
 
 def policy_server(config: ServerConfig, out: Path) -> None:
     """Serve a policy until Ctrl-C."""
-    from policies.student import read_card
+    from policies.student import read_metadata
 
     acting = config.acting
     policy = PolicyFolder(
@@ -61,7 +61,7 @@ def policy_server(config: ServerConfig, out: Path) -> None:
                 f"a new key was written to {acting.key_file}, mode 0600: the robot's machine "
                 "needs it"
             )
-        interface = read_card(policy.folder).interface
+        interface = read_metadata(policy.folder).interface
         agent = policy.open(interface)
         server = PolicyServer(
             agent,

@@ -29,7 +29,7 @@ from policies.demonstrations.lerobot.writer import DatasetWriter
 from .episode import COMPLETE, EpisodeRecord, Step
 
 # Stages with a column; the record has the others.
-STAGES = ("observe", "tokenizer", "encoder", "surprise", "policy", "wait", "safety", "send", "age")
+PHASES = ("observe", "tokenizer", "encoder", "surprise", "policy", "wait", "safety", "send", "age")
 _NAN = float("nan")
 _INCREMENT = "_increment"
 
@@ -151,7 +151,7 @@ def columns_of(interface: Interface) -> tuple[Column, ...]:
         ),
         one("surprise"),
         one("late"),
-        Column(name="timings", dtype="float64", names=STAGES),
+        Column(name="timings", dtype="float64", names=PHASES),
     )
 
 
@@ -217,7 +217,7 @@ def facts_of(record: EpisodeRecord) -> dict[str, Any]:
         "other_timings_s": [
             {"step": step.index, **other}
             for step in record.steps
-            if (other := {k: v for k, v in step.timings_s.items() if k not in STAGES})
+            if (other := {k: v for k, v in step.timings_s.items() if k not in PHASES})
         ],
     }
 
@@ -239,8 +239,8 @@ def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
 
     found: dict[str, Array] = {
         "executed": np.stack([_action(step.action, interface) for step in steps]),
-        "command.before.joints": joints(lambda s: s.wish.joint_positions_rad),
-        "command.before.gripper": gather(lambda s: _number(s.wish.gripper_width_m)),
+        "command.before.joints": joints(lambda s: s.requested.joint_positions_rad),
+        "command.before.gripper": gather(lambda s: _number(s.requested.gripper_width_m)),
         "command.after.joints": joints(
             lambda s: None if s.decision.target is None else s.decision.target.joint_positions_rad
         ),
@@ -263,7 +263,7 @@ def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
         "stamp.gripper": gather(lambda s: _gripper(s, "stamp_s")),
         "surprise": gather(lambda s: _number(s.surprise)),
         "late": gather(lambda s: s.late_s),
-        "timings": gather(lambda s: [s.timings_s.get(stage, _NAN) for stage in STAGES]),
+        "timings": gather(lambda s: [s.timings_s.get(stage, _NAN) for stage in PHASES]),
     }
     for name in interface.camera_names:
         frames = [step.observation.frames.get(name) for step in steps]

@@ -19,7 +19,7 @@ def ask_for_priority(priority: int) -> bool:
     return True
 
 
-def stand_back() -> None:
+def drop_priority() -> None:
     """Take real-time priority from this thread, if it has some: for one that computes for long.
 
     Others of its priority would wait for it, and where such threads leave a CPU no rest at all,
@@ -30,7 +30,7 @@ def stand_back() -> None:
 
 
 @contextmanager
-def hurried(priority: int) -> Iterator[None]:
+def realtime_priority(priority: int) -> Iterator[None]:
     """Let this thread, and those that it starts, go before others while the context lasts."""
     if not hasattr(os, "sched_getscheduler"):
         yield
@@ -48,7 +48,7 @@ def hurried(priority: int) -> Iterator[None]:
 
 
 @contextmanager
-def leaving(cpu: int | None) -> Iterator[None]:
+def avoid_cpu(cpu: int | None) -> Iterator[None]:
     """Keep this thread, and those that it starts, off a CPU while the context lasts.
 
     Args:

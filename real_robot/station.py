@@ -29,7 +29,7 @@ from .franka import FrankaConfig, FrankaRobot
 from .robot import Robot
 from .safety.config import SafetyConfig
 from .safety.layer import RecoveryRefusedError, SafetyLayer
-from .scheduling import hurried, leaving
+from .scheduling import avoid_cpu, realtime_priority
 from .translator import GripperSwitch, Translator
 from .twin.client import TwinCameraSource, TwinClient
 from .twin.config import TwinConfig
@@ -109,7 +109,7 @@ class TwinStation(AnyStation):
             address = robot
             if robot == TWIN:
                 address = stack.enter_context(start_twin(self.twin)).address
-                stack.enter_context(leaving(self.twin.cpu(address)))
+                stack.enter_context(avoid_cpu(self.twin.cpu(address)))
             twin = stack.enter_context(TwinClient(address))
             cameras = [
                 ThreadedCamera(self.camera_settings(name), TwinCameraSource(address, name))
@@ -305,7 +305,7 @@ def _connected(
 ) -> Iterator[Station]:
     with ExitStack() as stack:
         # after the twin, which is a process of its own and sets its own
-        stack.enter_context(hurried(config.priority))
+        stack.enter_context(realtime_priority(config.priority))
         for camera in cameras:
             stack.enter_context(camera)
         driver = stack.enter_context(FrankaRobot(replace(config.franka, address=address)))

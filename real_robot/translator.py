@@ -129,14 +129,14 @@ class Translator:
             width_m = self._max_width_m * (self.gripper_order(float(values[-1])) + 1) / 2
         return Target(joint_positions_rad=joints, gripper_width_m=width_m)
 
-    def gripper_order(self, wish: float) -> float:
+    def gripper_order(self, requested: float) -> float:
         """Return what the gripper is told, in [-1, 1], when somebody wishes for an opening."""
-        wish, switch = float(np.clip(wish, -1.0, 1.0)), self._switch
-        if switch is None or math.isnan(wish):
-            return wish
-        if self._ticks < self._hold_ticks or switch.close_below <= wish <= switch.open_above:
+        requested, switch = float(np.clip(requested, -1.0, 1.0)), self._switch
+        if switch is None or math.isnan(requested):
+            return requested
+        if self._ticks < self._hold_ticks or switch.close_below <= requested <= switch.open_above:
             return self._command
-        return 1.0 if wish > switch.open_above else -1.0
+        return 1.0 if requested > switch.open_above else -1.0
 
     def sent(self, target: Target) -> None:
         """Store what was really sent: the next increment is added to it."""

@@ -219,13 +219,13 @@ class Viewer:
 
     def _joints(self, step: Step) -> None:
         rr, stream, state = self._rerun, self._stream, step.observation.state
-        wished, measured = step.wish.joint_positions_rad, state.joint_positions_rad
+        wished, measured = step.requested.joint_positions_rad, state.joint_positions_rad
         nothing = float("nan")
         for index in range(len(measured)):
             sent = nothing if step.sent_rad is None else float(step.sent_rad[index])
             # an action of a wrong shape is a wish, too
-            wish = float(wished[index]) if index < len(wished) else nothing
-            values = [wish, sent, float(measured[index])]
+            requested = float(wished[index]) if index < len(wished) else nothing
+            values = [requested, sent, float(measured[index])]
             stream.log(f"joints/joint{index + 1}", rr.Scalars(values))
         target, gripper = step.decision.target, state.gripper
         width_m = None if target is None else target.gripper_width_m

@@ -14,9 +14,13 @@ a dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unio
         radius: float
 
     shape: Circle | Square        # {"kind": "circle", "radius": 1.0}
+
+A class attribute `OLD_NAMES: ClassVar[dict[str, str]]` has the old names of renamed fields, which
+are still read, with a notice.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -48,7 +52,7 @@ def from_dict(cls: Any, data: Any, at: str = "") -> Any:
     if not isinstance(data, Mapping):
         raise ValueError(f"{at or cls.__name__}: expected a mapping, got {data!r}")
     place = at or cls.__name__
-    values = dict(data)
+    values = _with_present_names(cls, data, place)
     kind = getattr(cls, "kind", None)
     if isinstance(kind, str) and values.pop("kind", kind) != kind:
         raise ValueError(f"{_join(at, 'kind')}: {data['kind']!r} is not one of [{kind!r}]")
@@ -63,6 +67,16 @@ def from_dict(cls: Any, data: Any, at: str = "") -> Any:
         return cls(**built)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+
+
+def _with_present_names(cls: Any, data: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the data with the old names of a class's fields replaced, with a notice."""
+    values = dict(data)
+    for old, new in getattr(cls, "OLD_NAMES", {}).items():
+        if old in values and new not in values:
+            values[new] = values.pop(old)
+            warnings.warn(f"{place}: {old} is called {new} now", FutureWarning, stacklevel=3)
+    return values
 
 
 def to_dict(config: object) -> Any:

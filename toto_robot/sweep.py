@@ -46,7 +46,7 @@ from .probing.report import (
     table,
     write_report,
 )
-from .probing.ridge import Exam, rotate, standardise
+from .probing.ridge import ProbeEvaluation, rotate, standardise
 
 __all__ = ["SweepConfig", "sweep"]
 
@@ -160,7 +160,7 @@ def _probe_all(
     config: SweepConfig, data: Demonstrations, encoder: Encoder, out: Path
 ) -> list[Cell]:
     """Probe every layer and pool of the encoder and of its controls, and what needs no encoder."""
-    exam = Exam(
+    evaluation = ProbeEvaluation(
         data.target,
         data.episode,
         is_label=data.is_label,
@@ -178,9 +178,9 @@ def _probe_all(
         ways[RANDOM] = _Way(tokens=untrained, features=untrained)
     files = _embed(config, data, ways, out)
     nothing = np.zeros((len(data.target), 0))
-    cells = [_probe(config, data, exam, nothing, source=CONSTANT)]
+    cells = [_probe(config, data, evaluation, nothing, source=CONSTANT)]
     if data.proprio is not None:
-        cells.append(_probe(config, data, exam, nothing, source=PROPRIOCEPTION))
+        cells.append(_probe(config, data, evaluation, nothing, source=PROPRIOCEPTION))
     todo = [
         (source, pool, layer)
         for source in ways
@@ -189,7 +189,9 @@ def _probe_all(
     ]
     for source, pool, layer in tqdm(todo, desc="probe", unit="probe"):
         inputs = _load(files[source], data.counts, f"{pool}-{layer}")
-        cells.append(_probe(config, data, exam, inputs, source=source, layer=layer, pool=pool))
+        cells.append(
+            _probe(config, data, evaluation, inputs, source=source, layer=layer, pool=pool)
+        )
     return cells
 
 
@@ -204,7 +206,7 @@ class _Way:
 def _probe(
     config: SweepConfig,
     data: Demonstrations,
-    exam: Exam,
+    evaluation: ProbeEvaluation,
     inputs: Array,
     *,
     source: str,
@@ -216,7 +218,7 @@ def _probe(
     rotated, kept = rotate(standardise(inputs), config.width)
     beside = None
     if joints is not None and layer is not None:
-        beside = exam.take(np.concatenate([rotated, joints], axis=1), joints.shape[1])
+        beside = evaluation.score(np.concatenate([rotated, joints], axis=1), joints.shape[1])
     if source == PROPRIOCEPTION:
         assert joints is not None
         rotated = joints
@@ -226,7 +228,7 @@ def _probe(
         pool=pool,
         width=inputs.shape[1] if layer is not None else rotated.shape[1],
         kept=kept,
-        alone=exam.take(rotated),
+        alone=evaluation.score(rotated),
         beside=beside,
     )
 

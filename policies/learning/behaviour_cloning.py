@@ -26,7 +26,7 @@ from ..demonstrations.features import Dataset
 from ..demonstrations.source import Demonstrations
 from ..demonstrations.store import DemoStore
 from ..report import draw_cloning, write_cloning_board
-from ..rollouts.task import StageClock
+from ..rollouts.job import PhaseClock
 from ..student import StudentPolicy
 from .fit import chunk_labels, loss_of
 from .learner import Learner
@@ -51,7 +51,7 @@ class _Lessons:
 
 def clone(learner: Learner, demonstrations: Demonstrations, out: Path) -> None:
     """Fit a student to the demonstrations, and write what the module's docstring lists."""
-    clock = StageClock()
+    clock = PhaseClock()
     with clock("start-up"):
         encoder, origin = learner.encoder, demonstrations.origin()
     with clock("tokenizer"):

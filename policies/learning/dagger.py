@@ -20,9 +20,9 @@ from typing import ClassVar
 
 from ..demonstrations.features import FeatureCache
 from ..demonstrations.store import DemoStore
+from ..rollouts.job import Mixing, Rollout, RolloutJob
 from ..rollouts.pool import RolloutPool
 from ..rollouts.seeds import training_seed
-from ..rollouts.task import Mixing, Rollout, Task
 
 # From a round to the probability that the expert acts.
 BetaSchedule = Callable[[int], float]
@@ -111,7 +111,7 @@ class Round:
         beta: probability that the expert acts.
         mixing: see `DaggerConfig`.
         seed: of the run.
-        steps_after_success: see `Task`.
+        steps_after_success: see `RolloutJob`.
     """
 
     number: int
@@ -132,7 +132,7 @@ class Plan:
         demonstrations: episodes that the expert gives in round 0.
         rounds: rounds after that; 0 is behaviour cloning.
         dagger: how these go.
-        steps_after_success: see `Task`.
+        steps_after_success: see `RolloutJob`.
         validation_episodes: episodes that judge the student of each round.
         evaluation_episodes: held-out episodes that judge the last student.
         video_episodes: how many of these are filmed.
@@ -199,7 +199,7 @@ def collect(
         return
     start = round.first + stored // pool.group * pool.group
     tasks = [
-        _task(round, policy, range(first, min(first + pool.group, last)))
+        _job(round, policy, range(first, min(first + pool.group, last)))
         for first in range(start, last, pool.group)
     ]
     indices = iter(range(start, last))
@@ -218,8 +218,8 @@ def collect(
     pool.run(tasks, keep)
 
 
-def _task(round: Round, policy: Path | None, group: range) -> Task:
-    return Task(
+def _job(round: Round, policy: Path | None, group: range) -> RolloutJob:
+    return RolloutJob(
         seeds=tuple(training_seed(round.seed, index) for index in group),
         policy=policy,
         beta=round.beta,

@@ -24,9 +24,9 @@ from ..demonstrations.source import Demonstrations
 from ..demonstrations.store import DemoStore, StoreHeader, create_store
 from ..report import draw_curve, write_tensorboard
 from ..rollouts.evaluation import evaluate_policy
+from ..rollouts.job import PhaseClock, add_seconds
 from ..rollouts.pool import RolloutPool
 from ..rollouts.seeds import evaluation_seeds, validation_seeds
-from ..rollouts.task import StageClock, add_seconds
 from ..rollouts.video import film
 from ..student import load_student
 from ..trained_policy import TrainedPolicy
@@ -48,11 +48,11 @@ def imitate(
         plan: what to do.
         out: the run's folder; rounds that are there are not done again.
     """
-    env, interface = pool.theatre.env, pool.theatre.interface()
+    env, interface = pool.spec.env, pool.spec.interface()
     stores = [create_store(out / "store", StoreHeader.of(env.id, interface, learner.encoder))]
     if given is not None:
         stores.insert(0, given.open(learner.encoder, out / "data", env.id, interface))
-    clock = StageClock()
+    clock = PhaseClock()
     tell_found(_found(plan, stores[-1], out), plan.num_episodes, "episode")
     with tqdm(total=plan.num_episodes, unit="episode", smoothing=0.02) as bar:
         run = _Run(learner, pool, stores, plan, bar, out)
@@ -171,7 +171,7 @@ class _Run:
         """Fit the round's student to all episodes, write it, and return its losses."""
         scratch = self._out / "embeddings.npy"
         data = self._learner.gather(self._stores, scratch)
-        interface, env = self._stores[-1].header.interface, self._pool.theatre.env
+        interface, env = self._stores[-1].header.interface, self._pool.spec.env
         student = self._learner.begin(interface, env, data, round.number)
         losses = self._learner.fit(
             student,

@@ -16,8 +16,8 @@ from toto_robot import FrameEncoder
 from ..demonstrations.features import Dataset
 from ..demonstrations.store import DemoStore
 from ..environment import EnvConfig
-from ..student import StudentCard, StudentConfig, StudentPolicy
-from ..vision import VisionConfig, stamp
+from ..student import StudentConfig, StudentMetadata, StudentPolicy
+from ..vision import VisionConfig, encoder_id
 from .fit import ImitationConfig, Labelled, fit
 
 
@@ -64,16 +64,16 @@ class Learner:
             data: what it will be fitted to.
             number: the round.
         """
-        card = StudentCard(
+        metadata = StudentMetadata(
             student=self.student,
             interface=interface,
             env=env,
             vision=self.vision,
-            encoder=stamp(self.encoder),
+            encoder=encoder_id(self.encoder),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1000 + number)
-            student = StudentPolicy(card)
+            student = StudentPolicy(metadata)
         student.to(self.device)
         student.standardise(data.embeddings, data.proprio)
         student.set_range(data.labels)

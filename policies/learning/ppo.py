@@ -22,7 +22,7 @@ from torch import nn
 from toto_robot.moved import moved_names
 
 from ..environment import EnvConfig
-from ..rollouts.task import StageClock
+from ..rollouts.job import PhaseClock
 from ..teacher_policy import ACTIVATIONS, Normaliser, TeacherNetwork, TeacherPolicy
 from .training_episodes import OUTCOME, make_environments
 
@@ -157,7 +157,7 @@ class PpoTrainer:
         self._set_random_seed = set_random_seed
         self.iteration = 0 if state is None else state["iteration"]
         self.episodes = 0 if state is None else state["episodes"]
-        self.clock = StageClock({} if state is None else dict(state["seconds"]))
+        self.clock = PhaseClock({} if state is None else dict(state["seconds"]))
         recent = [] if state is None else state["recent"]
         self.recent: deque[dict[str, float]] = deque(recent, RECENT_EPISODES)
 

@@ -22,7 +22,7 @@ from ..environment import EnvConfig
 from ..report import draw_teacher
 from ..rollouts.evaluation import best, evaluate_policy
 from ..rollouts.pool import RolloutConfig, RolloutPool
-from ..rollouts.rollout import Theatre
+from ..rollouts.rollout import RolloutSpec
 from ..teacher_policy import KIND, TeacherPolicy, load_teacher
 from ..vision import NoVision
 from .ppo import PpoTrainer
@@ -38,8 +38,8 @@ def judge(
     progress: Callable[[int], object] = lambda _: None,
 ) -> Json:
     """Run a teacher on these seeds; for what it returns see `evaluate_policy`."""
-    theatre = Theatre(env=env, vision=NoVision(), privileged=True, device="cpu", teacher=teacher)
-    with RolloutPool(theatre, rollout) as pool:
+    spec = RolloutSpec(env=env, vision=NoVision(), privileged=True, device="cpu", teacher=teacher)
+    with RolloutPool(spec, rollout) as pool:
         return evaluate_policy(pool, None, seeds, progress)
 
 
@@ -130,7 +130,7 @@ class TeacherRun:
         save_checkpoint(
             folder,
             KIND,
-            to_dict(teacher.card),
+            to_dict(teacher.metadata),
             teacher.state_dict(),
             trainer.state(),
             env_steps=step,

@@ -120,5 +120,5 @@ def make_environments(
 def _make_env(
     env: EnvConfig, seeds: tuple[int, int, int], timeouts_end_everything: bool
 ) -> TrainingEpisodes:
-    made = make_env(env, sighted=False, privileged=True)
+    made = make_env(env, with_images=False, privileged=True)
     return TrainingEpisodes(made, seeds, timeouts_end_everything)

@@ -6,8 +6,8 @@ from typing import Any
 
 from envs.success_rates import wilson_interval
 
+from .job import Rollout, RolloutJob
 from .pool import RolloutPool
-from .task import Rollout, Task
 
 
 def evaluate_policy(
@@ -35,8 +35,8 @@ def run_policy(
         progress: called with the number of episodes that are done.
     """
     groups = [tuple(seeds[at : at + pool.group]) for at in range(0, len(seeds), pool.group)]
-    tasks = [
-        Task(
+    jobs = [
+        RolloutJob(
             seeds=group,
             policy=policy,
             beta=1.0 if policy is None else 0.0,
@@ -52,7 +52,7 @@ def run_policy(
     def count(some: list[Rollout]) -> None:
         progress(len(some))
 
-    return pool.run(tasks, count)
+    return pool.run(jobs, count)
 
 
 def summarise(rollouts: Sequence[Rollout]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import torch
 
 from toto_robot.device import num_cpus
 
-from .rollout import Stage, Theatre
-from .task import Rollout, Task, add_seconds
+from .job import Rollout, RolloutJob, add_seconds
+from .rollout import RolloutSpec, RolloutWorker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,16 +48,16 @@ class RolloutPool:
             out in proportion to the seconds that they spent.
         num_workers: worker processes.
         group: episodes that one worker runs in lockstep.
-        theatre: where they run.
+        spec: where they run.
     """
 
-    def __init__(self, theatre: Theatre, config: RolloutConfig) -> None:
+    def __init__(self, spec: RolloutSpec, config: RolloutConfig) -> None:
         self.seconds: dict[str, float] = {}
         self.num_workers = num_cpus() if config.num_workers is None else config.num_workers
         self.group = config.group
-        self.theatre = theatre
+        self.spec = spec
         self._executor: ProcessPoolExecutor | None = None
-        self._stage: Stage | None = None
+        self._local_worker: RolloutWorker | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -68,22 +68,22 @@ class RolloutPool:
                 for process in list((self._executor._processes or {}).values()):
                     process.kill()
             self._executor.shutdown(wait=failed is None, cancel_futures=True)
-        if self._stage is not None:
-            self._stage.close()
+        if self._local_worker is not None:
+            self._local_worker.close()
 
     def run(
-        self, tasks: Sequence[Task], each: Callable[[list[Rollout]], None] = lambda _: None
+        self, jobs: Sequence[RolloutJob], each: Callable[[list[Rollout]], None] = lambda _: None
     ) -> list[Rollout]:
         """Run groups; give all that came of them.
 
         Args:
-            tasks: the groups.
+            jobs: the groups.
             each: called with each group's results, in order, as soon as they are there.
         """
-        if not tasks:
+        if not jobs:
             return []
         start, spent, everything = time.perf_counter(), dict[str, float](), list[Rollout]()
-        for rollouts, seconds in self._map(tasks):
+        for rollouts, seconds in self._map(jobs):
             add_seconds(spent, seconds)
             everything += [replace(rollout, episode=None, features=None) for rollout in rollouts]
             each(rollouts)
@@ -95,11 +95,11 @@ class RolloutPool:
         """Return the seconds by stage that have passed since `seconds` was `before`."""
         return {stage: value - before.get(stage, 0.0) for stage, value in self.seconds.items()}
 
-    def _map(self, tasks: Sequence[Task]) -> Iterator[tuple[list[Rollout], dict[str, float]]]:
+    def _map(self, jobs: Sequence[RolloutJob]) -> Iterator[tuple[list[Rollout], dict[str, float]]]:
         if self.num_workers == 0:
-            if self._stage is None:
-                self._stage = Stage(self.theatre)
-            yield from map(self._stage.run, tasks)
+            if self._local_worker is None:
+                self._local_worker = RolloutWorker(self.spec)
+            yield from map(self._local_worker.run, jobs)
             return
         if self._executor is None:
             # spawn: neither EGL contexts nor torch's threads survive a fork
@@ -107,37 +107,37 @@ class RolloutPool:
                 self.num_workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(self.theatre, time.time()),
+                initargs=(self.spec, time.time()),
             )
         before = signal.getsignal(signal.SIGINT)
         hears = threading.current_thread() is threading.main_thread()
         if hears:  # workers inherit it: Ctrl-C is for this process, which ends them
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            results = self._executor.map(_run_in_worker, tasks)
+            results = self._executor.map(_run_in_worker, jobs)
         finally:
             if hears:
                 signal.signal(signal.SIGINT, before)
         yield from results
 
 
-_worker: Stage | None = None
+_worker: RolloutWorker | None = None
 _start_up_s: float = 0.0
 
 
-def _start_worker(theatre: Theatre, created_s: float) -> None:
+def _start_worker(spec: RolloutSpec, created_s: float) -> None:
     """Build a worker process's stage."""
     global _worker, _start_up_s
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _worker = Stage(theatre)
+    _worker = RolloutWorker(spec)
     _start_up_s = time.time() - created_s
 
 
-def _run_in_worker(task: Task) -> tuple[list[Rollout], dict[str, float]]:
+def _run_in_worker(job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
     global _start_up_s
     assert _worker is not None
-    rollouts, seconds = _worker.run(task)
+    rollouts, seconds = _worker.run(job)
     seconds["start-up"] += _start_up_s
     _start_up_s = 0.0
     return rollouts, seconds

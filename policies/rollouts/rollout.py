@@ -31,12 +31,12 @@ from ..environment import EnvConfig, interface_of, make_env
 from ..policy import Policy
 from ..student import StudentPolicy, load_student
 from ..teacher_policy import choose_expert
-from ..vision import ObservationEmbedder, VisionConfig
-from .task import Rollout, StageClock, Task
+from ..vision import EpisodeEmbedder, VisionConfig
+from .job import PhaseClock, Rollout, RolloutJob
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Theatre:
+class RolloutSpec:
     """Where episodes happen, and with which eyes: all that a worker must know beforehand.
 
     Attributes:
@@ -70,12 +70,12 @@ class Theatre:
 
     def make(self) -> gymnasium.Env[Any, Any]:
         """Make the environment, without images for the blind."""
-        sighted = self.vision.kind != "none"
-        return make_env(self.env, sighted=sighted, privileged=self.privileged)
+        with_images = self.vision.kind != "none"
+        return make_env(self.env, with_images=with_images, privileged=self.privileged)
 
 
 @dataclass(slots=True)
-class _Lane:
+class _EpisodeState:
     """One episode while it runs.
 
     Attributes:
@@ -99,11 +99,11 @@ class _Lane:
     ended: bool = False
 
     def step(
-        self, student_action: NDArray[np.float32] | None, task: Task, clock: StageClock
+        self, student_action: NDArray[np.float32] | None, job: RolloutJob, clock: PhaseClock
     ) -> None:
         """Do one step; the expert is asked where it acts and where its label is kept."""
         label = student_action
-        if self.expert is not None and (task.recorded or student_action is None):
+        if self.expert is not None and (job.recorded or student_action is None):
             with clock("expert"):
                 label = np.asarray(self.expert.act(self.observation), np.float32)
             label = label.clip(-1.0, 1.0)  # where every environment of ours has its limits
@@ -111,7 +111,7 @@ class _Lane:
         assert action is not None
         assert label is not None
         self.executed.append(action)
-        if task.recorded:
+        if job.recorded:
             self.labels.append(label)
             self.by_expert.append(student_action is None)
         with clock("environment and rendering"):
@@ -120,14 +120,14 @@ class _Lane:
             raise ValueError(f"{self.env}: the environment's info has no 'success'")
         self.steps_since_success += self.success
         self.success |= bool(info["success"])
-        enough = self.success and self.steps_since_success >= task.steps_after_success
+        enough = self.success and self.steps_since_success >= job.steps_after_success
         self.ended = terminated or truncated or enough
 
-    def result(self, task: Task) -> Rollout:
+    def result(self, job: RolloutJob) -> Rollout:
         """Return what came of it."""
         episode = features = None
         actions = np.stack(self.executed)
-        if task.recorded:
+        if job.recorded:
             episode = Episode(
                 tokens=np.stack(self.tokens),
                 proprio=np.stack(self.proprio),
@@ -136,7 +136,7 @@ class _Lane:
                 acted_by_expert=np.array(self.by_expert),
                 success=self.success,
                 seed=self.seed,
-                round=task.round,
+                round=job.round,
             )
             features = np.stack(self.features)
         return Rollout(
@@ -148,60 +148,60 @@ class _Lane:
         )
 
 
-class Stage:
+class RolloutWorker:
     """Environments, experts and an encoder, built when first needed; runs one group at a time."""
 
-    def __init__(self, theatre: Theatre) -> None:
-        self._theatre = theatre
+    def __init__(self, spec: RolloutSpec) -> None:
+        self._spec = spec
         self._envs: list[gymnasium.Env[Any, Any]] = []
         self._experts: list[Policy] = []
         self._students: dict[Path, StudentPolicy] = {}
-        self.encoder = theatre.vision.build(torch.device(theatre.device))
+        self.encoder = spec.vision.build(torch.device(spec.device))
         self._grow(1)
         self.interface: Interface = interface_of(self._envs[0])
         self._cameras = self.interface.camera_names if self.encoder is not None else ()
 
-    def run(self, task: Task) -> tuple[list[Rollout], dict[str, float]]:
+    def run(self, job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
         """Run a group; give what came of each episode in order, and the seconds of each stage."""
-        clock = StageClock()
+        clock = PhaseClock()
         with clock("start-up"):
-            self._grow(len(task.seeds))
-            student = None if task.policy is None else self._student(task.policy)
-        lanes = self._begin(task, student)
+            self._grow(len(job.seeds))
+            student = None if job.policy is None else self._student(job.policy)
+        states = self._begin(job, student)
         embedder = None
         if self.encoder is not None:
-            embedder = ObservationEmbedder(self.encoder, len(lanes), len(self._cameras))
-        whole_episode = [lane.rng.random() < task.beta for lane in lanes]
+            embedder = EpisodeEmbedder(self.encoder, len(states), len(self._cameras))
+        whole_episode = [state.rng.random() < job.beta for state in states]
         with clock("environment and rendering"):
-            for lane in lanes:
-                lane.observation, _ = lane.env.reset(seed=lane.seed)
-        for lane in lanes:
-            if lane.expert is not None:
-                lane.expert.reset()
-        seen = lanes  # whose newest frames are still to be looked at
+            for state in states:
+                state.observation, _ = state.env.reset(seed=state.seed)
+        for state in states:
+            if state.expert is not None:
+                state.expert.reset()
+        seen = states  # whose newest frames are still to be looked at
         while seen:
-            self._look(seen, embedder, task, clock)
-            acting = [lane for lane in seen if not lane.ended]
+            self._look(seen, embedder, job, clock)
+            acting = [state for state in seen if not state.ended]
             if not acting:
                 break
             actions = self._student_actions(acting, student, clock)
-            for row, lane in enumerate(acting):
-                draw = lane.rng.random() < task.beta
+            for row, state in enumerate(acting):
+                draw = state.rng.random() < job.beta
                 by_expert = student is None or (
-                    whole_episode[lane.row] if task.mixing == "episode" else draw
+                    whole_episode[state.row] if job.mixing == "episode" else draw
                 )
-                lane.step(None if by_expert else actions[row], task, clock)
+                state.step(None if by_expert else actions[row], job, clock)
             # an ended episode is looked at once more if it is kept: T + 1 observations
-            seen = [lane for lane in acting if task.recorded or not lane.ended]
-        return [lane.result(task) for lane in lanes], clock.seconds
+            seen = [state for state in acting if job.recorded or not state.ended]
+        return [state.result(job) for state in states], clock.seconds
 
-    def _begin(self, task: Task, student: StudentPolicy | None) -> list[_Lane]:
+    def _begin(self, job: RolloutJob, student: StudentPolicy | None) -> list[_EpisodeState]:
         """Return the episodes of a group, whose environments are not reset yet."""
-        privileged = self._theatre.privileged
-        if not privileged and (student is None or task.recorded or task.beta > 0):
+        privileged = self._spec.privileged
+        if not privileged and (student is None or job.recorded or job.beta > 0):
             raise ValueError("the expert is needed here: make the stage privileged")
         return [
-            _Lane(
+            _EpisodeState(
                 row=index,
                 env=self._envs[index],
                 expert=self._experts[index] if privileged else None,
@@ -209,7 +209,7 @@ class Stage:
                 rng=np.random.default_rng(mixing_seed),
             )
             for index, (seed, mixing_seed) in enumerate(
-                zip(task.seeds, task.mixing_seeds, strict=True)
+                zip(job.seeds, job.mixing_seeds, strict=True)
             )
         ]
 
@@ -219,12 +219,12 @@ class Stage:
             env.close()
 
     def _grow(self, size: int) -> None:
-        theatre = self._theatre
+        spec = self._spec
         while len(self._envs) < size:
-            env = theatre.make()
+            env = spec.make()
             self._envs.append(env)
-            if theatre.privileged:
-                self._experts.append(choose_expert(theatre.env.id, theatre.teacher, env))
+            if spec.privileged:
+                self._experts.append(choose_expert(spec.env.id, spec.teacher, env))
 
     def _student(self, folder: Path) -> StudentPolicy:
         if folder not in self._students:
@@ -233,44 +233,40 @@ class Stage:
 
     def _look(
         self,
-        lanes: Sequence[_Lane],
-        embedder: ObservationEmbedder | None,
-        task: Task,
-        clock: StageClock,
+        states: Sequence[_EpisodeState],
+        embedder: EpisodeEmbedder | None,
+        job: RolloutJob,
+        clock: PhaseClock,
     ) -> None:
         """Tokenise and embed the newest frames of all lanes, in one call each."""
         cameras = self._cameras
-        for lane in lanes:
-            lane.proprio.append(np.asarray(lane.observation["proprio"], np.float32))
-        if (
-            self.encoder is None
-            or embedder is None
-            or not (task.recorded or task.policy is not None)
-        ):
+        for state in states:
+            state.proprio.append(np.asarray(state.observation["proprio"], np.float32))
+        if self.encoder is None or embedder is None or not (job.recorded or job.policy is not None):
             nothing = np.zeros((0, 0), np.uint16)
-            for lane in lanes:
-                lane.tokens.append(nothing)
-                lane.features.append(nothing.astype(np.float16))
+            for state in states:
+                state.tokens.append(nothing)
+                state.features.append(nothing.astype(np.float16))
             return
         with clock("tokenizer"):
-            frames = [lane.observation[f"image_{name}"] for lane in lanes for name in cameras]
-            tokens = compress_each(self.encoder, frames).reshape(len(lanes), len(cameras), -1)
+            frames = [state.observation[f"image_{name}"] for state in states for name in cameras]
+            tokens = compress_each(self.encoder, frames).reshape(len(states), len(cameras), -1)
         with clock("transformer"):
-            features = embedder.embed(tokens, [lane.row for lane in lanes])
-        for row, lane in enumerate(lanes):
-            lane.tokens.append(tokens[row])
-            lane.features.append(features[row])
+            features = embedder.embed(tokens, [state.row for state in states])
+        for row, state in enumerate(states):
+            state.tokens.append(tokens[row])
+            state.features.append(features[row])
 
     def _student_actions(
-        self, lanes: Sequence[_Lane], student: StudentPolicy | None, clock: StageClock
+        self, states: Sequence[_EpisodeState], student: StudentPolicy | None, clock: PhaseClock
     ) -> NDArray[np.float32]:
         if student is None:
-            return np.zeros((len(lanes), 0), np.float32)
+            return np.zeros((len(states), 0), np.float32)
         observation: dict[str, NDArray[Any]] = {
-            f"embedding_{name}": np.stack([lane.features[-1][camera] for lane in lanes])
+            f"embedding_{name}": np.stack([state.features[-1][camera] for state in states])
             for camera, name in enumerate(self._cameras)
         }
-        observation["proprio"] = np.stack([lane.proprio[-1] for lane in lanes])
+        observation["proprio"] = np.stack([state.proprio[-1] for state in states])
         with clock("student"):
             return student.act(observation)
 
@@ -278,5 +274,7 @@ class Stage:
 __getattr__ = moved_names(
     __name__,
     {name: f"policies.rollouts.pool:{name}" for name in ("RolloutConfig", "RolloutPool")}
-    | {name: f"policies.rollouts.task:{name}" for name in ("STAGES", "Mixing")},
+    | {"STAGES": "policies.rollouts.job:PHASES", "Mixing": "policies.rollouts.job:Mixing"}
+    | {"Theatre": "policies.rollouts.rollout:RolloutSpec"}
+    | {"Stage": "policies.rollouts.rollout:RolloutWorker"},
 )

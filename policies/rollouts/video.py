@@ -15,7 +15,7 @@ from toto_robot.data.video import write_video
 from ..environment import EnvConfig, interface_of, make_env
 from ..policy import Policy
 from ..trained_policy import TrainedPolicy
-from .task import Rollout
+from .job import Rollout
 
 _PIXELS = 384
 _SECONDS_AFTER_SUCCESS = 1.0
@@ -55,8 +55,8 @@ def film_each(
 
 
 def _make_env(config: EnvConfig, policy: Policy) -> gymnasium.Env[Any, Any]:
-    sighted = isinstance(policy, TrainedPolicy)
-    return make_env(config, sighted=sighted, privileged=not sighted, filmed=True)
+    with_images = isinstance(policy, TrainedPolicy)
+    return make_env(config, with_images=with_images, privileged=not with_images, filmed=True)
 
 
 def _run(

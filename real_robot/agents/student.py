@@ -21,7 +21,7 @@ from ..episode import Observation, Proposal
 from .fitting import fit_interface, proprio_columns
 
 if TYPE_CHECKING:
-    from policies.vision import ObservationEmbedder
+    from policies.vision import EpisodeEmbedder
     from toto_robot.encoders.streaming import EncoderStream
 
 
@@ -59,25 +59,25 @@ class StudentAgent:
             ValueError: it is damaged, is for another interface or encoder, or has eyes that cannot
                 be surprised.
         """
-        from policies.student import read_card, read_origin
+        from policies.student import read_metadata, read_origin
         from policies.trained_policy import open_student
-        from policies.vision import stamp
+        from policies.vision import encoder_id
         from toto_robot.checkpoint import weights_hash
 
-        card, self.origin = read_card(folder), read_origin(folder)
-        self.interface, self.note = fit_interface(card.interface, interface, str(folder))
-        self._columns = proprio_columns(card.interface, interface)
+        metadata, self.origin = read_metadata(folder), read_origin(folder)
+        self.interface, self.note = fit_interface(metadata.interface, interface, str(folder))
+        self._columns = proprio_columns(metadata.interface, interface)
         self._student, self._encoder = open_student(folder, device, encoder, self.interface)
         self._cameras = () if self._encoder is None else self.interface.camera_names
         self.embeddings: NDArray[np.float16] | None = None
         self._images: list[Image] = []
         self._surprise: float | None = None
-        self._embedder: ObservationEmbedder | None = None
+        self._embedder: EpisodeEmbedder | None = None
         self._stream: EncoderStream | None = None
         self._watches = surprise
         if surprise:
             self._open_stream()
-        eyes = stamp(self._encoder)
+        eyes = encoder_id(self._encoder)
         both = weights_hash(self._student) + ("" if eyes is None else eyes.fingerprint)
         self._hash = hashlib.sha256(both.encode()).hexdigest()
         self._name = f"policy {folder}"
@@ -131,7 +131,7 @@ class StudentAgent:
             for camera, name in enumerate(self._cameras):
                 seen[f"embedding_{name}"] = self.embeddings[camera][None]
         acting_s = time.monotonic()
-        if self._student.card.student.chunk > 1:
+        if self._student.metadata.student.chunk > 1:
             actions = self._student.act_chunk(seen)[0]
         else:
             actions = self._student.act(seen)
@@ -158,12 +158,12 @@ class StudentAgent:
         return not (same and all(a is b for a, b in zip(images, self._images, strict=True)))
 
     def _begin(self) -> None:
-        from policies.vision import ObservationEmbedder
+        from policies.vision import EpisodeEmbedder
 
         self._student.reset()
         self._images, self._surprise = [], None
         if self._encoder is not None:
-            self._embedder = ObservationEmbedder(self._encoder, 1, len(self._cameras))
+            self._embedder = EpisodeEmbedder(self._encoder, 1, len(self._cameras))
         if self._watches:
             self._open_stream()
 

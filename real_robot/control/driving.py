@@ -76,12 +76,12 @@ class Driver:
             )
 
     def decide(
-        self, wish: Target, state: RobotState, *, acted_s: float | None
+        self, requested: Target, state: RobotState, *, acted_s: float | None
     ) -> tuple[Decision, float]:
         """Return what the safety layer makes of a target, and when it was asked.
 
         Args:
-            wish: the target.
+            requested: the target.
             state: the robot's newest.
             acted_s: stamp of the observation that the target answers; None when nobody acts any
                 more: to the safety layer the action is then as old as can be.
@@ -98,7 +98,7 @@ class Driver:
             action_s=math.inf if acted_s is None else now_s - acted_s,
             cameras_s={camera.name: camera.age_s() for camera in self._cameras},
         )
-        return self._layer.command(wish, state, ages, now_s), now_s
+        return self._layer.command(requested, state, ages, now_s), now_s
 
     def send(self, decision: Decision) -> Floats | None:
         """Send what was decided; return what the driver says that it sent, None for nothing."""

@@ -166,9 +166,9 @@ def _follow_line(
             math.sqrt(2 * config.acceleration_rad_s2 * farthest),
         )
         share = min(1.0, speed * period_s / farthest) if farthest > 0 else 1.0
-        wish = Target(joint_positions_rad=here + share * left, gripper_width_m=None)
+        requested = Target(joint_positions_rad=here + share * left, gripper_width_m=None)
         now_s = clock.now_s()
-        decision = layer.command(wish, robot.state(), Ages(action_s=0.0, cameras_s={}), now_s)
+        decision = layer.command(requested, robot.state(), Ages(action_s=0.0, cameras_s={}), now_s)
         if decision.target is None or decision.ended:
             raise NotHomeError("on the way home: " + "; ".join(decision.causes))
         if now_s > until_s:

@@ -278,16 +278,18 @@ class _Episode:
             watch.note(proposal.timings_s)
         action = None if failure else agent.action(observation.stamp_s)
         if action is None:  # stay where we are; how long is the safety layer's business
-            wish = Target(
+            requested = Target(
                 joint_positions_rad=self._translator.joint_targets_rad, gripper_width_m=None
             )
             action = np.full(len(self._translator.interface.action), np.nan, np.float32)
         else:
-            wish = self._translator.target(action)
+            requested = self._translator.target(action)
         label = action if proposal is None or proposal.label is None else proposal.label
         state = self._driver.state()
         acted_s = self._begun_s if agent.newest_s is None else agent.newest_s
-        decision, now_s = self._driver.decide(wish, state, acted_s=None if failure else acted_s)
+        decision, now_s = self._driver.decide(
+            requested, state, acted_s=None if failure else acted_s
+        )
         watch.lap("safety")
         sent = self._driver.send(decision)
         watch.lap("send")
@@ -298,7 +300,7 @@ class _Episode:
             observation=observation,
             action=action,
             label=label,
-            wish=wish,
+            requested=requested,
             decision=decision,
             sent_rad=sent,
             surprise=None if proposal is None else proposal.surprise,
@@ -330,8 +332,8 @@ class _Episode:
 
     def _ask_people(self, check: SuccessCheck, operator: Operator | None) -> None:
         """End the episode if the operator wants to, or the task has been done for long enough."""
-        if operator is not None and (wish := operator()) is not None:
-            raise EpisodeEnd(*wish)
+        if operator is not None and (requested := operator()) is not None:
+            raise EpisodeEnd(*requested)
         check.look(len(self._steps))
         done, after = check.done_step, self._config.steps_after_success
         if done is not None and after is not None and len(self._steps) >= done + after:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ..scheduling import stand_back
+from ..scheduling import drop_priority
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -63,7 +63,7 @@ class Worker(Generic[Q, A]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        stand_back()
+        drop_priority()
         while True:
             with self._asked:
                 self._asked.wait_for(lambda: self._is_closed or self._question is not None)

@@ -45,7 +45,7 @@ class Gripper:
         """Take over a hand, from here on used by these threads alone."""
         self._hand, self._config = hand, config
         self._condition = threading.Condition()
-        self._wish_m: float | None = None
+        self._requested_m: float | None = None
         self._done_m: float | None = None  # the wish that was carried out last
         self._motion_error: str | None = None
         self._read_error: str | None = None
@@ -62,11 +62,11 @@ class Gripper:
     def state(self) -> GripperState:
         """Return the newest state without waiting."""
         with self._condition:
-            raw, stamp_s, wish_m = self._raw, self._stamp_s, self._wish_m
+            raw, stamp_s, requested_m = self._raw, self._stamp_s, self._requested_m
             error = self._read_error or self._motion_error
         width_m = float(raw.width)
         # After a grasp with a wide band the hand calls closed fingers a grasp, too.
-        holds = bool(raw.is_grasped) and width_m > (wish_m or 0.0) + _AWAY_M
+        holds = bool(raw.is_grasped) and width_m > (requested_m or 0.0) + _AWAY_M
         return GripperState(
             stamp_s=stamp_s,
             width_m=width_m,
@@ -80,7 +80,7 @@ class Gripper:
         """Return the hand's temperature."""
         return float(self._raw.temperature)
 
-    def wish(self, width_m: float) -> None:
+    def requested(self, width_m: float) -> None:
         """Wish for a width; returns at once.
 
         Raises:
@@ -89,7 +89,7 @@ class Gripper:
         if not math.isfinite(width_m):
             raise ValueError(f"the gripper's width must be finite, got {width_m}")
         with self._condition:
-            self._wish_m = float(width_m)
+            self._requested_m = float(width_m)
             self._condition.notify_all()
 
     def close(self) -> None:
@@ -124,23 +124,23 @@ class Gripper:
                         self._condition.wait()
                 if self._closing or motion is None:
                     return
-                self._done_m = self._wish_m
+                self._done_m = self._requested_m
             error = self._carry_out(motion)
             with self._condition:
                 self._motion_error = error
 
     def _next(self) -> Motion | None:
         """Return what is to be done for the newest wish, if anything."""
-        wish_m, config = self._wish_m, self._config
-        if wish_m is None:
+        requested_m, config = self._requested_m, self._config
+        if requested_m is None:
             return None
-        if self._done_m is not None and abs(wish_m - self._done_m) <= config.tolerance_m:
+        if self._done_m is not None and abs(requested_m - self._done_m) <= config.tolerance_m:
             return None
         state = self.state()
-        if state.is_grasping and wish_m < state.width_m:
+        if state.is_grasping and requested_m < state.width_m:
             return None  # it holds on with its force already; to grasp anew might let go
-        closes = wish_m < state.width_m
-        return ("grasp" if closes and wish_m < config.grasp_below_m else "move", wish_m)
+        closes = requested_m < state.width_m
+        return ("grasp" if closes and requested_m < config.grasp_below_m else "move", requested_m)
 
     def _carry_out(self, motion: Motion) -> str | None:
         """Move, and give what went wrong."""

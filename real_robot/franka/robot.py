@@ -167,7 +167,7 @@ class FrankaRobot:
             raise CommandRefusedError("the robot has no gripper: the config says gripper: null")
         if not math.isfinite(width_m):
             raise CommandRefusedError(f"the gripper's width must be finite, got {width_m}")
-        self._gripper.wish(width_m)
+        self._gripper.requested(width_m)
 
     def stop(self) -> None:
         """Bring the arm to rest; it holds its pose by itself after `stop_timeout_s` at most."""

@@ -178,7 +178,7 @@ class SafetyLayer:
             self._final = ("end", halted)
             return self._ended()
         last, last_s = self._before if now_s == self._now[1] else self._now
-        wish, faults = self._read(target)
+        requested, faults = self._read(target)
         faults += self._state_faults(state, now_s, self.config.state.stop_after_s)
         faults += self._tracking_faults(last, state)
         faults += self._late(ages, "stop")
@@ -190,18 +190,18 @@ class SafetyLayer:
             self._final = ("stop", tuple(faults))
         late = self._late(ages, "hold")
         late += self._state_faults(state, now_s, self.config.state.hold_after_s)
-        if self._final is None and not late and wish is not None:
+        if self._final is None and not late and requested is not None:
             motion, changes = self._filter.step(
-                last, wish.joint_positions_rad, state.joint_positions_rad, elapsed_s
+                last, requested.joint_positions_rad, state.joint_positions_rad, elapsed_s
             )
-            width_m, gripper_changes = self._grip(wish, state)
+            width_m, gripper_changes = self._grip(requested, state)
             verdict, causes = "move", ()
             interventions = (*changes, *gripper_changes)
         else:
             verdict, causes = self._final or ("hold", tuple(late))
             motion = self._filter.brake(last, min(elapsed_s, self.config.motion.period_s))
             width_m = None
-            interventions = self._difference(verdict, wish, motion)
+            interventions = self._difference(verdict, requested, motion)
         self._before, self._now = (last, last_s), (motion, now_s)
         return Decision(
             # a copy: whoever is told may write into it, and the next tick begins at this place
@@ -370,9 +370,11 @@ class SafetyLayer:
             for joint in np.flatnonzero(np.abs(positions - wanted) > config.start_tolerance_rad)
         ]
 
-    def _grip(self, wish: Target, state: RobotState) -> tuple[float | None, list[Intervention]]:
+    def _grip(
+        self, requested: Target, state: RobotState
+    ) -> tuple[float | None, list[Intervention]]:
         """Return the gripper's width within what it can do."""
-        wanted_m = wish.gripper_width_m
+        wanted_m = requested.gripper_width_m
         if wanted_m is None:
             return None, []
         if state.gripper is None:
@@ -386,11 +388,11 @@ class SafetyLayer:
         return width_m, [_gripper_change(abs(wanted_m - width_m), f"between 0 and {most_m} m")]
 
     def _difference(
-        self, verdict: Verdict, wish: Target | None, motion: Motion
+        self, verdict: Verdict, requested: Target | None, motion: Motion
     ) -> tuple[Intervention, ...]:
-        if wish is None:
+        if requested is None:
             return ()
-        change = float(np.abs(wish.joint_positions_rad - motion.positions_rad).max())
+        change = float(np.abs(requested.joint_positions_rad - motion.positions_rad).max())
         if change == 0:
             return ()
         detail = "brakes and waits" if verdict == "hold" else "brakes and ends"

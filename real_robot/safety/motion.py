@@ -138,21 +138,21 @@ class MotionFilter:
         )
 
     def step(
-        self, last: Motion, wish: Floats, measured: Floats, elapsed_s: float
+        self, last: Motion, requested: Floats, measured: Floats, elapsed_s: float
     ) -> tuple[Motion, list[Intervention]]:
-        """Return the next motion towards `wish` [j], and why it is not all of it.
+        """Return the next motion towards `requested` [j], and why it is not all of it.
 
         Args:
             last: what was sent before.
-            wish: [j] finite positions.
+            requested: [j] finite positions.
             measured: [j] where the joints are.
             elapsed_s: since then; above 0, and of no use beyond one period.
         """
         elapsed_s = min(elapsed_s, self._config.period_s)
         way_out = self.brake(last, elapsed_s)
         interventions: list[Intervention] = []
-        low, high = np.full_like(wish, -np.inf), np.full_like(wish, np.inf)
-        allowed = wish
+        low, high = np.full_like(requested, -np.inf), np.full_like(requested, np.inf)
+        allowed = requested
         for name, lower, upper in self._bounds(last, measured, elapsed_s):
             # The way out keeps every bound but for rounding, and may lead: make room for that.
             low = np.maximum(low, np.minimum(lower, way_out.positions_rad))

@@ -178,7 +178,7 @@ def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
         if tick.gripper is not None:
             # fingers that hold something are not where they were told to go
             action[-1] = tick.gripper
-        wish = translator.target(action)
+        requested = translator.target(action)
         steps.append(
             Step(
                 index=index,
@@ -187,7 +187,7 @@ def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
                 ),
                 action=action,
                 label=action,
-                wish=wish,
+                requested=requested,
                 decision=Decision(
                     target=None, verdict="hold", causes=_LED, interventions=(), ended=False
                 ),
@@ -200,8 +200,8 @@ def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
         # as if it had been sent: the next action goes on from there
         translator.sent(
             Target(
-                joint_positions_rad=np.array(wish.joint_positions_rad),
-                gripper_width_m=wish.gripper_width_m,
+                joint_positions_rad=np.array(requested.joint_positions_rad),
+                gripper_width_m=requested.gripper_width_m,
             )
         )
     return steps

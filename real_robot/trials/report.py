@@ -61,7 +61,7 @@ def write_report(
     folder: Path,
     plan: Plan,
     results: Sequence[TrialResult],
-    spoilt: Sequence[TrialResult],
+    invalid: Sequence[TrialResult],
     *,
     title: str,
     names: Mapping[PolicyKey, str],
@@ -73,22 +73,22 @@ def write_report(
         folder: the plan's.
         plan: what was to be done.
         results: the trials that count.
-        spoilt: the attempts that do not.
+        invalid: the attempts that do not.
         title: of the page.
         names: of the policies.
         area: from which the poses were drawn.
     """
     conclusions = conclude(results, names)
-    write_json(folder / SUMMARY, _plain(plan, results, spoilt, conclusions, names))
+    write_json(folder / SUMMARY, _plain(plan, results, invalid, conclusions, names))
     parts = [
         f"<h1>{_text(title)}</h1>",
-        _summary(plan, results, spoilt, conclusions, names),
+        _summary(plan, results, invalid, conclusions, names),
         "<div class='columns'><div>",
         _conclusions(conclusions),
         "</div><div>",
         _map(plan, results, area),
         "</div></div>",
-        *_trials(results, spoilt, names),
+        *_trials(results, invalid, names),
         _settings(plan),
     ]
     page = (
@@ -105,7 +105,7 @@ def write_report(
 def _plain(
     plan: Plan,
     results: Sequence[TrialResult],
-    spoilt: Sequence[TrialResult],
+    invalid: Sequence[TrialResult],
     conclusions: Conclusions,
     names: Mapping[PolicyKey, str],
 ) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _plain(
     return {
         "trials_planned": len(plan.trials),
         "trials_done": len(results),
-        "spoilt": len(spoilt),
+        "spoilt": len(invalid),
         "policies": dict(names),
         "rates": {
             key: {**asdict(rate), "rate": rate.share, "text": str(rate)}
@@ -129,7 +129,7 @@ def _plain(
 def _summary(
     plan: Plan,
     results: Sequence[TrialResult],
-    spoilt: Sequence[TrialResult],
+    invalid: Sequence[TrialResult],
     conclusions: Conclusions,
     names: Mapping[PolicyKey, str],
 ) -> str:
@@ -139,7 +139,7 @@ def _summary(
         low, high = (100 * bound for bound in wilson_interval(rate.successes, rate.trials))
         ended = [result.reason for result in results if result.trial.policy == key]
         reasons = ", ".join(f"{_text(name)} {ended.count(name)}" for name in dict.fromkeys(ended))
-        again = sum(result.trial.policy == key for result in spoilt)
+        again = sum(result.trial.policy == key for result in invalid)
         letter = f" (policy {_text(key)})" if len(names) > 1 else ""
         boxes.append(
             f"<div><h4>{_text(names[key])}{letter}</h4>"
@@ -239,7 +239,7 @@ def _map(plan: Plan, results: Sequence[TrialResult], area: PoseArea) -> str:
 
 def _trials(
     results: Sequence[TrialResult],
-    spoilt: Sequence[TrialResult],
+    invalid: Sequence[TrialResult],
     names: Mapping[PolicyKey, str],
 ) -> list[str]:
     """Return a card for each trial: failures first, then successes, then invalid attempts."""
@@ -247,8 +247,8 @@ def _trials(
     for result in results:
         card = _card(result, names, f"trials/{_quoted(result)}")
         cards[result.judgement.success].append(card)
-    for number, result in enumerate(spoilt):
-        attempt = 1 + [other.trial.key for other in spoilt[:number]].count(result.trial.key)
+    for number, result in enumerate(invalid):
+        attempt = 1 + [other.trial.key for other in invalid[:number]].count(result.trial.key)
         cards[None].append(_card(result, names, f"spoilt/{_quoted(result)}-{attempt}"))
     parts = [
         "<h2>Trials</h2><p class='small'>Latency: age of the observation when its action is sent. "

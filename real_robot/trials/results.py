@@ -85,7 +85,7 @@ def load_results(folder: Path) -> tuple[TrialResult, ...]:
     return tuple(sorted(found, key=lambda result: order[result.trial.key]))
 
 
-def load_spoilt(folder: Path) -> tuple[TrialResult, ...]:
+def load_invalid(folder: Path) -> tuple[TrialResult, ...]:
     """Read the attempts that do not count."""
     return _load(folder / "spoilt")
 

@@ -23,7 +23,7 @@ from toto_robot.moved import moved_names
 from ..episode import TRANSPORT_FAULT, EpisodeRecord
 from .plan import Plan, PolicyKey, Trial
 from .poses import Pose
-from .results import OVERLAY, RESULT, Judgement, TrialResult, load_results, load_spoilt
+from .results import OVERLAY, RESULT, Judgement, TrialResult, load_invalid, load_results
 
 
 @runtime_checkable
@@ -59,7 +59,7 @@ def run_trials(
     operator: Operator,
     keep: Callable[[EpisodeRecord], int | None],
     illustrate: Callable[[EpisodeRecord, bool | None, Path], tuple[str, ...]],
-    max_spoilt: int,
+    max_invalid: int,
     tell: Callable[[TrialResult], object] = lambda _: None,
 ) -> tuple[TrialResult, ...]:
     """Do all trials that are not done yet, and give all results in the plan's order.
@@ -72,7 +72,7 @@ def run_trials(
         operator: places and judges.
         keep: takes every episode, also spoilt and interrupted ones, and gives its number.
         illustrate: writes pictures and video of an episode into a folder, and gives their names.
-        max_spoilt: a trial that was spoilt more often than this stops everything.
+        max_invalid: a trial that was spoilt more often than this stops everything.
         tell: hears of every result.
 
     Raises:
@@ -81,10 +81,10 @@ def run_trials(
     """
     _clear(folder)
     done = {result.trial.key: result for result in load_results(folder)}
-    spoilt = load_spoilt(folder)
+    invalid = load_invalid(folder)
     for number, trial in enumerate(plan.trials, start=1):
         which = f"trial {number} of {len(plan.trials)}"
-        attempt = sum(result.trial.key == trial.key for result in spoilt)
+        attempt = sum(result.trial.key == trial.key for result in invalid)
         while trial.key not in done:
             attempt += 1
             aside = _emptied(folder / "trials" / f".{number:03d}.part")
@@ -94,7 +94,7 @@ def run_trials(
             _require_weights(plan, trial, record)
             record = replace(record, notes={**record.notes, "trial": trial.key, "attempt": attempt})
             if record.reason == "interrupted":
-                keep(_spoilt(record, record.message))
+                keep(_invalid(record, record.message))
                 shutil.rmtree(aside)
                 raise TrialsStoppedError(
                     f"{which} was interrupted and does not count; the same command begins it again"
@@ -104,9 +104,9 @@ def run_trials(
             tell(result)
             if result.judgement.success is not None:
                 done[trial.key] = result
-            elif attempt > max_spoilt:
+            elif attempt > max_invalid:
                 raise TrialsStoppedError(
-                    f"{which} was spoilt {attempt} times (most: {max_spoilt}), at last by: "
+                    f"{which} was spoilt {attempt} times (most: {max_invalid}), at last by: "
                     f"{result.judgement.note}"
                 )
     return tuple(done[trial.key] for trial in plan.trials)
@@ -150,7 +150,7 @@ def _judge(
         judgement = Judgement(success=None, note=f"the way to the policy: {fault}", by="check")
     record = replace(record, success=judgement.success)
     if judgement.success is None:
-        record = _spoilt(record, judgement.note)
+        record = _invalid(record, judgement.note)
     files = illustrate(record, judgement.success, aside)
     if (aside / OVERLAY).is_file():
         files = (OVERLAY, *files)
@@ -159,7 +159,7 @@ def _judge(
     return result
 
 
-def _spoilt(record: EpisodeRecord, why: str) -> EpisodeRecord:
+def _invalid(record: EpisodeRecord, why: str) -> EpisodeRecord:
     return replace(record, notes={**record.notes, "spoilt": why})
 
 

@@ -10,8 +10,8 @@ from gymnasium import spaces
 from envs.experts import EXPERTS
 from envs.interface import CameraSpec, Interface
 from policies.environment import EnvConfig
-from policies.student import StudentCard, StudentConfig
-from policies.vision import NoVision, TotoVision, stamp
+from policies.student import StudentConfig, StudentMetadata
+from policies.vision import NoVision, TotoVision, encoder_id
 from toto_robot import Encoder, save_encoder
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
@@ -120,14 +120,14 @@ def toto(folder: Path) -> TotoVision:
     )
 
 
-def card(encoder: Encoder | None, vision=None, dropout=0.0) -> StudentCard:
+def metadata(encoder: Encoder | None, vision=None, dropout=0.0) -> StudentMetadata:
     """Return the card of a small student for the fake world."""
-    return StudentCard(
+    return StudentMetadata(
         student=StudentConfig(projection=8, hidden=(8,), dropout=dropout, smallest_std=0.02),
         interface=ReachEnv(cameras=() if encoder is None else ("eye",)).interface,
         env=ENV,
         vision=vision or NoVision(),
-        encoder=stamp(encoder),
+        encoder=encoder_id(encoder),
     )
 
 

@@ -16,7 +16,7 @@ from policies.demonstrations.lerobot.others import LerobotLayout
 from policies.demonstrations.lerobot.reader import DatasetReader
 from policies.demonstrations.robomimic import RobomimicDemonstrations
 from policies.demonstrations.rpt import RptDemonstrations
-from policies.student import load_student, read_card
+from policies.student import load_student, read_metadata
 from policies.train import train
 from real_robot.limits import FR3
 from real_robot.translator import Translator
@@ -395,7 +395,7 @@ def test_a_files_own_actions_are_kept_by_choice(tmp_path, kind):
 
     encoder = save_tiny_encoder(tmp_path / "tiny")
     train(config(encoder, method="bc", env=None, data=tmp_path / "out"), tmp_path / "run")
-    interface = read_card(tmp_path / "run" / "policy").interface
+    interface = read_metadata(tmp_path / "run" / "policy").interface
     student = load_student(tmp_path / "run" / "policy", load_encoder(encoder), interface)
     act = student.act(
         {

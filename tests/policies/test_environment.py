@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 
 from policies.environment import EnvConfig, interface_of, make_env, make_expert
-from policies.vision import NoVision, RandomVision, TotoVision, stamp
+from policies.vision import NoVision, RandomVision, TotoVision, encoder_id
 from tests.policies.fake_world import ENV, ReachEnv, save_tiny_encoder, toto
 from toto_robot import load_encoder
 from toto_robot.encoders.contract import compress_each
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def test_the_expert_sees_what_the_student_does_not():
     spaces_of = {
-        privileged: set(make_env(ENV, sighted=True, privileged=privileged).observation_space)
+        privileged: set(make_env(ENV, with_images=True, privileged=privileged).observation_space)
         for privileged in (True, False)
     }
     assert spaces_of[False] == {"image_eye", "proprio"}
@@ -25,7 +25,7 @@ def test_the_expert_sees_what_the_student_does_not():
 
 
 def test_for_the_blind_no_picture_is_drawn():
-    env = make_env(ENV, sighted=False, privileged=False)
+    env = make_env(ENV, with_images=False, privileged=False)
     assert set(env.observation_space) == {"proprio"}
     assert interface_of(env).cameras == ()
 
@@ -33,10 +33,14 @@ def test_for_the_blind_no_picture_is_drawn():
 def test_an_unknown_environment_is_told_with_the_known_ones():
     with pytest.raises(ValueError, match="toto/FrankaPick-v0"):
         make_env(
-            dataclasses.replace(ENV, id="envs:toto/FrankaPik-v0"), sighted=True, privileged=False
+            dataclasses.replace(ENV, id="envs:toto/FrankaPik-v0"),
+            with_images=True,
+            privileged=False,
         )
     with pytest.raises(ValueError, match="no_such_module"):
-        make_env(dataclasses.replace(ENV, id="no_such_module:x"), sighted=True, privileged=False)
+        make_env(
+            dataclasses.replace(ENV, id="no_such_module:x"), with_images=True, privileged=False
+        )
 
 
 def test_an_unknown_expert_is_told_with_the_known_ones():
@@ -69,7 +73,7 @@ def test_an_environment_that_no_policy_can_use_says_why(change, message):
         with pytest.raises(ValueError, match=message):
             make_env(
                 EnvConfig(id="fake/Strange-v0", options={}, teacher_options={}, blind_options={}),
-                sighted=True,
+                with_images=True,
                 privileged=False,
             )
     finally:
@@ -86,15 +90,15 @@ def test_an_unknown_encoder_is_told():
 def test_eyes_are_trained_or_random_or_none(tmp_path):
     folder = save_tiny_encoder(tmp_path / "tiny")
     trained = toto(folder).build(CPU)
-    assert stamp(trained) == stamp(load_encoder(folder))
+    assert encoder_id(trained) == encoder_id(load_encoder(folder))
     drawn = RandomVision(name_or_path=str(folder), layer=2, pool="mean", seed=1)
     one, two = drawn.build(CPU), drawn.build(CPU)
     other = dataclasses.replace(drawn, seed=2).build(CPU)
-    assert stamp(one) == stamp(two)
+    assert encoder_id(one) == encoder_id(two)
     assert (one.layer, one.pool) == (2, "mean")
     assert len({trained.weights_hash, one.weights_hash, other.weights_hash}) == 3
     assert NoVision().build(CPU) is None
-    assert stamp(None) is None
+    assert encoder_id(None) is None
 
 
 def test_frames_of_two_sizes_are_tokenised_in_their_order(tmp_path):

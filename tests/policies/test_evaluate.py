@@ -17,14 +17,14 @@ from policies.environment import EnvConfig
 from policies.evaluate import EvaluateConfig, evaluate
 from policies.student import StudentPolicy
 from policies.teacher_policy import (
-    TeacherCard,
+    TeacherMetadata,
     TeacherNetwork,
     TeacherPolicy,
     load_teacher,
     sightless,
 )
 from policies.vision import VitVision
-from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, card
+from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, metadata
 from tests.policies.test_train import IN_PROCESS
 from tests.toto_robot.visions import toto
 from toto_robot.models.vision_transformer import VitConfig
@@ -68,7 +68,7 @@ def teacher(tmp_path):
     network = TeacherNetwork(hidden=(4,), activation="elu", normalise=False, clip=10.0)
     interface = sightless(ReachEnv().interface)
     policy = TeacherPolicy(
-        TeacherCard(network=network, interface=interface, state_names=STATE, env=NAMED)
+        TeacherMetadata(network=network, interface=interface, state_names=STATE, env=NAMED)
     )
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -212,7 +212,7 @@ def test_a_vision_transformers_file_may_have_moved(tmp_path):
         statistics=None,
     )  # fmt: skip
     eyes = vision.build(torch.device("cpu"))
-    StudentPolicy(card(eyes, vision)).save(tmp_path / "student")
+    StudentPolicy(metadata(eyes, vision)).save(tmp_path / "student")
     moved = file.rename(tmp_path / "moved.pth")
     with pytest.raises(FileNotFoundError, match=r"vit\.pth, a file of format 'mvp'.*encoder=FILE"):
         evaluate(config(tmp_path / "student"), tmp_path / "out")

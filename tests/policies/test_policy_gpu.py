@@ -38,10 +38,10 @@ def test_training_on_a_gpu_follows_that_on_a_cpu(runs):
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
 def test_a_policy_of_a_gpu_is_evaluated_on_either(runs, device, tmp_path):
-    judged = evaluation(
+    evaluated = evaluation(
         policy=str(runs[1] / "policy"), env=None, episodes=3, video_episodes=0, device=device
     )
-    evaluate(judged, tmp_path)
+    evaluate(evaluated, tmp_path)
     found = json.loads((tmp_path / "evaluation.json").read_text())
     expected = metrics(runs[1])["evaluation"]
     assert [entry["seed"] for entry in found["seeds"]] == [e["seed"] for e in expected["seeds"]]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from policies.student import StudentPolicy, load_student, read_card
-from tests.policies.fake_world import card, save_tiny_encoder, toto
+from policies.student import StudentPolicy, load_student, read_metadata
+from tests.policies.fake_world import metadata, save_tiny_encoder, toto
 from toto_robot import load_encoder
 
 
@@ -23,7 +23,7 @@ def encoder(folder):
 @pytest.fixture
 def student(encoder, folder):
     torch.manual_seed(0)
-    return StudentPolicy(card(encoder, toto(folder)))
+    return StudentPolicy(metadata(encoder, toto(folder)))
 
 
 def observe(batch=4, width=256, seed=0):
@@ -46,7 +46,7 @@ def test_its_inputs_are_embeddings_and_proprioception_and_nothing_else(student):
 
 
 def test_a_blind_student_takes_proprioception_alone():
-    student = StudentPolicy(card(None))
+    student = StudentPolicy(metadata(None))
     assert student.keys == ("proprio",)
     assert student.act({"proprio": np.zeros((5, 3), np.float32)}).shape == (5, 2)
 
@@ -91,9 +91,9 @@ def test_the_normaliser_is_the_datas_mean_and_deviation(student):
 def test_a_checkpoint_gives_the_same_actions_to_the_bit(student, encoder, tmp_path):
     student.standardise(torch.randn(50, 1, 256), torch.randn(50, 3))
     student.save(tmp_path / "policy")
-    again = load_student(tmp_path / "policy", encoder, student.card.interface)
+    again = load_student(tmp_path / "policy", encoder, student.metadata.interface)
     assert np.array_equal(again.act(observe()), student.act(observe()))
-    assert read_card(tmp_path / "policy") == student.card
+    assert read_metadata(tmp_path / "policy") == student.metadata
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
@@ -102,13 +102,13 @@ def test_a_checkpoint_is_two_files_of_data(student, tmp_path):
     names = {path.name for path in (tmp_path / "policy").iterdir()}
     assert names == {"config.json", "weights.safetensors"}
     data = json.loads((tmp_path / "policy" / "config.json").read_text())
-    assert data["config"]["encoder"]["weights_hash"] == student.card.encoder.weights_hash
+    assert data["config"]["encoder"]["weights_hash"] == student.metadata.encoder.weights_hash
     assert data["config"]["interface"]["arm"] == "point"
 
 
 def test_another_encoder_is_refused(student, encoder, folder, tmp_path):
     student.save(tmp_path / "policy")
-    interface = student.card.interface
+    interface = student.metadata.interface
     other = load_encoder(save_tiny_encoder(tmp_path / "other", seed=1))
     with pytest.raises(ValueError, match=r"another encoder .*\n  weights: \w{12} != \w{12}$"):
         load_student(tmp_path / "policy", other, interface)
@@ -116,14 +116,14 @@ def test_another_encoder_is_refused(student, encoder, folder, tmp_path):
         load_student(tmp_path / "policy", load_encoder(folder, layer=2, pool="grid2"), interface)
     with pytest.raises(ValueError, match="trained with an encoder, and is used without one"):
         load_student(tmp_path / "policy", None, interface)
-    StudentPolicy(card(None)).save(tmp_path / "blind")
+    StudentPolicy(metadata(None)).save(tmp_path / "blind")
     with pytest.raises(ValueError, match="trained without an encoder, and is used with one"):
-        load_student(tmp_path / "blind", encoder, card(None).interface)
+        load_student(tmp_path / "blind", encoder, metadata(None).interface)
 
 
 def test_another_interface_is_refused_by_its_fields(student, encoder, tmp_path):
     student.save(tmp_path / "policy")
-    other = dataclasses.replace(student.card.interface, action_scale=(0.3, 0.2), rate_hz=5.0)
+    other = dataclasses.replace(student.metadata.interface, action_scale=(0.3, 0.2), rate_hz=5.0)
     with pytest.raises(ValueError, match=r"(?s)action_scale: .*rate_hz: 10.0 != 5.0"):
         load_student(tmp_path / "policy", encoder, other)
 
@@ -135,16 +135,16 @@ def test_damaged_weights_are_named(student, encoder, tmp_path):
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
-        load_student(tmp_path / "policy", encoder, student.card.interface)
+        load_student(tmp_path / "policy", encoder, student.metadata.interface)
 
 
 def test_an_encoder_is_no_policy(folder, encoder, student):
     with pytest.raises(ValueError, match="holds a 'encoder' checkpoint, needed 'student'"):
-        load_student(folder, encoder, student.card.interface)
+        load_student(folder, encoder, student.metadata.interface)
 
 
 def test_a_chunk_begins_with_the_next_action(encoder, folder):
-    plain = card(encoder, toto(folder))
+    plain = metadata(encoder, toto(folder))
     student = StudentPolicy(
         dataclasses.replace(plain, student=dataclasses.replace(plain.student, chunk=3))
     )
@@ -165,6 +165,6 @@ def test_a_checkpoint_from_before_there_were_chunks_opens(student, encoder, tmp_
     data = json.loads(path.read_text())
     del data["config"]["student"]["chunk"], data["config_sha256"]
     path.write_text(json.dumps(data))
-    opened = load_student(tmp_path, encoder, student.card.interface)
+    opened = load_student(tmp_path, encoder, student.metadata.interface)
     assert opened.chunk == 1
     assert np.array_equal(opened.act(observe()), student.act(observe()))

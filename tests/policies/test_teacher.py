@@ -17,7 +17,7 @@ from policies.rollouts.seeds import EPISODES_PER_RUN, TRAINING_SEEDS, training_s
 from policies.teacher import TeacherConfig, teach
 from policies.teacher_policy import (
     Normaliser,
-    TeacherCard,
+    TeacherMetadata,
     TeacherPolicy,
     choose_expert,
     load_teacher,
@@ -103,7 +103,7 @@ def trainer(state=None, num_workers=0, env=ENV, **changes):
 
 def privileged_env(**options):
     return make_env(
-        dataclasses.replace(ENV, options=ENV.options | options), sighted=True, privileged=True
+        dataclasses.replace(ENV, options=ENV.options | options), with_images=True, privileged=True
     )
 
 
@@ -142,9 +142,9 @@ def test_it_leaves_what_it_says(run):
     found = metrics(run)
     assert [entry["env_steps"] for entry in found["validations"]] == [8 * 384, 16 * 384, 20 * 384]
     best = max(entry["rate"] for entry in found["validations"])
-    card = json.loads((run / "policy/config.json").read_text())
-    assert card["validation"]["rate"] == best
-    assert card["env_steps"] == found["policy_env_steps"]
+    metadata = json.loads((run / "policy/config.json").read_text())
+    assert metadata["validation"]["rate"] == best
+    assert metadata["env_steps"] == found["policy_env_steps"]
 
 
 def test_a_finished_run_is_not_done_again(run, capsys):
@@ -239,7 +239,7 @@ def test_a_checkpoint_gives_equal_actions(run, tmp_path):
     np.testing.assert_array_equal(again.act({"state": states}), actions)
     single = teacher.act({"state": states[7], "proprio": np.zeros(3)})
     np.testing.assert_allclose(single, actions[7], atol=1e-6)
-    assert teacher.card.env == ENV
+    assert teacher.metadata.env == ENV
     assert teacher.normaliser.count == teacher_steps(run)
 
 
@@ -252,13 +252,13 @@ def test_a_teacher_acts_as_the_mean_of_what_was_learned():
     for _ in range(2):
         learner.iterate(lambda _: None)
     env = privileged_env(cameras=[])
-    card = TeacherCard(
+    metadata = TeacherMetadata(
         network=ppo().network,
         interface=env.get_wrapper_attr("interface"),
         state_names=env.get_wrapper_attr("state_names"),
         env=ENV,
     )
-    teacher = TeacherPolicy(card)
+    teacher = TeacherPolicy(metadata)
     learner.fill(teacher)
     states = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
     expected, _ = learner._model.predict(states, deterministic=True)

@@ -205,11 +205,11 @@ def test_a_checkpoint_is_evaluated_where_it_was_trained(run, tmp_path):
 
 def test_an_encoder_that_moved_is_given_anew(run, encoder, tmp_path):
     moved = shutil.copytree(encoder, tmp_path / "moved")
-    judged = evaluation(policy=str(run / "policy"), env=None, episodes=1, video_episodes=0)
-    evaluate(dataclasses.replace(judged, encoder=str(moved)), tmp_path / "a")
+    evaluated = evaluation(policy=str(run / "policy"), env=None, episodes=1, video_episodes=0)
+    evaluate(dataclasses.replace(evaluated, encoder=toto(moved)), tmp_path / "a")
     other = save_tiny_encoder(tmp_path / "other", seed=1)
     with pytest.raises(ValueError, match="another encoder"):
-        evaluate(dataclasses.replace(judged, encoder=str(other)), tmp_path / "b")
+        evaluate(dataclasses.replace(evaluated, encoder=toto(other)), tmp_path / "b")
 
 
 def test_an_evaluation_that_cannot_be_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from policies import TrainedPolicy, load_policy
 from policies.student import StudentPolicy
 from policies.train import train
 from policies.vision import NoVision, VitVision
-from tests.policies.fake_world import card, save_tiny_encoder, toto
+from tests.policies.fake_world import metadata, save_tiny_encoder, toto
 from tests.policies.test_train import config
 from toto_robot import StreamConfig, load_encoder
 from toto_robot.encoders.loading import shipped_baselines, shipped_encoders
@@ -48,15 +48,15 @@ def run_episode(policy, seed):
 
 def test_it_acts_as_it_was_judged(run):
     policy = load_policy(run, device="cpu")
-    judged = json.loads((run / "evaluation.json").read_text())["seeds"]
-    assert [run_episode(policy, one["seed"]) for one in judged] == judged
+    evaluated = json.loads((run / "evaluation.json").read_text())["seeds"]
+    assert [run_episode(policy, one["seed"]) for one in evaluated] == evaluated
 
 
 def test_a_stream_begins_anew_with_each_episode(encoder, tmp_path):
     stream = StreamConfig(context=2)
     vision = dataclasses.replace(toto(encoder), stream=stream)
     eyes = vision.build(torch.device("cpu"))
-    policy = TrainedPolicy(StudentPolicy(card(eyes, vision)), eyes)
+    policy = TrainedPolicy(StudentPolicy(metadata(eyes, vision)), eyes)
     env = gymnasium.make(policy.env.id, disable_env_checker=True, **policy.env.options)
     observation, _ = env.reset(seed=0)
     first, second = policy.act(observation), policy.act(observation)
@@ -76,14 +76,14 @@ def test_a_checkpoint_says_where_it_was_trained_and_on_what(run, encoder):
 
 def test_a_task_in_words_is_that_of_the_demonstrations(encoder, tmp_path):
     eyes = load_encoder(encoder)
-    known = dataclasses.replace(card(eyes, toto(encoder)), env=None)
+    known = dataclasses.replace(metadata(eyes, toto(encoder)), env=None)
     StudentPolicy(known).save(tmp_path, origin={"tasks": ["fold", "pour"], "envs": []})
     policy = load_policy(tmp_path)
     assert (policy.env, policy.task) == (None, "fold; pour")
 
 
 def test_a_policy_without_vision_looks_at_no_image(tmp_path):
-    StudentPolicy(card(None, NoVision())).save(tmp_path / "policy")
+    StudentPolicy(metadata(None, NoVision())).save(tmp_path / "policy")
     action = load_policy(tmp_path).act({"proprio": np.zeros(3, np.float32)})
     assert (action.shape, action.dtype) == ((2,), np.float32)
 
@@ -94,7 +94,7 @@ def test_an_encoder_that_comes_with_the_package_is_found_by_its_name(name, tmp_p
         name_or_path=name, format=None, layer=None, pool=None, heads=None, image_size=None,
         statistics=None,
     )  # fmt: skip
-    StudentPolicy(card(vision.build(torch.device("cpu")), vision)).save(tmp_path)
+    StudentPolicy(metadata(vision.build(torch.device("cpu")), vision)).save(tmp_path)
     seen = {"image_eye": np.zeros((32, 32, 3), np.uint8), "proprio": np.zeros(3, np.float32)}
     assert load_policy(tmp_path, "cpu").act(seen).shape == (2,)
 
@@ -136,7 +136,7 @@ def test_what_is_no_students_checkpoint_is_named(run, encoder, tmp_path):
 def test_an_encoder_that_moved_is_given_anew(run, encoder, tmp_path):
     moved = shutil.copytree(encoder, tmp_path / "moved")
     copy = tmp_path / "copy"
-    known = dataclasses.replace(card(load_encoder(encoder)), vision=toto(tmp_path / "gone"))
+    known = dataclasses.replace(metadata(load_encoder(encoder)), vision=toto(tmp_path / "gone"))
     StudentPolicy(known).save(copy)
     with pytest.raises(FileNotFoundError, match=r"encoder .*/gone, which is not there; .*encoder="):
         load_policy(copy)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from policies.train import train
-from policies.vision import VitVision, embed_episode, stamp
+from policies.vision import VitVision, embed_episode, encoder_id
 from tests.policies.fake_world import SIDE
 from toto_robot.encoders.contract import compress_each
 from toto_robot.encoders.vit import VitEncoder
@@ -60,8 +60,8 @@ def test_its_stamp_and_its_stores_tell_its_layers_apart(vision):
     last, first = (
         dataclasses.replace(vision, layer=layer).build(torch.device("cpu")) for layer in (1, 0)
     )
-    assert stamp(last).weights_hash == stamp(first).weights_hash
-    assert stamp(last).fingerprint != stamp(first).fingerprint
+    assert encoder_id(last).weights_hash == encoder_id(first).weights_hash
+    assert encoder_id(last).fingerprint != encoder_id(first).fingerprint
     assert last.codes.fingerprint != first.codes.fingerprint
 
 

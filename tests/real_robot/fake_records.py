@@ -39,7 +39,7 @@ def fake_step(index, *, camera_size=16, interventions=(), surprise=None, reached
         ),
         action=np.zeros(8, np.float32),
         label=np.zeros(8, np.float32),
-        wish=target,
+        requested=target,
         decision=Decision(
             target=target,
             verdict="move",

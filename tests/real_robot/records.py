@@ -50,7 +50,7 @@ def make_step(index, rng, cameras=("hand", "front"), side=SIDE, **changes):
         for name in cameras
     }
     action = rng.uniform(-1, 1, 8).astype(np.float32)
-    wish = Target(joint_positions_rad=positions + 0.1, gripper_width_m=0.05)
+    requested = Target(joint_positions_rad=positions + 0.1, gripper_width_m=0.05)
     decision = Decision(
         target=Target(joint_positions_rad=positions + 0.05, gripper_width_m=0.04),
         verdict="move",
@@ -70,7 +70,7 @@ def make_step(index, rng, cameras=("hand", "front"), side=SIDE, **changes):
         ),
         "action": action,
         "label": action,
-        "wish": wish,
+        "requested": requested,
         "decision": decision,
         "sent_rad": positions + 0.05,
         "surprise": None,

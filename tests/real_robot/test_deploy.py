@@ -10,13 +10,13 @@ import torch
 from policies.demonstrations.source import Demonstrations
 from policies.environment import EnvConfig
 from policies.student import (
-    StudentCard,
     StudentConfig,
+    StudentMetadata,
     StudentPolicy,
-    read_card,
+    read_metadata,
     read_origin,
 )
-from policies.vision import stamp
+from policies.vision import encoder_id
 from real_robot import deploy, record
 from real_robot.agents.fitting import fit_interface
 from real_robot.agents.opening import PolicyConfig, find_policy
@@ -48,12 +48,12 @@ def policy(tmp_path_factory):
     encoder = vision.build(torch.device("cpu"))
     torch.manual_seed(0)
     interface = replace(interface_of(station_config()), arm="franka_panda")
-    card = StudentCard(
+    card = StudentMetadata(
         student=StudentConfig(projection=8, hidden=(8,), dropout=0.0, smallest_std=0.02),
         interface=interface,
         env=None,
         vision=vision,
-        encoder=stamp(encoder),
+        encoder=encoder_id(encoder),
     )
     StudentPolicy(card).save(folder / "policy")
     return folder / "policy"
@@ -357,7 +357,7 @@ def test_a_reflex_may_pass_and_a_user_stop_after_it_may_not() -> None:
 
 def saved_for(folder, policy, *, env=None, origin=None):
     """Save the student again, as one that was trained elsewhere."""
-    card = read_card(policy)
+    card = read_metadata(policy)
     known = (
         None if env is None else EnvConfig(id=env, options={}, teacher_options={}, blind_options={})
     )
@@ -408,7 +408,7 @@ def test_a_policy_that_is_asked_for_another_task_is_warned_of(
     else:
         make_key(key)
         there = find_policy(str(folder), acting).open(station.interface)
-        with serving(there, key, interface=read_card(folder).interface) as (address, _):
+        with serving(there, key, interface=read_metadata(folder).interface) as (address, _):
             open_policy(f"server:{address}", acting, station).close()
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
     assert len(told) == (warned is not None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from policies.demonstrations.lerobot.reader import DatasetReader
-from real_robot.recording import STAGES, Recorder, columns_of
+from real_robot.recording import PHASES, Recorder, columns_of
 from real_robot.robot import Target
 from real_robot.safety.layer import Decision
 from tests.real_robot.records import interface, make_record, make_step
@@ -36,7 +36,7 @@ def test_an_episode_comes_back_as_it_was(recorder):
     columns = found.columns
     assert set(columns) == {column.name for column in columns_of(interface())}
     assert np.array_equal(
-        columns["command.before.joints"], np.stack([s.wish.joint_positions_rad for s in steps])
+        columns["command.before.joints"], np.stack([s.requested.joint_positions_rad for s in steps])
     )
     assert np.array_equal(
         columns["command.after.joints"],
@@ -49,8 +49,8 @@ def test_an_episode_comes_back_as_it_was(recorder):
     assert columns["stamp.tick"].tolist() == [s.observation.stamp_s for s in steps]
     assert np.isnan(columns["surprise"]).all()
     timings = columns["timings"]
-    assert timings[0, STAGES.index("send")] == 0.002
-    assert np.isnan(timings[0, STAGES.index("encoder")])
+    assert timings[0, PHASES.index("send")] == 0.002
+    assert np.isnan(timings[0, PHASES.index("encoder")])
 
 
 def test_its_facts_lie_beside_it(recorder):
@@ -78,7 +78,7 @@ def test_an_aborted_episode_is_kept_and_marked(recorder):
         make_step(2, rng, cameras=("hand",), errors=("joint_reflex",)),
         make_step(
             3, rng, action=np.zeros(3, np.float32), label=nan, decision=ended, sent_rad=None,
-            wish=Target(joint_positions_rad=np.zeros(3), gripper_width_m=None),
+            requested=Target(joint_positions_rad=np.zeros(3), gripper_width_m=None),
         ),
     )  # fmt: skip
     record = make_record(steps_given=steps, reason="reflex", message="joint_reflex", success=None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from real_robot.control.worker import Worker
-from real_robot.scheduling import ask_for_priority, hurried, leaving, stand_back
+from real_robot.scheduling import ask_for_priority, avoid_cpu, drop_priority, realtime_priority
 from real_robot.twin.config import STANDARD
 
 
@@ -31,7 +31,7 @@ needs_priority = pytest.mark.skipif(not allowed(), reason="this user may not hur
 @needs_priority
 def test_a_hurry_is_handed_on_and_given_back() -> None:
     before, seen = now(), []
-    with hurried(7):
+    with realtime_priority(7):
         assert now() == (os.SCHED_FIFO, 7)
         thread = threading.Thread(target=lambda: seen.append(now()))
         thread.start()
@@ -42,7 +42,7 @@ def test_a_hurry_is_handed_on_and_given_back() -> None:
 
 @needs_priority
 def test_who_answers_lets_go_first_who_asks() -> None:
-    with hurried(7):
+    with realtime_priority(7):
         worker = Worker(lambda _: now(), "who am I")
         worker.ask(None)
         assert worker.news.wait(5)
@@ -53,9 +53,9 @@ def test_who_answers_lets_go_first_who_asks() -> None:
 
 def test_without_a_hurry_nothing_changes() -> None:
     before = now()
-    with hurried(0):
+    with realtime_priority(0):
         assert now() == before
-        stand_back()
+        drop_priority()
         assert now() == before
 
 
@@ -64,7 +64,7 @@ def test_where_it_is_not_allowed_that_is_said(monkeypatch, capsys) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    with hurried(7):
+    with realtime_priority(7):
         pass
     assert "no real-time priority 7" in capsys.readouterr().out
     assert not ask_for_priority(7)
@@ -73,9 +73,9 @@ def test_where_it_is_not_allowed_that_is_said(monkeypatch, capsys) -> None:
 def test_a_cpu_is_left_to_others_but_not_the_last_one() -> None:
     before = os.sched_getaffinity(0)
     for cpu in before:
-        with leaving(cpu):
+        with avoid_cpu(cpu):
             assert os.sched_getaffinity(0) == (before - {cpu} or before)
-    with leaving(None):
+    with avoid_cpu(None):
         assert os.sched_getaffinity(0) == before
     assert os.sched_getaffinity(0) == before
 

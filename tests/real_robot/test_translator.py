@@ -66,10 +66,10 @@ def test_an_increment_is_added_to_what_was_sent_and_not_to_the_wish(env):
     state = state_of(env)
     translator.begin(state)
     ones = np.ones(8, np.float32)
-    wish = translator.target(ones)
-    np.testing.assert_allclose(wish.joint_positions_rad, state.joint_positions_rad + 0.1)
-    assert wish.gripper_width_m == pytest.approx(0.08)
-    translator.sent(replace(wish, joint_positions_rad=state.joint_positions_rad + 0.04))
+    requested = translator.target(ones)
+    np.testing.assert_allclose(requested.joint_positions_rad, state.joint_positions_rad + 0.1)
+    assert requested.gripper_width_m == pytest.approx(0.08)
+    translator.sent(replace(requested, joint_positions_rad=state.joint_positions_rad + 0.04))
     np.testing.assert_allclose(
         translator.target(ones).joint_positions_rad, state.joint_positions_rad + 0.14
     )
@@ -111,8 +111,8 @@ def test_what_is_no_number_is_left_to_the_safety_layer(env):
 def told(translator, wishes):
     """Wish for openings tick by tick; give the widths that the hand is told, m."""
     widths = []
-    for wish in wishes:
-        target = translator.target(np.array([0, 0, 0, 0, 0, 0, 0, wish], np.float32))
+    for requested in wishes:
+        target = translator.target(np.array([0, 0, 0, 0, 0, 0, 0, requested], np.float32))
         translator.sent(target)
         widths.append(round(target.gripper_width_m, 6))
     return widths

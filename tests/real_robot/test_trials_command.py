@@ -23,7 +23,7 @@ from real_robot.station import interface_of
 from real_robot.trials.overlay import calibration_of_scene
 from real_robot.trials.plan import draw_plan, load_plan
 from real_robot.trials.poses import Pose, nearest_m
-from real_robot.trials.results import load_results, load_spoilt
+from real_robot.trials.results import load_invalid, load_results
 from real_robot.trials.runner import TrialsStoppedError
 from tests.real_robot.control.loop_cases import FakeAgent as FakeActor
 from tests.real_robot.control.loop_cases import one
@@ -187,8 +187,8 @@ def test_a_fault_on_the_way_to_a_policy_is_not_the_policy_s_failure(
     config = config_of(policy="one", trials=3)
     evaluate(config, tmp_path)
     assert "success of one: 3/3" in capsys.readouterr().out
-    (spoilt,) = load_spoilt(tmp_path / "report")
-    assert "the policy server at x: no answer" in spoilt.judgement.note
+    (invalid,) = load_invalid(tmp_path / "report")
+    assert "the policy server at x: no answer" in invalid.judgement.note
     # one that failed by itself is its failure
     failed = replace(fake_record(reason="policy", message="it is nan"), success=False)
     world["records"] = [failed]
@@ -240,7 +240,7 @@ def test_poses_keep_away_from_those_of_the_demonstrations(tmp_path) -> None:
 
 def test_settings_leave_out_what_may_change() -> None:
     one = settings_of(config_of(), interface(), {"a": "w"})
-    other = config_of("robot=127.0.0.9", "viewer.to=spawn", "max_spoilt=9")
+    other = config_of("robot=127.0.0.9", "viewer.to=spawn", "max_invalid=9")
     assert settings_of(other, interface(), {"a": "w"}) == one
     assert settings_of(config_of("seed=5"), interface(), {"a": "w"}) != one
 
@@ -377,6 +377,6 @@ def test_a_server_that_stalls_once_costs_one_attempt(monkeypatch, tmp_path, caps
     told = capsys.readouterr().out
     assert f"success of server:{address}: 3/3" in told
     assert "1 attempts were spoilt and done again" in told
-    (spoilt,) = load_spoilt(tmp_path / "out" / "report")
-    assert spoilt.reason == "policy"
-    assert "no answer came in time" in spoilt.judgement.note
+    (invalid,) = load_invalid(tmp_path / "out" / "report")
+    assert invalid.reason == "policy"
+    assert "no answer came in time" in invalid.judgement.note

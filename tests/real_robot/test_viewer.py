@@ -107,12 +107,14 @@ def test_a_broken_viewer_is_told_to_the_loop() -> None:
 def test_an_arm_that_was_sent_nothing_is_shown() -> None:
     step = fake_step(0)
     bad = np.zeros(2)  # an action of a wrong shape
-    wish = type(step.wish)(joint_positions_rad=bad, gripper_width_m=None)
+    requested = type(step.requested)(joint_positions_rad=bad, gripper_width_m=None)
     decision = type(step.decision)(
         target=None, verdict="end", causes=("reflex",), interventions=(), ended=True
     )
     fields = {name: getattr(step, name) for name in step.__slots__}
-    changed = type(step)(**{**fields, "wish": wish, "decision": decision, "sent_rad": None})
+    changed = type(step)(
+        **{**fields, "requested": requested, "decision": decision, "sent_rad": None}
+    )
     rerun = FakeRerun()
     with fake_viewer("spawn", rerun) as viewer:
         show(viewer, [changed])

@@ -178,3 +178,15 @@ def test_differences_are_named_by_their_place() -> None:
     ]
     assert differences({"a": (1, 2), "b": {}}, {"a": [1, 2], "b": {}}) == []
     assert differences({"a": [1, {"b": 2}]}, {"a": None}) == ["a: [1, {'b': 2}] != None"]
+
+
+def test_the_old_name_of_a_field_is_read_with_a_notice():
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Renamed:
+        size: int
+        OLD_NAMES: ClassVar[dict[str, str]] = {"extent": "size"}
+
+    with pytest.warns(FutureWarning, match="model: extent is called size now"):
+        assert from_dict(Renamed, {"extent": 3}, at="model") == Renamed(size=3)
+    with pytest.raises(ValueError, match="unknown \\['extent'\\]"):
+        from_dict(Renamed, {"extent": 3, "size": 4})

@@ -1,6 +1,6 @@
 """Show what the model expects to see next, beside what the camera sees.
 
-    foresight = Foresight(encoder, num_envs=1)
+    foresight = PredictionPreview(encoder, num_envs=1)
     ids = encoder.tokenize(frames)
     embedding = stream.step_tokens(ids, reset)
     foresight.step_tokens(ids, reset)                     # remembers 512 bytes a frame, no more
@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..encoders.encoder import Encoder
+from ..moved import moved_names
 from .sampling import GREEDY, Sampling, generate_frames, preview_frame
 
-__all__ = ["Foresight", "heat_picture", "side_by_side"]
+__all__ = ["PredictionPreview", "heat_picture", "side_by_side"]
 
 # The heat's scale: a guess among 8192 equal codes costs 9 nats.
 _HOTTEST_NATS = 12.0
 
 
-class Foresight:
+class PredictionPreview:
     """The tokens of each environment's last frames, and what the model makes of them.
 
     Attributes:
@@ -142,7 +143,7 @@ def side_by_side(
 
     Args:
         camera: what was seen.
-        expected: what `Foresight` gave for it, before it was seen.
+        expected: what `PredictionPreview` gave for it, before it was seen.
         heat: costs in nats, what `monitoring.scores.heat_map` gives; black is 0, white 12.
     """
     height, width = camera.shape[:2]
@@ -162,3 +163,11 @@ def _enlarge(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
     rows = np.arange(height) * picture.shape[0] // height
     columns = np.arange(width) * picture.shape[1] // width
     return picture[rows[:, None], columns]
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Foresight": "toto_robot.generation.preview:PredictionPreview",
+    },
+)

@@ -28,9 +28,10 @@ from torch import Tensor
 
 from ..config import from_dict, to_dict
 from ..files import written_aside
+from ..moved import moved_names
 from .scores import FrameScorer, place_costs
 
-__all__ = ["SurpriseBounds", "Watched", "calibrate", "load_bounds", "save_bounds"]
+__all__ = ["MonitorSpec", "SurpriseBounds", "calibrate", "load_bounds", "save_bounds"]
 
 _FORMAT = 1
 _SMOOTHED = 3  # frame indices to either side that share a mean and a standard deviation
@@ -38,7 +39,7 @@ _LEAST_WIDTH = 0.1  # of a score's standard deviation over all indices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Watched:
+class MonitorSpec:
     """What bounds are of; they are of no use for anything else.
 
     Attributes:
@@ -63,11 +64,11 @@ class SurpriseBounds:
     """What is usual at each frame index of an episode; the last holds from there on.
 
     Attributes:
-        watched: of which encoder, camera and stream.
+        spec: of which encoder, camera and stream.
         counts: [n v] how often each code was at each place.
         mean: [t s] of the scores, s as in `scores.SCORES`; NaN where there is none.
         width: [t s] their standard deviations.
-        strangeness: [r t] of the rollouts that the limits are of.
+        anomaly_scores: [r t] of the rollouts that the limits are of.
         frame_limits: [t] of the strangeness of a frame.
         alarm_limit: of the strangeness of `patience` frames in a row.
         level: share of usual frames that may be above their limit.
@@ -76,11 +77,11 @@ class SurpriseBounds:
         num_fitted: rollouts that the counts, means and widths are of.
     """
 
-    watched: Watched
+    spec: MonitorSpec
     counts: NDArray[np.int32]
     mean: NDArray[np.float64]
     width: NDArray[np.float64]
-    strangeness: NDArray[np.float64]
+    anomaly_scores: NDArray[np.float64]
     frame_limits: NDArray[np.float64]
     alarm_limit: float
     level: float
@@ -95,7 +96,7 @@ class SurpriseBounds:
             ValueError: impossible levels, or too few rollouts for them; the message says how many
                 it takes.
         """
-        frame_limits, alarm_limit = _limits(self.strangeness, level, alarm_level, patience)
+        frame_limits, alarm_limit = _limits(self.anomaly_scores, level, alarm_level, patience)
         return replace(
             self,
             frame_limits=frame_limits,
@@ -118,17 +119,17 @@ class SurpriseBounds:
         return _deviations(scores, self.mean[index], self.width[index])
 
     def outside(
-        self, strangeness: NDArray[np.float64], frames_shown: NDArray[np.int64]
+        self, anomaly_scores: NDArray[np.float64], frames_shown: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Return which frames are stranger [b] than `level` of the usual ones at their index."""
         index = np.clip(frames_shown - 1, 0, len(self.frame_limits) - 1)
-        return strangeness > self.frame_limits[index]
+        return anomaly_scores > self.frame_limits[index]
 
 
 def calibrate(
     tokens: NDArray[np.integer],
     costs: NDArray[np.float32],
-    watched: Watched,
+    spec: MonitorSpec,
     num_codes: int,
     *,
     level: float = 0.05,
@@ -143,7 +144,7 @@ def calibrate(
         tokens: [r t n] of r rollouts of t frames, from their first frames on, in any order that
             has nothing to do with what is in them.
         costs: [r t n] what `rollout_costs` gives for them.
-        watched: what they are of.
+        spec: what they are of.
         num_codes: vocabulary of the tokenizer.
         level: share of usual frames that may be outside.
         alarm_level: share of usual rollouts that may have an alarm.
@@ -164,14 +165,14 @@ def calibrate(
     _check_levels(num_rollouts - num_fitted, num_frames, level, alarm_level, patience)
     counts, mean, width = _usual(tokens[:num_fitted], costs[:num_fitted], num_codes)
     others = _scores(place_costs(counts), tokens[num_fitted:], costs[num_fitted:])
-    strangeness = np.abs(_deviations(others, mean, width)).max(axis=2)  # r t
-    frame_limits, alarm_limit = _limits(strangeness, level, alarm_level, patience)
+    anomaly_scores = np.abs(_deviations(others, mean, width)).max(axis=2)  # r t
+    frame_limits, alarm_limit = _limits(anomaly_scores, level, alarm_level, patience)
     return SurpriseBounds(
-        watched=watched,
+        spec=spec,
         counts=counts,
         mean=mean,
         width=width,
-        strangeness=strangeness,
+        anomaly_scores=anomaly_scores,
         frame_limits=frame_limits,
         alarm_limit=alarm_limit,
         level=level,
@@ -200,14 +201,14 @@ def save_bounds(path: Path, bounds: SurpriseBounds) -> None:
     arrays = {
         "mean": bounds.mean,
         "width": bounds.width,
-        "strangeness": bounds.strangeness,
+        "strangeness": bounds.anomaly_scores,
         "places": places.astype(np.int32),
         "codes": codes.astype(np.int32),
         "counts": bounds.counts[places, codes],
     }
     notes = {
         "format": _FORMAT,
-        "watched": to_dict(bounds.watched),
+        "watched": to_dict(bounds.spec),
         "shape": list(bounds.counts.shape),
         "level": bounds.level,
         "alarm_level": bounds.alarm_level,
@@ -239,11 +240,11 @@ def load_bounds(path: Path) -> SurpriseBounds:
         levels = (notes["level"], notes["alarm_level"], notes["patience"])
         frame_limits, alarm_limit = _limits(arrays["strangeness"], *levels)
         return SurpriseBounds(
-            watched=from_dict(Watched, notes["watched"]),
+            spec=from_dict(MonitorSpec, notes["watched"]),
             counts=counts,
             mean=arrays["mean"],
             width=arrays["width"],
-            strangeness=arrays["strangeness"],
+            anomaly_scores=arrays["strangeness"],
             frame_limits=frame_limits,
             alarm_limit=alarm_limit,
             level=notes["level"],
@@ -256,14 +257,14 @@ def load_bounds(path: Path) -> SurpriseBounds:
 
 
 def _limits(
-    strangeness: NDArray[np.float64], level: float, alarm_level: float, patience: int
+    anomaly_scores: NDArray[np.float64], level: float, alarm_level: float, patience: int
 ) -> tuple[NDArray[np.float64], float]:
     """Return the limits [t] of frames and the limit of alarms, from usual rollouts [r t]."""
-    num_rollouts, num_frames = strangeness.shape
+    num_rollouts, num_frames = anomaly_scores.shape
     _check_levels(num_rollouts, num_frames, level, alarm_level, patience)
-    in_a_row = np.lib.stride_tricks.sliding_window_view(strangeness, patience, axis=1)
+    in_a_row = np.lib.stride_tricks.sliding_window_view(anomaly_scores, patience, axis=1)
     highest = np.max(np.min(in_a_row, axis=2), axis=1)
-    return _conformal(strangeness, level), float(_conformal(highest[:, None], alarm_level)[0])
+    return _conformal(anomaly_scores, level), float(_conformal(highest[:, None], alarm_level)[0])
 
 
 def _check_levels(
@@ -334,3 +335,11 @@ def _conformal(values: NDArray[np.float64], level: float) -> NDArray[np.float64]
     """Return limits [t] that one more row like those [r t] exceeds with at most this chance."""
     rank = math.ceil(round((len(values) + 1) * (1 - level), 9))
     return np.sort(values, axis=0)[rank - 1]
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Watched": "toto_robot.monitoring.conformal:MonitorSpec",
+    },
+)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..encoders.encoder import Encoder
 from ..encoders.streaming import EncoderStream
-from .conformal import SurpriseBounds, Watched, calibrate
+from .conformal import MonitorSpec, SurpriseBounds, calibrate
 from .scores import SCORES, FrameScorer, heat_map, place_costs, rollout_costs
 
 __all__ = ["CameraMonitor", "Report", "calibrate_monitor"]
@@ -38,7 +38,7 @@ class Report:
     Attributes:
         scores: [b s] as in `toto_robot.monitoring.scores.SCORES`.
         deviations: [b s] by how many standard deviations they are above the usual mean.
-        strangeness: [b] the largest deviation, to either side.
+        anomaly_scores: [b] the largest deviation, to either side.
         outside: [b] whether the frame is stranger than usual ones at its index.
         alarm: [b] whether enough frames in a row are strange.
         heat: [b h w] what each token cost the model, nats, where it is in the picture.
@@ -46,7 +46,7 @@ class Report:
 
     scores: NDArray[np.float64]
     deviations: NDArray[np.float64]
-    strangeness: NDArray[np.float64]
+    anomaly_scores: NDArray[np.float64]
     outside: NDArray[np.bool_]
     alarm: NDArray[np.bool_]
     heat: NDArray[np.float32]
@@ -62,7 +62,7 @@ class Report:
         return {
             "alarm": bool(self.alarm[env]),
             "outside": bool(self.outside[env]),
-            "strangeness": float(self.strangeness[env]),
+            "strangeness": float(self.anomaly_scores[env]),
             "reason": self.reason(env),
             **dict(zip(SCORES, self.scores[env].tolist(), strict=True)),
         }
@@ -89,22 +89,22 @@ class CameraMonitor:
         Raises:
             ValueError: the bounds are of something else; the message says what.
         """
-        watched = bounds.watched
+        spec = bounds.spec
         found = {"weights_hash": encoder.weights_hash, "camera": camera, "rate_hz": rate_hz}
-        _require(watched, found)
+        _require(spec, found)
         self.bounds = bounds
         self._encoder = encoder
         self._scorer = FrameScorer(place_costs(bounds.counts))
-        self._strange_frames = np.zeros(0, dtype=np.int64)
+        self._alarm_frames = np.zeros(0, dtype=np.int64)
 
     def watched_stream(self, num_envs: int) -> EncoderStream:
         """Return a stream of the kind that the bounds were made with."""
-        watched = self.bounds.watched
+        spec = self.bounds.spec
         return self._encoder.stream(
             num_envs,
-            watched.context,
-            mode=watched.mode,
-            frame_skip=watched.frame_skip,
+            spec.context,
+            mode=spec.mode,
+            frame_skip=spec.frame_skip,
             surprise=True,
         )
 
@@ -120,23 +120,23 @@ class CameraMonitor:
         """
         shown = stream.frames_shown
         kind = {"context": stream.context, "mode": stream.mode, "frame_skip": stream.frame_skip}
-        _require(self.bounds.watched, kind)
+        _require(self.bounds.spec, kind)
         if len(ids) != stream.num_envs:
             raise ValueError(f"needed tokens of {stream.num_envs} environments, got {len(ids)}")
         costs = stream.surprise
         scores = self._scorer.score(ids, costs, shown)
         deviations = self.bounds.deviations(scores, shown)
-        strangeness = np.abs(deviations).max(axis=1)
-        if len(self._strange_frames) != len(shown):
-            self._strange_frames = np.zeros(len(shown), dtype=np.int64)
-        before = np.where(shown == 1, 0, self._strange_frames)
-        self._strange_frames = np.where(strangeness > self.bounds.alarm_limit, before + 1, 0)
+        anomaly_scores = np.abs(deviations).max(axis=1)
+        if len(self._alarm_frames) != len(shown):
+            self._alarm_frames = np.zeros(len(shown), dtype=np.int64)
+        before = np.where(shown == 1, 0, self._alarm_frames)
+        self._alarm_frames = np.where(anomaly_scores > self.bounds.alarm_limit, before + 1, 0)
         return Report(
             scores=scores,
             deviations=deviations,
-            strangeness=strangeness,
-            outside=self.bounds.outside(strangeness, shown),
-            alarm=self._strange_frames >= self.bounds.patience,
+            anomaly_scores=anomaly_scores,
+            outside=self.bounds.outside(anomaly_scores, shown),
+            alarm=self._alarm_frames >= self.bounds.patience,
             heat=heat_map(costs).to(torch.float32, copy=True).cpu().numpy(),
         )
 
@@ -172,7 +172,7 @@ def calibrate_monitor(
     Raises:
         ValueError: the rollouts are too few for the levels; the message says how many it takes.
     """
-    watched = Watched(
+    spec = MonitorSpec(
         weights_hash=encoder.weights_hash,
         camera=camera,
         rate_hz=rate_hz,
@@ -183,7 +183,7 @@ def calibrate_monitor(
     return calibrate(
         tokens,
         rollout_costs(encoder, tokens, context, mode, frame_skip),
-        watched,
+        spec,
         encoder.tokenizer.vocab_size,
         level=level,
         alarm_level=alarm_level,
@@ -191,12 +191,12 @@ def calibrate_monitor(
     )
 
 
-def _require(watched: Watched, found: Mapping[str, object]) -> None:
+def _require(spec: MonitorSpec, found: Mapping[str, object]) -> None:
     """Refuse what the bounds are not of."""
     wrong = [
-        f"{name} is {value!r}, of the bounds {getattr(watched, name)!r}"
+        f"{name} is {value!r}, of the bounds {getattr(spec, name)!r}"
         for name, value in found.items()
-        if value != getattr(watched, name)
+        if value != getattr(spec, name)
     ]
     if wrong:
         raise ValueError(f"the bounds are of something else: {'; '.join(wrong)}")

@@ -15,7 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["INTERVAL", "Exam", "Ridge", "Score", "difference", "fit_ridge", "rotate", "standardise"]
+from ..moved import moved_names
+
+__all__ = [
+    "INTERVAL",
+    "ProbeEvaluation",
+    "Ridge",
+    "Score",
+    "difference",
+    "fit_ridge",
+    "rotate",
+    "standardise",
+]
 
 Array = NDArray[Any]
 FLOOR = 1e-2  # of a feature's standard deviation: below it is what half precision leaves
@@ -64,7 +75,7 @@ class Score:
         return float(np.percentile(self.draws, INTERVAL[1]))
 
 
-class Exam:
+class ProbeEvaluation:
     """What every probe is asked: the same targets, folds and resamples.
 
     Attributes:
@@ -117,7 +128,7 @@ class Exam:
         self._once = np.ones((1, number))
         self._variances = variance(self._once), variance(self._weights)
 
-    def take(self, inputs: Array, companions: int = 0) -> Score:
+    def score(self, inputs: Array, companions: int = 0) -> Score:
         """Fit a probe of inputs [r p] and score it; `companions` as in `fit_ridge`."""
         spread = np.ones(self._target.shape[1]) if self._is_label else self._target.var(0)
         ridge = fit_ridge(inputs, self._target, self.folds, self._penalties, 1 / spread, companions)
@@ -263,3 +274,11 @@ def rotate(inputs: Array, width: int) -> tuple[Array, float]:
     )
     total = float(np.square(inputs).sum())
     return components, float(np.square(components).sum()) / total if total else 1.0
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Exam": "toto_robot.probing.ridge:ProbeEvaluation",
+    },
+)

@@ -19,8 +19,9 @@ from torch import Tensor
 from ..encoders.contract import FrameEmbedder, StreamableEncoder
 from ..encoders.loading import load_encoder
 from ..encoders.streaming import StreamConfig
+from ..moved import moved_names
 
-__all__ = ["AnyEncoder", "Eyes", "Observation"]
+__all__ = ["AnyEncoder", "Observation", "ObservationEmbedder"]
 
 IMAGE, EMBEDDING = "image_", "embedding_"
 SMALLEST_IMAGE = 8  # pixels; a smaller array of bytes is hardly a camera's
@@ -28,7 +29,7 @@ AnyEncoder = FrameEmbedder | str | Path  # opened, or what `load_encoder` opens
 Observation = Any  # an array, or a dict of what the observation space says
 
 
-class Eyes:
+class ObservationEmbedder:
     """Replace pictures by embeddings, with a past for each camera of each environment or without.
 
     Attributes:
@@ -266,3 +267,11 @@ def _check_picture(name: str, space: spaces.Space) -> None:
         raise ValueError(f"{name} must be RGB [h w 3], got {shape}")
     if np.any(space.high <= 1):
         raise ValueError(f"{name} must have values in 0..255, got at most {space.high.max()}")
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Eyes": "toto_robot.wrappers.embedder:ObservationEmbedder",
+    },
+)

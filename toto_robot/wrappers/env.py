@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
 from ..encoders.streaming import StreamConfig
-from .embedder import AnyEncoder, Eyes, Observation
+from .embedder import AnyEncoder, Observation, ObservationEmbedder
 
 
 class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
@@ -30,10 +30,10 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
         # so that `env.spec.make()` works, which `check_env` calls; the encoder is shared
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, encoder=encoder, stream=stream)
         gymnasium.ObservationWrapper.__init__(self, env)
-        self._eyes = Eyes(env.observation_space, encoder, 1, stream)
-        self.encoder = self._eyes.encoder
+        self._embedder = ObservationEmbedder(env.observation_space, encoder, 1, stream)
+        self.encoder = self._embedder.encoder
         self._begins = True
-        self.observation_space = self._eyes.space(env.observation_space, batch=None)
+        self.observation_space = self._embedder.space(env.observation_space, batch=None)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -50,8 +50,8 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
 
     def observation(self, observation: Observation) -> Observation:
         """Replace the pictures of one observation; with a stream, it is the next of the episode."""
-        eyes = self._eyes
+        embedder = self._embedder
         begins = np.array([self._begins])
         self._begins = False
-        (part,) = eyes.embed([eyes.pictures(observation, None)], [[0]], [begins])
-        return eyes.join_one(observation, part)
+        (part,) = embedder.embed([embedder.pictures(observation, None)], [[0]], [begins])
+        return embedder.join_one(observation, part)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.streaming import StreamConfig
-from .embedder import AnyEncoder, Eyes, Observation
+from .embedder import AnyEncoder, Observation, ObservationEmbedder
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -45,31 +45,33 @@ def _vec_env_class() -> Any:
 
     class TotoVecEnvWrapper(VecEnvWrapper):
         def __init__(self, venv: VecEnv, encoder: AnyEncoder, stream: StreamConfig | None) -> None:
-            self._eyes = Eyes(venv.observation_space, encoder, venv.num_envs, stream)
-            super().__init__(venv, self._eyes.space(venv.observation_space, batch=None))
-            self.encoder = self._eyes.encoder
+            self._embedder = ObservationEmbedder(
+                venv.observation_space, encoder, venv.num_envs, stream
+            )
+            super().__init__(venv, self._embedder.space(venv.observation_space, batch=None))
+            self.encoder = self._embedder.encoder
 
         def reset(self) -> Observation:
             observations = self.venv.reset()
             self.reset_infos = self.venv.reset_infos
             everyone = range(self.num_envs)
             begins = np.ones(self.num_envs, np.bool_)
-            (embedded,) = self._eyes.embed([observations], [everyone], [begins])
+            (embedded,) = self._embedder.embed([observations], [everyone], [begins])
             return embedded
 
         def step_wait(self) -> tuple[Observation, NDArray[Any], NDArray[Any], list[dict[str, Any]]]:
             observations, rewards, dones, infos = self.venv.step_wait()
             key = "terminal_observation"
             ended = [index for index, info in enumerate(infos) if key in info]
-            last = [self._eyes.pictures(infos[index][key], None) for index in ended]
-            *embedded_last, embedded = self._eyes.embed(
+            last = [self._embedder.pictures(infos[index][key], None) for index in ended]
+            *embedded_last, embedded = self._embedder.embed(
                 [*last, observations],
                 [*([index] for index in ended), range(self.num_envs)],
                 [*(np.zeros(1, np.bool_) for _ in ended), np.asarray(dones, np.bool_)],
             )
             infos = list(infos)
             for index, one in zip(ended, embedded_last, strict=True):
-                whole = self._eyes.join_one(infos[index][key], one)
+                whole = self._embedder.join_one(infos[index][key], one)
                 infos[index] = infos[index] | {key: whole}
             self.reset_infos = self.venv.reset_infos
             return embedded, rewards, dones, infos

@@ -22,7 +22,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from ..encoders.streaming import StreamConfig
-from .embedder import AnyEncoder, Eyes, Observation
+from .embedder import AnyEncoder, Observation, ObservationEmbedder
 
 __all__ = [
     "TotoVectorObservation",
@@ -53,10 +53,14 @@ class TotoVectorObservation(VectorWrapper):
         self, env: VectorEnv, encoder: AnyEncoder, *, stream: StreamConfig | None = None
     ) -> None:
         super().__init__(env)
-        self._eyes = Eyes(env.single_observation_space, encoder, self.num_envs, stream)
-        self.encoder = self._eyes.encoder
-        self.single_observation_space = self._eyes.space(env.single_observation_space, batch=None)
-        self.observation_space = self._eyes.space(env.observation_space, batch=env.num_envs)
+        self._embedder = ObservationEmbedder(
+            env.single_observation_space, encoder, self.num_envs, stream
+        )
+        self.encoder = self._embedder.encoder
+        self.single_observation_space = self._embedder.space(
+            env.single_observation_space, batch=None
+        )
+        self.observation_space = self._embedder.space(env.observation_space, batch=env.num_envs)
         self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._latest: Observation = None  # embeddings, for environments that are not reset
@@ -68,10 +72,10 @@ class TotoVectorObservation(VectorWrapper):
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)
         self._ended = np.zeros(self.num_envs, np.bool_)
-        if self._eyes.remembers and mask is not None and self._latest is not None:
+        if self._embedder.remembers and mask is not None and self._latest is not None:
             return self._begin_some(observations, np.flatnonzero(mask)), infos
         begins = np.ones(self.num_envs, np.bool_)
-        (embedded,) = self._eyes.embed([observations], [range(self.num_envs)], [begins])
+        (embedded,) = self._embedder.embed([observations], [range(self.num_envs)], [begins])
         return self._keep(embedded), infos
 
     def step(self, actions: Any) -> StepResult:
@@ -83,7 +87,7 @@ class TotoVectorObservation(VectorWrapper):
         begins = np.isin(np.arange(self.num_envs), list(last))
         if self._mode != AutoresetMode.DISABLED:
             begins |= ended if self._mode == AutoresetMode.SAME_STEP else self._ended
-        *embedded_last, embedded = self._eyes.embed(
+        *embedded_last, embedded = self._embedder.embed(
             [*last.values(), observations],
             [*([row] for row in last), range(self.num_envs)],
             [*(np.zeros(1, np.bool_) for _ in last), begins],
@@ -96,17 +100,17 @@ class TotoVectorObservation(VectorWrapper):
 
     def _begin_some(self, observations: Observation, rows: NDArray[np.intp]) -> Observation:
         """Embed the first observations of some environments; the others have shown nothing new."""
-        eyes = self._eyes
-        embedded = eyes.join(observations, [self._latest])
+        embedder = self._embedder
+        embedded = embedder.join(observations, [self._latest])
         if len(rows):
-            pictures = eyes.pictures(observations, rows)
-            (part,) = eyes.embed([pictures], [rows.tolist()], [np.ones(len(rows), np.bool_)])
-            eyes.replace_rows(embedded, rows, part)
+            pictures = embedder.pictures(observations, rows)
+            (part,) = embedder.embed([pictures], [rows.tolist()], [np.ones(len(rows), np.bool_)])
+            embedder.replace_rows(embedded, rows, part)
         return self._keep(embedded)
 
     def _keep(self, embedded: Observation) -> Observation:
-        if self._eyes.remembers:
-            self._latest = self._eyes.embeddings(embedded)
+        if self._embedder.remembers:
+            self._latest = self._embedder.embeddings(embedded)
         return embedded
 
     def _last_images(self, final: Any, ended: NDArray[np.bool_]) -> dict[int, Observation]:
@@ -116,18 +120,18 @@ class TotoVectorObservation(VectorWrapper):
         if _one_each(final):
             found = {row: one for row, one in enumerate(final) if one is not None}
         else:
-            found = {row: self._eyes.row(final, row) for row in np.flatnonzero(ended).tolist()}
-        return {row: self._eyes.pictures(one, None) for row, one in found.items()}
+            found = {row: self._embedder.row(final, row) for row in np.flatnonzero(ended).tolist()}
+        return {row: self._embedder.pictures(one, None) for row, one in found.items()}
 
     def _replace_last(self, final: Any, parts: Mapping[int, Observation]) -> Any:
         """Return `final_obs` with embeddings in the place of images."""
-        eyes = self._eyes
+        embedder = self._embedder
         if not _one_each(final):  # a batch, in which the rows of running episodes mean nothing
-            nothing = eyes.nothing()
-            return eyes.join(final, [parts.get(row, nothing) for row in range(self.num_envs)])
+            nothing = embedder.nothing()
+            return embedder.join(final, [parts.get(row, nothing) for row in range(self.num_envs)])
         embedded = np.full(len(final), None, dtype=object)
         for row, part in parts.items():
-            embedded[row] = eyes.join_one(final[row], part)
+            embedded[row] = embedder.join_one(final[row], part)
         return embedded
 
 

@@ -7,7 +7,7 @@ import torch
 from policies.demonstrations import features
 from policies.demonstrations.features import Dataset, FeatureCache
 from policies.demonstrations.store import StoreHeader, create_store
-from policies.vision import ObservationEmbedder, embed_episode
+from policies.vision import EpisodeEmbedder, embed_episode
 from tests.policies.demonstrations.episodes import make_episode
 from tests.policies.fake_world import ENV_ID, ReachEnv, embed_all, save_tiny_encoder, toto
 from toto_robot import StreamConfig, load_encoder
@@ -59,7 +59,7 @@ def test_streamed_eyes_remember_each_camera_of_one_episode(tmp_path, encoder):
             expected = stream.step_tokens(ids)[0].numpy()
             np.testing.assert_allclose(embedded[step, camera], expected, rtol=2e-3, atol=1e-3)
     assert np.abs(embedded[5] - embed_all(encoder, tokens[5])).max() > 0.05
-    embedder = ObservationEmbedder(eyes, 3, 2)  # episodes 0 and 2; the last comes late and alone
+    embedder = EpisodeEmbedder(eyes, 3, 2)  # episodes 0 and 2; the last comes late and alone
     embedder.embed(np.stack([tokens[0], tokens[3]]), [0, 2])
     np.testing.assert_allclose(embedder.embed(tokens[None, 1], [0])[0], embedded[1], atol=1e-3)
 

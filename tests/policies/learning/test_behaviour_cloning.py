@@ -16,10 +16,10 @@ from policies.demonstrations.tokenised import choose, tokenise_episode, tokenise
 from policies.evaluate import evaluate
 from policies.learning.behaviour_cloning import HELD_OUT, _error, _Lessons
 from policies.learning.fit import chunk_labels
-from policies.student import StudentPolicy, load_student, read_card
+from policies.student import StudentPolicy, load_student, read_metadata
 from policies.train import train
 from tests.policies.demonstrations.demonstrations import FACTS, noise, reach
-from tests.policies.fake_world import ENV, ReachEnv, card, save_tiny_encoder
+from tests.policies.fake_world import ENV, ReachEnv, metadata, save_tiny_encoder
 from tests.policies.test_train import config, evaluation, metrics
 from toto_robot import load_encoder
 
@@ -67,7 +67,7 @@ def test_it_leaves_what_it_says(cloned):
 
 
 def test_its_policy_belongs_to_no_environment(cloned, encoder):
-    assert read_card(cloned / "policy").env is None
+    assert read_metadata(cloned / "policy").env is None
     eyes = load_encoder(encoder)
     student = load_student(cloned / "policy", eyes, ReachEnv().interface)
     assert student.act(
@@ -82,7 +82,7 @@ def test_the_mean_action_is_an_error_of_one(encoder, cloned, tmp_path, chunk):
         Dataset([store], None, 2**30, tmp_path / "scratch", only) for only in ((0, 1, 2), (3,))
     )
     lessons = _Lessons(fitted=fitted, held_out=held_out, numbers=[3])
-    plain = card(None)
+    plain = metadata(None)
     sizes = dataclasses.replace(plain.student, chunk=chunk)
     student = StudentPolicy(dataclasses.replace(plain, student=sizes))
     last = student.mlp[-1]
@@ -212,7 +212,7 @@ def test_chunks_are_learned_and_deployed(encoder, demos, tmp_path):
         config(encoder, method="bc", data=demos, student=student, video_episodes=0),
         tmp_path / "run",
     )
-    assert read_card(tmp_path / "run" / "policy").student.chunk == 4
+    assert read_metadata(tmp_path / "run" / "policy").student.chunk == 4
     assert metrics(tmp_path / "run")["evaluation"]["episodes"] == 3
     train(cloning(encoder, demos, student=student), tmp_path / "clone")
     assert 0 < metrics(tmp_path / "clone")["held_out_errors"][-1] < 2
@@ -234,8 +234,8 @@ def test_a_chunk_ends_with_its_episode(encoder, demos, tmp_path):
 
 
 def test_a_policy_of_no_environment_is_judged_where_one_says(cloned, tmp_path):
-    judged = evaluation(policy=str(cloned / "policy"), env=None, episodes=2, video_episodes=0)
+    evaluated = evaluation(policy=str(cloned / "policy"), env=None, episodes=2, video_episodes=0)
     with pytest.raises(ValueError, match=r"in no environment; say where it is judged: env="):
-        evaluate(judged, tmp_path)
-    evaluate(dataclasses.replace(judged, env=ENV), tmp_path)
+        evaluate(evaluated, tmp_path)
+    evaluate(dataclasses.replace(evaluated, env=ENV), tmp_path)
     assert json.loads((tmp_path / "evaluation.json").read_text())["episodes"] == 2

@@ -7,7 +7,7 @@ import torch
 
 from policies.learning.fit import ImitationConfig, fit
 from policies.student import StudentPolicy
-from tests.policies.fake_world import card
+from tests.policies.fake_world import metadata
 from toto_robot.training.optimizer import OptimizerConfig, build_optimizer, descend
 
 CONFIG = ImitationConfig(
@@ -39,7 +39,7 @@ class Data(SimpleNamespace):
 
 def student(dropout=0.0):
     torch.manual_seed(0)
-    return StudentPolicy(card(None, dropout=dropout))
+    return StudentPolicy(metadata(None, dropout=dropout))
 
 
 def test_it_learns_and_logs_the_mean_of_each_stretch():
@@ -100,7 +100,7 @@ def test_one_action_is_learned_as_ever_to_the_bit():
 
 
 def chunked(chunk):
-    plain = card(None)
+    plain = metadata(None)
     torch.manual_seed(0)
     return StudentPolicy(
         dataclasses.replace(plain, student=dataclasses.replace(plain.student, chunk=chunk))

@@ -18,10 +18,10 @@ from policies.demonstrations.lerobot.others import LerobotLayout
 from policies.demonstrations.lerobot.reader import DatasetReader
 from policies.demonstrations.rpt import RptDemonstrations
 from policies.demonstrations.source import Demonstrations
-from policies.student import StudentPolicy, load_student, read_card
+from policies.student import StudentPolicy, load_student, read_metadata
 from policies.train import train
 from policies.vision import NoVision
-from tests.policies.fake_world import ENV, ReachEnv, card, save_tiny_encoder
+from tests.policies.fake_world import ENV, ReachEnv, metadata, save_tiny_encoder
 from tests.policies.test_train import config, metrics
 from tests.toto_robot.data.fake_lerobot import stamps_ms, write_set
 from toto_robot import load_encoder
@@ -151,7 +151,7 @@ def test_one_camera_may_be_chosen_and_a_missing_column_is_named(demos):
 
 
 def test_a_policy_gives_actions_in_the_data_sets_units(cloned, encoder):
-    interface = read_card(cloned / "policy").interface
+    interface = read_metadata(cloned / "policy").interface
     assert (interface.action_kind, interface.rate_hz) == (OWN, 15.0)
     student = load_student(cloned / "policy", load_encoder(encoder), interface)
     state = np.array([[0.5, -0.4, 0.0, 40.0], [-0.6, 0.6, 0.0, 20.0]], np.float32)
@@ -175,7 +175,7 @@ def test_a_policy_gives_actions_in_the_data_sets_units(cloned, encoder):
 def test_what_is_learned_are_its_numbers(demos, encoder, tmp_path):
     train(cloning(encoder, demos, steps=600, encoder=NoVision()), tmp_path / "run")
     assert metrics(tmp_path / "run")["held_out_errors"][-1] < 0.1
-    interface = read_card(tmp_path / "run" / "policy").interface
+    interface = read_metadata(tmp_path / "run" / "policy").interface
     student = load_student(tmp_path / "run" / "policy", None, interface)
     state, actions = numbers()
     found = student.act({"proprio": np.c_[state, np.linspace(0, 80, len(state))].astype("f4")})
@@ -190,7 +190,7 @@ def test_it_is_refused_wherever_an_arm_is_moved(cloned, encoder, demos, tmp_path
     with pytest.raises(ValueError, match=message):
         load_student(cloned / "policy", eyes, ours)
     with pytest.raises(ValueError, match=message):
-        ours.require_equal(read_card(cloned / "policy").interface)
+        ours.require_equal(read_metadata(cloned / "policy").interface)
     for changes in ({"env": ENV}, {"env": ENV, "method": "dagger"}):
         with pytest.raises(ValueError, match=r"layout=lerobot.*method=bc env=none"):
             train(cloning(encoder, demos, **changes), tmp_path / "none")
@@ -234,13 +234,13 @@ def test_numbers_that_are_none_leave_their_episode_out(tmp_path, encoder):
 
 
 def test_the_range_is_that_of_the_data_and_a_checkpoint_of_ours_has_none(cloned, encoder):
-    ours = StudentPolicy(card(load_encoder(encoder)))
+    ours = StudentPolicy(metadata(load_encoder(encoder)))
     assert not [name for name in ours.state_dict() if name.startswith("action_")]
     actions = torch.randn(4, 2)
     ours.set_range(actions)
     assert ours.as_outputs(actions) is actions
     own = load_student(
-        cloned / "policy", load_encoder(encoder), read_card(cloned / "policy").interface
+        cloned / "policy", load_encoder(encoder), read_metadata(cloned / "policy").interface
     )
     store = json.loads((cloned / "metrics.json").read_text())["held_out"]
     begins = np.cumsum([0, *LENGTHS])
@@ -266,9 +266,9 @@ def test_the_command_clones_a_data_set_of_others(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "policies.train", *arguments], cwd=root, env=environment, check=True
     )
-    card = read_card(tmp_path / "run" / "policy")
-    student = load_student(tmp_path / "run" / "policy", None, card.interface)
-    assert card.interface.action == tuple(MOTORS)
+    metadata = read_metadata(tmp_path / "run" / "policy")
+    student = load_student(tmp_path / "run" / "policy", None, metadata.interface)
+    assert metadata.interface.action == tuple(MOTORS)
     action = student.act({"proprio": np.zeros(3, np.float32)})
     low, high = numbers()[1].min(0), numbers()[1].max(0)
     assert ((low <= action) & (action <= high)).all()

@@ -7,16 +7,16 @@ import torch
 from policies.demonstrations.features import FeatureCache
 from policies.demonstrations.store import StoreHeader, create_store
 from policies.learning.dagger import Round, collect
+from policies.rollouts.job import RolloutJob
 from policies.rollouts.pool import RolloutConfig, RolloutPool
-from policies.rollouts.rollout import Stage, Theatre
-from policies.rollouts.task import Task
+from policies.rollouts.rollout import RolloutSpec, RolloutWorker
 from policies.student import StudentPolicy
 from policies.vision import NoVision, embed_episode
 from tests.policies.demonstrations.episodes import same
-from tests.policies.fake_world import ENV, ReachExpert, card, embed_all, save_tiny_encoder, toto
+from tests.policies.fake_world import ENV, ReachExpert, embed_all, metadata, save_tiny_encoder, toto
 from toto_robot import StreamConfig
 
-TASK = Task(
+JOB = RolloutJob(
     seeds=(0, 1, 2),
     policy=None,
     beta=1.0,
@@ -29,26 +29,26 @@ TASK = Task(
 
 
 @pytest.fixture(scope="module")
-def theatre(tmp_path_factory):
+def spec(tmp_path_factory):
     folder = save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
-    return Theatre(env=ENV, vision=toto(folder), privileged=True, device="cpu")
+    return RolloutSpec(env=ENV, vision=toto(folder), privileged=True, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def stage(theatre):
-    return Stage(theatre)
+def stage(spec):
+    return RolloutWorker(spec)
 
 
 @pytest.fixture(scope="module")
-def policy(stage, theatre, tmp_path_factory):
+def policy(stage, spec, tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("student") / "policy"
-    StudentPolicy(card(stage.encoder, theatre.vision)).save(folder)
+    StudentPolicy(metadata(stage.encoder, spec.vision)).save(folder)
     return folder
 
 
 def mixed(policy, beta, **changes):
-    return dataclasses.replace(TASK, policy=policy, beta=beta, **changes)
+    return dataclasses.replace(JOB, policy=policy, beta=beta, **changes)
 
 
 ROUND = Round(
@@ -96,15 +96,15 @@ def test_labels_are_the_experts_at_every_step_whoever_acted(
 
 
 def test_beta_one_is_plain_expert_collection(stage, policy):
-    alone, _ = stage.run(TASK)
+    alone, _ = stage.run(JOB)
     with_student, _ = stage.run(mixed(policy, 1.0))
     assert all(same(one.episode, two.episode) for one, two in zip(alone, with_student, strict=True))
 
 
 def test_beta_is_the_share_of_steps_that_the_expert_does(stage, policy):
     seeds = tuple(range(40))
-    task = mixed(policy, 0.3, seeds=seeds, mixing_seeds=tuple((7, seed) for seed in seeds))
-    rollouts, _ = stage.run(task)
+    job = mixed(policy, 0.3, seeds=seeds, mixing_seeds=tuple((7, seed) for seed in seeds))
+    rollouts, _ = stage.run(job)
     acted = np.concatenate([one.episode.acted_by_expert for one in rollouts])
     assert len(acted) > 300
     assert acted.mean() == pytest.approx(0.3, abs=0.08)
@@ -112,11 +112,11 @@ def test_beta_is_the_share_of_steps_that_the_expert_does(stage, policy):
 
 def test_who_acts_is_drawn_anew_in_each_step_or_once(stage, policy):
     seeds = tuple(range(40))
-    task = mixed(policy, 0.5, seeds=seeds, mixing_seeds=tuple((7, seed) for seed in seeds))
-    whole, _ = stage.run(dataclasses.replace(task, mixing="episode"))
+    job = mixed(policy, 0.5, seeds=seeds, mixing_seeds=tuple((7, seed) for seed in seeds))
+    whole, _ = stage.run(dataclasses.replace(job, mixing="episode"))
     first = [one.episode.acted_by_expert[0] for one in whole]
     assert 8 < sum(first) < 32
-    steps, _ = stage.run(task)
+    steps, _ = stage.run(job)
     assert any(len(set(one.episode.acted_by_expert)) == 2 for one in steps)
 
 
@@ -134,11 +134,11 @@ def test_the_student_sees_nothing_privileged(stage, policy, monkeypatch):
     assert seen == {"embedding_eye", "proprio"}
 
 
-def test_the_students_actions_do_not_depend_on_the_privileged_state(stage, policy, theatre):
-    without = Stage(dataclasses.replace(theatre, privileged=False))
-    task = mixed(policy, 0.0, recorded=False)
+def test_the_students_actions_do_not_depend_on_the_privileged_state(stage, policy, spec):
+    without = RolloutWorker(dataclasses.replace(spec, privileged=False))
+    job = mixed(policy, 0.0, recorded=False)
     assert "state" not in without._envs[0].observation_space.spaces
-    one, two = stage.run(task)[0], without.run(task)[0]
+    one, two = stage.run(job)[0], without.run(job)[0]
     assert [(a.success, a.num_steps) for a in one] == [(b.success, b.num_steps) for b in two]
 
 
@@ -165,51 +165,51 @@ def test_a_kept_embedding_is_that_of_the_kept_tokens(stage, policy):
 
 
 def test_an_episode_goes_on_for_so_many_steps_after_success(stage):
-    (short, *_), _ = stage.run(dataclasses.replace(TASK, steps_after_success=0))
-    (longer, *_), _ = stage.run(TASK)
+    (short, *_), _ = stage.run(dataclasses.replace(JOB, steps_after_success=0))
+    (longer, *_), _ = stage.run(JOB)
     assert short.success
     assert longer.num_steps == short.num_steps + 2
 
 
-def test_a_group_depends_on_nothing_that_ran_before(stage, theatre, policy):
-    task = mixed(policy, 0.5)
+def test_a_group_depends_on_nothing_that_ran_before(stage, spec, policy):
+    job = mixed(policy, 0.5)
     stage.run(mixed(policy, 0.0, seeds=(9, 8, 7)))
-    one, two = stage.run(task)[0], Stage(theatre).run(task)[0]
+    one, two = stage.run(job)[0], RolloutWorker(spec).run(job)[0]
     assert all(same(a.episode, b.episode) for a, b in zip(one, two, strict=True))
 
 
-def test_a_worker_process_gives_the_same_and_ends(theatre, policy):
-    tasks = [mixed(policy, 0.5), mixed(policy, 0.0, seeds=(5, 6, 7))]
+def test_a_worker_process_gives_the_same_and_ends(spec, policy):
+    jobs = [mixed(policy, 0.5), mixed(policy, 0.0, seeds=(5, 6, 7))]
     kept = {0: [], 1: []}
     for workers, episodes in kept.items():
-        with RolloutPool(theatre, RolloutConfig(num_workers=workers, group=3)) as pool:
-            pool.run(tasks, episodes.extend)
+        with RolloutPool(spec, RolloutConfig(num_workers=workers, group=3)) as pool:
+            pool.run(jobs, episodes.extend)
             assert sum(pool.seconds.values()) > 0
     for one, two in zip(kept[0], kept[1], strict=True):
         assert same(one.episode, two.episode)
         assert np.array_equal(one.features, two.features)
 
 
-def test_without_eyes_nothing_is_drawn(theatre):
-    blind = Stage(dataclasses.replace(theatre, vision=NoVision()))
+def test_without_eyes_nothing_is_drawn(spec):
+    blind = RolloutWorker(dataclasses.replace(spec, vision=NoVision()))
     assert blind.interface.cameras == ()
-    rollouts, seconds = blind.run(TASK)
+    rollouts, seconds = blind.run(JOB)
     assert rollouts[0].episode.tokens.shape == (rollouts[0].num_steps + 1, 0, 0)
     assert "tokenizer" not in seconds
 
 
-def test_the_expert_needs_a_privileged_stage(theatre):
-    stage = Stage(dataclasses.replace(theatre, privileged=False))
+def test_the_expert_needs_a_privileged_stage(spec):
+    stage = RolloutWorker(dataclasses.replace(spec, privileged=False))
     with pytest.raises(ValueError, match="make the stage privileged"):
-        stage.run(TASK)
+        stage.run(JOB)
 
 
-def test_an_interrupted_collection_goes_on_to_the_same_store(theatre, stage, tmp_path):
+def test_an_interrupted_collection_goes_on_to_the_same_store(spec, stage, tmp_path):
     stores = []
     for name, stops in (("whole", (5,)), ("parts", (1, 2, 3, 5))):
         store = new_store(tmp_path / name, stage)
         for stop in stops:
-            with RolloutPool(theatre, RolloutConfig(num_workers=0, group=2)) as pool:
+            with RolloutPool(spec, RolloutConfig(num_workers=0, group=2)) as pool:
                 done = []
 
                 def stop_there(count, done=done, stop=stop):
@@ -233,13 +233,13 @@ def test_an_interrupted_collection_goes_on_to_the_same_store(theatre, stage, tmp
 
 
 @pytest.mark.parametrize("mode", ["rolling", "staggered"])
-def test_streamed_eyes_see_each_episode_as_a_stored_one(theatre, policy, mode):
+def test_streamed_eyes_see_each_episode_as_a_stored_one(spec, policy, mode):
     """Episodes that end at different steps, and a student between: the same embeddings."""
-    eyes = dataclasses.replace(theatre.vision, stream=StreamConfig(mode=mode))
-    stage = Stage(dataclasses.replace(theatre, vision=eyes))
+    eyes = dataclasses.replace(spec.vision, stream=StreamConfig(mode=mode))
+    stage = RolloutWorker(dataclasses.replace(spec, vision=eyes))
     torch.manual_seed(0)
     folder = policy.parent / mode
-    StudentPolicy(card(stage.encoder, eyes)).save(folder)
+    StudentPolicy(metadata(stage.encoder, eyes)).save(folder)
     rollouts, _ = stage.run(mixed(folder, 0.5, steps_after_success=0))
     assert len({one.num_steps for one in rollouts}) > 1
     for one in rollouts:

@@ -12,8 +12,8 @@ import torch
 from envs.catalogue import variant
 from envs.experts import EXPERTS
 from envs.geometry import quaternion_of
-from policies.rollouts.rollout import Stage, Theatre
-from policies.rollouts.task import Task
+from policies.rollouts.job import RolloutJob
+from policies.rollouts.rollout import RolloutSpec, RolloutWorker
 from policies.student import StudentPolicy, load_student
 from policies.vision import NoVision
 from real_robot.agents.expert import PrivilegedState, ScriptedAgent
@@ -25,7 +25,7 @@ from real_robot.episode import Agent, Observation
 from real_robot.limits import PANDA
 from real_robot.robot import Target
 from real_robot.translator import Translator
-from tests.policies.fake_world import ENV, ReachEnv, card, save_tiny_encoder, toto
+from tests.policies.fake_world import ENV, ReachEnv, metadata, save_tiny_encoder, toto
 from tests.real_robot.control.loop_cases import INTERFACE
 from tests.real_robot.safety.safety_cases import HOME, state_at
 from toto_robot import StreamConfig, load_encoder
@@ -53,10 +53,10 @@ def save_student(folder, encoder_folder, *, stream=None, blind=False, chunk=1):
     vision = NoVision() if blind else replace(toto(encoder_folder), stream=stream)
     encoder = vision.build(torch.device("cpu"))
     torch.manual_seed(1)
-    plain = card(encoder, vision)
+    plain = metadata(encoder, vision)
     student = StudentPolicy(replace(plain, student=replace(plain.student, chunk=chunk)))
     student.save(folder)
-    return vision, student.card.interface
+    return vision, student.metadata.interface
 
 
 def agent_of(folder, interface, **options):
@@ -68,8 +68,8 @@ def test_embeddings_and_actions_are_those_of_simulation_to_the_bit(
     tmp_path, encoder_folder, stream
 ) -> None:
     vision, interface = save_student(tmp_path, encoder_folder, stream=stream)
-    stage = Stage(Theatre(env=ENV, vision=vision, privileged=True, device="cpu"))
-    task = Task(
+    stage = RolloutWorker(RolloutSpec(env=ENV, vision=vision, privileged=True, device="cpu"))
+    job = RolloutJob(
         seeds=(3,),
         policy=tmp_path,
         beta=0.0,
@@ -79,7 +79,7 @@ def test_embeddings_and_actions_are_those_of_simulation_to_the_bit(
         steps_after_success=0,
         round=0,
     )
-    ((rollout,), _) = stage.run(task)
+    ((rollout,), _) = stage.run(job)
     stage.close()
     assert rollout.features is not None
     agent = agent_of(tmp_path, interface)

@@ -54,7 +54,7 @@ def test_increments_are_added_to_what_was_sent_not_to_what_was_wished() -> None:
     bench = Bench(max_steps=3)  # 0.3 of 2.62 rad/s at 10 Hz is 0.0786 rad a tick at most
     record = bench.run(FakeAgent(action=turn(1, 1.0)))
     for before, after in zip(record.steps, record.steps[1:], strict=False):
-        assert after.wish.joint_positions_rad[0] == pytest.approx(before.sent_rad[0] + 0.1)
+        assert after.requested.joint_positions_rad[0] == pytest.approx(before.sent_rad[0] + 0.1)
         assert after.decision.interventions
 
 
@@ -349,10 +349,10 @@ def test_a_bug_while_the_arm_is_brought_to_rest_does_not_lose_the_record() -> No
     bench = Bench(max_steps=3)
     decide = bench.layer.command
 
-    def breaks(wish, state, ages, now_s):
+    def breaks(requested, state, ages, now_s):
         if np.isinf(ages.action_s):
             raise AssertionError("our mistake")
-        return decide(wish, state, ages, now_s)
+        return decide(requested, state, ages, now_s)
 
     bench.layer.command = breaks
     record = bench.run(FakeAgent(action=turn(1, 0.3)))
@@ -410,7 +410,7 @@ def test_rehearsal_sends_nothing_and_shows_everything() -> None:
         assert step.sent_rad is None
         assert step.decision.verdict == "move"
         # each tick is the first one from where the arm is
-        assert step.wish.joint_positions_rad[0] == pytest.approx(HOME[0] + 0.05)
+        assert step.requested.joint_positions_rad[0] == pytest.approx(HOME[0] + 0.05)
 
 
 def test_small_targets_lie_on_the_line_between_decisions() -> None:
@@ -549,17 +549,17 @@ def test_a_signal_while_an_agent_does_not_begin_ends_the_waiting() -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "requested",
     [("bogus", "it fell"), (None, "it fell"), ("", ""), ("success",), 7, ("Success", None)],
     ids=str,
 )
-def test_an_operator_s_bogus_reason_ends_the_episode_and_is_named(wish) -> None:
+def test_an_operator_s_bogus_reason_ends_the_episode_and_is_named(requested) -> None:
     bench = Bench(max_steps=50)
-    answers = iter([None, None, wish])
+    answers = iter([None, None, requested])
     record = bench.run(FakeAgent(action=turn(1, 0.3)), operator=lambda: next(answers))
     assert (record.reason, record.success, len(record.steps)) == ("error", None, 2)
-    if isinstance(wish, tuple) and len(wish) == 2:
-        assert f"{wish[0]!r} is no reason to end" in record.message
+    if isinstance(requested, tuple) and len(requested) == 2:
+        assert f"{requested[0]!r} is no reason to end" in record.message
     assert_at_rest(bench, record)
 
 

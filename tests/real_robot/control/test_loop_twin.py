@@ -74,7 +74,7 @@ def test_an_arm_that_is_led_is_recorded_as_if_it_had_been_driven(station) -> Non
     )
     assert record.reason in ("operator", "time"), record.message
     assert len(record.steps) >= 10
-    targets = np.array([step.wish.joint_positions_rad for step in record.steps])
+    targets = np.array([step.requested.joint_positions_rad for step in record.steps])
     after = [step.observation.state.joint_positions_rad for step in record.steps[1:]]
     # an action is cut at 0.1 rad a tick: a hand that is quicker is followed a little later
     assert np.abs(targets[:-1] - np.array(after)).max() < 0.1

@@ -37,7 +37,7 @@ def test_a_slow_joint_does_not_drag_a_quick_one_over_its_curve(slow_joint_rad_s2
     motion_filter = MotionFilter(MOTION, limits, Enclosure(FREE, ARM))
     judge = Judge(config, limits)
     motion = motion_filter.rest(HOME)
-    wish = HOME + np.array([9.0, 0, 0, 0, 0, 0, 9.0])
+    requested = HOME + np.array([9.0, 0, 0, 0, 0, 0, 9.0])
     for tick in range(120):
         now, velocities = motion, motion.velocities_rad_s
         while not now.at_rest:
@@ -46,16 +46,16 @@ def test_a_slow_joint_does_not_drag_a_quick_one_over_its_curve(slow_joint_rad_s2
                 braked.positions_rad, now.positions_rad, velocities, PERIOD_S, where=f"tick {tick}"
             )
             now = braked
-        motion, _ = motion_filter.step(motion, wish, motion.positions_rad, PERIOD_S)
+        motion, _ = motion_filter.step(motion, requested, motion.positions_rad, PERIOD_S)
     assert motion.positions_rad[0] > limits.upper_rad[0] - 0.1
 
 
 def test_braking_stays_on_the_line_whatever_the_clock_does() -> None:
     motion_filter = MotionFilter(MOTION, FR3, Enclosure(FREE, ARM))
     motion = motion_filter.rest(HOME)
-    wish = HOME + np.array([1.0, 0.2, -0.3, 0.4, 0, 0, 0.5])
+    requested = HOME + np.array([1.0, 0.2, -0.3, 0.4, 0, 0, 0.5])
     for _ in range(6):
-        motion, _ = motion_filter.step(motion, wish, HOME, PERIOD_S)
+        motion, _ = motion_filter.step(motion, requested, HOME, PERIOD_S)
     start, way = motion.positions_rad, motion.velocities_rad_s
     rng = np.random.default_rng(0)
     ends = []

@@ -35,11 +35,11 @@ def layer_at(pose=HOME, config=CONFIG, now_s=0.0):
     return layer
 
 
-def run(layer, wish, num_ticks, *, now_s=0.0, measured=None, ages=FRESH):
+def run(layer, requested, num_ticks, *, now_s=0.0, measured=None, ages=FRESH):
     """Wish the same for some ticks; give the decisions."""
     decisions, last = [], HOME if measured is None else measured
     for _ in range(num_ticks):
-        decision = layer.command(target(wish), state_at(last, now_s), ages, now_s)
+        decision = layer.command(target(requested), state_at(last, now_s), ages, now_s)
         decisions.append(decision)
         last = decision.target.joint_positions_rad
         now_s += PERIOD_S
@@ -58,9 +58,9 @@ def names(decision):
 
 
 def test_a_small_wish_passes_untouched() -> None:
-    wish = turned(1, 0.001)
-    decision = layer_at().command(target(wish, 0.03), state_at(HOME, 0.0), FRESH, 0.0)
-    assert np.array_equal(decision.target.joint_positions_rad, wish)
+    requested = turned(1, 0.001)
+    decision = layer_at().command(target(requested, 0.03), state_at(HOME, 0.0), FRESH, 0.0)
+    assert np.array_equal(decision.target.joint_positions_rad, requested)
     assert decision.target.gripper_width_m == 0.03
     assert (decision.verdict, decision.causes, decision.interventions) == ("move", (), ())
     assert not decision.ended
@@ -79,11 +79,11 @@ def test_each_cap_says_how_much_it_took() -> None:
 
 
 def test_a_far_wish_is_reached_in_many_steps_and_ends_at_the_margin() -> None:
-    wish = turned(1, 5.0)
+    requested = turned(1, 5.0)
     config = replace(
         CONFIG, workspace=replace(CONFIG.workspace, low_m=(-1, -1, 0), high_m=(1, 1, 1))
     )
-    decisions = run(layer_at(config=config), wish, 150)
+    decisions = run(layer_at(config=config), requested, 150)
     reached = decisions[-1].target.joint_positions_rad
     # Joint 1's speed at its end is 0 already o^2 / 2d = 7.5 mrad before it.
     assert FR3.upper_rad[0] - 0.1 - 0.008 < reached[0] <= FR3.upper_rad[0] - 0.1
@@ -107,12 +107,12 @@ def test_the_tool_slides_along_the_table_and_never_through_it() -> None:
     assert error_m < 1e-3
     below = above.copy()
     below[:3, 3] = [0.45, 0.2, -0.1]
-    wish, _, _ = solve_ik(ARM, below, start, rest=start, num_iterations=200)
+    requested, _, _ = solve_ik(ARM, below, start, rest=start, num_iterations=200)
     layer, judge = layer_at(start), Judge(CONFIG, FR3)
     last, seen = start, set()
     for tick in range(120):
         now_s = tick * PERIOD_S
-        decision = layer.command(target(wish), state_at(last, now_s), FRESH, now_s)
+        decision = layer.command(target(requested), state_at(last, now_s), FRESH, now_s)
         last = decision.target.joint_positions_rad
         judge.check_place(last)
         seen.update(names(decision))
@@ -180,7 +180,7 @@ def test_a_robot_that_does_not_speak_holds_then_stops() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "word"),
+    ("requested", "word"),
     [
         (target([np.nan, *HOME[1:]]), "joint 1 is nan"),
         (target([*HOME[:6], np.inf]), "joint 7 is inf"),
@@ -191,9 +191,9 @@ def test_a_robot_that_does_not_speak_holds_then_stops() -> None:
         (target(HOME, "wide"), "gripper is wide"),
     ],
 )
-def test_a_broken_action_ends_the_episode_and_is_named(wish, word) -> None:
+def test_a_broken_action_ends_the_episode_and_is_named(requested, word) -> None:
     layer = layer_at()
-    decision = layer.command(wish, state_at(HOME, 0.0), FRESH, 0.0)
+    decision = layer.command(requested, state_at(HOME, 0.0), FRESH, 0.0)
     assert decision.verdict == "stop"
     assert word in decision.causes[0]
     assert decision.ended  # it was at rest
@@ -224,8 +224,8 @@ def test_a_target_does_not_run_away_from_an_arm_that_is_held() -> None:
     layer = layer_at()
     for tick in range(60):
         now_s = tick * PERIOD_S
-        wish = turned(1, 1.5)
-        decision = layer.command(target(wish), state_at(HOME, now_s), FRESH, now_s)
+        requested = turned(1, 1.5)
+        decision = layer.command(target(requested), state_at(HOME, now_s), FRESH, now_s)
     # it may brake past the bound by v^2 / 2a from a step's speed, and goes no farther
     sent = decision.target.joint_positions_rad[0]
     assert 0.2 <= sent - HOME[0] < 0.2 + 0.1
@@ -337,7 +337,7 @@ def test_a_config_refuses_nonsense() -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "requested",
     [
         replace(target(HOME), joint_positions_rad=[10**400] * 7),
         replace(target(HOME), joint_positions_rad=[*HOME[:6], 10**5000]),
@@ -349,10 +349,10 @@ def test_a_config_refuses_nonsense() -> None:
         target(HOME, 1j),
         target(HOME, [0.04]),
     ],
-    ids=lambda wish: "",
+    ids=lambda requested: "",
 )
-def test_nothing_that_a_policy_takes_for_numbers_makes_the_layer_raise(wish) -> None:
-    decision = layer_at().command(wish, state_at(HOME, 0.0), FRESH, 0.0)
+def test_nothing_that_a_policy_takes_for_numbers_makes_the_layer_raise(requested) -> None:
+    decision = layer_at().command(requested, state_at(HOME, 0.0), FRESH, 0.0)
     assert decision.verdict == "stop"
     assert decision.causes[0].startswith("the action")
     np.testing.assert_array_equal(decision.target.joint_positions_rad, HOME)

@@ -61,16 +61,16 @@ def test_nothing_outside_limits_is_ever_sent(batch) -> None:
         last, velocities, measured = HOME, np.zeros(7), HOME
         layer.begin(state_at(HOME, now_s), start=HOME, now_s=now_s)
         last_s = now_s - config.motion.period_s
-        wish, repeats = HOME, 0
+        requested, repeats = HOME, 0
         for tick in range(TICKS):
             if repeats == 0:  # a wish for several ticks reaches the walls
-                wish, repeats = wish_of(rng, last, limits), int(rng.integers(1, 12))
+                requested, repeats = wish_of(rng, last, limits), int(rng.integers(1, 12))
             repeats -= 1
             state = state_at(measured, now_s)
             ages = Ages(action_s=rng.choice([0.0, 0.0, 0.0, 0.5]), cameras_s={"hand": 0.0})
             width_m = rng.choice([-1e3, 0.04, 1e3])
             decision = layer.command(
-                Target(joint_positions_rad=wish, gripper_width_m=width_m), state, ages, now_s
+                Target(joint_positions_rad=requested, gripper_width_m=width_m), state, ages, now_s
             )
             sent = decision.target.joint_positions_rad
             where = f"seed {seed} tick {tick} {decision.verdict}"
@@ -80,7 +80,7 @@ def test_nothing_outside_limits_is_ever_sent(batch) -> None:
                 assert decision.verdict == "stop", where
             if decision.verdict == "move":
                 assert 0 <= decision.target.gripper_width_m <= 0.08
-                assert (np.abs(wish - sent).max() > 0) <= bool(decision.interventions)
+                assert (np.abs(requested - sent).max() > 0) <= bool(decision.interventions)
             again = layer.command(decision.target, state, ages, now_s)
             assert np.array_equal(again.target.joint_positions_rad, sent), where
             assert again.target.gripper_width_m == decision.target.gripper_width_m
@@ -117,11 +117,11 @@ def test_no_nan_passes_and_the_arm_comes_to_rest_within_limits(seed, poison) -> 
     period_s, ended = config.motion.period_s, False
     way, when = rng.normal(size=7), rng.integers(1, 40)
     for tick in range(400):
-        wish, width_m, state, ages = last + way, 0.04, state_at(last, now_s), FRESH
+        requested, width_m, state, ages = last + way, 0.04, state_at(last, now_s), FRESH
         if tick == when:
             place = rng.integers(5)
             if place == 0:
-                wish = np.where(np.arange(7) == rng.integers(7), poison, wish)
+                requested = np.where(np.arange(7) == rng.integers(7), poison, requested)
             elif place == 1:
                 width_m = poison
             elif place == 2:
@@ -132,7 +132,7 @@ def test_no_nan_passes_and_the_arm_comes_to_rest_within_limits(seed, poison) -> 
             else:
                 state = replace(state, stamp_s=poison)
         decision = layer.command(
-            Target(joint_positions_rad=wish, gripper_width_m=width_m), state, ages, now_s
+            Target(joint_positions_rad=requested, gripper_width_m=width_m), state, ages, now_s
         )
         sent = decision.target.joint_positions_rad
         velocities = judge.check(sent, last, velocities, period_s)

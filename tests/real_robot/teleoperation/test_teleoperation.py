@@ -69,16 +69,16 @@ def agent_of(*commands):
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_tool_moves_along_the_axis_asked_for_at_the_speed_allowed(axis, sign) -> None:
-    wish = np.zeros(3)
-    wish[axis] = sign
-    agent, translator, seen = agent_of(command(wish))
+    requested = np.zeros(3)
+    requested[axis] = sign
+    agent, translator, seen = agent_of(command(requested))
     assert isinstance(agent, Agent)
     before = tool_pose(FRANKA_PANDA, HOME)
     for _ in range(5):
         translator.sent(translator.target(agent.act(seen).actions[0]))
     after = tool_pose(FRANKA_PANDA, translator.joint_targets_rad)
     moved = after[:3, 3] - before[:3, 3]
-    np.testing.assert_allclose(moved, 5 * PERIOD_S * 0.1 * wish, atol=2e-3)
+    np.testing.assert_allclose(moved, 5 * PERIOD_S * 0.1 * requested, atol=2e-3)
     np.testing.assert_allclose(after[:3, :3], before[:3, :3], atol=0.01)
 
 
@@ -401,7 +401,7 @@ def test_a_guided_episode_has_actions_that_bring_the_arm_where_the_hand_did() ->
     assert (record.reason, record.success) == ("operator", None)
     assert "let go" in record.message
     assert bench.robot.log == []  # nothing was sent
-    targets = np.array([step.wish.joint_positions_rad for step in record.steps])
+    targets = np.array([step.requested.joint_positions_rad for step in record.steps])
     np.testing.assert_allclose(targets, [*path[1:], path[-1]], atol=1e-6)
     assert all(np.abs(step.action[:7]).max() <= 1 for step in record.steps)
     # of the open hand its width, and then what it was told

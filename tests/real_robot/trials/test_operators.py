@@ -72,20 +72,20 @@ def test_a_person_sees_where_it_goes_and_not_which_policy_comes(tmp_path) -> Non
 def test_a_persons_word_is_taken_and_a_spoilt_trial_needs_a_reason() -> None:
     record = fake_record()
     operator, told, _ = terminal(["perhaps", "Y", "clean"])
-    judged = operator.judge(TRIAL, record)
-    assert (judged.success, judged.note, judged.by) == (True, "clean", "operator")
+    evaluated = operator.judge(TRIAL, record)
+    assert (evaluated.success, evaluated.note, evaluated.by) == (True, "clean", "operator")
     assert any("'perhaps' is none of y, n, again" in line for line in told)
     assert terminal(["no", ""])[0].judge(TRIAL, record).success is False
     operator, told, _ = terminal(["again", "", "again", "the cube was knocked over by me"])
-    judged = operator.judge(TRIAL, record)
-    assert (judged.success, judged.note) == (None, "the cube was knocked over by me")
+    evaluated = operator.judge(TRIAL, record)
+    assert (evaluated.success, evaluated.note) == (None, "the cube was knocked over by me")
     assert any("only done again for a reason" in line for line in told)
 
 
 def test_the_check_is_asked_first_where_it_may(tmp_path) -> None:
     operator, _, _ = terminal([], automatic=True, scene=FakeScene())
-    judged = operator.judge(TRIAL, fake_record(success=False))
-    assert (judged.success, judged.by) == (False, "check")
+    evaluated = operator.judge(TRIAL, fake_record(success=False))
+    assert (evaluated.success, evaluated.by) == (False, "check")
     asked, _, _ = terminal(["y", ""], automatic=True)
     assert asked.judge(TRIAL, fake_record(success=None)).by == "operator"
     scene = FakeScene()
@@ -105,8 +105,8 @@ def test_a_scene_places_and_judges(tmp_path) -> None:
     for reason in ("policy", "safety", "reflex", "user_stop"):
         assert operator.judge(TRIAL, fake_record(reason=reason)).success is False
     for reason in ("connection", "camera", "error"):
-        judged = operator.judge(TRIAL, fake_record(reason=reason, message="gone"))
-        assert (judged.success, judged.note) == (None, f"{reason}: gone")
+        evaluated = operator.judge(TRIAL, fake_record(reason=reason, message="gone"))
+        assert (evaluated.success, evaluated.note) == (None, f"{reason}: gone")
     late = "the robot reports communication_constraints_violation"
     assert operator.judge(TRIAL, fake_record(reason="reflex", message=late)).success is None
     done = fake_record(reason="connection", success=True)

@@ -16,7 +16,7 @@ from real_robot.trials.images import illustrate
 from real_robot.trials.plan import Plan, Trial, keep_plan, make_plan
 from real_robot.trials.poses import Pose, PoseArea
 from real_robot.trials.report import write_report
-from real_robot.trials.results import Judgement, TrialResult, load_spoilt
+from real_robot.trials.results import Judgement, TrialResult, load_invalid
 from real_robot.trials.runner import run_trials
 from tests.real_robot.fake_records import fake_record
 
@@ -162,10 +162,10 @@ def test_the_page_holds_together(tmp_path) -> None:
         operator=Operator(),
         keep=lambda record: 7,
         illustrate=illustrate,
-        max_spoilt=1,
+        max_invalid=1,
     )
-    spoilt = load_spoilt(tmp_path)
-    write_report(tmp_path, plan, results, spoilt, title="a & b", names=NAMES, area=AREA)
+    invalid = load_invalid(tmp_path)
+    write_report(tmp_path, plan, results, invalid, title="a & b", names=NAMES, area=AREA)
     page = (tmp_path / "index.html").read_text()
     assert "<title>a &amp; b</title>" in page
     assert "&lt;cable&gt;" in page
@@ -306,7 +306,7 @@ def page_with(folder, words, *, note=None):
         files=("first.png", "last.png", "video.mp4", "overlay.png"),
     )
     noted = replace(result, judgement=Judgement(success=False, note=words or "x", by="operator"))
-    spoilt = replace(result, judgement=Judgement(success=None, note=words or "x", by="operator"))
+    invalid = replace(result, judgement=Judgement(success=None, note=words or "x", by="operator"))
     plan = Plan(
         settings={words: words, "nested": [{words: words}]},
         facts={"said": [words], words: words},
@@ -314,7 +314,7 @@ def page_with(folder, words, *, note=None):
     )
     folder.mkdir()
     results = [result, noted]
-    write_report(folder, plan, results, [spoilt], title=words, names={"a": words}, area=AREA)
+    write_report(folder, plan, results, [invalid], title=words, names={"a": words}, area=AREA)
     raw = (folder / "index.html").read_bytes()
     assert json.loads((folder / "results.json").read_text())["trials_done"] == 2
     return raw.decode()  # it is UTF-8
@@ -350,14 +350,14 @@ def test_half_a_character_in_a_note_goes_through_all_of_an_evaluation(tmp_path, 
             facts={"said": []},
         ),
     )
-    judged = [(None, "a cable \ud83d fell"), (True, "\udcff")]
+    evaluated = [(None, "a cable \ud83d fell"), (True, "\udcff")]
 
     class Operator:
         def place(self, trial, number, total, overlay):
             overlay.write_bytes(b"")
 
         def judge(self, trial, record):
-            success, note = judged.pop(0)
+            success, note = evaluated.pop(0)
             return Judgement(success=success, note=note, by="operator")
 
     told = []
@@ -369,10 +369,10 @@ def test_half_a_character_in_a_note_goes_through_all_of_an_evaluation(tmp_path, 
         operator=Operator(),
         keep=lambda record: told.append(json.dumps(dict(record.notes)).encode()) or 7,
         illustrate=illustrate,
-        max_spoilt=1,
+        max_invalid=1,
         tell=lambda result: told.append(result.judgement.note.encode()),
     )
     assert b"a cable \\ud83d fell" in told[1]
-    spoilt = load_spoilt(tmp_path)
-    write_report(tmp_path, plan, results, spoilt, title="x", names={"a": "one"}, area=AREA)
+    invalid = load_invalid(tmp_path)
+    write_report(tmp_path, plan, results, invalid, title="x", names={"a": "one"}, area=AREA)
     assert "a cable \\ud83d fell" in (tmp_path / "index.html").read_text()

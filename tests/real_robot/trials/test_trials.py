@@ -8,7 +8,7 @@ import pytest
 
 from real_robot.trials.plan import keep_plan, load_plan, make_plan
 from real_robot.trials.poses import Pose
-from real_robot.trials.results import Judgement, load_results, load_spoilt
+from real_robot.trials.results import Judgement, load_invalid, load_results
 from real_robot.trials.runner import TrialsStoppedError, run_trials
 from tests.real_robot.fake_records import fake_record
 
@@ -55,7 +55,7 @@ class Bench:
         self.kept.append(record)
         return len(self.kept) - 1
 
-    def go(self, plan, folder, max_spoilt=3):
+    def go(self, plan, folder, max_invalid=3):
         return run_trials(
             plan,
             folder,
@@ -64,7 +64,7 @@ class Bench:
             operator=self,
             keep=self.keep,
             illustrate=lambda record, success, there: ("first.png",),
-            max_spoilt=max_spoilt,
+            max_invalid=max_invalid,
         )
 
 
@@ -137,12 +137,12 @@ def test_it_goes_on_where_it_was_stopped(tmp_path) -> None:
 def test_a_spoilt_trial_is_done_again_and_counted(tmp_path) -> None:
     plan = plan_of(tmp_path)
     key = plan.trials[0].key
-    spoilt = Judgement(success=None, note="a cable came off", by="operator")
-    bench = Bench({key: [spoilt, spoilt]})
+    invalid = Judgement(success=None, note="a cable came off", by="operator")
+    bench = Bench({key: [invalid, invalid]})
     results = bench.go(plan, tmp_path)
     assert len(bench.tried) == 18
     assert results[0].judgement.success is True
-    assert [result.judgement.note for result in load_spoilt(tmp_path)] == ["a cable came off"] * 2
+    assert [result.judgement.note for result in load_invalid(tmp_path)] == ["a cable came off"] * 2
     assert bench.kept[1].success is None
     assert bench.kept[1].notes["spoilt"] == "a cable came off"
     assert bench.kept[2].notes["attempt"] == 3
@@ -152,12 +152,12 @@ def test_a_spoilt_trial_is_done_again_and_counted(tmp_path) -> None:
 
 def test_a_trial_is_not_done_again_for_ever(tmp_path) -> None:
     plan = plan_of(tmp_path)
-    spoilt = Judgement(success=None, note="the camera is gone", by="check")
+    invalid = Judgement(success=None, note="the camera is gone", by="check")
     key = plan.trials[0].key
     with pytest.raises(TrialsStoppedError, match=r"spoilt 2 times .most: 1.*the camera is gone"):
-        Bench({key: [spoilt] * 9}).go(plan, tmp_path, max_spoilt=1)
+        Bench({key: [invalid] * 9}).go(plan, tmp_path, max_invalid=1)
     assert load_results(tmp_path) == ()
-    assert len(load_spoilt(tmp_path)) == 2
+    assert len(load_invalid(tmp_path)) == 2
 
 
 def test_other_weights_are_no_trial(tmp_path) -> None:

@@ -39,5 +39,5 @@ def test_a_trial_of_the_expert_is_run_judged_and_reported(twin, tmp_path, capsys
     (place,) = places_of(tmp_path / "dataset")[-1:]
     assert place == pytest.approx((trial.pose.x_m, trial.pose.y_m), abs=0.003)  # m
     assert "report: " in capsys.readouterr().out
-    evaluate(replace(config, max_spoilt=9), tmp_path)  # done: nothing moves, and it says so again
+    evaluate(replace(config, max_invalid=9), tmp_path)  # done: nothing moves, and it says so again
     assert load_results(folder) == (result,)

@@ -16,7 +16,7 @@ import yaml
 from envs.arms.franka import FRANKA_PANDA
 from envs.arms.kinematics import joint_frames, tool_pose
 from real_robot.limits import FR3, limits_from_urdf
-from real_robot.scheduling import hurried
+from real_robot.scheduling import realtime_priority
 from real_robot.twin import STANDARD, TwinConfig, start_twin
 from tests.real_robot.starved import StarvedError
 from tests.real_robot.twin_fixture import above, connect, require_twin, twin  # noqa: F401
@@ -29,7 +29,7 @@ HALF_CUBE_M = 0.0225
 @pytest.fixture
 def client(twin):  # noqa: F811
     # as on a control PC: with a millisecond to answer, a client must not wait for others
-    with hurried(STANDARD.priority - 1), twin.client() as client:
+    with realtime_priority(STANDARD.priority - 1), twin.client() as client:
         client.disconnect_robot()  # pytest keeps what a failed test held
         client.release_user_stop()
         client.reset()

@@ -1,11 +1,11 @@
-"""Foresight: what is predicted from, what is left alone, and how it is drawn."""
+"""PredictionPreview: what is predicted from, what is left alone, and how it is drawn."""
 
 import numpy as np
 import pytest
 import torch
 
 from toto_robot import Encoder
-from toto_robot.generation.preview import Foresight, heat_picture, side_by_side
+from toto_robot.generation.preview import PredictionPreview, heat_picture, side_by_side
 from toto_robot.generation.sampling import Sampling, generate_frames, preview_frame
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
@@ -35,31 +35,31 @@ def random_tokens(seed, *shape):
 
 
 def test_it_predicts_from_the_last_frames_of_the_episode():
-    foresight, tokens = Foresight(ENCODER, num_envs=2), random_tokens(0, 7, 2)
+    predictor, tokens = PredictionPreview(ENCODER, num_envs=2), random_tokens(0, 7, 2)
     for index, ids in enumerate(tokens):
-        foresight.step_tokens(ids, np.array([index == 0, index in (0, 5)]))
-    assert torch.equal(foresight.past(0), tokens[None, -(FRAMES - 1) :, 0])
-    assert torch.equal(foresight.past(1), tokens[None, 5:, 1])
+        predictor.step_tokens(ids, np.array([index == 0, index in (0, 5)]))
+    assert torch.equal(predictor.past(0), tokens[None, -(FRAMES - 1) :, 0])
+    assert torch.equal(predictor.past(1), tokens[None, 5:, 1])
     expected = generate_frames(ENCODER.transformer, tokens[None, 5:, 1], 2)
-    assert torch.equal(foresight.predict(2, env=1), ENCODER.tokenizer.decode(expected[0]))
+    assert torch.equal(predictor.predict(2, env=1), ENCODER.tokenizer.decode(expected[0]))
     seen = preview_frame(ENCODER.transformer, tokens[None, -(FRAMES - 1) :, 0])
-    assert torch.equal(foresight.preview(), ENCODER.tokenizer.decode(seen)[0])
+    assert torch.equal(predictor.preview(), ENCODER.tokenizer.decode(seen)[0])
 
 
 def test_pictures_are_bytes_of_the_encoders_size():
-    foresight = Foresight(ENCODER, num_envs=1, context=2)
-    foresight.step_tokens(random_tokens(0, 1))
-    frames = foresight.predict(3, sampling=Sampling(temperature=1.0))
+    predictor = PredictionPreview(ENCODER, num_envs=1, context=2)
+    predictor.step_tokens(random_tokens(0, 1))
+    frames = predictor.predict(3, sampling=Sampling(temperature=1.0))
     assert (frames.dtype, tuple(frames.shape)) == (torch.uint8, (3, 32, 32, 3))
 
 
 def test_chance_is_the_callers():
-    foresight = Foresight(ENCODER, num_envs=1)
-    foresight.step_tokens(random_tokens(0, 1))
+    predictor = PredictionPreview(ENCODER, num_envs=1)
+    predictor.step_tokens(random_tokens(0, 1))
 
     def draw(seed):
         generator = torch.Generator().manual_seed(seed)
-        return foresight.predict(sampling=Sampling(temperature=1.0), generator=generator)
+        return predictor.predict(sampling=Sampling(temperature=1.0), generator=generator)
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))
@@ -67,38 +67,38 @@ def test_chance_is_the_callers():
 
 def test_looking_ahead_leaves_the_stream_and_the_past_alone():
     stream, control = (ENCODER.stream(1, surprise=True) for _ in range(2))
-    foresight = Foresight(ENCODER, num_envs=1)
+    predictor = PredictionPreview(ENCODER, num_envs=1)
     for ids in random_tokens(1, 6, 1):
         embedding = stream.step_tokens(ids)
-        foresight.step_tokens(ids)
-        before = foresight.past()
-        foresight.predict(2)
-        foresight.preview()
-        assert torch.equal(foresight.past(), before)
+        predictor.step_tokens(ids)
+        before = predictor.past()
+        predictor.predict(2)
+        predictor.preview()
+        assert torch.equal(predictor.past(), before)
         assert torch.equal(embedding, control.step_tokens(ids))
         assert torch.equal(stream.surprise, control.surprise)
 
 
 def test_the_callers_tokens_may_change_afterwards():
-    foresight, ids = Foresight(ENCODER, num_envs=1), random_tokens(0, 1)
-    foresight.step_tokens(ids)
+    predictor, ids = PredictionPreview(ENCODER, num_envs=1), random_tokens(0, 1)
+    predictor.step_tokens(ids)
     kept = ids.clone()
     ids.zero_()
-    assert torch.equal(foresight.past()[0], kept)
+    assert torch.equal(predictor.past()[0], kept)
 
 
 def test_wrong_steps_are_refused():
     with pytest.raises(ValueError, match=r"context must be in \[2, 4\]"):
-        Foresight(ENCODER, num_envs=1, context=1)
+        PredictionPreview(ENCODER, num_envs=1, context=1)
     with pytest.raises(ValueError, match="num_envs must be at least 1"):
-        Foresight(ENCODER, num_envs=0)
-    foresight = Foresight(ENCODER, num_envs=2)
+        PredictionPreview(ENCODER, num_envs=0)
+    predictor = PredictionPreview(ENCODER, num_envs=2)
     with pytest.raises(ValueError, match="environment 1 has not seen a frame"):
-        foresight.preview(env=1)
+        predictor.preview(env=1)
     with pytest.raises(ValueError, match="of 2 environments, got 3"):
-        foresight.step_tokens(random_tokens(0, 3))
+        predictor.step_tokens(random_tokens(0, 3))
     with pytest.raises(ValueError, match=r"got 2 and \[1\]"):
-        foresight.step_tokens(random_tokens(0, 2), np.array([True]))
+        predictor.step_tokens(random_tokens(0, 2), np.array([True]))
 
 
 def test_heat_goes_from_black_to_white():

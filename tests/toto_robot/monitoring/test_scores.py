@@ -8,7 +8,7 @@ import torch
 
 from toto_robot import Encoder
 from toto_robot.models import TotoConfig
-from toto_robot.monitoring.conformal import Watched, calibrate, load_bounds, save_bounds
+from toto_robot.monitoring.conformal import MonitorSpec, calibrate, load_bounds, save_bounds
 from toto_robot.monitoring.monitor import CameraMonitor, calibrate_monitor
 from toto_robot.monitoring.scores import SCORES, FrameScorer, heat_map, place_costs, rollout_costs
 from toto_robot.tokenizers import LightConfig
@@ -30,7 +30,7 @@ def make_encoder(seed):
 
 
 ENCODER = make_encoder(0)
-WATCHED = Watched(
+WATCHED = MonitorSpec(
     weights_hash=ENCODER.weights_hash, camera="front", rate_hz=10.0, context=3, mode="rolling",
     frame_skip=1,
 )  # fmt: skip
@@ -57,7 +57,7 @@ def calibrated(seed=0, count=120, **levels):
     return calibrate(tokens, made_up_costs(seed, tokens), WATCHED, CODES, **levels)
 
 
-def strangeness(bounds, tokens, costs):
+def anomaly_scores(bounds, tokens, costs):
     scorer = FrameScorer(place_costs(bounds.counts))
     rows = []
     for index in range(tokens.shape[1]):
@@ -74,7 +74,7 @@ def test_the_promised_share_of_usual_frames_and_rollouts_is_outside():
     for seed in range(8):
         bounds = calibrated(seed, 80, level=0.1, alarm_level=0.2, patience=2)
         tokens = rollouts(seed + 100, 100)
-        strange = strangeness(bounds, tokens, made_up_costs(seed + 100, tokens))
+        strange = anomaly_scores(bounds, tokens, made_up_costs(seed + 100, tokens))
         shown = np.arange(1, tokens.shape[1] + 1)
         outside += [bounds.outside(row, shown) for row in strange]
         above = strange > bounds.alarm_limit
@@ -183,7 +183,7 @@ def test_an_alarm_needs_patience_and_ends(bounds, rollout):
     rollout = rollout.copy()
     rollout[4] = rollout[7:9] = 15 - np.arange(PLACES)
     reports = look_at(bounds.with_levels(0.05, 0.05, 2), rollout)
-    strange = [report.strangeness[0] > bounds.alarm_limit for report in reports]
+    strange = [report.anomaly_scores[0] > bounds.alarm_limit for report in reports]
     assert strange[4]
     assert strange[7]
     alarms = [bool(report.alarm[0]) for report in reports]
@@ -292,8 +292,8 @@ def test_impossible_levels_are_refused(change, match):
 
 def test_the_fewest_rollouts_for_a_level_will_do():
     bounds = calibrated(count=38, level=0.05, alarm_level=0.05)
-    assert bounds.alarm_limit == bounds.strangeness.max()
-    np.testing.assert_array_equal(bounds.frame_limits, bounds.strangeness.max(axis=0))
+    assert bounds.alarm_limit == bounds.anomaly_scores.max()
+    np.testing.assert_array_equal(bounds.frame_limits, bounds.anomaly_scores.max(axis=0))
     with pytest.raises(ValueError, match="at least 19"):
         calibrated(count=36, level=0.05, alarm_level=0.05)
 
@@ -301,9 +301,9 @@ def test_the_fewest_rollouts_for_a_level_will_do():
 def test_one_call_calibrates_a_camera():
     tokens = rollouts(0, 38)
     bounds = calibrate_monitor(ENCODER, tokens, camera="front", rate_hz=10.0, context=3)
-    assert bounds.watched == WATCHED
+    assert bounds.spec == WATCHED
     by_hand = calibrate(tokens, rollout_costs(ENCODER, tokens, 3), WATCHED, CODES)
-    np.testing.assert_array_equal(bounds.strangeness, by_hand.strangeness)
+    np.testing.assert_array_equal(bounds.anomaly_scores, by_hand.anomaly_scores)
     assert bounds.alarm_limit == by_hand.alarm_limit
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from toto_robot.probing.ridge import HARDLY, Exam, difference, fit_ridge, rotate
+from toto_robot.probing.ridge import HARDLY, ProbeEvaluation, difference, fit_ridge, rotate
 
 PENALTIES = (1e-5, 1e-1, 1e1)
 
@@ -83,31 +83,35 @@ def test_differences_are_paired_and_resample_whole_episodes():
     level = rng.normal(size=(30, 1))[episode]  # of an episode: the rows of one are no new evidence
     joints, seen = rng.normal(size=(120, 1)), rng.normal(size=(120, 1))
     target = 2 * joints + 2 * seen + 0.5 * level
-    exam = Exam(
+    evaluation = ProbeEvaluation(
         target, episode, is_label=False, folds=5, resamples=400, penalties=PENALTIES, seed=0
     )
     for number in range(30):
-        assert len(set(exam.folds[episode == number])) == 1
-    alone = exam.take(joints)
-    gain = difference(exam.take(np.c_[seen, joints], 1), alone)
+        assert len(set(evaluation.folds[episode == number])) == 1
+    alone = evaluation.score(joints)
+    gain = difference(evaluation.score(np.c_[seen, joints], 1), alone)
     assert 0 < gain["low"] < gain["score"] < gain["high"]
     assert gain["high"] - gain["low"] < alone.high - alone.low
-    nothing = difference(exam.take(np.c_[rng.normal(size=(120, 1)), joints], 1), alone)
+    nothing = difference(evaluation.score(np.c_[rng.normal(size=(120, 1)), joints], 1), alone)
     assert nothing["low"] < 0.01
-    same = exam.take(joints)
+    same = evaluation.score(joints)
     assert difference(same, alone) == {"score": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_targets_that_are_one_an_episode_are_scored_where_resamples_differ():
     episode = np.repeat(np.arange(4), 3)
     target = episode[:, None].astype(float)  # a resample of one episode alone says nothing
-    exam = Exam(target, episode, is_label=False, folds=4, resamples=500, penalties=(1e-3,), seed=0)
-    score = exam.take(target + 1e-3 * np.arange(12)[:, None] % 3)
+    evaluation = ProbeEvaluation(
+        target, episode, is_label=False, folds=4, resamples=500, penalties=(1e-3,), seed=0
+    )
+    score = evaluation.score(target + 1e-3 * np.arange(12)[:, None] % 3)
     assert 0 < len(score.draws) < 500
     assert np.isfinite(score.draws).all()
     assert score.score > 0.9
     with pytest.raises(ValueError, match="two different targets"):
-        Exam(target * 0, episode, is_label=False, folds=4, resamples=9, penalties=(1.0,), seed=0)
+        ProbeEvaluation(
+            target * 0, episode, is_label=False, folds=4, resamples=9, penalties=(1.0,), seed=0
+        )
 
 
 def test_inputs_that_never_change_tell_nothing_and_keep_all():

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from ..demonstrations.episode import Episode
 
-STAGES = ("start-up", "environment and rendering", "tokenizer", "transformer", "expert", "student")
+PHASES = ("start-up", "environment and rendering", "tokenizer", "transformer", "expert", "student")
 
 Mixing = Literal["step", "episode"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class RolloutJob:
     """A group of episodes.
 
     Attributes:
@@ -67,7 +67,7 @@ class Rollout:
 
 
 @dataclass(slots=True)
-class StageClock:
+class PhaseClock:
     """Count seconds by stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
