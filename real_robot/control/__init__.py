@@ -1,1 +1,1 @@
-"""The control loop: ticks, answers, targets, and the way to rest."""
+"""The control loop: it runs episodes of an agent on an arm."""

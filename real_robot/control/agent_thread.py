@@ -1,4 +1,4 @@
-"""The agent's side of an episode: it is asked in a thread of its own, and answers when it can."""
+"""The thread in which the agent of an episode computes its actions."""
 
 import math
 import threading
@@ -17,14 +17,14 @@ from .chunks import Chunks
 from .episode_end import EpisodeEnd
 from .worker import Worker
 
-_LOOK_S = 0.05
-_OLDEST_S = 3600.0  # an answer to what is older is no answer to this episode
+_POLL_S = 0.05
+_OLDEST_S = 3600.0  # an answer to an older observation cannot belong to this episode
 
 Wait = Callable[[threading.Event | None, float], bool]
 
 
 class AgentThread:
-    """Ask an agent, and keep what it proposes until its time comes."""
+    """A thread that calls an agent, and the proposals until their times come."""
 
     def __init__(
         self,
@@ -38,67 +38,67 @@ class AgentThread:
         """Start the thread.
 
         Args:
-            agent: chooses the actions.
+            agent: the agent that chooses the actions.
             num_actions: numbers in an action.
-            period_s: between ticks.
+            period_s: time between ticks.
             ensemble_decay: see `Chunks`.
-            notes: where the traceback of an agent that fails is written.
+            notes: notes of the episode; the traceback of a failed agent is added here.
         """
         self._agent, self._wanted, self._notes = agent, (num_actions,), notes
         self._chunks = Chunks(period_s, ensemble_decay)
         self._proposal: Proposal | None = None
         self._newest_asked_s = -math.inf
         self._transport_fault: str | None = None
-        # of each camera the frame that was seen last, and the agent's own copy of it
+        # the last frame of each camera, and the agent's own copy of it
         self._copies: dict[str, tuple[Frame, Frame]] = {}
-        self._asked = Worker(self._answer, f"agent {agent.name}")
+        self._worker = Worker(self._answer, f"agent {agent.name}")
 
     @property
     def newest_s(self) -> float | None:
-        """Return the stamp of what the newest proposal answers; None without one."""
+        """Return the timestamp of the observation of the newest proposal; None without one."""
         return self._chunks.newest_s
 
-    def begin(self, observation: Observation, timeout_s: float, look: Callable[[], object]) -> None:
+    def begin(self, observation: Observation, timeout_s: float, poll: Callable[[], object]) -> None:
         """Reset the agent, and wait until it is ready.
 
         Args:
-            observation: the episode's first.
-            timeout_s: how long it may take.
-            look: called again and again meanwhile; what it raises ends the waiting.
+            observation: the first observation of the episode.
+            timeout_s: the longest time to wait.
+            poll: called repeatedly while waiting; an exception in it ends the waiting.
 
         Raises:
             EpisodeEnd: the agent failed, or was not ready in time.
         """
         until_s = time.monotonic() + timeout_s
-        self._asked.ask((True, observation))
-        while not self._asked.news.wait(min(_LOOK_S, max(0.0, until_s - time.monotonic()))):
-            look()
+        self._worker.ask((True, observation))
+        while not self._worker.news.wait(min(_POLL_S, max(0.0, until_s - time.monotonic()))):
+            poll()
             if time.monotonic() >= until_s:
                 raise EpisodeEnd(
                     "policy", f"{self._agent.name} was not ready to begin within {timeout_s} s"
                 )
         try:
-            self._asked.take()
+            self._worker.take()
         except Exception as error:
             raise EpisodeEnd("policy", self._failed(error)) from error
 
     def ask(self, observation: Observation) -> None:
-        """Ask for what to do next, and go on."""
+        """Pass an observation to the agent, without waiting for its answer."""
         self._newest_asked_s = observation.stamp_s
-        self._asked.ask((False, observation))
+        self._worker.ask((False, observation))
 
     def listen(self, stamp_s: float, until_s: float, wait: Wait) -> str | None:
-        """Take in the answers until it is time to send; return what failed, or None.
+        """Collect answers until it is time to send; return the failure of the agent, or None.
 
         Args:
-            stamp_s: of the newest observation.
-            until_s: when it is time.
-            wait: waits as `Clock.wait` does.
+            stamp_s: timestamp of the newest observation.
+            until_s: when to send.
+            wait: a function that waits as `Clock.wait` does.
         """
         while True:
-            came = wait(self._asked.news, until_s)
+            came = wait(self._worker.news, until_s)
             try:
-                proposals = [self._checked(answer) for answer in self._asked.take()]
+                proposals = [self._checked(answer) for answer in self._worker.take()]
             except Exception as error:
                 return self._failed(error)
             for proposal in proposals:
@@ -109,23 +109,23 @@ class AgentThread:
                 if proposal.observed_s >= stamp_s:
                     wait(None, until_s)
                     return None
-            # after an answer to an older observation the newest may still come in time
+            # after an answer to an older observation, the newest answer may still come in time
             if not came:
                 return None
 
     def take(self) -> Proposal | None:
-        """Return the newest proposal that came since this was last called."""
+        """Return the newest proposal since the last call; None without one."""
         proposal, self._proposal = self._proposal, None
         return proposal
 
     def action(self, stamp_s: float) -> NDArray[np.float32] | None:
-        """Return the action [a] for the tick that began at `stamp_s`; None when none is for it."""
+        """Return the action [a] for the tick that began at `stamp_s`; None without one."""
         return self._chunks.action(stamp_s)
 
     def transport_fault(self) -> str | None:
-        """Return what was wrong on the way to an agent that is elsewhere; None for nothing.
+        """Return the fault of the connection to a remote agent; None without one.
 
-        An answer that is still to come counts: nobody knows whether the agent or the way is slow.
+        A missing answer counts as a fault: the agent or the connection may be slow.
         """
         if self._transport_fault is not None:
             return self._transport_fault
@@ -133,11 +133,11 @@ class AgentThread:
         return unanswered
 
     def close(self, timeout_s: float) -> bool:
-        """End the thread; return whether it ended, or is still busy."""
-        return self._asked.close(timeout_s)
+        """End the thread; return whether it ended in time."""
+        return self._worker.close(timeout_s)
 
     def _answer(self, question: tuple[bool, Observation]) -> Proposal | None:
-        """Ask the agent; in its thread."""
+        """Call the agent; runs in the worker's thread."""
         is_first, observation = question
         observation = self._copied(observation)
         if is_first:
@@ -148,17 +148,17 @@ class AgentThread:
             raise ValueError(f"an answer must be a Proposal, got {type(answer).__name__}")
         if not observation.stamp_s - _OLDEST_S <= answer.observed_s <= observation.stamp_s:
             raise ValueError(
-                f"an answer is stamped {answer.observed_s} s, the observation that it answers "
-                f"{observation.stamp_s} s: it must have the stamp of what it answers"
+                f"an answer has observed_s={answer.observed_s} s, its observation has the "
+                f"timestamp {observation.stamp_s} s: observed_s must be that timestamp"
             )
-        # the agent may go on to write into its arrays
+        # the agent may write into its own arrays later
         label = None if answer.label is None else np.array(answer.label, dtype=np.float32)
         return replace(answer, actions=np.array(answer.actions), label=label)
 
     def _copied(self, observation: Observation) -> Observation:
-        """Return an observation that an agent may write into: the original is recorded.
+        """Return a copy of an observation that the agent may write into: the original is recorded.
 
-        A frame that it has seen before is the same object as then.
+        A frame that was passed before is the same object as before.
         """
         frames = {}
         for name, frame in observation.frames.items():
@@ -173,11 +173,12 @@ class AgentThread:
         )
 
     def _checked(self, answer: Proposal | None) -> Proposal:
-        assert answer is not None  # `begin` has taken the one that is None
+        assert answer is not None  # `begin` has taken the answer to the reset, which is None
         if answer.observed_s > self._newest_asked_s:
             raise ValueError(
-                f"an answer is stamped {answer.observed_s} s, the newest observation "
-                f"{self._newest_asked_s} s: it must have the stamp of the one that it answers"
+                f"an answer has observed_s={answer.observed_s} s, the newest observation has the "
+                f"timestamp {self._newest_asked_s} s: observed_s must be the timestamp of the "
+                "answered observation"
             )
         shape, wanted = answer.actions.shape[1:], self._wanted
         if shape != wanted:

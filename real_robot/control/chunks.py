@@ -1,7 +1,7 @@
-"""Which action is for now, of the proposals that have come: by their time stamps.
+"""Choose the action of a tick from the proposals of an agent, by their timestamps.
 
-Row `i` of a proposal is for the time `observed_s + i * period`. Rows whose time has passed are left
-out, so a slow policy loses the beginning of its chunk and not the rhythm.
+Row `i` of a proposal is for the time `observed_s + i * period`. Rows whose time has passed are
+skipped: a slow policy loses the beginning of its chunk, and stays in time.
 """
 
 import math
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from ..episode import Proposal
 
-# A tick that is late, or early, by less than half a period is still the row's own.
+# A row is used by the tick whose time differs from the row's by less than half a period.
 _HALF = 0.5
 
 
 class Chunks:
-    """Hold the proposals of an episode, and blend what they say about now.
+    """The proposals of an episode; overlapping action chunks are averaged.
 
-    A proposal of one row is for the first tick after it comes, and for no other: an increment must
-    not be added twice.
+    A proposal of one row is used only for the first tick after it arrives: an increment must not be
+    added twice.
 
-    With `decay` all chunks that reach to now are averaged, with weights exp(-decay * k), k = 0 for
-    the oldest: temporal ensembling as in Zhao et al. 2023 (ACT, arXiv 2304.13705, section 4.3).
-    Without it the newest chunk alone counts.
+    With `decay`, all chunks with a row for the tick are averaged with the weights exp(-decay * k),
+    k = 0 for the oldest: temporal ensembling, Zhao et al. 2023 (ACT, arXiv 2304.13705, section
+    4.3). Without it, only the newest chunk is used.
     """
 
     def __init__(self, period_s: float, decay: float | None) -> None:
@@ -36,11 +36,11 @@ class Chunks:
 
     @property
     def newest_s(self) -> float | None:
-        """Return the stamp of the observation that the newest proposal answers, or None."""
+        """Return the timestamp of the observation of the newest proposal, or None."""
         return self._newest_s
 
     def add(self, proposal: Proposal) -> None:
-        """Take a proposal in."""
+        """Add a proposal."""
         self._newest_s = proposal.observed_s
         if len(proposal.actions) == 1:
             self._single, self._chunks = proposal, []
@@ -50,20 +50,20 @@ class Chunks:
         self._chunks.append(proposal)
 
     def action(self, stamp_s: float) -> NDArray[np.float32] | None:
-        """Return the action [a] for the tick that began at `stamp_s`; None when none is for it."""
+        """Return the action [a] for the tick that began at `stamp_s`; None without one."""
         single, self._single = self._single, None
         if single is not None:
             return single.actions[0]
         rows = [(chunk, self._row(chunk, stamp_s)) for chunk in self._chunks]
-        there = [(chunk, row) for chunk, row in rows if row < len(chunk.actions)]
-        self._chunks = [chunk for chunk, _ in there]
-        if not there:
+        current = [(chunk, row) for chunk, row in rows if row < len(chunk.actions)]
+        self._chunks = [chunk for chunk, _ in current]
+        if not current:
             return None
-        if self._decay is None or len(there) == 1:
-            chunk, row = there[-1]
+        if self._decay is None or len(current) == 1:
+            chunk, row = current[-1]
             return chunk.actions[row]
-        weights = np.exp(-self._decay * np.arange(len(there)))
-        actions = np.stack([chunk.actions[row] for chunk, row in there])
+        weights = np.exp(-self._decay * np.arange(len(current)))
+        actions = np.stack([chunk.actions[row] for chunk, row in current])
         return (weights / weights.sum() @ actions).astype(np.float32)
 
     def _row(self, chunk: Proposal, stamp_s: float) -> int:

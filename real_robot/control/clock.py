@@ -1,4 +1,4 @@
-"""The loop's clock, so that a test can bring its own."""
+"""The clock of the control loop; tests replace it."""
 
 import threading
 import time
@@ -7,26 +7,26 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Clock(Protocol):
-    """Tell the time, and let it pass."""
+    """The interface of a clock."""
 
     def now_s(self) -> float:
-        """Return the time on the clock of all stamps."""
+        """Return the current time, on the clock of all timestamps."""
         ...
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait until the event, if any, is set or the time has come; say whether it is set."""
+        """Wait until the event is set or until `until_s`; return whether the event is set."""
         ...
 
 
 class MonotonicClock:
-    """`time.monotonic`, the clock of robots and cameras."""
+    """The clock `time.monotonic`, which robots and cameras use."""
 
     def now_s(self) -> float:
-        """Return the time."""
+        """Return the current time."""
         return time.monotonic()
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait until the event, if any, is set or the time has come."""
+        """Wait until the event is set or until `until_s`; return whether the event is set."""
         left_s = max(0.0, until_s - time.monotonic())
         if news is not None:
             return news.wait(left_s)

@@ -1,4 +1,4 @@
-"""How an episode runs, as a config says it."""
+"""Settings of an episode."""
 
 import math
 from dataclasses import dataclass
@@ -6,22 +6,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopConfig:
-    """Say how an episode runs; its rate is that of the interface.
+    """Settings of an episode; the control rate is set by the interface.
 
     Attributes:
-        max_steps: the episode ends after so many.
-        send_share: at which share of a period its action is sent, however soon the agent has
-            answered; an answer that comes later is for the next tick. So a fast expert's
-            demonstrations have the latency that a slow student will have.
-        num_targets: into how many small ones a target is parted over the period; 1 where the
-            driver smooths.
-        ensemble_decay: how chunks that overlap are averaged (see `chunks`); None: the newest one
-            counts alone.
-        success_steps: the check must say yes at so many ticks in a row.
-        steps_after_success: the episode ends so many ticks after success; None: it goes on.
-        rehearsal: everything runs and is recorded, and nothing is sent.
-        start_timeout_s: for the first frames and for the agent to begin.
-        rest_timeout_s: for the arm to come to rest.
+        max_steps: greatest number of steps; the episode ends after it.
+        send_share: share of the control period after which the action is sent, in (0, 1), even if
+            the agent answers earlier; a later answer is used at the next tick. So demonstrations
+            of a fast expert have the same latency as a slow student.
+        num_targets: number of small targets into which each target is divided over the period; 1
+            if the driver smooths targets itself.
+        ensemble_decay: decay of the weights with which overlapping action chunks are averaged
+            (temporal ensembling, as in ACT); null: only the newest chunk is used.
+        success_steps: number of ticks in a row at which the check must report success.
+        steps_after_success: number of ticks after success when the episode ends; null: it continues
+            until `max_steps`.
+        rehearsal: whether nothing is sent to the arm; everything else runs and is recorded.
+        start_timeout_s: time limit for the first frames, and for the agent to be ready.
+        rest_timeout_s: time limit for the arm to come to rest.
     """
 
     max_steps: int

@@ -1,4 +1,4 @@
-"""The arm's side of an episode: every target goes through the safety layer, and then to the arm."""
+"""The driver of the arm in an episode: targets pass the safety layer and are sent to the arm."""
 
 import math
 import threading
@@ -18,11 +18,7 @@ from .sending import Sender, bring_to_rest
 
 
 class Driver:
-    """Decide what an arm does, send it, and bring the arm to rest.
-
-    Attributes:
-        may_move: whether targets are sent: from `begin` on, and never in a rehearsal.
-    """
+    """The driver of one arm: it checks targets, sends them, and brings the arm to rest."""
 
     def __init__(
         self,
@@ -44,24 +40,24 @@ class Driver:
 
     @property
     def may_move(self) -> bool:
-        """Return whether the arm may have been moved."""
+        """Return whether targets are sent: after `begin`, and never in a rehearsal."""
         return self._sender is not None
 
     def state(self) -> RobotState:
-        """Return the robot's newest state; the safety layer sees it, too.
+        """Return the robot's newest state, and pass it to the safety layer.
 
         Raises:
-            ConnectionLostError: the robot is gone.
+            ConnectionLostError: the connection to the robot is lost.
         """
         state = self._robot.state()
         self._layer.notice(state)
         return state
 
     def begin(self, start: Floats | None) -> None:
-        """Have the safety layer look at where the arm is.
+        """Begin where the arm is, if the safety layer accepts it.
 
         Raises:
-            EpisodeEnd: the episode must not begin there.
+            EpisodeEnd: the safety layer does not accept the arm's state.
         """
         state = self.state()
         self._begin_layer(state, start, self._clock.now_s())
@@ -78,30 +74,30 @@ class Driver:
     def decide(
         self, requested: Target, state: RobotState, *, acted_s: float | None
     ) -> tuple[Decision, float]:
-        """Return what the safety layer makes of a target, and when it was asked.
+        """Return the decision of the safety layer on a target, and when it was made.
 
         Args:
-            requested: the target.
-            state: the robot's newest.
-            acted_s: stamp of the observation that the target answers; None when nobody acts any
-                more: to the safety layer the action is then as old as can be.
+            requested: the requested target.
+            state: the newest state of the robot.
+            acted_s: timestamp of the observation of the action; None when there is no agent any
+                more: the age of the action is then infinite.
         """
         sender = self._sender
         if sender is not None and sender.share < 1:
-            self._layer.fell_short(sender.goal_rad, sender.share)
+            self._layer.note_partial_send(sender.goal_rad, sender.share)
         now_s = self._decided_s = self._clock.now_s()
         if self._rehearsal:
-            # Nothing moves, so each tick is the first one from where the arm is.
+            # Nothing moves: each tick begins anew where the arm is.
             self._begin_layer(state, None, now_s)
         ages = Ages(
-            # an agent that stamps with another clock has a negative age, which is no age
+            # the timestamp of another clock gives a negative age, which the layer rejects
             action_s=math.inf if acted_s is None else now_s - acted_s,
             cameras_s={camera.name: camera.age_s() for camera in self._cameras},
         )
         return self._layer.command(requested, state, ages, now_s), now_s
 
     def send(self, decision: Decision) -> Floats | None:
-        """Send what was decided; return what the driver says that it sent, None for nothing."""
+        """Send the decided target; return what the robot's driver sent [j], None for nothing."""
         target = decision.target
         if target is None or self._sender is None:
             if self._sender is None:
@@ -114,25 +110,25 @@ class Driver:
         return sent
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait as `Clock.wait` does, and send what is due meanwhile."""
+        """Wait as `Clock.wait` does, and send the targets that are due in this time."""
         waits = self._clock if self._sender is None else self._sender
         return waits.wait(news, until_s)
 
     def refused(self, error: CommandRefusedError) -> tuple[Reason, str]:
-        """Return why the robot does not take a command, as its state tells."""
+        """Return the reason and the message after the robot has refused a command."""
         try:
             state = self.state()
         except ConnectionLostError as lost:
             return "connection", f"{error}; then: {lost}"
         causes = [f"the robot reports {name}" for name in state.errors]
-        # A second look through the layer, so that it knows what it must ask a person about.
+        # The layer decides on the new state, so that it records a reflex or a user stop.
         if self.may_move:
             hold = Target(joint_positions_rad=state.joint_positions_rad, gripper_width_m=None)
             self.decide(hold, state, acted_s=None)
         return halted(state) or "reflex", "; ".join([str(error), *causes])
 
     def rest(self, timeout_s: float) -> dict[str, Any] | None:
-        """Bring the arm to rest; return how that went, or None where it was never moved."""
+        """Bring the arm to rest; return the result, or None if no target was ever sent."""
         if self._sender is None:
             return None
         stay = Target(joint_positions_rad=self._translator.joint_targets_rad, gripper_width_m=None)
@@ -148,7 +144,7 @@ class Driver:
         )
 
     def stop(self) -> None:
-        """Stop the arm at once, if it may have been moved."""
+        """Stop the arm at once, unless no target was ever sent."""
         if self.may_move:
             self._robot.stop()
 

@@ -1,4 +1,4 @@
-"""Why an episode ended: whose fault it was, as a reason and in words for a person."""
+"""The end of an episode: its reason, and a message for a person."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from ..episode import REASONS, Reason
 from ..robot import RobotState
 from ..safety.layer import Decision
 
-# What the safety layer says first when it stops, and whose fault that is.
-_BLAME: tuple[tuple[str, Reason], ...] = (
+# The beginning of a cause of the safety layer, and the reason that belongs to it.
+_REASONS_OF_CAUSES: tuple[tuple[str, Reason], ...] = (
     ("the action", "policy"),
     ("the frame", "camera"),
     ("the robot's state is", "connection"),
@@ -18,22 +18,22 @@ _BLAME: tuple[tuple[str, Reason], ...] = (
 
 
 class EpisodeEnd(Exception):
-    """End the episode that runs, for a reason and in words.
+    """An exception that ends the running episode, with a reason and a message.
 
-    A reason that is none, of an operator's or an agent's own making, is an `error`, and named.
+    An unknown reason, from an operator or an agent, becomes `error`; the message names it.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         if reason not in REASONS:
-            message = f"{reason!r} is no reason to end ({', '.join(REASONS)}); said was: {message}"
+            message = f"{reason!r} is not a reason to end ({', '.join(REASONS)}): {message}"
             reason = "error"
         self.reason: Reason = reason
         self.message = str(message)
 
 
 def halted(state: RobotState) -> Reason | None:
-    """Return the reason that is in the robot's mode; None when it follows."""
+    """Return the reason that the robot's mode implies; None when it follows targets."""
     if state.mode == "user_stopped":
         return "user_stop"
     if state.mode == "guiding":
@@ -44,22 +44,22 @@ def halted(state: RobotState) -> Reason | None:
 def stopped(
     decision: Decision, state: RobotState, agent: str, cameras: Sequence[Camera]
 ) -> EpisodeEnd:
-    """Return why the safety layer decided to stop or to end, and whose fault it is."""
+    """Return the end of an episode that the safety layer stopped, with its reason and causes."""
     cause = "; ".join(decision.causes)
     if decision.verdict == "end":
         return EpisodeEnd(halted(state) or "safety", cause)
-    found = [reason for words, reason in _BLAME if decision.causes[0].startswith(words)]
+    found = [reason for words, reason in _REASONS_OF_CAUSES if decision.causes[0].startswith(words)]
     reason: Reason = found[0] if found else "safety"
     if reason == "policy":
         cause = f"{agent}: {cause}"
     if reason == "camera":
-        told = [_problem(camera) for camera in cameras]
-        cause = "; ".join([cause, *(words for words in told if words)])
+        problems = [_problem(camera) for camera in cameras]
+        cause = "; ".join([cause, *(problem for problem in problems if problem)])
     return EpisodeEnd(reason, cause)
 
 
 def _problem(camera: Camera) -> str | None:
-    """Say what a camera itself says of its not being fresh."""
+    """Return the camera's own message about why it has no new frame; None when it has one."""
     try:
         camera.read(0.0)
     except CameraError as error:

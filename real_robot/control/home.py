@@ -17,31 +17,31 @@ from ..safety.workspace import Enclosure
 from .clock import Clock, MonotonicClock
 from .sending import REST_RAD_S
 
-_LOOK_RAD = 0.02  # how far apart on the line the workspace is looked at
+_CHECK_STEP_RAD = 0.02  # distance between the points of the line where the workspace is checked
 _ARRIVED_RAD = 1e-6
 _GRIPPER_M = 0.003
 
 
 class NotHomeError(RuntimeError):
-    """The arm is not at its start pose; with the reason, and what a person can do."""
+    """An error that says why the arm is not at its start pose, and what a person can do."""
 
 
 class PersonNeededError(NotHomeError):
-    """The arm does not set out before a person acknowledges what it stopped for."""
+    """An error that says which user stop or reflex a person must acknowledge first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HomeConfig:
-    """Say how the arm goes home.
+    """Settings of the motion to the start pose.
 
     Attributes:
-        speed_rad_s: of the joint that has farthest to go.
-        acceleration_rad_s2: with which that joint starts and stops.
-        slack_rad: how far a joint may be beyond the safety layer's margin when it sets out, as long
-            as it is within the robot's own limits.
-        slack_m: how far the arm may be outside of the workspace when it sets out.
-        tolerance_rad: how near is there.
-        settle_s: how long the arm may take to come to rest there, and the gripper to open.
+        speed_rad_s: speed of the joint with the longest distance.
+        acceleration_rad_s2: acceleration and deceleration of that joint.
+        slack_rad: how far a joint may be inside the safety layer's margin when the motion begins;
+            it must be within the robot's own limits.
+        slack_m: how far the arm may be outside the workspace when the motion begins.
+        tolerance_rad: greatest distance of each joint from the start pose at the end.
+        settle_s: time limit for the arm to come to rest there, and for the gripper to open.
     """
 
     speed_rad_s: float
@@ -71,27 +71,27 @@ def go_home(
     attention: Attention | None = None,
     clock: Clock | None = None,
 ) -> None:
-    """Bring the arm to `pose` on a straight line in joint space; it is at rest there afterwards.
+    """Move the arm to `pose` on a straight line in joint space, and wait until it is at rest.
 
-    An arm that is a little outside of margin or workspace, by the config's slacks, may come back
-    in; the whole line must be within the workspace and its slack. The robot is stopped whatever
-    happens, Ctrl-C included.
+    The arm may begin slightly outside the margin or the workspace, by the slack of the config; the
+    whole line must be inside the workspace extended by the slack. The robot is stopped at the end
+    in every case, including Ctrl-C.
 
     Args:
-        robot: connected.
-        safety: what the arm may do.
-        arm: its kinematics.
-        pose: [j] where to.
-        config: how.
-        gripper_width_m: to which the gripper is moved first; None to leave it.
-        attention: what a person must look at, `SafetyLayer.attention` of the arm's episodes; None
-            for an arm that has done none.
-        clock: that of all stamps; None: `time.monotonic`.
+        robot: the connected robot.
+        safety: settings of the safety layer.
+        arm: the kinematics of the arm.
+        pose: [j] the goal.
+        config: settings of the motion.
+        gripper_width_m: width to which the gripper is moved first; None: the gripper stays.
+        attention: `SafetyLayer.attention` of the arm's episodes; None for an arm without episodes.
+        clock: the clock of all timestamps; None: `time.monotonic`.
 
     Raises:
-        PersonNeededError: a user stop or a reflex was seen, and nobody has acknowledged it.
-        NotHomeError: the arm must not set out, must not go that way, or did not arrive.
-        RobotError: the robot refused or was lost.
+        PersonNeededError: a user stop or a reflex is not acknowledged.
+        NotHomeError: the arm must not begin to move, the line leaves the workspace, or the arm did
+            not arrive.
+        RobotError: the robot refused a command, or the connection was lost.
     """
     clock = clock or MonotonicClock()
     goal = np.asarray(pose, dtype=np.float64)
@@ -99,11 +99,11 @@ def go_home(
     layer.notice(robot.state())
     if (cause := layer.attention.cause) is not None:
         raise PersonNeededError(
-            f"the arm must not go home: {cause}: a person must look and acknowledge() first; then "
-            "lead the arm by hand towards its start pose, or let it go"
+            f"the arm must not go home: {cause}: a person must check the arm and acknowledge() "
+            "first; then lead the arm by hand towards its start pose, or go home again"
         )
     try:
-        _look_at_start(robot, layer, clock)
+        _check_start(robot, layer, clock)
         if gripper_width_m is not None:
             robot.move_gripper(gripper_width_m)
         _follow_line(robot, layer, Enclosure(layer.config.workspace, arm), goal, config, clock)
@@ -113,7 +113,7 @@ def go_home(
 
 
 def _relaxed(safety: SafetyConfig, config: HomeConfig) -> SafetyConfig:
-    """Return the margins and walls that hold on the way: those of the config, less the slacks."""
+    """Return the safety settings of the motion: margin and workspace relaxed by the slack."""
     motion, space = safety.motion, safety.workspace
     margin_rad = max(0.0, motion.joint_margin_rad - config.slack_rad)
     slack = config.slack_m
@@ -134,8 +134,8 @@ def _moved(corner: Vector, by_m: float) -> Vector:
     return x + by_m, y + by_m, z + by_m
 
 
-def _look_at_start(robot: Robot, layer: SafetyLayer, clock: Clock) -> None:
-    """Refuse to move anything, the gripper too, of an arm that must not set out."""
+def _check_start(robot: Robot, layer: SafetyLayer, clock: Clock) -> None:
+    """Raise NotHomeError if the arm must not begin to move; the gripper must not move either."""
     try:
         layer.begin(robot.state(), start=None, now_s=clock.now_s())
     except UnsafeStartError as error:
@@ -154,7 +154,7 @@ def _follow_line(
     _check_line(here, goal, enclosure)
     period_s, speed = layer.config.motion.period_s, 0.0
     far_s = float(np.abs(goal - here).max()) / config.speed_rad_s
-    # generous: the safety layer may be slower than was asked
+    # long: the safety layer may move the arm more slowly than requested
     until_s = clock.now_s() + 10 * (far_s + config.settle_s)
     due_s = clock.now_s()
     while True:
@@ -170,15 +170,15 @@ def _follow_line(
         now_s = clock.now_s()
         decision = layer.command(requested, robot.state(), Ages(action_s=0.0, cameras_s={}), now_s)
         if decision.target is None or decision.ended:
-            raise NotHomeError("on the way home: " + "; ".join(decision.causes))
+            raise NotHomeError("the motion home stopped: " + "; ".join(decision.causes))
         if now_s > until_s:
             raise NotHomeError(
-                f"the arm does not come home: {farthest:.3f} rad are left"
+                f"the arm did not reach its start pose in time: {farthest:.3f} rad are left"
                 + "".join(f"; {change.detail}" for change in decision.interventions)
             )
         robot.command(decision.target.joint_positions_rad)
         here = decision.target.joint_positions_rad
-        # of a clock that was set back the arm does not wait for the old time
+        # do not wait for the old time if the clock was set back
         due_s = min(max(due_s + period_s, now_s), now_s + period_s)
         clock.wait(None, due_s)
         if float(np.abs(goal - here).max()) < _ARRIVED_RAD:
@@ -186,13 +186,13 @@ def _follow_line(
 
 
 def _check_line(first: Floats, last: Floats, enclosure: Enclosure) -> None:
-    """Refuse a line that leaves the workspace, and say where."""
-    count = 1 + math.ceil(float(np.abs(last - first).max()) / _LOOK_RAD)
+    """Raise NotHomeError if the line leaves the workspace; the error says where."""
+    count = 1 + math.ceil(float(np.abs(last - first).max()) / _CHECK_STEP_RAD)
     for share in np.linspace(0.0, 1.0, count + 1):
         outside = enclosure.violations(first + share * (last - first))
         if outside:
             raise NotHomeError(
-                f"the straight way to the start pose leaves the workspace after {share:.0%}: "
+                f"the straight line to the start pose leaves the workspace after {share:.0%}: "
                 f"{'; '.join(outside)}; lead the arm by hand towards its start pose"
             )
 
@@ -221,7 +221,7 @@ def _settle(
             joint = int(error.argmax())
             raise NotHomeError(
                 f"the arm is not at its start pose: joint {joint + 1} is {error[joint]:.3f} rad "
-                f"away (most: {config.tolerance_rad}), it moves at {speed:.3f} rad/s (most: "
-                f"{REST_RAD_S}), the gripper is {gripper_off_m:.3f} m off (most: {_GRIPPER_M})"
+                f"away (limit: {config.tolerance_rad}), it moves at {speed:.3f} rad/s (limit: "
+                f"{REST_RAD_S}), the gripper is {gripper_off_m:.3f} m away (limit: {_GRIPPER_M})"
             )
         clock.wait(None, clock.now_s() + 0.02)

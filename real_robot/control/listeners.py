@@ -1,4 +1,4 @@
-"""Tell an episode's listeners of it, and leave out one that fails."""
+"""Notify the listeners of an episode, and remove a listener that fails."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,28 +7,28 @@ from ..episode import EpisodeRecord, Listener, Step
 
 
 class Listeners:
-    """Listeners of one episode; one that raises hears nothing more, and is noted."""
+    """The listeners of one episode; one that raises is removed and named in the notes."""
 
     def __init__(self, listeners: Sequence[Listener], notes: dict[str, Any]) -> None:
         self._listeners, self._notes = list(listeners), notes
 
     def begin(self, task: str, agent: str) -> None:
-        """Tell that an episode begins."""
-        self._tell(lambda listener: listener.begin(task, agent))
+        """Notify the listeners that an episode begins."""
+        self._notify(lambda listener: listener.begin(task, agent))
 
     def step(self, step: Step) -> None:
-        """Tell that a tick is over."""
-        self._tell(lambda listener: listener.step(step))
+        """Notify the listeners of a completed step."""
+        self._notify(lambda listener: listener.step(step))
 
     def end(self, record: EpisodeRecord) -> None:
-        """Tell that the episode is over."""
-        self._tell(lambda listener: listener.end(record))
+        """Notify the listeners that the episode is over."""
+        self._notify(lambda listener: listener.end(record))
 
-    def _tell(self, tell: Callable[[Listener], None]) -> None:
+    def _notify(self, call: Callable[[Listener], None]) -> None:
         for listener in list(self._listeners):
             try:
-                tell(listener)
-            # A viewer's trouble is no reason to leave an arm alone.
+                call(listener)
+            # An error in a viewer must not end the control of the arm.
             except Exception as error:
                 self._listeners.remove(listener)
                 name = type(listener).__name__

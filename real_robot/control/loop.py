@@ -2,10 +2,10 @@
 
     record = run_episode(robot, cameras, layer, translator, agent, config, task="pick", start=home)
 
-Each tick: newest frames and state -> the agent, in a thread of its own -> its action, blended by
-time -> the safety layer -> the arm. Ticks have absolute deadlines. An agent that is late is not
-waited for: ages grow, and the safety layer holds, brakes and stops. Whatever happens, the arm is
-brought to rest through the safety layer, and the record comes back with the reason and its words.
+Each tick: newest frames and state -> the agent, in its own thread -> its action, chosen by time ->
+the safety layer -> the arm. Ticks have absolute deadlines. The loop does not wait for a slow agent:
+the age of the action grows, and the safety layer holds, brakes and stops. At the end, in every
+case, the safety layer brings the arm to rest, and the record has the reason and a message.
 """
 
 import dataclasses
@@ -63,33 +63,33 @@ def run_episode(
     notes: Mapping[str, Any] | None = None,
     clock: Clock | None = None,
 ) -> EpisodeRecord:
-    """Run one episode and give its record, however it ends. It raises for no fault of the world.
+    """Run one episode and return its record; faults of devices and agent do not raise.
 
-    While it runs, Ctrl-C and SIGTERM end the episode with a braking arm, and a second one stops the
-    arm at once; the record comes back either way, with the reason `interrupted`.
+    Ctrl-C and SIGTERM end the episode: the arm brakes. A second one stops the arm at once. In both
+    cases the record is returned, with the reason `interrupted`.
 
     Args:
-        robot: connected.
-        cameras: open, those of the interface in its order.
-        layer: the robot's safety layer.
-        translator: of the robot and the agent's interface.
-        agent: chooses the actions; closed by its owner, not here.
-        config: how.
-        task: what is to be done, in words.
-        start: [j] the pose where the arm must be; None where any will do.
-        check: says whether the task is done now; asked once a tick, in a thread of its own.
-        operator: says whether a person wants to end the episode, and how it went; called at each
-            tick, must return at once.
-        listeners: hear of every step. One that raises is left out from then on, and noted.
-        notes: plain data to go into the record.
-        clock: that of all stamps; None: `time.monotonic`.
+        robot: the connected robot.
+        cameras: the open cameras of the interface, in its order.
+        layer: the safety layer of the robot.
+        translator: the translator between the robot and the agent's interface.
+        agent: the agent that chooses the actions; it is not closed here.
+        config: settings of the episode.
+        task: description of the task, in words.
+        start: [j] the pose where the arm must be; None: any pose is accepted.
+        check: returns whether the task is done now; called once per tick, in its own thread.
+        operator: returns the reason and the message when a person ends the episode, else None;
+            called at each tick, must return at once.
+        listeners: called at every step. One that raises is removed and named in the notes.
+        notes: plain data that are added to the record.
+        clock: the clock of all timestamps; None: `time.monotonic`.
 
     Raises:
-        ValueError: cameras that are not those of the interface.
+        ValueError: the cameras are not those of the interface.
     """
     names, wanted = [camera.name for camera in cameras], translator.interface.camera_names
     if tuple(names) != tuple(wanted):
-        raise ValueError(f"the interface has the cameras {list(wanted)}, these are {names}")
+        raise ValueError(f"the interface needs the cameras {list(wanted)}, got {names}")
     begun = {
         **(notes or {}),
         "robot": robot.description,
@@ -162,7 +162,7 @@ class _Episode:
                 self._notes["check_failed"] = check.problem
             success = check.verdict(reason)
             if interrupts.name is not None and reason != "interrupted":
-                message = f"{interrupts.name} came when it had ended by {reason}: {message}"
+                message = f"{interrupts.name} after the episode had ended by {reason}: {message}"
                 reason = "interrupted"
             record = EpisodeRecord(
                 task=task,
@@ -186,7 +186,7 @@ class _Episode:
         operator: Operator | None,
         interrupts: Interrupts,
     ) -> tuple[Reason, str]:
-        """Run all ticks and bring the arm to rest, whatever happens; return how it ended."""
+        """Run all ticks and bring the arm to rest in every case; return reason and message."""
         reason: Reason = "error"
         message = "the episode did not begin"
         try:
@@ -219,7 +219,7 @@ class _Episode:
         return reason, message
 
     def _begin(self, agent: AgentThread, start: Floats | None, interrupts: Interrupts) -> None:
-        """Wait for frames and agent, then let the safety layer look at the start."""
+        """Wait for frames and the agent, then begin where the arm is."""
         for camera in self._cameras:
             try:
                 camera.wait(self._config.start_timeout_s)
@@ -243,10 +243,10 @@ class _Episode:
         for index in range(config.max_steps):
             now_s = clock.now_s()
             late_s = now_s - planned_s
-            # A tick that was missed altogether is not made up for.
+            # Ticks that were missed completely are skipped.
             planned_s += math.floor(max(0.0, late_s) / self._period_s) * self._period_s
             interrupts.ended()
-            self._ask_people(check, operator)
+            self._check_end(check, operator)
             watch = StopWatch(clock)
             observation = self._observe(now_s)
             watch.lap("observe")
@@ -270,14 +270,14 @@ class _Episode:
         late_s: float,
         watch: StopWatch,
     ) -> None:
-        """Decide and send; keep the step; end the episode if that is what it came to."""
+        """Decide, send, and record the step; raise EpisodeEnd if the episode is over."""
         proposal = agent.take()
         if proposal is not None:
             if proposal.end is not None:
                 raise EpisodeEnd(*proposal.end)
             watch.note(proposal.timings_s)
         action = None if failure else agent.action(observation.stamp_s)
-        if action is None:  # stay where we are; how long is the safety layer's business
+        if action is None:  # keep the last target; the safety layer limits for how long
             requested = Target(
                 joint_positions_rad=self._translator.joint_targets_rad, gripper_width_m=None
             )
@@ -318,7 +318,7 @@ class _Episode:
         frames = {}
         for camera in self._cameras:
             try:
-                # however old: its age is for the safety layer to judge
+                # of any age: the safety layer checks it
                 frames[camera.name] = camera.read(math.inf)
             except CameraError as error:
                 raise EpisodeEnd("camera", str(error)) from error
@@ -330,11 +330,11 @@ class _Episode:
             proprio=self._translator.proprio(state),
         )
 
-    def _ask_people(self, check: SuccessCheck, operator: Operator | None) -> None:
-        """End the episode if the operator wants to, or the task has been done for long enough."""
+    def _check_end(self, check: SuccessCheck, operator: Operator | None) -> None:
+        """Raise EpisodeEnd if the operator ends the episode or the task is done."""
         if operator is not None and (requested := operator()) is not None:
             raise EpisodeEnd(*requested)
-        check.look(len(self._steps))
+        check.update(len(self._steps))
         done, after = check.done_step, self._config.steps_after_success
         if done is not None and after is not None and len(self._steps) >= done + after:
             raise EpisodeEnd("success", self._done(done))

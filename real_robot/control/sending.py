@@ -1,4 +1,4 @@
-"""Send targets to a robot, each at once or in small steps while the loop waits."""
+"""Send targets to a robot, at once or in small steps while the loop waits."""
 
 import math
 import threading
@@ -15,19 +15,19 @@ from .clock import Clock
 
 
 class Sender:
-    """Send each target in `num_targets` equal steps over one period.
+    """A sender that divides each target into `num_targets` equal steps over one period.
 
-    The steps lie on the straight joint line from the target before. The safety layer has looked at
-    this very line: it takes a target to be reached at an even speed, one period later. With one
-    step the target is sent at once, and the driver smooths.
+    The steps lie on the straight joint line from the previous target. The safety layer has checked
+    this line: it assumes that a target is reached at constant speed, one period later. With one
+    step, the target is sent at once, and the robot's driver smooths it.
 
-    No step leaves sooner after another than the config's pace. After a delay those that are overdue
-    wait for their turn, and those whose turn does not come before the next target are left out: the
-    next line begins where the last step was.
+    The time between two steps is never shorter than their regular interval. After a delay, the
+    remaining steps are shifted. Steps that are not sent before the next target are dropped; the
+    next line begins at the last sent step.
 
     Attributes:
         goal_rad: [j] the last target.
-        share: how much of the way to it was sent, in [0, 1].
+        share: share of the line to the last target that was sent, in [0, 1].
     """
 
     def __init__(
@@ -38,22 +38,21 @@ class Sender:
         self._interval_s = period_s / num_targets
         self.goal_rad = np.array(start_rad, dtype=np.float64)
         self.share = 1.0
-        self._sent = self._said = self.goal_rad
+        self._sent = self._reported = self.goal_rad
         self._sent_s = -math.inf
-        # when to send what, and its share of the way, soonest first
+        # time, position and share of the line of each waiting step, soonest first
         self._waiting: list[tuple[float, Floats, float]] = []
 
     def send(self, joint_positions_rad: Floats) -> Floats:
-        """Send the first step; return what the driver says that it sent last."""
+        """Send the first step; return the last position that the driver reports as sent [j]."""
         goal = np.array(joint_positions_rad, dtype=np.float64)
         start = self._sent
         now_s, count = self._clock.now_s(), self._num_targets
         steps = [start + (goal - start) * (index / count) for index in range(1, count)] + [goal]
         self.goal_rad, self.share = goal, 0.0
         first_s = now_s
-        if (
-            count > 1 and 0 <= now_s - self._sent_s < self._interval_s / 2
-        ):  # one has just left, late
+        # a delayed step of the previous target was sent just before
+        if count > 1 and 0 <= now_s - self._sent_s < self._interval_s / 2:
             first_s = self._sent_s + self._interval_s
         self._waiting = [
             (first_s + index * self._interval_s, step, (index + 1) / count)
@@ -61,10 +60,10 @@ class Sender:
         ]
         if first_s == now_s:
             self._command(*self._waiting.pop(0)[1:])
-        return self._said
+        return self._reported
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait as `Clock.wait` does, and send what is due meanwhile."""
+        """Wait as `Clock.wait` does, and send the steps that are due in this time."""
         while self._waiting and self._waiting[0][0] < until_s:
             due_s, step, share = self._waiting[0]
             if self._clock.wait(news, due_s):
@@ -78,15 +77,15 @@ class Sender:
 
     def _command(self, step: Floats, share: float) -> None:
         self._sent, self.share, self._sent_s = step, share, self._clock.now_s()
-        # copies: a driver may go on to write into its arrays
-        self._said = np.array(self._robot.command(step.copy()), dtype=np.float64)
+        # copies: a driver may write into its arrays later
+        self._reported = np.array(self._robot.command(step.copy()), dtype=np.float64)
 
 
 # Joints slower than this are at rest: the noise of an arm that holds its pose is below it.
 REST_RAD_S = 0.02
 
 
-_LOOK_S = 0.01
+_POLL_S = 0.01
 
 
 def bring_to_rest(
@@ -100,27 +99,27 @@ def bring_to_rest(
     period_s: float,
     timeout_s: float,
 ) -> dict[str, Any]:
-    """Send what brakes until the target stands still, end the controller, and look at the arm.
+    """Send braking targets, stop the robot, and wait until the joints are measured at rest.
 
     Args:
-        robot: which.
-        read: gives its state.
-        sender: what its targets go through.
-        clock: that of all stamps.
-        brake: asks the safety layer for the next target.
-        decided_s: when it was last asked.
-        period_s: between targets.
-        timeout_s: for all of it.
+        robot: the robot.
+        read: returns the state of the robot.
+        sender: the sender of the targets.
+        clock: the clock of all timestamps.
+        brake: returns the next decision of the safety layer.
+        decided_s: time of the last decision.
+        period_s: time between targets.
+        timeout_s: time limit for everything.
 
     Returns:
-        Plain data for the record: `at_rest` (None when nobody can tell), and how it was seen.
+        Plain data for the record: `at_rest` (None if unknown), and the measurements.
     """
     begun_s = clock.now_s()
     until_s = begun_s + timeout_s
     found: dict[str, Any] = {}
     try:
         while True:
-            # The safety layer takes the last target to be reached one period after it was sent.
+            # The safety layer assumes that the last target is reached after one period.
             sender.wait(None, decided_s + period_s)
             decision, decided_s = brake(), clock.now_s()
             if decision.target is None:
@@ -132,13 +131,13 @@ def bring_to_rest(
         found["refused"] = str(error)
     finally:
         robot.stop()
-    return {**found, **_look(read, clock, begun_s, until_s)}
+    return {**found, **_wait_for_rest(read, clock, begun_s, until_s)}
 
 
-def _look(
+def _wait_for_rest(
     read: Callable[[], RobotState], clock: Clock, begun_s: float, until_s: float
 ) -> dict[str, Any]:
-    """Wait until the joints are measured to be at rest, and say how it went."""
+    """Wait until the joints are measured at rest; return the measurements."""
     while True:
         try:
             state = read()
@@ -154,4 +153,4 @@ def _look(
                 "seconds": now_s - begun_s,
                 "joint_positions_rad": state.joint_positions_rad.tolist(),
             }
-        clock.wait(None, now_s + _LOOK_S)
+        clock.wait(None, now_s + _POLL_S)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while an arm moves: the first asks for an end, the second ends at once."""
+"""Ctrl-C and SIGTERM while an arm moves: the first ends the episode, the second stops the arm."""
 
 import signal
 import threading
@@ -11,14 +11,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Note signals while a `with` block runs, and put the handlers back that were there.
+    """A `with` block that records signals, and restores the previous handlers at its end.
 
-    The first is noted. The second raises KeyboardInterrupt, once, and only until `settle`: from
-    then on the arm is at rest, and the record of what it did must not be lost. Outside of the main
-    thread signals cannot be caught: there it notes nothing.
+    The first signal is only recorded. The second one raises KeyboardInterrupt, once, and only
+    before `settle`: afterwards the arm is at rest, and the record must not be lost. Outside the
+    main thread, signals cannot be caught and nothing is recorded.
 
     Attributes:
-        name: of the first signal; None while there was none.
+        name: name of the first signal; None before it.
     """
 
     def __init__(self) -> None:
@@ -27,16 +27,12 @@ class Interrupts:
         self._is_settled = False
 
     def ended(self) -> None:
-        """End the episode if there was a signal.
-
-        Raises:
-            EpisodeEnd: there was.
-        """
+        """Raise EpisodeEnd if there was a signal."""
         if self.name is not None:
             raise EpisodeEnd("interrupted", f"{self.name} ended the episode")
 
     def settle(self) -> None:
-        """Only note signals from now on."""
+        """Only record signals from now on."""
         self._is_settled = True
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Whether the task is done: asked beside the loop, and believed when it stays so."""
+"""Success detection: a check that runs beside the loop and must hold for several ticks."""
 
 from collections.abc import Callable
 
@@ -9,19 +9,19 @@ Check = Callable[[], bool | None]
 
 
 class SuccessCheck:
-    """Ask a check once a tick, in a thread of its own.
+    """A check of success that is called once per tick, in its own thread.
 
     Attributes:
-        done_step: the tick at which the task was done; None while it is not.
-        problem: what the check failed with; None when it did not.
+        done_step: the tick at which the task was done; None before.
+        problem: the error of a check that failed; None without one.
     """
 
     def __init__(self, check: Check | None, num_yes: int) -> None:
-        """Begin.
+        """Start the thread.
 
         Args:
-            check: says whether the task is done now; None where nobody knows.
-            num_yes: how many answers in a row must be yes.
+            check: returns whether the task is done now, None if unknown; None: there is no check.
+            num_yes: number of answers in a row that must be True.
         """
         self.done_step: int | None = None
         self.problem: str | None = None
@@ -31,14 +31,14 @@ class SuccessCheck:
         if check is not None:
             self._worker = Worker(lambda _: check(), "check")
 
-    def look(self, num_steps: int) -> None:
-        """Take the newest answer in, and ask again; `num_steps` ticks are over."""
+    def update(self, num_steps: int) -> None:
+        """Read the newest answers, and call the check again; `num_steps` ticks are over."""
         if self._worker is None or self.problem is not None:
             return
         try:
             answers = self._worker.take()
         except Exception as error:
-            # Who cannot tell success does not make a failure of it: the episode goes on.
+            # A check that fails is not a failed task: the episode continues.
             self.problem = f"{type(error).__name__}: {error}"
             return
         self._worker.ask(None)
@@ -50,14 +50,14 @@ class SuccessCheck:
             self.done_step = num_steps
 
     def verdict(self, reason: Reason) -> bool | None:
-        """Return an episode's success when it ended so; None where nobody can tell."""
+        """Return the success of an episode that ended for `reason`; None if unknown."""
         if self.done_step is not None or reason == "success":
             return True
         if reason == "failure":
             return False
-        # One that was cut short has not failed: nobody knows how it would have ended.
+        # The outcome of a truncated episode is unknown.
         return False if reason in COMPLETE and self._newest is not None else None
 
     def close(self, timeout_s: float) -> bool:
-        """End the thread; say whether it did."""
+        """End the thread; return whether it ended in time."""
         return self._worker is None or self._worker.close(timeout_s)

@@ -1,4 +1,4 @@
-"""Where the time of a tick goes, and how well the loop keeps its rate."""
+"""Timing of the control loop: the stages of a tick, and the control rate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from .clock import Clock
 
 
 class StopWatch:
-    """Count the seconds of the stages of one tick.
+    """A stopwatch for the stages of one tick.
 
     Attributes:
-        seconds: by stage.
+        seconds: duration of each stage, by name.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -23,25 +23,25 @@ class StopWatch:
         self.seconds: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
-        """End a stage that began where the last one ended."""
+        """End a stage that began when the last one ended."""
         now_s = self._clock.now_s()
         self.seconds[stage] = now_s - self._since_s
         self._since_s = now_s
 
     def note(self, seconds: Mapping[str, float]) -> None:
-        """Take over what somebody else has measured."""
+        """Add durations that were measured elsewhere."""
         self.seconds.update(seconds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """Sum up how long something took, seconds.
+    """Statistics of a list of durations.
 
     Attributes:
-        mean_s: on average.
-        p50_s: half of them took no longer.
-        p99_s: 99 % took no longer.
-        max_s: the longest.
+        mean_s: mean.
+        p50_s: median.
+        p99_s: 99th percentile.
+        max_s: maximum.
     """
 
     mean_s: float
@@ -52,15 +52,15 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopReport:
-    """Say how well a loop kept its time.
+    """The timing of a control loop.
 
     Attributes:
-        num_steps: ticks.
-        rate_hz: ticks a second that there really were; None with fewer than two.
-        late: how much later than planned ticks began.
-        interval: from one tick to the next; None with fewer than two.
-        stages: by stage, in the order of their first coming.
-        num_without_action: ticks at which no action was there in time.
+        num_steps: number of ticks.
+        rate_hz: measured rate of the ticks; None with fewer than two.
+        late: how much later than planned the ticks began.
+        interval: time from one tick to the next; None with fewer than two.
+        stages: durations of each stage, in the order of their first appearance.
+        num_without_action: number of ticks without an action in time.
     """
 
     num_steps: int
@@ -71,7 +71,7 @@ class LoopReport:
     num_without_action: int
 
     def lines(self) -> list[str]:
-        """Return a table for people, in milliseconds."""
+        """Return the lines of a table, in milliseconds."""
         rows: list[tuple[str, Spread]] = [("late", self.late)]
         if self.interval is not None:
             rows.append(("interval", self.interval))
@@ -91,7 +91,7 @@ class LoopReport:
 
 
 def loop_report(*records: EpisodeRecord) -> LoopReport | None:
-    """Report on the loop of one episode, or of several together; None where there was no tick."""
+    """Return the timing of one episode, or of several together; None without any tick."""
     steps = [step for record in records for step in record.steps]
     if not steps:
         return None

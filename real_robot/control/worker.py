@@ -1,4 +1,4 @@
-"""A thread that answers questions, so that who asks never waits: for agents and checks."""
+"""A thread that runs a slow function in the background: for agents and success checks."""
 
 import threading
 from collections.abc import Callable
@@ -11,51 +11,51 @@ A = TypeVar("A")
 
 
 class Worker(Generic[Q, A]):
-    """Answer the newest question in a thread of its own.
+    """A background thread that answers the newest question.
 
-    A question that comes while another one is answered waits; a newer one takes its place. Who asks
-    may have real-time priority, who answers has none.
+    A question that arrives while another one is being answered waits; a newer one replaces it. The
+    calling thread may have real-time priority; the background thread has normal priority.
 
     Attributes:
-        news: set when there is an answer, or an error, that was not taken yet.
+        news: an event that is set while an answer or an error was not yet taken.
     """
 
     def __init__(self, function: Callable[[Q], A], name: str) -> None:
         self.news = threading.Event()
         self._function = function
         self._asked = threading.Condition()
-        # below: under `_asked`
+        # the following attributes are guarded by `_asked`
         self._question: tuple[Q] | None = None
         self._answers: list[A] = []
         self._error: BaseException | None = None
         self._is_closed = False
-        # A daemon: an agent that hangs must not keep the process.
+        # A daemon: an agent that hangs must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def ask(self, question: Q) -> None:
-        """Ask, and go on."""
+        """Pass a question to the thread, without waiting for the answer."""
         with self._asked:
             self._question = (question,)
             self._asked.notify()
 
     def take(self) -> list[A]:
-        """Return the answers that have come and were not taken yet, oldest first.
+        """Return the answers since the last call, oldest first.
 
         Raises:
-            Exception: whatever the function raised; from then on at every call.
+            Exception: the function raised it; every later call raises it again.
         """
         with self._asked:
             if isinstance(self._error, Exception):
                 raise self._error
-            if self._error is not None:  # SystemExit and the like are not to end who asks
-                raise RuntimeError(f"it ended itself: {self._error!r}") from self._error
+            if self._error is not None:  # SystemExit must not end the calling thread
+                raise RuntimeError(f"the thread was ended by {self._error!r}") from self._error
             answers, self._answers = self._answers, []
             self.news.clear()
         return answers
 
     def close(self, timeout_s: float) -> bool:
-        """End the thread; say whether it did, or is still busy with a question."""
+        """End the thread; return whether it ended within `timeout_s`."""
         with self._asked:
             self._is_closed = True
             self._asked.notify()
@@ -72,7 +72,7 @@ class Worker(Generic[Q, A]):
                 (question,), self._question = self._question, None
             try:
                 answer = self._function(question)
-            # Whatever it is, who asked hears of it.
+            # Any error is passed to the calling thread by `take`.
             except BaseException as error:
                 with self._asked:
                     self._error = error

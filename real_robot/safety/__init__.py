@@ -1,4 +1,4 @@
-"""The safety layer: between a policy and an arm, every target goes through it."""
+"""The safety layer: it checks and limits every target between a policy and an arm."""
 
 from .config import SafetyConfig, Watchdog
 from .layer import Ages, Decision, Intervention, RecoveryRefusedError, SafetyLayer, UnsafeStartError

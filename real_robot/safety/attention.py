@@ -1,12 +1,13 @@
-"""What a person must look at: from when anybody sees it until a person acknowledges it."""
+"""User stops and reflexes that a person must acknowledge before the arm moves again."""
 
 from ..robot import RobotState
 
 
 class Attention:
-    """Remember user stops and reflexes that were seen; one for an arm, whoever reads its states.
+    """The unacknowledged user stops and reflexes of one arm.
 
-    A user stop that was pressed and released again counts as much as one that is still pressed.
+    One object is shared by all code that reads the states of the arm. A user stop that was pressed
+    and released counts in the same way as one that is still pressed.
 
     Attributes:
         user_stopped: whether a user stop was seen since the last acknowledgement.
@@ -15,17 +16,17 @@ class Attention:
 
     def __init__(self) -> None:
         self.user_stopped = self.reflexed = False
-        self._recovering = False  # the reflex that is still in the robot's state is known
+        self._recovering = False  # the reflex still in the robot's state was already handled
 
     @property
     def cause(self) -> str | None:
-        """Return what a person must look at; None when there is nothing."""
+        """Return what a person must check; None when there is nothing."""
         if self.user_stopped:
             return "the user stop was pressed"
         return "the robot stopped itself in a reflex" if self.reflexed else None
 
     def notice(self, state: RobotState) -> None:
-        """Take in a state of the robot."""
+        """Record a user stop or a reflex that a state of the robot shows."""
         has_reflex = state.mode == "reflex" or bool(state.errors)
         if state.mode == "user_stopped":
             self.user_stopped = True
@@ -34,10 +35,10 @@ class Attention:
         self._recovering = self._recovering and has_reflex
 
     def recover(self) -> None:
-        """Note that the robot is now recovered from its reflex, without a person."""
+        """Record that the robot recovers from its reflex without a person."""
         self.reflexed, self._recovering = False, True
 
     def acknowledge(self) -> None:
-        """Note that a person has looked."""
+        """Record that a person has checked the arm."""
         self.user_stopped = self.reflexed = False
         self._recovering = True

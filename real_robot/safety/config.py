@@ -1,4 +1,4 @@
-"""What an arm may do, as a config says it."""
+"""Settings of the safety layer: limits of motion, workspace, and the age of data."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from .workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Watchdog:
-    """Say how old something may be.
+    """Settings of a watchdog: the age limits of one kind of data.
 
     Attributes:
-        hold_after_s: older than this the arm holds.
-        stop_after_s: older than this the episode ends.
+        hold_after_s: the arm holds while the data are older than this.
+        stop_after_s: the episode ends when the data are older than this.
     """
 
     hold_after_s: float
@@ -29,21 +29,22 @@ class Watchdog:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SafetyConfig:
-    """Say what an arm may do.
+    """Settings of the safety layer.
 
     Attributes:
-        motion: caps of the motion.
+        motion: limits of the motion of the targets.
         workspace: where the arm may be.
-        action: how old the policy's action may be.
-        camera: how old a frame may be.
-        state: how old the robot's state may be.
-        start_tolerance_rad: how far a joint may be from the start pose.
-        start_velocity_rad_s: how fast a joint may be at the start.
-        max_recoveries: how often reflexes may be recovered from without a person; 0: never.
-        max_tracking_error_rad: how far a joint may be measured from its last target, in an arm that
-            is held or pushed: farther, and the episode ends. To be above `motion.max_lead_rad`, as
-            far as a target moves away from an arm that is held.
-        max_overshoot_rad: how far beyond the robot's own limits a joint may be measured.
+        action: age limits of the policy's action.
+        camera: age limits of a camera frame.
+        state: age limits of the robot's state.
+        start_tolerance_rad: greatest distance of a joint from the start pose at the beginning of an
+            episode.
+        start_velocity_rad_s: greatest speed of a joint at the beginning of an episode.
+        max_recoveries: how many reflexes the robot may recover from without a person; 0: none.
+        max_tracking_error_rad: greatest distance between the measured position of a joint and its
+            last target; beyond it (an arm that is held or pushed) the episode ends. Must be above
+            `motion.max_lead_rad`, the distance that a target moves away from an arm that is held.
+        max_overshoot_rad: greatest measured position of a joint beyond the robot's own limits.
     """
 
     motion: MotionConfig

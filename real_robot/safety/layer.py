@@ -1,18 +1,19 @@
-"""What stands between a policy and an arm: every target goes through `SafetyLayer.command`.
+"""The checks between a policy and an arm: every target goes through `SafetyLayer.command`.
 
-The layer has no thread and no clock: time comes in as numbers, so a test can say what happens in
-any order. It answers each tick with a `Decision`: what is really to be sent, and why.
+The layer has no thread and no clock. Times are arguments, so that a test can play any sequence of
+events. At each tick the layer returns a `Decision`: which target is sent, and why.
 
-    move   the wish, within limits, caps and workspace
-    hold   something is late: slow down on the way that is known to be free, then wait for it
-    stop   something is wrong: slow down likewise, and the episode ends at rest
-    end    the arm does not follow any more (reflex, user stop, error): nothing is sent
+    move   the requested target, within the limits and the workspace
+    hold   data are stale: brake along the path that was checked, then wait for new data
+    stop   there is a fault: brake along the same path; the episode ends when the arm is at rest
+    end    the arm no longer follows targets (reflex, user stop, error): nothing is sent
 
-A stop or an end is final: only a new `begin` moves the arm again. After the user stop, and after a
-reflex unless recovery was opted in, `begin` wants a person's `acknowledge` first, whoever saw it:
-`begin`, `command`, or anybody who read the robot's state and showed it by `notice`.
+A stop or an end is final: the arm moves again only after a new `begin`. After a user stop, and
+after a reflex without automatic recovery, `begin` requires that a person calls `acknowledge` first.
+This holds wherever the stop was noticed: in `begin`, in `command`, or by other code that read the
+robot's state and passed it to `notice`.
 
-These are research aids. The user stop must be a wired button in a person's hand.
+This layer is for research. It does not replace the user stop, a wired button in a person's hand.
 """
 
 import math
@@ -37,27 +38,27 @@ from .workspace import Enclosure
 
 Verdict = Literal["move", "hold", "stop", "end"]
 
-# Stamps of other threads may be taken an instant after the loop's own.
+# A timestamp of another thread may be slightly later than the loop's own.
 _FUTURE_S = 0.005
 
 
 class UnsafeStartError(ValueError):
-    """An episode must not begin; with every reason."""
+    """An error that lists all reasons why an episode must not begin."""
 
 
 class RecoveryRefusedError(ValueError):
-    """The robot must not be recovered by itself."""
+    """An error that says why the robot must not recover without a person."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ages:
-    """How old what the policy acted on is.
+    """The ages of the action and of the camera frames.
 
     Attributes:
-        action_s: since the observation that the action answers was taken, or since the action was
-            given: what the loop bounds with `SafetyConfig.action`.
-        cameras_s: since each camera last saw something new: `Camera.age_s`, which grows, too, while
-            a camera is frozen or gone.
+        action_s: seconds since the observation of the action was taken, or since the action was
+            made; limited by `SafetyConfig.action`.
+        cameras_s: seconds since the last new frame of each camera (`Camera.age_s`); the age also
+            grows while a camera is frozen or disconnected.
     """
 
     action_s: float
@@ -66,14 +67,14 @@ class Ages:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Decision:
-    """What is really to be sent.
+    """The target that is sent, and the reasons.
 
     Attributes:
-        target: None when nothing is to be sent.
+        target: the target to send; None when nothing is sent.
         verdict: `move`, `hold`, `stop` or `end`.
-        causes: why it is not `move`, in words; empty when it is.
-        interventions: why the target is not the wish; empty when it is.
-        ended: whether the episode is over: the arm is at rest, or does not follow.
+        causes: why the verdict is not `move`, in words; empty for `move`.
+        interventions: why the target differs from the requested one; empty when it does not.
+        ended: whether the episode is over: the arm is at rest, or no longer follows targets.
     """
 
     target: Target | None
@@ -84,11 +85,11 @@ class Decision:
 
 
 class SafetyLayer:
-    """Decide for one robot, tick by tick.
+    """The safety layer of one robot; it decides tick by tick which target is sent.
 
     Attributes:
-        config: what the arm may do.
-        attention: what a person must look at; shared by all layers of an arm.
+        config: the settings.
+        attention: unacknowledged user stops and reflexes; shared by all layers of an arm.
     """
 
     def __init__(
@@ -99,14 +100,17 @@ class SafetyLayer:
         *,
         attention: Attention | None = None,
     ) -> None:
-        """Decide nothing yet.
+        """Set up the layer; `begin` starts an episode.
 
         Args:
-            config: what the arm may do.
-            limits: of its joints.
-            arm: its kinematics.
-            attention: what a person must look at, of another layer of the same arm; None for an
-                arm of which nothing was seen yet.
+            config: the settings.
+            limits: the limits of the joints.
+            arm: the kinematics of the arm.
+            attention: the `attention` of another layer of the same arm; None for the first layer
+                of an arm.
+
+        Raises:
+            ValueError: the limits and the arm have different numbers of joints.
         """
         if limits.num_joints != len(arm.link_frames):
             raise ValueError(
@@ -128,12 +132,12 @@ class SafetyLayer:
         """Begin an episode where the arm is.
 
         Args:
-            state: the robot's newest.
-            start: [j] the start pose that the arm must be near; None where any pose will do.
-            now_s: the time.
+            state: the newest state of the robot.
+            start: [j] the start pose that the arm must be near; None: any pose is accepted.
+            now_s: the current time.
 
         Raises:
-            UnsafeStartError: with every reason that speaks against it.
+            UnsafeStartError: the episode must not begin; the error lists all reasons.
         """
         self._before = self._now = None
         self.notice(state)
@@ -142,34 +146,34 @@ class SafetyLayer:
             problems = []
         problems += [f"the robot reports {error}" for error in state.errors]
         if (cause := self.attention.cause) is not None:
-            problems.append(f"{cause}: a person must look and acknowledge() first")
+            problems.append(f"{cause}: a person must check the arm and acknowledge() first")
         problems += self._state_faults(state, now_s, self.config.state.hold_after_s)
         if not problems:
             problems = self._pose_problems(state, start)
         if problems:
             raise UnsafeStartError("the episode must not begin: " + "; ".join(problems))
         self._final = None
-        # The first target comes a period later, or is one that has that time.
+        # The first target is sent one period later, or may take one period.
         earlier_s = now_s - self.config.motion.period_s
         self._before = self._now = (self._filter.rest(state.joint_positions_rad), earlier_s)
 
     def command(self, target: Target, state: RobotState, ages: Ages, now_s: float) -> Decision:
-        """Decide what is sent now.
+        """Return the decision on what is sent now.
 
-        A second call with the same `now_s` decides the same tick again; sending the decided target
-        through it changes nothing.
+        A second call with the same `now_s` decides the same tick again; if its request is the
+        decided target, the decision is unchanged.
 
         Args:
-            target: the wish. Anything that is no finite target of the right shape ends the episode.
-            state: the robot's newest.
-            ages: of the action and of the cameras.
-            now_s: the time, on the clock of the stamps.
+            target: the requested target. A non-finite one or one of another shape ends the episode.
+            state: the newest state of the robot.
+            ages: the ages of the action and of the camera frames.
+            now_s: the current time, on the clock of the timestamps.
 
         Raises:
-            RuntimeError: before `begin`.
+            RuntimeError: `begin` was not called.
         """
         if self._now is None or self._before is None:
-            raise RuntimeError("begin() comes before command()")
+            raise RuntimeError("call begin() before command()")
         self.notice(state)
         now_s = _float(now_s)
         if self._final is not None and self._final[0] == "end":
@@ -181,16 +185,16 @@ class SafetyLayer:
         requested, faults = self._read(target)
         faults += self._state_faults(state, now_s, self.config.state.stop_after_s)
         faults += self._tracking_faults(last, state)
-        faults += self._late(ages, "stop")
+        faults += self._stale(ages, "stop")
         elapsed_s = now_s - last_s
         if not elapsed_s > 0:
-            faults.append(f"the clock does not go on: {now_s} s after {last_s} s")
+            faults.append(f"the clock does not advance: {now_s} s follows {last_s} s")
             elapsed_s = self.config.motion.period_s
         if faults and self._final is None:
             self._final = ("stop", tuple(faults))
-        late = self._late(ages, "hold")
-        late += self._state_faults(state, now_s, self.config.state.hold_after_s)
-        if self._final is None and not late and requested is not None:
+        stale = self._stale(ages, "hold")
+        stale += self._state_faults(state, now_s, self.config.state.hold_after_s)
+        if self._final is None and not stale and requested is not None:
             motion, changes = self._filter.step(
                 last, requested.joint_positions_rad, state.joint_positions_rad, elapsed_s
             )
@@ -198,13 +202,13 @@ class SafetyLayer:
             verdict, causes = "move", ()
             interventions = (*changes, *gripper_changes)
         else:
-            verdict, causes = self._final or ("hold", tuple(late))
+            verdict, causes = self._final or ("hold", tuple(stale))
             motion = self._filter.brake(last, min(elapsed_s, self.config.motion.period_s))
             width_m = None
             interventions = self._difference(verdict, requested, motion)
         self._before, self._now = (last, last_s), (motion, now_s)
         return Decision(
-            # a copy: whoever is told may write into it, and the next tick begins at this place
+            # a copy: the caller may write into it, and the next tick begins at this position
             target=Target(joint_positions_rad=motion.positions_rad.copy(), gripper_width_m=width_m),
             verdict=verdict,
             causes=causes,
@@ -212,57 +216,58 @@ class SafetyLayer:
             ended=verdict == "stop" and motion.at_rest,
         )
 
-    def fell_short(self, goal_rad: Floats, share: float) -> None:
-        """Note that the last target was sent only in part: the next tick begins at that place.
+    def note_partial_send(self, goal_rad: Floats, share: float) -> None:
+        """Record that the last target was sent only in part; the next tick begins at that position.
 
-        That place is on the line that is known to be free, and stopping from it takes no more room.
+        The position is on the line that was checked, and stopping there takes no more room.
 
         Args:
-            goal_rad: [j] the target of which that is true; another one than the last is ignored.
-            share: in [0, 1].
+            goal_rad: [j] the target that was sent in part; ignored unless it is the last one.
+            share: the share of the line that was sent, in [0, 1].
         """
         if self._now is None or self._before is None:
             return
         (before, _), (last, last_s) = self._before, self._now
         if not np.array_equal(goal_rad, last.positions_rad):
             return
-        way = last.positions_rad - before.positions_rad
-        place = before.positions_rad + min(max(share, 0.0), 1.0) * way
-        self._now = (replace(last, positions_rad=place), last_s)
+        line = last.positions_rad - before.positions_rad
+        position = before.positions_rad + min(max(share, 0.0), 1.0) * line
+        self._now = (replace(last, positions_rad=position), last_s)
 
     def notice(self, state: RobotState) -> None:
-        """Take in a state that somebody has read: a user stop in it must be acknowledged."""
+        """Record a user stop or a reflex in a state that other code has read."""
         self.attention.notice(state)
 
     def acknowledge(self) -> None:
-        """Note that a person has looked after a user stop or a reflex; recoveries count anew.
+        """Record that a person has checked the arm, and reset the count of recoveries.
 
-        Only a person's input may lead here, never a loop.
+        Call this only after the input of a person, never from a loop.
         """
         self.attention.acknowledge()
         self._num_recoveries = 0
 
     def allow_recovery(self) -> None:
-        """Note that the robot is to be recovered from a reflex without a person, for a new episode.
+        """Count a recovery from a reflex without a person, before a new episode.
 
         Raises:
-            RecoveryRefusedError: there was no reflex, a person is needed, or it was often enough.
+            RecoveryRefusedError: there was no reflex, a person must acknowledge a user stop, or
+                `max_recoveries` is reached.
         """
         most, attention = self.config.max_recoveries, self.attention
         if attention.user_stopped or not attention.reflexed:
             raise RecoveryRefusedError(
-                attention.cause or "there was no reflex to recover from in this episode"
+                attention.cause or "there was no reflex in this episode: nothing to recover from"
             )
         if self._num_recoveries >= most:
             raise RecoveryRefusedError(
-                f"{self._num_recoveries} of max_recoveries={most} reflexes were recovered from: "
-                "a person must look and acknowledge()"
+                f"the robot has recovered from {self._num_recoveries} of max_recoveries={most} "
+                "reflexes: a person must check the arm and acknowledge()"
             )
         self._num_recoveries += 1
         attention.recover()
 
     def _halted(self, state: RobotState) -> tuple[str, ...]:
-        """Return why the arm does not follow any more; empty when it does."""
+        """Return why the arm no longer follows targets; empty when it does."""
         if state.mode in ("idle", "moving") and not state.errors:
             return ()
         causes = [f"the robot reports {error}" for error in state.errors]
@@ -277,13 +282,13 @@ class SafetyLayer:
         )
 
     def _read(self, target: Target) -> tuple[Target | None, list[str]]:
-        """Return the wish as finite numbers, or what is wrong with it."""
+        """Return the requested target as finite numbers, or its faults."""
         try:
-            # a copy: whoever made the target may go on to write into it
+            # a copy: the policy may write into its own array later
             positions = np.array(target.joint_positions_rad, dtype=np.float64)
-        # whatever a policy takes for a number: to raise here would be to leave the arm alone
+        # any error counts: an exception here would leave the arm without braking
         except Exception as error:
-            return None, [f"the action is no list of numbers: {error}"]
+            return None, [f"the action is not a list of numbers: {error}"]
         if positions.shape != (self._num_joints,):
             return None, [f"the action has shape {positions.shape}, expected ({self._num_joints},)"]
         faults = [
@@ -300,10 +305,10 @@ class SafetyLayer:
         return Target(joint_positions_rad=positions, gripper_width_m=width_m), []
 
     def _state_faults(self, state: RobotState, now_s: float, most_s: float) -> list[str]:
-        """Say what is wrong with the robot's state."""
+        """Return the faults of the robot's state."""
         if state.joint_positions_rad.shape != (self._num_joints,):
             return [
-                f"the robot tells {len(state.joint_positions_rad)} joints, "
+                f"the robot reports {len(state.joint_positions_rad)} joints, "
                 f"expected {self._num_joints}"
             ]
         faults = [
@@ -325,18 +330,18 @@ class SafetyLayer:
         return faults + _too_old("the robot's state", now_s - _float(state.stamp_s), most_s)
 
     def _tracking_faults(self, last: Motion, state: RobotState) -> list[str]:
-        """Return which joints are too far from where they were sent."""
+        """Return which joints are too far from their last targets."""
         if state.joint_positions_rad.shape != last.positions_rad.shape:
             return []
         error = np.abs(state.joint_positions_rad - last.positions_rad)
         most = self.config.max_tracking_error_rad
         return [
-            f"joint {joint + 1} is {error[joint]:.3f} rad from its last target (most: {most} rad)"
+            f"joint {joint + 1} is {error[joint]:.3f} rad from its last target (limit: {most} rad)"
             for joint in np.flatnonzero(error > most)
         ]
 
-    def _late(self, ages: Ages, to: Literal["hold", "stop"]) -> list[str]:
-        """Say what is older than it may be, to hold or to stop."""
+    def _stale(self, ages: Ages, to: Literal["hold", "stop"]) -> list[str]:
+        """Return which data are too old, by the limit for a hold or for a stop."""
         causes = []
         for name, age_s, watchdog in (
             ("the action", ages.action_s, self.config.action),
@@ -354,7 +359,7 @@ class SafetyLayer:
         problems = self._filter.outside(positions)
         problems += [
             f"joint {joint + 1} moves at {state.joint_velocities_rad_s[joint]:.3f} rad/s "
-            f"(most: {config.start_velocity_rad_s})"
+            f"(limit: {config.start_velocity_rad_s})"
             for joint in np.flatnonzero(
                 np.abs(state.joint_velocities_rad_s) > config.start_velocity_rad_s
             )
@@ -363,17 +368,17 @@ class SafetyLayer:
             return problems
         wanted = np.asarray(start, dtype=np.float64)
         if wanted.shape != positions.shape or not np.isfinite(wanted).all():
-            return [*problems, f"the start pose is no {self._num_joints} finite numbers: {wanted}"]
+            return [*problems, f"the start pose needs {self._num_joints} finite numbers: {wanted}"]
         return problems + [
             f"joint {joint + 1} is {abs(positions[joint] - wanted[joint]):.3f} rad from the start "
-            f"pose (most: {config.start_tolerance_rad})"
+            f"pose (limit: {config.start_tolerance_rad})"
             for joint in np.flatnonzero(np.abs(positions - wanted) > config.start_tolerance_rad)
         ]
 
     def _grip(
         self, requested: Target, state: RobotState
     ) -> tuple[float | None, list[Intervention]]:
-        """Return the gripper's width within what it can do."""
+        """Return the requested gripper width [m] within the gripper's range, and the changes."""
         wanted_m = requested.gripper_width_m
         if wanted_m is None:
             return None, []
@@ -381,7 +386,9 @@ class SafetyLayer:
             return None, [_gripper_change(abs(wanted_m), "the robot has no gripper")]
         most_m = state.gripper.max_width_m
         if not math.isfinite(most_m):
-            return None, [_gripper_change(abs(wanted_m), f"its greatest width is {most_m}")]
+            return None, [
+                _gripper_change(abs(wanted_m), f"its reported greatest width is {most_m}")
+            ]
         width_m = min(max(wanted_m, 0.0), max(most_m, 0.0))
         if width_m == wanted_m:
             return width_m, []
@@ -400,7 +407,7 @@ class SafetyLayer:
 
 
 def _float(value: object) -> float:
-    """Return a number as a float; NaN for what is none, and for an integer beyond all floats."""
+    """Return a number as a float; NaN for other types and for an integer too large for a float."""
     try:
         return float(value) if isinstance(value, Real) else math.nan
     except (OverflowError, ValueError):
@@ -417,9 +424,9 @@ def _shown(value: object) -> str:
 def _too_old(name: str, age_s: float, most_s: float) -> list[str]:
     age_s = _float(age_s)
     if math.isnan(age_s) or age_s < -_FUTURE_S:
-        return [f"{name} has an impossible age of {age_s} s: is it on another clock?"]
+        return [f"{name} has an invalid age of {age_s} s: is its timestamp of another clock?"]
     if age_s > most_s:
-        return [f"{name} is {age_s:.3f} s old (most: {most_s} s)"]
+        return [f"{name} is {age_s:.3f} s old (limit: {most_s} s)"]
     return []
 
 

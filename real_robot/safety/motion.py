@@ -1,12 +1,12 @@
-"""How a joint target may move from one tick to the next: limits, caps, and always a way to stop.
+"""Limits on the motion of joint targets from one tick to the next, always with a way to stop.
 
-Each target that is passed leaves the arm able to come to rest within all limits and inside the
-workspace, on a straight line in joint space with no more than the greatest deceleration. That way
-out is kept; where a wish would lose it, the wish is bent along the wall or cut, and at last the way
-out itself is taken. So no cap must ever be broken to keep another one.
+After every target the arm can still stop within all limits and inside the workspace, on a straight
+line in joint space, with at most the greatest deceleration. This braking motion always exists. A
+requested target that would lose it is moved along the wall of the workspace or shortened; if that
+does not suffice, the braking motion itself is used. So no limit has to be broken to keep another.
 
-The first candidate that passes is sent, and what is sent would pass as the first candidate: to send
-it through again changes nothing.
+The first candidate that passes is sent. A target that was sent would pass as the first candidate:
+filtering it again does not change it.
 """
 
 from collections.abc import Iterator
@@ -25,15 +25,15 @@ _SHARES = (0.5, 0.25, 0.125)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionConfig:
-    """Cap the motion of the targets.
+    """Settings of the motion limits of the targets.
 
     Attributes:
         joint_margin_rad: distance kept from the robot's joint limits.
-        velocity_fraction: of the robot's own greatest velocity, in (0, 1].
-        acceleration_fraction: of the robot's own greatest acceleration, in (0, 1].
+        velocity_fraction: greatest velocity, as a fraction of the robot's own, in (0, 1].
+        acceleration_fraction: greatest acceleration, as a fraction of the robot's own, in (0, 1].
         max_step_rad: greatest change of a joint's target in one period.
-        max_lead_rad: how far a target may move away from where its joint is measured.
-        period_s: of the control loop. A late tick may move no farther than one in time.
+        max_lead_rad: greatest distance of a target from the measured position of its joint.
+        period_s: period of the control loop; a delayed tick may move no farther than in one period.
     """
 
     joint_margin_rad: float
@@ -56,12 +56,12 @@ class MotionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Intervention:
-    """Name a reason why something else was sent than was wished.
+    """A reason why the sent target differs from the requested one.
 
     Attributes:
         name: one word for the log, for example `velocity`.
-        amount: by how much it changed the target.
-        unit: of the amount.
+        amount: by how much the target was changed.
+        unit: unit of the amount.
         detail: which joint or bound, in words.
     """
 
@@ -73,11 +73,11 @@ class Intervention:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Motion:
-    """Remember what was sent last.
+    """The joint positions that were sent last, and their velocities.
 
     Attributes:
-        positions_rad: [j].
-        velocities_rad_s: [j], of the last step.
+        positions_rad: [j] positions.
+        velocities_rad_s: [j] velocities of the last step.
     """
 
     positions_rad: Floats
@@ -90,7 +90,7 @@ class Motion:
 
 
 class MotionFilter:
-    """Let through as much of a wish as is allowed."""
+    """A filter that passes as much of a requested motion as the limits allow."""
 
     def __init__(self, config: MotionConfig, limits: JointLimits, enclosure: Enclosure) -> None:
         fraction = config.velocity_fraction
@@ -106,13 +106,13 @@ class MotionFilter:
         self._enclosure = enclosure
         self._speed = fraction * np.array(limits.velocity_rad_s)
         self._acceleration = config.acceleration_fraction * np.array(limits.acceleration_rad_s2)
-        # the fraction of the curve that shrinks towards a limit, as a curve of its own
+        # the velocity curve that shrinks towards a joint limit, scaled by the fraction
         self._offset = fraction * np.array(limits.velocity_offset_rad_s)
         self._braking = fraction**2 * np.array(limits.braking_rad_s2)
         self._shrinks = np.isfinite(self._braking)
 
     def outside(self, positions: Floats) -> list[str]:
-        """Return which joints [j] violate limits and margin, and what leaves the workspace."""
+        """Return how positions [j] violate the joint limits with margin, and the workspace."""
         beyond = np.maximum(self._lower - positions, positions - self._upper)
         return [
             f"joint {joint + 1} at {positions[joint]:.4f} rad is outside "
@@ -122,12 +122,12 @@ class MotionFilter:
         ] + self._enclosure.violations(positions)
 
     def rest(self, positions: Floats) -> Motion:
-        """Begin at rest at positions [j] that `outside` has nothing against."""
+        """Return a motion at rest at positions [j] for which `outside` returns nothing."""
         start = np.clip(positions, self._lower, self._upper)
         return Motion(positions_rad=start, velocities_rad_s=np.zeros_like(start))
 
     def brake(self, last: Motion, elapsed_s: float) -> Motion:
-        """Take the way out: slow down on the straight line that is known to be free."""
+        """Return the braking motion: slow down along the straight line that was checked."""
         stop_s = self._stop_time(last.velocities_rad_s)
         share = max(0.0, 1.0 - elapsed_s / stop_s) if stop_s > 0 else 0.0
         velocities = last.velocities_rad_s * share
@@ -140,54 +140,54 @@ class MotionFilter:
     def step(
         self, last: Motion, requested: Floats, measured: Floats, elapsed_s: float
     ) -> tuple[Motion, list[Intervention]]:
-        """Return the next motion towards `requested` [j], and why it is not all of it.
+        """Return the next motion towards `requested` [j], and why it does not reach it.
 
         Args:
-            last: what was sent before.
+            last: the motion that was sent before.
             requested: [j] finite positions.
-            measured: [j] where the joints are.
-            elapsed_s: since then; above 0, and of no use beyond one period.
+            measured: [j] measured positions of the joints.
+            elapsed_s: time since `last`, above 0; time beyond one period is ignored.
         """
         elapsed_s = min(elapsed_s, self._config.period_s)
-        way_out = self.brake(last, elapsed_s)
+        braking = self.brake(last, elapsed_s)
         interventions: list[Intervention] = []
         low, high = np.full_like(requested, -np.inf), np.full_like(requested, np.inf)
         allowed = requested
         for name, lower, upper in self._bounds(last, measured, elapsed_s):
-            # The way out keeps every bound but for rounding, and may lead: make room for that.
-            low = np.maximum(low, np.minimum(lower, way_out.positions_rad))
-            high = np.minimum(high, np.maximum(upper, way_out.positions_rad))
+            # The braking motion keeps every bound up to rounding, except `lead`: always allow it.
+            low = np.maximum(low, np.minimum(lower, braking.positions_rad))
+            high = np.minimum(high, np.maximum(upper, braking.positions_rad))
             bounded = np.clip(allowed, low, high)
             change = np.abs(bounded - allowed)
             if change.any():
                 joints = ", ".join(str(joint + 1) for joint in np.flatnonzero(change))
                 interventions.append(_joint_change(name, float(change.max()), f"joints {joints}"))
             allowed = bounded
-        for candidate in self._candidates(last, allowed, way_out, elapsed_s, low, high):
-            if np.array_equal(candidate, way_out.positions_rad):
+        for candidate in self._candidates(last, allowed, braking, elapsed_s, low, high):
+            if np.array_equal(candidate, braking.positions_rad):
                 break
             if self._leaves_way_out(last.positions_rad, candidate, elapsed_s):
                 break
         else:
-            candidate = way_out.positions_rad
+            candidate = braking.positions_rad
         change = float(np.abs(candidate - allowed).max())
         if change > 0:
             why = self._enclosure.violations(self._end(last.positions_rad, allowed, elapsed_s))
             name = "workspace" if why else "stopping_distance"
-            detail = "; ".join(why) or "no straight way to stop from there"
+            detail = "; ".join(why) or "the arm could not stop on a straight line from there"
             interventions.append(_joint_change(name, change, detail))
-        if np.array_equal(candidate, way_out.positions_rad):
-            return way_out, interventions
+        if np.array_equal(candidate, braking.positions_rad):
+            return braking, interventions
         velocities = (candidate - last.positions_rad) / elapsed_s
         return Motion(positions_rad=candidate, velocities_rad_s=velocities), interventions
 
     def _bounds(
         self, last: Motion, measured: Floats, elapsed_s: float
     ) -> Iterator[tuple[str, Floats, Floats]]:
-        """Return each bound on the next positions by name; none depends on the wish."""
+        """Yield each bound on the next positions by name; none depends on the requested target."""
         here, config = last.positions_rad, self._config
         yield "joint_limit", self._lower, self._upper
-        # A fraction of the period allows that fraction of the step.
+        # In a fraction of the period, the same fraction of the step is allowed.
         step = config.max_step_rad * elapsed_s / config.period_s
         yield "step", here - step, here + step
         fastest = self._speed * elapsed_s
@@ -198,19 +198,19 @@ class MotionFilter:
         slowest, quickest = last.velocities_rad_s - change, last.velocities_rad_s + change
         yield "acceleration", here + slowest * elapsed_s, here + quickest * elapsed_s
         lead = config.max_lead_rad
-        # Of an arm that was pushed back the target must not jump: the way out stays allowed.
+        # When an arm is pushed back, its target must not jump: the braking motion stays allowed.
         yield "lead", measured - lead, measured + lead
 
     def _candidates(
         self,
         last: Motion,
         allowed: Floats,
-        way_out: Motion,
+        braking: Motion,
         elapsed_s: float,
         low: Floats,
         high: Floats,
     ) -> Iterator[Floats]:
-        """Return positions [j] to try, best first: the wish, along the wall, and less of that."""
+        """Yield positions [j] to try, best first: as allowed, along the wall, and shorter steps."""
         yield allowed
         along = allowed
         for _ in range(2):
@@ -219,12 +219,12 @@ class MotionFilter:
             push = self._enclosure.pushed_in(end, buffer)
             if push is None:
                 break
-            # the end moves with the candidate, and farther by the way that it takes to stop
+            # the end moves with the candidate, and farther by the stopping distance
             stop_s = self._stop_time((along - last.positions_rad) / elapsed_s)
             along = np.clip(along + push / (1.0 + 0.5 * stop_s / elapsed_s), low, high)
         yield along
         for share in _SHARES:
-            less = way_out.positions_rad + share * (along - way_out.positions_rad)
+            less = braking.positions_rad + share * (along - braking.positions_rad)
             yield np.clip(less, low, high)
 
     def _leaves_way_out(self, here: Floats, candidate: Floats, elapsed_s: float) -> bool:
@@ -239,11 +239,11 @@ class MotionFilter:
         return self._enclosure.holds_line(here, self._end(here, candidate, elapsed_s))
 
     def _stays_under_curve(self, speeds: Floats, distance: Floats, stop_s: float) -> bool:
-        """Return whether speeds [j] that go evenly to 0 stay under the curve towards the limits.
+        """Return whether speeds [j] that fall evenly to 0 stay under the curve near the limits.
 
-        With `r` from 1 to 0 the share of the speed that is left, the joint has gone
-        (1 - r^2) v T / 2 of its distance x. Under the curve is (r v + o)^2 <= 2 d (x - that): a
-        parabola in r, to be looked at in its ends and its vertex.
+        Let `r` be the share of the speed that is left, from 1 to 0. The joint has then moved
+        s = (1 - r^2) v T / 2 of its distance x. It is under the curve if
+        (r v + o)^2 <= 2 d (x - s). This is a parabola in r: its ends and its vertex are checked.
         """
         moving = self._shrinks & (speeds > 0)
         if not moving.any():
@@ -258,9 +258,9 @@ class MotionFilter:
         )
 
     def _farthest_towards(self, distance: Floats, elapsed_s: float) -> Floats:
-        """Return the farthest step [j] towards a limit that is `distance` [j] away.
+        """Return the longest step [j] towards a limit that is `distance` [j] away.
 
-        After it the speed must be on or under both the robot's curve and that of our braking.
+        After the step, the speed must be on or under the robot's curve and our braking curve.
         """
         still = np.zeros_like(distance)
         ours = _farthest(distance, still, self._acceleration, elapsed_s)
@@ -269,7 +269,7 @@ class MotionFilter:
         return np.where(self._shrinks, np.minimum(ours, robots), ours)
 
     def _end(self, here: Floats, candidate: Floats, elapsed_s: float) -> Floats:
-        """Return where the arm would come to rest after `candidate`."""
+        """Return the positions [j] where the arm would come to rest after `candidate`."""
         velocities = (candidate - here) / elapsed_s
         return candidate + 0.5 * self._stop_time(velocities) * velocities
 
@@ -278,7 +278,7 @@ class MotionFilter:
 
 
 def _farthest(distance: Floats, offset: Floats, braking: Floats, elapsed_s: float) -> Floats:
-    """Solve (x / t + offset)^2 = 2 braking (distance - x) for its root x; 0 if that is negative."""
+    """Return the root x of (x / t + offset)^2 = 2 braking (distance - x); 0 if it is negative."""
     a = 1.0 / elapsed_s**2
     half_b = offset / elapsed_s + braking
     c = offset**2 - 2.0 * braking * np.maximum(distance, 0.0)

@@ -1,6 +1,6 @@
-"""Where the arm may be: a box for the tool, and a table that nothing may come below.
+"""The workspace of an arm: a box for the tool point, and a table that the arm stays above.
 
-Distances are told by forward kinematics, in the frame of the arm's base.
+Distances are computed by forward kinematics, in the frame of the arm's base.
 """
 
 import math
@@ -12,22 +12,23 @@ from envs.arms.arm import Arm
 from envs.arms.kinematics import joint_frames
 from envs.geometry import Floats, Vector
 
-_FIRST_LINK = 2  # the two joints of the shoulder stay where they are
+_FIRST_LINK = 2  # the two joints of the shoulder do not change their position
 _NUM_INTERVALS = 16
 _ROUNDING_M = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workspace:
-    """Bound the tool point and keep the arm above a table, in the base's frame.
+    """Settings of the workspace: a box for the tool point and a table, in the base's frame.
 
     Attributes:
-        low_m: least x, y, z of the tool point.
+        low_m: smallest x, y, z of the tool point.
         high_m: greatest x, y, z of the tool point.
         table_m: height of the table.
-        tool_clearance_m: how far the tool point and the hand's points stay above it.
-        link_radius_m: how far the joints from the upper arm on stay above it: about their radius.
-        hand_points_m: points in the hand's frame, beside the tool point, that stay above it.
+        tool_clearance_m: smallest height of the tool point and of `hand_points_m` above the table.
+        link_radius_m: smallest height of the joints from the upper arm on above the table: about
+            the radius of the links.
+        hand_points_m: further points of the hand, in its frame, that stay above the table.
     """
 
     low_m: Vector
@@ -44,17 +45,17 @@ class Workspace:
         numbers = (*self.low_m, *self.high_m, self.table_m, self.tool_clearance_m)
         points = tuple(value for point in self.hand_points_m for value in point)
         if not all(math.isfinite(value) for value in (*numbers, self.link_radius_m, *points)):
-            raise ValueError(f"the workspace's numbers must be finite: {self}")
+            raise ValueError(f"all numbers of the workspace must be finite: {self}")
         for axis, low, high in zip("xyz", self.low_m, self.high_m, strict=True):
             if low >= high:
-                raise ValueError(f"low_m must be below high_m, in {axis} {low} is not below {high}")
+                raise ValueError(f"low_m must be below high_m; in {axis} {low} is not below {high}")
 
 
 class Enclosure:
-    """Tell how far inside a workspace an arm is.
+    """The distances of an arm to the bounds of its workspace.
 
     Attributes:
-        names: what each margin is about.
+        names: the name of each bound, in the order of the margins.
     """
 
     def __init__(self, workspace: Workspace, arm: Arm) -> None:
@@ -66,7 +67,7 @@ class Enclosure:
         self._floor = workspace.table_m + np.array(
             [workspace.tool_clearance_m] * num_points + [workspace.link_radius_m] * num_links
         )
-        # which joint moves a point last
+        # the last joint of the chain that moves each point
         self._last_joint = np.array(
             [len(arm.link_frames) - 1] * num_points + list(range(_FIRST_LINK, len(arm.link_frames)))
         )
@@ -79,11 +80,14 @@ class Enclosure:
         self.names = (*sides, *(f"{point} above the table" for point in points + links))
 
     def margins_m(self, joint_positions: Floats) -> Floats:
-        """Return the distances [... m] to each bound, negative outside, at positions [... j]."""
+        """Return the distance in metres to each bound [... m] at positions [... j].
+
+        Distances are negative outside.
+        """
         return self._margins(self._points(joint_frames(self._arm, joint_positions)))
 
     def violations(self, joint_positions: Floats) -> list[str]:
-        """Say what is outside at positions [j], and how far; empty when nothing is."""
+        """Return which bounds are violated at positions [j], and by how much; empty for none."""
         margins = self.margins_m(joint_positions)
         return [
             f"{name}: {-margin:.4f} m too far"
@@ -92,17 +96,17 @@ class Enclosure:
         ]
 
     def curvature_m(self, first: Floats, last: Floats) -> float:
-        """Bound how far a point leaves the chord between neighbouring samples of a joint line."""
+        """Return a bound on how far a point leaves the chord between samples of a joint line."""
         # A point of a chain of joints has a second derivative of at most reach * (sum |dq|)^2
         # along a line in joint space, and a chord misses an arc by h^2 / 8 times that.
         length = float(np.abs(last - first).sum())
         return self._reach_m * (length / _NUM_INTERVALS) ** 2 / 8
 
     def holds_line(self, first: Floats, last: Floats) -> bool:
-        """Return whether the straight joint line from `first` [j], inside, to `last` is inside.
+        """Return whether the joint line from `first` [j], which is inside, to `last` stays inside.
 
-        The line is sampled, and what may happen between samples is bounded, so that a yes is one
-        for every point of it.
+        The line is sampled, and the motion between samples is bounded: True holds for every point
+        of the line.
         """
         length = float(np.abs(last - first).sum())
         start = self.margins_m(first)
@@ -113,15 +117,15 @@ class Enclosure:
         curvature = self.curvature_m(first, last)
         if margins.min() < curvature - _ROUNDING_M:
             return False
-        # Beginning at a wall itself is fine for who leaves it at once.
+        # A line may begin at a wall if it leaves the wall at once.
         leaves = (start >= curvature) | (margins[0] >= 4 * curvature - _ROUNDING_M)
         return bool(leaves.all())
 
     def pushed_in(self, joint_positions: Floats, buffer_m: float) -> Floats | None:
-        """Return a small change [j] that brings positions [j] inside by `buffer_m`, if need be.
+        """Return a small change [j] that brings positions [j] inside by `buffer_m`.
 
-        It is least squares on the linearised distances: about right near the wall. None when the
-        positions are inside already.
+        It is the least-squares solution for the linearised distances, which is accurate near the
+        wall. None when the positions are already inside.
         """
         frames = joint_frames(self._arm, joint_positions)
         points = self._points(frames)
@@ -140,7 +144,7 @@ class Enclosure:
         return change
 
     def _points(self, frames: Floats) -> Floats:
-        """Return all points that are watched, [... p 3]: those of the hand, then the links'."""
+        """Return all checked points [... p 3]: the points of the hand, then those of the links."""
         hand = frames[..., -1, :, :]
         on_hand = self._hand_points @ np.swapaxes(hand[..., :3, :3], -1, -2)
         on_hand = on_hand + hand[..., None, :3, 3]

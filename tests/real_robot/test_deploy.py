@@ -333,7 +333,7 @@ def test_after_a_user_stop_nothing_moves_before_a_person_says_so() -> None:
     with pytest.raises(PersonNeededError, match="user stop was pressed"):
         station.go_home()
     again = station.run(FakeAgent(), station.translator(station.interface), config)
-    assert "a person must look" in again.message
+    assert "a person must check the arm" in again.message
     assert len(station.robot.log) == sent
     # whatever the next episode is said to have ended by
     assert not may_go_on(station, replace(record, reason="time"), lambda _: "no")

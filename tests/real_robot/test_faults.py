@@ -240,7 +240,7 @@ def test_the_user_stop(bench) -> None:
 
     record = bench.run(agent, after=after)
     bench.check(record, "user_stop", "user_stopped", agent=agent)
-    assert "a person must look and acknowledge()" in later[0]
+    assert "a person must check the arm and acknowledge()" in later[0]
 
 
 # the robot is gone

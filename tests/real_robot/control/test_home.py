@@ -120,7 +120,9 @@ def test_the_arm_does_not_set_out_before_a_person_has_acknowledged(mode) -> None
     robot.fails(mode)
     layer.notice(robot.state())
     robot.fails("idle")  # released
-    with pytest.raises(PersonNeededError, match=r"a person must look and acknowledge\(\) first"):
+    with pytest.raises(
+        PersonNeededError, match=r"a person must check the arm and acknowledge\(\) first"
+    ):
         home(robot, clock, attention=layer.attention, gripper_width_m=0.01)
     assert robot.log == []
     assert robot.width_m == 0.08

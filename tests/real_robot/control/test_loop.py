@@ -525,7 +525,7 @@ def test_a_signal_while_a_hung_agent_is_awaited_keeps_the_record() -> None:
     record = bench.run(FakeAgent(hangs), listeners=[Late()])
     release.set()
     assert record.reason == "interrupted"
-    assert "Ctrl-C came when it had ended by policy" in record.message
+    assert "Ctrl-C after the episode had ended by policy" in record.message
     assert record.notes["agent_still_busy"]
     assert record.steps
     assert signal.getsignal(signal.SIGINT) is before
@@ -559,7 +559,7 @@ def test_an_operator_s_bogus_reason_ends_the_episode_and_is_named(requested) -> 
     record = bench.run(FakeAgent(action=turn(1, 0.3)), operator=lambda: next(answers))
     assert (record.reason, record.success, len(record.steps)) == ("error", None, 2)
     if isinstance(requested, tuple) and len(requested) == 2:
-        assert f"{requested[0]!r} is no reason to end" in record.message
+        assert f"{requested[0]!r} is not a reason to end" in record.message
     assert_at_rest(bench, record)
 
 
@@ -609,7 +609,7 @@ def test_a_user_stop_that_is_pressed_while_the_arm_comes_to_rest_is_not_forgotte
     bench.robot.fails("idle")  # released: nobody has looked
     again = bench.run(FakeAgent(), start=None)
     assert again.reason != "time"
-    assert "user stop was pressed: a person must look" in again.message
+    assert "user stop was pressed: a person must check the arm" in again.message
     bench.layer.acknowledge()
     assert bench.run(FakeAgent(), start=None).reason == "time"
 
@@ -622,7 +622,7 @@ def test_an_answer_has_the_stamp_of_what_it_answers(early_s) -> None:
 
     record = Bench().run(FakeAgent(lies))
     assert record.reason == "policy"
-    assert "must have the stamp of what it answers" in record.message
+    assert "must be that timestamp" in record.message
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_what_is_late_makes_the_arm_hold_and_what_comes_again_lets_it_go_on(ages
     held = run(layer, HOME + 0.2, 10, now_s=3 * PERIOD_S, measured=moving, ages=ages)
     assert {decision.verdict for decision in held} == {"hold"}
     assert word in held[0].causes[0]
-    assert "most" in held[0].causes[0]
+    assert "limit" in held[0].causes[0]
     positions = [decision.target.joint_positions_rad for decision in held]
     assert (positions[0] > moving).all()  # it brakes, it does not jerk
     assert np.array_equal(positions[-1], positions[-2])
@@ -152,7 +152,7 @@ def test_what_is_late_makes_the_arm_hold_and_what_comes_again_lets_it_go_on(ages
         (Ages(action_s=1.5, cameras_s={}), "action"),
         (Ages(action_s=0.0, cameras_s={"hand": np.inf}), "camera hand"),
         (Ages(action_s=0.0, cameras_s={"hand": -1.0}), "another clock"),
-        (Ages(action_s=np.nan, cameras_s={}), "impossible"),
+        (Ages(action_s=np.nan, cameras_s={}), "invalid age"),
     ],
 )
 def test_what_is_much_too_late_ends_the_episode_at_rest(ages, word) -> None:
@@ -186,7 +186,7 @@ def test_a_robot_that_does_not_speak_holds_then_stops() -> None:
         (target([*HOME[:6], np.inf]), "joint 7 is inf"),
         (target(HOME[:6]), r"shape (6,), expected (7,)"),
         (target(HOME, np.nan), "gripper is nan"),
-        (replace(target(HOME), joint_positions_rad="left"), "no list of numbers"),
+        (replace(target(HOME), joint_positions_rad="left"), "not a list of numbers"),
         (replace(target(HOME), joint_positions_rad=None), "shape ()"),
         (target(HOME, "wide"), "gripper is wide"),
     ],

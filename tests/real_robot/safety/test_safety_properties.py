@@ -89,7 +89,7 @@ def test_nothing_outside_limits_is_ever_sent(batch) -> None:
             velocities = judge.check(sent, last, velocities, now_s - last_s, where=where)
             # a late tick may have kept the driver from sending all of it
             share = rng.choice([1.0, 1.0, 1.0, 0.9, 0.2, 0.0])
-            layer.fell_short(sent, share)
+            layer.note_partial_send(sent, share)
             last, last_s = last + share * (sent - last), now_s
             judge.check_place(last, where)
             # an arm that follows, lags behind, or is pushed, and may be measured where it cannot be
