@@ -181,7 +181,7 @@ def test_odd_files_are_left_out_and_told(run, tmp_path, capsys) -> None:
         "cut.mkv", "cut.png", "empty.jpg", "gone.png", "page.mp4", "pipe.png",
     }  # fmt: skip
     assert "ends early" in reasons["cut.mkv"]
-    assert "cut off" in reasons["cut.png"]
+    assert "truncated" in reasons["cut.png"]
     assert "is a web page" in reasons["page.mp4"]
     assert [one["file"] for one in problems if one["in_part"]] == ["cut.mkv"]
     printed = capsys.readouterr().out
@@ -214,8 +214,8 @@ def test_where_nothing_can_be_read_the_command_fails(run, tmp_path) -> None:
     [
         (["out=x.csv"], r"ends in \.npy or \.parquet, got x\.csv"),
         (["out=files"], r"ends in"),
-        (["images=none"], "nothing is at none"),
-        (["images=files/*.jpg"], "nothing is at"),
+        (["images=none"], "none does not exist"),
+        (["images=files/*.jpg"], r"files/\*\.jpg does not exist"),
         (["images=files/notes.txt"], r"has no image .* but 1 of \.txt"),
         (["stride=0"], "stride must be at least 1"),
         (["every_s=0"], "every_s must be above 0"),

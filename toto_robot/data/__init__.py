@@ -1,1 +1,1 @@
-"""Files to frames to tokens to batches."""
+"""Image and video files to frames, frames to tokens, tokens to training batches."""

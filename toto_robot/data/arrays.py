@@ -1,4 +1,4 @@
-"""NumPy's archives of arrays, as strangers may have written them. No torch."""
+"""A safe reader of NumPy's `.npz` archives from untrusted sources. Does not import torch."""
 
 import zipfile
 from pathlib import Path
@@ -14,22 +14,22 @@ __all__ = ["read_npz"]
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an npz file; none that holds pickled objects.
+    """Read the arrays of an npz file; pickled objects are refused.
 
     Raises:
-        ValueError: it is no such file, or damaged; the message names it and says what is wrong.
+        ValueError: the file is not an npz archive, is damaged, or holds pickled objects.
     """
     require_regular(path)
     if not zipfile.is_zipfile(path):
-        reason = with_disguise(path, "no npz archive, or cut off")
+        reason = with_disguise(path, "not an npz archive, or truncated")
         raise ValueError(f"{path} is damaged: {reason}")
     try:
-        # opened here: of a damaged archive NumPy leaves the file open
+        # opened here, because NumPy does not close the file of a damaged archive
         with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
             arrays = {name: opened[name] for name in opened.files}
-    # zipfile, zlib and NumPy raise errors of many kinds, and MemoryError for a shape that lies
+    # zipfile, zlib and NumPy raise many kinds of errors, and MemoryError for a false shape
     except Exception as error:
         raise ValueError(f"{path} is damaged, or holds pickled objects: {error!r}") from error
     if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-        raise ValueError(f"{path} is damaged: {others} are no arrays")
+        raise ValueError(f"{path} is damaged: {others} are not arrays")
     return arrays

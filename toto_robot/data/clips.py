@@ -1,4 +1,4 @@
-"""Clips of video files: which frames, where cropped, and what was wrong with the rest."""
+"""Clips of video files: frame sampling, cropping, and reports of damaged or unusable parts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,49 +12,49 @@ from .video import SquareCrop, TimedFrame, open_video
 
 __all__ = ["ByFrames", "BySeconds", "ClipReader", "Sampling", "read_video"]
 
-_TICK_S = 0.001  # what a container's time base may round away
+_TICK_S = 0.001  # rounding error of a container's time base
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ByFrames:
-    """Take every ``stride``-th frame of the file, as the paper does with 4 (section 3.4).
+    """Frame sampling by number: every ``stride``-th frame; 4 in the paper (section 3.4).
 
     Attributes:
-        stride: frames of the file from one frame of a clip to the next.
+        stride: distance between two frames of a clip, in frames of the file.
     """
 
     kind: ClassVar[str] = "frames"
     stride: int
 
     def describe(self) -> str:
-        """Return in words which frames are taken; nothing where all are."""
+        """Return which frames are taken, as text for a message; empty if all are taken."""
         return f", with stride {self.stride}: one frame in {self.stride}" * (self.stride > 1)
 
     def __post_init__(self) -> None:
-        """Refuse a stride that goes nowhere."""
+        """Check that the stride is positive."""
         if self.stride < 1:
             raise ValueError(f"stride must be at least 1, got {self.stride}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BySeconds:
-    """Take the frame that is shown every ``interval_s`` seconds: for any rate, also a variable one.
+    """Frame sampling by time: the frame shown every ``interval_s`` seconds, at any frame rate.
 
-    The paper's stride of 4 at 30 frames a second is 0.1333.
+    The frame rate may vary. The paper's stride of 4 at 30 frames a second is 0.1333 s.
 
     Attributes:
-        interval_s: seconds from one frame of a clip to the next.
+        interval_s: time between two frames of a clip, seconds.
     """
 
     kind: ClassVar[str] = "seconds"
     interval_s: float
 
     def describe(self) -> str:
-        """Return in words which frames are taken."""
+        """Return which frames are taken, as text for a message."""
         return f", one frame every {self.interval_s:g} s"
 
     def __post_init__(self) -> None:
-        """Refuse an interval that goes nowhere."""
+        """Check that the interval is positive."""
         if not self.interval_s > 0:
             raise ValueError(f"interval_s must be above 0, got {self.interval_s}")
 
@@ -63,12 +63,13 @@ Sampling = ByFrames | BySeconds
 
 
 class ClipReader:
-    """Iterate over the clips of a video, uint8 [t size size 3] each, in order.
+    """An iterator over the clips of a video, uint8 [t size size 3] each, in order.
 
-    Upright, resized so that the shortest side is ``size``, then cropped at a place of each clip's
-    own (paper section 3.4). No file makes the iteration raise: ``problems`` tells after the last
-    clip what was wrong. Clips before a damage, and after it, are used; clips
-    with a damaged frame are not, nor, where frames are taken by number, clips of uneven times.
+    Frames are turned upright, resized so that the shortest side is ``size``, and cropped at one
+    position per clip (paper section 3.4). The iteration never raises because of a file: after the
+    last clip, ``problems`` lists what was wrong. Clips before and after a damaged part are used.
+    Clips with a damaged frame are left out; so are clips with uneven frame times if frames are
+    taken by number.
 
     Frames are decoded by one thread: libavcodec marks damaged frames reliably only then.
     """
@@ -87,21 +88,21 @@ class ClipReader:
         end_s: float | None = None,
         rate_hz: float | None = None,
     ) -> None:
-        """Say what to read; the file is opened by the iteration.
+        """Store what to read; the iteration opens the file.
 
         Args:
-            path: the file.
+            path: the video file.
             size: side of the frames, pixels.
-            frames: frames of a clip.
-            whole: one clip of all frames, ``frames`` or more, instead of clips of that many.
+            frames: number of frames in a clip.
+            whole: return one clip of all frames, at least ``frames``, instead of many clips.
             sampling: which frames are taken.
-            delay: how much later to begin, in [0, 1) of a step: other frames for another pass.
-            place: gives the place of the crop of a clip's number: two shares in [0, 1), down and
-                across.
-            start_s: where to begin, seconds on the file's clock; None: at its first frame.
-            end_s: where to end; None: at the end.
-            rate_hz: frames a second that a part, from `start_s` to `end_s`, is said to have; None:
-                any.
+            delay: offset of the first frame, in [0, 1) of a sampling step; another offset takes
+                other frames in another pass.
+            place: function from a clip's number to the position of its crop: two fractions in
+                [0, 1), from the top and from the left.
+            start_s: start time, seconds on the file's clock; None: the first frame.
+            end_s: end time, seconds on the file's clock; None: the end of the file.
+            rate_hz: expected frame rate between `start_s` and `end_s`; None: not checked.
         """
         self.problems: list[str] = []
         self._path, self._size, self._frames, self._whole = path, size, frames, whole
@@ -126,7 +127,7 @@ class ClipReader:
                         yield np.stack(clip)
                     number += 1
                     clip, damaged, self._times = [], False, self._times[-1:]
-        except Exception as error:  # whatever a decoder raises is this file's fault
+        except Exception as error:  # decoders raise many kinds of errors for a damaged file
             what = "breaks off" if number or clip else "not readable"
             self.problems.append(f"{what}: {error}")
         if self._whole and len(clip) >= self._frames:
@@ -143,7 +144,7 @@ class ClipReader:
         self.problems += [f"{n} of {number} clips left out: {why}" for why, n in refused.items()]
 
     def _flaw(self, damaged: bool) -> str:
-        """Return why the clip that has just been read cannot be used, or nothing."""
+        """Return why the clip that has just been read cannot be used; empty if it can."""
         if damaged:
             return "damaged frames"
         gaps = np.diff(self._times)
@@ -153,16 +154,16 @@ class ClipReader:
             low, usual, high = gaps.min(), np.median(gaps), gaps.max()
             if high > 10 * usual:
                 return "a hole in the times"
-            # A dropped frame now and then is no variable rate.
+            # A few dropped frames do not make a variable rate.
             if np.mean(np.abs(gaps - usual) > 0.5 * usual) > 0.1:
                 return (
                     f"variable rate, {1000 * low:.0f} to {1000 * high:.0f} ms a frame: "
-                    "take it by seconds"
+                    "sample it by seconds"
                 )
         return ""
 
     def _sampled(self) -> Iterator[tuple[av.VideoFrame, bool]]:
-        """Yield the frames that are taken, and whether one is damaged."""
+        """Yield the sampled frames, each with a flag for damage."""
         if isinstance(self._sampling, ByFrames):
             stride = self._sampling.stride
             skip = int(self._delay * stride)
@@ -186,9 +187,9 @@ class ClipReader:
             number += 1
 
     def _decoded(self) -> Iterator[TimedFrame]:
-        """Yield the frames of the segment; times are from its clock's zero or the first frame."""
+        """Yield the frames of the segment; times count from the clock's zero or the first frame."""
         with open_video(self._path) as video:
-            # Parts are told by the file's clock; whole files count from their first frame.
+            # Segments use the file's clock; whole files count from their first frame.
             zero_s = video.begin_s if self._start_s is None else 0.0
             begin_s = -np.inf if self._start_s is None else self._start_s - video.gap_s / 2
             end_s = np.inf if self._end_s is None else self._end_s - video.gap_s / 2
@@ -203,11 +204,11 @@ class ClipReader:
                     self._times.append(last_s)
                     yield TimedFrame(frame, last_s, damaged)
             if self._rate_hz is not None:
-                promised = round((end_s - begin_s) * self._rate_hz)
-                if count != promised:
-                    self.problems.append(f"{count} frames of the {promised} of this part")
+                expected = round((end_s - begin_s) * self._rate_hz)
+                if count != expected:
+                    self.problems.append(f"{count} frames of the {expected} of this part")
             if video.lost_packets:
-                self.problems.append(f"{video.lost_packets} packets that are no frames")
+                self.problems.append(f"{video.lost_packets} packets are not decodable frames")
             last_s, length_s = last_s + video.gap_s, video.length_s
             if last_s < length_s - max(0.5, 0.05 * length_s) and end_s > length_s:
                 self.problems.append(f"ends early: {last_s:.1f} of {length_s:.1f} s")
@@ -216,14 +217,14 @@ class ClipReader:
 def read_video(
     path: Path, size: int, stride: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, list[str]]:
-    """Decode a whole video to frames, uint8 [t size size 3], and say what was wrong with it.
+    """Decode a whole video; return its frames, uint8 [t size size 3], and a list of problems.
 
     As in the paper's section 3.4: every ``stride``-th frame, shortest side resized to ``size``, one
-    random crop of ``size`` x ``size`` that stays in place over the whole video. Of a file that ends
-    early, what is there is used.
+    random crop of ``size`` x ``size`` at the same position in all frames. If a file ends early,
+    the frames before its end are used.
 
     Raises:
-        ValueError: nothing of the file can be used; the message says why.
+        ValueError: no frame of the file can be used; the message says why.
     """
     down, across = generator.random(2)
     reader = ClipReader(

@@ -1,4 +1,4 @@
-"""``python -m toto_robot.data.decode``: folders of videos and images to data sets for training."""
+"""``python -m toto_robot.data.decode``: decode folders of videos and images for training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ __all__ = ["DecodeConfig", "decode"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeConfig:
-    """What to decode.
+    """Settings of `decode`.
 
     Attributes:
-        sources: the folders.
-        size: side of the frames, pixels.
-        seed: seed of the crops.
+        sources: the folders to decode, each with its settings.
+        size: side of the square frames, pixels.
+        seed: random seed of the crops.
     """
 
     sources: tuple[Source, ...]
@@ -25,11 +25,11 @@ class DecodeConfig:
 
 
 def decode(config: DecodeConfig, out: Path) -> None:
-    """Make one data set for each source under ``out``; one that is there already is kept."""
+    """Write one data set for each source to a folder under ``out``; existing data sets are kept."""
     for source in config.sources:
         folder = out / source.name
         if (folder / "manifest.json").is_file():
-            print(f"{folder}: already there, kept")
+            print(f"{folder}: already exists, kept")
             continue
         shard = decode_source(source, folder, config.size, config.seed)
         skipped = shard.manifest["skipped"]
@@ -40,7 +40,7 @@ def decode(config: DecodeConfig, out: Path) -> None:
         for item in skipped:
             print(f"  skipped {item['file']}: {item['reason']}")
         for item in shard.manifest["in_part"]:
-            print(f"  used in part {item['file']}: {item['reason']}")
+            print(f"  partly used {item['file']}: {item['reason']}")
 
 
 main = command("decode", DecodeConfig)(decode)

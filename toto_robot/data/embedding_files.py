@@ -1,4 +1,4 @@
-"""Embeddings of frames on the disk: in parts while they are made, then as one .npy or .parquet."""
+"""Embeddings of frames on disk: parts while the command runs, then one .npy or .parquet file."""
 
 import csv
 import io
@@ -17,20 +17,20 @@ from .frames import Batch, Place, Problem
 __all__ = ["SUFFIXES", "EmbeddingParts", "Part", "require_writer", "write_embeddings"]
 
 SUFFIXES = (".npy", ".parquet")
-_ARRAYS = ("embeddings", "files", "numbers", "times_s", "place")  # of a part
+_ARRAYS = ("embeddings", "files", "numbers", "times_s", "place")  # arrays in a part's file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """Rows that follow one another.
+    """A block of consecutive embedding rows.
 
     Attributes:
         embeddings: float32 [n e].
-        files: int64 [n], the index of each row's file.
-        numbers: int64 [n], the number of its frame in the file.
-        times_s: float64 [n], when it is shown; NaN for an image.
-        place: int64 [2], where the reading goes on.
-        problems: of the files that ended meanwhile.
+        files: int64 [n], index of each row's file.
+        numbers: int64 [n], frame number within the file.
+        times_s: float64 [n], presentation time of the frame, seconds; NaN for an image.
+        place: int64 [2], file index and frame number to read next.
+        problems: problems of the files that ended in this block.
     """
 
     embeddings: NDArray[np.float32]
@@ -42,19 +42,19 @@ class Part:
 
 
 class EmbeddingParts:
-    """The parts in a folder, each written whole when it has rows enough.
+    """A folder of parts; each part is written at once when it has enough rows.
 
     Attributes:
-        num_rows: rows that are kept, and those that wait.
+        num_rows: number of rows, written and not yet written.
     """
 
     def __init__(self, folder: Path, keep_every: int, *, whole_files: bool) -> None:
-        """Find what a stopped command has kept.
+        """Find the parts that an earlier, interrupted command wrote.
 
         Args:
-            folder: of the parts.
-            keep_every: rows of a part, at least.
-            whole_files: go on only where a file begins, as an encoder with a past must.
+            folder: folder of the parts.
+            keep_every: minimum number of rows in a part.
+            whole_files: resume only at the start of a file, as recurrent encoders require.
         """
         self._folder, self._keep_every = folder, keep_every
         self._paths = sorted(folder.glob("*.npz"))
@@ -66,26 +66,26 @@ class EmbeddingParts:
         self.num_rows = sum(len(part.embeddings) for part in self)
 
     def __iter__(self) -> Iterator[Part]:
-        """Yield the parts that are kept, in order."""
+        """Yield the written parts in order."""
         yield from map(_load, self._paths)
 
     @property
     def place(self) -> Place:
-        """Where the reading goes on."""
+        """File index and frame number to read next."""
         return self._waiting[-1][0].place if self._waiting else self._kept
 
     def append(self, batch: Batch, embeddings: NDArray[np.float32]) -> None:
-        """Take a batch and its embeddings [n e]."""
+        """Append a batch and its embeddings [n e]."""
         self._waiting.append((batch, embeddings))
         self.num_rows += len(embeddings)
         if sum(len(rows) for _, rows in self._waiting) >= self._keep_every:
             self.keep()
 
     def keep(self) -> None:
-        """Write what waits; nothing where nothing does."""
+        """Write the rows that are not yet written, if there are any."""
         if not self._waiting:
             return
-        # taken first, so that nothing is written twice if this is interrupted
+        # cleared first, so that an interrupt cannot cause the same rows to be written twice
         waiting, self._waiting = self._waiting, []
         batches = [batch for batch, _ in waiting]
         self._write(
@@ -101,17 +101,17 @@ class EmbeddingParts:
         self._kept = batches[-1].place
 
     def _write(self, part: Part) -> None:
-        """Write a part behind the others."""
+        """Write a part after the others."""
         data = io.BytesIO()
         arrays = {name: getattr(part, name) for name in _ARRAYS}
-        told = json.dumps([asdict(problem) for problem in part.problems])
-        np.savez(data, **arrays, problems=np.array(told))
+        problems = json.dumps([asdict(problem) for problem in part.problems])
+        np.savez(data, **arrays, problems=np.array(problems))
         path = self._folder / f"{len(self._paths):08d}.npz"
         write_aside(path, data.getvalue())
         self._paths.append(path)
 
     def _return_to_a_file(self) -> None:
-        """Drop the rows of the file that was begun."""
+        """Drop the rows of a file that was only partly encoded."""
         index, number = _load(self._paths[-1]).place if self._paths else (0, 0)
         while number and self._paths:
             path = self._paths.pop()
@@ -126,14 +126,14 @@ class EmbeddingParts:
 
 
 def require_writer(out: Path) -> None:
-    """Refuse what `write_embeddings` cannot write, before anything is computed.
+    """Check that `write_embeddings` can write to ``out``, before anything is computed.
 
     Raises:
-        ValueError: neither .npy nor .parquet, or a folder.
-        ImportError: what writes it is not installed; the message says how to install it.
+        ValueError: ``out`` is a folder, or ends in neither .npy nor .parquet.
+        ImportError: pyarrow, which writes .parquet, is not installed.
     """
     if out.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"out: a file's name that ends in {' or '.join(SUFFIXES)}, got {out}")
+        raise ValueError(f"out must be a file name that ends in {' or '.join(SUFFIXES)}, got {out}")
     if out.is_dir():
         raise ValueError(f"out: {out} is a folder; give the name of a file in it")
     if out.suffix.lower() == ".parquet":
@@ -143,12 +143,12 @@ def require_writer(out: Path) -> None:
 def write_embeddings(
     out: Path, parts: EmbeddingParts, names: Sequence[str], dim: int
 ) -> list[Path]:
-    """Write all rows to one file, and beside a .npy their names to a .csv; return the files.
+    """Write all rows to one file, and for a .npy the row names to a .csv; return the paths.
 
     Args:
-        out: where to.
+        out: the file to write, .npy or .parquet.
         parts: the rows.
-        names: of the files.
+        names: names of the encoded files, by index.
         dim: width e of the embeddings.
     """
     if out.suffix.lower() == ".parquet":
@@ -185,7 +185,7 @@ def _pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
-            "a .parquet needs pyarrow: pip install 'toto-robot[lerobot]', or let out= end in .npy"
+            "writing .parquet needs pyarrow: pip install 'toto-robot[lerobot]', or use out=NAME.npy"
         ) from error
     return pyarrow
 

@@ -1,4 +1,4 @@
-"""Which frame of a video belongs to which step of an episode, by their times alone.
+"""Match the frames of a video to the steps of an episode by their times alone.
 
 Times are on the video's own clock, in seconds. A file may hold many episodes, one after the other.
 """
@@ -24,18 +24,18 @@ def frames_of_steps(
     episodes: Sequence[tuple[float, float, int]],
     rate_hz: float,
 ) -> Times:
-    """Return the time of the frame of each step of an episode.
+    """Return the frame time of each step of an episode, seconds.
 
     Args:
-        path: the video.
-        wanted_s: time of each step; the first is the episode's begin.
-        end_s: the episode's end.
-        episodes: begin, end and number of steps of each episode in this file.
-        rate_hz: frames a second.
+        path: the video file.
+        wanted_s: time of each step, seconds; the first is the start of the episode.
+        end_s: end of the episode, seconds.
+        episodes: start time, end time and number of steps of each episode in this file.
+        rate_hz: frame rate.
 
     Raises:
-        ValueError: a step has no frame within half a frame, or the file's frames are not those of
-            its episodes.
+        ValueError: a step has no frame within half a frame period, or the frames of the file do
+            not match its episodes.
     """
     times_s = _times(path)
     chosen = _nearest(times_s, wanted_s, end_s, rate_hz)
@@ -47,22 +47,22 @@ def _times(path: Path) -> Times:
     """Return the times of a video's frames."""
     if not path.is_file():
         raise ValueError("the video is missing")
-    about = path.stat()
-    return _times_once(path, about.st_size, about.st_mtime_ns)
+    status = path.stat()
+    return _times_once(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
 def _times_once(path: Path, size: int, changed_ns: int) -> Times:
-    del size, changed_ns  # a file that is written anew is another
+    del size, changed_ns  # part of the cache key: a file that was rewritten is read again
     return frame_times(path)
 
 
 def _nearest(times_s: Times, wanted_s: Times, end_s: float, rate_hz: float) -> NDArray[np.intp]:
-    """Return the frame that is nearest to each of the times.
+    """Return the index of the nearest frame for each time.
 
     Raises:
-        ValueError: one is farther away than half a frame, is another episode's, or was chosen
-            before.
+        ValueError: the nearest frame is more than half a frame period away or belongs to another
+            episode, or two times have the same nearest frame.
     """
     half_s = 0.5 / rate_hz
     own = times_s[: np.searchsorted(times_s, end_s - half_s)]
@@ -73,7 +73,7 @@ def _nearest(times_s: Times, wanted_s: Times, end_s: float, rate_hz: float) -> N
     after = after.clip(max=len(own) - 1)
     chosen = np.where(wanted_s - own[before] <= own[after] - wanted_s, before, after)
     gaps_s = np.abs(own[chosen] - wanted_s)
-    # times are kept as float32 and by ticks of the container
+    # times are rounded to float32 and to the container's ticks
     if len(far := np.flatnonzero(gaps_s > half_s + 1e-6)):
         step = far[0]
         raise ValueError(
@@ -81,7 +81,7 @@ def _nearest(times_s: Times, wanted_s: Times, end_s: float, rate_hz: float) -> N
             f"is {gaps_s[step]:.3f} s away, half a frame is {half_s:.3f} s"
         )
     if len(twice := np.flatnonzero(np.diff(chosen) <= 0)):
-        raise ValueError(f"frames {twice[0]} and {twice[0] + 1} are the same one of the video")
+        raise ValueError(f"steps {twice[0]} and {twice[0] + 1} match the same frame of the video")
     return chosen
 
 
@@ -93,29 +93,29 @@ def _require_in_place(
     episodes: Sequence[tuple[float, float, int]],
     rate_hz: float,
 ) -> None:
-    """Refuse frames whose times are right, but not their number in a file of many episodes.
+    """Check the frame numbers of an episode; their times alone can match by mistake.
 
-    A frame that a camera lost may leave no gap in the times, and a file that begins late shifts
-    the frames of one episode to the next. A file whose end was cut off is right until there.
+    A frame that the camera dropped may leave no gap in the times, and a file that begins late
+    shifts the frames of one episode to the next. A truncated file is correct up to its end.
 
     Args:
-        path: the video.
-        times_s: of the video's frames.
-        chosen: the frames of the episode.
-        start_s: begin of the episode.
-        episodes: begin, end and number of steps of each episode in this file.
-        rate_hz: frames a second.
+        path: the video file.
+        times_s: times of all frames of the video, seconds.
+        chosen: indices of the episode's frames.
+        start_s: start of the episode, seconds.
+        episodes: start time, end time and number of steps of each episode in this file.
+        rate_hz: frame rate.
     """
     steps = sum(length for *_, length in episodes)
     if len(times_s) > steps:
-        # of a doubled frame, or one before the first, the times look like those of a frame after
-        # the last: all that tells them apart is that the table knows of frames without a step
+        # A duplicated frame, or an extra one before the first, has the same times as an extra frame
+        # after the last. Only the last case is correct, and only if the table counts that frame.
         known = max(round(end_s * rate_hz) for _, end_s, _ in episodes)
         if len(times_s) > known or round(times_s[-1] * rate_hz) + 1 != known:
             raise ValueError(
                 f"the video has {len(times_s)} frames for {steps} steps, and its episodes end at "
-                f"frame {known}: one may be doubled, or come before the first, and all after it "
-                "belong to other steps"
+                f"frame {known}: a frame may be duplicated, or an extra one may come before the "
+                "first, so that the frames after it belong to other steps"
             )
         return
     if len(times_s) == steps or frames_before_cut(path) == steps:
@@ -129,5 +129,5 @@ def _require_in_place(
     if round(times_s[-1] * rate_hz) + 1 != steps:
         raise ValueError(
             f"the video has {len(times_s)} frames for {steps} steps, the last at "
-            f"{times_s[-1]:.3f} s: its times do not tell which are missing"
+            f"{times_s[-1]:.3f} s: the times do not show which frames are missing"
         )

@@ -1,10 +1,10 @@
-"""Frames of images and videos, in batches, with the names and times by which they are found again.
+"""Batches of frames from images and videos, with file names, frame numbers and times.
 
 files = list_files(Path("recordings"))
 for batch in read_batches(files, (0, 0), stride=1, every_s=None, batch_size=32, ...):
     embeddings = encoder(np.stack(batch.frames))
 
-No file stops the reading: what cannot be read is told in `Batch.problems`.
+No file stops the reading: unreadable files are listed in `Batch.problems`.
 """
 
 import glob
@@ -27,19 +27,21 @@ from .walk import printable, walk
 
 __all__ = ["Batch", "FrameFile", "Problem", "list_files", "read_batches"]
 
-_BATCH_BYTES = 1 << 26  # of the frames of a batch; a model's input is four times that
-_TICK_S = 0.001  # what a container's time base may round away
+_BATCH_BYTES = (
+    1 << 26
+)  # limit for the frames of a batch; a model's float32 input is four times as large
+_TICK_S = 0.001  # rounding error of a container's time base
 
-Place = tuple[int, int]  # a file's index and a frame's number in it: what is read next
+Place = tuple[int, int]  # position to read next: file index, and frame number in that file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameFile:
-    """An image or a video.
+    """An image file or a video file.
 
     Attributes:
-        path: where it is.
-        name: below the folder that was asked for, as text that can be printed.
+        path: path of the file.
+        name: path relative to the searched folder, as printable text.
     """
 
     path: Path
@@ -47,17 +49,17 @@ class FrameFile:
 
     @property
     def is_video(self) -> bool:
-        """Whether its frames have times."""
+        """Whether the file is a video, so that its frames have times."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """A file that gave no frame, or not all that it should have.
+    """A file of which some or all frames could not be read.
 
     Attributes:
-        file: its name.
-        reason: why.
+        file: name of the file.
+        reason: what went wrong.
         in_part: whether some of its frames were read.
     """
 
@@ -68,15 +70,15 @@ class Problem:
 
 @dataclass(kw_only=True, slots=True)
 class Batch:
-    """Frames that follow one another, of one file or of several.
+    """Consecutive frames of one or several files.
 
     Attributes:
-        place: where the reading goes on after this batch.
+        place: file index and frame number to read after this batch.
         frames: uint8 RGB [h w 3] each, upright, of any size.
-        files: the index of each frame's file.
-        numbers: the number of each frame in its file, from 0.
-        times_s: when it is shown, on the file's clock; NaN for an image.
-        problems: of the files that ended since the batch before.
+        files: index of each frame's file.
+        numbers: number of each frame in its file, from 0.
+        times_s: presentation time of each frame on the file's clock, seconds; NaN for an image.
+        problems: problems of the files that ended since the previous batch.
     """
 
     place: Place
@@ -88,22 +90,22 @@ class Batch:
 
 
 def list_files(images: Path, ignored: Counter[str] | None = None) -> list[FrameFile]:
-    """Return the images and videos of a folder, a file, or a glob, in the order of their names.
+    """Return the images and videos of a folder, a file or a glob, sorted by name.
 
     Args:
-        images: a folder, with those inside it; one file; or a glob such as `runs/*/front.mp4`, of
-            files and folders. A path that is there is taken as it is, whatever is in its name.
-        ignored: takes how many other files there are, by suffix.
+        images: a folder, searched recursively; one file; or a glob such as `runs/*/front.mp4`
+            that matches files and folders. A path that exists is never treated as a glob.
+        ignored: receives the number of other files, by suffix.
 
     Raises:
-        ValueError: nothing is there that could be read; the message says what is.
+        ValueError: no image or video was found; the message says what was found instead.
     """
     suffixes, ignored = IMAGE_SUFFIXES + VIDEO_SUFFIXES, Counter() if ignored is None else ignored
     is_glob = not images.exists()
     matches = [Path(one) for one in glob.glob(str(images), recursive=True)] if is_glob else [images]
     if not matches:
         raise ValueError(
-            f"images: nothing is at {images}; it is a folder, a video, an image, or a glob in "
+            f"images: {images} does not exist; give a folder, a video, an image, or a glob in "
             "quotes, such as 'runs/*/front.mp4'"
         )
     found: dict[str, Path] = {}
@@ -114,10 +116,10 @@ def list_files(images: Path, ignored: Counter[str] | None = None) -> list[FrameF
             else:
                 ignored[path.suffix.lower() or printable(path.name)] += 1
     if not found:
-        there = ", ".join(f"{count} of {suffix}" for suffix, count in ignored.most_common(5))
+        others = ", ".join(f"{count} of {suffix}" for suffix, count in ignored.most_common(5))
         raise ValueError(
             f"images: {images} has no image ({', '.join(IMAGE_SUFFIXES)}) and no video "
-            f"({', '.join(VIDEO_SUFFIXES)}), but {there or 'nothing'}"
+            f"({', '.join(VIDEO_SUFFIXES)}), but {others or 'nothing'}"
         )
     base = images if images.is_dir() else images.parent
     if is_glob:
@@ -129,7 +131,7 @@ def list_files(images: Path, ignored: Counter[str] | None = None) -> list[FrameF
 
 
 def files_digest(files: Sequence[FrameFile]) -> str:
-    """Return a sha256 of the files' names, sizes and times of change."""
+    """Return a sha256 of the files' names, sizes and modification times."""
     digest = hashlib.sha256()
     for file in files:
         found = file.path.stat() if file.path.exists() else None
@@ -139,13 +141,13 @@ def files_digest(files: Sequence[FrameFile]) -> str:
 
 
 def expected_frames(file: FrameFile) -> tuple[int, float]:
-    """Return how many frames a file says that it has, and how long it is in seconds."""
+    """Return the number of frames and the duration in seconds that the file's header states."""
     if not file.is_video:
         return 1, 0.0
     try:
         with open_video(file.path) as video:
             return round(video.length_s / video.gap_s) if video.gap_s else 0, video.length_s
-    except Exception:  # whatever a decoder raises is told when the file is read
+    except Exception:  # `read_batches` reports the error
         return 0, 0.0
 
 
@@ -159,18 +161,19 @@ def read_batches(
     apart: bool,
     threads: int,
 ) -> Iterator[Batch]:
-    """Yield the frames from a place on, in batches; the last one may be empty.
+    """Yield the frames from a position on, in batches; the last batch may be empty.
 
-    The batches from a batch's `place` on are those that would have followed it.
+    Reading from a batch's `place` continues exactly where that batch ended.
 
     Args:
-        files: what `list_files` gave.
-        place: where to begin: (0, 0), or a batch's `place`.
-        stride: every how many frames of a video one is taken.
-        every_s: take instead the first frame at or after each multiple of so many seconds.
-        batch_size: most frames of a batch; large frames come in smaller ones.
-        apart: no batch has frames of two files.
-        threads: how many images are decoded at a time.
+        files: the files, as returned by `list_files`.
+        place: position to begin at: (0, 0), or a batch's `place`.
+        stride: take every ``stride``-th frame of a video.
+        every_s: if not None, take instead the first frame at or after each multiple of this
+            interval, seconds.
+        batch_size: maximum number of frames in a batch; batches of large frames are smaller.
+        apart: whether each batch has frames of one file only.
+        threads: number of images that are decoded at the same time.
     """
     numbers = range(place[0], len(files))
 
@@ -213,13 +216,13 @@ def read_batches(
 
 
 class _VideoReader:
-    """Iterate over the frames of a video that are taken: number, time and image.
+    """An iterator over the sampled frames of a video: number, time and image.
 
-    No file makes the iteration raise.
+    The iteration never raises because of a file.
 
     Attributes:
-        problems: what was wrong, complete after the last frame.
-        taken: frames that are taken, with those before the first one that is asked for.
+        problems: what was wrong; complete after the last frame.
+        taken: number of sampled frames, including those before ``begin``.
     """
 
     def __init__(self, path: Path, stride: int, every_s: float | None, begin: int) -> None:
@@ -248,13 +251,13 @@ class _VideoReader:
                     if image is not None:
                         yield number, time_s, image
                 if video.lost_packets:
-                    self.problems.append(f"{video.lost_packets} packets that are no frames")
+                    self.problems.append(f"{video.lost_packets} packets are not decodable frames")
                 ended_s = last_s - begin_s + video.gap_s
                 if ended_s < video.length_s - max(0.5, 0.05 * video.length_s):
                     self.problems.append(f"ends early: {ended_s:.1f} of {video.length_s:.1f} s")
-        except Exception as error:  # whatever a decoder raises is this file's fault
+        except Exception as error:  # decoders raise many kinds of errors for a damaged file
             self.problems.append(f"{'breaks off' if self.taken else 'not readable'}: {error}")
         if damaged:
             self.problems.append(f"{damaged} damaged frames left out")
         if not self.taken and not self.problems:
-            self.problems.append("no frame in it")
+            self.problems.append("has no frame")

@@ -1,6 +1,7 @@
-"""Image files to upright RGB images and square crops of them.
+"""Read image files as upright RGB images, whole or as square crops.
 
-This is the one place that decodes image files. No torch, so that a robot's computer can read.
+All image files are decoded here. The module does not import torch, so it also runs on a robot's
+computer without torch.
 """
 
 import struct
@@ -23,15 +24,17 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 IMAGE_RESIZER = f"opencv {cv2.__version__} area, enlarging cubic"
-_MAX_PIXELS = 1 << 28  # more is a damaged or malicious header; decoders would take its memory
-_MAX_BYTES = 8 * _MAX_PIXELS  # 16 bits of each of four colours, not compressed
+_MAX_PIXELS = (
+    1 << 28
+)  # a larger size means a damaged or malicious header; decoders would allocate its memory
+_MAX_BYTES = 8 * _MAX_PIXELS  # uncompressed, four channels of 16 bits
 
 
 def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator) -> np.ndarray:
     """Return random square crops of an image, uint8 [crops size size 3].
 
-    A crop's side is drawn between ``size`` (or the whole shortest side, if that is smaller) and the
-    shortest side, log-uniformly, and half of the crops are mirrored.
+    The side of a crop is drawn log-uniformly between ``size`` (or the shortest side, if that is
+    smaller) and the shortest side. Half of the crops are mirrored.
 
     Raises:
         ValueError: the file is not a readable image.
@@ -51,9 +54,10 @@ def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator
 
 
 def read_square(path: Path, size: int, down: float, across: float) -> np.ndarray:
-    """Return an image with its shortest side resized to ``size``, cropped: uint8 [size size 3].
+    """Return an image resized to a shortest side of ``size`` and cropped: uint8 [size size 3].
 
-    Paper section 3.4, for images. As with videos, the crop's place is two shares in [0, 1).
+    Paper section 3.4, for images. As for videos, ``down`` and ``across`` are the position of the
+    crop as fractions in [0, 1).
 
     Raises:
         ValueError: the file is not a readable image.
@@ -87,20 +91,21 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Return the image of a file's bytes, upright, uint8 [h w 3]; what follows it is left.
+    """Decode the bytes of an image file: upright, uint8 [h w 3]. Bytes after the image are ignored.
 
     Raises:
-        ValueError: it is none, is cut off, or says that it is larger than any camera's.
+        ValueError: the bytes are not an image, are truncated, or their header states more than
+            2^28 pixels.
     """
-    # The decoders fill what is missing with grey and say nothing.
+    # The decoders fill missing data with grey and report no error.
     height, width, complete = _outline(data)
     if height * width > _MAX_PIXELS:
-        raise ValueError(f"not a readable image (it says that it has {width} x {height} pixels)")
+        raise ValueError(f"not a readable image (its header states {width} x {height} pixels)")
     if not complete:
-        raise ValueError(f"not a readable image (cut off after {len(data)} bytes)")
+        raise ValueError(f"not a readable image (truncated after {len(data)} bytes)")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except Exception as error:  # OpenCV's, or no memory: this file's fault
+    except Exception as error:  # an OpenCV error, or out of memory
         raise ValueError(f"not a readable image ({error})") from error
     if image is None:
         raise ValueError("not a readable image")
@@ -108,7 +113,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def _outline(data: bytes) -> tuple[int, int, bool]:
-    """Return height and width of the header, 0 if not known, and whether the end is there."""
+    """Return height and width of the header (0 if unknown), and whether the file is complete."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png_outline(data)
     if data.startswith(b"\xff\xd8"):
@@ -131,7 +136,7 @@ def _png_outline(data: bytes) -> tuple[int, int, bool]:
 
 
 def _jpeg_outline(data: bytes) -> tuple[int, int, bool]:
-    """Follow the segments to the end marker (ITU-T T.81, annex B): files may hold more after it."""
+    """Follow the segments to the end marker (ITU-T T.81, annex B); data may follow the marker."""
     height, width, at = 0, 0, 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
         marker = data[at + 1]

@@ -1,14 +1,14 @@
-"""LeRobot data sets of format v3.0, ours and those of others: what lies where, tables and images.
+"""A reader of LeRobot data sets of format v3.0: file layout, tables and images.
 
-    meta/info.json                              columns ("features"), frames a second, templates
-    meta/tasks.parquet                          texts, by task_index
-    meta/episodes/chunk-000/file-000.parquet    where the rows and frames of episodes are
-    data/chunk-000/file-000.parquet             rows, of one or many episodes
-    videos/<key>/chunk-000/file-000.mp4         frames, of one or many episodes
+    meta/info.json                              columns ("features"), frame rate, path templates
+    meta/tasks.parquet                          task descriptions, by task_index
+    meta/episodes/chunk-000/file-000.parquet    which files hold the rows and frames of an episode
+    data/chunk-000/file-000.parquet             rows of one or many episodes
+    videos/<key>/chunk-000/file-000.mp4         frames of one or many episodes
 
-Whoever trains on such a data set reads it here. Images belong to rows by their times alone: the one
-that is nearest to a row's time, within half a frame, or an error. Data sets of others may say
-anything, so paths must stay in the folder and every table is checked. No torch.
+All training on such data sets reads them here. Images are matched to rows by time alone: the
+nearest image, at most half a frame period away; otherwise an error. The files are not trusted:
+paths must stay inside the folder, and every table is checked. Does not import torch.
 """
 
 import json
@@ -36,23 +36,23 @@ _TEMPLATE_FIELDS = ("video_key", *_PLACE)
 
 
 class LeRobotFolder:
-    """An opened data set.
+    """An opened LeRobot data set.
 
     Attributes:
-        folder: where it is.
-        info: what `meta/info.json` holds.
-        rate_hz: frames a second.
-        features: by the name of each column, its `dtype`, `shape` and more.
-        cameras: names of the columns of images that are kept as videos.
-        image_columns: names of the columns of images that are kept in the tables.
+        folder: folder of the data set.
+        info: content of `meta/info.json`.
+        rate_hz: frame rate.
+        features: `dtype`, `shape` and more of each column, by its name.
+        cameras: names of the image columns that are stored as videos.
+        image_columns: names of the image columns that are stored in the tables.
     """
 
     def __init__(self, folder: Path) -> None:
         """Read `meta/info.json`.
 
         Raises:
-            FileNotFoundError: it is not there.
-            ValueError: it is damaged, or of another version.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file is damaged, or of another format version.
         """
         self.folder, self.info = folder, _read_info(folder)
         path, rate_hz, features = folder / INFO, self.info.get("fps"), self.info.get("features")
@@ -76,12 +76,12 @@ class LeRobotFolder:
         columns: Iterable[str] = _DATA_PLACE,
         files: Sequence[Path] = (),
     ) -> list[dict[str, Any]]:
-        """Return the rows of the episodes' table in the order of their numbers.
+        """Return the rows of the episode table, sorted by episode number.
 
         Args:
-            cameras: of which each row says where the frames are.
-            columns: what else each row says: where the steps are.
-            files: of the table; empty: all that are there.
+            cameras: cameras whose columns (file and times of the frames) are read.
+            columns: other columns to read; by default the file of the steps.
+            files: files of the table; empty: all files.
 
         Raises:
             ValueError: a table is damaged, or lacks a column.
@@ -96,18 +96,19 @@ class LeRobotFolder:
         rows = [row for path in paths for row in read_rows(path, names)]
         for row in rows:
             for name in names:
-                counts = not name.endswith("_timestamp")
-                if not _is_number(row[name], counts):
+                is_count = not name.endswith("_timestamp")
+                if not _is_number(row[name], is_count):
                     raise ValueError(f"{self.folder}/meta/episodes: {name} is {row[name]!r}")
         return sorted(rows, key=lambda row: row["episode_index"])
 
     def element_names(self, column: str) -> tuple[str, ...]:
-        """Return a name for each element of a column of numbers, all different.
+        """Return a distinct name for each element of a numeric column.
 
-        They are the data set's own where it names them all, else `<column>[0]` and so on.
+        The names come from the data set if it names all elements, else they are `<column>[0]`,
+        `<column>[1]`, and so on.
 
         Raises:
-            ValueError: there is no such column, or it does not hold one list of numbers a step.
+            ValueError: the column does not exist, or does not hold one list of numbers per step.
         """
         feature = self.features.get(column)
         if feature is None:
@@ -118,7 +119,7 @@ class LeRobotFolder:
         is_number = str(feature["dtype"]).startswith(("float", "int", "uint", "bool"))
         if not is_number or not isinstance(shape, list) or len(shape) > 1:
             raise ValueError(
-                f"{self.folder}: column {column!r} must hold a list of numbers a step, it has "
+                f"{self.folder}: column {column!r} must hold a list of numbers per step, it has "
                 f"{feature['dtype']} {shape}"
             )
         width, names = (shape or [1])[0], feature.get("names")
@@ -131,27 +132,27 @@ class LeRobotFolder:
         return tuple(f"{column}[{index}]" for index in range(width))
 
     def tasks(self) -> dict[int, str]:
-        """Return the tasks in words, by `task_index`.
+        """Return the task descriptions by `task_index`.
 
         Raises:
             ValueError: the table is damaged.
         """
         path = self.folder / TASKS
         rows, found = read_rows(path), dict[int, str]()
-        # LeRobot's pandas keeps the words as the table's index, others as a column
-        there = [name for name in (rows[0] if rows else {}) if name != "task_index"]
-        usual = [name for name in ("task", "__index_level_0__") if name in there]
-        words = (*usual, *there)[:1]
+        # LeRobot stores the descriptions as the index of a pandas table, other writers as a column
+        columns = [name for name in (rows[0] if rows else {}) if name != "task_index"]
+        usual = [name for name in ("task", "__index_level_0__") if name in columns]
+        text_column = (*usual, *columns)[:1]
         for row in rows:
-            number, text = row.get("task_index"), row[words[0]] if words else None
+            number, text = row.get("task_index"), row[text_column[0]] if text_column else None
             if isinstance(number, float) and number.is_integer():
-                number = int(number)  # a column that had a gap
+                number = int(number)  # pandas stores integers as float if a row is empty
             if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-                raise ValueError(f"{path} is damaged: task_index {number!r} is no whole number")
+                raise ValueError(f"{path} is damaged: task_index {number!r} is not an integer")
             if not isinstance(text, str):
-                raise ValueError(f"{path} is damaged: task {number} has no words, but {text!r}")
+                raise ValueError(f"{path} is damaged: task {number} has no text, but {text!r}")
             if number in found:
-                raise ValueError(f"{path} is damaged: task_index {number} comes twice")
+                raise ValueError(f"{path} is damaged: task_index {number} occurs twice")
             found[number] = text
         return found
 
@@ -159,7 +160,7 @@ class LeRobotFolder:
         """Return the file of an episode's rows.
 
         Raises:
-            ValueError: the template leads out of the folder.
+            ValueError: the path is outside the folder.
         """
         return self._inside("data_path", {name: row[f"data/{name}"] for name in _PLACE})
 
@@ -167,7 +168,7 @@ class LeRobotFolder:
         """Return the file of an episode's frames.
 
         Raises:
-            ValueError: the template leads out of the folder.
+            ValueError: the path is outside the folder.
         """
         place = {name: row[f"videos/{camera}/{name}"] for name in _PLACE}
         return self._inside("video_path", {"video_key": camera, **place})
@@ -175,14 +176,14 @@ class LeRobotFolder:
     def values(
         self, row: Mapping[str, Any], needed: Sequence[str], carried: Sequence[str] = ()
     ) -> dict[str, Array]:
-        """Return columns of an episode's steps, [t] or [t k]: numbers.
+        """Return columns of an episode's steps: arrays of numbers, [t] or [t k].
 
-        Columns that the data set itself calls `string` or `image` are objects.
+        Columns of dtype `string` or `image` are arrays of objects.
 
         Args:
-            row: of the episodes' table.
-            needed: columns that must be there.
-            carried: columns that are left out if the data set lacks them, or if their rows have
+            row: the episode's row of the episode table.
+            needed: required columns.
+            carried: optional columns; left out if the data set lacks them, or if their rows have
                 unequal lengths.
 
         Raises:
@@ -211,11 +212,11 @@ class LeRobotFolder:
         return found
 
     def _require_numbers(self, name: str, values: Array, dtype: object) -> None:
-        """Refuse a column that holds no numbers, unless the data set says so."""
-        told = self.features.get(name, {}).get("dtype")
+        """Raise unless a column holds numbers, or is of dtype `string` or `image`."""
+        dtype_stated = self.features.get(name, {}).get("dtype")
         is_number = values.dtype.kind in "iufb" and 0 not in values.shape
-        if not is_number and told not in ("string", "image"):
-            raise ValueError(f"must hold numbers, or a list of them, a step, not {dtype}")
+        if not is_number and dtype_stated not in ("string", "image"):
+            raise ValueError(f"must hold a number or a list of numbers per step, not {dtype}")
 
     def images(
         self,
@@ -227,15 +228,15 @@ class LeRobotFolder:
         """Return the image of each step, uint8 [t h w 3].
 
         Args:
-            row: of the episodes' table.
-            camera: name of a column of images.
-            timestamps_s: times of the steps in the episode.
-            episodes: rows of all episodes, which say how many frames a video should have; empty:
-                its file has no other.
+            row: the episode's row of the episode table.
+            camera: name of an image column.
+            timestamps_s: times of the steps within the episode, seconds.
+            episodes: rows of all episodes, which state how many frames a video should have; empty:
+                its file has no other episode.
 
         Raises:
             ValueError: a file is damaged, or a step has no image; the message names the episode,
-                the step and the gap to the nearest image.
+                the step and the time to the nearest image.
         """
         if camera in self.image_columns:
             return self._images_in_table(row, camera)
@@ -258,7 +259,7 @@ class LeRobotFolder:
     def _beside(
         self, row: Mapping[str, Any], camera: str, episodes: Collection[Mapping[str, Any]]
     ) -> list[tuple[float, float, int]]:
-        """Return begin, end and number of steps of the episodes in the file of one."""
+        """Return start, end and number of steps of all episodes in the same video file."""
         if camera not in self._files_of or not episodes:
             self._files_of[camera] = {}
             for one in episodes or (row,):
@@ -266,12 +267,12 @@ class LeRobotFolder:
                 begin_s, end_s = (
                     float(one[f"videos/{camera}/{name}_timestamp"]) for name in ("from", "to")
                 )
-                told = (begin_s, end_s, one["length"])
-                self._files_of[camera].setdefault(place, []).append(told)
+                segment = (begin_s, end_s, one["length"])
+                self._files_of[camera].setdefault(place, []).append(segment)
         return self._files_of[camera][tuple(row[f"videos/{camera}/{name}"] for name in _PLACE)]
 
     def _images_in_table(self, row: Mapping[str, Any], camera: str) -> NDArray[np.uint8]:
-        """Return images whose files lie in the table, or beside it where the table names them."""
+        """Return images that are stored in the table, or in files that the table names."""
         from .images import decode_image
 
         found: list[NDArray[np.uint8]] = []
@@ -287,10 +288,10 @@ class LeRobotFolder:
         return np.stack(found)
 
     def _inside(self, name: str, fields: Mapping[str, Any]) -> Path:
-        """Fill in a template of `info.json` and return the file, which must lie in the folder."""
+        """Return the path from a template of `info.json`; it must be inside the folder."""
         template = self.info.get(name)
         if not isinstance(template, str):
-            raise ValueError(f"{self.folder / INFO}: {name} must be a text, got {template!r}")
+            raise ValueError(f"{self.folder / INFO}: {name} must be a string, got {template!r}")
         try:
             for _, field, form, conversion in Formatter().parse(template):
                 if field is not None and (field not in _TEMPLATE_FIELDS or conversion):
@@ -305,28 +306,28 @@ class LeRobotFolder:
     def _inside_path(self, text: str, name: str) -> Path:
         path = PurePosixPath(text)
         if path.is_absolute() or ".." in path.parts or "://" in text or "\\" in text:
-            raise ValueError(f"{self.folder / INFO}: {name} leads out of the folder: {text!r}")
+            raise ValueError(f"{self.folder / INFO}: {name} leads outside the folder: {text!r}")
         return self.folder / path
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object of a JSON file.
+    """Read a JSON file that holds an object.
 
     Raises:
-        ValueError: it is damaged; the message names it.
+        ValueError: the file is damaged; the message names it.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path} is damaged: it must be an object")
+        raise ValueError(f"{path} is damaged: it must hold an object")
     return data
 
 
-def _is_number(value: object, counts: bool) -> bool:
-    """Return whether it is a whole number of at least 0, or else any finite one."""
-    if counts:
+def _is_number(value: object, is_count: bool) -> bool:
+    """Return whether the value is an integer of at least 0 (a count), or a finite number."""
+    if is_count:
         return isinstance(value, int) and value >= 0
     return isinstance(value, (int, float)) and math.isfinite(value)
 
@@ -338,7 +339,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     info = read_json(path)
     if info.get("codebase_version") != CODEBASE_VERSION:
         raise ValueError(
-            f"{folder} is of LeRobot format {info.get('codebase_version')!r}, needed "
+            f"{folder} has LeRobot format {info.get('codebase_version')!r}, needed "
             f"{CODEBASE_VERSION!r}; LeRobot has a converter"
         )
     return info

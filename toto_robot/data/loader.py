@@ -1,4 +1,4 @@
-"""Reading ahead of the training step."""
+"""Prefetching of training batches by threads."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -13,22 +13,23 @@ T = TypeVar("T")
 def read_ahead(
     read: Callable[[int], T], numbers: Iterable[int], threads: int
 ) -> Generator[T, None, None]:
-    """Yield ``read(n)`` for each of the numbers, in their order, read ahead by threads.
+    """Yield ``read(n)`` for each of the numbers, in order, prefetched by threads.
 
-    As many results as threads are being read or wait to be taken. Threads and not processes,
-    because reading a batch is page cache, `memcpy` and libav, which release the interpreter's lock,
-    and because a thread hands an array over without a copy. Closing the iterator, or leaving a loop
-    over it by an exception, drops what nobody asked for and ends the threads.
+    At most ``threads`` results are prefetched. Threads are enough, because reading a batch is page
+    cache, `memcpy` and libav, which release the interpreter's lock; and a thread returns an array
+    without a copy. Closing the iterator, or leaving a loop over it by an exception, drops the
+    prefetched results and ends the threads.
 
     Args:
-        read: what to do for a number; pure, as `SequenceMixture.rows` is, so that the result does
-            not depend on which thread does it.
-        numbers: taken only as far as is read ahead, so it may be endless.
-        threads: how many read at a time, at least 1.
+        read: a pure function of the number, such as `SequenceMixture.rows`, so that the result does
+            not depend on the thread.
+        numbers: the arguments of ``read``; consumed only as far as is prefetched, so it may be
+            endless.
+        threads: number of threads, at least 1.
 
     Raises:
         ValueError: ``threads`` is below 1.
-        Exception: what ``read`` raised, at the place where its result would have come.
+        Exception: ``read`` raised it; raised here when its result is due.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")

@@ -1,9 +1,9 @@
-"""Weighted mixture of data sets: frames for a tokenizer, sequences for a transformer.
+"""Weighted mixtures of data sets: frames for a tokenizer, sequences for a transformer.
 
-Each mixture is an endless stream of rows. Row n is a pure function of n, of the seed and of the
-data: of no iterator, batch size, rank or thread. A data set's windows all come once before any
-comes again, in an order of each epoch's own; the data sets take turns in proportion to their
-weights, which every 1000 rows keep exactly (see `shuffle`).
+Each mixture is an endless stream of rows. Row n is a pure function of n, the seed and the data; it
+does not depend on an iterator, a batch size, a rank or a thread. Every window of a data set occurs
+once per epoch, in a new random order in each epoch. Each block of 1000 rows holds the data sets
+exactly in proportion to their weights (see `shuffle`).
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ TokenData = Shard | TokenShards
 
 
 class SequenceMixture:
-    """Token sequences by the rules of paper section 3.4.
+    """A stream of token sequences as in the paper's section 3.4.
 
     A video sequence is ``frames`` consecutive frames of one clip after the video start token; an
-    image sequence is ``frames`` unrelated images after the image start token; both close with the
+    image sequence is ``frames`` unrelated images after the image start token; both end with the
     end token.
     """
 
@@ -46,16 +46,16 @@ class SequenceMixture:
 
         Args:
             shards: the data sets.
-            weights: their shares of the rows, relative to each other.
-            tokenizer: whose tokens they are.
-            config: says the special tokens.
-            frames: frames of a sequence.
-            validation: of the held-out files instead of the others.
-            seed: of the order.
+            weights: relative shares of the data sets in the rows.
+            tokenizer: the tokenizer that made the tokens.
+            config: layout with the special tokens.
+            frames: number of frames in a sequence.
+            validation: whether to read the held-out files instead of the training files.
+            seed: random seed of the order.
 
         Raises:
-            ValueError: a data set is not tokenised, has no clip of ``frames`` frames or too few
-            images.
+            ValueError: a data set is not tokenised, has no clip of ``frames`` frames, or too few
+                images.
         """
         self._config = config
         self._tokens = [shard.tokens(tokenizer) for shard in shards]
@@ -84,10 +84,10 @@ class SequenceMixture:
 
 
 class FrameSequenceMixture:
-    """Sequences of frames by the same rules, for transformers over continuous patches.
+    """A stream of frame sequences by the same rules, for transformers over continuous patches.
 
-    With the same data sets, weights and seed, row n shows the frames that row n of
-    `SequenceMixture` holds the tokens of.
+    With the same data sets, weights and seed, row n holds the frames whose tokens are in row n of
+    `SequenceMixture`.
     """
 
     def __init__(
@@ -117,15 +117,15 @@ class FrameSequenceMixture:
 
 
 class FrameMixture:
-    """Random crops of single frames, for training a tokenizer or a masked autoencoder."""
+    """A stream of random crops of single frames, for a tokenizer or a masked autoencoder."""
 
     def __init__(
         self, shards: Sequence[Shard], weights: Sequence[float], *, validation: bool, seed: int
     ) -> None:
-        """Open the frames of ``shards``; one without held-out files has no part in validation.
+        """Open the frames of ``shards``; a data set without held-out files is not validated on.
 
         Raises:
-            ValueError: no data set has a file left.
+            ValueError: no data set has a file for training, or a held-out file for validation.
         """
         parts = [
             (shard, weight, runs)
@@ -134,8 +134,8 @@ class FrameMixture:
         ]
         if not parts:
             raise ValueError(
-                f"none of {[shard.name for shard in shards]} has files held out for validation: "
-                f"that takes {HOLD_OUT} files"
+                f"none of {[shard.name for shard in shards]} has files held out for validation: a "
+                f"data set needs at least {HOLD_OUT} files"
             )
         self._key = key_of(seed, 1)
         self._frames = [shard.frames() for shard, _, _ in parts]
@@ -168,7 +168,7 @@ class FrameMixture:
 
 
 class _Windows:
-    """All windows of ``span`` consecutive frames of a data set; a row takes ``draws`` of them."""
+    """All windows of ``span`` consecutive frames of a data set; a row consists of ``draws``."""
 
     def __init__(self, runs: np.ndarray, span: int, draws: int) -> None:
         self._runs = runs[runs[:, 1] >= span]
@@ -193,20 +193,22 @@ class _Windows:
 
 
 class _Stream:
-    """Rows of several data sets in proportion to their weights."""
+    """A stream of rows of several data sets in proportion to their weights."""
 
     def __init__(self, windows: Sequence[_Windows], weights: Sequence[float], seed: int) -> None:
         if len(windows) != len(weights):
             raise ValueError(f"{len(windows)} data sets need as many weights, got {len(weights)}")
         self._windows, self._seed = windows, seed
         self._counts = apportion(weights)
-        # Rows are drawn a block at a time: one call of NumPy for a thousand rows, not for one.
+        # Rows are drawn in blocks: one NumPy call for a thousand rows.
         self._block = lru_cache(maxsize=8)(self._draw)
 
     def rows(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return data set int64 [count] and frames int64 [count f] of rows ``first`` and on."""
+        """Return data set int64 [count] and frames int64 [count f] of ``count`` rows."""
         if first < 0 or count < 1:
-            raise ValueError(f"rows are counted from 0, at least one: got {first}, {count} rows")
+            raise ValueError(
+                f"first must be at least 0 and count at least 1, got {first} and {count}"
+            )
         numbers = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
         blocks = [self._block(number) for number in numbers]
         here = slice(first % BLOCK, first % BLOCK + count)
@@ -241,9 +243,11 @@ def _sequences(
 
 
 def _same_size(shards: Sequence[Shard]) -> list[np.ndarray]:
-    """Return the frames of each data set, which must be of one size."""
+    """Return the frames of each data set; all must have the same size."""
     frames = [shard.frames() for shard in shards]
     sizes = {shard.name: array.shape[1] for shard, array in zip(shards, frames, strict=True)}
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"data sets of one mixture must have frames of one size, got {sizes}")
+        raise ValueError(
+            f"all data sets of a mixture must have frames of the same size, got {sizes}"
+        )
     return frames

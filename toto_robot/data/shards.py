@@ -1,15 +1,16 @@
-"""Flat files of frames and tokens: what training reads.
+"""Training data sets as flat files of frames and tokens.
 
 A data set is a folder::
 
-    manifest.json   name, kind (video or image), size, the clips, and every file that was skipped or
-                    used in part
+    manifest.json   name, kind (video or image), size, the clips, and every file that was skipped
+                    or partly used
     frames.u8       uint8 [n size size 3], no header
     tokens.u16      uint16 [n tokens_per_frame], no header; written by `tokenize_shard`
-    tokens.json     weights hash of the tokenizer that made them
+    tokens.json     hash of the tokenizer's weights
 
-A video clip is a run of consecutive frames; each crop of an image is a clip of one frame. Every
-file is written aside and renamed, so that an interrupted command leaves no half data set.
+    A video clip is a sequence of consecutive frames; each crop of an image is a clip of one frame.
+    Every file is written under a temporary name and renamed, so that an interrupted command never
+    leaves an incomplete data set.
 """
 
 import json
@@ -40,19 +41,20 @@ __all__ = [
     "tokenize_shard",
 ]
 
-HOLD_OUT = 21  # every 21st file of each data set is for validation; odd, so that cameras take turns
+HOLD_OUT = 21  # every 21st file is held out for validation; odd, so that it includes all cameras
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A folder of videos or of images, searched recursively.
+    """A folder of videos or images, searched recursively.
 
     Attributes:
-        name: name of the data set that is made of it.
+        name: name of the data set.
         kind: ``video`` or ``image``.
         path: the folder.
-        crops: random crops of each image, or passes over each video (each with its own crop).
-        stride: every how many video frames one is kept; 4 in the paper, at 30 frames a second.
+        crops: number of random crops of each image, or of passes over each video with one random
+            crop each.
+        stride: keep every ``stride``-th video frame; 4 in the paper, at 30 frames a second.
     """
 
     name: str
@@ -74,7 +76,7 @@ class Shard:
         """Open a data set.
 
         Raises:
-            ValueError: there is none in ``folder``.
+            ValueError: ``folder`` has no data set.
         """
         path = folder / "manifest.json"
         if not path.is_file():
@@ -103,8 +105,8 @@ class Shard:
         """Return all tokens, uint16 [n tokens_per_frame].
 
         Raises:
-            ValueError: not tokenised yet, with other weights than those of ``tokenizer``, or at
-            another resolution.
+            ValueError: the data set is not tokenised, or was tokenised with other weights or at
+                another resolution.
         """
         path = self.folder / "tokens.json"
         found = json.loads(path.read_text()) if path.is_file() else None
@@ -119,15 +121,15 @@ class Shard:
         return np.memmap(self.folder / "tokens.u16", np.uint16, "r").reshape(len(self.frames()), -1)
 
     def runs(self, validation: bool) -> np.ndarray:
-        """Return the clips of the training or of the held-out files: see `encode_runs`."""
+        """Return the clips of the training files or of the held-out files; see `encode_runs`."""
         return encode_runs(split(self, validation))
 
 
 def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
-    """Return the clips, start and length, of the training or of the held-out files.
+    """Return start and length of the clips of the training files, or of the held-out files.
 
-    Whole files are held out, never some crops of a picture. A data set of fewer than `HOLD_OUT`
-    files has none.
+    Whole files are held out, with all crops of an image. A data set of fewer than `HOLD_OUT` files
+    has no held-out files.
     """
     files = {
         file: i for i, file in enumerate(sorted({clip["file"] for clip in shard.manifest["clips"]}))
@@ -140,10 +142,10 @@ def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
 
 
 def encode_runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return clips, start and length, as runs of equal clips that follow each other: int64 [r 3].
+    """Return clips in run-length encoding: int64 [r 3] from start and length of each clip.
 
-    A run is its first frame, the length of its clips and their number. A million clips of 16 frames
-    are one run.
+    A run has a first frame, the length of its clips and the number of its clips. A million
+    consecutive clips of 16 frames are one run.
     """
     runs: list[list[int]] = []
     for start, length in clips:
@@ -155,10 +157,9 @@ def encode_runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
-    """Decode a source into a data set.
+    """Decode a source and write it as a data set.
 
-    Files that cannot be used are skipped; they, and those that are used in part, are in the
-    manifest with the reason.
+    Unusable files are skipped. The manifest lists skipped and partly used files with the reason.
 
     Raises:
         ValueError: no file of ``source`` could be read.
@@ -208,9 +209,9 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
 def _crops_of(
     source: Source, path: Path, index: int, size: int, seed: int, problems: list[str]
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of each pass over a video, or those of all crops of an image at once.
+    """Yield the frames of each pass over a video, or of all crops of an image at once.
 
-    What was wrong with a video that is used in part is appended to `problems`.
+    The problems of a partly used video are appended to `problems`.
     """
     if source.kind == "image":
         yield read_crops(path, size, source.crops, np.random.default_rng((seed, index, 0)))
@@ -223,7 +224,7 @@ def _crops_of(
 
 
 def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
-    """Write the tokens of every frame beside the frames, unless the same tokenizer has done so."""
+    """Write the tokens of every frame beside the frames, unless this tokenizer's are there."""
     made_by = _note_of(tokenizer)
     note = shard.folder / "tokens.json"
     if note.is_file() and json.loads(note.read_text()) == made_by:
@@ -236,12 +237,12 @@ def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
         ):
             ids = tokenizer.encode(torch.from_numpy(frames[start : start + batch].copy()))
             ids.numpy().astype(np.uint16).tofile(file)
-        note.unlink(missing_ok=True)  # never the note of the old tokens beside the new ones
+        note.unlink(missing_ok=True)  # the old note must not stay beside the new tokens
     write_json(note, made_by)
 
 
 def _note_of(tokenizer: AnyTokenizer) -> dict[str, Any]:
-    """Return what tells tokens from those of other weights, or of another resolution."""
+    """Return what identifies the tokens: the weights hash and the tokens per frame."""
     return {
         "tokenizer": weights_hash(tokenizer),
         "tokens_per_frame": tokenizer.tokens_per_frame,

@@ -1,13 +1,13 @@
-"""Shuffling without state: the n-th item of an endless shuffled stream, from n alone.
+"""Stateless shuffling: the n-th item of an endless shuffled stream, computed from n alone.
 
-A stream that is a pure function of (seed, row number) needs no loader state: a resumed run asks for
-the next number, and any number of ranks and threads read the same stream. All of it is integer
-arithmetic written out here and no library's generator, so that a run can be resumed, or repeated,
-under another version of NumPy.
+A stream that is a pure function of (seed, row number) needs no loader state: a resumed run reads
+the next number, and any number of ranks and threads read the same stream. The code uses integer
+arithmetic and no library's random generator, so that a run can be resumed or repeated under another
+version of NumPy.
 
-grain has a shuffle of this kind, and a mix; `benchmarks/token_pipeline.py` compares the two. Ours
-stays because it permutes a whole batch at once, because no import and no extra is needed for forty
-lines, and because the order of a run then depends on nothing that we do not ship.
+grain has a similar shuffle and mixture; `benchmarks/token_pipeline.py` compares the two. We keep
+our own because it permutes a whole batch at once, needs no further dependency for forty lines, and
+makes the order of a run depend only on code that we ship.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ import numpy as np
 
 __all__ = ["BLOCK", "apportion", "interleave", "key_of", "permute", "scramble", "uniform"]
 
-BLOCK = 1000  # rows in which every data set has its share exactly; so a share is whole per mille
+BLOCK = 1000  # rows in which each data set has exactly its share, so shares are multiples of 0.1 %
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _ROUNDS = 6
 
 
 def scramble(values: np.ndarray) -> np.ndarray:
-    """Return well-mixed uint64 of uint64, one to one (the finaliser of SplitMix64, Steele 2014)."""
+    """Return a bijective hash, uint64 to uint64 (the finaliser of SplitMix64, Steele 2014)."""
     values = values + np.uint64(_GOLDEN)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -31,7 +31,7 @@ def scramble(values: np.ndarray) -> np.ndarray:
 
 
 def key_of(*words: int) -> int:
-    """Return one 64-bit key of several whole numbers, such as a seed and a place."""
+    """Return one 64-bit key of several integers, such as a seed and a position."""
     key = np.zeros(1, np.uint64)
     for word in words:
         key = scramble(key ^ np.uint64(word & _MASK))
@@ -39,22 +39,22 @@ def key_of(*words: int) -> int:
 
 
 def uniform(key: int, numbers: np.ndarray) -> np.ndarray:
-    """Return a float64 in [0, 1) for each of the numbers, the same for the same key."""
+    """Return a pseudorandom float64 in [0, 1) for each number, determined by the key."""
     bits = scramble(scramble(numbers.astype(np.uint64)) ^ np.uint64(key))
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def permute(positions: np.ndarray, size: int, key: int, epochs: np.ndarray) -> np.ndarray:
-    """Return where each position of 0 .. size-1 goes in the random order of its epoch.
+    """Return the item at each position of the random order of an epoch.
 
-    A Feistel network over the smallest power of two that holds ``size``; what falls outside goes
-    through it again (cycle walking), so that it is one to one on 0 .. size-1.
+    A Feistel network over the smallest power of two that holds ``size``; values of ``size`` and
+    above pass through it again (cycle walking), so that it is a bijection on 0 .. size-1.
 
     Args:
         positions: int64 in 0 .. size-1, any shape.
         size: number of items.
-        key: of the order, see `key_of`.
-        epochs: int64 like ``positions``; each epoch has its own order.
+        key: key of the order, see `key_of`.
+        epochs: int64, same shape as ``positions``; each epoch has another order.
     """
     keys = scramble(scramble(epochs.astype(np.uint64)) ^ np.uint64(key))
     bits = max(2, (size - 1).bit_length())
@@ -78,17 +78,19 @@ def permute(positions: np.ndarray, size: int, key: int, epochs: np.ndarray) -> n
 
 
 def apportion(weights: Sequence[float]) -> tuple[int, ...]:
-    """Return how many of every `BLOCK` rows each data set gets (largest remainders).
+    """Return the number of rows of each data set in a `BLOCK` (largest remainders).
 
-    A weight above zero gets at least one row.
+    A data set with a weight above zero gets at least one row.
 
     Raises:
-        ValueError: a weight is negative or not finite, all are zero, or there are too many.
+        ValueError: a weight is negative or not finite, all weights are zero, or there are too many
+            data sets.
     """
     shares = np.asarray(weights, np.float64)
     if shares.ndim != 1 or not np.isfinite(shares).all() or (shares < 0).any() or not shares.any():
         raise ValueError(
-            f"weights must be at least 0, and one of them more, got {[float(w) for w in weights]}"
+            "weights must be at least 0, and at least one above 0, got "
+            f"{[float(w) for w in weights]}"
         )
     if (shares > 0).sum() > BLOCK:
         raise ValueError(f"at most {BLOCK} data sets can be mixed, got {(shares > 0).sum()}")
@@ -103,11 +105,11 @@ def apportion(weights: Sequence[float]) -> tuple[int, ...]:
 
 
 def interleave(counts: tuple[int, ...], key: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the data set of each row of a block, and how many of its rows came before in it.
+    """Return the data set of each row of a block, and the row's rank among that data set's rows.
 
-    The rows of a data set are spread evenly over the block and then moved at random within their
-    share of it: a batch of any size has nearly its shares, and no step of a regular pattern (every
-    100th row, say) always meets the same data set.
+    The rows of a data set are spread evenly over the block and then jittered by less than their
+    spacing. So a batch of any size has nearly the right shares, and a regular pattern, such as
+    every 100th row, does not always get the same data set.
     """
     sources = np.repeat(np.arange(len(counts)), counts)
     ranks = np.concatenate([np.arange(count) for count in counts])

@@ -1,7 +1,7 @@
-"""Collections of videos and images as their users have them on disk.
+"""Collections of videos and images in their published layouts on disk.
 
-Each source lists its records: which file, from when to when, under which name. What a manifest
-names and the disk lacks is listed too, and reported; it never stops a run.
+Each source lists its records: file, start and end time, and name. Files that a manifest names but
+that do not exist are listed and reported; they never stop a run.
 """
 
 import csv
@@ -31,15 +31,15 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """A video, a part of one, or an image.
+    """A video, a segment of a video, or an image.
 
     Attributes:
-        name: what it is called in reports; no two of a source have the same.
-        file: where it is.
-        group: what must be held out together, such as the cameras of an episode.
-        start_s: where the part begins, seconds; None: with the file.
-        end_s: where it ends; None: with the file.
-        rate_hz: frames a second that a part is said to have; None: any.
+        name: name in reports, unique within the source.
+        file: path of the file.
+        group: records of one group are held out together, such as the cameras of an episode.
+        start_s: start of the segment, seconds; None: start of the file.
+        end_s: end of the segment, seconds; None: end of the file.
+        rate_hz: expected frame rate of the segment; None: not checked.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """What a source has.
+    """The content of a source.
 
     Attributes:
-        records: what is there, in a fixed order.
-        missing: names of what the source's manifest has and the disk has not.
-        ignored: how many other files lie in a folder that has no manifest, by suffix, or images in
-            the tables of a data set, by column.
+        records: the existing records, in a fixed order.
+        missing: names that the source's manifest lists but that do not exist on disk.
+        ignored: number of other files, by suffix, in a folder without a manifest; or number of
+            episodes with images in the tables of a data set, by column.
     """
 
     records: tuple[Record, ...]
@@ -68,7 +68,7 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Videos:
-    """A folder of videos, with or without folders inside it.
+    """A folder of videos, searched recursively.
 
     Attributes:
         path: the folder.
@@ -88,7 +88,7 @@ class Videos:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Images:
-    """A folder of images: ImageNet's, with a folder for each class, or any other.
+    """A folder of images, searched recursively, such as ImageNet with a folder for each class.
 
     Attributes:
         path: the folder.
@@ -108,15 +108,15 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kinetics:
-    """Kinetics-400, -600 or -700: clips that were cut out when they were downloaded.
+    """Kinetics-400, -600 or -700: clips that were cut when they were downloaded.
 
-    A clip's file is ``<youtube_id>_<start>_<end>.mp4`` with six digits each, anywhere below the
+    A clip's file is ``<youtube_id>_<start>_<end>.mp4``, times with six digits, anywhere below the
     folder (flat, or in a folder for each class or split).
 
     Attributes:
         path: the folder.
         csv: the official table: label, youtube_id, time_start, time_end, split.
-        split: which rows: ``train``, ``validate`` (in some tables ``val``) or ``test``.
+        split: which rows are read: ``train``, ``validate`` (in some tables ``val``) or ``test``.
     """
 
     kind: ClassVar[str] = "kinetics"
@@ -141,7 +141,7 @@ class Kinetics:
                 except (ValueError, OverflowError) as error:
                     times = f"{row['time_start']!r} to {row['time_end']!r}"
                     raise ValueError(
-                        f"{self.csv}: {row['youtube_id']}: no times: {times}"
+                        f"{self.csv}: {row['youtube_id']}: invalid times: {times}"
                     ) from error
                 names[f"{row['youtube_id']}_{begin_s:06}_{end_s:06}"] = row["youtube_id"]
         return _named(names, self.path)
@@ -149,7 +149,7 @@ class Kinetics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ego4D:
-    """Ego4D as its downloader lays it out: ``ego4d.json``, and ``<video_uid>.mp4`` in a folder.
+    """Ego4D as written by its downloader: ``ego4d.json``, and ``<video_uid>.mp4`` in a folder.
 
     Attributes:
         path: the folder of the videos, ``v2/full_scale`` or a copy of it in a smaller size.
@@ -176,7 +176,7 @@ class Ego4D:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HowTo100M:
-    """HowTo100M: ``<video_id>`` with any suffix of a video, anywhere below a folder.
+    """HowTo100M: ``<video_id>`` with any video suffix, anywhere below a folder.
 
     Attributes:
         path: the folder.
@@ -188,7 +188,7 @@ class HowTo100M:
     csv: Path
 
     def listing(self) -> Listing:
-        """List the videos; one that is in the table for several tasks comes once.
+        """List the videos; each occurs once, even if the table names it for several tasks.
 
         Raises:
             ValueError: table or folder is missing, or the table lacks the column.
@@ -199,13 +199,13 @@ class HowTo100M:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeRobot:
-    """A LeRobotDataset of format v3.0: many episodes in one file, told apart by their times.
+    """A LeRobotDataset of format v3.0: one file holds many episodes, separated by their times.
 
     All cameras of an episode are held out together.
 
     Attributes:
         path: the folder of the data set, with ``meta/info.json``.
-        cameras: keys such as ``observation.images.front``; empty: all.
+        cameras: camera keys such as ``observation.images.front``; empty: all cameras.
     """
 
     kind: ClassVar[str] = "lerobot"
@@ -216,9 +216,9 @@ class LeRobot:
         """List each episode of each camera.
 
         Raises:
-            ImportError: pyarrow, which reads tables, is missing.
-            ValueError: not such a data set, of another version, without such a camera, or with
-                files outside of its folder.
+            ImportError: pyarrow, which reads the tables, is not installed.
+            ValueError: the folder is not a data set of this version, lacks a camera, or names
+                files outside the folder.
         """
         try:
             data = LeRobotFolder(self.path)
@@ -268,7 +268,7 @@ def _folder(path: Path, suffixes: tuple[str, ...]) -> Listing:
 
 
 def _named(names: Mapping[str, str], path: Path) -> Listing:
-    """List the videos whose file name without suffix is one of ``names``, name to group."""
+    """List the videos whose name without suffix is a key of ``names`` (name to group)."""
     found: dict[str, Path] = {}
     for file in walk(path, VIDEO_SUFFIXES):
         if file.stem in names:
@@ -283,13 +283,14 @@ def _named(names: Mapping[str, str], path: Path) -> Listing:
 
 
 def _table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file that has the columns; words that are no UTF-8 stay as bytes.
+    """Yield the rows of a CSV file; bytes that are not UTF-8 become surrogate escapes.
 
     Raises:
-        ValueError: it lacks a column, a row lacks a value, or it is damaged: says where.
+        ValueError: the file lacks a column, a row lacks a value, or the file is damaged; the
+            message names the line.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is no file")
+        raise ValueError(f"{path} is not a file")
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         try:
@@ -306,5 +307,5 @@ def _table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ValueError(f"{path} is no file")
+        raise ValueError(f"{path} is not a file")
     return read_json(path)

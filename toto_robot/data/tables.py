@@ -1,4 +1,4 @@
-"""Parquet tables to plain rows and NumPy columns."""
+"""Readers of Parquet tables: rows as plain data, columns as NumPy arrays."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +14,23 @@ __all__ = ["column_array", "read_rows", "read_table"]
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return a table's rows as plain data; `columns` None: all.
+    """Return a table's rows as plain data; `columns` None: all columns.
 
     Raises:
-        ValueError: it cannot be read, or lacks a column; the message names it.
+        ValueError: the table cannot be read, or lacks a column; the message names the file.
     """
     return read_table(path, columns).to_pylist()
 
 
 def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str] = ()) -> Any:
-    """Return a table with these columns, and of the optional ones those that it has."""
+    """Return a table with these columns and with those optional columns that it has."""
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise ImportError(
-            "a LeRobot data set's tables are Parquet: pip install 'toto-robot[lerobot]'"
+            "reading a LeRobot data set's Parquet tables needs pyarrow: "
+            "pip install 'toto-robot[lerobot]'"
         ) from error
     require_regular(path)
     try:
@@ -45,10 +46,10 @@ def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str
 
 
 def column_array(column: Any) -> NDArray[Any]:
-    """Return a column as [t] or [t k]; words and bytes as objects.
+    """Return a column as an array [t] or [t k]; strings and bytes as objects.
 
     Raises:
-        ValueError: a row is empty or as long as no other; the message names it.
+        ValueError: a row is empty, or rows have unequal lengths; the message names the row.
     """
     import pyarrow
     from pyarrow import compute

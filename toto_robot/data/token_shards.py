@@ -1,16 +1,16 @@
-"""Tokens of large collections: flat files of one stride, read where they lie.
+"""Tokens of large collections in flat, memory-mapped files of fixed row size.
 
 A data set is a folder::
 
-    manifest.json                 what was tokenised how, and into how many shards
-    records.jsonl                 the files it was planned for, a line each, in the order of shards
+    manifest.json                 the settings, and the number of shards
+    records.jsonl                 the planned files, one line each, in the order of the shards
     NAME-00042-of-01024.u16       uint16 [frames tokens_per_frame], no header
-    NAME-00042-of-01024.json      its clips, its sha256, and what was wrong with its files
+    NAME-00042-of-01024.json      its clips, its sha256, and the problems of its files
     report.json                   everything that was left out, by name and reason
 
-The shards hold the clips of training first, then those held out; start and end tokens are added by
-`SequenceMixture`. A frame of 256 tokens is 512 bytes at a place that its number alone gives, so a
-sequence is one read and needs no index. `python -m toto_robot.data.tokenise` writes all this.
+    A shard holds the training clips first, then the held-out clips; `SequenceMixture` adds start
+    and end tokens. A frame of 256 tokens takes 512 bytes at an offset that follows from its number,
+    so a sequence is one read without an index. `toto_robot.data.tokenise` writes the files.
 """
 
 import hashlib
@@ -36,10 +36,10 @@ FORMAT = "tokens 1"
 
 
 def open_data(folder: Path) -> "Shard | TokenShards":
-    """Open what is in a folder: frames with or without tokens, or tokens alone.
+    """Open the data set of a folder: frames with or without tokens, or tokens alone.
 
     Raises:
-        ValueError: neither is there.
+        ValueError: the folder has no data set.
     """
     shard = Shard.open(folder)
     return TokenShards.open(folder) if shard.manifest.get("format") == FORMAT else shard
@@ -47,7 +47,7 @@ def open_data(folder: Path) -> "Shard | TokenShards":
 
 @dataclass(frozen=True, slots=True)
 class TokenShards:
-    """An opened data set of tokens."""
+    """An opened data set of tokens without frames."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -58,7 +58,7 @@ class TokenShards:
         """Open a data set.
 
         Raises:
-            ValueError: there is none, or it is not complete.
+            ValueError: the folder has no data set of tokens, or it is incomplete.
         """
         path = folder / "manifest.json"
         manifest = json.loads(path.read_text()) if path.is_file() else {}
@@ -69,11 +69,11 @@ class TokenShards:
             )
         stems = [shard_name(manifest, number) for number in range(manifest["shards"])]
         row_bytes = 2 * manifest["tokenizer"]["tokens_per_frame"]
-        wanting = [stem for stem in stems if read_side(folder, stem, row_bytes) is None]
-        if wanting:
+        incomplete = [stem for stem in stems if read_side(folder, stem, row_bytes) is None]
+        if incomplete:
             raise ValueError(
-                f"{folder}: {len(wanting)} of {len(stems)} shards are missing or of another size, "
-                f"the first is {wanting[0]}.u16; run the same tokenise command again"
+                f"{folder}: {len(incomplete)} of {len(stems)} shards are missing or of wrong size, "
+                f"the first is {incomplete[0]}.u16; run the same tokenise command again"
             )
         sides = [json.loads((folder / f"{stem}.json").read_text()) for stem in stems]
         return TokenShards(folder, manifest, tuple(sides))
@@ -89,7 +89,7 @@ class TokenShards:
         return self.manifest["kind"]
 
     def runs(self, validation: bool) -> np.ndarray:
-        """Return the clips of the training or of the held-out files: see `encode_runs`."""
+        """Return the clips of the training files or of the held-out files; see `encode_runs`."""
         runs: list[tuple[int, int, int]] = []
         start = 0
         for side in self.sides:
@@ -104,8 +104,7 @@ class TokenShards:
         """Return all tokens, [n tokens_per_frame].
 
         Raises:
-            ValueError: they are those of other weights than ``tokenizer``'s, or of another
-                resolution.
+            ValueError: the tokens were made with other weights or at another resolution.
         """
         made_by = self.manifest["tokenizer"]
         found = (made_by["sha256"][:12], made_by["tokens_per_frame"])
@@ -118,7 +117,7 @@ class TokenShards:
         return self.all_tokens()
 
     def all_tokens(self) -> "ShardedTokens":
-        """Return all tokens, whosever they are, [n tokens_per_frame]."""
+        """Return all tokens, of any tokenizer, [n tokens_per_frame]."""
         files = [
             self.folder / f"{shard_name(self.manifest, number)}.u16"
             for number in range(len(self.sides))
@@ -127,7 +126,7 @@ class TokenShards:
         return ShardedTokens(files, counts, self.manifest["tokenizer"]["tokens_per_frame"])
 
     def damaged(self) -> list[str]:
-        """Read every shard and return the names of those that are not what was written."""
+        """Read every shard and return the names of those with a wrong sha256."""
         names = [f"{shard_name(self.manifest, number)}.u16" for number in range(len(self.sides))]
         return [
             name
@@ -137,13 +136,13 @@ class TokenShards:
 
 
 class ShardedTokens:
-    """The tokens of all shards as one array [n tokens_per_frame] that is never in memory.
+    """The tokens of all shards as one memory-mapped array [n tokens_per_frame].
 
-    Shards are mapped when they are first needed, and stay so.
+    Each shard is mapped when it is first read, and stays mapped.
     """
 
     def __init__(self, files: Sequence[Path], counts: Sequence[int], tokens_per_frame: int) -> None:
-        """Take the files, the frames of each, and the tokens of a frame."""
+        """Store the files, the number of frames in each, and the tokens per frame."""
         self._files, self._counts = files, counts
         self._ends = np.cumsum(counts)
         self._maps: list[np.ndarray | None] = [None] * len(files)
@@ -157,7 +156,7 @@ class ShardedTokens:
         """Return the tokens of frames, int64 [f] -> uint16 [f tokens_per_frame]."""
         shards = np.searchsorted(self._ends, frames, side="right")
         within = frames - self._ends[shards] + np.asarray(self._counts)[shards]
-        if (shards == shards[0]).all():  # always so for a video's
+        if (shards == shards[0]).all():  # always the case for a video sequence
             return self._map(int(shards[0]))[within]
         rows = [self._map(int(s))[row] for s, row in zip(shards, within, strict=True)]
         return np.stack(rows)
@@ -166,7 +165,7 @@ class ShardedTokens:
         mapped = self._maps[number]
         if mapped is None:
             with self._lock:
-                # Not np.memmap: that keeps a file descriptor for each of what may be thousands.
+                # Not np.memmap, which keeps a file descriptor open for each of thousands of shards.
                 flat = torch.from_file(
                     str(self._files[number]),
                     shared=False,
@@ -178,10 +177,10 @@ class ShardedTokens:
 
 
 class ShardWriter:
-    """Write one shard aside, and rename it with its side file when it is whole."""
+    """A writer of one shard under a temporary name, renamed when the shard is complete."""
 
     def __init__(self, folder: Path, stem: str) -> None:
-        """Open a file of this process's own, so that two that write the same shard do not meet."""
+        """Open a temporary file that is unique to this process."""
         self._folder, self._stem = folder, stem
         self._aside = folder / f".{stem}.{os.uname().nodename}-{os.getpid()}.part"
         self._file = self._aside.open("wb")
@@ -198,12 +197,12 @@ class ShardWriter:
     def close(
         self, training: Sequence[int], held_out: Sequence[int], **notes: object
     ) -> dict[str, Any]:
-        """Publish the shard and return its side file's content.
+        """Rename the shard to its final name, write its side file, and return that content.
 
         Args:
-            training: lengths of the clips of training, in the order of the frames.
-            held_out: lengths of the clips held out, which follow.
-            notes: what else to say about the shard.
+            training: lengths of the training clips, in the order of the frames.
+            held_out: lengths of the held-out clips, which follow them.
+            notes: further entries of the side file.
         """
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -216,23 +215,23 @@ class ShardWriter:
             **notes,
         }
         os.replace(self._aside, self._folder / f"{self._stem}.u16")
-        # last: a shard is there when its side file is
+        # written last: a shard is complete when its side file exists
         write_json(self._folder / f"{self._stem}.json", side)
         return side
 
     def abandon(self) -> None:
-        """Remove what was written."""
+        """Remove the temporary file."""
         self._file.close()
         self._aside.unlink(missing_ok=True)
 
 
 def shard_name(manifest: dict[str, Any], number: int) -> str:
-    """Return a shard's name, without suffix."""
+    """Return a shard's file name without suffix."""
     return f"{manifest['name']}-{number:05}-of-{manifest['shards']:05}"
 
 
 def read_side(folder: Path, stem: str, row_bytes: int) -> dict[str, Any] | None:
-    """Return the side file of a shard that is there in its full size, or None."""
+    """Return the content of a shard's side file, or None if the shard is incomplete."""
     try:
         side = json.loads((folder / f"{stem}.json").read_text())
         whole = (folder / f"{stem}.u16").stat().st_size == side["frames"] * row_bytes
@@ -242,7 +241,7 @@ def read_side(folder: Path, stem: str, row_bytes: int) -> dict[str, Any] | None:
 
 
 def _lengths(clips: Sequence[int]) -> list[list[int]]:
-    """Return lengths as runs: length and how many of it follow each other."""
+    """Return lengths in run-length encoding: length and number of repetitions."""
     starts = np.cumsum([0, *clips])[:-1]
     runs = encode_runs([(int(start), length) for start, length in zip(starts, clips, strict=True)])
     return runs[:, 1:].tolist()

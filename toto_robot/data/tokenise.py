@@ -1,11 +1,11 @@
-"""``python -m toto_robot.data.tokenise``: a collection of videos or images to tokens, once.
+"""``python -m toto_robot.data.tokenise``: tokenise a collection of videos or images.
 
-Decoding and tokenising in one go: no frames on disk. The collection is planned once, as a list of
-files cut into slices; a slice becomes one shard (see `token_shards`), written aside and renamed. A
-run that is killed loses the slices that it was at; run it again and it goes on. The bytes of a
-shard depend on its slice and on the config alone, not on who makes it, when, or beside how many.
+Files are decoded and tokenised in one pass, without frames on disk. The plan is a list of files,
+divided into slices. Each slice becomes one shard (see `token_shards`), written under a temporary
+name and renamed. A killed run loses only its unfinished slices; the same command resumes it. The
+bytes of a shard depend only on its slice and the config, not on which or how many workers run.
 
-Nothing about a file stops a run: `report.json` tells what was left out, by name and reason.
+A bad file never stops a run: `report.json` lists what was left out, by name and reason.
 """
 
 import hashlib
@@ -45,11 +45,11 @@ __all__ = [
 
 
 def tokenise(config: TokeniseConfig, out: Path) -> None:
-    """Tokenise a collection, going on where an earlier run of the same config stopped."""
-    out = out.resolve()  # what workers on other machines are told
+    """Tokenise a collection; resume where an earlier run of the same config stopped."""
+    out = out.resolve()  # workers on other machines need the absolute path
     if isinstance(config.runner, Slurm) and not (out / "manifest.json").is_file():
-        # a thousand tasks must not list a collection of a million files each
-        raise ValueError(f"{out} holds no plan yet: run once with runner=plan")
+        # a thousand tasks must not each list a collection of a million files
+        raise ValueError(f"{out} has no plan yet: run the command once with runner=plan")
     manifest = plan(config, out)
     slices = run_slices(config.runner, unfinished(out, manifest), manifest["shards"])
     found = manifest["shards"] - len(unfinished(out, manifest))
@@ -58,7 +58,9 @@ def tokenise(config: TokeniseConfig, out: Path) -> None:
         f"{manifest['records']} records in {manifest['shards']} slices, "
         f"{found} done, {len(slices)} to do here"
     )
-    if (local := Path(config.tokenizer_from)).exists():  # workers may stand in another folder
+    if (
+        local := Path(config.tokenizer_from)
+    ).exists():  # workers may have another working directory
         config = replace(config, tokenizer_from=str(local.resolve()))
     config.runner.run(SliceWorker(config, out), slices)
     if left := unfinished(out, manifest):
@@ -73,10 +75,10 @@ def tokenise(config: TokeniseConfig, out: Path) -> None:
 
 
 def report(out: Path) -> dict[str, Any]:
-    """Gather what all shards say into ``report.json``, remove what killed runs left, return it.
+    """Write ``report.json`` from all side files, remove temporary files, and return the report.
 
     Raises:
-        ValueError: the data set is not complete.
+        ValueError: the data set is incomplete.
     """
     data = TokenShards.open(out)
     counts = {
@@ -96,10 +98,10 @@ def report(out: Path) -> dict[str, Any]:
 
 
 class SliceWorker:
-    """Makes the shards of slices; what a runner sends to its workers."""
+    """A callable that makes the shard of a slice; a runner sends it to its workers."""
 
     def __init__(self, config: TokeniseConfig, out: Path) -> None:
-        """Take the config and the folder of a plan; the tokenizer is opened by the first slice."""
+        """Store the config and the plan's folder; the first slice opens the tokenizer."""
         self._config, self._out = config, out
         self._tokenizer: Any = None
         self._manifest: dict[str, Any] = {}
@@ -121,7 +123,7 @@ class SliceWorker:
         tokenizer = load_tokenizer(self._config.tokenizer_from, self._config.image_size)
         if weights_hash(tokenizer) != self._manifest["tokenizer"]["sha256"]:
             raise ValueError(
-                f"{self._config.tokenizer_from} is not what {self._out} was planned with"
+                f"{self._config.tokenizer_from} is not the tokenizer of the plan in {self._out}"
             )
         self._tokenizer = tokenizer.to(self._config.device)
 
@@ -135,7 +137,7 @@ class SliceWorker:
         writer = ShardWriter(self._out, shard_name(self._manifest, number))
         try:
             batch = _Batch(self._tokenizer, self._config.batch, writer)
-            # The sort is stable: what is held out comes behind, in its own order.
+            # The sort is stable: held-out records come last, in their original order.
             for fields in sorted(records, key=lambda fields: fields["held_out"]):
                 held_out = fields.pop("held_out")
                 record, found = Record(**fields), list[str]()
@@ -163,7 +165,7 @@ class SliceWorker:
         )
 
     def _clips(self, record: Record, problems: list[str]) -> Iterator[np.ndarray]:
-        """Yield the clips of a record and append what was wrong with it."""
+        """Yield the clips of a record and append its problems to `problems`."""
         name = int.from_bytes(hashlib.sha256(record.name.encode()).digest()[:8])
         size, clips = self._tokenizer.image_size, self._config.clips
         for number in range(self._config.passes):
@@ -198,7 +200,7 @@ class SliceWorker:
 
 
 class _Batch:
-    """Frames on their way to the tokenizer, always so many at a time, so that sums are the same."""
+    """A buffer that tokenises frames in batches of fixed size, so that results are reproducible."""
 
     def __init__(self, tokenizer: Any, size: int, writer: ShardWriter) -> None:
         self._tokenizer, self._size, self._writer = tokenizer, size, writer
@@ -206,7 +208,7 @@ class _Batch:
         self._count = 0
 
     def add(self, clip: np.ndarray) -> None:
-        """Take uint8 [t s s 3] and tokenise what fills a batch."""
+        """Append frames, uint8 [t s s 3], and tokenise the full batches."""
         self._frames.append(clip)
         self._count += len(clip)
         if self._count < self._size:
@@ -218,7 +220,7 @@ class _Batch:
         self._frames, self._count = [frames[full:].copy()], len(frames) - full
 
     def flush(self) -> None:
-        """Tokenise what is left."""
+        """Tokenise the remaining frames."""
         if self._count:
             self._write(np.concatenate(self._frames))
         self._frames, self._count = [], 0

@@ -1,8 +1,8 @@
-"""Video files to upright RGB frames with their times, and frames to video files.
+"""Read video files as upright RGB frames with their times, and write frames to video files.
 
-This is the one place that opens videos. It opens local files that are whole by themselves: no
-address of a network, and no list of other files. Frames are turned and mirrored as players show
-them. No torch, so that a robot's computer can read.
+All videos are opened here. Only self-contained local files are opened: no network addresses and no
+playlists. Frames are rotated and mirrored as video players show them. The module does not import
+torch, so it also runs on a robot's computer without torch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,16 +43,18 @@ __all__ = [
 Frames = NDArray[np.uint8]
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
-# Two resizers make frames that differ by 2.5 to 4 grey levels, so data sets say which made theirs.
+# Frames of two resizers differ by 2.5 to 4 grey levels, so data sets record theirs.
 RESIZER = f"swscale {'.'.join(map(str, av.library_versions['libswscale']))} area, enlarging bicubic"
 _OPTIONS = {
     "protocol_whitelist": "file",
-    # FFmpeg's names of formats whose files name no others; `concat`, `hls` and `dash` do.
+    # FFmpeg's names of self-contained formats; `concat`, `hls` and `dash` refer to other files.
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,"
     "ogg,flv,asf,ivf,obu,h264,hevc,m4v,mjpeg",
 }
-_TICK_S = 0.001  # what a container's time base may round away
-_OFF_AXIS = 0.0175  # sine of one degree: FFmpeg's own tolerance of a quarter turn
+_TICK_S = 0.001  # rounding error of a container's time base
+_OFF_AXIS = (
+    0.0175  # sine of one degree: FFmpeg's own tolerance for rotations by multiples of 90 degrees
+)
 
 __getattr__ = moved_names(
     __name__,
@@ -76,18 +78,19 @@ def open_video(path: Path) -> Iterator["Video"]:
     """Open the first video stream of a local file.
 
     Raises:
-        ValueError: it is no regular file, no video, or of a format that names other files.
+        ValueError: the file does not exist, is not a video, or has a format that refers to other
+            files.
     """
     if not path.is_file():
         raise ValueError("no such file")
-    # With `file:` no part of a name is taken for a protocol, such as that of `at_10:30/a.mp4`.
+    # `file:` prevents a part of a name such as `at_10:30/a.mp4` from being read as a protocol.
     try:
         container = av.open(f"file:{path}", options=_OPTIONS)
     except av.FFmpegError as error:
         raise ValueError(with_disguise(path, error.strerror)) from error
     with container:
         if not container.streams.video:
-            raise ValueError("no video in it")
+            raise ValueError("has no video stream")
         yield Video(container)
 
 
@@ -97,14 +100,14 @@ class Video:
     Frames are decoded by one thread: libavcodec marks damaged frames reliably only then.
 
     Attributes:
-        begin_s: time of the first frame on the file's clock.
-        gap_s: usual time from one frame to the next; 0 where the file does not say.
-        length_s: how long the file says that it is; 0 where it does not.
-        lost_packets: packets met so far that are no frames.
+        begin_s: time of the first frame on the file's clock, seconds.
+        gap_s: frame period according to the header, seconds; 0 if unknown.
+        length_s: duration according to the header, seconds; 0 if unknown.
+        lost_packets: number of packets read so far that could not be decoded.
     """
 
     def __init__(self, container: av.container.InputContainer) -> None:
-        """Take an opened container that has a video stream."""
+        """Store an opened container that has a video stream."""
         self._container = container
         self._stream = stream = container.streams.video[0]
         stream.thread_type = "NONE"
@@ -120,8 +123,8 @@ class Video:
         """Yield the frames in the order of their times.
 
         Args:
-            start_s: where to begin on the file's clock: at the key frame before it; None: at the
-                first frame.
+            start_s: start time on the file's clock, seconds; decoding starts at the key frame
+                before it. None: the first frame.
         """
         if start_s is not None and start_s <= self.begin_s:
             start_s = None
@@ -129,13 +132,13 @@ class Video:
             self._container.seek(int(start_s / self._tick_s), stream=self._stream)
         number, damaged = 0, False
         for frame in self._decoded():
-            # A frame that is built upon a damaged one shows the damage too.
+            # A frame predicted from a damaged one is damaged too.
             damaged = frame is None or frame.is_corrupt or (damaged and not frame.key_frame)
             if frame is None:
                 continue
             time_s = self.begin_s + number * self.gap_s if frame.time is None else frame.time
             if start_s is not None and not number and time_s > start_s + _TICK_S:
-                # the file's index misleads
+                # the file's index is wrong
                 self._container.seek(0)
                 yield from self.frames()
                 return
@@ -143,7 +146,7 @@ class Video:
             yield TimedFrame(frame, time_s, damaged)
 
     def packet_times(self) -> list[float]:
-        """Return the times of all frames in order, without decoding one."""
+        """Return the times of all frames in order, without decoding."""
         times = [
             packet.dts if packet.pts is None else packet.pts
             for packet in self._container.demux(self._stream)
@@ -152,14 +155,14 @@ class Video:
         return sorted(time * self._tick_s for time in times if time is not None)
 
     def declared_if_cut(self) -> int | None:
-        """Return the header's number of frames, if the file ends before the last of them."""
+        """Return the number of frames in the header if the file is truncated, else None."""
         packets = [packet for packet in self._container.demux(self._stream) if packet.size]
         if any(packet.is_discard for packet in packets):
-            return None  # an edit list hides some: what is missing need not be at the end
+            return None  # an edit list hides frames, so missing ones need not be at the end
         return self._stream.frames if len(packets) < self._stream.frames else None
 
     def _decoded(self) -> Iterator[av.VideoFrame | None]:
-        """Yield the frames, and None for data that is none; what follows may be good again."""
+        """Yield the frames, and None for an undecodable packet; later packets may be decodable."""
         for packet in self._container.demux(self._stream):
             try:
                 yield from packet.decode()  # pyrefly: ignore  # of a video stream: frames
@@ -169,20 +172,20 @@ class Video:
 
 
 def frame_times(path: Path) -> NDArray[np.float64]:
-    """Return the times of a file's frames in order, on its clock, in seconds; none is decoded.
+    """Return the times of a file's frames in order, on its clock, seconds, without decoding.
 
     Raises:
-        ValueError: it is not a readable video; the message names it.
+        ValueError: the file is not a readable video; the message names it.
     """
     with _naming(path), open_video(path) as video:
         return np.array(video.packet_times(), np.float64)
 
 
 def frames_before_cut(path: Path) -> int | None:
-    """Return how many frames a file's header counts if its end was cut off; None: it is whole.
+    """Return the number of frames in the header if the file is truncated, else None.
 
     Raises:
-        ValueError: it is not a readable video; the message names it.
+        ValueError: the file is not a readable video; the message names it.
     """
     with _naming(path), open_video(path) as video:
         return video.declared_if_cut()
@@ -192,25 +195,25 @@ def read_frames(path: Path) -> Frames:
     """Return all frames of a file, upright, uint8 [t h w 3].
 
     Raises:
-        ValueError: it is not a readable video, or damaged; the message names it.
+        ValueError: the file is not a readable video, or is damaged; the message names it.
     """
     with _naming(path), open_video(path) as video:
         found = [to_rgb(_whole(frame)) for frame in video.frames()]
         if not found:
-            raise ValueError("it holds no video frame")
+            raise ValueError("it has no video frame")
         return np.stack(found)
 
 
 def read_frames_at(path: Path, times_s: Sequence[float] | NDArray[np.float64]) -> Frames:
-    """Return the frames of these times of `frame_times`, upright, uint8 [t h w 3].
+    """Return the frames at given times, upright, uint8 [t h w 3].
 
     Args:
-        path: the file.
-        times_s: one or more times, each later than the one before.
+        path: the video file.
+        times_s: one or more times returned by `frame_times`, in increasing order.
 
     Raises:
-        ValueError: it is not a readable video, or one of the frames is damaged; the message names
-            the file.
+        ValueError: the file is not a readable video, or one of the frames is damaged; the message
+            names the file.
     """
     found: list[Frames] = []
     with _naming(path), open_video(path) as video:
@@ -226,12 +229,12 @@ def read_frames_at(path: Path, times_s: Sequence[float] | NDArray[np.float64]) -
 
 
 def read_squares(path: Path, size: int, numbers: range) -> Frames:
-    """Return the middle squares of frames by their numbers, uint8 [t size size 3].
+    """Return the centre squares of frames by their numbers, uint8 [t size size 3].
 
-    The shortest side is resized to `size`. Frames are fewer where the file ends before.
+    The shortest side is resized to `size`. Fewer frames are returned if the file is shorter.
 
     Raises:
-        ValueError: it is not a readable video, or damaged; the message names it.
+        ValueError: the file is not a readable video, or is damaged; the message names it.
     """
     square = SquareCrop(size)
     with _naming(path), open_video(path) as video:
@@ -244,7 +247,7 @@ def to_rgb(frame: av.VideoFrame) -> Frames:
     """Return a decoded frame, upright, uint8 [h w 3].
 
     Raises:
-        ValueError: the frame is to be shown at an angle that is no quarter turn.
+        ValueError: the display rotation is not a multiple of 90 degrees.
     """
     return np.ascontiguousarray(_upright(frame.to_ndarray(format="rgb24"), frame))
 
@@ -257,7 +260,7 @@ def _whole(frame: TimedFrame) -> av.VideoFrame:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises into a ValueError that names the file."""
+    """Convert any decoder error to a ValueError that names the file."""
     try:
         yield
     except Exception as error:
@@ -265,10 +268,10 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _upright(image: NDArray[Any], frame: av.VideoFrame) -> NDArray[Any]:
-    """Return a frame's image turned and mirrored as its display matrix says.
+    """Return a frame's image, rotated and mirrored by its display matrix.
 
-    The matrix (ISO/IEC 14496-12, 8.5.2) maps a place (p, q), right and down, to (a p + c q,
-    b p + d q). The determinant of one that mirrors, as front cameras of phones do, is negative.
+    The matrix (ISO/IEC 14496-12, 8.5.2) maps a point (p, q), right and down, to (a p + c q,
+    b p + d q). Its determinant is negative if it mirrors, as for front cameras of phones.
     """
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -276,30 +279,32 @@ def _upright(image: NDArray[Any], frame: av.VideoFrame) -> NDArray[Any]:
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).astype(float)
     straight, crossed = np.hypot(a, d), np.hypot(b, c)
     if min(straight, crossed) > _OFF_AXIS * max(straight, crossed):
-        raise ValueError(f"to be shown turned by {frame.rotation} degrees, no quarter turn")
+        raise ValueError(
+            f"its display rotation is {frame.rotation} degrees, which is not a multiple of 90"
+        )
     if crossed > straight:
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 class SquareCrop:
-    """Turn decoded frames upright, resize their shortest side and crop them to squares."""
+    """A transform of decoded frames: rotate upright, resize the shortest side, crop to a square."""
 
     def __init__(self, size: int) -> None:
-        """Take the side of the squares, pixels."""
+        """Store the side of the squares, pixels."""
         self._size = size
-        self._reformatter = VideoReformatter()  # keeps its tables from frame to frame
+        self._reformatter = VideoReformatter()  # reuses its tables for all frames
 
     def __call__(self, frame: av.VideoFrame, down: float, across: float) -> np.ndarray:
         """Return uint8 [size size 3].
 
         Args:
-            frame: of any pixel format; more than 8 bits are rounded.
-            down: place of the crop between the highest and the lowest one, in [0, 1).
-            across: the same from left to right.
+            frame: the frame, in any pixel format; more than 8 bits are rounded.
+            down: vertical position of the crop, in [0, 1): 0 is the top.
+            across: horizontal position of the crop, in [0, 1): 0 is the left.
 
         Raises:
-            ValueError: the frame is to be shown at an angle that is no quarter turn.
+            ValueError: the display rotation is not a multiple of 90 degrees.
         """
         sides = (frame.width, frame.height)
         scale = self._size / min(sides)
@@ -311,37 +316,37 @@ class SquareCrop:
         image = _upright(image, frame)
         top = int(down * (image.shape[0] - self._size + 1))
         left = int(across * (image.shape[1] - self._size + 1))
-        # a copy, so that the whole frame is not kept for the crop's sake
+        # a copy, so that the whole frame can be freed
         return image[top : top + self._size, left : left + self._size].copy()
 
 
 def check_even(height: int, width: int, pixels: str) -> None:
-    """Refuse a size that a format of pixels cannot have.
+    """Check that an image size is valid for a pixel format.
 
     Raises:
-        ValueError: height or width is odd, and the format has one colour for 2 x 2 pixels.
+        ValueError: height or width is odd, and the format stores one colour for 2 x 2 pixels.
     """
     if pixels == "yuv420p" and (height % 2 or width % 2):
         raise ValueError(
-            f"images of {height} x {width} pixels cannot be kept as {pixels}, which has one colour "
-            "for 2 x 2 pixels: crop or resize them to "
-            f"{height - height % 2} x {width - width % 2}, or keep them without loss"
+            f"images of {height} x {width} pixels cannot be stored as {pixels}, which has one "
+            "colour for 2 x 2 pixels: crop or resize them to "
+            f"{height - height % 2} x {width - width % 2}, or store them without loss"
         )
 
 
 def write_video(
     path: Path, frames: Sequence[np.ndarray], rate_hz: float, faithful: bool = False
 ) -> None:
-    """Write uint8 frames [h w 3] of one even size as H.264, aside and renamed.
+    """Write uint8 frames [h w 3] of one even size as H.264.
 
     Args:
-        path: the file.
+        path: the file; written under a temporary name and renamed.
         frames: the frames.
-        rate_hz: frames per second.
-        faithful: keep the colours of every pixel, for training; else as browsers play it.
+        rate_hz: frame rate.
+        faithful: store the colour of every pixel, for training; else a format that browsers play.
 
     Raises:
-        ValueError: an odd height or width, where browsers are to play it.
+        ValueError: height or width is odd, and ``faithful`` is False.
     """
     height, width = frames[0].shape[:2]
     check_even(height, width, "yuv444p" if faithful else "yuv420p")

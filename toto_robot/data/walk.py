@@ -1,4 +1,4 @@
-"""The files below a folder: one walk for every command that reads collections."""
+"""Recursive listing of files, for every command that reads collections."""
 
 import os
 import stat
@@ -16,22 +16,21 @@ def walk(
     *,
     deep: bool = True,
 ) -> list[Path]:
-    """Return the files in a folder that have one of the suffixes, in the order of their names.
+    """Return the files in a folder that have one of the suffixes, sorted by name.
 
-    Links to files and folders are followed, but each file comes once, by its real path and under
-    the name that leads to it without a link where there is one. A link to a folder that holds
-    `folder` is not followed. Hidden files are left out: `._name` is a companion that macOS writes
-    beside each `name` of other file systems, and our own files begin with a dot until they are
-    whole.
+    Links to files and folders are followed, but each real file occurs once, if possible under a
+    path without a link. A link to a folder that contains `folder` is not followed. Hidden files
+    are left out: macOS writes a companion `._name` beside each `name` on other file systems, and
+    this package's temporary files begin with a dot.
 
     Args:
-        folder: where to begin.
-        suffixes: in lower case, such as `.mp4`; the case of a file's own does not matter.
-        ignored: takes how many other files there are, by suffix.
-        deep: also in the folders below it.
+        folder: the folder to search.
+        suffixes: suffixes in lower case, such as `.mp4`; files may have them in any case.
+        ignored: receives the number of other files, by suffix.
+        deep: whether to search subfolders.
 
     Raises:
-        ValueError: `folder`, or a folder below it, is none or cannot be read.
+        ValueError: `folder` or a subfolder is not a folder or cannot be read.
     """
     found: dict[str, Path] = {}
     for path, real in _files(folder, deep):
@@ -44,25 +43,25 @@ def walk(
 
 
 def printable(name: str) -> str:
-    r"""Return a file's name as text that can be printed: bytes that are no UTF-8 as `\xff`."""
+    r"""Return a file name as printable text; bytes that are not UTF-8 become `\xff`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def require_regular(path: Path) -> None:
-    """Refuse a pipe, a device and a folder: reading one would wait, or never end.
+    """Check that a path is a regular file; reading a pipe or a device could block.
 
     Raises:
-        ValueError: `path` is no regular file, or not there; the message names it.
+        ValueError: `path` is not a regular file, or does not exist; the message names it.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError(f"{path} is no regular file")
+            raise ValueError(f"{path} is not a regular file")
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
 
 
 def _files(folder: Path, deep: bool) -> Iterator[tuple[Path, str]]:
-    """Yield each file and its real path: first what no link leads to."""
+    """Yield each file and its real path; files without a link in their path come first."""
     root = os.path.realpath(folder)
     seen, todo, links = set[str](), [(folder, root)], list[tuple[Path, str]]()
     linked_files: list[tuple[Path, str]] = []
@@ -87,7 +86,7 @@ def _files(folder: Path, deep: bool) -> Iterator[tuple[Path, str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or to where we may not look: its reader says so
+    except OSError:  # a link to itself, or no permission: reading it raises the error
         return False
 
 
@@ -96,6 +95,6 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (NotADirectoryError, FileNotFoundError) as error:
-        raise ValueError(f"{path} is no folder") from error
+        raise ValueError(f"{path} is not a folder") from error
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error

@@ -65,7 +65,7 @@ def test_a_lost_frame_that_left_no_gap_spoils_the_file(tmp_path):
         with pytest.raises(ValueError, match=f"episode {index} of"):
             data[index]
     with pytest.raises(
-        ValueError, match=r"9 frames for 10 steps, .* do not tell which are missing"
+        ValueError, match=r"9 frames for 10 steps, .* do not show which frames are missing"
     ):
         data[0]
 
@@ -172,15 +172,15 @@ def test_words_are_found_by_the_name_of_their_column(tmp_path, words):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"task_index": [0, 0], "task": ["a", "b"]}, "task_index 0 comes twice"),
-        ({"task_index": [0, 1], "task": ["a", None]}, "task 1 has no words, but None"),
-        ({"task_index": [0, 1], "task": [1.5, 2.5]}, "task 0 has no words, but 1.5"),
-        ({"task_index": [0.0, np.nan], "task": ["a", "b"]}, "nan is no whole number"),
-        ({"task_index": [0.7, 1.0], "task": ["a", "b"]}, "0.7 is no whole number"),
-        ({"task_index": ["x", "y"], "task": ["a", "b"]}, "'x' is no whole number"),
-        ({"task_index": [[0], [1]], "task": ["a", "b"]}, r"\[0\] is no whole number"),
-        ({"task": ["a"]}, "None is no whole number"),
-        ({"task_index": [0]}, "task 0 has no words"),
+        ({"task_index": [0, 0], "task": ["a", "b"]}, "task_index 0 occurs twice"),
+        ({"task_index": [0, 1], "task": ["a", None]}, "task 1 has no text, but None"),
+        ({"task_index": [0, 1], "task": [1.5, 2.5]}, "task 0 has no text, but 1.5"),
+        ({"task_index": [0.0, np.nan], "task": ["a", "b"]}, "nan is not an integer"),
+        ({"task_index": [0.7, 1.0], "task": ["a", "b"]}, "0.7 is not an integer"),
+        ({"task_index": ["x", "y"], "task": ["a", "b"]}, "'x' is not an integer"),
+        ({"task_index": [[0], [1]], "task": ["a", "b"]}, r"\[0\] is not an integer"),
+        ({"task": ["a"]}, "None is not an integer"),
+        ({"task_index": [0]}, "task 0 has no text"),
         ({"task_index": [3], "task": ["a"]}, "a task 0, not in its table"),
     ],
 )

@@ -143,7 +143,7 @@ def test_one_camera_may_be_chosen_and_a_missing_column_is_named(demos):
     for changes, message in (
         ({"cameras": ("top",)}, "no camera top; it has observation.image, Wrist-cam 2"),
         ({"action": "acts"}, r"no column 'acts'; it has .*action\.raw"),
-        ({"state": ("extra",)}, "'extra' must hold a list of numbers a step, it has string"),
+        ({"state": ("extra",)}, "'extra' must hold a list of numbers per step, it has string"),
     ):
         values = {"cameras": (), "state": ("observation.state",), "action": "action.raw"} | changes
         with pytest.raises(ValueError, match=message):

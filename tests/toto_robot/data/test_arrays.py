@@ -49,16 +49,16 @@ def other_zip(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (cut, "no npz archive, or cut off"),
-        (plain_array, "no npz archive"),
-        (lambda path: path.write_text("<!DOCTYPE html>"), "no npz archive"),
-        (lambda path: path.write_bytes(b""), "no npz archive"),
+        (cut, "not an npz archive, or truncated"),
+        (plain_array, "not an npz archive"),
+        (lambda path: path.write_text("<!DOCTYPE html>"), "not an npz archive"),
+        (lambda path: path.write_bytes(b""), "not an npz archive"),
         (pickled, "holds pickled objects"),
         (damaged_inside, "is damaged"),
         (absurd_shape, "is damaged"),
-        (other_zip, "are no arrays"),
-        (os.mkfifo, "no regular file"),
-        (os.mkdir, "no regular file"),
+        (other_zip, "are not arrays"),
+        (os.mkfifo, "not a regular file"),
+        (os.mkdir, "not a regular file"),
     ],
 )
 def test_what_is_wrong_with_an_archive_is_said(tmp_path, make, message):

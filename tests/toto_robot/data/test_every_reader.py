@@ -80,7 +80,7 @@ def test_frames_are_turned_and_mirrored_as_players_show_them(tmp_path, reader, m
 @pytest.mark.parametrize("reader", READERS)
 def test_an_angle_between_is_refused(tmp_path, reader):
     path = write(tmp_path / "a.mp4", [CORNERS] * 3, rotation=45)
-    with pytest.raises(ValueError, match="turned by 45 degrees"):
+    with pytest.raises(ValueError, match="display rotation is 45 degrees"):
         READERS[reader](path)
 
 

@@ -66,7 +66,7 @@ def test_an_image_that_is_cut_off_is_refused_wherever_it_is_cut(name):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (png(40000, 30000), "it says that it has 40000 x 30000 pixels"),
+        (png(40000, 30000), "its header states 40000 x 30000 pixels"),
         (png(2**31 - 1, 2**31 - 1), "2147483647 x 2147483647 pixels"),
         (
             CODED["bmp"][:18] + struct.pack("<ii", 60000, -60000) + CODED["bmp"][26:],
@@ -74,8 +74,8 @@ def test_an_image_that_is_cut_off_is_refused_wherever_it_is_cut(name):
         ),
         (png(0, 10), "not a readable image"),
         (b"", "not a readable image"),
-        (b"\xff\xd8", "cut off after 2 bytes"),
-        (b"\x89PNG\r\n\x1a\n", "cut off after 8 bytes"),
+        (b"\xff\xd8", "truncated after 2 bytes"),
+        (b"\x89PNG\r\n\x1a\n", "truncated after 8 bytes"),
         (b"BM", "not a readable image"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not a readable image"),
     ],

@@ -168,7 +168,7 @@ def test_frame_rows_are_random_crops_of_every_frame(shards):
 def test_what_cannot_be_mixed_is_refused(shards, tokenizer, tmp_path):
     rows = mixture(shards, tokenizer)
     for first, count in ((-1, 1), (0, 0)):
-        with pytest.raises(ValueError, match="rows are counted from 0, at least one"):
+        with pytest.raises(ValueError, match="first must be at least 0 and count at least 1"):
             rows.rows(first, count)
     with pytest.raises(ValueError, match=r"weights must be at least 0.*\[-1.0, 1.0, 1.0\]"):
         mixture(shards, tokenizer, (-1.0, 1.0, 1.0))

@@ -26,7 +26,7 @@ def test_a_folder_of_videos_is_listed_with_what_it_leaves_out(tmp_path):
         name="inner/c.mkv", file=str(tmp_path / "inner/c.mkv"), group="inner/c.mkv"
     )
     assert listing.ignored == {".txt": 2, "LICENCE": 1}
-    with pytest.raises(ValueError, match="nowhere is no folder"):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
         Videos(path=tmp_path / "nowhere").listing()
 
 
@@ -67,7 +67,7 @@ def test_kinetics_clips_are_found_flat_or_by_class(tmp_path):
         ValueError, match=r"lacks the columns \['time_start', 'time_end', 'split'\]"
     ):
         source.listing()
-    with pytest.raises(ValueError, match=r"none\.csv is no file"):
+    with pytest.raises(ValueError, match=r"none\.csv is not a file"):
         Kinetics(path=tmp_path, csv=tmp_path / "none.csv", split="train").listing()
 
 
@@ -89,9 +89,9 @@ def test_a_table_may_have_a_byte_order_mark_and_labels_in_latin_1(tmp_path):
     ("row", "message"),
     [
         (b"run,a,1\n", "line 3: time_end is None"),
-        (b"run,a,inf,2,train\n", "a: no times: 'inf' to '2'"),
-        (b"run,a,1,nan,train\n", "a: no times: '1' to 'nan'"),
-        (b"run,a,x,2,train\n", "a: no times: 'x' to '2'"),
+        (b"run,a,inf,2,train\n", "a: invalid times: 'inf' to '2'"),
+        (b"run,a,1,nan,train\n", "a: invalid times: '1' to 'nan'"),
+        (b"run,a,x,2,train\n", "a: invalid times: 'x' to '2'"),
         (b"run,a\xe9,1,2,train\n", "line 3: youtube_id is 'a"),
         (b"r" * 200_000 + b",a,1,2,train\n", "line 3: field larger than"),
     ],
@@ -193,5 +193,5 @@ def test_lerobot_episodes_are_parts_of_files(tmp_path):
 
 def test_lerobot_of_another_format_is_refused(tmp_path):
     write_lerobot(tmp_path, version="v2.1")
-    with pytest.raises(ValueError, match=r"of LeRobot format 'v2\.1', needed 'v3\.0'"):
+    with pytest.raises(ValueError, match=r"has LeRobot format 'v2\.1', needed 'v3\.0'"):
         LeRobot(path=tmp_path, cameras=()).listing()

@@ -111,7 +111,7 @@ def test_good_files_are_used_and_bad_ones_named_with_their_reason(done, videos):
         ("empty.mp4", 0, "not readable: "),
         ("text.mp4", 0, "not readable: "),
         ("one_frame.mp4", 0, "too short: 1 frames of the 4 of a clip"),
-        ("odd_angle.mp4", 0, "not readable: to be shown turned by 45 degrees"),
+        ("odd_angle.mp4", 0, "not readable: its display rotation is 45 degrees"),
         ("variable.mkv", 0, "2 of 2 clips left out: variable rate, 33 to 200 ms"),
     ):
         assert problems[name][0] == clips, name
@@ -150,7 +150,7 @@ def test_the_crop_of_a_clip_stays_and_differs_between_clips_and_passes(tokenizer
 def test_a_slurm_array_makes_the_same_bytes(done, videos, tokenizer, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     config = config_of(videos, tokenizer, runner=Slurm(slices_per_task=2))
-    with pytest.raises(ValueError, match="holds no plan yet: run once with runner=plan"):
+    with pytest.raises(ValueError, match="has no plan yet: run the command once with runner=plan"):
         tokenise(config, tmp_path / "out")
     tokenise(replace(config, runner=Plan()), tmp_path / "out")
     assert "5 of 5 slices are still to do; the first is 0" in capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_a_slurm_array_makes_the_same_bytes(done, videos, tokenizer, tmp_path, m
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
         tokenise(config, tmp_path / "out")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    with pytest.raises(ValueError, match=r"task 3 has no slice: 3 tasks do, --array=0-2"):
+    with pytest.raises(ValueError, match=r"task 3 has no slice: use --array=0-2"):
         tokenise(config, tmp_path / "out")
     assert content(tmp_path / "out") == content(done)
 
@@ -206,7 +206,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(done, videos, tokenizer, tmp_pat
 def test_another_config_is_no_resume(done, videos, tokenizer, tmp_path):
     with pytest.raises(ValueError, match=r"config\.passes: 1 != 2\n  config\.seed: 0 != 1"):
         tokenise(config_of(videos, tokenizer, seed=1, passes=2), done)
-    with pytest.raises(ValueError, match="source=videos cannot be cut by clips of kind 'image'"):
+    with pytest.raises(ValueError, match="source=videos does not fit clips of kind 'image'"):
         tokenise(config_of(videos, tokenizer, clips=Stills()), tmp_path / "a")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="nothing to tokenise"):
@@ -214,7 +214,9 @@ def test_another_config_is_no_resume(done, videos, tokenizer, tmp_path):
     for name in ("passes", "records_per_shard", "batch", "threads"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             config_of(videos, tokenizer, **{name: 0})
-    with pytest.raises(ValueError, match="name must be of letters, digits, _ and -, got 'a/b'"):
+    with pytest.raises(
+        ValueError, match="name must consist of letters, digits, _ and -, got 'a/b'"
+    ):
         config_of(videos, tokenizer, name="a/b")
 
 
@@ -248,7 +250,7 @@ def test_images_are_stills_and_every_21st_is_held_out(tokenizer, tmp_path):
     assert sum(count for _, _, count in data.runs(False)) == 2 * 20
     (problem,) = json.loads((tmp_path / "out" / "report.json").read_text())["problems"]
     assert problem["name"] == "n0/00.JPEG"
-    assert problem["problem"].endswith("not a readable image (cut off after 500 bytes)")
+    assert problem["problem"].endswith("not a readable image (truncated after 500 bytes)")
 
 
 def test_lerobot_episodes_are_cut_at_their_times(tokenizer, tmp_path):

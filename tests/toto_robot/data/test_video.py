@@ -57,7 +57,7 @@ def test_clips_are_every_nth_frame_one_after_the_other(tmp_path):
 def test_an_odd_size_that_players_cannot_have_is_told(size, tmp_path):
     frames = [np.zeros((*size, 3), np.uint8)] * 3
     even = f"{size[0] // 2 * 2} x {size[1] // 2 * 2}"
-    with pytest.raises(ValueError, match=rf"{size[0]} x {size[1]} pixels.*to {even}, or keep"):
+    with pytest.raises(ValueError, match=rf"{size[0]} x {size[1]} pixels.*to {even}, or store"):
         write_video(tmp_path / "odd.mp4", frames, 10.0)
     assert not list(tmp_path.iterdir())
     write_video(tmp_path / "odd.mp4", frames, 10.0, faithful=True)
@@ -90,7 +90,7 @@ def test_uneven_times_are_refused_where_frames_are_counted(tmp_path):
     uneven = reader(path)
     assert list(uneven) == []
     assert uneven.problems == [
-        "2 of 2 clips left out: variable rate, 33 to 200 ms a frame: take it by seconds"
+        "2 of 2 clips left out: variable rate, 33 to 200 ms a frame: sample it by seconds"
     ]
     dropped = np.cumsum([33] * 20 + [66] + [33] * 19).tolist()
     assert len(list(reader(write(tmp_path / "b.mkv", numbered(40), dropped)))) == 2
@@ -114,7 +114,9 @@ def test_frames_stand_upright_as_opencv_shows_them(tmp_path, rotation):
 def test_an_odd_angle_is_refused(tmp_path):
     odd = reader(write(tmp_path / "a.mp4", [CORNERS] * 16, rotation=45))
     assert list(odd) == []
-    assert odd.problems == ["not readable: to be shown turned by 45 degrees, no quarter turn"]
+    assert odd.problems == [
+        "not readable: its display rotation is 45 degrees, which is not a multiple of 90"
+    ]
 
 
 def test_the_shortest_side_is_resized_and_the_crop_stays_in_place(tmp_path):
@@ -226,7 +228,7 @@ def test_sound_without_pictures_is_no_video(tmp_path):
         container.mux(stream.encode(None))
     found = reader(path)
     assert list(found) == []
-    assert found.problems == ["not readable: no video in it"]
+    assert found.problems == ["not readable: has no video stream"]
 
 
 def test_steps_that_go_nowhere_are_refused():
@@ -247,7 +249,7 @@ def test_images_are_resized_and_cropped_alike(tmp_path):
         assert np.abs(right.astype(int) - expected[:, 32:]).mean() < 2
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
-        with pytest.raises(ValueError, match="cut off after"):
+        with pytest.raises(ValueError, match="truncated after"):
             read_square(path, 32, 0.0, 0.0)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="not a readable image"):

@@ -70,7 +70,7 @@ def test_companions_and_unfinished_files_are_counted_not_read(tmp_path):
 def test_what_is_no_folder_or_cannot_be_read_is_an_error(tmp_path):
     touch(tmp_path, "a.mp4")
     for path in (tmp_path / "none", tmp_path / "a.mp4"):
-        with pytest.raises(ValueError, match=f"{path.name} is no folder"):
+        with pytest.raises(ValueError, match=f"{path.name} is not a folder"):
             walk(path, (".mp4",))
 
 
@@ -125,9 +125,9 @@ def test_a_pipe_a_device_or_a_link_to_itself_is_left_out_by_name(tmp_path):
     manifest = json.loads((tmp_path / "out" / "stills" / "manifest.json").read_text())
     assert [clip["file"] for clip in manifest["clips"]] == ["good.png"]
     reasons = {item["file"]: item["reason"] for item in manifest["skipped"]}
-    assert "no regular file" in reasons["pipe.png"]
-    assert "no regular file" in reasons["endless.png"]
+    assert "not a regular file" in reasons["pipe.png"]
+    assert "not a regular file" in reasons["endless.png"]
     assert "symbolic links" in reasons["loop.png"]
     assert "8589934592 bytes" in reasons["huge.png"]
-    with pytest.raises(ValueError, match="data is no regular file"):
+    with pytest.raises(ValueError, match="data is not a regular file"):
         require_regular(data)

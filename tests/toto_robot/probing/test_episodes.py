@@ -80,7 +80,7 @@ def test_companions_are_no_episodes(tmp_path):
 def test_an_archive_with_an_entry_that_is_no_array_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("frames", b"text")
-    with pytest.raises(ValueError, match=r"a\.npz is damaged: \['frames'\] are no arrays"):
+    with pytest.raises(ValueError, match=r"a\.npz is damaged: \['frames'\] are not arrays"):
         open_episode(tmp_path / "a.npz")
 
 

@@ -203,4 +203,4 @@ def test_every_file_is_used_or_named_with_a_reason(tmp_path, capsys):
     assert "ends early" in part["reason"]
     printed = capsys.readouterr().out
     assert all(f"skipped {name}: not readable" in printed for name in ("empty.mp4", "text.mp4"))
-    assert "used in part cut.mkv: ends early" in printed
+    assert "partly used cut.mkv: ends early" in printed

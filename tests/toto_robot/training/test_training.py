@@ -94,7 +94,7 @@ def test_decoding_keeps_every_nth_frame_and_reports_what_it_skips(shards, capsys
     assert not list(shards.rglob("*.part"))
     source = Source(name="videos", kind="video", path=shards, crops=1, stride=2)
     decode(DecodeConfig(sources=(source,), size=32, seed=0), shards)
-    assert "already there, kept" in capsys.readouterr().out
+    assert "already exists, kept" in capsys.readouterr().out
     with pytest.raises(ValueError, match="nothing: no readable video"):
         decode(
             DecodeConfig(sources=(dataclasses.replace(source, name="nothing"),), size=32, seed=0),
