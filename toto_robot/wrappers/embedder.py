@@ -1,11 +1,14 @@
-"""Which entries of an observation are pictures, and what takes their place.
+"""Replace the images of observations by embeddings; what the three wrappers share.
 
-Of a Dict observation every `image_<camera>` (uint8 [h w 3]) becomes `embedding_<camera>` (float32
-[e]). An observation that is one picture is treated as a Dict with the single entry "".
+The images are found by `toto_robot.wrappers.images`. An image that is an entry of a Dict becomes
+the entry `embedding_<camera>`; an image in a Tuple, or one that is the whole observation, becomes
+an embedding in its own place. Everything else passes through.
 """
 
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,129 +23,215 @@ from ..encoders.contract import FrameEmbedder, StreamableEncoder
 from ..encoders.loading import load_encoder
 from ..encoders.streaming import StreamConfig
 from ..moved import moved_names
+from .images import ImageEntry, find_images, read_entry
 
-__all__ = ["AnyEncoder", "Observation", "ObservationEmbedder"]
+__all__ = ["AnyEncoder", "ImageChoice", "Observation", "ObservationEmbedder"]
 
-IMAGE, EMBEDDING = "image_", "embedding_"
-SMALLEST_IMAGE = 8  # pixels; a smaller array of bytes is hardly a camera's
-AnyEncoder = FrameEmbedder | str | Path  # opened, or what `load_encoder` opens
-Observation = Any  # an array, or a dict of what the observation space says
+AnyEncoder = FrameEmbedder | str | Path  # an encoder, or a name or folder that `load_encoder` opens
+Observation = Any  # an array, or the dicts and tuples of the observation space
+Images = list[NDArray[np.uint8]]  # RGB [b h w 3] of each image entry; [b t h w 3] for a stack
+Embeddings = list[NDArray[np.float32]]  # [b e] of each image entry
+
+_printed: set[str] = set()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageChoice:
+    """Which images are embedded, and how they are read; see `images.find_images`.
+
+    Attributes:
+        cameras: paths or camera names; a mapping gives each path its camera's name; None: all.
+        exclude: paths or camera names that stay images.
+        layout: of images whose shape is ambiguous.
+        colour_order: `rgb` or `bgr`.
+        flip: how images are turned upright.
+    """
+
+    cameras: Sequence[str] | Mapping[str, str] | None = None
+    exclude: Sequence[str] = ()
+    layout: str | Mapping[str, str] | None = None
+    colour_order: str = "rgb"
+    flip: str | Mapping[str, str] | None = None
 
 
 class ObservationEmbedder:
-    """Replace pictures by embeddings, with a past for each camera of each environment or without.
+    """Replace images by embeddings, each frame by itself or with the past of its episode.
 
     Attributes:
-        encoder: what embeds.
-        remembers: whether there is a stream, so that it matters what is embedded when.
+        encoder: the encoder.
+        entries: the images that are embedded.
+        remembers: whether there is a stream, so that the order of calls matters.
     """
 
     def __init__(
-        self, space: spaces.Space, encoder: AnyEncoder, num_envs: int, stream: StreamConfig | None
+        self,
+        space: spaces.Space,
+        encoder: AnyEncoder,
+        num_envs: int,
+        stream: StreamConfig | None,
+        choice: ImageChoice,
     ) -> None:
-        """Find the pictures, and begin the streams.
+        """Find the images, and begin the streams.
 
         Args:
             space: of one environment's observations.
-            encoder: what embeds them, or a name or folder that `load_encoder` opens.
-            num_envs: environments that are looked at.
+            encoder: an encoder, or a name or folder that `load_encoder` opens.
+            num_envs: number of environments.
             stream: how each camera's past is kept; None: each frame by itself.
+            choice: which images are embedded.
 
         Raises:
-            ValueError: no picture in the space, or one that is not uint8 [h w 3], or an encoder
+            ValueError: no image in the space, an ambiguous one, a name that is taken, or an encoder
                 without streams.
         """
+        self.entries, raw = find_images(
+            space,
+            cameras=choice.cameras,
+            exclude=choice.exclude,
+            layout=choice.layout,
+            colour_order=choice.colour_order,
+            flip=choice.flip,
+        )
+        self._by_path = {entry.path: entry for entry in self.entries}
+        self._inner = {path[:end] for path in self._by_path for end in range(len(path))}
+        _check_free(space, self._by_path)
         self.encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
-        self._bare = not isinstance(space, spaces.Dict)
-        if isinstance(space, spaces.Dict):
-            found = {key: one for key, one in space.items() if key.startswith(IMAGE)}
-            if not found:
-                raise ValueError(
-                    f"no key of the observation begins with {IMAGE!r}; found: {sorted(space)}. "
-                    f"Rename the pictures to {IMAGE}<camera>, for example with "
-                    "gymnasium.wrappers.TransformObservation"
-                )
-            self._names = {key: EMBEDDING + key.removeprefix(IMAGE) for key in found}
-            _warn_of_raw_images(space, found)
-            if taken := sorted(set(self._names.values()) & set(space)):
-                raise ValueError(f"the observation already has {taken}")
-        else:
-            found = {"": space}
-            self._names = {"": ""}
-        for key, one in found.items():
-            _check_picture(f"observation[{key!r}]" if key else "the observation", one)
         self.remembers = stream is not None
-        self._toto = self._stream = None
+        self._tokenize: Callable[[Any], Tensor] | None = None
+        self._stream = None
         if stream is not None:
             if not isinstance(self.encoder, StreamableEncoder):
                 raise ValueError(
-                    f"a stream needs an Encoder, which load_encoder gives of a Toto; a "
-                    f"{type(self.encoder).__name__} sees each frame by itself"
+                    "a stream needs a Toto's Encoder, as load_encoder returns it; "
+                    f"{type(self.encoder).__name__} encodes each frame by itself"
                 )
-            self._toto = self.encoder
-            self._stream = stream.open(self.encoder, num_envs * len(self._names))
+            self._tokenize = self.encoder.tokenize
+            self._stream = stream.open(self.encoder, num_envs * len(self.entries))
+        for entry in self.entries:
+            if entry.stacked and (stream is not None or not hasattr(self.encoder, "encode_clip")):
+                raise ValueError(
+                    f"{entry.describe()}: a stack of frames is encoded as a clip, which needs a "
+                    "Toto's Encoder, and no stream beside it"
+                )
+        _print_once("embedding " + "; ".join(entry.describe() for entry in self.entries))
+        if raw:
+            warnings.warn(
+                f"{', '.join(map(repr, raw))} may be images and are not embedded, since their "
+                "shapes are ambiguous: name them in cameras=[...], or in exclude=[...]",
+                UserWarning,
+                stacklevel=4,  # the caller of the wrapper
+            )
+
+    @property
+    def cameras(self) -> dict[str, str]:
+        """What is embedded: by camera, the image's place and how it is read."""
+        return {entry.camera: entry.describe() for entry in self.entries}
 
     def space(self, space: spaces.Space, batch: int | None) -> spaces.Space:
-        """Return the space of `embed`'s result for `space`, batched if `batch` is given."""
+        """Return the observation space with embeddings; `space` is batched if `batch` is given."""
         embedding: spaces.Space = spaces.Box(-np.inf, np.inf, (self.encoder.dim,), np.float32)
         if batch is not None:
             embedding = batch_space(embedding, batch)
-        if not isinstance(space, spaces.Dict):
-            return embedding
-        passed = {key: one for key, one in space.items() if key not in self._names}
-        return spaces.Dict(passed | dict.fromkeys(self._names.values(), embedding))
+        return self._rebuilt(space, lambda _: embedding, spaces.Dict, spaces.Tuple)
+
+    def images(self, observation: Observation, rows: slice | NDArray[np.intp] | None) -> Images:
+        """Return the images of some rows of a batch; without rows, of a single observation."""
+        arrays = [np.asarray(read_entry(observation, entry.path)) for entry in self.entries]
+        return [
+            entry.frames(array[None] if rows is None else array[rows])
+            for entry, array in zip(self.entries, arrays, strict=True)
+        ]
 
     def embed(
         self,
-        batches: Sequence[Observation],
+        batches: Sequence[Images],
         rows: Sequence[Sequence[int]],
         fresh: Sequence[NDArray[np.bool_]],
-    ) -> list[Observation]:
-        """Replace the pictures of several batches of observations, in as few calls as sizes.
+    ) -> list[Embeddings]:
+        """Embed the images of several batches, in one call of the encoder for each image size.
 
         Args:
-            batches: of observations; in the order of time where they are of one environment.
-            rows: for each batch, whose observations these are.
-            fresh: for each batch, which of them begin an episode.
+            batches: their images; in the order of time where they are of one environment.
+            rows: for each batch, the numbers of its environments.
+            fresh: for each batch, which of its observations begin an episode.
         """
-        dicts = [{"": one} if self._bare else one for one in batches]
-        by_size: dict[tuple[int, ...], list[tuple[int, str]]] = {}
-        for index, batch in enumerate(dicts):
-            for key in self._names:
-                by_size.setdefault(np.shape(batch[key])[1:], []).append((index, key))
-        look = self.encoder if self._toto is None else self._toto.tokenize
-        made: list[dict[str, Tensor]] = [{} for _ in dicts]
-        for places in by_size.values():
-            frames = [np.asarray(dicts[index][key]) for index, key in places]
-            seen = torch.as_tensor(look(np.concatenate(frames))).detach()
-            sizes = [len(some) for some in frames]
-            for (index, key), some in zip(places, seen.split(sizes), strict=True):
-                made[index][key] = some
+        by_size: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for batch, images in enumerate(batches):
+            for entry, array in enumerate(images):
+                by_size.setdefault(array.shape[1:], []).append((batch, entry))
+        made: list[list[Tensor]] = [[torch.empty(0)] * len(self.entries) for _ in batches]
+        for shape, places in by_size.items():
+            arrays = [batches[batch][entry] for batch, entry in places]
+            found = self._encode(np.concatenate(arrays), is_clip=len(shape) == 4).detach()
+            parts = found.split([len(array) for array in arrays])
+            for (batch, entry), part in zip(places, parts, strict=True):
+                made[batch][entry] = part
         if self._stream is not None:
-            made = self._remember(made, rows, fresh)
-        arrays = [  # no alias of another camera's, nor of another step's
-            {name: one[key].cpu().numpy().copy() for key, name in self._names.items()}
-            for one in made
-        ]
-        if self._bare:
-            return [one[""] for one in arrays]
-        return [
-            {key: value for key, value in batch.items() if key not in self._names} | new
-            for batch, new in zip(dicts, arrays, strict=True)
-        ]
+            made = self._step(made, rows, fresh)
+        # copies: no two cameras, and no two steps, share memory
+        return [[one.cpu().numpy().copy() for one in some] for some in made]
 
-    def _remember(
+    def replace(self, observation: Observation, parts: Embeddings, single: bool) -> Observation:
+        """Return an observation, or a batch of them, with embeddings in the place of images.
+
+        Args:
+            observation: is not changed.
+            parts: embeddings [b e] of each entry.
+            single: whether it is one observation, and the parts are batches of one.
+        """
+        by_path = dict(zip(self._by_path, parts, strict=True))
+
+        def leaf(path: tuple[Any, ...]) -> NDArray[np.float32]:
+            return by_path[path][0] if single else by_path[path]
+
+        return self._rebuilt(observation, leaf, dict, tuple)
+
+    def _rebuilt(
         self,
-        tokens: Sequence[dict[str, Tensor]],
+        node: Any,
+        leaf: Callable[[tuple[Any, ...]], Any],
+        mapping: Callable[[dict[Any, Any]], Any],
+        sequence: Callable[[tuple[Any, ...]], Any],
+        path: tuple[Any, ...] = (),
+    ) -> Any:
+        """Return a tree of spaces or of arrays, with `leaf(path)` in the place of each image."""
+        if path in self._by_path:
+            return leaf(path)
+        if path not in self._inner:
+            return node
+        if hasattr(node, "items"):
+            made = {}
+            for key, one in node.items():
+                entry = self._by_path.get((*path, key))
+                made[key if entry is None else entry.output] = self._rebuilt(
+                    one, leaf, mapping, sequence, (*path, key)
+                )
+            return mapping(made)
+        below = enumerate(node)
+        return sequence(
+            tuple(self._rebuilt(one, leaf, mapping, sequence, (*path, i)) for i, one in below)
+        )
+
+    def _encode(self, frames: NDArray[np.uint8], *, is_clip: bool) -> Tensor:
+        """Return the embeddings [b e] of frames or clips; with a stream, the tokens of frames."""
+        if is_clip:
+            encoder: Any = self.encoder
+            longest = encoder.transformer.config.frames
+            return encoder.encode_clip(frames[:, -longest:])[:, -1]
+        return torch.as_tensor((self._tokenize or self.encoder)(frames))
+
+    def _step(
+        self,
+        tokens: Sequence[list[Tensor]],
         rows: Sequence[Sequence[int]],
         fresh: Sequence[NDArray[np.bool_]],
-    ) -> list[dict[str, Tensor]]:
-        """Turn tokens into embeddings, and remember them; each camera has a past of its own."""
+    ) -> list[list[Tensor]]:
+        """Return the embeddings of tokens, each camera's with its own past."""
         assert self._stream is not None
-        cameras = len(self._names)
-        embedded: list[dict[str, Tensor]] = [{} for _ in tokens]
+        cameras = len(self.entries)
+        embedded: list[list[Tensor]] = [[] for _ in tokens]
         for group in _rounds(rows):
-            ids = [torch.stack([tokens[i][key] for key in self._names], dim=1) for i in group]
+            ids = [torch.stack(tokens[i], dim=1) for i in group]
             streams = [row * cameras + camera for i in group for row in rows[i]
                        for camera in range(cameras)]  # fmt: skip
             begins = np.concatenate([fresh[i] for i in group]).repeat(cameras)
@@ -150,61 +239,19 @@ class ObservationEmbedder:
             sizes = [len(rows[i]) for i in group]
             parts = embeddings.detach().unflatten(0, (-1, cameras)).split(sizes)
             for i, part in zip(group, parts, strict=True):
-                embedded[i] = {key: part[:, camera] for camera, key in enumerate(self._names)}
+                embedded[i] = list(part.unbind(1))
         return embedded
 
-    def pictures(
-        self, observation: Observation, rows: range | NDArray[np.intp] | None
-    ) -> Observation:
-        """Return the pictures of a batch's rows; or without rows, of one observation as a batch."""
-        at = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
-        if self._bare:
-            return np.asarray(observation)[at]
-        return {key: np.asarray(observation[key])[at] for key in self._names}
 
-    def row(self, batch: Observation, row: int) -> Observation:
-        """Return the pictures of one of a batch's observations."""
-        return batch[row] if self._bare else {key: batch[key][row] for key in self._names}
-
-    def join(self, batch: Observation, parts: Sequence[Observation]) -> Observation:
-        """Replace a batch's pictures by the embeddings of its parts."""
-        if self._bare:
-            return np.concatenate(parts)
-        passed = {key: value for key, value in batch.items() if key not in self._names}
-        new = self._names.values()
-        return passed | {key: np.concatenate([part[key] for part in parts]) for key in new}
-
-    def nothing(self) -> Observation:
-        """Return zeros in the place of one observation's embeddings, as a batch."""
-        zeros = np.zeros((1, self.encoder.dim), np.float32)
-        return zeros if self._bare else dict.fromkeys(self._names.values(), zeros)
-
-    def embeddings(self, embedded: Observation) -> Observation:
-        """Return a copy of the embeddings of a batch whose pictures are replaced."""
-        if self._bare:
-            return embedded.copy()
-        return {name: embedded[name].copy() for name in self._names.values()}
-
-    def replace_rows(
-        self, embedded: Observation, rows: NDArray[np.intp], part: Observation
-    ) -> None:
-        """Put the embeddings of some rows into a batch, in place."""
-        if self._bare:
-            embedded[rows] = part
-            return
-        for name in self._names.values():
-            embedded[name][rows] = part[name]
-
-    def join_one(self, observation: Observation, part: Observation) -> Observation:
-        """Replace an observation's pictures by their embeddings, a batch of one."""
-        if self._bare:
-            return part[0]
-        passed = {key: value for key, value in observation.items() if key not in self._names}
-        return passed | {key: part[key][0] for key in self._names.values()}
+def _print_once(line: str) -> None:
+    """Print a line to stderr, once in a process: many environments are wrapped alike."""
+    if line not in _printed:
+        _printed.add(line)
+        print(f"toto_robot: {line}", file=sys.stderr)
 
 
 def _rounds(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Put batches together that have no environment in common, and keep the order of time."""
+    """Group batches that have no environment in common, and keep the order of time."""
     rounds: list[list[int]] = []
     taken: set[int] = set()
     for index, some in enumerate(rows):
@@ -218,60 +265,18 @@ def _rounds(rows: Sequence[Sequence[int]]) -> list[list[int]]:
     return rounds
 
 
-def _warn_of_raw_images(space: Mapping[str, spaces.Space], embedded: Mapping[str, object]) -> None:
-    """Tell of images that stay pixels because their keys do not say that they are images."""
-    raw = [
-        key
-        for place, one in space.items()
-        if place not in embedded
-        for key in _image_keys(place, one)
-    ]
-    if raw:
-        warnings.warn(
-            f"{', '.join(map(repr, raw))} stay pixels: only images named {IMAGE}<camera> are "
-            f"embedded. Rename each to {IMAGE}<camera>, for example with "
-            "gymnasium.wrappers.TransformObservation; or leave it out, with "
-            "gymnasium.wrappers.FilterObservation",
-            UserWarning,
-            stacklevel=4,  # where the wrapper was made
-        )
-
-
-def _image_keys(name: str, space: spaces.Space) -> list[str]:
-    """Return the names of the images in an entry, which may be a Dict or a Tuple of entries."""
-    if isinstance(space, spaces.Dict):
-        return [key for part, one in space.items() for key in _image_keys(f"{name}/{part}", one)]
-    if isinstance(space, spaces.Tuple):
-        return [key for part, one in enumerate(space) for key in _image_keys(f"{name}/{part}", one)]
-    is_image = (
-        isinstance(space, spaces.Box)
-        and space.dtype == np.uint8
-        and len(space.shape) >= 3  # one image, or a stack of them
-        and 3 in (space.shape[-1], space.shape[-3])
-        and min(sorted(space.shape)[-2:]) >= SMALLEST_IMAGE
-    )
-    return [name] if is_image else []
-
-
-def _check_picture(name: str, space: spaces.Space) -> None:
-    """Refuse what is no picture, and say why."""
-    if not isinstance(space, spaces.Box):
-        raise ValueError(f"{name} must be a Box of uint8 [h w 3], got {space}")
-    shape, dtype = space.shape, space.dtype
-    if dtype != np.uint8:
-        hint = " (images in [0, 1] become (image * 255).round())" if np.all(space.high <= 1) else ""
-        raise ValueError(f"{name} must be uint8 in 0..255, got {dtype}{hint}")
-    if len(shape) == 3 and shape[0] == 3 and shape[2] != 3:
-        raise ValueError(f"{name} must be channels last [h w 3], got {shape}: channels come first")
-    if len(shape) != 3 or shape[2] != 3:
-        raise ValueError(f"{name} must be RGB [h w 3], got {shape}")
-    if np.any(space.high <= 1):
-        raise ValueError(f"{name} must have values in 0..255, got at most {space.high.max()}")
+def _check_free(space: spaces.Space, entries: Mapping[tuple[Any, ...], ImageEntry]) -> None:
+    """Refuse a space that already has an entry with the name of an embedding."""
+    for path, entry in entries.items():
+        parent = read_entry(space, path[:-1]) if path else None
+        if isinstance(parent, spaces.Dict) and entry.output in parent.spaces:
+            raise ValueError(
+                f"the observation already has {entry.output!r}, beside {entry.name!r}; give the "
+                f"camera another name: cameras={{{entry.name!r}: ...}}"
+            )
 
 
 __getattr__ = moved_names(
     __name__,
-    {
-        "Eyes": "toto_robot.wrappers.embedder:ObservationEmbedder",
-    },
+    {"Eyes": "toto_robot.wrappers.embedder:ObservationEmbedder"},
 )

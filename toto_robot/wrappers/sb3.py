@@ -1,5 +1,6 @@
 """Wrap a `VecEnv` of Stable-Baselines3."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.streaming import StreamConfig
-from .embedder import AnyEncoder, Observation, ObservationEmbedder
+from .embedder import AnyEncoder, ImageChoice, Observation, ObservationEmbedder
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -15,23 +16,41 @@ else:
     VecEnv = Any  # an extra, which the library does not import
 
 
-def TotoVecEnv(venv: VecEnv, encoder: AnyEncoder, stream: StreamConfig | None = None) -> VecEnv:
+def TotoVecEnv(
+    venv: VecEnv,
+    encoder: AnyEncoder,
+    stream: StreamConfig | None = None,
+    *,
+    cameras: Sequence[str] | Mapping[str, str] | None = None,
+    exclude: Sequence[str] = (),
+    layout: str | Mapping[str, str] | None = None,
+    colour_order: str = "rgb",
+    flip: str | Mapping[str, str] | None = None,
+) -> VecEnv:
     """Wrap a `VecEnv` of Stable-Baselines3; `terminal_observation` is embedded, too.
 
     A function, so that the library does not need Stable-Baselines3 (the extra `sb3`).
 
     Args:
-        venv: its observations are a Dict with `image_<camera>` entries, or one picture; channels
-            last, so before a `VecTransposeImage`.
+        venv: its observations contain images: uint8, or floats in [0, 1].
         encoder: what `load_encoder` returns, or what it opens: a shipped name or a folder.
         stream: how each camera's past is kept; None: each frame by itself.
+        cameras: which images, by path (`pixels/top`) or camera name; a mapping gives each path its
+            camera's name. None: every image that is recognised.
+        exclude: paths or camera names of images that stay as they are.
+        layout: `hwc`, `chw` or `hw`, where the shape of an image is ambiguous; of all, or by name.
+        colour_order: `rgb` or `bgr`.
+        flip: `vertical` or `rotate180`, where images are upside down; of all, or by name.
 
     Raises:
         ImportError: Stable-Baselines3 is not installed.
-        ValueError: no picture in the observation space, or one that is not uint8 [h w 3]; or a
-            stream that cannot be.
+        ValueError: no image in the observation space, an ambiguous one, or an invalid stream; the
+            message lists the candidates and the argument to add.
     """
-    return _vec_env_class()(venv, encoder, stream)
+    choice = ImageChoice(
+        cameras=cameras, exclude=exclude, layout=layout, colour_order=colour_order, flip=flip
+    )
+    return _vec_env_class()(venv, encoder, stream, choice)
 
 
 @cache
@@ -44,36 +63,43 @@ def _vec_env_class() -> Any:
         ) from error
 
     class TotoVecEnvWrapper(VecEnvWrapper):
-        def __init__(self, venv: VecEnv, encoder: AnyEncoder, stream: StreamConfig | None) -> None:
+        def __init__(
+            self,
+            venv: VecEnv,
+            encoder: AnyEncoder,
+            stream: StreamConfig | None,
+            choice: ImageChoice,
+        ) -> None:
             self._embedder = ObservationEmbedder(
-                venv.observation_space, encoder, venv.num_envs, stream
+                venv.observation_space, encoder, venv.num_envs, stream, choice
             )
             super().__init__(venv, self._embedder.space(venv.observation_space, batch=None))
             self.encoder = self._embedder.encoder
+            self.cameras = self._embedder.cameras
 
         def reset(self) -> Observation:
             observations = self.venv.reset()
             self.reset_infos = self.venv.reset_infos
-            everyone = range(self.num_envs)
+            images = self._embedder.images(observations, slice(None))
             begins = np.ones(self.num_envs, np.bool_)
-            (embedded,) = self._embedder.embed([observations], [everyone], [begins])
-            return embedded
+            (parts,) = self._embedder.embed([images], [range(self.num_envs)], [begins])
+            return self._embedder.replace(observations, parts, single=False)
 
         def step_wait(self) -> tuple[Observation, NDArray[Any], NDArray[Any], list[dict[str, Any]]]:
             observations, rewards, dones, infos = self.venv.step_wait()
             key = "terminal_observation"
             ended = [index for index, info in enumerate(infos) if key in info]
-            last = [self._embedder.pictures(infos[index][key], None) for index in ended]
-            *embedded_last, embedded = self._embedder.embed(
-                [*last, observations],
+            last = [self._embedder.images(infos[index][key], None) for index in ended]
+            *last_parts, parts = self._embedder.embed(
+                [*last, self._embedder.images(observations, slice(None))],
                 [*([index] for index in ended), range(self.num_envs)],
                 [*(np.zeros(1, np.bool_) for _ in ended), np.asarray(dones, np.bool_)],
             )
             infos = list(infos)
-            for index, one in zip(ended, embedded_last, strict=True):
-                whole = self._embedder.join_one(infos[index][key], one)
+            for index, one in zip(ended, last_parts, strict=True):
+                whole = self._embedder.replace(infos[index][key], one, single=True)
                 infos[index] = infos[index] | {key: whole}
             self.reset_infos = self.venv.reset_infos
-            return embedded, rewards, dones, infos
+            return self._embedder.replace(observations, parts, single=False), rewards, dones, infos
 
     return TotoVecEnvWrapper

@@ -1,20 +1,19 @@
-"""Return any environment with pictures Toto's embeddings instead.
+"""Replace the images of any environment's observations by Toto's embeddings.
 
     env = TotoObservation(env, load_encoder("toto-nano"))              # gymnasium.Env
     envs = TotoVectorObservation(envs, load_encoder("toto-nano"))      # gymnasium.vector.VectorEnv
     venv = TotoVecEnv(venv, load_encoder("toto-nano"))                 # Stable-Baselines3's VecEnv
     env = TotoObservation(env, encoder, stream=StreamConfig(context=16))       # with a memory
 
-Of a Dict observation every `image_<camera>` (uint8 [h w 3]) becomes `embedding_<camera>` (float32
-[e]), and all else passes through. An observation that is one picture becomes one embedding. All
-pictures of a step (all cameras, all environments, and the last pictures of episodes that have just
+Images are found by their spaces (`toto_robot.wrappers.images`); everything else passes through.
+All images of a step (all cameras, all environments, and the last images of episodes that have just
 ended) of one size go through the encoder in one call.
 
 With a stream, each camera of each environment has a past of its own, which begins anew with every
-episode, whichever way the environment is reset. A past grows by one frame a step, and never else.
+episode, in every autoreset mode. A past grows by one frame a step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from ..encoders.streaming import StreamConfig
-from .embedder import AnyEncoder, Observation, ObservationEmbedder
+from .embedder import (
+    AnyEncoder,
+    Embeddings,
+    ImageChoice,
+    Images,
+    Observation,
+    ObservationEmbedder,
+)
 
 __all__ = [
     "TotoVectorObservation",
@@ -37,33 +43,62 @@ class TotoVectorObservation(VectorWrapper):
     With `AutoresetMode.SAME_STEP` the `final_obs` of the infos are embedded, too.
 
     Args:
-        env: its single observations are a Dict with `image_<camera>` entries, or one picture.
+        env: its observations contain images: uint8, or floats in [0, 1].
         encoder: what `load_encoder` returns, or what it opens: a shipped name or a folder.
         stream: how each camera's past is kept; None: each frame by itself. It begins anew with
             each episode: in the step that shows its first frame, or in a `reset` with a
             `reset_mask`, which leaves the others' pasts as they are. The last frame of an ended
             episode (`final_obs`) still sees that episode's past.
+        cameras: which images, by path (`pixels/top`) or camera name; a mapping gives each path its
+            camera's name. None: every image that is recognised.
+        exclude: paths or camera names of images that stay as they are.
+        layout: `hwc`, `chw` or `hw`, where the shape of an image is ambiguous; of all, or by name.
+        colour_order: `rgb` or `bgr`.
+        flip: `vertical` or `rotate180`, where images are upside down; of all, or by name.
 
     Raises:
-        ValueError: no picture in the observation space, or one that is not uint8 [h w 3]; or a
-            stream that cannot be.
+        ValueError: no image in the observation space, an ambiguous one, or an invalid stream; the
+            message lists the candidates and the argument to add.
     """
 
     def __init__(
-        self, env: VectorEnv, encoder: AnyEncoder, *, stream: StreamConfig | None = None
+        self,
+        env: VectorEnv,
+        encoder: AnyEncoder,
+        *,
+        stream: StreamConfig | None = None,
+        cameras: Sequence[str] | Mapping[str, str] | None = None,
+        exclude: Sequence[str] = (),
+        layout: str | Mapping[str, str] | None = None,
+        colour_order: str = "rgb",
+        flip: str | Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(env)
+        single = env.single_observation_space
         self._embedder = ObservationEmbedder(
-            env.single_observation_space, encoder, self.num_envs, stream
+            single,
+            encoder,
+            self.num_envs,
+            stream,
+            ImageChoice(
+                cameras=cameras,
+                exclude=exclude,
+                layout=layout,
+                colour_order=colour_order,
+                flip=flip,
+            ),
         )
         self.encoder = self._embedder.encoder
-        self.single_observation_space = self._embedder.space(
-            env.single_observation_space, batch=None
-        )
+        self.single_observation_space = self._embedder.space(single, batch=None)
         self.observation_space = self._embedder.space(env.observation_space, batch=env.num_envs)
         self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._ended = np.zeros(self.num_envs, np.bool_)
-        self._latest: Observation = None  # embeddings, for environments that are not reset
+        self._latest: Embeddings | None = None  # for environments that are not reset
+
+    @property
+    def cameras(self) -> dict[str, str]:
+        """What is embedded: by camera, the image's place and how it is read."""
+        return self._embedder.cameras
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -72,11 +107,14 @@ class TotoVectorObservation(VectorWrapper):
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)
         self._ended = np.zeros(self.num_envs, np.bool_)
-        if self._embedder.remembers and mask is not None and self._latest is not None:
-            return self._begin_some(observations, np.flatnonzero(mask)), infos
-        begins = np.ones(self.num_envs, np.bool_)
-        (embedded,) = self._embedder.embed([observations], [range(self.num_envs)], [begins])
-        return self._keep(embedded), infos
+        if self._latest is not None and mask is not None:
+            parts = self._begin_some(observations, np.flatnonzero(mask), self._latest)
+        else:
+            images = self._embedder.images(observations, slice(None))
+            begins = np.ones(self.num_envs, np.bool_)
+            (parts,) = self._embedder.embed([images], [range(self.num_envs)], [begins])
+        self._keep(parts)
+        return self._embedder.replace(observations, parts, single=False), infos
 
     def step(self, actions: Any) -> StepResult:
         """Step, and embed the observations, and those of ended episodes."""
@@ -88,7 +126,7 @@ class TotoVectorObservation(VectorWrapper):
         if self._mode != AutoresetMode.DISABLED:
             begins |= ended if self._mode == AutoresetMode.SAME_STEP else self._ended
         *embedded_last, embedded = self._embedder.embed(
-            [*last.values(), observations],
+            [*last.values(), self._embedder.images(observations, slice(None))],
             [*([row] for row in last), range(self.num_envs)],
             [*(np.zeros(1, np.bool_) for _ in last), begins],
         )
@@ -96,43 +134,50 @@ class TotoVectorObservation(VectorWrapper):
         if "final_obs" in infos:
             parts = dict(zip(last, embedded_last, strict=True))
             infos = infos | {"final_obs": self._replace_last(infos["final_obs"], parts)}
-        return self._keep(embedded), rewards, terminations, truncations, infos
+        self._keep(embedded)
+        replaced = self._embedder.replace(observations, embedded, single=False)
+        return replaced, rewards, terminations, truncations, infos
 
-    def _begin_some(self, observations: Observation, rows: NDArray[np.intp]) -> Observation:
-        """Embed the first observations of some environments; the others have shown nothing new."""
-        embedder = self._embedder
-        embedded = embedder.join(observations, [self._latest])
+    def _begin_some(
+        self, observations: Observation, rows: NDArray[np.intp], latest: Embeddings
+    ) -> Embeddings:
+        """Embed the first observations of some environments; the others have no new ones."""
+        parts = [part.copy() for part in latest]
         if len(rows):
-            pictures = embedder.pictures(observations, rows)
-            (part,) = embedder.embed([pictures], [rows.tolist()], [np.ones(len(rows), np.bool_)])
-            embedder.replace_rows(embedded, rows, part)
-        return self._keep(embedded)
+            images = self._embedder.images(observations, rows)
+            begins = np.ones(len(rows), np.bool_)
+            (new,) = self._embedder.embed([images], [rows.tolist()], [begins])
+            for part, one in zip(parts, new, strict=True):
+                part[rows] = one
+        return parts
 
-    def _keep(self, embedded: Observation) -> Observation:
+    def _keep(self, parts: Embeddings) -> None:
         if self._embedder.remembers:
-            self._latest = self._embedder.embeddings(embedded)
-        return embedded
+            self._latest = [part.copy() for part in parts]
 
-    def _last_images(self, final: Any, ended: NDArray[np.bool_]) -> dict[int, Observation]:
+    def _last_images(self, final: Any, ended: NDArray[np.bool_]) -> dict[int, Images]:
         """Return the images in `final_obs`, as batches of one, by environment."""
         if final is None:
             return {}
+        images = self._embedder.images
         if _one_each(final):
-            found = {row: one for row, one in enumerate(final) if one is not None}
-        else:
-            found = {row: self._embedder.row(final, row) for row in np.flatnonzero(ended).tolist()}
-        return {row: self._embedder.pictures(one, None) for row, one in found.items()}
+            return {row: images(one, None) for row, one in enumerate(final) if one is not None}
+        return {int(row): images(final, np.array([row])) for row in np.flatnonzero(ended)}
 
-    def _replace_last(self, final: Any, parts: Mapping[int, Observation]) -> Any:
+    def _replace_last(self, final: Any, parts: Mapping[int, Embeddings]) -> Any:
         """Return `final_obs` with embeddings in the place of images."""
-        embedder = self._embedder
-        if not _one_each(final):  # a batch, in which the rows of running episodes mean nothing
-            nothing = embedder.nothing()
-            return embedder.join(final, [parts.get(row, nothing) for row in range(self.num_envs)])
-        embedded = np.full(len(final), None, dtype=object)
+        if _one_each(final):
+            embedded = np.full(len(final), None, dtype=object)
+            for row, part in parts.items():
+                embedded[row] = self._embedder.replace(final[row], part, single=True)
+            return embedded
+        # a batch, in which the rows of running episodes have no meaning
+        size = (self.num_envs, self.encoder.dim)
+        whole = [np.zeros(size, np.float32) for _ in self._embedder.entries]
         for row, part in parts.items():
-            embedded[row] = embedder.join_one(final[row], part)
-        return embedded
+            for one, new in zip(whole, part, strict=True):
+                one[row] = new[0]
+        return self._embedder.replace(final, whole, single=False)
 
 
 def _one_each(final: Any) -> bool:

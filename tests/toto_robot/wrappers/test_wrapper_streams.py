@@ -249,12 +249,12 @@ def test_a_camera_that_is_too_fast_is_warned_of(encoder):
         TotoObservation(Film(2), encoder, stream=StreamConfig(camera_hz=30.0))
 
 
-def test_eyes_without_a_memory_are_refused_a_stream():
+def test_an_encoder_without_memory_is_refused_a_stream():
     class Alone:
         dim = 3
 
         def __call__(self, frames):
             return torch.zeros(len(frames), 3)
 
-    with pytest.raises(ValueError, match="a Alone sees each frame by itself"):
+    with pytest.raises(ValueError, match="Alone encodes each frame by itself"):
         TotoObservation(Film(2), Alone(), stream=StreamConfig())

@@ -1,0 +1,303 @@
+"""Find the camera images in an observation space, and convert them to uint8 RGB [b h w 3].
+
+An image is recognised by its space: a Box of uint8, or of floats within [0, 1], with three or four
+dimensions of which one, the last or the third last, has 3 or 4 entries (RGB, RGBA). It may lie at
+any depth of Dict and Tuple. Four dimensions are a stack of frames [t h w c], the oldest first. An
+ambiguous entry (a grey image, depth, stacked grey images) stays as it is until the caller names it;
+if there is no other image, it is an error.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+__all__ = ["Flip", "ImageEntry", "Layout", "find_images", "read_entry"]
+
+Layout = Literal["hwc", "chw", "hw"]
+Flip = Literal["vertical", "rotate180"]
+Key = str | int
+SMALLEST_SIDE = 8  # pixels; a smaller array of bytes is an image only if its name says so
+NAMED_IMAGE = re.compile("image|pixels|rgb|camera", re.IGNORECASE)
+LAYOUTS: tuple[Layout, ...] = ("hwc", "chw", "hw")
+FLIPS: tuple[Flip, ...] = ("vertical", "rotate180")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageEntry:
+    """One image of an observation, and how it is converted.
+
+    Attributes:
+        path: keys of Dicts and indices of Tuples that lead to it; empty: the whole observation.
+        camera: name of the camera.
+        layout: `hwc` channels last, `chw` channels first, `hw` grey without channels.
+        stacked: frames of a stack; 0: a single frame without a dimension of time.
+        is_float: values are in [0, 1] instead of 0..255.
+        is_bgr: the order of the colours is blue, green, red.
+        flip: how it is turned upright; None: it is upright.
+    """
+
+    path: tuple[Key, ...]
+    camera: str
+    layout: Layout
+    stacked: int
+    is_float: bool
+    is_bgr: bool = False
+    flip: Flip | None = None
+
+    @property
+    def name(self) -> str:
+        """The path as a text: `pixels/top`; empty for the whole observation."""
+        return "/".join(map(str, self.path))
+
+    @property
+    def output(self) -> Key | None:
+        """Key of the embedding in a Dict; elsewhere, the image's own place."""
+        if not self.path or isinstance(self.path[-1], int):
+            return self.path[-1] if self.path else None
+        return f"embedding_{self.camera}"
+
+    def describe(self) -> str:
+        """Return in words what is embedded, for the line that a wrapper prints."""
+        kind = {"hwc": "channels last", "chw": "channels first", "hw": "grey"}[self.layout]
+        parts = [kind, "floats in [0, 1]" if self.is_float else "uint8"]
+        if self.stacked:
+            parts.append(f"stack of {self.stacked} frames")
+        if self.is_bgr:
+            parts.append("BGR")
+        if self.flip is not None:
+            parts.append(
+                {"vertical": "flipped vertically", "rotate180": "rotated by 180"}[self.flip]
+            )
+        where = f"observation[{self.name!r}]" if self.path else "the observation"
+        return f"{where} as camera {self.camera!r} ({', '.join(parts)})"
+
+    def frames(self, images: NDArray[Any]) -> NDArray[np.uint8]:
+        """Convert a batch of images to uint8 RGB [b h w 3], or [b t h w 3] for a stack."""
+        if self.layout == "hw":
+            images = images[..., None]
+        elif self.layout == "chw":
+            images = np.moveaxis(images, -3, -1)
+        if images.shape[-1] == 1:
+            images = images.repeat(3, axis=-1)
+        images = images[..., :3]
+        if self.is_bgr:
+            images = images[..., ::-1]
+        if self.flip is not None:
+            images = images[..., ::-1, :, :]
+            if self.flip == "rotate180":
+                images = images[..., ::-1, :]
+        if self.is_float:
+            images = (images * 255).round().astype(np.uint8)
+        return images
+
+
+def read_entry(observation: Any, path: Sequence[Key]) -> Any:
+    """Return the entry of an observation at a path."""
+    for key in path:
+        observation = observation[key]
+    return observation
+
+
+def find_images(
+    space: spaces.Space,
+    *,
+    cameras: Sequence[str] | Mapping[str, str] | None = None,
+    exclude: Sequence[str] = (),
+    layout: str | Mapping[str, str] | None = None,
+    colour_order: str = "rgb",
+    flip: str | Mapping[str, str] | None = None,
+) -> tuple[list[ImageEntry], list[str]]:
+    """Find the images of an observation space.
+
+    Args:
+        space: of one environment's observations.
+        cameras: which images: paths or camera names; a mapping gives each path its camera's name.
+            None: all that are recognised.
+        exclude: paths or camera names that stay as they are.
+        layout: where the shape is ambiguous: of all images, or by path or camera name.
+        colour_order: of all images.
+        flip: of all images, or by path or camera name.
+
+    Returns:
+        The images, and the names of uint8 entries that may be images and stay as they are.
+
+    Raises:
+        ValueError: no image was found, one is ambiguous, or a name is unknown; the message lists
+            the candidates and the argument to add.
+    """
+    if colour_order not in ("rgb", "bgr"):
+        raise ValueError(f"colour_order must be rgb or bgr, got {colour_order!r}")
+    boxes = {"/".join(map(str, path)): (path, box) for path, box in _boxes(space)}
+    wanted = None if cameras is None else list(cameras)
+    named = dict(cameras) if isinstance(cameras, Mapping) else {}
+    paths = {name: path for name, (path, _) in boxes.items()}
+    names = _camera_names(paths, named)
+    known = {camera: name for name, camera in names.items()} | {name: name for name in boxes}
+    chosen = None if wanted is None else [_known(one, known, boxes, "cameras") for one in wanted]
+    excluded = {_known(one, known, boxes, "exclude") for one in exclude}
+    entries: list[ImageEntry] = []
+    doubtful: dict[str, str] = {}
+    for name, (path, box) in boxes.items():
+        if name in excluded or (chosen is not None and name not in chosen):
+            continue
+        forced = _setting(layout, name, names[name], LAYOUTS, "layout")
+        is_named = chosen is not None or not path or NAMED_IMAGE.search(name) is not None
+        smallest = 1 if is_named else SMALLEST_SIDE
+        shape, problem = _recognise(box, forced, smallest, is_chosen=chosen is not None)
+        if shape is None:
+            if problem:
+                doubtful[name] = problem
+            continue
+        entries.append(
+            replace(
+                shape,
+                path=path,
+                camera=names[name],
+                is_bgr=colour_order == "bgr",
+                flip=_setting(flip, name, names[name], FLIPS, "flip"),
+            )
+        )
+    if chosen is not None and (missing := [n for n in chosen if n in doubtful]):
+        raise ValueError("; ".join(f"{_place(name)} {doubtful[name]}" for name in missing))
+    if not entries:
+        raise ValueError(_nothing_found(space, boxes, doubtful))
+    return entries, [name for name in doubtful if boxes[name][1].dtype == np.uint8]
+
+
+def _boxes(
+    space: spaces.Space, path: tuple[Key, ...] = ()
+) -> Iterator[tuple[tuple[Key, ...], spaces.Box]]:
+    if isinstance(space, spaces.Box):
+        yield path, space
+    elif isinstance(space, spaces.Dict):
+        for key, one in space.items():
+            yield from _boxes(one, (*path, key))
+    elif isinstance(space, spaces.Tuple):
+        for index, one in enumerate(space):
+            yield from _boxes(one, (*path, index))
+
+
+def _recognise(
+    box: spaces.Box, forced: Layout | None, smallest: int, *, is_chosen: bool
+) -> tuple[ImageEntry | None, str]:
+    """Return what kind of image a Box is, without its place; or None, and why it is doubtful."""
+    shape = box.shape
+    is_bytes = box.dtype == np.uint8
+    is_unit = np.issubdtype(box.dtype, np.floating) and bool(
+        np.all(box.low >= 0) and np.all(box.high <= 1) and box.low.size
+    )
+    if not (is_bytes or is_unit):
+        if is_chosen:
+            return None, (
+                f"is {box.dtype} within [{box.low.min():g}, {box.high.max():g}]; an image is uint8 "
+                "in 0..255, or floats in [0, 1]"
+            )
+        return None, ""
+    if is_bytes and np.all(box.high <= 1) and box.high.size:
+        return None, "is uint8 with values of at most 1; an image has 0..255"
+    found = [
+        (layout, stacked)
+        for layout in (LAYOUTS if forced is None else (forced,))
+        for stacked in (0, shape[0] if shape else 0)
+        if _fits(shape, layout, bool(stacked), smallest)
+    ]
+    # grey and depth are not told apart by a shape: they must be named, or their layout given
+    colour = [one for one in found if one[0] != "hw" and _channels(shape, one[0]) in (3, 4)]
+    if forced is None:
+        sure = [one for one in colour if _channels(shape, one[0]) == 3] or colour
+        grey = [one for one in found if one[0] != "hw" and _channels(shape, one[0]) == 1]
+        found = sure or (grey if is_chosen else [])
+        if not found and grey:
+            return None, f"has one channel {list(shape)}: grey or depth? name it in cameras=[...]"
+    if not found:
+        if is_chosen:
+            return None, (
+                f"has shape {list(shape)}; possible: [h w c], [c h w] and stacks of them with 1, 3 "
+                f"or 4 channels and sides of at least {SMALLEST_SIDE} pixels, or layout=..."
+            )
+        return None, ""
+    if len(found) > 1:
+        options = " or ".join(f"layout={layout!r}" for layout, _ in found)
+        return None, f"has the ambiguous shape {list(shape)}: say {options}"
+    ((layout, stacked),) = found
+    if forced is None and layout == "chw" and _channels(shape, "chw") == 4:
+        return None, (
+            f"has shape {list(shape)}: RGBA with channels first, or 4 stacked grey images? say "
+            "layout='chw', or layout='hw' for grey"
+        )
+    return ImageEntry(path=(), camera="", layout=layout, stacked=stacked, is_float=is_unit), ""
+
+
+def _fits(shape: tuple[int, ...], layout: Layout, stacked: bool, smallest: int) -> bool:
+    dimensions = len(layout) + stacked
+    if len(shape) != dimensions or 0 in shape:
+        return False
+    own = shape[stacked:]
+    sides = {"hwc": own[:2], "chw": own[1:], "hw": own}[layout]
+    return min(sides) >= smallest and (layout == "hw" or _channels(shape, layout) in (1, 3, 4))
+
+
+def _channels(shape: tuple[int, ...], layout: Layout) -> int:
+    return shape[-1] if layout == "hwc" else shape[-3]
+
+
+def camera_of(path: Sequence[Key]) -> str:
+    """Return the camera's name in the last text of a path.
+
+    `image_top`, `top_image`, `images.top`, `observation.images.top` and `pixels/top` are camera
+    `top`; any other name is the camera's own.
+    """
+    texts = [key for key in path if isinstance(key, str)]
+    if not texts:
+        return "image"
+    name = texts[-1].rpartition("images.")[2]
+    for kept in (name.removeprefix("image_"), name.removesuffix("_image")):
+        if kept != name and kept:
+            return kept
+    return name or "image"
+
+
+def _camera_names(paths: Mapping[str, Sequence[Key]], named: Mapping[str, str]) -> dict[str, str]:
+    """Return a different camera name for each path."""
+    short = {name: named.get(name) or camera_of(path) for name, path in paths.items()}
+    used = list(short.values())
+    return {
+        name: camera if used.count(camera) == 1 or name in named else name.replace("/", "_")
+        for name, camera in short.items()
+    }
+
+
+def _known(one: str, known: Mapping[str, str], boxes: Mapping[str, Any], argument: str) -> str:
+    if one not in known:
+        raise ValueError(f"{argument}: there is no {one!r}; the observation has {sorted(boxes)}")
+    return known[one]
+
+
+def _setting(given: Any, name: str, camera: str, possible: Sequence[Any], argument: str) -> Any:
+    value = given.get(name, given.get(camera)) if isinstance(given, Mapping) else given
+    if value is not None and value not in possible:
+        raise ValueError(f"{argument} must be one of {list(possible)}, got {value!r}")
+    return value
+
+
+def _place(name: str) -> str:
+    return f"observation[{name!r}]" if name else "the observation"
+
+
+def _nothing_found(
+    space: spaces.Space, boxes: Mapping[str, tuple[Any, spaces.Box]], doubtful: Mapping[str, str]
+) -> str:
+    if doubtful:
+        return "no image is certain: " + "; ".join(f"{_place(n)} {w}" for n, w in doubtful.items())
+    entries = ", ".join(
+        f"{name or 'itself'}: {box.dtype} {list(box.shape)}" for name, (_, box) in boxes.items()
+    )
+    return (
+        f"the observation has no image; it has {entries or space}. An image is a Box of uint8, or "
+        "of floats in [0, 1], [h w c] or [c h w]; gymnasium.wrappers.AddRenderObservation adds one"
+    )
