@@ -1,13 +1,13 @@
-"""`python -m real_robot.calibrate`: a camera's lens and place, from pictures of a printed board.
+"""`python -m real_robot.calibrate`: a camera's intrinsics and mounting, from images of a board.
 
-python -m real_robot.calibrate step=board                                       # print it
+python -m real_robot.calibrate step=board                                       # a board to print
 python -m real_robot.calibrate step=lens camera=uvc                             # a dozen views
 python -m real_robot.calibrate step=mounting camera=realsense parent=hand robot=172.16.0.2
-python -m real_robot.calibrate step=lens pictures=runs/calibrate/lens           # once more
+python -m real_robot.calibrate step=lens images=runs/calibrate/lens             # solve again
 
-For the mounting the arm is led by hand: nothing is sent to it, only its joints are read. A camera
-on the hand looks at a board that lies still; one that stands looks at a board in the gripper.
-Pictures are kept, so a folder of them can be solved again. Bad ones are named and refused.
+For the mounting a person guides the arm by hand: the program only reads its joints and sends no
+command. A camera on the hand sees a board that does not move; a fixed camera sees a board in the
+gripper. The images are kept and can be solved again. Images without the board are listed.
 """
 
 import sys
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -52,26 +52,28 @@ from .robot import RobotError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrateConfig:
-    """Say what is calibrated.
+    """Settings of a camera calibration.
 
     Attributes:
-        step: `board` writes one to print; `lens` finds what the lens does; `mounting` where the
-            camera is, of which the lens is known already.
-        board: as it was printed and measured.
-        page: the paper.
-        camera: which one; its full picture is looked at, whatever a policy gets of it.
-        parent: what carries it, for `mounting`: `hand`, or `base` for one that stands.
-        robot: the arm's address, for `mounting` with pictures that are taken now.
-        franka: how it is connected.
-        pictures: a folder of pictures that were taken before; None to take them now.
-        views: how many pictures to take.
-        folder: where calibrations are: `<camera>.json`.
-        max_residual_px: a lens that is worse is refused.
-        max_focal_deviation: likewise, the focal length's standard deviation over its length.
-        max_residual_m: a mounting that is worse is refused.
-        max_residual_rad: likewise.
+        step: `board` writes a board to print; `lens` computes the intrinsics; `mounting` computes
+            the camera's pose and needs the intrinsics.
+        board: the board, as printed and measured.
+        page: the paper that the board is printed on.
+        camera: the camera to calibrate, in its full capture size.
+        parent: what the camera is mounted on, for `mounting`: `hand`, or `base` if it is fixed.
+        robot: the arm's address, for `mounting` with new images.
+        franka: settings of the arm's driver.
+        images: a folder of images to solve; None to take new ones.
+        views: number of images to take.
+        folder: folder of the calibrations, `<camera>.json`.
+        max_residual_px: largest accepted residual of the intrinsics.
+        max_focal_deviation: largest accepted standard deviation of the focal length, as a share
+            of it.
+        max_residual_m: largest accepted position residual of the mounting.
+        max_residual_rad: largest accepted orientation residual of the mounting.
     """
 
+    OLD_NAMES: ClassVar[dict[str, str]] = {"pictures": "images"}
     step: Literal["board", "lens", "mounting"]
     board: Board
     page: PageConfig
@@ -79,7 +81,7 @@ class CalibrateConfig:
     parent: Parent
     robot: str | None
     franka: FrankaConfig
-    pictures: Path | None
+    images: Path | None
     views: int
     folder: Path
     max_residual_px: float
@@ -90,12 +92,12 @@ class CalibrateConfig:
     def __post_init__(self) -> None:
         if self.views < 1:
             raise ValueError(f"views must be at least 1, got {self.views}")
-        if self.step == "mounting" and self.pictures is None and self.robot is None:
-            raise ValueError("mounting needs the arm's poses: say robot=<address>, or pictures=")
+        if self.step == "mounting" and self.images is None and self.robot is None:
+            raise ValueError("mounting needs the arm's poses: set robot=<address> or images=")
 
 
 def calibrate(config: CalibrateConfig, out: Path) -> None:
-    """Take or read the pictures, solve, and write the calibration with its residuals."""
+    """Take or read the images, and write the calibration with its residuals."""
     try:
         if config.step == "board":
             _print_board(config, out)
@@ -110,13 +112,14 @@ def calibrate(config: CalibrateConfig, out: Path) -> None:
 def solve_lens(
     shots: Sequence[Shot], refused: Mapping[str, str], *, max_px: float, max_deviation: float
 ) -> tuple[Intrinsics, dict[str, float]]:
-    """Find what the lens does, and how far each picture's corners are off, px.
+    """Compute the intrinsics, and by image the residual of its corners, px.
 
     Raises:
-        ValueError: too few pictures, or a result that is not good enough; naming the worst.
+        ValueError: there are too few images, or the residual is too large; the message names the
+            worst images.
     """
     if not shots:
-        raise ValueError(f"the board is in none of the pictures{_listed(refused)}")
+        raise ValueError(f"the board is in none of the images{_listed(refused)}")
     height, width = shots[0].image.shape[:2]
     try:
         lens = calibrate_lens([shot.view for shot in shots], height=height, width=width)
@@ -127,16 +130,16 @@ def solve_lens(
     }
     if lens.residual_px > max_px:
         raise ValueError(
-            f"the corners are {lens.residual_px:.2f} px from where they should be (most: {max_px})"
-            f"; worst: {_worst(errors, 'px')}: blurred, the board bent, or another board than was "
-            "said? Take these out and solve again"
+            f"the residual of the corners is {lens.residual_px:.2f} px (at most {max_px}); worst: "
+            f"{_worst(errors, 'px')}: are they blurred, is the board bent, or are its settings "
+            "wrong? Remove these images and solve again"
         )
     share = lens.focal_deviation_px / lens.focal_px[0]
     if share > max_deviation:
         raise ValueError(
-            f"the focal length is known to {share:.1%} only (most: {max_deviation:.1%}): the views "
-            "are too alike; tilt the board by 20 to 40 degrees each way, near and far, and bring "
-            "it into every corner of the picture"
+            f"the focal length is known to {share:.1%} only (at most {max_deviation:.1%}): the "
+            "views are too alike; tilt the board by 20 to 40 degrees each way, near and far, and "
+            "bring it into every corner of the image"
         )
     return lens, errors
 
@@ -151,28 +154,28 @@ def solve_mounting(
     max_m: float,
     max_rad: float,
 ) -> tuple[Calibration, dict[str, float], dict[str, Floats]]:
-    """Find where the camera is.
+    """Compute the camera's mounting.
 
     Args:
-        shots: pictures with the board.
-        refused: those without, for messages.
-        joints_rad: where the arm was in each, [7] by the picture's name.
-        calibration: of the lens.
-        parent: what carries the camera.
-        max_m: a worse result is refused.
-        max_rad: likewise.
+        shots: images with the board.
+        refused: why other images were refused, by name, for messages.
+        joints_rad: the arm's joint positions [7] by the image's name.
+        calibration: the calibration with the intrinsics.
+        parent: what the camera is mounted on.
+        max_m: largest accepted position residual.
+        max_rad: largest accepted orientation residual.
 
     Returns:
-        The calibration with its mounting; by picture, how far the board is from where all others
-        put it, m; and by picture, `T_camera_board` as all of them together say.
+        The calibration with its mounting; by image, the distance of the board from its mean
+        position, m; and by image, `T_camera_board` [4 4] computed from the board's mean pose.
 
     Raises:
-        ValueError: poses are missing, the lens is that of other pictures, or the result is not
-            good enough; naming the worst.
+        ValueError: poses are missing, the intrinsics belong to another image size, or the
+            residual is too large; the message names the worst images.
     """
     lens = calibration.intrinsics
     if missing := [shot.name for shot in shots if shot.name not in joints_rad]:
-        raise ValueError(f"{POSES} has no pose of the arm for {', '.join(missing)}")
+        raise ValueError(f"{POSES} has no joint positions for {', '.join(missing)}")
     _require_same_images(shots, lens)
     hands = [forward_kinematics(FRANKA_FR3, joints_rad[shot.name]) for shot in shots]
     boards = [board_pose(shot.view, lens) for shot in shots]
@@ -188,10 +191,10 @@ def solve_mounting(
     }
     if mounting.residual_m > max_m or mounting.residual_rad > max_rad:
         raise ValueError(
-            f"the pictures disagree on where the board is by {mounting.residual_m:.4f} m and "
-            f"{mounting.residual_rad:.4f} rad (most: {max_m} m, {max_rad} rad); worst: "
-            f"{_worst(errors, 'm')}: did the board or the camera move, is parent={parent} right, "
-            "is the square's edge as measured?"
+            f"the board's pose differs between the images by {mounting.residual_m:.4f} m and "
+            f"{mounting.residual_rad:.4f} rad (at most {max_m} m, {max_rad} rad); worst: "
+            f"{_worst(errors, 'm')}: did the board or the camera move? Is parent={parent} right, "
+            "and board.square_m as measured?"
         )
     expected = {
         shot.name: seen @ np.linalg.inv(pose) @ mean
@@ -204,8 +207,8 @@ def _require_same_images(shots: Sequence[Shot], lens: Intrinsics) -> None:
     for shot in shots:
         if shot.image.shape[:2] != (lens.height, lens.width):
             raise ValueError(
-                f"{shot.name} is {shot.image.shape[0]} x {shot.image.shape[1]}, and the lens was "
-                f"calibrated at {lens.height} x {lens.width}: the same camera, full pictures?"
+                f"{shot.name} is {shot.image.shape[0]} x {shot.image.shape[1]}, but the lens was "
+                f"calibrated at {lens.height} x {lens.width}: is it the same camera at full size?"
             )
 
 
@@ -213,14 +216,14 @@ def _print_board(config: CalibrateConfig, out: Path) -> None:
     path, square_m = write_board(config.board, config.page, out)
     print(f"board: {path} ({out / 'board.png'} is the same)")
     print(
-        f"print it at 100 %, glue it onto something flat, measure: 5 squares must be "
-        f"{5000 * square_m:.1f} mm; if they are not, say board.square_m and board.marker_m as "
-        "measured"
+        f"print it at 100 %, glue it onto a flat plate and measure: 5 squares must be "
+        f"{5000 * square_m:.1f} mm; if they are not, set board.square_m and board.marker_m to the "
+        "measured lengths"
     )
 
 
 def _lens(config: CalibrateConfig, out: Path) -> None:
-    folder = _pictures(config, out / "lens", robot=None)
+    folder = _images(config, out / "lens", robot=None)
     shots, refused = read_shots(config.board, folder)
     lens, errors = solve_lens(
         shots,
@@ -231,11 +234,11 @@ def _lens(config: CalibrateConfig, out: Path) -> None:
     poses = {shot.name: board_pose(shot.view, lens) for shot in shots}
     _draw(shots, poses, lens, out / "lens_residuals")
     name = config.camera.settings.name
-    _tell(errors, refused, "px")
+    _print_errors(errors, refused, "px")
     print(
         f"focal length {lens.focal_px[0]:.1f} and {lens.focal_px[1]:.1f} px (deviation "
         f"{lens.focal_deviation_px:.1f}), centre {lens.centre_px[0]:.1f}, {lens.centre_px[1]:.1f} "
-        f"px, residual {lens.residual_px:.2f} px over {lens.num_views} pictures"
+        f"px, residual {lens.residual_px:.2f} px over {lens.num_views} images"
     )
     _save(Calibration(camera=name, intrinsics=lens, mounting=None), config, out / "lens_residuals")
 
@@ -243,7 +246,7 @@ def _lens(config: CalibrateConfig, out: Path) -> None:
 def _mounting(config: CalibrateConfig, out: Path) -> None:
     name = config.camera.settings.name
     known = load(config.folder / f"{name}.json")
-    folder = _pictures(config, out / "mounting", robot=config.robot)
+    folder = _images(config, out / "mounting", robot=config.robot)
     shots, refused = read_shots(config.board, folder)
     found, errors, expected = solve_mounting(
         shots,
@@ -255,31 +258,31 @@ def _mounting(config: CalibrateConfig, out: Path) -> None:
         max_rad=config.max_residual_rad,
     )
     _draw(shots, expected, known.intrinsics, out / "mounting_residuals")
-    _tell(errors, refused, "m")
+    _print_errors(errors, refused, "m")
     mounting = found.mounting
     assert mounting is not None
     place = [row[3] for row in mounting.T_parent_camera[:3]]
     print(
-        f"the camera is at x {place[0]:.4f}, y {place[1]:.4f}, z {place[2]:.4f} m of the "
-        f"{config.parent}; the pictures disagree by {1000 * mounting.residual_m:.1f} mm and "
+        f"the camera is at x {place[0]:.4f}, y {place[1]:.4f}, z {place[2]:.4f} m in the frame of "
+        f"the {config.parent}; residual {1000 * mounting.residual_m:.1f} mm and "
         f"{1000 * mounting.residual_rad:.1f} mrad"
     )
     _save(found, config, out / "mounting_residuals")
 
 
-def _pictures(config: CalibrateConfig, folder: Path, *, robot: str | None) -> Path:
-    """Return a folder of pictures, taking them now unless there is one."""
-    if config.pictures is not None:
-        return config.pictures
+def _images(config: CalibrateConfig, folder: Path, *, robot: str | None) -> Path:
+    """Return the configured folder of images, or take new images into `folder` and return it."""
+    if config.images is not None:
+        return config.images
     settings = config.camera.settings
-    # the whole picture: what a policy gets is cut out of it, and `fitted` knows how
+    # The full capture size: `Intrinsics.fitted` computes the intrinsics of the policy's crop.
     whole = replace(settings, height=settings.capture_height, width=settings.capture_width)
     with ExitStack() as stack:
         camera = stack.enter_context(build_camera(replace(config.camera, settings=whole)))
         driver = None
         if robot is not None:
             driver = stack.enter_context(FrankaRobot(replace(config.franka, address=robot)))
-            print(f"robot: {driver.description}; lead it by hand, nothing is sent to it")
+            print(f"robot: {driver.description}; guide it by hand, no command is sent to it")
         take_shots(camera, config.board, config.views, folder, robot=driver)
     return folder
 
@@ -296,14 +299,14 @@ def _draw(
 def _save(calibration: Calibration, config: CalibrateConfig, drawn: Path) -> None:
     path = config.folder / f"{calibration.camera}.json"
     save(calibration, path)
-    print(f"corners as seen and as they should be: {drawn}")
+    print(f"images with detected and projected corners: {drawn}")
     print(f"calibration: {path}")
 
 
-def _tell(errors: Mapping[str, float], refused: Mapping[str, str], unit: str) -> None:
+def _print_errors(errors: Mapping[str, float], refused: Mapping[str, str], unit: str) -> None:
     for name, why in refused.items():
         print(f"left out: {name}: {why}")
-    print(f"worst pictures: {_worst(errors, unit)}")
+    print(f"worst images: {_worst(errors, unit)}")
 
 
 def _worst(errors: Mapping[str, float], unit: str) -> str:
@@ -320,7 +323,7 @@ def _residual_px(view: View, T_camera_board: Floats, lens: Intrinsics) -> float:
     return float(np.sqrt((apart**2).sum(axis=1).mean()))
 
 
-main = command("calibrate", CalibrateConfig)(calibrate)
+main = command("calibrate", CalibrateConfig, CalibrateConfig.OLD_NAMES)(calibrate)
 
 if __name__ == "__main__":
     main()

@@ -1,1 +1,1 @@
-"""Where a camera is: lens and place, from a board or a few known points. No part needs torch."""
+"""Camera calibration: intrinsics and mounting from images of a board. No part needs torch."""

@@ -1,4 +1,4 @@
-"""A ChArUco board, and its corners in an image."""
+"""A ChArUco board, and the detection of its corners in an image."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +15,14 @@ MIN_CORNERS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Board:
-    """A ChArUco board: squares of a chess board with a marker in every white one.
+    """A ChArUco board: a chessboard with a marker in each white square.
 
     Attributes:
-        columns: squares along its width.
-        rows: squares along its height.
-        square_m: edge of a square, as measured on the print.
-        marker_m: edge of a marker.
-        dictionary: OpenCV's name of the markers, for example `DICT_5X5_100`.
+        columns: number of squares along the width.
+        rows: number of squares along the height.
+        square_m: edge length of a square, as measured on the print.
+        marker_m: edge length of a marker.
+        dictionary: OpenCV's name of the marker dictionary, for example `DICT_5X5_100`.
     """
 
     columns: int
@@ -34,15 +34,16 @@ class Board:
     def __post_init__(self) -> None:
         if self.columns < 3 or self.rows < 3:
             raise ValueError(
-                f"a board has 3 squares each way or more, got {self.columns} x {self.rows}"
+                f"a board needs at least 3 x 3 squares, got {self.columns} x {self.rows}"
             )
         if not 0 < self.marker_m < self.square_m:
             raise ValueError(
-                f"a marker must be smaller than a square: {self.marker_m} m in {self.square_m} m"
+                f"marker_m must be positive and less than square_m, got {self.marker_m} and "
+                f"{self.square_m}"
             )
 
     def build(self) -> Any:
-        """Return OpenCV's object of it.
+        """Return the board as OpenCV's object.
 
         Raises:
             ValueError: OpenCV has no such dictionary.
@@ -62,11 +63,11 @@ class Board:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class View:
-    """The board's corners in one picture.
+    """The board's corners in one image.
 
     Attributes:
-        corners_m: [n 3] on the board.
-        pixels: [n 2] in the picture, x to the right and y down.
+        corners_m: [n 3] in the board's frame.
+        pixels: [n 2] in the image, x to the right and y down.
     """
 
     corners_m: Floats
@@ -74,10 +75,10 @@ class View:
 
 
 def find_board(board: Board, image: Image) -> View:
-    """Find the board in a picture [h w 3], uint8 RGB.
+    """Detect the board in an image [h w 3], uint8 RGB.
 
     Raises:
-        ValueError: fewer than `MIN_CORNERS` corners are seen; saying how many.
+        ValueError: fewer than `MIN_CORNERS` corners are found; the message has the number.
     """
     cv2 = opencv("calibrations")
     grid = board.build()
@@ -87,8 +88,8 @@ def find_board(board: Board, image: Image) -> View:
     if found < MIN_CORNERS:
         total = (board.columns - 1) * (board.rows - 1)
         raise ValueError(
-            f"{found} of the board's {total} corners are seen, at least {MIN_CORNERS} are needed: "
-            "is it the right board, lit, sharp and near enough?"
+            f"{found} of the board's {total} corners are found, at least {MIN_CORNERS} are needed: "
+            "is it the right board, well lit, in focus and near enough?"
         )
     places, pixels = grid.matchImagePoints(corners, numbers)
     return View(

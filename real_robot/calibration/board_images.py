@@ -1,7 +1,7 @@
-"""Pictures of a calibration board: taken by a person, kept in a folder, and drawn into.
+"""Images of a calibration board: taking, reading and drawing their residuals.
 
-<folder>/000.png      a picture
-<folder>/poses.json   where the arm was in each, rad, if there is an arm
+<folder>/000.png      an image
+<folder>/poses.json   the arm's joint positions in each image, rad, if there is an arm
 """
 
 import json
@@ -30,12 +30,12 @@ _FRAME_S = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Shot:
-    """A picture in which the board was found.
+    """An image in which the board was found.
 
     Attributes:
-        name: the file's.
-        image: [h w 3].
-        view: the board's corners in it.
+        name: name of the file.
+        image: [h w 3], uint8 RGB.
+        view: the board's corners in the image.
     """
 
     name: str
@@ -44,18 +44,18 @@ class Shot:
 
 
 def read_shots(board: Board, folder: Path) -> tuple[list[Shot], dict[str, str]]:
-    """Read a folder's pictures; give those that show the board, and what is wrong with others.
+    """Return the images of a folder that show the board, and by name why others are refused.
 
     Raises:
-        ValueError: no pictures, or of different sizes; naming them.
+        ValueError: there are no images, or their sizes differ.
     """
-    opencv("boards")  # says what to install where it is not
+    opencv("boards")  # fail early, with what to install
     from toto_robot.data.images import IMAGE_SUFFIXES, read_image
     from toto_robot.data.walk import walk
 
     paths = walk(folder, IMAGE_SUFFIXES, deep=False)
     if not paths:
-        raise ValueError(f"{folder} has no pictures ({', '.join(IMAGE_SUFFIXES)})")
+        raise ValueError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
     shots, refused, sizes = [], {}, {}
     for path in paths:
         try:
@@ -69,11 +69,11 @@ def read_shots(board: Board, folder: Path) -> tuple[list[Shot], dict[str, str]]:
         except ValueError as error:
             refused[path.name] = str(error)
     if len(sizes) > 1:
-        told = "; ".join(
+        listed = "; ".join(
             f"{height} x {width}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
             for (height, width), names in sizes.items()
         )
-        raise ValueError(f"the pictures in {folder} are not of one size ({told})")
+        raise ValueError(f"the images in {folder} have different sizes ({listed})")
     return shots, refused
 
 
@@ -85,19 +85,19 @@ def take_shots(
     *,
     robot: Robot | None,
     ask: Callable[[str], str] = ask_person,
-    tell: Callable[[str], object] = print,
+    report: Callable[[str], object] = print,
 ) -> None:
-    """Let a person take pictures until there are enough; each is written with the arm's pose.
+    """Take an image at each Enter until there are `num`; write each with the arm's joints.
 
-    Pictures without the board, and those in which the arm moved, are not taken.
+    Images without the board, and those during which the arm moved, are not kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     poses_path = folder / POSES
     poses = read_poses(folder) if poses_path.is_file() else {}
     index = len(list(folder.glob("*.png")))
-    tell(f"{index} of {num} pictures are in {folder}")
+    report(f"{index} of {num} images are in {folder}")
     while index < num:
-        answer = ask(f"picture {index + 1} of {num}: Enter to take it, q to end: ").strip()
+        answer = ask(f"image {index + 1} of {num}: Enter to take it, q to end: ").strip()
         if answer.lower() == "q":
             return
         try:
@@ -109,9 +109,9 @@ def take_shots(
             if before is not None and after is not None:
                 moved = float(np.abs(after - before).max())
                 if moved > _STILL_RAD:
-                    raise ValueError(f"the arm moved by {moved:.4f} rad meanwhile")
+                    raise ValueError(f"the arm moved by {moved:.4f} rad during the capture")
         except ValueError as error:
-            tell(f"not taken: {error}")
+            report(f"not taken: {error}")
             continue
         name = f"{index:03d}.png"
         if after is not None:
@@ -119,15 +119,15 @@ def take_shots(
             write_json(poses_path, poses)
         write_png(folder / name, frame.image)
         total = (board.columns - 1) * (board.rows - 1)
-        tell(f"{name}: {len(view.pixels)} of {total} corners")
+        report(f"{name}: {len(view.pixels)} of {total} corners")
         index += 1
 
 
 def read_poses(folder: Path) -> dict[str, list[float]]:
-    """Read where the arm was in each picture, rad.
+    """Load the arm's joint positions of each image, [7] rad by the image's name.
 
     Raises:
-        ValueError: the file is not there, or is something else.
+        ValueError: the file is missing, or its content is invalid.
     """
     path = folder / POSES
     try:
@@ -135,7 +135,7 @@ def read_poses(folder: Path) -> dict[str, list[float]]:
         poses = {str(name): [float(value) for value in joints] for name, joints in data.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} must have the joints of each picture, {{'000.png': [7 numbers, rad]}}: {error}"
+            f"{path} must have the joints of each image, {{'000.png': [7 numbers, rad]}}: {error}"
         ) from error
     for name, joints in poses.items():
         if len(joints) != 7 or not np.isfinite(joints).all():
@@ -144,18 +144,18 @@ def read_poses(folder: Path) -> dict[str, list[float]]:
 
 
 def draw_residuals(shot: Shot, T_camera_board: Floats, lens: Intrinsics) -> Image:
-    """Return the picture with the corners as they were seen (green) and as they should be (red)."""
+    """Return the image with the detected corners (green) and the projected ones (red)."""
     cv2 = opencv("boards")
     drawn = shot.image.copy()
     expected = project(shot.view.corners_m, T_camera_board, lens)
-    for seen, wanted in zip(shot.view.pixels, expected, strict=True):
-        # sixteenths of a pixel
-        there = tuple(int(value) for value in np.round(16 * seen))
-        cv2.circle(drawn, there, 16 * 5, (40, 200, 60), 1, cv2.LINE_AA, 4)
-        if np.isfinite(wanted).all():
-            here = tuple(int(value) for value in np.round(16 * wanted))
-            cv2.circle(drawn, here, 16 * 2, (230, 40, 40), -1, cv2.LINE_AA, 4)
-            cv2.line(drawn, there, here, (230, 40, 40), 1, cv2.LINE_AA, 4)
+    for detected, projected in zip(shot.view.pixels, expected, strict=True):
+        # in sixteenths of a pixel (the last argument, 4 bits)
+        start = tuple(int(value) for value in np.round(16 * detected))
+        cv2.circle(drawn, start, 16 * 5, (40, 200, 60), 1, cv2.LINE_AA, 4)
+        if np.isfinite(projected).all():
+            end = tuple(int(value) for value in np.round(16 * projected))
+            cv2.circle(drawn, end, 16 * 2, (230, 40, 40), -1, cv2.LINE_AA, 4)
+            cv2.line(drawn, start, end, (230, 40, 40), 1, cv2.LINE_AA, 4)
     return drawn
 
 
@@ -164,6 +164,6 @@ def _still_joints(robot: Robot) -> Floats:
     speed = float(np.abs(state.joint_velocities_rad_s).max())
     if speed > _STILL_RAD_S:
         raise ValueError(
-            f"the arm moves at {speed:.3f} rad/s (most: {_STILL_RAD_S}): hold it still"
+            f"the arm moves at {speed:.3f} rad/s (at most {_STILL_RAD_S}): hold it still"
         )
     return np.array(state.joint_positions_rad)

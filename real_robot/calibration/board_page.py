@@ -1,4 +1,4 @@
-"""A calibration board to print: a page of exactly the size that it says, as PDF and as PNG."""
+"""A calibration board to print at exact size, as PDF and PNG."""
 
 import struct
 import zlib
@@ -21,12 +21,12 @@ _MIN_MODULE_PX = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageConfig:
-    """Say how a board is printed.
+    """Settings of the printed page.
 
     Attributes:
-        width_m: of the paper.
-        height_m: of the paper.
-        dpi: dots per inch.
+        width_m: width of the paper.
+        height_m: height of the paper.
+        dpi: resolution of the print, dots per inch.
     """
 
     width_m: float
@@ -35,16 +35,16 @@ class PageConfig:
 
     def __post_init__(self) -> None:
         if not (self.width_m > 0 and self.height_m > 0 and self.dpi > 0):
-            raise ValueError(f"paper and dpi must be positive: {self}")
+            raise ValueError(f"width_m, height_m and dpi must be positive, got {self}")
 
 
 def write_board(board: Board, page: PageConfig, folder: Path) -> tuple[Path, float]:
-    """Write `board.pdf` and `board.png`; give the PDF, and the edge of a square on it, m.
+    """Write `board.pdf` and `board.png`; return the PDF's path and the drawn edge of a square, m.
 
-    The edge is a whole number of dots, so it may differ from what was asked for by half a dot.
+    The edge is a whole number of dots, so it may differ from `square_m` by half a dot.
 
     Raises:
-        ValueError: the board does not fit on the paper, or its markers are too small to be drawn.
+        ValueError: the board does not fit on the paper, or its markers are too small to draw.
     """
     image, square_m = draw_page(board, page)
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def write_board(board: Board, page: PageConfig, folder: Path) -> tuple[Path, flo
 
 
 def draw_page(board: Board, page: PageConfig) -> tuple[NDArray[np.uint8], float]:
-    """Draw the page, [h w] grey, and give the edge of a square on it, m.
+    """Return the page as a grey image [h w], and the drawn edge of a square, m.
 
     Raises:
         ValueError: as for `write_board`.
@@ -69,7 +69,7 @@ def draw_page(board: Board, page: PageConfig) -> tuple[NDArray[np.uint8], float]
         raise ValueError(
             f"a board of {board.columns * board.square_m:.3f} x {board.rows * board.square_m:.3f} "
             f"m and a line of text do not fit on paper of {page.width_m} x {page.height_m} m: "
-            "smaller squares, fewer of them, or the paper turned"
+            "use smaller or fewer squares, or turn the paper"
         )
     markers = int(cv2.aruco.getPredefinedDictionary(_number(cv2, board)).markerSize) + 2
     if board.marker_m * dots_per_m < markers * _MIN_MODULE_PX:
@@ -91,12 +91,12 @@ def draw_page(board: Board, page: PageConfig) -> tuple[NDArray[np.uint8], float]
 
 
 def _number(cv2: Any, board: Board) -> int:
-    board.build()  # says which dictionaries there are
+    board.build()  # raises for an unknown dictionary
     return int(vars(cv2.aruco)[board.dictionary])
 
 
 def _png(image: NDArray[np.uint8], dpi: int) -> bytes:
-    """Return a PNG that says how large it is."""
+    """Return a PNG with its physical size (the chunk pHYs)."""
     written, data = opencv("boards").imencode(".png", image)
     assert written
     plain = data.tobytes()

@@ -1,8 +1,8 @@
-"""What a camera's lens does, and where the camera is: from pictures of a ChArUco board.
+"""A camera's intrinsics and mounting, from images of a ChArUco board.
 
-Lens: a dozen or more pictures of the board, tilted and in every corner. Place: pictures from poses
-of the arm that turn the hand about two axes at least. A camera on the hand looks at a board that
-lies still; a camera that stands looks at a board that the hand holds.
+The intrinsics need a dozen images or more, with the board tilted and in every corner of the image.
+The mounting needs images from arm poses that rotate the hand about at least two axes: a camera on
+the hand sees a board that does not move; a fixed camera sees a board in the gripper.
 
     views = [find_board(board, image) for image in images]
     intrinsics = calibrate_lens(views, height=480, width=640)
@@ -10,8 +10,8 @@ lies still; a camera that stands looks at a board that the hand holds.
     mounting = calibrate_mounting(T_base_hand, boards, parent="hand")
     save(Calibration(camera="hand", intrinsics=intrinsics, mounting=mounting), path)
 
-Frames are named from parent to child: `T_base_hand` brings points of the hand's frame to the
-base's. A camera's z looks ahead, its y down, as in OpenCV.
+Transforms are named from parent to child: `T_base_hand` maps points from the hand's frame to the
+base's frame. A camera's z axis points forward and its y axis down, as in OpenCV.
 """
 
 import json
@@ -33,17 +33,17 @@ _NEAR_M = 0.01
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Intrinsics:
-    """What a camera's lens does.
+    """A camera's intrinsics.
 
     Attributes:
-        height: of the pictures it was found in, pixels.
-        width: of the pictures it was found in, pixels.
-        focal_px: along x and y.
-        centre_px: x and y of the optical axis; (0, 0) is the middle of the first pixel.
+        height: height of the calibration images, pixels.
+        width: width of the calibration images, pixels.
+        focal_px: focal length along x and y.
+        centre_px: x and y of the principal point; (0, 0) is the centre of the first pixel.
         distortion: OpenCV's k1 k2 p1 p2 k3.
-        residual_px: root mean square distance of the corners from where they should be.
-        focal_deviation_px: standard deviation of the focal length: large when views are too alike.
-        num_views: pictures used.
+        residual_px: root-mean-square reprojection error of the corners.
+        focal_deviation_px: standard deviation of the focal length; large if the views are alike.
+        num_views: number of images.
     """
 
     height: int
@@ -62,11 +62,11 @@ class Intrinsics:
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
     def fitted(self, height: int, width: int) -> "Intrinsics":
-        """Return those of pictures that `real_robot.cameras.fit.fit` cut and scaled."""
+        """Return the intrinsics of images that `real_robot.cameras.fit.fit` cropped and scaled."""
         top, left, cut_height, cut_width = middle(self.height, self.width, height, width)
         x, y = width / cut_width, height / cut_height
         (fx, fy), (cx, cy) = self.focal_px, self.centre_px
-        # scaling keeps the pictures' edges, which are half a pixel beside the middles
+        # Scaling keeps the edges of the image, half a pixel outside the centres of its pixels.
         return replace(
             self,
             height=height,
@@ -80,14 +80,14 @@ class Intrinsics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mounting:
-    """Where a camera is.
+    """A camera's pose on the hand or beside the arm (hand-eye calibration).
 
     Attributes:
-        parent: `hand` for a camera that the hand carries, `base` for one that stands.
-        T_parent_camera: [4][4].
-        residual_m: root mean square by which the views disagree on where the board is.
-        residual_rad: and on how it is turned.
-        num_views: pictures used.
+        parent: `hand` for a camera on the hand, `base` for a fixed camera.
+        T_parent_camera: the camera's pose in the parent's frame, [4][4].
+        residual_m: root-mean-square difference of the board's position between the views.
+        residual_rad: root-mean-square difference of the board's orientation between the views.
+        num_views: number of images.
     """
 
     parent: Parent
@@ -99,7 +99,7 @@ class Mounting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """All that is known of one camera; `mounting` is None until it was found."""
+    """The calibration of one camera; `mounting` is None until it is calibrated."""
 
     camera: str
     intrinsics: Intrinsics
@@ -107,15 +107,15 @@ class Calibration:
 
 
 def save(calibration: Calibration, path: Path) -> None:
-    """Write it as JSON, whole or not at all."""
+    """Write a calibration as JSON, atomically."""
     write_json(path, asdict(calibration))
 
 
 def load(path: Path) -> Calibration:
-    """Read what `save` wrote.
+    """Load a calibration that `save` wrote.
 
     Raises:
-        ValueError: it is not there, or is something else; naming the file.
+        ValueError: the file is missing, or is not a calibration.
     """
     try:
         data = json.loads(path.read_text())
@@ -130,17 +130,17 @@ def load(path: Path) -> Calibration:
             mounting=None if place is None else Mounting(**place),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no calibration: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path} is not a calibration: {type(error).__name__}: {error}") from error
 
 
 def project(points: Floats, T_camera_base: Floats, lens: Intrinsics) -> Floats:
-    """Return the pixels [n 2] of points [n 3] in the base's frame; NaN for what is behind the lens.
+    """Return the pixels [n 2] of points [n 3] in the base's frame; NaN for points behind the lens.
 
     The distortion is OpenCV's: G. Bradski and A. Kaehler, Learning OpenCV, 2008, chapter 11.
     """
-    there = points @ T_camera_base[:3, :3].T + T_camera_base[:3, 3]
-    ahead = there[:, 2] > _NEAR_M
-    x, y = (there[:, :2] / np.where(ahead, there[:, 2], 1.0)[:, None]).T
+    local = points @ T_camera_base[:3, :3].T + T_camera_base[:3, 3]
+    ahead = local[:, 2] > _NEAR_M
+    x, y = (local[:, :2] / np.where(ahead, local[:, 2], 1.0)[:, None]).T
     k1, k2, p1, p2, k3 = (*lens.distortion, *(0.0,) * 5)[:5]
     r2 = x**2 + y**2
     radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))

@@ -1,4 +1,4 @@
-"""Find lens and place of a camera from views of a board."""
+"""Compute a camera's intrinsics and mounting from views of a board."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ from .calibration import Intrinsics, Mounting, Parent
 
 MIN_LENS_VIEWS = 5
 MIN_MOUNTING_VIEWS = 4
-# Singular values of the turns' axes: below this they are about one axis only, for what can be read.
+# Least second singular value of the hand's rotations, rad; below it they share one axis.
 _MIN_SPREAD = 0.1
 
 
 def calibrate_lens(views: Sequence[View], *, height: int, width: int) -> Intrinsics:
-    """Find what the lens does, from views in pictures of this size.
+    """Compute the intrinsics from views in images of this size, pixels.
 
     Raises:
-        ValueError: too few views.
+        ValueError: there are fewer than `MIN_LENS_VIEWS` views.
     """
     cv2 = opencv("calibrations")
     if len(views) < MIN_LENS_VIEWS:
@@ -45,17 +45,17 @@ def calibrate_lens(views: Sequence[View], *, height: int, width: int) -> Intrins
 
 
 def board_pose(view: View, intrinsics: Intrinsics) -> Floats:
-    """Return `T_camera_board` [4 4].
+    """Return the board's pose in the camera's frame, `T_camera_board` [4 4].
 
     Raises:
-        ValueError: no pose explains the view.
+        ValueError: OpenCV finds no pose for the view.
     """
     cv2 = opencv("calibrations")
     found, turn, place = cv2.solvePnP(
         view.corners_m, view.pixels, intrinsics.matrix, np.array(intrinsics.distortion)
     )
     if not found:
-        raise ValueError("no pose of the board explains the view")
+        raise ValueError("no pose of the board fits the view")
     T_camera_board = np.eye(4)
     T_camera_board[:3, :3] = cv2.Rodrigues(turn)[0]
     T_camera_board[:3, 3] = np.ravel(place)
@@ -65,14 +65,14 @@ def board_pose(view: View, intrinsics: Intrinsics) -> Floats:
 def calibrate_mounting(
     T_base_hand: Sequence[Floats], T_camera_board: Sequence[Floats], *, parent: Parent
 ) -> Mounting:
-    """Find where the camera is, from the hand's and the board's pose [4 4] in each picture.
+    """Compute the camera's mounting from the hand's and the board's pose [4 4] in each image.
 
     F. Park and B. Martin, Robot sensor calibration: solving AX = XB on the Euclidean group, IEEE
-    Transactions on Robotics and Automation 10(5), 1994, over all pairs of pictures. (OpenCV 5 has
-    no `calibrateHandEye` any more.)
+    Transactions on Robotics and Automation 10(5), 1994, over all pairs of images. (OpenCV 5 no
+    longer has `calibrateHandEye`.)
 
     Raises:
-        ValueError: too few pictures, or turned about one axis only.
+        ValueError: there are too few images, or the hand rotates about one axis only.
     """
     if len(T_base_hand) != len(T_camera_board):
         raise ValueError(f"{len(T_base_hand)} hand poses but {len(T_camera_board)} board poses")
@@ -87,8 +87,8 @@ def calibrate_mounting(
     spread = np.linalg.svd(turns, compute_uv=False) / np.sqrt(len(pairs))
     if spread[1] < _MIN_SPREAD:
         raise ValueError(
-            f"the hand was turned about one axis only (spread {spread.round(3)} rad, the second "
-            f"must be {_MIN_SPREAD} or more): turn it about two, by 20 degrees or more"
+            f"the hand rotates about one axis only (spread {spread.round(3)} rad, the second must "
+            f"be at least {_MIN_SPREAD}): rotate it about two axes by at least 20 degrees"
         )
     rotation = _nearest_rotation(turns.T @ turns_seen)
     system = np.concatenate([motion[:3, :3] - np.eye(3) for motion in motions])
@@ -119,7 +119,7 @@ def place_boards(
     T_parent_camera: Floats,
     parent: Parent,
 ) -> Floats:
-    """Return where each image puts the board [n 4 4], in the frame in which it rests."""
+    """Return the board's pose by each image [n 4 4], in the frame where the board is fixed."""
     return np.array(
         [
             other @ T_parent_camera @ board
@@ -129,7 +129,7 @@ def place_boards(
 
 
 def mean_pose(poses: Floats) -> Floats:
-    """Return the mean [4 4] of poses [n 4 4] that are nearly one."""
+    """Return the mean [4 4] of poses [n 4 4] that are nearly equal."""
     mean = np.eye(4)
     mean[:3, :3] = _nearest_rotation(poses[:, :3, :3].sum(axis=0))
     mean[:3, 3] = poses[:, :3, 3].mean(axis=0)
@@ -137,9 +137,9 @@ def mean_pose(poses: Floats) -> Floats:
 
 
 def _others(T_base_hand: Sequence[Floats], parent: Parent) -> list[Floats]:
-    """Return `T_other_parent` of each image: of the hand in the base's frame, or the other way.
+    """Return `T_other_parent` of each image; `other` is the base if the parent is the hand.
 
-    The board rests in the other frame: T_other_parent @ T_parent_camera @ T_camera_board is
+    The board is fixed in the other frame: T_other_parent @ T_parent_camera @ T_camera_board is
     constant.
     """
     if parent == "hand":
@@ -148,7 +148,7 @@ def _others(T_base_hand: Sequence[Floats], parent: Parent) -> list[Floats]:
 
 
 def _disagreement(poses: Floats) -> tuple[float, float]:
-    """Return by how much poses [n 4 4] that should be one differ from their mean: m and rad."""
+    """Return the root-mean-square deviation of poses [n 4 4] from their mean, m and rad."""
     mean = mean_pose(poses)
     places = poses[:, :3, 3] - mean[:3, 3]
     angles = [np.linalg.norm(rotation_vector(mean[:3, :3].T @ pose[:3, :3])) for pose in poses]
@@ -159,6 +159,6 @@ def _disagreement(poses: Floats) -> tuple[float, float]:
 
 
 def _nearest_rotation(matrix: Floats) -> Floats:
-    """Return the rotation [3 3] that is nearest to a matrix, by least squares."""
+    """Return the rotation [3 3] nearest to a matrix, by least squares."""
     left, _, right = np.linalg.svd(matrix)
     return left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right

@@ -1,5 +1,5 @@
-"""Cameras of a real robot: the newest frame, how old it is, and an error rather than an old one.
+"""Cameras of a real robot: the newest frame and its age, and an error in place of a stale frame.
 
-`camera` is the thread and its rules, `sources` where frames come from, `realsense` one more source,
-`calibration` lens and place of a camera. Nothing is imported here; no part needs torch.
+`camera` has the protocol, `threaded` the capture thread, `sources` and `realsense` the devices that
+frames are read from. This module imports nothing; no part of the package needs torch.
 """

@@ -1,4 +1,4 @@
-"""A camera in a thread of its own: the newest frame with its time, or an error that says why."""
+"""The camera protocol, the frame that a camera returns, and the errors of cameras."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
@@ -12,38 +12,38 @@ Image = NDArray[np.uint8]
 
 
 class CameraError(RuntimeError):
-    """Return why a camera has no frame to give."""
+    """An error that names why a camera cannot return a frame."""
 
 
 class StaleFrameError(CameraError):
-    """The newest frame is too old, or there is none yet."""
+    """The newest frame is too old, or no frame has arrived yet."""
 
 
 class FrozenFrameError(CameraError):
-    """Frames come, and are the same to the bit for longer than a real sensor's noise allows."""
+    """Frames arrive but have been identical to the bit for too long; a real sensor has noise."""
 
 
 class WrongFrameError(CameraError):
-    """A source gives frames of another size or kind than was said; trying again will not help."""
+    """The frames' size or data type differs from the settings; a retry cannot help."""
 
 
 class SourceError(CameraError):
-    """A source is not there or gives nothing; it is worth trying again."""
+    """The source is missing or delivers no frame; a retry may help."""
 
 
 class EndOfStreamError(CameraError):
-    """A recording is at its end."""
+    """The recording has ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Frame:
-    """One picture.
+    """One camera image with its time.
 
     Attributes:
         camera: the camera's name.
         image: [h w 3] RGB, read-only.
-        stamp_s: `time.monotonic()` when it came.
-        sequence: 0 for the camera's first frame, one more for each; gaps are frames not read.
+        stamp_s: `time.monotonic()` when the frame arrived.
+        sequence: number of the frame, from 0; a gap means that frames were not read.
     """
 
     camera: str
@@ -54,7 +54,7 @@ class Frame:
 
 @runtime_checkable
 class Camera(Protocol):
-    """Return the newest frame. As a context manager it opens and closes."""
+    """A source of newest frames; a context manager that opens and closes the camera."""
 
     @property
     def name(self) -> str:
@@ -62,14 +62,14 @@ class Camera(Protocol):
         ...
 
     def open(self) -> None:
-        """Start looking; does not wait for a frame."""
+        """Start capturing, without waiting for a frame."""
         ...
 
     def wait(self, timeout_s: float, *, sequence: int = 0) -> Frame:
-        """Wait until a frame of this sequence number or a later one has come, and give it.
+        """Wait for a frame with this sequence number or a later one, and return it.
 
         Raises:
-            CameraError: none did in this time; with the cause.
+            CameraError: no such frame arrived in time; the message names the cause.
         """
         ...
 
@@ -77,21 +77,21 @@ class Camera(Protocol):
         """Return the newest frame without waiting.
 
         Raises:
-            StaleFrameError: it is older than this, or there is none; with the cause.
-            FrozenFrameError: the picture has not changed for too long.
-            CameraError: the source can give none; with the cause.
+            StaleFrameError: the frame is older than `max_age_s`, or there is none.
+            FrozenFrameError: the image has not changed for too long.
+            CameraError: the source cannot deliver frames; the message names the cause.
         """
         ...
 
     def age_s(self) -> float:
-        """Return the time since the camera last saw something new; infinite before the first frame.
+        """Return the time since the last new image, s; infinite before the first frame.
 
-        It grows while a camera is frozen or gone: what the safety layer wants to know.
+        The age grows while the camera is frozen or lost. The safety layer reads it.
         """
         ...
 
     def close(self) -> None:
-        """Stop looking and free the device; more than once is fine."""
+        """Stop capturing and free the device; repeated calls are allowed."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,4 +1,4 @@
-"""A camera as a config says it: `build_camera(config)`."""
+"""The settings of a camera, and `build_camera(config)`."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ SourceConfig = UvcConfig | RtspConfig | FileConfig | RealSenseConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraConfig:
-    """One camera.
+    """Settings of one camera.
 
     Attributes:
-        settings: what it captures, and when a frame counts as stale.
+        settings: image sizes, and when a camera counts as frozen or lost.
         source: the device, stream or file that frames are read from.
     """
 
@@ -29,18 +29,18 @@ class CameraConfig:
         expected = (settings.capture_height, settings.capture_width)
         if asked != expected:
             raise ValueError(
-                f"camera {settings.name!r}: the source is asked for {asked[0]} x {asked[1]}, "
-                f"the settings expect {expected[0]} x {expected[1]}"
+                f"camera {settings.name!r}: the source is set to {asked[0]} x {asked[1]}, but "
+                f"capture_height x capture_width is {expected[0]} x {expected[1]}"
             )
 
 
 def build_camera(config: CameraConfig) -> ThreadedCamera:
-    """Return the camera, not yet open."""
+    """Return the camera; it is not open yet."""
     return ThreadedCamera(config.settings, build_source(config.source))
 
 
 def build_source(config: SourceConfig) -> Source:
-    """Return where frames come from."""
+    """Return the source of a camera's frames."""
     if isinstance(config, RealSenseConfig):
         return RealSenseSource(config)
     return OpenCvSource(config)

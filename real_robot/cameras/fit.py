@@ -1,4 +1,4 @@
-"""Cut the middle of an image and scale it down: what a policy gets of a camera's frame."""
+"""Centre-crop a camera's frame and scale it down to a policy's image size."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from .opencv import opencv
 
 
 def fit(image: Image, height: int, width: int) -> Image:
-    """Cut the middle of a picture [h w 3] to the shape of `height` x `width`, and scale it down."""
+    """Crop the centre of an image [h w 3] to the aspect ratio of the size, and scale it down."""
     if image.shape[:2] == (height, width):
         return image
     cv2 = opencv("cameras")
@@ -20,7 +20,7 @@ def fit(image: Image, height: int, width: int) -> Image:
 def middle(
     capture_height: int, capture_width: int, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of the largest middle part of the shape asked for."""
+    """Return top, left, height and width of the largest centre crop with this aspect ratio."""
     scale = min(capture_height / height, capture_width / width)
     cut_height, cut_width = round(height * scale), round(width * scale)
     return (

@@ -1,4 +1,4 @@
-"""Import OpenCV where it is needed: an extra that most of the package runs without."""
+"""Import OpenCV, an optional dependency, only where it is needed."""
 
 from types import ModuleType
 from typing import Any
@@ -8,7 +8,7 @@ def opencv(user: str) -> Any:
     """Return the module `cv2`.
 
     Args:
-        user: what needs OpenCV, in the plural, for the error message.
+        user: the feature that needs OpenCV, in the plural, for the error message.
 
     Raises:
         ImportError: OpenCV is not installed.

@@ -7,9 +7,9 @@ from .camera import Image
 from .opencv import opencv
 
 
-def write_png(path: Path, picture: Image) -> None:
-    """Write a picture [h w 3], RGB."""
+def write_png(path: Path, image: Image) -> None:
+    """Write an image [h w 3], uint8 RGB, as PNG."""
     cv2: Any = opencv("images")
-    written, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    written, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert written
     path.write_bytes(data.tobytes())

@@ -11,15 +11,16 @@ from .camera import EndOfStreamError, Image, SourceError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RealSenseConfig:
-    """A RealSense camera, by its serial number.
+    """Settings of a RealSense camera.
 
     Attributes:
-        serial: printed on the camera; None for the only one, or for a recording.
-        recording: a file (`.bag` or `.db3`) that is played instead of a camera; None for a camera.
-        height: pixels, one of the camera's sizes; a recording has its own.
-        width: pixels.
-        rate_hz: one of the camera's rates.
-        timeout_s: how long to wait for a frame.
+        serial: serial number, printed on the camera; None if only one is connected, or for a
+            recording.
+        recording: a file (`.bag` or `.db3`) to play; None for a camera.
+        height: image height that the camera offers, pixels; a recording has its own.
+        width: image width, pixels.
+        rate_hz: frame rate that the camera offers.
+        timeout_s: longest wait for a frame.
     """
 
     kind: ClassVar[str] = "realsense"
@@ -32,11 +33,11 @@ class RealSenseConfig:
 
     def __post_init__(self) -> None:
         if self.serial is not None and self.recording is not None:
-            raise ValueError("serial is for a camera, recording for a file: give one of them")
+            raise ValueError("serial selects a camera and recording a file: set only one of them")
 
 
 class RealSenseSource:
-    """Read colour frames by pyrealsense2."""
+    """A source of colour frames, read with pyrealsense2."""
 
     def __init__(self, config: RealSenseConfig) -> None:
         self._config = config
@@ -48,7 +49,7 @@ class RealSenseSource:
         config, settings = self._config, rs.config()
         if config.recording is not None:
             if not config.recording.is_file():
-                raise SourceError(f"{config.recording} is not there")
+                raise SourceError(f"{config.recording} does not exist")
             settings.enable_device_from_file(str(config.recording), False)
         else:
             serials = [
@@ -57,12 +58,12 @@ class RealSenseSource:
             ]
             if config.serial is not None and config.serial not in serials:
                 raise SourceError(
-                    f"no RealSense camera {config.serial!r}; plugged in: "
+                    f"no RealSense camera {config.serial!r}; connected: "
                     f"{', '.join(serials) or 'none'}"
                 )
             if config.serial is None and len(serials) != 1:
                 raise SourceError(
-                    f"{len(serials)} RealSense cameras are plugged in, serial must say which: "
+                    f"{len(serials)} RealSense cameras are connected; set serial to one of: "
                     f"{', '.join(serials) or 'none'}"
                 )
             settings.enable_device(config.serial or serials[0])
@@ -74,8 +75,8 @@ class RealSenseSource:
             pipeline.start(settings)
         except RuntimeError as error:
             raise SourceError(
-                f"{self._name()} does not start {config.width} x {config.height} at "
-                f"{config.rate_hz} Hz in rgb8: {error}"
+                f"{self._name()} cannot start at {config.width} x {config.height}, "
+                f"{config.rate_hz} Hz, rgb8: {error}"
             ) from error
         self._pipeline = pipeline
 
@@ -88,18 +89,18 @@ class RealSenseSource:
             frames = self._pipeline.wait_for_frames(round(1000 * self._config.timeout_s))
         except RuntimeError as error:
             if self._config.recording is not None:
-                raise EndOfStreamError(f"{self._config.recording} is at its end") from error
-            raise SourceError(f"{self._name()} gives no frame: {error}") from error
+                raise EndOfStreamError(f"{self._config.recording} has ended") from error
+            raise SourceError(f"{self._name()} delivers no frame: {error}") from error
         color = frames.get_color_frame()
         if not color:
-            raise SourceError(f"{self._name()} gives frames without colour")
+            raise SourceError(f"{self._name()} delivers frames without colour")
         layout = color.get_profile().format()
         image = np.asanyarray(color.get_data())
         if layout == rs.format.bgr8:
             image = image[..., ::-1]
         elif layout != rs.format.rgb8:
-            raise SourceError(f"{self._name()} gives {layout}, expected rgb8 or bgr8")
-        # a copy: the library takes the frame's memory back
+            raise SourceError(f"{self._name()} delivers {layout}, expected rgb8 or bgr8")
+        # A copy, since the library reuses the frame's memory.
         return np.array(image, dtype=np.uint8)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where frames come from: USB cameras, network cameras and files by OpenCV; any function."""
+"""Sources of frames: USB cameras, network cameras and video files by OpenCV, and functions."""
 
 import re
 import time
@@ -15,14 +15,14 @@ from .opencv import opencv
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UvcConfig:
-    """A USB camera through Video4Linux.
+    """Settings of a USB camera (Video4Linux).
 
     Attributes:
-        device: for example `/dev/v4l/by-id/...`, which stays the same when others are plugged in.
-        height: to ask for, pixels.
-        width: to ask for, pixels.
-        rate_hz: to ask for.
-        pixel_format: four letters to ask for; many cameras reach full rate only with MJPG.
+        device: the device file; `/dev/v4l/by-id/...` does not change when others are connected.
+        height: requested image height, pixels.
+        width: requested image width, pixels.
+        rate_hz: requested frame rate.
+        pixel_format: requested format, four letters; many cameras need MJPG for the full rate.
     """
 
     kind: ClassVar[str] = "uvc"
@@ -34,16 +34,16 @@ class UvcConfig:
 
     def __post_init__(self) -> None:
         if len(self.pixel_format) != 4:
-            raise ValueError(f"pixel_format has four letters, got {self.pixel_format!r}")
+            raise ValueError(f"pixel_format must have four letters, got {self.pixel_format!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RtspConfig:
-    """A network camera.
+    """Settings of a network camera.
 
     Attributes:
-        url: `rtsp://...`; a password in it is not shown in errors.
-        timeout_s: for connecting, and for each frame.
+        url: `rtsp://...`; error messages do not show a password in it.
+        timeout_s: longest wait for the connection, and for each frame.
     """
 
     kind: ClassVar[str] = "rtsp"
@@ -53,12 +53,12 @@ class RtspConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileConfig:
-    """A video file, played at its speed.
+    """Settings of a video file that is played in real time.
 
     Attributes:
-        path: any format that FFmpeg knows.
-        rate_hz: frames per second; None for those of the file.
-        loop: whether to begin again at the end.
+        path: the video, in any format that FFmpeg reads.
+        rate_hz: frames per second; None for the rate of the file.
+        loop: whether to play the file again when it ends.
     """
 
     kind: ClassVar[str] = "file"
@@ -68,7 +68,7 @@ class FileConfig:
 
 
 class OpenCvSource:
-    """Read frames by OpenCV, and give them as RGB."""
+    """A source of RGB frames, read with OpenCV."""
 
     def __init__(self, config: UvcConfig | RtspConfig | FileConfig) -> None:
         self._config = config
@@ -82,7 +82,7 @@ class OpenCvSource:
         config = self._config
         if isinstance(config, UvcConfig):
             if not config.device.exists():
-                raise SourceError(f"{config.device} is not there; {_devices()}")
+                raise SourceError(f"{config.device} does not exist; {_devices()}")
             self._capture = cv2.VideoCapture(str(config.device), cv2.CAP_V4L2)
             letters = cv2.VideoWriter_fourcc(*config.pixel_format)
             for name, value in (
@@ -90,10 +90,10 @@ class OpenCvSource:
                 (cv2.CAP_PROP_FRAME_WIDTH, config.width),
                 (cv2.CAP_PROP_FRAME_HEIGHT, config.height),
                 (cv2.CAP_PROP_FPS, config.rate_hz),
-                (cv2.CAP_PROP_BUFFERSIZE, 1),  # the newest frame, not the oldest that waits
+                (cv2.CAP_PROP_BUFFERSIZE, 1),  # read the newest frame, not the oldest in a queue
             ):
                 self._capture.set(name, value)
-            advice = "is another program using it, and may this user (group video)?"
+            advice = "does another program use it? Is this user in the group video?"
         elif isinstance(config, RtspConfig):
             timeout_ms = round(1000 * config.timeout_s)
             self._capture = cv2.VideoCapture(
@@ -106,10 +106,10 @@ class OpenCvSource:
                     timeout_ms,
                 ],
             )
-            advice = f"nothing answered within {config.timeout_s} s: address, network, password?"
+            advice = f"no answer within {config.timeout_s} s; check address, network and password"
         else:
             if not config.path.is_file():
-                raise SourceError(f"{config.path} is not there")
+                raise SourceError(f"{config.path} does not exist")
             self._capture = cv2.VideoCapture(str(config.path), cv2.CAP_FFMPEG)
             advice = "is it a video?"
         if not self._capture.isOpened():
@@ -128,14 +128,14 @@ class OpenCvSource:
         if isinstance(config, FileConfig):
             self._due_s += self._period_s
             time.sleep(max(0.0, self._due_s - time.monotonic()))
-        there, image = self._capture.read()
-        if not there and isinstance(config, FileConfig):
+        valid, image = self._capture.read()
+        if not valid and isinstance(config, FileConfig):
             if not config.loop:
-                raise EndOfStreamError(f"{config.path} is at its end")
+                raise EndOfStreamError(f"{config.path} has ended")
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
-            there, image = self._capture.read()
-        if not there:
-            raise SourceError(f"{self._name()} gives no frame any more: unplugged, or gone?")
+            valid, image = self._capture.read()
+        if not valid:
+            raise SourceError(f"{self._name()} delivers no more frames: is it still connected?")
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class OpenCvSource:
 
 
 class CallableSource:
-    """Ask a function for frames at a rate: the twin's camera, or a test's."""
+    """A source that calls a function for each frame, at a fixed rate."""
 
     def __init__(self, function: Callable[[], Image], rate_hz: float) -> None:
         if not rate_hz > 0:
@@ -162,11 +162,11 @@ class CallableSource:
         self._due_s = 0.0
 
     def open(self) -> None:
-        """Begin to count time."""
+        """Start the clock of the frame rate."""
         self._due_s = time.monotonic()
 
     def read(self) -> Image:
-        """Ask for a frame when it is due; frames that are late are not made up for."""
+        """Return the next frame when it is due; missed frames are skipped."""
         wait_s = self._due_s - time.monotonic()
         if wait_s > 0:
             time.sleep(wait_s)
@@ -180,5 +180,5 @@ class CallableSource:
 def _devices() -> str:
     found = sorted([*Path("/dev/v4l/by-id").glob("*"), *Path("/dev").glob("video*")])
     if not found:
-        return "no video device is plugged in"
-    return f"there are: {', '.join(str(path) for path in found)}"
+        return "no video device is connected"
+    return f"existing devices: {', '.join(str(path) for path in found)}"

@@ -1,4 +1,4 @@
-"""A camera in a thread of its own: the newest frame of a source, opened again when it is lost."""
+"""A camera with its own capture thread, which reopens a lost source."""
 
 import threading
 import time
@@ -21,44 +21,44 @@ from .fit import fit
 
 
 class Source(Protocol):
-    """Where frames come from. All calls come from the camera's thread."""
+    """A device, stream or file that frames are read from; only the camera's thread calls it."""
 
     def open(self) -> None:
         """Open the device.
 
         Raises:
-            SourceError: it is not there; naming it and what is.
+            SourceError: the device does not exist; the message names it and existing ones.
         """
         ...
 
     def read(self) -> Image:
-        """Wait for the next frame [h w 3], uint8 RGB; within a second or two, or raise.
+        """Wait a second or two at most for the next frame [h w 3], uint8 RGB, and return it.
 
         Raises:
-            SourceError: none came: unplugged, or the network is gone.
-            EndOfStreamError: none will.
+            SourceError: no frame arrived: the device or its network is disconnected.
+            EndOfStreamError: the recording has ended.
         """
         ...
 
     def close(self) -> None:
-        """Free the device, open or not."""
+        """Free the device; it need not be open."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraSettings:
-    """Say what a camera gives, and when it is not to be believed.
+    """Settings of a camera's images, and of its faults.
 
     Attributes:
         name: the camera's name, as in `Interface.cameras`.
-        capture_height: of the source's frames, pixels.
-        capture_width: of the source's frames, pixels.
-        height: of the frames given, pixels: the middle of the frame, cut to this shape and scaled.
-        width: of the frames given, pixels.
-        frozen_after_s: a picture that stays the same to the bit for longer is an error; None for
-            a source without noise, for example a simulated one, where nothing may move.
-        first_retry_s: how long to wait before a lost source is tried again; doubles each time.
-        max_retry_s: how long at most.
+        capture_height: height of the source's frames, pixels.
+        capture_width: width of the source's frames, pixels.
+        height: height of the returned images, pixels: the centre of a frame, cropped and scaled.
+        width: width of the returned images, pixels.
+        frozen_after_s: longest time for which images may be identical to the bit; a longer time
+            is an error. None for a source without noise, such as a simulation.
+        first_retry_s: wait before a lost source is opened again; it doubles at each attempt.
+        max_retry_s: longest wait between two attempts.
     """
 
     name: str
@@ -78,11 +78,11 @@ class CameraSettings:
                 raise ValueError(f"{field} must be positive, got {getattr(self, field)}")
         if self.height > self.capture_height or self.width > self.capture_width:
             raise ValueError(
-                f"camera {self.name!r}: {self.height} x {self.width} cannot be made of a smaller "
-                f"{self.capture_height} x {self.capture_width}"
+                f"camera {self.name!r}: the image size {self.height} x {self.width} exceeds the "
+                f"capture size {self.capture_height} x {self.capture_width}"
             )
         if self.frozen_after_s is not None and not self.frozen_after_s > 0:
-            raise ValueError(f"frozen_after_s must be positive or None: {self.frozen_after_s}")
+            raise ValueError(f"frozen_after_s must be positive or None, got {self.frozen_after_s}")
         if not 0 < self.first_retry_s <= self.max_retry_s:
             raise ValueError(
                 f"needs 0 < first_retry_s <= max_retry_s, got {self.first_retry_s} and "
@@ -91,7 +91,7 @@ class CameraSettings:
 
 
 class ThreadedCamera:
-    """Keep the newest frame of a source; open the source again when it is lost."""
+    """A camera whose thread keeps the newest frame of a source and reopens a lost source."""
 
     def __init__(
         self,
@@ -104,12 +104,12 @@ class ThreadedCamera:
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._news = threading.Condition()
-        # below: written by the thread, under `_news`
+        self._changed = threading.Condition()
+        # The thread writes the fields below while it holds `_changed`.
         self._frame: Frame | None = None
         self._last_capture: Image | None = None
         self._changed_s = 0.0
-        self._problem = "it was not opened: call open()"
+        self._problem = "it is not open: call open()"
         self._final: CameraError | None = None
         self._num_attempts = 0
 
@@ -120,23 +120,23 @@ class ThreadedCamera:
 
     @property
     def num_attempts(self) -> int:
-        """Count how often the source was opened, or tried to."""
+        """The number of attempts to open the source."""
         return self._num_attempts
 
     def open(self) -> None:
-        """Start the thread; does not wait for a frame."""
+        """Start the thread, without waiting for a frame."""
         if self._thread is not None:
             return
         self._stopping.clear()
         self._frame, self._last_capture, self._final = None, None, None
-        self._problem = "no frame has come yet"
+        self._problem = "no frame has arrived yet"
         self._thread = threading.Thread(target=self._run, name=f"camera {self.name}", daemon=True)
         self._thread.start()
 
     def wait(self, timeout_s: float, *, sequence: int = 0) -> Frame:
-        """Wait until a frame of this sequence number or a later one has come, and give it."""
-        with self._news:
-            self._news.wait_for(
+        """Wait for a frame with this sequence number or a later one, and return it."""
+        with self._changed:
+            self._changed.wait_for(
                 lambda: self._final is not None or self._has(sequence), timeout=timeout_s
             )
             if self._frame is not None and self._has(sequence):
@@ -149,7 +149,7 @@ class ThreadedCamera:
 
     def read(self, max_age_s: float) -> Frame:
         """Return the newest frame, if it is fresh and not frozen."""
-        with self._news:
+        with self._changed:
             frame, changed_s, problem, final = (
                 self._frame,
                 self._changed_s,
@@ -162,19 +162,19 @@ class ThreadedCamera:
                 raise final
             age = "there is no frame" if frame is None else f"{now_s - frame.stamp_s:.3f} s old"
             raise StaleFrameError(
-                f"camera {self.name!r} is stale, {age} (most: {max_age_s} s): {problem}"
+                f"camera {self.name!r} is stale, {age} (at most {max_age_s} s): {problem}"
             )
-        most_s = self._settings.frozen_after_s
-        if most_s is not None and frame.stamp_s - changed_s > most_s:
+        limit_s = self._settings.frozen_after_s
+        if limit_s is not None and frame.stamp_s - changed_s > limit_s:
             raise FrozenFrameError(
-                f"camera {self.name!r} is frozen: frames come, and have been the same to the bit "
-                f"for {frame.stamp_s - changed_s:.3f} s (most: {most_s} s)"
+                f"camera {self.name!r} is frozen: its frames have been identical to the bit for "
+                f"{frame.stamp_s - changed_s:.3f} s (at most {limit_s} s)"
             )
         return frame
 
     def age_s(self) -> float:
-        """Return the time since something new was seen."""
-        with self._news:
+        """Return the time since the last new image, s; infinite before the first frame."""
+        with self._changed:
             if self._frame is None:
                 return float("inf")
             watched = self._settings.frozen_after_s is not None
@@ -184,7 +184,7 @@ class ThreadedCamera:
         """Stop the thread and free the device."""
         self._stopping.set()
         if self._thread is not None:
-            # A driver may hang in a read; the thread is a daemon and frees the device when it can.
+            # A driver may hang in a read; then the daemon thread frees the device later.
             self._thread.join(timeout=5.0)
             self._thread = None
 
@@ -208,14 +208,14 @@ class ThreadedCamera:
                 while not self._stopping.is_set():
                     self._accept(self._source.read())
             except (WrongFrameError, EndOfStreamError) as error:
-                self._tell(str(error), final=error)
-            # A camera's library may raise anything; whatever it is, it is told and tried again.
+                self._report(str(error), final=error)
+            # A camera's library may raise any error; it is reported and the source opened again.
             except Exception as error:
-                self._tell(f"{type(error).__name__}: {error}")
+                self._report(f"{type(error).__name__}: {error}")
             try:
                 self._source.close()
             except Exception as error:
-                self._tell(f"{type(error).__name__} in closing: {error}")
+                self._report(f"{type(error).__name__} in closing: {error}")
             if self._num_frames() > num_before:
                 retry_s = self._settings.first_retry_s
             if self._final is None:
@@ -228,30 +228,30 @@ class ThreadedCamera:
     def _accept(self, image: Image) -> None:
         stamp_s = self._clock()
         settings = self._settings
-        wanted = (settings.capture_height, settings.capture_width, 3)
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != wanted:
+        expected = (settings.capture_height, settings.capture_width, 3)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
             got: Any = image
             if isinstance(image, np.ndarray):
                 got = f"{image.dtype} {image.shape}"
             raise WrongFrameError(
-                f"camera {self.name!r} gives {got}, expected uint8 {wanted}: set capture_height "
-                "and capture_width to what it gives, or the device to what they say"
+                f"camera {self.name!r} delivers {got}, expected uint8 {expected}: change "
+                "capture_height and capture_width, or the size that the device delivers"
             )
         changed = self._last_capture is None or not np.array_equal(image, self._last_capture)
         fitted = fit(image, settings.height, settings.width).copy()
         fitted.flags.writeable = False
-        with self._news:
+        with self._changed:
             if changed:
                 self._last_capture, self._changed_s = image.copy(), stamp_s
             self._frame = Frame(
                 camera=self.name, image=fitted, stamp_s=stamp_s, sequence=self._num_frames()
             )
-            self._problem = "no newer frame has come"
-            self._news.notify_all()
+            self._problem = "no newer frame has arrived"
+            self._changed.notify_all()
 
-    def _tell(self, problem: str, final: CameraError | None = None) -> None:
-        with self._news:
+    def _report(self, problem: str, final: CameraError | None = None) -> None:
+        with self._changed:
             self._problem = problem
             if final is not None:
                 self._final = type(final)(f"camera {self.name!r}: {final}")
-            self._news.notify_all()
+            self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Look at a robot and move nothing: `python -m real_robot.franka address=172.16.0.2`."""
+"""`python -m real_robot.franka address=172.16.0.2`: check a robot without moving it."""
 
 import sys
 import time
@@ -20,25 +20,25 @@ _POLL_S = 0.001
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrankaCheckConfig(FrankaConfig):
-    """Return which robot is looked at, and for how long.
+    """Settings of a check of a robot.
 
     Attributes:
-        duration_s: for which states are read.
+        duration_s: how long to read states.
     """
 
     duration_s: float
 
     def __post_init__(self) -> None:
-        super(FrankaCheckConfig, self).__post_init__()  # slots: the class was made anew
+        super(FrankaCheckConfig, self).__post_init__()  # plain super() fails with slots
         if not self.duration_s > 0:
             raise ValueError(f"duration_s must be positive, got {self.duration_s}")
 
 
 def check(config: FrankaCheckConfig, out: Path) -> dict[str, Any]:
-    """Connect, tell what is there, and read states for a while; give what was found."""
-    print(f"connects to {config.address}, reads {config.duration_s} s of states, moves nothing")
+    """Connect, print versions, limits and modes, read states, and return the report."""
+    print(f"connects to {config.address}, reads states for {config.duration_s} s, moves nothing")
     try:
-        report = _look(config)
+        report = _inspect(config)
     except RobotError as error:
         sys.exit(f"franka_check: {error}")
     out.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def check(config: FrankaCheckConfig, out: Path) -> dict[str, Any]:
     return report
 
 
-def _look(config: FrankaCheckConfig) -> dict[str, Any]:
+def _inspect(config: FrankaCheckConfig) -> dict[str, Any]:
     with FrankaRobot(config) as robot:
         print(robot.description)
         limits = robot.limits
@@ -66,35 +66,35 @@ def _look(config: FrankaCheckConfig) -> dict[str, Any]:
                 f"{robot.gripper_temperature_c:.0f} degrees C"
             )
             if hand.max_width_m < 0.01:
-                print("the hand does not know its greatest width: connect once with homing: true")
+                print("the hand does not know its maximum width: connect once with homing: true")
         report = _read(robot, config.duration_s)
     print(
-        f"states: {report['states_hz']:.0f} a second of them looked at, gaps p99 "
+        f"states: {report['states_hz']:.0f} read per second, gaps p99 "
         f"{report['gap_p99_s'] * 1e3:.1f} ms, longest {report['gap_max_s'] * 1e3:.1f} ms"
     )
     if report["success_rate"] > 0:
         print(f"commands in time: {report['success_rate']:.3f}")
     else:
-        print("commands in time: not known, since nothing was commanded")
+        print("commands in time: not known, since no command was sent")
     return report
 
 
 def _read(robot: FrankaRobot, duration_s: float) -> dict[str, Any]:
     end_s = time.monotonic() + duration_s
-    stamps: list[float] = []
+    times_s: list[float] = []
     state: RobotState = robot.state()
     while time.monotonic() < end_s:
         state = robot.state()
-        if not stamps or state.stamp_s > stamps[-1]:
-            stamps.append(state.stamp_s)
+        if not times_s or state.stamp_s > times_s[-1]:
+            times_s.append(state.stamp_s)
         time.sleep(_POLL_S)
-    gaps_s = np.diff(stamps) if len(stamps) > 1 else np.array([duration_s])
+    gaps_s = np.diff(times_s) if len(times_s) > 1 else np.array([duration_s])
     return {
         "description": robot.description,
         "mode": state.mode,
         "errors": list(state.errors),
         "joint_positions_rad": state.joint_positions_rad.tolist(),
-        "states_hz": len(stamps) / duration_s,
+        "states_hz": len(times_s) / duration_s,
         "gap_p99_s": float(np.percentile(gaps_s, 99)),
         "gap_max_s": float(gaps_s.max()),
         "success_rate": state.command_success_rate,

@@ -1,13 +1,13 @@
-"""One thread that talks to the arm: it reads states, feeds the controller and stops it.
+"""The thread that calls the arm: it reads states, feeds the controller and stops it.
 
-franky's calls are quick while its 1 kHz thread controls the arm, and wait for the next state when
-it does not: a millisecond, or a second when the robot is gone. So nobody but this thread makes
-them; others leave a wish here and read what came last.
+franky's calls return at once while its 1 kHz thread controls the arm. Otherwise they wait for the
+next state: a millisecond, or a second if the connection is lost. So only this thread makes them;
+other threads store a target here and read the newest state.
 
-    idle      the arm holds its pose by itself; a target starts the controller from where it is
+    idle      the arm holds its pose by itself; a target starts the controller at the current pose
     tracking  the controller follows the reference
     braking   the reference comes to rest
-    ending    the controller lets go: its torques fade to a damper's, then the arm holds by itself
+    ending    the torques fade to those of a damper, then the arm holds its pose by itself
 """
 
 import contextlib
@@ -31,18 +31,18 @@ from .reference import Reference
 T = TypeVar("T")
 Phase = Literal["idle", "tracking", "braking", "ending"]
 
-_FADE_S = 0.1  # in which torques go over to a damper's
+_FADE_S = 0.1  # fade of the torques to those of a damper
 _STILL_RAD_S = 0.01
 _SETTLE_S = 0.03
-_JOIN_S = 2.5  # a read of a robot that is gone takes a second
+_JOIN_S = 2.5  # a read from a disconnected robot takes a second
 _NAMES = re.compile(r"\[\s*\"[^\]]*\]")
 
 
 class Arm:
-    """Run the thread of one connection."""
+    """One connection to an arm, with its thread."""
 
     def __init__(self, franky: Any, robot: Any, config: FrankaConfig, limits: JointLimits) -> None:
-        """Take over a `franky.Robot`, from here on used by this thread alone."""
+        """Start the thread. From now on only this thread uses the `franky.Robot`."""
         self._franky, self._robot = franky, robot
         self._config, self._limits = config, limits
         self._period_s = 1.0 / config.tracking.reference_rate_hz
@@ -50,8 +50,8 @@ class Arm:
         self._reference: Reference | None = None
         self._motion: Any = None
         self._lock = threading.Lock()
-        self._target: Floats | None = None  # the newest that was not taken up yet
-        self._wants_rest = False
+        self._target: Floats | None = None  # newest target that the thread has not used yet
+        self._stop_requested = False
         self._rest_by_s = 0.0
         self._at_rest = threading.Event()
         self._at_rest.set()
@@ -65,10 +65,10 @@ class Arm:
 
     @property
     def newest(self) -> tuple[Any, float]:
-        """Return the newest `franky.RobotState` and when it came; it ages while none comes.
+        """Return the newest `franky.RobotState` and its time of arrival, s.
 
         Raises:
-            ConnectionLostError: none will come any more; naming the cause.
+            ConnectionLostError: the connection is lost; the message names the cause.
         """
         if self._lost is not None:
             raise ConnectionLostError(self._lost)
@@ -76,44 +76,44 @@ class Arm:
 
     @property
     def fault(self) -> str | None:
-        """Return why the controller ended by itself; None when it did not since the last stop."""
+        """Return why the controller ended by itself since the last stop; None if it did not."""
         return self._fault
 
     def command(self, target: Floats) -> None:
-        """Go to a target [j]; returns at once.
+        """Set a new target [j], rad; returns at once.
 
         Raises:
             CommandRefusedError: the controller ended by itself, or is being stopped.
-            ConnectionLostError: the robot is gone.
+            ConnectionLostError: the connection is lost.
         """
         with self._lock:
             if self._lost is not None:
                 raise ConnectionLostError(self._lost)
             if self._fault is not None:
                 raise CommandRefusedError(self._fault)
-            if self._wants_rest:
+            if self._stop_requested:
                 raise CommandRefusedError("the arm is being stopped")
             self._target = target
             self._at_rest.clear()
 
     def stop(self) -> bool:
-        """Bring the arm to rest and wait for it; say whether it came to rest in time."""
+        """Bring the arm to rest and wait for it; return whether it came to rest in time."""
         timeout_s = self._config.stop_timeout_s
         with self._lock:
             self._fault = None
             if self._at_rest.is_set() or self._lost is not None:
                 return self._lost is None
             self._rest_by_s = time.monotonic() + timeout_s
-            self._wants_rest = True
-        # half a second more: to stop hard, should it come to that
+            self._stop_requested = True
+        # Half a second more, for a hard stop if the arm does not come to rest in time.
         return self._at_rest.wait(timeout_s + 0.5)
 
     def recover(self) -> None:
-        """Let the robot clear its errors.
+        """Clear the robot's errors.
 
         Raises:
-            CommandRefusedError: it cannot; naming what it says.
-            ConnectionLostError: it does not answer.
+            CommandRefusedError: the robot cannot recover; the message has its reason.
+            ConnectionLostError: the robot does not answer.
         """
         self.stop()
         timeout_s = self._config.recover_timeout_s
@@ -124,30 +124,31 @@ class Arm:
         except Exception as error:
             if isinstance(error, self._franky.NetworkException):
                 raise ConnectionLostError(f"{self._where()}: {text_of(error)}") from error
-            raise CommandRefusedError(f"the robot does not recover: {text_of(error)}") from error
-        self._wait_for_news(timeout_s)
+            raise CommandRefusedError(f"the robot cannot recover: {text_of(error)}") from error
+        self._wait_for_state(timeout_s)
 
     def call(self, function: Callable[[], T], timeout_s: float) -> T:
-        """Make a call that might wait for a robot that is gone.
+        """Return the result of a call that blocks if the robot is disconnected.
 
         Raises:
-            ConnectionLostError: it took longer.
+            ConnectionLostError: the call took longer than `timeout_s`.
         """
         return call(function, timeout_s, self._where())
 
     def close(self) -> None:
-        """Stop the arm and end the thread; more than once is fine."""
+        """Stop the arm and end the thread; repeated calls are allowed."""
         self.stop()
         self._closing = True
         self._thread.join(_JOIN_S)
-        # franky disconnects when nobody holds its robot any more; kept, it keeps others out.
+        # franky disconnects when its last reference is deleted; until then no other program can
+        # connect.
         self._robot = self._motion = None
 
-    def _wait_for_news(self, timeout_s: float) -> None:
-        """Wait for a state that was sent after now: what others see is then the new mode."""
-        asked_s, end_s = time.monotonic(), time.monotonic() + timeout_s
+    def _wait_for_state(self, timeout_s: float) -> None:
+        """Wait for a state that is newer than this call, so that `newest` has the new mode."""
+        start_s, end_s = time.monotonic(), time.monotonic() + timeout_s
         while time.monotonic() < end_s:
-            if self.newest[1] > asked_s + self._period_s:
+            if self.newest[1] > start_s + self._period_s:
                 return
             time.sleep(self._period_s)
         raise ConnectionLostError(f"{self._where()} sends no states")
@@ -156,36 +157,36 @@ class Arm:
         return f"the robot at {self._config.address}"
 
     def _run(self) -> None:
-        # The 1 kHz thread is started by this one, and so has its priority.
+        # This thread starts the 1 kHz thread, which inherits its priority.
         self.has_priority = ask_for_priority(self._config.priority)
         next_s = time.monotonic()
         while not self._closing:
             try:
-                self._turn()
+                self._tick()
             except Exception as error:
-                self._lose(error)
+                self._mark_lost(error)
                 return
             next_s = max(next_s + self._period_s, time.monotonic())
             time.sleep(max(next_s - time.monotonic(), 0.0))
 
-    def _turn(self) -> None:
-        # First, since without a controller to read a robot that is gone takes a second more.
+    def _tick(self) -> None:
+        # First, since without a controller a read from a disconnected robot takes a second.
         if self._phase != "idle" and not self._robot.is_in_control:
             self._ended()
             return
         now_s = self._read()
         with self._lock:
             target, self._target = self._target, None
-            wants_rest = self._wants_rest
+            stop_requested = self._stop_requested
         if self._phase == "idle":
-            if wants_rest or target is None:
-                self._rest_if(wants_rest)
+            if stop_requested or target is None:
+                self._mark_at_rest(stop_requested)
                 return
             self._start(now_s)
         reference = self._reference
         assert reference is not None
         if self._phase == "tracking":
-            if wants_rest:
+            if stop_requested:
                 braking = self._config.tracking.braking_fraction
                 acceleration = braking * np.array(self._limits.acceleration_rad_s2)
                 reference.brake(acceleration, now_s)
@@ -196,22 +197,22 @@ class Arm:
             positions, velocities = reference.advance(now_s)
             self._motion.set_reference(self._franky.JointReference(q=positions, dq=velocities))
         if self._phase == "braking" and reference.at_rest:
-            self._robot.move(self._let_go(now_s), asynchronous=True)
+            self._robot.move(self._torque_stop(now_s), asynchronous=True)
             self._phase = "ending"
-        if wants_rest and now_s > self._rest_by_s:
-            self._robot.stop()  # the controller ends in the next turn
+        if stop_requested and now_s > self._rest_by_s:
+            self._robot.stop()  # the controller ends in the next tick
 
     def _read(self) -> float:
-        """Read a state, and give the time."""
+        """Read a state and return the time, s."""
         state = self._robot.state
         now_s = time.monotonic()
-        # Between two cycles, and when the robot is gone, franky gives the old state again.
+        # Between two cycles, and while disconnected, franky returns the previous state.
         if state.time.to_msec() != self._newest[0].time.to_msec():
             self._newest = (state, now_s)
         return now_s
 
     def _start(self, now_s: float) -> None:
-        """Start the controller where the arm is; that it was refused is told by `_ended`."""
+        """Start the controller at the current pose; `_ended` reports a refusal."""
         tracking, limits = self._config.tracking, self._limits
         positions = np.array(self._newest[0].q, dtype=np.float64)
         self._reference = Reference(
@@ -234,7 +235,7 @@ class Arm:
         self._robot.move(self._motion, asynchronous=True)
         self._phase = "tracking"
 
-    def _let_go(self, now_s: float) -> Any:
+    def _torque_stop(self, now_s: float) -> Any:
         return self._franky.TorqueStopMotion(
             damping=np.array(self._config.tracking.damping_nms_rad),
             ramp_duration=_FADE_S,
@@ -244,8 +245,8 @@ class Arm:
         )
 
     def _ended(self) -> None:
-        """Take note that the controller does not run any more, and why."""
-        wants_rest, cause = self._wants_rest, "the controller ended by itself"
+        """Record that the controller has ended, and why."""
+        stop_requested, cause = self._stop_requested, "the controller ended by itself"
         passing = {"Move"}
         try:
             self._robot.poll_motion()
@@ -254,39 +255,39 @@ class Arm:
         except Exception as error:
             cause = text_of(error)
             passing.add("Idle")
-        # The mode that says why comes some milliseconds later: both are told together.
+        # The robot's new mode arrives some milliseconds later: wait, to report both together.
         end_s = time.monotonic() + _SETTLE_S
         while self._read() < end_s and self._newest[0].robot_mode.name in passing:
             time.sleep(self._period_s)
-        expected = wants_rest and self._phase in ("ending", "braking")
+        expected = stop_requested and self._phase in ("ending", "braking")
         with self._lock:
-            self._phase, self._target = "idle", None  # a target of before starts nothing anew
-            # A stop that had to be hard is the only end that is both asked for and an error.
+            self._phase, self._target = "idle", None  # an old target must not restart the motion
+            # Only a hard stop is both requested and an error.
             if not expected or _names(cause):
                 self._fault = cause
-        self._rest_if(wants_rest)
+        self._mark_at_rest(stop_requested)
 
-    def _rest_if(self, wants_rest: bool) -> None:
+    def _mark_at_rest(self, stop_requested: bool) -> None:
         with self._lock:
-            if wants_rest:
-                self._wants_rest, self._target = False, None
-            if wants_rest or self._target is None:
+            if stop_requested:
+                self._stop_requested, self._target = False, None
+            if stop_requested or self._target is None:
                 self._at_rest.set()
 
-    def _lose(self, error: Exception) -> None:
+    def _mark_lost(self, error: Exception) -> None:
         with self._lock:
             self._lost = f"{self._where()} does not answer any more: {text_of(error)}"
-            self._wants_rest = False
+            self._stop_requested = False
             self._at_rest.set()
         with contextlib.suppress(Exception):
             self._robot.poll_motion()
 
 
 def call(function: Callable[[], T], timeout_s: float, where: str) -> T:
-    """Make a call in a thread of its own, which is left behind if it takes too long.
+    """Return the result of a call in its own thread, which is abandoned after the timeout.
 
     Raises:
-        ConnectionLostError: it took too long.
+        ConnectionLostError: the call took longer than `timeout_s`.
     """
     values: list[T] = []
     errors: list[Exception] = []
@@ -308,7 +309,7 @@ def call(function: Callable[[], T], timeout_s: float, where: str) -> T:
 
 
 def errors_of(state: Any, fault: str | None) -> tuple[str, ...]:
-    """Return the robot's own names of its errors, and why its controller ended if it did."""
+    """Return the robot's names of its errors, and the cause if its controller ended by itself."""
     names = json.loads(str(state.current_errors))
     if state.robot_mode.name == "Reflex" and not names:
         names = json.loads(str(state.last_motion_errors))
@@ -318,7 +319,7 @@ def errors_of(state: Any, fault: str | None) -> tuple[str, ...]:
 
 
 def text_of(error: Exception) -> str:
-    """Return the words of an error on one line, without what libfranka says of itself."""
+    """Return an error's text on one line, without libfranka's name and success rate."""
     text = " ".join(str(error).split())
     return re.sub(r"\s*control_command_success_rate:.*$", "", text.removeprefix("libfranka: "))
 

@@ -1,4 +1,4 @@
-"""What is set on a Franka, and how its joints follow."""
+"""Settings of a Franka: connection, tracking, collision thresholds, payload and hand."""
 
 import math
 from dataclasses import dataclass
@@ -13,20 +13,21 @@ Three = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackingConfig:
-    """Say how targets become torques.
+    """Settings of the joint impedance controller and its reference.
 
     Attributes:
-        stiffness_nm_rad: of each joint's spring towards the reference.
-        damping_nms_rad: of each joint towards the reference's speed; 2 sqrt(stiffness) is critical
-            for a unit inertia.
-        torque_rate_nm_s: most change of the commanded torque; the arm ends a motion at 1000.
-        reference_rate_hz: how often the controller, which runs at 1 kHz, gets a new reference.
-        period_s: of the targets, until their real period is known.
-        smoothing_s: how much later the smooth reference is than the straight line through targets,
-            at least; half a period where that is more.
-        velocity_fraction: of the robot's greatest velocity, for the reference.
-        acceleration_fraction: of the robot's greatest acceleration, for the reference.
-        braking_fraction: of the robot's greatest acceleration, for `stop`.
+        stiffness_nm_rad: stiffness of each joint towards the reference position.
+        damping_nms_rad: damping of each joint towards the reference velocity; 2 sqrt(stiffness) is
+            critical for a unit inertia.
+        torque_rate_nm_s: largest rate of change of the commanded torque; the arm aborts a motion
+            above 1000.
+        reference_rate_hz: rate of new references for the controller, which runs at 1 kHz.
+        period_s: assumed period of the targets, until it is measured.
+        smoothing_s: smallest delay of the smooth reference behind the straight line through the
+            targets; half a period if that is more.
+        velocity_fraction: share of the robot's maximum velocity for the reference.
+        acceleration_fraction: share of the robot's maximum acceleration for the reference.
+        braking_fraction: share of the robot's maximum acceleration for `stop`.
     """
 
     stiffness_nm_rad: Seven
@@ -45,7 +46,7 @@ class TrackingConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.torque_rate_nm_s <= 1000:
             raise ValueError(
-                f"torque_rate_nm_s must be in (0, 1000], what the arm allows, got "
+                f"torque_rate_nm_s must be in (0, 1000] (the arm's limit), got "
                 f"{self.torque_rate_nm_s}"
             )
         for name in ("reference_rate_hz", "period_s", "smoothing_s"):
@@ -58,12 +59,12 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PayloadConfig:
-    """Say what hangs on the flange beside the end effector that Desk knows of.
+    """Settings of the load on the flange, besides the end effector that is set in Desk.
 
     Attributes:
-        mass_kg: 0 for nothing.
-        center_m: of mass, in the flange's frame.
-        inertia_kg_m2: xx, yy, zz, xy, xz, yz about the centre of mass.
+        mass_kg: mass of the load; 0 for none.
+        center_m: centre of mass in the flange's frame.
+        inertia_kg_m2: inertia xx, yy, zz, xy, xz, yz about the centre of mass.
     """
 
     mass_kg: float
@@ -75,23 +76,23 @@ class PayloadConfig:
             raise ValueError(f"mass_kg must not be negative, got {self.mass_kg}")
 
     def inertia_matrix(self) -> list[float]:
-        """Return the matrix [9], column by column as libfranka wants it."""
+        """Return the matrix [9], column by column, as libfranka expects it."""
         xx, yy, zz, xy, xz, yz = self.inertia_kg_m2
         return [xx, xy, xz, xy, yy, yz, xz, yz, zz]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GripperConfig:
-    """Say how the Franka Hand moves.
+    """Settings of the Franka Hand.
 
     Attributes:
-        speed_m_s: of the fingers.
-        force_n: with which it grasps.
-        grasp_below_m: to close to less than this is to grasp; to more is to move the fingers there,
-            and to grasp if something is in the way.
-        tolerance_m: a wish that differs by less from the one before is the same.
-        homing: whether connecting opens and closes the hand to find its greatest width, which it
-            must know once after it was switched on.
+        speed_m_s: speed of the fingers.
+        force_n: grasping force.
+        grasp_below_m: closing to a smaller width is a grasp; closing to a larger width moves the
+            fingers there, and grasps if an object is in the way.
+        tolerance_m: a requested width that differs by less from the previous one is ignored.
+        homing: whether to open and close the hand at connection to measure its maximum width,
+            which is necessary once after it is switched on.
     """
 
     speed_m_s: float
@@ -108,23 +109,23 @@ class GripperConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrankaConfig:
-    """Return which Franka, and how it is driven.
+    """Settings of a Franka arm.
 
     Attributes:
-        address: IP address or name of the control box.
-        realtime: `enforce` demands a real-time kernel (PREEMPT_RT) for the 1 kHz thread; `ignore`
-            goes without, and then a busy machine loses commands.
-        priority: real-time priority of the threads that talk to the arm, 1 to 99, which helps with
-            any kernel; 0 for none. Where the system does not allow it they run without, and
-            `FrankaRobot.description` says so.
-        tracking: how joints follow their targets.
-        collision_torque_nm: a push from outside on a joint above this is a reflex.
-        collision_force_n: likewise a force (x, y, z) or torque (about x, y, z) on the tool.
-        payload: what hangs on the flange.
-        gripper: the Franka Hand; None where there is none.
-        connect_timeout_s: for the robot to answer.
-        stop_timeout_s: for the arm to be at rest after `stop`; then it is stopped hard.
-        recover_timeout_s: for `recover`.
+        address: IP address or host name of the control box.
+        realtime: `enforce` requires a real-time kernel (PREEMPT_RT) for the 1 kHz thread; `ignore`
+            does not, and then a busy machine loses commands.
+        priority: real-time priority of the threads that call the arm, 1 to 99, useful with any
+            kernel; 0 for none. If the system does not allow it they run without, and
+            `FrankaRobot.description` reports it.
+        tracking: settings of the controller.
+        collision_torque_nm: external torque on a joint above which the arm stops (a reflex).
+        collision_force_n: likewise the force (x, y, z) or torque (about x, y, z) on the tool.
+        payload: the load on the flange.
+        gripper: the Franka Hand; None without a hand.
+        connect_timeout_s: longest wait for the robot's answer.
+        stop_timeout_s: longest time until the arm is at rest after `stop`; then it stops hard.
+        recover_timeout_s: longest time for `recover`.
     """
 
     address: str
@@ -141,7 +142,7 @@ class FrankaConfig:
 
     def __post_init__(self) -> None:
         if not self.address or any(character.isspace() for character in self.address):
-            raise ValueError(f"address must be an IP address or a name, got {self.address!r}")
+            raise ValueError(f"address must be an IP address or a host name, got {self.address!r}")
         if not 0 <= self.priority <= 99:
             raise ValueError(f"priority must be 0 (none) to 99, got {self.priority}")
         for name in ("collision_torque_nm", "collision_force_n"):

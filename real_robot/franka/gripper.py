@@ -1,7 +1,7 @@
-"""The Franka Hand: two threads, since its reads and its motions wait for it.
+"""The Franka Hand, in two threads, since its reads and its motions block.
 
-What the fingers are to do is the newest wish; wishes that came while they moved are forgotten. A
-motion that has begun is not interrupted: the hand does not reliably allow it.
+Only the newest requested width counts; requests that arrive during a motion replace each other. A
+motion is never interrupted, since the hand does not reliably support it.
 """
 
 import math
@@ -15,38 +15,38 @@ from .config import GripperConfig
 Motion = tuple[Literal["move", "grasp"], float]
 
 _READ_EVERY_S = 0.02
-_AWAY_M = 0.002  # fingers that stop so far from a wish were stopped by something
+_AWAY_M = 0.002  # fingers that stop this far from the requested width have met an object
 _JOIN_S = 1.5
 
 
 class Hand(Protocol):
-    """What is used of `franky.Gripper`."""
+    """The methods of `franky.Gripper` that this driver uses."""
 
     @property
     def state(self) -> Any:
-        """Wait for the next state and give it."""
+        """Wait for the next state and return it."""
         ...
 
     def move(self, width: float, speed: float) -> bool:
-        """Move the fingers and wait until they are there."""
+        """Move the fingers, wait for the end, and return whether they reached the width."""
         ...
 
     def grasp(
         self, width: float, speed: float, force: float, epsilon_inner: float, epsilon_outer: float
     ) -> bool:
-        """Close the fingers, keep the force, and wait until they stand still."""
+        """Close the fingers, keep the force, and wait until they are at rest."""
         ...
 
 
 class Gripper:
-    """Run a hand's two threads."""
+    """A Franka Hand with its two threads."""
 
     def __init__(self, hand: Any, config: GripperConfig) -> None:
-        """Take over a hand, from here on used by these threads alone."""
+        """Start the threads. From now on only they use the hand."""
         self._hand, self._config = hand, config
         self._condition = threading.Condition()
         self._requested_m: float | None = None
-        self._done_m: float | None = None  # the wish that was carried out last
+        self._done_m: float | None = None  # the width of the last motion
         self._motion_error: str | None = None
         self._read_error: str | None = None
         self._closing = False
@@ -65,7 +65,7 @@ class Gripper:
             raw, stamp_s, requested_m = self._raw, self._stamp_s, self._requested_m
             error = self._read_error or self._motion_error
         width_m = float(raw.width)
-        # After a grasp with a wide band the hand calls closed fingers a grasp, too.
+        # With a wide tolerance the hand reports a grasp for closed, empty fingers, too.
         holds = bool(raw.is_grasped) and width_m > (requested_m or 0.0) + _AWAY_M
         return GripperState(
             stamp_s=stamp_s,
@@ -77,14 +77,14 @@ class Gripper:
 
     @property
     def temperature_c(self) -> float:
-        """Return the hand's temperature."""
+        """Return the hand's temperature, degrees C."""
         return float(self._raw.temperature)
 
-    def requested(self, width_m: float) -> None:
-        """Wish for a width; returns at once.
+    def request(self, width_m: float) -> None:
+        """Request a width; returns at once.
 
         Raises:
-            ValueError: it is not finite.
+            ValueError: the width is not finite.
         """
         if not math.isfinite(width_m):
             raise ValueError(f"the gripper's width must be finite, got {width_m}")
@@ -93,13 +93,13 @@ class Gripper:
             self._condition.notify_all()
 
     def close(self) -> None:
-        """End the threads; what is held stays held."""
+        """End the threads; the hand keeps its grasp."""
         with self._condition:
             self._closing = True
             self._condition.notify_all()
         for thread in self._threads:
             thread.join(_JOIN_S)
-        self._hand = None  # franky disconnects when nobody holds it any more
+        self._hand = None  # franky disconnects when the last reference is deleted
 
     def _read(self) -> None:
         while not self._closing:
@@ -107,7 +107,7 @@ class Gripper:
             try:
                 raw = self._hand.state
             except Exception as error:
-                with self._condition:  # the stamp ages
+                with self._condition:  # `_stamp_s` stays, so the state becomes stale
                     self._read_error = f"the gripper does not answer: {error}"
             else:
                 with self._condition:
@@ -130,7 +130,7 @@ class Gripper:
                 self._motion_error = error
 
     def _next(self) -> Motion | None:
-        """Return what is to be done for the newest wish, if anything."""
+        """Return the motion for the newest requested width; None if none is needed."""
         requested_m, config = self._requested_m, self._config
         if requested_m is None:
             return None
@@ -138,12 +138,12 @@ class Gripper:
             return None
         state = self.state()
         if state.is_grasping and requested_m < state.width_m:
-            return None  # it holds on with its force already; to grasp anew might let go
+            return None  # it already grasps with its force; a new grasp might drop the object
         closes = requested_m < state.width_m
         return ("grasp" if closes and requested_m < config.grasp_below_m else "move", requested_m)
 
     def _carry_out(self, motion: Motion) -> str | None:
-        """Move, and give what went wrong."""
+        """Carry out a motion; return its error, or None."""
         kind, width_m = motion
         config = self._config
         try:
@@ -151,17 +151,17 @@ class Gripper:
             if kind == "grasp":
                 self._grasp(width_m)
                 return None
-            there = self._hand.move(width_m, config.speed_m_s)
+            reached = self._hand.move(width_m, config.speed_m_s)
             width_now_m = float(self._hand.state.width)
             if width_now_m - width_m > _AWAY_M and width_m < before_m:
-                self._grasp(width_m)  # something is in between: hold it
-            elif not there:
-                return f"the gripper stopped at {width_now_m:.4f} m on its way to {width_m:.4f} m"
+                self._grasp(width_m)  # an object is between the fingers
+            elif not reached:
+                return f"the gripper stopped at {width_now_m:.4f} m before {width_m:.4f} m"
         except Exception as error:
             return f"the gripper's {kind} to {width_m:.4f} m failed: {error}"
         return None
 
     def _grasp(self, width_m: float) -> None:
-        # A band from closed to open: whatever is there is to be held.
+        # The tolerance covers closed to open, so an object of any width counts as grasped.
         speed_m_s, force_n = self._config.speed_m_s, self._config.force_n
         self._hand.grasp(width_m, speed_m_s, force_n, width_m + 0.01, 1.0)

@@ -1,13 +1,13 @@
-"""From targets that come now and then to a reference that a stiff controller can follow.
+"""A smooth reference for a stiff controller, from targets that arrive irregularly.
 
-A target that is given to a joint spring as it comes is a step of torque. So the reference goes on a
-straight line to each target, at the pace in which targets come, and then through two equal low
-passes in a row. Both together are an average of past targets with weights that are never negative:
-the reference never overshoots, and every joint stays between its targets. Its speed has no steps.
+A target that is passed directly to a stiff joint controller is a step of torque. So the reference
+follows a straight line to each target, at the measured period of the targets, and then two equal
+low-pass filters in series. Together they average past targets with non-negative weights: the
+reference never overshoots, every joint stays between its targets, and the velocity has no steps.
 
-How late it is: a period of the targets, and half of one for the low passes (or `smoothing_s`, if
-that is more). With these, speeds of the line that change by `a * period` from target to target, as
-the safety layer lets them, become accelerations of 1.5 a at most.
+The delay is one period of the targets, and half a period (or `smoothing_s`, if that is more) for
+the filters. The safety layer lets the line's velocity change by `a * period` from target to target;
+the reference's acceleration is then at most 1.5 a.
 """
 
 import math
@@ -16,18 +16,18 @@ import numpy as np
 
 from envs.geometry import Floats
 
-_LONGEST_S = 0.25  # between targets of one motion; after more it is a new one
+_LONGEST_S = 0.25  # largest interval between targets of one motion; after it a new motion starts
 _SHORTEST_S = 0.002
-_SHARE_LONGER, _SHARE_SHORTER = 0.3, 0.1  # of the newest interval in the period expected
-_SMOOTHING = 0.5  # lateness of the low passes, in periods
+_SHARE_LONGER, _SHARE_SHORTER = 0.3, 0.1  # weight of the newest interval in the expected period
+_SMOOTHING = 0.5  # delay of the low-pass filters, in periods
 _STEP_S = 0.004
 _STILL_RAD_S = 1e-3
 
 
 class Reference:
-    """Return positions and velocities [j] at any time, for targets that come at any time.
+    """A generator of reference positions and velocities [j] for targets that arrive at any time.
 
-    There is no clock: time comes in as numbers, which must not go back.
+    It reads no clock: the caller passes the time, which must not decrease.
     """
 
     def __init__(
@@ -40,29 +40,29 @@ class Reference:
         acceleration_rad_s2: Floats,
         now_s: float,
     ) -> None:
-        """Begin at rest.
+        """Start at rest.
 
         Args:
-            positions: [j].
-            period_s: of the targets, until it is known.
-            smoothing_s: how late the smooth reference is behind the line, at least.
-            velocity_rad_s: [j] greatest speed of the line, and so of the reference; where the pace
-                of targets changes it may be a fifth more.
-            acceleration_rad_s2: [j] about the greatest one to speed up with.
-            now_s: the time.
+            positions: joint positions [j], rad.
+            period_s: assumed period of the targets, until it is measured.
+            smoothing_s: smallest delay of the reference behind the line.
+            velocity_rad_s: [j] maximum speed of the line, and so of the reference, which may exceed
+                it by a fifth while the period of the targets changes.
+            acceleration_rad_s2: [j] approximate maximum acceleration while speeding up.
+            now_s: the current time.
         """
         self._positions = np.array(positions, dtype=np.float64)
         self._velocities = np.zeros_like(self._positions)
         self._smoothing_s = smoothing_s
-        self._most = np.array(velocity_rad_s, dtype=np.float64)
-        self._most_change = np.array(acceleration_rad_s2, dtype=np.float64)
+        self._max_velocity = np.array(velocity_rad_s, dtype=np.float64)
+        self._max_acceleration = np.array(acceleration_rad_s2, dtype=np.float64)
         self._period_s = min(max(period_s, _SHORTEST_S), _LONGEST_S)
         self._now_s = now_s
         self._aimed_s: float | None = None
         self._begin(self._positions, self._positions, now_s, self._period_s, brakes=False)
 
     def aim(self, target: Floats, now_s: float) -> None:
-        """Go to a target [j], which is reached about when the next one is expected."""
+        """Set a target [j], rad, to be reached about when the next target is expected."""
         self.advance(now_s)
         if self._aimed_s is not None and now_s - self._aimed_s <= _LONGEST_S:
             interval_s = max(now_s - self._aimed_s, _SHORTEST_S)
@@ -71,28 +71,28 @@ class Reference:
         self._aimed_s = now_s
         start = self._line(now_s)
         end = np.array(target, dtype=np.float64)
-        # The steepest change of a speed behind two low passes is the step times their rate over e.
-        change = self._most_change * math.e / self._rate
+        # The largest acceleration after two low-pass filters is the step of speed * rate / e.
+        change = self._max_acceleration * math.e / self._rate
         along = self._velocities * np.sign(end - start) + change
-        speeds = np.clip(along, 0.2 * change, self._most)
+        speeds = np.clip(along, 0.2 * change, self._max_velocity)
         duration_s = max(self._period_s, float((np.abs(end - start) / speeds).max()))
         self._begin(start, end, now_s, duration_s, brakes=False)
 
     @property
     def _rate(self) -> float:
-        """Return what each of the two low passes is late by one over."""
+        """Return the rate of each low-pass filter, 1/s; its delay is 1 / rate."""
         return 2.0 / max(self._smoothing_s, _SMOOTHING * self._period_s)
 
     def brake(self, acceleration_rad_s2: Floats, now_s: float) -> None:
-        """Come to rest straight on, with no joint slowing down faster than this [j]."""
+        """Come to rest on a straight line, with at most this deceleration of each joint [j]."""
         self.advance(now_s)
         duration_s = max(float((np.abs(self._velocities) / acceleration_rad_s2).max()), _STEP_S)
-        # From where it is, not from where the line is: what the low passes still hold is let go.
+        # From the reference, not from the line: the filters' remaining motion is discarded.
         end = self._positions + 0.5 * duration_s * self._velocities
         self._begin(self._positions, end, now_s, duration_s, brakes=True)
 
     def advance(self, now_s: float) -> tuple[Floats, Floats]:
-        """Return positions and velocities [j] now."""
+        """Advance to a time and return positions, rad, and velocities, rad/s, [j] then."""
         while self._now_s < now_s:
             step_s = min(_STEP_S, now_s - self._now_s)
             if self._brakes:
@@ -104,7 +104,7 @@ class Reference:
 
     @property
     def at_rest(self) -> bool:
-        """Return whether it stands still, and will."""
+        """Return whether the reference is at rest and will stay there."""
         arrived = self._now_s >= self._start_s + self._duration_s
         return arrived and float(np.abs(self._velocities).max()) < _STILL_RAD_S
 
@@ -126,7 +126,7 @@ class Reference:
         self._velocities = 2.0 * left / self._duration_s * (self._end - self._start)
 
     def _low_pass(self, at_s: float, step_s: float) -> None:
-        """Solve x'' + 2 w x' + w^2 x = w^2 u exactly, for a u that is a straight line."""
+        """Solve x'' + 2 w x' + w^2 x = w^2 u exactly for a step, with u on a straight line."""
         rate, before, after = self._rate, self._line(at_s), self._line(at_s + step_s)
         slope = (after - before) / step_s
         error = self._positions - (before - 2.0 / rate * slope)

@@ -31,10 +31,10 @@ _NO_REALTIME = " Boot a PREEMPT_RT kernel and give this user rtprio, or set real
 
 
 class FrankaRobot:
-    """Drive an FR3 with system 5.9 or later, and its Franka Hand.
+    """A driver of an FR3 with system 5.9 or later, and of its Franka Hand.
 
-    Targets may come regularly or not; without a new one the arm holds the last. It follows a smooth
-    reference that reaches a target about when the next one is expected.
+    Targets may arrive irregularly; without a new target the arm holds the last one. The arm follows
+    a smooth reference that reaches a target about when the next one is expected.
     """
 
     def __init__(self, config: FrankaConfig) -> None:
@@ -57,7 +57,7 @@ class FrankaRobot:
         hand = "with a hand" if self._config.gripper else "without a hand"
         arm = self._arm
         priority = "with" if arm is not None and arm.has_priority else "without"
-        kernel = "demanded" if self._config.realtime == "enforce" else "not demanded"
+        kernel = "required" if self._config.realtime == "enforce" else "not required"
         return (
             f"Franka FR3 at {self._config.address}, {hand}, server version {self._version}; "
             f"{priority} real-time priority, real-time kernel {kernel}"
@@ -65,10 +65,10 @@ class FrankaRobot:
 
     @property
     def limits(self) -> JointLimits:
-        """The limits that this robot told.
+        """The limits that were read from this robot.
 
         Raises:
-            ConnectionLostError: it was never connected.
+            ConnectionLostError: the robot was never connected.
         """
         if self._limits is None:
             raise ConnectionLostError(self._not_connected())
@@ -76,17 +76,17 @@ class FrankaRobot:
 
     @property
     def gripper_temperature_c(self) -> float | None:
-        """The hand's temperature; None without one. The arm tells none."""
+        """The hand's temperature, degrees C; None without a hand. The arm reports none."""
         return None if self._gripper is None else self._gripper.temperature_c
 
     def connect(self) -> None:
-        """Find the robot, read version and limits, set it up, and start reading its state.
+        """Connect, read version and limits, apply the settings, and start reading states.
 
-        Connecting again after the connection was lost is fine.
+        It may be called again after the connection is lost.
 
         Raises:
-            ConnectionLostError: it is not there; naming the address and what to look at.
-            RobotError: its version, its model or what it is to be set to does not fit.
+            ConnectionLostError: the robot does not answer; the message has what to check.
+            RobotError: the robot's version, model or settings are not supported.
             ImportError: franky is not installed.
         """
         self.close()
@@ -121,7 +121,7 @@ class FrankaRobot:
         """Return the newest state without waiting.
 
         Raises:
-            ConnectionLostError: not connected, or the connection is gone; naming the cause.
+            ConnectionLostError: the robot is not connected; the message names the cause.
         """
         arm = self._connected()
         raw, stamp_s = arm.newest
@@ -138,10 +138,12 @@ class FrankaRobot:
         )
 
     def command(self, joint_positions_rad: Floats) -> Floats:
-        """Track these positions [j] until the next ones come; give what was sent. Never waits.
+        """Track these positions [j], rad, until the next call, and return the sent ones.
+
+        It does not wait.
 
         Raises:
-            CommandRefusedError: by mode, an error, or since it is no target for this arm.
+            CommandRefusedError: the robot's mode or an error forbids it, or the target is invalid.
             ConnectionLostError: the robot does not answer.
         """
         arm = self._connected()
@@ -149,28 +151,28 @@ class FrankaRobot:
         mode = _MODES.get(raw.robot_mode.name, "other")
         if mode not in ("idle", "moving"):
             errors = ", ".join(errors_of(raw, arm.fault))
-            told = f" ({errors})" if errors else ""
-            raise CommandRefusedError(f"the robot is {mode}: it {MODES[mode]}{told}")
+            listed = f" ({errors})" if errors else ""
+            raise CommandRefusedError(f"the robot is {mode}: it {MODES[mode]}{listed}")
         target = self._checked(joint_positions_rad)
         arm.command(target)
         return target.copy()
 
     def move_gripper(self, width_m: float) -> None:
-        """Move the fingers apart by this much; the newest wish wins, and nothing waits for it.
+        """Request a width between the fingers; the newest request counts. It does not wait.
 
         Raises:
-            CommandRefusedError: there is no hand, or it is no width.
-            ConnectionLostError: not connected.
+            CommandRefusedError: there is no hand, or the width is not finite.
+            ConnectionLostError: the robot is not connected.
         """
         self._connected()
         if self._gripper is None:
-            raise CommandRefusedError("the robot has no gripper: the config says gripper: null")
+            raise CommandRefusedError("the robot has no gripper: the config has gripper: null")
         if not math.isfinite(width_m):
             raise CommandRefusedError(f"the gripper's width must be finite, got {width_m}")
-        self._gripper.requested(width_m)
+        self._gripper.request(width_m)
 
     def stop(self) -> None:
-        """Bring the arm to rest; it holds its pose by itself after `stop_timeout_s` at most."""
+        """Bring the arm to rest within `stop_timeout_s`; it then holds its pose by itself."""
         if self._arm is not None:
             self._arm.stop()
 
@@ -190,11 +192,11 @@ class FrankaRobot:
             errors = ", ".join(state.errors) or "without an error"
             raise CommandRefusedError(
                 f"after recovery the robot is {state.mode} ({errors}): it {MODES[state.mode]}; "
-                "look at the arm, and at Desk"
+                "check the arm, and Desk"
             )
 
     def close(self) -> None:
-        """Stop, disconnect and end the threads; what the hand holds it keeps."""
+        """Stop, disconnect and end the threads; the hand keeps its grasp."""
         arm, self._arm = self._arm, None
         gripper, self._gripper = self._gripper, None
         if arm is not None:
@@ -230,29 +232,29 @@ class FrankaRobot:
         return f"the robot at {self._config.address} is not connected: call connect()"
 
     def _checked(self, joint_positions_rad: Floats) -> Floats:
-        """Return a target [j] that is finite and within the joints' limits."""
+        """Return the target as an array [j], if it is finite and within the joints' limits."""
         target = np.array(joint_positions_rad, dtype=np.float64)
         if target.shape != (NUM_JOINTS,) or not np.isfinite(target).all():
-            raise CommandRefusedError(f"a target is {NUM_JOINTS} finite numbers, got {target}")
+            raise CommandRefusedError(f"a target needs {NUM_JOINTS} finite numbers, got {target}")
         lower, upper = np.array(self.limits.lower_rad), np.array(self.limits.upper_rad)
         beyond = np.maximum(lower - target, target - upper)
         if (beyond > _ROUNDING_RAD).any():
             joint = int(np.argmax(beyond))
             raise CommandRefusedError(
-                f"joint {joint + 1} at {target[joint]:.4f} rad is outside of its limits "
+                f"joint {joint + 1} at {target[joint]:.4f} rad is outside its limits "
                 f"[{lower[joint]:.4f}, {upper[joint]:.4f}] rad"
             )
         return target
 
 
 def _require_order(urdf: str) -> None:
-    """See that the model's joints come as the robot's states have them, base first."""
+    """Check that the model's joints are in the order of the robot's states, base first."""
     joints = ElementTree.fromstring(urdf).iter("joint")
     names = [str(joint.get("name")) for joint in joints if joint.get("type") == "revolute"]
     wrong = [name for index, name in enumerate(names, 1) if not name.endswith(f"joint{index}")]
     if wrong:
         raise RobotError(
-            f"the robot's model has the joints {', '.join(names)}; expected are names that end in "
+            f"the robot's model has the joints {', '.join(names)}; expected names that end in "
             f"joint1 to joint{NUM_JOINTS}, in this order"
         )
 

@@ -1,11 +1,11 @@
-"""Which robot is there: its server version by a handshake of our own, before libfranka is asked.
+"""The robot's server version, read by a handshake before libfranka connects.
 
-libfranka waits a minute for a robot that is not there, and of one with another version it tells two
-numbers. Here it is seconds, and what to do.
+libfranka waits a minute for a robot that does not answer, and reports a version mismatch only as
+two numbers. This module fails within seconds and reports what to do.
 
 Source of the handshake: research_interface of libfranka-common, `Connect`. A header of command, id
 and size (uint32 each), then version and UDP port (uint16 each). The answer has the same header,
-then a status (uint8; 0 is well) and the server's version (uint16), packed.
+then a status (uint8; 0 is success) and the server's version (uint16), packed.
 """
 
 import socket
@@ -21,7 +21,7 @@ _REQUEST = struct.Struct("<HH")
 _CONNECT = 0
 _MOST_BYTES = 4096
 
-# libfranka's change log tells the systems, franky's README the wheels on its page of releases.
+# Systems: libfranka's change log. Wheels: franky's README and its page of releases.
 _RELEASES = "https://github.com/TimSchneider42/franky/releases"
 _WHEELS = {
     5: ("a Panda with system 4.2", "0-9-2"),
@@ -33,16 +33,16 @@ _WHEELS = {
 
 
 def read_server_version(address: str, timeout_s: float) -> int:
-    """Ask the robot at an address for its server version.
+    """Return the server version of the robot at an address.
 
     Raises:
-        ConnectionLostError: no robot answers; naming the cause and what to look at.
+        ConnectionLostError: no robot answers; the message has the cause and what to check.
     """
     with (
         _connect(address, ROBOT_PORT, timeout_s) as connection,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as states,
     ):
-        # A robot that accepts sends its states there at once; nobody reads them.
+        # A robot that accepts the connection sends its states here; they are not read.
         states.bind(("", 0))
         request = _REQUEST.pack(SERVER_VERSION, states.getsockname()[1])
         size = _HEADER.size + len(request)
@@ -55,88 +55,85 @@ def read_server_version(address: str, timeout_s: float) -> int:
             (version,) = struct.unpack_from("<H", answer, 1)
         except TimeoutError as error:
             raise ConnectionLostError(
-                f"{address} accepts connections on port {ROBOT_PORT} and does not answer within "
-                f"{timeout_s} s: is the Franka Control Interface activated in Desk, and does no "
-                "other program use it?"
+                f"{address} accepts connections on port {ROBOT_PORT} but does not answer within "
+                f"{timeout_s} s: is the Franka Control Interface activated in Desk? Does another "
+                "program use it?"
             ) from error
         except (ValueError, struct.error) as error:
             raise ConnectionLostError(
-                f"what listens at {address} on port {ROBOT_PORT} is no Franka: its answer makes no "
-                "sense"
+                f"the server at {address}, port {ROBOT_PORT} is not a Franka: its answer is invalid"
             ) from error
         except OSError as error:
             raise ConnectionLostError(
-                f"{address} closed the connection ({error}): does another program use the robot, "
-                "or is the Franka Control Interface being activated?"
+                f"{address} closed the connection ({error}): does another program use the robot? "
+                "Is the Franka Control Interface still being activated?"
             ) from error
     return int(version)
 
 
 def require_port(address: str, port: int, timeout_s: float) -> None:
-    """See that something listens there.
+    """Check that a server listens on a port.
 
     Raises:
-        ConnectionLostError: nothing does; naming the cause and what to look at.
+        ConnectionLostError: no server listens; the message has the cause and what to check.
     """
     _connect(address, port, timeout_s).close()
 
 
 def require_version(version: int) -> None:
-    """See that this driver's libfranka speaks with a server of this version.
+    """Check that this driver's libfranka supports a server version.
 
     Raises:
-        RobotError: it does not; naming the robot and the wheel that does.
+        RobotError: it does not; the message names the robot and the wheel that does.
     """
     if version == SERVER_VERSION:
         return
     ours = (
-        f"the installed franky-control speaks version {SERVER_VERSION}, an FR3 with system 5.9 or "
-        "later"
+        f"the installed franky-control supports version {SERVER_VERSION}, an FR3 with system 5.9 "
+        "or later"
     )
     if version in _WHEELS:
         robot, wheels = _WHEELS[version]
         update = "" if version == 5 else "Update the robot's system to 5.9, or "
         raise RobotError(
             f"the robot's server has version {version}, {robot}; {ours}. {update}install franky "
-            f"from libfranka_{wheels}_wheels.zip of {_RELEASES}: this driver has not been tried "
-            "with it, and refuses"
+            f"from libfranka_{wheels}_wheels.zip of {_RELEASES}; this driver is not tested with it "
+            "and refuses to connect"
         )
     if version > SERVER_VERSION:
         raise RobotError(
-            f"the robot's server has version {version}, newer than what is known here; {ours}. "
-            "Look for a newer franky-control: pip install --upgrade franky-control"
+            f"the robot's server has version {version}, newer than this driver; {ours}. "
+            "Install a newer franky-control: pip install --upgrade franky-control"
         )
     known = ", ".join(f"{number} ({robot})" for number, (robot, _) in _WHEELS.items())
-    raise RobotError(f"the robot's server has version {version}; {ours}; also known: {known}")
+    raise RobotError(f"the robot's server has version {version}; {ours}; other versions: {known}")
 
 
 def _connect(address: str, port: int, timeout_s: float) -> socket.socket:
-    what = f"the robot at {address}"
+    robot = f"the robot at {address}"
     try:
         return socket.create_connection((address, port), timeout=timeout_s)
     except socket.gaierror as error:
         raise ConnectionLostError(
-            f"there is no {address!r} ({error.strerror}): a wrong name, or no name server"
+            f"the host {address!r} is not found ({error.strerror}): check the name and the DNS"
         ) from error
     except ConnectionRefusedError as error:
-        what_to_do = (
-            "activate the Franka Control Interface in Desk, and look whether this is the control "
-            "box's address"
+        advice = (
+            "activate the Franka Control Interface in Desk, and check that this is the address of "
+            "the control box"
             if port == ROBOT_PORT
-            else "switch the hand on in Desk, or set gripper: null where there is none"
+            else "switch the hand on in Desk, or set gripper: null if there is no hand"
         )
-        raise ConnectionLostError(
-            f"{address} is there and refuses port {port}: {what_to_do}"
-        ) from error
+        raise ConnectionLostError(f"{address} answers but refuses port {port}: {advice}") from error
     except TimeoutError as error:
         raise ConnectionLostError(
-            f"{what} does not answer within {timeout_s} s: is it on, the cable in the control "
-            "box's LAN socket, and this computer in its network?"
+            f"{robot} does not answer within {timeout_s} s: is it switched on, is the cable in the "
+            "LAN socket of the control box, and is this computer in its network?"
         ) from error
     except OSError as error:
         raise ConnectionLostError(
-            f"there is no way to {what} ({error.strerror}): is this computer's network card set to "
-            "the robot's network?"
+            f"{robot} cannot be reached ({error.strerror}): is this computer's network interface "
+            "set to the robot's network?"
         ) from error
 
 
@@ -145,6 +142,6 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     while len(data) < size:
         part = connection.recv(size - len(data))
         if not part:
-            raise ConnectionResetError("without a word")
+            raise ConnectionResetError("without an answer")
         data += part
     return data

@@ -1,11 +1,11 @@
-"""A simulated FR3 that speaks Franka's own control interface, with our scene behind it.
+"""A digital twin: a simulated FR3 with Franka's control interface, in the environment's scene.
 
     with start_twin() as twin, twin.client() as client:
         robot = franky.Robot(twin.address, realtime_config=franky.RealtimeConfig.Ignore)
         camera = ThreadedCamera(settings, twin.camera_source("hand"))
         client.place(0.5, 0.1, 0.0)
 
-`python -m real_robot.twin` starts one for a shell.
+`python -m real_robot.twin` starts one from the command line.
 """
 
 from .client import TwinCameraSource, TwinClient, TwinError

@@ -1,4 +1,4 @@
-"""`python -m real_robot.twin`: start a twin, tell where it is, and run until Ctrl-C."""
+"""`python -m real_robot.twin`: start a twin, print its address, and run until Ctrl-C."""
 
 import time
 from pathlib import Path
@@ -9,29 +9,29 @@ from toto_robot.cli import command
 from .config import CAMERA_PORT, CONTROL_PORT, GRIPPER_PORT, ROBOT_PORT, TwinConfig
 from .launch import start_twin
 
-_TELL_EVERY_S = 5.0
+_PRINT_EVERY_S = 5.0
 
 
 def run_twin(config: TwinConfig, out: Path) -> None:
-    """Run a twin until it ends or Ctrl-C; its log is in `out`."""
+    """Run a twin until it ends or Ctrl-C, with its log in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     print("starting a simulated FR3 ...", flush=True)
     with start_twin(config, log=out / "twin.log") as twin, twin.client() as client:
         address = twin.address
         print(f"""an FR3 at {address}
-  robot    port {ROBOT_PORT}, gripper {GRIPPER_PORT}: any libfranka client, without real-time kernel
+  robot    port {ROBOT_PORT}, gripper {GRIPPER_PORT}: libfranka clients, without real-time kernel
            franky.Robot("{address}", realtime_config=franky.RealtimeConfig.Ignore)
   scene    port {CONTROL_PORT}: real_robot.twin.TwinClient("{address}")
            .place(x_m, y_m, yaw_rad) .press_user_stop() .push("hand", (0, 0, 60), 0.5) ...
   cameras  port {CAMERA_PORT}: real_robot.twin.TwinCameraSource("{address}", "hand")
-Ctrl-C ends it.""")
+Ctrl-C ends the twin. Its log is {twin.log}.""")
         try:
             while twin.running():
-                time.sleep(_TELL_EVERY_S)
+                time.sleep(_PRINT_EVERY_S)
                 print(_line(client.rates()), flush=True)
             print(f"the twin ended by itself: see {twin.log}")
         except KeyboardInterrupt:
-            print("\nended")
+            print(f"\nended; log: {twin.log}")
 
 
 def _line(rates: dict[str, Any]) -> str:
@@ -39,7 +39,7 @@ def _line(rates: dict[str, Any]) -> str:
     return (
         f"{rates['physics_hz']:7.1f} Hz, period 99 % {1e3 * rates['period_p99_s']:.2f} ms, "
         f"{rates['cpu_share']:.2f} of a core ({rates['scheduling']}); "
-        f"cameras {cameras or 'not looked at'}"
+        f"cameras {cameras or 'not in use'}"
     )
 
 

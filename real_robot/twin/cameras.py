@@ -1,8 +1,7 @@
-"""The twin's cameras: a process that draws what the robot's process writes, and sends it.
+"""The twin's cameras: a process that renders the positions of the robot's process and sends images.
 
-A client connects, says `{"camera": "hand"}` on a line, and gets a line back: the picture's size, or
-`{"error": ...}`. Then come pictures, each a header and its bytes. Only cameras that somebody looks
-at are drawn.
+A client connects and sends the line `{"camera": "hand"}`. The answer is the line `{}` or
+`{"error": ...}`, then images, each a header and its bytes. Only cameras with a client are rendered.
 """
 
 import json
@@ -18,12 +17,12 @@ from .config import HEADER, MAGIC
 from .shared import Shared
 
 _SEND_TIMEOUT_S = 0.5
-_NEWEST_SHARE = 0.1  # of the newest interval in their mean
-_FORGOTTEN_S = 1.0
+_NEWEST_SHARE = 0.1  # weight of the newest interval in the running mean
+_IDLE_S = 1.0
 
 
 class _Clients:
-    """Those who look, by camera."""
+    """The connected clients of each camera."""
 
     def __init__(self, address: str, port: int, names: tuple[str, ...], shared: Shared) -> None:
         self._names, self._shared = names, shared
@@ -84,7 +83,7 @@ class _Clients:
 def serve_cameras(
     address: str, port: int, env_id: str, image_size: int, rate_hz: float, shared: Shared
 ) -> None:
-    """Draw and send until the process is ended."""
+    """Render and send images until the process ends."""
     from envs.catalogue import variant
     from envs.simulation.mujoco_backend import MujocoSimulator
     from envs.simulation.scene import Appearance, Start
@@ -99,12 +98,12 @@ def serve_cameras(
     )
     simulator.reset(start, Appearance())
     num_positions = len(simulator.positions())
-    for name in names:  # the first picture of each takes long
+    for name in names:  # the first image of each camera is slow
         simulator.render(name, image_size, image_size)
     clients = _Clients(address, port, names, shared)
-    shared.tell_ready()
+    shared.set_cameras_ready()
     last: list[NDArray[np.uint8] | None] = [None] * len(names)
-    drawn_s = [0.0] * len(names)
+    rendered_s = [0.0] * len(names)
     number, next_s = 0, time.monotonic()
     while True:
         number += 1
@@ -114,7 +113,7 @@ def serve_cameras(
             if mode == "unplugged":
                 clients.unplug(camera)
             if not clients.of(camera) or mode == "stalled":
-                if time.monotonic() - drawn_s[camera] > _FORGOTTEN_S:
+                if time.monotonic() - rendered_s[camera] > _IDLE_S:
                     shared.set_rate(camera, 0.0)
                 continue
             image = last[camera]
@@ -126,10 +125,10 @@ def serve_cameras(
             now_s = time.monotonic()
             header = HEADER.pack(MAGIC, image_size, image_size, now_s, number)
             clients.send(camera, header + image.tobytes())
-            period_s = max(now_s - drawn_s[camera], 1e-6)
-            drawn_s[camera] = now_s
-            if period_s < _FORGOTTEN_S:
-                # of the intervals: the mean of rates would count short ones most
+            period_s = max(now_s - rendered_s[camera], 1e-6)
+            rendered_s[camera] = now_s
+            if period_s < _IDLE_S:
+                # The mean of the intervals, since a mean of rates overweights short intervals.
                 mean_s = 1 / (shared.rate_hz(camera) or 1 / period_s)
                 shared.set_rate(camera, 1 / (mean_s + _NEWEST_SHARE * (period_s - mean_s)))
         next_s = max(next_s + 1 / rate_hz, time.monotonic())

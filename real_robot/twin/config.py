@@ -1,39 +1,38 @@
-"""What a twin is made of, and where it listens."""
+"""The settings of a twin, and its ports."""
 
 import os
 import struct
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-# libfranka's clients cannot choose a port, so every twin has an address of its own instead, and
-# all twins the same ports.
+# libfranka's clients cannot choose a port, so all twins use the same ports on different addresses.
 ROBOT_PORT, GRIPPER_PORT = 1337, 1338
 CONTROL_PORT, CAMERA_PORT = 1400, 1401
-# Before each image of a camera: magic, height, width, when it was drawn (time.monotonic), number.
+# Before each camera image: magic, height, width, time of rendering (time.monotonic), number.
 HEADER = struct.Struct("<4sIIdQ")
 MAGIC = b"TWIN"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TwinConfig:
-    """Say what a twin is made of.
+    """Settings of a twin.
 
     Attributes:
         address: a loopback address, 127.a.b.c; None for a free one.
-        env_id: the environment whose scene and task it has; one with a Franka arm.
-        image_size: side of the cameras' pictures, pixels.
-        camera_rate_hz: how many pictures a second each camera that is looked at gives, at most.
-        motion_limits: whether commands beyond the arm's limits end a motion, as on the arm.
-        communication_limits: whether lost commands end a motion, as on the arm.
-        collision_torque_nm: a joint's push from outside that ends a motion, until a client sets
+        env_id: the environment that defines scene and task; it must have a Franka arm.
+        image_size: height and width of the camera images, pixels.
+        camera_rate_hz: highest frame rate of each camera in use.
+        motion_limits: whether commands beyond the arm's limits end a motion, as on the real arm.
+        communication_limits: whether lost commands end a motion, as on the real arm.
+        collision_torque_nm: external torque on a joint that ends a motion, until a client sets
             other thresholds.
-        collision_force_n: likewise a force on the tool.
-        priority: real-time priority of the robot's process, 1 to 99; 0 for none. Where the system
-            does not allow it the twin runs without, and says so.
-        pinned: whether the robot's process keeps to one CPU. Its threads share an interpreter lock,
-            and on one CPU they leave the others to a policy that computes beside it; without such
-            a policy two CPUs lose fewer commands.
-        switch_interval_s: how long a Python thread of it may run before another may.
+        collision_force_n: likewise the force on the tool.
+        priority: real-time priority of the robot's process, 1 to 99; 0 for none. If the system does
+            not allow it, the twin runs without and reports it.
+        pinned: whether the robot's process is bound to one CPU. Its threads share the interpreter
+            lock, so one CPU leaves the others to a policy on the same machine; without such a
+            policy, two CPUs lose fewer commands.
+        switch_interval_s: Python's thread switch interval in the robot's process.
     """
 
     address: str | None
@@ -51,8 +50,8 @@ class TwinConfig:
     def __post_init__(self) -> None:
         if self.address is not None and not self.address.startswith("127."):
             raise ValueError(
-                f"a twin listens on a loopback address, 127.a.b.c, got {self.address!r}: it asks "
-                "nobody for a password"
+                f"address must be a loopback address, 127.a.b.c, got {self.address!r}: a twin has "
+                "no password"
             )
         if not 0 <= self.priority <= 99:
             raise ValueError(f"priority must be 0 (none) to 99, got {self.priority}")
@@ -67,9 +66,10 @@ class TwinConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
     def cpu(self, address: str) -> int | None:
-        """Return the CPU, of those that this process may use, that a twin at an address keeps to.
+        """Return the CPU that a twin at this address is bound to; None if it is not pinned.
 
-        Twins that run at the same time are spread by their addresses.
+        The address selects one of the CPUs that this process may use, so that several twins are
+        spread over them.
         """
         if not self.pinned or not hasattr(os, "sched_getaffinity"):
             return None
@@ -77,7 +77,7 @@ class TwinConfig:
         return cpus[int(ip_address(address)) % len(cpus)]
 
 
-# The same as configs/twin.yaml, for whoever starts a twin without a command: a test, a script.
+# The same as configs/twin.yaml, for tests and scripts that start a twin without the command.
 STANDARD = TwinConfig(
     address=None,
     env_id="toto/FrankaPick-v0",

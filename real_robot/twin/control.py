@@ -1,4 +1,4 @@
-"""The twin's control channel: what no arm offers, one JSON object a line, in both directions.
+"""The twin's control channel for scene and faults: one JSON object per line in both directions.
 
 A request is `{"do": "place", "x_m": 0.5, ...}`; an answer has `"ok"`, and `"error"` if it is false.
 """
@@ -23,11 +23,11 @@ from .shared import CAMERA_MODES, Shared
 from .world import World
 
 _LEAST_S = 0.05
-_AT_REST, _NUM_AT_REST, _SETTLE_S = 0.01, 20, 3.0  # m/s and rad/s; looks; at most
+_AT_REST, _NUM_AT_REST, _SETTLE_S = 0.01, 20, 3.0  # m/s and rad/s; checks in a row; timeout
 
 
 class Control:
-    """Answer requests; each client has a thread, and what touches the world is handed to it."""
+    """A server of requests, with one thread per client; the physics thread changes the world."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Control:
     ) -> None:
         self._server, self._world, self._task, self._shared = server, world, task, shared
         self._simulator, self._cameras, self._scheduling = simulator, cameras, scheduling
-        self._lock = threading.Lock()  # of the simulator that only measures
+        self._lock = threading.Lock()  # guards the simulator, which is used for measuring only
         self._verbs: dict[str, Callable[..., dict[str, Any]]] = {
             "place": self._place,
             "pose": self._pose,
@@ -61,7 +61,7 @@ class Control:
         self._cpu_s, self._wall_s = time.process_time(), time.monotonic()
 
     def serve(self, address: str) -> None:
-        """Listen, in threads of its own."""
+        """Start to listen, in separate threads."""
         answer = self.answer
 
         class Handler(socketserver.StreamRequestHandler):
@@ -76,14 +76,14 @@ class Control:
         threading.Thread(target=listener.serve_forever, name="control", daemon=True).start()
 
     def answer(self, line: bytes) -> str:
-        """Do what a request says and give the answer; whatever fails is told, not raised."""
+        """Carry out a request and return the answer; an error is part of the answer."""
         try:
             request = json.loads(line)
             name = request.pop("do")
             if name not in self._verbs:
                 raise ValueError(f"unknown verb {name!r}; known: {', '.join(self._verbs)}")
             return json.dumps({"ok": True, **self._verbs[name](**request)})
-        except Exception as error:  # the client raises it
+        except Exception as error:  # raised again by the client
             return json.dumps({"ok": False, "error": f"{error}", "kind": type(error).__name__})
 
     def _place(self, x_m: float, y_m: float, yaw_rad: float) -> dict[str, Any]:
@@ -155,9 +155,11 @@ class Control:
     def _lead(self, path_rad: list[list[float]], seconds: float) -> dict[str, Any]:
         path = np.array(path_rad, dtype=np.float64)
         if path.ndim != 2 or path.shape[1] != len(self._world.home_rad) or not len(path):
-            raise ValueError(f"a path has shape (n, 7), n at least 1, got {path.shape}")
+            raise ValueError(f"path_rad must have the shape (n, 7), n at least 1, got {path.shape}")
         if not (np.isfinite(path).all() and seconds > 0):
-            raise ValueError(f"a path is finite and takes time, got {path} in {seconds} s")
+            raise ValueError(
+                f"path_rad must be finite and seconds positive, got {path} in {seconds} s"
+            )
         self._server.lead(path, seconds)
         return {}
 
@@ -178,7 +180,7 @@ class Control:
         return self._place(float(place[0]), float(place[1]), 0.0)
 
     def _rates(self) -> dict[str, Any]:
-        time.sleep(_LEAST_S)  # so that there is something to tell, asked as often as one likes
+        time.sleep(_LEAST_S)  # so that every call measures some steps
         periods = self._world.periods_s()
         cpu_s, wall_s = time.process_time(), time.monotonic()
         share = (cpu_s - self._cpu_s) / max(wall_s - self._wall_s, 1e-9)

@@ -1,4 +1,4 @@
-"""The twin's hand as franka-sim's gripper server wants it: blocking calls that tell the truth."""
+"""The twin's hand for franka-sim's gripper server, with blocking calls."""
 
 import contextlib
 import socket
@@ -19,18 +19,18 @@ _HOMING_SPEED_M_S = 0.1
 
 
 class Hand(GripperBackend):
-    """Move the fingers of a world; commands come from the gripper server's one thread."""
+    """The hand of a world; only the gripper server's thread sends commands."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._held: tuple[float, float] | None = None  # the widths between which it is held
+        self._held: tuple[float, float] | None = None  # the range of widths that counts as grasped
 
     def homing(self) -> bool:
         """Open the hand."""
         return self.move(_MAX_WIDTH_M, _HOMING_SPEED_M_S)
 
     def move(self, width: float, speed: float) -> bool:
-        """Move the fingers to a distance; false when something was in the way."""
+        """Move the fingers to a width; return False if an object stopped them."""
         validate_width(width, _MAX_WIDTH_M, "move")
         self._held = None
         self._world.fingers.move(width, speed, None)
@@ -39,11 +39,11 @@ class Hand(GripperBackend):
     def grasp(
         self, width: float, epsilon_inner: float, epsilon_outer: float, speed: float, force: float
     ) -> bool:
-        """Close until something stops the fingers; true when it is as wide as was said."""
+        """Close until an object stops the fingers; return whether its width is as expected."""
         validate_width(width, _MAX_WIDTH_M)
         self._held = None
         self._world.fingers.move(0.0, speed, force)
-        # libfranka, gripper.h: held if width - inner < d < width + outer
+        # libfranka, gripper.h: grasped if width - inner < d < width + outer
         band = (width - epsilon_inner, width + epsilon_outer)
         if band[0] < self._settle() < band[1]:
             self._held = band
@@ -55,7 +55,7 @@ class Hand(GripperBackend):
         return True
 
     def get_state(self) -> GripperStateData:
-        """Return the hand's state; it knows when what it held has slipped away."""
+        """Return the hand's state; an object that slipped away no longer counts as grasped."""
         width, held = self._width(), self._held
         grasped = held is not None and held[0] < width < held[1]
         return GripperStateData(width, _MAX_WIDTH_M, grasped, _TEMPERATURE_C)
@@ -65,7 +65,7 @@ class Hand(GripperBackend):
         return float(min(max(fingers[0] + fingers[1], 0.0), _MAX_WIDTH_M))
 
     def _settle(self) -> float:
-        """Wait until the fingers rest and press as they will, and give their distance."""
+        """Wait until the fingers are at rest with constant force, and return the width, m."""
         end_s, still = time.monotonic() + _TIMEOUT_S, 0
         time.sleep(3 * _POLL_S)
         while time.monotonic() < end_s and still < _NUM_STILL:
@@ -77,12 +77,12 @@ class Hand(GripperBackend):
 
 
 class HandServer(FrankaGripperServer):
-    """Serve a hand; its one client can be thrown out."""
+    """A server of a hand with one client, which can be disconnected."""
 
     _client: socket.socket | None = None
 
     def handle_client(self, sock: socket.socket) -> None:
-        """Serve a client until it leaves."""
+        """Serve a client until it disconnects."""
         self._client = sock
         try:
             super().handle_client(sock)
@@ -90,12 +90,12 @@ class HandServer(FrankaGripperServer):
             self._client = None
 
     def disconnect(self) -> None:
-        """Cut the connection, if there is one."""
+        """Close the client's connection, if there is one."""
         cut(self._client)
 
 
 def cut(client: socket.socket | None) -> None:
-    """End a connection from the side; whoever reads from it sees its end."""
+    """Shut down a connection from another thread; its reader gets the end of the stream."""
     if client is not None:
-        with contextlib.suppress(OSError):  # it ended by itself
+        with contextlib.suppress(OSError):  # already closed
             client.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Work that other threads hand to the physics thread, done between two steps."""
+"""Calls from other threads that the physics thread runs between two steps."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,16 +6,16 @@ from concurrent.futures import Future, wait
 
 
 class Jobs:
-    """A queue of work for one thread."""
+    """A queue of calls for one thread."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Callable[[], object], Future[object]]] = deque()
 
     def call(self, work: Callable[[], object], timeout_s: float = 5.0) -> object:
-        """Have the physics thread do something between two steps, and return its result.
+        """Run a function in the physics thread between two steps, and return its result.
 
         Raises:
-            TimeoutError: the physics does not run.
+            TimeoutError: the physics thread does not answer.
         """
         future: Future[object] = Future()
         self._waiting.append((work, future))
@@ -24,10 +24,10 @@ class Jobs:
         return future.result()
 
     def run(self) -> None:
-        """Do all that waits; for the physics thread."""
+        """Run all waiting calls, in the physics thread."""
         while self._waiting:
             work, future = self._waiting.popleft()
             try:
                 future.set_result(work())
-            except Exception as error:  # it is the caller's
+            except Exception as error:  # raised again in the caller's thread
                 future.set_exception(error)

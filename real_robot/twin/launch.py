@@ -1,4 +1,4 @@
-"""Start a twin as a process of its own, and end it for certain."""
+"""Start a twin as a separate process, and end it reliably."""
 
 import contextlib
 import json
@@ -19,13 +19,13 @@ from pathlib import Path
 from .client import TwinCameraSource, TwinClient
 from .config import ROBOT_PORT, STANDARD, TwinConfig
 
-_START_S = 120.0  # on a starved machine; 5 s on a quiet one
+_START_S = 120.0  # timeout for a busy machine; an idle one needs 5 s
 _END_S = 5.0
 _NUM_TRIES = 100
 
 
 class Twin:
-    """A twin that runs: where it is, and how to hurt it."""
+    """A running twin: its address, its clients, and faults of its process."""
 
     def __init__(
         self, address: str, process: subprocess.Popen[bytes], cameras_pid: int, log: Path
@@ -36,11 +36,11 @@ class Twin:
 
     @property
     def pid(self) -> int:
-        """The process that speaks for the robot; its cameras are another."""
+        """The id of the robot's process; the cameras have another process."""
         return self._process.pid
 
     def client(self) -> TwinClient:
-        """Connect to what no arm offers: scene, faults, rates."""
+        """Return a client of the twin's scene, faults and rates."""
         return TwinClient(self.address)
 
     def camera_source(self, name: str) -> TwinCameraSource:
@@ -48,19 +48,19 @@ class Twin:
         return TwinCameraSource(self.address, name)
 
     def running(self) -> bool:
-        """Return whether it still runs."""
+        """Return whether the twin's process still runs."""
         return self._process.poll() is None
 
     def freeze(self) -> None:
-        """Stop the robot's process in its tracks; its cameras go on."""
+        """Suspend the robot's process; the cameras continue."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let a frozen robot go on."""
+        """Resume the suspended process."""
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it at once, as a power cut would; more than once is fine."""
+        """End the twin at once, like a power cut; repeated calls are allowed."""
         self._process.kill()
         self._process.wait(_END_S)
         with contextlib.suppress(ProcessLookupError):
@@ -72,12 +72,12 @@ def start_twin(config: TwinConfig = STANDARD, log: Path | None = None) -> Iterat
     """Start a twin, and end it with the context.
 
     Args:
-        config: what it is; without an address it gets a free one.
-        log: where its warnings go; a temporary file when None.
+        config: the settings; without an address the twin gets a free one.
+        log: file of the twin's warnings; None for a temporary file.
 
     Raises:
         ImportError: franka-sim or MuJoCo is not installed.
-        RuntimeError: it did not start; with the end of its log.
+        RuntimeError: the twin did not start; the message has the end of its log.
     """
     missing = [name for name in ("franka_sim", "mujoco") if find_spec(name) is None]
     if missing:
@@ -94,13 +94,13 @@ def start_twin(config: TwinConfig = STANDARD, log: Path | None = None) -> Iterat
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                # small matrices: threads of a library only get in each other's way
+                # The matrices are small, so a library's threads only slow each other down.
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         try:
             assert process.stdin is not None
-            wanted = asdict(replace(config, address=address))
-            process.stdin.write(json.dumps(wanted).encode() + b"\n")
+            settings = asdict(replace(config, address=address))
+            process.stdin.write(json.dumps(settings).encode() + b"\n")
             process.stdin.flush()
             cameras_pid = _wait_until_ready(process, address, path)
             twin = Twin(address, process, cameras_pid, path)
@@ -118,12 +118,14 @@ def start_twin(config: TwinConfig = STANDARD, log: Path | None = None) -> Iterat
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> int:
-    """Wait for the line that says so, and give the cameras' process."""
+    """Wait for the twin's ready line, and return the id of the cameras' process."""
     assert process.stdout is not None
     end_s, line = time.monotonic() + _START_S, b""
     while not line.endswith(b"\n"):
         if not select.select([process.stdout], [], [], max(0.0, end_s - time.monotonic()))[0]:
-            raise RuntimeError(f"the twin at {address} was not ready in {_START_S} s: {_tail(log)}")
+            raise RuntimeError(
+                f"the twin at {address} was not ready within {_START_S} s: {_tail(log)}"
+            )
         part = os.read(process.stdout.fileno(), 4096)
         if not part:
             raise RuntimeError(f"the twin at {address} did not start: {_tail(log)}")
@@ -147,6 +149,6 @@ def _free_address() -> str:
                 continue
         return address
     raise RuntimeError(
-        "no free loopback address: Linux takes all of 127.0.0.0/8, other systems only 127.0.0.1; "
+        "no free loopback address: Linux allows all of 127.0.0.0/8, other systems only 127.0.0.1; "
         "set the config's address"
     )

@@ -1,7 +1,7 @@
-"""The twin's control interface: franka-sim's server, and what it lacks.
+"""The twin's control interface: franka-sim's server with additions.
 
-Added: the hand's frame, collision thresholds that count, the user stop, guiding, and ways to
-provoke errors. Not touched: the protocol, its timing, and the checks of limits and lost commands.
+Added: the hand's frame, effective collision thresholds, the user stop, guiding, and injected
+errors. Unchanged: the protocol, its timing, and the checks of limits and lost commands.
 """
 
 import math
@@ -29,40 +29,41 @@ ERRORS: dict[str, int] = {
     "cartesian_reflex": _CARTESIAN_REFLEX,
     "communication_constraints_violation": COMMUNICATION_CONSTRAINTS_VIOLATION_INDEX,
 }
-# From the flange to the Franka Hand's tool: -45 degrees about z, 103.4 mm along it. Mass and
-# centre: Franka Hand product manual.
+# Flange to the Franka Hand's tool: -45 degrees about z, 103.4 mm along z. Mass and centre of mass:
+# Franka Hand product manual.
 _HALF = float(np.sqrt(0.5))
 _F_T_NE = [_HALF, -_HALF, 0.0, 0.0, _HALF, _HALF, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0, 0, 0.1034, 1.0]
 _HAND_KG, _HAND_CENTER_M = 0.73, [-0.01, 0.0, 0.03]
-_NOT_POSSIBLE = 1  # of libfranka's AutomaticErrorRecovery::Status
+_NOT_POSSIBLE = 1  # libfranka, AutomaticErrorRecovery::Status
 
 
 class _Commands(CommConstraintTracker):
-    """Count lost commands; while the twin drops them, it does not see any."""
+    """A counter of lost commands, which also drops all commands until a time."""
 
-    deaf_until_s = 0.0
+    drop_until_s = 0.0
 
     def command_received(self, command_message_id: int) -> bool:
-        if time.monotonic() < self.deaf_until_s:
+        if time.monotonic() < self.drop_until_s:
             return False
         return super().command_received(command_message_id)
 
 
 class RobotServer(FrankaSimServer):
-    """Speak Franka's control interface for a world."""
+    """A server of Franka's control interface for a world."""
 
-    _stopped = False  # below: read by reset_state, which franka-sim's constructor calls
+    # franka-sim's constructor calls reset_state, which reads these.
+    _stopped = False
     _torque_nm: list[float] = [math.inf] * 7
     _force_n: list[float] = [math.inf] * 6
 
     def __init__(self, config: TwinConfig, address: str, world: World) -> None:
         self._config = config
-        self._deaf_until_s = 0.0
+        self._drop_until_s = 0.0
         super().__init__(
             host=address,
             port=ROBOT_PORT,
             physics_sim=world,
-            enable_gripper=False,  # ours takes its place
+            enable_gripper=False,  # replaced by `HandServer`
             enforce_comm_constraints=config.communication_limits,
             enforce_motion_limits=config.motion_limits,
         )
@@ -70,7 +71,7 @@ class RobotServer(FrankaSimServer):
         self.gripper_server = HandServer(host=address, port=GRIPPER_PORT, backend=Hand(world))
         self.reset_state()
 
-    # What the control channel asks for
+    # Requests of the control channel
 
     @property
     def mode(self) -> str:
@@ -87,7 +88,7 @@ class RobotServer(FrankaSimServer):
         return self.robot_state.state["robot_mode"] == RobotMode.kMove
 
     def user_stop(self, pressed: bool) -> None:
-        """Press or release the user stop; the arm holds where it is."""
+        """Press or release the user stop; the arm holds its pose."""
         with self._motion_lock:
             self._stopped = pressed
             if pressed:
@@ -97,27 +98,27 @@ class RobotServer(FrankaSimServer):
                 self.robot_state.state["robot_mode"] = RobotMode.kIdle
 
     def drop_commands(self, seconds: float) -> None:
-        """Do not hear the client's commands for so long."""
-        self._deaf_until_s = self.comm.deaf_until_s = time.monotonic() + seconds
+        """Drop the client's commands for some seconds."""
+        self._drop_until_s = self.comm.drop_until_s = time.monotonic() + seconds
 
     def fail(self, name: str) -> None:
-        """End the motion with a named error, the way franka-sim does it.
+        """End the motion with a named error, as franka-sim does.
 
         Raises:
-            ValueError: an unknown name, with the known ones; or nothing moves.
+            ValueError: the name is unknown, or no motion runs.
         """
         if name not in ERRORS:
             raise ValueError(f"unknown error {name!r}; known: {', '.join(sorted(ERRORS))}")
         with self._motion_lock:
             if not self.moving:
-                raise ValueError(f"no motion runs that {name} could end")
-            self._abort_with_error(ERRORS[name], f"{name}: provoked", self._motion_generation)
+                raise ValueError(f"{name} needs a motion to end, but none runs")
+            self._abort_with_error(ERRORS[name], f"{name}: injected", self._motion_generation)
 
     def disconnect(self, timeout_s: float = 5.0) -> None:
-        """Cut the connections of arm and hand, as a pulled cable; new ones are welcome.
+        """Close the connections of arm and hand, like a pulled cable; clients may reconnect.
 
         Raises:
-            TimeoutError: the old session does not end.
+            TimeoutError: the client's session does not end.
         """
         cut(self.client_socket)
         self.gripper_server.disconnect()
@@ -128,21 +129,21 @@ class RobotServer(FrankaSimServer):
             time.sleep(0.005)
 
     def lead(self, path_rad: NDArray[np.float64], seconds: float) -> None:
-        """Lead the arm, in mode Guiding.
+        """Guide the arm along a path [n 7], in mode Guiding.
 
         Raises:
             ValueError: the arm is not idle.
         """
         with self._motion_lock:
             if self.mode != RobotMode.kIdle.name:
-                raise ValueError(f"the arm can be led when it is idle; it is {self.mode}")
+                raise ValueError(f"the arm can be guided only when idle; it is {self.mode}")
             self.world.jobs.call(lambda: self.world.lead(path_rad, seconds))
 
     def go_home(self) -> None:
-        """Put the arm at home, at once.
+        """Put the arm at home at once.
 
         Raises:
-            ValueError: a client moves it.
+            ValueError: a client moves the arm.
         """
         with self._motion_lock:
             if self.moving:
@@ -154,10 +155,10 @@ class RobotServer(FrankaSimServer):
     # franka-sim's hooks
 
     def reset_state(self) -> None:
-        """Begin with a new client."""
+        """Reset the state for a new client."""
         super().reset_state()
         self.comm = _Commands(enforce=self.enforce_comm_constraints)
-        self._deaf_until_s = 0.0
+        self._drop_until_s = 0.0
         self._torque_nm = [self._config.collision_torque_nm] * 7
         self._force_n = [self._config.collision_force_n] * 6
         state = self.robot_state.state
@@ -169,8 +170,8 @@ class RobotServer(FrankaSimServer):
     def handle_set_collision_behavior_command(
         self, client_socket: object, header: MessageHeader, payload: bytes
     ) -> None:
-        """Take the thresholds; franka-sim only says that it did."""
-        # lower and upper, accelerating and nominal: four times 7 torques, then four times 6 forces
+        """Store the thresholds, which franka-sim only acknowledges."""
+        # Lower and upper, accelerating and nominal: four times 7 torques, then four times 6 forces.
         values = np.frombuffer(payload[: 52 * 8], dtype="<f8")
         self._torque_nm, self._force_n = values[21:28].tolist(), values[46:52].tolist()
         super().handle_set_collision_behavior_command(client_socket, header, payload)
@@ -195,15 +196,15 @@ class RobotServer(FrankaSimServer):
             return True
         if super()._refuse_move_while_latched(client_socket, header):
             return True
-        # A motion begins: what ended earlier ones is over; franka-sim would tell it for ever.
+        # A motion begins: clear the cause of the last end, which franka-sim would keep reporting.
         self.robot_state.state["reflex_reason"] = [False] * len(
             self.robot_state.state["reflex_reason"]
         )
         return False
 
     def _run_self_collision_check(self, sim_state: dict[str, list[float]]) -> None:
-        # Called once for each state that is published, before it is packed: the place for all
-        # that the robot itself watches.
+        # Called once for each published state before it is packed, so the robot's other checks are
+        # here, too.
         state = self.robot_state.state
         if self._stopped:
             state["robot_mode"] = RobotMode.kUserStopped
@@ -226,17 +227,17 @@ class RobotServer(FrankaSimServer):
         self._abort_with_error(error, values, self._motion_generation)
 
     def _absorb_within_motion_limits(self, command: dict[str, object], *, fresh: bool) -> bool:
-        if time.monotonic() < self._deaf_until_s:
+        if time.monotonic() < self._drop_until_s:
             return False
         return super()._absorb_within_motion_limits(command, fresh=fresh)
 
     def _finish_motion(self, command: dict[str, object]) -> None:
-        # After the user stop the motion is over and answered; franka-sim would say all is well.
-        if time.monotonic() >= self._deaf_until_s and not self._stopped:
+        # After the user stop the motion is already answered; franka-sim would report success.
+        if time.monotonic() >= self._drop_until_s and not self._stopped:
             super()._finish_motion(command)
 
     def _end_motion(self, reason: str, mode: RobotMode) -> None:
-        """End what runs, as the robot does when a person stops it: no error, but an answer."""
+        """End the motion as the robot does at a user stop: with an answer but no error."""
         state = self.robot_state.state
         self._engage_idle_hold(reason)
         state["robot_mode"] = mode

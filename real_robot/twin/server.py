@@ -1,7 +1,7 @@
-"""The twin's process: `real_robot.twin.start_twin` starts it and ends it.
+"""The twin's process, which `real_robot.twin.start_twin` starts and ends.
 
-It reads its config as a line of JSON from its input, writes one line when it is ready, and runs
-until its input ends: so it does not outlive whoever started it.
+It reads its config as one JSON line from standard input, writes one line when it is ready, and runs
+until the input ends, so it does not outlive the process that started it.
 """
 
 import ctypes
@@ -16,8 +16,8 @@ import threading
 import time
 from typing import Any
 
-# What both processes need and takes long to import, MuJoCo excluded: that starts threads, which a
-# fork would lose.
+# Imported before the fork, since both processes need it and it is slow. Not MuJoCo: it starts
+# threads, which a fork would lose.
 import envs.randomisation  # noqa: F401
 
 from ..scheduling import ask_for_priority
@@ -25,7 +25,7 @@ from .config import CAMERA_PORT, TwinConfig
 from .shared import Shared
 
 _MAX_CAMERAS = 8
-_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _CAMERA_NICENESS = 5
 _READY_STEPS = 50
 
@@ -42,9 +42,9 @@ def serve(config: TwinConfig, address: str) -> None:
 
 def _serve_cameras(config: TwinConfig, address: str, shared: Shared) -> None:
     try:
-        ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.nice(_CAMERA_NICENESS)
-        threading.Thread(target=_watch_starter, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
         from .cameras import serve_cameras
 
         serve_cameras(
@@ -53,11 +53,11 @@ def _serve_cameras(config: TwinConfig, address: str, shared: Shared) -> None:
     except BaseException:
         logging.exception("the cameras ended")
     finally:
-        os._exit(1)  # this is a copy of the parent, whose clean-up is not ours
+        os._exit(1)  # skip the clean-up, which belongs to the parent process
 
 
-def _watch_starter(robot: int) -> None:
-    """End the robot when whoever started it is gone: a frozen robot cannot see that itself."""
+def _end_with_parent(robot: int) -> None:
+    """End the robot's process, even a suspended one, when the process that started it has ended."""
     ended = select.poll()
     ended.register(0, select.POLLHUP)
     ended.poll()
@@ -79,13 +79,13 @@ def _serve_robot(config: TwinConfig, address: str, shared: Shared, cameras: int)
     chosen = variant(config.env_id)
     arm, task = chosen.arm, chosen.task
     if not isinstance(task, PickTask) or not arm.name.startswith("franka"):
-        raise ValueError(f"a twin is a Franka that picks a cube, not {config.env_id}")
+        raise ValueError(f"a twin needs an env_id where a Franka picks a cube, got {config.env_id}")
     scene = task.scene(arm)
     simulator = MujocoSimulator()
     simulator.build(scene, arm)
     home = np.array(task.start_arm_rad)
     simulator.reset(Start(arm_rad=home, hand=np.array(task.start_hand)), Appearance())
-    scheduling = _hurry(config, address)
+    scheduling = _set_scheduling(config, address)
     world = World(scene, arm, home, shared)
     server = RobotServer(config, address, world)
     control = Control(
@@ -98,7 +98,7 @@ def _serve_robot(config: TwinConfig, address: str, shared: Shared, cameras: int)
         scheduling=scheduling,
     )
 
-    def tell_ready() -> None:
+    def report_ready() -> None:
         while not (world.num_steps > _READY_STEPS and shared.cameras_ready):
             if os.waitpid(cameras, os.WNOHANG)[0]:
                 logging.error("the twin's cameras could not be started")
@@ -108,14 +108,14 @@ def _serve_robot(config: TwinConfig, address: str, shared: Shared, cameras: int)
         ready: dict[str, Any] = {"ready": address, "pid": os.getpid(), "cameras_pid": cameras}
         print(json.dumps(ready), flush=True)
 
-    threading.Thread(target=tell_ready, daemon=True).start()
+    threading.Thread(target=report_ready, daemon=True).start()
     gc.collect()
-    gc.freeze()  # what was imported stays: a full collection takes longer than a cycle
+    gc.freeze()  # exclude imported modules: a full collection takes longer than a control cycle
     server.start()
 
 
-def _hurry(config: TwinConfig, address: str) -> str:
-    """Ask for a CPU and a real-time priority, and say what came of it."""
+def _set_scheduling(config: TwinConfig, address: str) -> str:
+    """Set CPU and real-time priority of this process, and return a description of the result."""
     sys.setswitchinterval(config.switch_interval_s)
     cpu = config.cpu(address)
     if cpu is not None:
@@ -135,9 +135,9 @@ def _end_with_input(cameras: int) -> None:
 
 
 def main() -> None:
-    """Run the twin that the input says."""
+    """Run a twin with the config from standard input."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the starting process handles Ctrl-C
     line = b""
     while not line.endswith(b"\n"):
         line += os.read(0, 1)

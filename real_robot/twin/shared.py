@@ -1,4 +1,4 @@
-"""What the robot's process and the cameras' share: positions, and how each camera does."""
+"""Memory shared by the robot's and the cameras' process: positions, camera modes and rates."""
 
 import mmap
 import time
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 CameraMode = Literal["live", "frozen", "stalled", "unplugged"]
 CAMERA_MODES: tuple[CameraMode, ...] = get_args(CameraMode)
 
-_MOST = 256  # numbers of each kind: far more than a scene has
+_CAPACITY = 256  # positions, and velocities; a scene has far fewer
 
 
 class Shared:
-    """A piece of memory that a process shares with those that it forks.
+    """A block of memory that a process shares with its forked children.
 
-    Positions have one writer. It counts up before and after it writes, so a reader knows when it
-    read half of each.
+    Positions have one writer. It increments a counter before and after each write, so a reader
+    detects a mixture of two steps and reads again.
     """
 
     def __init__(self, num_cameras: int) -> None:
-        size = 2 + 2 * _MOST + 2 * num_cameras + 1
-        # anonymous: it is gone with the last of its processes, whatever ends them
+        size = 2 + 2 * _CAPACITY + 2 * num_cameras + 1
+        # Anonymous memory is freed when the last process ends, even after a kill.
         self._numbers = np.frombuffer(mmap.mmap(-1, 8 * size), dtype=np.float64)
         self._count, self._sizes = self._numbers[0:1], self._numbers[1:2]
-        self._positions = self._numbers[2 : 2 + _MOST]
-        self._velocities = self._numbers[2 + _MOST : 2 + 2 * _MOST]
-        rest = self._numbers[2 + 2 * _MOST :]
+        self._positions = self._numbers[2 : 2 + _CAPACITY]
+        self._velocities = self._numbers[2 + _CAPACITY : 2 + 2 * _CAPACITY]
+        rest = self._numbers[2 + 2 * _CAPACITY :]
         self._modes, self._rates = rest[:num_cameras], rest[num_cameras : 2 * num_cameras]
         self._ready = rest[-1:]
 
@@ -39,7 +39,7 @@ class Shared:
         self._count[0] += 1
 
     def read(self, num_positions: int) -> NDArray[np.float64]:
-        """Return the newest positions [q], all of one step."""
+        """Return the newest positions [q], all from the same step."""
         while True:
             before = self._count[0]
             positions = self._positions[:num_positions].copy()
@@ -48,26 +48,26 @@ class Shared:
             time.sleep(0)
 
     def mode(self, camera: int) -> CameraMode:
-        """Say how a camera is to behave."""
+        """Return a camera's mode."""
         return CAMERA_MODES[int(self._modes[camera])]
 
     def set_mode(self, camera: int, mode: CameraMode) -> None:
-        """Say how a camera is to behave."""
+        """Set a camera's mode."""
         self._modes[camera] = CAMERA_MODES.index(mode)
 
     def rate_hz(self, camera: int) -> float:
-        """Return how many pictures a second a camera gave lately; 0 if nobody looks."""
+        """Return a camera's recent frame rate; 0 if no client is connected."""
         return float(self._rates[camera])
 
     def set_rate(self, camera: int, rate_hz: float) -> None:
-        """Tell how many pictures a second a camera gives."""
+        """Set a camera's measured frame rate."""
         self._rates[camera] = rate_hz
 
     @property
     def cameras_ready(self) -> bool:
-        """Return whether the cameras can be connected to."""
+        """Return whether the cameras accept connections."""
         return bool(self._ready[0])
 
-    def tell_ready(self) -> None:
-        """Tell that the cameras can be connected to."""
+    def set_cameras_ready(self) -> None:
+        """Record that the cameras accept connections."""
         self._ready[0] = 1.0

@@ -1,9 +1,9 @@
-"""The twin's world: our scene and arm in MuJoCo, driven by torques at 1 kHz as an FR3 is.
+"""The twin's world: the environment's scene and arm in MuJoCo, controlled at 1 kHz like an FR3.
 
-It is franka-sim's own simulation class with another model and with what that one lacks: the base
-where the scene has it, the tool's frame, pushes from outside, a hand that holds, and work that
-other threads hand in. franka-sim 1.1.7 is written for MuJoCo 3.2; its `initialize_simulation` and
-`_bind_self_collision` do not do on MuJoCo 4 and are replaced.
+The class extends franka-sim's simulation: another model, the base's pose in the scene, the tool's
+frame, external pushes, a hand that grasps, and calls from other threads. franka-sim 1.1.7 is
+written for MuJoCo 3.2; its `initialize_simulation` and `_bind_self_collision` fail on MuJoCo 4 and
+are replaced.
 """
 
 import time
@@ -28,42 +28,44 @@ from .shared import Shared
 
 TIMESTEP_S = 0.001  # the control interface's cycle
 _SETTLE_STEPS = 100
-_SMOOTHING = 0.02  # of external torques, a step: a time constant of 50 ms
-_QUIET_NM = 0.01  # below this external torques are no push
-_NUM_STAMPS = 20_000
-# Directions in which the tool moves less than 10 mm a radian tell nothing of a force; without this
-# a lag of 0.01 N m would read as hundreds of newtons there.
+_SMOOTHING = 0.02  # low-pass weight of external torques per step: a time constant of 50 ms
+_QUIET_NM = 0.01  # smaller external torques do not count as a push
+_NUM_STEP_TIMES = 20_000
+# Regularises directions in which the tool moves less than 10 mm per radian; without it an error of
+# 0.01 N m there becomes hundreds of newtons.
 _REGULAR = 1e-4 * np.eye(6)
 
 
 class World(MujocoFrankaSim):
-    """Simulate arm, hand and things; the physics thread alone touches `data`.
+    """A simulation of arm, hand and objects; only the physics thread changes `data`.
 
     Attributes:
-        jobs: what other threads hand to the physics thread.
-        fingers: the hand's target.
+        jobs: calls from other threads for the physics thread.
+        fingers: the target of the hand's fingers.
     """
 
     def __init__(self, scene: Scene, arm: Arm, home_rad: Floats, shared: Shared) -> None:
-        """Build nothing yet; franka-sim's server calls `initialize_simulation`."""
+        """Store the settings; franka-sim's server calls `initialize_simulation` later."""
         super().__init__(enable_hand=True, model_path=arm.model)
         self.arm, self.home_rad, self.base_yaw_rad = arm, home_rad, scene.base_yaw_rad
         self._scene, self._shared = scene, shared
         self._hand = arm.hand_servos[0]
         self.latest_joint_positions = home_rad.copy()
         self.jobs = Jobs()
-        self._stamps = np.zeros(_NUM_STAMPS)
-        self.num_steps = self._told_steps = 0
-        self._torques = np.zeros(7)  # that a client commands itself
+        self._step_times_s = np.zeros(_NUM_STEP_TIMES)
+        self.num_steps = self._num_reported_steps = 0
+        self._torques = np.zeros(7)  # commanded directly by a client
         self._tau_ext = np.zeros(7)
-        self._push: tuple[int, Floats, float] | None = None  # body, force in the world, until
+        self._push: tuple[int, Floats, float] | None = (
+            None  # body, force in the world's frame, end time
+        )
         self._push_nm = np.zeros(7)
         self._path: tuple[Floats, Floats] | None = None  # times, positions
         self.fingers = Fingers(self._hand)
         cos, sin = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
         self.R_world_base = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         self.base_position_m = np.array(scene.base_position_m)
-        self._turn = np.zeros((6, 6))  # of a twist, from the world's frame to the base's
+        self._turn = np.zeros((6, 6))  # maps a twist from the world's frame to the base's
         self._turn[:3, :3] = self._turn[3:, 3:] = self.R_world_base.T
         self._T_base_world = np.eye(4)
         self._T_base_world[:3, :3] = self.R_world_base.T
@@ -72,13 +74,13 @@ class World(MujocoFrankaSim):
         self._T_link7_flange[2, 3] = arm.flange_m
 
     def initialize_simulation(self) -> None:
-        """Build the world and let it settle."""
+        """Build the world and simulate until it settles."""
         spec = build_spec(self._scene, self.arm)
         spec.option.timestep = self.dt
-        # Without it a held cube creeps out of the fingers by 0.7 mm/s, with it by 0.004.
+        # Without these iterations a grasped cube slips by 0.7 mm/s, with them by 0.004 mm/s.
         spec.option.noslip_iterations = 3
         for servo in self.arm.servos:
-            # as a motor: its gains are those of the mode, and its target may lead beyond the limits
+            # The control mode sets the gains, and a target may lie beyond the joint's limits.
             spec.actuator(servo.name).ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE
         for name, lower, upper in zip(
             self.arm.joint_names, FR3.lower_rad, FR3.upper_rad, strict=True
@@ -92,7 +94,7 @@ class World(MujocoFrankaSim):
         self._motors = np.array([self.model.actuator(servo.name).id for servo in self.arm.servos])
         self._stiffness = np.array([servo.stiffness for servo in self.arm.servos])
         self._damping = np.array([servo.damping for servo in self.arm.servos])
-        self._geared: ControlMode | None = None
+        self._gains_mode: ControlMode | None = None
         self._fingers = _slice(self.finger_qpos_adr), _slice(self.finger_dofs_idx)
         self._joints = _slice(self.arm_qpos_adr), _slice(self.arm_dofs_idx)
         self._pushed = np.zeros(self.model.nv)
@@ -103,14 +105,14 @@ class World(MujocoFrankaSim):
         self._read_and_publish_state()
 
     def _bind_self_collision(self) -> None:
-        # Margin equal to gap, as franka-sim does it, makes real forces in MuJoCo 4. Besides, our
-        # arm's shapes never touch each other.
+        # franka-sim's margin equal to gap causes real forces in MuJoCo 4. The arm's geometries
+        # never collide with each other.
         self._self_collision_pairs = {}
 
-    # What other threads may do
+    # Called by other threads, or through `jobs`
 
     def put_box(self, name: str, position_m: Floats, yaw_rad: float) -> None:
-        """Put a movable box there, at rest; position and yaw in the frame of the arm's base."""
+        """Place a movable box at rest; position, m, and yaw, rad, in the base's frame."""
         joint = self.model.joint(name)
         pose, start = joint.qposadr[0], joint.dofadr[0]
         yaw = yaw_rad + self.base_yaw_rad
@@ -119,28 +121,28 @@ class World(MujocoFrankaSim):
         self.data.qvel[start : start + 6] = 0.0
 
     def box_speed(self, name: str) -> float:
-        """Return the greatest speed of a movable box, m/s or rad/s."""
+        """Return a movable box's largest linear or angular velocity component, m/s or rad/s."""
         start = self.model.joint(name).dofadr[0]
         return float(np.abs(self.data.qvel[start : start + 6]).max())
 
     def to_world(self, position_m: Floats) -> Floats:
-        """Return a point [3] of the base's frame in the world's."""
+        """Return a point [3] of the base's frame in the world's frame."""
         return self.base_position_m + self.R_world_base @ position_m
 
     def go_home(self) -> None:
-        """Put the arm at home and the fingers apart, at once."""
+        """Put the arm at home and open the hand, at once."""
         self._go_home()
         self.set_control_mode(ControlMode.POSITION)
 
     def push(self, body: str, force_n: Floats, seconds: float) -> None:
-        """Push a body's centre of mass with [3] newtons, in the frame of the arm's base."""
+        """Apply a force [3], N, in the base's frame to a body's centre of mass for some time."""
         names = [self.model.body(index).name for index in range(self.model.nbody)]
         if body not in names:
-            raise ValueError(f"there is no body {body!r}; known: {', '.join(names[1:])}")
+            raise ValueError(f"no body {body!r}; known: {', '.join(names[1:])}")
         self._push = (names.index(body), self.R_world_base @ force_n, self.data.time + seconds)
 
     def lead(self, path_rad: Floats, seconds: float) -> None:
-        """Lead the joints from where they are along the points of a path [n 7], evenly in time."""
+        """Guide the joints from their positions along a path [n 7], rad, evenly in time."""
         points = np.concatenate([[self.data.qpos[self.arm_qpos_adr]], path_rad])
         times = self.data.time + np.linspace(0.0, seconds, len(points))
         self._path = (times, points)
@@ -149,29 +151,29 @@ class World(MujocoFrankaSim):
 
     @property
     def leading(self) -> bool:
-        """Return whether the arm is being led."""
+        """Return whether the arm is being guided."""
         return self._path is not None
 
     def stop_leading(self) -> None:
-        """Let go of the arm where it is."""
+        """Stop guiding the arm at its current pose."""
         self._path = None
 
     def periods_s(self) -> Floats:
-        """Return the times between steps, on the wall clock [n], since this was last asked."""
+        """Return the wall-clock times between steps [n] since the last call."""
         end = self.num_steps
-        begin = max(self._told_steps, end - _NUM_STAMPS)
-        self._told_steps = end - 1
-        return np.diff(self._stamps[np.arange(begin, end) % _NUM_STAMPS])
+        begin = max(self._num_reported_steps, end - _NUM_STEP_TIMES)
+        self._num_reported_steps = end - 1
+        return np.diff(self._step_times_s[np.arange(begin, end) % _NUM_STEP_TIMES])
 
-    # franka-sim's hooks: all below runs in the physics thread
+    # franka-sim's hooks, which run in the physics thread
 
     def update_ee_transform(self, f_t_ee: object) -> None:
-        """Take the tool's frame on the flange; franka-sim takes link 7 for the flange."""
+        """Set the tool's frame on the flange; franka-sim assumes the flange at link 7."""
         super().update_ee_transform(f_t_ee)
         self._f_t_ee = self._T_link7_flange @ self._f_t_ee
 
     def ee_pose(self) -> Floats:
-        """Return `T_base_ee` [4 4]; franka-sim takes the world for the base."""
+        """Return `T_base_ee` [4 4]; franka-sim assumes the base at the world's origin."""
         return self._in_base(self.data) @ self._f_t_ee
 
     def ee_jacobian(self) -> Floats:
@@ -179,7 +181,7 @@ class World(MujocoFrankaSim):
         return self._turn @ super().ee_jacobian()
 
     def joint_space_solver(self) -> CartesianJointSolver | None:
-        """Return an inverse kinematics with a memory of its own, for the server's thread."""
+        """Return an inverse-kinematics solver with its own data, for the server's thread."""
         if self.model is None:
             return None
         model, data = self.model, mujoco.MjData(self.model)
@@ -205,7 +207,7 @@ class World(MujocoFrankaSim):
         return self._T_base_world @ link7
 
     def _apply_control(self) -> None:
-        self._stamps[self.num_steps % _NUM_STAMPS] = time.perf_counter()
+        self._step_times_s[self.num_steps % _NUM_STEP_TIMES] = time.perf_counter()
         self.num_steps += 1
         self.jobs.run()
         if self._path is not None:
@@ -218,12 +220,12 @@ class World(MujocoFrankaSim):
 
     def _read_and_publish_state(self) -> None:
         model, data = self.model, self.data
-        # mj_step leaves poses one step older than the joints
+        # After mj_step the poses are one step older than the joints.
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
         self._readings_time = None
         places, dofs = self._joints
-        # Of all constraints, only contacts and the joints' ends hold an arm's joint.
+        # The only constraint forces on an arm's joint come from contacts and joint limits.
         pushed = data.qfrc_constraint[dofs] + self._push_nm
         self._tau_ext = self._tau_ext + _SMOOTHING * (pushed - self._tau_ext)
         jacobian, pose = self._step_ee_readings()
@@ -238,8 +240,8 @@ class World(MujocoFrankaSim):
             "q": data.qpos[fingers].copy(),
             "dq": data.qvel[finger_dofs].copy(),
         }
-        # Other threads read this at any time: it is made whole, and then put in place. As lists,
-        # since the server takes it apart number by number, which is slow with arrays.
+        # Other threads read this at any time, so the finished dictionary replaces the old one. It
+        # has lists, since the server reads single numbers, which is slow with arrays.
         self._state_snapshot = {
             "q": joints.tolist(),
             "dq": speeds.tolist(),
@@ -289,14 +291,14 @@ class World(MujocoFrankaSim):
         self._push_nm = self._pushed[self.arm_dofs_idx]
 
     def _drive_arm(self) -> None:
-        """Servo the joints by the actuators, whose damping MuJoCo integrates implicitly.
+        """Control the joints by actuators, whose damping MuJoCo integrates implicitly.
 
-        franka-sim adds the same torques from outside, explicitly: with the stiff gains of the
-        arm's own control and this arm's inertia that chatters between the torque limits.
+        franka-sim applies the same torques explicitly; with the arm's stiff gains and inertia they
+        would oscillate between the torque limits.
         """
         mode, data = self.control_mode, self.data
-        if mode != self._geared:
-            self._gear(mode)
+        if mode != self._gains_mode:
+            self._set_gains(mode)
         if mode == ControlMode.TORQUE:
             self._torques = np.clip(self.latest_torques, -FR3_FORCE_LIMITS, FR3_FORCE_LIMITS)
             data.qfrc_applied[self._joints[1]] = self._torques
@@ -310,11 +312,11 @@ class World(MujocoFrankaSim):
         else:
             target = self.latest_joint_positions
             speed = self._position_feedforward.step(target, self.dt)
-            # damped towards the speed that is commanded: the target is moved by as much
+            # Damping acts on the error to the commanded speed, so the target is shifted.
             data.ctrl[self._motors] = target + self._damping / self._stiffness * speed
 
-    def _gear(self, mode: ControlMode) -> None:
-        """Return the motors the gains of a mode; force = gain * control + bias."""
+    def _set_gains(self, mode: ControlMode) -> None:
+        """Set the actuators' gains for a mode; force = gain * control + bias."""
         gain, motors = self.model.actuator_gainprm, self._motors
         bias = self.model.actuator_biasprm
         gain[motors, 0], bias[motors, 1:3] = 0.0, 0.0
@@ -323,7 +325,7 @@ class World(MujocoFrankaSim):
             bias[motors, 2] = -self._damping
         elif mode != ControlMode.TORQUE:
             gain[motors, 0], bias[motors, 2] = self._damping, -self._damping
-        self._geared = mode
+        self._gains_mode = mode
 
     def _drive_fingers(self) -> None:
         left, right = self.data.qpos[self._fingers[0]].tolist()
@@ -331,7 +333,7 @@ class World(MujocoFrankaSim):
 
 
 def _slice(addresses: NDArray[np.intp]) -> slice:
-    """Return neighbouring addresses as a slice, which is quicker to look up."""
+    """Return consecutive addresses as a slice, which indexes faster."""
     first = int(addresses[0])
     assert list(addresses) == list(range(first, first + len(addresses)))
     return slice(first, first + len(addresses))

@@ -1,4 +1,4 @@
-"""The command finds lens and place from drawn pictures, and names pictures that are no good."""
+"""The command finds lens and place from drawn images, and names images that are no good."""
 
 import json
 import re
@@ -44,9 +44,9 @@ def config_of(**changes):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """Return a folder of ten views, each from another pose of an arm with a hand camera."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     T_camera_board = pose([0.2, -0.3, 0.1], [0.0, 0.0, 0.42]) @ pose([0, 0, 0], [-0.12, -0.09, 0])
     T_base_board = forward_kinematics(FRANKA_FR3, HOME) @ T_HAND_CAMERA @ T_camera_board
     rng, poses = np.random.default_rng(3), {}
@@ -67,8 +67,8 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shots(pictures):
-    found, refused = read_shots(BOARD, pictures)
+def shots(images):
+    found, refused = read_shots(BOARD, images)
     assert refused == {}
     return found
 
@@ -78,71 +78,71 @@ def lens(shots):
     return solve_lens(shots, {}, max_px=0.3, max_deviation=0.01)[0]
 
 
-def test_the_whole_way_from_pictures_to_a_calibration(pictures, tmp_path, capsys) -> None:
+def test_the_whole_way_from_images_to_a_calibration(images, tmp_path, capsys) -> None:
     folder, out = tmp_path / "calibration", tmp_path / "out"
-    steps = config_of(step="lens", board=BOARD, pictures=pictures, folder=folder)
+    steps = config_of(step="lens", board=BOARD, images=images, folder=folder)
     calibrate(steps, out)
     calibrate(replace(steps, step="mounting"), out)
-    told = capsys.readouterr().out
+    lines = capsys.readouterr().out
     found = load(folder / "hand.json")
     assert np.abs(np.array(found.intrinsics.focal_px) - [610.0, 612.0]).max() < 5.0  # px
     metres, radians = apart(found.mounting.T_parent_camera, T_HAND_CAMERA)
     assert metres < 0.003
     assert radians < 0.01
-    assert f"calibration: {folder / 'hand.json'}" in told
-    assert re.search(r"the pictures disagree by [01]\.\d mm", told)
+    assert f"calibration: {folder / 'hand.json'}" in lines
+    assert re.search(r"residual [01]\.\d mm", lines)
     for name in ("lens_residuals", "mounting_residuals"):
         drawn = sorted((out / name).iterdir())
         assert len(drawn) == 10
         image = cv2.cvtColor(cv2.imread(str(drawn[0])), cv2.COLOR_BGR2RGB).astype(int)
         assert ((image[..., 0] - image[..., 1] > 100) & (image[..., 0] > 180)).sum() > 100  # red
-    with pytest.raises(SystemExit, match=r"calibrate: .*no calibration"):
+    with pytest.raises(SystemExit, match=r"calibrate: .*not a calibration"):
         calibrate(replace(steps, step="mounting", folder=tmp_path / "elsewhere"), out)
 
 
-def test_pictures_without_the_board_are_named(pictures, tmp_path) -> None:
+def test_images_without_the_board_are_named(images, tmp_path) -> None:
     for name in ("000.png", "001.png"):
-        (tmp_path / name).write_bytes((pictures / name).read_bytes())
+        (tmp_path / name).write_bytes((images / name).read_bytes())
     write_png(tmp_path / "007.png", np.full((HEIGHT, WIDTH, 3), 128, np.uint8))
-    (tmp_path / "008.png").write_bytes(b"no picture")
+    (tmp_path / "008.png").write_bytes(b"no image")
     found, refused = read_shots(BOARD, tmp_path)
     assert [shot.name for shot in found] == ["000.png", "001.png"]
     assert refused["007.png"].startswith("0 of the board's 35 corners")
     assert refused["008.png"] == "not a readable image"
     with pytest.raises(ValueError, match=r"2 views, at least 5.*\n  007\.png: 0 of the board"):
         solve_lens(found, refused, max_px=1.0, max_deviation=0.01)
-    with pytest.raises(ValueError, match="in none of the pictures"):
+    with pytest.raises(ValueError, match="in none of the images"):
         solve_lens([], refused, max_px=1.0, max_deviation=0.01)
     write_png(tmp_path / "small.png", np.zeros((100, 100, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"not of one size .*100 x 100: small\.png"):
+    with pytest.raises(ValueError, match=r"different sizes .*100 x 100: small\.png"):
         read_shots(BOARD, tmp_path)
     with pytest.raises(ValueError, match="none is no folder"):
         read_shots(BOARD, tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no pictures"):
+    with pytest.raises(ValueError, match="has no images"):
         read_shots(BOARD, tmp_path / "empty")
 
 
-def test_a_bad_lens_is_refused_and_the_worst_picture_named(shots) -> None:
+def test_a_bad_lens_is_refused_and_the_worst_image_named(shots) -> None:
     rng = np.random.default_rng(0)
     view = shots[4].view
     blurred = replace(
         shots[4], view=replace(view, pixels=view.pixels + rng.normal(0, 8, view.pixels.shape))
     )
-    with pytest.raises(ValueError, match=r"px from where they should be.*worst: 004\.png"):
+    with pytest.raises(ValueError, match=r"residual of the corners .*worst: 004\.png"):
         solve_lens([*shots[:4], blurred, *shots[5:]], {}, max_px=0.5, max_deviation=1.0)
     with pytest.raises(ValueError, match="too alike"):
         solve_lens(shots, {}, max_px=1.0, max_deviation=1e-6)
 
 
-def test_a_bad_mounting_is_refused_and_the_worst_picture_named(pictures, shots, lens) -> None:
-    poses = read_poses(pictures)
+def test_a_bad_mounting_is_refused_and_the_worst_image_named(images, shots, lens) -> None:
+    poses = read_poses(images)
     known = Calibration(camera="hand", intrinsics=lens, mounting=None)
     moved = {**poses, "006.png": (np.array(poses["006.png"]) + 0.1).tolist()}
-    with pytest.raises(ValueError, match=r"disagree on where the board is .*worst: 006\.png"):
+    with pytest.raises(ValueError, match=r"the board's pose differs .*worst: 006\.png"):
         solve_mounting(shots, {}, moved, known, parent="hand", **LOOSE)
     del moved["003.png"]
-    with pytest.raises(ValueError, match=r"no pose of the arm for 003\.png"):
+    with pytest.raises(ValueError, match=r"no joint positions for 003\.png"):
         solve_mounting(shots, {}, moved, known, parent="hand", **LOOSE)
     other = replace(known, intrinsics=replace(lens, height=240, width=320))
     with pytest.raises(ValueError, match=r"000\.png is 480 x 640, .* calibrated at 240 x 320"):
@@ -170,7 +170,7 @@ def test_a_camera_that_stands_is_found_too(shots, lens) -> None:
 
 
 class FakeCamera:
-    """Return pictures one after the other; keeps what of the `Camera` protocol is used here."""
+    """A camera that returns images one after the other; has the used part of `Camera`."""
 
     def __init__(self, images, robot=None, moves_at=None):
         self.images, self.robot, self.moves_at, self.asked = list(images), robot, moves_at, 0
@@ -184,25 +184,27 @@ class FakeCamera:
         return Frame(camera="hand", image=self.images[0], stamp_s=0.0, sequence=0)
 
 
-def test_a_person_takes_pictures_and_bad_ones_do_not_count(tmp_path) -> None:
+def test_a_person_takes_images_and_bad_ones_do_not_count(tmp_path) -> None:
     good = [draw(T) for T in camera_poses(3)]
     grey = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     robot = FakeRobot(HOME, clock=lambda: 0.0)
     robot.connect()
     camera = FakeCamera([good[0], grey, good[1], good[2]], robot, moves_at=3)
-    told = []
-    take_shots(camera, BOARD, 2, tmp_path, robot=robot, ask=lambda question: "", tell=told.append)
-    assert [line for line in told if line.startswith("not taken")] == [
-        next(line for line in told if "0 of the board's 35 corners" in line),
-        "not taken: the arm moved by 0.0100 rad meanwhile",
+    lines = []
+    take_shots(
+        camera, BOARD, 2, tmp_path, robot=robot, ask=lambda question: "", report=lines.append
+    )
+    assert [line for line in lines if line.startswith("not taken")] == [
+        next(line for line in lines if "0 of the board's 35 corners" in line),
+        "not taken: the arm moved by 0.0100 rad during the capture",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000.png", "001.png", "poses.json"]
     assert read_poses(tmp_path)["001.png"] == pytest.approx((HOME + 0.01).tolist())
     answers = ["q"]
     take_shots(
-        camera, BOARD, 3, tmp_path, robot=None, ask=lambda _: answers.pop(), tell=told.append
+        camera, BOARD, 3, tmp_path, robot=None, ask=lambda _: answers.pop(), report=lines.append
     )
-    assert told[-1] == f"2 of 3 pictures are in {tmp_path}"
+    assert lines[-1] == f"2 of 3 images are in {tmp_path}"
     (tmp_path / "poses.json").write_text('{"000.png": [1, 2]}')
     with pytest.raises(ValueError, match=r"000\.png needs 7 finite numbers"):
         read_poses(tmp_path)

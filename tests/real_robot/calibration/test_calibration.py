@@ -123,7 +123,7 @@ def test_what_cannot_be_found_is_said(truth, views) -> None:
         find_board(BOARD, np.full((HEIGHT, WIDTH, 3), 128, np.uint8))
     with pytest.raises(ValueError, match="DICT_5X5_100"):
         replace(BOARD, dictionary="DICT_OF_ODD").build()
-    with pytest.raises(ValueError, match="smaller than a square"):
+    with pytest.raises(ValueError, match="less than square_m"):
         replace(BOARD, marker_m=0.04)
 
 
@@ -146,5 +146,5 @@ def test_it_is_kept_as_json(tmp_path, lens, truth) -> None:
         assert load(path) == calibration
         assert [item.name for item in path.parent.iterdir()] == ["hand.json"]
     path.write_text("{}")
-    with pytest.raises(ValueError, match=r"hand\.json is no calibration.*intrinsics"):
+    with pytest.raises(ValueError, match=r"hand\.json is not a calibration.*intrinsics"):
         load(path)

@@ -76,15 +76,15 @@ def test_a_recording_is_played_in_red_green_blue_to_its_end(recording) -> None:
         red, green, blue = frame.image[0, 0]
         assert (red, green) == (200, 0)
         assert blue % 5 == 0
-        with pytest.raises(EndOfStreamError, match="is at its end"):
+        with pytest.raises(EndOfStreamError, match="has ended"):
             camera.wait(30.0, sequence=10**6)
 
 
 def test_a_camera_that_is_not_plugged_in_is_named(tmp_path) -> None:
-    with pytest.raises(SourceError, match=r"no RealSense camera '123'; plugged in: none"):
+    with pytest.raises(SourceError, match=r"no RealSense camera '123'; connected: none"):
         RealSenseSource(RealSenseConfig(**{**CONFIG, "serial": "123"})).open()
     with pytest.raises(SourceError, match="0 RealSense cameras"):
         RealSenseSource(RealSenseConfig(**CONFIG)).open()
     missing = RealSenseConfig(**{**CONFIG, "recording": tmp_path / "none.db3"})
-    with pytest.raises(SourceError, match=r"none\.db3 is not there"):
+    with pytest.raises(SourceError, match=r"none\.db3 does not exist"):
         RealSenseSource(missing).open()

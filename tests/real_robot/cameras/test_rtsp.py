@@ -78,5 +78,5 @@ def test_frames_come_over_the_network_and_their_end_is_noticed(monkeypatch) -> N
         assert red > 180 > 60 > max(green, blue)
         leave.set()
         sender.join(SOON_S)
-        with pytest.raises(StaleFrameError, match="gives no frame any more"):
+        with pytest.raises(StaleFrameError, match="delivers no more frames"):
             camera.wait(8.0, sequence=10**6)

@@ -28,9 +28,9 @@ def gripper(hand):
 
 
 def test_it_opens_by_moving_and_closes_by_grasping(hand, gripper) -> None:
-    gripper.requested(0.0)
+    gripper.request(0.0)
     wait_for(lambda: gripper.state().width_m == 0.0)
-    gripper.requested(0.06)
+    gripper.request(0.06)
     wait_for(lambda: gripper.state().width_m == 0.06)
     assert hand.log == [("grasp", 0.0), ("move", 0.06)]
     assert gripper.state().error is None
@@ -40,7 +40,7 @@ def test_nothing_waits_and_only_the_newest_wish_counts(hand, gripper) -> None:
     hand.go_on.clear()
     began_s = time.monotonic()
     for width_m in (0.07, 0.05, 0.03, 0.06):
-        gripper.requested(width_m)
+        gripper.request(width_m)
         wait_for(lambda: hand.log)
     assert time.monotonic() - began_s < 2.0  # the first motion has not ended yet
     hand.go_on.set()
@@ -49,38 +49,38 @@ def test_nothing_waits_and_only_the_newest_wish_counts(hand, gripper) -> None:
 
 
 def test_a_wish_that_hardly_differs_is_the_same(hand, gripper) -> None:
-    gripper.requested(0.05)
+    gripper.request(0.05)
     wait_for(lambda: gripper.state().width_m == 0.05)
     for width_m in (0.0505, 0.0495, 0.05):
-        gripper.requested(width_m)
+        gripper.request(width_m)
     time.sleep(0.05)
     assert hand.log == [("move", 0.05)]
 
 
 def test_it_holds_what_it_meets_and_does_not_grasp_it_anew(hand, gripper) -> None:
     hand.object_m = 0.045
-    gripper.requested(0.0)
+    gripper.request(0.0)
     wait_for(lambda: gripper.state().is_grasping)
     assert gripper.state().width_m == 0.045
-    gripper.requested(0.005)  # still closed: the force is kept
-    gripper.requested(0.03)
+    gripper.request(0.005)  # still closed: the force is kept
+    gripper.request(0.03)
     time.sleep(0.05)
     assert hand.log == [("grasp", 0.0)]
-    gripper.requested(0.08)
+    gripper.request(0.08)
     wait_for(lambda: gripper.state().width_m == 0.08)
     assert not gripper.state().is_grasping
 
 
 def test_on_its_way_to_a_width_it_holds_what_is_in_between(hand, gripper) -> None:
     hand.object_m = 0.045
-    gripper.requested(0.03)
+    gripper.request(0.03)
     wait_for(lambda: gripper.state().is_grasping)
     assert hand.log == [("move", 0.03), ("grasp", 0.03)]
     assert gripper.state().error is None
 
 
 def test_closed_fingers_hold_nothing_whatever_the_hand_says(hand, gripper) -> None:
-    gripper.requested(0.0)
+    gripper.request(0.0)
     wait_for(lambda: gripper.state().width_m == 0.0)
     assert hand.is_grasped
     assert not gripper.state().is_grasping
@@ -88,11 +88,11 @@ def test_closed_fingers_hold_nothing_whatever_the_hand_says(hand, gripper) -> No
 
 def test_a_motion_that_fails_is_told_and_the_next_one_tried(hand, gripper) -> None:
     hand.error = RuntimeError("libfranka gripper: Command failed!")
-    gripper.requested(0.02)
+    gripper.request(0.02)
     wait_for(lambda: gripper.state().error is not None)
     assert "move to 0.0200 m failed" in gripper.state().error
     hand.error = None
-    gripper.requested(0.04)
+    gripper.request(0.04)
     wait_for(lambda: gripper.state().width_m == 0.04)
     wait_for(lambda: gripper.state().error is None)
 
@@ -111,4 +111,4 @@ def test_a_hand_that_is_gone_has_an_old_stamp_and_a_word(hand, gripper) -> None:
 
 def test_a_width_that_is_no_number_is_refused(gripper) -> None:
     with pytest.raises(ValueError, match="finite"):
-        gripper.requested(float("nan"))
+        gripper.request(float("nan"))

@@ -80,7 +80,7 @@ def test_a_server_without_an_answer_is_told_from_one_that_is_no_robot(server) ->
     with pytest.raises(ConnectionLostError, match=r"does not answer within 0\.1 s.*activated"):
         read_server_version("127.0.0.1", 0.1)
     server(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    with pytest.raises(ConnectionLostError, match="is no Franka"):
+    with pytest.raises(ConnectionLostError, match="is not a Franka"):
         read_server_version("127.0.0.1", 2.0)
     server(HEADER.pack(0, 0, 15))  # and then it closes
     with pytest.raises(ConnectionLostError, match="closed the connection"):
@@ -90,10 +90,10 @@ def test_a_server_without_an_answer_is_told_from_one_that_is_no_robot(server) ->
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (socket.gaierror(-2, "Name or service not known"), "there is no 'franka'"),
+        (socket.gaierror(-2, "Name or service not known"), "the host 'franka' is not found"),
         (ConnectionRefusedError(), "activate the Franka Control Interface"),
-        (TimeoutError(), r"does not answer within 0\.5 s: is it on"),
-        (OSError(errno.EHOSTUNREACH, "No route to host"), "no way to the robot at franka"),
+        (TimeoutError(), r"does not answer within 0\.5 s: is it switched on"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "the robot at franka cannot be reached"),
     ],
 )
 def test_a_robot_that_is_not_there_is_told_with_what_to_look_at(monkeypatch, error, words) -> None:
@@ -123,7 +123,7 @@ def test_a_hand_that_is_not_there_is_told(monkeypatch) -> None:
         (8, "libfranka_0-14-2_wheels"),
         (9, "5.7.2 to 5.8.*libfranka_0-17-0_wheels"),
         (11, "newer"),
-        (3, "also known: 5"),
+        (3, "other versions: 5"),
     ],
 )
 def test_another_version_is_refused_with_the_wheel_that_fits(version, words) -> None:
@@ -156,7 +156,7 @@ def test_a_config_that_makes_no_sense_is_refused(config, changes, words) -> None
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"torque_rate_nm_s": 1001.0}, "what the arm allows"),
+        ({"torque_rate_nm_s": 1001.0}, "the arm's limit"),
         ({"stiffness_nm_rad": (-1.0,) * 7}, "stiffness"),
         ({"velocity_fraction": 0.0}, "velocity_fraction"),
         ({"smoothing_s": float("inf")}, "smoothing_s"),

@@ -295,7 +295,7 @@ def test_an_error_is_told_of_its_own_motion_alone(twin, client):  # noqa: F811
 def test_unknown_errors_and_bodies_are_named(client):
     with pytest.raises(ValueError, match="unknown error 'tired'; known: cartesian"):
         client.fail("tired")
-    with pytest.raises(ValueError, match="no motion runs"):
+    with pytest.raises(ValueError, match="needs a motion to end, but none runs"):
         client.fail("joint_reflex")
     with pytest.raises(ValueError, match=r"no body 'knee'; known: .*link7, hand"):
         client.push("knee", (0, 0, 1), 0.1)

@@ -138,6 +138,6 @@ def test_positions_are_read_whole():
     shared.set_mode(1, "stalled")
     assert (shared.mode(0), shared.mode(1)) == ("live", "stalled")
     assert not shared.cameras_ready
-    shared.tell_ready()
+    shared.set_cameras_ready()
     assert shared.cameras_ready
     assert shared.mode(0) == "live"
