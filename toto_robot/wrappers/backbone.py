@@ -1,0 +1,114 @@
+"""Toto as a module of your own PyTorch network: images [b 3 h w] to features [b e].
+
+    backbone = TotoBackbone("toto-nano")                    # frozen
+    backbone = TotoBackbone("toto-nano", trainable=True)    # the transformer is fine-tuned
+    features = backbone(images)
+
+Gradients cannot pass the tokens, which are discrete. So fine-tuning trains the token embeddings,
+the transformer's blocks up to the layer in use, and a pool that has weights, all of them on fixed
+tokens; the tokenizer stays frozen, and images get no gradient.
+"""
+
+import copy
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..encoders.contract import FrameEmbedder
+from ..encoders.encoder import Encoder
+from ..encoders.loading import load_encoder
+from ..encoders.pooling import normalise
+
+__all__ = ["TotoBackbone"]
+
+
+class TotoBackbone(nn.Module):
+    """A Toto, or another encoder of this package, as an `nn.Module`.
+
+    Args:
+        encoder: an encoder, or a name or folder that `load_encoder` opens.
+        trainable: whether the weights behind the tokens are trained; the encoder itself is not
+            changed. Needs a Toto's `Encoder`.
+        channels: `first` for images [b 3 h w], as PyTorch has them, or `last` for [b h w 3].
+
+    Attributes:
+        dim: width e of the features.
+
+    Raises:
+        ValueError: another `channels`, or an encoder that cannot be trained.
+    """
+
+    def __init__(
+        self,
+        encoder: FrameEmbedder | str | Path,
+        *,
+        trainable: bool = False,
+        channels: Literal["first", "last"] = "first",
+    ) -> None:
+        super().__init__()
+        if channels not in ("first", "last"):
+            raise ValueError(f"channels must be 'first' or 'last', got {channels!r}")
+        opened = load_encoder(encoder) if isinstance(encoder, (str, Path)) else encoder
+        self.encoder = opened
+        self.dim = opened.dim
+        self.trainable, self.channels = trainable, channels
+        self.transformer: nn.Module | None = None
+        self.pooling: nn.Module | None = None
+        if trainable:
+            if not isinstance(opened, Encoder):
+                raise ValueError(
+                    f"trainable=True needs a Toto's Encoder, got {type(opened).__name__}"
+                )
+            self.transformer = _trained_part(opened)
+            self.pooling = copy.deepcopy(opened.pooling).requires_grad_(True)
+
+    def forward(self, images: Tensor) -> Float[Tensor, "b e"]:
+        """Return the features of images.
+
+        Args:
+            images: uint8 in 0..255 or floats in [0, 1], RGB, of any size.
+
+        Raises:
+            ValueError: another type or shape, or floats outside [0, 1].
+        """
+        frames = self._frames(images)
+        encoder = self.encoder
+        if self.transformer is None or self.pooling is None:
+            with torch.no_grad():
+                return torch.as_tensor(encoder(frames)).float()
+        assert isinstance(encoder, Encoder)
+        ids = encoder.tokenize(frames)
+        start = ids.new_full((len(ids), 1), encoder.transformer.config.start_video)
+        repeated = [ids, ids] if encoder.repeat_frame else [ids]
+        (features,) = self.transformer.features(  # pyrefly: ignore
+            torch.cat([start, *repeated], dim=1), (encoder.layer,)
+        )
+        return self.pooling(normalise(features[:, -encoder.tokens_per_frame :])).float()
+
+    def _frames(self, images: Tensor) -> Tensor:
+        """Return uint8 frames [b h w 3]."""
+        axis = 1 if self.channels == "first" else 3
+        if images.ndim != 4 or images.shape[axis] != 3:
+            expected = "[b 3 h w]" if self.channels == "first" else "[b h w 3]"
+            raise ValueError(f"images must be RGB {expected}, got {list(images.shape)}")
+        if images.dtype.is_floating_point:
+            if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+                raise ValueError(
+                    f"floats must be in [0, 1], got [{images.min():.3g}, {images.max():.3g}]; undo "
+                    "a normalisation by mean and standard deviation first"
+                )
+            images = (images.detach() * 255).round().to(torch.uint8)
+        elif images.dtype != torch.uint8:
+            raise ValueError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
+        return images.permute(0, 2, 3, 1) if self.channels == "first" else images
+
+
+def _trained_part(encoder: Encoder) -> nn.Module:
+    """Return a copy of the transformer in which the weights that are used are trained."""
+    transformer = copy.deepcopy(encoder.transformer).requires_grad_(False)
+    for module in (transformer.embed_tokens, *transformer.layers[: encoder.layer]):
+        module.requires_grad_(True)
+    return transformer

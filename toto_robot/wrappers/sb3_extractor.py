@@ -1,0 +1,110 @@
+"""A features extractor for the policies of Stable-Baselines3.
+
+    PPO("MultiInputPolicy", env, policy_kwargs=dict(
+        features_extractor_class=TotoFeaturesExtractor,
+        features_extractor_kwargs=dict(encoder="toto-nano"),
+        normalize_images=False,
+    ))
+
+It encodes images whenever a policy is evaluated: PPO does so in every epoch, so that each image is
+encoded `1 + n_epochs` times. `TotoVecEnv` encodes each image once, and its rollout buffer holds
+embeddings instead of images: use it unless the environment must stay as it is.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from ..encoders.contract import FrameEmbedder
+from .backbone import TotoBackbone
+from .images import ImageEntry, find_images
+
+__all__ = ["TotoFeaturesExtractor"]  # noqa: F822  # made when it is first used
+
+
+def __getattr__(name: str) -> Any:
+    """Return the class; it is made at its first use, since its base is an extra's."""
+    if name == "TotoFeaturesExtractor":
+        return _extractor_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _extractor_class() -> Any:
+    try:
+        from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+        from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+    except ImportError as error:
+        raise ImportError(
+            "TotoFeaturesExtractor needs Stable-Baselines3: pip install 'toto-robot[sb3]'"
+        ) from error
+
+    class TotoFeaturesExtractor(BaseFeaturesExtractor):
+        """Images become embeddings, other entries are flattened, and all are joined.
+
+        The encoder is frozen, and its weights are not saved with the policy.
+
+        Args:
+            observation_space: an image, or a Dict with images; Stable-Baselines3 gives it.
+            encoder: an encoder, or a name or folder that `load_encoder` opens.
+
+        Raises:
+            ValueError: no image in the space, or an ambiguous one.
+        """
+
+        def __init__(
+            self,
+            observation_space: spaces.Space,
+            encoder: FrameEmbedder | str | Path = "toto-nano",
+        ) -> None:
+            space = observation_space
+            entries, _ = find_images(space)
+            self._entries: dict[str, ImageEntry] = {entry.name: entry for entry in entries}
+            others = [
+                (key, one)
+                for key, one in (space.items() if isinstance(space, spaces.Dict) else ())
+                if key not in self._entries
+            ]
+            self._others = [key for key, _ in others]
+            backbone = TotoBackbone(encoder, channels="last")
+            rest = sum(get_flattened_obs_dim(one) for _, one in others)
+            super().__init__(space, len(entries) * backbone.dim + rest)
+            self._backbone = (backbone,)  # not a submodule: it is neither trained nor saved
+
+        def forward(self, observations: Any) -> Tensor:
+            images = [observations[name] if name else observations for name in self._entries]
+            frames = [
+                _frames(entry, image)
+                for entry, image in zip(self._entries.values(), images, strict=True)
+            ]
+            (backbone,) = self._backbone
+            backbone.to(frames[0].device)
+            parts = [backbone(one) for one in frames]
+            return torch.cat(
+                [*parts, *(observations[key].flatten(1).float() for key in self._others)], dim=1
+            )
+
+    # so that a saved policy refers to it by its place, as to any other class
+    TotoFeaturesExtractor.__qualname__ = "TotoFeaturesExtractor"
+    return TotoFeaturesExtractor
+
+
+def _frames(entry: ImageEntry, images: Tensor) -> Tensor:
+    """Return uint8 frames [b h w 3] of what Stable-Baselines3 hands to an extractor."""
+    if entry.layout == "chw":
+        images = images.permute(0, 2, 3, 1)
+    if not images.dtype.is_floating_point:
+        return images
+    if entry.is_float:
+        return (images * 255).round().to(torch.uint8)
+    # floats of uint8 images: divided by 255 unless normalize_images=False
+    if not torch.equal(images, images.round()):
+        raise ValueError(
+            "the images are divided by 255 already, which rounds them twice: add "
+            "normalize_images=False to policy_kwargs"
+        )
+    return images.round().to(torch.uint8)
