@@ -1,7 +1,7 @@
 """The real arm: drivers, cameras and the safety layer between a policy and a robot.
 
-Nothing is imported here, so that each part costs only what it needs: `robot`, `limits`,
-`workspace`, `safety` and `cameras` run where neither torch nor a simulator is installed.
+This module imports nothing else of the package: `robot`, `limits`, `safety` and `cameras` run
+without torch and without a simulator.
 """
 
 from toto_robot.moved import keep_old_paths

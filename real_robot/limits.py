@@ -1,8 +1,8 @@
-"""What a robot's joints may do: its own numbers, and how they are read from the robot.
+"""Joint limits: constants by robot, and limits read from the connected robot.
 
-Limits come from the robot that is connected, not from a constant: joint 6 of a Panda reaches down
-to -0.02 rad, that of an FR3 only to 0.44. A driver reads the server version, takes
-`limits_of_server`, and puts what the robot's own URDF says in its place with `limits_from_urdf`.
+Limits must come from the connected robot: joint 6 of a Panda reaches down to -0.02 rad, joint 6 of
+an FR3 only to 0.44. A driver reads the server version, takes `limits_of_server`, and replaces them
+with the limits of the robot's URDF by `limits_from_urdf`.
 """
 
 import math
@@ -17,20 +17,20 @@ from envs.geometry import Floats
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointLimits:
-    """Bound each joint, base first.
+    """The limits of each joint, base first.
 
-    The greatest speed towards an end shrinks near it, at a distance `x` to
-    `-velocity_offset + sqrt(2 * braking * x)`, so that the joint can stop before it.
+    The maximum velocity towards a position limit decreases near it: at a distance `x` it is
+    `-velocity_offset + sqrt(2 * braking * x)`, so that the joint can stop before the limit.
 
     Attributes:
-        lower_rad: least position.
-        upper_rad: greatest position.
-        velocity_rad_s: greatest speed far from the ends.
-        acceleration_rad_s2: greatest acceleration.
-        torque_nm: greatest torque.
-        velocity_offset_rad_s: of the formula; 0 where speeds do not shrink.
-        braking_rad_s2: of the formula; infinite where speeds do not shrink.
-        source: where the numbers come from.
+        lower_rad: lower position limit.
+        upper_rad: upper position limit.
+        velocity_rad_s: maximum velocity far from the position limits.
+        acceleration_rad_s2: maximum acceleration.
+        torque_nm: maximum torque.
+        velocity_offset_rad_s: `velocity_offset` of the formula; 0 for a constant maximum.
+        braking_rad_s2: `braking` of the formula; infinite for a constant maximum.
+        source: source of the numbers.
     """
 
     lower_rad: tuple[float, ...]
@@ -71,12 +71,12 @@ class JointLimits:
         """Return the lowest and highest velocity [... j], rad/s, at joints [... j], rad."""
         positions = np.asarray(joint_positions, dtype=np.float64)
         return (
-            -self._speed_towards_end(positions - self.lower_rad),
-            self._speed_towards_end(np.asarray(self.upper_rad) - positions),
+            -self._max_speed_towards_limit(positions - self.lower_rad),
+            self._max_speed_towards_limit(np.asarray(self.upper_rad) - positions),
         )
 
-    def _speed_towards_end(self, distance_rad: Floats) -> Floats:
-        # libfranka, joint_velocity_limits.h; a joint beyond its end may only come back
+    def _max_speed_towards_limit(self, distance_rad: Floats) -> Floats:
+        # libfranka, joint_velocity_limits.h; a joint beyond its limit may only move back.
         inside = np.where(distance_rad > 0, distance_rad, 1.0)
         curve = np.sqrt(2.0 * np.asarray(self.braking_rad_s2) * inside) - self.velocity_offset_rad_s
         return np.where(distance_rad > 0, np.clip(curve, 0.0, self.velocity_rad_s), 0.0)
@@ -121,29 +121,29 @@ def limits_of_server(version: int) -> JointLimits:
     """Return the limits of the arm behind a control server of this version.
 
     Raises:
-        ValueError: an unknown version; with those that are known.
+        ValueError: the version is unknown; the message lists the known ones.
     """
     if version not in _BY_SERVER:
         known = ", ".join(f"{number} ({known.source})" for number, known in _BY_SERVER.items())
-        raise ValueError(f"no limits are known for server version {version}; known: {known}")
+        raise ValueError(f"unknown server version {version}; known: {known}")
     return _BY_SERVER[version]
 
 
 def limits_from_urdf(urdf: str, like: JointLimits) -> JointLimits:
-    """Read what the robot itself says, as its model gives it.
+    """Return the limits in the robot's URDF.
 
-    Taken are `<limit lower upper velocity effort>` and Franka's own
+    They are `<limit lower upper velocity effort>` and Franka's
     `<position_based_velocity_limits velocity_offset deceleration_limit>` of every revolute joint in
-    the order of the file. A URDF says nothing about acceleration: it stays that of `like`, and so
-    do shrinking speeds where the element is missing.
+    the order of the file. A URDF has no acceleration limits, so `like` provides them, and also
+    offset and braking for joints without the second element.
 
     Raises:
-        ValueError: no XML, or another number of joints; naming the joints found.
+        ValueError: the text is not XML, or the number of joints differs.
     """
     try:
         root = ElementTree.fromstring(urdf)
     except ElementTree.ParseError as error:
-        raise ValueError(f"the robot's model is no URDF: {error}") from error
+        raise ValueError(f"the robot's model is not a URDF: {error}") from error
     joints = [joint for joint in root.iter("joint") if joint.get("type") == "revolute"]
     if len(joints) != like.num_joints:
         names = ", ".join(str(joint.get("name")) for joint in joints) or "none"

@@ -1,4 +1,4 @@
-"""Ask the person beside the robot."""
+"""Questions to the person beside the robot."""
 
 import sys
 
@@ -6,15 +6,15 @@ from toto_robot.files import plain
 
 
 class NoPersonError(RuntimeError):
-    """A person must answer, and nobody sits at the terminal."""
+    """A question needs an answer, but there is no terminal."""
 
 
 def ask_person(question: str) -> str:
-    """Ask at the terminal.
+    """Ask a question at the terminal and return the answer.
 
     Raises:
-        NoPersonError: there is none.
+        NoPersonError: standard input is not a terminal.
     """
     if not sys.stdin.isatty():
-        raise NoPersonError(f"nobody can be asked here (no terminal): {question}")
+        raise NoPersonError(f"a question needs a terminal, run the command in one: {question}")
     return plain(input(question)).strip()

@@ -1,6 +1,6 @@
-"""What a robot arm is to everything else here: the `Robot` protocol, and the data that it speaks.
+"""The `Robot` protocol of a robot arm, its states, targets, modes and errors.
 
-A driver is one class in one file that keeps this protocol; the twin and the tests' fake are others.
+A driver is a class that implements this protocol.
 
     with driver as robot:
         layer = SafetyLayer(config, robot.limits, arm)
@@ -15,8 +15,8 @@ A driver is one class in one file that keeps this protocol; the twin and the tes
             if decision.ended:
                 break
 
-All times are seconds of `time.monotonic()` on the machine that runs the driver: they can be
-subtracted from each other, and from nothing else.
+All times are seconds of `time.monotonic()` on the machine that runs the driver; they are comparable
+only with each other.
 """
 
 from dataclasses import dataclass
@@ -28,42 +28,42 @@ from envs.geometry import Floats
 
 from .limits import JointLimits
 
-# The modes of Franka's control interface, in our words.
+# The modes of Franka's control interface.
 Mode = Literal["idle", "moving", "guiding", "reflex", "user_stopped", "recovering", "other"]
 
 MODES: dict[Mode, str] = {
-    "idle": "holds its pose; takes commands",
+    "idle": "holds its pose and accepts commands",
     "moving": "follows commands",
-    "guiding": "is led by hand; takes no commands",
-    "reflex": "stopped itself after an error; needs recover()",
-    "user_stopped": "the user stop is pressed; a person must release it",
+    "guiding": "is guided by hand and accepts no commands",
+    "reflex": "stopped after an error and needs recover()",
+    "user_stopped": "accepts no commands until a person releases the user stop",
     "recovering": "is busy with recover()",
-    "other": "takes no commands: brakes locked, or a mode that the driver does not know",
+    "other": "accepts no commands: its brakes are locked, or the driver does not know its mode",
 }
 
 
 class RobotError(RuntimeError):
-    """A robot does not follow its commands; the control loop ends the episode with this text."""
+    """An error of a robot or its driver; the control loop ends the episode with its text."""
 
 
 class ConnectionLostError(RobotError):
-    """The robot does not answer any more, or never did."""
+    """The robot does not answer, or was never connected."""
 
 
 class CommandRefusedError(RobotError):
-    """The robot answers and refuses: its mode or its errors forbid it."""
+    """The robot refuses a command because of its mode or its errors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GripperState:
-    """What the gripper last said; its reads block, so it has a stamp of its own.
+    """The gripper's newest state, with its own time, since its reads block.
 
     Attributes:
-        stamp_s: when it was read.
+        stamp_s: time of reading.
         width_m: distance between the fingers.
-        max_width_m: that of the open gripper.
-        is_grasping: whether it holds something, as far as it knows.
-        error: what its last motion failed with; None when it did not.
+        max_width_m: distance between the fingers of the open gripper.
+        is_grasping: whether the gripper reports a grasped object.
+        error: error of the last motion; None if it succeeded.
     """
 
     stamp_s: float
@@ -75,18 +75,18 @@ class GripperState:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RobotState:
-    """What the arm last said. Values may be NaN if the robot sent NaN; the safety layer looks.
+    """The arm's newest state. Values may be NaN if the robot sent NaN; the safety layer checks.
 
     Attributes:
-        stamp_s: when it came.
-        joint_positions_rad: [j].
-        joint_velocities_rad_s: [j].
-        joint_torques_nm: [j], measured.
-        external_torques_nm: [j], what the robot takes for pushes from outside.
-        gripper: None for an arm without one.
+        stamp_s: time of arrival.
+        joint_positions_rad: measured positions [j].
+        joint_velocities_rad_s: measured velocities [j].
+        joint_torques_nm: measured torques [j].
+        external_torques_nm: the robot's estimate of external torques [j].
+        gripper: the gripper's state; None without a gripper.
         mode: one of `MODES`.
-        errors: the robot's own names of its errors; empty when all is well.
-        command_success_rate: share of the last commands that came in time, 0 to 1.
+        errors: the robot's names of its errors; empty without errors.
+        command_success_rate: share of the last commands that arrived in time, 0 to 1.
     """
 
     stamp_s: float
@@ -109,21 +109,21 @@ class RobotState:
             "joint_torques_nm",
             "external_torques_nm",
         ):
-            # a copy: a driver may go on to write into its own arrays
+            # A copy, since a driver may continue to write into its own arrays.
             values = np.array(getattr(self, name), dtype=np.float64)
             if values.ndim != 1 or values.shape != num_joints:
-                raise ValueError(f"{name} must be {num_joints}, one number a joint: {values.shape}")
+                raise ValueError(f"{name} must have the shape {num_joints}, got {values.shape}")
             values.flags.writeable = False
             object.__setattr__(self, name, values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Target:
-    """What an arm is to do next.
+    """A target of arm and gripper.
 
     Attributes:
-        joint_positions_rad: [j].
-        gripper_width_m: None to leave the gripper as it is.
+        joint_positions_rad: target positions [j].
+        gripper_width_m: target distance between the fingers; None to leave the gripper unchanged.
     """
 
     joint_positions_rad: Floats
@@ -132,9 +132,9 @@ class Target:
 
 @runtime_checkable
 class Robot(Protocol):
-    """Drive one arm with its gripper. Every call returns soon: blocking work has its own thread.
+    """A driver of one arm with its gripper. No call blocks for long; slow work has its own thread.
 
-    As a context manager it connects, and at the end, whatever the reason, stops and closes.
+    As a context manager it connects at the start, and always stops and closes at the end.
     """
 
     @property
@@ -149,50 +149,50 @@ class Robot(Protocol):
 
     @property
     def limits(self) -> JointLimits:
-        """The limits that were read from this robot when it was connected."""
+        """The joint limits, read from this robot at connection."""
         ...
 
     def connect(self) -> None:
-        """Find the robot, read version and limits, and start reading its state.
+        """Connect to the robot, read version and limits, and start reading states.
 
         Raises:
-            ConnectionLostError: it is not there; naming the address and what to look at.
-            RobotError: it is there and of a kind that this driver cannot drive; naming what fits.
+            ConnectionLostError: the robot does not answer; the message has what to check.
+            RobotError: the driver does not support this robot; the message names what does.
         """
         ...
 
     def state(self) -> RobotState:
-        """Return the newest state without waiting; its stamp tells how old it is.
+        """Return the newest state without waiting; `stamp_s` is its time of arrival.
 
         Raises:
-            ConnectionLostError: nothing has come yet, or the connection is gone.
+            ConnectionLostError: no state has arrived yet, or the connection is lost.
         """
         ...
 
     def command(self, joint_positions_rad: Floats) -> Floats:
-        """Track these joint positions [j] until the next ones come; give what was really sent.
+        """Track these joint positions [j], rad, until the next call, and return the sent ones.
 
-        Starts the controller if it does not run, from the pose where the arm is.
+        Starts the controller at the arm's current pose if it does not run.
 
         Raises:
-            CommandRefusedError: by the mode or an error, which are named.
+            CommandRefusedError: the robot's mode or an error forbids it.
             ConnectionLostError: the robot does not answer.
         """
         ...
 
     def move_gripper(self, width_m: float) -> None:
-        """Move the fingers apart by this much; the newest wish wins, and nothing waits for it."""
+        """Request a width between the fingers; the newest request counts. It does not wait."""
         ...
 
     def stop(self) -> None:
-        """Bring the arm to rest and end the controller; it then holds its pose.
+        """Bring the arm to rest and end the controller; the arm then holds its pose.
 
-        Safe to call at any time and more than once; raises nothing that hides another error.
+        May be called at any time and repeatedly; raises no error that would hide another one.
         """
         ...
 
     def recover(self) -> None:
-        """Clear the robot's errors, if it can.
+        """Clear the robot's errors.
 
         Raises:
             CommandRefusedError: the user stop is pressed, or the error needs a person.
@@ -200,7 +200,7 @@ class Robot(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop, disconnect and end the threads; more than once is fine."""
+        """Stop, disconnect and end the threads; repeated calls are allowed."""
         ...
 
     def __enter__(self) -> Self: ...

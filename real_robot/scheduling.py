@@ -1,6 +1,6 @@
-"""Which thread goes first, and on which CPUs: as far as the system allows it (Linux).
+"""Real-time priority and CPU affinity of threads, where the system allows it (Linux).
 
-A thread hands what it has on to the threads and processes that it starts.
+The threads and processes that a thread starts inherit both.
 """
 
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 def ask_for_priority(priority: int) -> bool:
-    """Return this thread a real-time priority, 1 to 99, and say whether it has it; 0 for none."""
+    """Set this thread's real-time priority, 1 to 99 (0 for none); return whether it is set."""
     if priority == 0:
         return False
     try:
@@ -20,10 +20,10 @@ def ask_for_priority(priority: int) -> bool:
 
 
 def drop_priority() -> None:
-    """Take real-time priority from this thread, if it has some: for one that computes for long.
+    """Remove this thread's real-time priority, for a thread with long computations.
 
-    Others of its priority would wait for it, and where such threads leave a CPU no rest at all,
-    Linux stops all of them for some 50 ms.
+    Otherwise threads of the same priority wait for it, and if real-time threads use a CPU fully,
+    Linux stops all of them for about 50 ms.
     """
     if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
@@ -31,14 +31,14 @@ def drop_priority() -> None:
 
 @contextmanager
 def realtime_priority(priority: int) -> Iterator[None]:
-    """Let this thread, and those that it starts, go before others while the context lasts."""
+    """Set a real-time priority of this thread, and of threads that it starts, in the context."""
     if not hasattr(os, "sched_getscheduler"):
         yield
         return
     before = os.sched_getscheduler(0), os.sched_getparam(0)
     if not ask_for_priority(priority):
         if priority:
-            print(f"note: no real-time priority {priority}: this user may not (ulimit -r)")
+            print(f"note: no real-time priority {priority}: this user has no right (ulimit -r)")
         yield
         return
     try:
@@ -49,10 +49,10 @@ def realtime_priority(priority: int) -> Iterator[None]:
 
 @contextmanager
 def avoid_cpu(cpu: int | None) -> Iterator[None]:
-    """Keep this thread, and those that it starts, off a CPU while the context lasts.
+    """Exclude a CPU for this thread, and for threads that it starts, in the context.
 
     Args:
-        cpu: which; None for none. The last one that there is cannot be left.
+        cpu: the CPU to exclude; None for none. An only CPU stays in use.
     """
     if cpu is None:
         yield

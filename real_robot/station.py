@@ -1,11 +1,11 @@
-"""A place to work: an arm with cameras, its safety layer, its start pose, and perhaps a scene.
+"""A station: an arm with cameras, safety layer and start pose, and on a twin its scene.
 
     with open_station(config, "twin") as station:             # or the arm's address
         station.go_home()
         record = station.run(agent, translator, loop, notes={})
 
-`robot` says which arm: `twin` starts one, `127.a.b.c` is a twin that runs already, any other
-address is a Franka.
+`robot` selects the arm: `twin` starts a twin, `127.a.b.c` connects to a running twin, and any other
+address to a Franka.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,29 +36,30 @@ from .twin.config import TwinConfig
 from .twin.launch import start_twin
 
 TWIN = "twin"
-# An arm follows its target some ticks later, and a policy that adds to a target without knowing it
-# adds again what the arm has not done yet. As a number of its own, and not as the target: the
-# small difference of two large numbers is what a clone does not learn from few demonstrations.
+# The arm follows its target some time steps later. A policy that does not observe the target adds
+# the missing motion again. The tracking error is an input instead of the target, since a policy
+# does not learn the small difference of two large numbers from few demonstrations.
 _PROPRIO = ("position", "velocity", "tracking_error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnyStation:
-    """What a twin's place to work and an arm's have in common.
+    """Settings that a twin's and an arm's station have in common.
 
     Attributes:
-        franka: how the arm is driven; its address is the one that the command says, or the twin's.
-        safety: what the arm may do.
-        home: how it goes to its start pose.
-        home_rad: the start pose.
-        home_gripper_m: how far the gripper is open there; null to leave it.
+        franka: settings of the arm's driver; `robot` replaces its address.
+        safety: limits of the safety layer.
+        home: settings of the motion to the start pose.
+        home_rad: the start pose, joint positions.
+        home_gripper_m: width of the gripper at the start pose; null to leave it unchanged.
         rate_hz: control steps per second.
-        increment_rad: what an action of 1 adds to a joint's target.
-        gripper_switch: how a policy's openings become orders to the hand; null: it is told each.
-        task: what is to be done, in words.
-        priority: real-time priority of the loop and its cameras, 1 to 99, below that of the
-            robot's own thread; 0 for none. The agent has none. Where the system does not allow it
-            they run without, and that is said.
+        increment_rad: change of a joint's target for an action of 1.
+        gripper_switch: how requested openings become commands to the hand; null to send every
+            width.
+        task: description of the task.
+        priority: real-time priority of the control loop and the cameras, 1 to 99, below the
+            priority of the robot's thread; 0 for none. The agent runs without. If the system does
+            not allow it, they run without, and a note is printed.
     """
 
     franka: FrankaConfig
@@ -75,13 +76,13 @@ class AnyStation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TwinStation(AnyStation):
-    """A twin: its cameras and its objects come with it.
+    """Settings of a twin's station, with simulated cameras and objects.
 
     Attributes:
-        twin: what it is made of.
-        cameras: which of its cameras are used, in the policy's order.
-        frozen_after_s: a camera that shows the same for longer is frozen; null, since a simulated
-            camera has no noise, and nothing need move before the arm.
+        twin: settings of the twin.
+        cameras: names of the cameras in use, in the policy's order.
+        frozen_after_s: longest time for which images may be identical; null for no limit, since
+            simulated cameras have no noise and the scene may be at rest.
     """
 
     kind: ClassVar[str] = "twin"
@@ -94,16 +95,16 @@ class TwinStation(AnyStation):
 
     @property
     def camera_specs(self) -> tuple[CameraSpec, ...]:
-        """What its cameras give, in the policy's order."""
+        """Names and image sizes of the cameras, in the policy's order."""
         size = self.twin.image_size
         return tuple(CameraSpec(name=name, height=size, width=size) for name in self.cameras)
 
     @contextmanager
     def open(self, robot: str) -> Iterator["Station"]:
-        """Start a twin, or connect to one that runs; see `open_station`."""
+        """Start a twin or connect to a running one; see `open_station`."""
         if not _is_twin(robot):
             raise ValueError(
-                f"robot={robot} is an arm, and this station is a twin: say station=table"
+                f"robot={robot} is an arm, but this station is for a twin: set station=table"
             )
         with ExitStack() as stack:
             address = robot
@@ -118,7 +119,7 @@ class TwinStation(AnyStation):
             yield stack.enter_context(_connected(self, address, cameras, twin))
 
     def camera_settings(self, name: str) -> CameraSettings:
-        """Return what a camera of the twin gives."""
+        """Return the settings of a camera of the twin."""
         size = self.twin.image_size
         return CameraSettings(
             name=name,
@@ -134,10 +135,10 @@ class TwinStation(AnyStation):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableStation(AnyStation):
-    """A Franka on a table, with cameras of its own; nobody but a person knows where objects are.
+    """Settings of a station with a Franka on a table and real cameras; object poses are unknown.
 
     Attributes:
-        cameras: in the policy's order.
+        cameras: the cameras, in the policy's order.
     """
 
     kind: ClassVar[str] = "table"
@@ -148,7 +149,7 @@ class TableStation(AnyStation):
 
     @property
     def camera_specs(self) -> tuple[CameraSpec, ...]:
-        """What its cameras give, in the policy's order."""
+        """Names and image sizes of the cameras, in the policy's order."""
         return tuple(
             CameraSpec(name=each.name, height=each.height, width=each.width)
             for each in (camera.settings for camera in self.cameras)
@@ -159,7 +160,7 @@ class TableStation(AnyStation):
         """Connect to an arm and its cameras; see `open_station`."""
         if _is_twin(robot):
             raise ValueError(
-                f"robot={robot} is a twin, and this station is a table: say station=twin"
+                f"robot={robot} is a twin, but this station is for an arm: set station=twin"
             )
         cameras = [build_camera(camera) for camera in self.cameras]
         with _connected(self, robot, cameras, None) as station:
@@ -170,18 +171,18 @@ StationConfig = TwinStation | TableStation
 
 
 class Station:
-    """Arm, cameras, safety and scene, open and connected: `open_station` gives it.
+    """An open station with connected arm, cameras, safety layer and scene; see `open_station`.
 
     Attributes:
-        config: what it was made of.
+        config: the settings.
         robot: the arm's driver.
-        cameras: in the interface's order.
-        layer: the arm's safety layer; one for all episodes, since it remembers what a person must
-            look at.
-        arm: kinematics.
-        interface: what a policy sees and commands here.
-        scene: the objects; None where only a person knows them.
-        twin: what a twin offers beside the arm; None at a table, where people may be in reach.
+        cameras: open cameras, in the interface's order.
+        layer: the arm's safety layer; one for all episodes, since it stores which events a person
+            must acknowledge.
+        arm: the arm's kinematics.
+        interface: observations and actions of a policy at this station.
+        scene: the objects; None if their poses are unknown.
+        twin: client of the twin; None for a real arm, where people may be in reach.
     """
 
     def __init__(
@@ -206,9 +207,9 @@ class Station:
         """Bring the arm to the start pose; see `real_robot.control.home.go_home`.
 
         Raises:
-            PersonNeededError: a person must acknowledge a user stop or a reflex first: `recover`.
-            NotHomeError: it did not get there.
-            RobotError: the robot refused or was lost.
+            PersonNeededError: a person must first acknowledge a user stop or a reflex (`recover`).
+            NotHomeError: the arm did not reach the start pose.
+            RobotError: the robot refused, or the connection was lost.
         """
         config = self.config
         go_home(
@@ -232,7 +233,7 @@ class Station:
         listeners: Sequence[Listener] = (),
         notes: Mapping[str, Any] | None = None,
     ) -> EpisodeRecord:
-        """Run an episode from the start pose; a rehearsal from any."""
+        """Run an episode from the start pose (a rehearsal from any pose) and return its record."""
         pose = None if self.scene is None else self.scene.object_pose()
         found: dict[str, Any] = {} if pose is None else {"object_pose": list(pose)}
         if isinstance(self.config, TwinStation):
@@ -253,13 +254,13 @@ class Station:
         )
 
     def recover(self, reason: Reason, confirm: Callable[[str], bool]) -> bool:
-        """Make ready for the next episode after one that ended so; say whether it is.
+        """Prepare the robot for the next episode; return whether it is ready.
 
-        A reflex is recovered from without a person only as often as the safety config allows.
+        The safety config limits how often the robot recovers from a reflex without a person.
 
         Args:
-            reason: of the episode's end.
-            confirm: asks a person, who says whether to go on; only a person's word may be a yes.
+            reason: why the last episode ended.
+            confirm: asks a person whether to continue; it may return True only for a person's yes.
 
         Raises:
             RobotError: the robot refuses to recover.
@@ -275,7 +276,7 @@ class Station:
         try:
             self.layer.allow_recovery()
         except RecoveryRefusedError as error:
-            if not confirm(f"{error}. Is the arm free, and may it go on?"):
+            if not confirm(f"{error}. Is the arm free, and may it continue?"):
                 return False
             self.layer.acknowledge()
         self.robot.recover()
@@ -283,15 +284,15 @@ class Station:
 
 
 def open_station(config: StationConfig, robot: str) -> AbstractContextManager[Station]:
-    """Return a context manager that connects to everything, and at the end leaves the arm at rest.
+    """Return a context manager that connects arm and cameras, and at the end stops the arm.
 
     Args:
-        config: which robot, cameras and scene there are.
+        config: settings of robot, cameras and scene.
         robot: `twin`, or an address.
 
     Raises:
-        ValueError: a twin was asked for where an arm is described, or the other way round.
-        RobotError: the arm is not there.
+        ValueError: the robot is a twin and the station is for an arm, or the reverse.
+        RobotError: the arm does not answer.
     """
     return config.open(robot)
 
@@ -304,7 +305,7 @@ def _connected(
     twin: TwinClient | None,
 ) -> Iterator[Station]:
     with ExitStack() as stack:
-        # after the twin, which is a process of its own and sets its own
+        # After the start of the twin, whose process would otherwise inherit the priority.
         stack.enter_context(realtime_priority(config.priority))
         for camera in cameras:
             stack.enter_context(camera)
@@ -313,7 +314,7 @@ def _connected(
 
 
 def interface_of(config: StationConfig) -> Interface:
-    """Return what a policy sees and commands at a station: that of the `robot` protocol's tasks."""
+    """Return the observations and actions of a policy at a station."""
     joints = FRANKA_FR3.joint_names
     (gripper,) = (servo.name for servo in FRANKA_FR3.hand_servos)
     return Interface(
@@ -337,16 +338,19 @@ def _is_twin(robot: str) -> bool:
 
 def _check(config: "TwinStation | TableStation") -> None:
     if not config.cameras:
-        raise ValueError("a station needs a camera at least")
+        raise ValueError("a station needs at least one camera")
     if len(config.home_rad) != len(FRANKA_FR3.servos):
-        raise ValueError(f"home_rad needs {len(FRANKA_FR3.servos)} joints: {config.home_rad}")
+        raise ValueError(f"home_rad needs {len(FRANKA_FR3.servos)} joints, got {config.home_rad}")
     if not 0 <= config.priority <= 99:
         raise ValueError(f"priority must be 0 (none) to 99, got {config.priority}")
     if not config.rate_hz > 0 or not config.increment_rad > 0:
-        raise ValueError("rate_hz and increment_rad must be positive")
+        raise ValueError(
+            f"rate_hz and increment_rad must be positive, got {config.rate_hz} and "
+            f"{config.increment_rad}"
+        )
     period_s = config.safety.motion.period_s
     if abs(period_s * config.rate_hz - 1) > 1e-3:
         raise ValueError(
             f"safety.motion.period_s is {period_s}, at rate_hz {config.rate_hz} it must be "
-            f"{1 / config.rate_hz:.6g}; max_step_rad is per period, too"
+            f"{1 / config.rate_hz:.6g}; adapt safety.motion.max_step_rad, which is per period"
         )

@@ -1,8 +1,8 @@
-"""Between a policy's numbers and an arm's: actions to targets, robot states to proprioception.
+"""Conversion of a policy's actions to targets, and of robot states to proprioception.
 
-The same as the simulated environment does for the same `Interface`: an increment is added to a
-stored joint target, not to where the joint is measured, and the hand's command is absolute. A hand
-that cannot be called back while it moves is given orders by a `GripperSwitch`.
+It equals the simulated environment's conversion for the same `Interface`: an increment is added to
+the stored joint target, not to the measured position, and the hand's command is absolute. A hand
+whose motions cannot be interrupted gets its commands from a `GripperSwitch`.
 """
 
 import math
@@ -22,16 +22,17 @@ from .robot import RobotState, Target
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GripperSwitch:
-    """Say how the openings that a policy wishes for become orders to open or to close.
+    """Settings that turn a policy's requested openings into commands to open or to close.
 
-    A policy decides anew at every tick, and what it learned to say is 1 or -1, so a number between
-    them is doubt. A Franka Hand finishes each motion that it began: told of every doubt, it would
-    do nothing in time.
+    A policy outputs an opening at every time step. It learned 1 and -1; a value between them means
+    uncertainty. A Franka Hand completes each motion, so a motion for every such value would delay
+    the next one.
 
     Attributes:
-        close_below: a wish below it, in [-1, 1], is to close.
-        open_above: a wish above it is to open; between the two, the last order stands.
-        hold_s: an order stands so long at least: as long as the hand takes for it.
+        close_below: a requested opening below this value, in [-1, 1], closes the hand.
+        open_above: a requested opening above this value opens the hand; between the two values the
+            last command stays.
+        hold_s: shortest time between two commands, as long as a motion of the hand takes.
     """
 
     close_below: float
@@ -41,17 +42,18 @@ class GripperSwitch:
     def __post_init__(self) -> None:
         if not -1 <= self.close_below <= self.open_above <= 1:
             raise ValueError(
-                f"-1 <= close_below <= open_above <= 1, got {self.close_below}, {self.open_above}"
+                "-1 <= close_below <= open_above <= 1 must hold, got "
+                f"{self.close_below}, {self.open_above}"
             )
         if not 0 <= self.hold_s < math.inf:
             raise ValueError(f"hold_s must be finite and not negative, got {self.hold_s}")
 
 
 class Translator:
-    """Turn actions into targets and states into `proprio`, for one robot and one interface.
+    """A converter of actions to targets and of states to `proprio`, for one robot and interface.
 
     Attributes:
-        interface: what the numbers mean.
+        interface: the meaning of actions and proprioception.
     """
 
     def __init__(
@@ -61,25 +63,26 @@ class Translator:
         limits: JointLimits,
         switch: GripperSwitch | None = None,
     ) -> None:
-        """Check that this robot can be spoken to in this interface.
+        """Check that the robot has all actions and readings of the interface.
 
         Args:
-            interface: what the numbers mean.
-            arm: its joints and its hand.
-            limits: of the joints.
-            switch: for a hand that opens and closes; None for one that follows every width.
+            interface: the meaning of actions and proprioception.
+            arm: the arm's joints and hand.
+            limits: limits of the joints.
+            switch: settings for a hand that only opens and closes; None for a hand that follows
+                every width.
 
         Raises:
-            ValueError: it names something that the robot does not have; with what is possible.
+            ValueError: the robot lacks an action or reading; the message lists what it has.
         """
         joints = arm.joint_names
-        wanted = tuple(f"{name}_increment" for name in joints)
+        expected = tuple(f"{name}_increment" for name in joints)
         (gripper,) = arm.hand_servos if len(arm.hand_servos) == 1 else (None,)
         if gripper is not None:
-            wanted = (*wanted, f"{gripper.name}_opening")
-        if interface.action_kind != "joint_increment" or interface.action != wanted:
+            expected = (*expected, f"{gripper.name}_opening")
+        if interface.action_kind != "joint_increment" or interface.action != expected:
             raise ValueError(
-                f"a policy for {arm.name} gives joint_increment actions {', '.join(wanted)}; "
+                f"a policy for {arm.name} needs joint_increment actions {', '.join(expected)}; "
                 f"this interface has {interface.action_kind} {', '.join(interface.action)}"
             )
         self.interface = interface
@@ -92,7 +95,7 @@ class Translator:
         self._command = 1.0
         self._switch = switch
         self._hold_ticks = 0 if switch is None else math.ceil(switch.hold_s * interface.rate_hz)
-        self._ticks = self._hold_ticks  # since the last order
+        self._ticks = self._hold_ticks  # since the last change of the command
         hand = None if gripper is None else gripper.name
         self._readings = self._find_readings(interface.proprio, joints, hand)
 
@@ -107,7 +110,7 @@ class Translator:
         return self._command
 
     def begin(self, state: RobotState) -> None:
-        """Begin an episode: stored targets are where the joints are, the gripper as it is."""
+        """Begin an episode: take stored targets and gripper command from the measured state."""
         self._targets = state.joint_positions_rad.astype(np.float64)
         if state.gripper is not None:
             share = state.gripper.width_m / self._max_width_m
@@ -115,9 +118,9 @@ class Translator:
         self._ticks = self._hold_ticks
 
     def target(self, action: NDArray[np.float32]) -> Target:
-        """Return the wish of an action [a], and store nothing yet.
+        """Return the requested target of an action [a], without storing it.
 
-        What is not finite stays so: to refuse it is the safety layer's business.
+        Non-finite values stay, since the safety layer rejects them.
         """
         values = np.asarray(action, dtype=np.float64)
         if values.shape != (len(self.interface.action),):
@@ -130,7 +133,7 @@ class Translator:
         return Target(joint_positions_rad=joints, gripper_width_m=width_m)
 
     def gripper_order(self, requested: float) -> float:
-        """Return what the gripper is told, in [-1, 1], when somebody wishes for an opening."""
+        """Return the gripper's command, in [-1, 1], for a requested opening in [-1, 1]."""
         requested, switch = float(np.clip(requested, -1.0, 1.0)), self._switch
         if switch is None or math.isnan(requested):
             return requested
@@ -139,7 +142,7 @@ class Translator:
         return 1.0 if requested > switch.open_above else -1.0
 
     def sent(self, target: Target) -> None:
-        """Store what was really sent: the next increment is added to it."""
+        """Store the target that was sent; the next increment is added to it."""
         self._targets = np.array(target.joint_positions_rad, dtype=np.float64)
         self._ticks += 1
         if target.gripper_width_m is None:
@@ -150,9 +153,9 @@ class Translator:
         self._command = command
 
     def action_of(self, joint_positions_rad: Floats, gripper_width_m: float) -> NDArray[np.float32]:
-        """Return the action [a] that asks for these joints and this width, cut to [-1, 1].
+        """Return the action [a] that requests these joints and this width, clipped to [-1, 1].
 
-        For who thinks in poses: an expert, a person who leads the arm by hand.
+        For sources of joint positions: an expert, or a person guiding the arm.
         """
         increments = (np.asarray(joint_positions_rad) - self._targets) / self._scale
         if self._has_gripper:
@@ -180,8 +183,8 @@ class Translator:
         unknown = [name for name in names if name not in known]
         if unknown:
             raise ValueError(
-                f"the robot cannot tell {', '.join(unknown)} of the interface's proprio; it can "
-                f"tell {', '.join(known)}"
+                f"the robot has no reading {', '.join(unknown)} of the interface's proprio; it "
+                f"has {', '.join(known)}"
             )
         return [known[name] for name in names]
 

@@ -1,11 +1,11 @@
-"""Watch an episode while it runs, or afterwards: a stream for the Rerun viewer.
+"""A stream of an episode for the Rerun viewer, live or into a file.
 
     with watching(ViewerConfig(to="spawn", most_waiting=100, jpeg_quality=None)) as viewers:
         run_episode(..., listeners=viewers)
 
-Pictures, joints as wished, sent and measured, gripper, what the safety layer changed and why, the
-time of each stage, and surprise. A thread of its own sends it: the loop hands over and goes on.
-When more waits than may, steps are left out, and the stream says how many.
+The stream has images, requested, sent and measured joints, the gripper, the safety layer's changes
+with their causes, the time of each stage, and surprisal. A separate thread sends it, so the control
+loop does not wait. If too many steps wait, new ones are dropped, and the stream shows their number.
 """
 
 import sys
@@ -25,15 +25,15 @@ _CLOSE_S = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewerConfig:
-    """Return where the stream goes.
+    """Settings of the viewer.
 
     Attributes:
-        to: `spawn` for a viewer on this machine; the address of one that runs, such as
-            `rerun+http://127.0.0.1:9876/proxy`; a folder for a file of each episode; or None for
+        to: `spawn` for a viewer on this machine; the address of a running viewer, such as
+            `rerun+http://127.0.0.1:9876/proxy`; a folder for one file per episode; or None for
             no viewer.
-        most_waiting: steps that may wait to be sent; more are left out.
-        jpeg_quality: 1 to 100 to compress pictures; None to send them as they are, which is
-            quickest on one machine.
+        most_waiting: largest number of steps that wait to be sent; further steps are dropped.
+        jpeg_quality: 1 to 100 for compressed images; None for raw images, the fastest choice for a
+            viewer on the same machine.
     """
 
     to: str | None
@@ -42,7 +42,7 @@ class ViewerConfig:
 
     def __post_init__(self) -> None:
         if self.to == "":
-            raise ValueError("where to? spawn, the address of a viewer, or a folder for files")
+            raise ValueError("to must be spawn, the address of a viewer, a folder or null, got ''")
         if self.most_waiting < 1:
             raise ValueError(f"most_waiting must be at least 1, got {self.most_waiting}")
         if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
@@ -51,7 +51,7 @@ class ViewerConfig:
 
 @contextmanager
 def watching(config: ViewerConfig) -> Iterator[tuple[Listener, ...]]:
-    """Return the viewer as an episode's listener, closed at the end; none where none is wanted.
+    """Return the viewer as a listener of episodes, closed at the end; empty without a viewer.
 
     Raises:
         ImportError: Rerun is not installed.
@@ -64,31 +64,31 @@ def watching(config: ViewerConfig) -> Iterator[tuple[Listener, ...]]:
 
 
 class Viewer:
-    """Hear of an episode and show it; a `Listener`.
+    """A `Listener` that shows an episode in the viewer.
 
     Attributes:
-        num_dropped: steps that were left out, of all episodes.
+        num_dropped: number of dropped steps in all episodes.
     """
 
     def __init__(self, to: str, config: ViewerConfig, rerun: Any = None) -> None:
         """Start the thread.
 
         Args:
-            to: where the stream goes.
-            config: all else.
-            rerun: a module in the place of the real one, for tests.
+            to: destination of the stream, as in `ViewerConfig`.
+            config: the other settings.
+            rerun: replaces the real module in tests.
         """
         self._to, self._config = to, config
         self._rerun = _import_rerun() if rerun is None else rerun
-        self._news = threading.Condition()
-        # below: shared, under `_news`
+        self._changed = threading.Condition()
+        # Shared fields, guarded by `_changed`:
         self._waiting: deque[tuple[str, Any]] = deque()
         self._num_waiting_steps = 0
-        self._untold = 0
+        self._num_unreported = 0
         self._closing = False
         self._failure: str | None = None
         self.num_dropped = 0
-        # below: the thread's own
+        # Fields that only the thread uses:
         self._stream: Any = None
         self._num_episodes = 0
         self._first_s: float | None = None
@@ -96,34 +96,37 @@ class Viewer:
         self._thread.start()
 
     def begin(self, task: str, agent: str) -> None:
-        """Begin a recording of its own."""
-        self._hand_over("begin", (task, agent))
+        """Begin a new recording."""
+        self._put("begin", (task, agent))
 
     def step(self, step: Step) -> None:
-        """Show a step, unless too many wait already."""
-        with self._news:
+        """Show a step; drop it if too many steps wait."""
+        with self._changed:
             self._raise_failure()
             if self._num_waiting_steps >= self._config.most_waiting:
                 self.num_dropped += 1
-                self._untold += 1
+                self._num_unreported += 1
                 return
-            untold, self._untold = self._untold, 0
+            num_dropped, self._num_unreported = self._num_unreported, 0
             self._num_waiting_steps += 1
-            self._waiting.append(("step", (step, untold)))
-            self._news.notify()
+            self._waiting.append(("step", (step, num_dropped)))
+            self._changed.notify()
 
     def end(self, record: EpisodeRecord) -> None:
-        """Show how it ended."""
-        self._hand_over("end", (record.reason, record.message, record.success))
+        """Show how the episode ended."""
+        self._put("end", (record.reason, record.message, record.success))
 
     def close(self) -> None:
-        """Send what waits, then end the thread; more than once is fine."""
-        with self._news:
+        """Send all waiting steps, then end the thread; repeated calls are allowed."""
+        with self._changed:
             self._closing = True
-            self._news.notify()
+            self._changed.notify()
         self._thread.join(timeout=_CLOSE_S)
         if self._thread.is_alive():
-            print(f"the viewer took more than {_CLOSE_S} s and is left alone", file=sys.stderr)
+            print(
+                f"the viewer did not finish within {_CLOSE_S} s: its last steps may be missing",
+                file=sys.stderr,
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -131,14 +134,14 @@ class Viewer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _hand_over(self, event: str, content: Any) -> None:
-        with self._news:
+    def _put(self, event: str, content: Any) -> None:
+        with self._changed:
             self._raise_failure()
             self._waiting.append((event, content))
-            self._news.notify()
+            self._changed.notify()
 
     def _raise_failure(self) -> None:
-        # The loop leaves a listener that raises alone, and notes why.
+        # The control loop disables a listener that raises, and records the error.
         if self._failure is not None:
             raise RuntimeError(f"the viewer failed: {self._failure}")
 
@@ -154,13 +157,13 @@ class Viewer:
                     self._end(*content)
             self._leave()
         except Exception as error:
-            with self._news:
+            with self._changed:
                 self._failure = f"{type(error).__name__}: {error}"
                 self._waiting.clear()
 
     def _next(self) -> tuple[str, Any] | None:
-        with self._news:
-            self._news.wait_for(lambda: self._waiting or self._closing)
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
             if not self._waiting:
                 return None
             item = self._waiting.popleft()
@@ -183,17 +186,17 @@ class Viewer:
         self._first_s = None
         self._stream.log("episode", rr.TextDocument(f"{task}\n\n{agent}"), static=True)
 
-    def _step(self, step: Step, untold: int) -> None:
+    def _step(self, step: Step, num_dropped: int) -> None:
         rr, stream, observation = self._rerun, self._stream, step.observation
         if stream is None:
-            raise ValueError("a step came before its episode began")
+            raise ValueError("a step arrived before the beginning of its episode")
         if self._first_s is None:
             self._first_s = observation.stamp_s
             self._describe(step)
         stream.set_time("tick", sequence=step.index)
         stream.set_time("time", duration=observation.stamp_s - self._first_s)
-        if untold:
-            stream.log("log", rr.TextLog(f"{untold} steps are not shown", level="WARN"))
+        if num_dropped:
+            stream.log("log", rr.TextLog(f"{num_dropped} steps are not shown", level="WARN"))
         for name, frame in observation.frames.items():
             image = rr.Image(frame.image)
             if self._config.jpeg_quality is not None:
@@ -219,38 +222,38 @@ class Viewer:
 
     def _joints(self, step: Step) -> None:
         rr, stream, state = self._rerun, self._stream, step.observation.state
-        wished, measured = step.requested.joint_positions_rad, state.joint_positions_rad
-        nothing = float("nan")
+        requested, measured = step.requested.joint_positions_rad, state.joint_positions_rad
+        missing = float("nan")
         for index in range(len(measured)):
-            sent = nothing if step.sent_rad is None else float(step.sent_rad[index])
-            # an action of a wrong shape is a wish, too
-            requested = float(wished[index]) if index < len(wished) else nothing
-            values = [requested, sent, float(measured[index])]
+            sent = missing if step.sent_rad is None else float(step.sent_rad[index])
+            # The requested array of an invalid action may be shorter.
+            value = float(requested[index]) if index < len(requested) else missing
+            values = [value, sent, float(measured[index])]
             stream.log(f"joints/joint{index + 1}", rr.Scalars(values))
         target, gripper = step.decision.target, state.gripper
         width_m = None if target is None else target.gripper_width_m
-        asked = nothing if width_m is None else 1000 * width_m
-        there = nothing if gripper is None else 1000 * gripper.width_m
-        stream.log("gripper", rr.Scalars([asked, there]))
+        sent_mm = missing if width_m is None else 1000 * width_m
+        measured_mm = missing if gripper is None else 1000 * gripper.width_m
+        stream.log("gripper", rr.Scalars([sent_mm, measured_mm]))
 
     def _describe(self, step: Step) -> None:
-        """Name the lines, once."""
+        """Set the names of the plotted lines, once per recording."""
         rr, stream = self._rerun, self._stream
-        three = rr.SeriesLines(names=["wished rad", "sent rad", "measured rad"])
+        three = rr.SeriesLines(names=["requested rad", "sent rad", "measured rad"])
         for index in range(len(step.observation.state.joint_positions_rad)):
             stream.log(f"joints/joint{index + 1}", three, static=True)
         stream.log("gripper", rr.SeriesLines(names=["sent mm", "measured mm"]), static=True)
 
     def _end(self, reason: str, message: str, success: bool | None) -> None:
         if self._stream is None:
-            raise ValueError("an episode ended that had not begun")
-        with self._news:
-            untold, self._untold = self._untold, 0
-        if untold:
-            text = f"{untold} steps are not shown"
+            raise ValueError("an episode ended before its beginning")
+        with self._changed:
+            num_dropped, self._num_unreported = self._num_unreported, 0
+        if num_dropped:
+            text = f"{num_dropped} steps are not shown"
             self._stream.log("log", self._rerun.TextLog(text, level="WARN"))
-        said = {True: "success", False: "failure", None: "nobody judged"}[success]
-        text = f"{said}; {reason}: {message}"
+        result = {True: "success", False: "failure", None: "not evaluated"}[success]
+        text = f"{result}; {reason}: {message}"
         self._stream.log("log", self._rerun.TextLog(text, level="INFO"))
         self._leave()
 
@@ -262,7 +265,7 @@ class Viewer:
 
 
 def free_path(folder: Path) -> Path:
-    """Return the first name for an episode's file that is not taken."""
+    """Return the first path of an episode's file that does not exist yet."""
     index = 0
     while (path := folder / f"episode_{index:03d}.rrd").exists():
         index += 1

@@ -1,11 +1,11 @@
-"""A person moves the arm: by keyboard, gamepad or SpaceMouse, or by leading it by hand.
+"""Teleoperation by keyboard, gamepad or SpaceMouse, and recording of hand guiding.
 
-device      what a device says at each tick, and what a device is
+device      the protocol of a device and its command
 keyboard    keys of a terminal
-gamepad     sticks and buttons, with a dead man's button (pygame-ce)
+gamepad     sticks and buttons, with a dead man's switch (pygame-ce)
 spacemouse  a cap with six axes (hidapi)
-agent       from a device's twist to joint increments: an `Agent` like any other
-guiding     the arm is led by hand; nothing is sent, and actions are made of the motion afterwards
+agent       an `Agent` that turns a device's commands into joint increments
+guiding     a person guides the arm by hand; actions are computed from the motion afterwards
 
-Nothing is imported here; no part needs torch.
+This module imports nothing; no part of the package needs torch.
 """

@@ -1,4 +1,4 @@
-"""From what a person's device says to joint increments: an agent like any other."""
+"""An agent that turns the commands of a person's device into joint increments."""
 
 import math
 import time
@@ -20,12 +20,12 @@ _ITERATIONS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeleoperationConfig:
-    """Say how far a device reaches.
+    """Settings of teleoperation.
 
     Attributes:
-        max_speed_m_s: of the tool.
-        max_turn_rad_s: of the tool.
-        hold_s: how long a key counts; see `keyboard`.
+        max_speed_m_s: maximum linear speed of the tool.
+        max_turn_rad_s: maximum angular speed of the tool.
+        hold_s: how long a key press counts as held; see `keyboard`.
     """
 
     max_speed_m_s: float
@@ -39,22 +39,22 @@ class TeleoperationConfig:
 
 
 class TeleoperationAgent:
-    """Move the tool as a device says.
+    """An agent that moves the tool by a device's commands.
 
-    The tool goes on from where its targets are, so a wall or a slow arm leaves nothing to catch up
-    with. Without input the targets stay, exactly.
+    Each motion starts at the stored targets, so an arm that is slow or blocked has no backlog to
+    catch up with. Without input the targets stay exactly the same.
     """
 
     def __init__(
         self, device: Device, arm: Arm, translator: Translator, config: TeleoperationConfig
     ) -> None:
-        """Use an open device.
+        """Store an open device.
 
         Args:
-            device: what the person holds.
-            arm: its kinematics.
-            translator: that of the loop, which has the stored targets.
-            config: caps.
+            device: the device that the person uses.
+            arm: the arm's kinematics.
+            translator: the control loop's translator, which has the stored targets.
+            config: speed limits.
         """
         self._device, self._arm, self._translator = device, arm, translator
         self._config = config
@@ -65,7 +65,7 @@ class TeleoperationAgent:
 
     @property
     def name(self) -> str:
-        """Which device."""
+        """The agent's name, with the device."""
         return f"operator with {self._device.name}"
 
     @property
@@ -73,7 +73,7 @@ class TeleoperationAgent:
         """None: a person has no weights."""
 
     def reset(self, observation: Observation) -> None:
-        """Begin where the arm is, with the gripper as it is; old input does not count."""
+        """Start at the arm's current pose and gripper state, and discard earlier input."""
         self._rest = observation.state.joint_positions_rad.copy()
         self._opening = self._translator.gripper_command
         self._device.read()
@@ -96,10 +96,10 @@ class TeleoperationAgent:
         )
 
     def close(self) -> None:
-        """Do nothing: the device is closed by its owner."""
+        """Do nothing, since the caller closes the device."""
 
     def _increments(self, command: Command) -> Floats:
-        """Return the arm's part of the action, in the direction asked for if not in its length."""
+        """Return the arm's part of the action; the limit changes its length, not its direction."""
         targets = self._translator.joint_targets_rad
         goal = tool_pose(self._arm, targets)
         goal[:3, 3] += self._config.max_speed_m_s * self._period_s * _shortened(command.translation)
@@ -113,5 +113,5 @@ class TeleoperationAgent:
 
 
 def _shortened(values: Floats) -> Floats:
-    """Cut a vector to length 1: two keys are no faster than one."""
+    """Return a vector cut to length 1, so that two keys are not faster than one."""
     return values / max(1.0, float(np.linalg.norm(values)))

@@ -1,4 +1,4 @@
-"""What a device in a person's hand says, whatever device it is."""
+"""The protocol of a teleoperation device, and the command that it returns."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
@@ -11,20 +11,20 @@ from ..episode import Reason
 
 
 class DeviceError(RuntimeError):
-    """Return why a device says nothing; the episode ends with this text."""
+    """An error of a device, such as a lost connection; the episode ends with its text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Command:
-    """What a person wants now.
+    """A person's input at one time step.
 
     Attributes:
-        translation: [3] of the tool, each in [-1, 1]: ahead (x), to the left (y), up (z), as the
-            arm's base sees it.
-        rotation: [3] likewise, about these axes.
-        gripper: 1 open, -1 closed; None to leave it as it is.
-        is_held: whether the dead man's switch is held: without it nothing moves.
-        end: how the person wants the episode to end, and the words; None to go on.
+        translation: [3] requested direction of the tool in the base's frame, each in [-1, 1]:
+            forward (x), left (y), up (z).
+        rotation: [3] requested rotation about these axes, each in [-1, 1].
+        gripper: 1 to open, -1 to close; None to leave the gripper unchanged.
+        is_held: whether the dead man's switch is pressed; otherwise nothing moves.
+        end: reason and text if the person ends the episode; None to continue.
     """
 
     translation: Floats
@@ -42,7 +42,7 @@ class Command:
 
     @property
     def moves(self) -> bool:
-        """Return whether the tool is to move."""
+        """Return whether the command moves the tool."""
         return self.is_held and bool(self.translation.any() or self.rotation.any())
 
 
@@ -51,23 +51,23 @@ REST = Command(translation=np.zeros(3), rotation=np.zeros(3), is_held=False)
 
 @runtime_checkable
 class Device(Protocol):
-    """A device. As a context manager it opens and closes."""
+    """A teleoperation device; a context manager that opens and closes it."""
 
     @property
     def name(self) -> str:
-        """Which device, for records."""
+        """The device's name, for records."""
         ...
 
     @property
     def help(self) -> str:
-        """What does what, in a few lines for the person."""
+        """A short description of keys or buttons for the person."""
         ...
 
     def read(self) -> Command:
-        """Return what the person wants now, without waiting.
+        """Return the person's current command, without waiting.
 
         Raises:
-            DeviceError: the device is gone.
+            DeviceError: the device is disconnected.
         """
         ...
 
@@ -77,14 +77,14 @@ class Device(Protocol):
 
 
 class Toggle:
-    """Turn presses of one button into open and closed."""
+    """A button that opens and closes the gripper in turn."""
 
     def __init__(self) -> None:
         self._was_down = False
         self._closed = False
 
     def press(self, is_down: bool) -> float | None:
-        """Return the gripper's new command when the button goes down; None otherwise."""
+        """Return the gripper's new command if the button is newly pressed; None otherwise."""
         begins, self._was_down = is_down and not self._was_down, is_down
         if not begins:
             return None

@@ -1,4 +1,4 @@
-"""A gamepad as a device, by SDL (pygame-ce). Nothing moves unless a shoulder button is held."""
+"""A gamepad as a device, by SDL (pygame-ce). The arm moves only while a shoulder button is held."""
 
 import importlib
 import os
@@ -9,42 +9,42 @@ import numpy as np
 from ..episode import Reason
 from .device import Command, DeviceError, Toggle
 
-# SDL's joystick numbers of an Xbox pad on Linux (kernel driver xpad).
+# SDL's axis and button numbers of an Xbox gamepad on Linux (kernel driver xpad).
 _LEFT_X, _LEFT_Y, _LEFT_TRIGGER, _RIGHT_X, _RIGHT_Y, _RIGHT_TRIGGER = range(6)
 _A, _B, _X, _LEFT_SHOULDER, _RIGHT_SHOULDER, _BACK, _START = 0, 1, 2, 4, 5, 6, 7
 _ENDS: dict[int, tuple[Reason, str]] = {
-    _START: ("success", "the operator said so (start)"),
-    _BACK: ("failure", "the operator said so (back)"),
+    _START: ("success", "the operator marked success (start)"),
+    _BACK: ("failure", "the operator marked failure (back)"),
     _B: ("operator", "the operator ended the episode (B)"),
 }
 _DEAD_ZONE = 0.1
 
 
 class Gamepad:
-    """Read the first gamepad."""
+    """The first connected gamepad."""
 
     name = "gamepad"
     help = (
-        "hold the right shoulder button to move at all: left stick ahead, back and to the sides, "
-        "triggers up (right) and down (left), right stick tilts, and turns with the left shoulder "
-        "button; A opens and closes; start: success, back: failure, B: end"
+        "hold the right shoulder button to move: left stick forward, back, left and right; "
+        "triggers up (right) and down (left); right stick tilts, with the left shoulder button it "
+        "turns; A opens and closes the gripper; start: success, back: failure, B: end"
     )
 
     def __init__(self, pygame: Any = None) -> None:
-        """Make one; `pygame` is a module in the place of the real one, for tests."""
+        """Store the settings; `pygame` replaces the real module in tests."""
         self._pygame = pygame
         self._pad: Any = None
         self._toggle = Toggle()
 
     def read(self) -> Command:
-        """Return what sticks and buttons say now."""
+        """Return the command of the sticks and buttons."""
         if self._pad is None:
             raise DeviceError("the gamepad is not open")
         self._pygame.event.pump()
         if not self._pygame.joystick.get_count():
-            raise DeviceError("the gamepad is gone: unplugged, or its battery is empty")
+            raise DeviceError("the gamepad is disconnected: check its cable or battery")
         pad = self._pad
-        # a trigger is at -1 when it is let go
+        # A released trigger reads -1.
         up = (pad.get_axis(_RIGHT_TRIGGER) - pad.get_axis(_LEFT_TRIGGER)) / 2
         turns = bool(pad.get_button(_LEFT_SHOULDER))
         right_x, right_y = _stick(pad.get_axis(_RIGHT_X)), _stick(pad.get_axis(_RIGHT_Y))
@@ -64,18 +64,18 @@ class Gamepad:
     def __enter__(self) -> Self:
         if self._pygame is None:
             self._pygame = _import_pygame()
-        # events come by way of the display, which nobody needs to see
+        # SDL delivers events only with a display; the dummy driver shows none.
         self._pygame.display.init()
         self._pygame.joystick.init()
         if not self._pygame.joystick.get_count():
-            raise DeviceError("no gamepad is plugged in (may this user read /dev/input?)")
+            raise DeviceError("no gamepad is connected (may this user read /dev/input?)")
         self._pad = self._pygame.joystick.Joystick(0)
         needed = _RIGHT_TRIGGER + 1
         if self._pad.get_numaxes() < needed or self._pad.get_numbuttons() <= _START:
             raise DeviceError(
                 f"{self._pad.get_name()} has {self._pad.get_numaxes()} axes and "
-                f"{self._pad.get_numbuttons()} buttons; an Xbox pad's {needed} and {_START + 1} "
-                "are needed"
+                f"{self._pad.get_numbuttons()} buttons; at least {needed} axes and {_START + 1} "
+                "buttons are needed, as on an Xbox gamepad"
             )
         return self
 
@@ -86,7 +86,7 @@ class Gamepad:
 
 
 def _stick(value: float) -> float:
-    """Return a stick's value without the play around its middle."""
+    """Return a stick's value without the dead zone around its centre."""
     size = abs(value)
     return 0.0 if size < _DEAD_ZONE else np.sign(value) * (size - _DEAD_ZONE) / (1 - _DEAD_ZONE)
 

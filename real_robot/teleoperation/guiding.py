@@ -1,8 +1,8 @@
-"""A person leads the arm by hand: nothing is sent, and actions are made of the motion afterwards.
+"""Record hand guiding: no command is sent, and actions are computed from the motion afterwards.
 
-The action of a tick is the one that would have brought the stored target to where the hand brought
-the joints by the next tick. So the record is like any other's, and a policy learns from it as from
-an arm that was driven there.
+The action of a time step is the one that moves the stored target to the joint positions measured at
+the next time step. So the record has the same form as a record of a commanded arm, and a policy
+learns from it in the same way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,14 @@ from ..safety.layer import Decision
 from ..translator import Translator
 from .device import Command
 
-_LED = ("the arm is led by hand",)
-_NAME = "operator who leads the arm"
+_GUIDED = ("the arm is guided by hand",)
+_NAME = "operator guiding the arm"
 _MAX_FRAME_AGE_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Tick:
-    """What was there at a tick, before it is known what came next."""
+    """The observation of one time step, before its action is known."""
 
     stamp_s: float
     late_s: float
@@ -53,26 +53,25 @@ def record_guided(
     notice: Callable[[RobotState], object] = lambda _: None,
     clock: Clock | None = None,
 ) -> EpisodeRecord:
-    """Record an arm while its mode is `guiding`, until the person lets go; send no motion.
+    """Record the arm while its mode is `guiding`, until the person lets go; send no motion.
 
     Args:
-        robot: connected.
-        cameras: open, those of the interface in its order.
-        translator: of the robot and the interface.
-        task: what is done, in words.
-        max_steps: most ticks.
-        wait_s: for the person to begin; before that nothing is recorded.
-        read: says what the person wants of the gripper, and how it ended; None where the hand alone
-            says.
-        listeners: hear of the episode at its end.
-        notes: plain data to go into the record.
-        notice: is shown each state that is read: `SafetyLayer.notice`, so that a user stop in it is
-            acknowledged before anything moves.
-        clock: that of all stamps; None: `time.monotonic`.
+        robot: the connected robot.
+        cameras: open cameras, in the interface's order.
+        translator: translator of the robot and the interface.
+        task: description of the task.
+        max_steps: largest number of time steps.
+        wait_s: longest wait until guiding starts; recording starts then.
+        read: returns the person's commands to the gripper and the end; None without a device.
+        listeners: called with all steps at the end of the episode.
+        notes: plain data for the record.
+        notice: called with each state that is read; `SafetyLayer.notice` makes sure that a user
+            stop is acknowledged before the arm moves again.
+        clock: clock of all times; None for `time.monotonic`.
     """
     clock = clock or MonotonicClock()
 
-    def look() -> RobotState:
+    def read_state() -> RobotState:
         state = robot.state()
         notice(state)
         return state
@@ -82,7 +81,16 @@ def record_guided(
     with Interrupts() as interrupts:
         try:
             reason, message = _follow(
-                robot, look, cameras, translator, ticks, max_steps, wait_s, read, interrupts, clock
+                robot,
+                read_state,
+                cameras,
+                translator,
+                ticks,
+                max_steps,
+                wait_s,
+                read,
+                interrupts,
+                clock,
             )
         except CameraError as error:
             reason, message = "camera", str(error)
@@ -111,7 +119,7 @@ def record_guided(
 
 def _follow(
     robot: Robot,
-    look: Callable[[], RobotState],
+    read_state: Callable[[], RobotState],
     cameras: Sequence[Camera],
     translator: Translator,
     ticks: list[_Tick],
@@ -121,20 +129,20 @@ def _follow(
     interrupts: Interrupts,
     clock: Clock,
 ) -> tuple[Reason, str]:
-    """Keep what there is at each tick; say how it ended."""
+    """Append the observation of each time step to `ticks`; return reason and text of the end."""
     period_s = 1 / translator.interface.rate_hz
     until_s = clock.now_s() + wait_s
-    while (mode := look().mode) != "guiding":
+    while (mode := read_state().mode) != "guiding":
         if interrupts.name is not None:
             return "interrupted", f"{interrupts.name} ended the recording"
         if clock.now_s() > until_s:
-            return "safety", f"nobody led the arm within {wait_s} s: it is {mode}"
+            return "safety", f"guiding did not start within {wait_s} s: the robot is {mode}"
         clock.wait(None, clock.now_s() + period_s / 2)
     due_s = clock.now_s()
     gripper: float | None = None
     while True:
         now_s = clock.now_s()
-        state = look()
+        state = read_state()
         if state.mode in ("reflex", "user_stopped") or state.errors:
             ended: Reason = "user_stop" if state.mode == "user_stopped" else "reflex"
             return ended, f"the robot is {state.mode}: {', '.join(state.errors)}"
@@ -166,7 +174,7 @@ def _follow(
 
 
 def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
-    """Make steps of ticks; the last one tells only where the one before it led."""
+    """Return the steps with actions; the last tick only defines the action before it."""
     steps: list[Step] = []
     if len(ticks) < 2:
         return steps
@@ -176,7 +184,7 @@ def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
         width_m = 0.0 if after.state.gripper is None else after.state.gripper.width_m
         action = translator.action_of(after.state.joint_positions_rad, width_m)
         if tick.gripper is not None:
-            # fingers that hold something are not where they were told to go
+            # Fingers that grasp an object are not at their requested width.
             action[-1] = tick.gripper
         requested = translator.target(action)
         steps.append(
@@ -189,7 +197,7 @@ def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
                 label=action,
                 requested=requested,
                 decision=Decision(
-                    target=None, verdict="hold", causes=_LED, interventions=(), ended=False
+                    target=None, verdict="hold", causes=_GUIDED, interventions=(), ended=False
                 ),
                 sent_rad=None,
                 surprise=None,
@@ -197,7 +205,7 @@ def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
                 timings_s={"observe": tick.observe_s},
             )
         )
-        # as if it had been sent: the next action goes on from there
+        # As if it had been sent: the next action starts from this target.
         translator.sent(
             Target(
                 joint_positions_rad=np.array(requested.joint_positions_rad),

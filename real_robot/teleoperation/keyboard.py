@@ -1,4 +1,4 @@
-"""The keys of a terminal as a device; works over SSH and needs no library."""
+"""The keyboard of a terminal as a device; it works over SSH and needs no library."""
 
 import contextlib
 import os
@@ -20,26 +20,27 @@ _ROTATIONS: dict[str, tuple[int, int]] = {
     "j": (0, 1), "l": (0, -1), "i": (1, 1), "k": (1, -1), "u": (2, 1), "o": (2, -1),
 }  # fmt: skip
 _ENDS: dict[str, tuple[Reason, str]] = {
-    "\r": ("success", "the operator said so (Enter)"),
-    "\n": ("success", "the operator said so (Enter)"),
-    "\x7f": ("failure", "the operator said so (Backspace)"),
-    "\x08": ("failure", "the operator said so (Backspace)"),
+    "\r": ("success", "the operator marked success (Enter)"),
+    "\n": ("success", "the operator marked success (Enter)"),
+    "\x7f": ("failure", "the operator marked failure (Backspace)"),
+    "\x08": ("failure", "the operator marked failure (Backspace)"),
     "q": ("operator", "the operator ended the episode (q)"),
 }
-_MOST_BYTES = 4096
+_MAX_BYTES = 4096
 
 
 class Keyboard:
-    """Read keys from a terminal.
+    """The keys of a terminal.
 
-    A terminal tells that a key goes down, and repeats it while it is held, but never that it is let
-    go. So a key counts for `hold_s`; after that, no key, no motion.
+    A terminal sends a key when it is pressed and repeats it while it is held, but does not report
+    its release. So a key press counts as held for `hold_s`; without a further press the motion
+    ends.
     """
 
     name = "keyboard"
     help = (
-        "w/s ahead and back, a/d left and right, r/f up and down; u/o, i/k, j/l turn; space opens "
-        "and closes; Enter: success, Backspace: failure, q: end"
+        "w/s forward and back, a/d left and right, r/f up and down; u/o, i/k, j/l turn; space "
+        "opens and closes the gripper; Enter: success, Backspace: failure, q: end"
     )
 
     def __init__(
@@ -49,12 +50,12 @@ class Keyboard:
         file_descriptor: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Use a terminal.
+        """Store the settings.
 
         Args:
-            hold_s: how long a key counts.
-            file_descriptor: of the terminal; None: standard input.
-            clock: seconds.
+            hold_s: how long a key press counts as held.
+            file_descriptor: file descriptor of the terminal; None for standard input.
+            clock: returns the time in seconds.
         """
         if not hold_s > 0:
             raise ValueError(f"hold_s must be positive, got {hold_s}")
@@ -65,7 +66,7 @@ class Keyboard:
         self._toggle = Toggle()
 
     def read(self) -> Command:
-        """Return what the keys of the last moments say."""
+        """Return the command of the held keys."""
         now_s = self._clock()
         gripper, end = None, None
         for key in self._keys():
@@ -96,9 +97,9 @@ class Keyboard:
         import tty
 
         if not os.isatty(self._file):
-            raise DeviceError("the keyboard needs a terminal, and there is none")
+            raise DeviceError("the keyboard needs a terminal: run the command in one")
         self._saved = termios.tcgetattr(self._file)
-        # single keys, not shown; Ctrl-C stays a signal
+        # Single keys without echo; Ctrl-C remains a signal.
         tty.setcbreak(self._file)
         return self
 
@@ -106,7 +107,7 @@ class Keyboard:
         import termios
 
         if self._saved is not None:
-            # a terminal that is gone needs nothing put back
+            # The settings of a closed terminal need not be restored.
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(self._file, termios.TCSADRAIN, self._saved)
             self._saved = None
@@ -115,9 +116,9 @@ class Keyboard:
         if not select.select([self._file], [], [], 0.0)[0]:
             return ""
         try:
-            data = os.read(self._file, _MOST_BYTES)
+            data = os.read(self._file, _MAX_BYTES)
         except OSError as error:
-            raise DeviceError(f"the terminal is gone: {error}") from error
+            raise DeviceError(f"the terminal is closed: {error}") from error
         if not data:
             raise DeviceError("the terminal is closed")
         return data.decode(errors="ignore").lower()

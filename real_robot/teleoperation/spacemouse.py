@@ -1,8 +1,8 @@
 """A 3Dconnexion SpaceMouse as a device, by its USB reports (hidapi).
 
-Its cap is a spring: who lets go stops. Reports, little endian: number 1 has the translation as
-three int16, number 2 the rotation; newer devices put all six into number 1. Number 3 has the
-buttons as bits. Source: the kernel's and libspnav's drivers, and the values that devices send.
+The cap has a spring, so releasing it stops the motion. Reports, little endian: number 1 has the
+translation as three int16, number 2 the rotation; newer devices send all six in number 1. Number 3
+has the buttons as bits. Source: the drivers of Linux and libspnav, and reports of devices.
 """
 
 import importlib
@@ -13,26 +13,26 @@ import numpy as np
 
 from .device import Command, DeviceError, Toggle
 
-# 3Dconnexion, and Logitech under whose name older ones came, with those that are SpaceMice.
+# USB vendor of 3Dconnexion; older models have Logitech's vendor id and these product ids.
 _MAKER = 0x256F
 _OLD_MAKER, _OLD_PRODUCTS = 0x046D, range(0xC603, 0xC62C)
-_FULL = 350.0  # what an axis gives at its end
+_FULL = 350.0  # value of an axis at full deflection
 _DEAD_ZONE = 0.08
-_MOST_REPORTS = 64  # of a tick
+_MAX_REPORTS = 64  # per read
 _REPORT_BYTES = 64
 
 
 class SpaceMouse:
-    """Read the first SpaceMouse."""
+    """The first connected SpaceMouse."""
 
     name = "spacemouse"
     help = (
-        "push, pull and turn the cap; the left button opens and closes, the right one ends the "
-        "episode"
+        "push, pull and turn the cap; the left button opens and closes the gripper, the right "
+        "button ends the episode"
     )
 
     def __init__(self, hid: Any = None) -> None:
-        """Make one; `hid` is a module in the place of the real one, for tests."""
+        """Store the settings; `hid` replaces the real module in tests."""
         self._hid = hid
         self._device: Any = None
         self._axes = np.zeros(6)
@@ -40,23 +40,23 @@ class SpaceMouse:
         self._toggle = Toggle()
 
     def read(self) -> Command:
-        """Return where the cap is now."""
+        """Return the command of the cap and the buttons."""
         if self._device is None:
             raise DeviceError("the SpaceMouse is not open")
         pressed = self._buttons
-        for _ in range(_MOST_REPORTS):
+        for _ in range(_MAX_REPORTS):
             try:
                 report = bytes(self._device.read(_REPORT_BYTES))
             except (OSError, ValueError) as error:
-                raise DeviceError(f"the SpaceMouse is gone: {error}") from error
+                raise DeviceError(f"the SpaceMouse is disconnected: {error}") from error
             if not report:
                 break
-            self._take(report)
+            self._parse(report)
             pressed |= self._buttons
         x, y, z, about_x, about_y, about_z = self._axes
         moves = bool(self._axes.any())
         return Command(
-            # its axes: right, towards the person, down; the base's: ahead, left, up
+            # device axes: right, towards the person, down; base axes: forward, left, up
             translation=np.array([-y, -x, -z]),
             rotation=np.array([-about_y, -about_x, -about_z]),
             gripper=self._toggle.press(bool(pressed & 1)),
@@ -70,8 +70,8 @@ class SpaceMouse:
         found = [info for info in self._hid.enumerate() if _is_spacemouse(info)]
         if not found:
             raise DeviceError(
-                "no SpaceMouse is plugged in, or this user may not read it (a udev rule for "
-                "vendor 256f gives access)"
+                "no SpaceMouse is connected, or this user may not read it (a udev rule for vendor "
+                "256f gives access)"
             )
         self._device = self._hid.device()
         try:
@@ -79,8 +79,8 @@ class SpaceMouse:
         except OSError as error:
             self._device = None
             raise DeviceError(
-                f"the SpaceMouse cannot be opened ({error}): does spacenavd use it, and may this "
-                "user read /dev/hidraw*?"
+                f"the SpaceMouse cannot be opened ({error}): does spacenavd use it? May this user "
+                "read /dev/hidraw*?"
             ) from error
         self._device.set_nonblocking(True)
         return self
@@ -90,7 +90,7 @@ class SpaceMouse:
             self._device.close()
             self._device = None
 
-    def _take(self, report: bytes) -> None:
+    def _parse(self, report: bytes) -> None:
         number, values = report[0], report[1:]
         if number == 3 and values:
             self._buttons = values[0]
@@ -104,7 +104,7 @@ class SpaceMouse:
 
 def _is_spacemouse(info: dict[str, Any]) -> bool:
     vendor, product = info["vendor_id"], info["product_id"]
-    # usage 8 of page 1: a controller with several axes; a receiver has other interfaces, too
+    # Usage 8 of page 1 is a multi-axis controller; a wireless receiver has other interfaces, too.
     axes = info.get("usage_page", 1) in (0, 1) and info.get("usage", 8) in (0, 8)
     return axes and (vendor == _MAKER or (vendor == _OLD_MAKER and product in _OLD_PRODUCTS))
 

@@ -116,7 +116,7 @@ def test_images_without_the_board_are_named(images, tmp_path) -> None:
     write_png(tmp_path / "small.png", np.zeros((100, 100, 3), np.uint8))
     with pytest.raises(ValueError, match=r"different sizes .*100 x 100: small\.png"):
         read_shots(BOARD, tmp_path)
-    with pytest.raises(ValueError, match="none is no folder"):
+    with pytest.raises(ValueError, match="none is not a folder"):
         read_shots(BOARD, tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no images"):

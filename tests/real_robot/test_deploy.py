@@ -187,7 +187,7 @@ def test_recording_stops_after_too_many_failures(monkeypatch, tmp_path, capsys) 
 
 def test_a_person_records_with_a_device(monkeypatch, tmp_path) -> None:
     station = fake_station(station_config("record"), FakeScene(done_after=1000))
-    end = ("success", "the operator said so (Enter)")
+    end = ("success", "the operator marked success (Enter)")
     device = Script(*[command((0, 0, 1))] * 5, command(end=end))
     monkeypatch.setattr(record, "open_device", lambda *_: device)
     recorded(monkeypatch, station, tmp_path, agent="keyboard", episodes=1)
@@ -201,8 +201,8 @@ def test_a_person_records_with_a_device(monkeypatch, tmp_path) -> None:
     [
         (["agent=expert", "station=table"], "the expert must know where the object is"),
         (["agent=guiding"], "nobody can lead a twin"),
-        (["agent=keyboard", "station=table", "robot=twin"], "say station=twin"),
-        (["agent=keyboard", "robot=172.16.0.2"], "say station=table"),
+        (["agent=keyboard", "station=table", "robot=twin"], "set station=twin"),
+        (["agent=keyboard", "robot=172.16.0.2"], "set station=table"),
     ],
 )
 def test_what_does_not_go_together_is_a_plain_message(tmp_path, overrides, words) -> None:
@@ -224,7 +224,7 @@ def test_on_a_table_a_person_places_the_object() -> None:
 
 def test_who_must_be_asked_and_is_not_there_is_an_error(monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    with pytest.raises(NoPersonError, match="nobody can be asked here"):
+    with pytest.raises(NoPersonError, match="a question needs a terminal"):
         ask_person("well?")
 
 
@@ -310,7 +310,7 @@ def test_rates_that_do_not_fit_are_refused() -> None:
 
 def test_a_robot_that_is_not_this_station_s_is_refused_before_anything_starts() -> None:
     with (
-        pytest.raises(ValueError, match="say station=table"),
+        pytest.raises(ValueError, match="set station=table"),
         open_station(station_config(), "172.16.0.2"),
     ):
         pass

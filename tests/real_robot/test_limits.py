@@ -32,7 +32,7 @@ def test_what_the_robot_says_takes_the_place_of_the_constant() -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("no xml", "no URDF"),
+        ("no xml", "not a URDF"),
         (urdf(6), "6 revolute joints"),
         (urdf(upper=-2.0), "not below"),
         (urdf(upper="nan"), "finite"),

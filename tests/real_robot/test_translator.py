@@ -108,10 +108,10 @@ def test_what_is_no_number_is_left_to_the_safety_layer(env):
     assert translator.target(np.zeros(3, np.float32)).joint_positions_rad.shape == (3,)
 
 
-def told(translator, wishes):
-    """Wish for openings tick by tick; give the widths that the hand is told, m."""
+def commanded(translator, openings):
+    """Request openings one by one; return the widths that are sent to the hand, m."""
     widths = []
-    for requested in wishes:
+    for requested in openings:
         target = translator.target(np.array([0, 0, 0, 0, 0, 0, 0, requested], np.float32))
         translator.sent(target)
         widths.append(round(target.gripper_width_m, 6))
@@ -124,20 +124,20 @@ def test_a_switch_opens_and_closes_and_lets_the_hand_finish(env):
     translator = Translator(env.interface, FRANKA_PANDA, PANDA, switch)
     translator.begin(state_of(env))
     hold = math.ceil(0.3 * env.interface.rate_hz)
-    assert told(translator, [0.9, 0.1, -0.19]) == [0.08, 0.08, 0.08]  # doubt changes nothing
+    assert commanded(translator, [0.9, 0.1, -0.19]) == [0.08, 0.08, 0.08]  # doubt changes nothing
     closing = [-0.3] + [1.0] * hold
-    assert told(translator, closing) == [0.0] * (hold + 1)  # not called back
+    assert commanded(translator, closing) == [0.0] * (hold + 1)  # not called back
     assert translator.gripper_command == -1.0
-    assert told(translator, [0.0, 0.5]) == [0.0, 0.08]  # now it may
+    assert commanded(translator, [0.0, 0.5]) == [0.0, 0.08]  # now it may
     translator.begin(state_of(env))
-    assert told(translator, [-1.0]) == [0.0]  # a new episode waits for nothing
+    assert commanded(translator, [-1.0]) == [0.0]  # a new episode waits for nothing
 
 
 def test_without_a_switch_the_hand_is_told_every_width(env):
     env.reset(seed=6)
     translator = Translator(env.interface, FRANKA_PANDA, PANDA)
     translator.begin(state_of(env))
-    assert told(translator, [0.5, -0.5, 2.0]) == [0.06, 0.02, 0.08]
+    assert commanded(translator, [0.5, -0.5, 2.0]) == [0.06, 0.02, 0.08]
 
 
 def test_a_wish_that_is_no_number_is_no_order(env):
@@ -169,5 +169,5 @@ def test_an_interface_that_the_robot_cannot_keep_is_refused(env):
             FRANKA_PANDA,
             PANDA,
         )
-    with pytest.raises(ValueError, match=r"cannot tell cube_x .* it can tell joint1_position"):
+    with pytest.raises(ValueError, match=r"has no reading cube_x .* it has joint1_position"):
         Translator(replace(interface, proprio=(*interface.proprio, "cube_x")), FRANKA_PANDA, PANDA)

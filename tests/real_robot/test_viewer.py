@@ -61,7 +61,7 @@ def test_it_is_a_listener_and_shows_what_was() -> None:
         show(viewer, [fake_step(0), fake_step(1, interventions=("velocity",), surprise=2.5)])
     assert ("connect_grpc", "rerun+http://127.0.0.1:9876/proxy") in rerun.calls
     assert [what[1][0] for what in rerun.logged["joints/joint1"][1:]] == [
-        pytest.approx([0.0, 0.0, -0.005]),  # rad: wished, sent, measured
+        pytest.approx([0.0, 0.0, -0.005]),  # rad: requested, sent, measured
         pytest.approx([0.01, 0.01, 0.005]),
     ]
     assert rerun.logged["gripper"][1][1][0] == pytest.approx([80.0, 80.0])  # mm
@@ -90,7 +90,7 @@ def test_the_loop_never_waits_and_what_is_left_out_is_told() -> None:
     viewer.close()
     viewer.close()
     assert len(rerun.logged["timings/late"]) == 2
-    assert texts(rerun) == ["4 steps are not shown", "nobody judged; time: 5 steps were taken"]
+    assert texts(rerun) == ["4 steps are not shown", "not evaluated; time: 5 steps were taken"]
     assert ("spawn",) in rerun.calls
 
 
@@ -131,7 +131,7 @@ def test_no_viewer_is_no_listener() -> None:
 
 def test_a_config_that_says_nothing_is_refused() -> None:
     for wrong in ({"to": ""}, {"to": "spawn", "most_waiting": 0}):
-        with pytest.raises(ValueError, match=r"where to|most_waiting"):
+        with pytest.raises(ValueError, match=r"to must be spawn|most_waiting"):
             config(**wrong)
     with pytest.raises(ValueError, match="jpeg_quality"):
         config("spawn", jpeg_quality=0)

@@ -122,7 +122,7 @@ def test_the_gripper_stays_as_it_was_told() -> None:
 
 def test_an_episode_by_a_person_ends_as_the_person_says() -> None:
     bench = Bench(max_steps=50)
-    end = ("success", "the operator said so (Enter)")
+    end = ("success", "the operator marked success (Enter)")
     device = Script(command((0, 0, 1)), command((0, 0, 1)), command(end=end))
     agent = TeleoperationAgent(device, FRANKA_PANDA, bench.translator, CONFIG)
     record = bench.run(agent)
@@ -139,14 +139,14 @@ def test_a_device_that_is_unplugged_stops_the_arm() -> None:
     class Gone(Script):
         def read(self):
             if len(self.commands) == 1:
-                raise DeviceError("the SpaceMouse is gone: unplugged")
+                raise DeviceError("the SpaceMouse is disconnected: unplugged")
             return super().read()
 
     bench = Bench(max_steps=50)
     device = Gone(*[command((0, 0, 1))] * 3)
     record = bench.run(TeleoperationAgent(device, FRANKA_PANDA, bench.translator, CONFIG))
     assert record.reason == "policy"
-    assert "the SpaceMouse is gone" in record.message
+    assert "the SpaceMouse is disconnected" in record.message
     assert bench.robot.mode == "idle"
 
 
@@ -219,7 +219,7 @@ def test_a_terminal_that_is_gone_is_told(terminal) -> None:
     leader, follower = terminal
     with Keyboard(hold_s=0.2, file_descriptor=follower) as keyboard:
         os.close(leader)
-        with pytest.raises(DeviceError, match="the terminal is"):
+        with pytest.raises(DeviceError, match="the terminal is closed"):
             keyboard.read()
 
 
@@ -290,7 +290,7 @@ def test_a_gamepad_moves_only_while_its_button_is_held() -> None:
         pygame.buttons = {7}
         assert pad.read().end[0] == "success"
         pygame.num = 0
-        with pytest.raises(DeviceError, match="gone"):
+        with pytest.raises(DeviceError, match="the gamepad is disconnected"):
             pad.read()
 
 
@@ -356,7 +356,7 @@ def test_a_spacemouse_gives_translation_and_rotation() -> None:
         hid.reports = [bytes([3, 2, 0])]
         assert mouse.read().end[0] == "operator"
         hid.error = OSError("read error")
-        with pytest.raises(DeviceError, match="gone: read error"):
+        with pytest.raises(DeviceError, match="disconnected: read error"):
             mouse.read()
 
 
@@ -422,7 +422,7 @@ def test_nobody_who_leads_is_told() -> None:
         clock=bench.clock,
     )
     assert (record.reason, record.steps) == ("safety", ())
-    assert "nobody led the arm within 1.0 s: it is idle" in record.message
+    assert "guiding did not start within 1.0 s: the robot is idle" in record.message
 
 
 def test_a_guided_episode_ends_by_the_device_and_by_time() -> None:
