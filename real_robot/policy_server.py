@@ -1,11 +1,11 @@
-"""`python -m real_robot.policy_server`: let a policy act from another machine than the robot's.
+"""`python -m real_robot.policy_server`: run a policy on another machine than the robot's.
 
 python -m real_robot.policy_server policy=runs/train/policy
 python -m real_robot.deploy policy=server:127.0.0.1:5555 robot=twin     # in another shell
 
-It listens on loopback unless told otherwise, and believes nobody without the key (see `wire`). The
-robot's machine sends pictures and proprioception, nothing else, and takes actions back, which its
-safety layer judges like any other's.
+By default it listens on loopback only. Clients must have the key (see `wire`). The robot's machine
+sends only images and proprioception. It receives actions, and its safety layer checks them like
+those of a local policy.
 """
 
 import sys
@@ -23,14 +23,14 @@ _LOOPBACK = ("127.", "localhost", "::1")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerConfig:
-    """Say what acts for whom.
+    """Settings of the policy server.
 
     Attributes:
-        policy: a checkpoint's folder.
-        host: the address to listen on; loopback for this machine alone.
-        port: 0 for a free one.
-        idle_timeout_s: a client that says nothing for so long is let go.
-        acting: where and how the policy runs; `key_file` is made if it is not there.
+        policy: folder of the policy's checkpoint.
+        host: address to listen at; a loopback address accepts clients on this machine only.
+        port: port to listen at; 0: a free one.
+        idle_timeout_s: time without a message after which a client is disconnected.
+        acting: how the policy runs; the file `key_file` is written if it does not exist.
     """
 
     policy: str
@@ -58,8 +58,8 @@ def policy_server(config: ServerConfig, out: Path) -> None:
         else:
             key = make_key(acting.key_file)
             print(
-                f"a new key was written to {acting.key_file}, mode 0600: the robot's machine "
-                "needs it"
+                f"a new key was written to {acting.key_file}, mode 0600: copy it to the robot's "
+                "machine"
             )
         interface = read_metadata(policy.folder).interface
         agent = policy.open(interface)
@@ -70,17 +70,17 @@ def policy_server(config: ServerConfig, out: Path) -> None:
             host=config.host,
             port=config.port,
             idle_timeout_s=config.idle_timeout_s,
-            tell=lambda line: print(line, flush=True),
+            log=lambda line: print(line, flush=True),
         )
     except (OSError, ValueError) as error:
         sys.exit(f"policy_server: {error}")
     if not config.host.startswith(_LOOPBACK):
         print(
-            f"note: {config.host} is not loopback. Messages are authenticated and not encrypted: "
-            "who shares the network can see the pictures. An SSH tunnel hides them."
+            f"note: {config.host} is not a loopback address. Messages are authenticated but not "
+            "encrypted: others in the network can read the images. Use an SSH tunnel for secrecy."
         )
     host, port = server.address
-    print(f"{agent.name}, weights {agent.weights_hash[:12]}, at {host}:{port}; Ctrl-C ends it")
+    print(f"{agent.name}, weights {agent.weights_hash[:12]}, at {host}:{port}; end with Ctrl-C")
     print(f"use: python -m real_robot.deploy policy=server:{host}:{port}", flush=True)
     try:
         server.serve()

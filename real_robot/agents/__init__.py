@@ -1,1 +1,1 @@
-"""Who acts on an arm: a policy here or elsewhere, and the scripted expert."""
+"""Agents that choose the actions of an arm: trained policies, local or remote, and the expert."""

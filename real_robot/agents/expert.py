@@ -1,8 +1,8 @@
-"""The scripted expert on an arm: fed with where the robot and the object are, not with pictures.
+"""The scripted expert on an arm: it reads the state of robot and object, not images.
 
-It is there to record demonstrations where somebody knows the object's pose: on the twin. Noise on
-what is executed, while the label stays the expert's word, makes demonstrations that show the way
-back (Laskey et al. 2017, DART, arXiv 1703.09327): what a clone of the expert alone never sees.
+It records demonstrations where the pose of the object is known: on the twin. Noise on the executed
+action, with the undisturbed action as the label, gives demonstrations that recover from errors
+(Laskey et al. 2017, DART, arXiv 1703.09327), which demonstrations without noise never contain.
 """
 
 import time
@@ -21,7 +21,7 @@ from ..episode import Observation, Proposal, Scene
 from ..robot import RobotState
 from ..translator import Translator
 
-# What this can tell of an environment's privileged state: task quantities by their names there.
+# The quantities of an environment's privileged state that are known here, by their names there.
 _KNOWN = (
     "arm_position",
     "arm_velocity",
@@ -33,20 +33,20 @@ _KNOWN = (
     "tool_position",
     "tool_quaternion",
 )
-# Disturbances come and go: at each tick they begin, or end, with these probabilities. While one
-# lasts it is the same: an arm follows some ticks later, and of a new one at each tick it would show
-# next to nothing. Without calm between them no fingers would get around anything.
+# At each tick a disturbance begins, or ends, with these probabilities. It is constant while it
+# lasts: an arm follows some ticks later, and would hardly show a new disturbance at each tick.
+# Without pauses between disturbances, the fingers would never reach around an object.
 _BEGINS, _ENDS = 0.1, 0.25
 
 
 class PrivilegedState:
-    """Build the `state` that an environment's expert reads, from a robot and a scene."""
+    """The `state` that an environment's expert reads, computed from a robot and a scene."""
 
     def __init__(self, env_id: str, scene: Scene, translator: Translator) -> None:
-        """Look the environment up.
+        """Find the environment.
 
         Raises:
-            ValueError: its state has what an arm and a scene cannot tell; naming it.
+            ValueError: its state has quantities that are unknown for an arm with a scene.
         """
         chosen: Variant[Any] = variant(env_id)
         self._arm = chosen.arm
@@ -55,8 +55,8 @@ class PrivilegedState:
         unknown = [name for name in self._slices if name not in _KNOWN]
         if unknown:
             raise ValueError(
-                f"the expert of {env_id} reads {', '.join(unknown)}; an arm with a scene can tell "
-                f"{', '.join(_KNOWN)}"
+                f"the expert of {env_id} reads {', '.join(unknown)}; an arm with a scene provides "
+                f"only {', '.join(_KNOWN)}"
             )
         inverse = np.linalg.inv(base_transform(chosen.task.scene(chosen.arm)))
         self._T_world_base: Floats = inverse.astype(np.float64)
@@ -65,11 +65,11 @@ class PrivilegedState:
         """Return `state` [s].
 
         Raises:
-            ValueError: nobody knows where the object is.
+            ValueError: the pose of the object is unknown.
         """
         pose = self._scene.object_pose()
         if pose is None:
-            raise ValueError("the expert must know where the object is; this scene cannot tell")
+            raise ValueError("the expert needs the pose of the object; this scene does not know it")
         joints = state.joint_positions_rad
         tool = self._T_world_base @ tool_pose(self._arm, joints)
         hand = self._T_world_base @ forward_kinematics(self._arm, joints)
@@ -91,23 +91,23 @@ class PrivilegedState:
 
 
 class ScriptedAgent:
-    """Let an environment's scripted expert act on an arm."""
+    """An agent that acts on an arm by an environment's scripted expert."""
 
     def __init__(
         self, env_id: str, scene: Scene, translator: Translator, *, noise: float, seed: int
     ) -> None:
-        """Begin.
+        """Create the expert.
 
         Args:
-            env_id: whose expert.
-            scene: knows the object's pose.
-            translator: that of the loop: the expert reads the stored targets.
-            noise: standard deviation of what is now and then added, for some ticks, to the arm's
-                part of the executed action, in actions of 1; the label stays without. 0 for none.
-            seed: of the noise.
+            env_id: the environment of the expert.
+            scene: the scene, which knows the pose of the object.
+            translator: the translator of the loop; the expert reads the targets in it.
+            noise: standard deviation of the disturbances of the executed joint action, in units of
+                the action range [-1, 1]; the label is not disturbed. 0: no disturbances.
+            seed: seed of the noise.
 
         Raises:
-            ValueError: an environment whose expert cannot be fed here.
+            ValueError: the environment has no expert, or its expert reads an unknown quantity.
         """
         if env_id not in EXPERTS:
             raise ValueError(f"no expert for {env_id!r}; known: {', '.join(EXPERTS)}")
@@ -124,12 +124,12 @@ class ScriptedAgent:
 
     @property
     def name(self) -> str:
-        """Which expert."""
+        """Return the name of the expert."""
         return self._name
 
     @property
     def weights_hash(self) -> None:
-        """None: there are no weights."""
+        """Return None: there are no weights."""
 
     def reset(self, observation: Observation) -> None:
         """Begin an episode."""
@@ -137,7 +137,7 @@ class ScriptedAgent:
         self._disturbance = None
 
     def act(self, observation: Observation) -> Proposal:
-        """Return the expert's action, disturbed, with the undisturbed one as its label."""
+        """Return the expert's action with disturbances; the undisturbed action is the label."""
         begun_s = time.monotonic()
         state = self._state.read(observation.state)
         label = np.clip(self._expert.act({"state": state}), -1.0, 1.0).astype(np.float32)
@@ -159,4 +159,4 @@ class ScriptedAgent:
         )
 
     def close(self) -> None:
-        """Do nothing: the scene is closed by its owner."""
+        """Do nothing: the owner of the scene closes it."""

@@ -1,6 +1,6 @@
-"""Whether a policy fits a robot: the same interface, with two exceptions.
+"""Check that a policy fits a robot: their interfaces must be equal, with two exceptions.
 
-Two arms may be built alike, and a robot may tell more than the policy looks at.
+Two arms may have the same kinematics, and a robot may have more `proprio` than the policy reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,22 +8,22 @@ from dataclasses import replace
 
 from envs.interface import Interface
 
-# A policy for the first arm may act on the second: same kinematics, same joints, same hand.
+# A policy for the first arm can act on the second: same kinematics, same joints, same hand.
 ALIKE = (("franka_panda", "franka_fr3"),)
 
 
 def fit_interface(policy: Interface, robot: Interface, what: str) -> tuple[Interface, str | None]:
-    """Return the robot's interface as the policy knows it, and a note where they differ in name.
+    """Return the robot's interface in the policy's terms, and a note if the arms' names differ.
 
     Args:
-        policy: what the policy was trained for.
-        robot: what there is here; its `proprio` may have more than the policy's, see
-            `proprio_columns`.
-        what: the policy, for the error.
+        policy: the interface of the policy.
+        robot: the interface of the robot; its `proprio` may have more columns than the policy's,
+            see `proprio_columns`.
+        what: name of the policy, for the error.
 
     Raises:
-        ValueError: they differ in more than the name of an arm that is built alike, or the robot
-            does not tell what the policy looks at.
+        ValueError: they differ in more than the name of an arm with the same kinematics, or the
+            robot lacks a column of `proprio` that the policy reads.
     """
     note = None
     if (policy.arm, robot.arm) in ALIKE:
@@ -36,12 +36,12 @@ def fit_interface(policy: Interface, robot: Interface, what: str) -> tuple[Inter
 
 
 def unknown_task(origin: Mapping[str, Sequence[str]], env_id: str | None, task: str) -> str | None:
-    """Return a warning where a policy is asked for what it was not trained for; None where not.
+    """Return a warning if a policy was not trained for the requested task; None if it was.
 
     Args:
-        origin: what it was trained for, as far as it is known: `envs` and `tasks`.
-        env_id: the environment whose scene a twin has; None on a table.
-        task: what is asked for, in words.
+        origin: the environments and tasks of the training, as far as known: `envs` and `tasks`.
+        env_id: the environment whose scene the twin has; None on a real table.
+        task: the requested task, in words.
     """
     envs, tasks = origin.get("envs", ()), origin.get("tasks", ())
     if env_id is not None and envs:
@@ -51,9 +51,9 @@ def unknown_task(origin: Mapping[str, Sequence[str]], env_id: str | None, task: 
     if not tasks or task in tasks:
         return None
     known = ", ".join(map(repr, tasks))
-    return f"the policy was trained for {known}, and is asked for {task!r}"
+    return f"the policy was trained for {known}; the requested task is {task!r}"
 
 
 def proprio_columns(policy: Interface, robot: Interface) -> list[int]:
-    """Return where in a robot's `proprio` the policy's is, in the policy's order."""
+    """Return the indices of the policy's `proprio` in the robot's, in the policy's order."""
     return [robot.proprio.index(name) for name in policy.proprio]

@@ -1,4 +1,4 @@
-"""Where a policy is: a checkpoint's folder here, or a policy server elsewhere.
+"""Open a policy from the folder of a checkpoint, or from a policy server.
 
 agent = find_policy("runs/train/policy", acting).open(station.interface)
 """
@@ -16,15 +16,15 @@ SERVER = "server:"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig:
-    """Return where and how a policy runs.
+    """Settings of how a policy runs.
 
     Attributes:
-        device: `cpu`, `cuda`, or `auto` (cuda if there is one).
-        num_threads: of torch; on a small machine one, so that the robot has a core.
-        encoder: where its encoder is now; None: where it was.
-        surprise: whether it tells how unexpected the frames are, which costs time.
-        key_file: of a policy server.
-        timeout_s: how long a policy server may take to answer.
+        device: device of the computation: `cpu`, `cuda`, or `auto` (cuda if available).
+        num_threads: number of torch threads; 1 on a small machine, so that the robot has a core.
+        encoder: folder of the policy's encoder; null: the folder that the checkpoint names.
+        surprise: whether the surprisal of the frames is computed and recorded, which costs time.
+        key_file: key file of the policy server.
+        timeout_s: longest time for an answer of the policy server.
     """
 
     device: str
@@ -37,7 +37,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyFolder:
-    """A checkpoint on this machine; the attributes are those of `PolicyConfig`."""
+    """A policy checkpoint on this machine; see `PolicyConfig` for the attributes."""
 
     folder: Path
     device: str
@@ -50,7 +50,7 @@ class PolicyFolder:
 
         Raises:
             ValueError: the policy does not fit the robot.
-            FileNotFoundError: no policy is there.
+            FileNotFoundError: the folder contains no policy.
         """
         import torch
 
@@ -66,7 +66,7 @@ class PolicyFolder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyAddress:
-    """A policy server, `HOST:PORT`; the other attributes are those of `PolicyConfig`."""
+    """A policy server at `HOST:PORT`; see `PolicyConfig` for the other attributes."""
 
     address: str
     key_file: Path
@@ -77,20 +77,23 @@ class PolicyAddress:
 
         Raises:
             ValueError: the policy does not fit the robot.
-            ConnectionError: no policy server is there.
+            ConnectionError: there is no policy server at the address.
         """
         return RemoteAgent(self.address, self.key_file, interface, timeout_s=self.timeout_s)
 
 
 def find_policy(policy: str, acting: PolicyConfig) -> PolicyFolder | PolicyAddress:
-    """Read what `policy` names: a checkpoint's folder, or `server:HOST:PORT`.
+    """Return the policy that `policy` names: a checkpoint's folder, or `server:HOST:PORT`.
 
     Raises:
-        ValueError: a setting that only the server can have.
+        ValueError: `acting` has a setting that must be set at the server.
     """
     if policy.startswith(SERVER):
         if acting.encoder is not None or acting.surprise:
-            raise ValueError("encoder and surprise are the server's business: say them there")
+            raise ValueError(
+                "acting.encoder and acting.surprise do not apply to a policy server: "
+                "set them in the command of the server"
+            )
         return PolicyAddress(
             address=policy.removeprefix(SERVER),
             key_file=acting.key_file,

@@ -1,4 +1,4 @@
-"""A policy that acts on another machine: `RemoteAgent`, the client of `policy_server`."""
+"""The client of a policy server: `RemoteAgent`, a policy that runs on another machine."""
 
 import dataclasses
 import socket
@@ -24,36 +24,36 @@ from .wire import (
 )
 
 _RETRY_S = 0.1
-_BUSY_S = 15.0  # for a server to come to the end of what was given up
+_BUSY_S = 15.0  # time limit for a server to finish a request that was cancelled
 
 
 class RemoteAgent:
-    """Ask a policy server for actions.
+    """An agent that requests actions from a policy server.
 
-    An answer that does not come in time ends the session, so that it is never taken for that to a
-    later question; the next `reset` begins a new one.
+    A missing answer ends the session, so that a late answer is never used for a later request; the
+    next `reset` begins a new session.
 
     Attributes:
-        note: what the server says of how the policy fits; None for nothing.
-        origin: what the policy was trained for, as far as the server says: `envs` and `tasks`.
-        unanswered: what is asked now, in words for who has waited too long; None for nothing.
+        note: the server's note on how the policy fits the robot; None without one.
+        origin: the training environments and tasks that the server reports: `envs` and `tasks`.
+        unanswered: a message about the request that has no answer yet; None without one.
     """
 
     def __init__(
         self, address: str, key_file: Path, interface: Interface, *, timeout_s: float
     ) -> None:
-        """Connect, prove the key, and see that the policy fits this robot.
+        """Connect, authenticate, and check that the policy fits this robot.
 
         Args:
-            address: `HOST:PORT`.
-            key_file: the server's key, readable for its owner alone.
-            interface: of the robot.
-            timeout_s: how long the server may take to answer, and its answer to come.
+            address: the address of the server, `HOST:PORT`.
+            key_file: a copy of the server's key file, readable only for its owner.
+            interface: the interface of the robot.
+            timeout_s: longest time for an answer of the server.
 
         Raises:
-            FileNotFoundError: no key file.
-            ValueError: the key file or the address is wrong, or the policy does not fit.
-            ConnectionError: no server there, or it does not believe us.
+            FileNotFoundError: the key file does not exist.
+            ValueError: the key file or the address is invalid, or the policy does not fit.
+            ConnectionError: there is no server, or it has another key.
         """
         self._host_port = parse_address(address)
         self._key, self._key_file = read_key(key_file), key_file
@@ -69,22 +69,22 @@ class RemoteAgent:
 
     @property
     def name(self) -> str:
-        """Which policy, and where."""
+        """Return the name of the policy, with the server's address."""
         return self._name
 
     @property
     def weights_hash(self) -> str | None:
-        """Return the hash that the server tells."""
+        """Return the hash that the server reports."""
         return self._hash
 
     def reset(self, observation: Observation) -> None:
         """Begin an episode at the server, in a new session if the last one has ended.
 
-        What is still asked by an earlier episode is given up.
+        A request of an earlier episode that is still open is cancelled.
 
         Raises:
-            ConnectionError: the server is gone, too slow, or not to be believed.
-            RuntimeError: its policy failed; with its words.
+            ConnectionError: the server is disconnected, too slow, or its answer is invalid.
+            RuntimeError: the policy failed at the server; with its message.
         """
         if not self._asking.acquire(blocking=False):
             if (connection := self._connection) is not None:
@@ -98,11 +98,11 @@ class RemoteAgent:
         self._request({"do": "reset"}, observation)
 
     def act(self, observation: Observation) -> Proposal:
-        """Ask the server.
+        """Return the action that the server computes.
 
         Raises:
-            ConnectionError: it is gone, too slow, or not to be believed.
-            RuntimeError: its policy failed; with its words.
+            ConnectionError: the server is disconnected, too slow, or its answer is invalid.
+            RuntimeError: the policy failed at the server; with its message.
         """
         begun_s = time.monotonic()
         data, arrays = self._request({"do": "act"}, observation)
@@ -122,14 +122,14 @@ class RemoteAgent:
             timings_s["network"] = max(0.0, spent_s - sum(timings_s.values()))
             return dataclasses.replace(proposal, timings_s=timings_s)
         except Exception as error:
-            raise self._nonsense(error) from error
+            raise self._invalid_answer(error) from error
 
     def close(self) -> None:
         """Disconnect."""
         self._end("it was closed")
 
     def _begin_session(self) -> tuple[str, str | None, str | None]:
-        """Connect and prove the key; return the policy's name, its weights' hash and a note."""
+        """Connect and authenticate; return the policy's name, the hash of its weights, a note."""
         try:
             raw = socket.create_connection(self._host_port, timeout=self._timeout_s)
         except OSError as error:
@@ -143,7 +143,7 @@ class RemoteAgent:
             raw.close()
             raise ConnectionError(
                 f"the policy server at {self._address} has another key than {self._key_file}: "
-                "copy its own"
+                "copy the server's key file"
             ) from error
         except WireError as error:
             raw.close()
@@ -154,21 +154,21 @@ class RemoteAgent:
             raise
         try:
             origin = data.get("origin", {})
-            self.origin = {str(name): [str(one) for one in said] for name, said in origin.items()}
+            self.origin = {str(key): [str(one) for one in values] for key, values in origin.items()}
             name, found, note = data["name"], data["weights_hash"], data["note"]
             if not (
                 isinstance(name, str)
                 and isinstance(found, str | None)
                 and isinstance(note, str | None)
             ):
-                raise TypeError("name, weights_hash and note must be words")
+                raise TypeError("name, weights_hash and note must be strings")
             return plain(name), found, None if note is None else plain(note)
         except (KeyError, TypeError, AttributeError) as error:
-            self._end("an answer without sense")
-            raise self._nonsense(error) from error
+            self._end("an invalid answer")
+            raise self._invalid_answer(error) from error
 
     def _begin_again(self) -> None:
-        """Begin a new session; the server may still be busy with what was given up."""
+        """Begin a new session; the server may still be busy with a cancelled request."""
         until_s = time.monotonic() + _BUSY_S
         while True:
             try:
@@ -183,20 +183,20 @@ class RemoteAgent:
             self._end("the server has another policy")
             raise ConnectionError(
                 f"the policy server at {self._address} has another policy now: weights {found}, "
-                f"before {self._hash}"
+                f"previously {self._hash}"
             )
 
     def _end(self, why: str) -> None:
         connection, self._connection = self._connection, None
         self._ended_by = why
         if connection is not None:
-            connection.abort()  # whoever waits for it hears of it
+            connection.abort()  # wakes a thread that waits for an answer
             connection.close()
 
-    def _nonsense(self, error: Exception) -> ConnectionError:
+    def _invalid_answer(self, error: Exception) -> ConnectionError:
         return ConnectionError(
-            f"the policy server at {self._address} answers nonsense: {type(error).__name__}: "
-            f"{error}"
+            f"the policy server at {self._address} sent an invalid answer: "
+            f"{type(error).__name__}: {error}"
         )
 
     def _request(self, header: dict[str, Any], observation: Observation) -> Message:
@@ -210,25 +210,25 @@ class RemoteAgent:
                 self.unanswered = None
 
     def _ask(self, header: dict[str, Any], arrays: dict[str, Any]) -> Message:
-        """Ask and wait for the answer; whatever comes between the two ends the session."""
+        """Send a request and wait for its answer; any error ends the session."""
         connection = self._connection
         if connection is None:
-            raise ClosedError(f"the session has ended ({self._ended_by}); reset() begins another")
+            raise ClosedError(f"the session has ended ({self._ended_by}); call reset() first")
         try:
             question = self._num_asked = self._num_asked + 1
             connection.send({**header, "question": question}, arrays)
             data, answer = connection.receive()
-            if data.get("question", question) not in (question, None):  # an old server tells none
+            if data.get("question", question) not in (question, None):  # an old server sends none
                 raise WireError(f"an answer to question {data['question']!r:.20}, not {question}")
         except BaseException as error:
             self._end(str(error))
             raise
         if data.get("ok") is not True:
-            kind, words = data.get("kind"), str(data.get("error"))
+            kind, message = data.get("kind"), str(data.get("error"))
             if kind == BUSY:
-                self._end(words)
-                raise BusyError("somebody else is served now")
+                self._end(message)
+                raise BusyError("it serves another client now")
             if kind == "ValueError":
-                raise ValueError(f"the policy server at {self._address}: {words}")
-            raise RuntimeError(f"the policy server at {self._address}: {kind}: {words}")
+                raise ValueError(f"the policy server at {self._address}: {message}")
+            raise RuntimeError(f"the policy server at {self._address}: {kind}: {message}")
         return data, answer

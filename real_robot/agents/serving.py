@@ -1,4 +1,4 @@
-"""Let an agent act for a client elsewhere: the server behind `policy_server`. Needs no torch."""
+"""The server of `policy_server`: an agent acts for a client on another machine. Needs no torch."""
 
 import contextlib
 import socket
@@ -21,25 +21,25 @@ from .wire import (
     BUSY,
     MAX_UNPROVEN_BYTES,
     Connection,
+    MalformedError,
     Message,
-    NonsenseError,
     NotAuthenticError,
     WireError,
 )
 
 _PAUSE_S = 0.05
-_MAX_WORDS = 2000  # of an error: a client's own nonsense may be in it
-_PROOF_S = 5.0  # for all that comes before the key is proved
-# So many connections may be open without a proof; a further one takes the oldest one's place, since
-# who has the key needs a moment only.
+_MAX_ERROR_CHARACTERS = 2000  # an error may contain a client's invalid data
+_PROOF_S = 5.0  # time limit until the client is authenticated
+# Greatest number of open connections that are not authenticated. A further one replaces the oldest:
+# a client with the key authenticates within a moment.
 _MAX_UNPROVEN = 16
 
 
 class PolicyServer:
-    """Let an agent act for one client at a time.
+    """A server of one agent; it serves one client at a time.
 
     Attributes:
-        address: host and port where it listens.
+        address: host and port of the server.
     """
 
     def __init__(
@@ -51,89 +51,91 @@ class PolicyServer:
         host: str,
         port: int,
         idle_timeout_s: float,
-        tell: Callable[[str], object] = print,
+        log: Callable[[str], object] = print,
     ) -> None:
-        """Listen.
+        """Listen for clients; `serve` serves them.
 
         Args:
-            agent: acts; sees pictures and `proprio`, of the robot's state nothing else.
-            interface: what it was trained for.
-            key: shared with the clients.
-            host: where to listen.
-            port: 0 for a free one.
-            idle_timeout_s: a client that says nothing for so long is let go.
-            tell: hears who comes and goes, and what goes wrong.
+            agent: the agent; of an observation it gets only images and `proprio`.
+            interface: the interface of the agent.
+            key: the key that is shared with the clients.
+            host: the address to listen at.
+            port: the port; 0: a free one.
+            idle_timeout_s: time without a message after which a client is disconnected.
+            log: called with each line of the log: connections and errors.
         """
         self._agent, self._interface, self._key = agent, interface, key
-        self._robot = interface  # of the client, from its hello on
-        self._idle_timeout_s, self._tell = idle_timeout_s, tell
+        self._robot = interface  # the client's interface, after its hello
+        self._idle_timeout_s, self._log = idle_timeout_s, log
         self._has_begun = False  # whether the client has begun an episode
         self._busy = threading.Lock()
         self._opening = threading.Lock()
-        self._unproven: dict[socket.socket, str] = {}  # oldest first; under `_opening`
+        self._unproven: dict[socket.socket, str] = {}  # oldest first; guarded by `_opening`
         self._is_closed = False
         self._listening = socket.create_server((host, port))
         self.address: tuple[str, int] = self._listening.getsockname()[:2]
 
     def serve(self) -> None:
-        """Serve until `close`; a second client is turned away while there is a first."""
+        """Serve until `close`; a second client is refused while the first is connected."""
         while True:
             try:
                 raw, (host, port, *_) = self._listening.accept()
-                who = f"{host}:{port}"
-                self._make_room(raw, who)
-                threading.Thread(target=self._greet, args=(raw, who), daemon=True).start()
+                client = f"{host}:{port}"
+                self._make_room(raw, client)
+                threading.Thread(target=self._handle, args=(raw, client), daemon=True).start()
             except (OSError, RuntimeError) as error:
                 if self._is_closed:
                     return
-                # no file or no thread is left for a moment
-                self._tell(f"no connection: {error}")
+                # the process has no free file descriptor or thread at the moment
+                self._log(f"cannot accept a connection: {error}")
                 time.sleep(_PAUSE_S)
 
     def close(self) -> None:
         """Stop listening."""
         self._is_closed = True
-        # close alone does not wake who waits in accept
+        # close alone does not wake a thread that waits in accept
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
 
-    def _make_room(self, raw: socket.socket, who: str) -> None:
-        """Count a new connection among those without a proof, and end the oldest if need be."""
+    def _make_room(self, raw: socket.socket, client: str) -> None:
+        """Register a connection that is not authenticated; end the oldest if there are too many."""
         with self._opening:
             while len(self._unproven) >= _MAX_UNPROVEN:
                 oldest = next(iter(self._unproven))
-                self._tell(f"{self._unproven.pop(oldest)} has to go: it has not proved the key")
+                self._log(f"{self._unproven.pop(oldest)} is disconnected: not authenticated")
                 with contextlib.suppress(OSError):
                     oldest.shutdown(socket.SHUT_RDWR)
-            self._unproven[raw] = who
+            self._unproven[raw] = client
 
-    def _greet(self, raw: socket.socket, who: str) -> None:
+    def _handle(self, raw: socket.socket, client: str) -> None:
         with raw:
             try:
                 try:
-                    connection, message = self._proved(raw)
+                    connection, message = self._authenticate(raw)
                 finally:
                     with self._opening:
                         self._unproven.pop(raw, None)
                 if not self._busy.acquire(blocking=False):
-                    self._tell(f"{who} is turned away: another client is there")
-                    connection.send({"ok": False, "kind": BUSY, "error": "somebody is served"}, {})
+                    self._log(f"{client} is refused: another client is connected")
+                    connection.send(
+                        {"ok": False, "kind": BUSY, "error": "it serves another client now"}, {}
+                    )
                     return
                 try:
-                    self._tell(f"{who} has come")
+                    self._log(f"{client} has connected")
                     connection.timeout_s = self._idle_timeout_s
                     self._converse(connection, message)
                 finally:
                     self._busy.release()
             except WireError as error:
-                self._tell(f"{who} is gone: {error}")
+                self._log(f"{client} is disconnected: {error}")
 
-    def _proved(self, raw: socket.socket) -> tuple[Connection, Message | NonsenseError]:
-        """Wait for the message that proves the key; return what it says.
+    def _authenticate(self, raw: socket.socket) -> tuple[Connection, Message | MalformedError]:
+        """Wait for the message that proves the key; return the connection and the message.
 
         Raises:
-            WireError: there was no proof in time.
+            WireError: no authentic message came in time.
         """
         until_s = time.monotonic() + _PROOF_S
         raw.settimeout(_PROOF_S)
@@ -142,41 +144,41 @@ class PolicyServer:
         connection = Connection(raw, self._key, is_server=True, until_s=until_s)
         try:
             return connection, connection.receive(until_s=until_s, max_bytes=MAX_UNPROVEN_BYTES)
-        except NonsenseError as error:
+        except MalformedError as error:
             return connection, error
         except NotAuthenticError:
-            # The client cannot believe this answer either, and so knows that the keys differ.
+            # The client cannot verify this answer, and so knows that the keys differ.
             with contextlib.suppress(WireError):
                 connection.send({"ok": False}, {})
             raise
 
-    def _converse(self, connection: Connection, message: Message | NonsenseError) -> None:
-        """Answer a client until it is gone, also what makes no sense.
+    def _converse(self, connection: Connection, message: Message | MalformedError) -> None:
+        """Answer the messages of a client, malformed ones too, until it disconnects.
 
         Raises:
-            WireError: it is.
+            WireError: the client has disconnected.
         """
-        self._robot, self._has_begun = self._interface, False  # nothing of the client before
+        self._robot, self._has_begun = self._interface, False  # not the previous client's
         while True:
-            if isinstance(message, NonsenseError):
+            if isinstance(message, MalformedError):
                 answer = self._failed(message)
             else:
                 answer = self._answer(message)
-                # so that an answer is never taken for that to another question
+                # so that an answer is never used for another question
                 answer[0]["question"] = message[0].get("question")
             try:
                 connection.send(*answer)
             except WireError:
                 raise
-            except Exception as error:  # what the agent says does not travel
+            except Exception as error:  # the agent's answer cannot be sent
                 connection.send(*self._failed(error))
             try:
                 message = connection.receive()
-            except NonsenseError as error:
+            except MalformedError as error:
                 message = error
 
     def _answer(self, message: Message) -> Message:
-        """Do what is asked; what fails is the client's to hear."""
+        """Return the answer to a request; errors are returned to the client."""
         data, arrays = message
         try:
             do = data.get("do")
@@ -188,20 +190,20 @@ class PolicyServer:
                 return {"ok": True}, {}
             if do == "act":
                 observation = self._observation(arrays)
-                if not self._has_begun:  # the agent may remember the client before
+                if not self._has_begun:  # the agent may still have the state of another client
                     self._agent.reset(observation)
                     self._has_begun = True
                 return self._act(observation)
             raise ValueError(f"unknown request {do!r}; known: hello, reset, act")
-        # Whatever a policy raises, the client ends its episode with it.
+        # Any error of a policy is returned: the client ends its episode with it.
         except Exception as error:
             return self._failed(error)
 
     def _failed(self, error: Exception) -> Message:
-        """Return what a client hears of an error."""
-        kind, words = type(error).__name__, plain(str(error))[:_MAX_WORDS]
-        self._tell(f"{kind}: {words}")
-        return {"ok": False, "kind": kind, "error": words}, {}
+        """Return the message that reports an error to the client, and log the error."""
+        kind, message = type(error).__name__, plain(str(error))[:_MAX_ERROR_CHARACTERS]
+        self._log(f"{kind}: {message}")
+        return {"ok": False, "kind": kind, "error": message}, {}
 
     def _hello(self, data: dict[str, Any]) -> dict[str, Any]:
         robot = Interface.from_dict(data.get("interface"))
@@ -229,7 +231,7 @@ class PolicyServer:
         return header, arrays
 
     def _observation(self, arrays: dict[str, NDArray[Any]]) -> Observation:
-        """Check what came against the interface, and give it as an agent takes it."""
+        """Return the received arrays as an observation for the agent, after a check."""
         wanted: dict[str, tuple[str, tuple[int, ...]]] = {
             f"image_{camera.name}": ("uint8", (camera.height, camera.width, 3))
             for camera in self._interface.cameras
@@ -244,13 +246,13 @@ class PolicyServer:
                 name: Frame(camera=name, image=arrays[f"image_{name}"], stamp_s=0.0, sequence=0)
                 for name in self._interface.camera_names
             },
-            state=_nobody(),
+            state=_unknown_state(),
             proprio=arrays["proprio"][proprio_columns(self._interface, self._robot)],
         )
 
 
-def _nobody() -> RobotState:
-    """Return the state of an arm of which nothing is known here."""
+def _unknown_state() -> RobotState:
+    """Return an empty state: the server does not know the state of the arm."""
     nothing = np.zeros(0)
     return RobotState(
         stamp_s=0.0,

@@ -1,7 +1,7 @@
-"""A trained policy as an agent: frames to embeddings to actions, as in simulation to the bit.
+"""A trained policy as an agent: from frames to embeddings to actions, exactly as in simulation.
 
-The only part of the loop that needs torch, and it imports it when a policy is opened; the policy
-may also be on another machine (`remote`).
+This is the only part of the loop that needs torch, which is imported when a policy is opened. The
+policy may also run on another machine (`remote`).
 """
 
 import hashlib
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 
 class StudentAgent:
-    """Act by a student's checkpoint.
+    """An agent that acts by the checkpoint of a student policy.
 
     Attributes:
-        interface: what its numbers mean.
-        note: what a person should know of how it fits; None for nothing.
-        origin: what it was trained for, as far as it is known: `envs` and `tasks`.
-        embeddings: float16 [c e], of the newest frames; None before the first, and of a blind one.
+        interface: the interface of the policy.
+        note: a note on how the policy fits the robot; None without one.
+        origin: the environments and tasks of the training, as far as known: `envs` and `tasks`.
+        embeddings: float16 [c e] embeddings of the newest frames; None before the first frame, and
+            for a policy without cameras.
     """
 
     def __init__(
@@ -44,20 +45,20 @@ class StudentAgent:
         encoder: str | None = None,
         surprise: bool = False,
     ) -> None:
-        """Open the policy and its eyes.
+        """Load the policy and its encoder.
 
         Args:
-            folder: the checkpoint.
-            interface: of the robot.
-            device: where it runs: `cpu`, `cuda`, or `auto` (cuda if there is one).
-            encoder: where its encoder is now; None: where it was.
-            surprise: whether to tell how unexpected the frames are, at the cost of running the
-                whole transformer.
+            folder: the folder of the checkpoint.
+            interface: the interface of the robot.
+            device: device of the computation: `cpu`, `cuda`, or `auto` (cuda if available).
+            encoder: folder of the encoder; None: the folder that the checkpoint names.
+            surprise: whether to compute the surprisal of the frames, which runs the whole
+                transformer.
 
         Raises:
-            FileNotFoundError: the checkpoint, or what it sees through, lacks a file.
-            ValueError: it is damaged, is for another interface or encoder, or has eyes that cannot
-                be surprised.
+            FileNotFoundError: a file of the checkpoint or of its encoder is missing.
+            ValueError: the checkpoint is damaged, has another interface or encoder, or its encoder
+                cannot compute surprisal.
         """
         from policies.student import read_metadata, read_origin
         from policies.trained_policy import open_student
@@ -77,16 +78,18 @@ class StudentAgent:
         self._watches = surprise
         if surprise:
             self._open_stream()
-        eyes = encoder_id(self._encoder)
-        both = weights_hash(self._student) + ("" if eyes is None else eyes.fingerprint)
+        encoder_used = encoder_id(self._encoder)
+        both = weights_hash(self._student) + (
+            "" if encoder_used is None else encoder_used.fingerprint
+        )
         self._hash = hashlib.sha256(both.encode()).hexdigest()
         self._name = f"policy {folder}"
-        # an episode's thread that hangs in `act` must be through before the next one's resets
+        # `act` in the thread of one episode must end before `reset` of the next episode
         self._acting = threading.Lock()
 
     @property
     def name(self) -> str:
-        """Which policy."""
+        """Return the name of the policy."""
         return self._name
 
     @property
@@ -95,14 +98,14 @@ class StudentAgent:
         return self._hash
 
     def reset(self, observation: Observation) -> None:
-        """Forget the episode before, and warm up: the first pass through a network is slow."""
+        """Reset the policy, and warm it up: the first pass through a network is slow."""
         with self._acting:
             self._begin()
             self._act(observation)
             self._begin()
 
     def act(self, observation: Observation) -> Proposal:
-        """Return the next action, or as many as the student gives at once."""
+        """Return the next action, or the next chunk of actions."""
         with self._acting:
             return self._act(observation)
 
@@ -114,7 +117,7 @@ class StudentAgent:
         timings_s: dict[str, float] = {}
         if self._encoder is not None and self._embedder is not None:
             images = [observation.frames[name].image for name in self._cameras]
-            if self._is_news(images):
+            if self._has_new_image(images):
                 codes = compress_each(self._encoder, images)[None]
                 tokenized_s = time.monotonic()
                 self.embeddings = self._embedder.embed(codes, [0])[0]
@@ -146,11 +149,11 @@ class StudentAgent:
     def close(self) -> None:
         """Do nothing: memory is freed with the object."""
 
-    def _is_news(self, images: list[Image]) -> bool:
-        """Return whether a picture is new: those that were looked at have their embeddings already.
+    def _has_new_image(self, images: list[Image]) -> bool:
+        """Return whether the images must be encoded; images seen before keep their embeddings.
 
-        Cameras that are slower than the loop, or late, then cost no second look. A past counts
-        looks, as in simulation, so with one everything is news.
+        So a camera that is slower than the loop costs nothing extra. An encoder with a past must
+        encode every tick, as in simulation: with one, the answer is always True.
         """
         if self._encoder is None or self._encoder.past != "none" or self._stream is not None:
             return True
@@ -173,7 +176,7 @@ class StudentAgent:
         self._stream = surprise_stream(self._encoder, len(self._cameras))
 
     def _token_cost(self, tokens: Any) -> float:
-        """Return what the newest frames' tokens [c n] cost the model on average, nats."""
+        """Return the mean surprisal of the newest frames' tokens [c n], in nats."""
         import torch
 
         assert self._stream is not None

@@ -1,14 +1,14 @@
-"""Messages between a control PC and a policy server: authenticated, counted, and no pickle.
+"""Messages between a control PC and a policy server: authenticated, numbered, without pickle.
 
 A message on the wire:
 
-    length   uint32, of all that follows
+    length   uint32, the number of bytes that follow
     mac      32 bytes: HMAC-SHA256 with the shared key over session, direction, count and body
-    body     uint32 length of the header, the header as JSON, the arrays' bytes one after the other
+    body     uint32 length of the header, the header as JSON, then the bytes of the arrays
 
-The session is two random nonces, one from each side, so nothing of an earlier session is taken;
-within it each direction counts its messages, so none can be repeated, left out or sent back. What
-is said is not secret: who needs that puts the connection into an SSH tunnel or WireGuard.
+A session is identified by two random nonces, one from each side: a message of an earlier session is
+refused. Each direction numbers its messages: none can be repeated, dropped or reflected. Messages
+are not encrypted; for secrecy, use an SSH tunnel or WireGuard.
 """
 
 import contextlib
@@ -27,48 +27,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toto_robot.moved import moved_names
+
 GREETING = b"toto-policy-1\n"
-_BUSY = b"toto-policy-x\n"  # as long: an earlier server's word for that somebody else is served
-BUSY = "busy"  # the kind of error with which a server says so to who has proved the key
+_BUSY = b"toto-policy-x\n"  # of equal length: how an older server reports that it is busy
+BUSY = (
+    "busy"  # the kind of error with which a server reports to an authentic client that it is busy
+)
 KEY_BYTES, NONCE_BYTES = 32, 32
 MAX_MESSAGE_BYTES = 32 * 2**20
-# Of a client that has not proved the key yet.
+# The limit for a client that is not authenticated yet.
 MAX_UNPROVEN_BYTES = 2**20
 _MAX_HEADER_BYTES = 2**20
 _MAC_BYTES = 32
 _LENGTH = struct.Struct("<I")
 _COUNT = struct.Struct("<Q")
-# What may travel; anything else is refused.
+# The types of arrays that can be sent; others are refused.
 _DTYPES = ("uint8", "float32", "float64")
 
 Message = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 
 class WireError(RuntimeError):
-    """Return why the other side is not understood, or not believed."""
+    """An error in the communication with the other side."""
 
 
 class ClosedError(WireError):
-    """The other side is gone."""
+    """An error: the other side has closed the connection."""
 
 
 class BusyError(WireError):
-    """The server serves somebody else."""
+    """An error: the server serves another client."""
 
 
-class NonsenseError(WireError):
-    """What came is authentic and makes no sense; the next message may."""
+class MalformedError(WireError):
+    """An error: a message is authentic but malformed; the next one may be valid."""
 
 
 class NotAuthenticError(WireError):
-    """What came was not written with this key, in this session, at this place."""
+    """An error: a message does not have the right key, session or number."""
 
 
 class Connection:
-    """Send and receive messages; one side in, one side out, in any order.
+    """A connection that sends and receives messages, in both directions and in any order.
 
     Attributes:
-        timeout_s: how long a message may take, all of it; None: for ever.
+        timeout_s: time limit for a whole message; None: no limit.
     """
 
     def __init__(
@@ -77,13 +81,14 @@ class Connection:
         """Exchange nonces; the first message proves the key.
 
         Args:
-            raw: connected; its timeout becomes that of each message.
-            key: shared.
-            is_server: which of the two sides this is.
-            until_s: when, on the monotonic clock, the nonces must be there; None: as a message.
+            raw: the connected socket; its timeout becomes the time limit of each message.
+            key: the shared key.
+            is_server: whether this side is the server.
+            until_s: deadline for the nonces, on the monotonic clock; None: the time limit of a
+                message.
 
         Raises:
-            WireError: the other side is something else, or gone.
+            WireError: the other side uses another protocol, or has disconnected.
         """
         self._raw, self._key = raw, key
         self.timeout_s = raw.gettimeout()
@@ -93,9 +98,9 @@ class Connection:
         _send(raw, GREETING + ours)
         greeting = _receive(raw, len(GREETING), until_s)
         if greeting == _BUSY:
-            raise BusyError("somebody else is served now")
+            raise BusyError("it serves another client now")
         if greeting != GREETING:
-            raise WireError(f"the other side does not speak {GREETING.decode().strip()}")
+            raise WireError(f"the other side does not use the protocol {GREETING.decode().strip()}")
         theirs = _receive(raw, NONCE_BYTES, until_s)
         self._session = theirs + ours if is_server else ours + theirs
         self._out, self._in = (b"s", b"c") if is_server else (b"c", b"s")
@@ -104,20 +109,24 @@ class Connection:
         """Send plain data and arrays.
 
         Raises:
-            ValueError: an array of a kind that does not travel, or too much in all.
-            WireError: the other side is gone.
+            ValueError: an array has a type that cannot be sent, or the message is too long.
+            WireError: the other side has disconnected.
         """
         described = {}
         parts = []
         for name, array in arrays.items():
             if array.dtype.name not in _DTYPES:
-                raise ValueError(f"{name}: {array.dtype} does not travel: {', '.join(_DTYPES)} do")
+                raise ValueError(
+                    f"{name}: {array.dtype} cannot be sent; valid: {', '.join(_DTYPES)}"
+                )
             described[name] = {"dtype": array.dtype.name, "shape": list(array.shape)}
             parts.append(np.ascontiguousarray(array).tobytes())
         text = json.dumps({"data": dict(header), "arrays": described}).encode()
         body = b"".join([_LENGTH.pack(len(text)), text, *parts])
         if len(body) + _MAC_BYTES > MAX_MESSAGE_BYTES:
-            raise ValueError(f"a message of {len(body)} bytes is too long ({MAX_MESSAGE_BYTES})")
+            raise ValueError(
+                f"a message of {len(body)} bytes is too long (limit: {MAX_MESSAGE_BYTES})"
+            )
         mac = self._mac(self._out, self._num_sent, body)
         self._num_sent += 1
         self._raw.settimeout(self.timeout_s)
@@ -126,35 +135,35 @@ class Connection:
     def receive(
         self, *, until_s: float | None = None, max_bytes: int = MAX_MESSAGE_BYTES
     ) -> Message:
-        """Wait for a message, and return it once it is proved.
+        """Wait for a message, check that it is authentic, and return it.
 
         Args:
-            until_s: when, on the monotonic clock, all of it must be there; None: `timeout_s` from
-                now on, however slowly it drips.
-            max_bytes: a longer one is not read.
+            until_s: deadline for the whole message, on the monotonic clock; None: `timeout_s` from
+                now.
+            max_bytes: greatest length of the message.
 
         Raises:
-            ClosedError: the other side is gone.
-            NotAuthenticError: it is of another key, changed, repeated or left out.
-            NonsenseError: it is proved and makes no sense.
-            WireError: it is too long, or did not come in time.
+            ClosedError: the other side has closed the connection.
+            NotAuthenticError: the message has another key, or was changed, repeated or dropped.
+            MalformedError: the message is authentic but malformed.
+            WireError: the message is too long, or did not arrive in time.
         """
         until_s = self._until_s() if until_s is None else until_s
         (length,) = _LENGTH.unpack(_receive(self._raw, _LENGTH.size, until_s))
         if not _MAC_BYTES + _LENGTH.size <= length <= max_bytes:
-            raise WireError(f"a message of {length} bytes is not taken (most: {max_bytes})")
+            raise WireError(f"a message of {length} bytes is refused (limit: {max_bytes})")
         mac = _receive(self._raw, _MAC_BYTES, until_s)
         body = _receive(self._raw, length - _MAC_BYTES, until_s)
         expected = self._mac(self._in, self._num_received, body)
         if not hmac.compare_digest(mac, expected):
             raise NotAuthenticError(
-                "a message is not authentic: another key, or it was changed or repeated"
+                "a message is not authentic: it has another key, or was changed or repeated"
             )
         self._num_received += 1
         return _parse(body)
 
     def abort(self) -> None:
-        """Disconnect while another thread waits for a message: it hears that the side is gone."""
+        """Disconnect while another thread waits in `receive`, which then raises ClosedError."""
         with contextlib.suppress(OSError):
             self._raw.shutdown(socket.SHUT_RDWR)
 
@@ -166,15 +175,15 @@ class Connection:
         return None if self.timeout_s is None else time.monotonic() + self.timeout_s
 
     def _mac(self, direction: bytes, count: int, body: bytes) -> bytes:
-        said = self._session + direction + _COUNT.pack(count) + body
-        return hmac.digest(self._key, said, hashlib.sha256)
+        signed = self._session + direction + _COUNT.pack(count) + body
+        return hmac.digest(self._key, signed, hashlib.sha256)
 
 
 def _parse(body: bytes) -> Message:
-    """Take a proved body apart; it is still checked, since a friend may be wrong."""
+    """Return the data and the arrays of an authentic body, after checking them."""
     (length,) = _LENGTH.unpack_from(body)
     if length > min(_MAX_HEADER_BYTES, len(body) - _LENGTH.size):
-        raise NonsenseError(f"a header of {length} bytes is not taken")
+        raise MalformedError(f"a header of {length} bytes is refused")
     start = _LENGTH.size + length
     try:
         header = json.loads(body[_LENGTH.size : start])
@@ -182,7 +191,7 @@ def _parse(body: bytes) -> Message:
         arrays: dict[str, NDArray[Any]] = {}
         for name, kind in described.items():
             if kind["dtype"] not in _DTYPES:
-                raise ValueError(f"{name} is of {kind['dtype']}")
+                raise ValueError(f"{name} has the type {kind['dtype']}")
             shape = tuple(int(size) for size in kind["shape"])
             if any(size < 0 for size in shape):
                 raise ValueError(f"{name} has shape {shape}")
@@ -194,44 +203,45 @@ def _parse(body: bytes) -> Message:
             array.flags.writeable = False
             arrays[str(name)], start = array, end
         if start != len(body):
-            raise ValueError(f"{len(body) - start} bytes belong to nothing")
+            raise ValueError(f"{len(body) - start} bytes belong to no array")
         if not isinstance(data, dict):
-            raise ValueError("its data are no mapping")
-    # nested too deep, sizes beyond all numbers, a list for a mapping: whatever it is, it is refused
+            raise ValueError("its data are not a mapping")
+    # any error counts: too deep nesting, a size that overflows, a list instead of a mapping
     except Exception as error:
-        raise NonsenseError(f"a message makes no sense: {type(error).__name__}: {error}") from error
+        raise MalformedError(f"a message is malformed: {type(error).__name__}: {error}") from error
     return data, arrays
 
 
 def read_key(path: Path) -> bytes:
-    """Read a key file.
+    """Return the key in a key file.
 
     Raises:
-        FileNotFoundError: there is none; with how to get one.
-        ValueError: others may read it, or it is no key.
+        FileNotFoundError: the file does not exist.
+        ValueError: other users may read the file, or it does not contain a key.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"no key in {path}: the policy server makes one when it starts; copy it (scp -p)"
+            f"there is no key file {path}: the policy server writes one when it starts; "
+            "copy it (scp -p)"
         )
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
-        raise ValueError(f"others may read {path} (mode {mode:04o}): chmod 600 {path}")
+        raise ValueError(f"other users may read {path} (mode {mode:04o}): run chmod 600 {path}")
     text = path.read_text().strip()
     try:
         key = bytes.fromhex(text)
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise ValueError(f"{path} is no key of {KEY_BYTES} bytes in hexadecimal")
+        raise ValueError(f"{path} must contain a key of {KEY_BYTES} bytes in hexadecimal")
     return key
 
 
 def make_key(path: Path) -> bytes:
-    """Write a new key that only its owner may read, and give it.
+    """Write a new key file that only its owner may read, and return the key.
 
     Raises:
-        FileExistsError: there is one.
+        FileExistsError: the file exists.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     key = os.urandom(KEY_BYTES)
@@ -239,7 +249,7 @@ def make_key(path: Path) -> bytes:
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(key.hex() + "\n")
     try:
-        os.link(aside, path)  # whole or not there, and never over another's
+        os.link(aside, path)  # complete or absent, and never overwrites a file
     finally:
         aside.unlink()
     return key
@@ -249,7 +259,7 @@ def parse_address(text: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text has another form.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 <= int(port) < 65536:
@@ -261,9 +271,9 @@ def _send(raw: socket.socket, data: bytes) -> None:
     try:
         raw.sendall(data)
     except TimeoutError as error:
-        raise WireError("the other side takes nothing more in time") from error
+        raise WireError("the other side did not receive the message in time") from error
     except OSError as error:
-        raise ClosedError(f"the other side is gone: {error}") from error
+        raise ClosedError(f"the other side has disconnected: {error}") from error
 
 
 def _receive(raw: socket.socket, size: int, until_s: float | None) -> bytes:
@@ -280,8 +290,11 @@ def _receive(raw: socket.socket, size: int, until_s: float | None) -> bytes:
         except TimeoutError as error:
             raise WireError("no answer came in time") from error
         except OSError as error:
-            raise ClosedError(f"the other side is gone: {error}") from error
+            raise ClosedError(f"the other side has disconnected: {error}") from error
         if count == 0:
             raise ClosedError("the other side closed the connection")
         got += count
     return bytes(data)
+
+
+__getattr__ = moved_names(__name__, {"NonsenseError": "real_robot.agents.wire:MalformedError"})

@@ -132,7 +132,7 @@ def test_after_a_failed_policy_there_is_no_next_episode(
 
 @pytest.mark.parametrize(
     ("policy_name", "words"),
-    [("/nowhere", "deploy: "), ("server:127.0.0.1:1", "no key in")],
+    [("/nowhere", "deploy: "), ("server:127.0.0.1:1", "there is no key file")],
 )
 def test_a_policy_that_is_not_there_is_a_plain_message(
     monkeypatch, tmp_path, policy_name, words
@@ -389,7 +389,7 @@ PICK, CABINET = "toto/FrankaPick-v0", "toto/FrankaCabinet-v0"
             None,
             {"tasks": ["fold a towel", "pour"]},
             PICK,
-            "for 'fold a towel', 'pour', and is asked",
+            "for 'fold a towel', 'pour'; the requested task",
         ),
     ],
 )

@@ -347,7 +347,7 @@ def test_a_policy_server_that_is_gone(bench, config, tmp_path) -> None:
     key = read_key(tmp_path / "policy.key")
     far = Swing()
     server = PolicyServer(
-        far, interface_of(config), key, host="127.0.0.1", port=0, idle_timeout_s=20.0, tell=print
+        far, interface_of(config), key, host="127.0.0.1", port=0, idle_timeout_s=20.0, log=print
     )
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
