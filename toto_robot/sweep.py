@@ -143,7 +143,7 @@ def sweep(config: SweepConfig, out: Path) -> None:
             f"{config.folds} folds need as many episodes, {config.data} has {num_episodes}"
         )
     cells = _probe_all(config, data, encoder, out)
-    advice = advise(cells, encoder.num_layers)
+    advice = advise(cells, encoder.num_layers, num_episodes)
     print(table(data, cells, config.pools, config.folds, config.width))
     notes = {
         "data": str(config.data),

@@ -120,6 +120,17 @@ def test_it_finds_the_layer_that_made_the_target(result):
     assert (result / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_few_episodes_support_no_choice(checkpoint, tmp_path, capsys):
+    record(tmp_path / "store", load_encoder(checkpoint), num_episodes=5)
+    header = {"tokenizer_hash": weights_hash(load_encoder(checkpoint).tokenizer)}
+    (tmp_path / "store" / "store.json").write_text(json.dumps(header))
+    sweep(config(checkpoint, tmp_path / "store"), tmp_path / "out")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("5 episodes do not support a choice of layer and pool: use at least 10;")
+    assert "clearly" not in last
+    assert not json.loads((tmp_path / "out" / "sweep.json").read_text())["advice"]["supported"]
+
+
 def test_it_says_what_vision_adds_to_proprioception(result, checkpoint, store, tmp_path, capsys):
     found = cells(result)
     cell = found["trained", 2, "mean"]

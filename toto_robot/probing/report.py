@@ -14,6 +14,7 @@ from .ridge import Score, difference
 
 __all__ = ["Cell", "advise", "table", "write_report"]
 
+MIN_EPISODES = 10  # a bootstrap over fewer gives intervals that are far too narrow
 TRAINED, UNTRAINED, RANDOM = SOURCES = ("trained", "untrained", "random")
 PROPRIOCEPTION, CONSTANT = "proprioception", "constant"
 DESCRIPTIONS = {
@@ -101,8 +102,11 @@ def table(
     return "\n".join(lines)
 
 
-def advise(cells: Sequence[Cell], num_layers: int) -> dict[str, Any]:
-    """Say in words which layer and pool to use, and whether that matters."""
+def advise(cells: Sequence[Cell], num_layers: int, num_episodes: int) -> dict[str, Any]:
+    """Say in words which layer and pool to use, and whether that matters.
+
+    Intervals over fewer than `MIN_EPISODES` episodes are too narrow: then it says only that.
+    """
     trained = [cell for cell in cells if cell.source == TRAINED]
     best = max(trained, key=lambda cell: cell.alone.score)
     same_pool = [cell for cell in trained if cell.pool == best.pool]
@@ -150,7 +154,14 @@ def advise(cells: Sequence[Cell], num_layers: int) -> dict[str, Any]:
             f"; what layer {enough.layer}, pool {enough.pool} adds to proprioception "
             f"{_signed(added)}{clearness(added)}"
         )
+    if num_episodes < MIN_EPISODES:
+        words = (
+            f"{num_episodes} episodes do not support a choice of layer and pool: use at least "
+            f"{MIN_EPISODES}; layer {best.layer}, pool {best.pool} scores best "
+            f"({best.alone.score:.3f}), which other episodes may well change"
+        )
     return {
+        "supported": num_episodes >= MIN_EPISODES,
         "layer": enough.layer,
         "pool": enough.pool,
         "best_layer": best.layer,

@@ -240,7 +240,11 @@ def _solve(
         slope = cross
         if width:
             ridge = gram + torch.diag(torch.cat([penalty * free, HARDLY * held]))
-            slope = torch.cholesky_solve(cross, torch.linalg.cholesky(ridge))
+            factor, failed = torch.linalg.cholesky_ex(ridge)
+            if failed:  # rows that are nearly equal: rounding leaves no positive matrix
+                slope = torch.linalg.pinv(ridge, hermitian=True) @ cross
+            else:
+                slope = torch.cholesky_solve(cross, factor)
         offset = mean[width + 1 :] - mean[:width] @ slope
         maps.append(torch.cat([slope, offset[None]]))
     return maps

@@ -65,6 +65,15 @@ def test_without_a_penalty_it_is_least_squares():
         np.testing.assert_allclose(told[fold == k], rows[fold == k] @ slope, rtol=1e-8)
 
 
+@pytest.mark.parametrize("noise", [0, 1e-9, 1e-7])
+def test_rows_that_are_nearly_equal_have_a_solution(noise):
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(1, 300)) + 1e3 + noise * rng.normal(size=(30, 300))
+    target, fold = rng.normal(size=(30, 2)), np.arange(30) % 5
+    told = fit_ridge(inputs, target, fold, (1e-4, 1e-2, 1.0), np.ones(2)).predictions
+    assert np.abs(told).max() < 10
+
+
 def test_companions_keep_their_own_penalty():
     rng = np.random.default_rng(3)
     noise, joints, fold = rng.normal(size=(60, 20)), rng.normal(size=(60, 2)), np.arange(60) % 3
