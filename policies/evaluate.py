@@ -35,8 +35,8 @@ from .student import KIND as STUDENT
 from .student import load_student, read_metadata
 from .teacher_policy import KIND as TEACHER
 from .teacher_policy import choose_expert, load_teacher
-from .trained_policy import TrainedPolicy, find_checkpoint
-from .vision import NoVision, VisionConfig, VitVision
+from .trained_policy import TrainedPolicy, find_checkpoint, relocated
+from .vision import NoVision, VisionConfig
 
 EXPERT = "expert"
 
@@ -211,18 +211,7 @@ def _find_policy(config: EvaluateConfig) -> _Evaluated:
             f"(policies.train), of a {TEACHER} (policies.teacher), or {EXPERT!r}"
         )
     metadata = read_metadata(folder)
-    vision = metadata.vision
-    if config.encoder is not None:
-        vision = relocated(vision, config.encoder, folder)
-    if (
-        isinstance(vision, VitVision)
-        and vision.format is not None
-        and not Path(vision.name_or_path).is_file()
-    ):
-        raise FileNotFoundError(
-            f"{folder} sees through {vision.name_or_path}, a file of format {vision.format!r} that "
-            "is not there; say where it is now: encoder=FILE"
-        )
+    vision = relocated(folder, metadata.vision, config.encoder)
     env = metadata.env if config.env is None else config.env
     if env is None:
         raise ValueError(
@@ -230,32 +219,6 @@ def _find_policy(config: EvaluateConfig) -> _Evaluated:
             "env=<one of configs/env>"
         )
     return _Evaluated(env=env, vision=vision, student=folder, teacher=None)
-
-
-def relocated(vision: VisionConfig, now: VisionConfig, folder: Path) -> VisionConfig:
-    """Return a student's vision with its encoder at another place; all else stays as trained.
-
-    Raises:
-        ValueError: the student has no encoder, or another layer, pool or stream is asked for.
-    """
-    if isinstance(vision, NoVision) or isinstance(now, NoVision):
-        raise ValueError(
-            f"{folder} was trained with encoder kind {vision.kind!r}, not {now.kind!r}"
-        )
-    before, asked = to_dict(vision), to_dict(now)
-    changed = [
-        f"{key}={value}"
-        for key, value in asked.items()
-        if key not in ("kind", "name_or_path")
-        and value not in (None, False)
-        and value != before.get(key)
-    ]
-    if changed:
-        raise ValueError(
-            f"{folder} was trained with {before}; say only where its encoder is now: "
-            f"encoder=FOLDER, without {', '.join(changed)}"
-        )
-    return replace(vision, name_or_path=now.name_or_path)
 
 
 def _refuse_encoder(config: EvaluateConfig, why: str) -> None:

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from envs.interface import Interface
 from toto_robot import FrameEncoder
+from toto_robot.config import to_dict
 from toto_robot.device import choose_device
 from toto_robot.encoders.contract import compress_each
 from toto_robot.encoders.loading import shipped_baselines, shipped_encoders
 
 from .environment import EnvConfig
 from .student import KIND, StudentPolicy, load_student, read_metadata, read_origin
-from .vision import EpisodeEmbedder, NoVision
+from .vision import EpisodeEmbedder, NoVision, VisionConfig
 
 
 class TrainedPolicy:
@@ -142,11 +143,44 @@ def open_student(
         ValueError: it is damaged, is for another interface or encoder, or takes no encoder.
     """
     metadata, device = read_metadata(folder), choose_device(device)
-    vision = metadata.vision
-    if encoder is not None:
+    vision = relocated(folder, metadata.vision, encoder)
+    opened = vision.build(torch.device(device))
+    student = load_student(folder, opened, metadata.interface if interface is None else interface)
+    return student.to(device), opened
+
+
+def relocated(
+    folder: Path, vision: VisionConfig, now: VisionConfig | str | Path | None
+) -> VisionConfig:
+    """Return a student's vision with its encoder at another place; all else stays as trained.
+
+    Args:
+        folder: the student's checkpoint, for messages.
+        vision: what it was trained with.
+        now: where its encoder is now; None: where it was.
+
+    Raises:
+        FileNotFoundError: the encoder is not there.
+        ValueError: the student has no encoder, or another layer, pool or stream is asked for.
+    """
+    if now is not None:
         if isinstance(vision, NoVision):
             raise ValueError(f"{folder} was trained without images: it takes no encoder")
-        vision = replace(vision, name_or_path=str(encoder))
+        if isinstance(now, NoVision):
+            raise ValueError(f"{folder} was trained with an encoder: encoder=none does not fit it")
+        place = str(now) if isinstance(now, (str, Path)) else now.name_or_path
+        before = to_dict(vision)
+        changed = [
+            f"{key}={value}"
+            for key, value in ({} if isinstance(now, (str, Path)) else to_dict(now)).items()
+            if key not in ("kind", "name_or_path") and value not in (None, False, before.get(key))
+        ]
+        if changed:
+            raise ValueError(
+                f"{folder} was trained with {before}; say only where its encoder is now: "
+                f"encoder=FOLDER, without {', '.join(changed)}"
+            )
+        vision = replace(vision, name_or_path=place)
     if not isinstance(vision, NoVision):
         name = vision.name_or_path
         shipped = (*shipped_encoders(), *shipped_baselines())
@@ -154,10 +188,10 @@ def open_student(
             raise FileNotFoundError(
                 f"{folder} was trained with the encoder {name}, which is not there; say where it "
                 "is now: encoder=<name, folder or file>"
+                if now is None
+                else f"the encoder of {folder} is not at {name}"
             )
-    opened = vision.build(torch.device(device))
-    student = load_student(folder, opened, metadata.interface if interface is None else interface)
-    return student.to(device), opened
+    return vision
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, str]:

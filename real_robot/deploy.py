@@ -33,7 +33,7 @@ class DeployConfig:
     """Say what acts where.
 
     Attributes:
-        policy: a checkpoint's folder, or `server:HOST:PORT`.
+        policy: a run's or a checkpoint's folder, or `server:HOST:PORT`.
         robot: `twin`, the address of a twin that runs, or an arm's address.
         station: what there is.
         acting: where and how the policy runs.
@@ -134,7 +134,7 @@ def _report(records: Sequence[EpisodeRecord], folder: Path | None) -> None:
         print(f"dataset: {folder}", flush=True)
 
 
-main = command("deploy", DeployConfig)(deploy)
+main = command("deploy", DeployConfig, {"encoder": "acting.encoder"})(deploy)
 
 if __name__ == "__main__":
     main()

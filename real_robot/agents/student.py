@@ -48,7 +48,7 @@ class StudentAgent:
         """Load the policy and its encoder.
 
         Args:
-            folder: the folder of the checkpoint.
+            folder: the folder of a checkpoint, or of a run with `policy/` in it.
             interface: the interface of the robot.
             device: device of the computation: `cpu`, `cuda`, or `auto` (cuda if available).
             encoder: folder of the encoder; None: the folder that the checkpoint names.
@@ -61,10 +61,11 @@ class StudentAgent:
                 cannot compute surprisal.
         """
         from policies.student import read_metadata, read_origin
-        from policies.trained_policy import open_student
+        from policies.trained_policy import find_checkpoint, open_student
         from policies.vision import encoder_id
         from toto_robot.checkpoint import weights_hash
 
+        folder, _ = find_checkpoint(folder)
         metadata, self.origin = read_metadata(folder), read_origin(folder)
         self.interface, self.note = fit_interface(metadata.interface, interface, str(folder))
         self._columns = proprio_columns(metadata.interface, interface)

@@ -23,8 +23,8 @@ from policies.teacher_policy import (
     load_teacher,
     sightless,
 )
-from policies.vision import VitVision
-from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, metadata
+from policies.vision import NoVision, VitVision
+from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, metadata, save_tiny_encoder
 from tests.policies.test_train import IN_PROCESS
 from tests.toto_robot.visions import toto
 from toto_robot.models.vision_transformer import VitConfig
@@ -214,10 +214,24 @@ def test_a_vision_transformers_file_may_have_moved(tmp_path):
     eyes = vision.build(torch.device("cpu"))
     StudentPolicy(metadata(eyes, vision)).save(tmp_path / "student")
     moved = file.rename(tmp_path / "moved.pth")
-    with pytest.raises(FileNotFoundError, match=r"vit\.pth, a file of format 'mvp'.*encoder=FILE"):
+    with pytest.raises(FileNotFoundError, match=r"vit\.pth, which is not there; .*encoder="):
         evaluate(config(tmp_path / "student"), tmp_path / "out")
     evaluate(config(tmp_path / "student", encoder=toto(moved)), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["episodes"] == 3
     torch.save({"model": sizes.build().state_dict()}, file)
     with pytest.raises(ValueError, match=r"another encoder .*\n  weights: "):
         evaluate(config(tmp_path / "student"), tmp_path / "out")
+
+
+def test_a_place_without_an_encoder_is_named_before_anything_runs(tmp_path):
+    encoder = save_tiny_encoder(tmp_path / "encoder")
+    vision = toto(encoder)
+    StudentPolicy(metadata(vision.build(torch.device("cpu")), vision)).save(tmp_path / "student")
+    gone = str(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=f"the encoder of .*student is not at {gone}"):
+        evaluate(config(tmp_path / "student", encoder=toto(gone)), tmp_path / "out")
+    with pytest.raises(ValueError, match="encoder=none does not fit it"):
+        evaluate(config(tmp_path / "student", encoder=NoVision()), tmp_path / "out")
+    other = dataclasses.replace(toto(encoder), layer=1)
+    with pytest.raises(ValueError, match=r"say only where its encoder is now.*layer=1"):
+        evaluate(config(tmp_path / "student", encoder=other), tmp_path / "out")

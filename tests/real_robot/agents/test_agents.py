@@ -164,6 +164,16 @@ def test_surprise_is_told_when_asked_for(tmp_path, encoder_folder) -> None:
         agent_of(tmp_path / "b", interface, surprise=True)
 
 
+def test_a_run_s_folder_stands_for_its_policy(tmp_path, encoder_folder) -> None:
+    _, interface = save_student(tmp_path / "run" / "policy", encoder_folder)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    inside = agent_of(tmp_path / "run" / "policy", interface)
+    assert agent_of(tmp_path / "run", interface).weights_hash == inside.weights_hash
+    assert agent_of(tmp_path / "run", interface).name == inside.name
+    with pytest.raises(FileNotFoundError, match=r"no policy in .*config\.json is missing"):
+        agent_of(tmp_path, interface)
+
+
 def test_a_blind_student_takes_no_encoder(tmp_path, encoder_folder) -> None:
     _, interface = save_student(tmp_path, encoder_folder, blind=True)
     agent = agent_of(tmp_path, interface)
