@@ -120,6 +120,95 @@ def test_a_path_may_have_any_characters(odd, tmp_path) -> None:
     assert f"\nresults: {place}\n" in done.out
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("'a,b'", "a,b"),
+        ('"a b"', "a b"),
+        ("'a','b'", "'a','b'"),
+        ("'a'b'", "'a'b'"),
+        (" x ", " x "),
+        ("1e3", "1e3"),
+        ("~no_such_user/x", "~no_such_user/x"),
+        ("\n", "\n"),
+    ],
+)
+def test_text_is_read_as_typed_and_quotes_around_all_of_it_are_left_out(typed, read) -> None:
+    import yaml
+
+    done = run("toto_robot.sweep", [f"data={typed}", f"array={typed}", "--dry-run"])
+    assert done.code == 0, done.err
+    printed = yaml.safe_load(done.out.partition("\nresults: ")[0])
+    assert printed["data"] == printed["array"] == read
+
+
+@pytest.mark.parametrize(
+    ("typed", "values"),
+    [
+        ("a,b", ["a", "b"]),
+        ("take (1),it's", ["take (1)", "it's"]),
+        ("'a,b',c", ["a,b", "c"]),
+        ("it's,that's", ["it's", "that's"]),
+        ("x={y},null", ["x={y}", None]),
+    ],
+)
+def test_several_texts_of_a_multirun_are_read_as_typed(typed, values) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    arguments = read_arguments(["-m", f"array={typed}"], config_class("sweep"), (), (), {})
+    (override,) = OverridesParser.create().parse_overrides(list(arguments.overrides))
+    found = [one.text if hasattr(one, "text") else one for one in override.sweep_iterator()]
+    assert found == values
+
+
+def test_several_checkpoints_may_be_one_run_each() -> None:
+    group = root_file("sweep").groups[0]
+    words = ["-m", "encoder=runs/a,runs/b"]
+    arguments = read_arguments(words, config_class("sweep"), (group,), (ROOT / "configs",), {})
+    assert arguments.overrides == (
+        "encoder=checkpoint",
+        "encoder.name_or_path='runs/a','runs/b'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("data=", "data: expected a path, got ''"),
+        ("encoder=", "encoder: unknown choice ''"),
+        ("encoder=null", "encoder: unknown choice 'null'"),
+        ("encoder=" + "x" * 5000, "encoder: unknown choice"),
+    ],
+)
+def test_an_empty_or_endless_value_is_refused(word, answer) -> None:
+    done = run("toto_robot.sweep", [word, "--dry-run"])
+    assert done.code == 1
+    assert done.err.startswith(f"sweep: {answer}")
+
+
+def test_choices_of_a_folder_of_one_s_own_are_shown_and_their_mistakes_named(tmp_path) -> None:
+    (tmp_path / "encoder").mkdir()
+    good = (ROOT / "toto_robot/configs/encoder/nano.yaml").read_text()
+    for name, text in {"mine": good, "broken": "kind: [toto", "empty": ""}.items():
+        (tmp_path / "encoder" / f"{name}.yaml").write_text(text)
+    words = ["--config-dir", str(tmp_path)]
+    done = run("toto_robot.encode", [*words, "encoder=mine", "--help"])
+    assert done.code == 0, done.err
+    assert re.search(r"choices: .*\bmine\b", done.out)
+    assert "broken" not in done.out
+    done = run("toto_robot.encode", [*words, "images=x", "encoder=broken"])
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert "encoder/broken.yaml" in done.err
+    done = run("toto_robot.encode", [*words, "images=x", "encoder=empty"])
+    assert done.err.startswith("encode: encoder")
+
+
+def test_null_is_the_choice_of_a_group_that_has_none_by_default() -> None:
+    done = run("policies.evaluate", ["encoder=null", "--dry-run"])
+    assert done.code == 0, done.err
+
+
 @settings(max_examples=200)
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1))
 @example("a\\'${b}\\")
@@ -247,3 +336,5 @@ def test_the_console_script_lists_and_runs_commands(tmp_path) -> None:
     assert "did you mean sweep or lr_sweep?" in done.stderr
     done = subprocess.run([*call, "sweep", "stridee=3"], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == "sweep: unknown setting 'stridee'; did you mean 'stride'?\n"
+    done = subprocess.run([*call, "swp!"], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr.endswith("All commands: toto-robot --help\n")

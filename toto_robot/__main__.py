@@ -34,11 +34,15 @@ def main() -> None:
     found = commands()
     if name not in found:
         near = difflib.get_close_matches(name, list(found), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
         sys.exit(f"toto-robot: unknown command {words[0]!r}{hint} All commands: toto-robot --help")
     entry = found[name]
     if not is_here(entry):
         sys.exit(f"toto-robot {name}: {GET_CHECKOUT}")
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        sys.exit(f"toto-robot {name}: the current folder was deleted: cd to another")
     sys.argv = [f"toto-robot {name}", *words[1:]]
     try:
         main_of_command = entry.load()

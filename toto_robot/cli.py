@@ -9,11 +9,13 @@ in docs/commands.md; how arguments are read, in `toto_robot.overrides`.
 
 import math
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +23,7 @@ from .config import from_dict
 from .config_files import RootFile, search_path
 from .overrides import quoted, read_arguments
 from .runs import goes_on, stopped_after
-from .usage import help_text, show
+from .usage import discard_output, help_text, print_any_text, show
 
 __all__ = ["command", "compose"]
 
@@ -55,7 +57,7 @@ def command(
     """
 
     def decorate(verb: Callable[[C, Path], object]) -> Callable[[], None]:
-        def run(composed: Any) -> None:
+        def run(composed: Any, swept: Sequence[str]) -> None:
             # imported here and not above: importing a command must not need Hydra
             from hydra.core.hydra_config import HydraConfig
             from hydra.types import RunMode
@@ -68,19 +70,22 @@ def command(
             job = HydraConfig.get()
             if job.mode == RunMode.MULTIRUN:
                 numbered = out.with_stem(f"{out.stem}-{job.job.num}")
-                out = numbered if result == "file" else out / job.job.override_dirname
-            if os.environ.get("RANK", "0") == "0":  # of those that torchrun started, one prints
-                _print(name, data, out)
+                out = numbered if result == "file" else _job_folder(out, job, swept)
             try:
+                if os.environ.get("RANK", "0") == "0":  # of those that torchrun started
+                    _print(name, data, out)
                 with _stoppable(name, out):
                     verb(config, out)
             except _user_errors() as error:
                 # what was asked for or what lies on the disk is wrong, and the message says what
                 if "HYDRA_FULL_ERROR" in os.environ:
                     raise
+                if isinstance(error, BrokenPipeError):
+                    discard_output()
                 sys.exit(f"{name}: {error or type(error).__name__}")
 
         def main() -> None:
+            print_any_text()
             folders = search_path(getattr(verb, "__globals__", {}).get("__package__"))
             root = _find_root(name, folders)
             try:
@@ -91,17 +96,24 @@ def command(
                     print(f"{name}: {notice}", file=sys.stderr)
                 if asked.wants_help:
                     overrides = () if asked.multirun else asked.overrides
-                    show(_help(root, folders, config_class, overrides))
+                    show(_help(root, [*asked.config_dirs, *folders], config_class, overrides))
                     return
                 # what is wrong shows before a folder is made
-                overrides = _first_job(asked.overrides) if asked.multirun else asked.overrides
-                data, out = _plain(_composed(root, folders, overrides, asked.config_dirs))
-                from_dict(config_class, data)
+                jobs = _jobs(asked.overrides) if asked.multirun else [asked.overrides]
+                checked = [_plain(_composed(root, folders, job, asked.config_dirs)) for job in jobs]
+                for data, out in checked:
+                    from_dict(config_class, data)
+                    _check_place(out, result)
                 if asked.dry_run:
-                    _print(name, data, out)
-                    print("dry run: the settings are valid; nothing was run")
+                    _print(name, *checked[0])
+                    more = " (shown: the first run's)" if len(checked) > 1 else ""
+                    print(f"dry run: the settings are valid{more}; nothing was run")
                     return
-            except (ValueError, *_composition_errors()) as error:  # pyrefly: ignore
+                if result == "folder" and not asked.prints_only:
+                    (checked[0][1] / "hydra").mkdir(parents=True, exist_ok=True)
+            except (ValueError, OSError, *_composition_errors()) as error:  # pyrefly: ignore
+                if isinstance(error, BrokenPipeError):
+                    discard_output()
                 sys.exit(f"{name}: {_in_short(error)}")
             import hydra
 
@@ -109,8 +121,13 @@ def command(
             records = _RECORDS_OF_A_FILE if result == "file" else ()
             sys.argv = [sys.argv[0], *asked.flags, *asked.overrides, search, *records]
             place = str(root.path.parent)
+            swept = _swept(asked.overrides)
+
+            def run_job(composed: Any) -> None:
+                run(composed, list(swept))
+
             with _stoppable(name, None):
-                hydra.main(version_base="1.3", config_path=place, config_name=name)(run)()
+                hydra.main(version_base="1.3", config_path=place, config_name=name)(run_job)()
 
         return main
 
@@ -183,17 +200,57 @@ def _composed(
         return hydra.compose(root.path.stem, [*overrides, search])
 
 
-def _first_job(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides of the first job of a multirun."""
+def _swept(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values that a multirun gives to each key that has several, as overrides."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [
-        f"{one.get_key_element()}={next(one.sweep_string_iterator())}"
-        if one.is_sweep_override()
-        else text
-        for one, text in zip(parsed, overrides, strict=True)
+    return {
+        key: [f"{key}={value}" for value in one.sweep_string_iterator()]
+        for one in parsed
+        if one.is_sweep_override() and (key := one.get_key_element())
+    }
+
+
+def _jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of a multirun's first job, and of those where one value differs."""
+    swept = _swept(overrides)
+    fixed = [text for text in overrides if text.partition("=")[0] not in swept]
+    first = {key: values[0] for key, values in swept.items()}
+    others = [{**first, key: value} for key, values in swept.items() for value in values[1:]]
+    return [[*fixed, *values.values()] for values in (first, *others)]
+
+
+def _job_folder(out: Path, job: Any, swept: Sequence[str]) -> Path:
+    """Return the folder of one of a multirun's jobs: named for what differs between them."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    before = out / job.job.override_dirname  # named for all that was given, until version 0.2
+    texts = {text.partition("=")[0]: text for text in job.overrides.task}
+    parsed = OverridesParser.create().parse_overrides([texts[key] for key in swept])
+    values = [one.value() for one in parsed]
+    plain = [
+        f"{key}={value}" if isinstance(value, str) else texts[key]
+        for key, value in zip(swept, values, strict=True)
     ]
+    name = ",".join(sorted(plain)) or str(job.job.num)
+    safe = re.sub(r"[/\\\x00-\x1f]", "-", name).encode()[:200].decode(errors="ignore")
+    if safe != name:
+        safe += f"-{sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return before if before != out and os.path.isdir(before) else out / safe
+
+
+def _check_place(out: Path, result: str) -> None:
+    """Refuse results that cannot be where they are to be.
+
+    Raises:
+        ValueError: a file is where a folder must be.
+    """
+    for place in (out, *out.parents):
+        if os.path.lexists(place):
+            if not place.is_dir() and (place != out or result == "folder"):
+                raise ValueError(f"out: {place} is a file, so {out} cannot be a {result}")
+            return
 
 
 def _search_override(root: RootFile, folders: Sequence[Path]) -> str:
@@ -247,9 +304,14 @@ def _help(
 
 def _in_short(error: Exception) -> str:
     """Return the message of an error without Hydra's and OmegaConf's notes to developers."""
-    if isinstance(error, ValueError):
+    if isinstance(error, (ValueError, OSError)):
         return str(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    from hydra.errors import OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override}; a list is [1,2], a mapping {{a: 1}}"
+    text = str(error).partition("Config search path:")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "See "))]
     return "; ".join(kept) or type(error).__name__
 
@@ -263,8 +325,9 @@ def _user_errors() -> tuple[type[Exception], ...]:
 def _composition_errors() -> tuple[type[Exception], ...]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    return HydraException, OmegaConfBaseException
+    return HydraException, OmegaConfBaseException, YAMLError
 
 
 def _find_root(name: str, folders: Sequence[Path]) -> RootFile:

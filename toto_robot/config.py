@@ -151,12 +151,13 @@ def _value(hint: Any, value: Any, at: str) -> Any:
             _value(args[0], k, at): _value(args[1], item, _join(at, str(k)))
             for k, item in value.items()
         }
-    if hint is Path and isinstance(value, (str, Path)):
+    if hint is Path and isinstance(value, (str, Path)) and value != "":
         return Path(value)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:  # not isinstance: a bool is no int here
-        raise ValueError(f"{at}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+        expected = "a path" if hint is Path else getattr(hint, "__name__", hint)
+        raise ValueError(f"{at}: expected {expected}, got {value!r}")
     return value
 
 

@@ -135,7 +135,12 @@ def _fits(path: Path, hints: Sequence[Any]) -> bool:
     import yaml
 
     text = path.read_text()
-    content = yaml.safe_load(text)
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:  # Hydra says what is wrong when it is chosen
+        return False
+    if not isinstance(content, dict):
+        return False
     if hints and "@package _global_" in text:  # the part is null, beside other settings
         return NoneType in hints or any(content.values())
     if not hints or "defaults" in content:

@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -21,14 +22,25 @@ __all__ = ["Arguments", "hints_at", "quoted", "read_arguments"]
 
 BY_PATH = {"encoder": ("checkpoint", "name_or_path")}  # groups whose choice may be a checkpoint
 WEIGHTS = Path(__file__).parent / "weights"
-_TAKE_A_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i")
+_CFG = ("job", "hydra", "all")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_TAKE_A_VALUE = {  # and which; empty: any
+    "--cfg": _CFG, "-c": _CFG, "--info": _INFO, "-i": _INFO,
+    "--package": (), "-p": (), "--config-dir": (), "-cd": (),
+}  # fmt: skip
+_CONFIG_DIR = ("--config-dir", "-cd")
 FLAGS = (
-    *("--help", "-h", "--dry-run", "--multirun", "-m", "--resolve", "--hydra-help", "--version"),
+    *("--help", "-h", "--dry-run", "--multirun", "-m", "--resolve", "--hydra-help"),
     *_TAKE_A_VALUE,
 )
 _KEY = re.compile(
     r"(?P<sign>~|\+\+|\+|)(?P<key>[A-Za-z_][\w.\-@/:]*)(?:=(?P<value>.*))?", re.DOTALL
 )
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""", re.DOTALL)
+_SEVERAL = re.compile(  # values between commas; a quoted one may contain some
+    r"""(?:^|(?<=,))(?:'[^']*'(?=,|\Z)|"[^"]*"(?=,|\Z)|[^,]*)""", re.DOTALL
+)
+_SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort)\(.*\)", re.DOTALL)  # Hydra's own
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 
 
@@ -44,6 +56,7 @@ class Arguments:
         dry_run: `--dry-run` is among them: check and print the config, run nothing.
         multirun: several runs, one for each value of a list.
         config_dirs: further folders of choices.
+        prints_only: one of Hydra's options that print something and run nothing is among them.
     """
 
     flags: tuple[str, ...]
@@ -53,6 +66,7 @@ class Arguments:
     dry_run: bool
     multirun: bool
     config_dirs: tuple[Path, ...]
+    prints_only: bool
 
 
 def read_arguments(
@@ -75,26 +89,10 @@ def read_arguments(
         ValueError: an argument that is no setting, or an unknown option, key or choice; the message
             names the nearest known ones.
     """
-    flags: list[str] = []
-    settings: list[str] = []
-    rest, config_dirs = iter(words), []
-    for word in rest:
-        if not word.startswith("-") or word == "-":
-            settings.append(word)
-            continue
-        option = word.partition("=")[0]
-        if option not in FLAGS:
-            bare = option.lstrip("-").replace("-", "_")
-            known = {"out", *_field_names(config_class)}
-            hint = f"; settings have no dashes: {bare}=..." if bare in known else ""
-            raise ValueError(
-                f"unknown option {option!r}{hint or _meant(option, FLAGS)}; see --help"
-            )
-        flags.append(word)
-        if option in _TAKE_A_VALUE and "=" not in word:
-            flags += [value for value in [next(rest, None)] if value is not None]
-        if option in ("--config-dir", "-cd"):
-            config_dirs.append(Path(flags[-1].partition("=")[2] or flags[-1]).absolute())
+    flags, settings = _options(words, config_class)
+    config_dirs = [
+        Path(value).absolute() for option, value in pairwise(flags) if option in _CONFIG_DIR
+    ]
     multirun = bool({"-m", "--multirun"} & set(flags))
     overrides: list[str] = []
     notices: list[str] = []
@@ -115,6 +113,7 @@ def read_arguments(
         dry_run="--dry-run" in flags,
         multirun=multirun,
         config_dirs=tuple(config_dirs),
+        prints_only=bool({"--cfg", "-c", "--info", "-i", "--hydra-help"} & set(flags)),
     )
 
 
@@ -164,6 +163,41 @@ def hints_at(config_class: type, key: str) -> list[Any]:
     return hints
 
 
+def _options(words: Sequence[str], config_class: type) -> tuple[list[str], list[str]]:
+    """Return the options, each value a word of its own, and the settings."""
+    options: list[str] = []
+    settings: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            settings.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        if option not in FLAGS:
+            bare = option.lstrip("-").replace("-", "_")
+            known = {"out", *_field_names(config_class)}
+            hint = f"; settings have no dashes: {bare}=..." if bare in known else ""
+            raise ValueError(
+                f"unknown option {option!r}{hint or _meant(option, FLAGS)}; see --help"
+            )
+        options.append(option)
+        if option not in _TAKE_A_VALUE:
+            if equals:
+                raise ValueError(f"{option} takes no value, got {word!r}")
+            continue
+        value = value if equals else next(rest, "")
+        possible = _TAKE_A_VALUE[option]
+        if not value or value.startswith("-") or (possible and value not in possible):
+            expected = f"one of {', '.join(possible)}" if possible else "a value"
+            raise ValueError(f"{option}: expected {expected}, got {value!r}")
+        if option in _CONFIG_DIR:
+            value = os.path.expanduser(value)
+            if not os.path.isdir(value):
+                raise ValueError(f"{option}: there is no folder {value!r}")
+        options.append(value)
+    return options, settings
+
+
 def _split(word: str, config_class: type, groups: Sequence[Group]) -> tuple[str, str, str | None]:
     found = _KEY.fullmatch(word)
     if found is None or (found["value"] is None and found["sign"] != "~"):
@@ -198,7 +232,8 @@ def _override(
             raise ValueError(f"out: expected a folder, got {value!r}")
         return [f"out={_literal(value, [Path], multirun=False)}"]
     if key.partition(".")[0] not in _field_names(config_class):
-        known = {"out", *_field_names(config_class), *by_key}
+        places = {group.place or group.folder for group in groups}
+        known = {"out", *_field_names(config_class), *places}
         raise ValueError(f"unknown setting {key!r}{_meant(key, known)}")
     hints = hints_at(config_class, key)
     parents = [hints_at(config_class, parent) for parent in _parents(key)]
@@ -216,12 +251,14 @@ def _choice(
     multirun: bool,
 ) -> list[str]:
     files = group.files(folders)
-    values = value.split(",") if multirun else [value]
-    if all(one in files or one == "null" for one in values):
+    values = _SEVERAL.findall(value) if multirun else [value]
+    if value == "null" and group.default is None:
+        return []
+    if all(one in files for one in values):
         return [f"{group.hydra_key}={value}"]
-    if group.folder in BY_PATH and _is_checkpoint(value):
+    if group.folder in BY_PATH and all(map(_is_checkpoint, values)):
         choice, field = BY_PATH[group.folder]
-        path = _literal(value, [Path], multirun=False)
+        path = _literal(value, [Path], multirun)
         return [f"{group.hydra_key}={choice}", f"{group.place}.{field}={path}"]
     known = group.choices(folders, hints_at(config_class, group.place) if group.place else [])
     more = ", or the folder of a checkpoint" if group.folder in BY_PATH else ""
@@ -231,31 +268,41 @@ def _choice(
 
 
 def _is_checkpoint(value: str) -> bool:
-    path = Path(value).expanduser()
-    return "/" in value or bool(path.suffix) or path.exists() or (WEIGHTS / value).is_dir()
+    if not value.strip():
+        return False
+    places = (os.path.expanduser(value), WEIGHTS / value)
+    return "/" in value or bool(Path(value).suffix) or any(map(os.path.exists, places))
 
 
 def _literal(value: str, hints: Sequence[Any], multirun: bool) -> str:
     """Return a value in Hydra's grammar: text and paths as typed, other values unchanged."""
     kinds = {get_origin(hint) or hint for hint in hints}
+    if multirun and _is_several_texts(value, hints):
+        return ",".join(_literal(one, hints, multirun=False) for one in _SEVERAL.findall(value))
     if kinds & {list, tuple} and not value.startswith("["):
         entries = [entry for hint in hints for arg in get_args(hint) for entry in _members(arg)]
         if {str, Path} & set(entries) and value != "null":
             return f"[{_literal(value, [Path if Path in entries else str], multirun)}]"
     if not kinds & {str, Path, Literal}:
         return value
-    if (value == "null" and NoneType in kinds) or (multirun and "," in value):
+    if (value == "null" and NoneType in kinds) or (multirun and _SWEEP.fullmatch(value)):
         return value
     if kinds - {str, Path, Literal, NoneType} and (
         value[:1] in "[{" or _NUMBER.fullmatch(value) or value.lower() in ("true", "false")
     ):
         return value
-    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if is_quoted and not os.path.lexists(value):
-        return value
+    if _QUOTED.fullmatch(value) and not os.path.lexists(value):
+        return quoted(value[1:-1])
     if value.startswith("~" if Path in kinds else "~/") and not os.path.lexists(value):
         value = os.path.expanduser(value)
     return quoted(value)
+
+
+def _is_several_texts(value: str, hints: Sequence[Any]) -> bool:
+    """Return whether a multirun's value is several texts or paths, or several lists of one."""
+    entries = {one for hint in hints for arg in (hint, *get_args(hint)) for one in _members(arg)}
+    is_text = any(entry in (str, Path) or get_origin(entry) is Literal for entry in entries)
+    return is_text and "," in value and value[:1] not in "[{" and not _SWEEP.fullmatch(value)
 
 
 def _members(hint: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import io
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 from .config_files import RootFile
 from .overrides import BY_PATH, hints_at
 
-__all__ = ["field_descriptions", "help_text", "show"]
+__all__ = ["discard_output", "field_descriptions", "help_text", "print_any_text", "show"]
 
 WIDTH, COLUMN = 100, 34
 
@@ -68,7 +69,19 @@ def show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed at exit
+        discard_output()
+
+
+def discard_output() -> None:
+    """Throw away what is still printed, also what Python flushes at exit: nobody reads it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_any_text() -> None:
+    """Have characters that the terminal's encoding lacks printed as escapes, not as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def field_descriptions(config_class: type) -> dict[str, str]:

@@ -1,3 +1,5 @@
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +81,50 @@ def test_the_jobs_of_a_multirun_do_not_share_a_folder(folder: Path) -> None:
     assert "rate=0.001) runs/both/seed=1 " in done.stdout
 
 
+def test_a_job_is_named_for_what_differs_and_a_path_makes_no_folders(folder: Path) -> None:
+    program = (folder / "program.py").read_text()
+    (folder / "program.py").write_text(program.replace("rate: float", "rate: float\n    data: str"))
+    with (folder / "configs/try.yaml").open("a") as root:
+        root.write("data: none\n")
+    done = run(folder, "-m", "seed=3", "data=/a/b,'/a,(c)'", "out=runs/both")
+    assert done.returncode == 0, done.stderr
+    assert "data='/a/b') runs/both/data=-a-b-" in done.stdout
+    assert "data='/a,(c)') runs/both/data=-a,(c)-" in done.stdout
+    long = run(folder, "-m", f"data={'x' * 300},y", "out=runs/long")
+    names = re.findall(r"^results: runs/long/(.*)$", long.stdout, re.MULTILINE)
+    assert [len(name) for name in names] == [209, len("data=y")]
+
+
+def test_a_job_goes_on_in_a_folder_named_for_all_settings(folder: Path) -> None:
+    (folder / "runs/both/rate=2.0,seed=0").mkdir(parents=True)
+    done = run(folder, "-m", "seed=0,1", "rate=2.0", "out=runs/both")
+    places = re.findall(r"^results: (.*)$", done.stdout, re.MULTILINE)
+    assert places == ["runs/both/rate=2.0,seed=0", "runs/both/seed=1"]
+
+
+def test_a_wrong_value_of_a_later_job_shows_before_the_first_runs(folder: Path) -> None:
+    done = run(folder, "-m", "seed=0,1", "rate=1.0,fast")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "try: rate: expected float, got 'fast'"
+    assert "RAN" not in done.stdout
+    assert not (folder / "runs").exists()
+
+
+def test_output_that_nobody_reads_is_no_traceback(folder: Path) -> None:
+    call = f"{sys.executable} program.py | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", call], cwd=folder, capture_output=True, text=True)
+    assert done.stdout == "1\n"
+    assert done.stderr == "try: [Errno 32] Broken pipe\n"
+
+
+def test_characters_that_the_terminal_lacks_are_escaped(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    call = [sys.executable, "program.py", "out=runs/ü→"]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "results: runs/\\xfc\\u2192\n" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -88,6 +134,14 @@ def test_the_jobs_of_a_multirun_do_not_share_a_folder(folder: Path) -> None:
         ("rate=nan", "try: rate: expected a finite number, got nan"),
         ("sed=3", "try: unknown setting 'sed'; did you mean 'seed'?"),
         ("--seed=3", "try: unknown option '--seed'; settings have no dashes: seed=...; see --help"),
+        ("seed=(", "try: cannot read seed=(; a list is [1,2], a mapping {a: 1}"),
+        ("--dry-run=no", "try: --dry-run takes no value, got '--dry-run=no'"),
+        ("--config-dir=gone", "try: --config-dir: there is no folder 'gone'"),
+        ("--config-dir", "try: --config-dir: expected a value, got ''"),
+        ("--cfg=jobs", "try: --cfg: expected one of job, hydra, all, got 'jobs'"),
+        ("out=program.py", "try: out: program.py is a file, so program.py cannot be a folder"),
+        ("out=program.py/x", "try: out: program.py is a file, so program.py/x cannot be a folder"),
+        ("out=/proc/x", "try: [Errno 2] No such file or directory: '/proc/x'"),
         ("+speed=2", "try: TryConfig: unknown ['speed']; known: ['rate', 'seed']"),
     ],
 )

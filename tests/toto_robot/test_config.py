@@ -119,7 +119,7 @@ def test_plain_data_survives_the_round_trip() -> None:
         ("size", [1], "size: expected 2 values, got 1: [1]"),
         ("weights.reach", "far", "weights.reach: expected float, got 'far'"),
         ("weights", 3, "weights: expected a mapping, got 3"),
-        ("folder", 3, "folder: expected Path, got 3"),
+        ("folder", 3, "folder: expected a path, got 3"),
         ("eager", 1, "eager: expected bool, got 1"),
     ],
 )
