@@ -1,6 +1,6 @@
-"""Faults of a camera, drawn into its pictures: what a monitor ought to notice.
+"""Faults of a camera, drawn into its images: what a monitor ought to notice.
 
-    python -m benchmarks.camera_faults faults.png        # one picture with each of them
+    python -m benchmarks.camera_faults faults.png        # one image with each of them
 
 Each takes the frames from the fault's beginning on, and the last frame before it, and stays to the
 end. What is random (where, how bright, from which side) comes from the generator.
@@ -18,7 +18,7 @@ __all__ = ["FAULTS", "Fault"]
 Frames = NDArray[np.uint8]  # t h w 3
 Fault = Callable[[Frames, Frames, np.random.Generator], Frames]
 
-_PATCH = 0.3125  # of either side: a tenth of the picture
+_PATCH = 0.3125  # of either side: a tenth of the image
 _ARRIVAL_FRAMES = 5
 
 
@@ -56,7 +56,7 @@ def _textured_patch(frames: Frames, before: Frames, rng: np.random.Generator) ->
 
 
 def _hand(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Move a dark ellipse of a tenth of the picture in from the edge, and leave it there."""
+    """Move a dark ellipse of a tenth of the image in from the edge, and leave it there."""
     broken = frames.copy()
     height, width = frames.shape[1:3]
     rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
@@ -75,12 +75,12 @@ def _hand(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
 
 
 def _moved(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Shift by a tenth of the picture."""
+    """Shift by a tenth of the image."""
     return np.roll(frames, _pixels(frames, (0.07, -0.094)), axis=(1, 2))
 
 
 def _nudged(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Shift by a fortieth of the picture."""
+    """Shift by a fortieth of the image."""
     return np.roll(frames, _pixels(frames, (0.0157, -0.0235)), axis=(1, 2))
 
 
@@ -96,10 +96,10 @@ def _dimmed(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
 def _blurred(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
     """Average over 5 x 5 pixels of 128 x 128."""
     reach = max(1, round(frames.shape[1] / 64))
-    picture = frames.astype(np.float32)
+    image = frames.astype(np.float32)
     for axis in (1, 2):
-        picture = np.mean([np.roll(picture, s, axis) for s in range(-reach, reach + 1)], axis=0)
-    return picture.astype(np.uint8)
+        image = np.mean([np.roll(image, s, axis) for s in range(-reach, reach + 1)], axis=0)
+    return image.astype(np.uint8)
 
 
 FAULTS: dict[str, Fault] = {
@@ -118,7 +118,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def _place(frames: Frames, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Draw where a square patch lies, wholly in the picture."""
+    """Draw where a square patch lies, wholly in the image."""
     sides = []
     for length in frames.shape[1:3]:
         size = round(length * _PATCH)
@@ -133,31 +133,31 @@ def _pixels(frames: Frames, shares: tuple[float, float]) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Draw one picture of an environment without and with each fault."""
+    """Draw one image of an environment without and with each fault."""
     # imported here and not above: the faults themselves take numpy alone
     import cv2
     import gymnasium
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("picture", type=Path)
-    path = parser.parse_args().picture
+    parser.add_argument("image", type=Path)
+    path = parser.parse_args().image
     env = gymnasium.make("envs:toto/FrankaPick-v0", cameras=("front",), randomise=())
     usual = env.reset(seed=6_900_100)[0]["image_front"]
     env.action_space.seed(0)
     later = env.step(env.action_space.sample())[0]["image_front"]
     env.close()
-    pictures = {"usual": usual}
+    images = {"usual": usual}
     for number, (name, fault) in enumerate(FAULTS.items()):
         rng = np.random.default_rng(number)
-        pictures[name] = fault(np.stack([later] * 9), usual, rng)[-1]
+        images[name] = fault(np.stack([later] * 9), usual, rng)[-1]
     tiles = []
-    for name, picture in pictures.items():
-        tile = np.pad(picture, ((18, 2), (2, 2), (0, 0)), constant_values=255)
+    for name, image in images.items():
+        tile = np.pad(image, ((18, 2), (2, 2), (0, 0)), constant_values=255)
         cv2.putText(tile, name, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
         tiles.append(tile)
     rows = [np.concatenate(tiles[start : start + 6], axis=1) for start in range(0, len(tiles), 6)]
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1].copy(), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    print(f"{len(tiles)} pictures: {path}")
+    print(f"{len(tiles)} images: {path}")
 
 
 if __name__ == "__main__":

@@ -50,9 +50,9 @@ def count_operations(config: TotoConfig, num_tokens: int, num_blocks: int) -> fl
 def _on_cpu(config: TotoConfig, layer: int, title: str) -> None:
     nano = load_encoder("toto-nano")
     floats = Encoder(nano.tokenizer, config.build(), layer, "mean")
-    picture = torch.randint(0, 256, (128, 128, 3), dtype=torch.uint8)
-    integers = to_int8(floats, [picture])
-    ids = floats.tokenize(picture[None])
+    image = torch.randint(0, 256, (128, 128, 3), dtype=torch.uint8)
+    integers = to_int8(floats, [image])
+    ids = floats.tokenize(image[None])
     squares = [torch.randn(side, side) for side in SIDES["cpu"]]
     products: dict[str, Callable[[], object]] = {
         f"product {len(one)}": lambda one=one: one @ one for one in squares

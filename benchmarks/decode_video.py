@@ -91,18 +91,18 @@ def same_frames(path: Path, readers: dict[str, Read]) -> None:
 
 
 def encode(path: Path, frames: int, bits_s: int) -> None:
-    """Write a moving, grainy picture as H.264 of a bit rate."""
+    """Write a moving, grainy image as H.264 of a bit rate."""
     generator = np.random.default_rng(0)
     rough = generator.integers(0, 256, (HEIGHT // 40, WIDTH // 20, 3)).astype(np.uint8)
     smooth = cv2.resize(rough, (2 * WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    picture = np.asarray(smooth, np.uint8)
+    image = np.asarray(smooth, np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.bit_rate = bits_s
         stream.options = {"preset": "veryfast", "g": "250"}
         for number in range(frames):
-            image = picture[:, number % WIDTH :][:, :WIDTH]
+            image = image[:, number % WIDTH :][:, :WIDTH]
             grain = generator.integers(0, 32, (HEIGHT // 2, WIDTH // 2, 1)).astype(np.uint8)
             data = np.minimum(image, 223) + grain.repeat(2, 0).repeat(2, 1)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(data, format="rgb24")))

@@ -19,7 +19,7 @@ from toto_robot import load_encoder
 from toto_robot.encoders.cache import FeatureCache
 
 NAME = "toto-nano"
-SIZES = ((128, 128), (480, 640))  # of the picture, pixels
+SIZES = ((128, 128), (480, 640))  # of the image, pixels
 BATCHES = (1, 8)
 REPEATS = 9
 
@@ -29,18 +29,16 @@ def main() -> None:
     encoder = load_encoder(NAME)
     rng = np.random.default_rng(0)
     print(f"{NAME}, layer {encoder.layer}, pool {encoder.pool} ({encoder.dim} float32)")
-    print(f"{'picture':<12}{'batch':>6}{'encode ms':>11}{'miss ms':>9}{'hit ms':>9}{'ratio':>8}")
+    print(f"{'image':<12}{'batch':>6}{'encode ms':>11}{'miss ms':>9}{'hit ms':>9}{'ratio':>8}")
     worst = float("inf")
     for height, width in SIZES:
         for batch in BATCHES:
             shape = (REPEATS + 1, batch, height, width, 3)
-            pictures = rng.integers(0, 256, shape, dtype=np.uint8)
+            images = rng.integers(0, 256, shape, dtype=np.uint8)
             with tempfile.TemporaryDirectory() as folder:
                 cache = FeatureCache(Path(folder), encoder, max_bytes=1 << 26)
-                encode, miss, hit = (
-                    _ms(call, pictures) for call in (encoder.__call__, cache, cache)
-                )
-                if (cache.misses, cache.hits) != (pictures[..., 0, 0, 0].size,) * 2:
+                encode, miss, hit = (_ms(call, images) for call in (encoder.__call__, cache, cache))
+                if (cache.misses, cache.hits) != (images[..., 0, 0, 0].size,) * 2:
                     sys.exit(f"expected every frame once missed and once hit: {cache.misses}")
             worst = min(worst, encode / hit)
             size = f"{width}x{height}"
@@ -52,10 +50,10 @@ def main() -> None:
         sys.exit("FAIL: a hit is slower than encoding")
 
 
-def _ms(call: Callable[[np.ndarray], object], pictures: np.ndarray) -> float:
+def _ms(call: Callable[[np.ndarray], object], images: np.ndarray) -> float:
     """Return the median time of a call; the first is not counted."""
     times = []
-    for batch in pictures:
+    for batch in images:
         start = time.perf_counter()
         call(batch)
         times.append(time.perf_counter() - start)

@@ -252,8 +252,8 @@ def _episodes(out: Path) -> dict[str, str]:
     with redirect_stdout(io.StringIO()):
         for index, one in enumerate(DatasetReader(out)):
             digest = hashlib.sha256(one.proprio.tobytes() + one.actions.tobytes())
-            for name in sorted(one.pictures):
-                digest.update(np.ascontiguousarray(one.pictures[name]).tobytes())
+            for name in sorted(one.images):
+                digest.update(np.ascontiguousarray(one.images[name]).tobytes())
             found[f"episode {index}"] = digest.hexdigest()
     return found
 

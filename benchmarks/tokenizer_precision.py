@@ -1,8 +1,8 @@
-"""Measure how many tokens stay the same in half precision, on real pictures.
+"""Measure how many tokens stay the same in half precision, on real images.
 
     OMP_NUM_THREADS=1 python -m benchmarks.tokenizer_precision [folder of a tokenizer ...]
 
-The baseline of every line is the same tokenizer in float32 on the same pictures. The light
+The baseline of every line is the same tokenizer in float32 on the same images. The light
 tokenizer has trained weights; the published layouts have random ones unless you give checkpoints
 (`python -m toto_robot.tokenizers.convert` makes them of published files): how far apart the best
 two codes are depends on the weights, so random ones show that the path computes what it should, and
@@ -29,8 +29,8 @@ from toto_robot.tokenizers import (
     VqganConfig,
 )
 
-PICTURES = Path("data/real/images")
-MOST = 12  # pictures
+IMAGES = Path("data/real/images")
+MOST = 12  # images
 MOST_LARGE = 1  # for a tokenizer of many parameters: a CPU without half precision is slow at it
 LARGE = 20_000_000
 DALLE = DalleConfig(
@@ -51,16 +51,16 @@ VQGAN = VqganConfig(
 @torch.no_grad()
 def main() -> None:
     """Print one table."""
-    paths = sorted(p for p in PICTURES.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)[:MOST]
+    paths = sorted(p for p in IMAGES.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)[:MOST]
     torch.manual_seed(0)
     subjects: dict[str, AnyTokenizer] = {"light, trained": load_encoder("toto-nano").tokenizer}
     for folder in sys.argv[1:]:
         subjects[folder[-34:]] = load_tokenizer(Path(folder))
     subjects["DALL-E layout, random"] = DALLE.build().requires_grad_(False).eval()
     subjects["VQGAN f16, random"] = VQGAN.build().requires_grad_(False).eval()
-    print(f"{len(paths)} pictures of {PICTURES}, {torch.get_num_threads()} threads")
+    print(f"{len(paths)} images of {IMAGES}, {torch.get_num_threads()} threads")
     print(
-        f"{'tokenizer':<36}{'path':<18}{'pictures':>9}{'tokens':>8}{'codes':>7}"
+        f"{'tokenizer':<36}{'path':<18}{'images':>9}{'tokens':>8}{'codes':>7}"
         f"{'same':>9}{'time of float32':>17}"
     )
     for name, tokenizer in subjects.items():

@@ -1,4 +1,4 @@
-"""Measure what a careful picture costs: light shapes against published meshes, in the same run.
+"""Measure what a careful image costs: light shapes against published meshes, in the same run.
 
     python -m benchmarks.visuals [FOLDER ...]
 
@@ -92,7 +92,7 @@ def _record(env: ManipulationEnv, env_id: str) -> list[EnvState]:
 
 
 def _draw(env: ManipulationEnv, states: list[EnvState], quality: Quality) -> float:
-    """Return the CPU time of a picture, in seconds."""
+    """Return the CPU time of an image, in seconds."""
     total_s = 0.0
     for state in states:
         env.restore(state)

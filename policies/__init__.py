@@ -1,7 +1,7 @@
-"""Learn and judge policies: demonstrations, rollouts, DAgger, behaviour cloning, evaluation.
+"""Learn and evaluate policies: demonstrations, rollouts, DAgger, behaviour cloning, evaluation.
 
-Works with any `gymnasium.Env` whose observation is a Dict of `image_<camera>` and `proprio`, that
-has an `interface` (`envs.interface.Interface`) and says `info["success"]`.
+Any `gymnasium.Env` can be used whose observation is a Dict of `image_<camera>` and `proprio`, which
+has an `interface` (`envs.interface.Interface`), and whose `info` contains `success`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`python -m policies.convert_demonstrations`: others' demonstrations as a data set of ours.
+"""`python -m policies.convert_demonstrations`: convert RPT or robomimic files to a data set.
 
     python -m policies.convert_demonstrations layout=robomimic layout.path=image.hdf5 \
         path.every=2 out=runs/lift
@@ -8,12 +8,13 @@
         out=runs/rpt
     python -m policies.train method=bc env=none data=runs/rpt out=runs/rpt_policy
 
-What is read is described in `policies.demonstrations.rpt` and `policies.demonstrations.robomimic`,
-and how joints become actions in `policies.demonstrations.joint_paths`; `path.actions=own` keeps the
-file's own. The rate is the file's (robomimic's `control_freq`, an RPT file's `rate_hz`); where it
-says none, `path.rate_hz` must. LeRobot data sets are not converted: `policies.train layout=lerobot`
-reads them. `out` is a LeRobotDataset v3.0; begun and stopped, it goes on. An episode that cannot be
-used is named, with the reason, in `out/left_out.json`, and the others are converted.
+The formats are described in `policies.demonstrations.rpt` and `policies.demonstrations.robomimic`.
+`policies.demonstrations.joint_paths` computes the actions from the joint positions;
+`path.actions=own` keeps the actions of the file. The frame rate is read from the file (robomimic:
+`control_freq`, RPT: `rate_hz`); if the file has none, `path.rate_hz` is required. LeRobot data sets
+need no conversion: `policies.train layout=lerobot` reads them. `out` is a LeRobotDataset v3.0. The
+same command resumes a stopped conversion. Episodes that cannot be converted are skipped;
+`out/left_out.json` lists them with the reasons.
 """
 
 from collections.abc import Iterator
@@ -41,12 +42,12 @@ AnyDemonstrations = RptDemonstrations | RobomimicDemonstrations
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertConfig:
-    """Say what is converted.
+    """Settings of the conversion.
 
     Attributes:
-        layout: where they are, and in which layout.
-        path: how the arm's path becomes actions.
-        episodes: how many, from the first; None: all.
+        layout: format and location of the demonstrations.
+        path: how actions are computed from the joint positions.
+        episodes: number of episodes to convert, from the first; None: all.
     """
 
     layout: AnyDemonstrations | LerobotLayout
@@ -59,43 +60,42 @@ class ConvertConfig:
 
 
 def convert(config: ConvertConfig, out: Path) -> None:
-    """Write every episode that is not yet there; name those that cannot be used in a report.
+    """Convert all episodes that `out` lacks; report those that cannot be converted.
 
     Raises:
-        FileNotFoundError: there is nothing to convert.
-        ValueError: a file is not of this layout, no episode can be used, or `out` holds something
-            else.
+        FileNotFoundError: no episodes were found.
+        ValueError: a file does not have this layout, no episode can be converted, or `out` contains
+            other data.
     """
     source = config.layout
     if isinstance(source, LerobotLayout):
         raise ValueError(
-            "a LeRobot data set of others is not converted, but learned from as it is: "
+            "a LeRobot data set needs no conversion; train on it directly: "
             "python -m policies.train method=bc env=none layout=lerobot data=<folder>"
         )
     names = source.names()[: config.episodes]
     print(f"{len(names)} episodes of {source.kind} in {source.path}", flush=True)
     done = _done(out)
     if not set(done) <= set(names):
-        raise ValueError(f"{out} was converted from other episodes: {', '.join(done)}")
+        raise ValueError(f"{out} contains other episodes, choose another out: {', '.join(done)}")
     reasons = source.unexpected()
     cut, steps, num_done, rate_hz = 0, 0, len(done), None
     for made in _append(config, source, [name for name in names if name not in done], out, reasons):
         cut, steps, num_done = cut + made.facts["cut"], steps + made.num_steps, num_done + 1
         rate_hz = made.interface.rate_hz
     if not num_done:
-        told = "; ".join(reasons.values())
-        raise ValueError(f"no episode of {source.path} can be used: {told}")
+        raise ValueError(f"no episode of {source.path} can be used: {'; '.join(reasons.values())}")
     if cut:
         print(
-            f"{cut} of {steps} steps go farther than path.joint_step_rad="
-            f"{config.path.joint_step_rad:g} and were cut"
+            f"{cut} of {steps} steps exceed path.joint_step_rad="
+            f"{config.path.joint_step_rad:g} and were clipped"
         )
     if reasons:
         _report(out, reasons)
-        print(f"{len(reasons)} episodes were left out: {out / LEFT_OUT}")
+        print(f"{len(reasons)} episodes were skipped: {out / LEFT_OUT}")
     else:
         (out / LEFT_OUT).unlink(missing_ok=True)
-    at = "" if rate_hz is None else f" of {rate_hz:g} steps a second"
+    at = "" if rate_hz is None else f" at {rate_hz:g} steps per second"
     print(f"{num_done} episodes{at}: {out}")
 
 
@@ -106,7 +106,7 @@ def _append(
     out: Path,
     reasons: dict[str, str],
 ) -> Iterator[Demonstration]:
-    """Write these episodes and yield each; add those that cannot be used to the reasons."""
+    """Write these episodes and yield each; add a reason for each that cannot be converted."""
     writer: DatasetWriter | None = None
     before = read_json(out / LEFT_OUT) if (out / LEFT_OUT).is_file() else {}
     try:
@@ -126,7 +126,7 @@ def _append(
                     writer = DatasetWriter(out, made.interface, source.columns(path))
                 writer.append(replace(made, facts={**made.facts, "source": name}))
             except ValueError as error:
-                if writer is None and name not in before:  # `out` holds something else
+                if writer is None and name not in before:  # `out` contains other data
                     raise
                 _leave_out(out, reasons, name, f"{source.path}: {name}", error)
                 continue
@@ -141,7 +141,7 @@ def _leave_out(
 ) -> None:
     text = str(error)
     reasons[name] = text if name in text else f"{place}: {text}"
-    tqdm.write(f"left out: {reasons[name]}")
+    tqdm.write(f"skipped: {reasons[name]}")
     _report(out, reasons)
 
 
@@ -151,12 +151,12 @@ def _report(out: Path, reasons: dict[str, str]) -> None:
 
 
 def _done(out: Path) -> list[str]:
-    """Return the names of the episodes that are there."""
+    """Return the source names of the episodes that are already in `out`."""
     try:
-        there = DatasetReader(out)
+        reader = DatasetReader(out)
     except FileNotFoundError:
         return []
-    return [str(there.facts(index).get("source")) for index in range(len(there))]
+    return [str(reader.facts(index).get("source")) for index in range(len(reader))]
 
 
 main = command("convert_demonstrations", ConvertConfig)(convert)

@@ -1,4 +1,4 @@
-"""Make the environment that a config names, and find the expert that goes with it."""
+"""Make the environment of a config, and its expert."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from .policy import Policy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvConfig:
-    """Return which environment, and how it is made for whom.
+    """The environment and its options.
 
     Attributes:
-        id: as `gymnasium.make` takes it; `module:name` imports the module first, which may
+        id: environment id for `gymnasium.make`; `module:name` imports the module first, which may
             register the environment and add its expert to `envs.experts.EXPERTS`.
-        options: keyword arguments of the environment, always given.
-        teacher_options: given besides when the expert must see what a student does not.
-        blind_options: given besides when nobody looks at the pictures, so that none is drawn.
+        options: keyword arguments of the environment, always passed.
+        teacher_options: further arguments if the expert needs the privileged state.
+        blind_options: further arguments if no images are needed, so that none are rendered.
     """
 
     id: str
@@ -37,14 +37,13 @@ def make_env(
     """Make an environment.
 
     Args:
-        config: which.
-        with_images: whether the pictures are looked at.
+        config: id and options of the environment.
+        with_images: whether the policy uses the images.
         privileged: whether the expert must be able to act.
-        filmed: whether `render()` gives pictures for people.
+        filmed: whether `render()` returns images for a video.
 
     Raises:
-        ValueError: unknown id, listing the known; or not an environment that a policy can use,
-            saying what it lacks.
+        ValueError: the id is unknown, or the environment lacks what a policy needs.
     """
     options = dict(config.options)
     if privileged:
@@ -54,7 +53,7 @@ def make_env(
     if filmed:
         options["render_mode"] = "rgb_array"
     try:
-        # the passive checker would cost as much as a step's physics
+        # the passive checker takes as long as the physics of a step
         env = gymnasium.make(config.id, disable_env_checker=True, **options)
     except gymnasium.error.UnregisteredEnv as error:
         known = ", ".join(sorted(name for name in gymnasium.registry if name.startswith("toto/")))
@@ -74,14 +73,14 @@ def make_expert(env_id: str) -> Policy:
     """Make the expert of an environment.
 
     Raises:
-        ValueError: there is none; the message lists the known ones.
+        ValueError: the environment has no expert; the message lists those that have one.
     """
     experts: dict[str, Callable[[], Policy]] = {**EXPERTS}
     name = env_id.split(":")[-1]
     if name not in experts:
         raise ValueError(
-            f"no expert for {name!r}; known: {', '.join(sorted(experts))}. An expert of your own "
-            f"goes into envs.experts.EXPERTS, where your environment is registered"
+            f"no expert for {name!r}; known: {', '.join(sorted(experts))}. Add your own expert to "
+            f"envs.experts.EXPERTS where your environment is registered"
         )
     return experts[name]()
 
@@ -89,7 +88,7 @@ def make_expert(env_id: str) -> Policy:
 def _check(env: gymnasium.Env[Any, Any], name: str) -> None:
     space = env.observation_space
     if not isinstance(space, spaces.Dict) or "proprio" not in space.spaces:
-        raise ValueError(f"{name}: the observation must be a Dict with 'proprio', it is {space}")
+        raise ValueError(f"{name}: the observation must be a Dict with 'proprio', got {space}")
     if not env.has_wrapper_attr("interface"):
         raise ValueError(f"{name}: the environment needs an attribute `interface`, an Interface")
     interface = interface_of(env)
@@ -97,11 +96,13 @@ def _check(env: gymnasium.Env[Any, Any], name: str) -> None:
     actions = env.action_space
     shape = (len(interface.action),)
     if not isinstance(actions, spaces.Box) or actions.shape != shape:
-        raise ValueError(f"{name}: actions must be a Box {shape} as in its interface: {actions}")
+        raise ValueError(
+            f"{name}: actions must be a Box {shape} as in its interface, got {actions}"
+        )
     if (actions.low != -1).any() or (actions.high != 1).any():
-        raise ValueError(f"{name}: actions must be within [-1, 1], they are within {actions}")
+        raise ValueError(f"{name}: actions must be within [-1, 1], got {actions}")
     if images != set(interface.camera_names):
         raise ValueError(
             f"{name}: its interface has the cameras {sorted(interface.camera_names)}, its "
-            f"observation has pictures of {sorted(images)}"
+            f"observation has images of {sorted(images)}"
         )

@@ -1,4 +1,4 @@
-"""`python -m policies.evaluate`: how often a policy succeeds, on seeds that training never uses.
+"""`python -m policies.evaluate`: success rate of a policy on seeds that training never uses.
 
 python -m policies.evaluate policy=runs/train/policy episodes=200
 python -m policies.evaluate policy=expert env=franka_pick
@@ -43,20 +43,20 @@ EXPERT = "expert"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
-    """Say what is judged.
+    """Settings of an evaluation.
 
     Attributes:
         policy: the checkpoint of a student or of a teacher (`policies.teacher`), or `expert`.
-        env: where; None: where the policy was trained.
-        encoder: the student's encoder, where it lies elsewhere now; None: where it was.
-        suite: what is varied, one of `envs.randomisation.suites()`, whatever training varied;
-            None: what the environment's own options say.
-        episodes: one per held-out seed.
-        first_seed: the first of these seeds, which follow one another; others than the default
-            are for a second, independent evaluation. Seeds of training are refused.
-        video_episodes: how many of them are filmed, failures first.
-        rollout: how they are spread over the machine.
-        device: where the encoder runs: `cpu`, `cuda`, or `auto` (cuda if there is one).
+        env: the environment; None: that of the training.
+        encoder: new location of the student's encoder; None: as in training.
+        suite: randomisation, one of `envs.randomisation.suites()`; None: that of the environment's
+            options.
+        episodes: number of episodes, one per held-out seed.
+        first_seed: first of the consecutive seeds; change it for a second, independent evaluation.
+            Training seeds are refused.
+        video_episodes: number of episodes to film, failures first.
+        rollout: how episodes are distributed over worker processes.
+        device: device of the encoder: `cpu`, `cuda`, or `auto` (cuda if available).
     """
 
     policy: str
@@ -74,17 +74,17 @@ class EvaluateConfig:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
         evaluation_seeds(self.episodes, self.first_seed)
         if not 0 <= self.video_episodes <= self.episodes:
-            raise ValueError("video_episodes must be in [0, episodes]")
+            raise ValueError(f"video_episodes must be in [0, episodes], got {self.video_episodes}")
         if self.suite is not None:
             suite(self.suite)
             if self.env is not None and "randomise" in self.env.options:
-                raise ValueError("say either suite or env.options.randomise, not both")
+                raise ValueError("set either suite or env.options.randomise, not both")
         if self.policy == EXPERT and self.env is None:
-            raise ValueError("which environment's expert? For instance: env=franka_pick")
+            raise ValueError("policy=expert needs an environment, for example env=franka_pick")
 
 
 def evaluate(config: EvaluateConfig, out: Path) -> None:
-    """Run the episodes; write `evaluation.json` and a video for each filmed, print the rate."""
+    """Run the episodes, write `evaluation.json` and the videos, and print the success rate."""
     device = choose_device(config.device)
     evaluated = _find_policy(config)
     env, student = evaluated.env, evaluated.student
@@ -104,21 +104,21 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         flush=True,
     )
     out.mkdir(parents=True, exist_ok=True)
-    policy = open_policy(student, spec)  # what is wrong with it shows before any episode is run
+    policy = open_policy(student, spec)  # raises errors before any episode is run
     seeds = evaluation_seeds(config.episodes, config.first_seed)
     with (
         RolloutPool(spec, config.rollout) as pool,
         tqdm(total=len(seeds), desc="evaluate", unit="episode") as bar,
     ):
         rollouts = run_policy(pool, student, seeds, bar.update)
-    verdict = summarise(rollouts)
+    result = summarise(rollouts)
     about = {
         "policy": config.policy,
         "suite": config.suite,
         "env": to_dict(env),
         "first_seed": first,
     }
-    written = {**about, **verdict}
+    written = {**about, **result}
     write_json(out / "evaluation.json", written)
     start = time.perf_counter()
     if _film(out, env, policy, rollouts, config.video_episodes):
@@ -126,16 +126,16 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
     print(time_table(pool.seconds))
     print(encoder_share(pool.seconds))
     print(f"results: {out / 'evaluation.json'}")
-    print(f"success: {describe_rate(verdict['successes'], verdict['episodes'])}")
+    print(f"success: {describe_rate(result['successes'], result['episodes'])}")
 
 
 def _film(
     out: Path, env: EnvConfig, policy: Policy, rollouts: Sequence[Rollout], number: int
 ) -> int:
-    """Film failures first, then successes, and return how many.
+    """Film failures first, then successes, and return the number of videos.
 
-    What an earlier evaluation filmed is removed. An environment that does not repeat itself may end
-    a filmed episode in another way than it was counted: that is said.
+    Videos of an earlier evaluation are deleted. In an environment that is not deterministic, a
+    filmed episode can end otherwise than the counted one; a note is printed then.
     """
     for old in (*out.glob("rollout-failure-*.mp4"), *out.glob("rollout-success-*.mp4")):
         old.unlink()
@@ -146,25 +146,25 @@ def _film(
         if success != rollout.success:
             words = ("failed", "succeeded")
             print(
-                f"note:    seed {rollout.seed} {words[rollout.success]} when it was counted, and "
-                f"{words[success]} when it was filmed"
+                f"note:    seed {rollout.seed} {words[rollout.success]} when counted, but "
+                f"{words[success]} when filmed"
             )
     return len(filmed)
 
 
 def on_suite(env: EnvConfig, name: str) -> EnvConfig:
-    """Return the environment with a suite in the place of what its options vary."""
+    """Return the environment with the randomisation of a suite instead of its own."""
     options = {key: value for key, value in env.options.items() if key != "randomise"}
     groups = suite(name)
     return replace(env, options={**options, "randomise": groups} if groups else options)
 
 
 def open_policy(folder: Path | None, spec: RolloutSpec) -> Policy:
-    """Open the student in `folder` with its encoder; for None the teacher, or else the expert.
+    """Open the student in `folder` with its encoder; None: the teacher, or else the expert.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.
-        ValueError: it is damaged, or was trained with another encoder or for another interface.
+        ValueError: the checkpoint is damaged, or was trained for another encoder or interface.
     """
     if folder is None:
         env = make_env(spec.env, with_images=False, privileged=True)
@@ -180,13 +180,13 @@ def open_policy(folder: Path | None, spec: RolloutSpec) -> Policy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Evaluated:
-    """What is judged, and where.
+    """The policy to evaluate and its environment.
 
     Attributes:
-        env: where.
-        vision: the student's eyes; none for those who see the privileged state.
-        student: its checkpoint, or None.
-        teacher: its checkpoint, or None; with neither, it is the scripted expert.
+        env: the environment.
+        vision: the student's encoder; none for policies on the privileged state.
+        student: the student's checkpoint, or None.
+        teacher: the teacher's checkpoint, or None; without both, the scripted expert.
     """
 
     env: EnvConfig
@@ -198,24 +198,24 @@ class _Evaluated:
 def _find_policy(config: EvaluateConfig) -> _Evaluated:
     if config.policy == EXPERT:
         assert config.env is not None
-        _refuse_encoder(config, "the expert sees the privileged state")
+        _refuse_encoder(config, "the expert uses the privileged state")
         return _Evaluated(env=config.env, vision=NoVision(), student=None, teacher=None)
     folder, kind = find_checkpoint(Path(config.policy))
     if kind == TEACHER:
-        _refuse_encoder(config, f"{folder} is a teacher, which sees the privileged state")
+        _refuse_encoder(config, f"{folder} is a teacher, which uses the privileged state")
         env = load_teacher(folder).metadata.env if config.env is None else config.env
         return _Evaluated(env=env, vision=NoVision(), student=None, teacher=folder)
     if kind != STUDENT:
         raise ValueError(
-            f"{folder} is no policy but {kind!r}; possible: the folder of a {STUDENT} "
-            f"(policies.train), of a {TEACHER} (policies.teacher), or {EXPERT!r}"
+            f"{folder} is not a policy but {kind!r}; valid are the folder of a {STUDENT} "
+            f"(policies.train) or a {TEACHER} (policies.teacher), or {EXPERT!r}"
         )
     metadata = read_metadata(folder)
     vision = relocated(folder, metadata.vision, config.encoder)
     env = metadata.env if config.env is None else config.env
     if env is None:
         raise ValueError(
-            f"{folder} was trained on an arm's data, in no environment; say where it is judged: "
+            f"{folder} was trained on data without an environment; choose one for the evaluation: "
             "env=<one of configs/env>"
         )
     return _Evaluated(env=env, vision=vision, student=folder, teacher=None)
@@ -223,7 +223,7 @@ def _find_policy(config: EvaluateConfig) -> _Evaluated:
 
 def _refuse_encoder(config: EvaluateConfig, why: str) -> None:
     if config.encoder is not None:
-        raise ValueError(f"{why}: it takes no encoder")
+        raise ValueError(f"{why}: remove encoder=")
 
 
 main = command("evaluate", EvaluateConfig)(evaluate)

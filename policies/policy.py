@@ -1,4 +1,4 @@
-"""What every policy is: an expert, a student, a person or a remote server."""
+"""The interface of all policies: experts, students, operators and remote servers."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 
 class Policy(Protocol):
-    """Choose actions; `reset` is called where an episode begins."""
+    """A policy: `reset` is called at the start of an episode, then `act` at each step."""
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [a] for one observation; not necessarily within the limits."""
+        """Return the action [a] for one observation; it may exceed the limits."""
         ...
 
     def reset(self) -> None:
-        """Forget the episode before."""
+        """Clear the state of the previous episode."""
         ...

@@ -1,23 +1,23 @@
-"""`python -m policies.redraw`: draw a store's pictures again, for what needs pixels or poses.
+"""`python -m policies.redraw`: render the images and poses of a store's episodes again.
 
     python -m policies.redraw store=runs/train/store env=franka_pick episodes=60
     python -m toto_robot.sweep data=runs/redraw target=state columns=[cube]
     python -m policies.redraw store=runs/train/store format=lerobot out=runs/dataset
 
-A store keeps tokens. Its episodes are replayed from their seeds and actions, in the environment
-they come from; one file each, `<number>.npz`, of what `toto_robot.probing.episodes` reads:
+A store contains tokens only. Its episodes are replayed from their seeds and actions in their
+environment. Each becomes a file `<number>.npz`, which `toto_robot.probing.episodes` reads:
 
-    frames, proprio, labels, success, seed      as in the store, but pictures
-    state, state_names                          the privileged state, and besides
-                                                <object>_from_tool_{x,y,z}, metres, in the world's
-                                                axes, where it has the positions of both
+    frames, proprio, labels, success, seed      as in the store, but images instead of tokens
+    state, state_names                          the privileged state; if it has the positions of
+                                                tool and object, also
+                                                <object>_from_tool_{x,y,z}, m, in world axes
 
-With `format=lerobot` it is a LeRobotDataset v3.0, which `policies.train` takes as `data`, with the
-last frame as a step without a label, and the state as a column. Pictures are kept without losses,
-so their tokens are those of the store.
+With `format=lerobot` the result is a LeRobotDataset v3.0, which `policies.train` takes as `data`.
+It has the last frame as a step without a label, and the state as a column. Its videos are lossless,
+so the tokens of its images equal the store's.
 
-An episode whose proprioception comes out otherwise is an error: the environment, or its options,
-are not those of the store.
+A replayed episode whose proprioception differs from the store is an error: the environment or its
+options have changed.
 """
 
 from dataclasses import dataclass
@@ -48,13 +48,13 @@ _TOLERANCE = 1e-5  # of proprioception, radians and metres
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RedrawConfig:
-    """Say what is drawn.
+    """Settings of the replay.
 
     Attributes:
-        store: a demonstration store.
-        env: where its episodes happened, with the options of then.
-        episodes: how many, spread evenly; None: all. One of Franka-pick is 0.2 MB.
-        format: `npz`, or `lerobot`.
+        store: folder of a demonstration store.
+        env: the environment of the store, with the same options as when it was recorded.
+        episodes: number of episodes, evenly spaced; None: all. One of Franka-pick is 0.2 MB.
+        format: `npz` or `lerobot`.
     """
 
     store: Path
@@ -64,11 +64,11 @@ class RedrawConfig:
 
 
 def redraw(config: RedrawConfig, out: Path) -> None:
-    """Replay the episodes; write a file of each that is not yet there.
+    """Replay the episodes and write those that `out` lacks.
 
     Raises:
-        FileNotFoundError: no store there.
-        ValueError: it comes from another environment, or an episode does not come out as it was.
+        FileNotFoundError: the folder has no store.
+        ValueError: the store is of another environment, or a replayed episode differs from it.
     """
     header = read_header(config.store)
     if header.env != config.env.id:
@@ -103,23 +103,22 @@ def _write_dataset(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) 
         Column(name=STATE, dtype="float64", names=_state_names(env)),
     )
     with DatasetWriter(out, interface, columns) as writer:
-        there = DatasetReader(out)
-        before = [there.facts(index).get("store_episode") for index in range(len(there))]
+        reader = DatasetReader(out)
+        before = [reader.facts(index).get("store_episode") for index in range(len(reader))]
         if before != chosen[: len(before)]:
-            raise ValueError(f"{out} holds other episodes of the store: {before}")
-        left = chosen[len(before) :]
-        for index in tqdm(left, desc="redraw", unit="episode"):
+            raise ValueError(f"{out} has other episodes of the store, choose another out: {before}")
+        for index in tqdm(chosen[len(before) :], desc="redraw", unit="episode"):
             writer.append(_demonstration(env, store, index))
 
 
 def _demonstration(env: AnyEnv, store: DemoStore, index: int) -> Demonstration:
-    """Return an episode with its pictures; the frame after the last action has no label."""
+    """Return an episode with its images; the frame after the last action has no label."""
     episode, interface = store[index], store.header.interface
     arrays = _replay(env, episode, index)
     after = np.full_like(episode.labels[:1], np.nan)
     return Demonstration(
         interface=interface,
-        pictures={
+        images={
             name: arrays["frames"][:, camera] for camera, name in enumerate(interface.camera_names)
         },
         proprio=arrays["proprio"],
@@ -142,13 +141,13 @@ def _demonstration(env: AnyEnv, store: DemoStore, index: int) -> Demonstration:
 
 
 def _state_names(env: AnyEnv) -> tuple[str, ...]:
-    """Return the names of the columns of the state, and of those that are told from the tool."""
+    """Return the names of the state's columns, including the positions relative to the tool."""
     names = state_names_of(env)
     return (*names, *_from_tool(np.zeros((1, len(names))), names)[1])
 
 
 def _replay(env: AnyEnv, episode: Episode, index: int) -> dict[str, NDArray[Any]]:
-    """Return the arrays of one episode."""
+    """Replay an episode and return its arrays."""
     cameras = interface_of(env).camera_names
     observation, _ = env.reset(seed=episode.seed)
     seen = [observation]
@@ -158,8 +157,8 @@ def _replay(env: AnyEnv, episode: Episode, index: int) -> dict[str, NDArray[Any]
     if (distance > _TOLERANCE).any():
         step = int((distance > _TOLERANCE).argmax())
         raise ValueError(
-            f"episode {index} (seed {episode.seed}) comes out otherwise: proprio of step {step} "
-            f"differs by {distance[step]:.2g}; are env.options those that it was recorded with?"
+            f"the replay of episode {index} (seed {episode.seed}) differs: proprio of step {step} "
+            f"by {distance[step]:.2g}; use the env.options that it was recorded with"
         )
     state = np.stack([one[STATE] for one in seen])
     names = state_names_of(env)
@@ -176,7 +175,7 @@ def _replay(env: AnyEnv, episode: Episode, index: int) -> dict[str, NDArray[Any]
 
 
 def _from_tool(state: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[Any], list[str]]:
-    """Return where objects are from the tool, [t 3k], and the names of these columns."""
+    """Return the positions of k objects relative to the tool [t 3k], m, and the column names."""
     objects = [
         name.removesuffix("_position_x")
         for name in names

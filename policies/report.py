@@ -1,7 +1,6 @@
-"""Tell how a run went: learning curve, TensorBoard, and where the time went.
+"""Report a training run: learning curve, TensorBoard, and wall time by phase.
 
-All is drawn from a run's folder and the numbers that go into it; what was asked for is read from
-its `config.json`.
+The settings of the run are read from `config.json` in its folder.
 """
 
 import json
@@ -22,11 +21,11 @@ if TYPE_CHECKING:  # imported where they are used: each takes a second
     from torch.utils.tensorboard import SummaryWriter
 
 Json = dict[str, Any]
-_ENCODER_STAGES = ("tokenizer", "transformer")
+_ENCODER_PHASES = ("tokenizer", "transformer")
 
 
 def write_tensorboard(out: Path, rounds: Sequence[Json]) -> None:
-    """Write all scalars anew, from what the rounds say; so a resumed run has each of them once."""
+    """Rewrite all scalars from the results of the rounds: a resumed run has no duplicates."""
     board = _new_board(out)
     for entry in rounds:
         number, validation = entry["round"], entry["validation"]
@@ -42,7 +41,7 @@ def write_tensorboard(out: Path, rounds: Sequence[Json]) -> None:
 
 
 def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
-    """Draw success by round and by environment steps, with its Wilson band, and the loss."""
+    """Plot success by round and by environment step, with Wilson intervals, and the loss."""
     figure = _new_figure(12, 3.8)
     by_round, by_step, loss_axes = figure.subplots(1, 3)
     tried = [(e["validation"]["successes"], e["validation"]["episodes"]) for e in rounds]
@@ -63,12 +62,12 @@ def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
         axes.legend(loc="lower right")
     for entry in rounds:
         loss_axes.plot(_steps(out, entry), entry["losses"], color=f"C{entry['round'] % 10}")
-    loss_axes.set(xlabel="gradient steps (a colour a round)", ylabel="mean squared error")
+    loss_axes.set(xlabel="gradient steps (one colour per round)", ylabel="mean squared error")
     loss_axes.set_yscale("log")
     loss_axes.grid(alpha=0.3)
-    asked = _asked(out)
-    what = f"{asked['env']['id']}, {asked['method']}"
-    _save(figure, f"{what}, encoder: {asked['encoder']['kind']}, seed {asked['seed']}", out)
+    config = _config(out)
+    what = f"{config['env']['id']}, {config['method']}"
+    _save(figure, f"{what}, encoder: {config['encoder']['kind']}, seed {config['seed']}", out)
 
 
 def write_cloning_board(out: Path, metrics: Json) -> None:
@@ -83,7 +82,7 @@ def write_cloning_board(out: Path, metrics: Json) -> None:
 
 
 def draw_cloning(out: Path, metrics: Json) -> None:
-    """Draw the loss, and the error on held-out episodes beside that of the mean action."""
+    """Plot the loss, and the error on held-out episodes relative to that of the mean action."""
     figure = _new_figure(9, 3.8)
     loss_axes, error_axes = figure.subplots(1, 2)
     steps, losses, errors = _steps(out, metrics), metrics["losses"], metrics["held_out_errors"]
@@ -97,15 +96,15 @@ def draw_cloning(out: Path, metrics: Json) -> None:
     error_axes.legend()
     for axes in (loss_axes, error_axes):
         axes.grid(alpha=0.3)
-    asked = _asked(out)
-    what = f"{asked['data']}, bc"
-    _save(figure, f"{what}, encoder: {asked['encoder']['kind']}, seed {asked['seed']}", out)
+    config = _config(out)
+    what = f"{config['data']}, bc"
+    _save(figure, f"{what}, encoder: {config['encoder']['kind']}, seed {config['seed']}", out)
 
 
 def draw_teacher(
     out: Path, rows: Sequence[Mapping[str, float]], validations: Sequence[Json], final: Json | None
 ) -> None:
-    """Draw success and the reward's terms over environment steps."""
+    """Plot the success rate and the reward terms over environment steps."""
     figure = _new_figure(11, 4)
     success, rewards = figure.subplots(1, 2)
     rows = [row for row in rows if "reward" in row]
@@ -129,12 +128,12 @@ def draw_teacher(
     for axes in (success, rewards):
         axes.grid(alpha=0.3)
         axes.legend()
-    asked = _asked(out)
-    _save(figure, f"{asked['env']['id']}, PPO on the privileged state, seed {asked['seed']}", out)
+    config = _config(out)
+    _save(figure, f"{config['env']['id']}, PPO on the privileged state, seed {config['seed']}", out)
 
 
 def conclude(out: Path) -> None:
-    """Print what a finished run of `policies.train` has to say."""
+    """Print the results of a finished run of `policies.train`."""
     metrics, seconds = (_read(out / f"{name}.json") for name in ("metrics", "timings"))
     print(time_table(seconds))
     print(f"policy:  {out / 'policy'}")
@@ -150,23 +149,23 @@ def conclude(out: Path) -> None:
 
 
 def print_files(out: Path) -> None:
-    """Print where the curve is, and the video if there is one."""
+    """Print the paths of the curve and, if it exists, of the video."""
     print(f"curve:   {out / 'curve.png'}")
     if (out / "rollout.mp4").is_file():
         print(f"video:   {out / 'rollout.mp4'}")
 
 
 def print_success(final: Json) -> None:
-    """Print how often a policy succeeded on held-out seeds."""
+    """Print the success rate on held-out seeds."""
     print(f"success: {describe_rate(final['successes'], final['episodes'])} on held-out seeds")
 
 
 def time_table(seconds: Mapping[str, float]) -> str:
-    """Return a table of wall seconds and shares, the encoder's two parts summed below."""
+    """Return a table of wall seconds and shares by phase, with the encoder's total below."""
     total = sum(seconds.values())
-    order = [stage for stage in (*PHASES, *seconds) if stage in seconds]
+    order = [phase for phase in (*PHASES, *seconds) if phase in seconds]
     lines = [f"{'where the time went':28}  seconds   share"]
-    lines += [_row(stage, seconds[stage], total) for stage in dict.fromkeys(order)]
+    lines += [_row(phase, seconds[phase], total) for phase in dict.fromkeys(order)]
     lines.append(_row("total", total, total))
     lines.append(_row("the encoder alone", _encoder_seconds(seconds), total))
     return "\n".join(lines)
@@ -179,7 +178,7 @@ def encoder_share(seconds: Mapping[str, float]) -> str:
 
 
 def _encoder_seconds(seconds: Mapping[str, float]) -> float:
-    return sum(seconds.get(stage, 0.0) for stage in _ENCODER_STAGES)
+    return sum(seconds.get(phase, 0.0) for phase in _ENCODER_PHASES)
 
 
 def _row(name: str, value: float, total: float) -> str:
@@ -188,14 +187,14 @@ def _row(name: str, value: float, total: float) -> str:
 
 def _steps(out: Path, entry: Json) -> list[int]:
     """Return the gradient step of each logged loss of a round, or of behaviour cloning."""
-    log_every, last = _asked(out)["imitation"]["log_every"], entry["gradient_steps"]
+    log_every, last = _config(out)["imitation"]["log_every"], entry["gradient_steps"]
     here = entry.get("round_gradient_steps", last)
     return [
         last - here + min((index + 1) * log_every, here) for index in range(len(entry["losses"]))
     ]
 
 
-def _asked(out: Path) -> Json:
+def _config(out: Path) -> Json:
     return _read(out / "config.json")
 
 
@@ -211,7 +210,7 @@ def _new_board(out: Path) -> "SummaryWriter":
 
 
 def _mark_final(axes: "Axes", x: float, final: Json) -> None:
-    """Draw a star with its interval where the policy was judged on held-out seeds."""
+    """Plot a star with its interval: the success rate on held-out seeds."""
     rate, (low, high) = final["rate"], final["wilson_95"]
     axes.errorbar(
         x,

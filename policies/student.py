@@ -1,9 +1,9 @@
 """The student: embeddings of the cameras and proprioception -> MLP -> action.
 
-The head follows MVP (Xiao et al., arXiv 2203.06173, and its code): each input has a linear
-projection, then an MLP. What differs: inputs are standardised by statistics of the training data,
-the activation is SiLU, and there is a projection for each camera. A student may give the next
-actions, too, as RPT does (Radosavovic et al., arXiv 2306.10007, section 4): a chunk.
+The head follows MVP (Xiao et al., arXiv 2203.06173, and its code): a linear projection of each
+input, then an MLP. Differences: inputs are standardised by the statistics of the training data, the
+activation is SiLU, and each camera has its own projection. A student can also predict a chunk of
+the next actions, as RPT does (Radosavovic et al., arXiv 2306.10007, section 4).
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ from .environment import EnvConfig
 from .vision import EncoderId, VisionConfig, encoder_id
 
 KIND = "student"
-# Standardised inputs are cut here: an input that hardly moved in training must not shout later.
+# Standardised inputs are clipped to +-5: an input that hardly varied in training could become huge.
 _CLIP = 5.0
-# Rows whose statistics are taken at once, which bounds the memory.
+# Rows per step of computing statistics, which bounds the memory.
 _CHUNK = 1024
 
 
@@ -39,12 +39,12 @@ class StudentConfig:
 
     Attributes:
         projection: width of each input's linear projection.
-        hidden: widths of the MLP.
-        dropout: share of projected inputs that is dropped in training.
-        smallest_std: an embedding's element that varies less is divided by this instead. Elements
-            are of the order of 1.
-        chunk: how many actions it gives for an observation, the next one first; 1 is also what
-            checkpoints mean that do not say it.
+        hidden: widths of the MLP's hidden layers.
+        dropout: share of projected inputs that is dropped in training, in [0, 1).
+        smallest_std: lower limit of the standard deviation by which an embedding's element is
+            divided. Elements are of the order of 1.
+        chunk: number of actions per observation, the next action first; 1 in checkpoints without
+            this setting.
     """
 
     projection: int
@@ -55,7 +55,7 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         if self.projection < 1 or not self.hidden or min(self.hidden) < 1:
-            raise ValueError("projection and hidden must be positive, hidden not empty")
+            raise ValueError("projection and hidden must be positive, and hidden not empty")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.smallest_std <= 0:
@@ -66,14 +66,14 @@ class StudentConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentMetadata:
-    """All that a student's checkpoint says of itself.
+    """The metadata of a student's checkpoint.
 
     Attributes:
-        student: sizes.
-        interface: what its inputs and outputs mean.
-        env: where it was trained; None if on an arm's data alone.
-        vision: its eyes, as the config named them.
-        encoder: the stamp of these eyes; None when blind.
+        student: sizes of the network.
+        interface: meaning of its inputs and outputs.
+        env: environment of the training; None if trained on data alone.
+        vision: the encoder as the config named it.
+        encoder: identity of that encoder; None without vision.
     """
 
     student: StudentConfig
@@ -84,12 +84,12 @@ class StudentMetadata:
 
 
 class StudentPolicy(nn.Module):
-    """A policy on `embedding_<camera>` and `proprio`, and on nothing else.
+    """A policy whose inputs are exactly `embedding_<camera>` and `proprio`.
 
     Attributes:
-        metadata: what it is.
-        keys: the keys that an observation has, exactly.
-        chunk: how many actions it gives for an observation.
+        metadata: the metadata of its checkpoint.
+        keys: the keys of an observation, exactly.
+        chunk: number of actions per observation.
     """
 
     def __init__(self, metadata: StudentMetadata) -> None:
@@ -127,13 +127,13 @@ class StudentPolicy(nn.Module):
     def forward(
         self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b a"]:
-        """Return the next action of each, not cut to its limits, within [-1, 1] in training."""
+        """Return the next actions, not clipped; the training targets are within [-1, 1]."""
         return self.chunks(embeddings, proprio)[:, 0]
 
     def chunks(
         self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b k a"]:
-        """Return the next `chunk` actions of each, not cut to their limits."""
+        """Return the next `chunk` actions of each observation, not clipped."""
         proprio = (proprio - self.proprio_mean) / self.proprio_std
         parts = [self.project_proprio(proprio.clamp(-_CLIP, _CLIP))]
         embeddings = (embeddings.float() - self.embedding_mean) / self.embedding_std
@@ -144,12 +144,12 @@ class StudentPolicy(nn.Module):
         return self.mlp(torch.cat(parts, dim=1)).unflatten(1, (self.chunk, -1))
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [a] for one observation, or [b a] for a batch, within its limits.
+        """Return the action [a] for one observation, or [b a] for a batch, clipped to its limits.
 
-        The limits are [-1, 1], or those of the training data where actions are in its own units.
+        The limits are [-1, 1], or the range of the training data if actions are in its own units.
 
         Raises:
-            ValueError: unless the observation has exactly the keys in `keys`, in the right shapes.
+            ValueError: the observation has other keys than `keys`, or other shapes.
         """
         return self.act_chunk(observation)[..., 0, :]
 
@@ -158,7 +158,7 @@ class StudentPolicy(nn.Module):
         """Return the next actions [chunk a] for one observation, or [b chunk a]; see `act`.
 
         Raises:
-            ValueError: unless the observation has exactly the keys in `keys`, in the right shapes.
+            ValueError: the observation has other keys than `keys`, or other shapes.
         """
         if set(observation) != set(self.keys):
             raise ValueError(
@@ -191,7 +191,7 @@ class StudentPolicy(nn.Module):
     def standardise(
         self, embeddings: Float[Tensor, "n c e"], proprio: Float[Tensor, "n p"]
     ) -> None:
-        """Set the normaliser to the statistics of these inputs."""
+        """Set mean and standard deviation of the normaliser to those of these inputs."""
         total = torch.zeros_like(self.embedding_mean, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for chunk in embeddings.split(_CHUNK):
@@ -209,10 +209,10 @@ class StudentPolicy(nn.Module):
         self.proprio_std.copy_(proprio.std(0, unbiased=False).to(smallest).maximum(smallest))
 
     def set_range(self, actions: Float[Tensor, "n a"]) -> None:
-        """Take the range of these actions as the limits, where they are in a data set's own units.
+        """Set the limits to the range of these actions, if they are in a data set's own units.
 
         Raises:
-            ValueError: one is not finite.
+            ValueError: an action is not finite.
         """
         if not self._has_own_units:
             return
@@ -223,7 +223,7 @@ class StudentPolicy(nn.Module):
         self.action_reach.copy_((high - low) / 2)
 
     def as_outputs(self, actions: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
-        """Return actions as the network should give them: their limits as -1 and 1."""
+        """Return actions scaled as the network's outputs: their limits become -1 and 1."""
         if not self._has_own_units:
             return actions
         middle, reach = (one.to(actions.device) for one in (self.action_middle, self.action_reach))
@@ -235,21 +235,21 @@ class StudentPolicy(nn.Module):
 
 
 def read_metadata(folder: Path) -> StudentMetadata:
-    """Read what a student's checkpoint says of itself.
+    """Read the metadata of a student's checkpoint.
 
     Raises:
-        FileNotFoundError: no checkpoint there.
-        ValueError: of another kind, or not readable.
+        FileNotFoundError: the folder has no checkpoint.
+        ValueError: the checkpoint is of another kind, or cannot be read.
     """
     return from_dict(StudentMetadata, read_config(folder, KIND)["config"], at=str(folder))
 
 
 def read_origin(folder: Path) -> dict[str, list[str]]:
-    """Return what a student was trained for, as far as its checkpoint says: `envs` and `tasks`.
+    """Return the `envs` and `tasks` of a student's training, as far as its checkpoint has them.
 
     Raises:
-        FileNotFoundError: no checkpoint there.
-        ValueError: of another kind, or not readable.
+        FileNotFoundError: the folder has no checkpoint.
+        ValueError: the checkpoint is of another kind, or cannot be read.
     """
     found = read_config(folder, KIND).get("origin", {})
     origin = {name: [str(one) for one in found.get(name, [])] for name in ("envs", "tasks")}
@@ -259,17 +259,17 @@ def read_origin(folder: Path) -> dict[str, list[str]]:
 
 
 def load_student(folder: Path, encoder: FrameEncoder | None, interface: Interface) -> StudentPolicy:
-    """Open a student for these eyes and this interface.
+    """Load a student for this encoder and this interface.
 
     Args:
-        folder: its checkpoint.
-        encoder: what will give its embeddings; None for a blind one.
-        interface: of the environment or robot where it will act.
+        folder: the student's checkpoint.
+        encoder: computes its embeddings; None for a student without vision.
+        interface: interface of the environment or robot where it will act.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.
-        ValueError: it is damaged, or was trained with another encoder or for another interface; the
-            message says in what they differ.
+        ValueError: the checkpoint is damaged, or was trained for another encoder or interface; the
+            message lists the differences.
     """
     metadata = read_metadata(folder)
     metadata.interface.require_equal(interface, str(folder), "the environment")
@@ -284,7 +284,7 @@ def _check_encoder(folder: Path, expected: EncoderId | None, found: EncoderId | 
         return
     if expected is None or found is None:
         words = ("without", "with") if expected is None else ("with", "without")
-        raise ValueError(f"{folder} was trained {words[0]} an encoder, and is used {words[1]} one")
+        raise ValueError(f"{folder} was trained {words[0]} an encoder, but is used {words[1]} one")
     if expected.fingerprint != found.fingerprint:
         lines = [
             f"{name}: {before} != {now}"

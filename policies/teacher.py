@@ -1,26 +1,26 @@
-"""`python -m policies.teacher`: learn a policy on the privileged state, by PPO, without an expert.
+"""`python -m policies.teacher`: train a policy on the privileged state by PPO, without an expert.
 
     python -m policies.teacher                  # the Franka's cabinet, configs/ppo/cpu.yaml
     python -m policies.teacher ppo=pixmc env_steps=8192000 +env.options.protocol=pixmc
-    python -m policies.train env=franka_cabinet teacher=runs/teacher/policy     # a student of it
+    python -m policies.train env=franka_cabinet teacher=runs/teacher/policy     # its student
 
-In `out`:
+Files in `out`:
 
-    config.json         what was asked for; a run is only resumed with the same
+    config.json         the settings; a run is resumed only with the same settings
     log.jsonl           a line for each iteration
-    checkpoints/        the last two: teachers, with all that a resumed run needs
-    policy/             the teacher that did best on the validation seeds
-    evaluation.json     that one on the held-out seeds
-    metrics.json        all numbers
+    checkpoints/        the last two checkpoints, from which a run can be resumed
+    policy/             the teacher with the best validation
+    evaluation.json     its results on the held-out seeds
+    metrics.json        all results
     curve.png rollout.mp4 tensorboard/
 
-Killed at any moment, the same command with the same `out` goes on from the last checkpoint:
-networks, optimizer, normalisers and counts are as they were, and all randomness is drawn from
-(seed, iteration); but episodes that were under way begin anew, so the numbers that follow are not
-those of a run that was never killed.
+After a kill, the same command with the same `out` resumes from the last checkpoint: networks,
+optimizer, normalisers and counters are restored, and all randomness is drawn from (seed,
+iteration). Running episodes start again, though, so later numbers differ from those of a run that
+was not killed.
 
-The success rate of training is that of the last 200 episodes with exploring actions; validation and
-evaluation take the mean of the actions' distribution.
+The training success rate is that of the last 200 episodes, with sampled actions; validation and
+evaluation use the mean of the action distribution.
 """
 
 import json
@@ -38,7 +38,7 @@ from toto_robot.runs import claim, tell_found
 
 from .environment import EnvConfig, interface_of, make_env
 from .learning.ppo import PpoConfig, PpoTrainer
-from .learning.teacher_run import TeacherRun, judge, resume
+from .learning.teacher_run import TeacherRun, evaluate_teacher, resume
 from .report import draw_teacher, print_files, print_success
 from .rollouts.evaluation import best
 from .rollouts.pool import RolloutConfig
@@ -49,28 +49,30 @@ from .teacher_policy import (
     TeacherNetwork,
     TeacherPolicy,
     load_teacher,
-    sightless,
     state_names_of,
+    without_cameras,
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
-    """Return where a teacher learns, how, and for how long.
+    """Settings for training a teacher.
 
     Attributes:
-        seed: of everything; also chooses the training episodes (`policies.rollouts.seeds`).
-        env: the environment; its pictures are not drawn.
-        ppo: how it learns.
-        env_steps: for how long, over all environments; rounded up to whole iterations.
-        checkpoint_every: iterations from a checkpoint, and its validation, to the next.
-        validation_episodes: episodes at each checkpoint.
-        evaluation_episodes: held-out episodes at the end.
-        video_episodes: how many of these are filmed.
-        num_workers: processes for the training environments; 0: all in this one.
-        rollout: how validation and evaluation are spread over the machine.
-        device: where the networks learn: `cpu`, `cuda`, or `auto` (cuda if there is one). Networks
-            of this size learn as quickly on a CPU.
+        seed: seed of all randomness; also chooses the training episodes
+            (`policies.rollouts.seeds`).
+        env: the environment; its images are not rendered.
+        ppo: settings of PPO.
+        env_steps: environment steps of the training, over all environments; rounded up to whole
+            iterations.
+        checkpoint_every: iterations between two checkpoints; each is validated.
+        validation_episodes: validation episodes per checkpoint.
+        evaluation_episodes: held-out episodes of the final evaluation.
+        video_episodes: number of those episodes to film.
+        num_workers: worker processes for the training environments; 0: the main process.
+        rollout: how validation and evaluation are distributed over worker processes.
+        device: device of the networks: `cpu`, `cuda`, or `auto` (cuda if available). Networks of
+            this size train as fast on a CPU.
     """
 
     seed: int
@@ -110,7 +112,7 @@ def teach(config: TeacherConfig, out: Path) -> None:
         f"{config.evaluation_episodes} held-out seeds",
         flush=True,
     )
-    if not (out / "config.json").is_file():  # what cannot be is told before the folder is taken
+    if not (out / "config.json").is_file():  # raise errors before the folder is claimed
         choose_device(config.device)
         _metadata(config.env, config.ppo.network)
     changed = claim(out, config)
@@ -124,7 +126,7 @@ def teach(config: TeacherConfig, out: Path) -> None:
 
 
 def _is_complete(config: TeacherConfig, out: Path) -> bool:
-    """Return whether all that is asked for is there; a finished run may be asked for more."""
+    """Return whether all requested results exist; a finished run can be extended."""
     if not (out / "metrics.json").is_file():
         return False
     episodes = json.loads((out / "metrics.json").read_text())["evaluation"]["episodes"]
@@ -133,7 +135,7 @@ def _is_complete(config: TeacherConfig, out: Path) -> bool:
 
 
 def _learn(config: TeacherConfig, out: Path) -> None:
-    """Learn and validate, judge the best teacher, and write the metrics last."""
+    """Train and validate, evaluate the best teacher, and write the metrics last."""
     state, validations = resume(out)
     trainer = PpoTrainer(
         config.ppo,
@@ -144,7 +146,7 @@ def _learn(config: TeacherConfig, out: Path) -> None:
         device=choose_device(config.device),
         state=state,
     )
-    evaluate_in = partial(judge, env=config.env, rollout=config.rollout)
+    evaluate_in = partial(evaluate_teacher, env=config.env, rollout=config.rollout)
     validate = partial(evaluate_in, seeds=validation_seeds(config.validation_episodes))
     teacher = TeacherPolicy(_metadata(config.env, config.ppo.network))
     tell_found(trainer.iteration, config.iterations, "iteration")
@@ -179,7 +181,7 @@ def _metadata(env_config: EnvConfig, network: TeacherNetwork) -> TeacherMetadata
     env = make_env(env_config, with_images=False, privileged=True)
     metadata = TeacherMetadata(
         network=network,
-        interface=sightless(interface_of(env)),
+        interface=without_cameras(interface_of(env)),
         state_names=state_names_of(env),
         env=env_config,
     )
@@ -188,9 +190,9 @@ def _metadata(env_config: EnvConfig, network: TeacherNetwork) -> TeacherMetadata
 
 
 def _conclude(out: Path) -> None:
-    """Print what a finished run has to say."""
+    """Print the results of a finished run."""
     metrics = json.loads((out / "metrics.json").read_text())
-    spent = ", ".join(f"{stage} {value:.0f}" for stage, value in metrics["seconds"].items())
+    spent = ", ".join(f"{phase} {value:.0f}" for phase, value in metrics["seconds"].items())
     print(f"seconds: {spent}")
     print(f"policy:  {out / 'policy'}, the best of {len(metrics['validations'])} by validation")
     print_files(out)

@@ -1,8 +1,8 @@
-"""A teacher: a policy on the privileged state, learned, as a checkpoint folder.
+"""A teacher: a learned policy on the privileged state, saved as a checkpoint folder.
 
-It stands where a scripted expert stands: `policies.train teacher=<folder>` asks it for the labels.
-How it is learned is in `policies.learning.ppo` and `policies.teacher`; nothing here needs the
-simulator or Stable-Baselines3.
+It can replace a scripted expert: `policies.train teacher=<folder>` takes its labels. It is trained
+by `policies.learning.ppo` and `policies.teacher`; this module needs neither the simulator nor
+Stable-Baselines3.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from .policy import Policy
 
 KIND = "teacher"
 STATE = "state"
-# A number that hardly moves is divided by this and not by less. States are in radians and metres.
+# Lower limit of the standard deviation by which a state is divided; states are in rad and m.
 _SMALLEST_STD = 1e-2
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"selu": nn.SELU, "elu": nn.ELU, "tanh": nn.Tanh}
@@ -35,13 +35,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"selu": nn.SELU, "elu": nn.ELU, "tanh
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherNetwork:
-    """Sizes of a teacher's network, and what is done to its input.
+    """Sizes of a teacher's network, and the preprocessing of its input.
 
     Attributes:
-        hidden: widths of the MLP.
-        activation: between its layers.
-        normalise: whether the state is standardised by its running mean and deviation.
-        clip: the network's input is cut at plus and minus this.
+        hidden: widths of the MLP's hidden layers.
+        activation: activation function of the MLP.
+        normalise: whether the state is standardised by its running mean and standard deviation.
+        clip: the network's input is clipped to [-clip, clip].
     """
 
     hidden: tuple[int, ...]
@@ -58,13 +58,13 @@ class TeacherNetwork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherMetadata:
-    """All that a teacher's checkpoint says of itself.
+    """The metadata of a teacher's checkpoint.
 
     Attributes:
-        network: sizes.
-        interface: of the environment where it learned, without cameras: it has no eyes.
+        network: sizes of the network.
+        interface: interface of its training environment, without cameras.
         state_names: one name per element of the privileged state.
-        env: where it learned.
+        env: the training environment.
     """
 
     network: TeacherNetwork
@@ -74,10 +74,10 @@ class TeacherMetadata:
 
 
 class Normaliser(nn.Module):
-    """Standardise by the mean and deviation of all that was shown to `update`, and cut.
+    """A normaliser: standardises states by the statistics of all states so far, then clips them.
 
     Attributes:
-        features_dim: size of input and output, as Stable-Baselines3 asks for it.
+        features_dim: size of input and output; Stable-Baselines3 needs this name.
     """
 
     def __init__(self, size: int, clip: float) -> None:
@@ -89,14 +89,14 @@ class Normaliser(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, states: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
-        """Return standardised states."""
+        """Return standardised and clipped states."""
         return ((states - self.mean) / self.std.clamp(min=_SMALLEST_STD)).clamp(
             -self.clip, self.clip
         )
 
     @torch.no_grad()
     def update(self, states: Float[Tensor, "n s"]) -> None:
-        """Take more states into mean and deviation, all with the same weight."""
+        """Add states to the mean and standard deviation; all states have the same weight."""
         new = states.to(self.count.device, torch.float64)
         before, added = self.count, len(new)
         share = added / (before + added)
@@ -108,10 +108,10 @@ class Normaliser(nn.Module):
 
 
 class TeacherPolicy(nn.Module):
-    """A policy on `observation["state"]`: the mean of the distribution that PPO learned.
+    """A policy on `observation["state"]`: the mean of the action distribution that PPO learned.
 
     Attributes:
-        metadata: what it is.
+        metadata: the metadata of its checkpoint.
     """
 
     def __init__(self, metadata: TeacherMetadata) -> None:
@@ -127,12 +127,12 @@ class TeacherPolicy(nn.Module):
         self.eval()
 
     def forward(self, states: Float[Tensor, "*b s"]) -> Float[Tensor, "*b a"]:
-        """Return actions, not cut to their limits."""
+        """Return actions, not clipped to their limits."""
         return self.mlp(self.normaliser(states))
 
     @torch.no_grad()
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [a] for one observation, or [b a] for a batch, cut to [-1, 1].
+        """Return the action [a] for one observation, or [b a] for a batch, clipped to [-1, 1].
 
         Raises:
             ValueError: the observation has no `state`, or one of another size.
@@ -149,16 +149,16 @@ class TeacherPolicy(nn.Module):
         """Do nothing: a teacher has no memory."""
 
     def require(self, env: gymnasium.Env[Any, Any], name: str) -> None:
-        """Do nothing when an environment shows and takes what this teacher knows.
+        """Check that an environment has this teacher's interface and state.
 
         Args:
-            env: the environment; its cameras are of no concern.
-            name: what to call the teacher in an error, such as its folder.
+            env: the environment; its cameras are ignored.
+            name: name of the teacher in error messages, such as its folder.
 
         Raises:
-            ValueError: its interface or its state differs, saying where.
+            ValueError: the interface or the state differs; the message names the difference.
         """
-        here = sightless(interface_of(env))
+        here = without_cameras(interface_of(env))
         self.metadata.interface.require_equal(here, name, "the environment")
         then, now = self.metadata.state_names, state_names_of(env)
         if then == now:
@@ -167,8 +167,8 @@ class TeacherPolicy(nn.Module):
         place = next(i for i in places if then[i : i + 1] != now[i : i + 1])
         words = [names[place] if place < len(names) else "nothing" for names in (then, now)]
         raise ValueError(
-            f"{name} learned on a state of {len(then)} numbers, the environment's has {len(now)}; "
-            f"the first that differs is number {place}: {words[0]} != {words[1]}"
+            f"{name} was trained on a state of {len(then)} elements, the environment's has "
+            f"{len(now)}; the first difference is element {place}: {words[0]} != {words[1]}"
         )
 
     def save(self, folder: Path, **notes: Any) -> None:
@@ -177,11 +177,11 @@ class TeacherPolicy(nn.Module):
 
 
 def load_teacher(folder: Path) -> TeacherPolicy:
-    """Open a teacher.
+    """Load a teacher.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.
-        ValueError: it is damaged, or a checkpoint of another kind.
+        ValueError: the checkpoint is damaged, or of another kind.
     """
     data = read_config(folder, KIND)
     metadata = from_dict(TeacherMetadata, data["config"], at=str(folder))
@@ -191,16 +191,16 @@ def load_teacher(folder: Path) -> TeacherPolicy:
 
 
 def choose_expert(env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any]) -> Policy:
-    """Return whom a student asks: the environment's scripted expert, or the teacher in a folder.
+    """Return the expert of a student: the environment's scripted expert, or a teacher.
 
     Args:
-        env_id: of the environment.
+        env_id: id of the environment.
         teacher: a teacher's checkpoint; None: the scripted expert.
         env: the environment, which a teacher must fit.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.
-        ValueError: there is no scripted expert, or the teacher does not fit the environment.
+        ValueError: the environment has no scripted expert, or the teacher does not fit it.
     """
     if teacher is None:
         return make_expert(env_id)
@@ -209,7 +209,7 @@ def choose_expert(env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any
     return policy
 
 
-def sightless(interface: Interface) -> Interface:
+def without_cameras(interface: Interface) -> Interface:
     """Return the interface without its cameras."""
     return replace(interface, cameras=())
 
@@ -218,12 +218,12 @@ def state_names_of(env: gymnasium.Env[Any, Any]) -> tuple[str, ...]:
     """Return the names of the privileged state's elements.
 
     Raises:
-        ValueError: the environment does not say them.
+        ValueError: the environment has no `state_names`.
     """
     if not env.has_wrapper_attr("state_names"):
         raise ValueError(
-            f"{env} needs an attribute `state_names`, a name for each element of its `state`: "
-            "a teacher must know what it reads"
+            f"{env} needs an attribute `state_names` with a name for each element of its `state`, "
+            "so that a teacher can check its input"
         )
     return tuple(env.get_wrapper_attr("state_names"))
 
@@ -232,5 +232,6 @@ __getattr__ = moved_names(
     __name__,
     {
         "TeacherCard": "policies.teacher_policy:TeacherMetadata",
+        "sightless": "policies.teacher_policy:without_cameras",
     },
 )

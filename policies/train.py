@@ -1,28 +1,28 @@
-"""`python -m policies.train`: learn a policy from an expert, by DAgger or behaviour cloning.
+"""`python -m policies.train`: train a policy by DAgger or behaviour cloning.
 
-    python -m policies.train                        # what `make demo` does
+    python -m policies.train                        # the same as `make demo`
     python -m policies.train encoder=none out=runs/blind
     python -m policies.train method=bc data=runs/train/store out=runs/bc
     python -m policies.train method=bc env=none data=runs/demos out=runs/arm
     python -m policies.train method=bc env=none layout=lerobot data=DOWNLOADS/aloha out=runs/aloha
 
-`data` is a store, or a LeRobot data set with pictures, whose frames are tokenised once into
-`out/data`. With `env=none` there are no episodes to run: see
-`policies.learning.behaviour_cloning`. Otherwise, in `out`:
+`data` is a store, or a LeRobot data set with images, whose frames are tokenised once into
+`out/data`. For `env=none`, without rollouts, see `policies.learning.behaviour_cloning`. Otherwise
+the files in `out` are:
 
-    config.json         what was asked for; a run is only resumed with the same, but for what
-                        changes no result (`toto_robot.runs`), and for more rounds or evaluation
+    config.json         the settings; a resumed run may change only settings that do not affect
+                        results (`toto_robot.runs`), and increase rounds or evaluation
     store/              all episodes, as tokens
-    rounds/00/          of each round: policy/ and round.json; there once the round is over
-    policy/             the last round's policy: what `policies.evaluate` takes
-    evaluation.json     the policy on the held-out seeds
-    metrics.json        all numbers that follow from the config: equal for equal runs
-    timings.json        where the time went
+    rounds/00/          policy/ and round.json of each round; exists once the round is complete
+    policy/             the policy of the last round, for `policies.evaluate`
+    evaluation.json     its results on the held-out seeds
+    metrics.json        all results; equal for runs with equal settings
+    timings.json        wall time by phase
     curve.png rollout.mp4 tensorboard/
 
-Killed at any moment, the same command with the same `out` goes on and ends with the same
-metrics.json: episodes and rounds are written aside and renamed, and all randomness is drawn from
-(seed, round, episode or step), so there is no state to lose.
+After a kill, the same command with the same `out` resumes the run and ends with the same
+metrics.json: episodes and rounds are written under a temporary name and then renamed, and all
+randomness is drawn from (seed, round, episode or step).
 """
 
 import json
@@ -46,7 +46,7 @@ from .rollouts.rollout import RolloutSpec
 def train(config: TrainConfig, out: Path) -> None:
     """Train, evaluate and report; see the module's docstring for what is written."""
     print(config.describe(), flush=True)
-    _ = config.own_layout  # one that does not fit is refused, with data or without
+    _ = config.own_layout  # raises if the layout does not fit the other settings
     learner = Learner(
         vision=config.encoder,
         student=config.student,
@@ -55,9 +55,9 @@ def train(config: TrainConfig, out: Path) -> None:
         memory_limit_gib=config.memory_limit_gib,
         device=choose_device(config.device),
     )
-    given, spec = None, None
+    demonstrations, spec = None, None
     if config.data is not None:
-        given = Demonstrations(
+        demonstrations = Demonstrations(
             folder=config.data, which=config.data_episodes, layout=config.own_layout
         )
     if config.env is not None:
@@ -70,7 +70,7 @@ def train(config: TrainConfig, out: Path) -> None:
         )
     plan = Plan(
         seed=config.seed,
-        demonstrations=config.demonstrations if given is None else 0,
+        demonstrations=config.demonstrations if demonstrations is None else 0,
         rounds=config.rounds,
         dagger=config.dagger,
         steps_after_success=config.steps_after_success,
@@ -79,37 +79,39 @@ def train(config: TrainConfig, out: Path) -> None:
         video_episodes=config.video_episodes,
     )
     if not (out / "config.json").is_file():  # a start that fails leaves the folder free
-        _open(learner, given, spec)
+        _open(learner, demonstrations, spec)
     if "video_episodes" in claim(out, config):
         (out / "rollout.mp4").unlink(missing_ok=True)
     if _is_complete(None if spec is None else plan, out):
         print(f"{out} is complete already; nothing to do")
         conclude(out)
         return
-    (out / "metrics.json").unlink(missing_ok=True)  # of a shorter run, which now goes on
+    (out / "metrics.json").unlink(missing_ok=True)  # of a shorter run, which is now extended
     if spec is None:
-        assert given is not None  # TrainConfig has seen to it
-        clone(learner, given, out)
+        assert demonstrations is not None  # checked by TrainConfig
+        clone(learner, demonstrations, out)
     else:
         with RolloutPool(spec, config.rollout) as pool:
-            imitate(learner, pool, given, plan, out)
+            imitate(learner, pool, demonstrations, plan, out)
     conclude(out)
 
 
-def _open(learner: Learner, given: Demonstrations | None, spec: RolloutSpec | None) -> None:
-    """Open the encoder, the demonstrations and the environment; raise what is wrong with one."""
-    _ = learner.encoder  # it is loaded when it is first asked for
-    if given is not None:
-        given.check()
+def _open(
+    learner: Learner, demonstrations: Demonstrations | None, spec: RolloutSpec | None
+) -> None:
+    """Open the encoder, the demonstrations and the environment, to raise errors early."""
+    _ = learner.encoder  # loads it
+    if demonstrations is not None:
+        demonstrations.check()
     if spec is not None:
         spec.interface()
 
 
 def _is_complete(plan: Plan | None, out: Path) -> bool:
-    """Return whether all that is asked for is there; a finished run may be asked for more.
+    """Return whether all requested results exist; a finished run can be extended.
 
     Args:
-        plan: of the rounds; None where the data alone is cloned.
+        plan: the rounds; None for behaviour cloning without an environment.
         out: the run's folder.
     """
     if not (out / "metrics.json").is_file():

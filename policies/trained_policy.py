@@ -1,9 +1,9 @@
-"""A trained policy in one piece: camera images and proprioception -> embeddings -> action.
+"""A trained policy with its encoder: camera images and proprioception -> embeddings -> action.
 
     policy = load_policy("runs/train")
     action = policy.act(observation)
 
-A student's checkpoint holds no encoder; here the two come together.
+A student's checkpoint does not contain the encoder; this module loads both.
 """
 
 import json
@@ -33,8 +33,8 @@ class TrainedPolicy:
 
     Attributes:
         student: the network.
-        interface: what its observations and actions mean: cameras, proprioception, action, rate.
-        task: what it was trained to do: the demonstrations' task in words, or the environment's id.
+        interface: cameras, proprioception, actions and rate of the policy.
+        task: the task of its demonstrations in words, or the id of its environment.
     """
 
     def __init__(
@@ -49,18 +49,18 @@ class TrainedPolicy:
 
     @property
     def env(self) -> EnvConfig | None:
-        """The environment where it was trained, by id and options; None: an arm's data alone."""
+        """Return the training environment, its id and options; None if trained on data alone."""
         return self.student.metadata.env
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the action float32 [a] for the next observation of an episode.
 
         Args:
-            observation: as the environment gives it: uint8 [h w 3] `image_<camera>` for each
-                camera, float32 [p] `proprio`. Further keys are not used.
+            observation: as the environment returns it: uint8 [h w 3] `image_<camera>` for each
+                camera, and float32 [p] `proprio`. Other keys are ignored.
 
         Raises:
-            ValueError: an image or `proprio` is missing, or of another shape or type.
+            ValueError: an image or `proprio` is missing, or has another shape or dtype.
         """
         self._check(observation)
         inputs: dict[str, NDArray[Any]] = {
@@ -75,7 +75,7 @@ class TrainedPolicy:
         return self.student.act(inputs)
 
     def reset(self) -> None:
-        """Forget the episode before: what an encoder of streams has seen."""
+        """Clear the memory of the previous episode, which an encoder of streams has."""
         self.student.reset()
         if self._encoder is not None:
             self._embedder = EpisodeEmbedder(self._encoder, 1, len(self._cameras))
@@ -101,22 +101,22 @@ class TrainedPolicy:
 def load_policy(
     folder: str | Path, device: str = "auto", encoder: str | Path | None = None
 ) -> TrainedPolicy:
-    """Load a policy that `policies.train` has learned, with its encoder.
+    """Load a policy that `policies.train` has trained, with its encoder.
 
     Args:
         folder: the run's folder, or the checkpoint's, `<run>/policy`.
-        device: where it runs: `cpu`, `cuda`, or `auto` (cuda if there is one).
-        encoder: where its encoder is now: a name, a folder or a file; None: where it was.
+        device: device of the policy: `cpu`, `cuda`, or `auto` (cuda if available).
+        encoder: new location of its encoder: a name, a folder or a file; None: as in training.
 
     Raises:
-        FileNotFoundError: there is no policy, or its encoder is not where it was.
-        ValueError: the checkpoint is damaged or is none of a student, or the encoder is another one
-            than the policy was trained with.
+        FileNotFoundError: the folder has no policy, or its encoder does not exist.
+        ValueError: the checkpoint is damaged or not a student's, or the encoder is not the one that
+            the policy was trained with.
     """
     place, kind = find_checkpoint(Path(folder))
     if kind != KIND:
         raise ValueError(
-            f"{place} is no {KIND} but {kind!r}: load_policy takes what policies.train has learned"
+            f"{place} is not a {KIND} but {kind!r}: load_policy needs a policy of policies.train"
         )
     origin = read_origin(place)
     return TrainedPolicy(
@@ -135,12 +135,13 @@ def open_student(
     Args:
         folder: the student's checkpoint.
         device: `cpu`, `cuda` or `auto`, for both.
-        encoder: where its encoder is now; None: where it was.
-        interface: of where it will act; None: the one that it was trained with.
+        encoder: new location of its encoder; None: as in training.
+        interface: interface where it will act; None: that of the training.
 
     Raises:
         FileNotFoundError: the checkpoint or its encoder lacks a file.
-        ValueError: it is damaged, is for another interface or encoder, or takes no encoder.
+        ValueError: the checkpoint is damaged, was trained for another interface or encoder, or has
+            no encoder.
     """
     metadata, device = read_metadata(folder), choose_device(device)
     vision = relocated(folder, metadata.vision, encoder)
@@ -152,22 +153,22 @@ def open_student(
 def relocated(
     folder: Path, vision: VisionConfig, now: VisionConfig | str | Path | None
 ) -> VisionConfig:
-    """Return a student's vision with its encoder at another place; all else stays as trained.
+    """Return a student's vision with the new location of its encoder.
 
     Args:
         folder: the student's checkpoint, for messages.
-        vision: what it was trained with.
-        now: where its encoder is now; None: where it was.
+        vision: vision of the training.
+        now: new location of the encoder; None: as in training.
 
     Raises:
-        FileNotFoundError: the encoder is not there.
-        ValueError: the student has no encoder, or another layer, pool or stream is asked for.
+        FileNotFoundError: the encoder does not exist.
+        ValueError: the student has no encoder, or `now` changes its layer, pool or stream.
     """
     if now is not None:
         if isinstance(vision, NoVision):
-            raise ValueError(f"{folder} was trained without images: it takes no encoder")
+            raise ValueError(f"{folder} was trained without images: remove encoder=")
         if isinstance(now, NoVision):
-            raise ValueError(f"{folder} was trained with an encoder: encoder=none does not fit it")
+            raise ValueError(f"{folder} was trained with an encoder: remove encoder=none")
         place = str(now) if isinstance(now, (str, Path)) else now.name_or_path
         before = to_dict(vision)
         changed = [
@@ -177,7 +178,7 @@ def relocated(
         ]
         if changed:
             raise ValueError(
-                f"{folder} was trained with {before}; say only where its encoder is now: "
+                f"{folder} was trained with {before}; set only the location of the encoder: "
                 f"encoder=FOLDER, without {', '.join(changed)}"
             )
         vision = replace(vision, name_or_path=place)
@@ -186,23 +187,23 @@ def relocated(
         shipped = (*shipped_encoders(), *shipped_baselines())
         if name not in shipped and not Path(name).exists():
             raise FileNotFoundError(
-                f"{folder} was trained with the encoder {name}, which is not there; say where it "
-                "is now: encoder=<name, folder or file>"
+                f"{folder} was trained with the encoder {name}, which does not exist; set its "
+                "location: encoder=<name, folder or file>"
                 if now is None
-                else f"the encoder of {folder} is not at {name}"
+                else f"the encoder of {folder} was not found at {name}"
             )
     return vision
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, str]:
-    """Return where a policy's checkpoint is, and its kind.
+    """Return the folder of a policy's checkpoint, and its kind.
 
     Args:
         folder: the checkpoint, or a run's folder with `policy/` in it.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: its `config.json` is damaged.
+        FileNotFoundError: the folder has no checkpoint.
+        ValueError: `config.json` is damaged.
     """
     for place in (folder / "policy", folder):
         path = place / "config.json"

@@ -1,4 +1,4 @@
-"""Embeddings of observations for policies, and what identifies the encoder that made them."""
+"""Embeddings of observations for policies, and the identity of their encoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ __all__ = [
     "encoder_id",
 ]
 
-# Frames encoded in one call, which bounds the memory; the same whenever an episode is embedded.
+# Frames per call of the encoder, which bounds the memory; constant, so that results are equal.
 _BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderId:
-    """What identifies an encoder: with equal fingerprints, embeddings are interchangeable.
+    """The identity of an encoder: with equal fingerprints, embeddings are interchangeable.
 
     Attributes:
-        weights_hash: of all its weights.
+        weights_hash: hash of all weights.
         layer: the layer that is pooled.
-        pool: the pool.
-        past: which earlier frames it sees: `none`, or the stream's settings.
-        fingerprint: of all these.
+        pool: the pooling method.
+        past: temporal context: `none`, or the settings of the stream.
+        fingerprint: hash of all these.
         dim: width of an embedding.
     """
 
@@ -49,7 +49,7 @@ class EncoderId:
 
 
 def encoder_id(encoder: FrameEncoder | None) -> EncoderId | None:
-    """Return what identifies an encoder; None for none."""
+    """Return the identity of an encoder; None without an encoder."""
     if encoder is None:
         return None
     return EncoderId(
@@ -63,11 +63,11 @@ def encoder_id(encoder: FrameEncoder | None) -> EncoderId | None:
 
 
 class EpisodeEmbedder:
-    """Embed the compressed frames of several episodes as they come, in step or not.
+    """An embedder of the compressed frames of several episodes, which need not run in lockstep.
 
-    An encoder with a past has one for each camera of each episode. Embeddings are rounded to
-    float16 (relative error 0.0005), as they are stored, so that a student acts on the numbers that
-    it was trained on.
+    An encoder with temporal context has one stream for each camera of each episode. Embeddings are
+    rounded to float16 (relative error 0.0005) as in the store, so that a student acts on the same
+    numbers as in training.
     """
 
     def __init__(self, encoder: FrameEncoder, num_episodes: int, num_cameras: int) -> None:
@@ -78,8 +78,8 @@ class EpisodeEmbedder:
         """Return the embeddings [k c e] of the newest frames [k c n] of k episodes.
 
         Args:
-            codes: of the frames.
-            episodes: whose they are, counted from 0.
+            codes: the compressed frames.
+            episodes: index of the episode of each frame, counted from 0.
         """
         cameras = range(self._num_cameras)
         streams = [row * self._num_cameras + camera for row in episodes for camera in cameras]

@@ -166,7 +166,7 @@ def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstrati
     labelled = np.array([bool(np.isfinite(label).all()) for label in labels])
     return Demonstration(
         interface=interface,
-        pictures={
+        images={
             camera.name: np.stack(
                 [_picture(step, camera.name, (camera.height, camera.width, 3)) for step in steps]
             )

@@ -63,12 +63,12 @@ def main() -> None:
     print(
         f"lerobot {importlib.metadata.version('lerobot')}: {len(ours)} episodes, {row} frames, "
         f"{len(ours.columns)} columns of ours; states, actions, times and tasks equal, "
-        f"pictures differ by {worst:.3f} of 255 at most"
+        f"images differ by {worst:.3f} of 255 at most"
     )
 
 
 def compare(item, episode, index, step) -> float:
-    """Hold one step against ours; give by how much its pictures differ, in grey levels."""
+    """Hold one step against ours; give by how much its images differ, in grey levels."""
     assert int(item["episode_index"]) == index
     assert int(item["frame_index"]) == step
     assert item["task"] == episode.task
@@ -85,9 +85,9 @@ def compare(item, episode, index, step) -> float:
                 name
             )
     worst = 0.0
-    for camera, pictures in episode.pictures.items():
+    for camera, images in episode.images.items():
         found = item[layout.video_key(camera)].numpy().transpose(1, 2, 0) * 255.0
-        worst = max(worst, float(np.abs(found - pictures[step]).max()))
+        worst = max(worst, float(np.abs(found - images[step]).max()))
     return worst
 
 

@@ -23,7 +23,7 @@ def test_a_fault_leaves_the_frames_alone_and_shows(name):
 
 
 @pytest.mark.parametrize("name", ["grey patch", "textured patch", "hand"])
-def test_what_covers_the_picture_covers_a_tenth(name):
+def test_what_covers_the_image_covers_a_tenth(name):
     for seed in range(5):
         frames = video()
         broken = FAULTS[name](frames, frames[0], np.random.default_rng(seed))

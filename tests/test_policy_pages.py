@@ -15,7 +15,7 @@ from policies.demonstrations.lerobot.layout import INTERFACE
 from policies.demonstrations.lerobot.reader import DatasetReader
 from policies.train import train
 from tests.policies.fake_world import save_tiny_encoder
-from tests.policies.test_convert_demonstrations import pictures, robomimic
+from tests.policies.test_convert_demonstrations import random_images, robomimic
 from tests.policies.test_train import config
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def test_the_recipe_loads_a_policy_and_runs_an_episode(tmp_path, monkeypatch, ca
 
 def test_a_file_of_robomimic_becomes_a_policy(tmp_path, monkeypatch, capsys) -> None:
     """In this process: another would import torch for seconds before each command."""
-    images = {"obs/robot0_eye_in_hand_image": pictures(5)}
+    images = {"obs/robot0_eye_in_hand_image": random_images(5)}
     robomimic(tmp_path / "image.hdf5", **images)
     monkeypatch.chdir(tmp_path)
     lines = block(DATASETS, "bash", "layout=robomimic").splitlines()
@@ -56,7 +56,7 @@ def test_a_file_of_robomimic_becomes_a_policy(tmp_path, monkeypatch, capsys) -> 
         monkeypatch.setattr(sys, "argv", [module, *words, *fewer])
         importlib.import_module(module).main()
     told = capsys.readouterr().out
-    assert "2 episodes of 10 steps a second: runs/lift" in told
+    assert "2 episodes at 10 steps per second: runs/lift" in told
     assert (tmp_path / "runs" / "lift_policy" / "policy" / "weights.safetensors").is_file()
     reader = DatasetReader(tmp_path / "runs" / "lift")
     assert (len(reader), reader[0].num_steps, reader[0].task) == (2, 7, "Lift")

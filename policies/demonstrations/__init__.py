@@ -1,1 +1,1 @@
-"""Demonstrations: episodes in memory, stores on disk, embeddings, and other projects' formats."""
+"""Demonstrations: episodes in memory, stores on disk, embeddings, and readers of other formats."""

@@ -1,4 +1,4 @@
-"""One episode as it is stored: tokens instead of pictures, and the expert's word at every step."""
+"""One stored episode: tokens instead of images, and the expert's label of every step."""
 
 from dataclasses import dataclass
 
@@ -10,20 +10,24 @@ from toto_robot.encoders.contract import Codes
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Episode:
-    """Hold T actions and the T + 1 observations around them, or refuse to exist.
+    """An episode of T actions and T + 1 observations, checked when it is made.
 
-    The label is the expert's action at every step, whoever acted (Ross et al. 2011).
+    The label of a step is the expert's action, also where the policy acted (Ross et al. 2011).
 
     Attributes:
         tokens: [T+1 c n], the frame of each camera as the encoder compresses it: token ids in
             uint16 (512 bytes for 256 tokens), or an embedding in float16. Without cameras c is 0.
         proprio: float32 [T+1 p].
-        labels: float32 [T a], what the expert would do, within [-1, 1] if the env's actions are.
-        executed: float32 [T a], what was done.
-        acted_by_expert: bool [T], who did it.
+        labels: float32 [T a], the expert's actions; within [-1, 1] if the environment's actions
+            are.
+        executed: float32 [T a], the executed actions.
+        acted_by_expert: bool [T], True where the expert's action was executed.
         success: whether the episode succeeded.
         seed: the environment's seed.
-        round: DAgger round that it was collected in; 0 for the expert's demonstrations.
+        round: the DAgger round of the episode; 0 for the expert's demonstrations.
+
+    Raises:
+        ValueError: shapes, dtypes or lengths do not fit, or a value is not finite.
     """
 
     tokens: Codes
@@ -51,7 +55,7 @@ class Episode:
                 )
         steps = len(self.labels)
         if steps < 1:
-            raise ValueError("an episode has at least one action")
+            raise ValueError("an episode needs at least one action, got none")
         for name, length in (("tokens", len(self.tokens)), ("proprio", len(self.proprio))):
             if length != steps + 1:
                 raise ValueError(
@@ -59,7 +63,7 @@ class Episode:
                 )
         if self.executed.shape != self.labels.shape:
             raise ValueError(
-                f"labels {self.labels.shape} and executed {self.executed.shape} must agree"
+                f"labels {self.labels.shape} and executed {self.executed.shape} must have one shape"
             )
         if len(self.acted_by_expert) != steps:
             raise ValueError(f"{steps} actions but {len(self.acted_by_expert)} acted_by_expert")
@@ -68,7 +72,7 @@ class Episode:
                 raise ValueError(f"{name} must be finite")
         by_expert = self.acted_by_expert
         if not np.array_equal(self.executed[by_expert], self.labels[by_expert]):
-            raise ValueError("where the expert acted, what was executed must be the label")
+            raise ValueError("executed must equal labels where acted_by_expert is True")
 
     @property
     def num_steps(self) -> int:

@@ -1,9 +1,9 @@
-"""Embeddings of stored tokens, computed once and kept beside them: derived, so deletable.
+"""Embeddings of stored tokens, computed once and cached beside them (safe to delete).
 
     <store>/features-<fingerprint>/000000.npy      float16 [T+1 c e] of one episode
 
-The name carries the encoder's fingerprint (weights, layer, pool and what it sees of the past), so
-another encoder has another folder. No frame that is stored is ever encoded again.
+The folder name contains the encoder's fingerprint (weights, layer, pool and temporal context), so
+each encoder has its own folder.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,7 +23,7 @@ from .store import DemoStore
 
 
 class FeatureCache:
-    """Embeddings of one store's episodes by one encoder; without an encoder they have width 0."""
+    """A cache of one encoder's embeddings of a store's episodes; without an encoder, of width 0."""
 
     def __init__(self, store: DemoStore, encoder: FrameEncoder | None) -> None:
         self._store = store
@@ -34,17 +34,17 @@ class FeatureCache:
             self._folder.mkdir(exist_ok=True)
 
     def put(self, index: int, features: NDArray[np.float16]) -> None:
-        """Keep the embeddings [T+1 c e] of an episode, before or after it is appended."""
+        """Write the embeddings [T+1 c e] of an episode, before or after the episode is appended."""
         if self._encoder is not None:
             with written_aside(self._path(index)) as aside, aside.open("wb") as file:
                 np.save(file, features)
 
     def has(self, index: int) -> bool:
-        """Return whether an episode's embeddings are there."""
+        """Return whether an episode's embeddings are cached."""
         return self._encoder is None or self._path(index).is_file()
 
     def get(self, index: int) -> NDArray[np.float16]:
-        """Return the embeddings [T+1 c e] of a stored episode, computing what is missing.
+        """Return the embeddings [T+1 c e] of a stored episode; compute and cache them if missing.
 
         Raises:
             ValueError: the file is damaged; the message names it.
@@ -60,7 +60,7 @@ class FeatureCache:
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it") from error
         if features.shape != (*tokens.shape[:2], self._encoder.dim):
-            raise ValueError(f"{path} is not of this episode: {features.shape}; delete it")
+            raise ValueError(f"{path} belongs to another episode: {features.shape}; delete it")
         return features
 
     def _path(self, index: int) -> Path:
@@ -68,12 +68,12 @@ class FeatureCache:
 
 
 class Dataset:
-    """All labelled observations of some stores: what a student is fitted to.
+    """All labelled observations of some stores: the training set of a student.
 
     Attributes:
-        embeddings: float16 [N c e]; in memory, or in a file when they are more than the limit.
+        embeddings: float16 [N c e], in memory, or in a file if larger than the limit.
         proprio: float32 [N p].
-        labels: float32 [N a], the expert's.
+        labels: float32 [N a], the expert's actions.
         ends: int64 [N], one past the last row of each row's episode.
     """
 
@@ -90,14 +90,17 @@ class Dataset:
         scratch: Path,
         only: Collection[int] | None = None,
     ) -> None:
-        """Gather them.
+        """Read or compute the embeddings of all episodes, and join them.
 
         Args:
-            stores: where the episodes are.
-            encoder: whose embeddings are wanted.
-            limit_bytes: how much memory embeddings may take; above it they lie in `scratch`.
+            stores: the stores with the episodes.
+            encoder: computes the embeddings; None: without vision.
+            limit_bytes: memory for embeddings, bytes; larger ones are written to `scratch`.
             scratch: a file that may be overwritten.
-            only: the numbers of the episodes that are wanted, in each store; None: all.
+            only: indices of the episodes to use, in each store; None: all.
+
+        Raises:
+            ValueError: there are no episodes.
         """
         wanted = [
             [index for index in range(len(store)) if only is None or index in only]
@@ -107,7 +110,7 @@ class Dataset:
             store[index] for store, chosen in zip(stores, wanted, strict=True) for index in chosen
         ]
         if not episodes:
-            raise ValueError("there are no demonstrations to learn from")
+            raise ValueError("no demonstrations to learn from: the stores have no episodes")
         num_rows = sum(episode.num_steps for episode in episodes)
         num_cameras = episodes[0].tokens.shape[1]
         shape = (num_rows, num_cameras, 0 if encoder is None else encoder.dim)

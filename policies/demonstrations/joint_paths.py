@@ -1,9 +1,9 @@
-"""From the joints that an arm went through to the actions that lead it there.
+"""Recorded joint positions to actions: joint increments from each frame to the next.
 
-Others' demonstrations say where joints and hand were. As in RPT and real-world MVP (Radosavovic et
-al., arXiv 2306.10007; Xiao et al., arXiv 2210.03109) the action is the way to the next frame's
-joints and the next frame's hand, here as the increments that our arms take. By choice it is the
-file's own, as it is, which no arm of ours takes.
+Other projects' demonstrations contain joint positions and gripper states. As in RPT and real-world
+MVP (Radosavovic et al., arXiv 2306.10007; Xiao et al., arXiv 2210.03109) the action leads to the
+joints and the gripper of the next frame, here as increments, the actions of our arms. With
+`actions=own` the actions of the file are kept unchanged; our arms cannot execute those.
 """
 
 import math
@@ -27,15 +27,17 @@ NUM_JOINTS = len(FRANKA_PANDA.joint_names)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PathConfig:
-    """Say how a Franka's path becomes a demonstration.
+    """Settings: how a Franka's joint positions become actions.
 
     Attributes:
-        rate_hz: of the file's frames; None: what the file says. One that it contradicts is refused.
-        every: every how many frames one is used; actions then lead that far.
-        joint_step_rad: what an action of 1 means; a longer way is cut, and told.
-        image_size: side that pictures are scaled to, after they are cut to the square in their
-            middle; None: as they are.
-        actions: `joints`: the way to the next frame's; `own`: the file's own, in its units.
+        rate_hz: frame rate of the file, Hz; None: read from the file. Must equal the file's rate.
+        every: use one of this many frames; an action then leads to the next used frame.
+        joint_step_rad: joint increment of an action of 1, rad; larger increments are clipped, and
+            their number is printed.
+        image_size: side of the images, pixels: each is cropped to the square at its centre, then
+            scaled; None: unchanged.
+        actions: `joints`: increments to the next frame's joints; `own`: the file's own actions, in
+            its units.
     """
 
     rate_hz: float | None
@@ -47,10 +49,11 @@ class PathConfig:
     def __post_init__(self) -> None:
         if self.actions == "own" and self.every != 1:
             raise ValueError(
-                f"actions=own: the file's actions lead to its next frame: every=1, not {self.every}"
+                f"actions=own needs every=1, got {self.every}: the file's actions lead to its next "
+                "frame"
             )
         if self.every < 1 or self.joint_step_rad <= 0:
-            raise ValueError("every must be at least 1, joint_step_rad positive")
+            raise ValueError("every must be at least 1, and joint_step_rad must be positive")
         if self.rate_hz is not None and not 0 < self.rate_hz < math.inf:
             raise ValueError(f"rate_hz must be positive and finite, got {self.rate_hz}")
         if self.image_size is not None and self.image_size < 1:
@@ -59,20 +62,23 @@ class PathConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class JointPath:
-    """What a file says of an episode.
+    """An episode as the reader of a file returns it, before actions are computed.
 
     Attributes:
-        pictures: uint8 [t h w 3] of each camera.
-        joints_rad: [t 7].
-        width_m: [t], between the fingers; None where only the command is known.
-        commands: [t], the hand's from each frame on, -1 closed to 1 open.
-        columns: what is carried along, [t k].
-        task: in words.
-        facts: as in `Demonstration`; `rate_hz` is that of the frames, where the file says it.
-        own: [t a], the file's own actions; None: it has none.
+        images: uint8 [t h w 3] of each camera.
+        joints_rad: [t 7], joint positions, rad.
+        width_m: [t], distance between the fingers, m; None if only the command is known.
+        commands: [t], gripper command from each frame on, -1 (close) to 1 (open).
+        columns: further columns to keep, each [t k].
+        task: the task in words.
+        facts: as in `Demonstration`; with `rate_hz`, the frame rate, if the file contains it.
+        own: [t a], the file's own actions; None if it has none.
+
+    Raises:
+        ValueError: shapes, dtypes or lengths do not fit, or a value is not finite.
     """
 
-    pictures: Mapping[str, NDArray[np.uint8]]
+    images: Mapping[str, NDArray[np.uint8]]
     joints_rad: NDArray[np.float64]
     width_m: NDArray[np.float64] | None
     commands: NDArray[np.float64]
@@ -85,67 +91,64 @@ class JointPath:
         steps = len(np.atleast_1d(self.joints_rad))
         if self.joints_rad.shape != (steps, NUM_JOINTS) or steps < 2:
             raise ValueError(
-                f"joints must be [t {NUM_JOINTS}] with two steps or more: {self.joints_rad.shape}"
+                f"joints must be [t {NUM_JOINTS}] with t >= 2, got {self.joints_rad.shape}"
             )
-        if not self.pictures:
-            raise ValueError("an episode needs a camera")
-        for name, picture in self.pictures.items():
-            odd = picture.ndim != 4 or picture.shape[-1] != 3 or picture.dtype != np.uint8
-            if odd or 0 in picture.shape:
+        if not self.images:
+            raise ValueError("an episode needs at least one camera, got none")
+        for name, image in self.images.items():
+            odd = image.ndim != 4 or image.shape[-1] != 3 or image.dtype != np.uint8
+            if odd or 0 in image.shape:
                 raise ValueError(
-                    f"pictures of {name!r} must be uint8 [t h w 3], "
-                    f"got {picture.dtype} {picture.shape}"
+                    f"images of {name!r} must be uint8 [t h w 3], got {image.dtype} {image.shape}"
                 )
-        given = {**self.pictures, "commands": self.commands, **self.columns}
+        given = {**self.images, "commands": self.commands, **self.columns}
         if self.width_m is not None:
             given["width"] = self.width_m
         if self.own is not None:
             given["actions"] = self.own
         for name, array in given.items():
             if len(array) != steps:
-                raise ValueError(f"{steps} steps of joints, but {len(array)} of {name}")
+                raise ValueError(f"joints has {steps} steps, but {name} has {len(array)}")
         for name, numbers in (("joints", self.joints_rad), ("commands", self.commands)):
             if not np.isfinite(numbers).all():
                 raise ValueError(f"{name} must be finite")
 
 
 def rate_of(path: JointPath, given_hz: float | None, place: str) -> float:
-    """Return the rate of a file's frames, Hz: what the file says, or else what was given.
+    """Return the frame rate in Hz: the file's, or `given_hz` if the file has none.
 
     Raises:
-        ValueError: neither says it, they differ, or the file's is no rate.
+        ValueError: no rate is known, the two differ, or the file's is not a positive number.
     """
     found = path.facts.get("rate_hz")
     if found is None and given_hz is None:
-        raise ValueError(f"{place} does not say its rate: path.rate_hz=<frames a second>")
+        raise ValueError(f"{place} has no frame rate: set path.rate_hz=<frames per second>")
     rate_hz = given_hz if found is None else found
     if not isinstance(rate_hz, (int, float)) or not 0 < rate_hz < math.inf:
-        raise ValueError(f"{place}: its rate must be a positive number of Hz, it says {found!r}")
+        raise ValueError(f"{place}: the rate must be a positive number of Hz, got {found!r}")
     if given_hz not in (None, rate_hz):
         raise ValueError(
-            f"{place} says {rate_hz:g} Hz, and path.rate_hz={given_hz:g} was given: leave "
-            "path.rate_hz out; path.every=2 uses every second frame"
+            f"{place} has a rate of {rate_hz:g} Hz, but path.rate_hz={given_hz:g} was given: omit "
+            "path.rate_hz; path.every=2 uses every second frame"
         )
     return float(rate_hz)
 
 
 def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
-    """Return a demonstration whose last frame has no label; `facts["cut"]` counts those cut.
+    """Return a demonstration whose last frame has no label; `facts["cut"]` counts clipped actions.
 
     Raises:
-        ValueError: the file's own actions are asked for and it has none.
+        ValueError: `actions=own`, but the file has no actions.
     """
     assert config.rate_hz is not None  # see `rate_of`
     rows = slice(None, None, config.every)
     joints, commands = path.joints_rad[rows], path.commands[rows]
     actions, meaning, num_cut = _actions(path, config)
-    pictures = {
-        name: fitted(frames[rows], config.image_size) for name, frames in path.pictures.items()
-    }
+    images = {name: fitted(frames[rows], config.image_size) for name, frames in path.images.items()}
     names = FRANKA_PANDA.joint_names
     positions = tuple(f"{name}_position" for name in names)
     if path.width_m is None:
-        # what was last commanded; before the first frame nobody knows, so it is that of the first
+        # the last command; unknown before the first frame, so the first command is repeated
         hand, hand_name = np.concatenate([commands[:1], commands[:-1]]), f"{_HAND.name}_command"
     else:
         hand, hand_name = path.width_m[rows], f"{_HAND.name}_width"
@@ -154,13 +157,13 @@ def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
             arm=FRANKA_PANDA.name,
             cameras=tuple(
                 CameraSpec(name=name, height=frames.shape[1], width=frames.shape[2])
-                for name, frames in pictures.items()
+                for name, frames in images.items()
             ),
             proprio=(*positions, hand_name),
             rate_hz=config.rate_hz / config.every,
             **meaning,
         ),
-        pictures=pictures,
+        images=images,
         proprio=np.column_stack([joints, hand]).astype(np.float32),
         actions=actions,
         labelled=np.arange(len(joints)) < len(joints) - 1,
@@ -173,10 +176,12 @@ def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
 def _actions(
     path: JointPath, config: PathConfig
 ) -> tuple[NDArray[np.float32], dict[str, Any], int]:
-    """Return the actions, what an Interface says of them, and how many were cut."""
+    """Return the actions, their fields of an `Interface`, and the number of clipped actions."""
     if config.actions == "own":
         if path.own is None:
-            raise ValueError("actions=own: the file has no actions of its own")
+            raise ValueError(
+                "path.actions=own, but the file has no actions; use path.actions=joints"
+            )
         own = path.own.reshape(len(path.own), -1).astype(np.float32)
         names = tuple(f"action[{index}]" for index in range(own.shape[1]))
         meaning = {"action_kind": OWN, "action": names, "action_scale": (1.0,) * len(names)}
@@ -192,13 +197,13 @@ def _actions(
     return actions, meaning, int((np.abs(increments) > 1).any(axis=1).sum())
 
 
-def fitted(pictures: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
-    """Return pictures [t side side 3]: the square in the middle, scaled by area."""
+def fitted(images: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
+    """Return images [t side side 3]: the square at the centre, scaled by area averaging."""
     if side is None:
-        return pictures
-    height, width = pictures.shape[1:3]
+        return images
+    height, width = images.shape[1:3]
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
-    squares = pictures[:, top : top + edge, left : left + edge]
+    squares = images[:, top : top + edge, left : left + edge]
     scaled = [cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in squares]
     return np.stack(scaled).astype(np.uint8, copy=False)

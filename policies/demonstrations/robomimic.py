@@ -1,16 +1,16 @@
-"""Demonstrations of robomimic (Mandlekar et al., arXiv 2108.03298): one HDF5 file.
+"""Read demonstrations of robomimic (Mandlekar et al., arXiv 2108.03298), one HDF5 file.
 
     data/demo_<n>/obs/<camera>_image      uint8 [t h w 3]
     data/demo_<n>/obs/robot0_joint_pos    [t 7], rad
     data/demo_<n>/obs/robot0_gripper_qpos [t 2], m, the two fingers
     data/demo_<n>/actions                 [t a], the last one the gripper's: -1 open, 1 closed
     data                                  attribute env_args, JSON: env_name, control_freq
-    mask/<name>                           names of demonstrations that belong together
+    mask/<name>                           names of the demonstrations of a subset
 
-The file's own actions are mostly steps of the tool in space; what an arm of ours is taught is the
-way of its joints (`policies.demonstrations.joint_paths`), or by choice the file's own, which are
-kept as the column `source` in any case. Data sets of low dimension have no pictures: robomimic's
-`dataset_states_to_obs.py` draws them.
+The actions in these files are mostly Cartesian steps of the end effector. Our arms take joint
+increments, which `policies.demonstrations.joint_paths` computes; `path.actions=own` keeps the
+file's actions instead. The column `source` always contains the file's actions. Low-dimensional
+data sets have no images: render them with robomimic's `dataset_states_to_obs.py`.
 """
 
 import json
@@ -35,10 +35,10 @@ class RobomimicDemonstrations:
 
     Attributes:
         path: the file.
-        cameras: names such as `agentview`, of `agentview_image` or `agentview_rgb`; empty: all that
-            the first demonstration has.
-        mask: which demonstrations, a name below `mask/`; None: all.
-        task: what was to be done, in words; None: the file's `env_name`.
+        cameras: camera names such as `agentview`, of `agentview_image` or `agentview_rgb`; empty:
+            all cameras of the first demonstration.
+        mask: subset of demonstrations, a name below `mask/`; None: all demonstrations.
+        task: the task in words; None: the file's `env_name`.
     """
 
     kind: ClassVar[str] = "robomimic"
@@ -48,23 +48,23 @@ class RobomimicDemonstrations:
     task: str | None
 
     def columns(self, path: JointPath) -> tuple[Column, ...]:
-        """Return what is carried along: the file's own actions, which an episode has."""
+        """Return the further columns of an episode: the file's own actions."""
         width = path.columns[_SOURCE].shape[1]
         names = tuple(f"action{index}" for index in range(width))
         return (Column(name=_SOURCE, dtype="float32", names=names),)
 
     def unexpected(self) -> dict[str, str]:
-        """Return why members of `data/` are no episodes, by their names."""
+        """Return the members of `data/` that are no episodes, with reasons."""
         with self._open() as file:
             others = sorted(set(file["data"]) - set(_names(file)))
         return {name: f"{self.path}: data/{name}: its name is not demo_<number>" for name in others}
 
     def names(self) -> list[str]:
-        """Return the demonstrations' names in the order of their numbers.
+        """Return the names of the demonstrations in the order of their numbers.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: no HDF5 file, none of robomimic, or without such a mask.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file is not HDF5, has not robomimic's layout, or lacks the mask.
         """
         with self._open() as file:
             found = _names(file)
@@ -80,8 +80,8 @@ class RobomimicDemonstrations:
         """Read these demonstrations.
 
         Yields:
-            An episode; or, for one that lacks an array, an error whose message names it and what
-            it has.
+            For each name an episode, or, if it lacks an array, an error that names the
+            demonstration and its arrays.
         """
         cameras = self.cameras
         with self._open() as file:
@@ -91,7 +91,9 @@ class RobomimicDemonstrations:
                 try:
                     group = file[f"data/{name}"]
                     if group.file.filename != file.filename:
-                        raise ValueError(f"{place} lies in another file, which is not read")
+                        raise ValueError(
+                            f"{place} is a link to another file; such links are not followed"
+                        )
                     observed = _get(group, "obs", place)
                     found = cameras or _cameras(observed)
                     one = self._path(group, observed, found, about, place)
@@ -110,9 +112,11 @@ class RobomimicDemonstrations:
         fingers = np.asarray(_get(observed, "robot0_gripper_qpos", place))
         actions = np.asarray(_get(group, "actions", place), np.float32)
         if fingers.ndim != 2 or actions.ndim != 2 or 0 in actions.shape:
-            raise ValueError(f"gripper_qpos {fingers.shape}, actions {actions.shape}: not [t k]")
+            raise ValueError(
+                f"gripper_qpos {fingers.shape} and actions {actions.shape} must be [t k]"
+            )
         return JointPath(
-            pictures={name: np.asarray(_image(observed, name, place)) for name in cameras},
+            images={name: np.asarray(_image(observed, name, place)) for name in cameras},
             joints_rad=np.asarray(_get(observed, "robot0_joint_pos", place), np.float64),
             width_m=np.abs(fingers).sum(axis=1),  # one finger's is negative
             commands=-actions[:, -1].astype(np.float64),
@@ -127,19 +131,19 @@ class RobomimicDemonstrations:
             import h5py
         except ImportError as error:
             raise ImportError(
-                "robomimic's files are HDF5: pip install 'toto-robot[robomimic]'"
+                "robomimic files need h5py: pip install 'toto-robot[robomimic]'"
             ) from error
         if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path} is no file")
+            raise FileNotFoundError(f"no file {self.path}")
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
-            raise ValueError(f"{self.path} is no readable HDF5 file: {error}") from error
+            raise ValueError(f"{self.path} cannot be read as HDF5: {error}") from error
         if not isinstance(file.get("data"), h5py.Group):
             found = sorted(file)
             file.close()
             raise ValueError(
-                f"{self.path} is none of robomimic: it has {found}, and no group 'data'"
+                f"{self.path} is not a robomimic file: it has {found}, but no group 'data'"
             )
         return file
 
@@ -152,9 +156,9 @@ def _names(file: Any) -> list[str]:
 
 
 def _get(group: Any, name: str, place: str) -> Any:
-    """Return a member of a group: `obs` a group, else an array, whose numbers lie in this file.
+    """Return a member of a group: for `obs` a group, else an array that is stored in this file.
 
-    An HDF5 file may name other files, such as `/etc/passwd`, as the place of its numbers.
+    An HDF5 file can refer to data in other files, such as `/etc/passwd`; those are refused.
     """
     import h5py
 
@@ -165,7 +169,7 @@ def _get(group: Any, name: str, place: str) -> Any:
         raise ValueError(f"{place}: {name} is a {type(found).__name__}")
     outside = isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)
     if outside or found.file.filename != group.file.filename:
-        raise ValueError(f"{place}: {name} lies in another file, which is not read")
+        raise ValueError(f"{place}: {name} is stored in another file, which is not read")
     return found
 
 
@@ -175,7 +179,7 @@ def _about(file: Any) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.filename}: env_args is damaged: {error}") from error
     if not isinstance(about, dict) or not isinstance(about.get("env_kwargs", {}), dict):
-        raise ValueError(f"{file.filename}: env_args must be an object with an object env_kwargs")
+        raise ValueError(f"{file.filename}: env_args and its env_kwargs must be JSON objects")
     return about
 
 
@@ -188,20 +192,20 @@ def _cameras(observed: Any) -> tuple[str, ...]:
 
 
 def _image(observed: Any, camera: str, place: str) -> Any:
-    """Return a camera's images, under whichever of the names it has."""
+    """Return a camera's images, under either of the two names."""
     names = [camera + suffix for suffix in _IMAGES if camera + suffix in observed]
     return _get(observed, names[0] if names else camera + _IMAGES[0], place)
 
 
 def _no_images(observed: Any) -> str:
-    """Return why no camera was found, and what looks like one."""
+    """Return the message for a demonstration without images; it names arrays of images' shape."""
     like = sorted(
         key for key, one in observed.items() if len(one.shape) == 4 and one.shape[-1] == 3
     )
     names = " or ".join(f"obs/<camera>{suffix}" for suffix in _IMAGES)
     if like:
-        return f"no images named {names}; of images' shape are {', '.join(like)}: rename them"
-    return f"no images ({names}): it is of low dimension; it has {', '.join(sorted(observed))}"
+        return f"no images named {names}; {', '.join(like)} could be images: rename them"
+    return f"no images ({names}): low-dimensional data; it has {', '.join(sorted(observed))}"
 
 
 def _rate_hz(about: Any) -> float | None:

@@ -1,15 +1,15 @@
-"""Demonstrations in RPT's layout (Radosavovic et al., arXiv 2306.10007), an npz file an episode.
+"""Read demonstrations in RPT's layout (Radosavovic et al., arXiv 2306.10007), one npz per episode.
 
     rgb_hand, rgb_left, rgb_right    uint8 [t h w 3]; any of them, and any other `rgb_<camera>`
     joint_pos                        [t 7], rad
     gripper_width                    [t] or [t 1], m; or
     gripper_closed                   [t] or [t 1], 1 closed, 0 open
-    success                          one; may be missing
-    rate_hz                          one, frames a second; may be missing
-    actions                          [t a], for path.actions=own; may be missing
+    success                          scalar, optional
+    rate_hz                          scalar, frames per second, optional
+    actions                          [t a], for path.actions=own, optional
 
-The published files are a pickle for each step, which may execute anything when it is opened. Who
-trusts them packs them anew: `numpy.savez_compressed(path, rgb_hand=..., joint_pos=..., ...)`.
+The published files are one pickle per step; opening a pickle can execute any code. Convert files
+that you trust with `numpy.savez_compressed(path, rgb_hand=..., joint_pos=..., ...)`.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from toto_robot.data.walk import walk
 from .joint_paths import MAX_WIDTH_M, JointPath
 from .lerobot.layout import Column
 
-_PICTURES = "rgb_"
+_PREFIX = "rgb_"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +35,8 @@ class RptDemonstrations:
 
     Attributes:
         path: the folder.
-        cameras: names such as `hand`; empty: all that the first file has.
-        task: what was to be done, in words, which the files do not say.
+        cameras: camera names such as `hand`; empty: all cameras of the first file.
+        task: the task in words; the files do not contain it.
     """
 
     kind: ClassVar[str] = "rpt"
@@ -45,19 +45,19 @@ class RptDemonstrations:
     task: str
 
     def columns(self, path: JointPath) -> tuple[Column, ...]:
-        """Return what is carried along: nothing."""
+        """Return the further columns of an episode: none."""
         del path
         return ()
 
     def unexpected(self) -> dict[str, str]:
-        """Return why what lies beside the episodes is none: nothing is looked at."""
+        """Return the entries that are no episodes, with reasons: none; other files are ignored."""
         return {}
 
     def names(self) -> list[str]:
-        """Return the files' names in order.
+        """Return the file names in order.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the folder has no npz files.
         """
         paths = walk(self.path, (".npz",), deep=False) if self.path.is_dir() else []
         if not paths:
@@ -68,8 +68,8 @@ class RptDemonstrations:
         """Read these files.
 
         Yields:
-            An episode; or, for one that is damaged or lacks an array, an error whose message names
-            the file and what it has.
+            For each name an episode, or, if its file is damaged or lacks an array, an error that
+            names the file and its arrays.
         """
         cameras = self.cameras
         for name in names:
@@ -80,7 +80,7 @@ class RptDemonstrations:
                 yield error
                 continue
             found = cameras or tuple(
-                sorted(key.removeprefix(_PICTURES) for key in arrays if key.startswith(_PICTURES))
+                sorted(key.removeprefix(_PREFIX) for key in arrays if key.startswith(_PREFIX))
             )
             try:
                 one = self._path(arrays, found)
@@ -91,7 +91,7 @@ class RptDemonstrations:
             yield one
 
     def _path(self, arrays: dict[str, NDArray[Any]], cameras: tuple[str, ...]) -> JointPath:
-        needed = ("joint_pos", *(_PICTURES + name for name in cameras))
+        needed = ("joint_pos", *(_PREFIX + name for name in cameras))
         if lacking := [name for name in needed if name not in arrays]:
             raise ValueError(f"lacks {', '.join(lacking)}")
         width_m = None
@@ -101,7 +101,7 @@ class RptDemonstrations:
         elif "gripper_closed" in arrays:
             states = 1 - 2 * _column(arrays["gripper_closed"], "gripper_closed")
         else:
-            raise ValueError("lacks gripper_width, or else gripper_closed")
+            raise ValueError("lacks gripper_width or gripper_closed")
         success = arrays.get("success")
         facts: dict[str, Any] = {
             "complete": True,
@@ -110,10 +110,10 @@ class RptDemonstrations:
         if "rate_hz" in arrays:
             facts["rate_hz"] = float(arrays["rate_hz"].item())
         return JointPath(
-            pictures={name: arrays[_PICTURES + name] for name in cameras},
+            images={name: arrays[_PREFIX + name] for name in cameras},
             joints_rad=arrays["joint_pos"].astype(np.float64),
             width_m=width_m,
-            commands=np.append(states[1:], states[-1:]),  # to be as it is at the next frame
+            commands=np.append(states[1:], states[-1:]),  # the state of the next frame
             columns={},
             task=self.task,
             facts=facts,
@@ -122,7 +122,7 @@ class RptDemonstrations:
 
 
 def _column(values: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Return [t] of [t] or [t 1]."""
+    """Return an array [t] or [t 1] as [t]."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:

@@ -1,6 +1,6 @@
-"""Open the demonstrations that a training begins with: a store, or a LeRobot data set.
+"""Open the demonstrations for a training run: a store, or a LeRobot data set.
 
-Of a data set of others the actions may stay as they are; such demonstrations fit no environment.
+The actions of other projects' data sets can be kept unchanged; those fit none of our environments.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from .tokenised import Which, tokenised
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demonstrations:
-    """Return where demonstrations are, and which of them are wanted.
+    """The location and the selection of demonstrations.
 
     Attributes:
         folder: a `DemoStore`, or a LeRobot data set with images.
-        which: of a data set, see `tokenised`; of a store all.
-        layout: what is used of a data set of others, whose own actions are learned; None: it says
-            itself what its actions mean.
+        which: the episodes of a data set to use, see `tokenised`; of a store all are used.
+        layout: the columns to use of another project's data set, whose own actions are learned;
+            None: the data set was written by this project.
     """
 
     folder: Path
@@ -32,19 +32,19 @@ class Demonstrations:
     layout: LerobotLayout | None = None
 
     def check(self) -> None:
-        """Check that they are there.
+        """Check that the demonstrations exist and can be opened.
 
         Raises:
-            FileNotFoundError: there are none.
-            ValueError: what is there cannot be read, or lacks what `layout` names.
+            FileNotFoundError: the folder has no demonstrations.
+            ValueError: the folder cannot be read, or lacks a column of `layout`.
         """
         if self._reader() is None:
             read_header(self.folder)
 
     def origin(self) -> dict[str, list[str]]:
-        """Return what a data set says of where it was recorded: `tasks` in words, and `envs`.
+        """Return where a data set was recorded: `tasks` in words, and `envs`, environment ids.
 
-        A twin's episodes say which environment it had. A store says neither.
+        Episodes of a digital twin contain its environment's id. Of a store, both lists are empty.
         """
         tasks, envs = set[str](), set[str]()
         if is_dataset(self.folder):
@@ -61,25 +61,25 @@ class Demonstrations:
         env: str | None = None,
         interface: Interface | None = None,
     ) -> DemoStore:
-        """Open them as a store; a data set is tokenised once, into a store of its own.
+        """Open the demonstrations as a store; a data set is tokenised once, into a new store.
 
         Args:
-            encoder: whose compressed frames are wanted; None without vision.
-            copy: where the store of a data set is, or will be.
-            env: the environment where the student will act; None: they are learned from alone.
-            interface: of that environment; None: theirs, whatever it is.
+            encoder: compresses the frames; None without vision.
+            copy: folder of the store that is made of a data set.
+            env: id of the environment where the student will act; None: no environment.
+            interface: interface of that environment; None: that of the demonstrations.
 
         Raises:
-            FileNotFoundError: there are none.
-            ValueError: they are of another environment, interface or tokenizer.
+            FileNotFoundError: the folder has no demonstrations.
+            ValueError: environment, interface or tokenizer of the demonstrations differ.
         """
         if (reader := self._reader()) is not None:
             lines = reader.interface.differences(interface) if interface is not None else []
             if lines:
                 raise ValueError(
-                    f"{self.folder} has another interface than {env} (there != here):\n  "
+                    f"{self.folder} and {env} have different interfaces (data != environment):\n  "
                     + "\n  ".join(lines)
-                    + "\nto learn from it alone, without an environment: method=bc env=none"
+                    + "\nto train on the data without an environment: method=bc env=none"
                 )
             header = StoreHeader.of(env, reader.interface, encoder)
             return tokenised(reader, copy, header, encoder, self.which)
@@ -89,11 +89,11 @@ class Demonstrations:
         return open_store(self.folder, StoreHeader.of(env, interface, encoder))
 
     def _reader(self) -> DatasetReader | None:
-        """Open a data set; None of what is none."""
+        """Return a reader if the folder is a data set, else None."""
         if is_dataset(self.folder):
             return DatasetReader(self.folder, others=self.layout)
         if self.layout is not None:
             raise FileNotFoundError(
-                f"layout=lerobot: no data set in {self.folder}: {INFO} is missing"
+                f"layout=lerobot, but {self.folder} is no LeRobot data set: {INFO} is missing"
             )
         return None

@@ -1,11 +1,11 @@
-"""Episodes on disk: append-only, written aside and renamed, so a crash leaves whole episodes only.
+"""Episodes on disk, append-only. A crash leaves complete episodes only: each file is renamed last.
 
     <folder>/store.json                        format, environment, Interface, tokenizer
     <folder>/episodes/000000.safetensors       one episode; `seed`, `success`, `round` as metadata
     <folder>/features-<fingerprint>/000000.npy derived, may be deleted: see `features`
 
-Frames are kept as what the encoder compresses them to (a Toto: token ids, 512 bytes each), never as
-pixels; so a store belongs to one tokenizer, whose hash it carries. One process at a time appends.
+Frames are stored as the encoder compresses them (a Toto: token ids, 512 bytes each), never as
+pixels. So a store belongs to one tokenizer, whose hash it contains. One process at a time appends.
 """
 
 import json
@@ -32,14 +32,14 @@ _ARRAYS = ("tokens", "proprio", "labels", "executed", "acted_by_expert")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreHeader:
-    """Say what a store's episodes are.
+    """The description of a store's episodes.
 
     Attributes:
-        env: environment id; None of what an arm did.
-        interface: what `proprio`, cameras and actions mean.
-        tokenizer_hash: fingerprint of what compresses a frame, `FrameEncoder.codes`: the hash of
-            the tokenizer's weights for a Toto; None without cameras.
-        tokens_per_frame: numbers kept of a frame; 0 without cameras.
+        env: environment id; None for episodes of a real arm.
+        interface: meaning of `proprio`, cameras and actions.
+        tokenizer_hash: fingerprint of `FrameEncoder.codes`, which compresses a frame: for a Toto
+            the hash of the tokenizer's weights; None without cameras.
+        tokens_per_frame: stored numbers per frame; 0 without cameras.
     """
 
     env: str | None
@@ -51,7 +51,7 @@ class StoreHeader:
     def of(
         cls, env: str | None, interface: Interface, encoder: FrameEncoder | None
     ) -> "StoreHeader":
-        """Return the header of a store whose frames this encoder compresses; None: no vision."""
+        """Return the header of a store for this encoder; None: without vision."""
         codes = None if encoder is None else encoder.codes
         return cls(
             env=env,
@@ -62,10 +62,10 @@ class StoreHeader:
 
 
 class DemoStore:
-    """Append and read episodes."""
+    """A folder of episodes: append and read."""
 
     def __init__(self, folder: Path, header: StoreHeader) -> None:
-        """Use `open_store` or `create_store`."""
+        """Index the episodes of a folder; use `open_store` or `create_store` instead."""
         self.folder = folder
         self.header = header
         self._episodes = folder / "episodes"
@@ -84,7 +84,7 @@ class DemoStore:
         """Read one episode.
 
         Raises:
-            IndexError: no such episode.
+            IndexError: the index is out of range.
             ValueError: the file is damaged; the message names it.
         """
         if not 0 <= index < self._length:
@@ -104,10 +104,10 @@ class DemoStore:
             yield self[index]
 
     def append(self, episode: Episode) -> int:
-        """Write an episode and give its index; when this returns, the episode is on disk.
+        """Write an episode to disk and return its index.
 
         Raises:
-            ValueError: its shapes are not those of the store's interface.
+            ValueError: its shapes do not match the store's interface.
         """
         self._check(episode)
         index = self._length
@@ -129,14 +129,14 @@ class DemoStore:
             ("labels", episode.labels.shape[1:], (len(interface.action),)),
         ):
             if found != expected:
-                raise ValueError(f"{name} of a frame: the store holds {expected}, got {found}")
+                raise ValueError(f"{name} per step must have shape {expected}, got {found}")
 
 
 def create_store(folder: Path, header: StoreHeader) -> DemoStore:
-    """Open the store in `folder`, making it if there is none.
+    """Open the store in `folder`; create it if it does not exist.
 
     Raises:
-        ValueError: there is one of something else.
+        ValueError: the folder has a store with another header.
     """
     if not (folder / "store.json").exists():
         (folder / "episodes").mkdir(parents=True, exist_ok=True)
@@ -149,31 +149,31 @@ def open_store(folder: Path, header: StoreHeader) -> DemoStore:
     """Open the store in `folder`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it was recorded with another environment, interface or tokenizer than `header`.
+        FileNotFoundError: the folder has no store.
+        ValueError: its environment, interface or tokenizer differs from `header`.
     """
     found = read_header(folder)
     here, there = "this run", str(folder)
     if found.env != header.env:
         raise ValueError(
-            f"{folder} was recorded in {found.env or 'no environment'}, this run is in "
+            f"{folder} was recorded in {found.env or 'no environment'}, but this run uses "
             f"{header.env or 'none'}"
         )
     header.interface.require_equal(found.interface, here, there)
     if found.tokenizer_hash != header.tokenizer_hash:
         raise ValueError(
             f"{folder} was recorded with another tokenizer (its hash: {_short(found)}, this run's: "
-            f"{_short(header)}); its tokens mean nothing here: record again, or use its encoder"
+            f"{_short(header)}); record again, or use the encoder of the store"
         )
     return DemoStore(folder, found)
 
 
 def read_header(folder: Path) -> StoreHeader:
-    """Read what a store holds.
+    """Read a store's header.
 
     Raises:
-        FileNotFoundError: no store there.
-        ValueError: not readable, or of another format.
+        FileNotFoundError: the folder has no store.
+        ValueError: the header cannot be read, or has another format.
     """
     path = folder / "store.json"
     if not path.is_file():

@@ -1,10 +1,10 @@
-"""A data set with pictures as a store of tokens: each frame is decoded and tokenised once.
+"""A store of tokens made from a data set with images; each frame is decoded and tokenised once.
 
-In the folder:
+Files in the folder:
 
-    chosen.json    which episodes of the data set, fixed when the run began
-    left_out.json  those of a data set of others that cannot be used, and why
-    store.json, episodes/, features-*/    a `DemoStore` of them, in this order
+    chosen.json    indices of the episodes to use, fixed when the run began
+    left_out.json  unusable episodes of another project's data set, with the reasons
+    store.json, episodes/, features-*/    a `DemoStore` of the chosen episodes, in this order
 """
 
 import json
@@ -37,19 +37,21 @@ def tokenised(
     encoder: FrameEncoder | None,
     which: Which,
 ) -> DemoStore:
-    """Return a store of a data set's episodes, making what is not yet there.
+    """Return a store of a data set's episodes; tokenise the missing ones.
+
+    Unusable episodes of another project's data set are printed and skipped.
 
     Args:
         reader: the data set.
-        folder: where the store is, or will be.
-        header: of the store; its interface must be the data set's.
-        encoder: whose tokenizer; None for the blind.
-        which: `successful`: that ran to their end, and of which nobody said that they failed;
-            `complete`: that ran to their end; `all`: also those that were cut short.
+        folder: folder of the store.
+        header: the store's header; its interface must equal the data set's.
+        encoder: its tokenizer compresses the frames; None without vision.
+        which: `successful`: complete episodes that are not marked as failed; `complete`: episodes
+            that are not marked as cut short; `all`: also those cut short.
 
     Raises:
-        ValueError: another interface, nothing to learn from, or numbers that are none. An episode
-            of a data set of others that cannot be used is named and left out.
+        ValueError: the interfaces differ, no episode can be used, or an episode of this project has
+            values that are not finite.
     """
     header.interface.require_equal(reader.interface, "this run", str(reader.folder))
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,8 +61,8 @@ def tokenised(
         write_aside(path, (json.dumps(found) + "\n").encode())
     chosen: list[int] = json.loads(path.read_text())
     store = create_store(folder, header)
-    left = chosen[len(store) :]
-    for index in tqdm(left, desc="tokenise", unit="episode", disable=not left, leave=False):
+    rest = chosen[len(store) :]
+    for index in tqdm(rest, desc="tokenise", unit="episode", disable=not rest, leave=False):
         try:
             store.append(tokenise_episode(reader[index], encoder, index))
         except ValueError as error:
@@ -75,19 +77,19 @@ def tokenised(
 
 
 def _leave_out(folder: Path, index: int, reason: str, chosen: list[int]) -> None:
-    """Write down that an episode is not used, and why; a stopped run goes on without it."""
+    """Write that an episode is skipped and why, so that a resumed run skips it, too."""
     path = folder / "left_out.json"
     reasons = json.loads(path.read_text()) if path.exists() else {}
     write_json(path, reasons | {str(index): reason})
     write_aside(folder / "chosen.json", (json.dumps(chosen) + "\n").encode())
-    tqdm.write(f"left out: episode {index}: {reason}")
+    tqdm.write(f"skipped: episode {index}: {reason}")
 
 
 def choose(reader: DatasetReader, which: Which) -> list[int]:
-    """Return the numbers of the episodes to learn from.
+    """Return the indices of the episodes to learn from.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no episode can be used.
     """
     found, reasons = list[int](), list[str]()
     for index in range(len(reader)):
@@ -95,16 +97,16 @@ def choose(reader: DatasetReader, which: Which) -> list[int]:
         wanted = which == "all" or facts.get("complete", True)
         if which == "successful":
             wanted = wanted and facts.get("success") is not False
-        # an action counts when what came of it was seen: two observations at least
+        # an action is used only if the observation after it exists
         if wanted and reader.num_steps(index) > 1:
             found.append(index)
         else:
             reasons.append(f"{facts.get('reason', 'too short')}")
     if not found:
-        told = ", ".join(f"{reasons.count(one)} {one}" for one in dict.fromkeys(reasons))
+        counts = ", ".join(f"{reasons.count(one)} {one}" for one in dict.fromkeys(reasons))
         raise ValueError(
             f"{reader.folder} has no episode to learn from with data_episodes={which}"
-            + (f"; left out: {told}" if told else "")
+            + (f"; skipped: {counts}" if counts else "")
         )
     return found
 
@@ -112,17 +114,17 @@ def choose(reader: DatasetReader, which: Which) -> list[int]:
 def tokenise_episode(
     demonstration: Demonstration, encoder: FrameEncoder | None, number: int
 ) -> Episode:
-    """Return an episode of tokens: the longest stretch that has labels, and the frame after it.
+    """Return an episode of tokens: the longest run of labelled steps, and the frame after it.
 
-    Without a frame after it the last action is left out.
+    If there is no frame after it, the last action is dropped.
 
     Raises:
-        ValueError: there is no such stretch, or a number of it is not finite.
+        ValueError: no labelled step has a frame after it, or a value is not finite.
     """
     first, last = _longest(demonstration.labelled)
     last = min(last, demonstration.num_steps - 1)
     if last <= first:
-        raise ValueError("no action has a frame before and after it")
+        raise ValueError("no labelled action is followed by a frame")
     labels = demonstration.actions[first:last]
     executed = demonstration.columns.get("executed", demonstration.actions)[first:last]
     executed = np.where(np.isfinite(executed), executed, labels).astype(np.float32)
@@ -148,7 +150,7 @@ def _tokens(demonstration: Demonstration, encoder: FrameEncoder | None, rows: sl
         return np.zeros((rows.stop - rows.start, 0, 0), np.uint16)
     cameras = []
     for name in demonstration.interface.camera_names:
-        frames = list(demonstration.pictures[name][rows])
+        frames = list(demonstration.images[name][rows])
         parts = [
             compress_each(encoder, frames[first : first + _BATCH])
             for first in range(0, len(frames), _BATCH)
@@ -158,7 +160,7 @@ def _tokens(demonstration: Demonstration, encoder: FrameEncoder | None, rows: sl
 
 
 def _longest(labelled: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the bounds of the longest stretch of True; the first of equal ones."""
+    """Return the bounds of the longest run of True; the first of equal ones."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], labelled.astype(np.int8), [0]])))
     stretches = [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
     return max(stretches, key=lambda stretch: stretch[1] - stretch[0], default=(0, 0))

@@ -1,1 +1,1 @@
-"""Learning: DAgger, behaviour cloning and PPO, and the fit that they share."""
+"""Learning: DAgger and behaviour cloning with a shared fit, and PPO."""

@@ -1,16 +1,16 @@
-"""Behaviour cloning on an arm's data, where no environment is: held-out episodes judge it.
+"""Behaviour cloning on data without an environment, evaluated on held-out episodes.
 
-`policies.train` with `env=none` comes here. In `out`:
+`policies.train` with `env=none` uses this module. Files in `out`:
 
-    config.json        what was asked for; a run is only resumed with the same
-    data/              the data set's episodes as tokens, if `data` is one with pictures
+    config.json        the settings; a run is resumed only with the same settings
+    data/              the episodes as tokens, if `data` is a data set with images
     policy/            the policy
     metrics.json       losses, and the error on held-out episodes
-    timings.json       where the time went
+    timings.json       wall time by phase
     curve.png tensorboard/
 
-The error is the mean squared one of the actions, as a ratio to that of always giving the mean
-action of the other episodes: 1 is a policy that sees nothing.
+The error is the mean squared error of the actions, divided by that of a constant policy: the mean
+action of the training episodes. A policy that ignores its input has an error of 1.
 """
 
 from dataclasses import dataclass
@@ -35,13 +35,13 @@ HELD_OUT = 0.1  # share of the episodes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Lessons:
-    """What is fitted to, and what judges.
+class _Split:
+    """The training episodes and the held-out episodes.
 
     Attributes:
-        fitted: rows of most episodes.
-        held_out: rows of the others.
-        numbers: which these are, in the store.
+        fitted: steps of the training episodes.
+        held_out: steps of the held-out episodes.
+        numbers: indices of the held-out episodes in the store.
     """
 
     fitted: Dataset
@@ -50,27 +50,27 @@ class _Lessons:
 
 
 def clone(learner: Learner, demonstrations: Demonstrations, out: Path) -> None:
-    """Fit a student to the demonstrations, and write what the module's docstring lists."""
+    """Fit a student to the demonstrations, and write the files of the module's docstring."""
     clock = PhaseClock()
     with clock("start-up"):
         encoder, origin = learner.encoder, demonstrations.origin()
     with clock("tokenizer"):
         store = demonstrations.open(encoder, out / "data")
     with clock("transformer"):
-        lessons = _split(learner, store, out)
+        split = _hold_out(learner, store, out)
     with clock("student's training"):
-        student, losses, errors = _fit(learner, store, lessons)
+        student, losses, errors = _fit(learner, store, split)
     with clock("curve and video"):
         metrics = {
             "seed": learner.seed,
             "episodes": len(store),
-            "held_out": lessons.numbers,
-            "fitted_steps": len(lessons.fitted),
+            "held_out": split.numbers,
+            "fitted_steps": len(split.fitted),
             "gradient_steps": learner.imitation.last_steps,
             "losses": losses,
             "held_out_errors": errors,
         }
-        del lessons
+        del split
         for name in ("fitted", "held_out"):
             _scratch(out, name).unlink(missing_ok=True)
         steps = learner.imitation.last_steps
@@ -82,30 +82,32 @@ def clone(learner: Learner, demonstrations: Demonstrations, out: Path) -> None:
 
 
 def _fit(
-    learner: Learner, store: DemoStore, lessons: _Lessons
+    learner: Learner, store: DemoStore, split: _Split
 ) -> tuple[StudentPolicy, list[float], list[float]]:
     """Return the student, its losses, and its errors on the held-out episodes."""
-    student = learner.begin(store.header.interface, None, lessons.fitted, 0)
+    student = learner.begin(store.header.interface, None, split.fitted, 0)
     steps, errors = learner.imitation.last_steps, list[float]()
     with tqdm(total=steps, desc="train", unit="step") as bar:
 
         def note(step: int, loss: float) -> None:
-            errors.append(_error(student, lessons))
+            errors.append(_error(student, split))
             bar.set_postfix_str(f"loss {loss:.4f}, held out {errors[-1]:.3f} of the mean action's")
             bar.update(step - bar.n)
 
-        losses = learner.fit(student, lessons.fitted, steps, 0, note)
+        losses = learner.fit(student, split.fitted, steps, 0, note)
     return student, losses, errors
 
 
-def _split(learner: Learner, store: DemoStore, out: Path) -> _Lessons:
-    """Hold a tenth of the episodes out, drawn by the seed."""
+def _hold_out(learner: Learner, store: DemoStore, out: Path) -> _Split:
+    """Hold out a tenth of the episodes, drawn by the seed."""
     if len(store) < 2:
-        raise ValueError(f"{store.folder}: {len(store)} episode(s); one is held out, so 2 at least")
+        raise ValueError(
+            f"{store.folder}: at least 2 episodes are needed, one is held out; got {len(store)}"
+        )
     number = max(1, round(HELD_OUT * len(store)))
     order = np.random.default_rng((learner.seed, len(store))).permutation(len(store)).tolist()
     held_out, fitted = sorted(order[:number]), set(order[number:])
-    return _Lessons(
+    return _Split(
         fitted=learner.gather([store], _scratch(out, "fitted"), fitted),
         held_out=learner.gather([store], _scratch(out, "held_out"), held_out),
         numbers=held_out,
@@ -113,9 +115,9 @@ def _split(learner: Learner, store: DemoStore, out: Path) -> _Lessons:
 
 
 @torch.no_grad()
-def _error(student: StudentPolicy, lessons: _Lessons) -> float:
-    """Return the error on the held-out episodes as a ratio to that of the mean action."""
-    data, mean = lessons.held_out, student.as_outputs(lessons.fitted.labels.mean(0))
+def _error(student: StudentPolicy, split: _Split) -> float:
+    """Return the error on the held-out episodes, divided by that of the mean action."""
+    data, mean = split.held_out, student.as_outputs(split.fitted.labels.mean(0))
     student.eval()
     ours = baseline = 0.0
     for rows in torch.arange(len(data)).split(1024):

@@ -1,16 +1,15 @@
-"""DAgger: let the student act, ask the expert what it would have done, learn from all of it.
+"""DAgger: the student acts, the expert labels the visited states, and the data is aggregated.
 
 Ross, Gordon, Bagnell: "A Reduction of Imitation Learning and Structured Prediction to No-Regret
-Online Learning", AISTATS 2011, algorithm 3.1. In round i the policy is a mixture: the expert with
-probability beta_i, the student otherwise. The visited states are labelled by the expert, added to
-all that was collected before, and a student is trained on the whole. The stored label is the
-expert's at every step, whoever acted.
+Online Learning", AISTATS 2011, algorithm 3.1. In round i the policy is a mixture: the expert acts
+with probability beta_i, the student otherwise. The expert labels every visited state. The episodes
+are added to those of all earlier rounds, and a new student is trained on all of them.
 
-Round 0 is the expert alone (beta 1): plain demonstrations. Behaviour cloning is DAgger with no
-further round.
+In round 0 only the expert acts (beta 1), so its episodes are plain demonstrations. Behaviour
+cloning is DAgger with round 0 alone.
 
-Where we differ: the paper returns the best student by validation, we return the last, which has
-seen most; the validation of every round is reported beside it.
+Difference to the paper: it returns the student with the best validation; we return the last one,
+which was trained on the most data. The validation of every round is reported.
 """
 
 from collections.abc import Callable
@@ -24,24 +23,24 @@ from ..rollouts.job import Mixing, Rollout, RolloutJob
 from ..rollouts.pool import RolloutPool
 from ..rollouts.seeds import training_seed
 
-# From a round to the probability that the expert acts.
+# Maps a round to the probability that the expert acts.
 BetaSchedule = Callable[[int], float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndicatorBeta:
-    """1 in round 0 and 0 after: the paper's parameter-free choice (section 3.1)."""
+    """Beta of 1 in round 0 and 0 later: the paper's parameter-free choice (section 3.1)."""
 
     kind: ClassVar[str] = "indicator"
 
     def __call__(self, round: int) -> float:
-        """Return beta."""
+        """Return beta of a round."""
         return 1.0 if round == 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExponentialBeta:
-    """`decay ** round` (section 3.1 of the paper).
+    """Beta of `decay ** round` (section 3.1 of the paper).
 
     Attributes:
         decay: probability that the expert acts in round 1, at least 0 and below 1.
@@ -55,16 +54,16 @@ class ExponentialBeta:
             raise ValueError(f"decay must be in [0, 1), got {self.decay}")
 
     def __call__(self, round: int) -> float:
-        """Return beta."""
+        """Return beta of a round."""
         return self.decay**round
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinearBeta:
-    """From 1 in round 0 down to 0 in round `rounds`, evenly.
+    """Beta that falls linearly from 1 in round 0 to 0 in round `rounds`.
 
     Attributes:
-        rounds: the first round in which the student alone acts.
+        rounds: the first round in which only the student acts.
     """
 
     kind: ClassVar[str] = "linear"
@@ -75,19 +74,20 @@ class LinearBeta:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}")
 
     def __call__(self, round: int) -> float:
-        """Return beta."""
+        """Return beta of a round."""
         return max(0.0, 1.0 - round / self.rounds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DaggerConfig:
-    """Say how the student's rounds go.
+    """Settings of the student rounds.
 
     Attributes:
-        rounds: rounds after the demonstrations.
-        episodes: episodes collected in each.
-        beta: from a round to the probability that the expert acts.
-        mixing: `step` draws at every step who acts, as in the paper; `episode` once an episode.
+        rounds: number of rounds after the demonstrations.
+        episodes: number of episodes collected per round.
+        beta: schedule of the probability that the expert acts.
+        mixing: `step` draws the acting policy at every step, as in the paper; `episode` once per
+            episode.
     """
 
     rounds: int
@@ -97,20 +97,20 @@ class DaggerConfig:
 
     def __post_init__(self) -> None:
         if self.rounds < 0 or self.episodes < 1:
-            raise ValueError("rounds must not be negative, episodes at least 1")
+            raise ValueError("rounds must be at least 0, and episodes at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """Say what a round collects.
+    """A round of collecting episodes.
 
     Attributes:
-        number: the round; 0 is the expert's.
-        first: index of its first episode among the run's.
-        episodes: how many it collects; 0 where demonstrations were given.
+        number: index of the round; in round 0 the expert acts.
+        first: index of its first episode in the run.
+        episodes: number of episodes to collect; 0 if demonstrations were given.
         beta: probability that the expert acts.
         mixing: see `DaggerConfig`.
-        seed: of the run.
+        seed: the run's seed.
         steps_after_success: see `RolloutJob`.
     """
 
@@ -125,17 +125,17 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Say what a run in an environment does, from the first demonstration to the last video.
+    """The plan of a run in an environment: its rounds, validations and final evaluation.
 
     Attributes:
-        seed: of the run.
-        demonstrations: episodes that the expert gives in round 0.
-        rounds: rounds after that; 0 is behaviour cloning.
-        dagger: how these go.
+        seed: the run's seed.
+        demonstrations: number of episodes that the expert collects in round 0.
+        rounds: number of rounds after that; 0 is behaviour cloning.
+        dagger: settings of these rounds.
         steps_after_success: see `RolloutJob`.
-        validation_episodes: episodes that judge the student of each round.
-        evaluation_episodes: held-out episodes that judge the last student.
-        video_episodes: how many of these are filmed.
+        validation_episodes: validation episodes per round.
+        evaluation_episodes: held-out episodes of the final evaluation.
+        video_episodes: number of those episodes to film.
     """
 
     seed: int
@@ -165,7 +165,7 @@ class Plan:
 
     @property
     def num_episodes(self) -> int:
-        """Return the number of episodes that are run in all."""
+        """Return the total number of episodes to run."""
         collected = self.demonstrations + self.rounds * self.dagger.episodes
         return collected + (self.rounds + 1) * self.validation_episodes + self.evaluation_episodes
 
@@ -178,18 +178,18 @@ def collect(
     policy: Path | None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Collect a round's episodes that are not in the store yet, and append them.
+    """Collect the episodes of a round that the store lacks, and append them.
 
-    A group of which a part is stored is run again as a whole: its episodes were seen in one batch,
-    and so come out the same.
+    A partly stored group is run again as a whole, so that its episodes are encoded in the same
+    batch and equal those of an undisturbed run.
 
     Args:
-        pool: runs them.
-        store: takes them; holds all earlier episodes of the run.
-        cache: takes their embeddings.
-        round: which, and how.
+        pool: runs the episodes.
+        store: receives them; contains all earlier episodes of the run.
+        cache: receives their embeddings.
+        round: the round.
         policy: the student's checkpoint; None in round 0.
-        progress: called with the number of episodes that are done.
+        progress: called with the number of newly completed episodes.
     """
     last = round.first + round.episodes
     assert round.first <= len(store)
@@ -198,7 +198,7 @@ def collect(
     if stored == round.episodes:
         return
     start = round.first + stored // pool.group * pool.group
-    tasks = [
+    jobs = [
         _job(round, policy, range(first, min(first + pool.group, last)))
         for first in range(start, last, pool.group)
     ]
@@ -210,12 +210,12 @@ def collect(
                 continue
             assert rollout.episode is not None
             assert rollout.features is not None
-            # features first: an episode that is there never has to be embedded again
+            # features first, so that a stored episode never has to be embedded again
             cache.put(index, rollout.features)
             store.append(rollout.episode)
             progress(1)
 
-    pool.run(tasks, keep)
+    pool.run(jobs, keep)
 
 
 def _job(round: Round, policy: Path | None, group: range) -> RolloutJob:

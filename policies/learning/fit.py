@@ -15,14 +15,14 @@ from ..student import StudentPolicy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImitationConfig:
-    """Say how long and how a student is fitted.
+    """Settings of fitting a student.
 
     Attributes:
-        optimizer: AdamW and its schedule, which begins anew in every round.
-        batch: observations in a gradient step.
-        steps: gradient steps in a round.
-        last_steps: gradient steps in the last round, and so in behaviour cloning.
-        log_every: the loss is averaged and logged over so many steps.
+        optimizer: AdamW and its schedule, which restarts in every round.
+        batch: observations per gradient step.
+        steps: gradient steps per round.
+        last_steps: gradient steps in the last round, which in behaviour cloning is the only one.
+        log_every: number of gradient steps over which a logged loss is averaged.
     """
 
     optimizer: OptimizerConfig
@@ -37,7 +37,7 @@ class ImitationConfig:
 
 
 class Labelled(Protocol):
-    """Observations and what to do in them: `demonstrations.features.Dataset`, or a part.
+    """Observations with the expert's actions: `demonstrations.features.Dataset`, or a part.
 
     Attributes:
         embeddings: float16 [N c e].
@@ -50,13 +50,13 @@ class Labelled(Protocol):
     labels: torch.Tensor
 
     def __len__(self) -> int:
-        """Return N."""
+        """Return the number of observations N."""
         ...
 
 
 @runtime_checkable
 class Chunked(Protocol):
-    """What a student needs besides that gives more than one action.
+    """Data for a student that predicts chunks of actions.
 
     Attributes:
         ends: int64 [N], one past the last row of each row's episode.
@@ -73,14 +73,14 @@ def fit(
     seed: tuple[int, ...],
     progress: Callable[[int, float], object] = lambda step, loss: None,
 ) -> list[float]:
-    """Train in place with a mean squared error; give the mean loss of every `log_every` steps.
+    """Train in place with a mean squared error; return the mean loss of every `log_every` steps.
 
     Args:
-        student: where it is, there the computation happens.
-        data: observations with the expert's labels; `Chunked`, too, for a student with chunks.
-        config: how.
-        steps: gradient steps.
-        seed: of the batches' order and of dropout.
+        student: the student, on the device of the computation.
+        data: observations with the expert's labels; also `Chunked` for a student with chunks.
+        config: batch size, optimizer and logging.
+        steps: number of gradient steps.
+        seed: seed of the batches and of dropout.
         progress: called with the step and the loss, every `log_every` steps.
     """
     device = student.proprio_mean.device
@@ -105,10 +105,10 @@ def fit(
 
 
 def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared error of the actions at some rows; after an episode's end none count.
+    """Return the mean squared error of the actions at some rows, up to the end of their episodes.
 
     Raises:
-        ValueError: the student gives chunks, and the data does not say where episodes end.
+        ValueError: the student predicts chunks, but the data has no ends of episodes.
     """
     device = student.proprio_mean.device
     predicted = student.chunks(
@@ -125,15 +125,15 @@ def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch
 def chunk_labels(
     data: Labelled, rows: torch.Tensor, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the labels [b k a] from each row on, and which of them [b k] are of its episode."""
+    """Return the next labels [b k a] of each row, and whether each is of its episode [b k]."""
     if not isinstance(data, Chunked):
-        raise ValueError("for chunks the data must say where episodes end")
+        raise ValueError("a student with chunks needs data with the attribute `ends`")
     next_rows = rows[:, None] + torch.arange(chunk)
     counts = next_rows < data.ends[rows][:, None]
     return data.labels[next_rows.clamp(max=len(data) - 1)], counts
 
 
 def _rows(length: int, batch: int, seed: tuple[int, ...], step: int) -> torch.Tensor:
-    """Return the rows of a step; drawn from (seed, step), so no generator state is carried."""
+    """Return the rows of a step, drawn from (seed, step), so that there is no generator state."""
     rng = np.random.default_rng((*seed, step))
     return torch.from_numpy(rng.integers(length, size=batch))

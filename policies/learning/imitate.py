@@ -1,12 +1,13 @@
-"""Imitate an environment's expert in rounds: collect episodes, fit a student to all, validate it.
+"""Imitate the expert in rounds: collect episodes, fit a student to all of them, validate it.
 
     <out>/store/                  all episodes
     <out>/rounds/00/policy/       a round's student
-    <out>/rounds/00/round.json    its numbers
+    <out>/rounds/00/round.json    its results
 
-A round's folder is written aside and renamed, so it is there once the round is over. All randomness
-is drawn from (seed, round, episode or step): a run that was killed goes on to the same numbers.
-`learning.dagger` says what is collected; behaviour cloning is round 0 alone.
+A round's folder is written under a temporary name and renamed, so it exists once the round is
+complete. All randomness is drawn from (seed, round, episode or step): a killed and resumed run gets
+the same numbers. For the collected episodes see `learning.dagger`; behaviour cloning is round 0
+alone.
 """
 
 import json
@@ -39,14 +40,14 @@ Json = dict[str, Any]
 def imitate(
     learner: Learner, pool: RolloutPool, given: Demonstrations | None, plan: Plan, out: Path
 ) -> None:
-    """Run all rounds, judge the last student on held-out seeds, and write what came of it.
+    """Run all rounds, evaluate the last student on held-out seeds, and write the results.
 
     Args:
-        learner: makes the students.
-        pool: runs the episodes, where the expert is there.
-        given: demonstrations that are there already; None: the expert gives them in round 0.
-        plan: what to do.
-        out: the run's folder; rounds that are there are not done again.
+        learner: makes and fits the students.
+        pool: runs the episodes, with the expert.
+        given: existing demonstrations; None: the expert collects them in round 0.
+        plan: rounds and episodes of the run.
+        out: the run's folder; completed rounds are not repeated.
     """
     env, interface = pool.spec.env, pool.spec.interface()
     stores = [create_store(out / "store", StoreHeader.of(env.id, interface, learner.encoder))]
@@ -82,7 +83,7 @@ def imitate(
 
 
 def _found(plan: Plan, store: DemoStore, out: Path) -> int:
-    """Count the episodes of a run that are there already: collected, or of a validation."""
+    """Return the number of existing episodes of a run: collected ones, and those of validations."""
     rounds = sum((_folder(out, round.number)).is_dir() for round in plan.all_rounds())
     return len(store) + rounds * plan.validation_episodes
 
@@ -92,10 +93,10 @@ def _folder(out: Path, number: int) -> Path:
 
 
 class _Run:
-    """Rounds, one after another.
+    """The rounds of a run, one after another.
 
     Attributes:
-        done: the numbers of the rounds that are over, as their `round.json` has them.
+        done: results of the completed rounds, as in their `round.json`.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class _Run:
         bar: "tqdm[Any]",
         out: Path,
     ) -> None:
-        """Begin; the run's own episodes are in the last store, those given in one before it."""
+        """Begin a run; its own episodes are in the last store, given ones in the store before."""
         self._learner, self._pool, self._stores = learner, pool, stores
         self._plan, self._bar, self._out = plan, bar, out
         self.done: list[Json] = []
@@ -117,24 +118,24 @@ class _Run:
         return self._folder(number) / "policy"
 
     def do(self, round: Round) -> None:
-        """Do a round, or read what came of it if it is over."""
+        """Run a round, or read its results if it is complete."""
         folder = self._folder(round.number)
         if folder.is_dir() and self._is_fitted(round, folder):
             self._bar.update(round.episodes + self._plan.validation_episodes)
         else:
-            self._do_anew(round, folder)
+            self._run_round(round, folder)
         self.done.append(json.loads((folder / "round.json").read_text()))
 
     def _is_fitted(self, round: Round, folder: Path) -> bool:
-        """Return whether a round's student took the steps that it should.
+        """Return whether a round's student was fitted for the right number of steps.
 
-        The last round has more, or fewer, than others; in a run that was extended it is no longer
-        the last, and is fitted anew, to the episodes that are there.
+        The last round has another number of steps. If a run is extended, its previous last round is
+        fitted again, to the same episodes.
         """
         steps = self._steps(round)
         return json.loads((folder / "round.json").read_text())["round_gradient_steps"] == steps
 
-    def _do_anew(self, round: Round, folder: Path) -> None:
+    def _run_round(self, round: Round, folder: Path) -> None:
         before = dict(self._pool.seconds)
         if round.episodes:
             self._describe(round, "collect")
@@ -186,7 +187,7 @@ class _Run:
         return losses
 
     def _collected(self, round: Round) -> Json:
-        """Return the numbers of the episodes that a round adds; the first adds those given."""
+        """Return statistics of the episodes that a round adds; round 0 includes given episodes."""
         *given, store = self._stores
         collected = [store[round.first + index] for index in range(round.episodes)]
         added = list(collected)

@@ -1,4 +1,4 @@
-"""What the students of a run have in common: their eyes, their network, and how they are fitted.
+"""Make and fit the students of a run: encoder, network and optimisation are the same for all.
 
 DAgger makes a student in every round, behaviour cloning makes one.
 """
@@ -23,15 +23,15 @@ from .fit import ImitationConfig, Labelled, fit
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """Make and fit students; all randomness is drawn from the run's seed and the round.
+    """A maker of students; all randomness is drawn from the run's seed and the round.
 
     Attributes:
-        vision: their eyes.
-        student: their network.
-        imitation: how they are fitted.
-        seed: of the run.
-        memory_limit_gib: embeddings beyond this lie in a file while a student is fitted.
-        device: where encoder and student compute.
+        vision: the encoder.
+        student: sizes of the network.
+        imitation: settings of fitting.
+        seed: the run's seed.
+        memory_limit_gib: memory for embeddings while fitting, GiB; larger ones are kept in a file.
+        device: device of encoder and student.
     """
 
     vision: VisionConfig
@@ -43,7 +43,7 @@ class Learner:
 
     @cached_property
     def encoder(self) -> FrameEncoder | None:
-        """The encoder, loaded when first needed; None without eyes."""
+        """Return the encoder, loaded at the first use; None without vision."""
         return self.vision.build(torch.device(self.device))
 
     def gather(
@@ -56,13 +56,13 @@ class Learner:
     def begin(
         self, interface: Interface, env: EnvConfig | None, data: Dataset, number: int
     ) -> StudentPolicy:
-        """Draw the first weights of a round's student, and standardise its inputs by the data.
+        """Return a round's student with random weights, and its inputs standardised by the data.
 
         Args:
-            interface: what its inputs and outputs mean.
-            env: where it learns; None from an arm's data alone.
-            data: what it will be fitted to.
-            number: the round.
+            interface: meaning of its inputs and outputs.
+            env: training environment; None if trained on data alone.
+            data: the training data.
+            number: index of the round.
         """
         metadata = StudentMetadata(
             student=self.student,

@@ -1,10 +1,9 @@
-"""PPO by Stable-Baselines3 on the privileged state: one iteration at a time, resumable.
+"""PPO of Stable-Baselines3 on the privileged state: one iteration at a time, resumable.
 
-PPO is Schulman et al., arXiv 1707.06347. `configs/ppo/pixmc.yaml` are the numbers of MVP's PixMC
-(Xiao et al., arXiv 2203.06173, and its code). What still differs from that code, because
-Stable-Baselines3 does it so: minibatches are shuffled (there, each is 8 consecutive time steps of
-all environments), and an action's deviation is exp(log_std) (there, exp(2 log_std); both begin
-at 1).
+PPO is Schulman et al., arXiv 1707.06347. `configs/ppo/pixmc.yaml` has the settings of MVP's PixMC
+(Xiao et al., arXiv 2203.06173, and its code). Two differences remain, due to Stable-Baselines3:
+minibatches are shuffled (in PixMC, each has 8 consecutive steps of all environments), and an
+action's standard deviation is exp(log_std) (in PixMC exp(2 log_std); both start at 1).
 """
 
 import math
@@ -29,37 +28,37 @@ from .training_episodes import OUTCOME, make_environments
 if TYPE_CHECKING:  # an extra, imported where it is used
     from stable_baselines3 import PPO
 
-# The success rate of training is that of so many episodes, as upstream reports it.
+# Number of recent episodes for the training success rate, as in PixMC.
 RECENT_EPISODES = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PpoConfig:
-    """Say how PPO learns.
+    """Settings of PPO.
 
     Attributes:
-        num_envs: environments that run in step.
-        num_steps: of each, before the networks learn from all of them.
-        epochs: how often they learn from the same steps.
-        minibatches: into which the steps are divided.
-        learning_rate: of Adam, at the beginning; falls along a cosine.
-        final_lr_fraction: what is left of it at the end.
-        adam_epsilon: of Adam.
-        max_gradient_norm: gradients are scaled down to this norm.
-        gamma: discount of a step.
-        gae_lambda: of generalised advantage estimation.
-        clip: how far the ratio of probabilities may go from 1.
-        value_coefficient: weight of the value's squared error.
+        num_envs: environments that run in lockstep.
+        num_steps: steps of each environment per iteration.
+        epochs: passes over the steps of an iteration.
+        minibatches: number of minibatches per epoch.
+        learning_rate: initial learning rate of Adam; follows a cosine schedule.
+        final_lr_fraction: final learning rate, as a fraction of the initial one.
+        adam_epsilon: epsilon of Adam.
+        max_gradient_norm: maximum norm of the gradient.
+        gamma: discount factor per step.
+        gae_lambda: lambda of generalised advantage estimation.
+        clip: clip range of the probability ratio around 1.
+        value_coefficient: weight of the value loss.
         entropy_coefficient: weight of the entropy.
-        target_kl: the epochs end early when the policy has moved 1.5 times as far; None: never.
+        target_kl: the epochs stop early at 1.5 times this KL divergence; None: never.
         normalise_advantages: over the whole `rollout`, or within each `minibatch`.
-        normalise_rewards: whether rewards are divided by the running deviation of their
+        normalise_rewards: whether rewards are divided by the running standard deviation of their
             discounted sum.
-        bootstrap_timeouts: whether the value of what would have come is added where an episode
-            ends by time alone. Otherwise the end of time counts as the end of everything, which a
-            state without a clock cannot foresee.
-        initial_log_std: of the actions' distribution.
-        network: of the actor; the critic has the same sizes and shares nothing but the normaliser.
+        bootstrap_timeouts: whether the value of the next state is added when an episode ends by its
+            time limit. Otherwise a time limit counts as termination, which the value function
+            cannot predict from a state without a clock.
+        initial_log_std: initial log standard deviation of the actions.
+        network: sizes of the actor; the critic has the same sizes and shares only the normaliser.
     """
 
     num_envs: int
@@ -92,7 +91,7 @@ class PpoConfig:
                 f"cannot be divided into {self.minibatches} equal minibatches"
             )
         if self.batch == self.minibatches:
-            raise ValueError("a minibatch must have more than one step: fewer minibatches")
+            raise ValueError("a minibatch must have more than one step: use fewer minibatches")
         for name in ("learning_rate", "adam_epsilon", "max_gradient_norm", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -113,17 +112,17 @@ class PpoConfig:
 
 
 class PpoTrainer:
-    """A model and its environments; `iterate` learns from one batch of steps.
+    """A model and its environments; `iterate` trains on one batch of steps.
 
-    All randomness of an iteration is drawn from (seed, iteration). What a resumed run does
-    differently is that episodes which were under way begin anew.
+    All randomness of an iteration is drawn from (seed, iteration). In a resumed run, running
+    episodes start again.
 
     Attributes:
-        iteration: iterations done.
-        episodes: episodes ended.
-        recent: outcomes of the last of them.
+        iteration: number of completed iterations.
+        episodes: number of completed episodes.
+        recent: outcomes of the most recent episodes.
         batch: environment steps of one iteration.
-        clock: counts wall seconds by stage.
+        clock: sums wall seconds by phase.
     """
 
     def __init__(
@@ -137,16 +136,16 @@ class PpoTrainer:
         device: str,
         state: Mapping[str, Any] | None,
     ) -> None:
-        """Make environments and model.
+        """Make the environments and the model.
 
         Args:
-            config: how it learns.
-            env: where.
-            seed: of the run.
-            iterations: how many there will be, for the learning rate.
-            num_workers: processes for the environments; 0: in this one.
-            device: where the networks are.
-            state: what `state()` gave, to go on from there; None: from the beginning.
+            config: settings of PPO.
+            env: the environment.
+            seed: the run's seed.
+            iterations: total number of iterations, for the learning rate schedule.
+            num_workers: worker processes for the environments; 0: the main process.
+            device: device of the networks.
+            state: result of `state()` to resume from; None: start a new training.
         """
         from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.utils import set_random_seed
@@ -166,7 +165,7 @@ class PpoTrainer:
                 env,
                 config.num_envs,
                 seeds=(seed, self.episodes),
-                timeouts_end_everything=not config.bootstrap_timeouts,
+                timeouts_terminate=not config.bootstrap_timeouts,
                 num_workers=num_workers,
             ),
             training=config.normalise_rewards,
@@ -184,7 +183,7 @@ class PpoTrainer:
         self._model.learn(0)  # resets the environments, and learns nothing
 
     def _make_model(self, device: str) -> "PPO":
-        """Draw the networks anew, and set every number of PPO."""
+        """Return a new model with random networks and all settings of PPO."""
         from stable_baselines3 import PPO
 
         config, network = self._config, self._config.network
@@ -215,19 +214,19 @@ class PpoTrainer:
 
     @property
     def env_steps(self) -> int:
-        """Return the environment steps that are done."""
+        """Return the number of completed environment steps."""
         return self.iteration * self.batch
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Return the wall seconds by stage."""
+        """Return the wall seconds by phase."""
         return self.clock.seconds
 
     def iterate(self, progress: Callable[[int], object]) -> dict[str, float]:
-        """Run the environments, learn from that, and return what there is to log.
+        """Run the environments, train on their steps, and return values to log.
 
         Args:
-            progress: called with environment steps as they are done.
+            progress: called with the number of newly completed environment steps.
         """
         learning_rate = self._config.learning_rate_at(self.iteration, self._iterations)
         self._seed_iteration(self.iteration)
@@ -244,30 +243,30 @@ class PpoTrainer:
 
         config, model = self._config, self._model
 
-        def look(local: dict[str, Any], _: dict[str, Any]) -> bool:
+        def on_step(local: dict[str, Any], _: dict[str, Any]) -> bool:
             ended = [info[OUTCOME] for info in local["infos"] if OUTCOME in info]
             self.recent.extend({k: float(v) for k, v in one.items()} for one in ended)
             self.episodes += len(ended)
             progress(config.num_envs)
             return True
 
-        callback = ConvertCallback(look)
+        callback = ConvertCallback(on_step)
         callback.init_callback(model)
         model.collect_rollouts(self._rewards, callback, model.rollout_buffer, config.num_steps)
 
     def _learn(self) -> None:
-        """Learn from the buffer."""
+        """Train on the buffer."""
         config, buffer = self._config, self._model.rollout_buffer
         states = torch.as_tensor(buffer.observations.reshape(config.batch, -1).copy())
         if config.normalise_advantages == "rollout":
             advantages = buffer.advantages
             buffer.advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         self._model.train()
-        if config.network.normalise:  # only now: the ratios compared like with like
+        if config.network.normalise:  # after training, so that all ratios use the same normaliser
             self._normaliser.update(states)
 
     def _row(self) -> dict[str, float]:
-        """Return the numbers of the last iteration and of the last episodes."""
+        """Return the values of the last iteration and of the most recent episodes."""
         values = self._model.logger.name_to_value
         names = ("value_loss", "approx_kl", "clip_fraction", "explained_variance", "std")
         row = {f"ppo/{name}": float(values[f"train/{name}"]) for name in names}
@@ -281,14 +280,14 @@ class PpoTrainer:
         return row
 
     def fill(self, teacher: TeacherPolicy) -> None:
-        """Copy what is learned into a teacher."""
+        """Copy the actor and the normaliser into a teacher."""
         policy: Any = self._model.policy
         actor = nn.Sequential(*policy.mlp_extractor.policy_net, policy.action_net)
         teacher.mlp.load_state_dict(actor.state_dict())
         teacher.normaliser.load_state_dict(self._normaliser.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """Return all that a resumed training needs, as tensors and plain data."""
+        """Return the state from which the training can be resumed, as tensors and plain data."""
         returns = self._rewards.ret_rms
         return {
             "iteration": self.iteration,

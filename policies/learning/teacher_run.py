@@ -1,8 +1,8 @@
 """A run of PPO with checkpoints: each is validated, and the best so far is the teacher.
 
 <out>/log.jsonl       a line for each iteration
-<out>/checkpoints/    the last two
-<out>/policy/         the teacher that did best on the validation seeds
+<out>/checkpoints/    the last two checkpoints
+<out>/policy/         the teacher with the best validation
 """
 
 import json
@@ -30,21 +30,21 @@ from .ppo import PpoTrainer
 Json = dict[str, Any]
 
 
-def judge(
+def evaluate_teacher(
     teacher: Path,
     env: EnvConfig,
     rollout: RolloutConfig,
     seeds: Sequence[int],
     progress: Callable[[int], object] = lambda _: None,
 ) -> Json:
-    """Run a teacher on these seeds; for what it returns see `evaluate_policy`."""
+    """Run a teacher on these seeds, and return the result of `evaluate_policy`."""
     spec = RolloutSpec(env=env, vision=NoVision(), privileged=True, device="cpu", teacher=teacher)
     with RolloutPool(spec, rollout) as pool:
         return evaluate_policy(pool, None, seeds, progress)
 
 
 def resume(out: Path) -> tuple[Json | None, list[Json]]:
-    """Return the trainer's state and the validations of the last checkpoint, if there is one."""
+    """Return the trainer's state and the validations of the last checkpoint, if it exists."""
 
     def read(folder: Path) -> tuple[Json, list[Json], TeacherPolicy]:
         state = torch.load(folder / "train_state.pt", weights_only=True)
@@ -60,11 +60,11 @@ def resume(out: Path) -> tuple[Json | None, list[Json]]:
 
 
 class TeacherRun:
-    """Learn, validate and keep.
+    """A training run of a teacher, with validations, checkpoints and a log.
 
     Attributes:
-        rows: of the log.
-        validations: one for each checkpoint.
+        rows: rows of the log, one per iteration.
+        validations: results of the validations, one per checkpoint.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class TeacherRun:
         validations: list[Json],
         out: Path,
     ) -> None:
-        """Begin where the trainer is.
+        """Begin or resume at the trainer's iteration.
 
         Args:
-            trainer: learns.
-            teacher: is filled with what is learned.
-            validate: judges a teacher's checkpoint.
-            validations: of earlier checkpoints of this run.
+            trainer: trains the networks.
+            teacher: receives the trained weights at each checkpoint.
+            validate: returns the result of a teacher's checkpoint on the validation seeds.
+            validations: results of the run's earlier checkpoints.
             out: the run's folder.
         """
         self._trainer, self._teacher, self._validate = trainer, teacher, validate
@@ -89,7 +89,7 @@ class TeacherRun:
         self.rows, self.validations = self._log.rows, validations
 
     def learn(self, iterations: int, checkpoint_every: int) -> None:
-        """Learn for so many iterations, those before a resume included."""
+        """Train up to this number of iterations, including those before a resume."""
         trainer = self._trainer
         with tqdm(
             total=iterations * trainer.batch,
@@ -114,7 +114,7 @@ class TeacherRun:
         self._trainer.close()
 
     def _checkpoint(self, row: Mapping[str, float]) -> None:
-        """Validate what is learned, and keep it: the last two, and the best."""
+        """Validate the teacher and save a checkpoint; keep the last two and the best."""
         trainer, teacher, step = self._trainer, self._teacher, self._trainer.env_steps
         trainer.fill(teacher)
         candidate = self._out / ".candidate"
@@ -124,7 +124,7 @@ class TeacherRun:
         shutil.rmtree(candidate)
         names = ("episodes", "successes", "rate", "wilson_95")
         self.validations.append({"env_steps": step} | {name: found[name] for name in names})
-        # before the checkpoint: a run resumed from it has the rows up to it
+        # before the checkpoint, so that a run resumed from it has all rows up to it
         self._log.add(step, {**row, "success/validation": found["rate"]})
         folder = self._out / "checkpoints" / f"step-{step:010d}"
         save_checkpoint(
@@ -144,9 +144,9 @@ class TeacherRun:
 
 
 class _Log:
-    """The rows of all iterations, in memory, in `log.jsonl` and in TensorBoard.
+    """A log with a row per iteration, in memory, in `log.jsonl` and in TensorBoard.
 
-    A resumed run drops the rows of iterations that it is about to repeat.
+    A resumed run deletes the rows of iterations that it will repeat.
     """
 
     def __init__(self, out: Path, start: int) -> None:

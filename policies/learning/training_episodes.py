@@ -1,4 +1,4 @@
-"""The environments that PPO learns in: the privileged state alone, on training seeds."""
+"""Environments for PPO: observations are the privileged state; episodes use training seeds."""
 
 from functools import partial
 from typing import Any, SupportsFloat
@@ -19,33 +19,36 @@ OUTCOME = "outcome"
 
 
 class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Show the privileged state alone, begin every episode with a training seed, and sum it up.
+    """A wrapper that observes only the privileged state and resets with training seeds.
 
-    The info of an episode's last step has `outcome`: success, its steps, and the mean of the reward
-    and of each of its terms over the steps. All other infos are empty.
+    The info of an episode's last step has `outcome`: success, number of steps, and the means of the
+    reward and of its terms per step. All other infos are empty.
     """
 
     def __init__(
         self,
         env: gymnasium.Env[Any, Any],
         seeds: tuple[int, int, int],
-        timeouts_end_everything: bool,
+        timeouts_terminate: bool,
     ) -> None:
-        """Wrap an environment that was made privileged.
+        """Wrap an environment with the privileged state.
 
         Args:
             env: the environment.
-            seeds: the run's seed, the number of this environment's first episode in the run, and
-                how far apart its episodes are.
-            timeouts_end_everything: whether truncation is reported as termination.
+            seeds: the run's seed, the index of this environment's first episode in the run, and the
+                stride between the indices of its episodes.
+            timeouts_terminate: whether truncation is reported as termination.
+
+        Raises:
+            ValueError: the observation has no `state`.
         """
         super().__init__(env)
         space = env.observation_space
         if not isinstance(space, gymnasium.spaces.Dict) or STATE not in space.spaces:
-            raise ValueError(f"{env}: a teacher needs {STATE!r} in the observation, it is {space}")
+            raise ValueError(f"{env}: a teacher needs {STATE!r} in the observation, got {space}")
         self.observation_space = space[STATE]
         self._run_seed, self._episode, self._stride = seeds
-        self._timeouts_end_everything = timeouts_end_everything
+        self._timeouts_terminate = timeouts_terminate
         self._sums: dict[str, float] = {}
 
     def reset(
@@ -54,11 +57,11 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Begin the next training episode.
 
         Raises:
-            ValueError: a seed is given: it might be one of those that policies are judged on.
+            ValueError: a seed was given, which might be one of the evaluation's.
         """
         if seed is not None:
-            raise ValueError("a training episode has a training seed; it takes no other")
-        # A long run uses its seeds again: 10 000 starts are enough to learn from.
+            raise ValueError("training episodes choose their own seeds; call reset() without one")
+        # A long run repeats its seeds: 10 000 different starts are enough.
         number = training_seed(self._run_seed, self._episode % EPISODES_PER_RUN)
         self._episode += self._stride
         self._sums = {"steps": 0.0, "reward": 0.0}
@@ -68,7 +71,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(
         self, action: Any
     ) -> tuple[NDArray[np.float32], SupportsFloat, bool, bool, dict[str, Any]]:
-        """Take a step."""
+        """Step the environment."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         sums = self._sums
         sums["steps"] += 1
@@ -81,7 +84,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
             outcome = {name: value / steps for name, value in sums.items()}
             outcome |= {"steps": steps, "success": float(info["success"])}
             outcome = {OUTCOME: outcome}
-        if self._timeouts_end_everything:
+        if self._timeouts_terminate:
             terminated, truncated = terminated or truncated, False
         return observation[STATE], reward, terminated, truncated, outcome
 
@@ -91,21 +94,21 @@ def make_environments(
     num_envs: int,
     *,
     seeds: tuple[int, int],
-    timeouts_end_everything: bool,
+    timeouts_terminate: bool,
     num_workers: int,
 ) -> Any:
-    """Make the environments as Stable-Baselines3 wants them.
+    """Make the environments as a vector environment of Stable-Baselines3.
 
     Args:
-        env: which.
-        num_envs: how many.
-        seeds: the run's seed, and the number of the first episode.
-        timeouts_end_everything: whether truncation is reported as termination.
-        num_workers: processes that they are spread over; 0: in this one.
+        env: the environment.
+        num_envs: number of environments.
+        seeds: the run's seed, and the index of the first episode.
+        timeouts_terminate: whether truncation is reported as termination.
+        num_workers: number of worker processes; 0: the main process.
     """
     seed, first = seeds
     makers = [
-        partial(_make_env, env, (seed, first + index, num_envs), timeouts_end_everything)
+        partial(_make_env, env, (seed, first + index, num_envs), timeouts_terminate)
         for index in range(num_envs)
     ]
     if num_workers:
@@ -114,11 +117,11 @@ def make_environments(
         )
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    return DummyVecEnv(makers)  # pyrefly: ignore  # a list may hold partials
+    return DummyVecEnv(makers)  # pyrefly: ignore  # a list of partials is fine
 
 
 def _make_env(
-    env: EnvConfig, seeds: tuple[int, int, int], timeouts_end_everything: bool
+    env: EnvConfig, seeds: tuple[int, int, int], timeouts_terminate: bool
 ) -> TrainingEpisodes:
     made = make_env(env, with_images=False, privileged=True)
-    return TrainingEpisodes(made, seeds, timeouts_end_everything)
+    return TrainingEpisodes(made, seeds, timeouts_terminate)

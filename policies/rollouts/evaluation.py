@@ -29,10 +29,10 @@ def run_policy(
     """Run a policy on these seeds, each episode until it succeeds or ends.
 
     Args:
-        pool: runs them.
-        policy: the student's checkpoint; None: the expert, or the teacher in its place.
-        seeds: of the environment.
-        progress: called with the number of episodes that are done.
+        pool: runs the episodes.
+        policy: the student's checkpoint; None: the teacher of the pool, or else the expert.
+        seeds: the environment's seeds, one per episode.
+        progress: called with the number of newly completed episodes.
     """
     groups = [tuple(seeds[at : at + pool.group]) for at in range(0, len(seeds), pool.group)]
     jobs = [
@@ -56,7 +56,7 @@ def run_policy(
 
 
 def summarise(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """Return what came of episodes.
+    """Return the success rate of episodes, with its confidence interval.
 
     Returns:
         Plain data: `episodes`, `successes`, `rate`, `wilson_95`, and `seeds`, with `success` and
@@ -76,5 +76,5 @@ def summarise(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 
 def best(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the result with most successes; of equals the last, which has learned longest."""
+    """Return the result with the most successes; of equal ones the last, trained longest."""
     return max(reversed(results), key=lambda result: result["successes"])

@@ -1,4 +1,4 @@
-"""What a group of episodes is asked for, what comes of it, and where the time goes."""
+"""The job of running a group of episodes, its results, and a clock of seconds by phase."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -19,17 +19,18 @@ Mixing = Literal["step", "episode"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutJob:
-    """A group of episodes.
+    """A group of episodes to run.
 
     Attributes:
-        seeds: the environment's seed of each.
-        policy: checkpoint of the student; None: the expert acts throughout.
-        beta: probability that the expert acts in the student's place.
-        mixing: whether that is drawn at every step, as in Ross et al. 2011, or once an episode.
+        seeds: the environment's seed of each episode.
+        policy: checkpoint of the student; None: the expert acts in all steps.
+        beta: probability that the expert acts instead of the student.
+        mixing: whether the acting policy is drawn at every step, as in Ross et al. 2011, or once
+            per episode.
         mixing_seeds: seed of these draws, for each episode.
-        recorded: whether episodes are kept, with the expert's labels, or only their outcome.
-        steps_after_success: an episode goes on for so many steps when it has succeeded.
-        round: written into the episodes.
+        recorded: whether episodes are returned with the expert's labels, or only their outcome.
+        steps_after_success: number of steps that an episode continues after success.
+        round: DAgger round, which is stored in the episodes.
     """
 
     seeds: tuple[int, ...]
@@ -44,14 +45,14 @@ class RolloutJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Rollout:
-    """What came of one episode.
+    """The result of one episode.
 
     Attributes:
-        seed: the environment's.
-        success: whether it succeeded.
-        actions: float32 [T a], what the environment was given.
-        episode: with its labels, when it was recorded.
-        features: float16 [T+1 c e], the embeddings of a recorded episode.
+        seed: the environment's seed.
+        success: whether the episode succeeded.
+        actions: float32 [T a], the executed actions.
+        episode: the episode with its labels, if it was recorded, else None.
+        features: float16 [T+1 c e], the embeddings, if it was recorded, else None.
     """
 
     seed: int
@@ -62,25 +63,25 @@ class Rollout:
 
     @property
     def num_steps(self) -> int:
-        """Its length."""
+        """Return the number of actions T."""
         return len(self.actions)
 
 
 @dataclass(slots=True)
 class PhaseClock:
-    """Count seconds by stage."""
+    """A clock that sums wall seconds by phase."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Count the seconds of a `with` block as those of `stage`."""
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Add the seconds of a `with` block to a phase."""
         start = time.perf_counter()
         yield
-        add_seconds(self.seconds, {stage: time.perf_counter() - start})
+        add_seconds(self.seconds, {phase: time.perf_counter() - start})
 
 
 def add_seconds(total: dict[str, float], more: Mapping[str, float]) -> None:
-    """Add seconds by stage to a total."""
-    for stage, value in more.items():
-        total[stage] = total.get(stage, 0.0) + value
+    """Add seconds by phase to a total, in place."""
+    for phase, value in more.items():
+        total[phase] = total.get(phase, 0.0) + value

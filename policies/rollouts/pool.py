@@ -1,6 +1,6 @@
-"""Run groups of episodes on worker processes, or in this one.
+"""Run groups of episodes on worker processes, or in this process.
 
-Each worker has a stage of its own, with its environments and its encoder.
+Each worker has its own environments and its own encoder.
 """
 
 import multiprocessing
@@ -23,11 +23,11 @@ from .rollout import RolloutSpec, RolloutWorker
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutConfig:
-    """Say how episodes are spread over the machine.
+    """Settings: how episodes are distributed over worker processes.
 
     Attributes:
-        num_workers: worker processes; 0: none, all in this one; None: one for each core.
-        group: episodes that one worker runs in lockstep.
+        num_workers: number of worker processes; 0: run in the main process; None: one per core.
+        group: number of episodes that a worker runs in lockstep.
     """
 
     num_workers: int | None
@@ -41,14 +41,14 @@ class RolloutConfig:
 
 
 class RolloutPool:
-    """Runs groups on worker processes, or in this one; results come in the order of the tasks.
+    """A pool of worker processes that run groups of episodes; results are in the order of the jobs.
 
     Attributes:
-        seconds: wall seconds by stage so far. While several workers run, the wall time is shared
-            out in proportion to the seconds that they spent.
-        num_workers: worker processes.
-        group: episodes that one worker runs in lockstep.
-        spec: where they run.
+        seconds: wall seconds by phase so far. While several workers run, the wall time is divided
+            in proportion to the seconds that they spent in each phase.
+        num_workers: number of worker processes.
+        group: number of episodes that a worker runs in lockstep.
+        spec: environment, encoder and expert of the episodes.
     """
 
     def __init__(self, spec: RolloutSpec, config: RolloutConfig) -> None:
@@ -64,7 +64,7 @@ class RolloutPool:
 
     def __exit__(self, failed: object, *_: object) -> None:
         if self._executor is not None:
-            if failed is not None:  # Ctrl-C: nobody waits for the episodes that are under way
+            if failed is not None:  # Ctrl-C: do not wait for running episodes
                 for process in list((self._executor._processes or {}).values()):
                     process.kill()
             self._executor.shutdown(wait=failed is None, cancel_futures=True)
@@ -74,11 +74,11 @@ class RolloutPool:
     def run(
         self, jobs: Sequence[RolloutJob], each: Callable[[list[Rollout]], None] = lambda _: None
     ) -> list[Rollout]:
-        """Run groups; give all that came of them.
+        """Run groups and return all results, without recorded episodes and embeddings.
 
         Args:
             jobs: the groups.
-            each: called with each group's results, in order, as soon as they are there.
+            each: called with each group's full results, in order, as soon as they are available.
         """
         if not jobs:
             return []
@@ -88,12 +88,12 @@ class RolloutPool:
             everything += [replace(rollout, episode=None, features=None) for rollout in rollouts]
             each(rollouts)
         wall, total = time.perf_counter() - start, sum(spent.values())
-        add_seconds(self.seconds, {stage: wall * value / total for stage, value in spent.items()})
+        add_seconds(self.seconds, {phase: wall * value / total for phase, value in spent.items()})
         return everything
 
     def seconds_since(self, before: Mapping[str, float]) -> dict[str, float]:
-        """Return the seconds by stage that have passed since `seconds` was `before`."""
-        return {stage: value - before.get(stage, 0.0) for stage, value in self.seconds.items()}
+        """Return the seconds by phase since `seconds` was `before`."""
+        return {phase: value - before.get(phase, 0.0) for phase, value in self.seconds.items()}
 
     def _map(self, jobs: Sequence[RolloutJob]) -> Iterator[tuple[list[Rollout], dict[str, float]]]:
         if self.num_workers == 0:
@@ -110,13 +110,13 @@ class RolloutPool:
                 initargs=(self.spec, time.time()),
             )
         before = signal.getsignal(signal.SIGINT)
-        hears = threading.current_thread() is threading.main_thread()
-        if hears:  # workers inherit it: Ctrl-C is for this process, which ends them
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread:  # inherited by workers, which must ignore Ctrl-C: this process ends them
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             results = self._executor.map(_run_in_worker, jobs)
         finally:
-            if hears:
+            if in_main_thread:
                 signal.signal(signal.SIGINT, before)
         yield from results
 
@@ -126,7 +126,7 @@ _start_up_s: float = 0.0
 
 
 def _start_worker(spec: RolloutSpec, created_s: float) -> None:
-    """Build a worker process's stage."""
+    """Initialise a worker process."""
     global _worker, _start_up_s
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
@@ -144,7 +144,7 @@ def _run_in_worker(job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
 
 
 def _die_with_parent() -> None:
-    """End this worker when its parent is gone, even by kill -9; it would wait for ever."""
+    """End this worker when its parent has ended, even by kill -9; it would wait forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,15 +1,14 @@
-"""Run episodes: who acts, what is seen, what is kept, and where the time goes.
+"""Run episodes: action mixing, expert labels, encoding, recording and timing.
 
-Episodes run in groups. A group's environments go in lockstep, so that the frames of all of them and
-of all cameras are tokenised and embedded in one call, each exactly once; an episode that has ended
-leaves the group. A group is one task for one worker process with an encoder of its own: nothing
-passes between processes while it runs, and on few cores that is quicker than a vector environment
-whose workers wait for the encoder and the other way round: measured on 2 cores, 54 steps a second
-against 44 with `AsyncVectorEnv`, 40 in one process and 27 one frame at a time
-(benchmarks/dagger_collect.py).
+Episodes run in groups. The environments of a group run in lockstep, so that the frames of all
+environments and cameras are tokenised and embedded in one call, each exactly once. Episodes that
+have ended leave the group. A group is one job for one worker process with its own encoder, and no
+data passes between processes while it runs. On few cores that is faster than a vector environment,
+in which workers and encoder wait for each other: on 2 cores, 54 steps/s instead of 44 with
+`AsyncVectorEnv`, 40 in one process, and 27 one frame at a time (benchmarks/dagger_collect.py).
 
-A group's result depends on its task alone, not on who ran it or what ran before, so a run that was
-killed goes on to the same numbers.
+The result of a group depends on its job alone, not on the worker or on earlier jobs, so that a
+killed and resumed run gets the same numbers.
 """
 
 from collections.abc import Sequence
@@ -37,14 +36,14 @@ from .job import PhaseClock, Rollout, RolloutJob
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutSpec:
-    """Where episodes happen, and with which eyes: all that a worker must know beforehand.
+    """The environment, the encoder and the expert of a worker's episodes.
 
     Attributes:
         env: the environment.
-        vision: the eyes.
-        privileged: whether the expert is there, to act or to label.
-        device: where the encoder runs.
-        teacher: checkpoint of the teacher that is the expert; None: the scripted one.
+        vision: the encoder.
+        privileged: whether an expert is needed, to act or to label.
+        device: device of the encoder.
+        teacher: checkpoint of a teacher that is used as the expert; None: the scripted expert.
     """
 
     env: EnvConfig
@@ -54,12 +53,12 @@ class RolloutSpec:
     teacher: Path | None = None
 
     def interface(self) -> Interface:
-        """Return the interface of the environment, where the expert can act if it must.
+        """Return the environment's interface; check that its expert can be opened, if needed.
 
         Raises:
             FileNotFoundError: the teacher's checkpoint lacks a file.
-            ValueError: there is no such environment or no expert for it, or the teacher does not
-                fit it.
+            ValueError: the environment does not exist or has no expert, or the teacher does not fit
+                it.
         """
         env = self.make()
         if self.privileged:
@@ -69,17 +68,17 @@ class RolloutSpec:
         return interface
 
     def make(self) -> gymnasium.Env[Any, Any]:
-        """Make the environment, without images for the blind."""
+        """Make the environment, without images if there is no encoder."""
         with_images = self.vision.kind != "none"
         return make_env(self.env, with_images=with_images, privileged=self.privileged)
 
 
 @dataclass(slots=True)
 class _EpisodeState:
-    """One episode while it runs.
+    """A running episode.
 
     Attributes:
-        row: its place in the group.
+        row: index of the episode in its group.
     """
 
     row: int
@@ -101,12 +100,12 @@ class _EpisodeState:
     def step(
         self, student_action: NDArray[np.float32] | None, job: RolloutJob, clock: PhaseClock
     ) -> None:
-        """Do one step; the expert is asked where it acts and where its label is kept."""
+        """Step the environment; query the expert if it acts or if its label is recorded."""
         label = student_action
         if self.expert is not None and (job.recorded or student_action is None):
             with clock("expert"):
                 label = np.asarray(self.expert.act(self.observation), np.float32)
-            label = label.clip(-1.0, 1.0)  # where every environment of ours has its limits
+            label = label.clip(-1.0, 1.0)  # the limits of all environments
         action = label if student_action is None else student_action
         assert action is not None
         assert label is not None
@@ -124,7 +123,7 @@ class _EpisodeState:
         self.ended = terminated or truncated or enough
 
     def result(self, job: RolloutJob) -> Rollout:
-        """Return what came of it."""
+        """Return the result of the episode."""
         episode = features = None
         actions = np.stack(self.executed)
         if job.recorded:
@@ -149,7 +148,7 @@ class _EpisodeState:
 
 
 class RolloutWorker:
-    """Environments, experts and an encoder, built when first needed; runs one group at a time."""
+    """A worker with environments, experts and an encoder, which runs one group at a time."""
 
     def __init__(self, spec: RolloutSpec) -> None:
         self._spec = spec
@@ -162,7 +161,7 @@ class RolloutWorker:
         self._cameras = self.interface.camera_names if self.encoder is not None else ()
 
     def run(self, job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
-        """Run a group; give what came of each episode in order, and the seconds of each stage."""
+        """Run a group; return the results of its episodes in order, and the seconds by phase."""
         clock = PhaseClock()
         with clock("start-up"):
             self._grow(len(job.seeds))
@@ -178,10 +177,10 @@ class RolloutWorker:
         for state in states:
             if state.expert is not None:
                 state.expert.reset()
-        seen = states  # whose newest frames are still to be looked at
-        while seen:
-            self._look(seen, embedder, job, clock)
-            acting = [state for state in seen if not state.ended]
+        to_encode = states  # episodes whose newest frames are not encoded yet
+        while to_encode:
+            self._encode(to_encode, embedder, job, clock)
+            acting = [state for state in to_encode if not state.ended]
             if not acting:
                 break
             actions = self._student_actions(acting, student, clock)
@@ -191,15 +190,15 @@ class RolloutWorker:
                     whole_episode[state.row] if job.mixing == "episode" else draw
                 )
                 state.step(None if by_expert else actions[row], job, clock)
-            # an ended episode is looked at once more if it is kept: T + 1 observations
-            seen = [state for state in acting if job.recorded or not state.ended]
+            # the last frame of a recorded episode is encoded, too: T + 1 observations
+            to_encode = [state for state in acting if job.recorded or not state.ended]
         return [state.result(job) for state in states], clock.seconds
 
     def _begin(self, job: RolloutJob, student: StudentPolicy | None) -> list[_EpisodeState]:
-        """Return the episodes of a group, whose environments are not reset yet."""
+        """Return the states of a group's episodes, before their environments are reset."""
         privileged = self._spec.privileged
         if not privileged and (student is None or job.recorded or job.beta > 0):
-            raise ValueError("the expert is needed here: make the stage privileged")
+            raise ValueError("this job needs the expert: set RolloutSpec(privileged=True)")
         return [
             _EpisodeState(
                 row=index,
@@ -231,14 +230,14 @@ class RolloutWorker:
             self._students = {folder: load_student(folder, self.encoder, self.interface)}
         return self._students[folder]
 
-    def _look(
+    def _encode(
         self,
         states: Sequence[_EpisodeState],
         embedder: EpisodeEmbedder | None,
         job: RolloutJob,
         clock: PhaseClock,
     ) -> None:
-        """Tokenise and embed the newest frames of all lanes, in one call each."""
+        """Tokenise and embed the newest frames of all episodes, in one call each."""
         cameras = self._cameras
         for state in states:
             state.proprio.append(np.asarray(state.observation["proprio"], np.float32))

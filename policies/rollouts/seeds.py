@@ -1,7 +1,7 @@
-"""Which environment seeds are used for what: three ranges that cannot overlap.
+"""Environment seeds for training, validation and evaluation: three ranges that cannot overlap.
 
-A policy is judged on episodes that it was not trained on, and whatever was chosen by looking at
-validation is not judged on validation. So each purpose has a range of its own, a million wide:
+A policy is evaluated on episodes that were used neither for training nor for choosing the policy.
+So each purpose has its own range of a million seeds:
 
     training       [        0, 1 000 000)   run seed s takes [s * 10 000, (s + 1) * 10 000)
     validation     [1 000 000, 2 000 000)   the same after every round, so rounds can be compared
@@ -20,10 +20,10 @@ NUM_RUN_SEEDS = _RANGE // EPISODES_PER_RUN
 
 
 def check_run(seed: int, num_training: int, num_validation: int, num_evaluation: int) -> None:
-    """Do nothing when a run's episodes stay within their ranges.
+    """Check that the episodes of a run stay within their ranges of seeds.
 
     Raises:
-        ValueError: naming the number that is too large, and the limit.
+        ValueError: a number exceeds its limit; the message has both.
     """
     if not 0 <= seed < NUM_RUN_SEEDS:
         raise ValueError(f"seed must be in [0, {NUM_RUN_SEEDS}), got {seed}")
@@ -37,7 +37,7 @@ def check_run(seed: int, num_training: int, num_validation: int, num_evaluation:
 
 
 def training_seed(run_seed: int, episode: int) -> int:
-    """Return the environment seed of a run's training episode, counted over all rounds."""
+    """Return the environment seed of a run's training episode; `episode` counts over all rounds."""
     assert 0 <= run_seed < NUM_RUN_SEEDS
     assert 0 <= episode < EPISODES_PER_RUN
     return TRAINING_SEEDS[run_seed * EPISODES_PER_RUN + episode]
@@ -49,17 +49,16 @@ def validation_seeds(episodes: int) -> tuple[int, ...]:
 
 
 def evaluation_seeds(episodes: int, first: int = EVALUATION_SEEDS.start) -> tuple[int, ...]:
-    """Return the environment seeds of a final evaluation, from `first` on.
+    """Return the environment seeds of a final evaluation, beginning with `first`.
 
     Raises:
-        ValueError: they do not all lie in the evaluation's range, so that they would overlap seeds
-            of training or validation.
+        ValueError: a seed is outside the evaluation's range.
     """
     seeds = range(first, first + episodes)
     if first not in EVALUATION_SEEDS or seeds.stop > EVALUATION_SEEDS.stop:
         raise ValueError(
-            f"first_seed={first} with {episodes} episodes: seeds of evaluation are "
+            f"first_seed={first} with {episodes} episodes: evaluation seeds must be in "
             f"{EVALUATION_SEEDS.start} to {EVALUATION_SEEDS.stop - 1}; those below are of training "
-            f"({TRAINING_SEEDS.start} to {TRAINING_SEEDS.stop - 1}) and of validation"
+            f"({TRAINING_SEEDS.start} to {TRAINING_SEEDS.stop - 1}) and validation"
         )
     return tuple(seeds)

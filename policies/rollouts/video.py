@@ -1,4 +1,4 @@
-"""Film a policy: what people see and what the policy sees, side by side, as MP4."""
+"""Film a policy as MP4: the rendered scene and the policy's cameras, side by side."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -25,8 +25,8 @@ _GREEN, _GREY = (60, 200, 90), (90, 90, 90)
 def film(path: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]) -> None:
     """Run the episodes of `seeds` one after another and write them as one MP4 (H.264).
 
-    Left `render()`, then the policy's cameras; who is no student sees the privileged state. The
-    frame turns green on success.
+    The left image is `render()`; the others are a student's cameras. Experts and teachers have
+    none, since they use the privileged state. The border turns green on success.
     """
     with closing(_make_env(env_config, policy)) as env:
         frames = [frame for seed in seeds for frame in _run(env, policy, seed)[0]]
@@ -36,13 +36,14 @@ def film(path: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]
 def film_each(
     folder: Path, env_config: EnvConfig, policy: Policy, rollouts: Sequence[Rollout]
 ) -> dict[Path, bool]:
-    """Write a video as `film` does for each rollout, named for its outcome and its seed.
+    """Write a video of each rollout, named by its outcome and its seed; see `film`.
 
-    The rollout's actions are executed again, since those that a student gives to a frame by itself
-    may be rounded otherwise than those in a group; only after a success the policy goes on.
+    The rollout's actions are executed again, because a student's actions for a single frame can
+    differ by rounding from those for a batch. The policy acts only after the last of them, when the
+    rollout has succeeded.
 
     Returns:
-        By file, in the order of the rollouts, whether the filmed episode succeeded.
+        Whether the filmed episode succeeded, by file, in the order of the rollouts.
     """
     filmed = {}
     with closing(_make_env(env_config, policy)) as env:
@@ -65,7 +66,7 @@ def _run(
     seed: int,
     actions: Sequence[NDArray[np.float32]] | NDArray[np.float32] = (),
 ) -> tuple[list[NDArray[np.uint8]], bool]:
-    """Run an episode, these actions first; return its frames, and whether it succeeded."""
+    """Run an episode, with these actions first; return its frames and whether it succeeded."""
     cameras = interface_of(env).camera_names if isinstance(policy, TrainedPolicy) else ()
     after_success = _SECONDS_AFTER_SUCCESS * interface_of(env).rate_hz
     frames = list[NDArray[np.uint8]]()
@@ -79,8 +80,8 @@ def _run(
         if ended or after > after_success:
             return frames, success
         step = len(frames) - 1
-        given = step < len(actions)
-        action = actions[step] if given else policy.act(observation).clip(-1.0, 1.0)
+        replayed = step < len(actions)
+        action = actions[step] if replayed else policy.act(observation).clip(-1.0, 1.0)
         observation, _, terminated, truncated, info = env.step(action)
         success |= bool(info["success"])
         after += success
@@ -88,13 +89,13 @@ def _run(
 
 
 def _side_by_side(
-    pictures: Sequence[NDArray[np.uint8]], text: str, success: bool
+    images: Sequence[NDArray[np.uint8]], text: str, success: bool
 ) -> NDArray[np.uint8]:
     squares = [
-        cv2.resize(picture, (_PIXELS, _PIXELS), interpolation=cv2.INTER_AREA)
-        if picture.shape[0] > _PIXELS
-        else cv2.resize(picture, (_PIXELS, _PIXELS), interpolation=cv2.INTER_NEAREST)
-        for picture in pictures
+        cv2.resize(image, (_PIXELS, _PIXELS), interpolation=cv2.INTER_AREA)
+        if image.shape[0] > _PIXELS
+        else cv2.resize(image, (_PIXELS, _PIXELS), interpolation=cv2.INTER_NEAREST)
+        for image in images
     ]
     frame = np.ascontiguousarray(np.concatenate(squares, axis=1), np.uint8)
     colour = _GREEN if success else _GREY

@@ -27,7 +27,7 @@ ENV = EnvConfig(
 
 
 class ReachEnv(gymnasium.Env):
-    """Move a point to a bright square that only the picture (and the privileged state) shows."""
+    """Move a point to a bright square that only the image (and the privileged state) shows."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
@@ -66,21 +66,21 @@ class ReachEnv(gymnasium.Env):
         return self._observe(), 0.0, False, False, {"success": self._success}
 
     def render(self):
-        return self._picture()
+        return self._image()
 
     def _observe(self):
         observation = {"proprio": np.array([*self._point, self._age / 12], np.float32)}
         for camera in self.interface.cameras:
-            observation[f"image_{camera.name}"] = self._picture()
+            observation[f"image_{camera.name}"] = self._image()
         if self._privileged:
             observation["state"] = np.array([*self._point, *self._goal], np.float32)
         return observation
 
-    def _picture(self):
-        picture = np.full((SIDE, SIDE, 3), 40, np.uint8)
+    def _image(self):
+        image = np.full((SIDE, SIDE, 3), 40, np.uint8)
         row, column = ((self._goal + 1) / 2 * (SIDE - 6)).astype(int)
-        picture[row : row + 6, column : column + 6] = (250, 200, 60)
-        return picture
+        image[row : row + 6, column : column + 6] = (250, 200, 60)
+        return image
 
 
 class ReachExpert:

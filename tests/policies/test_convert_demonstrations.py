@@ -34,15 +34,15 @@ def make_path(seed, steps=STEPS):
     return joints, np.linspace(0.08, 0.0, steps)
 
 
-def pictures(seed, height=24, width=40, steps=STEPS):
+def random_images(seed, height=24, width=40, steps=STEPS):
     return np.random.default_rng(seed).integers(0, 256, (steps, height, width, 3), dtype=np.uint8)
 
 
 def rpt_arrays(seed, **changes):
     joints, width = make_path(seed)
     arrays = {
-        "rgb_hand": pictures(seed),
-        "rgb_left": pictures(seed + 100),
+        "rgb_hand": random_images(seed),
+        "rgb_left": random_images(seed + 100),
         "joint_pos": joints,
         "gripper_width": width[:, None],
         "success": np.array(True),
@@ -76,9 +76,9 @@ def test_joints_become_the_actions_that_lead_there(tmp_path):
     np.testing.assert_allclose(found.proprio[:, 7], width[::3], atol=1e-6)
     assert found.interface.rate_hz == 10
     assert found.interface.camera_names == ("hand", "left")
-    assert np.array_equal(found.pictures["hand"], fitted(pictures(0)[::3], 32))
+    assert np.array_equal(found.images["hand"], fitted(random_images(0)[::3], 32))
     assert (found.task, found.facts["success"], found.facts["source"]) == ("pick", True, "000.npz")
-    Translator(found.interface, FRANKA_PANDA, FR3)  # an arm can be told this
+    Translator(found.interface, FRANKA_PANDA, FR3)  # an arm can execute this
 
 
 def test_a_hand_that_says_only_whether_it_is_closed(tmp_path):
@@ -93,13 +93,13 @@ def test_a_hand_that_says_only_whether_it_is_closed(tmp_path):
     Translator(found.interface, FRANKA_PANDA, FR3)
 
 
-def test_steps_that_go_too_far_are_cut_and_told(tmp_path, capsys):
+def test_steps_that_are_too_large_are_clipped_and_counted(tmp_path, capsys):
     small = PathConfig(rate_hz=30.0, every=3, joint_step_rad=0.05, image_size=None)
     convert(rpt(tmp_path / "raw", rpt_arrays(0), path=small), tmp_path / "out")
-    assert "4 of 5 steps go farther than path.joint_step_rad=0.05" in capsys.readouterr().out
+    assert "4 of 5 steps exceed path.joint_step_rad=0.05" in capsys.readouterr().out
     found = DatasetReader(tmp_path / "out")[0]
     assert found.actions[0, :7].tolist() == [1.0] * 7
-    assert found.pictures["hand"].shape == (5, 24, 40, 3)
+    assert found.images["hand"].shape == (5, 24, 40, 3)
 
 
 def test_it_goes_on_where_it_ended(tmp_path):
@@ -111,7 +111,7 @@ def test_it_goes_on_where_it_ended(tmp_path):
         "000.npz", "001.npz", "002.npz",
     ]  # fmt: skip
     (tmp_path / "raw" / "000.npz").unlink()
-    with pytest.raises(ValueError, match="converted from other episodes"):
+    with pytest.raises(ValueError, match="contains other episodes"):
         convert(rpt(tmp_path / "raw"), tmp_path / "out")
 
 
@@ -119,13 +119,13 @@ def test_it_goes_on_where_it_ended(tmp_path):
     ("changes", "message"),
     [
         ({"joint_pos": None}, r"lacks joint_pos; it has gripper_width, rgb_hand"),
-        ({"gripper_width": None}, "lacks gripper_width, or else gripper_closed"),
+        ({"gripper_width": None}, "lacks gripper_width or gripper_closed"),
         ({"joint_pos": np.zeros((STEPS, 6))}, r"joints must be \[t 7\]"),
-        ({"joint_pos": np.zeros((4, 7))}, "4 steps of joints, but 13 of hand"),
+        ({"joint_pos": np.zeros((4, 7))}, "joints has 4 steps, but hand has 13"),
         ({"joint_pos": np.full((STEPS, 7), np.nan)}, "joints must be finite"),
-        ({"rgb_left": np.zeros((STEPS, 4, 4, 3))}, r"pictures of 'left' must be uint8"),
+        ({"rgb_left": np.zeros((STEPS, 4, 4, 3))}, r"images of 'left' must be uint8"),
         ({"gripper_width": np.zeros((STEPS, 2))}, r"gripper_width must be \[t\] or \[t 1\]"),
-        ({"rgb_hand": None, "rgb_left": None}, "needs a camera"),
+        ({"rgb_hand": None, "rgb_left": None}, "needs at least one camera"),
         ({"joint_pos": np.array([{}], dtype=object)}, "damaged, or holds pickled objects"),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_bad_episode_is_named_and_left_out(tmp_path, capsys, bad):
     good = [rpt_arrays(seed) for seed in range(4)]
     setting = rpt(tmp_path / "raw", *good[:bad], rpt_arrays(bad, joint_pos=None), *good[bad:])
     (tmp_path / "raw" / "003.npz").write_bytes(b"no archive")
-    smaller = rpt_arrays(4) | {name: pictures(4, 16) for name in ("rgb_hand", "rgb_left")}
+    smaller = rpt_arrays(4) | {name: random_images(4, 16) for name in ("rgb_hand", "rgb_left")}
     np.savez(tmp_path / "raw" / "004.npz", **smaller)
     setting = replace(setting, path=replace(PATH, image_size=None))
     kept = [f"{number:03d}.npz" for number in range(3) if number != bad]
@@ -165,8 +165,8 @@ def test_a_bad_episode_is_named_and_left_out(tmp_path, capsys, bad):
         assert f"{bad:03d}.npz: lacks joint_pos; it has" in found[f"{bad:03d}.npz"]
         assert "damaged" in found["003.npz"]
         assert "hand 16x40" in found["004.npz"]
-        told = capsys.readouterr().out
-        assert f"3 episodes were left out: {tmp_path / 'out' / 'left_out.json'}" in told
+        printed = capsys.readouterr().out
+        assert f"3 episodes were skipped: {tmp_path / 'out' / 'left_out.json'}" in printed
     for number in (bad, 3, 4):  # mended
         np.savez(tmp_path / "raw" / f"{number:03d}.npz", **rpt_arrays(number))
     convert(setting, tmp_path / "out")
@@ -199,7 +199,7 @@ def robomimic(path: Path, number=2, **changes):
             actions = np.zeros((STEPS, 7))
             actions[:, -1] = np.where(np.arange(STEPS) < 6, -1, 1)
             arrays = {
-                "obs/agentview_image": pictures(index),
+                "obs/agentview_image": random_images(index),
                 "obs/robot0_joint_pos": joints,
                 "obs/robot0_gripper_qpos": np.stack([width / 2, -width / 2], 1),
                 "actions": actions,
@@ -225,7 +225,7 @@ def test_robomimic_is_read(tmp_path):
     found = reader[1]
     assert found.task == "Lift"
     assert found.interface.camera_names == ("agentview",)
-    assert np.array_equal(found.pictures["agentview"], pictures(1)[::2])
+    assert np.array_equal(found.images["agentview"], random_images(1)[::2])
     np.testing.assert_allclose(found.actions[:6, :7], 0.4, atol=1e-6)
     assert found.actions[:, 7].tolist() == [1, 1, 1, -1, -1, -1, -1]  # -1 opens there
     np.testing.assert_allclose(found.proprio[0, 7], 0.08, atol=1e-6)
@@ -240,22 +240,24 @@ def test_the_rate_is_what_the_file_says(tmp_path, capsys):
         path = robomimic(tmp_path / f"{number}.hdf5")
         convert(robomimic_config(path, rate_hz=given), tmp_path / str(number))
         assert DatasetReader(tmp_path / str(number)).interface.rate_hz == 10
-        assert "2 episodes of 10 steps a second" in capsys.readouterr().out
+        assert "2 episodes at 10 steps per second" in capsys.readouterr().out
     unknown = replace(PATH, rate_hz=None)
     with_rate = rpt(tmp_path / "rpt", rpt_arrays(0, rate_hz=np.array(15)), path=unknown)
     convert(with_rate, tmp_path / "out")
     assert DatasetReader(tmp_path / "out").interface.rate_hz == 5
-    with pytest.raises(ValueError, match=r"000\.npz says 15 Hz, and path\.rate_hz=30 was given"):
+    with pytest.raises(
+        ValueError, match=r"000\.npz has a rate of 15 Hz, but path\.rate_hz=30 was given"
+    ):
         convert(replace(with_rate, path=PATH), tmp_path / "other")
 
 
 @pytest.mark.parametrize(
     ("frequency", "given", "message"),
     [
-        (None, None, r"demo_9 does not say its rate: path\.rate_hz=<frames a second>"),
-        ("fast", None, "must be a positive number of Hz, it says 'fast'"),
-        (-20, None, "must be a positive number of Hz, it says -20"),
-        (float("nan"), 20.0, "must be a positive number of Hz, it says nan"),
+        (None, None, r"demo_9 has no frame rate: set path\.rate_hz=<frames per second>"),
+        ("fast", None, "must be a positive number of Hz, got 'fast'"),
+        (-20, None, "must be a positive number of Hz, got -20"),
+        (float("nan"), 20.0, "must be a positive number of Hz, got nan"),
     ],
 )
 def test_a_rate_that_nobody_says_is_asked_for(tmp_path, frequency, given, message):
@@ -271,38 +273,40 @@ def test_a_rate_that_nobody_says_is_asked_for(tmp_path, frequency, given, messag
 
 def test_a_file_without_a_rate_takes_the_one_that_is_given(tmp_path):
     arrays = rpt_arrays(0)
-    with pytest.raises(ValueError, match=r"000\.npz does not say its rate: path\.rate_hz="):
+    with pytest.raises(ValueError, match=r"000\.npz has no frame rate: set path\.rate_hz="):
         convert(rpt(tmp_path / "raw", arrays, path=replace(PATH, rate_hz=None)), tmp_path / "out")
     convert(rpt(tmp_path / "raw", arrays), tmp_path / "out")
     assert DatasetReader(tmp_path / "out").interface.rate_hz == 10
 
 
 def test_cameras_of_libero_are_found_in_robomimics_files(tmp_path):
-    images = {"obs/agentview_image": None, "obs/agentview_rgb": pictures(1)}
-    path = robomimic(tmp_path / "rgb.hdf5", **images, **{"obs/eye_in_hand_rgb": pictures(0)})
+    images = {"obs/agentview_image": None, "obs/agentview_rgb": random_images(1)}
+    path = robomimic(tmp_path / "rgb.hdf5", **images, **{"obs/eye_in_hand_rgb": random_images(0)})
     convert(robomimic_config(path), tmp_path / "out")
     found = DatasetReader(tmp_path / "out")[0]
     assert found.interface.camera_names == ("agentview", "eye_in_hand")
-    assert np.array_equal(found.pictures["agentview"], pictures(1)[::2])
-    assert np.array_equal(found.pictures["eye_in_hand"], pictures(0)[::2])
+    assert np.array_equal(found.images["agentview"], random_images(1)[::2])
+    assert np.array_equal(found.images["eye_in_hand"], random_images(0)[::2])
 
 
 def test_what_is_wrong_with_robomimics_file_is_said(tmp_path):
     path = robomimic(tmp_path / "image.hdf5")
     with pytest.raises(ValueError, match=r"no mask 'train'; it has \['valid'\]"):
         convert(robomimic_config(path, mask="train"), tmp_path / "out")
-    with pytest.raises(ValueError, match=r"says 20 Hz, and path\.rate_hz=10 was given: leave"):
+    with pytest.raises(ValueError, match=r"rate of 20 Hz, but path\.rate_hz=10 was given: omit"):
         convert(robomimic_config(path, rate_hz=10.0), tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="is no file"):
+    with pytest.raises(FileNotFoundError, match="no file "):
         convert(robomimic_config(tmp_path / "none"), tmp_path / "out")
     (tmp_path / "text").write_text("text")
-    with pytest.raises(ValueError, match="no readable HDF5 file"):
+    with pytest.raises(ValueError, match="cannot be read as HDF5"):
         convert(robomimic_config(tmp_path / "text"), tmp_path / "out")
     low = robomimic(tmp_path / "low.hdf5", **{"obs/agentview_image": None})
-    with pytest.raises(ValueError, match="of low dimension"):
+    with pytest.raises(ValueError, match="low-dimensional data"):
         convert(robomimic_config(low), tmp_path / "out")
-    odd = robomimic(tmp_path / "odd.hdf5", **{"obs/agentview_image": None, "obs/eye": pictures(0)})
-    with pytest.raises(ValueError, match=r"of images' shape are eye: rename them"):
+    odd = robomimic(
+        tmp_path / "odd.hdf5", **{"obs/agentview_image": None, "obs/eye": random_images(0)}
+    )
+    with pytest.raises(ValueError, match=r"; eye could be images: rename them"):
         convert(robomimic_config(odd), tmp_path / "out")
     lacking = robomimic(tmp_path / "lacking.hdf5", **{"obs/robot0_joint_pos": None})
     with pytest.raises(ValueError, match=r"demo_9 lacks robot0_joint_pos; it has agentview_image"):
@@ -341,11 +345,11 @@ def odd_facts(group):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (in_another_file, "robot0_gripper_qpos lies in another file"),
-        (linked_elsewhere, "robot0_joint_pos lies in another file"),
+        (in_another_file, "robot0_gripper_qpos is stored in another file"),
+        (linked_elsewhere, "robot0_joint_pos is stored in another file"),
         (a_group, "actions is a Group"),
         (absurd_size, "Unable to allocate"),
-        (odd_facts, "env_args must be an object"),
+        (odd_facts, "env_args and its env_kwargs must be JSON objects"),
     ],
 )
 def test_a_strangers_file_reads_no_other_and_is_named(tmp_path, change, message):
@@ -406,21 +410,23 @@ def test_a_files_own_actions_are_kept_by_choice(tmp_path, kind):
     assert (act >= own.min(0) - 1e-3).all()
     assert (act <= own.max(0) + 1e-3).all()
     assert np.abs(act).max() > 1  # in the file's units
-    with pytest.raises(ValueError, match=r"(?s)another interface.*action_kind: 'own' != .*bc"):
+    with pytest.raises(ValueError, match=r"(?s)different interfaces.*action_kind: 'own' != .*bc"):
         train(config(encoder, data=tmp_path / "out"), tmp_path / "dagger")
 
 
 def test_own_actions_that_are_not_there_or_would_skip_frames_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"actions=own.*every=1, not 3"):
+    with pytest.raises(ValueError, match=r"actions=own needs every=1, got 3"):
         replace(PATH, actions="own")
-    with pytest.raises(ValueError, match=r"000\.npz.*has no actions of its own"):
+    with pytest.raises(
+        ValueError, match=r"000\.npz.*path\.actions=own, but the file has no actions"
+    ):
         convert(rpt(tmp_path / "raw", rpt_arrays(0), path=OWN_PATH), tmp_path / "out")
     short = rpt_arrays(0, actions=np.zeros((4, 6)))
-    with pytest.raises(ValueError, match=rf"000\.npz: {STEPS} steps of joints, but 4 of actions"):
+    with pytest.raises(ValueError, match=rf"000\.npz: joints has {STEPS} steps, but actions has 4"):
         convert(rpt(tmp_path / "short", short, path=OWN_PATH), tmp_path / "out")
 
 
 def test_a_lerobot_data_set_is_not_converted(tmp_path):
     layout = LerobotLayout(cameras=(), state=("observation.state",), action="action")
-    with pytest.raises(ValueError, match=r"not converted.*policies\.train .* layout=lerobot"):
+    with pytest.raises(ValueError, match=r"no conversion.*policies\.train .* layout=lerobot"):
         convert(ConvertConfig(layout=layout, path=PATH, episodes=None), tmp_path / "out")

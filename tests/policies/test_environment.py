@@ -24,7 +24,7 @@ def test_the_expert_sees_what_the_student_does_not():
     assert spaces_of[True] == {"image_eye", "proprio", "state"}
 
 
-def test_for_the_blind_no_picture_is_drawn():
+def test_for_the_blind_no_image_is_drawn():
     env = make_env(ENV, with_images=False, privileged=False)
     assert set(env.observation_space) == {"proprio"}
     assert interface_of(env).cameras == ()
@@ -61,7 +61,7 @@ class Strange(ReachEnv):
     ("change", "message"),
     [
         (lambda env: env.observation_space.spaces.pop("proprio"), "Dict with 'proprio'"),
-        (lambda env: env.observation_space.spaces.pop("image_eye"), "pictures of"),
+        (lambda env: env.observation_space.spaces.pop("image_eye"), "images of"),
         (lambda env: setattr(env, "action_space", spaces.Box(-2, 2, (2,))), "within"),
         (lambda env: setattr(env, "action_space", spaces.Discrete(3)), "must be a Box"),
         (lambda env: delattr(env, "interface"), "needs an attribute `interface`"),

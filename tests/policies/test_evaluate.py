@@ -21,7 +21,7 @@ from policies.teacher_policy import (
     TeacherNetwork,
     TeacherPolicy,
     load_teacher,
-    sightless,
+    without_cameras,
 )
 from policies.vision import NoVision, VitVision
 from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, metadata, save_tiny_encoder
@@ -66,7 +66,7 @@ def config(policy, **changes):
 def teacher(tmp_path):
     """A teacher that goes straight to the goal, by hand."""
     network = TeacherNetwork(hidden=(4,), activation="elu", normalise=False, clip=10.0)
-    interface = sightless(ReachEnv().interface)
+    interface = without_cameras(ReachEnv().interface)
     policy = TeacherPolicy(
         TeacherMetadata(network=network, interface=interface, state_names=STATE, env=NAMED)
     )
@@ -136,7 +136,7 @@ def test_an_episode_that_ends_otherwise_when_filmed_is_named(
     evaluate(config(teacher, episodes=1), tmp_path / "out")
     told = capsys.readouterr().out
     assert "rollout-failure-2000000.mp4" in told
-    assert "seed 2000000 succeeded when it was counted, and failed when it was filmed" in told
+    assert "seed 2000000 succeeded when counted, but failed when filmed" in told
 
 
 def test_the_video_shows_the_counted_actions(teacher, tmp_path, capsys, monkeypatch):
@@ -180,7 +180,7 @@ def test_seeds_of_training_are_refused(first_seed):
 def test_a_teacher_says_where_it_does_not_fit(teacher, tmp_path):
     with pytest.raises(ValueError, match="state_names"):
         evaluate(config(teacher, env=ENV), tmp_path / "out")
-    with pytest.raises(ValueError, match="privileged state: it takes no encoder"):
+    with pytest.raises(ValueError, match="privileged state: remove encoder="):
         evaluate(config(teacher, encoder=toto("toto-nano")), tmp_path / "out")
 
 
@@ -194,7 +194,7 @@ def test_what_is_no_policy_is_named(teacher, tmp_path):
         evaluate(config(tmp_path / "run"), tmp_path / "out")
     data = json.loads((teacher / "config.json").read_text())
     (teacher / "config.json").write_text(json.dumps(data | {"kind": "encoder"}))
-    with pytest.raises(ValueError, match=r"no policy but 'encoder'; possible: .*student"):
+    with pytest.raises(ValueError, match=r"not a policy but 'encoder'; valid are .*student"):
         evaluate(config(teacher), tmp_path / "out")
 
 
@@ -214,7 +214,7 @@ def test_a_vision_transformers_file_may_have_moved(tmp_path):
     eyes = vision.build(torch.device("cpu"))
     StudentPolicy(metadata(eyes, vision)).save(tmp_path / "student")
     moved = file.rename(tmp_path / "moved.pth")
-    with pytest.raises(FileNotFoundError, match=r"vit\.pth, which is not there; .*encoder="):
+    with pytest.raises(FileNotFoundError, match=r"vit\.pth, which does not exist; .*encoder="):
         evaluate(config(tmp_path / "student"), tmp_path / "out")
     evaluate(config(tmp_path / "student", encoder=toto(moved)), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["episodes"] == 3
@@ -228,10 +228,10 @@ def test_a_place_without_an_encoder_is_named_before_anything_runs(tmp_path):
     vision = toto(encoder)
     StudentPolicy(metadata(vision.build(torch.device("cpu")), vision)).save(tmp_path / "student")
     gone = str(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match=f"the encoder of .*student is not at {gone}"):
+    with pytest.raises(FileNotFoundError, match=f"the encoder of .*student was not found at {gone}"):
         evaluate(config(tmp_path / "student", encoder=toto(gone)), tmp_path / "out")
-    with pytest.raises(ValueError, match="encoder=none does not fit it"):
+    with pytest.raises(ValueError, match="remove encoder=none"):
         evaluate(config(tmp_path / "student", encoder=NoVision()), tmp_path / "out")
     other = dataclasses.replace(toto(encoder), layer=1)
-    with pytest.raises(ValueError, match=r"say only where its encoder is now.*layer=1"):
+    with pytest.raises(ValueError, match=r"set only the location of the encoder.*layer=1"):
         evaluate(config(tmp_path / "student", encoder=other), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Pictures of a store, drawn again: those that its tokens were made of."""
+"""Images of a store, drawn again: those that its tokens were made of."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from tests.policies.test_train import config
 from toto_robot import load_encoder
 
 
-def test_pictures_are_those_that_the_tokens_were_made_of(tmp_path):
+def test_images_are_those_that_the_tokens_were_made_of(tmp_path):
     encoder = save_tiny_encoder(tmp_path / "tiny")
     plain = config(encoder, method="bc", env=NAMED, video_episodes=0)
     train(plain, tmp_path / "run")

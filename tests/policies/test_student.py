@@ -114,10 +114,10 @@ def test_another_encoder_is_refused(student, encoder, folder, tmp_path):
         load_student(tmp_path / "policy", other, interface)
     with pytest.raises(ValueError, match=r"layer: 1 != 2\n  pool: grid4 != grid2$"):
         load_student(tmp_path / "policy", load_encoder(folder, layer=2, pool="grid2"), interface)
-    with pytest.raises(ValueError, match="trained with an encoder, and is used without one"):
+    with pytest.raises(ValueError, match="trained with an encoder, but is used without one"):
         load_student(tmp_path / "policy", None, interface)
     StudentPolicy(metadata(None)).save(tmp_path / "blind")
-    with pytest.raises(ValueError, match="trained without an encoder, and is used with one"):
+    with pytest.raises(ValueError, match="trained without an encoder, but is used with one"):
         load_student(tmp_path / "blind", encoder, metadata(None).interface)
 
 

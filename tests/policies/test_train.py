@@ -215,7 +215,7 @@ def test_an_encoder_that_moved_is_given_anew(run, encoder, tmp_path):
 def test_an_evaluation_that_cannot_be_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         evaluate(evaluation(policy=str(tmp_path / "nothing")), tmp_path)
-    with pytest.raises(ValueError, match="which environment's expert"):
+    with pytest.raises(ValueError, match="policy=expert needs an environment"):
         evaluation(env=None)
 
 

@@ -149,7 +149,7 @@ class Bench:
         assert facts["message"] == record.message
         assert facts["complete"] == (reason == "time")
         assert saved.num_steps(0) == len(record.steps)
-        assert len(saved[0].pictures["hand"]) == len(record.steps)
+        assert len(saved[0].images["hand"]) == len(record.steps)
         if agent is not None:
             assert len(record.steps) <= NUM_STEPS_BEFORE + MOST_STEPS_AFTER
         before = self.joints()

@@ -28,7 +28,7 @@ def test_an_episode_comes_back_as_it_was(recorder):
     steps = record.steps
     for name in ("hand", "front"):
         assert np.array_equal(
-            found.pictures[name], np.stack([s.observation.frames[name].image for s in steps])
+            found.images[name], np.stack([s.observation.frames[name].image for s in steps])
         )
     assert np.array_equal(found.proprio, np.stack([s.observation.proprio for s in steps]))
     assert np.array_equal(found.actions, np.stack([s.label for s in steps]))
@@ -93,7 +93,7 @@ def test_an_aborted_episode_is_kept_and_marked(recorder):
     assert np.isnan(found.columns["executed"][[0, 3]]).all()
     assert np.isnan(found.columns["command.after.joints"][3]).all()
     assert np.isnan(found.columns["command.before.joints"][3]).all()
-    assert not found.pictures["front"][2].any()
+    assert not found.images["front"][2].any()
     assert found.columns["sequence.camera.front"][2] == -1
     (facts,) = recorder.records()
     assert facts["errors"] == [{"step": 2, "errors": ["joint_reflex"]}]

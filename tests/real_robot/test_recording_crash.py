@@ -32,7 +32,7 @@ def check(folder, finished):
         expected = demonstration_of(make_record(steps=2 + index % 3, seed=index), interface())
         found = reader[index]
         for name in ("hand", "front"):
-            assert np.array_equal(found.pictures[name], expected.pictures[name])
+            assert np.array_equal(found.images[name], expected.images[name])
         assert np.array_equal(found.proprio, expected.proprio)
         assert np.array_equal(found.actions, expected.actions)
         for name, column in expected.columns.items():

@@ -10,7 +10,7 @@
 
 It keeps tokens of its own and reads them anew when it is asked, so the stream's memory is never
 touched. `preview` takes one pass, `predict` one for every token: neither is for every frame of a
-control loop. `python -m benchmarks.foresight` says what they cost, and how good they are.
+control loop. `python -m benchmarks.preview` says what they cost, and how good they are.
 """
 
 from collections import deque

@@ -1,12 +1,13 @@
-"""Episodes with pictures as a LeRobotDataset of format v3.0, written and read without LeRobot.
+"""Write and read LeRobot data sets (format v3.0) with images, without the package lerobot.
 
-layout       what lies where, and what the columns are
-episode      `Demonstration`, one episode in memory: what every reader gives and the writer takes
-video        pictures to MP4 and back
-tables       Parquet to NumPy and back
-statistics   what LeRobot normalises with
-writer       append episodes, one process at a time; a kill leaves whole episodes only
-reader       read them again, ours and those of others
+layout         files and columns of a data set
+demonstration  `Demonstration`, one episode in memory
+video          images to MP4
+tables         NumPy to Parquet
+statistics     the statistics with which LeRobot normalises
+writer         append episodes, one process at a time; a kill leaves complete episodes only
+reader         read data sets of this project and of others
+others         other projects' data sets with their own cameras, states and actions
 
-NumPy, pyarrow and PyAV; no torch, so a robot's PC can record.
+Needs NumPy, pyarrow and PyAV, but not torch, so that a robot's computer can record.
 """

@@ -1,4 +1,4 @@
-"""One demonstration in memory, with pictures: what readers give and the writer takes."""
+"""One demonstration in memory, with images: what readers return and the writer appends."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,23 +14,26 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Demonstration:
-    """Hold T observations and what to do in each.
+    """A demonstration of T observations and an action for each.
 
     Attributes:
-        interface: what proprio, cameras and actions mean.
-        pictures: uint8 [t h w 3] of each camera of the interface, by its name.
+        interface: meaning of `proprio`, cameras and actions.
+        images: uint8 [t h w 3] of each camera of the interface, by its name.
         proprio: float32 [t p].
-        actions: float32 [t a], what is to be learned.
-        labelled: bool [t], whether the action is one: not where none was given in time, nor after
-            the last one.
-        columns: what else there was at each step, [t] or [t k], by name.
-        task: what was to be done, in words.
-        facts: what belongs to the episode as a whole, plain data for JSON. Known here: `complete`
-            (bool; False of one that was cut short), `success` (bool or None), `seed`, `round`.
+        actions: float32 [t a], the actions to learn.
+        labelled: bool [t], whether the action is a label; False where the operator sent none in
+            time, and after the last action.
+        columns: further columns by name, each [t] or [t k].
+        task: the task in words.
+        facts: data of the whole episode, plain values for JSON. Known keys: `complete` (bool; False
+            if cut short), `success` (bool or None), `seed`, `round`.
+
+    Raises:
+        ValueError: shapes, dtypes or lengths do not fit the interface.
     """
 
     interface: Interface
-    pictures: Mapping[str, NDArray[np.uint8]]
+    images: Mapping[str, NDArray[np.uint8]]
     proprio: NDArray[np.float32]
     actions: NDArray[np.float32]
     labelled: NDArray[np.bool_]
@@ -50,17 +53,17 @@ class Demonstration:
                     f"{name} must be {np.dtype(dtype).name} {shape}, "
                     f"got {array.dtype} {array.shape}"
                 )
-        if set(self.pictures) != set(interface.camera_names):
+        if set(self.images) != set(interface.camera_names):
             raise ValueError(
-                f"pictures must be of the cameras {sorted(interface.camera_names)}, "
-                f"got {sorted(self.pictures)}"
+                f"images must be of the cameras {sorted(interface.camera_names)}, "
+                f"got {sorted(self.images)}"
             )
         for camera in interface.cameras:
-            pictures, shape = self.pictures[camera.name], (steps, camera.height, camera.width, 3)
-            if pictures.shape != shape or pictures.dtype != np.uint8:
+            images, shape = self.images[camera.name], (steps, camera.height, camera.width, 3)
+            if images.shape != shape or images.dtype != np.uint8:
                 raise ValueError(
-                    f"pictures of {camera.name!r} must be uint8 {shape}, "
-                    f"got {pictures.dtype} {pictures.shape}"
+                    f"images of {camera.name!r} must be uint8 {shape}, "
+                    f"got {images.dtype} {images.shape}"
                 )
         for name, column in self.columns.items():
             if column.ndim not in (1, 2) or len(column) != steps:
@@ -73,5 +76,5 @@ class Demonstration:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether it ran to its end; what nobody marked did."""
+        """Return True unless the episode is marked as cut short."""
         return bool(self.facts.get("complete", True))

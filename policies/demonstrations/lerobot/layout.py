@@ -1,16 +1,16 @@
-"""What lies where in a data set, and what its columns are.
+"""Files and columns of a LeRobot data set.
 
-    meta/info.json                              features, and how many episodes there are
+    meta/info.json                              features, and the number of episodes
     meta/tasks.parquet, meta/stats.json
-    meta/episodes/chunk-000/file-000.parquet    where an episode's rows and frames are
-    data/chunk-000/file-000.parquet             its rows
-    videos/<key>/chunk-000/file-000.mp4         its frames, a file for each camera
-    records/interface.json                      ours: what the numbers mean
-    records/episode-000000.json                 ours: what belongs to an episode as a whole
+    meta/episodes/chunk-000/file-000.parquet    the files and rows of an episode
+    data/chunk-000/file-000.parquet             the rows of an episode, one per step
+    videos/<key>/chunk-000/file-000.mp4         the frames of an episode, a file for each camera
+    records/interface.json                      ours: meaning of states, cameras and actions
+    records/episode-000000.json                 ours: facts of the whole episode
     records/empty-000000.json                   ours: an episode that ended before its first step
 
-An episode has files of its own, so that nothing that is finished is ever touched again. The format
-is that of LeRobot's `CODEBASE_VERSION = "v3.0"` (Apache-2.0; lerobot 0.4.4 and 0.6.1 read it).
+Each episode has its own files, so that complete episodes are never written again. The format is
+LeRobot's `CODEBASE_VERSION = "v3.0"` (Apache-2.0; lerobot 0.4.4 and 0.6.1 read it).
 """
 
 from collections.abc import Sequence
@@ -48,12 +48,13 @@ Dtype = Literal["float32", "float64", "int64", "bool", "string"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """Name what a data set holds of each step, beside state, action and pictures.
+    """A column of a data set beside state, action and images, one row per step.
 
     Attributes:
-        name: without `/`; LeRobot takes what begins with `observation` or `action` for a policy's.
-        dtype: of the elements.
-        names: one for each element.
+        name: without `/`, and not beginning with `observation` or `action`, which LeRobot uses as a
+            policy's inputs and outputs.
+        dtype: dtype of the elements.
+        names: a name for each element.
     """
 
     name: str
@@ -62,41 +63,44 @@ class Column:
 
     def __post_init__(self) -> None:
         if "/" in self.name or self.name.startswith(("observation", "action")):
-            raise ValueError(f"{self.name!r}: no '/', and neither observation nor action in front")
+            raise ValueError(
+                f"a column's name must not contain '/' nor begin with 'observation' or 'action', "
+                f"got {self.name!r}"
+            )
         if self.name in _COUNTERS or self.name == LABELLED:
-            raise ValueError(f"a column {self.name!r} is there already")
+            raise ValueError(f"the column name {self.name!r} is reserved; choose another")
         if not self.names:
             raise ValueError(f"column {self.name!r} needs a name for each element")
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """Return the dtype of its array."""
+        """Return the NumPy dtype of the column's array."""
         return np.dtype(object if self.dtype == "string" else self.dtype)
 
 
 def video_key(camera: str) -> str:
-    """Return LeRobot's name of a camera's pictures."""
+    """Return LeRobot's column name of a camera's images."""
     return f"observation.images.{camera}"
 
 
 def rate_of(interface: Interface) -> int:
-    """Return the frames per second, which LeRobot counts in whole numbers.
+    """Return the rate in frames per second; LeRobot allows whole numbers only.
 
     Raises:
-        ValueError: they are none.
+        ValueError: the rate is not a whole number.
     """
     if interface.rate_hz != int(interface.rate_hz):
-        raise ValueError(f"LeRobot needs whole frames per second, not {interface.rate_hz}")
+        raise ValueError(f"LeRobot needs a whole number of Hz, got {interface.rate_hz}")
     return int(interface.rate_hz)
 
 
 def place(index: int) -> dict[str, int]:
-    """Return the place of an episode's files."""
+    """Return the chunk and file numbers of an episode's files."""
     return {"chunk_index": index // CHUNK_SIZE, "file_index": index % CHUNK_SIZE}
 
 
 def all_columns(interface: Interface, columns: Sequence[Column]) -> dict[str, tuple[Dtype, int]]:
-    """Return dtype and width of every column of an episode's table, in order."""
+    """Return dtype and width of each column of an episode's table, in order."""
     found: dict[str, tuple[Dtype, int]] = {
         STATE: ("float32", len(interface.proprio)),
         ACTION: ("float32", len(interface.action)),
@@ -110,7 +114,7 @@ def all_columns(interface: Interface, columns: Sequence[Column]) -> dict[str, tu
 def features(
     interface: Interface, columns: Sequence[Column], video: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return `features` of `info.json`; `video` says how the pictures are coded."""
+    """Return `features` of `info.json`; `video` has the codec and pixel format of the images."""
     names: dict[str, list[str] | None] = {
         STATE: list(interface.proprio),
         ACTION: list(interface.action),

@@ -1,4 +1,4 @@
-"""LeRobot data sets of others as they are: their own cameras, state and actions, in their units."""
+"""Other projects' LeRobot data sets, with their own cameras, states, actions and units."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _IMAGES = "observation.images."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LerobotLayout:
-    """Name what is used of a data set.
+    """The columns to use of a LeRobot data set.
 
     Attributes:
-        cameras: names of the columns of images, with or without `observation.images.` in front;
+        cameras: names of the image columns, with or without the prefix `observation.images.`;
             empty: all.
-        state: names of the columns that are proprioception, one beside the other.
-        action: name of the column that is learned.
+        state: names of the columns that are concatenated to the proprioception.
+        action: name of the column to learn.
     """
 
     kind: ClassVar[str] = "lerobot"
@@ -31,25 +31,25 @@ class LerobotLayout:
     action: str
 
     def camera_keys(self, files: LeRobotFolder) -> dict[str, str]:
-        """Return the column of images of each camera, by the camera's name.
+        """Return the image column of each camera, by the camera's name.
 
         Raises:
-            ValueError: there is no such column.
+            ValueError: the data set lacks a camera of `cameras`.
         """
-        there = {key.removeprefix(_IMAGES): key for key in (*files.cameras, *files.image_columns)}
-        names = [name.removeprefix(_IMAGES) for name in self.cameras] or list(there)
-        if unknown := [name for name in names if name not in there]:
+        found = {key.removeprefix(_IMAGES): key for key in (*files.cameras, *files.image_columns)}
+        names = [name.removeprefix(_IMAGES) for name in self.cameras] or list(found)
+        if unknown := [name for name in names if name not in found]:
             raise ValueError(
                 f"{files.folder} has no camera {', '.join(unknown)}; it has "
-                f"{', '.join(there) or 'none'}"
+                f"{', '.join(found) or 'none'}"
             )
-        return {name: there[name] for name in names}
+        return {name: found[name] for name in names}
 
     def interface(self, files: LeRobotFolder) -> Interface:
-        """Return what the numbers mean, as far as the data set says; images are as large as found.
+        """Return the interface as far as the data set describes it; image sizes are measured.
 
         Raises:
-            ValueError: a column is missing or holds no numbers, or no episode can be read.
+            ValueError: a column is missing or is not numeric, or no episode can be read.
         """
         keys = self.camera_keys(files)
         sizes = _sizes(files, keys)
@@ -60,7 +60,7 @@ class LerobotLayout:
                 CameraSpec(name=name, height=height, width=width)
                 for name, (height, width) in sizes.items()
             ),
-            proprio=_unlike([name for one in self.state for name in files.element_names(one)]),
+            proprio=_unique([name for one in self.state for name in files.element_names(one)]),
             action_kind=OWN,
             action=action,
             action_scale=(1.0,) * len(action),
@@ -71,15 +71,15 @@ class LerobotLayout:
 STANDARD = LerobotLayout(cameras=(), state=(layout.STATE,), action=layout.ACTION)
 
 
-def _unlike(names: list[str]) -> tuple[str, ...]:
-    """Return names of which no two are alike: columns of state may name their elements alike."""
+def _unique(names: list[str]) -> tuple[str, ...]:
+    """Return unique names: two state columns can use the same names for their elements."""
     if len(set(names)) == len(names):
         return tuple(names)
     return tuple(f"{name}[{index}]" for index, name in enumerate(names))
 
 
 def _sizes(files: LeRobotFolder, keys: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """Return height and width of each camera's images in the first episode that can be read."""
+    """Return (height, width) of each camera's images in the first readable episode, pixels."""
     reasons: list[str] = []
     episodes = files.episodes([key for key in keys.values() if key in files.cameras])
     for row in episodes:
@@ -94,6 +94,6 @@ def _sizes(files: LeRobotFolder, keys: Mapping[str, str]) -> dict[str, tuple[int
 
 
 def numbers(values: Mapping[str, Any], columns: tuple[str, ...]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return columns of an episode side by side, float32 [t k]."""
+    """Return columns of an episode, concatenated to float32 [t k]."""
     parts = [np.asarray(values[name]) for name in columns]
     return np.concatenate([part.reshape(len(part), -1) for part in parts], 1).astype(np.float32)

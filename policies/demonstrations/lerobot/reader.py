@@ -1,4 +1,4 @@
-"""Read a LeRobotDataset of format v3.0: ours, those of others that are alike, or as they are."""
+"""Read LeRobot data sets of format v3.0, of this project and of others."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +16,13 @@ from .others import STANDARD, LerobotLayout, numbers
 
 
 class DatasetReader:
-    """Read episodes one by one. What is being written is not seen before it is whole.
+    """A reader of a data set's episodes, one by one. Incomplete episodes are not visible.
 
     Attributes:
-        folder: where the data set is.
-        interface: what its numbers mean.
-        columns: what there is of each step beside state, action and pictures.
-        is_others: whether the actions are a data set's own, as they are.
+        folder: folder of the data set.
+        interface: meaning of states, cameras and actions.
+        columns: further columns beside state, action and images.
+        is_others: whether the data set's own actions are used unchanged.
     """
 
     def __init__(
@@ -31,17 +31,17 @@ class DatasetReader:
         interface: Interface | None = None,
         others: LerobotLayout | None = None,
     ) -> None:
-        """Open it.
+        """Open a data set.
 
         Args:
-            folder: with `meta/info.json`.
-            interface: what the numbers mean, of a data set that does not say so itself.
-            others: what is used of a data set whose actions stay as they are (kind `own`), whoever
-                wrote it; the interface is then made from it.
+            folder: folder with `meta/info.json`.
+            interface: the interface of a data set without `records/interface.json`.
+            others: the columns to use of a data set whose actions are kept unchanged (kind `own`);
+                the interface is then made from them.
 
         Raises:
-            FileNotFoundError: no data set there.
-            ValueError: of another version, damaged, or not of this interface.
+            FileNotFoundError: the folder has no data set.
+            ValueError: the data set is damaged, or has another version or interface.
         """
         self.folder = folder
         self._files = LeRobotFolder(folder)
@@ -54,8 +54,8 @@ class DatasetReader:
                 interface.require_equal(self.interface, "this run", str(folder))
         elif interface is None:
             raise ValueError(
-                f"{folder} was not written by this project: it has no {layout.INTERFACE}, so what "
-                "its numbers mean is not known. To learn its own actions from it alone: "
+                f"{folder} was not written by this project: it has no {layout.INTERFACE}, so the "
+                "meaning of its states and actions is unknown. To learn its own actions: "
                 "`python -m policies.train method=bc env=none layout=lerobot`"
             )
         else:
@@ -79,69 +79,69 @@ class DatasetReader:
             yield self[index]
 
     def __getitem__(self, index: int) -> Demonstration:
-        """Read an episode with its pictures.
+        """Read an episode with its images.
 
         Raises:
-            IndexError: no such episode.
-            ValueError: a file of it is damaged; the message names it.
+            IndexError: the index is out of range.
+            ValueError: a file of the episode is damaged; the message names the file.
         """
         row = self._row(index)
-        carried = tuple(column.name for column in self.columns)
+        further = tuple(column.name for column in self.columns)
         has_labels = layout.LABELLED in self._files.features
         state, action = self._layout.state, self._layout.action
         needed = [*state, action, "task_index", *((layout.LABELLED,) if has_labels else ())]
-        needed += carried if self._is_own else ()
-        values = self._files.values(row, needed, carried)
+        needed += further if self._is_own else ()
+        values = self._files.values(row, needed, further)
         steps, numbers_of_tasks = len(values[action]), values["task_index"]
         task = numbers_of_tasks[0].item() if numbers_of_tasks.size == steps else None
         if task not in self._tasks:
             raise ValueError(
-                f"episode {index} of {self.folder} has a task {task}, not in its table "
+                f"episode {index} of {self.folder} has the task {task}, which the table lacks "
                 f"({self.folder / TASKS})"
             )
         others = () if self._is_own else self._rows.values()
         return Demonstration(
             interface=self.interface,
-            pictures={
+            images={
                 camera: self._files.images(row, key, values["timestamp"], others)
                 for camera, key in self._keys.items()
             },
             proprio=numbers(values, state),
             actions=numbers(values, (action,)),
             labelled=values.get(layout.LABELLED, np.ones(steps, np.bool_)),
-            columns={name: values[name] for name in carried if name in values},
+            columns={name: values[name] for name in further if name in values},
             task=self._tasks[task],
             facts=self.facts(index),
         )
 
     def num_steps(self, index: int) -> int:
-        """Return an episode's length."""
+        """Return the number of steps of an episode."""
         return int(self._row(index)["length"])
 
     def facts(self, index: int) -> dict[str, Any]:
-        """Return what belongs to an episode as a whole; empty where nobody wrote it down."""
+        """Return the facts of a whole episode; empty if it has no record."""
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
         path = self.folder / layout.RECORD_PATH.format(index=index)
         return read_json(path) if path.is_file() else {}
 
     def empty_facts(self) -> list[dict[str, Any]]:
-        """Return the records of episodes that ended before their first step."""
+        """Return the records of the episodes that ended before their first step."""
         return [
             read_json(path) for path in sorted((self.folder / "records").glob("empty-[0-9]*.json"))
         ]
 
     def _row(self, index: int) -> dict[str, Any]:
-        """Return the row of the episodes' table."""
+        """Return an episode's row of the table of episodes."""
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
-        if index not in self._rows:  # ours has a file for each
+        if index not in self._rows:  # our data sets have a file per episode
             path = self.folder / layout.EPISODES_PATH.format(**layout.place(index))
             (self._rows[index],) = self._files.episodes(self._videos, files=(path,))
         return self._rows[index]
 
     def _find_columns(self) -> tuple[Column, ...]:
-        """Return the columns of ours and of others that can be carried along."""
+        """Return the further columns that can be read."""
         found: list[Column] = []
         known = {*layout.all_columns(self.interface, ())}
         for name, feature in self._files.features.items():
@@ -166,10 +166,10 @@ class DatasetReader:
         return tuple(found)
 
     def _read_rows(self) -> dict[int, dict[str, Any]]:
-        """Return the rows of all episodes of a data set whose files are not ours."""
+        """Return the rows of all episodes of another project's data set, by index."""
         rows = {row["episode_index"]: row for row in self._files.episodes(self._videos)}
         if missing := [index for index in range(len(self)) if index not in rows]:
-            raise ValueError(f"{self.folder}/meta/episodes lacks the episodes {missing}")
+            raise ValueError(f"{self.folder}/meta/episodes lacks episodes {missing}")
         return rows
 
 
@@ -179,20 +179,20 @@ def is_dataset(folder: Path) -> bool:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """Read `info.json`.
+    """Read `meta/info.json`.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: damaged, or of another version.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, or the data set has another version.
     """
     return LeRobotFolder(folder).info
 
 
 def read_own_interface(folder: Path) -> Interface:
-    """Read the interface that lies beside the data.
+    """Read the interface of a data set that this project wrote.
 
     Raises:
-        ValueError: it is not there, or damaged.
+        ValueError: `records/interface.json` is missing or damaged.
     """
     path = folder / layout.INTERFACE
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Minimum, maximum, mean, deviation and quantiles of columns, as LeRobot normalises with them."""
+"""Statistics of columns with which LeRobot normalises: min, max, mean, std and quantiles."""
 
 from typing import Any
 
@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Statistics = dict[str, Array]
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-# LeRobot, too, looks at some frames only
-_PICTURES = 10
+_NUM_IMAGES = 10  # LeRobot, too, uses a sample of the frames
 
 
 def of_column(values: Array) -> Statistics:
-    """Return the statistics of a column [t] or [t k]; what is not finite is not counted."""
+    """Return the statistics of a column [t] or [t k], without the values that are not finite."""
     columns = (values if values.ndim > 1 else values[:, None]).astype(np.float64)
     finite = np.isfinite(columns)
     if not finite.all():
@@ -32,16 +31,16 @@ def of_column(values: Array) -> Statistics:
     }
 
 
-def of_pictures(pictures: NDArray[np.uint8]) -> Statistics:
-    """Return the statistics of pictures [t h w 3] by channel, within [0, 1], each [3 1 1]."""
-    some = pictures[:: max(1, len(pictures) // _PICTURES)]
+def of_images(images: NDArray[np.uint8]) -> Statistics:
+    """Return the statistics of images [t h w 3] per channel, scaled to [0, 1], each [3 1 1]."""
+    some = images[:: max(1, len(images) // _NUM_IMAGES)]
     found = of_column(some.reshape(-1, 3) / 255.0)
     shaped = {name: value.reshape(3, 1, 1) for name, value in found.items() if name != "count"}
     return shaped | {"count": np.array([len(some)])}
 
 
 def merge(one: Statistics, other: Statistics) -> Statistics:
-    """Return the statistics of two parts together; of quantiles the weighted mean, as LeRobot."""
+    """Return the joint statistics of two parts; for quantiles the weighted mean, as in LeRobot."""
     first, second = one["count"], other["count"]
     total = np.maximum(1, first + second)
     shares = first / total, second / total

@@ -1,4 +1,4 @@
-"""NumPy to Parquet tables; `toto_robot.data.tables` reads them."""
+"""Write NumPy columns as Parquet tables; `toto_robot.data.tables` reads them."""
 
 import io
 import json
@@ -9,11 +9,11 @@ import numpy as np
 
 from .demonstration import Array
 
-_WORDS = "__index_level_0__"  # pandas' name of an index without one
+_WORDS = "__index_level_0__"  # pandas' name of an unnamed index
 
 
 def of_columns(columns: Mapping[str, Array]) -> bytes:
-    """Return a Parquet file of columns [t] or [t k]; objects are words."""
+    """Return the bytes of a Parquet file of columns [t] or [t k]; objects become strings."""
     pyarrow = _pyarrow()
     arrays: dict[str, Any] = {}
     for name, column in columns.items():
@@ -28,12 +28,12 @@ def of_columns(columns: Mapping[str, Array]) -> bytes:
 
 
 def of_row(row: Mapping[str, Any]) -> bytes:
-    """Return a Parquet file of one row of plain data."""
+    """Return the bytes of a Parquet file of one row of plain data."""
     return _bytes(_pyarrow().Table.from_pylist([dict(row)]))
 
 
 def of_tasks(tasks: Sequence[str]) -> bytes:
-    """Return the tasks as pandas would write them, with their words as the index."""
+    """Return the bytes of the table of tasks as pandas writes it, with the texts as the index."""
     pyarrow = _pyarrow()
     number = {
         "name": "task_index",
@@ -76,6 +76,6 @@ def _pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
-            "a LeRobot data set's tables are Parquet: pip install 'toto-robot[lerobot]'"
+            "LeRobot data sets need pyarrow: pip install 'toto-robot[lerobot]'"
         ) from error
     return pyarrow

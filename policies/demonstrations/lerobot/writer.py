@@ -1,15 +1,15 @@
-"""Append episodes to a data set: one process at a time, and a kill leaves whole episodes only.
+"""Append episodes to a data set: one process at a time; a kill leaves complete episodes only.
 
-The order of writing, each file written aside and renamed:
+Files are written in this order, each under a temporary name and then renamed:
 
-    videos, task, record      nothing points to them yet
-    the episode's row         where they are
+    videos, task, record      no other file refers to them yet
+    the episode's row         refers to them
     the episode's table
     stats.json
-    info.json                 from here on the episode is there: it counts the episodes
+    info.json                 contains the number of episodes; from here on the episode exists
 
-Whatever the count does not reach is no part of the data set, for our reader and for LeRobot's, and
-is removed when the folder is opened to write again.
+Files of episodes above that number do not belong to the data set, for our reader and for LeRobot's.
+They are deleted when the folder is next opened for writing.
 """
 
 import json
@@ -35,17 +35,17 @@ from .statistics import Statistics
 from .video import LOSSLESS, Codec, check_size, encode
 
 FORMAT = 1
-# What LeRobot's policies normalise, beside pictures; statistics of a hundred numbers more would
-# make opening slow, since each episode has its own.
+# Columns that LeRobot's policies normalise, beside images. Each episode has its own statistics, so
+# those of further columns would make opening slow.
 _NORMALISED = (layout.STATE, layout.ACTION)
 
 
 class DatasetWriter:
-    """Append episodes to the data set in a folder, and make it if there is none.
+    """A writer that appends episodes to a data set, and creates it if needed.
 
     Attributes:
-        folder: where it is.
-        interface: what its numbers mean.
+        folder: folder of the data set.
+        interface: meaning of states, cameras and actions.
     """
 
     def __init__(
@@ -55,23 +55,23 @@ class DatasetWriter:
         columns: Sequence[Column] = (),
         codec: Codec = LOSSLESS,
     ) -> None:
-        """Lock the folder, and remove what a kill left.
+        """Lock the folder, and delete incomplete files of a killed process.
 
         Args:
-            folder: new, or of a data set with the same interface, columns and codec.
-            interface: what the numbers mean.
-            columns: what there is of each step beside state, action and pictures.
-            codec: how pictures are kept. The usual H.264 changes a third of toto-nano's tokens of
-                drawn pictures; without losses they take 3.2 KB a picture of 128 x 128, not 1.6.
+            folder: new, or with a data set of the same interface, columns and codec.
+            interface: meaning of states, cameras and actions.
+            columns: further columns beside state, action and images.
+            codec: video codec. Ordinary H.264 changes a third of toto-nano's tokens of rendered
+                images; lossless video takes 3.2 KB per image of 128 x 128 instead of 1.6 KB.
 
         Raises:
-            ValueError: another process writes there, it is a data set of something else, or the
-                codec cannot keep a camera's size.
+            ValueError: another process writes to the folder, its data set has another interface or
+                other columns, or the codec cannot store a camera's image size.
         """
         self.folder, self.interface = folder, interface
         self._columns, self._codec = tuple(columns), codec
         self._rate_hz = layout.rate_of(interface)
-        for camera in interface.cameras:  # before an episode is recorded that cannot be kept
+        for camera in interface.cameras:  # before an episode is recorded that cannot be stored
             check_size(camera.height, camera.width, codec)
         (folder / "records").mkdir(parents=True, exist_ok=True)
         (folder / "meta").mkdir(exist_ok=True)
@@ -93,14 +93,14 @@ class DatasetWriter:
         self.close()
 
     def close(self) -> None:
-        """Let others write; more than once is fine."""
+        """Unlock the folder; repeated calls do nothing."""
         self._lock.close()
 
     def append(self, episode: Demonstration) -> int:
-        """Write an episode and give its index; when this returns, the episode is on disk.
+        """Write an episode to disk and return its index.
 
         Raises:
-            ValueError: its interface or columns are not those of the data set.
+            ValueError: its interface or columns differ from the data set's.
         """
         if self._lock.closed:
             raise ValueError(f"{self.folder} is closed")
@@ -118,9 +118,9 @@ class DatasetWriter:
         }
         for camera in self.interface.camera_names:
             key = layout.video_key(camera)
-            data = encode(episode.pictures[camera], self._rate_hz, self._codec)
+            data = encode(episode.images[camera], self._rate_hz, self._codec)
             self._write(layout.VIDEO_PATH.format(video_key=key, **where), data)
-            found[key] = statistics.of_pictures(episode.pictures[camera])
+            found[key] = statistics.of_images(episode.images[camera])
             row |= {f"videos/{key}/{name}": value for name, value in where.items()}
             row |= {
                 f"videos/{key}/from_timestamp": 0.0,
@@ -146,7 +146,7 @@ class DatasetWriter:
         return index
 
     def append_empty(self, facts: Mapping[str, Any]) -> None:
-        """Keep the record of an episode that ended before its first step."""
+        """Write the record of an episode that ended before its first step."""
         if self._lock.closed:
             raise ValueError(f"{self.folder} is closed")
         index = len(list((self.folder / "records").glob("empty-[0-9]*.json")))
@@ -170,12 +170,12 @@ class DatasetWriter:
         self._statistics = self._read_statistics()
 
     def _check(self) -> None:
-        """Refuse to append to something else."""
+        """Check that the folder's data set has this interface and these columns."""
         found = read_own_interface(self.folder)
-        found.require_equal(self.interface, str(self.folder), "what is recorded now")
+        found.require_equal(self.interface, str(self.folder), "this recording")
         if lines := differences(read_info(self.folder)["features"], self._features()):
             raise ValueError(
-                f"{self.folder} holds other columns (there != here); choose another folder:\n  "
+                f"{self.folder} has other columns (there != here); choose another folder:\n  "
                 + "\n  ".join(lines)
             )
 
@@ -187,7 +187,7 @@ class DatasetWriter:
         )
 
     def _commit(self, length: int, num_frames: int) -> None:
-        """Return how many episodes there are: what is written last."""
+        """Write `info.json` with the number of episodes; it is the last file written."""
         info = {
             "codebase_version": layout.CODEBASE_VERSION,
             "robot_type": self.interface.arm,
@@ -207,7 +207,7 @@ class DatasetWriter:
         self._length, self._num_frames = length, num_frames
 
     def _repair(self) -> None:
-        """Remove what was written of an episode that is not there."""
+        """Delete the files of incomplete episodes."""
         for path in self.folder.rglob("*"):
             index = _index_of(path)
             is_aside = path.name.startswith(".") and path.name.endswith(".part")
@@ -215,7 +215,7 @@ class DatasetWriter:
                 path.unlink()
 
     def _read_statistics(self) -> dict[str, Statistics]:
-        """Return the statistics of all episodes; those that count one too many are made anew."""
+        """Return the statistics of all episodes; recompute them if their count is wrong."""
         path = self.folder / layout.STATS
         data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         if data and data[layout.ACTION]["count"] == [self._num_frames]:
@@ -236,7 +236,7 @@ class DatasetWriter:
         return merged
 
     def _table(self, episode: Demonstration, index: int) -> tuple[bytes, dict[str, Statistics]]:
-        """Return the table of an episode's steps, as a file, and the statistics of its columns."""
+        """Return the Parquet table of an episode's steps, and the statistics of its columns."""
         steps = episode.num_steps
         task = episode.task
         number = self._tasks.index(task) if task in self._tasks else len(self._tasks)
@@ -254,16 +254,16 @@ class DatasetWriter:
         expected = layout.all_columns(self.interface, self._columns)
         if set(values) != set(expected):
             raise ValueError(
-                f"the data set has the columns {sorted(expected)}, the episode {sorted(values)}"
+                f"the data set has the columns {sorted(expected)}, the episode has {sorted(values)}"
             )
         columns: dict[str, Array] = {}
         found: dict[str, Statistics] = {}
         for name, (dtype, width) in expected.items():
             column = values[name]
             if column.reshape(steps, -1).shape[1] != width:
-                raise ValueError(f"column {name!r} must have {width} elements: {column.shape}")
+                raise ValueError(f"column {name!r} must have {width} elements, got {column.shape}")
             column = column.astype(object if dtype == "string" else dtype)
-            # a single number is no list in LeRobot's eyes
+            # LeRobot stores a single number as a scalar, not as a list
             columns[name] = column.reshape(steps) if width == 1 else column
             if name in _NORMALISED:
                 found[name] = statistics.of_column(column)
@@ -289,7 +289,7 @@ _NUMBERED = re.compile(
 
 
 def _index_of(path: Path) -> int | None:
-    """Return the episode that a file belongs to; None for one that belongs to all."""
+    """Return the index of the episode that a file belongs to; None if it belongs to all."""
     found = _NUMBERED.search(path.as_posix())
     if found is None:
         return None
@@ -303,7 +303,7 @@ def _json(data: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: no note of anybody's may cost an episode."""
+    """Return a value as plain JSON data; other types become strings, so writing never fails."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

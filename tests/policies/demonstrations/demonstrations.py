@@ -1,4 +1,4 @@
-"""Demonstrations with pictures, small: in the fake world, or of noise."""
+"""Demonstrations with images, small: in the fake world, or of noise."""
 
 import numpy as np
 
@@ -22,12 +22,12 @@ def noise_interface(cameras=("eye", "side"), height=12, width=16, rate_hz=10.0):
 
 
 def noise(steps=4, seed=0, interface=None, **changes):
-    """Return a demonstration of noise: any picture must come back to the bit."""
+    """Return a demonstration of noise: any image must come back to the bit."""
     rng = np.random.default_rng(seed)
     interface = interface or noise_interface()
     values = {
         "interface": interface,
-        "pictures": {
+        "images": {
             camera.name: rng.integers(
                 0, 256, (steps, camera.height, camera.width, 3), dtype=np.uint8
             )
@@ -53,7 +53,7 @@ def reach(seed, steps=8):
         seen.append(observation)
     return Demonstration(
         interface=env.interface,
-        pictures={"eye": np.stack([one["image_eye"] for one in seen])},
+        images={"eye": np.stack([one["image_eye"] for one in seen])},
         proprio=np.stack([one["proprio"] for one in seen]),
         actions=np.stack([*actions, np.zeros(2, np.float32)]),
         labelled=np.array([True] * steps + [False]),

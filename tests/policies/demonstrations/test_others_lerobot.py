@@ -32,7 +32,7 @@ def reader(folder, cameras=("eye",)):
 
 def shown(demonstration, camera="eye"):
     """Return the numbers of the images of an episode."""
-    return [round(float(image.mean()) / 5) for image in demonstration.pictures[camera]]
+    return [round(float(image.mean()) / 5) for image in demonstration.images[camera]]
 
 
 def declare(folder, **features):
@@ -181,7 +181,7 @@ def test_words_are_found_by_the_name_of_their_column(tmp_path, words):
         ({"task_index": [[0], [1]], "task": ["a", "b"]}, r"\[0\] is not an integer"),
         ({"task": ["a"]}, "None is not an integer"),
         ({"task_index": [0]}, "task 0 has no text"),
-        ({"task_index": [3], "task": ["a"]}, "a task 0, not in its table"),
+        ({"task_index": [3], "task": ["a"]}, "the task 0, which the table lacks"),
     ],
 )
 def test_a_damaged_table_of_tasks_is_named(tmp_path, columns, message):

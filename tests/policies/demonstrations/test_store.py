@@ -111,7 +111,7 @@ def test_a_missing_episode_is_named(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"proprio": 4}, {"tokens": 8}, {"cameras": 2}, {"action": 3}])
 def test_an_episode_of_another_shape_is_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match="the store holds"):
+    with pytest.raises(ValueError, match=r"per step must have shape"):
         create_store(tmp_path, HEADER).append(make_episode(**wrong))
 
 

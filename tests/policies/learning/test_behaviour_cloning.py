@@ -1,4 +1,4 @@
-"""Cloning from data sets with pictures: with the environment they come from, and without one."""
+"""Cloning from data sets with images: with the environment they come from, and without one."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from policies.demonstrations.lerobot.writer import DatasetWriter
 from policies.demonstrations.store import DemoStore, StoreHeader, open_store, read_header
 from policies.demonstrations.tokenised import choose, tokenise_episode, tokenised
 from policies.evaluate import evaluate
-from policies.learning.behaviour_cloning import HELD_OUT, _error, _Lessons
+from policies.learning.behaviour_cloning import HELD_OUT, _error, _Split
 from policies.learning.fit import chunk_labels
 from policies.student import StudentPolicy, load_student, read_metadata
 from policies.train import train
@@ -81,7 +81,7 @@ def test_the_mean_action_is_an_error_of_one(encoder, cloned, tmp_path, chunk):
     fitted, held_out = (
         Dataset([store], None, 2**30, tmp_path / "scratch", only) for only in ((0, 1, 2), (3,))
     )
-    lessons = _Lessons(fitted=fitted, held_out=held_out, numbers=[3])
+    lessons = _Split(fitted=fitted, held_out=held_out, numbers=[3])
     plain = metadata(None)
     sizes = dataclasses.replace(plain.student, chunk=chunk)
     student = StudentPolicy(dataclasses.replace(plain, student=sizes))
@@ -127,20 +127,20 @@ def test_a_store_is_cloned_without_its_environment(encoder, tmp_path, demos, clo
     assert metrics(tmp_path / "again") == metrics(cloned)
 
 
-def test_with_its_environment_it_is_judged_there(encoder, demos, tmp_path):
+def test_with_its_environment_it_is_evaluated_there(encoder, demos, tmp_path):
     out = tmp_path / "run"
     train(config(encoder, method="bc", data=demos, video_episodes=0), out)
     found = metrics(out)
     assert found["rounds"][0]["episodes"] == 10
     assert found["evaluation"]["episodes"] == 3
     other = dataclasses.replace(ENV, options={"cameras": ["eye", "other"]})
-    with pytest.raises(ValueError, match=r"(?s)another interface.*cameras.*env=none"):
+    with pytest.raises(ValueError, match=r"(?s)different interfaces.*cameras.*env=none"):
         train(config(encoder, method="bc", env=other, data=demos), tmp_path / "other")
 
 
 def test_what_makes_no_sense_is_refused(encoder, demos):
     for changes in ({"method": "dagger"}, {"data": None}, {"teacher": demos}):
-        with pytest.raises(ValueError, match="without an env: method=bc"):
+        with pytest.raises(ValueError, match="env=none needs method=bc"):
             cloning(encoder, demos, **changes)
 
 
@@ -155,11 +155,11 @@ def test_nothing_to_learn_from_is_said(tmp_path):
     with DatasetWriter(tmp_path, noise().interface) as writer:
         writer.append(noise(facts={"complete": False, "reason": "reflex"}))
         writer.append(noise(facts={"complete": False, "reason": "camera"}))
-    with pytest.raises(ValueError, match="left out: 1 reflex, 1 camera"):
+    with pytest.raises(ValueError, match="skipped: 1 reflex, 1 camera"):
         choose(DatasetReader(tmp_path), "complete")
 
 
-def test_tokens_are_those_of_the_pictures(demos, encoder, tmp_path):
+def test_tokens_are_those_of_the_images(demos, encoder, tmp_path):
     eyes = load_encoder(encoder)
     header = StoreHeader(
         env=None,
@@ -171,14 +171,14 @@ def test_tokens_are_those_of_the_pictures(demos, encoder, tmp_path):
     for index in (0, 9):
         expected = reach(index)
         episode = store[index]
-        tokens = eyes.tokenize(expected.pictures["eye"]).numpy()
+        tokens = eyes.tokenize(expected.images["eye"]).numpy()
         assert np.array_equal(episode.tokens[:, 0], tokens)
         assert np.array_equal(episode.proprio, expected.proprio)
         assert np.array_equal(episode.labels, expected.actions[:-1])
         assert episode.acted_by_expert.all()
         assert (episode.seed, episode.success) == (index, True)
     assert read_header(tmp_path / "store").env is None
-    with pytest.raises(ValueError, match="recorded in no environment, this run is in fake"):
+    with pytest.raises(ValueError, match="recorded in no environment, but this run uses fake"):
         open_store(tmp_path / "store", dataclasses.replace(header, env="fake"))
 
 
@@ -196,7 +196,7 @@ def test_only_what_has_a_label_and_a_frame_after_it_is_learned():
     assert np.array_equal(episode.labels, late.actions[1:3])
     assert np.array_equal(episode.proprio, late.proprio[1:4])
     assert (episode.seed, episode.success) == (7, False)
-    with pytest.raises(ValueError, match="no action has a frame before and after it"):
+    with pytest.raises(ValueError, match="no labelled action is followed by a frame"):
         given(0, 0, 1)
     executed = np.full((3, 2), np.nan, np.float32)
     executed[0] = 0.25
@@ -233,9 +233,11 @@ def test_a_chunk_ends_with_its_episode(encoder, demos, tmp_path):
     assert json.loads((folder / "chosen.json").read_text()) == list(range(10))
 
 
-def test_a_policy_of_no_environment_is_judged_where_one_says(cloned, tmp_path):
+def test_a_policy_of_no_environment_is_evaluated_where_one_says(cloned, tmp_path):
     evaluated = evaluation(policy=str(cloned / "policy"), env=None, episodes=2, video_episodes=0)
-    with pytest.raises(ValueError, match=r"in no environment; say where it is judged: env="):
+    with pytest.raises(
+        ValueError, match="without an environment; choose one for the evaluation: env="
+    ):
         evaluate(evaluated, tmp_path)
     evaluate(dataclasses.replace(evaluated, env=ENV), tmp_path)
     assert json.loads((tmp_path / "evaluation.json").read_text())["episodes"] == 2

@@ -125,5 +125,5 @@ def test_a_chunk_is_the_next_labels_of_the_same_episode():
 
 
 def test_chunks_need_to_know_where_episodes_end():
-    with pytest.raises(ValueError, match="where episodes end"):
+    with pytest.raises(ValueError, match="needs data with the attribute `ends`"):
         fit(chunked(2), Data(), CONFIG, 1, (0,))

@@ -132,9 +132,7 @@ def test_its_interface_says_what_the_data_set_says(demos):
     _, actions = numbers()
     assert np.array_equal(np.concatenate([one.actions for one in found]), actions)  # as they are
     assert [one.task for one in found] == ["pick the cube", *["fold ünder"] * 3]
-    assert [round(float(i.mean()) / 5) for i in found[1].pictures["Wrist-cam 2"]] == [
-        *range(12, 21)
-    ]
+    assert [round(float(i.mean()) / 5) for i in found[1].images["Wrist-cam 2"]] == [*range(12, 21)]
 
 
 def test_one_camera_may_be_chosen_and_a_missing_column_is_named(demos):
@@ -195,9 +193,11 @@ def test_it_is_refused_wherever_an_arm_is_moved(cloned, encoder, demos, tmp_path
         with pytest.raises(ValueError, match=r"layout=lerobot.*method=bc env=none"):
             train(cloning(encoder, demos, **changes), tmp_path / "none")
     rpt = RptDemonstrations(path=demos, cameras=(), task="pick")
-    with pytest.raises(ValueError, match=r"layout=rpt is converted first.*convert_demonstrations"):
+    with pytest.raises(
+        ValueError, match=r"layout=rpt must be converted first.*convert_demonstrations"
+    ):
         train(cloning(encoder, demos, layout=rpt), tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="layout=lerobot: no data set in"):
+    with pytest.raises(FileNotFoundError, match="is no LeRobot data set"):
         train(cloning(encoder, tmp_path / "no"), tmp_path / "none")
     with pytest.raises(ValueError, match="no column 'acts'"):
         train(cloning(encoder, demos, layout=replace(LAYOUT, action="acts")), tmp_path / "none")
@@ -217,7 +217,7 @@ def test_a_bad_episode_is_named_and_the_others_are_learned_from(tmp_path, encode
     assert list(told) == ["1"]
     assert "frame 2" in told["1"]
     assert "Wrist-cam 2" in told["1"]
-    assert "left out: episode 1: " in capsys.readouterr().out
+    assert "skipped: episode 1: " in capsys.readouterr().out
     assert metrics(run)["episodes"] == 3
     everything = stamps_ms(sum(LENGTHS), offset_ms=50, rate=RATE)
     demos = others_set(tmp_path / "late", cameras={"Wrist-cam 2": everything})

@@ -200,7 +200,7 @@ def test_without_eyes_nothing_is_drawn(spec):
 
 def test_the_expert_needs_a_privileged_stage(spec):
     stage = RolloutWorker(dataclasses.replace(spec, privileged=False))
-    with pytest.raises(ValueError, match="make the stage privileged"):
+    with pytest.raises(ValueError, match="needs the expert: set RolloutSpec"):
         stage.run(JOB)
 
 

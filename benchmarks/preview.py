@@ -1,7 +1,7 @@
 """Measure how good foresight is against copying the last frame, and what it costs.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.foresight
-    OMP_NUM_THREADS=1 python -m benchmarks.foresight --picture foresight.png
+    OMP_NUM_THREADS=1 python -m benchmarks.preview
+    OMP_NUM_THREADS=1 python -m benchmarks.preview --image preview.png
 
 Rollouts of the noisy expert that nothing was trained on; two moments of each. Baselines: to copy
 the last frame, for quality; and a pass over all tokens for each new one, for cost.
@@ -38,12 +38,12 @@ Rows = dict[str, tuple[float, float, float]]
 
 
 def main() -> None:
-    """Print two tables, and draw a picture if asked."""
+    """Print two tables, and draw an image if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rollouts", type=int, default=20)
     parser.add_argument("--camera", default="front", choices=("front", "hand"))
     parser.add_argument("--context", type=int, default=4, help="frames, the predicted included")
-    parser.add_argument("--picture", type=Path, default=None, help="where to draw three moments")
+    parser.add_argument("--image", type=Path, default=None, help="where to draw three moments")
     asked = parser.parse_args()
     encoder = load_encoder("toto-nano")
     rows: list[Rows] = []
@@ -54,15 +54,15 @@ def main() -> None:
         for moment in np.random.default_rng(seed).integers(MOMENTS[0], MOMENTS[1] + 1, 2):
             shown = video[moment + 1 - asked.context : moment + 1]
             rows.append(_compare(encoder, shown, asked.context))
-        if asked.picture is not None and len(drawn) < 3:
+        if asked.image is not None and len(drawn) < 3:
             drawn.append(_draw(encoder, video[: 15 * (index + 1)], asked.context))
     _report_quality(rows, asked)
     video = _rollout(FIRST_SEED, asked.camera)
     _report_cost(encoder, encoder.tokenize(video[: asked.context - 1])[None], asked.context)
-    if asked.picture is not None:
-        picture = np.concatenate(drawn)
-        cv2.imwrite(str(asked.picture), picture[..., ::-1].copy(), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        print(f"camera, preview from the frames before, heat: {asked.picture}")
+    if asked.image is not None:
+        image = np.concatenate(drawn)
+        cv2.imwrite(str(asked.image), image[..., ::-1].copy(), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        print(f"camera, preview from the frames before, heat: {asked.image}")
 
 
 def _rollout(seed: int, camera: str) -> Frames:
@@ -82,7 +82,7 @@ def _compare(encoder: Encoder, frames: Frames, context: int) -> Rows:
     """Give, for each way to predict the last of some frames, three figures.
 
     The share of tokens that are right, that share among the places whose token changed, and the
-    peak signal-to-noise ratio against the camera's picture, dB.
+    peak signal-to-noise ratio against the camera's image, dB.
     """
     tokens = encoder.tokenize(frames)
     past, true = tokens[None, :-1], tokens[-1:]
@@ -102,14 +102,14 @@ def _compare(encoder: Encoder, frames: Frames, context: int) -> Rows:
     for name, predicted in ways.items():
         right = (predicted == true)[0].float()
         among_changed = right[changed].mean().item() if changed.any() else np.nan
-        picture = encoder.tokenizer.decode(predicted)[0].numpy()
-        rows[name] = (right.mean().item(), among_changed, psnr(picture, frames[-1]))
+        image = encoder.tokenizer.decode(predicted)[0].numpy()
+        rows[name] = (right.mean().item(), among_changed, psnr(image, frames[-1]))
     return rows
 
 
-def psnr(picture: Frames, other: Frames) -> float:
-    """Return the peak signal-to-noise ratio of two pictures of one size, dB."""
-    error = np.mean((picture.astype(np.float64) - other) ** 2)
+def psnr(image: Frames, other: Frames) -> float:
+    """Return the peak signal-to-noise ratio of two images of one size, dB."""
+    error = np.mean((image.astype(np.float64) - other) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
@@ -144,7 +144,7 @@ def _report_cost(encoder: Encoder, past: torch.Tensor, context: int) -> None:
         "preview, one pass": lambda: preview_frame(transformer, past, window=context),
         "token by token, cached": lambda: generate_frames(transformer, past, 1, window=context),
         "a full pass for each token": naive,
-        "decode tokens to a picture": lambda: encoder.tokenizer.decode(past[0, -1:]),
+        "decode tokens to an image": lambda: encoder.tokenizer.decode(past[0, -1:]),
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad():

@@ -1,11 +1,11 @@
-"""How much of a picture's tokens survives a video codec, and what each codec costs.
+"""How much of an image's tokens survives a video codec, and what each codec costs.
 
-    python -m benchmarks.picture_codecs [episodes]
+    python -m benchmarks.video_codecs [episodes]
 
-The pictures are those of Franka-pick's two cameras while its expert acts, 128 x 128. Each codec
+The images are those of Franka-pick's two cameras while its expert acts, 128 x 128. Each codec
 writes them as a data set does (`policies.demonstrations.lerobot.video`), a file for each camera
 and episode; then toto-nano tokenises and embeds what comes back. The shift of an embedding is in
-standard deviations of its elements over all pictures. Time is CPU time of this process.
+standard deviations of its elements over all images. Time is CPU time of this process.
 """
 
 import sys
@@ -47,7 +47,7 @@ CODECS = {
     "rgb, qp 0 (ours)": LOSSLESS,
 }
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
     tokens, embeddings = look(encoder, np.concatenate(clips))
     deviation = embeddings.std(0).clip(0.02)
     number = len(tokens)
-    print(f"{number} pictures of 128 x 128, {len(clips)} files")
+    print(f"{number} images of 128 x 128, {len(clips)} files")
     print(f"{'':20}KB each  ms to write  ms to read  tokens kept  shift of the embedding")
     for name, codec in CODECS.items():
         found, size, write_s, read_s = through(clips, codec)
@@ -70,7 +70,7 @@ def main() -> None:
         )
 
 
-def draw(episodes: int) -> list[Pictures]:
+def draw(episodes: int) -> list[Images]:
     """Return clips [t h w 3], one for each episode and camera."""
     env: gymnasium.Env[Any, Any] = gymnasium.make(
         "envs:toto/FrankaPick-v0", privileged=True, disable_env_checker=True
@@ -88,17 +88,17 @@ def draw(episodes: int) -> list[Pictures]:
     return clips
 
 
-def look(encoder: Encoder, pictures: Pictures) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+def look(encoder: Encoder, images: Images) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
     """Return tokens [t n] and embeddings [t e]."""
     parts = [
-        compress_each(encoder, list(pictures[first : first + BATCH]))
-        for first in range(0, len(pictures), BATCH)
+        compress_each(encoder, list(images[first : first + BATCH]))
+        for first in range(0, len(images), BATCH)
     ]
     embeddings = np.concatenate([encoder.embed(part).astype(np.float16) for part in parts])
     return np.concatenate(parts), embeddings.astype(np.float64)
 
 
-def through(clips: list[Pictures], codec: Codec) -> tuple[Pictures, int, float, float]:
+def through(clips: list[Images], codec: Codec) -> tuple[Images, int, float, float]:
     """Return what comes back, bytes, and seconds to write and to read."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
