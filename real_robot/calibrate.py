@@ -261,10 +261,10 @@ def _mounting(config: CalibrateConfig, out: Path) -> None:
     _print_errors(errors, refused, "m")
     mounting = found.mounting
     assert mounting is not None
-    place = [row[3] for row in mounting.T_parent_camera[:3]]
+    position = [row[3] for row in mounting.T_parent_camera[:3]]
     print(
-        f"the camera is at x {place[0]:.4f}, y {place[1]:.4f}, z {place[2]:.4f} m in the frame of "
-        f"the {config.parent}; residual {1000 * mounting.residual_m:.1f} mm and "
+        f"the camera is at x {position[0]:.4f}, y {position[1]:.4f}, z {position[2]:.4f} m in the "
+        f"frame of the {config.parent}; residual {1000 * mounting.residual_m:.1f} mm and "
         f"{1000 * mounting.residual_rad:.1f} mrad"
     )
     _save(found, config, out / "mounting_residuals")
@@ -304,8 +304,8 @@ def _save(calibration: Calibration, config: CalibrateConfig, drawn: Path) -> Non
 
 
 def _print_errors(errors: Mapping[str, float], refused: Mapping[str, str], unit: str) -> None:
-    for name, why in refused.items():
-        print(f"left out: {name}: {why}")
+    for name, reason in refused.items():
+        print(f"left out: {name}: {reason}")
     print(f"worst images: {_worst(errors, unit)}")
 
 
@@ -315,12 +315,12 @@ def _worst(errors: Mapping[str, float], unit: str) -> str:
 
 
 def _listed(refused: Mapping[str, str]) -> str:
-    return "".join(f"\n  {name}: {why}" for name, why in refused.items())
+    return "".join(f"\n  {name}: {reason}" for name, reason in refused.items())
 
 
 def _residual_px(view: View, T_camera_board: Floats, lens: Intrinsics) -> float:
-    apart = project(view.corners_m, T_camera_board, lens) - view.pixels
-    return float(np.sqrt((apart**2).sum(axis=1).mean()))
+    differences = project(view.corners_m, T_camera_board, lens) - view.pixels
+    return float(np.sqrt((differences**2).sum(axis=1).mean()))
 
 
 main = command("calibrate", CalibrateConfig, CalibrateConfig.OLD_NAMES)(calibrate)

@@ -34,7 +34,7 @@ def test_a_command_takes_its_words(module, words) -> None:
 
     source = source_of(module)
     assert source.is_file(), f"there is no {module}"
-    found = re.search(r'^main = command\("(\w+)", (\w+)\)\(', source.read_text(), re.MULTILINE)
+    found = re.search(r'^main = command\("(\w+)", (\w+)\b', source.read_text(), re.MULTILINE)
     name = ".".join(source.relative_to(ROOT).with_suffix("").parts)
     data, _ = compose(found[1], words)
     from_dict(getattr(importlib.import_module(name), found[2]), data)

@@ -91,8 +91,8 @@ def find_board(board: Board, image: Image) -> View:
             f"{found} of the board's {total} corners are found, at least {MIN_CORNERS} are needed: "
             "is it the right board, well lit, in focus and near enough?"
         )
-    places, pixels = grid.matchImagePoints(corners, numbers)
+    points, pixels = grid.matchImagePoints(corners, numbers)
     return View(
-        corners_m=np.asarray(places, dtype=np.float64).reshape(-1, 3),
+        corners_m=np.asarray(points, dtype=np.float64).reshape(-1, 3),
         pixels=np.asarray(pixels, dtype=np.float64).reshape(-1, 2),
     )

@@ -119,15 +119,15 @@ def load(path: Path) -> Calibration:
     """
     try:
         data = json.loads(path.read_text())
-        lens, place = data["intrinsics"], data["mounting"]
+        lens, mounting = data["intrinsics"], data["mounting"]
         for name in ("focal_px", "centre_px", "distortion"):
             lens[name] = tuple(lens[name])
-        if place is not None:
-            place["T_parent_camera"] = tuple(tuple(row) for row in place["T_parent_camera"])
+        if mounting is not None:
+            mounting["T_parent_camera"] = tuple(tuple(row) for row in mounting["T_parent_camera"])
         return Calibration(
             camera=data["camera"],
             intrinsics=Intrinsics(**lens),
-            mounting=None if place is None else Mounting(**place),
+            mounting=None if mounting is None else Mounting(**mounting),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a calibration: {type(error).__name__}: {error}") from error

@@ -51,14 +51,14 @@ def board_pose(view: View, intrinsics: Intrinsics) -> Floats:
         ValueError: OpenCV finds no pose for the view.
     """
     cv2 = opencv("calibrations")
-    found, turn, place = cv2.solvePnP(
+    found, rotation, translation = cv2.solvePnP(
         view.corners_m, view.pixels, intrinsics.matrix, np.array(intrinsics.distortion)
     )
     if not found:
         raise ValueError("no pose of the board fits the view")
     T_camera_board = np.eye(4)
-    T_camera_board[:3, :3] = cv2.Rodrigues(turn)[0]
-    T_camera_board[:3, 3] = np.ravel(place)
+    T_camera_board[:3, :3] = cv2.Rodrigues(rotation)[0]
+    T_camera_board[:3, 3] = np.ravel(translation)
     return T_camera_board
 
 
@@ -81,26 +81,26 @@ def calibrate_mounting(
     others = _others(T_base_hand, parent)
     pairs = [(i, j) for i in range(len(others)) for j in range(i)]
     motions = [np.linalg.inv(others[j]) @ others[i] for i, j in pairs]
-    seen = [T_camera_board[j] @ np.linalg.inv(T_camera_board[i]) for i, j in pairs]
-    turns = np.array([rotation_vector(motion[:3, :3]) for motion in motions])
-    turns_seen = np.array([rotation_vector(motion[:3, :3]) for motion in seen])
-    spread = np.linalg.svd(turns, compute_uv=False) / np.sqrt(len(pairs))
+    camera_motions = [T_camera_board[j] @ np.linalg.inv(T_camera_board[i]) for i, j in pairs]
+    rotations = np.array([rotation_vector(motion[:3, :3]) for motion in motions])
+    camera_rotations = np.array([rotation_vector(motion[:3, :3]) for motion in camera_motions])
+    spread = np.linalg.svd(rotations, compute_uv=False) / np.sqrt(len(pairs))
     if spread[1] < _MIN_SPREAD:
         raise ValueError(
             f"the hand rotates about one axis only (spread {spread.round(3)} rad, the second must "
             f"be at least {_MIN_SPREAD}): rotate it about two axes by at least 20 degrees"
         )
-    rotation = _nearest_rotation(turns.T @ turns_seen)
+    rotation = _nearest_rotation(rotations.T @ camera_rotations)
     system = np.concatenate([motion[:3, :3] - np.eye(3) for motion in motions])
-    places = np.concatenate(
+    offsets = np.concatenate(
         [
-            rotation @ there[:3, 3] - motion[:3, 3]
-            for motion, there in zip(motions, seen, strict=True)
+            rotation @ camera_motion[:3, 3] - motion[:3, 3]
+            for motion, camera_motion in zip(motions, camera_motions, strict=True)
         ]
     )
     T_parent_camera = np.eye(4)
     T_parent_camera[:3, :3] = rotation
-    T_parent_camera[:3, 3] = np.linalg.lstsq(system, places, rcond=None)[0]
+    T_parent_camera[:3, 3] = np.linalg.lstsq(system, offsets, rcond=None)[0]
     residual_m, residual_rad = _disagreement(
         place_boards(T_base_hand, T_camera_board, T_parent_camera, parent)
     )
@@ -150,10 +150,10 @@ def _others(T_base_hand: Sequence[Floats], parent: Parent) -> list[Floats]:
 def _disagreement(poses: Floats) -> tuple[float, float]:
     """Return the root-mean-square deviation of poses [n 4 4] from their mean, m and rad."""
     mean = mean_pose(poses)
-    places = poses[:, :3, 3] - mean[:3, 3]
+    offsets = poses[:, :3, 3] - mean[:3, 3]
     angles = [np.linalg.norm(rotation_vector(mean[:3, :3].T @ pose[:3, :3])) for pose in poses]
     return (
-        float(np.sqrt((places**2).sum(axis=1).mean())),
+        float(np.sqrt((offsets**2).sum(axis=1).mean())),
         float(np.sqrt(np.mean(np.square(angles)))),
     )
 

@@ -20,7 +20,7 @@ class StaleFrameError(CameraError):
 
 
 class FrozenFrameError(CameraError):
-    """Frames arrive but have been identical to the bit for too long; a real sensor has noise."""
+    """Frames arrive but have been bit-identical for too long; a real sensor has noise."""
 
 
 class WrongFrameError(CameraError):

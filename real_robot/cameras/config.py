@@ -25,12 +25,12 @@ class CameraConfig:
         source, settings = self.source, self.settings
         if not isinstance(source, (UvcConfig, RealSenseConfig)):
             return
-        asked = (source.height, source.width)
+        requested = (source.height, source.width)
         expected = (settings.capture_height, settings.capture_width)
-        if asked != expected:
+        if requested != expected:
             raise ValueError(
-                f"camera {settings.name!r}: the source is set to {asked[0]} x {asked[1]}, but "
-                f"capture_height x capture_width is {expected[0]} x {expected[1]}"
+                f"camera {settings.name!r}: the source is set to {requested[0]} x {requested[1]}, "
+                f"but capture_height x capture_width is {expected[0]} x {expected[1]}"
             )
 
 

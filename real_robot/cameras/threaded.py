@@ -55,8 +55,8 @@ class CameraSettings:
         capture_width: width of the source's frames, pixels.
         height: height of the returned images, pixels: the centre of a frame, cropped and scaled.
         width: width of the returned images, pixels.
-        frozen_after_s: longest time for which images may be identical to the bit; a longer time
-            is an error. None for a source without noise, such as a simulation.
+        frozen_after_s: longest time for which images may be bit-identical; a longer time is an
+            error. None for a source without noise, such as a simulation.
         first_retry_s: wait before a lost source is opened again; it doubles at each attempt.
         max_retry_s: longest wait between two attempts.
     """
@@ -167,7 +167,7 @@ class ThreadedCamera:
         limit_s = self._settings.frozen_after_s
         if limit_s is not None and frame.stamp_s - changed_s > limit_s:
             raise FrozenFrameError(
-                f"camera {self.name!r} is frozen: its frames have been identical to the bit for "
+                f"camera {self.name!r} is frozen: its frames have been bit-identical for "
                 f"{frame.stamp_s - changed_s:.3f} s (at most {limit_s} s)"
             )
         return frame
@@ -177,8 +177,8 @@ class ThreadedCamera:
         with self._changed:
             if self._frame is None:
                 return float("inf")
-            watched = self._settings.frozen_after_s is not None
-            return self._clock() - (self._changed_s if watched else self._frame.stamp_s)
+            checks_frozen = self._settings.frozen_after_s is not None
+            return self._clock() - (self._changed_s if checks_frozen else self._frame.stamp_s)
 
     def close(self) -> None:
         """Stop the thread and free the device."""

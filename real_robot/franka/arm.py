@@ -247,17 +247,17 @@ class Arm:
     def _ended(self) -> None:
         """Record that the controller has ended, and why."""
         stop_requested, cause = self._stop_requested, "the controller ended by itself"
-        passing = {"Move"}
+        transient = {"Move"}
         try:
             self._robot.poll_motion()
         except self._franky.NetworkException:
             raise
         except Exception as error:
             cause = text_of(error)
-            passing.add("Idle")
+            transient.add("Idle")
         # The robot's new mode arrives some milliseconds later: wait, to report both together.
         end_s = time.monotonic() + _SETTLE_S
-        while self._read() < end_s and self._newest[0].robot_mode.name in passing:
+        while self._read() < end_s and self._newest[0].robot_mode.name in transient:
             time.sleep(self._period_s)
         expected = stop_requested and self._phase in ("ending", "braking")
         with self._lock:

@@ -46,7 +46,7 @@ class Gripper:
         self._hand, self._config = hand, config
         self._condition = threading.Condition()
         self._requested_m: float | None = None
-        self._done_m: float | None = None  # the width of the last motion
+        self._last_motion_m: float | None = None  # the width of the last motion
         self._motion_error: str | None = None
         self._read_error: str | None = None
         self._closing = False
@@ -66,12 +66,12 @@ class Gripper:
             error = self._read_error or self._motion_error
         width_m = float(raw.width)
         # With a wide tolerance the hand reports a grasp for closed, empty fingers, too.
-        holds = bool(raw.is_grasped) and width_m > (requested_m or 0.0) + _AWAY_M
+        is_grasping = bool(raw.is_grasped) and width_m > (requested_m or 0.0) + _AWAY_M
         return GripperState(
             stamp_s=stamp_s,
             width_m=width_m,
             max_width_m=float(raw.max_width),
-            is_grasping=holds,
+            is_grasping=is_grasping,
             error=error,
         )
 
@@ -124,7 +124,7 @@ class Gripper:
                         self._condition.wait()
                 if self._closing or motion is None:
                     return
-                self._done_m = self._requested_m
+                self._last_motion_m = self._requested_m
             error = self._carry_out(motion)
             with self._condition:
                 self._motion_error = error
@@ -134,13 +134,19 @@ class Gripper:
         requested_m, config = self._requested_m, self._config
         if requested_m is None:
             return None
-        if self._done_m is not None and abs(requested_m - self._done_m) <= config.tolerance_m:
+        if (
+            self._last_motion_m is not None
+            and abs(requested_m - self._last_motion_m) <= config.tolerance_m
+        ):
             return None
         state = self.state()
         if state.is_grasping and requested_m < state.width_m:
             return None  # it already grasps with its force; a new grasp might drop the object
-        closes = requested_m < state.width_m
-        return ("grasp" if closes and requested_m < config.grasp_below_m else "move", requested_m)
+        is_closing = requested_m < state.width_m
+        return (
+            "grasp" if is_closing and requested_m < config.grasp_below_m else "move",
+            requested_m,
+        )
 
     def _carry_out(self, motion: Motion) -> str | None:
         """Carry out a motion; return its error, or None."""

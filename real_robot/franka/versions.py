@@ -19,7 +19,7 @@ SERVER_VERSION = 10  # of the libfranka in franky-control 2.0.0
 _HEADER = struct.Struct("<III")
 _REQUEST = struct.Struct("<HH")
 _CONNECT = 0
-_MOST_BYTES = 4096
+_MAX_BYTES = 4096
 
 # Systems: libfranka's change log. Wheels: franky's README and its page of releases.
 _RELEASES = "https://github.com/TimSchneider42/franky/releases"
@@ -49,7 +49,7 @@ def read_server_version(address: str, timeout_s: float) -> int:
         try:
             connection.sendall(_HEADER.pack(_CONNECT, 0, size) + request)
             command, _, size = _HEADER.unpack(_receive(connection, _HEADER.size))
-            if command != _CONNECT or not _HEADER.size < size <= _MOST_BYTES:
+            if command != _CONNECT or not _HEADER.size < size <= _MAX_BYTES:
                 raise ValueError
             answer = _receive(connection, size - _HEADER.size)
             (version,) = struct.unpack_from("<H", answer, 1)
@@ -88,7 +88,7 @@ def require_version(version: int) -> None:
     """
     if version == SERVER_VERSION:
         return
-    ours = (
+    supported = (
         f"the installed franky-control supports version {SERVER_VERSION}, an FR3 with system 5.9 "
         "or later"
     )
@@ -96,17 +96,19 @@ def require_version(version: int) -> None:
         robot, wheels = _WHEELS[version]
         update = "" if version == 5 else "Update the robot's system to 5.9, or "
         raise RobotError(
-            f"the robot's server has version {version}, {robot}; {ours}. {update}install franky "
-            f"from libfranka_{wheels}_wheels.zip of {_RELEASES}; this driver is not tested with it "
-            "and refuses to connect"
+            f"the robot's server has version {version}, {robot}; {supported}. {update}install "
+            f"franky from libfranka_{wheels}_wheels.zip of {_RELEASES}; this driver is not tested "
+            "with it and refuses to connect"
         )
     if version > SERVER_VERSION:
         raise RobotError(
-            f"the robot's server has version {version}, newer than this driver; {ours}. "
+            f"the robot's server has version {version}, newer than this driver; {supported}. "
             "Install a newer franky-control: pip install --upgrade franky-control"
         )
     known = ", ".join(f"{number} ({robot})" for number, (robot, _) in _WHEELS.items())
-    raise RobotError(f"the robot's server has version {version}; {ours}; other versions: {known}")
+    raise RobotError(
+        f"the robot's server has version {version}; {supported}; other versions: {known}"
+    )
 
 
 def _connect(address: str, port: int, timeout_s: float) -> socket.socket:

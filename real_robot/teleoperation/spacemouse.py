@@ -14,8 +14,8 @@ import numpy as np
 from .device import Command, DeviceError, Toggle
 
 # USB vendor of 3Dconnexion; older models have Logitech's vendor id and these product ids.
-_MAKER = 0x256F
-_OLD_MAKER, _OLD_PRODUCTS = 0x046D, range(0xC603, 0xC62C)
+_VENDOR = 0x256F
+_LOGITECH, _LOGITECH_PRODUCTS = 0x046D, range(0xC603, 0xC62C)
 _FULL = 350.0  # value of an axis at full deflection
 _DEAD_ZONE = 0.08
 _MAX_REPORTS = 64  # per read
@@ -106,7 +106,7 @@ def _is_spacemouse(info: dict[str, Any]) -> bool:
     vendor, product = info["vendor_id"], info["product_id"]
     # Usage 8 of page 1 is a multi-axis controller; a wireless receiver has other interfaces, too.
     axes = info.get("usage_page", 1) in (0, 1) and info.get("usage", 8) in (0, 8)
-    return axes and (vendor == _MAKER or (vendor == _OLD_MAKER and product in _OLD_PRODUCTS))
+    return axes and (vendor == _VENDOR or (vendor == _LOGITECH and product in _LOGITECH_PRODUCTS))
 
 
 def _import_hid() -> Any:

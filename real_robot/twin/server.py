@@ -58,9 +58,9 @@ def _serve_cameras(config: TwinConfig, address: str, shared: Shared) -> None:
 
 def _end_with_parent(robot: int) -> None:
     """End the robot's process, even a suspended one, when the process that started it has ended."""
-    ended = select.poll()
-    ended.register(0, select.POLLHUP)
-    ended.poll()
+    hang_up = select.poll()
+    hang_up.register(0, select.POLLHUP)
+    hang_up.poll()
     os.kill(robot, signal.SIGKILL)
 
 

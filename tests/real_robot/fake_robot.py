@@ -1,4 +1,4 @@
-"""A robot of a few lines: it goes where it is told, and fails when it is told to."""
+"""A minimal fake robot: it moves to its targets, and fails on request."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The command finds lens and place from drawn images, and names images that are no good."""
+"""The command computes intrinsics and mounting from rendered images, and lists bad images."""
 
 import json
 import re

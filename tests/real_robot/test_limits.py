@@ -1,4 +1,4 @@
-"""Limits are read from the robot, and a robot that tells nonsense is not believed."""
+"""Limits are read from the robot, and invalid ones are refused."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def test_a_model_that_makes_no_sense_is_an_error(text, word) -> None:
         limits_from_urdf(text, like=FR3)
 
 
-def test_the_server_version_tells_the_arm() -> None:
+def test_the_server_version_selects_the_limits() -> None:
     assert limits_of_server(10) is FR3
     assert limits_of_server(5) is PANDA
     assert limits_of_server(7).lower_rad[5] == 0.5445

@@ -1,4 +1,4 @@
-"""Priorities and CPUs of threads: what is asked for comes, is handed on, and is given back."""
+"""Priorities and CPUs of threads are set, inherited and restored."""
 
 import os
 import threading
@@ -41,7 +41,7 @@ def test_a_hurry_is_handed_on_and_given_back() -> None:
 
 
 @needs_priority
-def test_who_answers_lets_go_first_who_asks() -> None:
+def test_the_answering_thread_gives_way_to_the_asking_thread() -> None:
     with realtime_priority(7):
         worker = Worker(lambda _: now(), "who am I")
         worker.ask(None)

@@ -1,4 +1,4 @@
-"""The translator says what the simulated environment says, for the same Interface."""
+"""The translator equals the simulated environment for the same Interface."""
 
 import math
 from dataclasses import replace
@@ -21,7 +21,7 @@ def env():
 
 
 def state_of(env):
-    """What a driver would tell of the simulated arm."""
+    """Return the state that a driver would report for the simulated arm."""
     joints, velocities = env.simulator.joints(FRANKA_PANDA.joint_names)
     fingers, _ = env.simulator.joints(FRANKA_PANDA.hand_joint_names)
     return RobotState(
@@ -60,7 +60,7 @@ def test_targets_and_proprioception_are_those_of_the_environment(env):
         )
 
 
-def test_an_increment_is_added_to_what_was_sent_and_not_to_the_wish(env):
+def test_an_increment_is_added_to_the_sent_target_not_the_requested_one(env):
     env.reset(seed=5)
     translator = Translator(env.interface, FRANKA_PANDA, PANDA)
     state = state_of(env)
@@ -98,7 +98,7 @@ def test_the_action_of_a_target_is_the_one_that_leads_there(env):
     np.testing.assert_allclose(back, action, atol=1e-6)
 
 
-def test_what_is_no_number_is_left_to_the_safety_layer(env):
+def test_nan_is_passed_to_the_safety_layer(env):
     env.reset(seed=6)
     translator = Translator(env.interface, FRANKA_PANDA, PANDA)
     translator.begin(state_of(env))
@@ -133,14 +133,14 @@ def test_a_switch_opens_and_closes_and_lets_the_hand_finish(env):
     assert commanded(translator, [-1.0]) == [0.0]  # a new episode waits for nothing
 
 
-def test_without_a_switch_the_hand_is_told_every_width(env):
+def test_without_a_switch_the_hand_gets_every_width(env):
     env.reset(seed=6)
     translator = Translator(env.interface, FRANKA_PANDA, PANDA)
     translator.begin(state_of(env))
     assert commanded(translator, [0.5, -0.5, 2.0]) == [0.06, 0.02, 0.08]
 
 
-def test_a_wish_that_is_no_number_is_no_order(env):
+def test_a_nan_opening_gives_no_command(env):
     env.reset(seed=6)
     switch = GripperSwitch(close_below=-0.2, open_above=0.2, hold_s=0.3)
     translator = Translator(env.interface, FRANKA_PANDA, PANDA, switch)
@@ -156,7 +156,7 @@ def test_a_wish_that_is_no_number_is_no_order(env):
         ({"hold_s": math.inf}, "hold_s must be finite"),
     ],
 )
-def test_a_switch_that_cannot_be_is_refused(fields, words) -> None:
+def test_an_invalid_switch_is_refused(fields, words) -> None:
     with pytest.raises(ValueError, match=words):
         GripperSwitch(**{"close_below": -0.2, "open_above": 0.2, "hold_s": 0.8, **fields})
 

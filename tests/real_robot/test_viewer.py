@@ -1,4 +1,4 @@
-"""The viewer shows what was, never makes the loop wait, and says what it left out."""
+"""The viewer shows each step, never blocks the loop, and reports dropped steps."""
 
 import threading
 from collections import defaultdict
@@ -20,7 +20,7 @@ def fake_viewer(to, rerun, most_waiting=100):
 
 
 class FakeRerun:
-    """Stand in for the module: note what is logged; `gate` holds the first picture up."""
+    """A fake of the module that records all logs; `gate` blocks the first image."""
 
     def __init__(self, fails=False):
         self.gate, self.held, self.fails = threading.Event(), threading.Event(), fails
@@ -76,7 +76,7 @@ def test_it_is_a_listener_and_shows_what_was() -> None:
     assert rerun.calls[-1] == ("disconnect",)
 
 
-def test_the_loop_never_waits_and_what_is_left_out_is_told() -> None:
+def test_the_loop_never_waits_and_dropped_steps_are_reported() -> None:
     rerun = FakeRerun()
     rerun.gate.clear()
     viewer = fake_viewer("spawn", rerun, most_waiting=2)
@@ -94,7 +94,7 @@ def test_the_loop_never_waits_and_what_is_left_out_is_told() -> None:
     assert ("spawn",) in rerun.calls
 
 
-def test_a_broken_viewer_is_told_to_the_loop() -> None:
+def test_a_broken_viewer_is_reported_to_the_loop() -> None:
     rerun = FakeRerun(fails=True)
     viewer = fake_viewer("spawn", rerun)
     viewer.begin("pick", "a fake")

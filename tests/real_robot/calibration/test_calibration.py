@@ -1,4 +1,4 @@
-"""A lens and a place that are known are found again from drawn pictures of the board."""
+"""Known intrinsics and a known mounting are computed from rendered images of the board."""
 
 from dataclasses import replace
 
@@ -105,7 +105,7 @@ def test_the_camera_is_where_it_is(parent, views, lens, truth) -> None:
     assert seen.residual_m < 0.003
     assert seen.residual_rad < 0.01
     assert (seen.parent, seen.num_views) == (parent, 10)
-    wrong = [hands[1], hands[0], *hands[2:]]  # poses and pictures mixed up
+    wrong = [hands[1], hands[0], *hands[2:]]  # poses and images mixed up
     assert calibrate_mounting(wrong, truth, parent=parent).residual_m > 0.01
 
 
@@ -127,7 +127,7 @@ def test_what_cannot_be_found_is_said(truth, views) -> None:
         replace(BOARD, marker_m=0.04)
 
 
-def test_the_lens_of_a_cut_and_scaled_picture(truth, lens) -> None:
+def test_the_intrinsics_of_a_cropped_and_scaled_image(truth, lens) -> None:
     small = fit(draw(truth[0]), 240, 240)
     assert small.shape == (240, 240, 3)
     known = replace(lens, focal_px=(610.0, 612.0), centre_px=(315.0, 243.0), distortion=(0.0,) * 5)

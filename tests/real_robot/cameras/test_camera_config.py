@@ -1,4 +1,4 @@
-"""What a camera's YAML says is what is built."""
+"""A camera is built from its YAML."""
 
 from pathlib import Path
 

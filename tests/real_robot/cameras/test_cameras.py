@@ -1,4 +1,4 @@
-"""A camera gives a fresh frame or says why not: frozen, unplugged, wrong, at its end."""
+"""A camera returns a fresh frame or an error: frozen, unplugged, wrong size, ended."""
 
 import importlib.util
 import queue
@@ -36,12 +36,12 @@ SETTINGS = {
 SOON_S = 60.0  # a starved machine is not a failure
 
 
-def picture(value):
+def image_of(value):
     return np.full((HEIGHT, WIDTH, 3), value, np.uint8)
 
 
 class FakeDevice:
-    """Return what the test puts in; an exception unplugs it, until `plugged` it stays away."""
+    """A source of the test's frames; an exception unplugs it until `plugged` is set."""
 
     def __init__(self, clock):
         self.clock, self.plugged = clock, True
@@ -90,10 +90,10 @@ def camera(device):
 def test_the_newest_frame_has_a_stamp_and_a_number(camera, device) -> None:
     assert isinstance(camera, Camera)
     for index in range(3):
-        device.script.put((picture(index), 10.0 + index))
+        device.script.put((image_of(index), 10.0 + index))
     frame = camera.wait(SOON_S, sequence=2)
     assert (frame.camera, frame.sequence, frame.stamp_s) == ("hand", 2, 12.0)
-    assert np.array_equal(frame.image, picture(2))
+    assert np.array_equal(frame.image, image_of(2))
     with pytest.raises(ValueError, match="read-only"):
         frame.image[0] = 0
     assert camera.read(max_age_s=0.1) is frame
@@ -105,14 +105,14 @@ def test_an_old_frame_is_an_error_that_names_the_cause(camera, device) -> None:
     assert camera.age_s() == float("inf")
     with pytest.raises(StaleFrameError, match="no frame has arrived yet"):
         camera.read(max_age_s=1.0)
-    device.script.put((picture(1), 10.0))
+    device.script.put((image_of(1), 10.0))
     camera.wait(SOON_S)
     device.clock.now_s = 10.4
     with pytest.raises(StaleFrameError, match=r"'hand' is stale, 0\.400 s old \(at most 0\.3 s\)"):
         camera.read(max_age_s=0.3)
     device.plugged = False
     device.script.put(SourceError("/dev/fake gives no frame any more"))
-    for _ in range(2):  # the first is told by the time of the second
+    for _ in range(2):  # the first is reported with the time of the second
         assert device.refused.acquire(timeout=SOON_S)
     with pytest.raises(StaleFrameError, match="dev/fake is not there"):
         camera.read(max_age_s=0.3)
@@ -120,14 +120,14 @@ def test_an_old_frame_is_an_error_that_names_the_cause(camera, device) -> None:
         camera.read(max_age_s=float("nan"))
 
 
-def test_pictures_that_stay_the_same_are_frozen(camera, device) -> None:
+def test_images_that_stay_the_same_are_frozen(camera, device) -> None:
     for index in range(7):
-        device.script.put((picture(5), 10.0 + 0.1 * index))
+        device.script.put((image_of(5), 10.0 + 0.1 * index))
     camera.wait(SOON_S, sequence=6)
-    with pytest.raises(FrozenFrameError, match=r"identical to the bit for 0\.600 s"):
+    with pytest.raises(FrozenFrameError, match=r"bit-identical for 0\.600 s"):
         camera.read(max_age_s=0.1)
     assert camera.age_s() == pytest.approx(0.6)
-    device.script.put((picture(6), 10.7))
+    device.script.put((image_of(6), 10.7))
     camera.wait(SOON_S, sequence=7)
     assert camera.read(max_age_s=0.1).sequence == 7
 
@@ -136,7 +136,7 @@ def test_a_simulated_camera_may_see_nothing_move(device) -> None:
     settings = CameraSettings(**{**SETTINGS, "frozen_after_s": None})
     with ThreadedCamera(settings, device, device.clock) as camera:
         for index in range(20):
-            device.script.put((picture(5), 10.0 + index))
+            device.script.put((image_of(5), 10.0 + index))
         camera.wait(SOON_S, sequence=19)
         assert camera.read(max_age_s=0.1).sequence == 19
         assert camera.age_s() == 0.0
@@ -145,14 +145,14 @@ def test_a_simulated_camera_may_see_nothing_move(device) -> None:
 
 @pytest.mark.parametrize("error", [SourceError("unplugged"), RuntimeError("driver"), OSError(19)])
 def test_a_camera_that_is_plugged_in_again_goes_on(camera, device, error) -> None:
-    device.script.put((picture(1), 10.0))
+    device.script.put((image_of(1), 10.0))
     camera.wait(SOON_S)
     device.plugged = False
     device.script.put(error)
     for _ in range(4):  # it tries, and tries again
         assert device.refused.acquire(timeout=SOON_S)
     device.plugged = True
-    device.script.put((picture(2), 20.0))
+    device.script.put((image_of(2), 20.0))
     frame = camera.wait(SOON_S, sequence=1)
     assert frame.stamp_s == 20.0
     assert camera.read(max_age_s=0.1).sequence == 1
@@ -193,7 +193,7 @@ def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (WIDTH, HEIGHT))
     for index in range(6):
-        image = picture(0)
+        image = image_of(0)
         image[:, :16, 2] = image[:, 16:, 0] = 100 + 25 * index  # OpenCV writes BGR
         writer.write(image)
     writer.release()
@@ -251,16 +251,16 @@ def test_what_is_not_there_is_said(tmp_path) -> None:
 
 def test_a_function_is_a_camera() -> None:
     numbers = iter(range(200))
-    source = sources.CallableSource(lambda: picture(next(numbers)), rate_hz=1000.0)
+    source = sources.CallableSource(lambda: image_of(next(numbers)), rate_hz=1000.0)
     with ThreadedCamera(CameraSettings(**SETTINGS), source) as camera:
         frame = camera.wait(SOON_S, sequence=3)
     assert frame.image[0, 0, 0] == frame.sequence
     with pytest.raises(ValueError, match="rate_hz"):
-        sources.CallableSource(lambda: picture(0), rate_hz=0.0)
+        sources.CallableSource(lambda: image_of(0), rate_hz=0.0)
 
 
 def test_what_a_function_writes_into_later_does_not_change_a_frame() -> None:
-    buffer, settings = picture(0), CameraSettings(**{**SETTINGS, "frozen_after_s": 1e6})
+    buffer, settings = image_of(0), CameraSettings(**{**SETTINGS, "frozen_after_s": 1e6})
 
     def draw():
         buffer[:] += 1
@@ -271,7 +271,7 @@ def test_what_a_function_writes_into_later_does_not_change_a_frame() -> None:
         value = int(first.image[0, 0, 0])
         camera.wait(SOON_S, sequence=first.sequence + 3)
         assert (first.image == value).all()
-        assert camera.age_s() < SOON_S  # each is another picture, although the buffer is the same
+        assert camera.age_s() < SOON_S  # each image differs, although the buffer is the same
 
 
 def test_closing_twice_and_reading_afterwards(device) -> None:

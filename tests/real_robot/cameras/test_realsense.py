@@ -22,7 +22,7 @@ CONFIG = {
 }
 
 
-def picture(index):
+def image_of(index):
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[..., 0], image[..., 2] = 200, 5 * index
     return image
@@ -48,7 +48,7 @@ def recording(tmp_path_factory):
     recorded.start(rs.frame_queue(50))
     for index in range(NUM_FRAMES):
         frame = rs.software_video_frame()
-        frame.pixels, frame.stride, frame.bpp = picture(index), 3 * WIDTH, 3
+        frame.pixels, frame.stride, frame.bpp = image_of(index), 3 * WIDTH, 3
         frame.timestamp, frame.domain = index * 1000 / 30, rs.timestamp_domain.hardware_clock
         frame.frame_number, frame.profile = index, profile
         sensor.on_video_frame(frame)

@@ -1,4 +1,4 @@
-"""A network camera over loopback: OpenCV listens, PyAV pushes H.264 and then goes away."""
+"""A network camera over loopback: PyAV sends H.264 to OpenCV and then disconnects."""
 
 import socket
 import threading
@@ -22,7 +22,7 @@ def free_port():
 
 
 def push(url, leave):
-    """Send red frames, with a bar that moves, until told to leave."""
+    """Send red frames with a moving bar until the stop event."""
     import av
 
     options = {"rtsp_transport": "tcp"}
@@ -30,7 +30,7 @@ def push(url, leave):
     while container is None and not leave.is_set():
         try:
             container = av.open(url, "w", format="rtsp", options=options)
-        except OSError:  # nobody listens yet
+        except OSError:  # no listener yet
             leave.wait(0.05)
     if container is None:
         return

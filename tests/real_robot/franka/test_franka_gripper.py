@@ -1,4 +1,4 @@
-"""The hand carries out the newest wish, holds what it meets, and makes nobody wait."""
+"""The hand carries out the newest request and grasps an object in its way; no call waits."""
 
 import time
 
@@ -36,7 +36,7 @@ def test_it_opens_by_moving_and_closes_by_grasping(hand, gripper) -> None:
     assert gripper.state().error is None
 
 
-def test_nothing_waits_and_only_the_newest_wish_counts(hand, gripper) -> None:
+def test_nothing_waits_and_only_the_newest_request_counts(hand, gripper) -> None:
     hand.go_on.clear()
     began_s = time.monotonic()
     for width_m in (0.07, 0.05, 0.03, 0.06):
@@ -48,7 +48,7 @@ def test_nothing_waits_and_only_the_newest_wish_counts(hand, gripper) -> None:
     assert hand.log == [("move", 0.07), ("move", 0.06)]
 
 
-def test_a_wish_that_hardly_differs_is_the_same(hand, gripper) -> None:
+def test_a_width_that_hardly_differs_is_ignored(hand, gripper) -> None:
     gripper.request(0.05)
     wait_for(lambda: gripper.state().width_m == 0.05)
     for width_m in (0.0505, 0.0495, 0.05):
@@ -86,7 +86,7 @@ def test_closed_fingers_hold_nothing_whatever_the_hand_says(hand, gripper) -> No
     assert not gripper.state().is_grasping
 
 
-def test_a_motion_that_fails_is_told_and_the_next_one_tried(hand, gripper) -> None:
+def test_a_failed_motion_is_reported_and_the_next_one_runs(hand, gripper) -> None:
     hand.error = RuntimeError("libfranka gripper: Command failed!")
     gripper.request(0.02)
     wait_for(lambda: gripper.state().error is not None)

@@ -73,7 +73,7 @@ def test_a_jump_of_the_target_is_no_jump_of_position_nor_of_speed() -> None:
     moving.aim(np.array([1.0, 0.0]), 10.0)
     positions, velocities = follow(moving, 10.0, 11.5, 0.001)
     assert np.abs(np.diff(positions[:, 0])).max() <= 2.0 * 0.001 + 1e-9
-    steepest = 15.0  # it speeds up with 10; at the end the line's speed is too low to tell
+    steepest = 15.0  # the acceleration is 10; at the end the line's speed is too low to measure it
     assert np.abs(np.diff(velocities[:, 0])).max() <= steepest * 0.001 * 1.05
     np.testing.assert_allclose(
         np.diff(positions[:, 0]) / 0.001, velocities[1:, 0], atol=steepest * 0.001

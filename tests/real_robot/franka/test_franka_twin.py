@@ -1,4 +1,4 @@
-"""The contract of `Robot`, kept by the tests' fake and by the Franka driver on a twin."""
+"""The contract of `Robot`, for the fake robot and for the Franka driver on a twin."""
 
 import time
 from dataclasses import replace
@@ -30,7 +30,7 @@ def twin_config(address) -> FrankaConfig:
 
 
 class PatientRobot(FrankaRobot):
-    """The driver, which tells a machine that is too busy for 1 kHz from a fault of its own."""
+    """The driver; a machine that is too busy for 1 kHz is not a fault of the driver."""
 
     def command(self, joint_positions_rad):
         try:
@@ -203,7 +203,7 @@ def test_it_follows_a_slow_line_closely(driver) -> None:
     assert driver.state().command_success_rate > 0.5
 
 
-def test_the_user_stop_is_told_and_not_recovered_from(twin, driver) -> None:  # noqa: F811
+def test_the_user_stop_is_reported_and_not_recovered_from(twin, driver) -> None:  # noqa: F811
     with twin.client() as client:
         lead(driver, np.zeros(7), 0.2)
         client.press_user_stop()
@@ -249,7 +249,7 @@ def test_a_robot_that_freezes_is_lost_within_two_seconds(twin) -> None:  # noqa:
         assert again.state().mode == "moving"
 
 
-def test_the_check_tells_what_is_there_and_moves_nothing(twin, tmp_path, capsys) -> None:  # noqa: F811
+def test_the_check_reports_the_robot_and_moves_nothing(twin, tmp_path, capsys) -> None:  # noqa: F811
     from real_robot.franka.__main__ import FrankaCheckConfig, check
     from toto_robot.cli import compose
     from toto_robot.config import from_dict
@@ -257,15 +257,15 @@ def test_the_check_tells_what_is_there_and_moves_nothing(twin, tmp_path, capsys)
     overrides = ["franka@_global_=twin", f"address={twin.address}", "duration_s=0.5"]
     data, _ = compose("franka_check", overrides)
     report = check(from_dict(FrankaCheckConfig, data), tmp_path)
-    told = capsys.readouterr().out
-    assert "server version 10" in told
-    assert "joint 6:" in told
+    printed = capsys.readouterr().out
+    assert "server version 10" in printed
+    assert "joint 6:" in printed
     assert report["mode"] == "idle"
     assert report["states_hz"] > 50
     assert (tmp_path / "franka_check.json").is_file()
 
 
-def test_the_check_of_nobody_ends_with_a_word(tmp_path) -> None:
+def test_the_check_without_a_robot_ends_with_one_line(tmp_path) -> None:
     from real_robot.franka.__main__ import FrankaCheckConfig, check
     from toto_robot.cli import compose
     from toto_robot.config import from_dict

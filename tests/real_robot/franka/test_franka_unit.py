@@ -75,7 +75,7 @@ def test_the_version_is_read_also_of_a_robot_that_refuses_ours(server, version, 
     assert struct.unpack("<HH", seen[0][HEADER.size :])[0] == 10
 
 
-def test_a_server_without_an_answer_is_told_from_one_that_is_no_robot(server) -> None:
+def test_a_silent_server_and_another_server_have_different_messages(server) -> None:
     server(b"")
     with pytest.raises(ConnectionLostError, match=r"does not answer within 0\.1 s.*activated"):
         read_server_version("127.0.0.1", 0.1)
@@ -96,7 +96,7 @@ def test_a_server_without_an_answer_is_told_from_one_that_is_no_robot(server) ->
         (OSError(errno.EHOSTUNREACH, "No route to host"), "the robot at franka cannot be reached"),
     ],
 )
-def test_a_robot_that_is_not_there_is_told_with_what_to_look_at(monkeypatch, error, words) -> None:
+def test_a_missing_robot_is_reported_with_what_to_check(monkeypatch, error, words) -> None:
     def refuse(*_, **__):
         raise error
 
@@ -105,7 +105,7 @@ def test_a_robot_that_is_not_there_is_told_with_what_to_look_at(monkeypatch, err
         read_server_version("franka", 0.5)
 
 
-def test_a_hand_that_is_not_there_is_told(monkeypatch) -> None:
+def test_a_missing_hand_is_reported(monkeypatch) -> None:
     def refuse(*_, **__):
         raise ConnectionRefusedError
 
@@ -294,7 +294,7 @@ def test_an_arm_that_does_not_come_to_rest_is_stopped_hard(driver, monkeypatch) 
         ("SomethingNew", "other"),
     ],
 )
-def test_modes_are_told_in_our_words_and_refuse_commands(driver, name, mode) -> None:
+def test_modes_are_reported_and_refuse_commands(driver, name, mode) -> None:
     fake_of(driver).mode = name
     wait_for(lambda: driver.state().mode == mode)
     with pytest.raises(CommandRefusedError, match=f"the robot is {mode}"):
@@ -347,7 +347,7 @@ def test_the_user_stop_is_no_matter_for_recover(driver) -> None:
     assert ("recover",) not in fake.log
 
 
-def test_an_error_that_needs_a_person_is_told(driver) -> None:
+def test_an_error_that_needs_a_person_is_reported(driver) -> None:
     fake = fake_of(driver)
     fake.mode, fake.errors, fake.heals = "Reflex", ["joint_position_limits_violation"], False
     wait_for(lambda: driver.state().mode == "reflex")
@@ -396,7 +396,7 @@ def test_what_is_no_target_is_refused(driver, target, words) -> None:
     assert fake_of(driver).motion is None
 
 
-def test_the_hand_moves_by_a_wish_and_an_arm_without_one_says_so(driver, config) -> None:
+def test_the_hand_moves_and_an_arm_without_a_hand_refuses(driver, config) -> None:
     driver.move_gripper(0.03)
     wait_for(lambda: driver.state().gripper.width_m == 0.03)
     assert driver.gripper_temperature_c == 30.0
@@ -444,7 +444,7 @@ def test_joints_in_another_order_are_refused(driver, monkeypatch) -> None:
         driver.connect()
 
 
-def test_a_model_that_is_no_model_is_told(config, driver, monkeypatch) -> None:
+def test_an_invalid_model_is_reported(config, driver, monkeypatch) -> None:
     monkeypatch.setattr(fake_franky.Robot, "model_urdf", "<robot/>")
     with pytest.raises(RobotError, match="0 revolute joints"):
         driver.connect()

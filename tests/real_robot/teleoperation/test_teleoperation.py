@@ -1,4 +1,4 @@
-"""Devices in a person's hand, and what the arm makes of them."""
+"""Teleoperation devices, and the motions of the arm that they cause."""
 
 import contextlib
 import os
@@ -114,7 +114,7 @@ def test_two_keys_are_no_faster_than_one() -> None:
     assert xyz_m == pytest.approx(x_m, rel=0.15)
 
 
-def test_the_gripper_stays_as_it_was_told() -> None:
+def test_the_gripper_keeps_its_last_command() -> None:
     agent, _, seen = agent_of(command(), command(gripper=-1.0), command(), command(gripper=1.0))
     openings = [float(agent.act(seen).actions[0, 7]) for _ in range(5)]
     assert openings == [1.0, -1.0, -1.0, 1.0, 1.0]  # it begins as it is: open
@@ -215,7 +215,7 @@ def test_keys_move_for_a_moment_and_then_no_more(terminal) -> None:
     assert termios.tcgetattr(follower) == before
 
 
-def test_a_terminal_that_is_gone_is_told(terminal) -> None:
+def test_a_closed_terminal_is_reported(terminal) -> None:
     leader, follower = terminal
     with Keyboard(hold_s=0.2, file_descriptor=follower) as keyboard:
         os.close(leader)
@@ -294,7 +294,7 @@ def test_a_gamepad_moves_only_while_its_button_is_held() -> None:
             pad.read()
 
 
-def test_a_gamepad_that_is_not_there_or_another_kind_is_told() -> None:
+def test_a_missing_or_unsuitable_gamepad_is_reported() -> None:
     pygame = FakePygame()
     pygame.num = 0
     with pytest.raises(DeviceError, match="no gamepad"):
@@ -360,7 +360,7 @@ def test_a_spacemouse_gives_translation_and_rotation() -> None:
             mouse.read()
 
 
-def test_a_spacemouse_that_is_not_there_is_told() -> None:
+def test_a_missing_spacemouse_is_reported() -> None:
     with pytest.raises(DeviceError, match="no SpaceMouse"):
         SpaceMouse(FakeHid(vendor=0x046D)).__enter__()
 
@@ -404,13 +404,13 @@ def test_a_guided_episode_has_actions_that_bring_the_arm_where_the_hand_did() ->
     targets = np.array([step.requested.joint_positions_rad for step in record.steps])
     np.testing.assert_allclose(targets, [*path[1:], path[-1]], atol=1e-6)
     assert all(np.abs(step.action[:7]).max() <= 1 for step in record.steps)
-    # of the open hand its width, and then what it was told
+    # first the open hand's width, then its commands
     assert [float(step.action[7]) for step in record.steps] == [1.0] + [-1.0] * (len(targets) - 1)
     assert {step.decision.verdict for step in record.steps} == {"hold"}
     assert all(step.decision.target is None for step in record.steps)
 
 
-def test_nobody_who_leads_is_told() -> None:
+def test_guiding_that_does_not_start_is_reported() -> None:
     bench = Bench()
     record = record_guided(
         bench.robot,
@@ -447,7 +447,7 @@ def test_a_guided_episode_ends_by_the_device_and_by_time() -> None:
 
 
 @pytest.mark.parametrize("pressed_at", [0, 1, 4])
-def test_a_user_stop_that_is_seen_while_somebody_leads_is_to_be_acknowledged(pressed_at) -> None:
+def test_a_user_stop_during_guiding_must_be_acknowledged(pressed_at) -> None:
     bench = Bench()
     led(bench, np.tile(HOME, (20, 1)))
     state, looks = bench.robot.state, []

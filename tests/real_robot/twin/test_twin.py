@@ -1,4 +1,4 @@
-"""The twin's arm and hand, through franky: what a real arm would do."""
+"""The twin's arm and hand behave like a real arm through franky."""
 
 import re
 import socket
@@ -201,7 +201,7 @@ def test_picks_the_cube_up_and_holds_it(twin, client):  # noqa: F811
     assert eventually(lambda: client.object_pose()[2] < 0.5)
 
 
-def test_grasp_of_air_is_told(twin, client):  # noqa: F811
+def test_an_empty_grasp_is_reported(twin, client):  # noqa: F811
     _, gripper = connect(twin.address)
     assert not gripper.grasp(0.045, 0.1, 40.0, 0.005, 0.005)
     assert gripper.width == pytest.approx(0.0, abs=0.001)
@@ -282,7 +282,7 @@ def test_named_errors(twin, client, error):  # noqa: F811
     assert robot.recover_from_errors()
 
 
-def test_an_error_is_told_of_its_own_motion_alone(twin, client):  # noqa: F811
+def test_an_error_is_reported_for_its_own_motion_only(twin, client):  # noqa: F811
     robot, _ = connect(twin.address)
     for error in ("joint_reflex", "cartesian_reflex"):
         set_off(robot, 0.3)
@@ -402,7 +402,7 @@ with start_twin() as twin:
 
 
 @pytest.mark.slow  # a process that starts a twin, and a frozen one that is waited for
-def test_a_frozen_twin_does_not_outlive_who_started_it():
+def test_a_frozen_twin_does_not_outlive_the_process_that_started_it():
     require_twin()
     with subprocess.Popen([sys.executable, "-c", _STARTER], stdout=subprocess.PIPE) as starter:
         assert starter.stdout is not None
@@ -411,7 +411,7 @@ def test_a_frozen_twin_does_not_outlive_who_started_it():
     assert eventually(lambda: not Path(f"/proc/{pid}/cmdline").exists(), 10.0)
 
 
-def test_an_address_in_use_is_told():
+def test_an_address_in_use_is_reported():
     require_twin()
     taken = replace(STANDARD, address="127.9.8.7")
     with (

@@ -64,7 +64,7 @@ def test_the_cube_lies_where_it_is_put(client, x_m, y_m, yaw_rad):
     assert not client.succeeded()
 
 
-def test_a_cube_that_falls_off_the_table_is_told(client):
+def test_a_cube_that_falls_off_the_table_is_reported(client):
     with pytest.raises(ValueError, match="does not come to rest on the table"):
         client.place(0.9, 0.0, 0.0)
     assert client.status()["failed"]
@@ -72,13 +72,13 @@ def test_a_cube_that_falls_off_the_table_is_told(client):
 
 def test_state_is_named_as_the_environment_names_it(client):
     environment = make(env_id=STANDARD.env_id, cameras=(), image_size=SIZE, privileged=True)
-    told = client.state()["state"]
-    assert set(told) <= set(environment.state_names)
-    assert "cube_position_x" in told
+    state = client.state()["state"]
+    assert set(state) <= set(environment.state_names)
+    assert "cube_position_x" in state
 
 
 @pytest.mark.parametrize("name", ["hand", "front"])
-def test_pictures_are_the_environments_to_the_bit(twin, client, name):  # noqa: F811
+def test_images_equal_the_environments_to_the_bit(twin, client, name):  # noqa: F811
     client.place(0.45, 0.12, 0.5)
     environment = make(env_id=STANDARD.env_id, cameras=(name,), image_size=SIZE)
     first = environment.reset(seed=0)[0][f"image_{name}"]
@@ -148,7 +148,7 @@ def test_two_twins_at_once(client):
         source.open()
         assert source.read().shape == (64, 64, 3)
         other.kill()
-        # pictures that were sent before may still come
+        # images that were sent before may still arrive
         with pytest.raises(SourceError):
             drain(source)
         source.close()

@@ -1,4 +1,4 @@
-"""The twin's physics, stepped by hand: no server, no clock."""
+"""The twin's physics, stepped by the test without server and clock."""
 
 import threading
 
