@@ -1,1 +1,1 @@
-"""The paper's own analyses, each a command with a plot and a CSV."""
+"""Analyses of the paper; each is a command that writes a plot and a CSV file."""

@@ -1,4 +1,4 @@
-"""Clips of a data set as tokens, with the file that each was cut from: what the analyses read."""
+"""Token clips of a data set, with the source file of each clip, for the analyses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ Part = Literal["held_out", "training", "all"]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TokenClips:
-    """Clips of one data set.
+    """The clips of one data set.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         kind: `video` or `image`; a clip of an image has one frame.
-        tokens: of all frames [n tokens_per_frame], memory-mapped.
+        tokens: tokens of all frames [n tokens_per_frame], memory-mapped.
         clips: first frame and number of frames of each clip.
-        files: [c] number of the file that each clip was cut from; data sets of tokens alone do not
-            say it, there each clip counts as a file.
+        files: [c] number of each clip's source file; data sets of tokens without frames do not
+            record it, so there each clip counts as a file.
     """
 
     name: str
@@ -43,12 +43,9 @@ def open_clips(folder: Path, tokenizer: AnyTokenizer, part: Part) -> TokenClips:
     """Open a data set that `tokenizer` has tokenised.
 
     Args:
-        folder: the data set.
-        tokenizer: whose tokens they must be.
-        part: the files held out from training, those trained on, or all.
-
-    Raises:
-        ValueError: no data set, tokens of another tokenizer, or no file in that part.
+        folder: folder of the data set.
+        tokenizer: the tokenizer that made the tokens.
+        part: held-out files, training files, or all files.
     """
     data = open_data(folder)
     clips = _clips(data, part)
@@ -70,54 +67,56 @@ def frame_tokens(
 ) -> tuple[int, Iterator[NDArray[np.int64]]]:
     """Return the number of frames of a data set, and batches of their tokens [b tokens_per_frame].
 
-    Tokens that `tokenizer` has made are read; else its frames are tokenised now, and kept nowhere.
+    Existing tokens of `tokenizer` are read; else the frames are tokenised, and the tokens are not
+    stored.
 
     Args:
-        folder: the data set.
-        tokenizer: whose tokens are asked for.
-        part: the files held out from training, those trained on, or all.
-        frames: how many, spread evenly; None for all.
-        batch: frames a batch.
+        folder: folder of the data set.
+        tokenizer: the tokenizer.
+        part: held-out files, training files, or all files.
+        frames: maximum number of frames, spread evenly; None: all frames.
+        batch: frames per batch.
 
     Raises:
-        ValueError: no data set, no file in that part, or other tokens and no frames.
+        ValueError: the folder has no data set, the part has no file, or the data set has tokens of
+            another tokenizer and no frames.
     """
     data = open_data(folder)
     rows = np.concatenate([np.arange(s, s + length) for s, length in _clips(data, part)])
     if frames is not None and frames < len(rows):
         rows = rows[np.linspace(0, len(rows) - 1, frames).round().astype(np.int64)]
-    tokens, pictures = None, None
+    tokens, images = None, None
     try:
         tokens = data.tokens(tokenizer)
     except ValueError:
         if not isinstance(data, Shard):
             raise
-        pictures = data.frames()  # and nothing is written over the tokens that are there
+        images = data.frames()  # existing tokens of another tokenizer are not overwritten
 
     def read() -> Iterator[NDArray[np.int64]]:
         for first in range(0, len(rows), batch):
             chosen = rows[first : first + batch]
             if tokens is not None:
                 yield np.asarray(tokens[chosen], dtype=np.int64)
-            elif pictures is not None:
+            elif images is not None:
                 with torch.inference_mode():
-                    yield tokenizer.encode(torch.from_numpy(pictures[chosen])).cpu().numpy()
+                    yield tokenizer.encode(torch.from_numpy(images[chosen])).cpu().numpy()
 
     return len(rows), read()
 
 
 def _clips(data: TokenData, part: Part) -> list[tuple[int, int]]:
     """Return start and length of each clip."""
-    asked = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
+    splits = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
     clips = [
         (int(start + turn * length), int(length))
-        for validation in asked
+        for validation in splits
         for start, length, count in data.runs(validation)
         for turn in range(count)
     ]
     if not clips:
         raise ValueError(
-            f"{data.folder} has no file in part {part!r}: of few files none is held out; "
+            f"{data.folder} has no file in part {part!r}: small data sets have no held-out files; "
             "choose part=training or part=all"
         )
     return sorted(clips)

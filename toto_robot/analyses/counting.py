@@ -1,9 +1,9 @@
-"""Exact counts of n-grams in bounded memory, and what they say of a distribution.
+"""Exact n-gram counts in bounded memory, and statistics of their distribution.
 
-Grams are numbers. Those at hand are kept as sorted keys with counts; when there are too many, they
-go to disk in parts by a hash of the key, and each part is added up alone at the end. What is kept
-of the result is its spectrum, how many grams were seen how often: that is all that a curve of share
-against rank, an entropy or a coverage needs, however many grams there are.
+An n-gram is coded as a number. Counts are kept in memory as sorted keys. When there are too many,
+they are written to disk in parts, by a hash of the key, and each part is summed at the end. The
+result is a spectrum: how many distinct n-grams occur how often. It is sufficient for the curve of
+share against rank, the entropy and the coverage, for any number of n-grams.
 """
 
 import tempfile
@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 
 __all__ = ["GramCounter", "Spectrum", "grams"]
 
-PARTS = 64  # that counts on disk are split into
-ODD_CONSTANT = np.uint64(0x9E3779B97F4A7C15)  # of Fibonacci hashing: parts of equal size
+PARTS = 64  # number of parts on disk
+ODD_CONSTANT = np.uint64(
+    0x9E3779B97F4A7C15
+)  # multiplier of Fibonacci hashing, which makes parts of equal size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Spectrum:
-    """How many different grams were seen how often.
+    """The number of distinct n-grams for each frequency.
 
     Attributes:
-        times: how often, [k], falling.
-        grams: how many different grams were seen so often, [k].
-        possible: how many grams there could be.
+        times: frequencies in decreasing order, [k].
+        grams: number of distinct n-grams with each frequency, [k].
+        possible: number of possible n-grams.
     """
 
     times: NDArray[np.int64]
@@ -36,28 +38,28 @@ class Spectrum:
 
     @property
     def total(self) -> int:
-        """Grams that were counted."""
+        """Number of counted n-grams."""
         return int((self.times * self.grams).sum())
 
     @property
     def distinct(self) -> int:
-        """Different grams among them."""
+        """Number of distinct n-grams."""
         return int(self.grams.sum())
 
     @property
     def coverage(self) -> float:
-        """Share of the possible grams that were seen."""
+        """Distinct n-grams as a share of all possible n-grams."""
         return self.distinct / self.possible
 
     @property
     def entropy_bits(self) -> float:
-        """Entropy of the shares that were seen, bits; too low where most grams are seen once."""
+        """Entropy of the observed shares, bits; too low if most n-grams occur only once."""
         shares = self.times / self.total
         return float((self.grams * shares * -np.log2(shares)).sum())
 
     @property
     def unseen(self) -> float:
-        """Estimated probability that the next gram is a new one: the share of those seen once.
+        """Estimated probability that the next n-gram is new: the share of n-grams that occur once.
 
         Good (1953), The population frequencies of species and the estimation of parameters.
         """
@@ -65,7 +67,7 @@ class Spectrum:
 
     @property
     def half(self) -> int:
-        """How many of the most frequent grams make up half of all."""
+        """Number of most frequent n-grams that make up half of all counts."""
         sums = np.cumsum(self.times * self.grams)
         full = int(np.searchsorted(sums, self.total / 2))
         before = int(sums[full - 1]) if full else 0
@@ -81,18 +83,15 @@ class Spectrum:
 
 
 class GramCounter:
-    """Counts grams that come in batches; close it, since it may use files."""
+    """A counter of n-grams in batches; call `close` at the end, because it may use files."""
 
     def __init__(self, possible: int, memory_grams: int) -> None:
-        """Begin with nothing.
+        """Create an empty counter.
 
         Args:
-            possible: how many different grams there could be, below 2^63.
-            memory_grams: different grams that are held in memory, 16 bytes each, and as many while
-                a batch is added.
-
-        Raises:
-            ValueError: more grams than numbers, or no memory.
+            possible: number of possible n-grams, below 2^63.
+            memory_grams: number of distinct n-grams held in memory, 16 bytes each; adding a batch
+                needs the same amount again.
         """
         if not 1 <= possible < 2**63:
             raise ValueError(f"possible must be in [1, 2^63), got {possible}")
@@ -104,20 +103,20 @@ class GramCounter:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def close(self) -> None:
-        """Remove the files."""
+        """Remove the temporary files."""
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
 
     def add(self, keys: NDArray[np.uint64]) -> None:
-        """Count a batch of grams."""
+        """Count a batch of n-grams."""
         new, counts = np.unique(keys, return_counts=True)
         self._keys, self._counts = _merge(self._keys, self._counts, new, counts)
         if len(self._keys) > self._memory:
             self._spill()
 
     def spectrum(self) -> Spectrum:
-        """Return the result; nothing can be added behind it."""
+        """Return the spectrum; no batches may be added afterwards."""
         if self._folder is not None:
             self._spill()
         seen: dict[int, int] = {}
@@ -157,15 +156,15 @@ class GramCounter:
 
 
 def grams(tokens: NDArray[np.int64], length: int, codes: int) -> NDArray[np.uint64]:
-    """Return the grams of neighbours in a row of the picture, as numbers, of frames [b h w].
+    """Return the n-grams of horizontally neighbouring tokens of frames [b h w], as numbers.
 
-    A gram does not go on in the next row: there, neighbours in raster order are not neighbours in
-    the picture.
+    An n-gram does not continue in the next row, because neighbours in raster order across rows are
+    not neighbours in the image.
 
     Args:
         tokens: ids in [0, codes).
-        length: tokens of a gram; at most w.
-        codes: vocabulary.
+        length: number of tokens in an n-gram, at most w.
+        codes: size of the vocabulary.
     """
     places = tokens.shape[2] - length + 1
     keys = np.zeros((*tokens.shape[:2], places), np.uint64)
@@ -180,7 +179,7 @@ def _merge(
     new: NDArray[np.uint64],
     new_counts: NDArray[np.int64],
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Add counts of sorted keys to those of others."""
+    """Return the sum of two sets of counts with sorted keys."""
     places = np.searchsorted(keys, new)
     known = np.zeros(len(new), dtype=bool)
     inside = places < len(keys)

@@ -1,11 +1,11 @@
-"""`python -m toto_robot.analyses.lr_sweep`: which learning rate suits which width (paper Fig. 11).
+"""`python -m toto_robot.analyses.lr_sweep`: the best learning rate for each width (paper Fig. 11).
 
-Every width is trained with every rate twice: as usual, where the best rate falls with the width,
-and with the maximal update parametrisation, where one rate should suit all. What counts is told in
-one number: how much worse the widest model is with the rate that was best for the narrowest. The
-paper finds 2^-7 for all its widths.
+Every width is trained with every rate twice: with the standard parametrisation, where the best rate
+falls with the width, and with the maximal update parametrisation (muP), where one rate should fit
+all widths. The main result is the transfer cost: how much worse the widest model is with the rate
+that is best for the narrowest. The paper finds 2^-7 for all its widths.
 
-Members of a seed see the same sequences in the same order.
+Models of the same seed are trained on the same sequences in the same order.
 """
 
 import dataclasses
@@ -32,10 +32,10 @@ STANDARD, MUP = PARAMETRISATIONS = ("standard", "muP")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Width:
-    """A width, and what goes with it.
+    """A model width.
 
     Attributes:
-        dim: of the residual stream.
+        dim: width of the residual stream.
         mlp_hidden: hidden width of SwiGLU.
     """
 
@@ -45,15 +45,15 @@ class Width:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LrSweepConfig:
-    """Return which members are trained.
+    """Settings of `lr_sweep`.
 
     Attributes:
-        widths: the narrowest first.
-        log2_rates: exponents of the rates, base 2.
-        mup_base_dim: width whose muP and usual models are the same.
-        seeds: of weights and of sequences; every rate and width has each.
-        pretrain: everything else of a member; its `model.dim`, `model.mlp_hidden`,
-            `model.mup_base_dim`, `optimizer.lr` and `seed` are set by the sweep.
+        widths: model widths, the narrowest first.
+        log2_rates: base-2 logarithms of the learning rates.
+        mup_base_dim: width at which muP equals the standard parametrisation.
+        seeds: random seeds of weights and sequences; every rate and width is trained with each.
+        pretrain: all other settings of the training; the sweep sets its `model.dim`,
+            `model.mlp_hidden`, `model.mup_base_dim`, `optimizer.lr` and `seed`.
     """
 
     widths: tuple[Width, ...]
@@ -63,26 +63,28 @@ class LrSweepConfig:
     pretrain: PretrainConfig
 
     def __post_init__(self) -> None:
-        """Refuse what compares nothing."""
+        """Check that there are at least two widths, two rates and one seed."""
         dims = [width.dim for width in self.widths]
         if len(dims) < 2 or dims != sorted(set(dims)):
-            raise ValueError(f"widths must be two or more and rise, got {dims}")
+            raise ValueError(f"widths must be two or more, in increasing order, got {dims}")
         if len(set(self.log2_rates)) < 2 or not self.seeds:
-            raise ValueError("log2_rates must have two entries or more, seeds one")
+            raise ValueError("log2_rates must have two entries or more, and seeds at least one")
         if not isinstance(self.pretrain.model, TotoConfig):
-            raise ValueError(f"muP is for kind llama, got {self.pretrain.model.kind}")
+            raise ValueError(
+                f"muP needs pretrain.model of kind llama, got {self.pretrain.model.kind}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A member and its held-out loss.
+    """One trained model of the sweep with its held-out loss.
 
     Attributes:
         parametrisation: `standard` or `muP`.
-        dim: its width.
-        log2_rate: its learning rate.
-        seed: its seed.
-        loss: nats; infinite if it diverged.
+        dim: width of the model.
+        log2_rate: base-2 logarithm of the learning rate.
+        seed: random seed.
+        loss: held-out loss, nats; infinite if the training diverged.
     """
 
     parametrisation: str
@@ -93,12 +95,12 @@ class Cell:
 
 
 def lr_sweep(config: LrSweepConfig, out: Path) -> None:
-    """Train, print the table; write `lr_sweep.csv` and `lr_sweep.png`.
+    """Train all models, print the table, and write `lr_sweep.csv` and `lr_sweep.png`.
 
-    Members lie in `out/members`; those that have ended are not trained again.
+    The models are kept in `out/members`; finished ones are not trained again.
 
     Raises:
-        ValueError: members that cannot be trained, or without a held-out loss.
+        ValueError: a model cannot be trained, or has no held-out loss.
     """
     todo = list(itertools.product(config.seeds, PARAMETRISATIONS, config.widths, config.log2_rates))
     cells: list[Cell] = []
@@ -107,7 +109,7 @@ def lr_sweep(config: LrSweepConfig, out: Path) -> None:
         name = f"{parametrisation}-{width.dim}-rate{rate:g}-seed{seed}"
         outcome = train_member(member, out / "members" / name)
         if not outcome.finished:
-            print(f"stopped at {name}; the same command goes on")
+            print(f"stopped at {name}; the same command resumes")
             return
         cells.append(
             Cell(
@@ -127,10 +129,10 @@ def lr_sweep(config: LrSweepConfig, out: Path) -> None:
 
 
 def best_log2_rate(cells: Sequence[Cell]) -> float:
-    """Return the rate of the least loss, mean of the seeds: the lowest of the parabola through it.
+    """Return the base-2 logarithm of the rate with the lowest mean loss over the seeds.
 
-    The parabola goes through the best rate that was tried and its neighbours; at an end of those
-    tried, and beside members that diverged, it is the best rate itself.
+    It is the minimum of a parabola through the best tried rate and its two neighbours. If the best
+    rate is the lowest or highest one, or a neighbour diverged, it is the best tried rate itself.
     """
     rates, losses = _means(cells)
     k = int(np.argmin(losses))
@@ -141,13 +143,13 @@ def best_log2_rate(cells: Sequence[Cell]) -> float:
 
 
 def transfer_cost(cells: Sequence[Cell]) -> list[float]:
-    """Return for each seed what the widest loses with the rate that is best for the narrowest.
+    """Return, for each seed, the loss increase of the widest model at the narrowest's best rate.
 
     Args:
-        cells: of one parametrisation.
+        cells: the models of one parametrisation.
 
     Returns:
-        Nats more than with its own best rate among those tried; infinite if it diverges.
+        Loss minus the loss at its own best tried rate, nats; infinite if the training diverged.
     """
     dims = sorted({cell.dim for cell in cells})
     costs = []

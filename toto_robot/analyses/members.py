@@ -1,4 +1,4 @@
-"""Runs that belong to one study: trained one after the other, each once, each resumable."""
+"""Training of the models of a study: one after the other, each once and resumable."""
 
 import json
 import os
@@ -16,12 +16,12 @@ __all__ = ["Outcome", "train_member", "writes_results"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a member came to.
+    """The result of training one model of a study.
 
     Attributes:
-        rows: the lines of its log, each with `step`, `tokens`, `loss` and `validation_loss`.
-        diverged: whether training stopped because of losses that were not to be trusted.
-        finished: whether it took all its steps; False after a scheduler's signal to stop.
+        rows: lines of the log, each with `step`, `tokens`, `loss` and `validation_loss`.
+        diverged: whether training stopped because of loss spikes or non-finite losses.
+        finished: whether training ended; False after a scheduler's stop signal.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -30,15 +30,15 @@ class Outcome:
 
     @property
     def loss(self) -> float:
-        """Held-out loss at the end, nats; infinite for a member that diverged."""
+        """Final held-out loss, nats; infinite if the training diverged."""
         return float("inf") if self.diverged else self.rows[-1]["validation_loss"]
 
 
 def train_member(config: PretrainConfig, folder: Path) -> Outcome:
-    """Train, or go on, or read what a member came to that has ended.
+    """Train a model, resume its training, or read the result of a finished one.
 
     Raises:
-        ValueError: the folder holds a member with another config; or a member without a held-out
+        ValueError: the folder holds a model with another config, or a model without a held-out
             loss.
     """
     claim(folder, config)
@@ -58,7 +58,7 @@ def train_member(config: PretrainConfig, folder: Path) -> Outcome:
     finished = diverged or bool(rows and rows[-1]["step"] == steps)
     if not diverged and rows and "validation_loss" not in rows[-1]:
         raise ValueError(
-            f"{folder}: no held-out loss to compare by; a data set needs more files, and "
+            f"{folder}: no held-out loss; a data set needs more files, and "
             "pretrain.validation_sequences must be at least 1"
         )
     if finished and writes_results():
@@ -67,5 +67,5 @@ def train_member(config: PretrainConfig, folder: Path) -> Outcome:
 
 
 def writes_results() -> bool:
-    """Return whether this process is the first, or the only one, of a run."""
+    """Return whether this process is rank 0, which writes the results."""
     return int(os.environ.get("RANK", "0")) == 0

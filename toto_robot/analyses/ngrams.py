@@ -1,10 +1,10 @@
-"""`python -m toto_robot.analyses.ngrams`: which tokens are used, alone and beside one another.
+"""`python -m toto_robot.analyses.ngrams`: distributions of tokens, and of pairs and triples.
 
-The paper's Fig. 3, 12 and 13: the distributions of single tokens, of pairs and of triples of
-neighbours in a row, for several tokenizers and data sets, as share against rank; with coverage,
-entropy and the probability that the next one is new. Beside each, the same tokens with neighbours
-from other frames: what is left of pairs and triples when there is no picture, only frequencies at
-each place. A picture's pairs are fewer, and their entropy less by what a neighbour tells.
+The paper's Fig. 3, 12 and 13: the distributions of single tokens, and of pairs and triples of
+horizontal neighbours, for several tokenizers and data sets, as share against rank; with coverage,
+entropy and the probability that the next n-gram is new. A control combines each token with
+neighbours from other frames, which keeps only the token frequencies at each position. Neighbours of
+the same image have fewer distinct pairs; the difference in entropy is the information they share.
 """
 
 import json
@@ -25,22 +25,23 @@ from .counting import GramCounter, Spectrum, grams
 
 __all__ = ["NgramsConfig", "TokenSource", "count_grams", "ngrams"]
 
+# Values of the column `neighbours`: neighbours of the same image, and of other frames.
 SOURCES = ("pictures", "strangers")
-POINTS = 2000  # of a drawn curve
+POINTS = 2000  # maximum number of points of a drawn curve
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenSource:
-    """One tokenizer on one data set.
+    """A tokenizer and a data set.
 
     Attributes:
-        name: what it is called in the table.
-        tokenizer: a shipped encoder's name, or the folder of an encoder or of a tokenizer.
-        data: folder of a data set. Its tokens are used where this tokenizer made them; else its
-            frames are tokenised, and the tokens not kept.
-        part: the files held out from training, those trained on, or all.
-        frames: how many, spread evenly; null for all. Coverage grows with their number, so compare
-            tokenizers on equally many.
+        name: name in the table.
+        tokenizer: name of a shipped encoder, or folder of an encoder or a tokenizer.
+        data: folder of a data set. Its tokens are used if this tokenizer made them; else its
+            frames are tokenised, and the tokens are not stored.
+        part: held-out files, training files, or all files.
+        frames: maximum number of frames, spread evenly; null: all. Coverage grows with this
+            number, so compare tokenizers on equal numbers.
     """
 
     name: str
@@ -52,15 +53,15 @@ class TokenSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NgramsConfig:
-    """Say what is counted.
+    """Settings of `ngrams`.
 
     Attributes:
-        sources: tokenizers and data sets.
-        lengths: tokens of a gram.
-        batch: frames at a time.
-        memory_grams: different grams of each length that are held in memory, 16 bytes each and as
-            many in passing; more go to disk.
-        seed: of the neighbours from other frames.
+        sources: the tokenizers and data sets.
+        lengths: n-gram lengths, tokens.
+        batch: frames that are processed at once, at least 2.
+        memory_grams: number of distinct n-grams of each length held in memory, 16 bytes each plus
+            the same for a batch; more are stored on disk.
+        seed: random seed of the neighbours from other frames.
     """
 
     sources: tuple[TokenSource, ...]
@@ -70,24 +71,27 @@ class NgramsConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse what counts nothing, or twice."""
+        """Check that sources have distinct names, and that lengths and batch are in range."""
         names = [source.name for source in self.sources]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"sources must have names of their own, got {names}")
+            raise ValueError(f"sources must have distinct names, got {names}")
         if not self.lengths or min(self.lengths) < 1:
             raise ValueError(f"lengths must be at least 1, got {list(self.lengths)}")
         if self.batch < 2:
-            raise ValueError(f"batch must be at least 2, to have other frames, got {self.batch}")
+            raise ValueError(
+                f"batch must be at least 2, to have neighbours from other frames, got {self.batch}"
+            )
 
 
 def ngrams(config: NgramsConfig, out: Path) -> None:
-    """Count, print the table; write `ngrams.csv`, `curves.csv` and `ngrams.png`.
+    """Count n-grams, print the table, and write `ngrams.csv`, `curves.csv` and `ngrams.png`.
 
-    The counts of each source lie in `out/spectra`: a run that died goes on with the next.
+    The counts of each source are kept in `out/spectra`, so an interrupted run resumes at the next
+    source.
 
     Raises:
-        ValueError: no data set, no such tokenizer, frames that are no squares of tokens, or grams
-            that are longer than a row or too many to be numbered.
+        ValueError: a data set or tokenizer does not exist, a frame is not a square of tokens, or
+            n-grams are longer than a row or too many to number.
     """
     table: list[dict[str, object]] = []
     curves: list[dict[str, object]] = []
@@ -112,7 +116,7 @@ def ngrams(config: NgramsConfig, out: Path) -> None:
 def count_grams(
     source: TokenSource, lengths: tuple[int, ...], batch: int, memory_grams: int, seed: int
 ) -> dict[tuple[int, str], Spectrum]:
-    """Return the spectra of one source by length, and by whether neighbours are of one picture.
+    """Return the spectra of one source by n-gram length and by the origin of neighbours.
 
     Raises:
         ValueError: see `ngrams`.
@@ -120,7 +124,7 @@ def count_grams(
     tokenizer = load_tokenizer(source.tokenizer)
     codes, side = tokenizer.vocab_size, round(tokenizer.tokens_per_frame**0.5)
     if side * side != tokenizer.tokens_per_frame:
-        raise ValueError(f"{source.name}: {tokenizer.tokens_per_frame} tokens are no square")
+        raise ValueError(f"{source.name}: {tokenizer.tokens_per_frame} tokens do not form a square")
     if max(lengths) > side:
         raise ValueError(f"lengths must be at most the {side} tokens of a row, got {max(lengths)}")
     generator = np.random.default_rng(seed)
@@ -132,9 +136,9 @@ def count_grams(
     try:
         with tqdm(total=count, desc=source.name, unit="frame") as progress:
             for flat in batches:
-                pictures = flat.reshape(-1, side, side)
+                images = flat.reshape(-1, side, side)
                 shown = {
-                    SOURCES[0]: pictures,
+                    SOURCES[0]: images,
                     SOURCES[1]: generator.permuted(flat, axis=0).reshape(-1, side, side),
                 }
                 for (length, kind), counter in counters.items():
@@ -149,7 +153,7 @@ def count_grams(
 def _counted(
     source: TokenSource, config: NgramsConfig, out: Path
 ) -> dict[tuple[int, str], Spectrum]:
-    """Count one source, or read what was counted before with these settings."""
+    """Count one source, or read the stored counts of the same settings."""
     path = out / "spectra" / f"{source.name}.json"
     settings = to_dict(source) | {
         "lengths": list(config.lengths),
@@ -194,7 +198,7 @@ def _facts(spectrum: Spectrum) -> dict[str, object]:
 
 
 def _thinned(spectrum: Spectrum) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the curve at a bounded number of corners, evenly in the logarithm of the rank."""
+    """Return at most `POINTS` corners of the curve, evenly in the logarithm of the rank."""
     ranks, shares = spectrum.curve()
     if len(ranks) <= POINTS:
         return ranks, shares

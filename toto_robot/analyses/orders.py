@@ -1,4 +1,4 @@
-"""Sequences of frames in their order and in others: the controls of `positions`."""
+"""Sequences of frames in their original order, and reordered as controls for `positions`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,26 @@ from numpy.typing import NDArray
 from ..encoders.encoder import Encoder
 from .clips import TokenClips
 
-__all__ = ["ORDERS", "Windows", "arrange", "cut_windows", "possible_orders", "strangers"]
+__all__ = [
+    "ORDERS",
+    "Windows",
+    "arrange",
+    "cut_windows",
+    "draw_from_other_files",
+    "possible_orders",
+]
 
 ORDERS = ("video", "shuffled", "unrelated", "images", "repeated")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Windows:
-    """Non-overlapping sequences of some data sets.
+    """Non-overlapping sequences of frames from several data sets.
 
     Attributes:
-        tokens: [s f n].
-        files: [s] of which file each is, over all data sets.
-        sets: [s] of which data set each is.
+        tokens: token ids [s f n].
+        files: [s] number of each sequence's file, distinct over all data sets.
+        sets: [s] number of each sequence's data set.
     """
 
     tokens: NDArray[np.int64]
@@ -48,7 +55,7 @@ def cut_windows(sets: Sequence[TokenClips], frames: int, stride: int, most: int)
         ]
         if not starts:
             raise ValueError(
-                f"{item.name} has no clip of {reach} frames: stride {stride} is too wide"
+                f"{item.name} has no clip of {reach} frames: stride {stride} is too large"
             )
         keep = np.unique(
             np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int)
@@ -65,53 +72,56 @@ def cut_windows(sets: Sequence[TokenClips], frames: int, stride: int, most: int)
 
 
 def possible_orders(windows: Windows) -> tuple[str, ...]:
-    """Return the orders that there are files enough for, and say which are left out."""
+    """Return the orders for which there are enough files; print which are left out."""
     if 2 * np.bincount(windows.files).max() <= len(windows.files):
         return ORDERS
-    print("unrelated and images are left out: half of the sequences are of one file")
+    print("unrelated and images are left out: one file has more than half of the sequences")
     return tuple(order for order in ORDERS if order not in ("unrelated", "images"))
 
 
 def arrange(
     windows: Windows, order: str, encoder: Encoder, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return sequences [s 1+f*n] in an order of `ORDERS`, and which window lent each frame [s f].
+    """Return sequences [s 1+f*n] in an order of `ORDERS`, and each frame's source window [s f].
 
-    Every order has the same frames at each place as the videos have, over all sequences; only
-    shuffled ones change places within a sequence, and repeated ones are all the first.
+    Over all sequences, every order has the same frames at each position as the videos. The
+    exceptions are `shuffled`, which permutes positions within a sequence, and `repeated`, which
+    repeats the first frame.
     """
     tokens = windows.tokens
     count, frames = tokens.shape[:2]
-    lenders = np.tile(np.arange(count)[:, None], frames)
+    sources = np.tile(np.arange(count)[:, None], frames)
     if order == "shuffled":
         turns = generator.permuted(np.tile(np.arange(frames), (count, 1)), axis=1)
-        tokens = tokens[lenders, turns]
+        tokens = tokens[sources, turns]
     elif order in ("unrelated", "images"):
-        lenders = strangers(windows.files, frames, generator)
-        tokens = tokens[lenders, np.arange(frames)]
+        sources = draw_from_other_files(windows.files, frames, generator)
+        tokens = tokens[sources, np.arange(frames)]
     elif order == "repeated":
         tokens = np.repeat(tokens[:, :1], frames, axis=1)
     layout = encoder.transformer.config
     start = layout.start_image if order == "images" else layout.start_video
     ids = np.concatenate([np.full((count, 1), start), tokens.reshape(count, -1)], axis=1)
-    return ids, lenders
+    return ids, sources
 
 
-def strangers(
+def draw_from_other_files(
     files: NDArray[np.int64], frames: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return for each sequence those [s f] that lend it frames, itself for the first.
+    """Return the source sequence of each frame [s f]; the first frame is the sequence's own.
 
-    Each sequence lends each of its frames once, and never to a sequence of its own file; where
-    there are few files, some frames of a sequence are still of one other file.
+    Each frame of each sequence is used once, and never in another sequence of the same file. With
+    few files, several frames of a sequence may come from the same other file.
 
     Args:
-        files: [s] of which file each sequence is; none has more than half of them.
-        frames: f.
-        generator: of the order of the files.
+        files: [s] number of each sequence's file; no file has more than half of the sequences.
+        frames: number of frames f in a sequence.
+        generator: random generator of the order of the files.
     """
     ranks = generator.permutation(int(files.max()) + 1)
-    order = np.argsort(ranks[files], kind="stable")  # files one after another, in any order
+    order = np.argsort(
+        ranks[files], kind="stable"
+    )  # sequences grouped by file, files in random order
     largest = int(np.bincount(files).max())
     shifts = largest + np.arange(frames - 1) * largest % (len(files) - 2 * largest + 1)
     chosen = np.empty((len(files), frames), dtype=np.int64)

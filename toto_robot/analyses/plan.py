@@ -1,4 +1,4 @@
-"""What a compute study would cost: its members, their operations, and hours of devices."""
+"""Costs of a scaling study: its models, their operations, and device hours."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ FLOPS_PER_MAC = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """One model of a study.
+    """A model of a study.
 
     Attributes:
-        name: what it is called.
+        name: name of the model.
         dim: width of the residual stream.
-        layers: blocks.
-        heads: attention heads.
+        layers: number of blocks.
+        heads: number of attention heads.
         mlp_hidden: hidden width of SwiGLU.
     """
 
@@ -43,7 +43,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
-    """Models of one family, and how each is trained.
+    """A family of models and the training settings that they share.
 
     Attributes:
         codes: vocabulary of the tokenizer.
@@ -52,12 +52,12 @@ class Study:
         batch: sequences a step.
         part: sequences that a rank computes at once.
         tokens_per_parameter: training tokens of a member, for each of its parameters.
-        lr: peak learning rate of all members.
-        mup_base_dim: width at which muP is the standard parametrisation; null: no muP.
-        warmup_share: of a member's steps.
-        points: validations of a run, evenly over its steps.
-        seeds: each member is trained with each.
-        members: the smallest first.
+        lr: peak learning rate of all models.
+        mup_base_dim: width at which muP equals the standard parametrisation; null: no muP.
+        warmup_share: warm-up steps as a share of all steps.
+        points: number of validations in a run, spread evenly.
+        seeds: random seeds; each model is trained with each seed.
+        members: the models, the smallest first.
     """
 
     codes: int
@@ -74,10 +74,10 @@ class Study:
     members: tuple[Member, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what is no study."""
+        """Check that names are distinct and that all settings are in range."""
         names = [member.name for member in self.members]
         if len(names) < 2 or len(set(names)) != len(names):
-            raise ValueError(f"members must be two or more with names of their own, got {names}")
+            raise ValueError(f"members must be two or more with distinct names, got {names}")
         if not self.seeds:
             raise ValueError("seeds must have an entry")
         if not self.tokens_per_parameter > 0 or not 0 <= self.warmup_share < 1 or self.points < 1:
@@ -89,12 +89,12 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hardware:
-    """What computes.
+    """A compute device.
 
     Attributes:
-        name: of one device.
-        peak_tflops: its operations a second at best, 10^12.
-        utilisation: share of them that training reaches; an engine prints what it does.
+        name: name of the device.
+        peak_tflops: peak operations a second, 10^12.
+        utilisation: share of the peak that training reaches; the training log prints it.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Hardware:
     utilisation: float
 
     def __post_init__(self) -> None:
-        """Refuse what computes nothing."""
+        """Check the ranges of peak and utilisation."""
         if not self.peak_tflops > 0 or not 0 < self.utilisation <= 1:
             raise ValueError(
                 f"peak_tflops must be above 0 and utilisation in (0, 1], got {self.peak_tflops} "
@@ -110,17 +110,17 @@ class Hardware:
             )
 
     def hours(self, flops: float) -> float:
-        """Return the hours of one device for so many operations."""
+        """Return the time of one device for a number of operations, hours."""
         return flops / (self.peak_tflops * 1e12 * self.utilisation) / 3600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """What there is.
+    """The available compute.
 
     Attributes:
         hardware: name of a device.
-        hours: of such devices, all together.
+        hours: device hours, summed over all devices.
     """
 
     hardware: str
@@ -129,14 +129,14 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What one run of a member takes.
+    """The cost of training one model once.
 
     Attributes:
-        name: of the member.
-        parameters: all of them.
-        tokens: that it is trained on.
-        steps: optimizer steps.
-        flops_per_token: operations, forward and backward.
+        name: name of the model.
+        parameters: number of parameters.
+        tokens: number of training tokens.
+        steps: number of optimizer steps.
+        flops_per_token: operations per token, forward and backward.
     """
 
     name: str
@@ -147,7 +147,7 @@ class Cost:
 
     @property
     def flops(self) -> float:
-        """Operations of the whole run."""
+        """Operations of the training run."""
         return self.tokens * self.flops_per_token
 
 
@@ -167,7 +167,7 @@ def cost(study: Study, base: TotoConfig, member: Member) -> Cost:
 
 
 def model_of(study: Study, base: TotoConfig, member: Member) -> TotoConfig:
-    """Return the transformer of a member: what the study does not say is as in ``base``."""
+    """Return the transformer config of a model: ``base`` with the fields that the study sets."""
     return dataclasses.replace(
         base,
         codes=study.codes,
@@ -182,7 +182,7 @@ def model_of(study: Study, base: TotoConfig, member: Member) -> TotoConfig:
 
 
 def plan_row(item: Cost, runs: int, hardware: Sequence[Hardware]) -> dict[str, Any]:
-    """Return the row of a member that is trained ``runs`` times."""
+    """Return the table row of a model that is trained ``runs`` times."""
     row: dict[str, Any] = dataclasses.asdict(item) | {
         "runs": runs,
         "flops": item.flops,
@@ -196,7 +196,7 @@ def plan_row(item: Cost, runs: int, hardware: Sequence[Hardware]) -> dict[str, A
 def plan_table(
     costs: Sequence[Cost], study: Study, hardware: Sequence[Hardware], budget: Budget
 ) -> str:
-    """Return the members' costs as text, and what the budget pays for."""
+    """Return the models' costs, and what the budget covers, as text."""
     runs = len(study.seeds)
     lines = [
         f"{'member':<8}{'parameters':>15}{'tokens':>10}{'steps':>9}{'FLOPs a token':>15}"
@@ -224,10 +224,10 @@ def plan_table(
         spent += device.hours(item.flops) * runs
         if spent <= budget.hours:
             affordable.append(item.name)
-    verdict = "enough" if needed <= budget.hours else "too little"
+    verdict = "sufficient" if needed <= budget.hours else "not sufficient"
     lines.append(
-        f"budget: {budget.hours:g} hours of {budget.hardware}, {verdict} for {needed:.3g}: it pays "
-        f"for {', '.join(affordable) or 'no member'}, or for {afford:.3g} tokens a parameter of "
-        f"all (planned: {study.tokens_per_parameter:g})"
+        f"budget: {budget.hours:g} hours of {budget.hardware}, {verdict} for {needed:.3g} hours; "
+        f"it covers {', '.join(affordable) or 'no member'}, or all members with {afford:.3g} "
+        f"tokens a parameter (planned: {study.tokens_per_parameter:g})"
     )
     return "\n".join(lines)

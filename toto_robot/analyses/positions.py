@@ -1,15 +1,15 @@
-"""`python -m toto_robot.analyses.positions`: what each place of a sequence costs (paper Fig. 10).
+"""`python -m toto_robot.analyses.positions`: next-token loss by position (paper Fig. 10).
 
-The paper's figure shows a high loss in the first frame and a lower one in all others, and takes it
-for the redundancy of video. The same measure on sequences with other frames says whether it is:
+The paper's figure shows a high loss in the first frame and a lower loss in all later frames, and
+explains it by the redundancy of video. Control sequences test this explanation:
 
-video      frames of one clip in their order
-shuffled   the same frames in another order: alike, but without a course of events
-unrelated  frames of other clips: if it is redundancy, nothing is gained by the second frame
-images     unrelated frames after the start token of images: what the model was told to expect
-repeated   the first frame again and again: the most that can be gained
+    video      frames of one clip in their order
+    shuffled   the same frames in random order: similar frames without the course of events
+    unrelated  frames of other clips: without redundancy, later frames should not be cheaper
+    images     unrelated frames after the start token of images, as in training on images
+    repeated   the first frame repeated: the largest possible reduction
 
-Intervals are from a bootstrap over files: sequences of one file stay together.
+Confidence intervals come from a bootstrap over files: sequences of one file stay together.
 """
 
 import hashlib
@@ -38,25 +38,27 @@ from .statistics import Array, grouped_means, interval
 
 __all__ = ["ORDERS", "PositionsConfig", "positions", "token_losses"]
 
-ALL = "all"  # data sets together
-LOGITS_AT_ONCE = 1024  # tokens whose distributions are held at a time
+ALL = "all"  # name of all data sets together
+LOGITS_AT_ONCE = 1024  # tokens whose logits are in memory at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PositionsConfig:
-    """Return which model is measured on what.
+    """Settings of `positions`.
 
     Attributes:
-        encoder: a Toto, of which all layers run.
-        data: folders of data sets that its tokenizer has tokenised; videos.
-        part: the files held out from training, those trained on, or all.
-        frames: of a sequence, at most the model's.
-        strides: between the frames of a sequence; each is measured. The first has the controls.
-        sequences: of each data set and stride at most, spread evenly; they do not overlap.
-        batch: sequences a pass.
-        device: where the model runs.
-        resamples: of the bootstrap.
-        seed: of the controls and of the bootstrap.
+        encoder: a Toto encoder; all its layers are run.
+        data: folders of video data sets that its tokenizer has tokenised.
+        part: held-out files, training files, or all files.
+        frames: number of frames in a sequence, at most the model's.
+        strides: distances between the frames of a sequence; each is measured, the first with the
+            controls.
+        sequences: maximum number of sequences of each data set and stride, spread evenly without
+            overlap.
+        batch: sequences per forward pass.
+        device: device of the model.
+        resamples: number of bootstrap resamples.
+        seed: random seed of the controls and the bootstrap.
     """
 
     encoder: AnyToto
@@ -71,7 +73,7 @@ class PositionsConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse what measures nothing."""
+        """Check that data and strides are given, and that all numbers are in range."""
         if not self.data or not self.strides:
             raise ValueError("data and strides must each have an entry")
         for name, least in (("frames", 2), ("sequences", 1), ("batch", 1), ("resamples", 100)):
@@ -82,13 +84,14 @@ class PositionsConfig:
 
 
 def positions(config: PositionsConfig, out: Path) -> None:
-    """Measure, print the table; write `frames.csv`, `tokens.csv` and `positions.png`.
+    """Measure, print the table, and write `frames.csv`, `tokens.csv` and `positions.png`.
 
-    Losses lie in `out/losses`, one file for each stride and order: a run that died goes on there.
+    Losses are kept in `out/losses`, one file for each stride and order, so an interrupted run can
+    resume.
 
     Raises:
-        ValueError: a data set that is not there, is none of videos, has other tokens or no file in
-            that part, or clips that are too short for a sequence.
+        ValueError: a data set does not exist, is not of videos, has tokens of another tokenizer,
+            has no file in the part, or has only clips that are too short.
     """
     encoder = build_toto(config.encoder, config.device, whole=True)
     trained = encoder.transformer.config.frames
@@ -96,7 +99,7 @@ def positions(config: PositionsConfig, out: Path) -> None:
         raise ValueError(f"frames must be at most the model's {trained}, got {config.frames}")
     sets = [open_clips(folder, encoder.tokenizer, config.part) for folder in config.data]
     if images := [item.name for item in sets if item.kind != "video"]:
-        raise ValueError(f"{images} hold no videos: a sequence of them has no first frame to copy")
+        raise ValueError(f"{images} are data sets of images; positions needs videos")
     rows: list[dict[str, Any]] = []
     tokens: list[dict[str, Any]] = []
     maps: list[Array] = []
@@ -104,12 +107,12 @@ def positions(config: PositionsConfig, out: Path) -> None:
         windows = cut_windows(sets, config.frames, stride, config.sequences)
         mine: list[dict[str, Any]] = []
         for order in possible_orders(windows) if turn == 0 else ORDERS[:1]:
-            ids, lenders = arrange(
+            ids, sources = arrange(
                 windows, order, encoder, np.random.default_rng((config.seed, stride))
             )
-            losses = np.empty((*lenders.shape, encoder.tokens_per_frame), np.float32)
-            # back to where each frame is from, so that easy and hard videos are compared in pairs
-            losses[lenders, np.arange(config.frames)] = _measure(
+            losses = np.empty((*sources.shape, encoder.tokens_per_frame), np.float32)
+            # assign each loss to the frame's source video, so that videos are compared in pairs
+            losses[sources, np.arange(config.frames)] = _measure(
                 encoder, ids, config, out, f"{order}, stride {stride}"
             )
             for name, chosen in _parts(windows, sets):
@@ -132,7 +135,7 @@ def positions(config: PositionsConfig, out: Path) -> None:
 
 @torch.no_grad()
 def token_losses(transformer: CausalModel, ids: Int64[Tensor, "b t"]) -> Float[Tensor, "b t-1"]:
-    """Return what each token but the first costs given those before it, nats."""
+    """Return the cross-entropy of each token after the first, given the tokens before it, nats."""
     (hidden,) = transformer.features(ids[:, :-1], (-1,))
     losses = [
         cross_entropy(transformer.logits(part).float().transpose(1, 2), targets, reduction="none")
@@ -148,7 +151,7 @@ def token_losses(transformer: CausalModel, ids: Int64[Tensor, "b t"]) -> Float[T
 def _measure(
     encoder: Encoder, ids: NDArray[np.int64], config: PositionsConfig, out: Path, what: str
 ) -> NDArray[np.float32]:
-    """Return the losses [s f n] of sequences, from their file if they were measured before."""
+    """Return the losses [s f n] of sequences, read from a file if it exists."""
     digest = hashlib.sha256(f"{encoder.weights_hash} {ids.shape}".encode() + ids.tobytes())
     path = out / "losses" / f"{digest.hexdigest()[:16]}.f32"
     shape = (len(ids), config.frames, encoder.tokens_per_frame)
@@ -169,7 +172,7 @@ def _measure(
 
 
 def _parts(windows: Windows, sets: Sequence[TokenClips]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Name all sequences, and those of each data set."""
+    """Return masks of all sequences and of each data set's sequences, with names."""
     parts = [(ALL, np.ones(len(windows.sets), dtype=bool))]
     if len(sets) > 1:
         parts += [(item.name, windows.sets == number) for number, item in enumerate(sets)]
@@ -184,7 +187,7 @@ def _frame_rows(
     stride: int,
     name: str,
 ) -> list[dict[str, Any]]:
-    """Return a row for each frame, and one for the mean of those behind the first."""
+    """Return a row for each frame, and one for the mean of all frames after the first."""
     means = losses.mean(axis=2, dtype=np.float64)  # s f
     values = np.concatenate([means, means[:, 1:].mean(axis=1, keepdims=True)], axis=1)
     changes = values - means[:, :1]
@@ -192,7 +195,7 @@ def _frame_rows(
     replicates = grouped_means(both, files, config.resamples, np.random.default_rng(config.seed))
     bounds = interval(replicates)  # low and high, values and changes, frames
     if len(np.unique(files)) < 2:
-        bounds[:] = np.nan  # one file says nothing of others
+        bounds[:] = np.nan  # one file gives no interval over files
     return [
         {
             "order": order,
@@ -240,7 +243,7 @@ def _draw(
         if row["data"] == ALL and row["frame"] != "later":
             curves.setdefault((row["order"], row["stride"]), []).append(row)
     with drawing(path, columns=4, width=19.0, height=4.5) as (figure, panels):
-        levels, changes, *pictures = panels
+        levels, changes, *grids = panels
         for (order, stride), mine in curves.items():
             frames = [row["frame"] for row in mine]
             dashed = "-" if stride == config.strides[0] else "--"
@@ -263,12 +266,12 @@ def _draw(
         side = round(len(maps[0]) ** 0.5)
         highest = max(float(values.max()) for values in maps)
         for axes, values, title in zip(
-            pictures, maps, ("first frame", "mean of the later frames"), strict=True
+            grids, maps, ("first frame", "mean of the later frames"), strict=True
         ):
             grid = values.reshape(side, side) if side * side == len(values) else values[None]
             shown = axes.imshow(grid, vmin=0, vmax=highest, cmap="magma")
-            axes.set(title=f"{title}, nats at each place", xticks=[], yticks=[])
-        figure.colorbar(shown, ax=pictures, shrink=0.8)
+            axes.set(title=f"{title}, nats at each position", xticks=[], yticks=[])
+        figure.colorbar(shown, ax=grids, shrink=0.8)
 
 
 main = command("positions", PositionsConfig)(positions)

@@ -1,13 +1,13 @@
-"""Fit L = a C^b to what runs reached, with an interval for the exponent.
+"""Fits of the power law L = a C^b to training runs, with an interval for the exponent.
 
-Two ways, since neither is the whole truth:
+There are two fits, because each has a weakness:
 
-ends      the held-out loss of each finished run against its compute: every learning rate has come
-          down, and the runs are as many points as there are. The interval is a bootstrap-t over
-          residuals (Efron and Tibshirani 1993, chapter 12), which holds up with few points.
-frontier  the lowest loss of any run at each compute (paper Fig. 9): many points, but most are of
-          runs that were still at a high rate. The interval draws whole runs anew, since the points
-          of a run are not independent.
+    ends      the final held-out loss of each run against its compute: all learning rates have
+              decayed, but there is only one point per run. The interval is a bootstrap-t over
+              residuals (Efron and Tibshirani 1993, chapter 12), which is valid with few points.
+    frontier  the lowest loss of any run at each compute (paper Fig. 9): many points, but most
+              come from runs whose learning rate was still high. The bootstrap resamples whole
+              runs, because the points of a run are not independent.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ __all__ = ["Curve", "PowerLaw", "fit_ends", "fit_frontier", "frontier"]
 
 Array = NDArray[np.float64]
 
-POINTS = 80  # of the frontier, evenly in the logarithm of compute
+POINTS = 80  # points of the frontier, evenly in the logarithm of compute
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Curve:
-    """The held-out loss of one run as it was trained.
+    """The held-out loss of one run during training.
 
     Attributes:
-        member: which model; runs of several seeds share it.
-        compute: operations so far, [k], rising.
-        loss: nats, [k].
+        member: name of the model; runs with several seeds share it.
+        compute: number of operations so far, [k], increasing.
+        loss: held-out loss, nats, [k].
     """
 
     member: str
@@ -41,15 +41,15 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PowerLaw:
-    """L = scale * C^exponent.
+    """A fitted power law, L = scale * C^exponent.
 
     Attributes:
         scale: loss at a compute of one.
-        exponent: negative where compute helps.
-        low: lower end of the exponent's 95 % interval; NaN where there are too few points for one.
-        high: upper end.
-        explained: share of the variance of the logarithm of the loss.
-        points: how many were fitted.
+        exponent: exponent; negative if more compute lowers the loss.
+        low: lower end of the exponent's 95 % interval; NaN with too few points.
+        high: upper end of the exponent's 95 % interval; NaN with too few points.
+        explained: explained share of the variance of the logarithm of the loss.
+        points: number of fitted points.
     """
 
     scale: float
@@ -64,15 +64,15 @@ def fit_ends(curves: Sequence[Curve], resamples: int, generator: np.random.Gener
     """Fit the last point of each run.
 
     Raises:
-        ValueError: runs of fewer than two different computes.
+        ValueError: fewer than two distinct values of compute.
     """
     x = np.log([curve.compute[-1] for curve in curves])
     y = np.log([curve.loss[-1] for curve in curves])
     if len(np.unique(x)) < 2:
-        raise ValueError("a power law needs ends of at least two different computes")
+        raise ValueError("a power law needs runs with at least two distinct values of compute")
     slope, level, error, residuals = _line(x, y)
     low = high = float("nan")
-    if len(x) >= 4:  # three leave one degree of freedom: nothing to draw residuals from
+    if len(x) >= 4:  # three points leave one degree of freedom, too few to resample residuals
         drawn = residuals[generator.integers(len(x), size=(resamples, len(x)))]
         slopes, _, errors, _ = _line(x, level + slope * x + drawn)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -85,12 +85,13 @@ def fit_ends(curves: Sequence[Curve], resamples: int, generator: np.random.Gener
 def fit_frontier(
     curves: Sequence[Curve], resamples: int, generator: np.random.Generator
 ) -> PowerLaw | None:
-    """Fit the lowest loss at each compute, from where the first member hands over to the next.
+    """Fit the lowest loss at each compute, from the point where a second model reaches it.
 
-    Before that, the frontier is the smallest member's own curve, which says nothing of size.
+    Before this point, the frontier is the smallest model's own curve, which does not depend on
+    model size.
 
     Returns:
-        None where no member hands over to another.
+        The fit, or None if one model has the lowest loss at almost all computes.
     """
     found = _frontier_line(curves)
     if found is None:
@@ -109,7 +110,7 @@ def fit_frontier(
 
 
 def frontier(curves: Sequence[Curve]) -> tuple[Array, Array, list[str]]:
-    """Return compute, loss and member of the points that no run with less compute has beaten."""
+    """Return compute, loss and model of the points with the lowest loss up to their compute."""
     grid = np.geomspace(
         min(curve.compute[0] for curve in curves), max(c.compute[-1] for c in curves), POINTS
     )

@@ -1,12 +1,13 @@
-"""``python -m toto_robot.analyses.reconstruction``: what tokens keep of images.
+"""``python -m toto_robot.analyses.reconstruction``: reconstruction quality of tokenizers.
 
-For each tokenizer, or encoder with its tokenizer, and each data set:
+The command measures, for each tokenizer or encoder and each data set:
 
-    PSNR             of all pixels, with a bootstrap interval over files
+    PSNR             PSNR of all pixels, with a bootstrap interval over files
     saturated, rest  PSNR of the most saturated pixels, and of all others
-    kept             the saturation of the reconstruction on the most saturated pixels, over theirs
-    perplexity       of the codes; also over the weighted mixture of the data sets
-    nats             an encoder's next-token loss, for tokens of the first frame and of later ones
+    kept             saturation of the reconstruction divided by that of the image, on the most
+                     saturated pixels
+    perplexity       perplexity of the codes; also over the weighted mixture of the data sets
+    nats             next-token loss of an encoder, for the first frame and for later frames
 
 The saturation of a pixel is its largest minus its smallest channel. Errors are of uint8 images at
 the tokenizer's size, pooled over the pixels of a data set.
@@ -17,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,17 +38,17 @@ from .statistics import Array, grouped_means, interval
 
 __all__ = ["MeasuredSet", "ReconstructionConfig", "reconstruction"]
 
-TIMED = 20  # frames, one at a time
+TIMED = 20  # number of timed encodings of one frame
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasuredSet:
-    """A data set to measure on.
+    """A data set for the measurement.
 
     Attributes:
-        path: folder that ``python -m toto_robot.data.decode`` made.
-        part: the files held out from training, those trained on, or all.
-        weight: its share of the mixture whose perplexity is measured; 0: it has none.
+        path: folder of the data set, made by ``python -m toto_robot.data.decode``.
+        part: held-out files, training files, or all files.
+        weight: share of the data set in the mixture's perplexity; 0: not part of the mixture.
     """
 
     path: Path
@@ -55,46 +56,48 @@ class MeasuredSet:
     weight: float
 
     def __post_init__(self) -> None:
-        """Refuse a weight below 0."""
+        """Check that the weight is not negative."""
         if self.weight < 0:
             raise ValueError(f"weight must not be negative, got {self.weight}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReconstructionConfig:
-    """Which checkpoints are measured on what.
+    """Settings of `reconstruction`.
 
     Attributes:
         checkpoints: tokenizers or encoders: shipped names or folders.
         data: the data sets.
-        frames: of each data set at most, spread evenly.
-        saturated_share: which share of the pixels counts as the most saturated.
-        sequences: of each data set of videos at most, for the next token's loss; 0: none.
-        sequence_frames: consecutive frames of a sequence.
-        pictures: frames of each data set in the image.
-        batch: frames a pass.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        frames: maximum number of frames of each data set, spread evenly.
+        saturated_share: share of the pixels that count as the most saturated.
+        sequences: maximum number of sequences of each video data set for the next-token loss; 0:
+            it is not measured.
+        sequence_frames: number of consecutive frames in a sequence.
+        drawn_frames: number of frames of each data set in ``reconstruction.png``.
+        batch: frames per forward pass.
+        resamples: number of bootstrap resamples.
+        seed: random seed of the bootstrap.
     """
 
+    OLD_NAMES: ClassVar[dict[str, str]] = {"pictures": "drawn_frames"}
     checkpoints: tuple[str, ...]
     data: tuple[MeasuredSet, ...]
     frames: int
     saturated_share: float
     sequences: int
     sequence_frames: int
-    pictures: int
+    drawn_frames: int
     batch: int
     resamples: int
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse what measures nothing."""
+        """Check that checkpoints and data are given, and that all numbers are in range."""
         if not self.checkpoints or not self.data:
             raise ValueError("checkpoints and data must each have an entry")
         if not 0 < self.saturated_share < 1:
             raise ValueError(f"saturated_share must be in (0, 1), got {self.saturated_share}")
-        least = {"frames": 1, "sequences": 0, "sequence_frames": 2, "pictures": 0, "batch": 1}
+        least = {"frames": 1, "sequences": 0, "sequence_frames": 2, "drawn_frames": 0, "batch": 1}
         for name, low in (least | {"resamples": 100}).items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
@@ -103,11 +106,11 @@ class ReconstructionConfig:
 def reconstruction(config: ReconstructionConfig, out: Path) -> None:
     """Measure, print the table, and write ``results.json``, ``results.csv`` and an image.
 
-    ``reconstruction.png`` has the frames in its first row and one row for each checkpoint below.
+    ``reconstruction.png`` has the frames in its first row, and one row below for each checkpoint.
 
     Raises:
-        ValueError: a data set that is not there, has no file in its part or has frames of another
-            size; a checkpoint that is none of a tokenizer or a Toto.
+        ValueError: a data set does not exist, has no file in its part, or has frames of another
+            size; or a checkpoint is neither a tokenizer nor a Toto encoder.
     """
     sets = [Shard.open(item.path) for item in config.data]
     chosen = [
@@ -122,13 +125,13 @@ def reconstruction(config: ReconstructionConfig, out: Path) -> None:
         found: dict[str, Any] = {}
         drawn: list[NDArray[np.uint8]] = []
         for item, shard, (frames, files) in zip(config.data, sets, chosen, strict=True):
-            measured, counts, pictures = _measure(tokenizer, shard, frames, files, config)
+            measured, counts, decoded = _measure(tokenizer, shard, frames, files, config)
             if encoder is not None and shard.kind == "video" and config.sequences:
                 measured |= _next_token(encoder, shard, item.part, config)
             mixture += item.weight * counts / counts.sum()
             found[shard.name] = measured
             rows.append({"checkpoint": name, "data": shard.name} | measured)
-            drawn.append(pictures)
+            drawn.append(decoded)
         results[name] = {
             "mixture_perplexity": _perplexity(mixture) if mixture.any() else None,
             "encode_cpu_ms": _encode_ms(tokenizer, sets[0]),
@@ -138,9 +141,9 @@ def reconstruction(config: ReconstructionConfig, out: Path) -> None:
     write_json(out / "results.json", {"saturated_share": config.saturated_share} | results)
     names = dict.fromkeys(key for row in rows for key in row)
     write_csv(out / "results.csv", [{key: row.get(key) for key in names} for row in rows])
-    if config.pictures:
+    if config.drawn_frames:
         first = [
-            shard.frames()[_spread(frames, config.pictures)]
+            shard.frames()[_spread(frames, config.drawn_frames)]
             for shard, (frames, _) in zip(sets, chosen, strict=True)
         ]
         _draw(out / "reconstruction.png", [np.concatenate(first), *lines])
@@ -149,7 +152,7 @@ def reconstruction(config: ReconstructionConfig, out: Path) -> None:
 
 
 def _open(name: str) -> tuple[AnyTokenizer, Encoder | None]:
-    """Return a checkpoint's tokenizer, and the whole encoder if it is one."""
+    """Return a checkpoint's tokenizer, and the encoder if the checkpoint is one."""
     file = Path(name) / "config.json"
     kind = json.loads(file.read_text())["kind"] if file.is_file() else None
     if name not in shipped_encoders() and kind != "encoder":
@@ -160,9 +163,9 @@ def _open(name: str) -> tuple[AnyTokenizer, Encoder | None]:
 
 
 def _clips(shard: Shard, part: Part) -> list[tuple[int, int, int]]:
-    """Return start, length and number of the file of each clip of a part."""
-    asked = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
-    clips = sorted(clip for held_out in asked for clip in split(shard, held_out))
+    """Return start, length and file number of each clip of a part."""
+    splits = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
+    clips = sorted(clip for held_out in splits for clip in split(shard, held_out))
     if not clips:
         raise ValueError(f"{shard.folder} has no file in part {part!r}; choose part=all")
     names = {clip["start"]: clip["file"] for clip in shard.manifest["clips"]}
@@ -173,7 +176,7 @@ def _clips(shard: Shard, part: Part) -> list[tuple[int, int, int]]:
 def _frames(
     shard: Shard, part: Part, config: ReconstructionConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return frames [n], spread evenly over a part, and the file [n] of each."""
+    """Return the indices of frames [n], spread evenly over a part, and their file numbers [n]."""
     clips = _clips(shard, part)
     rows = np.concatenate([np.arange(start, start + length) for start, length, _ in clips])
     files = np.concatenate([np.full(length, file) for _, length, file in clips])
@@ -193,12 +196,12 @@ def _measure(
     files: NDArray[np.int64],
     config: ReconstructionConfig,
 ) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.uint8]]:
-    """Return the measures of a data set, how often each code is used, and decoded frames."""
+    """Return the measures of a data set, the count of each code, and decoded frames."""
     images = shard.frames()
     if images.shape[1] != tokenizer.image_size:
         raise ValueError(
-            f"{shard.folder} has frames of {images.shape[1]} px, the tokenizer takes "
-            f"{tokenizer.image_size}"
+            f"{shard.folder} has frames of {images.shape[1]} px, the tokenizer needs "
+            f"{tokenizer.image_size} px"
         )
     sums, counts = np.zeros((LEVELS, 3)), np.zeros(tokenizer.vocab_size, np.int64)
     errors: list[Array] = []
@@ -226,14 +229,14 @@ def _measure(
         "perplexity": _perplexity(counts),
         "codes_used": int((counts > 0).sum()),
     }
-    shown = torch.from_numpy(images[_spread(frames, config.pictures)])
+    shown = torch.from_numpy(images[_spread(frames, config.drawn_frames)])
     return measured, counts, tokenizer.decode(tokenizer.encode(shown)).numpy()
 
 
 def _next_token(
     encoder: Encoder, shard: Shard, part: Part, config: ReconstructionConfig
 ) -> dict[str, float]:
-    """Return the mean loss of tokens of first frames and of later frames, nats."""
+    """Return the mean loss of tokens of all, first and later frames, with intervals, nats."""
     count, layout = config.sequence_frames, encoder.transformer.config
     starts = np.array(
         [
@@ -267,7 +270,7 @@ def _next_token(
 
 @torch.inference_mode()
 def _encode_ms(tokenizer: AnyTokenizer, shard: Shard) -> float:
-    """Return the least CPU time of encoding one frame, ms; other programs do not count."""
+    """Return the minimum CPU time of this process to encode one frame, ms."""
     frame, times = torch.from_numpy(shard.frames()[:1].copy()), []
     for _ in range(TIMED):
         begun = time.process_time()

@@ -1,4 +1,4 @@
-"""Errors of the most saturated pixels and of all others: whether small coloured things are kept.
+"""Reconstruction errors of the most saturated pixels, such as small coloured objects.
 
 The saturation of a pixel is its largest minus its smallest channel.
 """
@@ -12,19 +12,20 @@ from .statistics import Array
 
 __all__ = ["LEVELS", "Saturated", "count_pixels", "decibels", "split_pixels"]
 
-LEVELS = 256  # of a channel, and of a pixel's saturation
+LEVELS = 256  # values of a channel, and of a pixel's saturation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Saturated:
-    """Errors of the most saturated pixels and of all others.
+    """Errors of the most saturated pixels and of all other pixels.
 
     Attributes:
-        psnr_db: of the most saturated pixels.
-        psnr_rest_db: of all others.
-        kept: the reconstruction's saturation on the most saturated pixels, over the image's.
-        share: which share of the pixels they are.
-        threshold: the smallest saturation among them, of 255.
+        psnr_db: PSNR of the most saturated pixels, dB.
+        psnr_rest_db: PSNR of all other pixels, dB.
+        kept: on the most saturated pixels, saturation of the reconstruction divided by that of the
+            image.
+        share: actual share of the most saturated pixels.
+        threshold: lowest saturation of these pixels, 0 to 255.
     """
 
     psnr_db: float
@@ -35,10 +36,10 @@ class Saturated:
 
 
 def count_pixels(frames: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Array:
-    """Return sums over pixels by their saturation in ``frames`` [n h w 3]: float64 [256 3].
+    """Return sums over pixels, grouped by saturation in ``frames`` [n h w 3]: float64 [256 3].
 
-    The columns are the number of pixels, their squared error (mean over the channels) and the
-    saturation of ``decoded`` there.
+    The columns are the number of pixels, the sum of their squared errors (mean over the channels)
+    and the sum of their saturation in ``decoded``.
     """
     level = _saturation(frames).reshape(-1)
     error = (frames.astype(np.float64) - decoded) ** 2
@@ -50,11 +51,11 @@ def count_pixels(frames: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Array
 
 
 def split_pixels(sums: Array, share: float) -> Saturated:
-    """Return how the most saturated ``share`` of the pixels of `count_pixels` fared.
+    """Return the errors of the most saturated ``share`` of the pixels from `count_pixels`.
 
-    Pixels of one saturation stay together, so it is that share or a little more.
+    Pixels of equal saturation are not separated, so the actual share may be slightly larger.
     """
-    above = np.cumsum(sums[::-1, 0])[::-1]  # pixels of this saturation and more
+    above = np.cumsum(sums[::-1, 0])[::-1]  # number of pixels with at least this saturation
     threshold = int(np.flatnonzero(above >= share * above[0])[-1])
     top, rest = sums[threshold:].sum(0), sums[:threshold].sum(0)
     there = (np.arange(LEVELS) * sums[:, 0])[threshold:].sum()
@@ -72,5 +73,5 @@ def _saturation(images: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def decibels(squared_error: float) -> float:
-    """Return the PSNR of a mean squared error of values from 0 to 255."""
+    """Return the PSNR, dB, of a mean squared error of values from 0 to 255."""
     return float(10 * np.log10(255**2 / squared_error)) if squared_error else float("inf")

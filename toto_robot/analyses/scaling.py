@@ -1,13 +1,13 @@
-"""`python -m toto_robot.analyses.scaling`: loss against compute, planned, run and fitted (Fig. 9).
+"""`python -m toto_robot.analyses.scaling`: plan, train and fit loss against compute (Fig. 9).
 
-    python -m toto_robot.analyses.scaling compute=paper budget.hours=200  # what a1 to a6 would cost
+    python -m toto_robot.analyses.scaling compute=paper budget.hours=200  # cost of a1 to a6
     python -m toto_robot.analyses.scaling compute=tiny action=run         # train, fit, draw
 
-Members are models of one family (paper Table 15), each trained for a number of tokens in proportion
-to its parameters, with one learning rate by muP. The plan is arithmetic and trains nothing. A
-run's members can be spread over machines by `only=[a3]` with the same `out`; each resumes. The
-paper's curve is 7.32 C^-0.0378 with C in multiply-accumulates; its tokens and data are others, so
-only the exponent compares.
+The models are of one family (paper Table 15). Each is trained on a number of tokens in proportion
+to its parameters, all with the same learning rate by muP. The plan only computes costs. With
+`only=[a3]` and the same `out`, the models of a run can be trained on several machines; each can
+resume. The paper's curve is 7.32 C^-0.0378 with C in multiply-accumulates. Its tokens and data
+differ, so only the exponent is comparable.
 """
 
 import dataclasses
@@ -40,23 +40,23 @@ from .power_law import Curve, PowerLaw, fit_ends, fit_frontier, frontier
 
 __all__ = ["Budget", "Hardware", "Member", "ScalingConfig", "Study", "cost", "scaling"]
 
-PAPER = (7.32, -0.0378)  # section 4.9
+PAPER = (7.32, -0.0378)  # scale and exponent, section 4.9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScalingConfig:
-    """Return which study, and what to do of it.
+    """Settings of `scaling`.
 
     Attributes:
-        action: `plan` prints the cost; `run` trains what is not trained yet, then fits.
-        compute: the members.
-        only: names of the members that are trained here; null: all. The fit waits for the rest.
-        hardware: devices that the plan is priced in.
-        budget: what the plan is held against.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-        pretrain: everything else of a member; sizes, stages, rate, warm-up, log and seed are its
-            own.
+        action: `plan` prints the cost; `run` also trains the missing models, then fits.
+        compute: the models and their shared training settings.
+        only: names of the models that are trained by this command; null: all. The fit needs all.
+        hardware: devices for which the plan states hours.
+        budget: available compute, compared with the plan.
+        resamples: number of bootstrap resamples.
+        seed: random seed of the bootstrap.
+        pretrain: all other training settings; the study sets sizes, stages, learning rate, warm-up,
+            log interval and seed.
     """
 
     action: Literal["plan", "run"]
@@ -69,7 +69,7 @@ class ScalingConfig:
     pretrain: PretrainConfig
 
     def __post_init__(self) -> None:
-        """Refuse names that are not there."""
+        """Check that the names in `budget` and `only` exist."""
         devices = [item.name for item in self.hardware]
         if self.budget.hardware not in devices:
             raise ValueError(f"budget.hardware: {self.budget.hardware!r} is not one of {devices}")
@@ -77,11 +77,13 @@ class ScalingConfig:
         if unknown := set(self.only or ()) - set(names):
             raise ValueError(f"only: {sorted(unknown)} are not among {names}")
         if not isinstance(self.pretrain.model, TotoConfig):
-            raise ValueError(f"the study is of kind llama, got {self.pretrain.model.kind}")
+            raise ValueError(
+                f"the study needs pretrain.model of kind llama, got {self.pretrain.model.kind}"
+            )
 
     @property
     def base(self) -> TotoConfig:
-        """The transformer of which members are variants."""
+        """The transformer config from which the models are derived."""
         assert isinstance(self.pretrain.model, TotoConfig)
         return self.pretrain.model
 
@@ -89,18 +91,18 @@ class ScalingConfig:
 def scaling(config: ScalingConfig, out: Path) -> None:
     """Print the plan and write `plan.csv`; with `action=run`, train and fit.
 
-    A run's members lie in `out/members`, and those that have ended are not trained again; it writes
+    A run keeps its models in `out/members` and does not train finished ones again. It writes
     `curves.csv`, `fits.csv` and `scaling.png`.
 
     Raises:
-        ValueError: members that cannot be trained, or without a held-out loss.
+        ValueError: a model cannot be trained, or has no held-out loss.
     """
     study, hardware = config.compute, config.hardware
     costs = [cost(study, config.base, member) for member in study.members]
     write_csv(out / "plan.csv", [plan_row(item, len(study.seeds), hardware) for item in costs])
     print(plan_table(costs, study, hardware, config.budget), flush=True)
     if config.action == "plan":
-        print(f"results: {out / 'plan.csv'}; action=run trains")
+        print(f"results: {out / 'plan.csv'}; action=run trains the models")
         return
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
@@ -113,7 +115,7 @@ def scaling(config: ScalingConfig, out: Path) -> None:
                 continue
             outcome = train_member(run_of(config, member, item, seed), folder)
             if not outcome.finished:
-                print(f"stopped at {folder.name}; the same command goes on")
+                print(f"stopped at {folder.name}; the same command resumes")
                 return
             if outcome.diverged:
                 print(f"{folder.name} diverged, and is left out of the fit")
@@ -130,7 +132,7 @@ def scaling(config: ScalingConfig, out: Path) -> None:
 
 
 def run_of(config: ScalingConfig, member: Member, item: Cost, seed: int) -> PretrainConfig:
-    """Return the training of a member."""
+    """Return the training config of a model."""
     base, study = config.pretrain, config.compute
     stage = Stage(steps=item.steps, frames=study.frames, batch=study.batch, part=study.part)
     return dataclasses.replace(
@@ -159,7 +161,7 @@ def _curve_row(line: dict[str, Any], name: str, seed: int, item: Cost) -> dict[s
 
 
 def curves_of(rows: Sequence[dict[str, Any]]) -> list[Curve]:
-    """Return the runs of rows of `curves.csv`, compute in multiply-accumulates."""
+    """Return the runs in rows of `curves.csv`; compute is in multiply-accumulates."""
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         runs.setdefault((row["member"], row["seed"]), []).append(row)
@@ -191,7 +193,7 @@ def _report(rows: Sequence[dict[str, Any]], config: ScalingConfig, out: Path) ->
             f"{law.explained:>11.3f}"
         )
     if "frontier" not in fits:
-        print("no frontier: no member hands over to a larger one")
+        print("no frontier: one model has the lowest loss at almost all computes")
     print(f"paper     {'':>7}{PAPER[0]:>9.3g}{PAPER[1]:>+11.4f}   (C in multiply-accumulates)")
     print(f"results: {out / 'curves.csv'}, fits.csv, scaling.png")
 

@@ -25,14 +25,14 @@ def grouped_means(
 ) -> Array:
     """Return bootstrap replicates [resamples ...] of the mean of `values` [n ...] over n.
 
-    Groups are drawn with replacement and stay whole, since their members are alike; the same draws
-    are made for the same generator state, so that differences of two calls are paired.
+    Whole groups are drawn with replacement, because their members are correlated. The same
+    generator state makes the same draws, so that differences of two calls are paired.
 
     Args:
-        values: what is averaged.
-        groups: [n] of which group each is.
+        values: the values to average.
+        groups: [n] group of each value.
         resamples: number of replicates.
-        generator: where chance comes from.
+        generator: random generator.
     """
     names, index = np.unique(groups, return_inverse=True)
     sums = np.zeros((len(names), *values.shape[1:]))

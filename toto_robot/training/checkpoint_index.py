@@ -1,7 +1,7 @@
-"""Read what `torch.distributed.checkpoint` wrote as data: nothing that a file names is run.
+"""A safe reader of `torch.distributed.checkpoint` files that runs no code from the files.
 
-Its index, ``.metadata``, is a pickle, and so are the values that are no tensors. A pickle may call
-whatever it names; here it may name the few classes that an index is made of, and no other.
+The index, ``.metadata``, is a pickle, and so are the values that are not tensors. A pickle can call
+any function that it names; this reader allows only the few classes that an index consists of.
 """
 
 import json
@@ -37,7 +37,7 @@ _PATHS = {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"}
 
 
 class DataReader(FileSystemReader):
-    """Read a checkpoint's folder without running anything of its index."""
+    """A reader of a checkpoint's folder that runs no code from the index."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """Read the index."""
@@ -50,27 +50,27 @@ class DataReader(FileSystemReader):
 
 
 class DataPlanner(DefaultLoadPlanner):
-    """Read the values that are no tensors as plain data."""
+    """A load planner that reads values other than tensors as plain data."""
 
     def load_bytes(self, read_item: Any, value: BytesIO) -> None:
-        """Check that the bytes hold plain data alone, then read them."""
+        """Check that the bytes hold only plain data, then read them."""
         torch.load(value, weights_only=True)
         value.seek(0)
         super().load_bytes(read_item, value)
 
 
 def read_whole(folder: Path) -> dict[str, Any]:
-    """Return the state of a checkpoint of which no file is missing, empty or cut off.
+    """Return a checkpoint's state after checking that no file is missing, empty or truncated.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the checkpoint is damaged; the message says how.
     """
     try:
         state = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"state.json cannot be read: {error}") from error
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-        raise ValueError("state.json does not tell the step")
+        raise ValueError("state.json has no step")
     ends: dict[str, int] = {}
     for place in _read_index(folder / ".metadata").storage_data.values():
         ends[place.relative_path] = max(
@@ -93,15 +93,15 @@ def _read_index(path: Path) -> Metadata:
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(f"{path.name} cannot be read: {error or type(error).__name__}") from error
     if not isinstance(metadata, Metadata):
-        raise ValueError(f"{path.name} holds a {type(metadata).__name__}, no index")
+        raise ValueError(f"{path.name} holds a {type(metadata).__name__}, not an index")
     return metadata
 
 
 class _Index(pickle.Unpickler):
-    """Build an index, and refuse all else unseen."""
+    """An unpickler that builds an index and refuses all other classes."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what an allowed name stands for."""
+        """Return the class or value of an allowed name."""
         if module.startswith("pathlib") and name in _PATHS:
             return PurePosixPath
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
@@ -109,6 +109,6 @@ class _Index(pickle.Unpickler):
         if name in _ALLOWED.get(module, ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(
-            f"it names {module}.{name}, which no index needs and which is not opened: a pickle may "
-            "run any code"
+            f"it names {module}.{name}, which no index needs; it is not loaded, because a pickle "
+            "can run any code"
         )

@@ -1,10 +1,11 @@
-"""Training checkpoints that any number of ranks can write, and any other number can go on from.
+"""Sharded training checkpoints, which any number of ranks can write and resume from.
 
-``checkpoints/step-0001000/`` holds what `torch.distributed.checkpoint` writes, each rank its own
-part of weights and optimizer state, and ``state.json``: the step, the guard's memory, sums for the
-log. The folder is written aside, synchronised and renamed when all ranks are done, so it is whole
-or not there; should a disk have lost a part all the same, the newest whole one is gone on from.
-The index is torch's pickle, of which nothing is run (`checkpoint_index`).
+``checkpoints/step-0001000/`` holds the files of `torch.distributed.checkpoint`, in which each rank
+writes its own part of the weights and the optimizer state, and ``state.json``: the step, the
+guard's state and sums for the log. The folder is written under a temporary name, synchronised and
+renamed when all ranks are done, so that it is complete or does not exist. If a disk has lost a part
+nevertheless, training resumes from the newest complete checkpoint. The index is torch's pickle; no
+code from it is run (`checkpoint_index`).
 """
 
 import os
@@ -47,17 +48,17 @@ class Checkpoints:
         self._folder, self._model, self._optimizer = folder, model, optimizer
         self._ranks, self._background, self._most = ranks, background, most
         self._pending: tuple[Future[Any], Path] | None = None
-        # a group of its own: a background write must not mix its messages with training's
+        # a separate group, so that a background write does not mix its messages with training's
         self._group: Any = None if ranks.mesh is None else dist.new_group(backend="gloo")
 
     def resume(self) -> dict[str, Any] | None:
-        """Load the newest whole checkpoint and return its state, or None where there is none.
+        """Load the newest complete checkpoint and return its state; None without checkpoints.
 
         Raises:
-            ValueError: there are checkpoints, and none is whole.
+            ValueError: checkpoints exist, but none is complete.
         """
         folders = sorted(self._folder.glob("step-*"))
-        self._ranks.wait()  # all have looked before the first one renames what is damaged
+        self._ranks.wait()  # all ranks list the folders before the first rank renames damaged ones
         newest = newest_whole(folders, self._load, sets_aside=self._ranks.first)
         return None if newest is None else newest[1]
 
@@ -74,7 +75,9 @@ class Checkpoints:
                     process_group=self._group,
                     no_dist=self._group is None,
                 )
-        except CheckpointException as error:  # a BaseException, in all ranks when one has failed
+        except (
+            CheckpointException
+        ) as error:  # a BaseException; raised in all ranks if one rank fails
             (first, *_) = error.failures.values()
             raise ValueError(str(first[0]).partition("\n")[0]) from error
         set_state_dict(
@@ -86,7 +89,7 @@ class Checkpoints:
         return state
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the checkpoint of ``step``; several ranks do so in the background, if asked for."""
+        """Write the checkpoint of ``step``, with several ranks in the background if configured."""
         self.finish()
         folder = self._folder / f"step-{step:07d}"
         aside = folder.with_name(f".{folder.name}.part")
@@ -109,7 +112,7 @@ class Checkpoints:
         self._publish(folder)
 
     def finish(self) -> None:
-        """Wait for the checkpoint that is being written, if there is one."""
+        """Wait until a background write is complete."""
         if self._pending is not None:
             future, folder = self._pending
             self._pending = None
@@ -132,7 +135,7 @@ class Checkpoints:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Leave out what torch has to say of a checkpoint of one process."""
+    """Suppress torch's warning about checkpoints of a single process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         yield

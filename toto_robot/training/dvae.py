@@ -1,8 +1,8 @@
-"""Train the DALL-E layout's discrete VAE (Ramesh et al. 2021, arXiv 2102.12092, appendix A).
+"""Training of the DALL-E layout's discrete VAE (Ramesh et al. 2021, arXiv 2102.12092, appendix A).
 
-The evidence lower bound of a discrete latent: tokens are drawn by the Gumbel-softmax relaxation,
-whose temperature falls, and the decoder is scored by the logit-Laplace likelihood. The prior over
-tokens is uniform, and the weight of the divergence from it grows from 0 to well above 1.
+The loss is the evidence lower bound of a discrete latent. Tokens are drawn by the Gumbel-softmax
+relaxation with a falling temperature; the decoder's loss is the logit-Laplace likelihood. The prior
+over tokens is uniform, and the weight of the divergence from it grows from 0 to well above 1.
 """
 
 import copy
@@ -24,13 +24,13 @@ __all__ = ["DalleRecipe", "DalleTrainer", "divergence", "gumbel_softmax", "logit
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DalleRecipe:
-    """How `DalleDVae` is trained.
+    """Training settings of `DalleDVae`.
 
     Attributes:
-        temperature: of the Gumbel-softmax relaxation.
-        divergence_weight: of the divergence from the uniform prior, summed over the tokens of an
-            image, against the log likelihood summed over its pixels.
-        average_decay: what is scored and saved is a running average of the weights with this decay.
+        temperature: temperature of the Gumbel-softmax relaxation.
+        divergence_weight: weight of the divergence from the uniform prior, summed over the tokens
+            of an image, relative to the log likelihood summed over its pixels.
+        average_decay: decay of the running average of the weights, which is validated and saved.
     """
 
     kind: ClassVar[str] = "dalle"
@@ -39,7 +39,7 @@ class DalleRecipe:
     average_decay: float
 
     def __post_init__(self) -> None:
-        """Refuse what is no temperature and no decay."""
+        """Check the ranges of temperature and decay."""
         if min(self.temperature.first, self.temperature.last) <= 0:
             raise ValueError(f"temperature must stay above 0, got {self.temperature}")
         if not 0 <= self.average_decay < 1:
@@ -47,7 +47,7 @@ class DalleRecipe:
 
 
 class DalleTrainer:
-    """Gumbel-softmax and logit-Laplace; keeps the trained weights beside their average."""
+    """A trainer with Gumbel-softmax and logit-Laplace losses; keeps the weights' average too."""
 
     def __init__(self, tokenizer: DalleDVae, recipe: DalleRecipe, setting: Setting) -> None:
         if tokenizer.decoder is None:
@@ -60,7 +60,7 @@ class DalleTrainer:
     def step(
         self, images: Tensor, lr: float, step: int, generator: torch.Generator
     ) -> dict[str, float | Tensor]:
-        """Take one step."""
+        """Train one step; return values to log."""
         recipe, clip = self._recipe, self._setting.optimizer.clip_norm
         temperature, weight = recipe.temperature.at(step), recipe.divergence_weight.at(step)
         with self._setting.arithmetic():
@@ -69,7 +69,7 @@ class DalleTrainer:
             statistics = self._trained.statistics(codes).float()
         likelihood = logit_laplace_loss(statistics, images)
         extra = divergence(logits)
-        # both in nats for each value of a pixel, as the paper divides: 6.6 / 192 at 8 x 8 pixels
+        # both in nats per pixel value, as in the paper: 6.6 / 192 for 8 x 8 pixels
         values_per_token = images[0].numel() / logits[0, 0].numel()
         loss = likelihood + weight / values_per_token * extra
         norm = descend(self._trained, self._optimizer, loss, clip, lr)
@@ -86,24 +86,24 @@ class DalleTrainer:
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
-        # a long memory of the first, random weights would outlast a short training
+        # a shorter average at first, so that it does not keep the random initial weights
         decay = min(self._recipe.average_decay, (1 + step) / (10 + step))
         for mean, now in zip(self.tokenizer.parameters(), self._trained.parameters(), strict=True):
             mean.lerp_(now, 1 - decay)
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
-        """Return images through hard tokens, and the likelihood's loss."""
+        """Return the reconstruction of images from hard tokens, and the likelihood loss."""
         ids = self.tokenizer.logits(images).argmax(1)
         one_hot = nn.functional.one_hot(ids, self.tokenizer.vocab_size).movedim(-1, 1)
         statistics = self.tokenizer.statistics(one_hot.to(images.dtype))
         return Reconstructed(logit_laplace_loss(statistics, images), laplace_mean(statistics), ids)
 
     def state(self) -> dict[str, Any]:
-        """Return the optimizer's, and the weights of which ``tokenizer`` is the average."""
+        """Return the optimizer's state, and the weights of which ``tokenizer`` is the average."""
         return {"optimizer": self._optimizer.state_dict(), "trained": self._trained.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` returned."""
+        """Restore a state that `state` returned."""
         self._trained.load_state_dict(state["trained"])
         self._optimizer.load_state_dict(state["optimizer"])
 
@@ -113,7 +113,7 @@ def gumbel_softmax(
 ) -> Float[Tensor, "b v i j"]:
     """Draw relaxed one-hot codes (Jang et al., arXiv 1611.01144, equation 2)."""
     uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
-    # of the smallest positive number that rand gives, so that no logarithm is of 0
+    # clamped to the smallest positive number of rand, so that no logarithm is of 0
     noise = -torch.log(-torch.log(uniform.clamp(2**-24, 1 - 2**-24)))
     return torch.softmax((logits + noise) / temperature, dim=1)
 
@@ -127,10 +127,10 @@ def divergence(logits: Float[Tensor, "b v i j"]) -> Float[Tensor, ""]:
 def logit_laplace_loss(
     statistics: Float[Tensor, "b 6 h w"], images: Float[Tensor, "b 3 h w"]
 ) -> Float[Tensor, ""]:
-    """Return minus the mean log likelihood of a pixel's value, nats (appendix A.3, equation 3).
+    """Return the mean negative log likelihood of a pixel value, nats (appendix A.3, equation 3).
 
-    The density on (0, 1) of the sigmoid of a Laplace variable. It has no lower bound at 0: of a
-    density, not of a probability.
+    It is the density on (0, 1) of the sigmoid of a Laplace variable. The loss can be below 0,
+    because it uses a density and not a probability.
     """
     mean, log_scale = statistics.chunk(2, dim=1)
     x = with_margin(images)

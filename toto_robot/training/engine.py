@@ -1,12 +1,12 @@
-"""The training loop of every model that is pre-trained: Totos of all kinds, and the MAE baseline.
+"""The training loop of all pre-trained models: Totos of all kinds, and the MAE baseline.
 
     result = fit(model, phases, config, out, seed=0, title="next-token loss, nats")
 
-One step: ``batch`` rows, read by their number from an endless stream that depends on nothing but
-its seed; gradients accumulated over parts of ``part`` rows on each rank; one AdamW update, unless
-the guard finds the loss or the gradient wrong. So a run is told by its config alone: however many
-ranks and parts share a step, the rows are the same, and a run that goes on from a checkpoint is the
-run that was never stopped, to the bit on a CPU.
+A step reads ``batch`` rows by number from an endless stream that depends only on its seed,
+accumulates gradients over parts of ``part`` rows on each rank, and makes one AdamW update, unless
+the guard rejects the loss or the gradient. So the config alone determines a run: the rows are the
+same for any number of ranks and parts, and a resumed run equals an uninterrupted one, to the bit on
+a CPU.
 """
 
 import itertools
@@ -45,20 +45,21 @@ __all__ = ["EngineConfig", "Fit", "Phase", "Rows", "fit"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
-    """How a model is trained, whatever it is.
+    """Settings of the training loop, for any model.
 
     Attributes:
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: of the matrix products; all that is kept is float32.
-        compile: compile each block.
-        recompute: compute the activations inside a block again for its gradient.
-        shard_ranks: ranks that share one copy of the model; null: all.
-        read_threads: threads that read batches ahead.
-        log_every: steps between lines of the log, each with a validation.
+        precision: precision of matrix products; weights and optimizer state are float32.
+        compile: whether to compile each block with TorchInductor.
+        recompute: whether to recompute the activations inside a block for its gradient
+            (activation checkpointing): less memory, about a third more time.
+        shard_ranks: number of ranks that share one copy of the model; null: all ranks.
+        read_threads: number of threads that prefetch batches.
+        log_every: steps between log lines, each with a validation.
         keep_every: steps between checkpoints.
-        keep_most: checkpoints that are kept.
-        keep_in_background: several ranks write checkpoints while training goes on.
-        guard: when an update is left out.
+        keep_most: number of checkpoints that are kept.
+        keep_in_background: whether several ranks write checkpoints while training continues.
+        guard: when an update is skipped.
     """
 
     device: str
@@ -74,7 +75,7 @@ class EngineConfig:
     guard: GuardConfig
 
     def __post_init__(self) -> None:
-        """Refuse intervals that never come."""
+        """Check that intervals and counts are positive."""
         for name in ("log_every", "keep_every", "keep_most", "read_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -82,15 +83,15 @@ class EngineConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """A trained model.
+    """The result of `fit`.
 
     Attributes:
-        weights: the whole state dict, on the CPU of the first rank; empty on the others.
-        steps: steps taken, over all phases.
-        all_steps: steps of all phases.
-        tokens: tokens seen.
-        skipped: steps whose update the guard left out.
-        finished: whether all steps were taken; False when the run was asked to stop.
+        weights: the full state dict on the CPU of the first rank; empty on the other ranks.
+        steps: completed steps of all phases.
+        all_steps: planned steps of all phases.
+        tokens: number of training tokens.
+        skipped: number of steps whose update the guard skipped.
+        finished: whether all steps are completed; False if the run was stopped.
         scores: the last line of the log.
     """
 
@@ -103,11 +104,11 @@ class Fit:
     scores: Mapping[str, float | int]
 
     def stopped(self) -> str:
-        """Return where a run that was asked to stop has stopped, and how it goes on."""
+        """Return a message: at which step the run stopped, and how to resume it."""
         return stopped_after(self.steps, self.all_steps, "step")
 
     def notes(self, config: object) -> dict[str, object]:
-        """Return what a checkpoint says of its training: the whole config, and how it went."""
+        """Return the training metadata of a checkpoint: the config, skipped steps and scores."""
         return {
             "config": to_dict(config),
             "skipped_steps": self.skipped,
@@ -125,23 +126,19 @@ def fit(
     *,
     title: str,
 ) -> Fit:
-    """Train a model, going on from the newest checkpoint under ``out``.
+    """Train a model; resume from the newest checkpoint under ``out``.
 
-    On Ctrl-C, and on SIGTERM or SIGUSR1, which schedulers send before they kill, the step is
-    finished, a checkpoint is written and the function returns.
+    On Ctrl-C, and on SIGTERM or SIGUSR1, which schedulers send before they kill a job, the step is
+    completed, a checkpoint is written and the function returns.
 
     Args:
-        model: a `Trainable` with fresh weights, equal on all ranks; it is changed.
-        phases: one after the other.
+        model: a `Trainable` with initial weights, equal on all ranks; trained in place.
+        phases: the phases, in order.
         optimizer: AdamW and its schedule over the steps of all phases.
-        config: the rest.
-        out: where checkpoints, log and curve go.
-        ranks: this process among the others.
-        title: of the loss in the curve.
-
-    Raises:
-        ValueError: a batch that cannot be shared by the ranks.
-        FloatingPointError: too many bad steps in a row.
+        config: the other settings.
+        out: folder of checkpoints, log and curve.
+        ranks: this process and its group.
+        title: title of the loss curve.
     """
     for phase in phases:
         phase.check_shares(ranks.world)
@@ -149,7 +146,7 @@ def fit(
 
 
 class _Run:
-    """One run of `fit`: what its steps share."""
+    """The state of one call of `fit`."""
 
     def __init__(
         self,
@@ -199,7 +196,7 @@ class _Run:
         self._stop = StopSignals(ranks)
 
     def train(self) -> Fit:
-        """Take the steps that are left."""
+        """Run the remaining steps."""
         bar = tqdm(
             total=self._steps,
             initial=self._done,
@@ -207,14 +204,14 @@ class _Run:
             unit="step",
             disable=not self._ranks.first,
         )
-        with self._stop.heard(), bar:
+        with self._stop.handling(), bar:
             end = 0
             for phase in self._phases:
                 begin, end = end, end + phase.steps
                 if self._done >= end:
                     continue
                 if self._done == begin:
-                    self._guard.forget()
+                    self._guard.reset()
                 if not self._phase(phase, begin, bar):
                     break
         if self._kept != self._done:
@@ -236,7 +233,7 @@ class _Run:
         )
 
     def _phase(self, phase: Phase, begin: int, bar: Any) -> bool:
-        """Take the steps of one phase; False if the run was asked to stop."""
+        """Run the steps of one phase; return False if the run was stopped."""
         share = phase.batch // self._ranks.world
         offsets = range(0, share, phase.part)
         numbers = (
@@ -286,7 +283,7 @@ class _Run:
             self._loss_sum += loss_value
             self._loss_count += 1
         elif self._ranks.first:
-            bar.write(f"step {self._done + 1}: {fault}; its update is left out")
+            bar.write(f"step {self._done + 1}: {fault}; its update is skipped")
         self._done += 1
         self._tokens += phase.batch * phase.tokens_per_row
         self._norm = norm_value
@@ -307,7 +304,7 @@ class _Run:
         }
         if scores:
             scores["validation_loss"] = sum(scores.values()) / len(scores)
-        if self._loss_count:  # all steps since the last line may have been left out
+        if self._loss_count:  # all steps since the last line may have been skipped
             scores["loss"] = self._loss_sum / self._loss_count
         self._loss_sum, self._loss_count = 0.0, 0
         scores |= {"gradient_norm": self._norm, "skipped": self._guard.skipped}
@@ -319,12 +316,12 @@ class _Run:
 
     @torch.no_grad()
     def _validate(self, rows: Rows, count: int) -> float:
-        """Return the mean loss of the first rows, shared by the ranks."""
+        """Return the mean loss of the first rows, computed by all ranks together."""
         turns = -(-count // self._ranks.world)
         total = torch.zeros(2, device=self._ranks.device)
         for turn in range(turns):
             row = turn * self._ranks.world + self._ranks.rank
-            # all ranks take part in each turn, though the last may have no row for some
+            # all ranks compute in each turn, because in the last turn some have no row of their own
             loss = self._loss(rows(min(row, count - 1), 1))
             if row < count:
                 total += torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)])

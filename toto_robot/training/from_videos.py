@@ -1,10 +1,9 @@
-"""``python -m toto_robot.training.from_videos``: from a folder of videos to an encoder, at once.
+"""``python -m toto_robot.training.from_videos``: train an encoder from a folder of videos.
 
-Decodes the videos, tokenises them with an encoder's or a tokenizer's own checkpoint, trains a
-transformer and writes the folder that `load_encoder` opens. Each part is kept under ``out``, so
-that a stopped command goes on. For collections that are too large to lie on a disk as frames, or
-for several of them in one mixture, use ``toto_robot.data.tokenise`` and then
-``toto_robot.training.pretrain``.
+The command decodes the videos, tokenises them with an existing checkpoint, trains a transformer and
+writes the folder that `load_encoder` opens. All results are kept under ``out``, so that a stopped
+command can resume. For collections that are too large to store as frames, or for a mixture of
+several collections, use ``toto_robot.data.tokenise`` and then ``toto_robot.training.pretrain``.
 """
 
 from dataclasses import dataclass
@@ -25,23 +24,23 @@ __all__ = ["FromVideosConfig", "from_videos"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FromVideosConfig:
-    """What to train on which videos.
+    """Settings of `from_videos`.
 
     Attributes:
-        videos: the folder, searched recursively.
-        stride: every how many frames one is kept.
-        crops: passes over each video, each with its own random crop.
+        videos: folder of videos, searched recursively.
+        stride: keep every ``stride``-th frame.
+        crops: number of passes over each video, each with another random crop.
         tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
             encoder.
         model: the transformer.
         optimizer: AdamW and its schedule.
-        stages: see `PretrainConfig`.
+        stages: training stages, see `PretrainConfig`.
         engine: device, precision, ranks, log and checkpoints.
-        validation_sequences: held-out sequences that are scored for a line of the log.
-        frame_interval_s: seconds between the frames that are kept, which the encoder tells its
-            users; null if they differ much.
-        golden_frames: frames of the videos that go into the encoder's golden vectors.
-        seed: of crops, weights and batches.
+        validation_sequences: number of held-out sequences for each validation.
+        frame_interval_s: time between kept frames, seconds, which the checkpoint records; null
+            if it varies much.
+        golden_frames: number of video frames in the encoder's golden vectors.
+        seed: random seed of crops, weights and batches.
     """
 
     videos: Path
@@ -59,13 +58,13 @@ class FromVideosConfig:
 
 
 def from_videos(config: FromVideosConfig, out: Path) -> Path:
-    """Make an encoder of a folder of videos and return its folder.
+    """Train an encoder on a folder of videos and return the encoder's folder.
 
     Raises:
         ValueError: no video could be read, or none is as long as a sequence.
     """
     if not config.videos.is_dir():
-        raise ValueError(f"videos: {config.videos} is no folder")
+        raise ValueError(f"videos: {config.videos} is not a folder")
     size = load_tokenizer(config.tokenizer_from).image_size
     source = Source(
         name="videos",
@@ -77,7 +76,7 @@ def from_videos(config: FromVideosConfig, out: Path) -> Path:
     decode(DecodeConfig(sources=(source,), size=size, seed=config.seed), out / "frames")
     folder = out / "frames" / source.name
     if not len(Shard.open(folder).runs(validation=True)):
-        print("none is held out: too few files, so there will be no validation loss")
+        print("too few files to hold some out, so there will be no validation loss")
     return pretrain(
         PretrainConfig(
             model=config.model,

@@ -1,4 +1,4 @@
-"""Stop a bad batch from spoiling a model: updates of spikes and of NaN are left out."""
+"""A guard that skips updates with loss spikes or non-finite values."""
 
 import math
 from collections import deque
@@ -9,18 +9,20 @@ import numpy as np
 
 __all__ = ["Guard", "GuardConfig"]
 
-LEAST_HISTORY = 20  # losses; fewer say little of how they spread
-LEAST_SPREAD = 0.01  # of the mean: a loss that hardly moves is no reason to call 1 % a spike
+LEAST_HISTORY = 20  # losses; with fewer, their standard deviation is unreliable
+LEAST_SPREAD = (
+    0.01  # relative to the mean, so that a change of 1 % of a nearly constant loss is not a spike
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardConfig:
-    """When an update is left out.
+    """Settings of `Guard`.
 
     Attributes:
         deviations: a loss this many standard deviations above the mean of ``history`` is a spike.
-        history: accepted losses that are remembered.
-        most_skipped: bad steps in a row after which training stops.
+        history: number of recent accepted losses in the mean and the standard deviation.
+        most_skipped: maximum number of consecutive skipped steps before training stops.
     """
 
     deviations: float
@@ -28,7 +30,7 @@ class GuardConfig:
     most_skipped: int
 
     def __post_init__(self) -> None:
-        """Refuse a guard that could never, or would always, say stop."""
+        """Check the ranges of the settings."""
         if not self.deviations > 0:
             raise ValueError(f"guard.deviations must be positive, got {self.deviations}")
         if self.history < LEAST_HISTORY:
@@ -38,10 +40,10 @@ class GuardConfig:
 
 
 class Guard:
-    """Judges each step by its loss and gradient before the weights are touched.
+    """A check of each step's loss and gradient before the weights are updated.
 
     Attributes:
-        skipped: steps left out so far.
+        skipped: number of steps skipped so far.
     """
 
     def __init__(self, config: GuardConfig) -> None:
@@ -51,10 +53,10 @@ class Guard:
         self.skipped = 0
 
     def fault(self, loss: float, gradient_norm: float) -> str | None:
-        """Say what is wrong with a step, or None if it may be taken.
+        """Return what is wrong with a step, or None if the update is safe.
 
         Raises:
-            FloatingPointError: too many bad steps in a row; no bad one was taken.
+            FloatingPointError: too many consecutive bad steps; none of their updates was applied.
         """
         fault = self._fault(loss, gradient_norm)
         if fault is None:
@@ -66,17 +68,17 @@ class Guard:
         if self._in_a_row > self._config.most_skipped:
             raise FloatingPointError(
                 f"{fault}; {self._in_a_row} bad steps in a row, so training stops. No bad update "
-                "was taken: the last checkpoint is good. A lower optimizer.lr or a longer warm-up "
-                "helps against spikes"
+                "was applied: the last checkpoint is good. A lower optimizer.lr or a longer "
+                "warm-up helps against spikes"
             )
         return fault
 
-    def forget(self) -> None:
-        """Begin anew: losses of another phase do not compare."""
+    def reset(self) -> None:
+        """Clear the history, because losses of another phase are not comparable."""
         self._losses.clear()
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs, as plain data."""
+        """Return the state for a checkpoint, as plain data."""
         return {
             "losses": list(self._losses),
             "in_a_row": self._in_a_row,
@@ -84,7 +86,7 @@ class Guard:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Restore a state that `state` returned."""
         self._losses.extend(state["losses"])
         self._in_a_row, self.skipped = state["in_a_row"], state["skipped"]
 

@@ -23,24 +23,24 @@ from .tokenizer import DataConfig
 
 __all__ = ["MaeTrainingConfig", "train_mae"]
 
-SHOWN = 10  # held-out frames of the picture
+SHOWN = 10  # held-out frames in reconstructions.png
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaeTrainingConfig:
-    """What to train on what.
+    """Settings of `train_mae`.
 
     Attributes:
-        model: the autoencoder.
-        data: the mixture.
+        model: the masked autoencoder.
+        data: the data sets and their weights.
         optimizer: AdamW and its schedule.
-        steps: optimizer steps.
-        batch: frames a step, over all ranks.
-        part: frames that a rank computes at once; it accumulates the rest of its share.
+        steps: number of optimizer steps.
+        batch: frames per step, over all ranks.
+        part: frames per forward pass on a rank; gradients of the parts are accumulated.
         engine: device, precision, ranks, log and checkpoints.
-        validation_frames: held-out frames of each data set that are scored for a line of the log.
-        pool: what the encoder's embedding is by default; see `VitEncoder`.
-        seed: of weights, frames and masks.
+        validation_frames: number of held-out frames of each data set for each validation.
+        pool: default pooling of the encoder's embedding, see `VitEncoder`.
+        seed: random seed of weights, frames and masks.
     """
 
     model: MaeConfig
@@ -55,15 +55,15 @@ class MaeTrainingConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse a mixture of nothing."""
+        """Check that there is a data set."""
         if not self.data:
             raise ValueError("data must have an entry")
 
 
 def train_mae(config: MaeTrainingConfig, out: Path) -> Path:
-    """Train, going on from the last checkpoint under ``out``, and return the encoder's folder.
+    """Train, resuming from the last checkpoint under ``out``, and return the encoder's folder.
 
-    The encoder, ``out/encoder``, is the autoencoder without its decoder: what `load_encoder` opens
+    The encoder, ``out/encoder``, is the autoencoder without its decoder; `load_encoder` opens it
     as a `VitEncoder`.
     """
     with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
@@ -111,7 +111,7 @@ def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
         rows = _rows(config, held_out, [1.0] * len(held_out), validation=True)
         frames, orders = rows(0, SHOWN)
         _draw(model.eval(), frames, orders, out / "reconstructions.png")
-        print(f"picture {out / 'reconstructions.png'}")
+        print(f"image   {out / 'reconstructions.png'}")
     save_frozen(
         folder,
         "vit",
@@ -132,7 +132,7 @@ def _rows(
     *,
     validation: bool,
 ) -> Rows:
-    """Return frames and the orders in which their patches are shown: both of the row's number."""
+    """Return a function from row numbers to frames and to the orders of their patches."""
     mixture = FrameMixture(shards, weights, validation=validation, seed=config.seed)
     encoder = config.model.encoder
 
@@ -148,7 +148,7 @@ def _rows(
 
 
 def _draw(model: MaskedAutoencoder, frames: Tensor, orders: Tensor, path: Path) -> None:
-    """Write held-out frames, what the encoder saw of them, and what it made of that."""
+    """Write an image of held-out frames, their visible patches, and their reconstructions."""
     import cv2
 
     rows = [torch.cat(list(one), dim=1) for one in (frames, *model.reconstruct(frames, orders))]

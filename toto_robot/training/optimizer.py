@@ -1,4 +1,4 @@
-"""AdamW, its schedule, and one step of it."""
+"""AdamW, its learning-rate schedule, and one optimizer step."""
 
 import math
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from ..models.mup import parameter_groups
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay (paper section 3.3).
+    """Settings of AdamW with linear warm-up and cosine decay (paper section 3.3).
 
     Attributes:
         lr: peak learning rate.
         betas: AdamW's betas, (0.9, 0.95) in the paper.
-        weight_decay: decay of matrices; vectors (norms, biases) have none.
-        warmup_steps: steps of the linear warm-up.
+        weight_decay: weight decay of matrices; vectors (norms, biases) have no decay.
+        warmup_steps: number of linear warm-up steps.
         final_lr_fraction: learning rate at the last step, as a fraction of ``lr``.
-        clip_norm: gradients are scaled down to this norm.
+        clip_norm: maximum norm of the gradient; larger gradients are scaled down.
     """
 
     lr: float
@@ -40,7 +40,7 @@ class OptimizerConfig:
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> AdamW:
-    """Return AdamW over ``module``, in the groups of `parameter_groups`."""
+    """Return AdamW for ``module``, with the parameter groups of `parameter_groups`."""
     groups = parameter_groups(module, config.weight_decay)
     return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
@@ -51,7 +51,7 @@ def descend(
     """Take one optimizer step on ``loss`` at learning rate ``lr`` and return the gradient's norm.
 
     Raises:
-        FloatingPointError: loss or gradient is not finite; the weights are left as they were.
+        FloatingPointError: loss or gradient is not finite; the weights are unchanged.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr

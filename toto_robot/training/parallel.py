@@ -1,12 +1,12 @@
-"""Where a run computes: one process, or many under ``torchrun`` with FSDP2.
+"""Devices and processes of a training run: one process, or several under ``torchrun`` with FSDP2.
 
     python -m toto_robot.training.pretrain                                    # one process
     torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster
 
-A process is told its place by torchrun's environment variables. With one process nothing is
-sharded and no process group is made. With several, parameters, gradients and optimizer state are
-sharded over ``shard_ranks`` ranks and replicated over the rest (hybrid sharding); the same code
-runs on CPU ranks with gloo and on GPUs with NCCL.
+torchrun sets rank and world size in environment variables. With one process nothing is sharded and
+no process group is created. With several, parameters, gradients and optimizer state are sharded
+over ``shard_ranks`` ranks and replicated over the rest (hybrid sharding). The same code runs on CPU
+ranks with gloo and on GPUs with NCCL.
 """
 
 import os
@@ -39,7 +39,7 @@ class Trainable(Protocol):
     """A module that the engine can train.
 
     Attributes:
-        layers: its blocks, which are compiled, recomputed and sharded one by one.
+        layers: the blocks, which are compiled, recomputed and sharded one by one.
     """
 
     layers: nn.ModuleList
@@ -51,13 +51,13 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranks:
-    """This process among all that train together.
+    """This process and its group.
 
     Attributes:
         rank: number of this process.
         world: number of processes.
-        device: what it computes on.
-        mesh: replicate x shard; None with one process.
+        device: device of this process.
+        mesh: device mesh, replicate x shard; None with one process.
     """
 
     rank: int
@@ -82,21 +82,18 @@ class Ranks:
         return values
 
     def wait(self) -> None:
-        """Return when all ranks are here."""
+        """Block until all ranks have called this method."""
         if self.mesh is not None:
             dist.barrier()
 
 
 @contextmanager
 def join_ranks(device: str, shard_ranks: int | None) -> Iterator[Ranks]:
-    """Take this process's place among those that ``torchrun`` started, and leave it at the end.
+    """Join the process group that ``torchrun`` started, and leave it at the end of the block.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda``; auto takes a GPU where there is one.
-        shard_ranks: ranks that share one copy of the model; None: all.
-
-    Raises:
-        ValueError: no such device, or a number of ranks that does not divide all of them.
+        device: ``auto``, ``cpu`` or ``cuda``; auto selects a GPU if there is one.
+        shard_ranks: number of ranks that share one copy of the model; None: all ranks.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
@@ -114,7 +111,7 @@ def join_ranks(device: str, shard_ranks: int | None) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(rank=0, world=1, device=place, mesh=None)
         return
-    # gloo beside NCCL: checkpoints are gathered and written by the CPU
+    # gloo in addition to NCCL, because checkpoints are gathered and written on the CPU
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         mesh = init_device_mesh(
@@ -133,15 +130,16 @@ def distribute(
     recompute: bool,
     compile_blocks: bool,
 ) -> None:
-    """Move a model where it is trained, in place.
+    """Move a model to its device and shard it over the ranks, in place.
 
     Args:
         model: a `Trainable`, equal on all ranks.
-        ranks: where.
-        precision: of the matrix products; parameters, reductions and the optimizer stay float32.
-        recompute: forget the activations inside a block and compute them again for its gradient
-            (activation checkpointing): less memory, a third more work.
-        compile_blocks: compile each block with TorchInductor.
+        ranks: this process and its group.
+        precision: precision of matrix products; parameters, reductions and the optimizer stay
+            float32.
+        recompute: whether to recompute the activations inside a block for its gradient
+            (activation checkpointing): less memory, a third more computation.
+        compile_blocks: whether to compile each block with TorchInductor.
     """
     model.to(ranks.device)
     blocks = cast(nn.ModuleList, model.layers)
@@ -159,12 +157,12 @@ def distribute(
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    # the loss is what is called, and not forward
+    # the training loop calls loss, not forward
     register_fsdp_forward_method(model, "loss")
 
 
 def arithmetic(ranks: Ranks, precision: Precision) -> Any:
-    """Return the context of a forward pass; sharded models bring their precision with them."""
+    """Return the context of a forward pass; sharded models set their precision themselves."""
     if precision == "float32" or ranks.mesh is not None:
         return nullcontext()
     return torch.autocast(ranks.device.type, torch.bfloat16)
@@ -177,7 +175,7 @@ def defer_reduction(model: nn.Module, last: bool) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor that may be spread over ranks as one."""
+    """Return the full tensor of one that may be sharded over ranks."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -28,23 +28,22 @@ __all__ = ["PatchTrainingConfig", "train_patches"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchTrainingConfig:
-    """What to train on what.
+    """Settings of `train_patches`.
 
     Attributes:
         model: the transformer.
-        targets_from: whose codes are predicted: a tokenizer's or an encoder's checkpoint, or the
-            name of a shipped encoder; null: the patches themselves are.
-        data: the mixture.
+        targets_from: tokenizer whose codes are predicted: checkpoint folder of a tokenizer or an
+            encoder, or the name of a shipped encoder; null: predict the patches themselves.
+        data: the data sets and their weights.
         optimizer: AdamW and its schedule.
-        steps: optimizer steps.
-        frames: frames of a sequence, at most the model's.
-        batch: sequences a step, over all ranks.
-        part: sequences that a rank computes at once; it accumulates the rest of its share.
+        steps: number of optimizer steps.
+        frames: frames per sequence, at most the model's.
+        batch: sequences per step, over all ranks.
+        part: sequences per forward pass on a rank; gradients of the parts are accumulated.
         engine: device, precision, ranks, log and checkpoints.
-        validation_sequences: held-out sequences of each data set that are scored for a line of the
-            log.
-        pool: what the encoder's embedding is by default; see `PatchEncoder`.
-        seed: of weights and sequences.
+        validation_sequences: number of held-out sequences of each data set for each validation.
+        pool: default pooling of the encoder's embedding, see `PatchEncoder`.
+        seed: random seed of weights and sequences.
     """
 
     model: PatchConfig
@@ -61,7 +60,7 @@ class PatchTrainingConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse targets that nobody gives, and sequences that the model is not made for."""
+        """Check that targets, sequence length and model fit each other."""
         if not self.data:
             raise ValueError("data must have an entry")
         if (self.targets_from is None) != (self.model.target_codes is None):
@@ -76,12 +75,12 @@ class PatchTrainingConfig:
 
 
 def train_patches(config: PatchTrainingConfig, out: Path) -> Path:
-    """Train, going on from the last checkpoint under ``out``, and return the encoder's folder.
+    """Train, resuming from the last checkpoint under ``out``, and return the encoder's folder.
 
-    The encoder, ``out/encoder``, is what `load_encoder` opens as a `PatchEncoder`.
+    `load_encoder` opens the encoder, ``out/encoder``, as a `PatchEncoder`.
 
     Raises:
-        ValueError: a tokenizer whose codes are not those of the model's patches.
+        ValueError: the tokenizer's codes do not fit the model's patches.
     """
     tokenizer = None
     if config.targets_from is not None:
@@ -90,8 +89,8 @@ def train_patches(config: PatchTrainingConfig, out: Path) -> Path:
         ours = (config.model.target_codes, config.model.tokens_per_frame)
         if ours != theirs:
             raise ValueError(
-                f"model has {ours[0]} target codes and {ours[1]} patches, {config.targets_from} "
-                f"{theirs[0]} codes and {theirs[1]} tokens a frame"
+                f"model has {ours[0]} target codes and {ours[1]} patches, but "
+                f"{config.targets_from} has {theirs[0]} codes and {theirs[1]} tokens a frame"
             )
     with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
         return _train(config, out, tokenizer, ranks)
@@ -161,12 +160,12 @@ def _rows(
     *,
     validation: bool,
 ) -> Rows:
-    """Return sequences of frames and, where they are predicted, the same frames' codes."""
-    pictures = FrameSequenceMixture(
+    """Return a function from row numbers to sequences of frames and, if predicted, their codes."""
+    frames = FrameSequenceMixture(
         shards, weights, config.frames, validation=validation, seed=config.seed
     )
     if tokenizer is None:
-        return lambda first, count: (torch.from_numpy(pictures.rows(first, count)),)
+        return lambda first, count: (torch.from_numpy(frames.rows(first, count)),)
     layout = SequenceLayout(
         codes=tokenizer.vocab_size,
         tokens_per_frame=tokenizer.tokens_per_frame,
@@ -184,7 +183,7 @@ def _rows(
 
     def rows(first: int, count: int) -> tuple[Tensor, ...]:
         codes = torch.from_numpy(tokens.rows(first, count))[:, 1:-1]  # without start and end
-        return torch.from_numpy(pictures.rows(first, count)), codes
+        return torch.from_numpy(frames.rows(first, count)), codes
 
     return rows
 

@@ -1,7 +1,7 @@
-"""The perceptual distance LPIPS on VGG16 (Zhang et al., arXiv 1801.03924), from the user's files.
+"""The perceptual distance LPIPS on VGG16 (Zhang et al., arXiv 1801.03924), from files of the user.
 
-VGG16 learned from ImageNet's labels, so a tokenizer trained with this loss has seen them too: the
-paper avoids it (section 3.4), and recipes leave it out unless asked.
+VGG16 was trained with ImageNet labels, so a tokenizer trained with this loss has used them
+indirectly. The paper avoids this (section 3.4), and the loss is off by default.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ from ..tokenizers.unpickle import read_state
 __all__ = ["PerceptualLoss", "load_perceptual"]
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # VGG16
-# what LPIPS subtracts from images in [-1, 1] and divides by: ImageNet's statistics
+# shift and scale of images in [-1, 1] in LPIPS: ImageNet's statistics
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class PerceptualLoss(nn.Module):
-    """Weighted squared differences of normalised features, after each stage of VGG16."""
+    """The weighted squared differences of normalised features after each stage of VGG16."""
 
     shift: Tensor
     scale: Tensor
@@ -55,19 +55,15 @@ class PerceptualLoss(nn.Module):
 
 
 def load_perceptual(vgg: Path, linear: Path) -> PerceptualLoss:
-    """Open the two published files; nothing in them is executed.
+    """Load the two published files; no code in them is executed.
 
     Args:
         vgg: torchvision's state dict of VGG16; its classifier is not used.
-        linear: weights of the channels: LPIPS's ``vgg.pth``.
-
-    Raises:
-        FileNotFoundError: a file is not there.
-        ValueError: it holds something else; the message says what.
+        linear: LPIPS's ``vgg.pth`` with the weights of the channels.
     """
     loss = PerceptualLoss()
     features, weights = read_state(vgg), read_state(linear)
-    position = 0  # torchvision counts activations and pools too
+    position = 0  # torchvision also counts activations and pooling layers
     for stage in loss.stages:
         for layer in stage.children():
             if isinstance(layer, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""What the engine is fed: some steps on rows of one shape, and how they are scored."""
+"""Training phases: a number of steps on rows of one shape, with validation data."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ Rows = Callable[[int, int], tuple[Tensor, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Some steps on rows of one shape.
+    """A number of training steps on rows of one shape.
 
     Attributes:
-        steps: optimizer steps.
-        batch: rows a step, over all ranks.
-        part: rows that a rank computes at once; the rest of its share is accumulated.
+        steps: number of optimizer steps.
+        batch: rows per step, over all ranks.
+        part: rows per forward pass on a rank; gradients of the parts are accumulated.
         rows: the training rows.
-        tokens_per_row: for counting.
-        flops_per_row: operations that the model's mathematics needs for a row, forward and
-            backward.
-        validation: held-out rows of each data set.
-        validation_rows: how many of each are scored.
+        tokens_per_row: number of tokens in a row, for the log.
+        flops_per_row: floating-point operations of a row, forward and backward, without
+            recomputation.
+        validation: held-out rows by the name of their data set.
+        validation_rows: number of validation rows of each data set.
     """
 
     steps: int
@@ -37,7 +37,7 @@ class Phase:
     validation_rows: int = 0
 
     def check_shares(self, num_ranks: int) -> None:
-        """Refuse a batch that the ranks cannot share."""
+        """Raise unless the batch divides evenly among the ranks and parts."""
         if self.part < 1 or self.batch < 1 or self.batch % (num_ranks * self.part):
             raise ValueError(
                 f"batch must be a multiple of ranks * part = {num_ranks} * {self.part}, "

@@ -33,13 +33,13 @@ __all__ = ["PretrainConfig", "Stage", "data_digests", "pretrain"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """Some steps with sequences of one length.
+    """A training stage with sequences of one length.
 
     Attributes:
-        steps: optimizer steps.
-        frames: frames of a sequence, at most the model's.
-        batch: sequences a step, over all ranks; 256 sequences of 16 frames are a million tokens.
-        part: sequences that a rank computes at once; it accumulates the rest of its share.
+        steps: number of optimizer steps.
+        frames: frames per sequence, at most the model's.
+        batch: sequences per step, over all ranks; 256 sequences of 16 frames are a million tokens.
+        part: sequences per forward pass on a rank; gradients of the parts are accumulated.
     """
 
     steps: int
@@ -50,26 +50,25 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainConfig:
-    """What to train on what.
+    """Settings of `pretrain`.
 
     Attributes:
         model: the transformer.
         tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
             encoder.
-        image_size: side that frames are resized to, pixels; null: the tokenizer's own.
-        start_from: an encoder whose transformer's weights training starts from, to go on at another
-            resolution, number of frames or RoPE base (paper Table 4); null: fresh weights.
-        data: the mixture; data sets that are not tokenised yet are.
+        image_size: side of the resized frames, pixels; null: the tokenizer's own size.
+        start_from: encoder whose transformer initialises the weights, to continue at another
+            resolution, number of frames or RoPE base (paper Table 4); null: random weights.
+        data: the data sets and their weights; they are tokenised first where necessary.
         optimizer: AdamW and its schedule over the steps of all stages.
-        stages: one after the other; the paper has one, of 16 frames.
+        stages: the stages, in order; the paper has one, of 16 frames.
         engine: device, precision, ranks, log and checkpoints.
-        frame_interval_s: seconds between the frames of the training videos, which the encoder tells
-            its users; null if they differ much.
-        golden_frames: how many held-out frames go into the encoder's golden vectors, beside the
-            drawn pattern; they can be seen by all who get the checkpoint.
-        validation_sequences: held-out sequences of each data set that are scored for a line of the
-            log.
-        seed: of weights and batches.
+        validation_sequences: number of held-out sequences of each data set for each validation.
+        frame_interval_s: time between frames of the training videos, seconds, which the checkpoint
+            records; null if it varies much.
+        golden_frames: number of held-out frames in the encoder's golden vectors, in addition to a
+            synthetic pattern; every user of the checkpoint can view them.
+        seed: random seed of weights and batches.
     """
 
     model: ModelConfig
@@ -86,7 +85,7 @@ class PretrainConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse sequences that the model is not made for."""
+        """Check that there are stages and data, and that the sequences fit the model."""
         if not self.stages or not self.data:
             raise ValueError("stages and data must each have an entry")
         for stage in self.stages:
@@ -100,12 +99,12 @@ class PretrainConfig:
 
 
 def pretrain(config: PretrainConfig, out: Path) -> Path:
-    """Train, going on from the last checkpoint under ``out``, and return the folder of the encoder.
+    """Train, resuming from the last checkpoint under ``out``, and return the encoder's folder.
 
-    The encoder's folder, ``out/encoder``, holds the tokenizer and the transformer: what
-    `load_encoder` opens. Its ``config.json`` holds this config, by which
-    ``python -m toto_robot.training.rerun`` trains it again. A run that a scheduler stopped has a
-    checkpoint and no encoder yet; the same command goes on with it.
+    The encoder's folder, ``out/encoder``, holds the tokenizer and the transformer; `load_encoder`
+    opens it. Its ``config.json`` holds this config, with which
+    ``python -m toto_robot.training.rerun`` can repeat the training. A run that a scheduler stopped
+    has a checkpoint but no encoder yet; the same command resumes it.
     """
     tokenizer = load_tokenizer(config.tokenizer_from, config.image_size)
     if (
@@ -114,15 +113,15 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
     ):
         raise ValueError(
             f"model.codes and model.tokens_per_frame are {config.model.codes} and "
-            f"{config.model.tokens_per_frame}, "
-            f"the tokenizer's {tokenizer.vocab_size} and {tokenizer.tokens_per_frame}"
+            f"{config.model.tokens_per_frame}, but the tokenizer has {tokenizer.vocab_size} codes "
+            f"and {tokenizer.tokens_per_frame} tokens a frame"
         )
     return _Pretraining(config, tokenizer, out).run()
 
 
 @dataclass(frozen=True, slots=True)
 class _Pretraining:
-    """One call of `pretrain`: what its parts share."""
+    """The state of one call of `pretrain`."""
 
     config: PretrainConfig
     tokenizer: AnyTokenizer
@@ -131,7 +130,9 @@ class _Pretraining:
     def run(self) -> Path:
         engine, folder = self.config.engine, self.out / "encoder"
         with join_ranks(engine.device, engine.shard_ranks) as ranks:
-            model = self._fresh_model()  # what is wrong with it shows before `out` is taken
+            model = (
+                self._fresh_model()
+            )  # built first, so that its errors are raised before `out` is claimed
             shards = self._open_shards(ranks)
             result = fit(
                 model,
@@ -217,7 +218,7 @@ class _Pretraining:
 
 
 def _default_pool(tokens_per_frame: int) -> str:
-    """Return the finest grid, of 4 x 4 cells at most, that divides the tokens of a frame."""
+    """Return the finest grid, at most 4 x 4 cells, that divides the tokens of a frame."""
     side = math.isqrt(tokens_per_frame)
     cells = next((k for k in (4, 3, 2) if side**2 == tokens_per_frame and side % k == 0), 1)
     return "mean" if cells == 1 else f"grid{cells}"
@@ -227,7 +228,7 @@ def data_digests(config: PretrainConfig) -> dict[str, str]:
     """Return the sha256 of each data set's manifest, by the data set's folder.
 
     Raises:
-        ValueError: a data set is not there.
+        ValueError: a data set does not exist.
     """
     missing = [
         str(data.path) for data in config.data if not (data.path / "manifest.json").is_file()
@@ -241,10 +242,11 @@ def data_digests(config: PretrainConfig) -> dict[str, str]:
 
 
 def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Tensor]:
-    """Return the transformer's weights of an encoder that fits ``model``.
+    """Return the transformer weights of an encoder for ``model``.
 
     Raises:
-        ValueError: it differs in what its weights' shapes depend on; the message names the fields.
+        ValueError: the encoder's config differs in fields that determine the shapes of the
+            weights; the message names the fields.
     """
     transformer = load_toto(name_or_path, verify=False).transformer
     free = {"tokens_per_frame", "frames", "rope_base"}  # no weight has their shape
@@ -255,18 +257,18 @@ def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Ten
     wrong = differences(there, here)
     if wrong:
         raise ValueError(
-            f"start_from {name_or_path} is of another model (there != here); only "
+            f"start_from {name_or_path} has another model (there != here); only "
             f"{', '.join(sorted(free))} may differ:\n  " + "\n  ".join(wrong)
         )
     return transformer.state_dict()
 
 
 def _golden_frames(shards: Sequence[TokenData], number: int) -> list[np.ndarray]:
-    """Return held-out frames of the data sets in turn, the middle one of a clip each.
+    """Return held-out frames of the data sets in turn, the middle frame of one clip each.
 
-    A data set of too few files to hold any out gives of what it was trained on: golden vectors say
-    that an encoder computes as it did, not how good it is. One of tokens alone has no frames to
-    give.
+    If a data set has too few files to hold any out, training frames are used: golden vectors
+    check that an encoder computes the same embeddings, not how good it is. Data sets of tokens
+    without frames are skipped.
     """
     with_frames = [shard for shard in shards if isinstance(shard, Shard)]
     clips = [
@@ -278,7 +280,7 @@ def _golden_frames(shards: Sequence[TokenData], number: int) -> list[np.ndarray]
         for shard, mine in zip(with_frames, clips, strict=True)
         if turn < len(mine)
     ]
-    # a copy: the file of frames is not to be kept open
+    # a copy, so that the file of frames can be closed
     return [
         np.array(shard.frames()[start + length // 2]) for shard, (start, length) in turns[:number]
     ]

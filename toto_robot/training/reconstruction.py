@@ -1,8 +1,8 @@
-"""What the training of a tokenizer is: a recipe for each layout, one step at a time.
+"""Tokenizer trainers: the protocol, and the recipe and trainer of the light dVAE.
 
-A trainer owns a tokenizer, its optimizer and whatever else a recipe needs; the loop in
-`toto_robot.training.tokenizer` hands it images and a generator, so that a step depends on nothing
-but its number and the state.
+A trainer owns a tokenizer, its optimizer and everything else that a recipe needs. The loop in
+`toto_robot.training.tokenizer` passes images and a random generator, so that a step depends only on
+its number and the trainer's state.
 """
 
 import math
@@ -33,8 +33,10 @@ __all__ = [
     "usage_gap",
 ]
 
-SHARING_WIDTH = 0.4  # of `usage_gap`, levels; a code on a level keeps 0.92 of its share there
-LEAST_SHARE = 1e-12  # of a code, in the logarithm of `usage_gap`
+SHARING_WIDTH = (
+    0.4  # kernel width of `usage_gap`, in levels; a code at a level assigns 0.92 of its share to it
+)
+LEAST_SHARE = 1e-12  # minimum share of a code inside the logarithm of `usage_gap`
 
 
 Trained = LightDVae | DalleDVae | Vqgan
@@ -42,12 +44,12 @@ Trained = LightDVae | DalleDVae | Vqgan
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Anneal:
-    """A value that goes from one to another by a cosine (DALL-E, appendix A.2).
+    """A value with a cosine schedule (DALL-E, appendix A.2).
 
     Attributes:
-        first: its value at step 0.
-        last: its value from ``steps`` on.
-        steps: how long it takes; 0: it is ``last`` from the start.
+        first: value at step 0.
+        last: value from step ``steps`` on.
+        steps: duration of the schedule, steps; 0: the value is always ``last``.
     """
 
     first: float
@@ -62,12 +64,12 @@ class Anneal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What all trainers are given.
+    """Settings that all trainers share.
 
     Attributes:
-        optimizer: AdamW.
-        ranks: where it computes.
-        precision: of the products.
+        optimizer: AdamW and its schedule.
+        ranks: device of the training.
+        precision: precision of matrix products.
     """
 
     optimizer: OptimizerConfig
@@ -80,10 +82,10 @@ class Setting:
 
 
 class Reconstructed(NamedTuple):
-    """Held-out images through the tokens.
+    """A reconstruction of held-out images from tokens.
 
     Attributes:
-        loss: of the reconstruction from hard tokens.
+        loss: loss of the reconstruction from hard tokens.
         images: the reconstruction, about [0, 1].
         ids: the tokens.
     """
@@ -95,48 +97,48 @@ class Reconstructed(NamedTuple):
 
 @runtime_checkable
 class Trainer(Protocol):
-    """One recipe at work."""
+    """A trainer of one tokenizer by one recipe."""
 
     @property
     def tokenizer(self) -> "Trained":
-        """What is scored and saved."""
+        """The tokenizer that is validated and saved."""
         ...
 
     def step(
         self, images: Tensor, lr: float, step: int, generator: torch.Generator
     ) -> dict[str, float | Tensor]:
-        """Take step number ``step`` on images [b 3 s s] in [0, 1] and return what to log of it."""
+        """Train step number ``step`` on images [b 3 s s] in [0, 1]; return values to log."""
         ...
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
-        """Return images through hard tokens, and their loss."""
+        """Return the reconstruction of images from hard tokens, and its loss."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs beside the weights of ``tokenizer``."""
+        """Return the state for a checkpoint, without the weights of ``tokenizer``."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` returned; the weights of ``tokenizer`` are there already."""
+        """Restore a state of `state`; the weights of ``tokenizer`` are already loaded."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LightRecipe:
-    """How `LightDVae` is trained.
+    """Training settings of `LightDVae`.
 
-    Every weight of 0 leaves its term out; the defaults are those of the first weights, whose
+    A weight of 0 disables its term. The defaults are the values of the first shipped weights, whose
     configs do not name these terms.
 
     Attributes:
         edge_weight: weight of the L1 loss on horizontal and vertical differences, which keeps edges
             sharp.
-        colour_weight: weight of the L1 loss on the differences of neighbouring channels (red from
-            green, green from blue), which keeps small coloured things from becoming grey.
-        saturation_weight: how much more the error of a fully saturated pixel counts than that of a
-            grey one; in between it grows with the pixel's saturation.
-        usage_weight: weight of the distance of the codes' use from an even use, nats
-            (`usage_gap`).
+        colour_weight: weight of the L1 loss on the differences of neighbouring channels (red and
+            green, green and blue), which keeps the colour of small objects.
+        saturation_weight: additional weight of the error of a fully saturated pixel; it grows
+            linearly with the saturation, from 0 for a grey pixel.
+        usage_weight: weight of the distance of the code distribution from the uniform
+            distribution, nats (`usage_gap`).
     """
 
     kind: ClassVar[str] = "light"
@@ -146,7 +148,7 @@ class LightRecipe:
     usage_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse weights below 0."""
+        """Check that no weight is negative."""
         for field in fields(self):
             if getattr(self, field.name) < 0:
                 raise ValueError(
@@ -155,9 +157,9 @@ class LightRecipe:
 
 
 class LightTrainer:
-    """L1 on pixels and on their differences; finite scalar quantisation needs nothing else.
+    """A trainer with L1 losses on pixels and their differences, for finite scalar quantisation.
 
-    An even use of the codes can be asked for beside it.
+    A term that evens out the use of the codes is optional.
     """
 
     def __init__(self, tokenizer: LightDVae, recipe: LightRecipe, setting: Setting) -> None:
@@ -168,7 +170,7 @@ class LightTrainer:
     def step(
         self, images: Tensor, lr: float, step: int, generator: torch.Generator
     ) -> dict[str, float | Tensor]:
-        """Take one step."""
+        """Train one step; return values to log."""
         tokenizer, weight = self.tokenizer, self._recipe.usage_weight
         with self._setting.arithmetic():
             bounded = tokenizer.bottleneck(images)
@@ -184,26 +186,26 @@ class LightTrainer:
         return log | {"gradient_norm": norm, "lr": lr}
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
-        """Return images through hard tokens, and their loss."""
+        """Return the reconstruction of images from hard tokens, and its loss."""
         reconstruction, codes = self.tokenizer(images)
         loss = reconstruction_loss(reconstruction, images, self._recipe)
         return Reconstructed(loss, reconstruction, self.tokenizer.ids(codes))
 
     def state(self) -> dict[str, Any]:
-        """Return the optimizer's."""
+        """Return the optimizer's state."""
         return {"optimizer": self._optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the optimizer's."""
+        """Restore the optimizer's state."""
         self._optimizer.load_state_dict(state["optimizer"])
 
 
 def reconstruction_loss(
     reconstruction: Float[Tensor, "b 3 h w"], images: Float[Tensor, "b 3 h w"], recipe: LightRecipe
 ) -> Float[Tensor, ""]:
-    """Return the mean absolute error of pixels, and of their differences by the recipe's weights.
+    """Return the mean absolute error of pixels plus that of their differences, weighted.
 
-    No perceptual loss: it would bring ImageNet labels in through its network (paper section 3.4).
+    It has no perceptual loss, whose network would use ImageNet labels (paper section 3.4).
     """
     error = reconstruction - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
@@ -222,11 +224,11 @@ def saturation(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
 
 
 def usage_gap(bounded: Float[Tensor, "b c i j"], levels: Int64[Tensor, " c"]) -> Float[Tensor, ""]:
-    """Return by how many nats the use of the codes in a batch falls short of an even use.
+    """Return the KL divergence of the codes' distribution in a batch from the uniform one, nats.
 
-    Each code, not yet rounded, is shared among all levels of its channels by their distance; so the
-    mean share of each of the 8192 codes has a gradient. The shares of a token are a product over
-    the channels, hence the mean over tokens is one product of two matrices.
+    Each code before rounding is assigned softly to all levels of its channels by distance, so that
+    the mean share of each of the 8192 codes has a gradient. The shares of a token are a product
+    over the channels, so the mean over tokens is one product of two matrices.
     """
     shares = []
     for channel, count in enumerate(levels.tolist()):
@@ -236,14 +238,14 @@ def usage_gap(bounded: Float[Tensor, "b c i j"], levels: Int64[Tensor, " c"]) ->
     start, middle = torch.ones_like(shares[0][:, :1]), len(shares) // 2
     first, second = (_outer(start, part) for part in (shares[:middle], shares[middle:]))
     mean = (first.T @ second).flatten() / len(first)
-    # a share may underflow to 0, where the logarithm has no gradient
+    # a share may underflow to 0, where the logarithm has no finite gradient
     return math.log(len(mean)) + (mean * mean.clamp_min(LEAST_SHARE).log()).sum()
 
 
 def _outer(
     start: Float[Tensor, "n 1"], shares: Sequence[Float[Tensor, "n _"]]
 ) -> Float[Tensor, "n m"]:
-    """Return for each row all products of one value of each of ``shares``."""
+    """Return, for each row, all products of one value from each of ``shares``."""
     product = start
     for part in shares:
         product = (product[:, :, None] * part[:, None, :]).flatten(1)

@@ -1,7 +1,7 @@
-"""``python -m toto_robot.training.rerun of=CHECKPOINT``: train an encoder again, as it was trained.
+"""``python -m toto_robot.training.rerun of=CHECKPOINT``: repeat the training of an encoder.
 
-A checkpoint's ``config.json`` holds the whole config of its training, and the sha256 of what its
-data sets said of themselves. The data must lie where it lay.
+A checkpoint's ``config.json`` holds the full config of its training, and the sha256 of the
+manifests of its data sets. The data must be at the same paths.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ __all__ = ["RerunConfig", "rerun"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerunConfig:
-    """What to train again.
+    """Settings of `rerun`.
 
     Attributes:
         of: folder of an encoder that ``toto_robot.training.pretrain`` wrote.
@@ -27,14 +27,14 @@ class RerunConfig:
 
 
 def rerun(config: RerunConfig, out: Path) -> Path:
-    """Train what ``of`` holds again and return the folder of the new encoder.
+    """Repeat the training of encoder ``of`` and return the folder of the new encoder.
 
     Raises:
-        ValueError: the checkpoint does not say how it was trained, or its data sets have changed.
+        ValueError: the checkpoint has no training config, or its data sets have changed.
     """
     notes = read_config(config.of, "encoder").get("training")
     if notes is None:
-        raise ValueError(f"{config.of} does not say how it was trained; see its README")
+        raise ValueError(f"{config.of} has no training config; see its README")
     before = from_dict(PretrainConfig, notes["config"])
     changed = [
         name for name, digest in data_digests(before).items() if notes["data"].get(name) != digest

@@ -1,7 +1,7 @@
-"""What every training run has: its optimizer, the claim on its folder, its log and its curves.
+"""The log of a training run, its curves, and the random generator of each step.
 
-All randomness of a step is drawn from a generator seeded with (seed, step), so a resumed run needs
-no generator state and goes on to the bit.
+All randomness of a step comes from a generator seeded with (seed, step), so a resumed run needs no
+generator state and equals an uninterrupted run to the bit.
 """
 
 import json
@@ -19,18 +19,18 @@ __all__ = [
 ]
 
 
-TOLD = {"loss": "loss", "held-out": "validation_loss"}  # in the line of a report
+PRINTED = {"loss": "loss", "held-out": "validation_loss"}  # scores in the printed line
 
 
 def generator_of(seed: int, step: int) -> np.random.Generator:
-    """Return the generator of one step."""
+    """Return the random generator of one step."""
     return np.random.default_rng((seed, step))
 
 
 class RunLog:
-    """Scalars of a run: ``log.jsonl``, TensorBoard, and ``curve.png``.
+    """A log of scalars: ``log.jsonl``, TensorBoard, and ``curve.png``.
 
-    A resumed run drops the lines of steps that it is about to repeat.
+    A resumed run drops the lines of the steps that it repeats.
     """
 
     def __init__(self, out: Path, start: int) -> None:
@@ -55,23 +55,23 @@ class RunLog:
             self._board.add_scalar(name, value, step)
 
     def note_speed(self, step: int, speed: Mapping[str, float]) -> str:
-        """Log how fast the steps before ``step`` were; return a line that tells of the last row.
+        """Log the speed of the steps before ``step``; return a line with the last row to print.
 
-        The speed is in ``speed.jsonl``, and not with the rest: the log of a resumed run equals that
-        of an uninterrupted one; its speed does not.
+        The speed has its own file, ``speed.jsonl``, so that the log of a resumed run equals the log
+        of an uninterrupted run.
         """
         with self._speed.open("a") as file:
             file.write(json.dumps({"step": step, **speed}) + "\n")
         for name, value in speed.items():
             self._board.add_scalar(name, value, step)
-        scores = {name: self.rows[-1].get(key) for name, key in TOLD.items()}
-        told = [f"{name} {value:.4f}" for name, value in scores.items() if value is not None]
-        told.append(f"{speed['tokens_per_s']:,.0f} tokens/s")
-        told.append(f"{speed['model_flops_utilisation']:.0%} of the peak")
-        return f"step {step}: {', '.join(told)}"
+        scores = {name: self.rows[-1].get(key) for name, key in PRINTED.items()}
+        parts = [f"{name} {value:.4f}" for name, value in scores.items() if value is not None]
+        parts.append(f"{speed['tokens_per_s']:,.0f} tokens/s")
+        parts.append(f"{speed['model_flops_utilisation']:.0%} of the peak")
+        return f"step {step}: {', '.join(parts)}"
 
     def close(self, title: str, names: Sequence[str]) -> None:
-        """Draw the curves of those ``names`` that were logged, over steps, and close the log."""
+        """Draw the curves of the logged ``names`` over steps, and close the log."""
         self._board.close()
         with drawing(self._curve, columns=1, width=6.0, height=4.0) as (_, (axes,)):
             for name in names:

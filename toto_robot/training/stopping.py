@@ -1,4 +1,4 @@
-"""A wish to stop, of a scheduler or by Ctrl-C, heard by all ranks between two steps."""
+"""Stop requests by Ctrl-C or a scheduler's signal, shared by all ranks between two steps."""
 
 import os
 import signal
@@ -17,9 +17,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignals:
-    """Take note of Ctrl-C, and of SIGTERM and SIGUSR1, which schedulers send before they kill.
+    """A handler of Ctrl-C, and of SIGTERM and SIGUSR1, which schedulers send before a kill.
 
-    A second Ctrl-C does what it did before.
+    A second Ctrl-C interrupts as usual.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -28,8 +28,8 @@ class StopSignals:
         self._interrupt: Any = signal.default_int_handler
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Listen for the length of a block; signals reach the main thread alone."""
+    def handling(self) -> Iterator[None]:
+        """Handle the signals inside a block; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -42,7 +42,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def any_asked(self) -> bool:
-        """Return whether any rank was asked to stop; all ranks must call it."""
+        """Return whether any rank received a stop request; all ranks must call it."""
         if self._ranks.mesh is None:
             return self._asked
         asked = torch.tensor(float(self._asked), device=self._ranks.device)
@@ -53,5 +53,5 @@ class StopSignals:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, self._interrupt)
             if self._ranks.first:
-                # not print: a signal may come while something else is printed
+                # not print: the signal may arrive during another print
                 os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")

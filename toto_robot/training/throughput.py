@@ -1,8 +1,8 @@
-"""How fast a run is: tokens a second, and the share of the hardware's arithmetic that it uses.
+"""Training throughput: tokens a second, and model-FLOPs utilisation.
 
-Model-FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): the operations that the model's
-mathematics asks for, forward and backward, without those that recomputation adds, over what the
-device could do in the same time.
+Model-FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B) is the number of operations of the
+model, forward and backward, without recomputation, divided by the number that the device could do
+in the same time.
 """
 
 import time
@@ -11,7 +11,7 @@ import torch
 
 __all__ = ["Throughput", "peak_flops"]
 
-# Dense products, operations a second: vendors' data sheets, without sparsity.
+# Operations a second of dense matrix products, without sparsity, from the vendors' data sheets.
 PEAKS = {
     "H200": {"bfloat16": 989e12, "float32": 67e12},
     "H100 PCIe": {"bfloat16": 756e12, "float32": 51e12},
@@ -23,9 +23,9 @@ PEAKS = {
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """Return operations a second of one device: from its data sheet, or measured.
+    """Return the peak operations a second of one device: from its data sheet, or measured.
 
-    On a CPU, and on a GPU that is not in `PEAKS`, the best of a few square products is taken.
+    On a CPU, and on a GPU that is not in `PEAKS`, it is the best of a few square products.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -46,7 +46,7 @@ def peak_flops(device: torch.device, precision: str) -> float:
 
 
 class Throughput:
-    """Counts tokens and operations, of all ranks, between two readings."""
+    """A counter of tokens and operations of all ranks between two readings."""
 
     def __init__(self, device: torch.device, precision: str, world: int) -> None:
         self._device, self._precision, self._world = device, precision, world
@@ -56,7 +56,7 @@ class Throughput:
         self._start = time.perf_counter()
 
     def add(self, tokens: int, flops: float) -> None:
-        """Count one step's tokens and operations."""
+        """Add one step's tokens and operations."""
         self._tokens += tokens
         self._flops += flops
 
@@ -72,7 +72,9 @@ class Throughput:
     def read(self) -> dict[str, float]:
         """Return tokens a second and utilisation since the last reading; the clock is stopped."""
         seconds = max(self._seconds, 1e-9)
-        if self._device.type == "cpu":  # others may have used it while its peak was measured
+        if (
+            self._device.type == "cpu"
+        ):  # other processes may have used the CPU while its peak was measured
             self._peak = max(self._peak, peak_flops(self._device, self._precision))
         result = {
             "tokens_per_s": self._tokens / seconds,

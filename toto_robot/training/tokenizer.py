@@ -1,11 +1,11 @@
 """``python -m toto_robot.training.tokenizer``: train a tokenizer on frames.
 
-    python -m toto_robot.training.tokenizer                                        # our light one
+    python -m toto_robot.training.tokenizer                                        # the light dVAE
     python -m toto_robot.training.tokenizer tokenizer=dalle recipe=dalle optimizer=dalle
     python -m toto_robot.training.tokenizer tokenizer=vqgan recipe=vqgan optimizer=vqgan
 
-One process. A step depends on its number and the state alone, so a run that was killed goes on from
-its last checkpoint as if it had not been, to the bit on a CPU.
+It runs in one process. A step depends only on its number and the state, so a killed run resumes
+from its last checkpoint and equals an uninterrupted run, to the bit on a CPU.
 """
 
 import math
@@ -39,17 +39,17 @@ from .vqgan import VqganRecipe, VqganTrainer
 __all__ = ["DataConfig", "Recipe", "TokenizerTrainingConfig", "train_tokenizer"]
 
 Recipe = LightRecipe | DalleRecipe | VqganRecipe
-PICTURES = 10  # in the picture of reconstructions
-KEPT = 2  # checkpoints
+SHOWN = 10  # held-out frames in reconstruction.png
+KEPT = 2  # number of checkpoints that are kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """One data set of a mixture.
+    """A data set of a mixture.
 
     Attributes:
-        path: folder that ``python -m toto_robot.data.decode`` made.
-        weight: its share of the batches, relative to the others'.
+        path: folder of the data set, made by ``python -m toto_robot.data.decode``.
+        weight: share of the data set in the batches, relative to the other weights.
     """
 
     path: Path
@@ -58,28 +58,27 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerTrainingConfig:
-    """What to train on what.
+    """Settings of `train_tokenizer`.
 
     Attributes:
-        tokenizer: the layout.
+        tokenizer: layout of the tokenizer.
         recipe: losses and schedules, of the same kind as the layout.
-        data: the mixture.
+        data: the data sets and their weights.
         optimizer: AdamW and its schedule.
-        steps: optimizer steps.
-        batch: crops a step.
-        crop: side of the training crops, pixels, a multiple of the side of a token's cell. Tokens
-            of the light and of the DALL-E layout are local, so small crops do.
-        validation_frames: held-out frames, of the whole image size, that are scored for a line of
-            the log.
+        steps: number of optimizer steps.
+        batch: crops per step.
+        crop: side of the training crops, pixels; a multiple of the side of a token's cell. Tokens
+            of the light and the DALL-E layout are local, so small crops are sufficient.
+        validation_frames: number of held-out frames, in full size, for each validation.
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: of the products; weights and losses are float32.
-        read_threads: threads that read batches ahead.
-        log_every: steps between lines of the log.
-        keep_every: steps between checkpoints, each with a picture.
-        seed: of weights and batches.
-        encoder_from: checkpoint of a light tokenizer, or of an encoder with one, whose tokens are
-            kept: its encoder is taken and frozen, and a decoder is trained for it. None: both are
-            trained.
+        precision: precision of matrix products; weights and losses are float32.
+        read_threads: number of threads that prefetch batches.
+        log_every: steps between log lines.
+        keep_every: steps between checkpoints; each also writes an image of reconstructions.
+        seed: random seed of weights and batches.
+        encoder_from: checkpoint of a light tokenizer, or of an encoder with one, whose encoder is
+            copied and frozen, so that its tokens stay the same and only a decoder is trained.
+            None: both are trained.
     """
 
     tokenizer: TokenizerConfig
@@ -100,12 +99,12 @@ class TokenizerTrainingConfig:
 
 
 def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
-    """Train, going on from the last checkpoint, and return the folder ``out/tokenizer``.
+    """Train, resuming from the last checkpoint, and return the folder ``out/tokenizer``.
 
     Raises:
         ValueError: layout, recipe, crop and frames do not fit each other, or ``out`` holds another
             run.
-        FloatingPointError: a loss or gradient was not finite; the last checkpoint is good.
+        FloatingPointError: a loss or gradient is not finite; the last checkpoint is good.
     """
     shards = [Shard.open(data.path) for data in config.data]
     weights = [data.weight for data in config.data]
@@ -113,7 +112,9 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     held_out = FrameMixture(shards, weights, validation=True, seed=config.seed)
     with join_ranks(config.device, None) as ranks:
         if ranks.world > 1:
-            raise ValueError(f"a tokenizer is trained by one process, torchrun has {ranks.world}")
+            raise ValueError(
+                f"a tokenizer is trained by one process, but torchrun started {ranks.world}"
+            )
         torch.manual_seed(config.seed)
         module = config.tokenizer.build()
         _require_crop(config.crop, module)
@@ -153,7 +154,7 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     tokenizer = trainer.tokenizer
     save_checkpoint(folder, "tokenizer", to_dict(tokenizer.config), tokenizer.state_dict())
     print(
-        f"tokenizer {folder}\ncurve     {out / 'curve.png'}\npicture   {out / 'reconstruction.png'}"
+        f"tokenizer {folder}\ncurve     {out / 'curve.png'}\nimage     {out / 'reconstruction.png'}"
     )
     return folder
 
@@ -183,8 +184,8 @@ def _take_encoder(module: Trained, checkpoint: str) -> None:
     source = load_tokenizer(checkpoint)
     if not isinstance(source, LightDVae) or not isinstance(module, LightDVae):
         raise ValueError(
-            f"encoder_from takes a light tokenizer for a light one, got a {type(source).__name__} "
-            f"for a {type(module).__name__}"
+            "encoder_from needs a light tokenizer on both sides, got a "
+            f"{type(source).__name__} for a {type(module).__name__}"
         )
     for name in ("levels", "widths", "blocks"):
         theirs, ours = getattr(source.config, name), getattr(module.config, name)
@@ -195,7 +196,7 @@ def _take_encoder(module: Trained, checkpoint: str) -> None:
 
 
 def _resume(out: Path, trainer: Trainer) -> int:
-    """Load the newest checkpoint under ``out``, if there is one, and return its step or 0."""
+    """Load the newest checkpoint under ``out`` and return its step; 0 without a checkpoint."""
 
     def read(folder: Path) -> tuple[int, Any, Any]:
         data = read_config(folder, "tokenizer")
@@ -212,7 +213,7 @@ def _resume(out: Path, trainer: Trainer) -> int:
 
 
 def _keep(out: Path, trainer: Trainer, step: int) -> None:
-    """Write the checkpoint of ``step`` and remove those before the last ones."""
+    """Write the checkpoint of ``step`` and remove older ones."""
     folder, tokenizer = out / "checkpoints" / f"step-{step:07d}", trainer.tokenizer
     save_checkpoint(
         folder,
@@ -227,7 +228,7 @@ def _keep(out: Path, trainer: Trainer, step: int) -> None:
 
 
 def _unit(frames: np.ndarray, device: torch.device) -> Tensor:
-    images = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)  # a channels-last view
+    images = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)  # channels-last memory layout
     return images.to(torch.float32) / 255
 
 
@@ -258,10 +259,10 @@ def _score(
 def _draw(
     tokenizer: Trained, held_out: FrameMixture, path: Path, config: TokenizerTrainingConfig
 ) -> None:
-    """Write a picture: held-out frames above, their reconstructions from tokens below."""
+    """Write an image: held-out frames above, their reconstructions from tokens below."""
     import cv2
 
-    rows = held_out.rows(config.validation_frames, PICTURES, tokenizer.image_size)
+    rows = held_out.rows(config.validation_frames, SHOWN, tokenizer.image_size)
     frames = torch.from_numpy(rows)
     decoded = tokenizer.decode(tokenizer.encode(frames)).cpu()
     lines = [torch.cat(list(batch), dim=1) for batch in (frames, decoded)]

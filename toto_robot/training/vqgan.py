@@ -1,9 +1,9 @@
-"""Train a VQGAN (Esser et al., arXiv 2012.09841, section 3.1), with and without its critics.
+"""Training of a VQGAN (Esser et al., arXiv 2012.09841, section 3.1).
 
-L1, the codebook's two terms, and from a given step on a patch discriminator (Isola et al., arXiv
-1611.07004) with the hinge loss, whose weight is adapted so that its gradient at the last layer is
-as large as that of the reconstruction (equation 7). The perceptual loss is left out unless its
-weights are given; see `toto_robot.training.perceptual`.
+The losses are L1, the two codebook terms and, from a given step on, a patch discriminator (Isola
+et al., arXiv 1611.07004) with the hinge loss. The discriminator's weight is adapted so that its
+gradient at the last layer is as large as that of the reconstruction loss (equation 7). The
+perceptual loss is used only if its weights are given; see `toto_robot.training.perceptual`.
 """
 
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ __all__ = [
     "codebook_terms",
 ]
 
-LARGEST_WEIGHT = 1e4  # of the adversary, where its gradient vanishes
+LARGEST_WEIGHT = 1e4  # limit of the adversary's weight, reached if its gradient vanishes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Perceptual:
-    """The perceptual loss.
+    """Settings of the perceptual loss.
 
     Attributes:
-        vgg: torchvision's weights of VGG16.
-        linear: LPIPS's weights of the channels.
-        weight: against the L1 loss of images in [-1, 1].
+        vgg: file of torchvision's weights of VGG16.
+        linear: file of LPIPS's channel weights.
+        weight: weight relative to the L1 loss of images in [-1, 1].
     """
 
     vgg: Path
@@ -49,13 +49,13 @@ class Perceptual:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adversary:
-    """The patch discriminator.
+    """Settings of the patch discriminator.
 
     Attributes:
-        first_step: steps before it takes part.
-        weight: multiplies the adapted weight.
-        width: channels of its first layer.
-        layers: of stride 2.
+        first_step: first step with the discriminator.
+        weight: factor on the adapted weight.
+        width: number of channels of the first layer.
+        layers: number of layers with stride 2.
     """
 
     first_step: int
@@ -66,17 +66,17 @@ class Adversary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VqganRecipe:
-    """How `Vqgan` is trained.
+    """Training settings of `Vqgan`.
 
     Attributes:
-        codebook_weight: of the term that moves code vectors to the latents.
-        commitment_weight: of the term that moves latents to their code vectors.
-        restart_every: steps after which codes that no latent chose since the last time take the
-            values of latents of the batch, at step 0 all codes (Jukebox, arXiv 2005.00341, section
-            3.1); null: never, as in the released training. Without it a small run with small
-            learning rates can stay where all latents and codes are about zero.
+        codebook_weight: weight of the term that moves code vectors to the latents.
+        commitment_weight: weight of the term that moves latents to their code vectors.
+        restart_every: steps between restarts, in which each code that was not used since the last
+            restart is set to a random latent of the batch; at step 0 all codes are (Jukebox, arXiv
+            2005.00341, section 3.1). null: never, as in the released training; a small run with a
+            small learning rate can then stay where all latents and codes are about zero.
         adversary: the discriminator; null: none.
-        perceptual: the perceptual loss; null: none, so that no label of ImageNet comes in.
+        perceptual: the perceptual loss; null: none, so that no ImageNet labels are used.
     """
 
     kind: ClassVar[str] = "vqgan"
@@ -88,7 +88,7 @@ class VqganRecipe:
 
 
 class PatchDiscriminator(nn.Module):
-    """Logits of patches of an image being real."""
+    """A network that returns, for each patch of an image, the logit of being real."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class VqganTrainer:
-    """The autoencoder and, where the recipe has one, its adversary; an optimizer each."""
+    """A trainer of the autoencoder and of the recipe's adversary, with one optimizer each."""
 
     def __init__(self, tokenizer: Vqgan, recipe: VqganRecipe, setting: Setting) -> None:
         self.tokenizer = tokenizer
@@ -136,7 +136,7 @@ class VqganTrainer:
     def step(
         self, images: Tensor, lr: float, step: int, generator: torch.Generator
     ) -> dict[str, float | Tensor]:
-        """Take one step of the autoencoder, and one of the discriminator from its step on."""
+        """Train one step of the autoencoder, and of the discriminator from its first step on."""
         recipe, clip = self._recipe, self._setting.optimizer.clip_norm
         if recipe.restart_every is not None and step % recipe.restart_every == 0:
             self._restart(images, generator)
@@ -154,8 +154,8 @@ class VqganTrainer:
             likelihood + recipe.codebook_weight * codebook + recipe.commitment_weight * commitment
         )
         adversary, critic = recipe.adversary, self._discriminator
-        fights = adversary is not None and critic is not None and step >= adversary.first_step
-        if adversary is not None and critic is not None and fights:
+        adversarial = adversary is not None and critic is not None and step >= adversary.first_step
+        if adversary is not None and critic is not None and adversarial:
             critic.requires_grad_(False)
             with self._setting.arithmetic():
                 fooled = -critic(made).float().mean()
@@ -166,17 +166,17 @@ class VqganTrainer:
             log |= {"adversary_weight": weight, "generator_loss": fooled.detach()}
         norm = descend(self.tokenizer, self._optimizer, loss, clip, lr)
         log |= {"loss": loss.detach(), "gradient_norm": norm, "lr": lr}
-        if critic is not None and self._other_optimizer is not None and fights:
+        if critic is not None and self._other_optimizer is not None and adversarial:
             with self._setting.arithmetic():
-                judged = critic(real).float(), critic(made.detach()).float()
-            hinge = 0.5 * (relu(1 - judged[0]).mean() + relu(1 + judged[1]).mean())
+                logits = critic(real).float(), critic(made.detach()).float()
+            hinge = 0.5 * (relu(1 - logits[0]).mean() + relu(1 + logits[1]).mean())
             descend(critic, self._other_optimizer, hinge, clip, lr)
             log["discriminator_loss"] = hinge.detach()
         return log
 
     @torch.no_grad()
     def _restart(self, images: Tensor, generator: torch.Generator) -> None:
-        """Return codes that were not chosen the values of latents, drawn at random."""
+        """Set unused codes to randomly drawn latents of the batch."""
         with self._setting.arithmetic():
             latents = self.tokenizer.latents(images).float().movedim(1, -1).flatten(0, 2)
         drawn = torch.randint(
@@ -195,13 +195,13 @@ class VqganTrainer:
         return loss
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
-        """Return images through hard tokens, and the loss without adversary and codebook."""
+        """Return the reconstruction from hard tokens, and its loss without the adversary."""
         ids = self.tokenizer.nearest(self.tokenizer.latents(images))
         made = self.tokenizer.reconstruct(self.tokenizer.vectors(ids))
         return Reconstructed(self._distance(made * 2 - 1, images * 2 - 1), made, ids)
 
     def state(self) -> dict[str, Any]:
-        """Return both optimizers', the discriminator's, and which codes were chosen."""
+        """Return the states of both optimizers and the discriminator, and which codes were used."""
         state: dict[str, Any] = {
             "optimizer": self._optimizer.state_dict(),
             "chosen": self._chosen,
@@ -212,7 +212,7 @@ class VqganTrainer:
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` returned."""
+        """Restore a state that `state` returned."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._chosen.copy_(state["chosen"])
         if self._discriminator is not None and self._other_optimizer is not None:
@@ -221,10 +221,10 @@ class VqganTrainer:
 
 
 def codebook_terms(latents: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean squared distance twice: for the code vectors alone, for the latents alone.
+    """Return the mean squared distance twice: with gradients for the codes, and for the latents.
 
-    Equation 4. The released code weighs the first with 0.25 and not the second, by a mistake that
-    it keeps for its own models' sake; here each weight is that of the paper's term.
+    Equation 4. The released code applies the weight 0.25 to the first term instead of the second, a
+    known mistake that it keeps for compatibility; here each weight applies to the paper's term.
     """
     codebook = (vectors - latents.detach()).square().mean()
     commitment = (vectors.detach() - latents).square().mean()
@@ -232,9 +232,9 @@ def codebook_terms(latents: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def adapted_weight(likelihood: Tensor, fooled: Tensor, last: Tensor) -> Tensor:
-    """Return the weight of ``fooled`` at which both gradients are as large at the ``last`` layer.
+    """Return the weight of ``fooled`` that makes both gradients at layer ``last`` equally large.
 
-    Equation 7, with what the released code adds to the divisor.
+    Equation 7, with the constant that the released code adds to the divisor.
     """
     (one,) = torch.autograd.grad(likelihood, last, retain_graph=True)
     (other,) = torch.autograd.grad(fooled, last, retain_graph=True)

@@ -125,7 +125,7 @@ def test_transfer_costs_what_the_narrowest_best_rate_loses():
 
 
 def test_what_compares_nothing_is_refused(config):
-    with pytest.raises(ValueError, match="widths must be two or more and rise"):
+    with pytest.raises(ValueError, match="widths must be two or more, in increasing order"):
         dataclasses.replace(config, widths=config.widths[::-1])
     with pytest.raises(ValueError, match="log2_rates must have two"):
         dataclasses.replace(config, log2_rates=(-7.0,))
@@ -136,5 +136,5 @@ def test_a_member_without_a_held_out_loss_is_refused(config, tmp_path, monkeypat
         (folder / "log.jsonl").write_text('{"step": 200, "tokens": 1, "loss": 9.0}\n')
 
     monkeypatch.setattr("toto_robot.analyses.members.pretrain", train)
-    with pytest.raises(ValueError, match="no held-out loss to compare by"):
+    with pytest.raises(ValueError, match="no held-out loss; a data set needs more files"):
         lr_sweep(config, tmp_path)

@@ -157,5 +157,5 @@ def test_what_cannot_be_counted_is_refused(source, tmp_path):
     _, stripes = source
     with pytest.raises(ValueError, match="lengths must be at most the 4 tokens of a row, got 5"):
         run(stripes, tmp_path, lengths=(5,))
-    with pytest.raises(ValueError, match="names of their own"):
+    with pytest.raises(ValueError, match="distinct names"):
         NgramsConfig(sources=(stripes, stripes), lengths=(1,), batch=2, memory_grams=9, seed=0)

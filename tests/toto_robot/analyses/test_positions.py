@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.toto_robot.visions import toto
 from toto_robot import load_encoder
 from toto_robot.analyses.clips import frame_tokens, open_clips
-from toto_robot.analyses.orders import ORDERS, strangers
+from toto_robot.analyses.orders import ORDERS, draw_from_other_files
 from toto_robot.analyses.positions import PositionsConfig, positions, token_losses
 from toto_robot.analyses.statistics import grouped_means, interval
 from toto_robot.checkpoint import weights_hash
@@ -133,7 +133,7 @@ def test_what_was_measured_is_not_measured_again(setting, tmp_path, monkeypatch)
         positions(config_of(setting, strides=(2,)), tmp_path)
 
 
-def test_few_files_have_no_strangers(setting, tmp_path, capsys):
+def test_too_few_files_for_the_unrelated_control(setting, tmp_path, capsys):
     positions(config_of(setting, data=(setting / "one",), sequences=1), tmp_path)
     assert "unrelated and images are left out" in capsys.readouterr().out
     assert {row["order"] for row in read(tmp_path / "frames.csv")} == {
@@ -147,16 +147,16 @@ def test_few_files_have_no_strangers(setting, tmp_path, capsys):
 def test_strangers_are_of_other_files_and_every_frame_is_lent_once(files, frames, seed):
     files = np.unique(files, return_inverse=True)[1]
     assume(2 * np.bincount(files).max() <= len(files))
-    lenders = strangers(files, frames, np.random.default_rng(seed))
-    assert lenders[:, 0].tolist() == list(range(len(files)))
-    assert (np.sort(lenders, axis=0) == np.arange(len(files))[:, None]).all()
-    assert (files[lenders[:, 1:]] != files[:, None]).all()
+    sources = draw_from_other_files(files, frames, np.random.default_rng(seed))
+    assert sources[:, 0].tolist() == list(range(len(files)))
+    assert (np.sort(sources, axis=0) == np.arange(len(files))[:, None]).all()
+    assert (files[sources[:, 1:]] != files[:, None]).all()
 
 
-def test_all_lenders_differ_where_there_are_enough_files():
+def test_all_source_sequences_differ_where_there_are_enough_files():
     files = np.repeat(np.arange(23), 2)
-    lenders = strangers(files, 16, np.random.default_rng(0))
-    assert all(len(set(row)) == 16 for row in files[lenders].tolist())
+    sources = draw_from_other_files(files, 16, np.random.default_rng(0))
+    assert all(len(set(row)) == 16 for row in files[sources].tolist())
 
 
 def test_data_sets_of_tokens_alone_are_read_too(setting, tmp_path):
@@ -202,7 +202,7 @@ def test_intervals_keep_groups_whole_and_cover():
     ("changes", "match"),
     [
         ({"frames": 5}, "frames must be at most the model's 4, got 5"),
-        ({"strides": (3,)}, "one has no clip of 10 frames: stride 3 is too wide"),
+        ({"strides": (3,)}, "one has no clip of 10 frames: stride 3 is too large"),
         ({"strides": ()}, "must each have an entry"),
         ({"frames": 1}, "frames must be at least 2"),
     ],

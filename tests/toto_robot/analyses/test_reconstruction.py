@@ -45,7 +45,7 @@ def setting(tmp_path_factory):
 def config_of(folder, *checkpoints, part="all", **changes):
     values = {
         "frames": 1000, "saturated_share": 0.05, "sequences": 4, "sequence_frames": 2,
-        "pictures": 3, "batch": 8, "resamples": 100, "seed": 0,
+        "drawn_frames": 3, "batch": 8, "resamples": 100, "seed": 0,
     } | changes  # fmt: skip
     data = (MeasuredSet(path=folder / "videos", part=part, weight=1.0),)
     return ReconstructionConfig(

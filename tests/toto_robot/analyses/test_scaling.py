@@ -77,7 +77,7 @@ def test_the_frontier_is_what_no_cheaper_run_has_beaten():
     assert law.scale * 1000**law.exponent == pytest.approx(2.0, rel=0.05)
     worse = dataclasses.replace(large, loss=large.loss + 10)
     assert fit_frontier([small, worse], 100, np.random.default_rng(0)) is None
-    with pytest.raises(ValueError, match="at least two different computes"):
+    with pytest.raises(ValueError, match="at least two distinct values of compute"):
         fit_ends([small, small], 100, np.random.default_rng(0))
 
 
@@ -117,12 +117,12 @@ def test_a_plan_is_arithmetic_and_trains_nothing(tmp_path, capsys):
     assert float(first["flops_per_token"]) == pytest.approx(expected, rel=0.01)
     hours = float(first["flops"]) / (989e12 * 0.45) / 3600
     assert float(first["H100 hours"]) == pytest.approx(hours)
-    assert "too little" in printed
-    assert "it pays for a1, a2, a3, or for" in printed
+    assert "not sufficient" in printed
+    assert "it covers a1, a2, a3, or all members with" in printed
     assert not (tmp_path / "members").exists()
     # twice the budget pays for twice the tokens, and twice the runs for half of them
     texts = [plan(1, 2), plan(2, 2), plan(2, 2, seeds=(0, 1))]
-    afford = [float(text.split("or for ")[1].split()[0]) for text in texts]
+    afford = [float(text.split("all members with ")[1].split()[0]) for text in texts]
     assert afford[1] == pytest.approx(2 * afford[0], rel=0.02)
     assert afford[2] == pytest.approx(afford[0], rel=0.02)
 

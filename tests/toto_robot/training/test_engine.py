@@ -235,7 +235,7 @@ def test_a_bad_step_is_left_out_and_told(tmp_path, capsys, value):
     assert all(torch.isfinite(tensor).all() for tensor in result.weights.values())
     assert [row["skipped"] for row in log_of(tmp_path)] == [0] * 30 + [1] * 10
     assert "loss" not in log_of(tmp_path)[30]
-    assert "its update is left out" in "".join(capsys.readouterr())
+    assert "its update is skipped" in "".join(capsys.readouterr())
     assert log_of(tmp_path)[-1]["loss"] < 3.0
 
 
@@ -248,7 +248,7 @@ def test_too_many_bad_steps_stop_the_run_with_a_good_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match=r"3 bad steps in a row.*last checkpoint is good"):
         fit_weighted(tmp_path, read, engine)
     last = max((tmp_path / "checkpoints").iterdir())
-    assert last.name == "step-0000032"  # it holds the weights of step 30: two updates were left out
+    assert last.name == "step-0000032"  # it holds the weights of step 30: two updates were skipped
     healed = fit_weighted(tmp_path, spoiled(-1, 0.0), engine)
     assert healed.finished
     assert all(torch.isfinite(tensor).all() for tensor in healed.weights.values())
@@ -264,7 +264,7 @@ def test_the_guard_knows_a_spike_from_noise():
     again = Guard(GUARD)
     again.restore(json.loads(json.dumps(guard.state())))
     assert again.state() == guard.state()
-    guard.forget()
+    guard.reset()
     assert guard.fault(5.0, 1.0) is None
     with pytest.raises(ValueError, match=r"guard\.history must be at least 20"):
         GuardConfig(deviations=6.0, history=3, most_skipped=2)
