@@ -119,8 +119,9 @@ class FrankaConfig:
             kernel; 0 for none. If the system does not allow it they run without, and
             `FrankaRobot.description` reports it.
         tracking: settings of the controller.
-        collision_torque_nm: external torque on a joint above which the arm stops (a reflex).
-        collision_force_n: likewise the force (x, y, z) or torque (about x, y, z) on the tool.
+        collision_torque_nm: external torque on each joint above which the arm stops (a reflex).
+        collision_force_n: external force (x, y, z; N) and torque (about x, y, z; N m) on the tool
+            above which the arm stops.
         payload: the load on the flange.
         gripper: the Franka Hand; None without a hand.
         connect_timeout_s: longest wait for the robot's answer.

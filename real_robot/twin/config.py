@@ -26,7 +26,8 @@ class TwinConfig:
         communication_limits: whether lost commands end a motion, as on the real arm.
         collision_torque_nm: external torque on a joint that ends a motion, until a client sets
             other thresholds.
-        collision_force_n: likewise the force on the tool.
+        collision_force_n: external force on the tool that ends a motion, until a client sets other
+            thresholds.
         priority: real-time priority of the robot's process, 1 to 99; 0 for none. If the system does
             not allow it, the twin runs without and reports it.
         pinned: whether the robot's process is bound to one CPU. Its threads share the interpreter
