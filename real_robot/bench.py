@@ -1,4 +1,4 @@
-"""An open station as a test bench: it runs episodes for trials, and is made ready in between."""
+"""A test bench for trials: it runs episodes on an open station and prepares the arm in between."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -32,12 +32,12 @@ MakeAgent = Callable[[Translator], Agent]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OverlayConfig:
-    """Say how the operator is shown where the object goes.
+    """Settings of the image that shows the operator where the object goes.
 
     Attributes:
-        camera: into whose picture it is drawn.
-        calibration: of that camera, as `python -m real_robot.calibrate` writes it; None on a twin,
-            whose cameras are known, and where nothing is to be drawn.
+        camera: camera into whose image the object is drawn.
+        calibration: file of the camera's calibration, written by `python -m real_robot.calibrate`;
+            null: the exact calibration on a twin, no image on an arm.
         size_m: edge of the object.
     """
 
@@ -47,31 +47,33 @@ class OverlayConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.size_m < 1:
-            raise ValueError(f"size_m must be the edge of an object, m: {self.size_m}")
+            raise ValueError(
+                f"size_m, the edge of the object, must be between 0 and 1 m: {self.size_m}"
+            )
 
 
 class Masked:
-    """Keep from a listener which policy acts."""
+    """A wrapper of a listener that hides the name of the policy, for blind evaluations."""
 
     def __init__(self, listener: Listener) -> None:
-        """Pass everything else on to a listener."""
+        """Wrap a listener."""
         self._listener = listener
 
     def begin(self, task: str, agent: str) -> None:
-        """Begin, without the name."""
-        self._listener.begin(task, "a policy whose name is kept back")
+        """Begin an episode, without the name of the agent."""
+        self._listener.begin(task, "a policy (name hidden)")
 
     def step(self, step: Step) -> None:
-        """Pass it on."""
+        """Pass a step to the listener."""
         self._listener.step(step)
 
     def end(self, record: EpisodeRecord) -> None:
-        """Pass it on."""
+        """Pass the end of the episode to the listener."""
         self._listener.end(record)
 
 
 class Bench:
-    """Run episodes for trials on a station, and make it ready in between."""
+    """A test bench that runs episodes for trials on a station."""
 
     def __init__(
         self,
@@ -88,14 +90,14 @@ class Bench:
         """Use an open station.
 
         Args:
-            station: where the trials are done.
-            agents: make the agent of an episode, by policy.
-            loop: how an episode runs.
-            overlay: how the operator is shown where the object goes.
-            checked: whether the scene judges, and nobody sits beside it; else a person judges.
-            names: of the policies; None to keep from the person which one comes.
-            viewers: hear of every step.
-            seed: for the notes.
+            station: the station of the trials.
+            agents: for each policy, a function that makes the agent of an episode.
+            loop: settings of an episode.
+            overlay: settings of the image for the operator.
+            checked: whether the scene assesses the trials, without a person; else a person does.
+            names: names of the policies; None for a blind evaluation.
+            viewers: listeners of the episodes.
+            seed: seed for the notes.
         """
         self.station = station
         self._agents, self._loop, self._overlay = agents, loop, overlay
@@ -105,21 +107,21 @@ class Bench:
         self._last: EpisodeRecord | None = None
 
     def prepare(self) -> None:
-        """Recover from how the last episode ended, and bring the arm home; a person is warned.
+        """Recover from the end of the last episode, and bring the arm home after a warning.
 
         Raises:
-            TrialsStoppedError: the arm cannot go on.
-            NotHomeError: it cannot get home by itself, and no person is there to help.
+            TrialsStoppedError: the arm cannot continue.
+            NotHomeError: the arm did not reach its start pose, and there is no person to help.
         """
         if self._last is not None and not self.station.recover(self._last.reason, self._confirm):
             raise TrialsStoppedError(
-                f"the arm cannot go on after {self._last.reason}: {self._last.message}; the same "
-                "command does, when that is mended"
+                f"the arm cannot continue after {self._last.reason}: {self._last.message}; correct "
+                "the cause, then the same command resumes"
             )
         if self.station.scene is None:
             ask_person(
-                "next the gripper opens and the arm goes to its start pose: take the object if it "
-                "holds one, step back, and press Enter: "
+                "next, the gripper opens and the arm moves to its start pose: if the gripper holds "
+                "the object, take it; step back, and press Enter: "
             )
         while True:
             try:
@@ -130,19 +132,19 @@ class Bench:
                 return
             except PersonNeededError as error:
                 if not self.station.recover("user_stop", self._confirm):
-                    raise TrialsStoppedError(f"{error}; the same command goes on") from error
+                    raise TrialsStoppedError(f"{error}; the same command resumes") from error
             except NotHomeError as error:
                 if self._unattended:
                     raise
-                ask_person(f"{error}\nEnter to try again: ")
+                ask_person(f"{error}\npress Enter to try again: ")
 
     def run(self, pose: Pose, policy: PolicyKey) -> EpisodeRecord:
-        """Run an episode; its notes say where the object was."""
+        """Run an episode; its notes contain the pose of the object."""
         station = self.station
         translator = station.translator(station.interface)
         ends = None
         if not self._unattended and sys.stdin.isatty():
-            tqdm.write("it runs; Enter ends it, Ctrl-C ends it and all trials")
+            tqdm.write("the episode runs; Enter ends it, Ctrl-C ends it and all trials")
             ends = enter_ends(sys.stdin.fileno())
         self._last = station.run(
             self._agents[policy](translator),
@@ -155,12 +157,12 @@ class Bench:
         return self._last
 
     def _confirm(self, question: str) -> bool:
-        if self._unattended:  # a twin: nobody is in reach of it
+        if self._unattended:  # a twin: no person can be in its reach
             return True
         return ask_person(f"{question} yes or no: ").lower() in ("y", "yes")
 
     def operator(self) -> Operator:
-        """Return who places and judges."""
+        """Return the operator, which places the object and assesses trials."""
         scene = self.station.scene
         if self._unattended:
             assert scene is not None
@@ -169,13 +171,13 @@ class Bench:
             self.draw,
             scene=scene,
             ask=ask_person,
-            tell=tqdm.write,
+            write=tqdm.write,
             show=screen(),
             names=self._names,
         )
 
     def draw(self, pose: Pose, text: str) -> Image | None:
-        """Return the picture of where the object goes; None, and why, where there can be none."""
+        """Return an image that shows where the object goes; None without one, printing why."""
         station, overlay = self.station, self._overlay
         calibration = self._calibration()
         if calibration is None:
@@ -183,7 +185,7 @@ class Bench:
         (camera,) = (camera for camera in station.cameras if camera.name == overlay.camera)
         try:
             seen = camera.wait(_FRAME_S)
-            # one that was taken after the arm had come to rest, and the object
+            # a frame that was taken after arm and object came to rest
             frame = camera.wait(_FRAME_S, sequence=seen.sequence + 2)
             return draw_overlay(
                 frame.image,
@@ -197,7 +199,7 @@ class Bench:
                 text=text,
             )
         except (CameraError, ValueError) as error:
-            tqdm.write(f"no picture of where the object goes: {error}")
+            tqdm.write(f"no image of the object's pose: {error}")
             return None
 
     def _calibration(self) -> Calibration | None:
@@ -206,7 +208,8 @@ class Bench:
             found = load(overlay.calibration)
             if found.camera != overlay.camera:
                 raise ValueError(
-                    f"{overlay.calibration} is of camera {found.camera!r}, not {overlay.camera!r}"
+                    f"{overlay.calibration} is the calibration of camera {found.camera!r}, "
+                    f"not of {overlay.camera!r}"
                 )
             return found
         if not isinstance(station, TwinStation):

@@ -1,11 +1,11 @@
-"""`python -m real_robot.deploy`: let a policy act on an arm, or only say what it would do.
+"""`python -m real_robot.deploy`: run a policy on an arm, or rehearse it without moving the arm.
 
 python -m real_robot.deploy policy=runs/train/policy robot=twin
 python -m real_robot.deploy policy=runs/train/policy robot=172.16.0.2 station=table \
     loop.rehearsal=true
 python -m real_robot.deploy policy=server:127.0.0.1:5555 robot=twin
 
-A rehearsal sends nothing: arm and gripper stay as they are, and every step is shown.
+A rehearsal sends nothing: arm and gripper do not move, and every step is printed.
 """
 
 import sys
@@ -22,7 +22,7 @@ from .control.config import LoopConfig
 from .control.timing import loop_report
 from .episode import Agent, EpisodeRecord, Listener
 from .recording import Recorder
-from .session import EXPECTED, Show, draw_pose, may_go_on, open_policy, pose_notes, prepare
+from .session import EXPECTED, StepPrinter, draw_pose, may_go_on, open_policy, pose_notes, prepare
 from .station import Station, StationConfig, open_station
 from .trials.poses import Pose, PoseArea
 from .viewer import ViewerConfig, watching
@@ -30,19 +30,19 @@ from .viewer import ViewerConfig, watching
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeployConfig:
-    """Say what acts where.
+    """Settings of a deployment.
 
     Attributes:
-        policy: a run's or a checkpoint's folder, or `server:HOST:PORT`.
-        robot: `twin`, the address of a twin that runs, or an arm's address.
-        station: what there is.
-        acting: where and how the policy runs.
-        episodes: how many.
-        seed: of the objects' poses.
-        area: where objects are put.
-        loop: how an episode runs; `loop.rehearsal=true` sends nothing.
-        recorded: whether episodes are kept, as a LeRobot dataset.
-        viewer: live view.
+        policy: folder of a run or of a policy's checkpoint, or `server:HOST:PORT`.
+        robot: `twin`, the address of a running twin, or the address of an arm.
+        station: robot, cameras, safety and task.
+        acting: how the policy runs.
+        episodes: number of episodes.
+        seed: seed of the object's poses.
+        area: area in which the object is placed.
+        loop: settings of an episode; `loop.rehearsal=true` sends nothing to the arm.
+        recorded: whether episodes are recorded as a LeRobot data set.
+        viewer: settings of the live view.
     """
 
     policy: str
@@ -62,8 +62,8 @@ class DeployConfig:
 
 
 def deploy(config: DeployConfig, out: Path) -> None:
-    """Run the episodes, say how each went, and report on the loop's time."""
-    what = "rehearses, nothing is sent" if config.loop.rehearsal else "acts"
+    """Run the episodes, print how each ended, and report the timing of the loop."""
+    what = "rehearses (nothing is sent)" if config.loop.rehearsal else "acts"
     print(f"{config.policy} {what} on {config.robot}, {config.episodes} episodes", flush=True)
     folder = out / "dataset" if config.recorded else None
     poses = [draw_pose(config.area, config.seed, number) for number in range(config.episodes)]
@@ -83,7 +83,7 @@ def deploy(config: DeployConfig, out: Path) -> None:
     last = records[-1]
     if len(records) < config.episodes or last.reason == "interrupted":
         sys.exit(
-            f"deploy: {len(records)} of {config.episodes} episodes; the last ended by "
+            f"deploy: {len(records)} of {config.episodes} episodes were run; the last ended by "
             f"{last.reason}: {last.message}"
         )
 
@@ -97,7 +97,7 @@ def _run(
     viewers: Sequence[Listener],
     folder: Path | None,
 ) -> list[EpisodeRecord]:
-    """Run an episode at each pose, until one ends so that there may be no next."""
+    """Run an episode at each pose, until one ends in a way that forbids the next."""
     records: list[EpisodeRecord] = []
     with ExitStack() as stack:
         recorder = None
@@ -110,10 +110,10 @@ def _run(
                 agent,
                 station.translator(station.interface),
                 loop,
-                listeners=[Show(every=loop.rehearsal), *viewers],
+                listeners=[StepPrinter(every=loop.rehearsal), *viewers],
                 notes={**pose_notes(pose), **notes},
             )
-            records.append(record.without_pictures())
+            records.append(record.without_images())
             if recorder is not None:
                 recorder.save(record)
             if number < len(poses) and not may_go_on(station, record):
@@ -128,10 +128,10 @@ def _report(records: Sequence[EpisodeRecord], folder: Path | None) -> None:
     evaluated = [record.success for record in records if record.success is not None]
     if evaluated:
         cut = len(records) - len(evaluated)
-        rest = f"; {cut} were cut short or not judged" if cut else ""
-        print(f"success: {sum(evaluated)} of {len(evaluated)} that were judged{rest}")
+        rest = f"; {cut} more were truncated or have no known outcome" if cut else ""
+        print(f"success: {sum(evaluated)} of {len(evaluated)} episodes{rest}")
     if folder is not None:
-        print(f"dataset: {folder}", flush=True)
+        print(f"data set: {folder}", flush=True)
 
 
 main = command("deploy", DeployConfig, {"encoder": "acting.encoder"})(deploy)

@@ -1,9 +1,9 @@
-"""An episode on an arm, as data: what every part of the loop gives to the next.
+"""The data of an episode on an arm, which the parts of the loop exchange.
 
-Observation  what was seen at a tick                 the loop gives it to an Agent
-Proposal     what an agent wants                     an Agent gives it to the loop
-Step         all that there was to a tick            the loop gives it to its listeners
-EpisodeRecord  the steps, and how it ended           what is recorded, and judged
+Observation    frames and state at a tick             from the loop to an Agent
+Proposal       the actions of an agent                from an Agent to the loop
+Step           all data of a tick                     from the loop to its listeners
+EpisodeRecord  the steps, and how the episode ended   recorded and evaluated
 """
 
 import math
@@ -22,37 +22,37 @@ from .cameras.camera import Frame
 from .robot import RobotState, Target
 from .safety.layer import Decision
 
-# How an episode ended. Those of `COMPLETE` ran as they should; the others were cut short.
+# How an episode ended. Episodes with a reason in `COMPLETE` are complete; others are truncated.
 Reason = Literal[
-    "success",  # the check or the operator said so
-    "failure",  # likewise
-    "time",  # the most steps were taken
+    "success",  # by the check or the operator
+    "failure",  # by the operator or the agent
+    "time",  # the greatest number of steps was reached
     "operator",  # a person ended it
     "interrupted",  # Ctrl-C or SIGTERM
     "safety",  # the safety layer stopped it
     "reflex",  # the robot stopped itself
     "user_stop",  # the user stop was pressed
-    "connection",  # the robot was lost
-    "camera",  # a camera was lost or froze
-    "policy",  # the policy failed, answered nonsense, or its server was lost
+    "connection",  # the connection to the robot was lost
+    "camera",  # a camera was disconnected or froze
+    "policy",  # the policy failed or was too slow, or the connection to its server was lost
     "error",  # anything else: a bug
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 COMPLETE: tuple[Reason, ...] = ("success", "failure", "time", "operator")
-# The key of a record's notes that says what was wrong on the way to a policy's server: an episode
-# with it says nothing of the policy.
+# The key of a record's notes with the fault of the connection to a policy server: such an episode
+# is no evidence for or against the policy.
 TRANSPORT_FAULT = "transport_fault"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Observation:
-    """What was seen at a tick.
+    """The observation at a tick.
 
     Attributes:
-        stamp_s: when the tick began.
-        frames: the newest of each camera, in the interface's order.
-        state: the robot's newest.
-        proprio: float32 [p], as the interface names it.
+        stamp_s: time when the tick began.
+        frames: newest frame of each camera, in the interface's order.
+        state: newest state of the robot.
+        proprio: float32 [p] proprioception; the interface names its columns.
     """
 
     stamp_s: float
@@ -61,24 +61,24 @@ class Observation:
     proprio: NDArray[np.float32]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what an environment would: `image_<camera>` uint8 [h w 3], and `proprio` [p]."""
+        """Return it as an environment does: `image_<camera>` uint8 [h w 3], and `proprio` [p]."""
         images = {f"image_{name}": frame.image for name, frame in self.frames.items()}
         return {**images, "proprio": self.proprio}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Proposal:
-    """What an agent wants to do.
+    """The answer of an agent to an observation.
 
     Attributes:
-        actions: float32 [n a]; row i is for the time `observed_s + i * period`. One row of an agent
-            that looks anew at every tick.
-        observed_s: the stamp of the observation that it answers.
-        label: float32 [a], what is to be learned from this step, where that is not what is done:
-            an expert that is disturbed on purpose. None: the action itself.
-        surprise: how unusual the frames were, if the agent can tell.
-        timings_s: seconds by stage, such as `encoder` and `policy`.
-        end: why the agent wants to end the episode, and its words; None to go on.
+        actions: float32 [n a] actions; row i is for the time `observed_s + i * period`. One row for
+            an agent without action chunks.
+        observed_s: timestamp of the observation.
+        label: float32 [a] action to learn, if it differs from the executed one, as for an expert
+            with disturbances; None: the action itself.
+        surprise: surprisal of the frames, if the agent computes it.
+        timings_s: seconds of each stage, such as `encoder` and `policy`.
+        end: reason and message if the agent ends the episode; else None.
     """
 
     actions: NDArray[np.float32]
@@ -99,61 +99,61 @@ class Proposal:
         if self.surprise is not None:
             if not isinstance(self.surprise, Real):
                 raise ValueError(f"surprise must be a number or None, got {self.surprise!r:.60}")
-            float(self.surprise)  # raises of an integer beyond all floats, as no record takes it
+            float(self.surprise)  # raises if an integer is too large for a float
         if self.end is not None:
             if not isinstance(self.end, tuple) or len(self.end) != 2:
-                raise ValueError(f"end must be a reason and words, got {self.end!r:.60}")
+                raise ValueError(f"end must be a reason and a message, got {self.end!r:.60}")
             if self.end[0] not in REASONS:
                 raise ValueError(f"unknown reason {self.end[0]!r}; known: {', '.join(REASONS)}")
 
 
 @runtime_checkable
 class Agent(Protocol):
-    """Choose actions: a policy here or elsewhere, a scripted expert, a person.
+    """The interface of an agent: a local or remote policy, a scripted expert, or a person.
 
-    `act` may take long, and may raise: the loop runs it in a thread of its own.
+    `act` may take long, and may raise: the loop runs it in its own thread.
     """
 
     @property
     def name(self) -> str:
-        """One line for logs and records: which policy, which person's device."""
+        """Return one line for logs and records, such as the policy or the person's device."""
         ...
 
     @property
     def weights_hash(self) -> str | None:
-        """Return the hash of what chooses, policy and encoder together; None where nothing is."""
+        """Return the hash of policy and encoder together; None for an agent without weights."""
         ...
 
     def reset(self, observation: Observation) -> None:
-        """Begin an episode, whose first observation this is."""
+        """Begin an episode with its first observation."""
         ...
 
     def act(self, observation: Observation) -> Proposal:
-        """Return what to do next."""
+        """Return the next actions."""
         ...
 
     def close(self) -> None:
-        """Free devices and connections; more than once is fine."""
+        """Release devices and connections; repeated calls are allowed."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Step:
-    """All that there was to a tick.
+    """All data of a tick.
 
     Attributes:
-        index: 0 for the first.
-        observation: what was seen.
-        action: float32 [a], what was wished, blended of chunks where there are any; NaN where no
-            answer has come yet, and where the answer was no number.
-        label: float32 [a], what is to be learned.
+        index: index of the tick, from 0.
+        observation: the observation.
+        action: float32 [a] requested action, averaged over overlapping chunks; NaN before the first
+            answer, and where an answer is NaN.
+        label: float32 [a] action to learn.
         requested: the action as a target, before the safety layer.
-        decision: what the safety layer made of it.
-        sent_rad: [j], what the driver says that it sent; None when nothing was.
-        surprise: the agent's, if it tells.
+        decision: decision of the safety layer.
+        sent_rad: [j] positions that the robot's driver reports as sent; None when nothing was sent.
+        surprise: surprisal that the agent reports; None without one.
         late_s: how much later than planned the tick began.
-        timings_s: seconds by stage: `observe`, the agent's stages, `wait`, `safety`, `send`, and
-            `age`, from the oldest frame's stamp to the command.
+        timings_s: seconds of each stage: `observe`, the agent's stages, `wait`, `safety`, `send`,
+            and `age`, the time from the oldest frame to the command.
     """
 
     index: int
@@ -170,17 +170,17 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class EpisodeRecord:
-    """An episode from begin to end; aborted ones, too.
+    """The record of a complete or truncated episode.
 
     Attributes:
-        task: what was to be done, in words.
-        agent: the agent's name.
-        weights_hash: of what chose the actions.
-        steps: every tick.
-        reason: how it ended.
+        task: description of the task, in words.
+        agent: name of the agent.
+        weights_hash: hash of the agent's weights; None without weights.
+        steps: all ticks.
+        reason: how the episode ended.
         message: the cause in words, for a person.
-        success: None where nobody judged.
-        started: ISO 8601, on the wall clock.
+        success: whether the task was done; None if unknown.
+        started: start time on the wall clock, ISO 8601.
         notes: plain data for JSON: object pose, seed, versions, config.
     """
 
@@ -197,11 +197,11 @@ class EpisodeRecord:
     def __post_init__(self) -> None:
         if self.reason not in REASONS:
             raise ValueError(f"unknown reason {self.reason!r}; known: {', '.join(REASONS)}")
-        for name in ("task", "agent", "message"):  # of people, servers and errors: to be printed
+        for name in ("task", "agent", "message"):  # from people, servers, errors; are printed
             object.__setattr__(self, name, plain(str(getattr(self, name))))
 
-    def without_pictures(self) -> "EpisodeRecord":
-        """Return the record without its frames, for who keeps many."""
+    def without_images(self) -> "EpisodeRecord":
+        """Return the record without its frames, to keep many records in memory."""
         steps = (
             replace(step, observation=replace(step.observation, frames={})) for step in self.steps
         )
@@ -210,27 +210,30 @@ class EpisodeRecord:
 
 @runtime_checkable
 class Listener(Protocol):
-    """Hear of every step while an episode runs: a viewer, a progress line. Must return at once."""
+    """The interface of a listener, called while an episode runs; its methods must return at once.
+
+    Examples are a viewer and the printing of steps.
+    """
 
     def begin(self, task: str, agent: str) -> None:
-        """An episode begins."""
+        """Begin an episode."""
         ...
 
     def step(self, step: Step) -> None:
-        """A tick is over."""
+        """Process a step at the end of its tick."""
         ...
 
     def end(self, record: EpisodeRecord) -> None:
-        """An episode is over, and the arm at rest."""
+        """Process the end of an episode; the arm is at rest."""
         ...
 
 
 @runtime_checkable
 class Scene(Protocol):
-    """The objects around an arm, as a twin knows them, or as an operator is told to place them."""
+    """The interface of the scene around an arm, which a twin provides."""
 
     def place(self, x_m: float, y_m: float, yaw_rad: float) -> None:
-        """Put the object there, in the frame of the arm's base; returns when it lies still."""
+        """Place the object, in the frame of the arm's base, and return when it is at rest."""
         ...
 
     def object_pose(self) -> tuple[float, float, float, float, float, float, float] | None:
@@ -238,5 +241,5 @@ class Scene(Protocol):
         ...
 
     def succeeded(self) -> bool | None:
-        """Return whether the task is done now; None where nobody but a person can tell."""
+        """Return whether the task is done now; None if unknown."""
         ...

@@ -1,13 +1,13 @@
-"""`python -m real_robot.evaluate`: how often a policy succeeds on an arm, trial by trial.
+"""`python -m real_robot.evaluate`: measure the success rate of a policy on an arm by trials.
 
 python -m real_robot.evaluate policy=runs/train/policy robot=twin trials=16
 python -m real_robot.evaluate policy=runs/one/policy against=runs/two/policy robot=twin
 python -m real_robot.evaluate policy=runs/train/policy robot=172.16.0.2 station=table \
     overlay.calibration=runs/calibrate/front.json
 
-Poses are drawn and written down before the first trial, away from those of the demonstrations. With
-two policies each pose is tried with both. The same command with the same `out` goes on where it was
-stopped, and refuses when a setting or a policy's weights are not the same any more.
+Poses are drawn and saved before the first trial, away from those of the demonstrations. With two
+policies, both are tried at each pose. The same command with the same `out` resumes a stopped
+evaluation; it is refused if a setting or a policy's weights have changed.
 """
 
 import math
@@ -29,7 +29,7 @@ from .agents.expert import ScriptedAgent
 from .agents.opening import PolicyConfig
 from .bench import Bench, MakeAgent, OverlayConfig
 from .control.config import LoopConfig
-from .recording import Recorder, places_of
+from .recording import Recorder, object_positions
 from .session import EXPECTED, open_policy
 from .station import TWIN, Station, StationConfig, TwinStation, open_station
 from .trials.images import illustrate
@@ -41,32 +41,32 @@ from .trials.runner import TrialsStoppedError, run_trials
 from .viewer import ViewerConfig, watching
 
 EXPERT = "expert"
-# What may change between the calls that make up one evaluation.
+# The settings that may change when an evaluation is resumed.
 _FREE = ("viewer", "max_invalid", "max_spoilt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialsConfig:
-    """Say what is judged, where and how.
+    """Settings of an evaluation by trials.
 
     Attributes:
-        policy: a checkpoint's folder, `server:HOST:PORT`, or `expert` (on a twin).
-        against: another one, tried at the same poses; None for one alone.
-        robot: `twin`, the address of a twin that runs, or an arm's address.
-        station: what there is.
-        acting: where and how policies run.
-        trials: poses; with two policies there are twice as many trials.
-        seed: of poses and order.
-        area: where objects are put.
-        demonstrations: data sets whose poses are kept away from.
-        least_distance_m: how far each pose is from all of theirs.
-        verdict: `check` asks the scene; `operator` asks a person; None: the scene where there is
-            one, on a twin, and a person elsewhere.
-        blind: whether the person is kept from knowing which policy comes.
-        overlay: how the person is shown where the object goes.
-        loop: how an episode runs.
-        max_invalid: a trial that was spoilt more often than this stops the evaluation.
-        viewer: live view.
+        policy: folder of the policy's checkpoint, `server:HOST:PORT`, or `expert` (on a twin).
+        against: a second policy, tried at the same poses; null: only one policy.
+        robot: `twin`, the address of a running twin, or the address of an arm.
+        station: robot, cameras, safety and task.
+        acting: how policies run.
+        trials: number of poses; with two policies there are twice as many trials.
+        seed: seed of the poses and of the order of the policies.
+        area: area in which the object is placed.
+        demonstrations: data sets of the policies' training; trials avoid their poses.
+        least_distance_m: smallest distance of a pose from all poses of `demonstrations`.
+        verdict: how success is determined: `check`, by the scene; `operator`, by a person; null: by
+            the scene on a twin, by a person on an arm.
+        blind: whether the name of the current policy is hidden from the operator.
+        overlay: settings of the image that shows the operator where the object goes.
+        loop: settings of an episode.
+        max_invalid: greatest number of invalid attempts of a trial; one more stops the evaluation.
+        viewer: settings of the live view.
     """
 
     policy: str
@@ -91,49 +91,52 @@ class TrialsConfig:
         if self.trials < 1 or self.max_invalid < 0:
             raise ValueError("trials must be at least 1, max_invalid not negative")
         if self.loop.rehearsal:
-            raise ValueError("a rehearsal moves nothing: there is nothing to judge")
+            raise ValueError("loop.rehearsal=true moves nothing: there is nothing to evaluate")
         if not 0 <= self.least_distance_m < math.inf:
             raise ValueError(f"least_distance_m must not be negative: {self.least_distance_m}")
         if not isinstance(self.station, TwinStation):
             if self.verdict == "check":
-                raise ValueError("nothing checks an arm's trials: take verdict=operator")
+                raise ValueError("an arm has no automatic check: use verdict=operator")
             if EXPERT in (self.policy, self.against):
-                raise ValueError("the expert must know where the object is, which a twin does")
+                raise ValueError(
+                    "the expert needs the pose of the object, which only a twin knows: "
+                    "use robot=twin or another policy"
+                )
         names = [camera.name for camera in self.station.camera_specs]
         if self.overlay.camera not in names:
             raise ValueError(
-                f"overlay.camera: no camera {self.overlay.camera!r}; there are {', '.join(names)}"
+                f"overlay.camera: no camera {self.overlay.camera!r}; valid: {', '.join(names)}"
             )
 
     @property
     def is_checked(self) -> bool:
-        """Return whether the scene judges, and not a person."""
+        """Return whether the scene determines success, not a person."""
         if self.verdict is None:
             return isinstance(self.station, TwinStation)
         return self.verdict == "check"
 
     @property
     def names(self) -> dict[PolicyKey, str]:
-        """Return the policies' names."""
+        """Return the names of the policies."""
         if self.against is None:
             return {"a": self.policy}
-        if self.against == self.policy:  # a policy against itself: how much chance alone does
+        if self.against == self.policy:  # a policy against itself, to measure chance
             return {"a": f"{self.policy} (a)", "b": f"{self.policy} (b)"}
         return {"a": self.policy, "b": self.against}
 
 
 def evaluate(config: TrialsConfig, out: Path) -> None:
-    """Do the trials that are missing; write and print what they say."""
-    who = " and ".join(config.names.values())
-    print(f"{config.trials} poses on {config.robot} for {who}", flush=True)
+    """Run the missing trials, write the report, and print the conclusions."""
+    policies = " and ".join(config.names.values())
+    print(f"{config.trials} poses on {config.robot} for {policies}", flush=True)
     try:
         with ExitStack() as stack:
             station = stack.enter_context(open_station(config.station, config.robot))
             print(f"robot: {station.robot.description}")
             agents: dict[PolicyKey, MakeAgent] = {}
             weights: dict[PolicyKey, str | None] = {}
-            rivals: dict[PolicyKey, str | None] = {"a": config.policy, "b": config.against}
-            for key, name in rivals.items():
+            sources: dict[PolicyKey, str | None] = {"a": config.policy, "b": config.against}
+            for key, name in sources.items():
                 if name is not None:
                     agents[key], weights[key] = _open(name, config.acting, station, stack)
             recorder = stack.enter_context(Recorder(out / "dataset", station.interface))
@@ -169,7 +172,7 @@ def _run(
             config.seed,
             settings=settings,
             paired=config.against is not None,
-            places=[place for each in config.demonstrations for place in places_of(each)],
+            places=[place for each in config.demonstrations for place in object_positions(each)],
             least_distance_m=config.least_distance_m,
         ),
     )
@@ -178,7 +181,7 @@ def _run(
     stopped: str | None = None
     bar = tqdm(total=len(plan.trials), desc="trials", unit="trial")
 
-    def tell(result: TrialResult) -> None:
+    def on_result(result: TrialResult) -> None:
         if result.judgement.success is not None:
             bar.update()
         bar.write(_line(result))
@@ -196,13 +199,13 @@ def _run(
                 keep=recorder.save,
                 illustrate=illustrate,
                 max_invalid=config.max_invalid,
-                tell=tell,
+                on_result=on_result,
             )
         except TrialsStoppedError as error:
             stopped = str(error)
         except KeyboardInterrupt:
-            stopped = "stopped between episodes; the same command goes on"
-    _report(config, plan, folder, say=True)
+            stopped = "stopped between episodes; the same command resumes"
+    _report(config, plan, folder, printed=True)
     if stopped is not None:
         sys.exit(f"trials: {stopped}")
 
@@ -210,17 +213,17 @@ def _run(
 def settings_of(
     config: TrialsConfig, interface: Interface, weights: Mapping[PolicyKey, str | None]
 ) -> dict[str, Any]:
-    """Return what must stay the same from the first trial to the last."""
-    said = {name: value for name, value in to_dict(config).items() if name not in _FREE}
+    """Return the settings that must not change between trials."""
+    fixed = {name: value for name, value in to_dict(config).items() if name not in _FREE}
     if isinstance(config.station, TwinStation):
-        said["robot"] = TWIN  # each twin has an address of its own, and all are alike
-    return {**said, "weights": dict(weights), "interface": interface.to_dict()}
+        fixed["robot"] = TWIN  # twins differ only in their address
+    return {**fixed, "weights": dict(weights), "interface": interface.to_dict()}
 
 
 def _open(
     name: str, acting: PolicyConfig, station: Station, stack: ExitStack
 ) -> tuple[MakeAgent, str | None]:
-    """Return what makes the agent of an episode, and its weights' hash."""
+    """Return a function that makes the agent of an episode, and the hash of its weights."""
     if name == EXPERT:
         twin, scene = station.config, station.scene
         assert isinstance(twin, TwinStation)
@@ -232,32 +235,32 @@ def _open(
     return lambda _: agent, agent.weights_hash
 
 
-def _report(config: TrialsConfig, plan: Plan, folder: Path, *, say: bool = False) -> None:
+def _report(config: TrialsConfig, plan: Plan, folder: Path, *, printed: bool = False) -> None:
     results, invalid = load_results(folder), load_invalid(folder)
     title = f"{config.station.task}: {' against '.join(config.names.values())}"
     conclusions = write_report(
         folder, plan, results, invalid, title=title, names=config.names, area=config.area
     )
-    if not say:
+    if not printed:
         return
     for key, rate in conclusions.rates.items():
         print(f"success of {config.names[key]}: {rate}")
     if conclusions.comparison is not None:
         print(f"sign test on pairs: p = {conclusions.comparison.sign_p:.4f}")
     for sentence in conclusions.may_say:
-        print(f"may be said:     {sentence}")
+        print(f"shown:     {sentence}")
     for sentence in conclusions.may_not_say:
-        print(f"may not be said: {sentence}")
+        print(f"not shown: {sentence}")
     if invalid:
-        print(f"{len(invalid)} attempts were spoilt and done again; the report says why")
+        print(f"{len(invalid)} attempts were invalid and repeated; the report has the reasons")
     print(f"report: {folder / PAGE}")
     print(f"data set: {folder.parent / 'dataset'}")
 
 
 def _line(result: TrialResult) -> str:
     judgement = result.judgement
-    word = {True: "success", False: "failure", None: "spoilt"}[judgement.success]
-    # the check's note is the message itself
+    word = {True: "success", False: "failure", None: "invalid"}[judgement.success]
+    # the note of the check is the message
     note = f"; {judgement.note}" if judgement.note and judgement.by == "operator" else ""
     return (
         f"pose {result.trial.pose_index}: {word} after {result.duration_s:.1f} s, ended by "

@@ -1,18 +1,18 @@
-"""`python -m real_robot.first_grasp`: the whole way on the twin, in one command.
+"""`python -m real_robot.first_grasp`: record, train, deploy and evaluate on the twin.
 
     python -m real_robot.first_grasp                        # what `make arm` does
     python -m real_robot.first_grasp demonstrations=240 out=runs/first_grasp_240
     python -m real_robot.first_grasp "record=['expert_noise=0.0']" out=runs/first_grasp_calm
 
-Four commands that each can be run alone, and that are told before they run:
+It runs four commands, and prints each before it runs. Each can also be run alone:
 
     1. real_robot.record    demonstrations by the scripted expert, into a LeRobot data set
     2. policies.train       behaviour cloning on frozen Toto features
     3. real_robot.deploy    one episode of the policy, with the latency of each stage
     4. real_robot.evaluate  trials at poses that are not in the demonstrations, and a report
 
-Each goes on where it was stopped, so this does, too. On an arm the same four commands run with its
-address in place of `twin`, and with a person in place of the expert and of the check:
+The same command resumes a stopped run. On an arm, the same four commands are used with the address
+of the arm instead of `twin`, and with a person instead of the expert and the check: see
 docs/first_grasp.md.
 """
 
@@ -27,16 +27,16 @@ from toto_robot.cli import command
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FirstGraspConfig:
-    """Say how much is recorded and tried; all else is said by the four commands' own configs.
+    """Settings of the four commands; all other settings are in their own configs.
 
     Attributes:
-        demonstrations: good episodes of the expert.
-        trials: poses at the end.
-        seed: of all four.
-        record: further words for `real_robot.record`, such as `expert_noise=0.0`.
-        train: for `policies.train`, such as `student.chunk=16`.
-        deploy: for `real_robot.deploy`.
-        evaluate: for `real_robot.evaluate`.
+        demonstrations: number of good episodes of the expert.
+        trials: number of trials at the end.
+        seed: seed of all four commands.
+        record: further arguments of `real_robot.record`, such as `expert_noise=0.0`.
+        train: further arguments of `policies.train`, such as `student.chunk=16`.
+        deploy: further arguments of `real_robot.deploy`.
+        evaluate: further arguments of `real_robot.evaluate`.
     """
 
     demonstrations: int
@@ -53,7 +53,7 @@ class FirstGraspConfig:
 
 
 def first_grasp(config: FirstGraspConfig, out: Path) -> None:
-    """Run the four commands one after the other; the first that fails ends it."""
+    """Run the four commands one after the other; stop at the first that fails."""
     steps = commands(config, out)
     for number, words in enumerate(steps, start=1):
         line = " ".join(words)
@@ -62,7 +62,7 @@ def first_grasp(config: FirstGraspConfig, out: Path) -> None:
         if status:
             sys.exit(
                 f"first_grasp: step {number} of {len(steps)} ended with status {status}; "
-                "the same command goes on from there"
+                "the same command resumes there"
             )
     print(f"\ndemonstrations: {out / 'record' / 'dataset'}")
     print(f"policy:         {out / 'train' / 'policy'}")
@@ -71,7 +71,7 @@ def first_grasp(config: FirstGraspConfig, out: Path) -> None:
 
 
 def commands(config: FirstGraspConfig, out: Path) -> list[Sequence[str]]:
-    """Return the four commands' words, after `python -m`."""
+    """Return the arguments of the four commands, after `python -m`."""
     dataset, policy = out / "record" / "dataset", out / "train" / "policy"
     seed = f"seed={config.seed}"
     return [

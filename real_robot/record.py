@@ -1,10 +1,10 @@
-"""`python -m real_robot.record`: record demonstrations as a LeRobot dataset.
+"""`python -m real_robot.record`: record demonstrations as a LeRobot data set.
 
 python -m real_robot.record robot=twin agent=expert episodes=60 out=runs/demos
 python -m real_robot.record robot=twin agent=keyboard episodes=5
 python -m real_robot.record robot=172.16.0.2 station=table agent=spacemouse
 
-The same command with the same `out` goes on where it stopped: what is in the dataset counts.
+The same command with the same `out` resumes: the episodes in the data set count.
 """
 
 import sys
@@ -36,30 +36,29 @@ from .translator import Translator
 from .trials.poses import PoseArea
 from .viewer import ViewerConfig, watching
 
-_SEEDS = 1_000_003  # apart from each other, so that no two runs' episodes share noise
+_SEEDS = 1_000_003  # distance between the seeds of two runs, so that their episodes differ in noise
 
 AgentName = Literal["expert", "keyboard", "gamepad", "spacemouse", "guiding"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordConfig:
-    """Say what is recorded.
+    """Settings of a recording.
 
     Attributes:
-        robot: `twin`, the address of a twin that runs, or an arm's address.
-        station: what there is.
-        agent: who acts: the scripted `expert`, where the object's pose is known; a person by
-            `keyboard`, `gamepad` or `spacemouse`; or by hand, `guiding`.
-        expert_noise: standard deviation of what is now and then added to the expert's executed
-            actions, in actions of 1; labels stay without (DART).
-        episodes: how many good ones the dataset is to have: those that ran as they should and were
-            not judged a failure.
-        max_failures: after more others than so many in a row it stops: something is wrong then.
-        seed: of the objects' poses and of the noise.
-        area: where objects are put.
-        teleoperation: how far a person's device reaches.
-        loop: how an episode runs.
-        viewer: live view.
+        robot: `twin`, the address of a running twin, or the address of an arm.
+        station: robot, cameras, safety and task.
+        agent: the demonstrator: the scripted `expert` (on a twin), a person with `keyboard`,
+            `gamepad` or `spacemouse`, or a person's hand on the arm, `guiding`.
+        expert_noise: standard deviation of the disturbances of the expert's executed actions, in
+            units of the action range [-1, 1]; labels are not disturbed (DART).
+        episodes: number of good episodes that the data set shall have: complete, and not failed.
+        max_failures: greatest number of failed episodes in a row; one more stops the recording.
+        seed: seed of the object's poses and of the noise.
+        area: area in which the object is placed.
+        teleoperation: speeds of the arm under a person's device.
+        loop: settings of an episode.
+        viewer: settings of the live view.
     """
 
     robot: str
@@ -78,11 +77,11 @@ class RecordConfig:
         if self.episodes < 1 or self.max_failures < 0:
             raise ValueError("episodes must be at least 1, max_failures not negative")
         if self.loop.rehearsal:
-            raise ValueError("a rehearsal moves nothing: there is nothing to record")
+            raise ValueError("loop.rehearsal=true moves nothing: there is nothing to record")
 
 
 def record(config: RecordConfig, out: Path) -> None:
-    """Record until the dataset has as many good episodes as asked for."""
+    """Record until the data set has the requested number of good episodes."""
     folder = out / "dataset"
     print(
         f"{config.episodes} episodes of {config.station.task!r} by {config.agent} on "
@@ -99,19 +98,22 @@ def record(config: RecordConfig, out: Path) -> None:
     except (*EXPECTED, DeviceError) as error:
         sys.exit(f"record: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"record: interrupted between episodes; {folder} has what was done so far")
+        sys.exit(
+            f"record: interrupted between episodes; {folder} has all episodes so far, and the same "
+            "command resumes"
+        )
 
 
 def _require_fitting(config: RecordConfig) -> None:
-    """See that who acts and what is acted on go together."""
+    """Raise ValueError if the agent cannot act on this robot."""
     on_twin = isinstance(config.station, TwinStation)
     if config.agent == "expert" and not on_twin:
         raise ValueError(
-            "the expert must know where the object is, which only a twin does; on an arm: "
+            "agent=expert needs the pose of the object, which only a twin knows; on an arm, use "
             "agent=keyboard, gamepad, spacemouse or guiding"
         )
     if config.agent == "guiding" and on_twin:
-        raise ValueError("nobody can lead a twin by hand; agent=guiding is for an arm")
+        raise ValueError("agent=guiding is for an arm: a twin cannot be led by hand")
 
 
 def _record(
@@ -128,7 +130,7 @@ def _record(
                 number = recorder.num_episodes
                 done = _one(config, station, viewers, number)
                 recorder.save(done)
-                records.append(done.without_pictures())
+                records.append(done.without_images())
                 if is_good(done.reason, done.success):
                     num_good, num_failures = num_good + 1, 0
                     bar.update()
@@ -137,28 +139,28 @@ def _record(
                     bar.write(outcome(done))
                 if num_failures > config.max_failures:
                     most = config.max_failures
-                    problem = f"{num_failures} episodes in a row have failed (most: {most})"
-                elif num_good < config.episodes and not _goes_on(config, station, done):
+                    problem = f"{num_failures} episodes in a row have failed (limit: {most})"
+                elif num_good < config.episodes and not _may_go_on(config, station, done):
                     problem = f"an episode ended by {done.reason}: {done.message}"
         total = recorder.num_episodes
     report = loop_report(*records)
     if report is not None:
         print("\n".join(report.lines()))
     print(f"{num_good} of {config.episodes} good episodes, {total} in all")
-    print(f"dataset: {folder}", flush=True)
+    print(f"data set: {folder}", flush=True)
     if num_good < config.episodes:
-        sys.exit(f"record: {problem}; the same command goes on")
+        sys.exit(f"record: {problem}; the same command resumes")
 
 
-def _goes_on(config: RecordConfig, station: Station, done: EpisodeRecord) -> bool:
-    # The expert is here and has no server to lose: when it is late, the machine was busy.
+def _may_go_on(config: RecordConfig, station: Station, done: EpisodeRecord) -> bool:
+    # The expert runs in this process: when it is late, the machine was busy.
     if config.agent == "expert" and done.reason == "policy":
         return True
     return may_go_on(station, done)
 
 
 def is_good(reason: str, success: bool | None) -> bool:
-    """Return whether an episode counts: it ran as it should, and was not judged a failure."""
+    """Return whether an episode counts: it is complete and not a failure."""
     return reason in COMPLETE and success is not False
 
 
@@ -206,7 +208,7 @@ def _guided(
     viewers: Sequence[Listener],
     notes: dict[str, Any],
 ) -> EpisodeRecord:
-    """Let a person lead the arm; the keyboard, where there is one, has the gripper and the end."""
+    """Record while a person leads the arm; keys move the gripper and end the episode."""
     with open_device("keyboard", config.teleoperation) as device:
         tqdm.write("lead the arm now, with its enabling button; space opens and closes the gripper")
         return record_guided(
@@ -226,7 +228,7 @@ def _guided(
 def open_device(
     name: Literal["keyboard", "gamepad", "spacemouse"], config: TeleoperationConfig
 ) -> Device:
-    """Return a device, not yet open."""
+    """Return a device, which is not open yet."""
     if name == "keyboard":
         return Keyboard(hold_s=config.hold_s)
     return Gamepad() if name == "gamepad" else SpaceMouse()

@@ -1,15 +1,15 @@
-"""Keep episodes of an arm as a LeRobotDataset v3.0, with all that is known of each step.
+"""Record episodes of an arm as a LeRobotDataset v3.0, with all data of each step.
 
     with Recorder(Path("runs/demos"), interface) as recorder:
         recorder.save(record)
 
-Writing comes after the episode, not in its loop. Episodes that were cut short are kept, too, and
-marked by `complete`; one that ended before its first step has its record alone. What is saved is
-whole after a kill at any moment, and the next `Recorder` of the folder goes on.
+An episode is written after its end, not in its loop. Truncated episodes are also kept, with
+`complete: false`; an episode without steps has only its record. Saved episodes survive a kill at
+any moment, and the next `Recorder` of the folder appends to them.
 
-Beside what LeRobot knows (`observation.state`, `action`, `observation.images.<camera>`, where the
-action is the step's label) there are the columns of `columns_of`. `records/` has what belongs to an
-episode as a whole: how it ended, who acted, notes, and each intervention of the safety layer.
+In addition to LeRobot's columns (`observation.state`, `action`, which is the step's label, and
+`observation.images.<camera>`) there are those of `columns_of`. `records/` has the data of whole
+episodes: how they ended, the agent, notes, and each intervention of the safety layer.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,53 +25,55 @@ from policies.demonstrations.lerobot.layout import Column
 from policies.demonstrations.lerobot.reader import DatasetReader
 from policies.demonstrations.lerobot.video import LOSSLESS, Codec
 from policies.demonstrations.lerobot.writer import DatasetWriter
+from toto_robot.moved import moved_names
 
 from .episode import COMPLETE, EpisodeRecord, Step
 
-# Stages with a column; the record has the others.
+# Stages that have a column; the times of other stages are in the record.
 PHASES = ("observe", "tokenizer", "encoder", "surprise", "policy", "wait", "safety", "send", "age")
 _NAN = float("nan")
 _INCREMENT = "_increment"
 
 
 class Recorder:
-    """Write episodes of one interface into one folder; nobody else writes there meanwhile."""
+    """A writer of episodes into a data set; it locks the folder against other processes."""
 
     def __init__(self, folder: Path, interface: Interface, codec: Codec = LOSSLESS) -> None:
-        """Open the folder, making the data set if there is none.
+        """Open the folder; create the data set if there is none.
 
         Raises:
-            ValueError: another process writes there, or it holds something else.
+            ValueError: another process writes into the folder, or it holds other data.
         """
         self._interface = interface
         self._writer = DatasetWriter(folder, interface, columns_of(interface), codec)
 
     @property
     def folder(self) -> Path:
-        """Where the data set is."""
+        """Return the folder of the data set."""
         return self._writer.folder
 
     @property
     def num_episodes(self) -> int:
-        """Return the number of episodes with steps that are there, also of earlier runs."""
+        """Return the number of episodes with steps, including those of earlier runs."""
         return len(self._writer)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return what is known of each episode with steps as a whole, in order, as `save` wrote it.
+        """Return the facts of each episode with steps, in order, as `save` wrote them.
 
-        For who resumes: `reason`, `success`, `complete`, `notes` and so on.
+        They contain `reason`, `success`, `complete`, `notes` and others; see `facts_of`.
         """
         reader = DatasetReader(self.folder)
         return [reader.facts(index) for index in range(len(reader))]
 
     def save(self, record: EpisodeRecord) -> int | None:
-        """Write an episode; when this returns, it is on disk.
+        """Write an episode to disk.
 
         Returns:
-            The index of the episode; None of one without steps, whose record alone is kept.
+            The index of the episode; None for an episode without steps, of which only the record is
+            written.
 
         Raises:
-            ValueError: its pictures or states are not those of the interface.
+            ValueError: the images or states do not match the interface.
         """
         facts = facts_of(record)
         if not record.steps:
@@ -80,7 +82,7 @@ class Recorder:
         return self._writer.append(demonstration_of(record, self._interface))
 
     def close(self) -> None:
-        """Let others write; more than once is fine."""
+        """Unlock the folder; repeated calls are allowed."""
         self._writer.close()
 
     def __enter__(self) -> Self:
@@ -90,11 +92,11 @@ class Recorder:
         self.close()
 
 
-def places_of(dataset: Path) -> list[tuple[float, float]]:
+def object_positions(dataset: Path) -> list[tuple[float, float]]:
     """Return x and y of the object, m, at the beginning of each episode of a data set.
 
     Raises:
-        ValueError: no episode says it.
+        ValueError: no episode contains the position of the object.
     """
     reader = DatasetReader(dataset)
     places = []
@@ -106,16 +108,16 @@ def places_of(dataset: Path) -> list[tuple[float, float]]:
             places.append((float(planned["x_m"]), float(planned["y_m"])))
     if not places:
         raise ValueError(
-            f"{dataset}: none of {len(reader)} episodes says where the object was, so poses cannot "
-            "be kept away from theirs; leave it out of `demonstrations`"
+            f"{dataset}: none of {len(reader)} episodes contains the pose of the object, so trials "
+            "cannot avoid these poses; remove the data set from `demonstrations`"
         )
     return places
 
 
 def columns_of(interface: Interface) -> tuple[Column, ...]:
-    """Return what is kept of each step of an arm; numbers that were not there are NaN.
+    """Return the additional columns of each step; missing numbers are NaN.
 
-    Times are seconds of the recording machine's monotonic clock.
+    Times are in seconds, on the monotonic clock of the recording machine.
     """
     joints = _joints(interface)
 
@@ -126,7 +128,7 @@ def columns_of(interface: Interface) -> tuple[Column, ...]:
         return Column(name=name, dtype="float64", names=joints)
 
     return (
-        # what the agent did, where the label is what is to be learned
+        # the executed action; the column `action` has the label
         Column(name="executed", dtype="float32", names=interface.action),
         each("command.before.joints"),
         one("command.before.gripper"),
@@ -156,10 +158,10 @@ def columns_of(interface: Interface) -> tuple[Column, ...]:
 
 
 def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstration:
-    """Return an episode with steps as what is stored.
+    """Return an episode with steps as a demonstration, which can be stored.
 
-    A step without a label, because no answer came in time, is marked by `labelled`; its action is
-    to hold: no increment, and the hand as it was.
+    A step without a label, because no answer came in time, is marked in `labelled`; its action is
+    to hold: no increment, and an unchanged gripper.
     """
     steps = record.steps
     labels = np.stack([_action(step.label, interface) for step in steps])
@@ -168,7 +170,7 @@ def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstrati
         interface=interface,
         images={
             camera.name: np.stack(
-                [_picture(step, camera.name, (camera.height, camera.width, 3)) for step in steps]
+                [_image(step, camera.name, (camera.height, camera.width, 3)) for step in steps]
             )
             for camera in interface.cameras
         },
@@ -182,7 +184,7 @@ def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstrati
 
 
 def facts_of(record: EpisodeRecord) -> dict[str, Any]:
-    """Return what belongs to an episode as a whole, as plain data."""
+    """Return the data of a whole episode, as plain data."""
     return {
         "agent": record.agent,
         "weights_hash": record.weights_hash,
@@ -232,7 +234,7 @@ def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
 
     def joints(read: Callable[[Step], Any]) -> NDArray[np.float64]:
         rows = [read(step) for step in steps]
-        # a wish of a wrong shape ends the episode, and is no reason to lose it
+        # a target of a wrong shape has ended the episode, which must be recorded nevertheless
         return np.stack(
             [missing if row is None or np.shape(row) != missing.shape else row for row in rows]
         ).astype(np.float64)
@@ -279,7 +281,7 @@ def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
 def _held(
     labels: NDArray[np.float32], labelled: NDArray[np.bool_], interface: Interface, first: Step
 ) -> NDArray[np.float32]:
-    """Return labels where each that is missing holds the arm and leaves the hand as it was."""
+    """Return the labels; each missing one is replaced by an action that holds arm and gripper."""
     found = labels.copy()
     hold = np.zeros(labels.shape[1], np.float32)
     absolute = [i for i, name in enumerate(interface.action) if not name.endswith(_INCREMENT)]
@@ -294,8 +296,8 @@ def _held(
     return found
 
 
-def _picture(step: Step, camera: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Return a step's picture; black where the camera gave none."""
+def _image(step: Step, camera: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return the image of a camera at a step; black if there is none."""
     frame = step.observation.frames.get(camera)
     return np.zeros(shape, np.uint8) if frame is None else frame.image
 
@@ -317,10 +319,13 @@ def _number(value: float | None) -> float:
 
 
 def _joints(interface: Interface) -> tuple[str, ...]:
-    """Return the joints that actions move."""
+    """Return the names of the joints that actions move."""
     found = tuple(
         name.removesuffix(_INCREMENT) for name in interface.action if name.endswith(_INCREMENT)
     )
     if not found:
-        raise ValueError(f"no joint increments among the actions {', '.join(interface.action)}")
+        raise ValueError(f"the actions have no joint increments: {', '.join(interface.action)}")
     return found
+
+
+__getattr__ = moved_names(__name__, {"places_of": "real_robot.recording:object_positions"})

@@ -1,10 +1,12 @@
-"""What comes before and after an episode: home, the object's place, a person's word."""
+"""Steps before and after an episode: open the policy, move home, place the object, ask a person."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+from toto_robot.moved import moved_names
 
 from .agents.fitting import unknown_task
 from .agents.opening import PolicyConfig, find_policy
@@ -20,21 +22,21 @@ from .trials.poses import Pose, PoseArea
 Ask = Callable[[str], str]
 
 _TWIN_ATTEMPTS = 3
-# After these nothing goes on by itself: somebody must look, or wanted an end.
+# After these ends there is no next episode: a person must check the cause, or wanted to stop.
 _FINAL: tuple[Reason, ...] = ("interrupted", "connection", "policy", "error")
 
 
-# What may go wrong in a command without a bug; each says what, and what to do.
+# Errors of a command that are not bugs; each message says what is wrong and what to do.
 EXPECTED = (RobotError, NotHomeError, NoPersonError, ImportError, OSError, ValueError)
 
 
 def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentAgent | RemoteAgent:
-    """Open a policy for a station, and say what a person should know.
+    """Open a policy for a station, and print its name, notes and warnings.
 
     Raises:
-        ValueError: it does not fit the robot.
-        FileNotFoundError: no policy there.
-        ConnectionError: no policy server there.
+        ValueError: the policy does not fit the robot.
+        FileNotFoundError: the folder contains no policy.
+        ConnectionError: there is no policy server at the address.
     """
     agent = find_policy(policy, acting).open(station.interface)
     print(f"agent: {agent.name}, weights {(agent.weights_hash or 'none')[:12]}")
@@ -48,7 +50,7 @@ def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentA
 
 
 def draw_pose(area: PoseArea, seed: int, number: int) -> Pose:
-    """Draw the pose of an episode; the same for the same seed and number."""
+    """Return the random pose of an episode, a function of the seed and the number."""
     rng = np.random.default_rng((seed, number))
     x_m, y_m = np.array(area.center_m) + rng.uniform(-1, 1, 2) * area.half_m
     yaw_rad = rng.uniform(-1, 1) * area.yaw_rad
@@ -56,13 +58,11 @@ def draw_pose(area: PoseArea, seed: int, number: int) -> Pose:
 
 
 def bring_home(station: Station) -> None:
-    """Bring the arm to its start pose.
-
-    Nobody is in reach of a twin: one that did not get home is put there, a few times.
+    """Move the arm to its start pose; a twin that does not arrive is reset, up to two times.
 
     Raises:
-        NotHomeError: the arm did not get home.
-        RobotError: the robot refused, or was lost.
+        NotHomeError: the arm did not reach its start pose.
+        RobotError: the robot refused a command, or the connection was lost.
     """
     for attempts_left in reversed(range(_TWIN_ATTEMPTS)):
         try:
@@ -71,18 +71,18 @@ def bring_home(station: Station) -> None:
         except (NotHomeError, CommandRefusedError) as error:
             if station.twin is None or not attempts_left:
                 raise
-            tqdm.write(f"{error}; the twin is put back")
+            tqdm.write(f"{error}; the twin is reset")
             station.recover("reflex", lambda _: True)
             station.twin.reset()
 
 
 def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
-    """Bring the arm home and the object to its place; a person does it where no scene can.
+    """Move the arm home and place the object; without a scene, a person places it.
 
     Raises:
-        NotHomeError: the arm did not get home.
-        RobotError: the robot refused, or was lost.
-        NoPersonError: a person is needed and there is none.
+        NotHomeError: the arm did not reach its start pose.
+        RobotError: the robot refused a command, or the connection was lost.
+        NoPersonError: a person is needed, but there is no terminal.
     """
     bring_home(station)
     if station.scene is not None:
@@ -92,24 +92,25 @@ def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
 
 
 def pose_notes(pose: Pose) -> dict[str, Any]:
-    """Return an episode's pose as plain data, for its notes."""
+    """Return the pose of an episode as plain data, for its notes."""
     return {"pose": {"x_m": pose.x_m, "y_m": pose.y_m, "yaw_rad": pose.yaw_rad}}
 
 
 def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) -> bool:
-    """Make the robot ready for the next episode, and say whether there may be one.
+    """Recover the robot after an episode; return whether the next episode may begin.
 
-    After a user stop or a reflex a person is asked, unless the safety config lets a reflex pass.
+    After a user stop or a reflex a person is asked, unless the safety config allows the robot to
+    recover from a reflex by itself.
     """
     if record.reason in _FINAL:
         return False
-    # A twin's cameras come back when the machine has time for them; an arm's need a look.
+    # A twin's cameras recover when the machine is less busy; a person must check real cameras.
     if record.reason == "camera" and station.twin is None:
         return False
 
     def confirm(question: str) -> bool:
         if station.twin is not None:
-            return True  # nobody is in reach of a twin
+            return True  # no person can be in reach of a twin
         try:
             return ask(f"{question} yes or no: ").lower() in ("y", "yes")
         except NoPersonError as error:
@@ -119,14 +120,14 @@ def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) ->
     return station.recover(record.reason, confirm)
 
 
-class Show:
-    """Print what is wished and what becomes of it: every step, or those that were changed."""
+class StepPrinter:
+    """A listener that prints actions and decisions: every step, or those that were changed."""
 
     def __init__(self, *, every: bool) -> None:
         self._every = every
 
     def begin(self, task: str, agent: str) -> None:
-        """Print nothing: the command did."""
+        """Print nothing: the command has printed the task."""
 
     def step(self, step: Step) -> None:
         """Print a line."""
@@ -145,11 +146,14 @@ class Show:
         )
 
     def end(self, record: EpisodeRecord) -> None:
-        """Print how it ended."""
+        """Print how the episode ended."""
         print(outcome(record), flush=True)
 
 
 def outcome(record: EpisodeRecord) -> str:
-    """Say in a line how an episode ended."""
-    word = {True: "success", False: "no success", None: "not judged"}[record.success]
+    """Return one line about how an episode ended."""
+    word = {True: "success", False: "no success", None: "outcome unknown"}[record.success]
     return f"{word}, {len(record.steps)} steps, ended by {record.reason}: {record.message}"
+
+
+__getattr__ = moved_names(__name__, {"Show": "real_robot.session:StepPrinter"})

@@ -1,1 +1,1 @@
-"""How often a policy succeeds: poses, verdicts, conclusions, a report."""
+"""Evaluate the success rate of policies on an arm: poses, trials, statistics, and a report."""

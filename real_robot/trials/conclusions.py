@@ -1,4 +1,4 @@
-"""What may be concluded from trials, and what may not: rates, intervals, tests, and their power."""
+"""Statistics of trials: success rates, confidence intervals, significance tests and their power."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _POWER = 0.8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """How often a policy succeeded."""
+    """The success rate of a policy."""
 
     successes: int
     trials: int
@@ -38,15 +38,15 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """What two policies did at the same poses.
+    """The results of two policies at the same poses.
 
     Attributes:
-        both: pairs in which both succeeded.
-        only_a: pairs in which only `a` did.
-        only_b: pairs in which only `b` did.
-        neither: pairs in which both failed.
-        sign_p: of the sign test on the pairs that are not alike.
-        fisher_p: of Fisher's exact test, as if the trials were not paired.
+        both: number of pairs in which both policies succeeded.
+        only_a: number of pairs in which only `a` succeeded.
+        only_b: number of pairs in which only `b` succeeded.
+        neither: number of pairs in which both failed.
+        sign_p: p-value of the sign test on the pairs with different outcomes.
+        fisher_p: p-value of Fisher's exact test, which ignores the pairing.
     """
 
     both: int
@@ -58,19 +58,19 @@ class Comparison:
 
     @property
     def pairs(self) -> int:
-        """Return how many pairs there are."""
+        """Return the number of pairs."""
         return self.both + self.only_a + self.only_b + self.neither
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conclusions:
-    """What the trials say.
+    """The conclusions from trials.
 
     Attributes:
-        rates: of each policy.
-        comparison: of two; None for one.
+        rates: success rate of each policy.
+        comparison: comparison of two policies; None for one policy.
         may_say: sentences that the trials support.
-        may_not_say: sentences that they do not, and what it would take.
+        may_not_say: sentences that the trials do not support, and how many poses that would take.
     """
 
     rates: Mapping[PolicyKey, Rate]
@@ -80,23 +80,23 @@ class Conclusions:
 
 
 def conclude(results: Sequence[TrialResult], names: Mapping[PolicyKey, str]) -> Conclusions:
-    """Say what may be concluded from trials that count.
+    """Return the conclusions from valid trials.
 
     Args:
-        results: of one policy, or of two; pairs that are not complete count for the rates alone.
-        names: of the policies, as sentences shall call them.
+        results: results of one policy or of two; incomplete pairs count only for the rates.
+        names: the names of the policies for the sentences.
     """
     rates: dict[PolicyKey, Rate] = {}
     for key in names:
-        mine = [result.judgement.success for result in results if result.trial.policy == key]
-        rates[key] = Rate(successes=sum(success is True for success in mine), trials=len(mine))
+        found = [result.judgement.success for result in results if result.trial.policy == key]
+        rates[key] = Rate(successes=sum(success is True for success in found), trials=len(found))
     if "b" not in rates:
         return _of_one(rates["a"], names["a"])
     return _of_two(rates, compare(results), names)
 
 
 def compare(results: Sequence[TrialResult]) -> Comparison:
-    """Put the two policies' trials at the same poses side by side."""
+    """Return the comparison of two policies, by their trials at the same poses."""
     by_pose: dict[int, dict[PolicyKey, bool]] = {}
     for result in results:
         at = by_pose.setdefault(result.trial.pose_index, {})
@@ -118,8 +118,8 @@ def _of_one(rate: Rate, name: str) -> Conclusions:
     low, high = wilson_interval(rate.successes, rate.trials)
     may = f"{name} succeeds in {low:.0%} to {high:.0%} of such trials (95 % confidence)."
     may_not = (
-        f"That it succeeds in {rate.share:.0%}: with {rate.trials} trials the true rate may be "
-        "anywhere in that interval."
+        f"That its success rate is {rate.share:.0%}: with {rate.trials} trials, the true rate may "
+        "be anywhere in the interval."
     )
     return Conclusions(
         rates={"a": rate},
@@ -138,23 +138,27 @@ def _of_two(
         for low, high in [wilson_interval(rate.successes, rate.trials)]
     ]
     may_not: list[str] = []
-    unlike = comparison.only_a + comparison.only_b
+    different = comparison.only_a + comparison.only_b
     better: PolicyKey = "a" if comparison.only_a >= comparison.only_b else "b"
     worse: PolicyKey = "b" if better == "a" else "a"
     wins = max(comparison.only_a, comparison.only_b)
-    of = f"{wins} of the {unlike} pairs that were not alike, sign test p = {comparison.sign_p:.3f}"
+    of = (
+        f"{wins} of the {different} pairs with different outcomes, "
+        f"sign test p = {comparison.sign_p:.3f}"
+    )
     if comparison.sign_p <= SIGNIFICANCE:
         may.append(f"{names[better]} is better than {names[worse]}: it won {of}.")
-    elif wins * 2 > unlike:
+    elif wins * 2 > different:
         may_not.append(
-            f"That {names[better]} is better than {names[worse]}: it won {of}; equally good "
-            "policies give that often enough by chance."
+            f"That {names[better]} is better than {names[worse]}: it won {of}; two equally good "
+            "policies can differ as much by chance."
         )
-        may_not.append("Nor that the two are equally good: see what these trials could have found.")
+        may_not.append("That the two are equally good: see which differences these trials find.")
     else:
         may_not.append(
-            f"That one of the two is better: each won {comparison.only_a} of the pairs that were "
-            "not alike; nor that they are equally good: see what these trials could have found."
+            f"That one of the two is better: each won {comparison.only_a} of the pairs with "
+            "different outcomes. Nor that they are equally good: see which differences these "
+            "trials find."
         )
     return Conclusions(
         rates=rates,
@@ -165,24 +169,27 @@ def _of_two(
 
 
 def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, ...]:
-    """Return which differences so many pairs of trials find, and what a smaller one would need."""
+    """Return which differences `pairs` trials find, and how many a smaller difference needs."""
     if not pairs:
         return ()
     low, high = detectable_rates(rate.share, pairs, _POWER)
     found = [
-        f"one of {other_rate:.0%} or {which}"
+        f"{other_rate:.0%} or {which}"
         for other_rate, which in ((low, "less"), (high, "more"))
         if other_rate is not None
     ]
     at = "1 pose" if pairs == 1 else f"{pairs} poses"
     if found:
         line = (
-            f"Trying two policies at {at} tells one of {rate.share:.0%} from "
+            f"With two policies at {at}, a success rate of {rate.share:.0%} is distinguished from "
             f"{' and from '.join(found)} (in {_POWER:.0%} of such evaluations)"
         )
     else:
-        line = f"Trying two policies at {at} tells one of {rate.share:.0%} from no other"
-    # Toto's paper, where 16 trials each gave 75 % and 63 %, when there is nothing else to name
+        line = (
+            f"With two policies at {at}, a success rate of {rate.share:.0%} is not distinguished "
+            "from any other"
+        )
+    # for one policy, the example of Toto's paper: 75 % and 63 % in 16 trials each
     least, most = sorted((rate.share, 0.63 if other is None else other.share))
     if other is None:
         least, most = 0.63, 0.75
@@ -193,4 +200,7 @@ def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, .
     amount = "more than 2000" if needed is None else f"about {needed}"
     if needed is not None and needed <= pairs:
         return (f"{line}.",)
-    return (f"{line}; {least:.0%} from {most:.0%} in {chance:.0%}: that takes {amount} poses.",)
+    return (
+        f"{line}, and {least:.0%} from {most:.0%} only in {chance:.0%}: for {_POWER:.0%} that "
+        f"takes {amount} poses.",
+    )

@@ -1,4 +1,4 @@
-"""What is to be seen of a trial: its first and last pictures, and a video of all cameras."""
+"""Images of a trial: the first and the last frame, and a video of all cameras."""
 
 from pathlib import Path
 
@@ -17,17 +17,17 @@ _SECONDS_AT_END = 0.8
 
 
 def illustrate(record: EpisodeRecord, success: bool | None, folder: Path) -> tuple[str, ...]:
-    """Write pictures and video of an episode into a folder, and give their names.
+    """Write images and a video of an episode into a folder, and return their file names.
 
-    The last picture has a frame: green for success, red for failure, grey for neither. An episode
-    without steps or without cameras has nothing to show.
+    The last image has a border: green for success, red for failure, grey for an invalid attempt.
+    Nothing is written for an episode without steps or without cameras.
     """
     steps = [step for step in record.steps if step.observation.frames]
     if not steps:
         return ()
-    pictures = [side_by_side(step) for step in steps]
+    images = [side_by_side(step) for step in steps]
     colour = _GREY if success is None else (_GREEN if success else _RED)
-    last = pictures[-1].copy()
+    last = images[-1].copy()
     for edge in (
         last[:_BORDER_PX],
         last[-_BORDER_PX:],
@@ -35,16 +35,16 @@ def illustrate(record: EpisodeRecord, success: bool | None, folder: Path) -> tup
         last[:, -_BORDER_PX:],
     ):
         edge[:] = colour
-    write_png(folder / FIRST, pictures[0])
+    write_png(folder / FIRST, images[0])
     write_png(folder / LAST, last)
     rate_hz = _rate_hz(steps)
     held = [last] * max(1, round(_SECONDS_AT_END * rate_hz))
-    _write_video(folder / VIDEO, [*pictures, *held], rate_hz)
+    _write_video(folder / VIDEO, [*images, *held], rate_hz)
     return (FIRST, LAST, VIDEO)
 
 
 def side_by_side(step: Step) -> Image:
-    """Return all cameras' pictures of a tick in one, enlarged to be seen; its edges are even."""
+    """Return the images of all cameras at a tick in one enlarged image with even edges."""
     images = [frame.image for frame in step.observation.frames.values()]
     height = max(image.shape[0] for image in images)
     scale = -(-_LEAST_PX // height)

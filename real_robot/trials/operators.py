@@ -1,4 +1,4 @@
-"""Who places the object and judges: a person at the terminal, or a simulated scene by itself."""
+"""Operators, which place the object and assess a trial: a person at the terminal, or the twin."""
 
 import os
 import re
@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from toto_robot.moved import moved_names
+
 from ..cameras.camera import Image
 from ..cameras.png import write_png
 from ..episode import EpisodeRecord, Reason, Scene
@@ -14,48 +16,50 @@ from .plan import PolicyKey, Trial
 from .poses import Pose
 from .results import Judgement
 
-# How an episode ends when what failed was not the policy: such a trial is done again.
-SPOILT: tuple[Reason, ...] = ("connection", "camera", "error")
-# A reflex of this name is the control PC's or the network's doing.
+# Ends of an episode that are not the policy's fault: the attempt is invalid and is repeated.
+INVALID_REASONS: tuple[Reason, ...] = ("connection", "camera", "error")
+# The control PC or the network causes the reflex of this name.
 _LATE = "communication_constraints_violation"
 
 Draw = Callable[[Pose, str], Image | None]
 
 
 class SceneOperator:
-    """Place by `Scene.place` and judge by the automatic check; for a twin.
+    """An operator for a twin: it places the object in the scene and assesses by the check.
 
-    What cut an episode short decides where the check does not: a lost connection or camera, late
-    commands and a bug spoil the trial, everything else is the policy's failure.
+    If the check has no result, the reason of the end decides: an attempt is invalid after a lost
+    connection or camera, delayed commands, or a bug; otherwise the trial is a failure.
     """
 
     def __init__(self, scene: Scene, draw: Draw) -> None:
-        """Use a scene; `draw` gives the picture that an operator would be shown."""
+        """Use a scene; `draw` returns the image that a person would be shown."""
         self._scene = scene
         self._draw = draw
 
     def place(self, trial: Trial, number: int, total: int, overlay: Path) -> None:
-        """Put the object there and keep the picture."""
+        """Place the object and write the image."""
         pose = trial.pose
         self._scene.place(pose.x_m, pose.y_m, pose.yaw_rad)
-        picture = self._draw(pose, f"{number} of {total}: {pose}")
-        if picture is not None:
-            write_png(overlay, picture)
+        image = self._draw(pose, f"{number} of {total}: {pose}")
+        if image is not None:
+            write_png(overlay, image)
 
-    def judge(self, trial: Trial, record: EpisodeRecord) -> Judgement:
-        """Take the loop's word, or ask the scene."""
+    def assess(self, trial: Trial, record: EpisodeRecord) -> Judgement:
+        """Return the result of the loop's check, or of the scene."""
         success = record.success
-        if success is None and (record.reason in SPOILT or _LATE in record.message):
+        if success is None and (record.reason in INVALID_REASONS or _LATE in record.message):
             return Judgement(success=None, note=f"{record.reason}: {record.message}", by="check")
         if success is None:
             success = self._scene.succeeded()
         if success is None and record.reason in ("time", "operator"):
-            raise ValueError("nothing checks whether the task was done here: take verdict=operator")
+            raise ValueError(
+                "this scene cannot check whether the task was done: use verdict=operator"
+            )
         return Judgement(success=success is True, note="", by="check")
 
 
 class TerminalOperator:
-    """Tell a person where the object goes, and ask how it went."""
+    """An operator at a terminal: it shows a person the object's pose, and asks for the result."""
 
     def __init__(
         self,
@@ -64,79 +68,79 @@ class TerminalOperator:
         scene: Scene | None = None,
         automatic: bool = False,
         ask: Callable[[str], str] = input,
-        tell: Callable[[str], object] = print,
+        write: Callable[[str], object] = print,
         show: Callable[[Image], object] | None = None,
         names: Mapping[PolicyKey, str] | None = None,
     ) -> None:
         """Use a terminal.
 
         Args:
-            draw: gives the picture with the outline; None where there is no calibration.
-            scene: places the object where something can; None for a person to do it.
-            automatic: take the automatic check's word where it has one, and ask where it has none.
+            draw: returns the image with the outline of the object; None without a calibration.
+            scene: a scene that places the object; None: a person places it.
+            automatic: whether to use the result of the automatic check where it has one.
             ask: prints a question and waits for a line.
-            tell: prints a line.
-            show: shows the picture on a screen; None where there is none.
-            names: of the policies, to tell which comes; None to keep that from the person.
+            write: prints a line.
+            show: shows an image on a screen; None without a screen.
+            names: names of the policies, printed before each trial; None for a blind evaluation.
         """
         self._names = names
         self._draw, self._scene, self._automatic = draw, scene, automatic
-        self._ask, self._tell, self._show = ask, tell, show
+        self._ask, self._write, self._show = ask, write, show
 
     def place(self, trial: Trial, number: int, total: int, overlay: Path) -> None:
-        """Return where the object goes and wait for Enter."""
+        """Show where the object goes, and wait until the person presses Enter."""
         pose = trial.pose
-        who = "" if self._names is None else f" ({self._names[trial.policy]})"
-        self._tell(f"\ntrial {number} of {total}{who}: {pose}, from the arm's base")
+        policy = "" if self._names is None else f" ({self._names[trial.policy]})"
+        self._write(f"\ntrial {number} of {total}{policy}: {pose}, from the arm's base")
         if self._scene is not None:
             self._scene.place(pose.x_m, pose.y_m, pose.yaw_rad)
         while True:
-            picture = self._draw(pose, f"{number} of {total}: {pose}")
-            if picture is not None:
-                write_png(overlay, picture)
-                self._tell(f"where it goes: {overlay}")
+            image = self._draw(pose, f"{number} of {total}: {pose}")
+            if image is not None:
+                write_png(overlay, image)
+                self._write(f"image of the pose: {overlay}")
                 if self._show is not None:
-                    self._show(picture)
+                    self._show(image)
             if self._scene is not None:
                 return
-            words = "Enter when it lies there and nobody is in reach of the arm"
-            again = "" if picture is None else ", p for a new picture"
-            if self._ask(f"{words}{again}: ").strip().lower() != "p" or picture is None:
+            question = "press Enter when the object lies there and no person is in reach of the arm"
+            again = "" if image is None else ", or p for a new image"
+            if self._ask(f"{question}{again}: ").strip().lower() != "p" or image is None:
                 return
 
-    def judge(self, trial: Trial, record: EpisodeRecord) -> Judgement:
+    def assess(self, trial: Trial, record: EpisodeRecord) -> Judgement:
         """Ask for y, n or again; `again` needs a reason."""
-        # a policy that failed is named in its message
+        # the message of a failed policy names the policy
         hidden = self._names is None and record.reason == "policy"
-        self._tell(f"it ended by {record.reason}" + ("" if hidden else f": {record.message}"))
+        self._write(f"ended by {record.reason}" + ("" if hidden else f": {record.message}"))
         if self._automatic and record.success is not None:
-            self._tell("the check says: " + ("success" if record.success else "failure"))
+            self._write("result of the check: " + ("success" if record.success else "failure"))
             return Judgement(success=record.success, note="", by="check")
         while True:
-            answer = self._ask("success? y, n, or again if something spoilt the trial: ").strip()
+            answer = self._ask("success? y, n, or again if the trial was invalid: ").strip()
             if answer.lower() in ("y", "yes", "n", "no"):
                 note = self._ask("a note, or Enter: ").strip()
                 return Judgement(success=answer.lower().startswith("y"), note=note, by="operator")
             if answer.lower() in ("a", "again"):
-                # What the policy did is no reason: such trials would be left out of its rate.
-                note = self._ask("what spoilt it, that was not the policy's doing? ").strip()
+                # A fault of the policy is no reason: the trial must count in its success rate.
+                note = self._ask("why was it invalid (not because of the policy)? ").strip()
                 if note:
                     return Judgement(success=None, note=note, by="operator")
-                self._tell("a trial is only done again for a reason that is written down")
+                self._write("an invalid attempt needs a reason")
             else:
-                self._tell(f"{answer!r} is none of y, n, again")
+                self._write(f"{answer!r} is not y, n or again")
 
 
 def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:
-    """Return what ends an episode when a person presses Enter; lines from before do not count.
+    """Return a function that ends an episode after Enter; earlier input is discarded.
 
     Args:
-        descriptor: of the terminal's file.
+        descriptor: file descriptor of the terminal.
     """
 
     def pressed() -> bool:
-        there = bool(select.select([descriptor], [], [], 0.0)[0])
-        return there and bool(os.read(descriptor, 4096))  # nothing to read: the file is at its end
+        is_ready = bool(select.select([descriptor], [], [], 0.0)[0])
+        return is_ready and bool(os.read(descriptor, 4096))  # no bytes: the end of the file
 
     while pressed():
         pass
@@ -144,7 +148,7 @@ def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:
 
 
 def screen() -> Callable[[Image], object] | None:
-    """Return what shows a picture in a window; None without a display or OpenCV's windows."""
+    """Return a function that shows an image in a window; None without a display or OpenCV's GUI."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
@@ -153,12 +157,15 @@ def screen() -> Callable[[Image], object] | None:
         import cv2
     except ImportError:
         return None
-    # the headless build of OpenCV has no windows, and says so here
+    # the headless build of OpenCV has no windows
     if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
         return None
 
-    def show(picture: Image) -> None:
-        cv2.imshow("where the object goes", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    def show(image: Image) -> None:
+        cv2.imshow("pose of the object", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         cv2.waitKey(100)
 
     return show
+
+
+__getattr__ = moved_names(__name__, {"SPOILT": "real_robot.trials.operators:INVALID_REASONS"})

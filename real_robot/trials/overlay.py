@@ -1,8 +1,8 @@
-"""Show where an object is to lie: its outline, drawn into the camera's picture.
+"""Draw the outline of an object at its planned pose into the camera's image.
 
-The outline is that of a square object that stands on the table: its foot in full colour, its top
-thinner, a cross at the middle, and an arrow along its own x. Everything is in the frame of the
-arm's base; the camera's calibration says where that is in the picture.
+The object is a cube on the table. Its base is drawn in full colour, its top with thinner lines,
+with a cross at the centre and an arrow along its x axis. Poses are in the frame of the arm's base;
+the calibration of the camera projects them into the image.
 """
 
 import math
@@ -31,20 +31,19 @@ def draw_overlay(
     T_base_hand: Floats | None = None,
     text: str = "",
 ) -> Image:
-    """Return the picture, larger if it is small, with the outline of where the object is to lie.
+    """Return the image, enlarged if it is small, with the outline of the object.
 
     Args:
-        image: [h w 3], as the camera gives it: cut and scaled is fine.
-        pose: of the object.
-        calibration: of the camera, with its mounting.
+        image: [h w 3] image of the camera; it may be cropped and scaled.
+        pose: pose of the object.
+        calibration: calibration of the camera, with its mounting.
         size_m: edge of the object.
         table_m: height of the table.
-        T_base_hand: [4 4], where the hand is; for a camera on the hand alone.
-        text: to be written in the corner.
+        T_base_hand: [4 4] pose of the hand; needed only for a camera on the hand.
+        text: text in the corner of the image.
 
     Raises:
-        ValueError: the calibration says nothing of where the camera is, or the object would lie
-            outside of the picture.
+        ValueError: the calibration has no mounting, or the object is outside the image.
     """
     cv2 = opencv("overlays")
     scale = max(1, round(_LEAST_WIDTH_PX / image.shape[1]))
@@ -56,8 +55,8 @@ def draw_overlay(
     inside = (across >= 0) & (across <= width - 1) & (down >= 0) & (down <= height - 1)
     if not inside.any():
         raise ValueError(
-            f"an object at {pose} is not in the picture of camera {calibration.camera!r}: another "
-            "camera would show it, or the calibration is wrong"
+            f"an object at {pose} is not in the image of camera {calibration.camera!r}: use "
+            "another camera, or check the calibration"
         )
     drawn = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
     drawn = np.ascontiguousarray(drawn, dtype=np.uint8)
@@ -70,7 +69,7 @@ def draw_overlay(
 
 
 def _points(pose: Pose, size_m: float, table_m: float) -> Floats:
-    """Return what is drawn, [14 3]: foot, top, the ends of a cross, and an arrow's two."""
+    """Return the drawn points [14 3]: base, top, the ends of the cross, the ends of the arrow."""
     middle = np.array([pose.x_m, pose.y_m, table_m])
     cross = 0.15 * size_m * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
     ahead = np.array([math.cos(pose.yaw_rad), math.sin(pose.yaw_rad), 0.0])
@@ -81,9 +80,9 @@ def _points(pose: Pose, size_m: float, table_m: float) -> Floats:
 def _draw_lines(drawn: Image, pixels: Floats) -> None:
     """Draw the lines between the pixels [14 2] of `_points` into an image, in place."""
     cv2 = opencv("overlays")
-    # sixteenths of a pixel; what is behind the camera has none and is left out
+    # in sixteenths of a pixel; points behind the camera are NaN and are not drawn
     corners = np.round(np.clip(np.nan_to_num(pixels), -1e6, 1e6) * 16).astype(np.int32)
-    seen = np.isfinite(pixels[:, 0])
+    visible = np.isfinite(pixels[:, 0])
     sides = [(index, (index + 1) % 4) for index in range(4)]
     lines = [
         line
@@ -100,13 +99,13 @@ def _draw_lines(drawn: Image, pixels: Floats) -> None:
         (10, 11, _FOOT, 1),
         (12, 13, _ARROW, 2),
     ):
-        if seen[first] and seen[last]:
+        if visible[first] and visible[last]:
             ends = (tuple(corners[first].tolist()), tuple(corners[last].tolist()))
             cv2.line(drawn, *ends, colour, thickness, cv2.LINE_AA, 4)
 
 
 def outline(pose: Pose, size_m: float, table_m: float) -> tuple[Floats, Floats]:
-    """Return the corners of foot and top, each [4 3] in the frame of the arm's base."""
+    """Return the corners of base and top, each [4 3], in the frame of the arm's base."""
     cosine, sine = math.cos(pose.yaw_rad), math.sin(pose.yaw_rad)
     corners = size_m / 2 * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], dtype=np.float64)
     turned = np.array([pose.x_m, pose.y_m]) + corners @ np.array([[cosine, sine], [-sine, cosine]])
@@ -115,22 +114,22 @@ def outline(pose: Pose, size_m: float, table_m: float) -> tuple[Floats, Floats]:
 
 
 def T_base_camera(calibration: Calibration, T_base_hand: Floats | None) -> Floats:
-    """Return where the camera is, [4 4].
+    """Return the pose of the camera in the frame of the arm's base, [4 4].
 
     Raises:
-        ValueError: its mounting is not known, or it is on a hand of which nothing is known.
+        ValueError: the mounting is unknown, or the camera is on the hand and `T_base_hand` is None.
     """
     mounting = calibration.mounting
     if mounting is None:
         raise ValueError(
-            f"the calibration of camera {calibration.camera!r} says nothing of where it is: "
-            "python -m real_robot.calibrate step=mounting finds that"
+            f"the calibration of camera {calibration.camera!r} has no mounting: run "
+            "python -m real_robot.calibrate step=mounting"
         )
     T_parent_camera = np.array(mounting.T_parent_camera)
     if mounting.parent == "base":
         return T_parent_camera
     if T_base_hand is None:
-        raise ValueError(f"camera {calibration.camera!r} is on the hand: where is the hand?")
+        raise ValueError(f"camera {calibration.camera!r} is on the hand: T_base_hand is needed")
     return T_base_hand @ T_parent_camera
 
 
@@ -142,14 +141,14 @@ def calibration_of_scene(
     base_position_m: tuple[float, float, float],
     base_yaw_rad: float,
 ) -> Calibration:
-    """Return what a calibration of a simulated camera would find, without any error.
+    """Return the exact calibration of a simulated camera.
 
     Args:
-        camera: as the scene describes it: on the hand, or standing in the world.
-        height: of its pictures, pixels.
-        width: of its pictures, pixels.
-        base_position_m: of the arm in the world.
-        base_yaw_rad: of the arm in the world.
+        camera: the camera of the scene: on the hand, or fixed in the world.
+        height: height of its images, pixels.
+        width: width of its images, pixels.
+        base_position_m: position of the arm's base in the world.
+        base_yaw_rad: yaw of the arm's base in the world.
     """
     ahead = np.subtract(camera.target_m, camera.position_m)
     ahead = ahead / np.linalg.norm(ahead)

@@ -1,7 +1,7 @@
-"""The plan of an evaluation, settled before the first trial: poses, and which policy is tried when.
+"""The plan of an evaluation, fixed before the first trial: poses, and the order of the policies.
 
-Poses are drawn away from those of the demonstrations. With two policies the trials come in pairs at
-the same pose, and which of the two begins is drawn for each pair.
+Poses are drawn away from those of the demonstrations. With two policies there are two trials at
+each pose, in a random order.
 """
 
 import json
@@ -25,13 +25,13 @@ PolicyKey = Literal["a", "b"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """One thing to do.
+    """One trial of the plan.
 
     Attributes:
-        key: its name, and its folder's: the pose's number and the policy.
-        policy: which one is tried.
-        pose: where the object lies.
-        pose_index: which of the plan's poses that is; both trials of a pair have the same.
+        key: name of the trial and of its folder: the number of the pose, and the policy.
+        policy: the policy of the trial.
+        pose: pose of the object.
+        pose_index: index of the pose in the plan; the two trials of a pair have the same one.
     """
 
     key: str
@@ -42,12 +42,12 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All that is settled before the first trial.
+    """The plan of an evaluation.
 
     Attributes:
-        settings: plain data that must not change between trials: config, weights' hashes.
-        facts: plain data for the report: how far the poses are from the demonstrations'.
-        trials: in the order in which they are done.
+        settings: plain data that must not change between trials: the config and weight hashes.
+        facts: plain data for the report: the distance of the poses from the demonstrations.
+        trials: the trials in their order.
     """
 
     settings: Mapping[str, Any]
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def policies(self) -> tuple[PolicyKey, ...]:
-        """Return what is compared: one or two."""
+        """Return the keys of the policies, one or two."""
         return ("a", "b") if any(trial.policy == "b" for trial in self.trials) else ("a",)
 
 
@@ -68,7 +68,7 @@ def make_plan(
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> Plan:
-    """Settle what is done when: at each pose `a`, or `a` and `b` in an order that is drawn."""
+    """Return the plan: at each pose a trial of `a`, or trials of `a` and `b` in random order."""
     trials: list[Trial] = []
     for index, pose in enumerate(poses):
         order: list[PolicyKey] = ["a", "b"] if paired else ["a"]
@@ -91,19 +91,19 @@ def draw_plan(
     places: Sequence[tuple[float, float]],
     least_distance_m: float,
 ) -> Plan:
-    """Draw poses and order, away from the demonstrations.
+    """Return a plan with random poses, away from those of the demonstrations.
 
     Args:
-        area: where poses are drawn.
-        num_poses: how many.
-        seed: of poses and order.
-        settings: what must not change between trials, for the plan.
+        area: the area of the poses.
+        num_poses: number of poses.
+        seed: seed of poses and order.
+        settings: the plan's settings, which must not change between trials.
         paired: whether two policies are tried at each pose.
-        places: x and y, m, in the demonstrations, which are kept away from.
-        least_distance_m: how far each pose is from all of these.
+        places: x and y of the object in the demonstrations, m.
+        least_distance_m: smallest distance of each pose from all of these places.
 
     Raises:
-        ValueError: these places leave no room.
+        ValueError: no pose is far enough from these places.
     """
     poses = draw_poses(
         area,
@@ -114,29 +114,29 @@ def draw_plan(
     )
     if places:
         nearest = min(nearest_m(pose, places) for pose in poses)
-        said = (
-            f"{len(poses)} poses, none nearer than {nearest:.4f} m to any of the {len(places)} of "
-            f"the demonstrations (least distance asked for: {least_distance_m} m)"
+        text = (
+            f"{len(poses)} poses, at least {nearest:.4f} m from each of the {len(places)} poses of "
+            f"the demonstrations (required: {least_distance_m} m)"
         )
     else:
-        said = (
-            f"{len(poses)} poses; no demonstrations were named, so a policy may have been trained "
-            "on some of these places"
+        text = (
+            f"{len(poses)} poses; no demonstrations were named, so the policy may have been "
+            "trained at some of these positions"
         )
     return make_plan(
         poses,
         paired=paired,
         rng=np.random.default_rng((seed, 1)),
         settings=settings,
-        facts={"said": [said]},
+        facts={"said": [text]},
     )
 
 
 def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:
-    """Return the folder's plan; make and write it down if there is none.
+    """Return the plan in a folder; make and write it if there is none.
 
     Raises:
-        ValueError: the folder's plan was made with other settings; naming each that differs.
+        ValueError: the plan in the folder has other settings; the error names each difference.
     """
     path = folder / PLAN
     plain = json.loads(json.dumps(settings))
@@ -144,8 +144,8 @@ def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan
         plan = load_plan(folder)
         if lines := differences(plan.settings, plain):
             raise ValueError(
-                f"{folder} holds trials with other settings; give another `out`, or make it the "
-                "same again (there != here):\n  " + "\n  ".join(lines)
+                f"{folder} holds trials with other settings; use another `out`, or restore the "
+                "settings (folder != command):\n  " + "\n  ".join(lines)
             )
         return plan
     plan = make()
@@ -161,10 +161,10 @@ def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan
 
 
 def load_plan(folder: Path) -> Plan:
-    """Read what was settled.
+    """Return the plan in a folder.
 
     Raises:
-        ValueError: there is none, or it is damaged; naming the file.
+        ValueError: there is no plan, or its file is damaged.
     """
     path = folder / PLAN
     try:
@@ -177,10 +177,12 @@ def load_plan(folder: Path) -> Plan:
             trials=tuple(read_trial(trial) for trial in data["trials"]),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no plan of trials: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{path} is not a plan of trials: {type(error).__name__}: {error}"
+        ) from error
 
 
 def read_trial(data: Mapping[str, Any]) -> Trial:
-    """Return the trial that `asdict` made plain."""
+    """Return the trial of which `data` is the `asdict`."""
     values: dict[str, Any] = {**data, "pose": Pose(**data["pose"])}
     return Trial(**values)

@@ -1,9 +1,9 @@
-"""Where the object lies in each trial: one pose in each cell of a grid, drawn before the first.
+"""Poses of the object in trials: one random pose in each cell of a grid.
 
-A rate over trials says something about the whole area only if the poses cover it, and something
-about new poses only if none of them was in the demonstrations. So the area is cut into as many
-cells as there are trials, each gives one place, drawn evenly within it and not nearer to a
-demonstration than was said; turns are spread likewise.
+A success rate is valid for the whole area only if the poses cover it, and for new poses only if
+they are not in the demonstrations. So the area is divided into about as many cells as there are
+trials. In each cell one position is drawn uniformly, not nearer to a demonstration than required.
+Yaw angles are stratified in the same way.
 """
 
 import math
@@ -18,12 +18,12 @@ _TRIES = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pose:
-    """Return where an object lies, in the frame of the arm's base.
+    """The pose of an object on the table, in the frame of the arm's base.
 
     Attributes:
-        x_m: ahead of the base.
-        y_m: to its left.
-        yaw_rad: about the vertical, from above against the clock.
+        x_m: distance ahead of the base.
+        y_m: distance to the left of the base.
+        yaw_rad: rotation about the vertical, counter-clockwise from above.
     """
 
     x_m: float
@@ -36,12 +36,12 @@ class Pose:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseArea:
-    """Say from where poses are drawn.
+    """Settings of the area in which the object is placed.
 
     Attributes:
-        center_m: x and y of the rectangle's middle, in the frame of the arm's base.
-        half_m: half its edges along x and y.
-        yaw_rad: the object is turned by up to this to either side.
+        center_m: x and y of the rectangle's centre, in the frame of the arm's base.
+        half_m: half the rectangle's edges along x and y.
+        yaw_rad: greatest rotation of the object to either side.
     """
 
     center_m: tuple[float, float]
@@ -51,7 +51,7 @@ class PoseArea:
     def __post_init__(self) -> None:
         numbers = (*self.center_m, *self.half_m, self.yaw_rad)
         if not all(math.isfinite(number) for number in numbers) or min(self.half_m) < 0:
-            raise ValueError(f"an area needs finite numbers, and no negative edges: {self}")
+            raise ValueError(f"an area needs finite numbers and no negative edges: {self}")
         if not 0 <= self.yaw_rad <= math.pi:
             raise ValueError(f"yaw_rad must be in [0, pi], got {self.yaw_rad}")
 
@@ -64,22 +64,22 @@ def draw_poses(
     avoid: Sequence[tuple[float, float]] = (),
     least_distance_m: float = 0.0,
 ) -> tuple[Pose, ...]:
-    """Draw poses, one for each cell of a grid, in an order that is drawn, too.
+    """Return random poses, one for each cell of a grid, in random order.
 
     Args:
-        area: from where.
-        num: how many.
-        rng: draws.
-        avoid: x and y, in m, of places that must not be met again: those of demonstrations.
-        least_distance_m: how far from all of these a place must be.
+        area: the area of the poses.
+        num: number of poses.
+        rng: random generator.
+        avoid: x and y of positions to avoid, m: those of the demonstrations.
+        least_distance_m: smallest distance of each position from all of these.
 
     Raises:
-        ValueError: a cell has no such place; naming it and what would help.
+        ValueError: no position was found in a cell; the error names the cell and what to do.
     """
     if num < 1:
-        raise ValueError(f"there must be a pose at least, got {num}")
+        raise ValueError(f"there must be at least one pose, got {num}")
     rows, columns = grid_shape(area, num)
-    # a grid may have a few cells more than there are poses: which stay empty is drawn
+    # a grid may have a few more cells than poses: random cells stay empty
     cells = rng.permutation(rows * columns)[:num]
     turns = (rng.permutation(num) + rng.uniform(0, 1, num)) / num * 2 - 1
     half, low = np.array(area.half_m), np.array(area.center_m) - area.half_m
@@ -102,14 +102,14 @@ def grid_shape(area: PoseArea, num: int) -> tuple[int, int]:
 
     def cost(shape: tuple[int, int]) -> float:
         rows, columns = shape
-        # how far from square a cell is, and how many cells stay empty
+        # how much a cell differs from a square, and how many cells stay empty
         return abs(math.log(height_m / rows / (width_m / columns))) + rows * columns / num
 
     return min(shapes, key=cost)
 
 
 def nearest_m(pose: Pose, places: Sequence[tuple[float, float]]) -> float:
-    """Return the distance to the nearest of these places; infinite when there are none."""
+    """Return the distance of a pose to the nearest of these places; infinite without any."""
     return min((math.hypot(pose.x_m - x, pose.y_m - y) for x, y in places), default=math.inf)
 
 
@@ -127,6 +127,6 @@ def _draw_place(
     x, y = corner
     raise ValueError(
         f"in the cell x {x:.3f} to {x + edges[0]:.3f} m, y {y:.3f} to {y + edges[1]:.3f} m no "
-        f"place was found in {_TRIES} tries that is {least_distance_m} m from all {len(taken)} "
-        "places of the demonstrations: take a smaller least distance, or a larger area"
+        f"position was found in {_TRIES} tries that is {least_distance_m} m from all {len(taken)} "
+        "positions of the demonstrations: use a smaller least_distance_m, or a larger area"
     )

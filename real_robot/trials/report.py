@@ -1,6 +1,6 @@
-"""Write trials as a page: what was tried, what came of it, and what may be concluded.
+"""Write the report of trials: a page with results, conclusions and videos.
 
-<folder>/index.html      this page; with the folders beside it, it can be sent as it is
+<folder>/index.html      the page; send it together with the folders beside it
 <folder>/results.json    the same for programs
 """
 
@@ -22,14 +22,14 @@ from .conclusions import Conclusions, conclude
 from .images import FIRST, LAST, VIDEO
 from .plan import PLAN, Plan, PolicyKey
 from .poses import PoseArea
-from .results import OVERLAY, TrialResult
+from .results import INVALID, OVERLAY, TrialResult
 
 PAGE, SUMMARY = "index.html", "results.json"
 
-# A page has no characters such as these, and a terminal obeys them.
+# Control characters are invalid in a page, and a terminal would execute them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
-# No width is fixed above 400 px, so that a phone shows all of it without scrolling to the side.
+# No fixed width is above 400 px, so that a phone shows the page without scrolling sideways.
 _STYLE = """
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5em auto; max-width: 84em; padding: 0 1em;
@@ -67,16 +67,16 @@ def write_report(
     names: Mapping[PolicyKey, str],
     area: PoseArea,
 ) -> Conclusions:
-    """Write page and summary, and give what they conclude. Trials may still be missing.
+    """Write page and summary, and return the conclusions; trials may still be missing.
 
     Args:
-        folder: the plan's.
-        plan: what was to be done.
-        results: the trials that count.
-        invalid: the attempts that do not.
-        title: of the page.
-        names: of the policies.
-        area: from which the poses were drawn.
+        folder: the folder of the plan.
+        plan: the plan.
+        results: results of the valid trials.
+        invalid: results of the invalid attempts.
+        title: title of the page.
+        names: names of the policies.
+        area: the area of the poses.
     """
     conclusions = conclude(results, names)
     write_json(folder / SUMMARY, _plain(plan, results, invalid, conclusions, names))
@@ -113,7 +113,7 @@ def _plain(
     return {
         "trials_planned": len(plan.trials),
         "trials_done": len(results),
-        "spoilt": len(invalid),
+        INVALID: len(invalid),
         "policies": dict(names),
         "rates": {
             key: {**asdict(rate), "rate": rate.share, "text": str(rate)}
@@ -133,7 +133,7 @@ def _summary(
     conclusions: Conclusions,
     names: Mapping[PolicyKey, str],
 ) -> str:
-    """Return each policy's success rate with its interval, and what is still to be done."""
+    """Return the success rate of each policy with its interval, and the missing trials."""
     boxes = []
     for key, rate in conclusions.rates.items():
         low, high = (100 * bound for bound in wilson_interval(rate.successes, rate.trials))
@@ -175,8 +175,8 @@ def _conclusions(conclusions: Conclusions) -> str:
             f"<tr><th>a succeeded</th><td>{comparison.both}</td><td>{comparison.only_a}</td></tr>"
             f"<tr><th>a failed</th><td>{comparison.only_b}</td><td>{comparison.neither}</td></tr>"
             "</table>"
-            f"<p>Sign test on pairs that were not alike (exact McNemar): p = "
-            f"{comparison.sign_p:.4f}. As if not paired, Fisher's exact test: p = "
+            f"<p>Sign test on the pairs with different outcomes (exact McNemar): p = "
+            f"{comparison.sign_p:.4f}. Fisher's exact test, which ignores the pairing: p = "
             f"{comparison.fisher_p:.4f}.</p>"
         )
     for heading, sentences in (
@@ -189,7 +189,7 @@ def _conclusions(conclusions: Conclusions) -> str:
 
 
 def _map(plan: Plan, results: Sequence[TrialResult], area: PoseArea) -> str:
-    """Draw the poses from above as SVG: x ahead of the arm is up, y to its left is left."""
+    """Return a map of the poses as SVG, seen from above: x of the arm's base is up, y is left."""
     outcomes = {result.trial.key: result.judgement.success for result in results}
     (center_x, center_y), (half_x, half_y) = area.center_m, area.half_m
     margin_m = 0.02 + 0.05 * max(half_x, half_y)
@@ -214,7 +214,7 @@ def _map(plan: Plan, results: Sequence[TrialResult], area: PoseArea) -> str:
         colour = "#b8bec5" if success is None else ("#1a7f37" if success else "#c2352b")
         yaw = trial.pose.yaw_rad
         ahead = (across - 9 * math.sin(yaw), down - 9 * math.cos(yaw))
-        said = "not done" if success is None else ("success" if success else "failure")
+        outcome = "not done" if success is None else ("success" if success else "failure")
         mark = (
             f"<circle cx='{across:.1f}' cy='{down:.1f}' r='5' fill='{colour}'/>"
             if trial.policy == "a"
@@ -222,7 +222,7 @@ def _map(plan: Plan, results: Sequence[TrialResult], area: PoseArea) -> str:
             f"fill='{colour}'/>"
         )
         shapes.append(
-            f"<g><title>{_text(trial.key)}: {_text(trial.pose)}, {said}</title>{mark}"
+            f"<g><title>{_text(trial.key)}: {_text(trial.pose)}, {outcome}</title>{mark}"
             f"<line x1='{across:.1f}' y1='{down:.1f}' x2='{ahead[0]:.1f}' y2='{ahead[1]:.1f}' "
             f"stroke='{colour}' stroke-width='2'/></g>"
         )
@@ -242,22 +242,22 @@ def _trials(
     invalid: Sequence[TrialResult],
     names: Mapping[PolicyKey, str],
 ) -> list[str]:
-    """Return a card for each trial: failures first, then successes, then invalid attempts."""
-    cards: dict[bool | None, list[str]] = {False: [], True: [], None: []}
+    """Return an entry for each trial: failures first, then successes, then invalid attempts."""
+    entries: dict[bool | None, list[str]] = {False: [], True: [], None: []}
     for result in results:
-        card = _card(result, names, f"trials/{_quoted(result)}")
-        cards[result.judgement.success].append(card)
+        entry = _entry(result, names, f"trials/{_quoted(result)}")
+        entries[result.judgement.success].append(entry)
     for number, result in enumerate(invalid):
         attempt = 1 + [other.trial.key for other in invalid[:number]].count(result.trial.key)
-        cards[None].append(_card(result, names, f"spoilt/{_quoted(result)}-{attempt}"))
+        entries[None].append(_entry(result, names, f"{INVALID}/{_quoted(result)}-{attempt}"))
     parts = [
         "<h2>Trials</h2><p class='small'>Latency: age of the observation when its action is sent. "
         "Tick delay: how late a control step begins. p99: 99th percentile.</p>"
     ]
     for success, heading in ((False, "Failures"), (True, "Successes"), (None, "Invalid attempts")):
-        if cards[success]:
+        if entries[success]:
             again = ", repeated and not counted" if success is None else ""
-            parts += [f"<h3>{heading} ({len(cards[success])}){again}</h3>", *cards[success]]
+            parts += [f"<h3>{heading} ({len(entries[success])}){again}</h3>", *entries[success]]
     return parts
 
 
@@ -265,29 +265,29 @@ def _quoted(result: TrialResult) -> str:
     return quote(plain(result.trial.key), safe="")
 
 
-def _card(result: TrialResult, names: Mapping[PolicyKey, str], there: str) -> str:
+def _entry(result: TrialResult, names: Mapping[PolicyKey, str], place: str) -> str:
     success, judgement, latency = result.judgement.success, result.judgement, result.latency_s
     word = "invalid" if success is None else ("success" if success else "failure")
     changes = ", ".join(f"{name} {count}" for name, count in result.interventions.items())
     videos, links = "", ""
     if VIDEO in result.files:
         videos = (
-            f"<figure><video src='{there}/{VIDEO}' controls muted playsinline preload='none' "
-            f"poster='{there}/{FIRST}'></video><figcaption>Video, all cameras</figcaption></figure>"
+            f"<figure><video src='{place}/{VIDEO}' controls muted playsinline preload='none' "
+            f"poster='{place}/{FIRST}'></video><figcaption>Video, all cameras</figcaption></figure>"
         )
     if LAST in result.files:
         videos += (
-            f"<figure><a href='{there}/{LAST}'><img src='{there}/{LAST}' alt='last frame' "
+            f"<figure><a href='{place}/{LAST}'><img src='{place}/{LAST}' alt='last frame' "
             "loading='lazy'></a><figcaption>Last frame</figcaption></figure>"
         )
     for file, words in ((FIRST, "first frame"), (OVERLAY, "planned pose in the image")):
         if file in result.files:
-            links += f" <a href='{there}/{file}'>{words}</a>"
+            links += f" <a href='{place}/{file}'>{words}</a>"
     key = result.trial.policy
     name = f" {_text(names.get(key, key))}" if len(names) > 1 else ""
-    # the check's note is the message, which is shown anyway
-    told = judgement.note and judgement.by == "operator"
-    note = f"<p>Operator's note: {_text(judgement.note)}</p>" if told else ""
+    # the note of the check is the message, which is shown above
+    has_note = judgement.note and judgement.by == "operator"
+    note = f"<p>Operator's note: {_text(judgement.note)}</p>" if has_note else ""
     episode = "" if result.episode is None else f"; episode {_text(result.episode)} of the data set"
     return (
         f"<article class='trial'><div><h4><span class='{word}'>{word}</span> "
@@ -297,13 +297,13 @@ def _card(result: TrialResult, names: Mapping[PolicyKey, str], there: str) -> st
         f"<p>Changed by the safety layer: {_text(changes) or 'none'} of {_text(result.num_steps)} "
         f"steps</p><p>Latency {_ms(latency and latency[0])} ms (median), "
         f"{_ms(latency and latency[1])} ms (p99); tick delay {_ms(result.late_s)} ms (p99)</p>"
-        f"<p class='small'>Judged by {_text(judgement.by)}; {_text(result.started[:19])}{episode}."
+        f"<p class='small'>Result by {_text(judgement.by)}; {_text(result.started[:19])}{episode}."
         f"{links}</p></div>{videos}</article>"
     )
 
 
 def _text(value: object) -> str:
-    """Return anything as text of a page; all that is not the page's own goes through here."""
+    """Return a value as escaped text of the page; all variable text passes through here."""
     return html.escape(_CONTROL.sub("\ufffd", plain(str(value))))
 
 
@@ -320,6 +320,6 @@ def _ms(seconds: float | None) -> str:
 def _settings(plan: Plan) -> str:
     text = json.dumps(dict(plan.settings), indent=1)
     return (
-        f"<h2>Settings</h2><details><summary>What was settled before the first trial "
+        f"<h2>Settings</h2><details><summary>Settings, fixed before the first trial "
         f"(<a href='{PLAN}'>{PLAN}</a>)</summary><pre>{_text(text)}</pre></details>"
     )

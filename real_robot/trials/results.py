@@ -1,4 +1,4 @@
-"""What came of the trials, as their folders say it."""
+"""The results of trials, in memory and in their folders."""
 
 import json
 from dataclasses import dataclass
@@ -11,16 +11,17 @@ from ..episode import Reason
 from .plan import Trial, load_plan, read_trial
 
 RESULT, OVERLAY = "result.json", "overlay.png"
+INVALID = "spoilt"  # the folder of invalid attempts, and their key in notes and summaries
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
-    """Say what came of an attempt.
+    """The outcome of an attempt.
 
     Attributes:
-        success: None for an attempt that was spoilt and is to be done again.
-        note: why, or what was seen; never empty for a spoilt one.
-        by: who judged: `check` or `operator`.
+        success: whether it succeeded; None for an invalid attempt, which is repeated.
+        note: why it is invalid, or an observation; never empty for an invalid attempt.
+        by: what determined the outcome: `check` or `operator`.
     """
 
     success: bool | None
@@ -30,29 +31,30 @@ class Judgement:
     def __post_init__(self) -> None:
         object.__setattr__(self, "note", plain(self.note))
         if self.success is None and not self.note.strip():
-            raise ValueError("a trial is only done again for a reason that is written down")
+            raise ValueError("an invalid attempt needs a reason: `note` is empty")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialResult:
-    """What is known of an attempt, as its result.json says it.
+    """The result of an attempt, as in its result.json.
 
     Attributes:
-        trial: what was done.
-        judgement: what came of it.
-        agent: the policy's name.
-        weights_hash: of what chose the actions.
-        reason: how the episode ended.
-        message: the same in words.
-        started: ISO 8601.
-        duration_s: from the first tick to the last.
-        num_steps: ticks.
-        interventions: steps that the safety layer changed, by its name for it.
-        latency_s: median and 99th percentile of the age of what was acted on, where it is known.
-        late_s: 99th percentile of how late a tick began.
-        surprise: mean of the agent's, if it tells.
-        episode: number in the data set; None when it is in none.
-        files: names of pictures and video in the trial's folder.
+        trial: the trial of the plan.
+        judgement: the outcome.
+        agent: name of the policy.
+        weights_hash: hash of the policy's weights.
+        reason: the reason for the end of the episode.
+        message: the cause in words.
+        started: start time, ISO 8601.
+        duration_s: time from the first tick to the last.
+        num_steps: number of ticks.
+        interventions: number of steps changed by the safety layer, by kind of intervention.
+        latency_s: median and 99th percentile of the age of the frames when the action is sent;
+            None if unknown.
+        late_s: 99th percentile of the delay of ticks.
+        surprise: mean surprisal that the agent reports; None without one.
+        episode: index in the data set; None if it was not recorded there.
+        files: names of the images and the video in the folder of the attempt.
     """
 
     trial: Trial
@@ -73,10 +75,10 @@ class TrialResult:
 
 
 def load_results(folder: Path) -> tuple[TrialResult, ...]:
-    """Read the trials that count and are done, in the plan's order.
+    """Return the results of the valid trials, in the order of the plan.
 
     Raises:
-        ValueError: one is damaged; naming the file.
+        ValueError: the file of a result is damaged, or its trial is not in the plan.
     """
     order = {trial.key: index for index, trial in enumerate(load_plan(folder).trials)}
     found = _load(folder / "trials")
@@ -86,12 +88,12 @@ def load_results(folder: Path) -> tuple[TrialResult, ...]:
 
 
 def load_invalid(folder: Path) -> tuple[TrialResult, ...]:
-    """Read the attempts that do not count."""
-    return _load(folder / "spoilt")
+    """Return the results of the invalid attempts."""
+    return _load(folder / INVALID)
 
 
 def _load(folder: Path) -> tuple[TrialResult, ...]:
-    # a folder that is still written has a name with a dot in front
+    # the name of an incomplete folder begins with a dot
     return tuple(_read_result(path) for path in sorted(folder.glob(f"[0-9]*/{RESULT}")))
 
 

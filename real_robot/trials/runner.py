@@ -1,12 +1,12 @@
-"""Run the trials of an evaluation: planned before the first, judged one by one, resumed after all.
+"""Run the trials of an evaluation, one by one, after a plan; an interrupted run can be resumed.
 
-    <folder>/plan.json                  settings, poses, and which policy is tried when
-    <folder>/trials/004-b/              one trial: result.json, overlay.png, pictures, video.mp4
-    <folder>/spoilt/004-b-1/            an attempt that did not count; result.json says why
+    <folder>/plan.json                  settings, poses, and the order of the policies
+    <folder>/trials/004-b/              one trial: result.json, overlay.png, images, video.mp4
+    <folder>/spoilt/004-b-1/            an invalid attempt; result.json has the reason
 
-A folder is written aside and renamed, so a trial is there whole or not at all, and the same call
-goes on where the last one stopped. With two policies the trials come in pairs at the same pose, and
-which of the two begins is drawn for each pair.
+A folder is written under another name and renamed at the end, so it is complete or absent. The same
+call resumes where the last one stopped. With two policies there are two trials at each pose, in a
+random order.
 """
 
 import shutil
@@ -23,31 +23,31 @@ from toto_robot.moved import moved_names
 from ..episode import TRANSPORT_FAULT, EpisodeRecord
 from .plan import Plan, PolicyKey, Trial
 from .poses import Pose
-from .results import OVERLAY, RESULT, Judgement, TrialResult, load_invalid, load_results
+from .results import INVALID, OVERLAY, RESULT, Judgement, TrialResult, load_invalid, load_results
 
 
 @runtime_checkable
 class Operator(Protocol):
-    """Place the object and judge: a person at a terminal, or a simulated scene."""
+    """The interface of an operator: a person at a terminal, or a simulated scene."""
 
     def place(self, trial: Trial, number: int, total: int, overlay: Path) -> None:
-        """Bring the object to the trial's pose; returns when it lies there.
+        """Place the object at the pose of the trial, and return when it lies there.
 
         Args:
-            trial: what comes next.
-            number: which of the trials this is, from 1.
-            total: how many there are.
-            overlay: where a picture of how it should lie may be written.
+            trial: the next trial.
+            number: number of the trial, from 1.
+            total: number of trials.
+            overlay: path where an image of the planned pose may be written.
         """
         ...
 
-    def judge(self, trial: Trial, record: EpisodeRecord) -> Judgement:
-        """Return whether it succeeded."""
+    def assess(self, trial: Trial, record: EpisodeRecord) -> Judgement:
+        """Return the outcome of the trial."""
         ...
 
 
 class TrialsStoppedError(RuntimeError):
-    """The trials were stopped before the last; the same command goes on with the next."""
+    """An error: the trials stopped before the last one; the same command resumes them."""
 
 
 def run_trials(
@@ -60,23 +60,23 @@ def run_trials(
     keep: Callable[[EpisodeRecord], int | None],
     illustrate: Callable[[EpisodeRecord, bool | None, Path], tuple[str, ...]],
     max_invalid: int,
-    tell: Callable[[TrialResult], object] = lambda _: None,
+    on_result: Callable[[TrialResult], object] = lambda _: None,
 ) -> tuple[TrialResult, ...]:
-    """Do all trials that are not done yet, and give all results in the plan's order.
+    """Run all trials that are not done yet, and return all results in the order of the plan.
 
     Args:
-        plan: what is to be done.
-        folder: where; the plan's own.
-        prepare: brings the arm out of the way, before the object is placed.
-        run: does an episode with the object at a pose and one of the policies.
-        operator: places and judges.
-        keep: takes every episode, also spoilt and interrupted ones, and gives its number.
-        illustrate: writes pictures and video of an episode into a folder, and gives their names.
-        max_invalid: a trial that was spoilt more often than this stops everything.
-        tell: hears of every result.
+        plan: the plan.
+        folder: the folder of the plan.
+        prepare: moves the arm out of the way, before the object is placed.
+        run: runs an episode at a pose with one of the policies.
+        operator: places the object and assesses the trial.
+        keep: records an episode, also an invalid or interrupted one, and returns its index.
+        illustrate: writes images and video of an episode into a folder, and returns their names.
+        max_invalid: greatest number of invalid attempts of one trial.
+        on_result: called with each result.
 
     Raises:
-        TrialsStoppedError: an episode was interrupted, or a trial was spoilt too often.
+        TrialsStoppedError: an episode was interrupted, or a trial had too many invalid attempts.
         ValueError: a policy's weights are not those of the plan.
     """
     _clear(folder)
@@ -97,44 +97,44 @@ def run_trials(
                 keep(_invalid(record, record.message))
                 shutil.rmtree(aside)
                 raise TrialsStoppedError(
-                    f"{which} was interrupted and does not count; the same command begins it again"
+                    f"{which} was interrupted and does not count; the same command repeats it"
                 )
-            result = _judge(trial, record, aside, operator, keep, illustrate)
+            result = _assess(trial, record, aside, operator, keep, illustrate)
             aside.replace(_place(folder, result, attempt))
-            tell(result)
+            on_result(result)
             if result.judgement.success is not None:
                 done[trial.key] = result
             elif attempt > max_invalid:
                 raise TrialsStoppedError(
-                    f"{which} was spoilt {attempt} times (most: {max_invalid}), at last by: "
-                    f"{result.judgement.note}"
+                    f"{which} had {attempt} invalid attempts (limit: max_invalid={max_invalid}); "
+                    f"the last reason: {result.judgement.note}"
                 )
     return tuple(done[trial.key] for trial in plan.trials)
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier call left aside."""
+    """Remove incomplete folders of an earlier call."""
     for leftover in folder.glob("*/.*.part"):
         shutil.rmtree(leftover)
 
 
 def _emptied(aside: Path) -> Path:
-    """Make an empty folder; a person reads its path, which does not tell the policy."""
+    """Make an empty folder; a person sees its path, which does not name the policy."""
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     return aside
 
 
 def _place(folder: Path, result: TrialResult, attempt: int) -> Path:
-    """Return where an attempt is kept: with those that count, or with the spoilt ones."""
+    """Return the folder of an attempt: among the valid trials or the invalid attempts."""
     key = result.trial.key
     if result.judgement.success is not None:
         return folder / "trials" / key
-    (folder / "spoilt").mkdir(exist_ok=True)
-    return folder / "spoilt" / f"{key}-{attempt}"
+    (folder / INVALID).mkdir(exist_ok=True)
+    return folder / INVALID / f"{key}-{attempt}"
 
 
-def _judge(
+def _assess(
     trial: Trial,
     record: EpisodeRecord,
     aside: Path,
@@ -142,12 +142,12 @@ def _judge(
     keep: Callable[[EpisodeRecord], int | None],
     illustrate: Callable[[EpisodeRecord, bool | None, Path], tuple[str, ...]],
 ) -> TrialResult:
-    """Have an episode judged, keep it, and write what came of it into a folder."""
+    """Assess an episode, record it, and write its result into a folder."""
     fault = record.notes.get(TRANSPORT_FAULT)
     if fault is None:
-        judgement = operator.judge(trial, record)
-    else:  # it says nothing of the policy, whatever became of the object
-        judgement = Judgement(success=None, note=f"the way to the policy: {fault}", by="check")
+        judgement = operator.assess(trial, record)
+    else:  # the outcome does not depend on the policy
+        judgement = Judgement(success=None, note=f"connection to the policy: {fault}", by="check")
     record = replace(record, success=judgement.success)
     if judgement.success is None:
         record = _invalid(record, judgement.note)
@@ -160,7 +160,7 @@ def _judge(
 
 
 def _invalid(record: EpisodeRecord, why: str) -> EpisodeRecord:
-    return replace(record, notes={**record.notes, "spoilt": why})
+    return replace(record, notes={**record.notes, INVALID: why})
 
 
 def _result(
@@ -185,7 +185,8 @@ def _result(
         duration_s=steps[-1].observation.stamp_s - steps[0].observation.stamp_s if steps else 0.0,
         num_steps=len(steps),
         interventions={
-            name: sum(name in there for there in names) for name in sorted(set().union(*names))
+            name: sum(name in step_names for step_names in names)
+            for name in sorted(set().union(*names))
         },
         latency_s=(_percentile(ages, 50), _percentile(ages, 99)) if ages else None,
         late_s=_percentile([step.late_s for step in steps], 99) if steps else None,
@@ -203,8 +204,8 @@ def _require_weights(plan: Plan, trial: Trial, record: EpisodeRecord) -> None:
     planned = plan.settings.get("weights", {}).get(trial.policy)
     if record.weights_hash != planned:
         raise ValueError(
-            f"policy {trial.policy} of trial {trial.key} has weights {record.weights_hash}, "
-            f"planned were {planned}"
+            f"policy {trial.policy} of trial {trial.key} has the weights {record.weights_hash}, "
+            f"but the plan has {planned}"
         )
 
 

@@ -114,7 +114,7 @@ def test_a_rehearsal_neither_moves_nor_places(monkeypatch, tmp_path, policy, cap
     assert station.robot.width_m == 0.08
     assert scene.places == []
     said = capsys.readouterr().out
-    assert "rehearses, nothing is sent" in said
+    assert "rehearses (nothing is sent)" in said
     assert sum(line.split()[1:2] == ["move"] for line in said.splitlines()) == 4
     assert not (tmp_path / "dataset").exists()
 
@@ -124,7 +124,9 @@ def test_after_a_failed_policy_there_is_no_next_episode(
 ) -> None:
     station = fake_station(station_config(), FakeScene())
     monkeypatch.setattr(deploy, "open_policy", lambda *_: FakeAgent(lambda *_: 1 / 0))
-    with pytest.raises(SystemExit, match="1 of 3 episodes; the last ended by policy: a fake"):
+    with pytest.raises(
+        SystemExit, match="1 of 3 episodes were run; the last ended by policy: a fake"
+    ):
         deployed(monkeypatch, station, tmp_path, policy=str(policy), episodes=3)
     assert "ZeroDivisionError" in capsys.readouterr().out
     assert len(kept(tmp_path / "dataset", station)) == 1
@@ -177,7 +179,7 @@ def test_recording_stops_after_too_many_failures(monkeypatch, tmp_path, capsys) 
     station = fake_station(station_config("record"), FakeScene(done_after=1000))
     loop = {"max_steps": 3}
     with pytest.raises(
-        SystemExit, match=r"2 episodes in a row have failed \(most: 1\); the same command"
+        SystemExit, match=r"2 episodes in a row have failed \(limit: 1\); the same command"
     ):
         recorded(monkeypatch, station, tmp_path, episodes=5, max_failures=1, loop=loop)
     assert "0 of 5 good episodes, 2 in all" in capsys.readouterr().out
@@ -199,8 +201,8 @@ def test_a_person_records_with_a_device(monkeypatch, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["agent=expert", "station=table"], "the expert must know where the object is"),
-        (["agent=guiding"], "nobody can lead a twin"),
+        (["agent=expert", "station=table"], "agent=expert needs the pose of the object"),
+        (["agent=guiding"], "a twin cannot be led by hand"),
         (["agent=keyboard", "station=table", "robot=twin"], "set station=twin"),
         (["agent=keyboard", "robot=172.16.0.2"], "set station=table"),
     ],

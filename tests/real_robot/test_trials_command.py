@@ -18,7 +18,7 @@ from real_robot.cameras.camera import Frame, StaleFrameError
 from real_robot.control.home import NotHomeError
 from real_robot.episode import TRANSPORT_FAULT
 from real_robot.evaluate import TrialsConfig, evaluate, settings_of
-from real_robot.recording import Recorder, places_of
+from real_robot.recording import Recorder, object_positions
 from real_robot.station import interface_of
 from real_robot.trials.overlay import calibration_of_scene
 from real_robot.trials.plan import draw_plan, load_plan
@@ -153,7 +153,7 @@ def test_two_policies_from_begin_to_report(world, tmp_path, capsys) -> None:
     told = capsys.readouterr().out
     assert "success of one: " in told
     assert "sign test on pairs: p = 1.0000" in told
-    assert "may not be said: " in told
+    assert "not shown: " in told
     assert f"report: {tmp_path / 'report' / 'index.html'}" in told
     evaluate(config, tmp_path)  # nothing is left to do
     assert world["station"].homes == 0
@@ -196,7 +196,7 @@ def test_a_fault_on_the_way_to_a_policy_is_not_the_policy_s_failure(
     assert "success of one: 2/3" in capsys.readouterr().out
     # and one that is always lost ends the evaluation
     world["records"] = [lost] * 20
-    with pytest.raises(SystemExit, match=r"spoilt \d times .*the way to the policy"):
+    with pytest.raises(SystemExit, match=r"had \d invalid attempts .*connection to the policy"):
         evaluate(config, tmp_path / "lost")
 
 
@@ -223,19 +223,19 @@ def test_poses_keep_away_from_those_of_the_demonstrations(tmp_path) -> None:
             if index % 2:
                 notes = {"pose": {"x_m": x, "y_m": y, "yaw_rad": 0.0}}
             recorder.save(replace(make_record(2, index), notes=notes))
-    places = places_of(tmp_path / "demos")
+    places = object_positions(tmp_path / "demos")
     assert len(places) == 12
     plan = plan_of(places=places, least_distance_m=0.02)
     nearest = min(nearest_m(trial.pose, places) for trial in plan.trials)
     assert nearest >= 0.02  # m
     (said,) = plan.facts["said"]
-    assert said.startswith(f"16 poses, none nearer than {nearest:.4f} m to any of the 12")
+    assert said.startswith(f"16 poses, at least {nearest:.4f} m from each of the 12")
     assert plan_of(places=places, least_distance_m=0.02) == plan
     assert "no demonstrations were named" in plan_of().facts["said"][0]
     with Recorder(tmp_path / "mute", interface()) as recorder:
         recorder.save(replace(make_record(2), notes={}))
-    with pytest.raises(ValueError, match="none of 1 episodes says where the object was"):
-        places_of(tmp_path / "mute")
+    with pytest.raises(ValueError, match="none of 1 episodes contains the pose of the object"):
+        object_positions(tmp_path / "mute")
 
 
 def test_settings_leave_out_what_may_change() -> None:
@@ -268,7 +268,7 @@ def test_the_bench_brings_the_arm_home_or_says_why_not() -> None:
     bench.prepare()
     assert station.log == [("reflex", True)]  # on a twin nobody is in reach
     station.recovers = False
-    with pytest.raises(TrialsStoppedError, match="cannot go on after reflex: pushed"):
+    with pytest.raises(TrialsStoppedError, match="cannot continue after reflex: pushed"):
         bench.prepare()
     fresh = bench_of(config, station)
     station.not_home = 1
@@ -284,8 +284,8 @@ def test_a_person_helps_an_arm_home(monkeypatch) -> None:
     bench = bench_of(table, station)
     bench.prepare()
     assert station.homes == 3
-    assert asked.pop(0).startswith("next the gripper opens and the arm goes to its start pose")
-    assert [question.splitlines()[-1] for question in asked] == ["Enter to try again: "] * 2
+    assert asked.pop(0).startswith("next, the gripper opens and the arm moves to its start pose")
+    assert [question.splitlines()[-1] for question in asked] == ["press Enter to try again: "] * 2
     assert bench.draw(Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0), "") is None  # no calibration
 
 
@@ -308,7 +308,7 @@ def test_a_person_who_judges_does_not_see_the_name_in_the_viewer() -> None:
     masked.begin("pick", "runs/the_new_one")
     masked.step(fake_step(0))
     masked.end(fake_record())
-    assert inner.heard[0] == ("pick", "a policy whose name is kept back")
+    assert inner.heard[0] == ("pick", "a policy (name hidden)")
     assert len(inner.heard) == 3
     for blind, kind in (("true", Masked), ("false", Listening)):
         config = config_of("verdict=operator", f"blind={blind}")
@@ -336,7 +336,7 @@ def test_a_calibration_of_another_camera_is_refused(tmp_path) -> None:
     assert isinstance(hand, Calibration)
     save_calibration(hand, tmp_path / "hand.json")
     wrong = replace(twin, overlay=replace(twin.overlay, calibration=tmp_path / "hand.json"))
-    with pytest.raises(ValueError, match="is of camera 'hand', not 'front'"):
+    with pytest.raises(ValueError, match="is the calibration of camera 'hand', not of 'front'"):
         bench_of(wrong, FakeStation(twin.station)).draw(pose, "")
 
 
@@ -344,12 +344,12 @@ def test_what_cannot_be_judged_is_refused() -> None:
     table = ["station=table", "robot=172.16.0.2"]
     for overrides, words in (
         ([*table, "verdict=check"], "verdict=operator"),
-        ([*table, "policy=expert"], "which a twin does"),
-        (["overlay.camera=side"], "there are hand, front"),
-        (["loop.rehearsal=true"], "nothing to judge"),
+        ([*table, "policy=expert"], "which only a twin knows"),
+        (["overlay.camera=side"], "valid: hand, front"),
+        (["loop.rehearsal=true"], "nothing to evaluate"),
         (["trials=0"], "at least 1"),
         (["least_distance_m=-1"], "not be negative"),
-        (["overlay.size_m=0"], "edge of an object"),
+        (["overlay.size_m=0"], "edge of the object"),
     ):
         with pytest.raises(ValueError, match=words):
             config_of(*overrides)
@@ -376,7 +376,7 @@ def test_a_server_that_stalls_once_costs_one_attempt(monkeypatch, tmp_path, caps
         evaluate(given, tmp_path / "out")
     told = capsys.readouterr().out
     assert f"success of server:{address}: 3/3" in told
-    assert "1 attempts were spoilt and done again" in told
+    assert "1 attempts were invalid and repeated" in told
     (invalid,) = load_invalid(tmp_path / "out" / "report")
     assert invalid.reason == "policy"
     assert "no answer came in time" in invalid.judgement.note

@@ -38,7 +38,7 @@ def terminal(answers, **more):
         told.append(question)
         return answers.pop(0)
 
-    operator = TerminalOperator(more.pop("draw", draw), ask=ask, tell=told.append, **more)
+    operator = TerminalOperator(more.pop("draw", draw), ask=ask, write=told.append, **more)
     return operator, told, answers
 
 
@@ -55,39 +55,39 @@ def test_a_person_sees_where_it_goes_and_not_which_policy_comes(tmp_path) -> Non
     assert left == []
     failed = fake_record(reason="policy", message="runs/second failed: it is no number")
     blind, told, _ = terminal(["n", ""])
-    blind.judge(TRIAL, failed)
+    blind.assess(TRIAL, failed)
     assert not any("runs/second" in line for line in told)
     seeing, told, _ = terminal(["n", ""], names={"b": "runs/second"})
-    seeing.judge(TRIAL, failed)
-    assert told[0] == "it ended by policy: runs/second failed: it is no number"
+    seeing.assess(TRIAL, failed)
+    assert told[0] == "ended by policy: runs/second failed: it is no number"
     seeing, told, _ = terminal([""], names={"b": "runs/second"})
     seeing.place(TRIAL, 4, 32, tmp_path / "overlay.png")
     assert "trial 4 of 32 (runs/second)" in told[0]
     blind, told, _ = terminal([""], draw=lambda pose, text: None)
     blind.place(TRIAL, 4, 32, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
-    assert "p for a new picture" not in told[-1]
+    assert "p for a new image" not in told[-1]
 
 
 def test_a_persons_word_is_taken_and_a_spoilt_trial_needs_a_reason() -> None:
     record = fake_record()
     operator, told, _ = terminal(["perhaps", "Y", "clean"])
-    evaluated = operator.judge(TRIAL, record)
+    evaluated = operator.assess(TRIAL, record)
     assert (evaluated.success, evaluated.note, evaluated.by) == (True, "clean", "operator")
-    assert any("'perhaps' is none of y, n, again" in line for line in told)
-    assert terminal(["no", ""])[0].judge(TRIAL, record).success is False
+    assert any("'perhaps' is not y, n or again" in line for line in told)
+    assert terminal(["no", ""])[0].assess(TRIAL, record).success is False
     operator, told, _ = terminal(["again", "", "again", "the cube was knocked over by me"])
-    evaluated = operator.judge(TRIAL, record)
+    evaluated = operator.assess(TRIAL, record)
     assert (evaluated.success, evaluated.note) == (None, "the cube was knocked over by me")
-    assert any("only done again for a reason" in line for line in told)
+    assert any("an invalid attempt needs a reason" in line for line in told)
 
 
 def test_the_check_is_asked_first_where_it_may(tmp_path) -> None:
     operator, _, _ = terminal([], automatic=True, scene=FakeScene())
-    evaluated = operator.judge(TRIAL, fake_record(success=False))
+    evaluated = operator.assess(TRIAL, fake_record(success=False))
     assert (evaluated.success, evaluated.by) == (False, "check")
     asked, _, _ = terminal(["y", ""], automatic=True)
-    assert asked.judge(TRIAL, fake_record(success=None)).by == "operator"
+    assert asked.assess(TRIAL, fake_record(success=None)).by == "operator"
     scene = FakeScene()
     placed, _, _ = terminal([], scene=scene)
     placed.place(TRIAL, 1, 2, tmp_path / "overlay.png")
@@ -100,19 +100,19 @@ def test_a_scene_places_and_judges(tmp_path) -> None:
     operator.place(TRIAL, 1, 2, tmp_path / "overlay.png")
     assert scene.placed == [(0.4, -0.1, 0.5)]
     assert (tmp_path / "overlay.png").is_file()
-    assert operator.judge(TRIAL, fake_record(success=True)).success is True
-    assert operator.judge(TRIAL, fake_record()).success is False  # the scene says so
+    assert operator.assess(TRIAL, fake_record(success=True)).success is True
+    assert operator.assess(TRIAL, fake_record()).success is False  # the scene says so
     for reason in ("policy", "safety", "reflex", "user_stop"):
-        assert operator.judge(TRIAL, fake_record(reason=reason)).success is False
+        assert operator.assess(TRIAL, fake_record(reason=reason)).success is False
     for reason in ("connection", "camera", "error"):
-        evaluated = operator.judge(TRIAL, fake_record(reason=reason, message="gone"))
+        evaluated = operator.assess(TRIAL, fake_record(reason=reason, message="gone"))
         assert (evaluated.success, evaluated.note) == (None, f"{reason}: gone")
     late = "the robot reports communication_constraints_violation"
-    assert operator.judge(TRIAL, fake_record(reason="reflex", message=late)).success is None
+    assert operator.assess(TRIAL, fake_record(reason="reflex", message=late)).success is None
     done = fake_record(reason="connection", success=True)
-    assert operator.judge(TRIAL, done).success is True
+    assert operator.assess(TRIAL, done).success is True
     with pytest.raises(ValueError, match="verdict=operator"):
-        SceneOperator(FakeScene(), draw).judge(TRIAL, fake_record())
+        SceneOperator(FakeScene(), draw).assess(TRIAL, fake_record())
 
 
 def test_enter_ends_an_episode_and_earlier_lines_do_not() -> None:

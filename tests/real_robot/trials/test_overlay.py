@@ -93,9 +93,9 @@ def test_what_cannot_be_shown_is_said() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     there = calibration("front")
     far = Pose(x_m=-3.0, y_m=0.0, yaw_rad=0.0)
-    with pytest.raises(ValueError, match="not in the picture of camera 'front'"):
+    with pytest.raises(ValueError, match="not in the image of camera 'front'"):
         draw_overlay(image, far, there, size_m=0.05, table_m=TABLE_M)
-    with pytest.raises(ValueError, match="on the hand: where is the hand"):
+    with pytest.raises(ValueError, match="on the hand: T_base_hand is needed"):
         draw_overlay(image, POSE, calibration("hand"), size_m=0.05, table_m=TABLE_M)
-    with pytest.raises(ValueError, match=r"nothing of where it is: python -m real_robot\.calib"):
+    with pytest.raises(ValueError, match=r"has no mounting: run python -m real_robot\.calib"):
         draw_overlay(image, POSE, replace(there, mounting=None), size_m=0.05, table_m=TABLE_M)

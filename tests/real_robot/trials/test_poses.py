@@ -43,7 +43,7 @@ def test_places_of_demonstrations_are_not_met_again() -> None:
     free = min(nearest_m(pose, demos) for pose in draw(16))
     kept = min(nearest_m(pose, demos) for pose in draw(16, avoid=demos, least_distance_m=0.01))
     assert free < 0.01 <= kept  # m
-    with pytest.raises(ValueError, match=r"no place was found .* 0.1 m from all 240 places"):
+    with pytest.raises(ValueError, match=r"no position was found .* 0.1 m from all 240 positions"):
         draw(16, avoid=demos, least_distance_m=0.1)
 
 
@@ -60,5 +60,5 @@ def test_what_cannot_be_drawn_is_said() -> None:
         PoseArea(center_m=(0.5, 0.0), half_m=(0.1, -0.2), yaw_rad=0.0)
     with pytest.raises(ValueError, match="in \\[0, pi\\]"):
         PoseArea(center_m=(0.5, 0.0), half_m=(0.1, 0.2), yaw_rad=4.0)
-    with pytest.raises(ValueError, match="a pose at least"):
+    with pytest.raises(ValueError, match="at least one pose"):
         draw(0)

@@ -47,7 +47,7 @@ class Bench:
         reasons = self.reasons.get(len(self.tried), ("time", "5 steps were taken"))
         return fake_record(reason=reasons[0], message=reasons[1], weights_hash=f"w{policy}")
 
-    def judge(self, trial, record):
+    def assess(self, trial, record):
         outcomes = self.outcomes.get(trial.key, [])
         return outcomes.pop(0) if outcomes else Judgement(success=True, note="", by="check")
 
@@ -90,7 +90,7 @@ def test_the_plan_is_written_before_the_first_trial(tmp_path) -> None:
         plan_of(tmp_path, settings=changed)
     assert str(refused.value).splitlines()[1:] == ["  seed: 3 != 4", "  weights.b: 'wb' != 'wc'"]
     (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"plan\.json is no plan of trials"):
+    with pytest.raises(ValueError, match=r"plan\.json is not a plan of trials"):
         plan_of(tmp_path)
 
 
@@ -146,7 +146,7 @@ def test_a_spoilt_trial_is_done_again_and_counted(tmp_path) -> None:
     assert bench.kept[1].success is None
     assert bench.kept[1].notes["spoilt"] == "a cable came off"
     assert bench.kept[2].notes["attempt"] == 3
-    with pytest.raises(ValueError, match="for a reason"):
+    with pytest.raises(ValueError, match="needs a reason"):
         Judgement(success=None, note=" ", by="operator")
 
 
@@ -154,7 +154,10 @@ def test_a_trial_is_not_done_again_for_ever(tmp_path) -> None:
     plan = plan_of(tmp_path)
     invalid = Judgement(success=None, note="the camera is gone", by="check")
     key = plan.trials[0].key
-    with pytest.raises(TrialsStoppedError, match=r"spoilt 2 times .most: 1.*the camera is gone"):
+    with pytest.raises(
+        TrialsStoppedError,
+        match=r"had 2 invalid attempts .limit: max_invalid=1.*the camera is gone",
+    ):
         Bench({key: [invalid] * 9}).go(plan, tmp_path, max_invalid=1)
     assert load_results(tmp_path) == ()
     assert len(load_invalid(tmp_path)) == 2
@@ -162,7 +165,7 @@ def test_a_trial_is_not_done_again_for_ever(tmp_path) -> None:
 
 def test_other_weights_are_no_trial(tmp_path) -> None:
     plan = plan_of(tmp_path, settings={**SETTINGS, "weights": {"a": "wa", "b": "new"}})
-    with pytest.raises(ValueError, match="has weights wb, planned were new"):
+    with pytest.raises(ValueError, match="has the weights wb, but the plan has new"):
         Bench().go(plan, tmp_path)
 
 

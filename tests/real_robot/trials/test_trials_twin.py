@@ -6,7 +6,7 @@ import pytest
 
 from policies.demonstrations.lerobot.reader import DatasetReader
 from real_robot.evaluate import TrialsConfig, evaluate
-from real_robot.recording import places_of
+from real_robot.recording import object_positions
 from real_robot.trials.plan import load_plan
 from real_robot.trials.results import load_results
 from tests.real_robot.twin_fixture import require_twin, twin
@@ -36,7 +36,7 @@ def test_a_trial_of_the_expert_is_run_judged_and_reported(twin, tmp_path, capsys
     facts = reader.facts(result.episode)
     assert facts["success"] is result.judgement.success
     assert facts["notes"]["trial"] == "000-a"
-    (place,) = places_of(tmp_path / "dataset")[-1:]
+    (place,) = object_positions(tmp_path / "dataset")[-1:]
     assert place == pytest.approx((trial.pose.x_m, trial.pose.y_m), abs=0.003)  # m
     assert "report: " in capsys.readouterr().out
     evaluate(replace(config, max_invalid=9), tmp_path)  # done: nothing moves, and it says so again
