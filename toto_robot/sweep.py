@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
 from .cli import command
@@ -37,6 +38,7 @@ from .probing.episodes import (
 )
 from .probing.report import (
     CONSTANT,
+    PIXELS,
     PROPRIOCEPTION,
     RANDOM,
     TRAINED,
@@ -56,6 +58,7 @@ SWEEP_RENAMED = {
     "mode": "encoder.stream.mode",
     "frame_skip": "encoder.stream.frame_skip",
 }
+PIXELS_SIDE = 16  # of the control without an encoder
 PROPRIO_FLOOR = 1e-6  # of its standard deviation: it was measured in full precision
 
 
@@ -64,7 +67,9 @@ class SweepConfig:
     """Say what to compare, on what.
 
     Attributes:
-        data: folder of episodes, or a LeRobot data set.
+        data: folder of episodes (`.npz` or `.safetensors` with uint8 `frames` [t c h w 3], and
+            `labels` [t-1 a], `state` or `proprio`; see docs/wrap_your_own_robot.md), a store of
+            `policies.train`, or a LeRobot data set.
         target: `action` and `state` are scored by R2, `label` by accuracy.
         array: name of the target's array; None for the usual one (`toto_robot.probing.episodes`).
         columns: how the names of the target's columns begin that are asked for; None: all.
@@ -176,11 +181,13 @@ def _probe_all(
     }
     if data.view != "tokens":
         ways[RANDOM] = _Way(tokens=untrained, features=untrained)
-    files = _embed(config, data, ways, out)
+    files, pixels = _embed(config, data, ways, out)
     nothing = np.zeros((len(data.target), 0))
     cells = [_probe(config, data, evaluation, nothing, source=CONSTANT)]
     if data.proprio is not None:
         cells.append(_probe(config, data, evaluation, nothing, source=PROPRIOCEPTION))
+    if pixels is not None:
+        cells.append(_probe(config, data, evaluation, pixels, source=PIXELS))
     todo = [
         (source, pool, layer)
         for source in ways
@@ -217,7 +224,8 @@ def _probe(
     joints = None if data.proprio is None else standardise(data.proprio, PROPRIO_FLOOR)
     rotated, kept = rotate(standardise(inputs), config.width)
     beside = None
-    if joints is not None and layer is not None:
+    is_vision = layer is not None or source == PIXELS
+    if joints is not None and is_vision:
         beside = evaluation.score(np.concatenate([rotated, joints], axis=1), joints.shape[1])
     if source == PROPRIOCEPTION:
         assert joints is not None
@@ -226,7 +234,7 @@ def _probe(
         source=source,
         layer=layer,
         pool=pool,
-        width=inputs.shape[1] if layer is not None else rotated.shape[1],
+        width=inputs.shape[1] if is_vision else rotated.shape[1],
         kept=kept,
         alone=evaluation.score(rotated),
         beside=beside,
@@ -235,12 +243,15 @@ def _probe(
 
 def _embed(
     config: SweepConfig, data: Demonstrations, ways: dict[str, _Way], out: Path
-) -> dict[str, list[Path]]:
-    """Encode the episodes that are not yet there; give the files of each way, one an episode.
+) -> tuple[dict[str, list[Path]], Array | None]:
+    """Encode the episodes that are not encoded yet.
 
-    A file holds float16 [r c*e] for each pool and layer, by the name `<pool>-<layer>`.
+    Returns:
+        The files of each way, one for each episode, with float16 [r c*e] for each pool and layer by
+        the name `<pool>-<layer>`; and the images as pixels [r c*768], None where only tokens are
+        kept.
     """
-    folders, files = {}, {name: [] for name in ways}
+    folders, files, pixels = {}, {name: [] for name in ways}, []
     for name, way in ways.items():
         facts = [way.features.weights_hash, config.pools, way.features.repeat_frame]
         stream = config.stream
@@ -257,6 +268,10 @@ def _embed(
         # cameras that differ in size are a list
         parts = frames if isinstance(frames, list) else [frames]
         parts = [np.ascontiguousarray(part[needed]) for part in parts]
+        if data.view != "tokens":
+            count = data.counts[len(pixels)]
+            chosen = rows[:count] if config.stream is not None else np.arange(count)
+            pixels.append(np.concatenate([_pixels(part[chosen]) for part in parts], axis=1))
         digest = hashlib.sha256()
         for part in parts:
             digest.update(repr((part.shape, rows.tolist())).encode() + part.tobytes())
@@ -276,7 +291,14 @@ def _embed(
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
             write_aside(places[name], save(features))
-    return files
+    return files, np.concatenate(pixels) if pixels else None
+
+
+def _pixels(frames: Array) -> Array:
+    """Return the pixels in [0, 1] of frames [r h w 3] or [r c h w 3] at 16 x 16: [r c*768]."""
+    flat = torch.from_numpy(frames).reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2).float()
+    small = adaptive_avg_pool2d(flat, PIXELS_SIDE) / 255
+    return small.reshape(len(frames), -1).numpy().astype(np.float64)
 
 
 def _tokens(encoder: Encoder, parts: Sequence[Array], view: str) -> Tensor:

@@ -228,7 +228,9 @@ def test_a_place_without_an_encoder_is_named_before_anything_runs(tmp_path):
     vision = toto(encoder)
     StudentPolicy(metadata(vision.build(torch.device("cpu")), vision)).save(tmp_path / "student")
     gone = str(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match=f"the encoder of .*student was not found at {gone}"):
+    with pytest.raises(
+        FileNotFoundError, match=f"the encoder of .*student was not found at {gone}"
+    ):
         evaluate(config(tmp_path / "student", encoder=toto(gone)), tmp_path / "out")
     with pytest.raises(ValueError, match="remove encoder=none"):
         evaluate(config(tmp_path / "student", encoder=NoVision()), tmp_path / "out")

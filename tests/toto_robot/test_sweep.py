@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -420,3 +421,28 @@ def test_what_cannot_be_read_of_a_lerobot_data_set_is_named_and_left_out(
     video.write_bytes(b"no video")
     with pytest.raises(ValueError, match=r"no episode of .* can be read; left out: episode_000000"):
         sweep(one, tmp_path / "none")
+
+
+def test_raw_pixels_stand_beside_the_layers_and_are_advised_where_they_are_as_good(
+    checkpoint, tmp_path, capsys
+):
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for number in range(12):
+        places = rng.uniform(0, 1, (9, 2))
+        frames = np.zeros((9, 1, 32, 32, 3), np.uint8)
+        for frame, (down, across) in zip(frames, places, strict=True):
+            rows, columns = np.mgrid[:32, :32] / 32
+            glow = np.exp(-((rows - down) ** 2 + (columns - across) ** 2) / 0.1)
+            frame[0] = (255 * glow)[..., None]
+        labels = places[:-1].astype(np.float32)
+        np.savez(tmp_path / "data" / f"{number}.npz", frames=frames, labels=labels)
+    asked = config(checkpoint, tmp_path / "data", pools=("mean",))
+    sweep(asked, tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    (row,) = [cell for cell in result["cells"] if cell["source"] == "pixels 16 x 16"]
+    assert row["width"] == 16 * 16 * 3
+    assert row["score"] > 0.8
+    printed = capsys.readouterr().out
+    assert re.search(rf"^pixels 16 x 16 +{row['score']:.3f} \[", printed, re.MULTILINE)
+    assert "no layer is clearly better than raw 16 x 16 pixels; if at all, use layer" in printed

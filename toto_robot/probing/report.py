@@ -16,10 +16,14 @@ __all__ = ["Cell", "advise", "table", "write_report"]
 
 MIN_EPISODES = 10  # a bootstrap over fewer gives intervals that are far too narrow
 TRAINED, UNTRAINED, RANDOM = SOURCES = ("trained", "untrained", "random")
-PROPRIOCEPTION, CONSTANT = "proprioception", "constant"
+PROPRIOCEPTION, CONSTANT, PIXELS = "proprioception", "constant", "pixels 16 x 16"
 DESCRIPTIONS = {
     UNTRAINED: "the untrained transformer on the trained tokenizer",
     RANDOM: "the untrained transformer on an untrained tokenizer",
+}
+WITHOUT_ENCODER = {  # what to say where no layer is clearly better
+    CONSTANT: "no layer is clearly better than a constant: record more episodes, or another target",
+    PIXELS: "no layer is clearly better than raw 16 x 16 pixels",
 }
 
 
@@ -29,8 +33,8 @@ class Cell:
 
     Attributes:
         source: `trained`; `untrained`, a transformer without training on the trained tokenizer's
-            tokens; `random`, tokenizer and transformer without training; `proprioception`; or
-            `constant`.
+            tokens; `random`, tokenizer and transformer without training; `pixels 16 x 16`, the
+            images themselves at that size; `proprioception`; or `constant`.
         layer: None for what is no encoder.
         pool: likewise.
         width: of the embedding, all cameras.
@@ -59,6 +63,8 @@ def table(
         f"{'classes' if data.is_label else 'targets'}, {folds} folds",
         "in brackets the 95 % interval over episodes; behind it how often the layer is that pool's "
         "best",
+        f"{TRAINED}: the encoder; {UNTRAINED}: {DESCRIPTIONS[UNTRAINED]}; {RANDOM}: "
+        f"{DESCRIPTIONS[RANDOM]}; {CONSTANT}: the mean of the training episodes",
     ]
     if data.dropped:
         lines.append(f"left out, since they never change: {', '.join(data.dropped)}")
@@ -87,6 +93,11 @@ def table(
             gains = [gain(find(cells, source, layer, pool), joints) for pool in pools]
             texts = [_signed(one) + " " * 5 for one in gains]
             lines.append(f"{source:<16}{layer:>6}" + "".join(f"{text:>28}" for text in texts))
+        lines += [
+            f"{cell.source:<22}{_signed(gain(cell, joints)) + ' ' * 5:>28}"
+            for cell in cells
+            if cell.source == PIXELS
+        ]
     cut = min(cell.kept for cell in cells)
     if cut < 0.9995:
         lines.append(
@@ -96,7 +107,7 @@ def table(
     if data.view == "tokens":
         lines.append(
             "no row with an untrained tokenizer: these episodes keep tokens, and that control "
-            "needs the pictures (`frames` or videos; python -m policies.redraw draws those of a "
+            "needs the images (`frames` or videos; python -m policies.redraw draws those of a "
             "store of a simulator's again)"
         )
     return "\n".join(lines)
@@ -134,17 +145,25 @@ def advise(cells: Sequence[Cell], num_layers: int, num_episodes: int) -> dict[st
     }
     share = best_shares(cells)[best.layer, best.pool]
     parts = [f"{name} {_signed(one)}{clearness(one)}" for name, one in differences.items()]
-    use = (
-        f"use layer {enough.layer}, pool {enough.pool}: "
-        f"layer {best.layer} scores best ({best.alone.score:.3f}, the best layer in {share:.0%} of "
-        "resamples), "
-        + (
-            ("and costs least" if best.layer == 0 else "and every shallower layer is clearly worse")
-            if enough is best
-            else f"but layer {enough.layer} ({enough.alone.score:.3f}) is not clearly worse and "
-            "cheaper"
+    doubts = [
+        words
+        for source, words in WITHOUT_ENCODER.items()
+        if source in differences and differences[source]["low"] <= 0
+    ]
+    if enough is not best:
+        why = (
+            f"but layer {enough.layer} ({enough.alone.score:.3f}) is not clearly worse and cheaper"
         )
+    elif best.layer == 0:
+        why = "and costs least"
+    else:
+        why = "and every shallower layer is clearly worse"
+    use = (
+        f"use layer {enough.layer}, pool {enough.pool}: layer {best.layer} scores best "
+        f"({best.alone.score:.3f}, the best layer in {share:.0%} of resamples), {why}"
     )
+    if doubts:
+        use = f"{'; '.join(doubts)}; if at all, {use}"
     words, added = f"{use}; the best against {'; '.join(parts)}", None
     joints = proprioception(cells)
     if joints is not None:
@@ -294,7 +313,7 @@ def _plot(
                     if source == TRAINED:
                         panel.vlines(depth, low, high, color=f"C{index}", alpha=0.5)
         others = [cell for cell in cells if cell.layer is None]
-        for cell, style in zip(others, ("--", "-."), strict=False):
+        for cell, style in zip(others, ("--", "-.", ":"), strict=False):
             panels[0].axhline(cell.alone.score, color="gray", linestyle=style, label=cell.source)
         for panel in panels:
             panel.set_xlabel("layer / number of layers")
