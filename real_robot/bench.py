@@ -184,9 +184,9 @@ class Bench:
             return None
         (camera,) = (camera for camera in station.cameras if camera.name == overlay.camera)
         try:
-            seen = camera.wait(_FRAME_S)
+            before = camera.wait(_FRAME_S)
             # a frame that was taken after arm and object came to rest
-            frame = camera.wait(_FRAME_S, sequence=seen.sequence + 2)
+            frame = camera.wait(_FRAME_S, sequence=before.sequence + 2)
             return draw_overlay(
                 frame.image,
                 pose,

@@ -50,7 +50,8 @@ class TrialsConfig:
     """Settings of an evaluation by trials.
 
     Attributes:
-        policy: folder of the policy's checkpoint, `server:HOST:PORT`, or `expert` (on a twin).
+        policy: folder of a run or of a policy's checkpoint, `server:HOST:PORT`, or `expert` (on a
+            twin).
         against: a second policy, tried at the same poses; null: only one policy.
         robot: `twin`, the address of a running twin, or the address of an arm.
         station: robot, cameras, safety and task.

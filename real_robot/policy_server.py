@@ -26,7 +26,7 @@ class ServerConfig:
     """Settings of the policy server.
 
     Attributes:
-        policy: folder of the policy's checkpoint.
+        policy: folder of a run or of a policy's checkpoint.
         host: address to listen at; a loopback address accepts clients on this machine only.
         port: port to listen at; 0: a free one.
         idle_timeout_s: time without a message after which a client is disconnected.

@@ -139,7 +139,7 @@ def _record(
                     bar.write(outcome(done))
                 if num_failures > config.max_failures:
                     most = config.max_failures
-                    problem = f"{num_failures} episodes in a row have failed (limit: {most})"
+                    problem = f"{num_failures} episodes in a row have failed (at most {most})"
                 elif num_good < config.episodes and not _may_go_on(config, station, done):
                     problem = f"an episode ended by {done.reason}: {done.message}"
         total = recorder.num_episodes

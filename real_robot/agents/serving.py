@@ -232,14 +232,14 @@ class PolicyServer:
 
     def _observation(self, arrays: dict[str, NDArray[Any]]) -> Observation:
         """Return the received arrays as an observation for the agent, after a check."""
-        wanted: dict[str, tuple[str, tuple[int, ...]]] = {
+        expected: dict[str, tuple[str, tuple[int, ...]]] = {
             f"image_{camera.name}": ("uint8", (camera.height, camera.width, 3))
             for camera in self._interface.cameras
         }
-        wanted["proprio"] = ("float32", (len(self._robot.proprio),))
+        expected["proprio"] = ("float32", (len(self._robot.proprio),))
         found = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
-        if found != wanted:
-            raise ValueError(f"an observation must have {wanted}, got {found}")
+        if found != expected:
+            raise ValueError(f"an observation must have {expected}, got {found}")
         return Observation(
             stamp_s=0.0,
             frames={

@@ -114,7 +114,7 @@ class StudentAgent:
         from toto_robot.encoders.contract import compress_each
 
         begun_s = time.monotonic()
-        seen: dict[str, Any] = {"proprio": observation.proprio[None, self._columns]}
+        inputs: dict[str, Any] = {"proprio": observation.proprio[None, self._columns]}
         timings_s: dict[str, float] = {}
         if self._encoder is not None and self._embedder is not None:
             images = [observation.frames[name].image for name in self._cameras]
@@ -133,12 +133,12 @@ class StudentAgent:
                 self._images = images
             assert self.embeddings is not None
             for camera, name in enumerate(self._cameras):
-                seen[f"embedding_{name}"] = self.embeddings[camera][None]
+                inputs[f"embedding_{name}"] = self.embeddings[camera][None]
         acting_s = time.monotonic()
         if self._student.metadata.student.chunk > 1:
-            actions = self._student.act_chunk(seen)[0]
+            actions = self._student.act_chunk(inputs)[0]
         else:
-            actions = self._student.act(seen)
+            actions = self._student.act(inputs)
         timings_s["policy"] = time.monotonic() - acting_s
         return Proposal(
             actions=np.ascontiguousarray(actions, dtype=np.float32),

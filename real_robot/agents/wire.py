@@ -125,7 +125,7 @@ class Connection:
         body = b"".join([_LENGTH.pack(len(text)), text, *parts])
         if len(body) + _MAC_BYTES > MAX_MESSAGE_BYTES:
             raise ValueError(
-                f"a message of {len(body)} bytes is too long (limit: {MAX_MESSAGE_BYTES})"
+                f"a message of {len(body)} bytes is too long (at most {MAX_MESSAGE_BYTES})"
             )
         mac = self._mac(self._out, self._num_sent, body)
         self._num_sent += 1
@@ -151,7 +151,7 @@ class Connection:
         until_s = self._until_s() if until_s is None else until_s
         (length,) = _LENGTH.unpack(_receive(self._raw, _LENGTH.size, until_s))
         if not _MAC_BYTES + _LENGTH.size <= length <= max_bytes:
-            raise WireError(f"a message of {length} bytes is refused (limit: {max_bytes})")
+            raise WireError(f"a message of {length} bytes is refused (at most {max_bytes})")
         mac = _receive(self._raw, _MAC_BYTES, until_s)
         body = _receive(self._raw, length - _MAC_BYTES, until_s)
         expected = self._mac(self._in, self._num_received, body)

@@ -44,7 +44,7 @@ class AgentThread:
             ensemble_decay: see `Chunks`.
             notes: notes of the episode; the traceback of a failed agent is added here.
         """
-        self._agent, self._wanted, self._notes = agent, (num_actions,), notes
+        self._agent, self._action_shape, self._notes = agent, (num_actions,), notes
         self._chunks = Chunks(period_s, ensemble_decay)
         self._proposal: Proposal | None = None
         self._newest_asked_s = -math.inf
@@ -180,11 +180,11 @@ class AgentThread:
                 f"timestamp {self._newest_asked_s} s: observed_s must be the timestamp of the "
                 "answered observation"
             )
-        shape, wanted = answer.actions.shape[1:], self._wanted
-        if shape != wanted:
-            raise ValueError(f"an action must have shape {wanted}, got {shape}")
-        if answer.label is not None and answer.label.shape != wanted:
-            raise ValueError(f"a label must have shape {wanted}, got {answer.label.shape}")
+        shape, expected = answer.actions.shape[1:], self._action_shape
+        if shape != expected:
+            raise ValueError(f"an action must have shape {expected}, got {shape}")
+        if answer.label is not None and answer.label.shape != expected:
+            raise ValueError(f"a label must have shape {expected}, got {answer.label.shape}")
         return answer
 
     def _failed(self, error: BaseException) -> str:

@@ -214,14 +214,14 @@ def _settle(
         gripper_off_m = 0.0
         if gripper_width_m is not None and state.gripper is not None:
             gripper_off_m = abs(state.gripper.width_m - gripper_width_m)
-        there = error.max() <= config.tolerance_rad and gripper_off_m <= _GRIPPER_M
-        if there and speed <= REST_RAD_S:
+        arrived = error.max() <= config.tolerance_rad and gripper_off_m <= _GRIPPER_M
+        if arrived and speed <= REST_RAD_S:
             return
         if clock.now_s() > until_s:
             joint = int(error.argmax())
             raise NotHomeError(
                 f"the arm is not at its start pose: joint {joint + 1} is {error[joint]:.3f} rad "
-                f"away (limit: {config.tolerance_rad}), it moves at {speed:.3f} rad/s (limit: "
-                f"{REST_RAD_S}), the gripper is {gripper_off_m:.3f} m away (limit: {_GRIPPER_M})"
+                f"away (at most {config.tolerance_rad}), it moves at {speed:.3f} rad/s (at most "
+                f"{REST_RAD_S}), the gripper is {gripper_off_m:.3f} m away (at most {_GRIPPER_M})"
             )
         clock.wait(None, clock.now_s() + 0.02)

@@ -87,9 +87,9 @@ def run_episode(
     Raises:
         ValueError: the cameras are not those of the interface.
     """
-    names, wanted = [camera.name for camera in cameras], translator.interface.camera_names
-    if tuple(names) != tuple(wanted):
-        raise ValueError(f"the interface needs the cameras {list(wanted)}, got {names}")
+    names, expected = [camera.name for camera in cameras], translator.interface.camera_names
+    if tuple(names) != tuple(expected):
+        raise ValueError(f"the interface needs the cameras {list(expected)}, got {names}")
     begun = {
         **(notes or {}),
         "robot": robot.description,

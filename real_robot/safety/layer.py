@@ -336,7 +336,7 @@ class SafetyLayer:
         error = np.abs(state.joint_positions_rad - last.positions_rad)
         most = self.config.max_tracking_error_rad
         return [
-            f"joint {joint + 1} is {error[joint]:.3f} rad from its last target (limit: {most} rad)"
+            f"joint {joint + 1} is {error[joint]:.3f} rad from its last target (at most {most} rad)"
             for joint in np.flatnonzero(error > most)
         ]
 
@@ -359,40 +359,43 @@ class SafetyLayer:
         problems = self._filter.outside(positions)
         problems += [
             f"joint {joint + 1} moves at {state.joint_velocities_rad_s[joint]:.3f} rad/s "
-            f"(limit: {config.start_velocity_rad_s})"
+            f"(at most {config.start_velocity_rad_s})"
             for joint in np.flatnonzero(
                 np.abs(state.joint_velocities_rad_s) > config.start_velocity_rad_s
             )
         ]
         if start is None:
             return problems
-        wanted = np.asarray(start, dtype=np.float64)
-        if wanted.shape != positions.shape or not np.isfinite(wanted).all():
-            return [*problems, f"the start pose needs {self._num_joints} finite numbers: {wanted}"]
+        goal = np.asarray(start, dtype=np.float64)
+        if goal.shape != positions.shape or not np.isfinite(goal).all():
+            return [
+                *problems,
+                f"the start pose needs {self._num_joints} finite numbers: {goal}",
+            ]
         return problems + [
-            f"joint {joint + 1} is {abs(positions[joint] - wanted[joint]):.3f} rad from the start "
-            f"pose (limit: {config.start_tolerance_rad})"
-            for joint in np.flatnonzero(np.abs(positions - wanted) > config.start_tolerance_rad)
+            f"joint {joint + 1} is {abs(positions[joint] - goal[joint]):.3f} rad from the start "
+            f"pose (at most {config.start_tolerance_rad})"
+            for joint in np.flatnonzero(np.abs(positions - goal) > config.start_tolerance_rad)
         ]
 
     def _grip(
         self, requested: Target, state: RobotState
     ) -> tuple[float | None, list[Intervention]]:
         """Return the requested gripper width [m] within the gripper's range, and the changes."""
-        wanted_m = requested.gripper_width_m
-        if wanted_m is None:
+        requested_m = requested.gripper_width_m
+        if requested_m is None:
             return None, []
         if state.gripper is None:
-            return None, [_gripper_change(abs(wanted_m), "the robot has no gripper")]
+            return None, [_gripper_change(abs(requested_m), "the robot has no gripper")]
         most_m = state.gripper.max_width_m
         if not math.isfinite(most_m):
             return None, [
-                _gripper_change(abs(wanted_m), f"its reported greatest width is {most_m}")
+                _gripper_change(abs(requested_m), f"its reported greatest width is {most_m}")
             ]
-        width_m = min(max(wanted_m, 0.0), max(most_m, 0.0))
-        if width_m == wanted_m:
+        width_m = min(max(requested_m, 0.0), max(most_m, 0.0))
+        if width_m == requested_m:
             return width_m, []
-        return width_m, [_gripper_change(abs(wanted_m - width_m), f"between 0 and {most_m} m")]
+        return width_m, [_gripper_change(abs(requested_m - width_m), f"between 0 and {most_m} m")]
 
     def _difference(
         self, verdict: Verdict, requested: Target | None, motion: Motion
@@ -426,7 +429,7 @@ def _too_old(name: str, age_s: float, most_s: float) -> list[str]:
     if math.isnan(age_s) or age_s < -_FUTURE_S:
         return [f"{name} has an invalid age of {age_s} s: is its timestamp of another clock?"]
     if age_s > most_s:
-        return [f"{name} is {age_s:.3f} s old (limit: {most_s} s)"]
+        return [f"{name} is {age_s:.3f} s old (at most {most_s} s)"]
     return []
 
 

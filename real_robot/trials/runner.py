@@ -106,7 +106,7 @@ def run_trials(
                 done[trial.key] = result
             elif attempt > max_invalid:
                 raise TrialsStoppedError(
-                    f"{which} had {attempt} invalid attempts (limit: max_invalid={max_invalid}); "
+                    f"{which} had {attempt} invalid attempts (max_invalid={max_invalid}); "
                     f"the last reason: {result.judgement.note}"
                 )
     return tuple(done[trial.key] for trial in plan.trials)

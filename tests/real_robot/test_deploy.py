@@ -179,7 +179,7 @@ def test_recording_stops_after_too_many_failures(monkeypatch, tmp_path, capsys) 
     station = fake_station(station_config("record"), FakeScene(done_after=1000))
     loop = {"max_steps": 3}
     with pytest.raises(
-        SystemExit, match=r"2 episodes in a row have failed \(limit: 1\); the same command"
+        SystemExit, match=r"2 episodes in a row have failed \(at most 1\); the same command"
     ):
         recorded(monkeypatch, station, tmp_path, episodes=5, max_failures=1, loop=loop)
     assert "0 of 5 good episodes, 2 in all" in capsys.readouterr().out

@@ -137,7 +137,7 @@ def test_what_is_late_makes_the_arm_hold_and_what_comes_again_lets_it_go_on(ages
     held = run(layer, HOME + 0.2, 10, now_s=3 * PERIOD_S, measured=moving, ages=ages)
     assert {decision.verdict for decision in held} == {"hold"}
     assert word in held[0].causes[0]
-    assert "limit" in held[0].causes[0]
+    assert "at most" in held[0].causes[0]
     positions = [decision.target.joint_positions_rad for decision in held]
     assert (positions[0] > moving).all()  # it brakes, it does not jerk
     assert np.array_equal(positions[-1], positions[-2])

@@ -156,7 +156,7 @@ def test_a_trial_is_not_done_again_for_ever(tmp_path) -> None:
     key = plan.trials[0].key
     with pytest.raises(
         TrialsStoppedError,
-        match=r"had 2 invalid attempts .limit: max_invalid=1.*the camera is gone",
+        match=r"had 2 invalid attempts .max_invalid=1.*the camera is gone",
     ):
         Bench({key: [invalid] * 9}).go(plan, tmp_path, max_invalid=1)
     assert load_results(tmp_path) == ()
