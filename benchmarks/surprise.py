@@ -149,7 +149,7 @@ def _look(monitor: CameraMonitor, stream: EncoderStream, tokens: torch.Tensor) -
     reports = []
     for ids in tokens[:, None]:
         stream.step_tokens(ids)
-        reports.append(monitor.look(ids, stream))
+        reports.append(monitor.report(ids, stream))
     return Seen(
         deviations=np.concatenate([report.deviations for report in reports]),
         anomaly_scores=np.concatenate([report.anomaly_scores for report in reports]),
@@ -242,7 +242,7 @@ def _report_cost(encoder: Encoder, monitor: CameraMonitor, tokens: NDArray[np.in
         calls = (
             lambda ids=ids: without.step_tokens(ids),
             lambda ids=ids: with_surprise.step_tokens(ids),
-            lambda ids=ids: monitor.look(ids, with_surprise),
+            lambda ids=ids: monitor.report(ids, with_surprise),
         )
         for taken, call in zip(times.values(), calls, strict=True):
             begin = time.process_time()

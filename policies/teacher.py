@@ -34,7 +34,7 @@ from tqdm import tqdm
 from toto_robot.cli import command
 from toto_robot.device import choose_device
 from toto_robot.files import write_json
-from toto_robot.runs import claim, tell_found
+from toto_robot.runs import claim, report_found
 
 from .environment import EnvConfig, interface_of, make_env
 from .learning.ppo import PpoConfig, PpoTrainer
@@ -149,7 +149,7 @@ def _learn(config: TeacherConfig, out: Path) -> None:
     evaluate_in = partial(evaluate_teacher, env=config.env, rollout=config.rollout)
     validate = partial(evaluate_in, seeds=validation_seeds(config.validation_episodes))
     teacher = TeacherPolicy(_metadata(config.env, config.ppo.network))
-    tell_found(trainer.iteration, config.iterations, "iteration")
+    report_found(trainer.iteration, config.iterations, "iteration")
     with closing(TeacherRun(trainer, teacher, validate, validations, out)) as run:
         run.learn(config.iterations, config.checkpoint_every)
     seeds = evaluation_seeds(config.evaluation_episodes)

@@ -252,7 +252,7 @@ def test_an_encoder_is_chosen_alike_in_every_command(name, chosen) -> None:
 
 def test_a_renamed_key_is_still_read() -> None:
     done = run("toto_robot.export", ["layer=3", "--dry-run"])
-    assert done.err == "export: layer= is called encoder.layer= now\n"
+    assert done.err == "export: layer= was renamed to encoder.layer=\n"
     assert "\n  layer: 3\n" in done.out
     done = run("toto_robot.sweep", ["context=8", "--dry-run"])
     assert "\n    context: 8\n" in done.out

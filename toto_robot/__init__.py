@@ -1,6 +1,6 @@
 """Toto: autoregressive video pre-training as a perception backbone for robots (arXiv 2501.05453).
 
-The public names are imported when they are first used, so that a robot's computer may import
+The public names are imported at their first use, so that the computer of a robot can import
 `toto_robot.config` without torch.
 """
 
@@ -59,7 +59,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name at its first use (PEP 562)."""
+    """Import a public name at its first use (PEP 562).
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
@@ -68,7 +72,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names, imported or not."""
+    """Return the names of the package, including those that are not imported yet."""
     return sorted({*globals(), *__all__})
 
 

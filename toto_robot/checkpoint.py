@@ -1,8 +1,9 @@
-"""A checkpoint is a folder: ``config.json`` and ``weights.safetensors``; nothing that can execute.
+"""Save and load checkpoints: a folder with ``config.json`` and ``weights.safetensors``.
 
-``config.json`` holds ``format``, ``kind``, the exact config, the sha256 of the weights file and the
-versions that wrote it, and the sha256 of all that (since version 0.2). The folder is written aside
-and renamed, so it is whole or not there.
+``config.json`` holds ``format``, ``kind``, the exact config, the sha256 of the weights file, the
+versions of Python and torch, and (since version 0.2) the sha256 of its own content. The folder is
+written under a temporary name and renamed, so it is complete or absent. Loading a checkpoint never
+executes code from it.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ __all__ = [
 
 FORMAT = 1
 CONFIG_HASH = "config_sha256"
-# what a module may compute for itself (tables of angles, masks) beside what its file holds
+# limit for tables that a module computes (angles, masks) and that are not in its weights file
 TABLES_BYTES = 1 << 28
 
 M = TypeVar("M", bound=nn.Module)
@@ -48,14 +49,14 @@ def save_checkpoint(
     train_state: Mapping[str, Any] | None = None,
     **notes: object,
 ) -> None:
-    """Write a checkpoint, replacing one that is there.
+    """Write a checkpoint; an existing one is replaced.
 
     Args:
         folder: the checkpoint's folder.
-        kind: what it holds, for instance ``tokenizer``.
-        config: plain data that rebuilds the module.
-        weights: its state dict.
-        train_state: what only a resumed training needs, as tensors and plain data:
+        kind: what the checkpoint holds, for example ``tokenizer``.
+        config: plain data from which the module can be rebuilt.
+        weights: the module's state dict.
+        train_state: what only a resumed training needs, as tensors and plain data; written to
             ``train_state.pt``.
         notes: further plain data, such as the step and the losses.
     """
@@ -64,7 +65,7 @@ def save_checkpoint(
         file = aside / "weights.safetensors"
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, file)
-        file.chmod(0o644)  # safetensors makes it readable to its owner alone
+        file.chmod(0o644)  # safetensors makes the file readable only by its owner
         data = {
             "format": FORMAT,
             "kind": kind,
@@ -80,12 +81,16 @@ def save_checkpoint(
 
 
 def read_config(folder: Path, *kinds: str) -> dict[str, Any]:
-    """Return the content of ``config.json`` of a checkpoint of one of the ``kinds``.
+    """Return the content of a checkpoint's ``config.json``, as a dictionary.
+
+    Args:
+        folder: the checkpoint's folder.
+        kinds: accepted kinds of checkpoint.
 
     Raises:
-        FileNotFoundError: no checkpoint there.
-        ValueError: of another kind or of a newer format, not readable, or changed since it was
-            saved; files of version 0.1 do not tell the last.
+        FileNotFoundError: the folder holds no checkpoint.
+        ValueError: the checkpoint has another kind or a newer format, cannot be read, or was
+            changed after it was saved (files of version 0.1 cannot show such a change).
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -105,27 +110,27 @@ def read_config(folder: Path, *kinds: str) -> dict[str, Any]:
         raise ValueError(f"{folder} has format {data.get('format')!r}; this version reads {FORMAT}")
     for key, needed_type in (("config", dict), ("sha256", str)):
         if not isinstance(data.get(key), needed_type):
-            raise ValueError(f"{path} does not tell {key!r}; the checkpoint is damaged")
+            raise ValueError(f"{path} has no valid {key!r}; the checkpoint is damaged")
     if data.get(CONFIG_HASH, _config_hash(data)) != _config_hash(data):
         raise ValueError(
-            f"{path} was changed after it was saved: its sha256 is not what it says; copy the "
-            f"checkpoint again (whoever means the change deletes the line {CONFIG_HASH!r})"
+            f"{path} was changed after it was saved: its content does not match its sha256; copy "
+            f"the checkpoint again, or, if the change is intended, delete the line {CONFIG_HASH!r}"
         )
     return data
 
 
 def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint whose file is the one that was saved.
+    """Return the tensors of a checkpoint, after comparing the file's sha256.
 
     Raises:
         FileNotFoundError: the weights file is missing.
-        ValueError: it is damaged; the message names the file.
+        ValueError: the file is damaged; the message names it.
     """
     file = check_downloaded(folder / "weights.safetensors")
     found = _sha256(file)
     if found != expected_sha256:
         raise ValueError(
-            f"{file} is damaged or was exchanged: sha256 {found[:12]}, "
+            f"{file} is damaged or was replaced: sha256 {found[:12]}, "
             f"config.json says {expected_sha256[:12]}; copy it again"
         )
     try:
@@ -135,18 +140,18 @@ def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
 
 
 def build_module(build: Callable[[], M], weights: Mapping[str, Tensor], where: object) -> M:
-    """Return the module that a config describes, with the weights of its file.
+    """Build the module that a config describes, and load its weights.
 
-    Its names and shapes are compared on torch's meta device first, so that a config that does not
-    belong to the file costs neither memory nor time.
+    Names and shapes are compared on torch's meta device first, so that a config that does not match
+    the weights costs neither memory nor time.
 
     Args:
-        build: makes the module, with any weights.
-        weights: its state dict.
-        where: of the checkpoint, for messages.
+        build: function that builds the module with any weights.
+        weights: the module's state dict.
+        where: path of the checkpoint, for error messages.
 
     Raises:
-        ValueError: names or shapes are not those of the file; the message lists them.
+        ValueError: names or shapes in config and file differ; the message lists them.
     """
 
     def count(module: nn.Module, name: str, parameter: object) -> None:
@@ -180,8 +185,7 @@ def build_module(build: Callable[[], M], weights: Mapping[str, Tensor], where: o
     if faults:
         more = [f"and {len(faults) - 8} more"] if len(faults) > 8 else []
         raise ValueError(
-            f"{where}: config.json and weights do not belong together: "
-            + "; ".join(faults[:8] + more)
+            f"{where}: config.json and weights do not match: " + "; ".join(faults[:8] + more)
         )
     module = build()
     module.load_state_dict(weights)
@@ -191,18 +195,18 @@ def build_module(build: Callable[[], M], weights: Mapping[str, Tensor], where: o
 def newest_whole(
     folders: Iterable[Path], read: Callable[[Path], T], *, sets_aside: bool = True
 ) -> tuple[Path, T] | None:
-    """Return the newest checkpoint that can be read, and what was read; None where there is none.
+    """Return the newest checkpoint that can be read and its content; None if there are none.
 
-    What is newer and damaged is told of and renamed to ``damaged-...``, so that it is neither tried
-    again nor counted.
+    Newer checkpoints that are damaged are reported and renamed to ``damaged-...``, so that they are
+    not tried or counted again.
 
     Args:
-        folders: checkpoints of one run, whose names sort as they were written.
-        read: opens one; any exception says that it is damaged.
-        sets_aside: whether this process tells and renames; of several, one does.
+        folders: checkpoints of one run; their names sort in the order of writing.
+        read: function that reads a checkpoint; any exception means that it is damaged.
+        sets_aside: report and rename damaged checkpoints; true in only one of several processes.
 
     Raises:
-        ValueError: there are some, and none can be read.
+        ValueError: there are checkpoints, and none can be read.
     """
     damaged: list[tuple[Path, str]] = []
     for folder in sorted(folders, reverse=True):
@@ -212,14 +216,14 @@ def newest_whole(
             damaged.append((folder, f"{type(error).__name__}: {error}".splitlines()[0]))
             continue
         for other, why in damaged if sets_aside else ():
-            print(f"{other} is damaged ({why}); going on from {folder.name}", flush=True)
+            print(f"{other} is damaged ({why}); continuing from {folder.name}", flush=True)
             other.rename(_unused(other.with_name(f"damaged-{other.name}")))
         return folder, found
     if damaged:
-        told = "\n  ".join(f"{folder}: {why}" for folder, why in damaged)
+        reasons = "\n  ".join(f"{folder}: {why}" for folder, why in damaged)
         raise ValueError(
-            "none of the checkpoints can be read; repair one, or delete them to begin anew:\n  "
-            + told
+            "none of the checkpoints can be read; repair one, or delete them to start again:\n  "
+            + reasons
         )
     return None
 
@@ -239,13 +243,13 @@ def _sha256(file: Path) -> str:
 
 
 class _TooLarge(Exception):
-    """A config describes more than its file holds."""
+    """A config that describes a larger model than its weights file holds."""
 
 
 def _config_hash(data: Mapping[str, Any]) -> str:
-    """Return the sha256 of all that ``config.json`` says, whatever its layout."""
-    said = {key: value for key, value in data.items() if key != CONFIG_HASH}
-    text = json.dumps(json.loads(json.dumps(said)), sort_keys=True, separators=(",", ":"))
+    """Return the sha256 of the content of ``config.json``, independent of its layout."""
+    content = {key: value for key, value in data.items() if key != CONFIG_HASH}
+    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,12 +1,12 @@
-"""Read a mapping into frozen dataclasses, write them back as plain data, and compare two.
+"""Build frozen dataclasses from plain data, convert them back, and compare two configs.
 
-A config is a tree of frozen dataclasses. It is read from YAML by the commands and from
-`config.json` by checkpoints; both go through `from_dict`, so that a wrong key is an error that
-names its place (`model.tokenizer.codess`) and not a value that is silently ignored.
+A config is a tree of frozen dataclasses. Commands read it from YAML, checkpoints from
+`config.json`. Both use `from_dict`: a wrong key is an error that names its place
+(`model.tokenizer.codess`); it is never ignored.
 
-What a field may be: `bool`, `int`, `float` (an int is taken too), `str`, `Path`, `Literal`, `Any`,
-a dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unions of these with
-`None`. A union of dataclasses is told apart by the word `kind`, a class attribute of each:
+Types of a field: `bool`, `int`, `float` (an int is accepted), `str`, `Path`, `Literal`, `Any`, a
+dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unions of these with
+`None`. In a union of dataclasses, the key `kind`, a class attribute of each, selects the class:
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Circle:
@@ -15,8 +15,8 @@ a dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unio
 
     shape: Circle | Square        # {"kind": "circle", "radius": 1.0}
 
-A class attribute `OLD_NAMES: ClassVar[dict[str, str]]` has the old names of renamed fields, which
-are still read, with a notice.
+The class attribute `OLD_NAMES: ClassVar[dict[str, str]]` maps old names of renamed fields to new
+ones. Old names are still read, with a warning.
 """
 
 import dataclasses
@@ -40,12 +40,12 @@ def from_dict(cls: Any, data: Any, at: str = "") -> Any:
 
     Args:
         cls: a dataclass, or a union of dataclasses that each have a `kind`.
-        data: what YAML or JSON gave. Not changed.
-        at: dotted path of `data` in the whole config; begins every error.
+        data: data from YAML or JSON; not changed.
+        at: dotted path of `data` in the whole config; every error message begins with it.
 
     Raises:
-        ValueError: an unknown or missing key, a value of the wrong type, or what the class's own
-            `__post_init__` refuses; with the dotted path and with what is possible.
+        ValueError: a key is unknown or missing, a value has the wrong type, or the class's
+            `__post_init__` rejects it; the message has the dotted path and the valid values.
     """
     if not dataclasses.is_dataclass(cls):
         return _value(cls, data, at)
@@ -70,12 +70,12 @@ def from_dict(cls: Any, data: Any, at: str = "") -> Any:
 
 
 def _with_present_names(cls: Any, data: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the data with the old names of a class's fields replaced, with a notice."""
+    """Return the data with the old names of fields replaced by new ones; warn about each."""
     values = dict(data)
     for old, new in getattr(cls, "OLD_NAMES", {}).items():
         if old in values and new not in values:
             values[new] = values.pop(old)
-            warnings.warn(f"{place}: {old} is called {new} now", FutureWarning, stacklevel=3)
+            warnings.warn(f"{place}: {old} was renamed to {new}", FutureWarning, stacklevel=3)
     return values
 
 
@@ -85,7 +85,7 @@ def to_dict(config: object) -> Any:
     A dataclass becomes a dict (its `kind` first, if it has one), a tuple a list, a `Path` a string.
 
     Raises:
-        TypeError: for anything that has no plain form.
+        TypeError: a value cannot be written as plain data.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
@@ -99,20 +99,20 @@ def to_dict(config: object) -> Any:
         return str(config)
     if config is None or isinstance(config, (bool, int, float, str)):
         return config
-    raise TypeError(f"{config!r} of type {type(config).__name__} has no plain form")
+    raise TypeError(f"{config!r} of type {type(config).__name__} cannot be written as plain data")
 
 
 def differences(one: object, other: object) -> list[str]:
-    """List where two configs or pieces of plain data differ, as lines `path: one's != other's`.
+    """Return where two configs or pieces of plain data differ, as lines `path: one's != other's`.
 
-    Mappings and dataclasses are compared key by key, in alphabetical order; what only one of them
-    has is `not there` in the other. All else is compared as a whole, a tuple as a list.
+    Mappings and dataclasses are compared key by key, in alphabetical order; a key that only one of
+    them has is `not there` in the other. Other values are compared as a whole, a tuple as a list.
     """
     return _differences(to_dict(one), to_dict(other), "")
 
 
 class _NotThere:
-    """What a config has where another has a value."""
+    """A placeholder for a key that only the other config has."""
 
     def __repr__(self) -> str:
         return "not there"
@@ -129,7 +129,7 @@ def _differences(one: Any, other: Any, at: str) -> list[str]:
 
 
 def _value(hint: Any, value: Any, at: str) -> Any:
-    """Read one value as `hint` says; the recursion of `from_dict`."""
+    """Convert one value to the type `hint`; the recursion of `from_dict`."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -155,7 +155,7 @@ def _value(hint: Any, value: Any, at: str) -> Any:
         return Path(value)
     if hint is float and type(value) is int:
         return float(value)
-    if type(value) is not hint:  # not isinstance: a bool is no int here
+    if type(value) is not hint:  # not isinstance: a bool is not accepted as an int
         expected = "a path" if hint is Path else getattr(hint, "__name__", hint)
         raise ValueError(f"{at}: expected {expected}, got {value!r}")
     return value
@@ -173,7 +173,7 @@ def _union(args: tuple[Any, ...], value: Any, at: str) -> Any:
     others = [arg for arg in args if arg is not NoneType]
     if len(others) == 1:
         return _value(others[0], value, at)
-    # the exact type wins, so that `int | float` keeps an int
+    # the exact type is tried first, so that `int | float` keeps an int
     for arg in sorted(others, key=lambda arg: type(value) is not arg):
         try:
             return _value(arg, value, at)

@@ -1,15 +1,15 @@
-"""Which device a computation runs on, and how many processors there are."""
+"""Choose the device of a computation, and count the processors."""
 
 import os
 
 
 def choose_device(name: str) -> str:
-    """Return `cuda` or `cpu` for `auto`, and any other name once it is known to work here.
+    """Return `cuda` or `cpu` for `auto`, or the given name after checking that it works here.
 
     Raises:
-        ValueError: no such device, or this build of torch cannot use it.
+        ValueError: there is no such device, or this build of torch cannot use it.
     """
-    import torch  # a computer that only counts its processors needs none
+    import torch  # not needed to count the processors
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -19,14 +19,14 @@ def choose_device(name: str) -> str:
         here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
         raise ValueError(
-            f"device {name!r} cannot be used: torch {torch.__version__} is {build}, and it finds "
+            f"device {name!r} cannot be used: torch {torch.__version__} is {build}; available: "
             f"{', '.join(here)}"
         ) from error
     return name
 
 
 def num_cpus() -> int:
-    """Count the processors that this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,11 +1,11 @@
-"""`python -m toto_robot.doctor`: versions, renderers and speeds of this machine, and what to do.
+"""`python -m toto_robot.doctor`: check versions, renderers and speeds of this machine.
 
     python -m toto_robot.doctor                                # this machine
-    python -m toto_robot.doctor env=my_package:MyTask-v0       # and an environment of your own
+    python -m toto_robot.doctor env=my_package:MyTask-v0       # and your own environment
 
-Each speed stands beside a baseline of the same run: the encoder beside this machine's own matrix
-product, images of an environment beside images of a single box without shadows. It ends with status
-0 when there is nothing to do, and 1 otherwise.
+Each speed is printed beside a baseline of the same run: the encoder's beside a matrix product on
+this machine, an environment's images beside images of a single box without shadows. The last lines
+say what to do. The exit status is 0 when there is nothing to do, and 1 otherwise.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from .device import num_cpus
 
 __all__ = ["examine", "main"]
 
-# What the project uses, and the extra that brings it (none: the library itself needs it).
+# Packages of the project, and the extra that installs each (empty: the library itself needs it).
 PACKAGES = {
     "torch": "",
     "numpy": "",
@@ -42,31 +42,31 @@ PACKAGES = {
 }
 ENCODER = "toto-nano"
 SETTINGS = {
-    "env": "an environment to make, step and draw: a Gymnasium id, with its package before a colon",
+    "env": "environment to make, step and render: a Gymnasium id, with its package before a colon",
     "seconds": "how long each speed is measured, seconds",
 }
-# Of what doubles a processor's arithmetic, the flags in /proc/cpuinfo.
+# Instruction sets that double the arithmetic of a processor, and their flags in /proc/cpuinfo.
 CPU_FLAGS = {"AMX": "amx_tile", "AVX-512": "avx512f", "AVX2": "avx2"}
-# `pip install -U mujoco` from 3.x to 4.0 leaves the parts of two versions (its own changelog).
+# `pip install -U mujoco` from 3.x to 4.0 leaves files of both versions (MuJoCo's changelog).
 MUJOCO_REMEDY = "-m pip install --force-reinstall --no-deps mujoco mujoco-core mujoco-studio"
 _ENV_TIMEOUT_S = 300
-_MEASURE = "--measure"  # what the process is called with that makes the environment
+_MEASURE = "--measure"  # argument of the process that runs the environment
 
 
 def main(argv: Sequence[str] | None = None, *, env: str | None = None) -> int:
-    """Print the examination and return the exit status.
+    """Print the results and return the exit status.
 
     Args:
-        argv: `env=ID` and `seconds=NUMBER`; None: those of the command line.
-        env: the environment where the arguments name none.
+        argv: `env=ID` and `seconds=NUMBER`; None: the arguments of the command line.
+        env: environment that is used if the arguments name none.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == [_MEASURE]:
         print(json.dumps(_measure(argv[1], float(argv[2]))), flush=True)
-        os._exit(0)  # some drivers print a traceback when they are taken down
+        os._exit(0)  # some drivers print a traceback at exit
     settings = _parse(argv, {"env": env, "seconds": 2.0})
     env, seconds = settings["env"], settings["seconds"]
-    print(f"examine this machine{f' and {env}' if env else ''}; nothing is changed", flush=True)
+    print(f"examine this machine{f' and {env}' if env else ''}; this changes nothing", flush=True)
     remedies = examine(env, seconds)
     for line in remedies or ["nothing to do"]:
         _say("remedy", line)
@@ -74,11 +74,11 @@ def main(argv: Sequence[str] | None = None, *, env: str | None = None) -> int:
 
 
 def examine(env: str | None = None, seconds: float = 2.0) -> list[str]:
-    """Print what is found, line by line as it is found, and return what to do, one line each.
+    """Print each result as soon as it is known, and return what to do, one line each.
 
     Args:
-        env: a Gymnasium id to make, step and draw; None: none.
-        seconds: how long each speed is measured.
+        env: a Gymnasium id to make, step and render; None: no environment.
+        seconds: duration of each speed measurement, seconds.
     """
     remedies = []
     _say("python", f"{platform.python_version()}  {sys.executable}")
@@ -98,7 +98,7 @@ def examine(env: str | None = None, seconds: float = 2.0) -> list[str]:
 
 
 def _parse(argv: list[str], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a command line, or end with one line that says what is wrong."""
+    """Return the settings of a command line, or exit with one line that says what is wrong."""
     parser = argparse.ArgumentParser(
         prog="toto-robot doctor",
         description=__doc__,
@@ -126,11 +126,11 @@ def _parse(argv: list[str], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _examine_drawing(env: str | None, seconds: float) -> list[str]:
-    """Print how each route draws, and what an environment does by the one that is used."""
+    """Print how each rendering route works, and the speed of an environment on the chosen one."""
     if importlib.util.find_spec("mujoco") is None:
         _say("rendering", "not tried: MuJoCo is not installed")
         return [] if env is None else _examine_environment(env, seconds, {}, None)
-    _say("MUJOCO_GL", os.environ.get("MUJOCO_GL") or "not set: chosen by trying")
+    _say("MUJOCO_GL", os.environ.get("MUJOCO_GL") or "not set; routes are tried")
     rates = {}
     for route in rendering.ROUTES:
         start = time.perf_counter()
@@ -149,14 +149,14 @@ def _examine_drawing(env: str | None, seconds: float) -> list[str]:
     if route in rates:
         configure = "toto_robot.rendering.configure() before mujoco is imported"
         by_hand = "" if route.endswith("-wheel") else f"MUJOCO_GL={route}, or "
-        _say("", f"in programs of your own: {by_hand}{configure}")
+        _say("", f"in your own programs: {by_hand}{configure}")
         size = f"{rendering.BOX_PX} x {rendering.BOX_PX}"
         _say(
             "baseline",
-            f"{rates[route]:.0f} images/s: MuJoCo draws a box, {size} pixels, no shadows",
+            f"{rates[route]:.0f} images/s: MuJoCo renders a box, {size} pixels, no shadows",
         )
     if route == rendering.NONE and rates:
-        return [f"MUJOCO_GL={os.environ['MUJOCO_GL']} turns drawing off: unset it"]
+        return [f"MUJOCO_GL={os.environ['MUJOCO_GL']} turns rendering off: unset it"]
     remedies = [rendering.remedy()] if route == rendering.NONE else []
     return remedies + ([] if env is None else _examine_environment(env, seconds, rates, route))
 
@@ -164,7 +164,7 @@ def _examine_drawing(env: str | None, seconds: float) -> list[str]:
 def _examine_environment(
     env: str, seconds: float, rates: dict[str, float], used: str | None
 ) -> list[str]:
-    """Print what an environment does by the used route, and return what to do where it fails."""
+    """Print an environment's speed on the used route; return what to do if it fails."""
     _say("environment", env)
     result = _run_measurement(env, seconds)
     if "error" not in result:
@@ -176,7 +176,7 @@ def _examine_environment(
     if result["broken_mujoco"]:
         return [f"{sys.executable} {MUJOCO_REMEDY}"]
     if not result["may_be_the_route"] or not rates:
-        return ["mend what the environment's error names"]
+        return ["fix the error that the environment reports"]
     for route in rates:
         if route.removesuffix("-wheel") == (used or "").removesuffix("-wheel"):
             continue
@@ -185,13 +185,13 @@ def _examine_environment(
             _say(f"  {route}", _describe_speed(other, rates[route]))
             wheel = " and call toto_robot.rendering.configure()" if route.endswith("-wheel") else ""
             setting = f"export MUJOCO_GL={route.removesuffix('-wheel')}{wheel}"
-            return [f"{env} does not draw by {used}, and does by {route}: {setting}"]
+            return [f"{env} renders with {route}, but not with {used}: {setting}"]
         _say(f"  {route}", f"fails: {other['error']}")
-    return [f"{env} fails by each route that draws a box: mend what its error names"]
+    return [f"{env} fails with each route that can render a box: fix the error that it reports"]
 
 
 def _run_measurement(env: str, seconds: float, **variables: str) -> dict[str, Any]:
-    """Measure an environment in a process of its own, since a broken driver may end the process."""
+    """Measure an environment in a separate process, which a broken driver may kill."""
     module = ["-W", "ignore", "-m", "toto_robot.doctor"]
     command = [sys.executable, *module, _MEASURE, env, str(seconds)]
     failed = {"missing": None, "broken_mujoco": False, "may_be_the_route": True}
@@ -215,19 +215,19 @@ def _run_measurement(env: str, seconds: float, **variables: str) -> dict[str, An
 
 
 def _measure(env: str, seconds: float) -> dict[str, Any]:
-    """Return rates of steps and images of an environment, or how it fails; as plain data."""
+    """Return an environment's steps and images per second, or how it fails; as plain data."""
     import gymnasium
 
     try:
         if importlib.util.find_spec("mujoco") is not None:
             rendering.configure()
         return _rates(env, seconds)
-    # An environment and a driver fail in their own ways, and this is the command that reports them.
+    # Environments and drivers raise any exception, and this command reports all of them.
     except Exception as error:
         first = str(error).strip().splitlines() or [""]
         missing = error
         while not getattr(missing, "name", None) and missing.__cause__ is not None:
-            missing = missing.__cause__  # Gymnasium raises its own from what it met
+            missing = missing.__cause__  # Gymnasium raises its own error from the original one
         return {
             "error": f"{type(error).__name__}: {first[0]}",
             "missing": missing.name if isinstance(missing, ModuleNotFoundError) else None,
@@ -237,7 +237,7 @@ def _measure(env: str, seconds: float) -> dict[str, Any]:
 
 
 def _rates(env_id: str, seconds: float) -> dict[str, Any]:
-    """Make an environment, step it with random actions, and call `render` if it draws."""
+    """Make an environment, step it with random actions, and call `render` if it supports it."""
     import gymnasium
 
     try:
@@ -273,7 +273,7 @@ def _calls_per_s(call: Callable[[], object], seconds: float) -> float:
 
 
 def _images(observation: Any) -> Iterator[Any]:
-    """Find the images in an observation: arrays of bytes, [h w c] or [t h w c]."""
+    """Yield the images of an observation: arrays of uint8, [h w c] or [t h w c]."""
     if isinstance(observation, dict):
         for value in observation.values():
             yield from _images(value)
@@ -282,7 +282,7 @@ def _images(observation: Any) -> Iterator[Any]:
 
 
 def _describe_speed(result: dict[str, Any], baseline: float | None) -> str:
-    """Return steps and images per second in words, beside the baseline's images per second."""
+    """Return a text with steps and images per second, compared with the baseline's images."""
 
     def share(rate: float) -> str:
         return f", {baseline / rate:.1f} times the box's time" if baseline else ""
@@ -299,11 +299,11 @@ def _describe_speed(result: dict[str, Any], baseline: float | None) -> str:
 
 
 def _missing_remedy(module: str) -> str:
-    """Return how to install what an environment imports in vain."""
+    """Return how to install a module that an environment could not import."""
     top = module.partition(".")[0]
     extra = PACKAGES.get(top, "")
     if not extra:
-        return f"no package {top!r} here: install it, or run where it can be imported"
+        return f"there is no package {top!r} here: install it, or run where it is installed"
     checkout = Path(__file__).parents[1]
     inside = (checkout / "pyproject.toml").is_file()
     what = f"-e '{checkout}[{extra}]'" if inside else f"'toto-robot[{extra}]'"
@@ -311,7 +311,7 @@ def _missing_remedy(module: str) -> str:
 
 
 def _processor() -> str:
-    """Return the processor's name, and its widest arithmetic."""
+    """Return the processor's name and its vector instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -324,7 +324,7 @@ def _processor() -> str:
 
 
 def _examine_encoder(seconds: float) -> list[str]:
-    """Print what one image costs the small encoder, beside this machine's matrix product."""
+    """Print the time of one image in the small encoder, beside a matrix product here."""
     try:
         import torch
 
@@ -345,12 +345,12 @@ def _examine_encoder(seconds: float) -> list[str]:
     threads = torch.get_num_threads()
     _say("encoder", f"{1e3 / rate:.1f} ms an image ({ENCODER}, CPU, {threads} thread(s))")
     share = f"the encoder reaches {gflop * rate / product:.0%}"
-    _say("baseline", f"{product:.0f} GFLOP/s: a matrix product of this machine; {share}")
+    _say("baseline", f"{product:.0f} GFLOP/s in a matrix product of this machine; {share}")
     return []
 
 
 def _graphics_card() -> str:
-    """Return what torch computes on."""
+    """Return the GPU that torch uses, or why it uses none."""
     try:
         import torch
     except ImportError as error:

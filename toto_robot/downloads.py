@@ -1,4 +1,4 @@
-"""Files that are not what their names say: Git LFS pointers, web pages, empty files."""
+"""Detect files that are not what their names suggest: Git LFS pointers, web pages, empty files."""
 
 import re
 from pathlib import Path
@@ -9,42 +9,45 @@ _HEAD_BYTES = 1024
 
 
 def disguise(file: Path) -> str | None:
-    """Return what a file is instead of weights, images or tables, and the remedy; None: unknown."""
+    """Return what a file is instead of its expected content, with the remedy; None if unknown."""
     with file.open("rb") as opened:
         head = opened.read(_HEAD_BYTES)
     if not head:
         return "is empty: the download was cut off; fetch it again"
     if head.startswith(b"version https://git-lfs"):
         size = re.search(rb"^size (\d+)", head, re.MULTILINE)
-        told = f" of {int(size[1]):,} bytes" if size else ""
-        return f"is a Git LFS pointer, not the file{told} itself; fetch that with: git lfs pull"
+        size_text = f" of {int(size[1]):,} bytes" if size else ""
+        return f"is a Git LFS pointer, not the file{size_text} itself; get the file: git lfs pull"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
         return (
             "is a web page: the server answered with a page (a log-in, a licence to accept, or "
-            "the view of the file instead of the file); open the address in a browser and take the "
-            "download's own link"
+            "the page about the file); open the address in a browser and use the download link "
+            "itself"
         )
     if file.suffix != ".json" and text.startswith((b'{"error', b'{"message', b"entry not found")):
-        return f"is a server's answer, not the file: {head[:200].decode(errors='replace').strip()}"
+        return (
+            "is a server's error message, not the file: "
+            f"{head[:200].decode(errors='replace').strip()}"
+        )
     return None
 
 
 def with_disguise(file: Path, reason: object) -> str:
-    """Return why a file cannot be read, and what it is instead where that is known."""
-    told = disguise(file)
-    return f"{reason}; the file {told}" if told else str(reason)
+    """Return why a file cannot be read, and what it is instead if that is known."""
+    instead = disguise(file)
+    return f"{reason}; the file {instead}" if instead else str(reason)
 
 
 def check_downloaded(file: Path) -> Path:
-    """Return a file that is there and is not plainly something else.
+    """Return the path of a file that exists and is not obviously something else.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is empty, a Git LFS pointer, or a web page; with the remedy.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, a Git LFS pointer or a web page; the message has the remedy.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing, or no file")
-    if told := disguise(file):
-        raise ValueError(f"{file} {told}")
+        raise FileNotFoundError(f"{file} is missing, or is not a file")
+    if instead := disguise(file):
+        raise ValueError(f"{file} {instead}")
     return file

@@ -1,8 +1,8 @@
-"""`python -m toto_robot.encode images=FOLDER out=FILE.npy`: embeddings of your images and videos.
+"""`python -m toto_robot.encode images=FOLDER out=FILE.npy`: embed images and videos.
 
-Each row is the embedding of one image or video frame, with the file's name, the frame's number and
-its time. Until it is finished the work is kept in a hidden folder beside `out`, so that a command
-that was killed goes on.
+Each row of the result is the embedding of one image or video frame, with the file name, the frame
+number and the time. Until the command is finished, its work is kept in a hidden folder beside
+`out`, so that an interrupted command can resume.
 """
 
 import shutil
@@ -37,25 +37,26 @@ from .device import choose_device
 from .encoders.contract import NO_PAST, FrameEncoder, FrameStreams, compress_each
 from .encoders.vision import VisionConfig
 from .files import write_json
-from .runs import claim, read_record, require_same, tell_found, work_folder
+from .runs import claim, read_record, report_found, require_same, work_folder
 
 __all__ = ["EncodeConfig", "encode"]
 
-_TOLD = 10  # problems that are printed; all are in the file's .json
+_MAX_PRINTED = 10  # problems that are printed; the .json file has all of them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodeConfig:
-    """What to encode.
+    """Settings of the command `encode`.
 
     Attributes:
-        images: a folder of images and videos, a file, or a glob in quotes.
-        encoder: whose embeddings; with a stream, each video is an episode of its own.
-        stride: every how many frames of a video one is taken.
-        every_s: take instead the first frame at or after each multiple of so many seconds.
+        images: a folder of images and videos, a file, or a glob pattern in quotes.
+        encoder: the encoder; with a stream, each video is an episode.
+        stride: take every so many frames of a video.
+        every_s: instead of `stride`: take the first frame at or after each multiple of so many
+            seconds; null: use `stride`.
         batch_size: frames that are encoded together.
-        keep_every: frames after which the embeddings so far are kept on the disk.
-        read_threads: images that are decoded at a time.
+        keep_every: frames after which the embeddings so far are saved to disk.
+        read_threads: number of images that are decoded at the same time.
         device: `cpu`, `cuda`, or `auto`.
     """
 
@@ -69,25 +70,29 @@ class EncodeConfig:
     device: str
 
     def __post_init__(self) -> None:
-        """Refuse numbers by which nothing is read."""
+        """Check the settings.
+
+        Raises:
+            ValueError: a number is out of its range, or `stride` and `every_s` are both set.
+        """
         for name in ("stride", "batch_size", "keep_every", "read_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.every_s is not None and not 0 < self.every_s < float("inf"):
             raise ValueError(f"every_s must be above 0, got {self.every_s}")
         if self.every_s is not None and self.stride != 1:
-            raise ValueError("stride and every_s both say which frames are taken: give one of them")
+            raise ValueError("stride and every_s both choose the frames: set only one of them")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
-    """What makes the rows of a file of embeddings: the same again gives the same rows.
+    """All that determines the rows of a file of embeddings; equal values give equal rows.
 
     Attributes:
-        config: what was asked for.
-        fingerprint: the encoder's.
-        num_files: how many images and videos there are.
-        files_sha256: of their names, sizes and times of change.
+        config: the settings.
+        fingerprint: the encoder's fingerprint.
+        num_files: number of images and videos.
+        files_sha256: sha256 of their names, sizes and modification times.
     """
 
     config: EncodeConfig
@@ -97,10 +102,11 @@ class Encoding:
 
 
 def encode(config: EncodeConfig, out: Path) -> None:
-    """Write the embeddings of all frames to `out`, and to `out`.json how they were made.
+    """Write the embeddings of all frames to `out`, and a description of the run to `out`.json.
 
     Raises:
-        ValueError: `out` is no .npy or .parquet, or holds something else; or no frame can be read.
+        ValueError: `out` is not a .npy or .parquet file, or holds other embeddings; or no frame can
+            be read.
     """
     require_writer(out)
     ignored, asked = Counter[str](), printable(str(config.images))
@@ -108,12 +114,13 @@ def encode(config: EncodeConfig, out: Path) -> None:
     encoder, stills = _build(config), sum(not file.is_video for file in files)
     if encoder.past != NO_PAST and stills:
         raise ValueError(
-            f"{stills} of {len(files)} files are images, which have no past, and the encoder has "
-            f"a stream ({encoder.past}): encode videos, or leave the stream out"
+            f"{stills} of {len(files)} files are single images, and the encoder has a stream "
+            f"({encoder.past}), which needs videos: encode videos, or use an encoder without stream"
         )
     print(
         f"encode {stills} images and {len(files) - stills} videos of {asked}: layer "
-        f"{encoder.layer}, pool {encoder.pool}, past {encoder.past}, {encoder.dim} numbers a frame",
+        f"{encoder.layer}, pool {encoder.pool}, past {encoder.past}, "
+        f"{encoder.dim} numbers per frame",
         flush=True,
     )
     encoding = Encoding(
@@ -124,7 +131,7 @@ def encode(config: EncodeConfig, out: Path) -> None:
     )
     work, record = work_folder(out), out.with_name(f"{out.name}.json")
     if not work.exists() and _is_finished(out, record, encoding):
-        print(f"results: {out} was finished before and is kept")
+        print(f"results: {out} is already finished; nothing to do")
         return
     claim(work, encoding)
     parts = EmbeddingParts(work, config.keep_every, whole_files=encoder.past != NO_PAST)
@@ -151,8 +158,11 @@ def encode(config: EncodeConfig, out: Path) -> None:
     )
     shutil.rmtree(work)
     if problems:
-        print(f"{len(problems)} of {len(files)} files not read, or in part:{_listed(problems)}")
-    print(f"{rows} x {encoder.dim} float32; {(rows - found) / seconds:.1f} frames a second")
+        print(
+            f"{len(problems)} of {len(files)} files could not be read, or only in part:"
+            f"{_listed(problems)}"
+        )
+    print(f"{rows} x {encoder.dim} float32; {(rows - found) / seconds:.1f} frames per second")
     print(f"results: {', '.join(map(str, [*written, record]))}")
 
 
@@ -164,27 +174,27 @@ def _build(config: EncodeConfig) -> FrameEncoder:
 
 
 def _is_finished(out: Path, record: Path, encoding: Encoding) -> bool:
-    """Return whether `out` holds these rows.
+    """Return whether `out` already holds the embeddings of this run.
 
     Raises:
-        ValueError: it holds others, or it is not known which; the message says what differs.
+        ValueError: `out` holds other or unknown rows; the message says what differs.
     """
     if not out.exists():
         return False
-    told = read_record(record, out) if record.exists() else None
-    if not isinstance(told, dict) or "run" not in told:
+    found = read_record(record, out) if record.exists() else None
+    if not isinstance(found, dict) or "run" not in found:
         raise ValueError(
-            f"{out} is there and {record.name} does not say what it holds: choose another out=, "
-            "or delete it"
+            f"{out} exists, but {record.name} does not describe it: choose another out=, or "
+            "delete it"
         )
-    require_same(told["run"], encoding, out)
+    require_same(found["run"], encoding, out)
     return True
 
 
 def _encode_rest(
     config: EncodeConfig, encoder: FrameEncoder, files: Sequence[FrameFile], parts: EmbeddingParts
 ) -> None:
-    """Encode what is not in `parts` yet, and keep it there."""
+    """Encode the frames that are not in `parts` yet, and add them."""
     embedder = _Embedder(encoder)
     batches = read_batches(
         files,
@@ -197,7 +207,7 @@ def _encode_rest(
     )
     expected = _Expected(config, files)
     total = parts.num_rows + expected.after(parts.place)
-    tell_found(parts.num_rows, total, "frame")
+    report_found(parts.num_rows, total, "frame")
     with tqdm(total=total, initial=parts.num_rows, desc="encode", unit="frame") as bar:
         try:
             # one thread reads the next batch while this one is encoded
@@ -207,12 +217,12 @@ def _encode_rest(
                 parts.append(batch, embedder(batch))
                 bar.total = parts.num_rows + expected.after(batch.place)
                 bar.update(len(batch.frames))
-        finally:  # also when it is stopped
+        finally:  # also after an interrupt
             parts.keep()
 
 
 class _Embedder:
-    """Embed batches of frames of any sizes; with a past, each file is an episode."""
+    """Embeds batches of frames of any sizes; with a stream, each file is an episode."""
 
     def __init__(self, encoder: FrameEncoder) -> None:
         self._encoder = encoder
@@ -244,17 +254,17 @@ class _Embedder:
 
 
 class _Expected:
-    """How many frames are still to come, as far as the files say: for the progress bar."""
+    """An estimate of the number of remaining frames, for the progress bar."""
 
     def __init__(self, config: EncodeConfig, files: Sequence[FrameFile]) -> None:
-        told = np.array([expected_frames(file) for file in files])
-        self._frames = np.maximum(1, told[:, 0])
+        counts = np.array([expected_frames(file) for file in files])
+        self._frames = np.maximum(1, counts[:, 0])
         self._rows = np.ceil(self._frames / config.stride)
         if config.every_s is not None:
-            self._rows = np.maximum(1, np.ceil(told[:, 1] / config.every_s))
+            self._rows = np.maximum(1, np.ceil(counts[:, 1] / config.every_s))
 
     def after(self, place: Place) -> int:
-        """Return how many come after a place."""
+        """Return the expected number of rows after a place."""
         index, number = place
         rows = self._rows[index:].sum()
         if number:
@@ -265,10 +275,12 @@ class _Expected:
 def _listed(problems: Sequence[Problem]) -> str:
     lines = [
         f"\n  {problem.file}: {problem.reason}{' (the rest is used)' if problem.in_part else ''}"
-        for problem in problems[:_TOLD]
+        for problem in problems[:_MAX_PRINTED]
     ]
     more = len(problems) - len(lines)
-    return "".join(lines) + (f"\n  and {more} more, all in the .json" if more > 0 else "")
+    return "".join(lines) + (
+        f"\n  and {more} more, all listed in the .json file" if more > 0 else ""
+    )
 
 
 main = command("encode", EncodeConfig, result="file")(encode)

@@ -1,12 +1,12 @@
-"""`python -m toto_robot.export`: an encoder as ONNX, for a computer without torch.
+"""`python -m toto_robot.export`: export an encoder as ONNX, for a computer without torch.
 
     frame.onnx       frames -> embedding, tokens
-    stream.onnx      frames, keys and values of the past -> embedding, tokens, their own
-    export.json      shapes, the encoder's fingerprint, and what the check found
-    onnx_runtime.py  runs them with numpy and onnxruntime alone
+    stream.onnx      frames, keys and values of the past -> embedding, tokens, new keys and values
+    export.json      shapes, the encoder's fingerprint, and the results of the check
+    onnx_runtime.py  runs the graphs with only numpy and onnxruntime
 
-All shapes are fixed. Resizing is part of the graph, so frames come as the camera gives them. What
-was written is compared with torch over episodes with resets before the command ends.
+All shapes are fixed. Resizing is part of the graph, so frames are used as the camera delivers them.
+Before the command ends, the export is compared with torch over episodes with resets.
 """
 
 import json
@@ -32,22 +32,22 @@ from .files import write_json, written_aside
 __all__ = ["ExportConfig", "compare", "export", "export_onnx"]
 
 OPSET = 20
-TOLERANCE = 1e-4  # of embeddings of the same tokens; their elements are of the order of 1
-LEAST_TOKENS = 0.99  # share of equal tokens: a number on the edge of two codes may fall either way
+TOLERANCE = 1e-4  # maximum difference of embeddings for equal tokens; their elements are about 1
+LEAST_TOKENS = 0.99  # share of equal tokens: a value between two codes may be rounded either way
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportConfig:
-    """Say what to export.
+    """Settings of the command `export`.
 
     Attributes:
-        encoder: a Toto.
-        height: of a camera's picture, pixels.
-        width: likewise.
-        num_envs: frames of one call.
-        context: frames of the stream's window; None: no stream is exported.
-        frame_skip: every how many camera frames the stream remembers one.
-        check_steps: steps of the episodes on which the graphs are compared with torch.
+        encoder: a Toto encoder.
+        height: height of a camera image, pixels.
+        width: width of a camera image, pixels.
+        num_envs: number of frames per call.
+        context: frames in the stream's window; null: no stream is exported.
+        frame_skip: keep every so many camera frames in the stream's window.
+        check_steps: number of steps for the comparison of the graphs with torch.
     """
 
     encoder: AnyToto
@@ -66,7 +66,7 @@ class ExportConfig:
 
 
 def export(config: ExportConfig, out: Path) -> None:
-    """Export, compare with torch, and say what was found."""
+    """Export an encoder, compare the graphs with torch, and print the differences."""
     encoder = build_toto(config.encoder, "cpu")
     print(
         f"layer {encoder.layer} of {encoder.num_layers}, pool {encoder.pool}: "
@@ -82,8 +82,8 @@ def export(config: ExportConfig, out: Path) -> None:
         frame_skip=config.frame_skip,
     )
     found = compare(encoder, out, config.check_steps)
-    card = json.loads((out / "export.json").read_text())
-    write_json(out / "export.json", card | {"compared": found})
+    metadata = json.loads((out / "export.json").read_text())
+    write_json(out / "export.json", metadata | {"compared": found})
     for name, value in found.items():
         print(f"{name:42} {value:.3g}")
     print(f"export: {out}")
@@ -98,20 +98,20 @@ def export_onnx(
     context: int | None = None,
     frame_skip: int = 1,
 ) -> None:
-    """Write an encoder's graphs, their card and the file that runs them.
+    """Write an encoder's graphs, their metadata, and the Python file that runs them.
 
     Args:
-        encoder: in float32, on the CPU.
-        folder: made if it is not there.
+        encoder: an encoder in float32 on the CPU.
+        folder: folder of the export; created if it does not exist.
         size: height and width of the frames, pixels.
-        num_envs: frames of one call.
-        context: frames of the stream's window; None: no stream.
-        frame_skip: every how many camera frames the stream remembers one.
+        num_envs: number of frames per call.
+        context: frames in the stream's window; None: no stream.
+        frame_skip: keep every so many camera frames in the stream's window.
 
     Raises:
         ImportError: onnx or onnxscript is not installed (the extra `export`).
-        ValueError: an encoder in another precision, on another device or that repeats frames, or a
-            context longer than a training sequence.
+        ValueError: the encoder has another precision or device or repeats frames, or the context is
+            longer than a training sequence.
     """
     _require_onnx()
     config = encoder.transformer.config
@@ -139,25 +139,25 @@ def export_onnx(
     shutil.copyfile(Path(__file__).parent / "encoders/onnx_runtime.py", folder / "onnx_runtime.py")
     shapes = {"height": size[0], "width": size[1], "num_envs": num_envs}
     past = {"context": context, "frame_skip": frame_skip, "mode": "rolling"}
-    write_json(folder / "export.json", _card(encoder) | shapes | past)
+    write_json(folder / "export.json", _metadata(encoder) | shapes | past)
 
 
 def _check(encoder: Encoder, context: int | None) -> None:
-    """Refuse what cannot be exported."""
+    """Raise ValueError if an encoder cannot be exported."""
     config, weight = encoder.transformer.config, encoder.transformer.embed_tokens.weight
     if weight.dtype != torch.float32 or weight.device.type != "cpu" or encoder.repeat_frame:
         raise ValueError(
-            "only an encoder in float32 on the CPU that sees each frame once can be exported, got "
+            "only an encoder in float32 on the CPU without repeat_frame can be exported, got "
             f"{weight.dtype} on {weight.device}, repeat_frame={encoder.repeat_frame}"
         )
     if context is not None and not 2 <= context <= config.frames:
         raise ValueError(f"context must be in [2, {config.frames}] frames, got {context}")
     if context is not None and encoder.layer == 0:
-        raise ValueError("layer 0 has no past: export it without a stream (context null)")
+        raise ValueError("layer 0 has no past: export it without a stream (context=null)")
 
 
-def _card(encoder: Encoder) -> dict[str, object]:
-    """Return what a graph's users must know of the encoder."""
+def _metadata(encoder: Encoder) -> dict[str, object]:
+    """Return the metadata of an encoder that users of the graphs need."""
     config = encoder.transformer.config
     return {
         "format": 1,
@@ -177,32 +177,32 @@ def _card(encoder: Encoder) -> dict[str, object]:
 
 @torch.no_grad()
 def compare(encoder: Encoder, folder: Path, num_steps: int) -> dict[str, float]:
-    """Compare an export with torch, over episodes of random length of moving random pictures.
+    """Compare an export with torch, on random smooth moving images with random resets.
 
     Returns:
-        For each graph the share of equal tokens, and the greatest difference of embeddings of the
-        same tokens.
+        For each graph, the share of equal tokens, and the maximum difference of embeddings for
+        equal tokens.
 
     Raises:
-        ValueError: they differ by more than `LEAST_TOKENS` and `TOLERANCE` allow.
+        ValueError: the difference exceeds `LEAST_TOKENS` or `TOLERANCE`.
     """
     from .encoders.onnx_runtime import OnnxEncoder, OnnxStream
 
     single = OnnxEncoder(folder)
-    card = single.card
-    batch, context = card["num_envs"], card["context"]
+    metadata = single.metadata
+    batch, context = metadata["num_envs"], metadata["context"]
     streams = None
     if context is not None:
-        stream = encoder.stream(batch, context, mode="rolling", frame_skip=card["frame_skip"])
+        stream = encoder.stream(batch, context, mode="rolling", frame_skip=metadata["frame_skip"])
         streams = OnnxStream(folder), stream
     rng = np.random.default_rng(0)
     names = ["frame"] if streams is None else ["frame", "stream"]
     equal: dict[str, list[float]] = {name: [] for name in names}
     apart: dict[str, list[float]] = {name: [] for name in names}
-    canvas = _canvas(rng, card)
+    canvas = _canvas(rng, metadata)
     for step in tqdm(range(num_steps), desc="compare", unit="step", leave=False):
-        left = step % (canvas.shape[2] - card["width"] + 1)
-        frames = np.ascontiguousarray(canvas[:, :, left : left + card["width"]])
+        left = step % (canvas.shape[2] - metadata["width"] + 1)
+        frames = np.ascontiguousarray(canvas[:, :, left : left + metadata["width"]])
         tokens = encoder.tokenize(frames).numpy()
         pairs = {"frame": (single(frames), encoder.from_tokens(torch.from_numpy(single.tokens)))}
         equal["frame"].append(float((single.tokens == tokens).mean()))
@@ -221,15 +221,15 @@ def compare(encoder: Encoder, folder: Path, num_steps: int) -> dict[str, float]:
         result[f"{name}: greatest difference"] = difference
         if not (share >= LEAST_TOKENS and difference <= TOLERANCE):
             raise ValueError(
-                f"{folder}: {name}.onnx is not the encoder: {share:.2%} of the tokens are equal "
-                f"(needed {LEAST_TOKENS:.0%}), embeddings of the same tokens differ by "
-                f"{difference:.2g} (allowed {TOLERANCE})"
+                f"{folder}: {name}.onnx does not match the encoder: {share:.2%} of the tokens are "
+                f"equal (at least {LEAST_TOKENS:.0%} required), embeddings of the same tokens "
+                f"differ by {difference:.2g} (allowed {TOLERANCE})"
             )
     return result
 
 
 def _write(graph: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], path: Path) -> None:
-    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it tells of every constant it merges
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it logs every constant that it merges
     with written_aside(path) as aside:
         torch.onnx.export(
             graph.eval(),
@@ -244,10 +244,10 @@ def _write(graph: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], p
         )
 
 
-def _canvas(rng: np.random.Generator, card: Mapping[str, Any]) -> np.ndarray:
-    """Draw smooth pictures wider than a frame, which a frame moves over."""
-    coarse = torch.from_numpy(rng.uniform(0, 255, (card["num_envs"], 3, 9, 14))).float()
-    size = (card["height"], card["width"] * 3 // 2)
+def _canvas(rng: np.random.Generator, metadata: Mapping[str, Any]) -> np.ndarray:
+    """Return smooth random images wider than a frame; a frame is a moving window of them."""
+    coarse = torch.from_numpy(rng.uniform(0, 255, (metadata["num_envs"], 3, 9, 14))).float()
+    size = (metadata["height"], metadata["width"] * 3 // 2)
     fine = nn.functional.interpolate(coarse, size=size, mode="bicubic", align_corners=False)
     return fine.clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8).numpy()
 

@@ -1,7 +1,7 @@
-"""Write files that are whole or not there, whenever the process or the machine dies.
+"""Write files and folders atomically: they are complete or absent, even after a crash.
 
-Everything is written beside its place under a hidden name, synchronised to the disk and renamed.
-No torch, so that a robot's computer can record.
+Everything is written under a hidden name in the same folder, synchronised to the disk and renamed.
+This module does not use torch, so that the computer of a robot can record.
 """
 
 import csv
@@ -16,11 +16,11 @@ from pathlib import Path
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; rename that file or folder to `path` when the block succeeds.
+    """Yield a temporary path; rename that file or folder to `path` when the block succeeds.
 
-    The parent folder is made. What an earlier attempt left aside is written over; if the block
-    raises, nothing is left. A folder that is there is replaced; while the two are renamed, there is
-    none.
+    The parent folder is created. Leftovers of an earlier attempt are overwritten; if the block
+    raises, nothing is left. An existing folder is replaced; during the two renames, `path` is
+    briefly absent.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
@@ -43,26 +43,26 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def write_aside(path: Path, data: bytes | str) -> None:
-    """Write a file; a string as UTF-8, as `plain` makes it."""
+    """Write a file atomically; text is written as UTF-8 after `plain`."""
     with written_aside(path) as aside:
         aside.write_bytes(plain(data).encode() if isinstance(data, str) else data)
 
 
 def plain(text: str) -> str:
-    """Return text that UTF-8 can write: a lone surrogate, which none can, is spelled out.
+    """Return text that UTF-8 can encode: lone surrogates are replaced by escape sequences.
 
-    Half a character comes from a terminal, a file name or JSON that is not UTF-8.
+    A lone surrogate comes from a terminal, a file name or JSON that is not valid UTF-8.
     """
     return text.encode(errors="backslashreplace").decode()
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write plain data as JSON, one space of indent, with a newline at the end."""
+    """Write plain data as JSON with an indent of one space and a newline at the end."""
     write_aside(path, json.dumps(data, indent=1) + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows with the same keys as CSV."""
+    """Write rows with equal keys as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -71,7 +71,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def synchronise(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to the disk."""
+    """Flush a file, or the list of names in a folder, from the system's cache to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""`python -m toto_robot.generate prompt=<video or folder>`: what the model would go on with.
+"""`python -m toto_robot.generate prompt=<video or folder>`: continue a video with a Toto.
 
-The first frames of the prompt are given (paper A.8), the model goes on token by token, and each
-frame is drawn beside the true one, as long as there is one. How near it is to the truth is told
-beside copying the last frame of the prompt, which is hard to beat where little moves.
+The first frames of the prompt are given (paper A.8), the model generates the next frames token by
+token, and each is shown beside the true frame, if there is one. The printed errors are compared
+with those of copying the last given frame, a strong baseline in scenes with little motion.
 """
 
 import io
@@ -24,7 +24,7 @@ from .generation.sampling import Sampling, continue_frames
 
 __all__ = ["GenerateConfig", "generate", "read_prompt"]
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 BORDER = 4  # pixels
 GIVEN, PREDICTED, TRUE = (90, 200, 90), (240, 150, 40), (200, 200, 200)
@@ -33,23 +33,23 @@ STRIP_FRAMES = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateConfig:
-    """Say what goes on from what.
+    """Settings of the command `generate`.
 
     Attributes:
-        encoder: a Toto, of which all layers run.
-        prompt: a video, or a folder of images that are its frames by their names.
-        first: number of the prompt's frame that comes first.
-        stride: every how many frames of the prompt one is used; 4 in the paper, at 30 a second.
-        prompt_frames: how many frames are given; 0: none, the model begins.
-        frames: how many are predicted.
-        samples: how many continuations.
-        temperature: of the distribution of each token; 0 takes the likeliest.
-        top_k: only so many of the likeliest tokens are possible; null: all.
-        top_p: only the likeliest tokens that together have this probability are possible.
-        window: frames that the model sees at once; null: those of a training sequence.
-        rate_hz: frames a second of the written video.
-        device: where the model runs.
-        seed: of the samples.
+        encoder: a Toto encoder, of which all layers are run.
+        prompt: a video, or a folder of images, which are frames in the order of their names.
+        first: number of the first frame to use, from 0.
+        stride: use every so many frames of the prompt; 4 in the paper, at 30 Hz.
+        prompt_frames: number of given frames; 0: the model starts without frames.
+        frames: number of generated frames.
+        samples: number of continuations.
+        temperature: temperature of the distribution of each token; 0 selects the most likely token.
+        top_k: number of most likely tokens that can be chosen; null: all.
+        top_p: only the most likely tokens that together have this probability can be chosen.
+        window: frames in the model's window; null: as many as in a training sequence.
+        rate_hz: frame rate of the written video, Hz.
+        device: device to run on: `cpu`, `cuda`, or `auto`.
+        seed: seed of the random samples.
     """
 
     encoder: AnyToto
@@ -68,7 +68,11 @@ class GenerateConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no video."""
+        """Check the settings.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
         for name, least in (
             ("first", 0), ("stride", 1), ("prompt_frames", 0), ("frames", 1), ("samples", 1),
         ):  # fmt: skip
@@ -80,17 +84,17 @@ class GenerateConfig:
 
     @property
     def sampling(self) -> Sampling:
-        """How tokens are chosen."""
+        """The settings for choosing tokens."""
         return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
 
 def generate(config: GenerateConfig, out: Path) -> None:
-    """Predict, and write `video.mp4`, `strip.png` and `tokens.npz`.
+    """Generate frames, and write `video.mp4`, `strip.png` and `tokens.npz`.
 
     Raises:
-        FileNotFoundError: no prompt.
-        ValueError: a prompt that cannot be read or is too short, or a window that the model was not
-            trained on.
+        FileNotFoundError: there is no prompt.
+        ValueError: the prompt cannot be read or is too short, or the window is longer than in
+            training.
     """
     from .data.video import write_video
 
@@ -118,30 +122,30 @@ def generate(config: GenerateConfig, out: Path) -> None:
     progress = tqdm(frames, total=config.frames, desc="generate", unit="frame")
     predicted = torch.stack(list(progress), dim=1)  # s f n
     seconds = time.perf_counter() - begin
-    pictures = _decode(encoder, torch.cat([past, predicted], dim=1))
+    images = _decode(encoder, torch.cat([past, predicted], dim=1))
     out.mkdir(parents=True, exist_ok=True)
     rows = [_framed(shown, config.prompt_frames, TRUE, config.prompt_frames + config.frames)]
-    rows += [_framed(sample, config.prompt_frames, PREDICTED, len(sample)) for sample in pictures]
-    if len(shown) == config.prompt_frames:  # nothing true to compare with
+    rows += [_framed(sample, config.prompt_frames, PREDICTED, len(sample)) for sample in images]
+    if len(shown) == config.prompt_frames:  # no true frames to compare with
         rows = rows[1:]
     video = np.concatenate(rows, axis=2)  # side by side
     write_video(out / "video.mp4", list(video), config.rate_hz)
     _write_strip(out / "strip.png", rows, config.prompt_frames)
     _write_tokens(out / "tokens.npz", known, predicted, config.prompt_frames)
     count = predicted.numel()
-    print(f"{count} tokens in {seconds:.1f} s, {count / seconds:.0f} a second")
-    print(_compared(known, predicted, shown, pictures, config.prompt_frames))
+    print(f"{count} tokens in {seconds:.1f} s, {count / seconds:.0f} per second")
+    print(_compared(known, predicted, shown, images, config.prompt_frames))
     print(f"results: {out / 'video.mp4'}, strip.png, tokens.npz")
 
 
-def read_prompt(path: Path, size: int, first: int, stride: int, most: int) -> Pictures:
-    """Give up to `most` frames of a video or of a folder of images, uint8 [t size size 3].
+def read_prompt(path: Path, size: int, first: int, stride: int, most: int) -> Images:
+    """Return at most `most` frames of a video or of a folder of images, uint8 [t size size 3].
 
-    Every `stride`-th from number `first` on; resized so that the shortest side is `size`, and the
-    middle square of them.
+    Every `stride`-th frame from number `first` on is used; it is resized so that its shorter side
+    is `size`, and cropped to the central square.
 
     Raises:
-        FileNotFoundError: there is nothing.
+        FileNotFoundError: there is no such file or folder.
         ValueError: it cannot be read.
     """
     if not path.exists():
@@ -162,24 +166,24 @@ def read_prompt(path: Path, size: int, first: int, stride: int, most: int) -> Pi
     return np.stack(frames) if frames else np.zeros((0, size, size, 3), np.uint8)
 
 
-def _decode(encoder: Encoder, tokens: torch.Tensor) -> Pictures:
-    """Return the pictures [s t h w 3] of tokens [s t n]."""
+def _decode(encoder: Encoder, tokens: torch.Tensor) -> Images:
+    """Return the images [s t h w 3] of tokens [s t n]."""
     frames = [encoder.tokenizer.decode(sample).cpu().numpy() for sample in tokens]
     return np.stack(frames)
 
 
-def _framed(pictures: Pictures, given: int, colour: tuple[int, int, int], length: int) -> Pictures:
-    """Return pictures [t h w 3] in a border that tells which were given; black behind the last."""
-    height, width = pictures.shape[1] + 2 * BORDER, pictures.shape[2] + 2 * BORDER
+def _framed(images: Images, given: int, colour: tuple[int, int, int], length: int) -> Images:
+    """Return images [t h w 3] with a border that marks given frames; black after the last."""
+    height, width = images.shape[1] + 2 * BORDER, images.shape[2] + 2 * BORDER
     framed = np.zeros((length, height, width, 3), np.uint8)
     framed[:given] = GIVEN
-    framed[given : len(pictures)] = colour
-    framed[: len(pictures), BORDER:-BORDER, BORDER:-BORDER] = pictures[:length]
+    framed[given : len(images)] = colour
+    framed[: len(images), BORDER:-BORDER, BORDER:-BORDER] = images[:length]
     return framed
 
 
-def _write_strip(path: Path, rows: Sequence[Pictures], given: int) -> None:
-    """Write one row of frames for each video: the last given one and some of the predicted."""
+def _write_strip(path: Path, rows: Sequence[Images], given: int) -> None:
+    """Write one row of frames per video: the last given frame and some of the generated ones."""
     import cv2
 
     length = len(rows[0])
@@ -205,17 +209,17 @@ def _write_tokens(path: Path, known: torch.Tensor, predicted: torch.Tensor, give
 
 
 def _compared(
-    known: torch.Tensor, predicted: torch.Tensor, shown: Pictures, pictures: Pictures, given: int
+    known: torch.Tensor, predicted: torch.Tensor, shown: Images, images: Images, given: int
 ) -> str:
-    """Say how near predictions are to the truth, beside copies of the last given frame."""
+    """Return a table of errors of the generated frames and of copies of the last given frame."""
     true = known[given:]
     if not len(true) or not given:
         return "no frames to compare with"
     span = len(true)
     equal = (predicted[:, :span] == true).float().mean(dim=-1).cpu().numpy()  # s span
     copied = (known[given - 1] == true).float().mean(dim=-1).cpu().numpy()  # span
-    near = np.stack([_psnr_db(sample[given : given + span], shown[given:]) for sample in pictures])
-    same = np.broadcast_to(pictures[0, given - 1], shown[given:].shape)
+    near = np.stack([_psnr_db(sample[given : given + span], shown[given:]) for sample in images])
+    same = np.broadcast_to(images[0, given - 1], shown[given:].shape)
     near_copied = _psnr_db(same, shown[given:])
     lines = [f"{'frame':>6}{'tokens right':>14}{'if copied':>11}{'PSNR, dB':>10}{'if copied':>11}"]
     lines += [
@@ -227,9 +231,9 @@ def _compared(
     return "\n".join(lines)
 
 
-def _psnr_db(pictures: Pictures, others: Pictures) -> NDArray[np.float64]:
-    """Return the peak signal-to-noise ratio of each of the pictures [t h w 3]."""
-    errors = ((pictures.astype(np.float64) - others) ** 2).mean(axis=(1, 2, 3))
+def _psnr_db(images: Images, others: Images) -> NDArray[np.float64]:
+    """Return the peak signal-to-noise ratio, dB, of each of the images [t h w 3]."""
+    errors = ((images.astype(np.float64) - others) ** 2).mean(axis=(1, 2, 3))
     return 10 * np.log10(255**2 / np.maximum(errors, 1e-9))
 
 

@@ -1,11 +1,12 @@
-"""`python -m toto_robot.latency`: what a frame costs on this machine, stage by stage.
+"""`python -m toto_robot.latency`: measure the time of one frame on this machine, stage by stage.
 
-Prints the median, the 95th and 99th percentile and the first call of every stage between a camera's
-data and an action, its floating-point operations, and the share of this machine's own matrix
-product that it reaches; and says which control rate is safe.
+For every stage from camera data to action, it prints the median, the 95th and 99th percentile, the
+time of the first call, the floating-point operations and their rate as a share of this machine's
+matrix product. The last lines name the highest safe control rate.
 
-Operations are counted by `toto_robot.encoders.operations`. The share is that of the least time
-against the best product, both taken in turn, so that other work on the machine spoils neither.
+Operations are counted by `toto_robot.encoders.operations`. The share compares the shortest time of
+a stage with the fastest matrix product; both are measured alternately, so that other work on the
+machine disturbs them equally.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,29 +39,29 @@ DTYPES = {
     "int8": torch.int8,
 }
 DECODERS = ("jpeg", "h264")
-_CODED_FRAMES = 8  # of which an H.264 stream is made, over and over
+_CODED_FRAMES = 8  # length of the repeated H.264 stream, frames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyConfig:
-    """Say what to measure.
+    """Settings of the command `latency`.
 
     Attributes:
-        encoder: a Toto.
+        encoder: a Toto encoder.
         device: `cpu`, `cuda`, or `auto`.
-        dtype: of the weights and the computation: float32, bfloat16, float16, or int8 (blocks
-            alone, on the CPU; the ceiling is then that of float32).
-        threads: of torch on the CPU; None for its own choice.
-        num_cameras: frames of one step, encoded together.
-        camera_height: of a camera's picture before it is resized, pixels.
-        camera_width: likewise.
-        decode: how a camera sends a picture, `jpeg` or `h264`; None: as it is.
-        context: frames of the stream's window; None for those of a training sequence.
+        dtype: precision of weights and computation: float32, bfloat16, float16, or int8 (only the
+            transformer's blocks, on the CPU; compared with a matrix product in float32).
+        threads: torch's threads on the CPU; null: torch's default.
+        num_cameras: number of cameras, whose frames are encoded together in one step.
+        camera_height: height of a camera image before it is resized, pixels.
+        camera_width: width of a camera image before it is resized, pixels.
+        decode: compression of the camera images, `jpeg` or `h264`; null: uncompressed.
+        context: frames in the stream's window; null: as many as in a training sequence.
         policy_hidden: widths of the policy's hidden layers.
-        num_actions: width of its output.
-        repeats: calls of each stage that are timed.
-        rates_hz: control rates to choose from.
-        budget: share of a control step that vision and policy may take at the 99th percentile.
+        num_actions: number of the policy's outputs.
+        repeats: number of timed calls of each stage, at least 20.
+        rates_hz: control rates to choose from, Hz.
+        budget: share of a control period that encoder and policy may use at the 99th percentile.
     """
 
     encoder: AnyToto
@@ -85,7 +86,7 @@ class LatencyConfig:
             raise ValueError(f"unknown decode {self.decode!r}; known: {', '.join(DECODERS)}, null")
         if self.decode == "h264" and (self.camera_height % 2 or self.camera_width % 2):
             raise ValueError(
-                "h264 pictures have even sides, got "
+                "h264 images must have an even height and width, got "
                 f"{self.camera_height} x {self.camera_width} pixels"
             )
         if self.repeats < 20:
@@ -93,22 +94,25 @@ class LatencyConfig:
         if not 0 < self.budget <= 1:
             raise ValueError(f"budget must be in (0, 1], got {self.budget}")
         if min(self.num_cameras, self.camera_height, self.camera_width) < 1 or not self.rates_hz:
-            raise ValueError("cameras, their height and width, and rates_hz must not be empty")
+            raise ValueError(
+                "num_cameras, camera_height and camera_width must be positive, and rates_hz must "
+                "not be empty"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageTime:
-    """What one stage costs.
+    """The times of one stage.
 
     Attributes:
-        name: of the stage.
+        name: name of the stage.
         p50_ms: median, milliseconds.
-        p95_ms: 95th percentile.
-        p99_ms: 99th percentile.
-        least_ms: least of all.
-        first_ms: the very first call, before caches are warm and memory is there.
+        p95_ms: 95th percentile, milliseconds.
+        p99_ms: 99th percentile, milliseconds.
+        least_ms: shortest time, milliseconds.
+        first_ms: time of the first call, with cold caches and memory allocation, milliseconds.
         gflop: floating-point operations, 1e9.
-        ceiling_share: of the rate of this machine's matrix product, at the least time.
+        ceiling_share: rate at the shortest time, as a share of this machine's matrix product.
     """
 
     name: str
@@ -122,13 +126,13 @@ class StageTime:
 
 
 def latency(config: LatencyConfig, out: Path) -> None:
-    """Measure, print the table, write `out/latency.json`."""
+    """Measure, print a table and write `out/latency.json`."""
     print(f"measure {config.repeats} calls of each stage", flush=True)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = torch.device(choose_device(config.device))
     dtype = DTYPES[config.dtype]
-    # golden vectors would be encoded, and the first call be none
+    # without verification: encoding the golden vectors would warm the caches before the first call
     encoder, load_ms = timed(
         lambda: build_toto(config.encoder, device, dtype, verify=False),
         device,
@@ -172,7 +176,7 @@ def latency(config: LatencyConfig, out: Path) -> None:
 def measure_stages(
     config: LatencyConfig, encoder: Encoder, device: torch.device, dtype: torch.dtype
 ) -> tuple[list[StageTime], float]:
-    """Time every stage by itself, and the two ways from frame to action as a whole.
+    """Measure the time of every stage, and of the two whole paths from frame to action.
 
     Returns:
         The stages, and the GFLOP/s of this machine's matrix product.
@@ -208,15 +212,15 @@ def measure_stages(
 def _first_calls(
     config: LatencyConfig, encoder: Encoder, device: torch.device
 ) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
-    """Return the call of each stage, and how long its first one took, milliseconds."""
-    look = camera(config)
+    """Return the call of each stage, and the time of its first call, milliseconds."""
+    read_camera = camera(config)
     first_ms: dict[str, float] = {}
 
     def begin(name: str, call: Callable[[], Any]) -> Any:
         result, first_ms[name] = timed(call, device)
         return result
 
-    frames = begin("decode", look)
+    frames = begin("decode", read_camera)
     ids = begin("tokenise", lambda: encoder.tokenize(frames))
     (features,) = begin("transformer", lambda: encoder.token_features(ids, (encoder.layer,)))
     embedding = begin("pool", lambda: encoder.pooling(features)).float()
@@ -231,14 +235,14 @@ def _first_calls(
     for _ in range(stream.context):  # so that the window is full
         stream.step_tokens(ids)
     calls: dict[str, Callable[[], object]] = {
-        "decode": look,
+        "decode": read_camera,
         "tokenise": lambda: encoder.tokenize(frames),
         "transformer": lambda: encoder.token_features(ids, (encoder.layer,)),
         "transformer, streaming": lambda: stream.token_features(ids),
         "pool": lambda: encoder.pooling(features),
         "policy": lambda: act(embedding),
-        "frame to action": lambda: act(encoder(look())),
-        "stream to action": lambda: act(stream.step(look())),
+        "frame to action": lambda: act(encoder(read_camera())),
+        "stream to action": lambda: act(stream.step(read_camera())),
     }
     if config.decode is None:
         del calls["decode"]
@@ -248,7 +252,7 @@ def _first_calls(
 
 
 def safe_rate(p99_ms: float, rates_hz: Sequence[float], budget: float) -> float | None:
-    """Return the highest rate whose step has room for the 99th percentile; None if none has."""
+    """Return the highest rate whose period has room for the 99th percentile; None if none has."""
     fits = [rate for rate in rates_hz if p99_ms <= budget * 1e3 / rate]
     return max(fits, default=None)
 
@@ -256,58 +260,58 @@ def safe_rate(p99_ms: float, rates_hz: Sequence[float], budget: float) -> float 
 def _describe(rate_hz: float | None, config: LatencyConfig) -> str:
     share = f"{config.budget:.0%} of a step"
     if rate_hz is None:
-        return f"no rate of {list(config.rates_hz)} Hz is safe: the 99th percentile is over {share}"
+        return f"no rate of {list(config.rates_hz)} Hz is safe: the 99th percentile exceeds {share}"
     return f"{rate_hz:g} Hz is safe: the 99th percentile is within {share}"
 
 
 def _product(dtype: torch.dtype) -> torch.dtype:
-    """Return the type of the matrices whose product is the ceiling."""
+    """Return the dtype of the matrix product that serves as the ceiling."""
     return torch.float32 if dtype == torch.int8 else dtype
 
 
 def camera(config: LatencyConfig) -> Callable[[], NDArray[np.uint8]]:
-    """Return a source of one step's images [c h w 3], which decodes their files at each call."""
+    """Return a function that returns one step's images [c h w 3], decoded at each call."""
     generator = torch.Generator().manual_seed(0)
     count = config.num_cameras * _CODED_FRAMES
-    coarse = torch.rand(count, 3, 12, 16, generator=generator)  # smooth, as most of a scene is
+    coarse = torch.rand(count, 3, 12, 16, generator=generator)  # smooth, like most of a scene
     size = (config.camera_height, config.camera_width)
     smooth = interpolate(coarse, size, mode="bicubic").clamp(0, 1) * 255
-    pictures = smooth.byte().permute(0, 2, 3, 1).contiguous().numpy()
+    images = smooth.byte().permute(0, 2, 3, 1).contiguous().numpy()
     if config.decode is None:
-        return lambda: pictures[::_CODED_FRAMES]
+        return lambda: images[::_CODED_FRAMES]
     decoders = [
         _jpeg(one) if config.decode == "jpeg" else _h264(one)
-        for one in np.split(pictures, config.num_cameras)
+        for one in np.split(images, config.num_cameras)
     ]
     return lambda: np.stack([decode() for decode in decoders])
 
 
-def _jpeg(pictures: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+def _jpeg(images: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
     import cv2
 
     from .data.images import decode_image
 
-    _, coded = cv2.imencode(".jpg", pictures[0, ..., ::-1])
+    _, coded = cv2.imencode(".jpg", images[0, ..., ::-1])
 
     data = coded.tobytes()
     return lambda: decode_image(data)
 
 
-def _h264(pictures: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+def _h264(images: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
     import av
 
     from .data.video import to_rgb
 
     encoder = av.VideoCodecContext.create("libx264", "w")
-    encoder.height, encoder.width = pictures.shape[1:3]
+    encoder.height, encoder.width = images.shape[1:3]
     encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 30)
     encoder.options = {"tune": "zerolatency"}
     packets = []
-    for picture in pictures:
-        packets += encoder.encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
+    for image in images:
+        packets += encoder.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
     packets += encoder.encode(None)
     decoder = av.VideoCodecContext.create("h264", "r")
-    decoder.thread_count = 1  # more would hold frames back
+    decoder.thread_count = 1  # more threads would delay frames
     stream = cycle(packets)
 
     def decode() -> NDArray[np.uint8]:

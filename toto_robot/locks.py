@@ -1,4 +1,4 @@
-"""Folders into which one process at a time writes; another one is told which."""
+"""Lock folders, so that only one process at a time writes into them."""
 
 import atexit
 import contextlib
@@ -14,26 +14,26 @@ from typing import IO
 
 LOCK = ".lock"
 
-# What unlocks the folders that this process has claimed, when it ends: by device and inode.
+# The functions that unlock the folders of this process, by device and inode.
 _claimed: dict[tuple[int, int], Callable[[], object]] = {}
 
 
 def lock(folder: Path) -> IO[str]:
-    """Lock a folder by a file in it, and return what unlocks it when it is closed.
+    """Lock a folder with a lock file in it, and return that file; closing it unlocks the folder.
 
-    The system unlocks it when the process ends, so a file that is left is no lock.
+    The system unlocks the folder when the process ends: a leftover lock file locks nothing.
 
     Raises:
-        ValueError: another process has it; the message says which.
+        ValueError: another process holds the lock; the message names the process.
     """
     file = (folder / LOCK).open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.seek(0)
-        who = file.read().strip()
+        holder = file.read().strip()
         file.close()
-        raise _in_use(folder, who) from error
+        raise _in_use(folder, holder) from error
     file.truncate(0)
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     words = " ".join(sys.argv)[:200]
@@ -43,7 +43,11 @@ def lock(folder: Path) -> IO[str]:
 
 
 def hold(out: Path) -> None:
-    """Lock a folder until this process ends, without a file in it; again is fine."""
+    """Lock a folder until this process ends, without a file in it; repeated calls are allowed.
+
+    Raises:
+        ValueError: another process holds the lock; the message names the process if it is known.
+    """
     out.mkdir(parents=True, exist_ok=True)
     found = out.stat()
     key = (found.st_dev, found.st_ino)
@@ -56,20 +60,20 @@ def hold(out: Path) -> None:
         os.close(descriptor)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise _in_use(out, ", ".join(_holders(out))) from error
-        _claimed[key] = lock(out).close  # a network's file system locks files only
+        _claimed[key] = lock(out).close  # network file systems lock only files
     else:
         _claimed[key] = lambda: os.close(descriptor)
 
 
-def _in_use(folder: Path, who: str) -> ValueError:
+def _in_use(folder: Path, holder: str) -> ValueError:
     return ValueError(
-        f"{folder} is being written to by another process ({who or 'which one, is not known'}): "
-        "wait for its end, or choose another folder"
+        f"{folder} is being written to by another process ({holder or 'unknown'}): wait until it "
+        "ends, or choose another folder"
     )
 
 
 def _holders(folder: Path) -> Iterator[str]:
-    """Yield which processes of this machine have a lock and this folder open, where Linux says."""
+    """Yield the processes of this machine that hold a lock and have this folder open (Linux)."""
     try:
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     except OSError:
@@ -83,7 +87,7 @@ def _holders(folder: Path) -> Iterator[str]:
 
 
 def _unlock() -> None:
-    """Close this process's locks: at its end, and in a forked worker, which may outlive it."""
+    """Close this process's locks; also called in a forked worker, which may outlive it."""
     for close in _claimed.values():
         close()
     _claimed.clear()

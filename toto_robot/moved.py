@@ -2,9 +2,9 @@
 
     keep_old_paths(__name__, {"encoder": "encoders.encoder encoders.loading"})
 
-After this call in a package's `__init__`, `import toto_robot.encoder` warns and gives a module
-whose names are looked up in the new ones. Nothing is imported before it is asked for. CHANGELOG.md
-lists all old and new paths.
+After this call in a package's `__init__`, `import toto_robot.encoder` warns and returns a module
+that looks its names up in the new modules. The new modules are imported at the first use of a name.
+CHANGELOG.md lists all old and new paths.
 """
 
 import importlib
@@ -18,28 +18,28 @@ from typing import Any
 
 
 def keep_old_paths(package: str, table: Mapping[str, str]) -> None:
-    """Answer imports of moved modules of a package.
+    """Redirect imports of a package's moved modules.
 
     Args:
         package: the package's `__name__`.
-        table: by old path below the package, the new paths below it, separated by spaces; a name
-            is looked up in them in this order. One that begins with `toto_robot.` is the library's.
+        table: maps each old path to its new paths, separated by spaces; names are looked up in this
+            order. Paths are relative to the package unless they begin with `toto_robot.`.
     """
 
     def absolute(new: str) -> str:
         return new if new.startswith("toto_robot.") else f"{package}.{new}"
 
     full = {f"{package}.{old}": tuple(map(absolute, news.split())) for old, news in table.items()}
-    # First: a folder of old bytecode would otherwise be found as a namespace package.
+    # First in the list: a leftover folder with bytecode would be found as a namespace package.
     sys.meta_path.insert(0, _OldPaths(full))
 
 
 def moved_names(module: str, table: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module's `__getattr__` that still finds names which moved elsewhere.
+    """Return a module's `__getattr__` that still finds moved or renamed names.
 
     Args:
         module: the module's `__name__`.
-        table: by name, the new place as `module:name`.
+        table: maps each old name to its new place, `module:name`.
     """
 
     def find(name: str) -> Any:
@@ -47,7 +47,7 @@ def moved_names(module: str, table: Mapping[str, str]) -> Callable[[str], Any]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         place, _, new = table[name].partition(":")
         warnings.warn(
-            f"{module}.{name} is now {place}.{new}; the old name goes with the next release",
+            f"{module}.{name} is now {place}.{new}; the next release removes the old name",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -57,7 +57,7 @@ def moved_names(module: str, table: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 class _OldPaths(MetaPathFinder, Loader):
-    """Find the modules of a table of old paths."""
+    """An import finder and loader for the modules of a table of old paths."""
 
     def __init__(self, table: Mapping[str, tuple[str, ...]]) -> None:
         self.table = table
@@ -66,20 +66,20 @@ class _OldPaths(MetaPathFinder, Loader):
         del path, target
         if fullname not in self.table:
             return None
-        # A folder of that name makes submodules possible: `policies.lerobot.reader`.
+        # A package, if the table has submodules of it: `policies.lerobot.reader`.
         is_package = any(old.startswith(f"{fullname}.") for old in self.table)
         return ModuleSpec(fullname, self, is_package=is_package)
 
     def exec_module(self, module: ModuleType) -> None:
         old, news = module.__name__, self.table[module.__name__]
         warnings.warn(
-            f"{old} is now {' and '.join(news)}; the old path goes with the next release",
+            f"{old} is now {' and '.join(news)}; the next release removes the old path",
             DeprecationWarning,
             stacklevel=2,
         )
 
         def find(name: str) -> Any:
-            if name.startswith("__"):  # `inspect` asks every module for its `__file__`
+            if name.startswith("__"):  # `inspect` reads `__file__` of every module
                 raise AttributeError(name)
             for new in news:
                 found = importlib.import_module(new)

@@ -1,9 +1,9 @@
 """Read the arguments of a command line as a user types them: `key=value`, literally.
 
-Hydra's own grammar gives a meaning to commas, quotes, parentheses, dollars and `=` inside a value,
-so that many file names are syntax errors, and it answers a misspelt key with advice for developers.
-Here the type of the field decides how a value is read: text and paths are taken literally,
-everything else is left to Hydra. Errors about unknown keys and choices name the nearest known ones.
+Hydra's own grammar interprets commas, quotes, parentheses, dollars and `=` inside a value, so that
+many file names are syntax errors, and its messages about misspelt keys are written for developers.
+Here the type of the field decides how a value is read: text and paths are taken literally, all
+other values are left to Hydra. Errors about unknown keys and choices name the nearest known ones.
 """
 
 import dataclasses
@@ -46,17 +46,17 @@ _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
-    """What a command line asks for.
+    """The parsed arguments of a command line.
 
     Attributes:
-        flags: Hydra's own options, in their order.
+        flags: Hydra's own options, in the order of the command line.
         overrides: settings in Hydra's grammar.
-        notices: lines for the user: settings that have another name now.
-        wants_help: `--help` is among them.
-        dry_run: `--dry-run` is among them: check and print the config, run nothing.
-        multirun: several runs, one for each value of a list.
-        config_dirs: further folders of choices.
-        prints_only: one of Hydra's options that print something and run nothing is among them.
+        notices: lines for the user about renamed settings.
+        wants_help: whether `--help` was given.
+        dry_run: whether `--dry-run` was given: check and print the config, run nothing.
+        multirun: whether to run once for each value of a list.
+        config_dirs: further folders with choices.
+        prints_only: whether one of Hydra's options was given that print something and run nothing.
     """
 
     flags: tuple[str, ...]
@@ -79,15 +79,15 @@ def read_arguments(
     """Read a command's arguments.
 
     Args:
-        words: without the program's name.
-        config_class: the command's config.
-        groups: of its root file.
+        words: the arguments without the program's name.
+        config_class: the command's config dataclass.
+        groups: the groups of its root file.
         folders: the search path of YAML files.
-        renamed: keys that users may still write, and what each is called now.
+        renamed: maps old names of settings, which are still read, to the new ones.
 
     Raises:
-        ValueError: an argument that is no setting, or an unknown option, key or choice; the message
-            names the nearest known ones.
+        ValueError: an argument is not a setting, or an option, key or choice is unknown; the
+            message names the nearest known ones.
     """
     flags, settings = _options(words, config_class)
     config_dirs = [
@@ -99,7 +99,7 @@ def read_arguments(
     for word in settings:
         sign, key, value = _split(word, config_class, groups)
         if key in renamed:
-            notices.append(f"{key}= is called {renamed[key]}= now")
+            notices.append(f"{key}= was renamed to {renamed[key]}=")
             key = renamed[key]
         overrides += _override(
             sign, key, value, config_class, groups, [*config_dirs, *folders], multirun
@@ -118,10 +118,10 @@ def read_arguments(
 
 
 def quoted(text: str) -> str:
-    r"""Return Hydra's quotation of a text, which Hydra and OmegaConf give back unchanged.
+    r"""Return a text in Hydra's quotes, so that Hydra and OmegaConf read it back unchanged.
 
-    Hydra drops a backslash before a quote, and halves those before the closing one. OmegaConf
-    drops one before `${`.
+    Hydra removes a backslash before a quote, and half of those before the closing quote. OmegaConf
+    removes one before `${`.
     """
     text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
     text = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", text)
@@ -132,7 +132,7 @@ def hints_at(config_class: type, key: str) -> list[Any]:
     """Return the types that the value at a dotted key may have; `Any` below plain data.
 
     Raises:
-        ValueError: there is no such key; the message names the nearest.
+        ValueError: there is no such key; the message names the nearest known ones.
     """
     hints: list[Any] = [config_class]
     done: list[str] = []
@@ -156,7 +156,7 @@ def hints_at(config_class: type, key: str) -> list[Any]:
             place = ".".join(done)
             asked = f"{place}.{word}" if place else word
             if not known:
-                raise ValueError(f"{place} has no named parts, so there is no {asked!r}")
+                raise ValueError(f"{place} has no settings of its own, so {asked!r} is unknown")
             raise ValueError(f"unknown setting {asked!r}{_meant(word, known)}")
         hints = below
         done.append(word)
@@ -217,7 +217,7 @@ def _override(
     folders: Sequence[Path],
     multirun: bool,
 ) -> list[str]:
-    """Return one argument in Hydra's grammar."""
+    """Return one argument as overrides in Hydra's grammar."""
     if key.partition(".")[0] == "hydra" or value is None:
         return [sign + key + ("" if value is None else f"={value}")]
     by_key = {
@@ -237,7 +237,7 @@ def _override(
         raise ValueError(f"unknown setting {key!r}{_meant(key, known)}")
     hints = hints_at(config_class, key)
     parents = [hints_at(config_class, parent) for parent in _parents(key)]
-    # the part may be null, or plain data without this key: then it is added
+    # if the part is null or lacks this key, the key is added
     sign = "++" if any(NoneType in one or any(_is_open(h) for h in one) for one in parents) else ""
     return [f"{sign}{key}={_literal(value, hints, multirun)}"]
 

@@ -1,4 +1,4 @@
-"""The frame of every plot."""
+"""Create a figure and save it as PNG."""
 
 import io
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ __all__ = ["drawing"]
 
 @contextmanager
 def drawing(path: Path, columns: int, width: float, height: float) -> Iterator[tuple[Any, Any]]:
-    """Yield a figure and its axes in one row, and write it as PNG when the block ends.
+    """Yield a figure and a row of axes; save the figure as PNG at the end of the block.
 
     Args:
-        path: the image.
+        path: path of the PNG file.
         columns: number of axes.
-        width: of the figure, inches.
-        height: likewise.
+        width: width of the figure, inches.
+        height: height of the figure, inches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # without pyplot, which would choose a backend for the whole process
+    # without pyplot, which chooses a backend for the whole process
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     yield figure, figure.subplots(1, columns, squeeze=False)[0]

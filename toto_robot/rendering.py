@@ -1,21 +1,21 @@
-"""Choose how MuJoCo draws without a display, by trying it.
+"""Choose how MuJoCo renders without a display, by trying the possible routes.
 
 Three routes, in the order in which they are tried:
 
     egl            libEGL and libGL of the system: a GPU, or Mesa's software renderer
     osmesa         libOSMesa of the system: software
-    osmesa-wheel   libOSMesa out of the wheel `lavavu-osmesa`: software, needs neither root nor apt
+    osmesa-wheel   libOSMesa from the wheel `lavavu-osmesa`: software, needs neither root nor apt
 
-MuJoCo reads `MUJOCO_GL` when it is imported, a wrong choice fails deep inside PyOpenGL, and a
-broken driver may end the process: so each route draws one small image in a process of its own, and
-what worked is remembered in the user's cache folder. A program of your own does the same:
+MuJoCo reads `MUJOCO_GL` when it is imported. A wrong choice fails deep inside PyOpenGL, and a
+broken driver may kill the process. Therefore each route renders one small image in a separate
+process, and the route that worked is saved in the user's cache folder. In your own program:
 
     from toto_robot.rendering import configure
 
-    configure()  # before mujoco is imported, by an environment or by yourself
+    configure()  # before mujoco is imported, by an environment or by your program
 
-`python -m toto_robot.rendering` prints the chosen route. Neither MuJoCo nor PyOpenGL is needed to
-import this module.
+`python -m toto_robot.rendering` prints the chosen route. This module can be imported without MuJoCo
+and PyOpenGL.
 """
 
 import contextlib
@@ -38,12 +38,12 @@ __all__ = ["BOX_PX", "NONE", "ROUTES", "Probe", "configure", "probe", "remedy"]
 
 ROUTES = ("egl", "osmesa", "osmesa-wheel")
 NONE = "none"
-BOX_PX = 128  # height and width of the image of a box that a probe draws
+BOX_PX = 128  # height and width of the probe's image of a box
 
 _OFF = ("disable", "disabled", "off", "false", "0")  # mujoco.rendering.classic.gl_context
 _WHEEL = "lavavu-osmesa"
 _PROBE_TIMEOUT_S = 120  # a cold start of LLVM on a busy machine; usually about one second
-# What a route's outcome may depend on besides the machine and the Python environment.
+# Variables that change whether a route works, besides the machine and the Python environment.
 _ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
     "LD_LIBRARY_PATH",
@@ -55,12 +55,12 @@ _ENVIRONMENT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """Whether a route draws an image here.
+    """The result of trying a route on this machine.
 
     Attributes:
         route: one of `ROUTES`.
-        works: whether an image came out.
-        detail: the name of the renderer, or what went wrong.
+        works: whether the route rendered an image.
+        detail: the name of the renderer, or the error.
         frames_per_s: images of a box per second, `BOX_PX` high and wide; None: not measured.
     """
 
@@ -73,16 +73,16 @@ class Probe:
 def configure() -> str:
     """Set `MUJOCO_GL` to a route that works here. Call it before mujoco is imported.
 
-    A `MUJOCO_GL` that the user has set is kept (with `osmesa`, the wheel serves where the system
-    has no libOSMesa). On other systems than Linux the choice is left to MuJoCo.
+    A `MUJOCO_GL` that the user has set is kept (with `osmesa`, the wheel's library is used if the
+    system has none). On systems other than Linux, MuJoCo chooses.
 
     Returns:
-        The route: one of `ROUTES`, what the user has set, or `NONE`. With `NONE`, MuJoCo's
-        graphics are switched off, so that physics works; whoever wants an image raises `remedy()`.
+        The route: one of `ROUTES`, the user's setting, or `NONE`. With `NONE`, MuJoCo's rendering
+        is switched off and physics works; code that needs an image raises an error with `remedy()`.
 
     Raises:
         ImportError: MuJoCo is not installed.
-        RuntimeError: the user has set a route whose libraries are missing; with what to do.
+        RuntimeError: the libraries of the user's route are missing; the message says what to do.
     """
     if platform.system() != "Linux":
         return os.environ.get("MUJOCO_GL", "default")
@@ -96,31 +96,31 @@ def configure() -> str:
     if "mujoco" in sys.modules:
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             warnings.warn(
-                "mujoco was imported before the way of rendering was chosen, and there is no "
+                "mujoco was imported before the rendering route was chosen, and there is no "
                 "display: import our environments (or call toto_robot.rendering.configure()) "
                 "before mujoco, or set MUJOCO_GL=egl",
                 RuntimeWarning,
                 stacklevel=2,
             )
         return "glfw"
-    route = _remembered()
+    route = _saved_route()
     if route is None:
         route = next((name for name in ROUTES if probe(name).works), NONE)
         if route != NONE:
-            _remember(route)
+            _save_route(route)
     _activate(route)
     return route
 
 
 def probe(route: str, seconds: float = 0.0) -> Probe:
-    """Draw an image by `route`, in a process of its own.
+    """Render an image with `route`, in a separate process.
 
     Args:
         route: one of `ROUTES`.
-        seconds: to draw on, so that the rate is known; 0: the rate is not measured.
+        seconds: duration of a speed measurement, seconds; 0: the speed is not measured.
 
     Raises:
-        ValueError: no such route.
+        ValueError: there is no such route.
     """
     if route not in ROUTES:
         raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}")
@@ -129,8 +129,8 @@ def probe(route: str, seconds: float = 0.0) -> Probe:
     environment = {
         k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")
     }
-    # By its path: the process need not find this package. -P: this file's folder holds modules
-    # whose names others may have, too.
+    # Run by its path: the process need not find this package. -P keeps this file's folder off
+    # sys.path, because its modules may have the names of other packages.
     command = [sys.executable, "-P", str(Path(__file__)), route, str(seconds)]
     try:
         done = subprocess.run(
@@ -152,17 +152,17 @@ def probe(route: str, seconds: float = 0.0) -> Probe:
 
 
 def remedy() -> str:
-    """Return one line: what to install so that images can be drawn."""
+    """Return one line that says what to install for rendering."""
     root = os.geteuid() == 0 if hasattr(os, "geteuid") else False
     return (
         f"no way to render: run `{'' if root else 'sudo '}apt-get install -y libegl1 libgl1`, or "
         f"without root `{sys.executable} -m pip install --no-deps {_WHEEL}`; "
-        "`python -m toto_robot.doctor` tells more"
+        "`python -m toto_robot.doctor` prints more"
     )
 
 
 def _keep(wanted: str) -> str:
-    """Check the user's `MUJOCO_GL` and give the route that it means."""
+    """Check the user's `MUJOCO_GL` and return its route."""
     if wanted not in ("egl", "osmesa"):
         return wanted
     reason = _missing(wanted)
@@ -180,12 +180,12 @@ def _activate(route: str) -> None:
         return
     if route == "osmesa-wheel":
         _load_osmesa_wheel()
-    # Child processes inherit it, and need not choose again.
+    # Child processes inherit the variables and do not choose again.
     os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = route.removesuffix("-wheel")
 
 
 def _missing(route: str) -> str | None:
-    """Name the library that `route` lacks; None when all are there."""
+    """Return which library of `route` is missing; None if all are there."""
     if route == "osmesa-wheel":
         return None if _wheel_libraries() else f"the wheel {_WHEEL} is not installed"
     if route == "osmesa":
@@ -204,7 +204,7 @@ def _loads(library: str) -> bool:
 
 
 def _wheel_libraries() -> list[Path]:
-    """Return the shared libraries that the wheel carries; empty when it is not installed."""
+    """Return the shared libraries of the wheel; empty if it is not installed."""
     try:
         distribution = importlib.metadata.distribution(_WHEEL)
     except importlib.metadata.PackageNotFoundError:
@@ -216,11 +216,11 @@ def _wheel_libraries() -> list[Path]:
 
 
 def _load_osmesa_wheel() -> None:
-    """Load the wheel's libOSMesa, and make PyOpenGL take it.
+    """Load the wheel's libOSMesa, and make PyOpenGL use it.
 
-    The libraries name one another without a path, so each is loaded once those that it needs are.
-    They are loaded globally because MuJoCo looks OSMesa's functions up among the global symbols.
-    PyOpenGL opens libOSMesa by its bare name while it is imported, so its loader is replaced first.
+    The libraries refer to each other without a path, so each is loaded after those that it needs.
+    They are loaded globally because MuJoCo looks up OSMesa's functions among the global symbols.
+    PyOpenGL opens libOSMesa by its bare name when it is imported, so its loader is replaced first.
     """
     if "OpenGL.platform" in sys.modules:
         return  # loaded before, or PyOpenGL already has a platform: too late to change
@@ -253,7 +253,7 @@ def _load_osmesa_wheel() -> None:
             return ctypes.CDLL(str(library), mode=mode)
         return load_other(dll_type, short_name, mode)
 
-    loader.loadLibrary = load  # pyrefly: ignore  # a module attribute that no stub knows
+    loader.loadLibrary = load  # pyrefly: ignore  # a module attribute without a type stub
     sys.modules[name] = loader
 
 
@@ -268,8 +268,8 @@ def _cache_key() -> str:
     return hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
 
 
-def _memory() -> dict[str, Any]:
-    """Read what worked before, by key; a file that is absent or damaged says nothing."""
+def _saved_routes() -> dict[str, Any]:
+    """Return the saved routes by key; empty if the file is absent or damaged."""
     try:
         known = json.loads(_cache_file().read_text())
     except (OSError, ValueError):
@@ -277,54 +277,54 @@ def _memory() -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def _remembered() -> str | None:
-    """Return the route that worked here before, if its libraries are still there."""
-    route = _memory().get(_cache_key())
+def _saved_route() -> str | None:
+    """Return the route that worked on this machine before, if its libraries are still there."""
+    route = _saved_routes().get(_cache_key())
     return route if route in ROUTES and not _missing(route) else None
 
 
-def _remember(route: str) -> None:
-    from .files import write_json  # here, so that a probe runs this file without its package
+def _save_route(route: str) -> None:
+    from .files import write_json  # here, so that a probe can run this file without its package
 
-    # A home that cannot be written costs a second at each start, and is no reason to stop.
+    # Without a writable home folder, the routes are tried again at each start (about one second).
     with contextlib.suppress(OSError):
-        write_json(_cache_file(), _memory() | {_cache_key(): route})
+        write_json(_cache_file(), _saved_routes() | {_cache_key(): route})
 
 
 def _draw(route: str, seconds: float) -> tuple[str, float | None]:
-    """Return the renderer's name and its rate of images; runs in a process of its own."""
+    """Return the renderer's name and its images per second; runs in a separate process."""
     _activate(route)
     import mujoco
 
     model = mujoco.MjModel.from_xml_string(
         "<mujoco><visual><quality offsamples='0'/></visual><worldbody>"
-        "<light pos='0 0 2' castshadow='false'/>"  # with both, 100 times as slow in software
-        "<geom type='box' size='.1 .1 .1' rgba='1 0 0 1'/><camera name='eye' pos='0 0 1'/>"
+        "<light pos='0 0 2' castshadow='false'/>"  # with shadows and samples: 100 times slower
+        "<geom type='box' size='.1 .1 .1' rgba='1 0 0 1'/><camera name='front' pos='0 0 1'/>"
         "</worldbody></mujoco>"
     )
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     with mujoco.Renderer(model, BOX_PX, BOX_PX) as renderer:
-        renderer.update_scene(data, camera="eye")
+        renderer.update_scene(data, camera="front")
         image = renderer.render()
         from OpenGL import GL
 
         name = GL.glGetString(GL.GL_RENDERER).decode()
         start, count = time.perf_counter(), 0
         while time.perf_counter() - start < seconds:
-            renderer.update_scene(data, camera="eye")
+            renderer.update_scene(data, camera="front")
             renderer.render()
             count += 1
         rate = count / (time.perf_counter() - start) if count else None
     if image.max() < 50 or image.min() > 200:
-        raise RuntimeError(f"{name} gave an empty image")
+        raise RuntimeError(f"{name} rendered an empty image")
     return name, rate
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(json.dumps(_draw(sys.argv[1], float(sys.argv[2]))), flush=True)
-        os._exit(0)  # some drivers print a traceback when they are taken down
+        os._exit(0)  # some drivers print a traceback at exit
     chosen = configure()
     print(chosen if chosen != NONE else remedy())
     sys.exit(chosen == NONE)

@@ -1,4 +1,4 @@
-"""A run's folder: who may write into it, what it was asked for, and how far it has come."""
+"""Manage the folder of a run: lock it, check its config, and report its progress."""
 
 import contextlib
 import json
@@ -10,32 +10,32 @@ from .config import differences, from_dict, to_dict
 from .files import write_json
 from .locks import hold
 
-# Settings, by their last name, that say how a run computes or keeps, and never what comes of it.
+# Last names of settings that change how a run computes or saves, but not its results.
 WITHOUT_EFFECT = frozenset(
     {
         "device", "num_workers", "read_threads", "memory_limit_gib", "batch_size", "keep_every",
         "keep_most", "keep_in_background", "video_episodes",
     }
 )  # fmt: skip
-# Settings that may grow: what is there stays good, and more of it comes.
+# Settings that may grow: existing results stay valid, and more are added.
 MAY_GROW = frozenset({"dagger.rounds", "evaluation_episodes"})
 
 
 def claim(out: Path, config: object) -> tuple[str, ...]:
-    """Write what the run in ``out`` is, or check that the run that is there is this one.
+    """Write the config of the run in ``out``, or check that it continues the run that is there.
 
-    Settings without effect on the results may differ, and some may be larger than they were; then
-    the new ones are kept. A folder where a run began and left no result is free for any. A run
-    that began before a setting was added has that setting's default.
+    Settings without effect on the results may differ, and some may grow; then the new values are
+    written. A folder in which a run left no result can be used by any run. A setting that was added
+    after the run began has its default value.
 
-    From then on ``out`` belongs to this process until it ends, however it ends.
+    The folder ``out`` stays locked for this process until it ends.
 
     Returns:
-        The dotted names of the settings that differ from before.
+        The dotted names of the settings that changed.
 
     Raises:
-        ValueError: another process has ``out``; the message says which. Or it holds a run with
-            another config; the message names what differs.
+        ValueError: another process uses ``out`` (the message names the process), or ``out`` holds a
+            run with another config (the message lists the differences).
     """
     hold(out)
     path = out / "config.json"
@@ -50,28 +50,33 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
 
 
 def read_record(path: Path, out: Path) -> Any:
-    """Return what was written down of `out` in a JSON file.
+    """Return the content of a JSON file that describes `out`.
 
     Raises:
-        ValueError: it is damaged; the message says what to do with `out`.
+        ValueError: the file is damaged; the message says what to do with `out`.
     """
     try:
         return json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged ({error}), so it is not known what {out} holds; choose another "
+            f"{path} is damaged ({error}), so the content of {out} is unknown; choose another "
             "out=, or delete it"
         ) from error
 
 
 def require_same(there: Any, config: object, out: Path) -> tuple[str, ...]:
-    """Return the dotted names of the settings that differ from those of the run in `out`, and may.
+    """Return the dotted names of the allowed differences between a config and the run in `out`.
+
+    Args:
+        there: config of the run in `out`, as plain data.
+        config: config of this run.
+        out: folder of the results.
 
     Raises:
-        ValueError: others differ; the message names them.
+        ValueError: other settings differ; the message lists them.
     """
     asked = to_dict(config)
-    with contextlib.suppress(ValueError):  # settings that are unknown now are among those named
+    with contextlib.suppress(ValueError):  # unknown settings are listed as differences
         there = to_dict(from_dict(type(config), there))
     lines = {line.partition(": ")[0]: line for line in differences(there, asked)}
     if barred := [line for name, line in lines.items() if not _is_free(name, there, asked)]:
@@ -83,31 +88,33 @@ def require_same(there: Any, config: object, out: Path) -> tuple[str, ...]:
 
 
 def work_folder(out: Path) -> Path:
-    """Return where a command whose result is one file keeps its work: hidden, beside that."""
+    """Return the hidden folder beside `out` that keeps the unfinished work of a one-file result."""
     return out.with_name(f".{out.name}.run")
 
 
-def tell_found(found: int, total: int, unit: str) -> None:
-    """Say how much of a run was there already; nothing where there was nothing."""
+def report_found(found: int, total: int, unit: str) -> None:
+    """Print how much of a run is already done; print nothing if there is nothing."""
     if found:
         print(f"continuing: {found} of {total} {unit}s found", flush=True)
 
 
 def stopped_after(done: int, total: int, unit: str, *, goes_on: bool = True) -> str:
-    """Return how far a run came that was asked to stop, and whether it goes on from there."""
-    then = "continue" if goes_on else "begin again"
+    """Return a message for a run that was asked to stop: its progress and how to continue."""
+    then = "continue" if goes_on else "start again"
     return f"stopped after {unit} {done} of {total}; run the same command to {then}"
 
 
 def goes_on(out: Path) -> bool:
-    """Return whether a run's folder says what is in it, so that its command goes on from there."""
-    told = ("config.json", "manifest.json", "*/manifest.json", "meta/info.json")
+    """Return whether a run's folder describes its content, so that its command can resume."""
+    records = ("config.json", "manifest.json", "*/manifest.json", "meta/info.json")
     folders = (out, work_folder(out))
-    return any(path.is_file() for name in told for folder in folders for path in folder.glob(name))
+    return any(
+        path.is_file() for name in records for folder in folders for path in folder.glob(name)
+    )
 
 
 def _has_results(out: Path) -> bool:
-    """Return whether a run has left more in its folder than what it was asked for."""
+    """Return whether a folder holds more than the config of its run."""
     for path in out.iterdir():
         if path.name in ("config.json", "hydra", "tensorboard") or path.name.startswith("."):
             continue
@@ -117,7 +124,7 @@ def _has_results(out: Path) -> bool:
 
 
 def _is_free(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Return whether a setting may differ from what a run began with."""
+    """Return whether a setting may differ from the one that a run began with."""
     if name.rpartition(".")[2] in WITHOUT_EFFECT:
         return True
     if name not in MAY_GROW:

@@ -1,11 +1,11 @@
-"""`python -m toto_robot.sweep data=<demonstrations>`: which layer and pool serve *your* task.
+"""`python -m toto_robot.sweep data=<demonstrations>`: compare layers and pools on your own task.
 
-One pass over the frames gives every layer and every pool; a closed-form ridge probe of each
-predicts the action, the state or a label on episodes that it has not seen. The robot panel of the
-paper's Fig. 8 for your own data, with intervals, and with what joints alone, no input at all, an
-untrained transformer and an untrained tokenizer reach; and what vision adds to joints.
+One pass over the frames yields the features of every layer and pool. For each, a closed-form ridge
+probe predicts the action, the state or a label on held-out episodes. This is the robot panel of the
+paper's Fig. 8 for your own data, with confidence intervals and controls: joints alone, no input at
+all, an untrained transformer, an untrained tokenizer; and vision combined with joints.
 
-What data is: `toto_robot.probing.episodes`. How probes are fitted: `toto_robot.probing.ridge`.
+Data: `toto_robot.probing.episodes`. Fitting of the probes: `toto_robot.probing.ridge`.
 """
 
 import hashlib
@@ -58,35 +58,35 @@ SWEEP_RENAMED = {
     "mode": "encoder.stream.mode",
     "frame_skip": "encoder.stream.frame_skip",
 }
-PIXELS_SIDE = 16  # of the control without an encoder
-PROPRIO_FLOOR = 1e-6  # of its standard deviation: it was measured in full precision
+PIXELS_SIDE = 16  # image side of the control without an encoder, pixels
+PROPRIO_FLOOR = 1e-6  # relative to its standard deviation; it is stored in full precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepConfig:
-    """Say what to compare, on what.
+    """Settings of the command `sweep`.
 
     Attributes:
-        data: folder of episodes (`.npz` or `.safetensors` with uint8 `frames` [t c h w 3], and
+        data: a folder of episodes (`.npz` or `.safetensors` with uint8 `frames` [t c h w 3], and
             `labels` [t-1 a], `state` or `proprio`; see docs/wrap_your_own_robot.md), a store of
             `policies.train`, or a LeRobot data set.
-        target: `action` and `state` are scored by R2, `label` by accuracy.
-        array: name of the target's array; None for the usual one (`toto_robot.probing.episodes`).
-        columns: how the names of the target's columns begin that are asked for; None: all.
-        encoder: a Toto; its `layer` and `pool` have no effect, since all are compared. With a
-            `stream`, features also depend on the earlier frames of the episode; all frames are
-            then encoded.
-        device: where the encoder runs.
-        pools: pools without parameters.
-        stride: every how many frames one is used; each episode starts at another.
-        episodes: how many to use, spread evenly; None for all.
-        folds: parts into which episodes are split, at least 3.
-        width: embeddings that are wider are first rotated to this many principal directions, which
-            bounds memory and time.
-        penalties: of ridge regression, relative to the mean variance of the inputs; each fold's is
-            chosen on the other folds.
-        resamples: of the bootstrap over episodes.
-        seed: of folds and bootstrap.
+        target: what the probes predict: `action` and `state` are scored by R2, `label` by accuracy.
+        array: name of the target's array; null: the usual one (`toto_robot.probing.episodes`).
+        columns: use only target columns whose names begin with one of these; null: all.
+        encoder: a Toto encoder; its `layer` and `pool` have no effect, since all are compared. With
+            a `stream`, features also depend on earlier frames of the episode; all frames are then
+            encoded.
+        device: device of the encoder: `cpu`, `cuda`, or `auto`.
+        pools: pooling methods without parameters: mean, last, grid<k>.
+        stride: use every so many frames; each episode starts at a different frame.
+        episodes: number of episodes to use, spread evenly; null: all.
+        folds: number of cross-validation folds over episodes, at least 3.
+        width: embeddings wider than this are first projected to this many principal components,
+            which bounds memory and time.
+        penalties: penalties of the ridge regression to choose from, relative to the mean variance
+            of the inputs; each fold's is chosen on the other folds.
+        resamples: number of bootstrap resamples over episodes.
+        seed: seed of folds and bootstrap.
     """
 
     data: Path
@@ -107,7 +107,7 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if "attention" in self.pools or not self.pools:
             raise ValueError(
-                f"pools must be some without parameters (mean, last, grid<k>), got {self.pools}"
+                f"pools must be pools without parameters (mean, last, grid<k>), got {self.pools}"
             )
         if self.folds < 3:
             raise ValueError(f"folds must be at least 3 to choose a penalty, got {self.folds}")
@@ -119,23 +119,23 @@ class SweepConfig:
 
     @property
     def stream(self) -> StreamConfig | None:
-        """How each camera's past is kept; None: each frame by itself."""
+        """The stream config of each camera; None if each frame is encoded by itself."""
         return self.encoder.stream if isinstance(self.encoder, TotoVision) else None
 
 
 def sweep(config: SweepConfig, out: Path) -> None:
-    """Encode, probe, print the table; write `sweep.json`, `sweep.csv` and `sweep.png`.
+    """Encode, probe and print the table; write `sweep.json`, `sweep.csv` and `sweep.png`.
 
-    Embeddings lie in `out/embeddings-*`, one file an episode: a run that died goes on there, and
-    one with another target encodes nothing. They may be deleted.
+    Embeddings are kept in `out/embeddings-*`, one file per episode: an interrupted run resumes, and
+    a run with another target encodes nothing again. They may be deleted.
 
     Raises:
-        FileNotFoundError: no episodes in `data`.
-        ValueError: an episode that is damaged, lacks an array or was recorded with another
-            tokenizer (the message names the file and what it holds), or a stream that cannot be.
+        FileNotFoundError: there are no episodes in `data`.
+        ValueError: an episode is damaged, lacks an array or was recorded with another tokenizer
+            (the message names the file and its content), or the stream config is invalid.
     """
     encoder = build_toto(config.encoder, config.device, whole=True, streams=True)
-    if config.stream is not None:  # what is wrong with it shows before anything is read
+    if config.stream is not None:  # an invalid stream fails before any data is read
         config.stream.open(encoder, 1)
     data = read_demonstrations(
         config.data, config.target, config.array, config.columns, config.stride, config.episodes
@@ -145,7 +145,7 @@ def sweep(config: SweepConfig, out: Path) -> None:
     num_episodes = int(data.episode.max()) + 1
     if num_episodes < config.folds:
         raise ValueError(
-            f"{config.folds} folds need as many episodes, {config.data} has {num_episodes}"
+            f"{config.folds} folds need at least as many episodes, {config.data} has {num_episodes}"
         )
     cells = _probe_all(config, data, encoder, out)
     advice = advise(cells, encoder.num_layers, num_episodes)
@@ -164,7 +164,7 @@ def sweep(config: SweepConfig, out: Path) -> None:
 def _probe_all(
     config: SweepConfig, data: Demonstrations, encoder: Encoder, out: Path
 ) -> list[Cell]:
-    """Probe every layer and pool of the encoder and of its controls, and what needs no encoder."""
+    """Probe every layer and pool of the encoder and its controls, and the baselines without it."""
     evaluation = ProbeEvaluation(
         data.target,
         data.episode,
@@ -204,7 +204,7 @@ def _probe_all(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Way:
-    """Whose tokenizer and whose transformer."""
+    """A pair of encoders: one provides the tokenizer, the other the transformer."""
 
     tokens: Encoder
     features: Encoder
@@ -220,7 +220,7 @@ def _probe(
     layer: int | None = None,
     pool: str | None = None,
 ) -> Cell:
-    """Probe embeddings [r p] alone, and beside proprioception."""
+    """Probe embeddings [r p], alone and combined with proprioception."""
     joints = None if data.proprio is None else standardise(data.proprio, PROPRIO_FLOOR)
     rotated, kept = rotate(standardise(inputs), config.width)
     beside = None
@@ -244,12 +244,12 @@ def _probe(
 def _embed(
     config: SweepConfig, data: Demonstrations, ways: dict[str, _Way], out: Path
 ) -> tuple[dict[str, list[Path]], Array | None]:
-    """Encode the episodes that are not encoded yet.
+    """Encode the episodes that have no file yet.
 
     Returns:
-        The files of each way, one for each episode, with float16 [r c*e] for each pool and layer by
-        the name `<pool>-<layer>`; and the images as pixels [r c*768], None where only tokens are
-        kept.
+        The files of each variant, one per episode, with a float16 array [r c*e] for each pool and
+        layer, named `<pool>-<layer>`; and the images as pixels [r c*768], None if the episodes hold
+        only tokens.
     """
     folders, files, pixels = {}, {name: [] for name in ways}, []
     for name, way in ways.items():
@@ -262,10 +262,10 @@ def _embed(
         folders[name].mkdir(parents=True, exist_ok=True)
     pairs = list(zip(data.paths, data.rows, strict=True))
     for path, rows in tqdm(pairs, desc="encode", unit="episode"):
-        # a stream needs what came before, too
+        # a stream also needs the earlier frames
         needed = rows if config.stream is None else np.arange(rows[-1] + 1)
         frames = read_frames(path, data.view)
-        # cameras that differ in size are a list
+        # cameras of different sizes are a list
         parts = frames if isinstance(frames, list) else [frames]
         parts = [np.ascontiguousarray(part[needed]) for part in parts]
         if data.view != "tokens":
@@ -279,7 +279,7 @@ def _embed(
             name: folder / f"{path.stem}-{digest.hexdigest()[:16]}.safetensors"
             for name, folder in folders.items()
         }
-        tokens: dict[int, Tensor] = {}  # of each tokenizer, made once
+        tokens: dict[int, Tensor] = {}  # of each tokenizer, computed once
         for name, way in ways.items():
             files[name].append(places[name])
             if places[name].exists():
@@ -302,7 +302,7 @@ def _pixels(frames: Array) -> Array:
 
 
 def _tokens(encoder: Encoder, parts: Sequence[Array], view: str) -> Tensor:
-    """Return the tokens [t c n] of the frames of all cameras together, or of each camera."""
+    """Return the tokens [t c n] of the frames of all cameras."""
     if len(parts) > 1:
         return torch.stack([encoder.tokenize(torch.from_numpy(part)) for part in parts], dim=1)
     (frames,) = parts
@@ -312,7 +312,7 @@ def _tokens(encoder: Encoder, parts: Sequence[Array], view: str) -> Tensor:
 
 
 def _features(config: SweepConfig, encoder: Encoder, ids: Tensor, rows: Array) -> dict[str, Array]:
-    """Return the embeddings of all pools and layers [r c*e] of tokens [t c n], by name."""
+    """Return the embeddings [r c*e] of tokens [t c n] for all pools and layers, by name."""
     layers = range(encoder.num_layers + 1)
     num_cameras = ids.shape[1]
     if config.stream is None:

@@ -1,4 +1,4 @@
-"""The text of a command's `--help`: what it does, an example, its settings and its groups."""
+"""Format the text of a command's `--help`: summary, example, settings and groups."""
 
 import dataclasses
 import inspect
@@ -28,20 +28,20 @@ def help_text(
     values: Mapping[str, Any],
     out: str,
 ) -> str:
-    """Return the text.
+    """Return the help text of a command.
 
     Args:
-        program: how the command was called.
-        root: its root YAML file.
+        program: the program's name, as it was called.
+        root: the command's root YAML file.
         folders: the search path of YAML files.
-        config_class: its config.
-        values: the config as it stands, plain data.
+        config_class: the command's config dataclass.
+        values: the config with the defaults and the given arguments, as plain data.
         out: the folder or the file of the results.
     """
     example = root.example.split(" ", 3)
     arguments = " ".join(example[3:])
     lines = [f"{program}: {root.summary}", "", "example:", f"  {program} {arguments}".rstrip(), ""]
-    lines += ["settings, as key=value; shown are the values without further arguments:"]
+    lines += ["settings, as key=value; the values shown are the defaults:"]
     kind = "file" if Path(out).suffix else "folder"
     text = f"{kind.title()} of the results. The same command with the same {kind} resumes."
     lines += _row(f"out={out}", text)
@@ -60,12 +60,12 @@ def help_text(
     lines += ["", "options:"]
     lines += _row("--dry-run", "Check the settings and print all of them; run nothing.")
     lines += _row("-m key=a,b", "One run for each value, in folders below `out`.")
-    lines += _row("--config-dir DIR", "Also look for choices in DIR/<key>/.")
+    lines += _row("--config-dir DIR", "Also search choices in DIR/<key>/.")
     return "\n".join(lines)
 
 
 def show(text: str) -> None:
-    """Print a text; a reader that stops early, such as `head`, is no error."""
+    """Print a text; do not fail if the reader stops early, as `head` does."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -85,7 +85,7 @@ def print_any_text() -> None:
 
 
 def field_descriptions(config_class: type) -> dict[str, str]:
-    """Return what the `Attributes:` of a dataclass and of its bases say of each field."""
+    """Return the descriptions of a dataclass's fields, from `Attributes:` of its docstring."""
     found: dict[str, str] = {}
     for base in reversed(config_class.__mro__):
         _, _, attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")

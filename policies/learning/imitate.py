@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from toto_robot.files import write_json, written_aside
-from toto_robot.runs import tell_found
+from toto_robot.runs import report_found
 
 from ..demonstrations.features import FeatureCache
 from ..demonstrations.source import Demonstrations
@@ -54,7 +54,7 @@ def imitate(
     if given is not None:
         stores.insert(0, given.open(learner.encoder, out / "data", env.id, interface))
     clock = PhaseClock()
-    tell_found(_found(plan, stores[-1], out), plan.num_episodes, "episode")
+    report_found(_found(plan, stores[-1], out), plan.num_episodes, "episode")
     with tqdm(total=plan.num_episodes, unit="episode", smoothing=0.02) as bar:
         run = _Run(learner, pool, stores, plan, bar, out)
         for round in plan.all_rounds():

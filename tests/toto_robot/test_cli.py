@@ -212,7 +212,7 @@ if __name__ == "__main__":
         ),
         (
             LONG.replace("NAME", "'other'"),
-            "try: stopped after episode 40 of 56; run the same command to begin again",
+            "try: stopped after episode 40 of 56; run the same command to start again",
         ),
         (BARE, "try: stopped"),
     ],

@@ -76,10 +76,10 @@ def test_a_users_own_environment_is_measured_beside_a_baseline(tmp_path, monkeyp
     done = run("env=my_task:Clock-v0", "seconds=0.1")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "examine this machine and my_task:Clock-v0; nothing is changed"
+    assert lines[0] == "examine this machine and my_task:Clock-v0; this changes nothing"
     assert "encoder         " in done.stdout
-    assert "GFLOP/s: a matrix product of this machine" in done.stdout
-    assert "images/s: MuJoCo draws a box, 128 x 128 pixels" in done.stdout
+    assert "GFLOP/s in a matrix product of this machine" in done.stdout
+    assert "images/s: MuJoCo renders a box, 128 x 128 pixels" in done.stdout
     (speed,) = (line for line in lines if line.startswith("speed"))
     assert "steps/s with 1 image(s) each" in speed
     assert "images/s of 20 x 30 pixels" in speed
@@ -106,7 +106,7 @@ def test_a_healthy_machine_needs_nothing(healthy, capsys) -> None:
     printed = capsys.readouterr().out
     assert "egl           works: soft, 1000000 images/s of a box" in printed
     assert "used            egl\n" in printed
-    assert "in programs of your own: MUJOCO_GL=egl, or toto_robot.rendering.configure()" in printed
+    assert "in your own programs: MUJOCO_GL=egl, or toto_robot.rendering.configure()" in printed
     assert printed.splitlines()[-1] == "remedy          nothing to do"
 
 
@@ -144,7 +144,7 @@ def test_no_route_gives_the_remedy(healthy, monkeypatch, capsys) -> None:
 def test_drawing_that_is_turned_off_is_turned_on_by_unsetting_it(healthy, monkeypatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "off")
     monkeypatch.setattr(rendering, "configure", lambda: rendering.NONE)
-    assert doctor.examine("my_task:Clock-v0") == ["MUJOCO_GL=off turns drawing off: unset it"]
+    assert doctor.examine("my_task:Clock-v0") == ["MUJOCO_GL=off turns rendering off: unset it"]
 
 
 def test_a_users_choice_that_cannot_work_is_the_remedy(healthy, monkeypatch) -> None:
@@ -159,12 +159,16 @@ def test_a_users_choice_that_cannot_work_is_the_remedy(healthy, monkeypatch) -> 
     ("env", "found", "remedy"),
     [
         ("my_task:module-v0", "No module named 'no_such_package'", "no package 'no_such_package'"),
-        ("my_task:Clok-v0", "`Clok` doesn't exist. Did you mean: `Clock`", "mend what the env"),
+        (
+            "my_task:Clok-v0",
+            "`Clok` doesn't exist. Did you mean: `Clock`",
+            "fix the error that the env",
+        ),
         ("no_such_task:Clock-v0", "No module named 'no_such_task'", "no package 'no_such_task'"),
         (
             "my_task:crash-v0",
             "its process ended by SIGABRT: it printed nothing",
-            "fails by each route",
+            "fails with each route",
         ),
     ],
 )
@@ -184,7 +188,7 @@ def test_where_another_route_draws_an_environment_it_is_the_remedy(healthy, monk
 
     monkeypatch.setattr(doctor, "_run_measurement", measure)
     (given,) = doctor.examine("my_task:Clock-v0")
-    assert given.startswith("my_task:Clock-v0 does not draw by egl, and does by osmesa: export ")
+    assert given.startswith("my_task:Clock-v0 renders with osmesa, but not with egl: export ")
     assert given.endswith("MUJOCO_GL=osmesa")
 
 

@@ -147,7 +147,9 @@ def test_with_a_stream_each_video_is_an_episode(folder, run, tmp_path) -> None:
     np.testing.assert_array_equal(embeddings[:9], embeddings[9:])
     assert np.abs(expected[1:] - load_toto(folder / "encoder").embed(codes)[1:]).max() > 1e-3
     cv2.imwrite(str(videos / "still.png"), np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(SystemExit, match="1 of 3 files are images, which have no past"):
+    with pytest.raises(
+        SystemExit, match="1 of 3 files are single images, and the encoder has a stream"
+    ):
         run(f"images={videos}", "out=y.npy", stream)
 
 
@@ -185,7 +187,7 @@ def test_odd_files_are_left_out_and_told(run, tmp_path, capsys) -> None:
     assert "is a web page" in reasons["page.mp4"]
     assert [one["file"] for one in problems if one["in_part"]] == ["cut.mkv"]
     printed = capsys.readouterr().out
-    assert "6 of 14 files not read, or in part:" in printed
+    assert "6 of 14 files could not be read, or only in part:" in printed
     assert "pipe.png: " in printed
 
 
@@ -219,7 +221,7 @@ def test_where_nothing_can_be_read_the_command_fails(run, tmp_path) -> None:
         (["images=files/notes.txt"], r"has no image .* but 1 of \.txt"),
         (["stride=0"], "stride must be at least 1"),
         (["every_s=0"], "every_s must be above 0"),
-        (["stride=2", "every_s=0.1"], "give one of them"),
+        (["stride=2", "every_s=0.1"], "set only one of them"),
         (["device=cuda:99"], "device 'cuda:99' cannot be used"),
     ],
 )
@@ -235,7 +237,7 @@ def test_a_mistake_is_one_line(run, tmp_path, words, message) -> None:
 def test_what_is_finished_is_kept_and_nothing_else_is_overwritten(folder, run, tmp_path) -> None:
     images = f"images={folder / 'files' / 'm.mkv'}"
     np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(SystemExit, match=r"x\.npy\.json does not say what it holds"):
+    with pytest.raises(SystemExit, match=r"x\.npy\.json does not describe it"):
         run(images, "out=x.npy")
     (tmp_path / "x.npy").unlink()
     run(images, "out=x.npy")

@@ -99,7 +99,7 @@ def test_only_what_is_not_masked_counts(causal, share):
     [
         ({"dtype": "float8"}, "known: float32"),
         ({"decode": "png"}, "known: jpeg, h264, null"),
-        ({"decode": "h264", "camera_width": 127}, "even sides, got 96 x 127"),
+        ({"decode": "h264", "camera_width": 127}, "even height and width, got 96 x 127"),
         ({"repeats": 3}, "repeats"),
         ({"budget": 0.0}, "budget"),
         ({"rates_hz": ()}, "rates_hz"),

@@ -141,7 +141,7 @@ def test_it_says_what_vision_adds_to_proprioception(result, checkpoint, store, t
     sweep(config(checkpoint, store), tmp_path / "out")
     text = capsys.readouterr().out
     assert "adds to proprioception" in text.splitlines()[-1]
-    assert "no row with an untrained tokenizer: these episodes keep tokens" in text
+    assert "no row with an untrained tokenizer: these episodes hold tokens" in text
     assert "the best layer in 100% of resamples" in text
 
 
@@ -294,9 +294,9 @@ def test_episodes_of_one_seed_are_never_split(checkpoint, store, tmp_path):
     ("change", "message"),
     [
         ({"array": "cube"}, r"has no 'cube'.*'labels', 'proprio'"),
-        ({"target": "label", "array": "labels"}, "whole number"),
+        ({"target": "label", "array": "labels"}, "one integer per frame or episode"),
         ({"target": "label", "array": "round"}, "is 0 everywhere"),
-        ({"target": "state", "array": "round"}, "never changes"),
+        ({"target": "state", "array": "round"}, "is constant"),
         ({"pools": ("attention",)}, "without parameters"),
         ({"pools": ("grid3",)}, "does not divide"),
         ({"folds": 2}, "at least 3"),

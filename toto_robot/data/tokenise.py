@@ -22,7 +22,7 @@ from ..checkpoint import weights_hash
 from ..cli import command
 from ..encoders.loading import load_tokenizer
 from ..files import write_json
-from ..runs import tell_found
+from ..runs import report_found
 from .clips import ClipReader
 from .images import read_square
 from .plan import Stills, TokeniseConfig, VideoClips, plan, unfinished
@@ -53,7 +53,7 @@ def tokenise(config: TokeniseConfig, out: Path) -> None:
     manifest = plan(config, out)
     slices = run_slices(config.runner, unfinished(out, manifest), manifest["shards"])
     found = manifest["shards"] - len(unfinished(out, manifest))
-    tell_found(found, manifest["shards"], "slice")
+    report_found(found, manifest["shards"], "slice")
     print(
         f"{manifest['records']} records in {manifest['shards']} slices, "
         f"{found} done, {len(slices)} to do here"

@@ -1,17 +1,18 @@
-"""Embeddings on disk, found again by what was in the image: nothing is encoded twice.
+"""Cache embeddings on disk, by the content of the image, so that no image is encoded twice.
 
     cache = FeatureCache(Path("features"), load_encoder("toto-nano"), max_bytes=2**30)
     env = TotoObservation(env, cache)              # wherever an encoder is expected
 
-An embedding's key is the hash of the frame's pixels and of all that made it: weights, resize,
-layer, pool, the precision of the computation and of what is stored, and the kind of device. No file
-name, no index: a store that is recorded again, or two stores with the same frames, share them.
+The key of an embedding is a hash of the frame's pixels and of everything that determines it:
+weights, resize, layer, pool, the precision of computation and storage, and the kind of device. Keys
+use no file names or indices, so a store that is recorded again, and two stores with equal frames,
+share embeddings.
 
-The folder holds one SQLite database with a write-ahead log, so that several processes may use it,
-on one machine (not over NFS), and a process that is killed loses nothing but what it was writing.
+The folder holds one SQLite database with a write-ahead log. Several processes on one machine may
+use it (not over NFS), and a killed process loses only what it was writing.
 
-It serves what is seen again: training on stored frames, evaluation on the same seeds. Frames of a
-running robot never come twice; there it only costs.
+The cache helps where frames repeat: training on stored frames, evaluation on the same seeds. Frames
+of a running robot do not repeat; there it only costs time.
 """
 
 import hashlib
@@ -32,19 +33,19 @@ from .contract import CodeFormat, Codes, FrameEncoder, FrameStreams
 
 __all__ = ["CacheableEncoder", "CachedEncoder", "FeatureCache"]
 
-FORMAT = 2  # the first was a folder of segments
+FORMAT = 2  # format 1 was a folder of segments
 FILE = "features.sqlite"
 LEAST_RECORDS = 32
 CHECKSUM_BYTES = 8
-_PAGE = 4096  # bytes; SQLite's own default
+_PAGE = 4096  # bytes; SQLite's default
 _LEAST_PAGES = 16
 
 
 @runtime_checkable
 class CacheableEncoder(Protocol):
-    """What the cache needs of an encoder; all of ours have it.
+    """The attributes and the call that the cache needs; all our encoders have them.
 
-    One with an attribute `training` that is true is refused: its embeddings change.
+    An encoder whose attribute `training` is true is refused, because its embeddings change.
 
     Attributes:
         dim: width e of the embedding.
@@ -56,42 +57,43 @@ class CacheableEncoder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that two encoders share if their embeddings are interchangeable."""
+        """Hash that is equal for encoders with interchangeable embeddings."""
         ...
 
     def __call__(self, frames: Tensor, /) -> Tensor:
-        """Turn frames uint8 [b h w 3] into float32 [b e]."""
+        """Return the embeddings float32 [b e] of frames uint8 [b h w 3]."""
         ...
 
 
 class FeatureCache:
-    """Stand in for an encoder: look its embeddings up, and encode only what is not there.
+    """An encoder that looks embeddings up in a cache, and encodes only missing frames.
 
-    A hit gives to the bit what the miss gave. (The last bits of an encoder depend on the size of
-    the batch; the misses of a call are one batch, each image once.) Gradients do not pass.
+    A hit returns exactly the bits of the earlier miss. (The last bits of an embedding depend on the
+    batch size; the misses of one call are one batch, in which each image occurs once.) Gradients do
+    not pass through.
 
     Attributes:
         dim: width e of the embedding.
-        hits: frames that were found, or were in a call twice.
+        hits: frames that were in the cache, or repeated within a call.
         misses: frames that were encoded.
     """
 
     def __init__(
         self, folder: Path, encoder: CacheableEncoder, max_bytes: int, dtype: str = "float32"
     ) -> None:
-        """Open the cache in ``folder``, making it if there is none.
+        """Open the cache in ``folder``; create it if there is none.
 
         Args:
-            folder: may be shared by processes and by encoders.
-            encoder: what encodes the misses.
-            max_bytes: the database is never larger, whichever process writes; its log comes beside
-                it, a few MB. When it is reached, the oldest eighth goes.
-            dtype: what is stored, `float32` or `float16`, which halves it and rounds every
-                embedding, hit or miss.
+            folder: folder of the cache; several processes and encoders may share it.
+            encoder: the encoder for missing frames.
+            max_bytes: maximum size of the database, for all processes together; its log adds a few
+                MB. When it is full, the oldest eighth of the embeddings is deleted.
+            dtype: stored precision, `float32` or `float16`. `float16` halves the size and rounds
+                every embedding, on hits and misses.
 
         Raises:
-            ValueError: a dtype that is not possible, a folder of another format, or so few bytes
-                that the cache would hold next to nothing.
+            ValueError: the dtype is unknown, the folder has another format, or ``max_bytes`` is too
+                small for a useful number of embeddings.
         """
         if dtype not in ("float32", "float16"):
             raise ValueError(f"dtype must be float32 or float16, got {dtype!r}")
@@ -122,19 +124,19 @@ class FeatureCache:
 
     @property
     def num_bytes(self) -> int:
-        """Return the size of the database."""
-        return self._ask("PRAGMA page_count") * _PAGE
+        """Size of the database, bytes."""
+        return self._query("PRAGMA page_count") * _PAGE
 
     def __len__(self) -> int:
-        """Count the embeddings, of all encoders that share the folder."""
-        return self._ask("SELECT COUNT(*) FROM embeddings")
+        """Return the number of embeddings, of all encoders that share the folder."""
+        return self._query("SELECT COUNT(*) FROM embeddings")
 
     def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
         """Return the embeddings float32 [b e] of uint8 frames [b h w 3], on the CPU.
 
         Raises:
-            TypeError: neither a numpy array nor a tensor.
-            ValueError: frames that no encoder takes, or the encoder is in training mode.
+            TypeError: `frames` is neither a numpy array nor a tensor.
+            ValueError: the frames are invalid, or the encoder is in training mode.
         """
         pixels = check_frames(frames).cpu().contiguous()
         keys = self._keys(pixels)
@@ -154,7 +156,7 @@ class FeatureCache:
 
     @property
     def _database(self) -> sqlite3.Connection:
-        """Return this process's connection: one must not be carried over a fork."""
+        """The connection of this process: a connection must not be used after a fork."""
         process = os.getpid()
         if process not in self._connections:
             database = sqlite3.connect(self._file, timeout=60, check_same_thread=False)
@@ -165,8 +167,8 @@ class FeatureCache:
         return self._connections[process]
 
     def _create(self) -> None:
-        """Make the table where there is none."""
-        version = self._ask("PRAGMA user_version")
+        """Create the table if it does not exist."""
+        version = self._query("PRAGMA user_version")
         if version not in (0, FORMAT):
             raise ValueError(f"{self._file} has format {version}; this version reads {FORMAT}")
         if version == 0:
@@ -177,11 +179,11 @@ class FeatureCache:
                 )
                 database.execute(f"PRAGMA user_version = {FORMAT}")
 
-    def _ask(self, question: str) -> int:
-        return self._database.execute(question).fetchone()[0]
+    def _query(self, query: str) -> int:
+        return self._database.execute(query).fetchone()[0]
 
     def _get(self, key: bytes) -> bytes | None:
-        """Return an embedding's bytes, or None if it is not there or was damaged."""
+        """Return the bytes of an embedding, or None if it is missing or damaged."""
         row = self._database.execute(
             "SELECT value FROM embeddings WHERE key = ?", (key,)
         ).fetchone()
@@ -191,11 +193,11 @@ class FeatureCache:
         return payload if checksum == _checksum(key, payload) else None
 
     def _put(self, made: dict[bytes, bytes]) -> None:
-        """Keep embeddings, throwing the oldest away when there is no room."""
+        """Store embeddings; delete the oldest ones when there is no room."""
         with self._database as database:
             database.execute("BEGIN IMMEDIATE")
             for key, payload in made.items():
-                used = self._ask("PRAGMA page_count") - self._ask("PRAGMA freelist_count")
+                used = self._query("PRAGMA page_count") - self._query("PRAGMA freelist_count")
                 if used + self._pages > self._max_pages:
                     database.execute(
                         "DELETE FROM embeddings WHERE number <= "
@@ -225,7 +227,7 @@ class FeatureCache:
 
     def _is_training(self) -> bool:
         if isinstance(self._encoder, nn.Module):
-            # of a frozen encoder only the pool can be trained, if it has parameters
+            # in a frozen encoder, only the parameters of the pool can be trained
             return any(
                 module.training and any(p.requires_grad for p in module.parameters())
                 for module in self._encoder.modules()
@@ -234,23 +236,23 @@ class FeatureCache:
 
 
 def _close(connections: dict[int, sqlite3.Connection]) -> None:
-    """Close this process's connection, of those that a fork may have copied."""
+    """Close the connection of this process; after a fork, others may be in the table."""
     database = connections.pop(os.getpid(), None)
     if database is not None:
         database.close()
 
 
 class CachedEncoder(FeatureCache):
-    """A `FeatureCache` behind the whole contract of `FrameEncoder`.
+    """A `FeatureCache` with the complete interface of `FrameEncoder`.
 
-    Images are looked up; compressed frames and streams are the encoder's own business.
+    Embeddings of images are cached; `compress`, `embed` and streams are passed to the encoder.
 
     Attributes:
-        layer: the encoder's.
-        pool: the encoder's.
-        image_size: the encoder's.
-        weights_hash: the encoder's.
-        past: the encoder's.
+        layer: layer of the encoder that is pooled.
+        pool: pool of the encoder.
+        image_size: side that the encoder resizes frames to, pixels.
+        weights_hash: sha256 of the encoder's weights.
+        past: the encoder's dependence on earlier frames.
     """
 
     def __init__(
@@ -263,16 +265,16 @@ class CachedEncoder(FeatureCache):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that two encoders share if their embeddings are interchangeable."""
+        """Hash that is equal for encoders with interchangeable embeddings."""
         return self._whole.fingerprint
 
     @property
     def codes(self) -> CodeFormat:
-        """What `compress` returns."""
+        """The format of what `compress` returns."""
         return self._whole.codes
 
     def compress(self, frames: np.ndarray | Tensor) -> Codes:
-        """Return what a store keeps of frames [b h w 3]: [b n]."""
+        """Return frames [b h w 3] in their stored form [b n]."""
         return self._whole.compress(frames)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
@@ -280,13 +282,13 @@ class CachedEncoder(FeatureCache):
         return self._whole.embed(codes)
 
     def open_streams(self, num_streams: int) -> FrameStreams:
-        """Begin the encoder's streams."""
+        """Return new streams of the encoder."""
         return self._whole.open_streams(num_streams)
 
 
 def _pages_of(num_bytes: int) -> int:
-    """Return the most pages that one more embedding may need."""
-    # its own and, where a page of keys or of the table is full, a new one at each level
+    """Return the maximum number of database pages that one more embedding may need."""
+    # its own pages and, where a page of keys or of the table is full, a new page at each level
     return num_bytes // (_PAGE - 4) + 1 + 4
 
 

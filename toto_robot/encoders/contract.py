@@ -1,14 +1,14 @@
-"""The contract of all encoders, and the little that is built on it alone.
+"""The interface of all encoders, and helpers that need only this interface.
 
     embeddings = encoder(frames)                     # uint8 [b h w 3] -> float32 [b e]
     codes = encoder.compress(frames)                 # what a store keeps of a frame: [b n]
-    embeddings = encoder.embed(codes)                # the same embeddings, to the bit for tokens
-    streams = encoder.open_streams(num_streams)      # frames of several episodes, as they come
+    embeddings = encoder.embed(codes)                # the same embeddings, bit for bit for tokens
+    streams = encoder.open_streams(num_streams)      # frames of several episodes, in temporal order
 
-`Encoder` (a Toto) keeps a frame as the ids of its tokens; a vision transformer, a Toto over patches
-and an exported graph have no ids and keep the embedding itself, in float16. `StreamedEncoder` is an
-`Encoder` whose embeddings depend on the earlier frames of the episode. Code that stores, embeds or
-compares needs nothing else of an encoder.
+`Encoder` (Toto) stores a frame as its token ids. A vision transformer, a Toto over patches and an
+exported graph have no ids and store the embedding itself, in float16. `StreamedEncoder` is an
+`Encoder` whose embeddings depend on earlier frames of the episode. Code that stores, embeds or
+compares frames needs only this interface.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,19 +35,20 @@ __all__ = [
     "refuse_gradients",
 ]
 
-NO_PAST = "none"  # `FrameEncoder.past` where each frame is embedded by itself
+NO_PAST = "none"  # `FrameEncoder.past` of an encoder that embeds each frame by itself
 
 Codes = NDArray[Any]  # uint16 ids or float16 embeddings, [*b n]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeFormat:
-    """What a store keeps of a frame.
+    """The format in which a store keeps a frame.
 
     Attributes:
-        size: numbers n of a frame.
-        fingerprint: hash of all that makes them: the tokenizer's weights, or the whole encoder
-            where the embedding itself is kept. Codes of equal fingerprints are interchangeable.
+        size: number n of values per frame.
+        fingerprint: hash of everything that determines the values: the tokenizer's weights, or the
+            whole encoder if the embedding itself is stored. Codes with equal fingerprints are
+            interchangeable.
     """
 
     size: int
@@ -56,7 +57,7 @@ class CodeFormat:
 
 @runtime_checkable
 class FrameEmbedder(Protocol):
-    """What a wrapper without a stream needs: a width and a call.
+    """The interface that a wrapper without a stream needs.
 
     Attributes:
         dim: width e of the embedding.
@@ -71,7 +72,7 @@ class FrameEmbedder(Protocol):
 
 @runtime_checkable
 class FrameStreams(Protocol):
-    """Embed the frames of several episodes as they come, each stream with a past of its own."""
+    """Streams that embed the frames of several episodes in order; each stream has its own past."""
 
     def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
         """Return the embeddings [k e] of the newest frames [k n] of k different streams."""
@@ -84,9 +85,9 @@ class FrameEncoder(FrameEmbedder, Protocol):
 
     Attributes:
         layer: the layer that is pooled.
-        pool: how its tokens become one embedding.
+        pool: how the layer's tokens are combined into one embedding.
         image_size: side that frames are resized to, pixels.
-        weights_hash: sha256 of all its weights, whatever the layer and the pool.
+        weights_hash: sha256 of all weights, independent of layer and pool.
         past: which earlier frames an embedding depends on: `NO_PAST`, or the stream's settings.
     """
 
@@ -98,19 +99,19 @@ class FrameEncoder(FrameEmbedder, Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that two encoders share if their embeddings are interchangeable."""
+        """Hash that is equal for encoders with interchangeable embeddings."""
         ...
 
     @property
     def codes(self) -> CodeFormat:
-        """What `compress` returns."""
+        """The format of what `compress` returns."""
         ...
 
     def compress(self, frames: Any) -> Codes:
-        """Return what a store keeps of uint8 RGB frames [b h w 3]: [b n].
+        """Return uint8 RGB frames [b h w 3] in their stored form [b n].
 
         Raises:
-            ValueError: wrong frames, or values that do not fit into 16 bits.
+            ValueError: the frames are invalid, or values do not fit into 16 bits.
         """
         ...
 
@@ -118,18 +119,21 @@ class FrameEncoder(FrameEmbedder, Protocol):
         """Return the embeddings [b e] of compressed frames [b n], each by itself.
 
         Raises:
-            ValueError: codes that `compress` cannot have made.
+            ValueError: the codes cannot be output of `compress`.
         """
         ...
 
     def open_streams(self, num_streams: int) -> FrameStreams:
-        """Begin episodes: with no past, or where each frame is embedded by itself, without one."""
+        """Return streams at the beginning of their episodes.
+
+        An encoder that embeds each frame by itself returns streams without a past.
+        """
         ...
 
 
 @runtime_checkable
 class StreamableEncoder(Protocol):
-    """What a stream needs of a Toto."""
+    """The interface of a Toto that a stream needs."""
 
     @property
     def transformer(self) -> CausalModel:
@@ -138,7 +142,7 @@ class StreamableEncoder(Protocol):
 
     @property
     def pooling(self) -> Callable[[Tensor], Tensor]:
-        """The pool."""
+        """The pooling function."""
         ...
 
     @property
@@ -148,7 +152,7 @@ class StreamableEncoder(Protocol):
 
     @property
     def repeat_frame(self) -> bool:
-        """Whether a frame is fed twice, which a stream cannot do."""
+        """Whether each frame is fed twice, which a stream does not support."""
         ...
 
     @property
@@ -161,12 +165,16 @@ class StreamableEncoder(Protocol):
         ...
 
     def check_tokens(self, ids: object) -> Tensor:
-        """Return tokens [b n] as int64 on the encoder's device, or raise ValueError."""
+        """Return tokens [b n] as int64 on the encoder's device.
+
+        Raises:
+            ValueError: the ids cannot be output of the tokenizer.
+        """
         ...
 
 
 class IndependentFrames:
-    """The streams of an encoder that embeds each frame by itself."""
+    """Streams of an encoder that embeds each frame by itself."""
 
     def __init__(self, encoder: FrameEncoder) -> None:
         self._encoder = encoder
@@ -178,7 +186,11 @@ class IndependentFrames:
 
 
 def compress_each(encoder: FrameEncoder, frames: Sequence[NDArray[np.uint8]]) -> Codes:
-    """Return the codes [b n] of frames [h w 3], compressed in one call for each size among them."""
+    """Return the codes [b n] of frames [h w 3]; frames of equal size are compressed in one call.
+
+    Raises:
+        ValueError: there are no frames.
+    """
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, frame in enumerate(frames):
         rows_of.setdefault(frame.shape, []).append(row)
@@ -194,10 +206,10 @@ def compress_each(encoder: FrameEncoder, frames: Sequence[NDArray[np.uint8]]) ->
 
 
 def as_float16_codes(embeddings: NDArray[np.floating[Any]], pool: str) -> NDArray[np.float16]:
-    """Return embeddings [b e] as what a store keeps where there are no tokens.
+    """Return embeddings [b e] in the form in which they are stored, float16.
 
     Raises:
-        ValueError: an embedding does not fit into float16.
+        ValueError: a value is outside the range of float16.
     """
     with np.errstate(over="ignore"):
         codes = embeddings.astype(np.float16)
@@ -207,23 +219,23 @@ def as_float16_codes(embeddings: NDArray[np.floating[Any]], pool: str) -> NDArra
 
 
 def from_float16_codes(codes: Codes) -> NDArray[np.float32]:
-    """Return the embeddings [b e] that were kept by `as_float16_codes`.
+    """Return the embeddings [b e] that `as_float16_codes` stored.
 
-    Stores of version 0.1 hold the same 16 bits under the name of uint16.
+    Stores of version 0.1 hold the same 16 bits with the dtype uint16.
 
     Raises:
-        ValueError: codes of another type.
+        ValueError: the codes have another dtype.
     """
     if codes.dtype not in (np.float16, np.uint16):
-        raise ValueError(f"kept embeddings are float16, got {codes.dtype}")
+        raise ValueError(f"stored embeddings must be float16, got {codes.dtype}")
     return np.ascontiguousarray(codes).view(np.float16).astype(np.float32)
 
 
 def refuse_gradients(requires_grad: bool) -> None:
-    """Raise where a frozen encoder is asked for gradients, and say what has some.
+    """Raise if gradients are requested of a frozen encoder.
 
     Raises:
-        ValueError: gradients are asked for.
+        ValueError: gradients are requested; the message names the parts that have them.
     """
     if requires_grad:
         raise ValueError(

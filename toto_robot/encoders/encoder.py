@@ -1,4 +1,4 @@
-"""The product: a frozen Toto that turns camera frames into embeddings.
+"""The Toto encoder: a frozen model that converts camera frames to embeddings.
 
 frames -> tokenizer -> tokens -> transformer, stopped at a middle layer -> features -> pool ->
 embedding
@@ -44,15 +44,15 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
-    """What an encoder's checkpoint says of itself.
+    """The config of an encoder, as its checkpoint stores it.
 
     Attributes:
-        tokenizer: layout of the tokenizer.
+        tokenizer: config of the tokenizer.
         transformer: kind and sizes of the causal model.
-        layer: the layer to use unless the caller asks for another.
-        pool: the pool to use unless the caller asks for another.
-        frame_interval_s: seconds between the frames of the training videos; None where it was not
-            noted or they differ much.
+        layer: default layer.
+        pool: default pool.
+        frame_interval_s: seconds between the frames of the training videos; None if it was not
+            recorded or varies much.
     """
 
     tokenizer: TokenizerConfig
@@ -62,21 +62,25 @@ class EncoderConfig:
     frame_interval_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an interval that no video has."""
+        """Check the frame interval.
+
+        Raises:
+            ValueError: it is not positive.
+        """
         if self.frame_interval_s is not None and not self.frame_interval_s > 0:
             raise ValueError(f"frame_interval_s must be positive, got {self.frame_interval_s}")
 
 
 class Encoder(nn.Module):
-    """Frozen tokenizer and first ``layer`` blocks of a Toto, and a pool.
+    """A frozen tokenizer, the first ``layer`` blocks of a Toto transformer, and a pool.
 
-    A frame is encoded by itself: the video start token, then its tokens. Features of layer k are
-    the residual stream after block k (0: the token embedding), scaled to unit root mean square per
-    token before pooling. Deeper blocks are not run. It is always in eval mode and has no gradients,
-    except those of an attention pool's own parameters.
+    A frame is encoded by itself: the video start token, then the frame's tokens. Features of layer
+    k are the residual stream after block k (0: the token embedding), scaled to unit root mean
+    square per token before pooling. Deeper blocks are not run. The encoder is always in eval mode
+    and has no gradients, except those of the parameters of an attention pool.
 
     With ``repeat_frame`` a frame is fed twice and the second copy is pooled, so that each of its
-    tokens has seen the whole frame, and not only what lies above it; for twice the tokens.
+    tokens depends on the whole frame and not only on the tokens before it. This doubles the tokens.
 
     Attributes:
         dim: width e of the embedding.
@@ -88,7 +92,7 @@ class Encoder(nn.Module):
         num_layers: blocks of the whole transformer.
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: tokens of one frame.
-        weights_hash: sha256 of all weights of the checkpoint, whatever the layer and the pool.
+        weights_hash: sha256 of all weights of the checkpoint, independent of layer and pool.
         fingerprint: sha256 of weights, layer, pool and repeat_frame: equal for encoders whose
             embeddings are interchangeable.
     """
@@ -135,7 +139,7 @@ class Encoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that two encoders share if their embeddings are interchangeable."""
+        """Hash that is equal for encoders with interchangeable embeddings."""
         parts = f"{self.weights_hash} {self.layer} {self.pool}"
         if self.repeat_frame:
             parts += " repeated"
@@ -144,16 +148,16 @@ class Encoder(nn.Module):
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Stay in eval mode, except for the pool: the encoder is frozen."""
+        """Keep the encoder in eval mode; only the pool changes its mode."""
         super().train(False)
         self.pooling.train(mode)
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> "Encoder":
-        """Refuse gradients: the encoder is frozen.
+        """Reject gradients: the encoder is frozen.
 
         Raises:
-            ValueError: gradients are asked for; an attention pool has its own.
+            ValueError: gradients are requested; an attention pool has its own.
         """
         refuse_gradients(requires_grad)
         super().requires_grad_(False)
@@ -163,9 +167,9 @@ class Encoder(nn.Module):
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
 
         Raises:
-            TypeError: neither a numpy array nor a tensor.
-            ValueError: wrong dtype, range, channels or number of dimensions; the message says
-            which.
+            TypeError: `frames` is neither a numpy array nor a tensor.
+            ValueError: dtype, range, channels or number of dimensions are wrong; the message says
+                which.
         """
         return self.from_tokens(self.tokenize(frames))
 
@@ -173,7 +177,7 @@ class Encoder(nn.Module):
     def tokenize(self, frames: np.ndarray | Tensor) -> Int64[Tensor, "b n"]:
         """Return the tokens of uint8 RGB frames [b h w 3] of any size."""
         frames = check_frames(frames)
-        if len(frames) == 0:  # torch's pixel_unshuffle gives an empty batch the wrong shape
+        if len(frames) == 0:  # torch's pixel_unshuffle returns a wrong shape for an empty batch
             device = self.transformer.embed_tokens.weight.device
             return torch.empty(0, self.tokens_per_frame, dtype=torch.int64, device=device)
         return self.tokenizer.encode(frames)
@@ -182,26 +186,26 @@ class Encoder(nn.Module):
         """Return the embeddings of tokenised frames.
 
         Raises:
-            ValueError: ids that the tokenizer cannot have made.
+            ValueError: the ids cannot be output of the tokenizer.
         """
         (features,) = self.token_features(ids, (self.layer,))
         return self.pooling(features).float()
 
     @property
     def codes(self) -> CodeFormat:
-        """What `compress` returns: token ids, made by the tokenizer's weights."""
+        """The format of what `compress` returns: token ids of this tokenizer."""
         return CodeFormat(size=self.tokens_per_frame, fingerprint=weights_hash(self.tokenizer))
 
     def compress(self, frames: np.ndarray | Tensor) -> Codes:
-        """Return the token ids of uint8 RGB frames [b h w 3] as a store keeps them: uint16 [b n].
+        """Return the token ids of uint8 RGB frames [b h w 3] in their stored form, uint16 [b n].
 
         Raises:
-            TypeError: neither a numpy array nor a tensor.
-            ValueError: wrong frames, or a codebook with more codes than 16 bits can name.
+            TypeError: `frames` is neither a numpy array nor a tensor.
+            ValueError: the frames are invalid, or the codebook needs more than 16 bits.
         """
         ids = self.tokenize(frames).cpu().numpy()
         if ids.size and ids.max() > np.iinfo(np.uint16).max:
-            raise ValueError("stored tokens have 16 bits, this tokenizer has more codes")
+            raise ValueError("stored tokens have 16 bits, but this tokenizer has more codes")
         return ids.astype(np.uint16)
 
     @torch.no_grad()
@@ -209,12 +213,12 @@ class Encoder(nn.Module):
         """Return the embeddings [b e] of compressed frames [b n], each by itself.
 
         Raises:
-            ValueError: ids that the tokenizer cannot have made.
+            ValueError: the ids cannot be output of the tokenizer.
         """
         return self.from_tokens(torch.from_numpy(codes.astype(np.int64))).cpu().numpy()
 
     def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams without a past; `stream` and `StreamedEncoder` have one."""
+        """Return streams without a past; for streams with one, see `stream`, `StreamedEncoder`."""
         del num_streams
         return IndependentFrames(self)
 
@@ -233,7 +237,7 @@ class Encoder(nn.Module):
         """Return the features of tokenised frames, as `features` does.
 
         Raises:
-            ValueError: ids that the tokenizer cannot have made.
+            ValueError: the ids cannot be output of the tokenizer.
         """
         ids = self.check_tokens(ids)
         start = ids.new_full((len(ids), 1), self.transformer.config.start_video)
@@ -242,19 +246,20 @@ class Encoder(nn.Module):
         return tuple(normalise(output[:, -self.tokens_per_frame :]) for output in outputs)
 
     def encode_clip(self, clips: np.ndarray | Tensor) -> Float[Tensor, "b t e"]:
-        """Return an embedding of every frame of clips, each of it and of all before it.
+        """Return an embedding of every frame of a clip, which depends on it and all earlier frames.
 
-        One pass over up to a training sequence of frames: what `stream` gives frame by frame.
+        One pass over at most a training sequence of frames, with the same results as `stream`.
 
         Args:
             clips: uint8 RGB [b t h w 3] of any size.
 
         Raises:
-            TypeError: neither a numpy array nor a tensor.
-            ValueError: wrong clips, or longer than a training sequence; the message says which.
+            TypeError: `clips` is neither a numpy array nor a tensor.
+            ValueError: the clips are invalid or longer than a training sequence; the message says
+                which.
         """
         if self.repeat_frame:
-            raise ValueError("repeat_frame is of single frames, not of clips")
+            raise ValueError("repeat_frame works on single frames, not on clips")
         if len(shape := tuple(getattr(clips, "shape", ()))) != 5:
             raise ValueError(f"clips must be uint8 RGB [b t h w 3], got shape {shape}")
         ids = self.tokenize(clips.reshape(-1, *shape[2:]))
@@ -265,10 +270,10 @@ class Encoder(nn.Module):
     def clip_features(
         self, ids: Int64[Tensor, "b t n"], layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b t n d"], ...]:
-        """Return the features of tokenised clips, each frame's of it and of all before it.
+        """Return the features of tokenised clips; each frame's depend on it and earlier frames.
 
         Raises:
-            ValueError: ids that the tokenizer cannot have made, an empty clip, or one longer than
+            ValueError: the ids cannot be output of the tokenizer, or a clip is empty or longer than
                 a training sequence.
         """
         if ids.ndim != 3 or not 1 <= ids.shape[1] <= self.transformer.config.frames:
@@ -288,8 +293,8 @@ class Encoder(nn.Module):
         """Return tokens [b n] of any integer type as int64 on the encoder's device.
 
         Raises:
-            TypeError: neither a tensor nor a numpy array.
-            ValueError: ids that the tokenizer cannot have made.
+            TypeError: `ids` is neither a tensor nor a numpy array.
+            ValueError: the ids cannot be output of the tokenizer.
         """
         codes = self.transformer.config.codes
         if isinstance(ids, np.ndarray):
@@ -322,17 +327,17 @@ class Encoder(nn.Module):
         surprise: bool = False,
         camera_hz: float | None = None,
     ) -> "EncoderStream":
-        """Return a stream that remembers past frames; see `toto_robot.encoders.streaming`.
+        """Return a stream with a memory of past frames; see `toto_robot.encoders.streaming`.
 
         Args:
-            num_envs: environments that are encoded together.
-            context: frames of the window; those of a training sequence when None.
+            num_envs: number of environments that are encoded together.
+            context: frames in the window; None: as many as in a training sequence.
             mode: `rolling` or `staggered`: what happens when the window is full.
-            frame_skip: every how many camera frames one is remembered.
-            layers: whose features `token_features` gives; the encoder's own when None.
-            surprise: whether the stream also says how unexpected each frame was.
-            camera_hz: frames a second that will come; with it, a `frame_skip` that does not fit
-                the training videos is warned of.
+            frame_skip: keep every so many camera frames in the window.
+            layers: layers whose features `token_features` returns; None: the encoder's own.
+            surprise: whether the stream also computes the surprisal of each frame.
+            camera_hz: frame rate of the camera, Hz; if it is given, a `frame_skip` that does not
+                match the training videos causes a warning.
         """
         from .streaming import EncoderStream
 
@@ -348,7 +353,7 @@ class Encoder(nn.Module):
         )
 
     def untrained(self, seed: int = 0) -> "Encoder":
-        """Return the same architecture with fresh random weights: the control of every claim."""
+        """Return the same architecture with random weights, the control of every experiment."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return Encoder(
@@ -361,5 +366,5 @@ class Encoder(nn.Module):
             )
 
 
-# Submodules are not found by isinstance, from Python 3.12 on: an Encoder says itself what it is.
+# From Python 3.12 on, isinstance does not find submodules, so Encoder is registered explicitly.
 StreamableEncoder.register(Encoder)

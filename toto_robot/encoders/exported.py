@@ -1,9 +1,9 @@
-"""An exported graph behind the contract of all encoders.
+"""Use an exported ONNX graph through the interface of all encoders.
 
     encoder = ExportedEncoder("export")        # the folder that python -m toto_robot.export wrote
     env = TotoObservation(env, encoder)        # wherever an encoder is expected
 
-It needs onnxruntime. `OnnxEncoder`, which it is built on, needs neither torch nor this package.
+It needs onnxruntime. The underlying `OnnxEncoder` needs neither torch nor this package.
 """
 
 import hashlib
@@ -28,45 +28,50 @@ __all__ = ["ExportedEncoder"]
 
 
 class ExportedEncoder:
-    """Embed each frame by itself with an exported graph; any number of frames in a call.
+    """An exported graph that embeds each frame by itself; any number of frames per call.
 
-    The graph is made for one image size and one number of images; a call is cut into such parts,
-    and the last one is filled up.
+    The graph has a fixed image size and a fixed number of images; a call is split into batches of
+    this size, and the last batch is padded.
 
     Attributes:
         dim: width e of the embedding.
         layer: the layer that is pooled.
         pool: the pool.
-        image_size: height of the images that the graph takes, pixels.
+        image_size: height of the graph's images, pixels.
         past: `NO_PAST`: each frame is embedded by itself.
         weights_hash: sha256 of all weights of the exported encoder.
-        fingerprint: of the exported encoder and of being exported: the last bits differ.
+        fingerprint: differs from the fingerprint of the original encoder, because the last bits of
+            the embeddings differ.
     """
 
     past = NO_PAST
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
-        """Open the graph.
+        """Load the graph.
 
         Args:
-            folder: where the export is.
-            threads: of onnxruntime; None for its own choice.
+            folder: folder of the export.
+            threads: threads of onnxruntime; None: its default.
 
         Raises:
             FileNotFoundError: a file is missing; the message names it.
         """
         self._graph = OnnxEncoder(folder, threads)
-        card = self._graph.card
-        self.dim, self.layer, self.pool = self._graph.dim, int(card["layer"]), str(card["pool"])
-        self.image_size, self._batch = int(card["height"]), int(card["num_envs"])
-        self.weights_hash = str(card["weights_hash"])
-        self.fingerprint = hashlib.sha256(f"{card['fingerprint']} onnx".encode()).hexdigest()
+        metadata = self._graph.metadata
+        self.dim, self.layer, self.pool = (
+            self._graph.dim,
+            int(metadata["layer"]),
+            str(metadata["pool"]),
+        )
+        self.image_size, self._batch = int(metadata["height"]), int(metadata["num_envs"])
+        self.weights_hash = str(metadata["weights_hash"])
+        self.fingerprint = hashlib.sha256(f"{metadata['fingerprint']} onnx".encode()).hexdigest()
 
     def __call__(self, frames: np.ndarray | Tensor) -> NDArray[np.float32]:
         """Return the embeddings [b e] of uint8 RGB frames [b h w 3].
 
         Raises:
-            ValueError: frames of another size; the message says which is right.
+            ValueError: the frames have another size; the message states the right one.
         """
         images = check_frames(frames).cpu().numpy()
         parts = [np.zeros((0, self.dim), np.float32)]
@@ -78,18 +83,18 @@ class ExportedEncoder:
 
     @property
     def codes(self) -> CodeFormat:
-        """What `compress` returns: the embedding itself; the graph cannot begin with tokens."""
+        """The format of what `compress` returns: the embedding, since the graph has no tokens."""
         return CodeFormat(size=self.dim, fingerprint=self.fingerprint)
 
     def compress(self, frames: np.ndarray | Tensor) -> NDArray[np.float16]:
-        """Return the embeddings of frames [b h w 3] as a store keeps them: [b e]."""
+        """Return the embeddings [b e] of frames [b h w 3] in their stored form."""
         return as_float16_codes(self(frames), self.pool)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] exactly as they were kept."""
+        """Return the embeddings [b e] exactly as they were stored."""
         return from_float16_codes(codes)
 
     def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams without a past; `OnnxStream` has one."""
+        """Return streams without a past; for streams with one, see `OnnxStream`."""
         del num_streams
         return IndependentFrames(self)

@@ -1,8 +1,8 @@
-"""Keep torch usable in processes that are forked, as those of `AsyncVectorEnv` are.
+"""Keep torch usable in forked processes, such as the workers of `AsyncVectorEnv`.
 
-A fork copies the memory but only one thread. What torch's pool of threads was asked to do in the
-child is then done by nobody, and the call never returns. With one thread torch uses no pool, so
-every forked child gets one thread; which is also right for many environments on few cores.
+A fork copies the memory but only one thread. The child has no copy of torch's thread pool, so a
+call that waits for the pool never returns. With one thread torch uses no pool, so every forked
+child gets one thread; this is also the best setting for many environments on few cores.
 """
 
 import multiprocessing
@@ -15,7 +15,7 @@ __all__ = ["survive_forks"]
 
 
 def survive_forks() -> None:
-    """Return one torch thread to this process if it was forked, and to all that it will fork."""
+    """Set torch to one thread in this process if it was forked, and in all later forks."""
     _register()
     if _is_forked():
         torch.set_num_threads(1)
@@ -32,7 +32,7 @@ def _use_one_thread() -> None:
 
 
 def _is_forked() -> bool:
-    """Return whether multiprocessing forked this process: its parent may have used the pool."""
+    """Return whether multiprocessing forked this process, whose parent may have used the pool."""
     if multiprocessing.parent_process() is None:
         return False
     process = multiprocessing.current_process()

@@ -1,6 +1,6 @@
-"""What frozen models over the patches of a frame share, and their checkpoints.
+"""The common base of frozen models over the patches of a frame, and their checkpoints.
 
-`VitEncoder` and `PatchEncoder` are such; they keep the contract of `Encoder`.
+`VitEncoder` and `PatchEncoder` derive from it; they have the interface of `Encoder`.
 """
 
 import hashlib
@@ -36,29 +36,29 @@ F = TypeVar("F", bound="FrozenEncoder")
 
 @runtime_checkable
 class FrozenConfig(Protocol):
-    """What such an encoder's checkpoint says of itself."""
+    """The config of a frozen encoder, as its checkpoint stores it."""
 
     @property
     def transformer(self) -> Any:
-        """The model's sizes; it can build the model."""
+        """The sizes of the model, with a method `build`."""
         ...
 
     @property
     def layer(self) -> int:
-        """The layer to use unless the caller asks for another."""
+        """The default layer."""
         ...
 
     @property
     def pool(self) -> str:
-        """The pool to use unless the caller asks for another."""
+        """The default pool."""
         ...
 
 
 class FrozenEncoder(nn.Module):
-    """Frozen first `layer` blocks of a model, and a pool over the patches of a frame.
+    """The frozen first `layer` blocks of a model, and a pool over the patches of a frame.
 
-    It is always in eval mode and has no gradients, except those of an attention pool's own
-    parameters.
+    The encoder is always in eval mode and has no gradients, except those of the parameters of an
+    attention pool.
 
     Attributes:
         dim: width e of the embedding.
@@ -68,8 +68,8 @@ class FrozenEncoder(nn.Module):
         num_layers: blocks of the whole model.
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: patches of one frame, in raster order.
-        weights_hash: sha256 of all weights, and of the sizes and statistics that go with them.
-        fingerprint: sha256 of that, layer and pool: equal for encoders whose embeddings are
+        weights_hash: sha256 of all weights, sizes and image statistics.
+        fingerprint: sha256 of weights_hash, layer and pool: equal for encoders whose embeddings are
             interchangeable.
     """
 
@@ -87,10 +87,10 @@ class FrozenEncoder(nn.Module):
 
         Args:
             transformer: the model.
-            layer: the layer to pool, counted from 0 or, below 0, from the end.
-            pool: the pool's name.
-            pooling: the pool; None where no patch is pooled.
-            tokens_per_frame: patches of a frame.
+            layer: the layer to pool, counted from 0, or from the end if negative.
+            pool: name of the pool.
+            pooling: the pool; None if no patches are pooled.
+            tokens_per_frame: patches per frame.
         """
         super().__init__()
         survive_forks()
@@ -110,17 +110,17 @@ class FrozenEncoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that two encoders share if their embeddings are interchangeable."""
+        """Hash that is equal for encoders with interchangeable embeddings."""
         parts = f"{self.weights_hash} {self.layer} {self.pool}"
         if isinstance(self.pooling, AttentionPool):
             parts += weights_hash(self.pooling)
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def requires_grad_(self: F, requires_grad: bool = True) -> F:
-        """Refuse gradients: the encoder is frozen.
+        """Reject gradients: the encoder is frozen.
 
         Raises:
-            ValueError: gradients are asked for; an attention pool has its own.
+            ValueError: gradients are requested; an attention pool has its own.
         """
         refuse_gradients(requires_grad)
         super().requires_grad_(False)
@@ -128,41 +128,41 @@ class FrozenEncoder(nn.Module):
 
     @property
     def codes(self) -> CodeFormat:
-        """What `compress` returns: the embedding itself, of this layer and pool alone."""
+        """The format of what `compress` returns: the embedding of this layer and pool."""
         return CodeFormat(size=self.dim, fingerprint=self.fingerprint)
 
     @torch.no_grad()
     def compress(self, frames: np.ndarray | Tensor) -> NDArray[np.float16]:
-        """Return the embeddings of uint8 RGB frames [b h w 3] as a store keeps them: [b e].
+        """Return the embeddings [b e] of uint8 RGB frames [b h w 3] in their stored form.
 
         Raises:
-            TypeError: neither a numpy array nor a tensor.
-            ValueError: wrong frames, or an embedding that does not fit into float16.
+            TypeError: `frames` is neither a numpy array nor a tensor.
+            ValueError: the frames are invalid, or an embedding does not fit into float16.
         """
         return as_float16_codes(self(frames).cpu().numpy(), self.pool)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] exactly as they were kept.
+        """Return the embeddings [b e] exactly as they were stored.
 
         Raises:
-            ValueError: codes that `compress` cannot have made.
+            ValueError: the codes cannot be output of `compress`.
         """
         return from_float16_codes(codes)
 
     def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams without a past: there is no stream of such a model."""
+        """Return streams without a past: this kind of model has no streams."""
         del num_streams
         return IndependentFrames(self)
 
     def train(self: F, mode: bool = True) -> F:
-        """Stay in eval mode, except for the pool: the encoder is frozen."""
+        """Keep the encoder in eval mode; only the pool changes its mode."""
         super().train(False)
         if self.pooling is not None:
             self.pooling.train(mode)
         return self
 
     def untrained(self: F, seed: int = 0) -> F:
-        """Return the same architecture with fresh random weights: the control of every claim."""
+        """Return the same architecture with random weights, the control of every experiment."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return type(self)(self.transformer.config.build(), self.layer, self.pool)  # pyrefly: ignore
@@ -175,14 +175,14 @@ def save_frozen(
     weights: Mapping[str, Tensor],
     training: Mapping[str, object],
 ) -> None:
-    """Write a checkpoint that `load_encoder` opens.
+    """Write a checkpoint that `load_encoder` can load.
 
     Args:
         folder: the checkpoint's folder.
         kind: ``vit`` or ``patches``.
-        config: what it is.
-        weights: the state dict of its transformer.
-        training: plain data that tells how it was trained.
+        config: the encoder's config.
+        weights: the state dict of the transformer.
+        training: plain data about the training.
     """
     save_checkpoint(folder, kind, to_dict(config), weights, training=dict(training))
 
@@ -190,19 +190,19 @@ def save_frozen(
 def open_frozen(
     folder: Path, data: Mapping[str, Any], config: FrozenConfig, kind: Any, layer: Any, pool: Any
 ) -> Any:
-    """Open what `save_frozen` wrote.
+    """Load an encoder from a checkpoint of `save_frozen`.
 
     Args:
         folder: the checkpoint's folder.
-        data: what its ``config.json`` says.
-        config: the same, read.
+        data: content of its ``config.json``.
+        config: the encoder's config, parsed from it.
         kind: class of the encoder.
-        layer: None for the checkpoint's choice.
-        pool: None for the checkpoint's choice.
+        layer: layer to pool; None: the checkpoint's default.
+        pool: name of the pool; None: the checkpoint's default.
 
     Raises:
         FileNotFoundError: the weights are missing.
-        ValueError: it is damaged, or there is no such layer or pool.
+        ValueError: the checkpoint is damaged, or there is no such layer or pool.
     """
     weights = load_weights(folder, data["sha256"])
     transformer = build_module(config.transformer.build, weights, folder)

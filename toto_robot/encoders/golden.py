@@ -1,7 +1,8 @@
-"""Golden vectors: pictures in a checkpoint, and what the encoder made of them when it was saved.
+"""Golden vectors: images in a checkpoint, with the encoder's outputs at the time of saving.
 
-`load_encoder` compares, so that another torch, resize, channel order or precision is found before
-a robot moves, and named. Each stage is checked by itself, on what was recorded of the one before:
+`load_encoder` recomputes the outputs and compares, so that a different version of torch, resize,
+channel order or precision is detected and named before a robot moves. Each stage is checked by
+itself, on the recorded output of the stage before:
 
     frames -> [channel order, value range, resize] -> input of the tokenizer's network
            -> [tokenizer] -> tokens -> [transformer] -> features of a layer, averaged
@@ -34,28 +35,34 @@ __all__ = [
     "GOLDEN",
     "TOLERANCES",
     "Tolerance",
-    "golden_pictures",
+    "golden_frames",
     "has_golden",
     "record_golden",
     "verify_golden",
 ]
 
-__getattr__ = moved_names(__name__, {"write_golden": "toto_robot.encoders.loading:write_golden"})
+__getattr__ = moved_names(
+    __name__,
+    {
+        "golden_pictures": f"{__name__}:golden_frames",
+        "write_golden": "toto_robot.encoders.loading:write_golden",
+    },
+)
 
 GOLDEN = "golden.safetensors"
 
-SAMPLE_STRIDE = 29  # of the tokenizer input's values; coprime to the sides of pictures
+SAMPLE_STRIDE = 29  # in values of the tokenizer's input; coprime to image sides
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tolerance:
-    """How far from the golden vectors an encoder may be.
+    """The allowed difference between an encoder and its golden vectors.
 
     Attributes:
-        input: greatest difference of the tokenizer network's input, which lies in [-1, 1].
-        tokens: least share of equal tokens.
-        features: greatest difference of the averaged features, whose tokens have unit root mean
-            square, given the golden tokens.
+        input: maximum difference of the tokenizer network's input, whose range is [-1, 1].
+        tokens: minimum share of equal tokens.
+        features: maximum difference of the averaged features, computed from the golden tokens; the
+            features of a token have unit root mean square.
     """
 
     input: float
@@ -63,11 +70,11 @@ class Tolerance:
     features: float
 
 
-# Measured with toto-nano on a CPU (torch 2.13), its 3 pictures and all layers, against float32:
-# float64 differs by 0 of the input, 0 % of the tokens and 7e-7 of the features; float16 by 5e-4, at
-# most 2 % and 7e-4; bfloat16 by 4e-3, at most 8 % and 5e-3. The room left is for deeper models and
-# other processors. Nothing is measured on accelerators, where float32's convolutions may have
-# float16's mantissa (TF32).
+# Measured with toto-nano on a CPU (torch 2.13), on its 3 images and all layers, against float32:
+# float64 differs by 0 in the input, 0 % of the tokens and 7e-7 in the features; float16 by 5e-4, at
+# most 2 % and 7e-4; bfloat16 by 4e-3, at most 8 % and 5e-3. The margin is for deeper models and
+# other processors. Nothing is measured on accelerators, where convolutions in float32 may have the
+# mantissa of float16 (TF32).
 _HALF = Tolerance(input=2e-3, tokens=0.95, features=5e-3)
 _BFLOAT = Tolerance(input=1e-2, tokens=0.8, features=3e-2)
 TOLERANCES: Mapping[tuple[torch.dtype, str], Tolerance] = MappingProxyType(
@@ -85,7 +92,7 @@ TOLERANCES: Mapping[tuple[torch.dtype, str], Tolerance] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Vectors:
-    """One picture, and what was made of it."""
+    """One image, and the outputs of each stage for it."""
 
     frame: Tensor  # h w 3
     input: Tensor  # 3 m
@@ -97,42 +104,42 @@ def record_golden(encoder: Encoder, folder: Path, frames: Sequence[np.ndarray] =
     """Compute the golden vectors of an encoder, and write them into its checkpoint.
 
     Args:
-        encoder: what the checkpoint opens as, in float32 on the CPU.
+        encoder: the encoder of the checkpoint, in float32 on the CPU.
         folder: the checkpoint's folder.
-        frames: uint8 images [h w 3] of the encoder's world, a few and small; a drawn pattern comes
-            before them, larger than the encoder's images.
+        frames: a few small uint8 images [h w 3] of the encoder's domain. A synthetic pattern,
+            larger than the encoder's images, is added before them.
 
     Returns:
-        The file. One that was there is replaced.
+        The written file; an existing file is replaced.
 
     Raises:
-        ValueError: a frame that is none.
+        ValueError: a frame is invalid.
     """
     tensors: dict[str, Tensor] = {}
     for index, frame in enumerate([_pattern(encoder.image_size), *frames]):
-        picture = check_frames(np.asarray(frame)[None])
-        given, tokens = _tokenize(encoder, picture)
+        image = check_frames(np.asarray(frame)[None])
+        network_input, tokens = _tokenize(encoder, image)
         features = _features(encoder, tokens, range(encoder.num_layers + 1))[0]
         tensors |= {
-            f"{index}.frame": picture[0].contiguous(),
-            f"{index}.input": given,
+            f"{index}.frame": image[0].contiguous(),
+            f"{index}.input": network_input,
             f"{index}.tokens": tokens[0].int(),
             f"{index}.features": features,
         }
     notes = {"weights_hash": encoder.weights_hash, "torch": torch.__version__}
     with written_aside(folder / GOLDEN) as aside:
         save_file(tensors, aside, notes)
-        aside.chmod(0o644)  # safetensors makes it readable to its owner alone
+        aside.chmod(0o644)  # safetensors makes the file readable only by its owner
     return folder / GOLDEN
 
 
 def has_golden(folder: Path) -> bool:
-    """Return whether a checkpoint carries golden vectors."""
+    """Return whether a checkpoint has golden vectors."""
     return (folder / GOLDEN).is_file()
 
 
-def golden_pictures(folder: Path) -> list[UInt8[Tensor, "h w 3"]]:
-    """Return the pictures of a checkpoint's golden vectors; none if it carries none."""
+def golden_frames(folder: Path) -> list[UInt8[Tensor, "h w 3"]]:
+    """Return the images of a checkpoint's golden vectors; empty if it has none."""
     if not has_golden(folder):
         return []
     _, vectors = _read(folder / GOLDEN)
@@ -144,41 +151,41 @@ def verify_golden(
     encoder: Encoder,
     folder: Path,
     layers: Sequence[int] | None = None,
-    pictures: int | None = None,
+    frames: int | None = None,
 ) -> None:
     """Compare an encoder with the golden vectors of its checkpoint, on its device, in its dtype.
 
     Args:
-        encoder: on any device.
+        encoder: the encoder, on any device.
         folder: the checkpoint's folder.
-        layers: whose features are compared; default: the encoder's own.
-        pictures: how many, from the first; default: all.
+        layers: layers whose features are compared; default: the encoder's own.
+        frames: number of images to compare, from the first; default: all.
 
     Raises:
-        ValueError: they differ by more than `TOLERANCES`; the message names the stage. Or the file
-            is damaged, or belongs to other weights.
+        ValueError: the difference is larger than `TOLERANCES` (the message names the stage), the
+            file is damaged, or it belongs to other weights.
     """
     file = folder / GOLDEN
     notes, vectors = _read(file)
     if notes.get("weights_hash") != encoder.weights_hash:
-        raise ValueError(f"{file} belongs to other weights; write_golden writes it anew")
+        raise ValueError(f"{file} belongs to other weights; write_golden writes it again")
     tolerance = _tolerance(encoder)
-    vectors = vectors[:pictures]
+    vectors = vectors[:frames]
     for index, one in enumerate(vectors):
-        given, tokens = _tokenize(encoder, one.frame[None])
-        stage, what = _judge_input(given, one.input, tolerance.input)
+        network_input, tokens = _tokenize(encoder, one.frame[None])
+        stage, what = _compare_input(network_input, one.input, tolerance.input)
         if not stage:
             equal = (tokens[0] == one.tokens).float().mean().item()
             stage = "tokenizer" if equal < tolerance.tokens else ""
             what = f"{equal:.1%} of its tokens are equal, needed {tolerance.tokens:.0%}"
         if stage:
-            raise _mismatch(file, stage, f"picture {index}: {what}", encoder, notes)
+            raise _mismatch(file, stage, f"image {index}: {what}", encoder, notes)
     wanted = [encoder.layer] if layers is None else list(layers)
     expected = torch.stack([one.features[wanted] for one in vectors])
     found = _features(encoder, torch.stack([one.tokens for one in vectors]).long(), wanted)
     difference = (found - expected).abs().amax(dim=(0, 2))  # l
     worst = int(difference.argmax())
-    # a NaN is no difference that is small enough
+    # written so that a NaN is also a mismatch
     if not difference[worst] <= tolerance.features:
         what = (
             f"features of layer {wanted[worst]} differ by {difference[worst]:.2g} on the recorded "
@@ -203,7 +210,7 @@ def _read(file: Path) -> tuple[dict[str, str], list[_Vectors]]:
             for index in range(count)
         ]
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{file} is damaged ({error}); write_golden writes it anew") from error
+        raise ValueError(f"{file} is damaged ({error}); write_golden writes it again") from error
     return notes, vectors
 
 
@@ -218,24 +225,24 @@ def _tolerance(encoder: Encoder) -> Tolerance:
         known = [f"{dtype} on {where}" for dtype, where in TOLERANCES]
         raise ValueError(
             f"golden vectors: stage 'dtype' is wrong: no tolerance is known for {dtypes[0]} on "
-            f"{device}; known: {known}; verify=False opens it unverified"
+            f"{device}; known: {known}; verify=False loads it without this check"
         )
     return TOLERANCES[key]
 
 
 def _tokenize(
-    encoder: Encoder, picture: UInt8[Tensor, "1 h w 3"]
+    encoder: Encoder, image: UInt8[Tensor, "1 h w 3"]
 ) -> tuple[Float[Tensor, "3 m"], Int64[Tensor, "1 n"]]:
-    """Return a sample of what the tokenizer's network really was given, and the tokens."""
+    """Return a sample of the actual input of the tokenizer's network, and the tokens."""
     inputs: list[Tensor] = []
     handle = encoder.tokenizer.encoder.register_forward_pre_hook(
         lambda _, arguments: inputs.append(arguments[0])
     )
     try:
-        tokens = encoder.tokenize(picture)
+        tokens = encoder.tokenize(image)
     finally:
         handle.remove()
-    # both tokenizers' inputs have the colour as their outermost channel
+    # both tokenizers' inputs have colour as their first dimension
     values = inputs[0][0].unflatten(0, (3, -1)).flatten(1)
     return values[:, ::SAMPLE_STRIDE].float().cpu().contiguous(), tokens.cpu()
 
@@ -243,14 +250,16 @@ def _tokenize(
 def _features(
     encoder: Encoder, tokens: Int64[Tensor, "b n"], layers: Sequence[int]
 ) -> Float[Tensor, "b l d"]:
-    features = encoder.clip_features(tokens[:, None], layers)  # whether it repeats frames or not
+    features = encoder.clip_features(tokens[:, None], layers)  # independent of repeat_frame
     return torch.stack([one.float().mean((1, 2)) for one in features], dim=1).cpu()
 
 
-def _judge_input(found: Float[Tensor, "3 m"], expected: Tensor, allowed: float) -> tuple[str, str]:
-    """Return the stage that went wrong on the way to the tokenizer, and how; or empty words."""
+def _compare_input(
+    found: Float[Tensor, "3 m"], expected: Tensor, allowed: float
+) -> tuple[str, str]:
+    """Return the name of the faulty stage before the tokenizer and the fault; empty if none."""
     if found.shape != expected.shape:
-        return "resize", f"{tuple(found.shape)} values arrive, needed {tuple(expected.shape)}"
+        return "resize", f"{tuple(found.shape)} values arrive, expected {tuple(expected.shape)}"
     difference = _distance(found, expected)
     if difference <= allowed:
         return "", ""
@@ -264,7 +273,7 @@ def _judge_input(found: Float[Tensor, "3 m"], expected: Tensor, allowed: float) 
     fit = torch.linalg.lstsq(for_fit, expected[:, :, None]).solution
     if _distance((for_fit @ fit)[:, :, 0], expected) <= allowed:
         low, high = found.min().item(), found.max().item()
-        return "value range", f"values arrive in [{low:.3g}, {high:.3g}], scaled by another rule"
+        return "value range", f"values arrive in [{low:.3g}, {high:.3g}], with a different scaling"
     return "resize", f"pixels differ by {difference:.2g}, allowed {allowed:.2g}"
 
 
@@ -283,16 +292,16 @@ def _mismatch(
         here.append(f"float32 matmul precision {precision!r}")
     return ValueError(
         f"golden vectors: stage {stage!r} is wrong: {what} ({', '.join(here)}; {file} was written "
-        f"with torch {notes.get('torch')}). Embeddings would not be those that policies were "
-        "trained on; verify=False opens the encoder all the same"
+        f"with torch {notes.get('torch')}). Embeddings would differ from those that policies were "
+        "trained on; verify=False loads the encoder without this check"
     )
 
 
 def _pattern(image_size: int) -> NDArray[np.uint8]:
-    """Draw a picture that tells mistakes apart.
+    """Return a test image that distinguishes the possible faults.
 
-    Three different colour channels, smooth and with single-pixel checks, not square, and larger
-    than the encoder's pictures, so that it is resized.
+    Its three colour channels differ, it has smooth areas and single-pixel checks, it is not square,
+    and it is larger than the encoder's images, so that it is resized.
     """
     height, width = image_size * 5 // 4, image_size * 3 // 2
     rows, columns = np.mgrid[:height, :width]

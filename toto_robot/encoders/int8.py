@@ -1,14 +1,14 @@
-"""Run an encoder's blocks on 8-bit integers, on a CPU: less time, and nearly the same features.
+"""Run an encoder's blocks with 8-bit integers on a CPU: faster, with nearly equal features.
 
     encoder = load_encoder("toto-nano", dtype=torch.int8)
 
-Weights are rounded once, with a scale for each output channel; what goes into a product is rounded
-at each call, with a scale for each token. Embeddings, norms, attention and the tokenizer stay in
-float32.
+Weights are quantised once, with one scale per output channel; inputs of matrix products are
+quantised at each call, with one scale per token. Embeddings, norms, attention and the tokenizer
+stay in float32.
 
-Features are compared with those in float32 before anything is returned, on pictures that the
-checkpoint carries or the caller gives. Such an encoder has a fingerprint of its own, so a policy
-that was trained on float32 is not given other numbers without being told.
+Before an int8 encoder is returned, its features are compared with those in float32, on images from
+the checkpoint or from the caller. It has its own fingerprint, so a policy that was trained on
+float32 features does not silently receive other ones.
 """
 
 import copy
@@ -25,7 +25,7 @@ from .encoder import Encoder
 __all__ = ["LEAST_COSINE", "Int8Linear", "feature_cosine", "to_int8"]
 
 LEAST_COSINE = 0.99
-_ZERO = 128  # where zero lies among the 8 bits of an input
+_ZERO = 128  # the quantised value of zero in an input
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -33,13 +33,13 @@ class Int8Linear(nn.Module):
     """A matrix product without bias on 8-bit integers, summed in 32 bits; for the CPU.
 
     Args:
-        linear: what it stands for.
-        rounder: shared with those that are given the same input.
+        linear: the layer that it replaces.
+        rounder: quantises the input; shared by layers with the same input.
     """
 
     def __init__(self, linear: nn.Linear, rounder: "_Rounder") -> None:
         super().__init__()
-        # Without VNNI two products are summed in 16 bits, which a weight of 8 bits overflows.
+        # Without VNNI, two products are summed in 16 bits, which would overflow with 8-bit weights.
         levels = 127 if torch.cpu._is_vnni_supported() else 63
         weight = linear.weight.detach().float()
         scale = (weight.abs().amax(dim=1) / levels).clamp(min=_TINY)
@@ -49,8 +49,8 @@ class Int8Linear(nn.Module):
         self._packed: Tensor | None = None
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """Multiply."""
-        if self._packed is None:  # the form that the processor's library wants; in no state dict
+        """Return the product of the input and the weights."""
+        if self._packed is None:  # the layout of oneDNN; not part of the state dict
             self._packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
             self._zeros = torch.zeros(len(self.scale), dtype=torch.int64)
         rounded, scale = self._rounder(x)
@@ -62,7 +62,7 @@ class Int8Linear(nn.Module):
 
 
 class _Rounder:
-    """Round a product's input to 8 bits, with a scale for each token; the same input only once."""
+    """A quantiser of inputs to 8 bits, with one scale per token; it keeps the last result."""
 
     def __init__(self) -> None:
         self._input: Tensor | None = None
@@ -79,25 +79,25 @@ class _Rounder:
 def to_int8(
     encoder: Encoder, frames: Sequence[np.ndarray | Tensor], least_cosine: float = LEAST_COSINE
 ) -> Encoder:
-    """Return an encoder with the same tokenizer and blocks in 8 bits.
+    """Return an encoder with the same tokenizer and with 8-bit blocks.
 
     Args:
-        encoder: in float32, on the CPU.
-        frames: uint8 pictures [h w 3] of its world, on which the features are compared.
-        least_cosine: to the features in float32; see `feature_cosine`.
+        encoder: an encoder in float32 on the CPU.
+        frames: uint8 images [h w 3] of the encoder's domain, on which features are compared.
+        least_cosine: minimum cosine similarity to the features in float32; see `feature_cosine`.
 
     Raises:
-        ValueError: no picture to compare on, an encoder in another precision or on another
-            device, or features that differ too much; the message says by how much.
+        ValueError: there are no images to compare, the encoder has another precision or device, or
+            the features differ too much; the message says by how much.
     """
     weight = encoder.transformer.embed_tokens.weight
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise ValueError(
-            f"int8 is made of float32 on the CPU, the encoder is {weight.dtype} on {weight.device}"
+            f"int8 needs an encoder in float32 on the CPU, got {weight.dtype} on {weight.device}"
         )
     if not frames:
         raise ValueError(
-            "int8 needs a few pictures to compare features on; this checkpoint carries none: "
+            "int8 needs a few images to compare features; this checkpoint has none: "
             "save_encoder(..., golden_frames=...), or to_int8(encoder, frames)"
         )
     transformer = copy.deepcopy(encoder.transformer)
@@ -121,7 +121,7 @@ def to_int8(
     rounded.pooling.load_state_dict(encoder.pooling.state_dict())
     ids = torch.cat([encoder.tokenize(torch.as_tensor(frame)[None]) for frame in frames])
     tokens, pooled = feature_cosine(encoder, rounded, ids)
-    if not min(tokens, pooled) >= least_cosine:  # a NaN is no cosine that is great enough
+    if not min(tokens, pooled) >= least_cosine:  # written so that NaN also fails
         raise ValueError(
             f"in int8 the features of layer {encoder.layer} have a cosine of {tokens:.4f} with "
             f"those in float32 (pooled: {pooled:.4f}), needed {least_cosine}; use float32"
@@ -131,10 +131,10 @@ def to_int8(
 
 @torch.no_grad()
 def feature_cosine(encoder: Encoder, other: Encoder, ids: Tensor) -> tuple[float, float]:
-    """Compare the features of tokenised frames [b n].
+    """Return the cosine similarities of two encoders' features of tokenised frames [b n].
 
     Returns:
-        The mean cosine of the tokens' features, and the least of the embeddings'.
+        The mean over the tokens' features, and the minimum over the embeddings.
     """
     one, two = (model.token_features(ids, (encoder.layer,))[0] for model in (encoder, other))
     pooled = cosine_similarity(encoder.pooling(one), other.pooling(two), dim=-1)

@@ -1,4 +1,4 @@
-"""Open an encoder by a shipped name or a checkpoint's folder, and write one."""
+"""Load an encoder by a shipped name or from a checkpoint's folder, and save one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..tokenizers import AnyTokenizer, TokenizerConfig
 from .encoder import Encoder, EncoderConfig
 from .forks import survive_forks
 from .frozen import open_frozen
-from .golden import golden_pictures, has_golden, record_golden, verify_golden
+from .golden import golden_frames, has_golden, record_golden, verify_golden
 from .int8 import to_int8
 from .patches import PatchEncoder, PatchEncoderConfig
 from .pooling import AttentionPool
@@ -34,7 +34,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "int8": torch.int8,
 }
-VERIFIED_PICTURES = 2  # when an encoder is opened: the drawn pattern, and one of its world
+VERIFIED_FRAMES = 2  # when an encoder is loaded: the test pattern and one recorded frame
 
 
 def save_encoder(
@@ -48,21 +48,21 @@ def save_encoder(
     pooling: AttentionPool | None = None,
     training: Mapping[str, object] | None = None,
 ) -> None:
-    """Write an encoder's checkpoint with its golden vectors: what `load_encoder` opens.
+    """Save an encoder's checkpoint with its golden vectors; `load_encoder` loads it.
 
     Args:
         folder: the checkpoint's folder.
         tokenizer: trained tokenizer.
         transformer: trained transformer.
-        layer: layer to use by default.
-        pool: pool to use by default.
-        golden_frames: a few small uint8 frames [h w 3] of the encoder's world; see `write_golden`.
-        frame_interval_s: seconds between the frames of the training videos; None: not known.
-        pooling: a trained attention pool, where `pool` is one; it comes back with the encoder.
-        training: plain data that says how it was trained: ``training`` in ``config.json``.
+        layer: default layer.
+        pool: default pool.
+        golden_frames: a few small uint8 frames [h w 3] of the encoder's domain; see `write_golden`.
+        frame_interval_s: seconds between the frames of the training videos; None: unknown.
+        pooling: trained attention pool, if `pool` is `attention`; it is loaded with the encoder.
+        training: plain data about the training: ``training`` in ``config.json``.
 
     Raises:
-        ValueError: an attention pool beside a `pool` of another kind.
+        ValueError: `pooling` is given, but `pool` is not `attention`.
     """
     if pooling is not None and pool != "attention":
         raise ValueError(f"an attention pool's weights belong to pool 'attention', not to {pool!r}")
@@ -83,21 +83,21 @@ def save_encoder(
 
 
 def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
-    """Write the golden vectors of a checkpoint into it; see `record_golden`.
+    """Compute a checkpoint's golden vectors and write them into it; see `record_golden`.
 
     Raises:
-        ValueError: a frame that is none, or a damaged checkpoint.
+        ValueError: a frame is invalid, or the checkpoint is damaged.
     """
     return record_golden(load_toto(folder, verify=False), folder, frames)
 
 
 def encoder_config(data: Mapping[str, Any]) -> EncoderConfig:
-    """Read what an encoder's checkpoint says of itself.
+    """Return the config of an encoder's checkpoint, from the plain data of its ``config.json``.
 
-    Checkpoints of before there were several kinds of models do not say theirs: it is ``llama``.
+    Old checkpoints do not name the kind of their transformer: it is ``llama``.
 
     Raises:
-        ValueError: what is wrong and where.
+        ValueError: the config is invalid; the message says what is wrong and where.
     """
     transformer = data.get("transformer")
     if isinstance(transformer, Mapping):
@@ -157,31 +157,31 @@ def load_encoder(
     format: str | None = None,
     **file_options: Any,
 ) -> Encoder | VitEncoder | PatchEncoder:
-    """Open an encoder. Never touches the network.
+    """Load an encoder; this never accesses the network.
 
     Args:
         name_or_path: a shipped name (``"toto-nano"``, ``"mae-nano"``) or a checkpoint folder; with
-            ``format``, a file of a vision transformer's weights. `load_toto` opens the same and
-            accepts a Toto alone.
-        layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's choice.
+            ``format``, a file with weights of a vision transformer. `load_toto` does the same, but
+            accepts only a Toto.
+        layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's layer.
         pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
-            choice. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, not
+            pool. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, but not
             ``"last"``.
-        device: where to run, or ``auto``; default: the CPU.
-        dtype: of the weights and the computation; default float32. Embeddings are float32 always.
-            torch.int8, on the CPU: the blocks alone, compared with float32
+        device: device to run on, or ``auto``; default: the CPU.
+        dtype: precision of weights and computation; default: float32. Embeddings are always
+            float32. torch.int8, on the CPU: only the blocks, compared with float32
             (`toto_robot.encoders.int8`).
-        repeat_frame: feed each frame twice and pool the second copy; for a Toto, see `Encoder`.
-        verify: compare with the checkpoint's golden vectors, if it carries some, on this device and
-            in this dtype; costs the encoding of two frames. Published files carry none.
-        format: the family of a published file; such files are opened by
-            `toto_robot.encoders.vit_files.load_vit`, which takes the other options.
+        repeat_frame: feed each frame twice and pool the second copy; only a Toto, see `Encoder`.
+        verify: compare with the checkpoint's golden vectors, if it has any, on this device and in
+            this dtype; this encodes two frames. Published files have none.
+        format: the family of a published file, which is loaded by
+            `toto_robot.encoders.vit_files.load_vit` with the other options.
         **file_options: ``heads``, ``image_size`` and ``statistics`` of `load_vit`.
 
     Raises:
-        ValueError: unknown name (the message lists the known ones), layer, pool, device or dtype, a
-        damaged checkpoint, or one that gives other features here than where it was saved: the
-        message names the stage (see `toto_robot.encoders.golden`).
+        ValueError: the name (the message lists the known ones), layer, pool, device or dtype is
+            unknown, the checkpoint is damaged, or its features here differ from those at the time
+            of saving (the message names the stage, see `toto_robot.encoders.golden`).
         FileNotFoundError: the folder lacks a file; the message names it.
     """
     survive_forks()
@@ -189,12 +189,12 @@ def load_encoder(
     device = None if device is None else choose_device(str(device))
     if format is not None:
         if repeat_frame:
-            raise ValueError("repeat_frame is for a Toto: a vision transformer sees all at once")
+            raise ValueError("repeat_frame is only for a Toto, not for a vision transformer")
         return load_vit(
             name_or_path, format, layer=layer, pool=pool, device=device, dtype=dtype, **file_options
         )
     if file_options:
-        raise ValueError(f"{', '.join(file_options)} belong to a file with format=")
+        raise ValueError(f"{', '.join(file_options)} can be used only with format=")
     folder = _find(name_or_path)
     data = read_config(folder, "encoder", *FROZEN)
     if data["kind"] == "encoder":
@@ -220,19 +220,19 @@ def load_toto(
     repeat_frame: bool = False,
     verify: bool = True,
 ) -> Encoder:
-    """Open a Toto over discrete tokens: what streams, predicts and is exported.
+    """Load a Toto over discrete tokens, the kind of encoder that can stream, predict and export.
 
     Args:
-        name_or_path: as for `load_encoder`, and so are the other arguments.
+        name_or_path: as in `load_encoder`, like all other arguments.
         layer: the layer to pool.
-        pool: the pool.
-        device: where to run.
-        dtype: of the weights and the computation.
+        pool: name of the pool.
+        device: device to run on.
+        dtype: precision of weights and computation.
         repeat_frame: feed each frame twice.
         verify: compare with the checkpoint's golden vectors.
 
     Raises:
-        ValueError: as for `load_encoder`, or the checkpoint is no Toto.
+        ValueError: as in `load_encoder`, or the checkpoint is not a Toto.
         FileNotFoundError: the folder lacks a file; the message names it.
     """
     opened = load_encoder(
@@ -240,14 +240,14 @@ def load_toto(
     )
     if not isinstance(opened, Encoder):
         raise ValueError(
-            f"{name_or_path} is a {type(opened).__name__}; this needs a Toto over discrete tokens, "
-            f"for example {', '.join(shipped_encoders())}"
+            f"{name_or_path} is a {type(opened).__name__}; expected a Toto over discrete "
+            f"tokens, for example {', '.join(shipped_encoders())}"
         )
     return opened
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """Return the type that a name stands for."""
+    """Return the torch dtype of a name."""
     if not isinstance(dtype, str):
         return dtype
     if dtype not in DTYPES:
@@ -263,7 +263,7 @@ def _open_toto(
     *,
     repeat_frame: bool,
 ) -> Encoder:
-    """Build a checkpoint's tokenizer, transformer and pool, in float32 on the CPU."""
+    """Return the encoder of a checkpoint, in float32 on the CPU."""
     config = encoder_config(data["config"])
     weights = load_weights(folder, data["sha256"])
     tokenizer = build_module(config.tokenizer.build, _part(weights, "tokenizer."), folder)
@@ -290,24 +290,24 @@ def _prepare(
     *,
     verify: bool,
 ) -> Encoder:
-    """Move an encoder to its device and precision, and compare it with its golden vectors."""
+    """Move an encoder to its device and precision, and verify its golden vectors."""
     encoder = encoder.to(device=device, dtype=None if dtype == torch.int8 else dtype)
     if verify and has_golden(folder):
-        verify_golden(encoder, folder, pictures=VERIFIED_PICTURES)
-    return to_int8(encoder, golden_pictures(folder)) if dtype == torch.int8 else encoder
+        verify_golden(encoder, folder, frames=VERIFIED_FRAMES)
+    return to_int8(encoder, golden_frames(folder)) if dtype == torch.int8 else encoder
 
 
 def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> AnyTokenizer:
-    """Open a tokenizer's checkpoint, or take the tokenizer out of an encoder's.
+    """Load a tokenizer from its own checkpoint or from an encoder's.
 
     Args:
-        name_or_path: the folder of either, or the name of a shipped encoder.
+        name_or_path: the checkpoint's folder, or the name of a shipped encoder.
         image_size: side that frames are resized to, pixels; None: the checkpoint's. Convolutional
-            tokenizers make more tokens of larger frames, with the same weights.
+            tokenizers split larger frames into more tokens, with the same weights.
 
     Raises:
-        FileNotFoundError: it lacks a file.
-        ValueError: it is damaged, of another kind, or not made for that size.
+        FileNotFoundError: the checkpoint lacks a file.
+        ValueError: the checkpoint is damaged or of another kind, or does not support this size.
     """
     folder = _find(name_or_path)
     data = read_config(folder, "tokenizer", "encoder")
@@ -322,12 +322,12 @@ def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> A
 
 
 def shipped_encoders() -> list[str]:
-    """Return the names of the Totos that come with the package."""
+    """Return the names of the Totos that are included in the package."""
     return _shipped("encoder")
 
 
 def shipped_baselines() -> list[str]:
-    """Return the names of the vision transformers that come with it, to compare Totos with."""
+    """Return the names of the vision transformers in the package, the baselines of Toto."""
     return _shipped("vit")
 
 
@@ -343,7 +343,7 @@ def _find(name_or_path: str | Path) -> Path:
         return WEIGHTS / str(name_or_path)
     folder = Path(name_or_path)
     if folder.is_file():
-        raise ValueError(f"{folder} is a file: say its format=, one of {', '.join(FORMATS)}")
+        raise ValueError(f"{folder} is a file: set its format=, one of {', '.join(FORMATS)}")
     if not folder.is_dir():
         known = ", ".join(shipped_encoders() + shipped_baselines()) or "none"
         raise ValueError(

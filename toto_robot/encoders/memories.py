@@ -1,4 +1,4 @@
-"""What a stream remembers of its environments: keys and values of frames, or a state."""
+"""The memory of a stream for each environment: keys and values of past frames, or a state."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ from ..models.transformer import rope_angles, rotate
 
 __all__ = ["FrameMemory", "Rows", "StateMemory"]
 
-Rows = slice | list[int]  # of a batch of environments
+Rows = slice | list[int]  # of environments in a batch
 
 
 class FrameMemory:
     """Keys and values of the start token and of the last frames of several environments.
 
-    Each environment fills its slots in turn and begins again at the first, so the oldest frame is
-    overwritten. The newest frame attends to the slots first and takes its own afterwards.
+    Each environment fills its slots in turn and then overwrites the oldest frame. The newest frame
+    attends to the slots before it is written to its own.
 
     Attributes:
-        start_keys: of the start token, at position 0, one [1 h 1 k] a block.
-        start_values: likewise.
+        start_keys: keys of the start token at position 0, one tensor [1 h 1 k] per block.
+        start_values: values of the start token, likewise.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class FrameMemory:
         self._values = [torch.zeros_like(keys) for keys in self._keys]
         for values, start in zip(self._values, self.start_values, strict=True):
             values[:, :, :1] = start
-        everyone = slice(0, num_envs)
-        self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool), everyone)
+        all_rows = slice(0, num_envs)
+        self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool), all_rows)
 
-    def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
-        """Return where the newest frames are.
+    def place(self, past: np.ndarray, is_kept: np.ndarray, rows: Rows) -> None:
+        """Set the positions of the newest frames.
 
         Args:
-            past: int64 [b], how many frames came before each.
-            remembered: bool [b], which are to be remembered.
-            rows: whose they are.
+            past: int64 [b], number of kept frames before each newest frame.
+            is_kept: bool [b], whether the newest frame is to be kept.
+            rows: environments of these frames.
         """
         self._rows = rows
         self._envs = range(rows.start, rows.stop) if isinstance(rows, slice) else rows
         self._past = past
         self._slots = past % max(self._num_slots, 1)
-        self._remembered = np.flatnonzero(remembered) if self._num_slots else np.zeros(0, np.int64)
+        self._kept_rows = np.flatnonzero(is_kept) if self._num_slots else np.zeros(0, np.int64)
         filled = np.minimum(past, self._num_slots)
         most = int(filled.max(initial=0))
         self._seen = 1 + most * self._frame
@@ -79,13 +79,13 @@ class FrameMemory:
             hidden = columns[None, :] >= ends[:, None]
             self._mask = torch.zeros(hidden.shape, device=device, dtype=dtype)
             self._mask = self._mask.masked_fill_(hidden, -torch.inf)[:, None, None]  # b 1 1 t
-        # Where the start token would be if the window began with its oldest frame.
+        # The start token's position, if the window began with its oldest frame.
         self._start_position = torch.from_numpy((past - filled) * self._frame).to(device)
 
     def angles(
         self, config: TotoConfig, num_tokens: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Return the rotary angles [b 1 t k] of the newest frames, and turn the start tokens."""
+        """Return the rotary angles [b 1 t k] of the newest frames; rotate the start tokens."""
         cos, sin = rope_angles(config, self._start_position, 1, device)
         for keys, start in zip(self._keys, self.start_keys, strict=True):
             keys[self._rows, :, :1] = rotate(start, (cos[:, None], sin[:, None]))
@@ -94,25 +94,25 @@ class FrameMemory:
         return cos[:, None], sin[:, None]
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend to what is remembered and, causally, to the frame itself; then remember it."""
+        """Attend to the kept frames and, causally, to the newest frame itself; then keep it."""
         keys, values = self._keys[block], self._values[block]
         rows = self._rows
         seen = (keys[rows, :, : self._seen], values[rows, :, : self._seen])
         out = _attend_to_both(q, *seen, k, v, self._mask)
-        for row in self._remembered:
+        for row in self._kept_rows:
             env, start = self._envs[row], 1 + int(self._slots[row]) * self._frame
             keys[env, :, start : start + self._frame] = k[row]
             values[env, :, start : start + self._frame] = v[row]
         return out
 
     def advance(self, num_tokens: int) -> None:
-        """Do nothing: `place` says where the next frame is."""
+        """Do nothing: `place` sets the position of the next frame."""
 
 
 class StateMemory:
-    """The state of a Mamba after the last remembered frame of several environments.
+    """The state of a Mamba after the last kept frame of several environments.
 
-    An environment whose newest frame is its first begins with the state after the start token.
+    The first frame of an episode starts from the state after the start token.
     """
 
     def __init__(self, transformer: CausalModel, num_envs: int, layers: Sequence[int]) -> None:
@@ -126,37 +126,37 @@ class StateMemory:
             tuple(part.repeat(num_envs, 1, 1) for part in pair or ()) for pair in self._start
         ]
         self._rows: Rows = slice(0, num_envs)
-        self._kept: list[int] = []
-        self._remembered = np.zeros(0, np.int64)
+        self._kept_envs: list[int] = []
+        self._kept_rows = np.zeros(0, np.int64)
 
-    def place(self, past: np.ndarray, remembered: np.ndarray, rows: Rows) -> None:
-        """Return where the newest frames are; see `FrameMemory.place`."""
+    def place(self, past: np.ndarray, is_kept: np.ndarray, rows: Rows) -> None:
+        """Set the positions of the newest frames; see `FrameMemory.place`."""
         envs = list(range(rows.start, rows.stop)) if isinstance(rows, slice) else rows
         self._rows = rows
-        self._remembered = np.flatnonzero(remembered)
-        self._kept = [envs[row] for row in self._remembered]
+        self._kept_rows = np.flatnonzero(is_kept)
+        self._kept_envs = [envs[row] for row in self._kept_rows]
         fresh = [envs[row] for row in np.flatnonzero(past == 0)]
         for now, start in zip(self._now, self._start, strict=True):
             for part, first in zip(now, start or (), strict=True):
                 part[fresh] = first
 
     def read(self, block: int) -> tuple[Tensor, Tensor]:
-        """Return a block's last inputs and its state; see `MambaState.read`."""
+        """Return the last inputs and the state of a block; see `MambaState.read`."""
         inputs, state = self._now[block]
         return inputs[self._rows], state[self._rows]
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Keep them of the environments whose frame is remembered."""
-        rows = torch.from_numpy(self._remembered).to(state.device)
+        """Store inputs and state of the environments whose newest frame is kept."""
+        rows = torch.from_numpy(self._kept_rows).to(state.device)
         for part, new in zip(self._now[block], (inputs, state), strict=True):
-            part[self._kept] = new[rows]
+            part[self._kept_envs] = new[rows]
 
     def advance(self, num_tokens: int) -> None:
-        """Do nothing: `place` says where the next frame is."""
+        """Do nothing: `place` sets the position of the next frame."""
 
 
 class _Recorder:
-    """Keep every block's keys and values of one pass."""
+    """A memory that collects every block's keys and values of one pass."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Tensor, Tensor]] = []
@@ -179,8 +179,8 @@ def _attend_to_both(
 ) -> Tensor:
     """Attend to all of the past and, causally, to the present, as if they were one sequence.
 
-    On the CPU the two are attended to apart and mixed by their softmax's denominators, which needs
-    neither a copy of the past nor a mask over it.
+    On the CPU, attention to past and present is computed separately and combined with the
+    denominators of the two softmaxes; this needs neither a copy of the past nor a mask over it.
     """
     if q.device.type == "cpu":
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

@@ -1,4 +1,4 @@
-"""An encoder as graphs of fixed shapes, without the checks that a graph cannot hold."""
+"""Encoders as graphs with fixed shapes, without checks that a graph cannot contain."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ __all__ = ["FrameGraph", "StreamGraph"]
 
 
 class FrameGraph(nn.Module):
-    """Frames to embeddings."""
+    """A graph from frames to embeddings."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class FrameGraph(nn.Module):
 
 
 class StreamGraph(nn.Module):
-    """The newest frames and their past to embeddings and their own keys and values."""
+    """A graph from the newest frames and their past to embeddings, new keys and new values."""
 
     start_keys: Tensor  # l 1 h 1 k
     start_values: Tensor
@@ -73,7 +73,7 @@ class StreamGraph(nn.Module):
 
 
 class _GivenPast:
-    """A `Memory` of tensors that were handed in; the frame's own are collected."""
+    """A `Memory` whose past is passed in as tensors; it collects the newest frame's own."""
 
     def __init__(
         self,

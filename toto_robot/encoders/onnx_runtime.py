@@ -1,12 +1,12 @@
-"""Run an exported encoder with numpy and onnxruntime alone: for a computer without torch.
+"""Run an exported encoder with only numpy and onnxruntime, on a computer without torch.
 
     encoder = OnnxEncoder("export")            # the folder that python -m toto_robot.export wrote
     embedding = encoder(frames)                # uint8 [b h w 3] -> float32 [b e]
     stream = OnnxStream("export")
     embedding = stream.step(frames, reset)     # with a past; reset: bool [b], or None
 
-The folder holds a copy of this file, which imports nothing of the package: put the folder on the
-path there, and `from onnx_runtime import OnnxEncoder`.
+The export's folder holds a copy of this file, which imports nothing from the package: add the
+folder to the Python path, and use `from onnx_runtime import OnnxEncoder`.
 """
 
 import json
@@ -20,91 +20,92 @@ from numpy.typing import NDArray
 
 __all__ = ["OnnxEncoder", "OnnxStream"]
 
-CARD, FRAME, STREAM = "export.json", "frame.onnx", "stream.onnx"
+METADATA, FRAME, STREAM = "export.json", "frame.onnx", "stream.onnx"
 
 
 class OnnxEncoder:
-    """Embed each frame by itself.
+    """An exported encoder that embeds each frame by itself.
 
     Attributes:
-        card: what `export.json` says of shapes and of the encoder.
+        metadata: content of `export.json`: shapes and properties of the encoder.
         dim: width e of the embedding.
         tokens: int64 [b n], the tokens of the last frames.
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
-        """Open the graph.
+        """Load the graph.
 
         Args:
-            folder: where the export is.
-            threads: of onnxruntime; None for its own choice.
+            folder: folder of the export.
+            threads: threads of onnxruntime; None: its default.
 
         Raises:
             FileNotFoundError: a file is missing; the message names it.
         """
-        self.card = _read_card(Path(folder))
+        self.metadata = _read_metadata(Path(folder))
         self._session, self._process = _open(Path(folder) / FRAME, threads), os.getpid()
-        self.dim: int = self.card["dim"]
-        self.tokens: NDArray[np.int64] = np.zeros((0, self.card["tokens_per_frame"]), np.int64)
+        self.dim: int = self.metadata["dim"]
+        self.tokens: NDArray[np.int64] = np.zeros((0, self.metadata["tokens_per_frame"]), np.int64)
 
     def __call__(self, frames: np.ndarray) -> NDArray[np.float32]:
-        """Embed frames of the size and number that the graph was made for.
+        """Return the embeddings [b e] of frames in the size and number of the graph.
 
         Raises:
-            ValueError: other frames; the message says which are right.
+            ValueError: the frames have another size or number; the message states the right one.
         """
-        _check_frames(self.card, frames)
+        _check_frames(self.metadata, frames)
         _check_process(self._process)
         embedding, self.tokens = _run(self._session, {"frames": np.ascontiguousarray(frames)})
         return embedding
 
 
 class OnnxStream:
-    """Embed the frames of several environments in step, each with a past of its own.
+    """An exported stream for several environments, each with its own past.
 
-    The graph is given keys and values of the past and returns those of the newest frame; they are
-    kept here, each in the place of the oldest. What is seen is what `EncoderStream` sees in the
+    The graph receives keys and values of the past and returns those of the newest frame. They are
+    stored here in place of the oldest frame's. The features equal those of `EncoderStream` in the
     mode `rolling`.
 
     Attributes:
-        card: what `export.json` says.
+        metadata: content of `export.json`.
         dim: width e of the embedding.
         tokens: int64 [b n], the tokens of the last frames.
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
-        """Open the graph, and begin with an empty past.
+        """Load the graph and start with an empty past.
 
         Args:
-            folder: where the export is.
-            threads: of onnxruntime; None for its own choice.
+            folder: folder of the export.
+            threads: threads of onnxruntime; None: its default.
 
         Raises:
             FileNotFoundError: a file is missing, or the export has no stream.
         """
-        card = self.card = _read_card(Path(folder))
+        metadata = self.metadata = _read_metadata(Path(folder))
         self._session, self._process = _open(Path(folder) / STREAM, threads), os.getpid()
-        self.dim: int = card["dim"]
-        self._frame: int = card["tokens_per_frame"]
-        self._num_slots: int = card["context"] - 1
-        self._skip: int = card["frame_skip"]
-        batch, past = card["num_envs"], self._num_slots * self._frame
-        shape = (card["layer"], batch, card["heads"], past, card["head_width"])
+        self.dim: int = metadata["dim"]
+        self._frame: int = metadata["tokens_per_frame"]
+        self._num_slots: int = metadata["context"] - 1
+        self._skip: int = metadata["frame_skip"]
+        batch, past = metadata["num_envs"], self._num_slots * self._frame
+        shape = (metadata["layer"], batch, metadata["heads"], past, metadata["head_width"])
         self._keys, self._values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._shown = np.zeros(batch, np.int64)
         self.tokens: NDArray[np.int64] = np.zeros((batch, self._frame), np.int64)
 
     def step(self, frames: np.ndarray, reset: np.ndarray | None = None) -> NDArray[np.float32]:
-        """Embed the newest frame of every environment, float32 [b e].
+        """Return the embeddings [b e] of the newest frame of every environment.
 
         Args:
             frames: uint8 RGB [b h w 3], of the graph's size.
-            reset: bool [b]: whose frame is the first of an episode; None for nobody's.
+            reset: bool [b], true where the frame is the first of an episode; None: nowhere.
 
         Raises:
-            ValueError: other frames or another mask; the message says which are right.
+            ValueError: `frames` or `reset` has another shape or dtype; the message states the right
+                one.
         """
-        _check_frames(self.card, frames)
+        _check_frames(self.metadata, frames)
         _check_process(self._process)
         batch = len(self._shown)
         if reset is None:
@@ -112,7 +113,7 @@ class OnnxStream:
         if reset.shape != (batch,) or reset.dtype != np.bool_:
             raise ValueError(f"reset must be bool [{batch}], got {reset.dtype} {reset.shape}")
         self._shown[reset] = 0
-        past = -(-self._shown // self._skip)  # frames that have been remembered
+        past = -(-self._shown // self._skip)  # frames that have been kept
         filled = np.minimum(past, self._num_slots)
         hidden = np.arange(self._num_slots) >= filled[:, None]
         bias = np.where(hidden, np.float32(-np.inf), np.float32(0)).repeat(self._frame, axis=1)
@@ -142,17 +143,17 @@ class OnnxStream:
         self, start: NDArray[np.int64], length: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return cosines and sines [b t k] of rotary positions, computed in float64."""
-        width = self.card["head_width"]
-        rates = self.card["rope_base"] ** (-np.arange(0, width, 2) / width)
+        width = self.metadata["head_width"]
+        rates = self.metadata["rope_base"] ** (-np.arange(0, width, 2) / width)
         positions = start[:, None] + np.arange(length)
         angles = positions[:, :, None] * np.concatenate([rates, rates])
         return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
-    path = folder / CARD
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    path = folder / METADATA
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: {folder} is no export of toto_robot")
+        raise FileNotFoundError(f"{path} is missing: {folder} is not an export of toto_robot")
     return json.loads(path.read_text())
 
 
@@ -173,20 +174,18 @@ def _run(
 
 
 def _check_process(opened_in: int) -> None:
-    if (
-        os.getpid() != opened_in
-    ):  # a session's threads do not survive a fork: it would wait for ever
+    if os.getpid() != opened_in:  # a session's threads do not survive a fork: it would hang
         raise RuntimeError(
-            "the encoder was opened in another process, of which this one is a fork; open it in "
+            "the encoder was loaded before this process was forked; load it in "
             'this process, or start the processes with context="spawn" '
             '(start_method="spawn" for SubprocVecEnv)'
         )
 
 
-def _check_frames(card: dict[str, Any], frames: np.ndarray) -> None:
-    shape = (card["num_envs"], card["height"], card["width"], 3)
+def _check_frames(metadata: dict[str, Any], frames: np.ndarray) -> None:
+    shape = (metadata["num_envs"], metadata["height"], metadata["width"], 3)
     if frames.dtype != np.uint8 or frames.shape != shape:
         raise ValueError(
-            f"frames must be uint8 RGB {shape}, what the graph was exported for, got "
-            f"{frames.dtype} {frames.shape}"
+            f"frames must be uint8 RGB {shape}, as the graph was exported, got {frames.dtype} "
+            f"{frames.shape}"
         )

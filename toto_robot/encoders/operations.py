@@ -1,7 +1,7 @@
-"""How many floating-point operations a call takes, and how many this machine can do in that time.
+"""Count the floating-point operations of a call, and measure the speed limit of this machine.
 
-Two for each multiplication with an addition; of causal attention only what is not masked counts.
-A machine's ceiling is its own matrix product.
+A multiplication with an addition counts as two operations; of causal attention, only the unmasked
+part counts. The speed limit (ceiling) is the rate of a matrix product on the same machine.
 """
 
 import math
@@ -15,20 +15,20 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 __all__ = ["SIDES", "count_operations", "measure_ceiling", "timed"]
 
-# Sides of the products that the ceiling is taken of. On a busy CPU long ones are never undisturbed.
+# Sizes of the matrices for the ceiling. On a busy CPU, large products are always disturbed.
 SIDES = {"cpu": (512, 1024, 1536), "cuda": (4096, 8192)}
-_PRODUCTS = 4  # of each
+_PRODUCTS = 4  # repetitions of each size
 
 
 def count_operations(call: Callable[[], object]) -> int:
-    """Make a call and return how many operations it took."""
+    """Run a call and return its number of floating-point operations."""
     with FlopCounterMode(display=False, custom_mapping=_COUNTED) as counter:
         call()
     return counter.get_total_flops()
 
 
 def timed(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """Return what a call returns and its milliseconds, waiting for the device."""
+    """Return the result of a call and its duration, milliseconds, including work on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -39,7 +39,7 @@ def timed(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
 
 
 def measure_ceiling(squares: Sequence[Tensor]) -> float:
-    """Return the best GFLOP/s of the products of square matrices with themselves."""
+    """Return the highest rate, GFLOP/s, of the products of square matrices with themselves."""
     rates = []
     for square in [one for one in squares for _ in range(_PRODUCTS)]:
         _, spent_ms = timed(lambda one=square: one @ one, square.device)
@@ -48,7 +48,7 @@ def measure_ceiling(squares: Sequence[Tensor]) -> float:
 
 
 def _attention(causal_at: int) -> Callable[..., int]:
-    """Return a rule for an attention whose argument at this place says that it is causal."""
+    """Return a counter for an attention operation, whose argument `causal_at` is `is_causal`."""
 
     def count(*args: Any, out_shape: Any = None, is_causal: bool = False, **_: Any) -> int:
         q, k, v = args[:3]

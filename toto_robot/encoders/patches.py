@@ -1,4 +1,4 @@
-"""A frozen Toto over continuous patches behind the encoder's contract (paper Table 3).
+"""A frozen Toto over continuous patches, with the interface of all encoders (paper Table 3).
 
 encoder = load_encoder("runs/patches/encoder")
 embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
@@ -22,12 +22,12 @@ __all__ = ["PatchEncoder", "PatchEncoderConfig"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchEncoderConfig:
-    """What such an encoder's checkpoint says of itself.
+    """The config of a `PatchEncoder`, as its checkpoint stores it.
 
     Attributes:
-        transformer: its sizes.
-        layer: the layer to use unless the caller asks for another.
-        pool: the pool to use unless the caller asks for another.
+        transformer: sizes of the transformer.
+        layer: default layer.
+        pool: default pool.
     """
 
     transformer: PatchConfig
@@ -36,7 +36,7 @@ class PatchEncoderConfig:
 
 
 class PatchEncoder(FrozenEncoder):
-    """Frozen first `layer` blocks of a Toto over patches, and a pool.
+    """The frozen first `layer` blocks of a Toto over patches, and a pool.
 
     A frame is encoded by itself: the start token, then its patches. Features are scaled to unit
     root mean square per token before pooling. Deeper blocks are not run.
@@ -48,8 +48,8 @@ class PatchEncoder(FrozenEncoder):
         num_layers: blocks of the whole transformer.
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: patches of one frame, in raster order.
-        weights_hash: sha256 of all weights, and of the sizes that go with them.
-        fingerprint: sha256 of that, layer and pool: equal for encoders whose embeddings are
+        weights_hash: sha256 of all weights and sizes.
+        fingerprint: sha256 of weights_hash, layer and pool: equal for encoders whose embeddings are
             interchangeable.
     """
 
@@ -62,9 +62,9 @@ class PatchEncoder(FrozenEncoder):
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
 
         Raises:
-            TypeError: neither a numpy array nor a tensor.
-            ValueError: wrong dtype, range, channels or number of dimensions; the message says
-            which.
+            TypeError: `frames` is neither a numpy array nor a tensor.
+            ValueError: dtype, range, channels or number of dimensions are wrong; the message says
+                which.
         """
         (features,) = self.features(frames)
         return self.pooling(features).float()
@@ -73,13 +73,13 @@ class PatchEncoder(FrozenEncoder):
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the patches' features of `layers` (default: the encoder's own), before pooling."""
-        given = check_frames(frames).to(self.transformer.start.device)
+        """Return the features of the patches in `layers` (default: the encoder's), unpooled."""
+        pixels = check_frames(frames).to(self.transformer.start.device)
         wanted = (self.layer,) if layers is None else layers
-        if len(given) == 0:  # torch's resize refuses an empty batch
+        if len(pixels) == 0:  # torch's resize refuses an empty batch
             empty = self.transformer.start.new_empty(
                 0, self.tokens_per_frame, len(self.transformer.start)
             )
             return (empty,) * len(wanted)
-        outputs = self.transformer.features(given[:, None], wanted)
+        outputs = self.transformer.features(pixels[:, None], wanted)
         return tuple(normalise(output[:, 1:]) for output in outputs)

@@ -1,4 +1,4 @@
-"""Token features of a frame to one embedding (paper section 3.5)."""
+"""Pool the token features of a frame into one embedding (paper section 3.5)."""
 
 import re
 
@@ -13,9 +13,9 @@ POOLS = "mean, last, attention, grid<k> (grid4: 4 x 4 cells)"
 
 
 class GridPool(nn.Module):
-    """Average over the cells of a k x k grid, row by row: where things are survives.
+    """An average over the cells of a k x k grid, row by row, which preserves spatial layout.
 
-    k = 1 is the paper's average.
+    k = 1 is the average of the paper.
     """
 
     def __init__(self, side: int, dim: int) -> None:
@@ -23,28 +23,28 @@ class GridPool(nn.Module):
         self.side, self.dim = side, side * side * dim
 
     def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
-        """Return [b, side * side * d]."""
+        """Return the pooled features [b, side * side * d]."""
         side = round(features.shape[1] ** 0.5)
         image = features.transpose(1, 2).unflatten(2, (side, side))  # b d i j
         return adaptive_avg_pool2d(image, self.side).permute(0, 2, 3, 1).flatten(1)
 
 
 class LastPool(nn.Module):
-    """The last token, the only one that has seen the whole frame."""
+    """A pool that selects the last token, the only one that depends on the whole frame."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
-        """Return [b, d]."""
+        """Return the pooled features [b, d]."""
         return features[:, -1]
 
 
 class AttentionPool(nn.Module):
-    """Learned cross-attention of one query token: ``W_k``, ``W_v`` and ``q`` of paper section 3.5.
+    """A learned cross-attention with one query: ``W_k``, ``W_v`` and ``q`` of paper section 3.5.
 
-    These are the only parameters of an encoder that train; until they have, the embedding is a
+    These are the only trainable parameters of an encoder; before training, the embedding is a
     random projection of a nearly uniform average.
     """
 
@@ -59,17 +59,17 @@ class AttentionPool(nn.Module):
             nn.init.normal_(linear.weight, std=dim**-0.5, generator=generator)
 
     def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
-        """Return [b, d]."""
+        """Return the pooled features [b, d]."""
         query = self.query.expand(len(features), 1, -1, -1)  # one head
         keys, values = self.keys(features)[:, None], self.values(features)[:, None]
         return scaled_dot_product_attention(query, keys, values)[:, 0, 0]
 
 
 def build_pool(name: str, dim: int, tokens_per_frame: int) -> GridPool | LastPool | AttentionPool:
-    """Return the pool called ``name`` for features of width ``dim``; its own ``dim`` is e.
+    """Return the pool ``name`` for features of width ``dim``; its ``dim`` is the output width e.
 
     Raises:
-        ValueError: no such pool, or a grid that does not divide the frame's tokens.
+        ValueError: there is no such pool, or the grid does not divide the frame's tokens.
     """
     if name == "mean":
         return GridPool(1, dim)
@@ -91,7 +91,7 @@ def build_pool(name: str, dim: int, tokens_per_frame: int) -> GridPool | LastPoo
 def normalise(features: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     """Scale each token to unit root mean square, without parameters.
 
-    The residual stream grows with depth and a few tokens grow far more than the rest; without this
-    an average would be theirs alone, and layers could not be compared.
+    The residual stream grows with depth, and a few tokens grow much more than the rest. Without
+    scaling, they would dominate an average, and layers would not be comparable.
     """
     return rms_norm(features, features.shape[-1:], eps=1e-8)

@@ -1,4 +1,4 @@
-"""A Toto whose embedding of a frame depends on those before it in the episode.
+"""A Toto encoder whose embedding of a frame depends on the earlier frames of its episode.
 
 encoder = StreamedEncoder(load_toto("toto-nano"), StreamConfig(context=4))
 streams = encoder.open_streams(2)
@@ -22,14 +22,14 @@ __all__ = ["StreamedEncoder", "surprise_stream"]
 
 
 class StreamedEncoder:
-    """An encoder with a past, behind the contract of `FrameEncoder`.
+    """An encoder with a past, with the interface of `FrameEncoder`.
 
     Attributes:
-        dim: width of the embedding.
+        dim: width e of the embedding.
         layer: the layer that is pooled.
         pool: the pool.
         image_size: side that frames are resized to, pixels.
-        past: the stream's settings, in words.
+        past: text with the settings of the stream.
         weights_hash: sha256 of all weights.
         fingerprint: sha256 of weights, layer, pool and past.
     """
@@ -37,7 +37,7 @@ class StreamedEncoder:
     def __init__(self, encoder: Encoder, stream: StreamConfig) -> None:
         self._encoder, self._stream = encoder, stream
         opened = stream.open(encoder, 1)
-        # neither the default of the context nor the camera's rate makes other embeddings
+        # resolved settings; the camera's rate is not one of them: it does not change embeddings
         self.past = f"{opened.mode}, {opened.context} frames, every {opened.frame_skip}"
         self.dim, self.layer, self.pool = encoder.dim, encoder.layer, encoder.pool
         self.image_size = encoder.image_size
@@ -47,11 +47,11 @@ class StreamedEncoder:
 
     @property
     def codes(self) -> CodeFormat:
-        """What `compress` returns: token ids, those of the encoder without a past."""
+        """The format of what `compress` returns: token ids, as of the encoder without a past."""
         return self._encoder.codes
 
     def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
-        """Return the embeddings float32 [b e] of frames [b h w 3], each the first of an episode."""
+        """Return the embeddings [b e] of frames [b h w 3], each as the first of an episode."""
         ids = self._encoder.tokenize(frames)
         return self._stream.open(self._encoder, len(ids)).step_tokens(ids)
 
@@ -60,16 +60,16 @@ class StreamedEncoder:
         return self._encoder.compress(frames)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] of compressed frames, each the first of an episode."""
+        """Return the embeddings [b e] of compressed frames, each as the first of an episode."""
         return self.open_streams(len(codes)).embed(codes, range(len(codes)))
 
     def open_streams(self, num_streams: int) -> "StreamedFrames":
-        """Begin so many episodes, without a past."""
+        """Return streams at the beginning of so many episodes, without a past."""
         return StreamedFrames(self._stream.open(self._encoder, num_streams))
 
 
 class StreamedFrames:
-    """The streams of a `StreamedEncoder`."""
+    """Several streams of a `StreamedEncoder`."""
 
     def __init__(self, stream: EncoderStream) -> None:
         self._stream = stream
@@ -83,14 +83,14 @@ class StreamedFrames:
 
 
 def surprise_stream(encoder: object, num_streams: int) -> EncoderStream:
-    """Return a stream that also measures how unexpected each frame is.
+    """Return a stream that also computes the surprisal of each frame.
 
     Raises:
-        ValueError: only a Toto that sees each frame once and keeps no past of its own can do that.
+        ValueError: the encoder is not a Toto, repeats frames or has a past.
     """
     if not isinstance(encoder, Encoder) or encoder.repeat_frame:
         raise ValueError(
-            "surprise needs a Toto encoder that sees each frame once and keeps no past of its own; "
-            f"this one is {type(encoder).__name__}"
+            "surprise needs a Toto encoder without repeat_frame and without a stream of its own, "
+            f"got {type(encoder).__name__}"
         )
     return encoder.stream(num_streams, surprise=True)

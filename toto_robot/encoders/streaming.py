@@ -1,22 +1,22 @@
-"""Causal features of a camera stream: one cheap step per frame, with the past in memory.
+"""Compute causal features of a camera stream, frame by frame, with a cache of the past.
 
     stream = load_encoder("toto-nano").stream(num_envs=4, context=16)
     embedding = stream.step(frames, reset)      # uint8 [b h w 3], bool [b] -> float32 [b e]
 
-Each frame attends to the start token, to the frames before it in its episode, up to `context` - 1
-of them, and to itself; keys and values of past frames are kept, so a step costs little more than
-encoding the frame alone. Until the window is full every feature is exactly that of one pass over
-the whole episode. Then the two modes differ:
+Each frame attends to the start token, to up to `context` - 1 earlier frames of its episode, and to
+itself. Keys and values of past frames are cached, so a step costs little more than encoding a
+single frame. Until the window is full, every feature equals that of one pass over the whole
+episode. After that, the two modes differ:
 
-`rolling` forgets the oldest frame. What the kept keys once saw of it stays in them, so features
-drift from those of a fresh pass over the window, by as much as the model cares.
-`staggered` keeps two memories half a window apart and reads the older one, which is dropped when
-it is full. Every feature is exactly that of a fresh pass over the start token and the last
-`context / 2` to `context` frames: always as in training, for twice the work.
+`rolling` drops the oldest frame. The cached keys and values were computed when it was still in the
+window, so features drift from those of a new pass over the window; how far depends on the model.
+`staggered` keeps two caches half a window apart and reads the older one, which is cleared when it
+is full. Every feature equals that of a new pass over the start token and the last `context / 2` to
+`context` frames, as in training, for twice the work.
 
-Rotary positions tell how far apart two tokens are and nothing else, so positions count on for ever
-and only the start token is moved along, to where it would be if the window began there. No distance
-is ever longer than the window, which is no longer than a training sequence.
+Rotary positions encode only the distance between two tokens. Therefore positions increase without
+limit, and only the start token is moved, to where it would be if the window began at its oldest
+frame. No distance is ever longer than the window, which is not longer than a training sequence.
 """
 
 import warnings
@@ -39,20 +39,21 @@ __all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory", "StateMemory", "Strea
 
 STREAM_MODES = ("rolling", "staggered")
 
-# Within this factor of the training videos' frame interval nothing is said.
+# Ratio to the frame interval of the training videos from which a warning is raised.
 _INTERVAL_FACTOR = 1.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamConfig:
-    """What the past of a stream is, as configs and wrappers name it.
+    """Settings of a stream.
 
     Attributes:
-        context: frames of the window, the newest included; None: those of a training sequence.
+        context: frames in the window, including the newest; null: as many as in a training
+            sequence.
         mode: `rolling` or `staggered`: what happens when the window is full.
-        frame_skip: every how many camera frames one is remembered.
-        camera_hz: frames a second that come, for a warning where `frame_skip` does not fit; None:
-            not known.
+        frame_skip: keep every so many camera frames in the window.
+        camera_hz: frame rate of the camera, Hz, for a warning if `frame_skip` does not match the
+            training videos; null: unknown.
     """
 
     context: int | None = None
@@ -61,10 +62,10 @@ class StreamConfig:
     camera_hz: float | None = None
 
     def open(self, encoder: StreamableEncoder, num_envs: int) -> "EncoderStream":
-        """Begin a stream.
+        """Return a new stream.
 
         Raises:
-            ValueError: it cannot be; the message says why.
+            ValueError: the settings do not suit the encoder; the message says why.
         """
         return EncoderStream(
             encoder,
@@ -77,14 +78,14 @@ class StreamConfig:
 
 
 class EncoderStream:
-    """Encode the frames of several environments in step, each with a past of its own.
+    """A stream that encodes the frames of several environments, each with its own past.
 
     Attributes:
-        num_envs: environments b.
-        context: frames of the window, the newest included.
+        num_envs: number b of environments.
+        context: frames in the window, including the newest.
         mode: what happens when the window is full.
-        frame_skip: every how many camera frames one is remembered. The newest is always seen.
-        layers: whose features `token_features` gives.
+        frame_skip: every so many camera frames are kept. The newest is always encoded.
+        layers: layers whose features `token_features` returns.
     """
 
     def __init__(
@@ -99,23 +100,23 @@ class EncoderStream:
         surprise: bool = False,
         camera_hz: float | None = None,
     ) -> None:
-        """Begin with an empty past.
+        """Start with an empty past.
 
         Args:
             encoder: the frozen encoder; its layer and pool are used.
-            num_envs: environments that are encoded together.
-            context: frames of the window; those of a training sequence when None.
+            num_envs: number of environments that are encoded together.
+            context: frames in the window; None: as many as in a training sequence.
             mode: `rolling` or `staggered`.
-            frame_skip: the stride of the training videos, in camera frames: with 4, the past is
-                remembered every fourth frame, counted from the start of each episode.
-            layers: whose features `token_features` gives; the encoder's own when None.
-            surprise: whether `surprise` is kept up: all blocks run, and the logits.
-            camera_hz: frames a second that will come. With it, and where the encoder knows the
-                rate of its training videos, a `frame_skip` that does not fit is warned of.
+            frame_skip: stride of the training videos, in camera frames: with 4, every fourth frame
+                is kept, counted from the start of each episode.
+            layers: layers whose features `token_features` returns; None: the encoder's own.
+            surprise: compute `surprise`, which runs all blocks and the output head.
+            camera_hz: frame rate of the camera, Hz. If it and the rate of the training videos are
+                known, a `frame_skip` that does not match causes a warning.
 
         Raises:
-            ValueError: unknown mode or layer, a window longer than a training sequence, or empty,
-                or an encoder that repeats frames.
+            ValueError: the mode or layer is unknown, the window is empty or longer than a training
+                sequence, or the encoder repeats frames.
         """
         context = encoder.transformer.config.frames if context is None else context
         _check(encoder, num_envs, context, mode, frame_skip)
@@ -140,21 +141,20 @@ class EncoderStream:
 
     @property
     def frames_shown(self) -> np.ndarray:
-        """Camera frames of each environment's episode so far, int64 [b]."""
+        """Number of camera frames of each environment's current episode, int64 [b]."""
         return self._shown.copy()
 
     @property
     def surprise(self) -> Float[Tensor, "b n"]:
-        """What each token of the newest frame cost, given all before it: nats, [b n].
+        """Surprisal of each token of the newest frame, given all tokens before it: nats, [b n].
 
-        That of a frame's first token is not known before the frame is seen and is given as the
-        mean of the others.
+        The first token's surprisal is not defined; its entry is the mean of the other tokens'.
 
         Raises:
-            ValueError: the stream was made without `surprise=True`, or has not seen a frame.
+            ValueError: the stream was created without `surprise=True`, or has no frame yet.
         """
         if self._surprise is None:
-            raise ValueError("make the stream with surprise=True, and step it")
+            raise ValueError("create the stream with surprise=True, and call step first")
         return self._surprise.clone()
 
     def step(
@@ -163,18 +163,19 @@ class EncoderStream:
         reset: np.ndarray | Tensor | None = None,
         envs: Sequence[int] | None = None,
     ) -> Float[Tensor, "b e"]:
-        """Encode the newest frame of every environment.
+        """Return the embedding of the newest frame of every environment.
 
         Args:
             frames: uint8 RGB [b h w 3] of any size.
-            reset: bool [b]: whose frame is the first of an episode, and whose past is forgotten.
-                None for nobody's.
-            envs: whose frames these are, when not all environments have a new one: b different
-                ones. The others stay as they are.
+            reset: bool [b], true where the frame is the first of an episode, which clears the past;
+                None: nowhere.
+            envs: b different environments of these frames, if not all have a new frame; the others
+                do not change. None: all environments.
 
         Raises:
-            TypeError: frames are neither a numpy array nor a tensor.
-            ValueError: wrong frames, or not one for each environment; the message says which.
+            TypeError: `frames` is neither a numpy array nor a tensor.
+            ValueError: the frames are invalid, or not one for each environment; the message says
+                which.
         """
         return self.step_tokens(self._encoder.tokenize(frames), reset, envs)
 
@@ -184,7 +185,7 @@ class EncoderStream:
         reset: np.ndarray | Tensor | None = None,
         envs: Sequence[int] | None = None,
     ) -> Float[Tensor, "b e"]:
-        """Do what `step` does with frames that are tokenised already."""
+        """Return what `step` returns, for frames that are already tokenised."""
         *_, own = self._advance(ids, reset, envs)
         return self._encoder.pooling(own).float()
 
@@ -194,10 +195,10 @@ class EncoderStream:
         reset: np.ndarray | Tensor | None = None,
         envs: Sequence[int] | None = None,
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the newest frames' features of `layers`, before pooling; the stream moves on.
+        """Return the newest frames' features of `layers`, before pooling; advances the stream.
 
         Raises:
-            ValueError: not one frame for each environment, or tokens that cannot be.
+            ValueError: there is not one frame for each environment, or the tokens are invalid.
         """
         return self._advance(ids, reset, envs)[:-1]
 
@@ -210,21 +211,20 @@ class EncoderStream:
         rows = self._rows(envs)
         ids = encoder.check_tokens(ids)
         if len(ids) != len(self._shown[rows]):
-            whose = "of" if envs is None else "asked for"
+            count = len(self._shown[rows])
             raise ValueError(
-                f"the stream is {whose} {len(self._shown[rows])} environments, got {len(ids)} "
-                "frames"
+                f"the stream expects one frame for each of {count} environments, got {len(ids)}"
             )
         shown = np.where(self._check_reset(reset, len(ids)), 0, self._shown[rows])
         self._shown[rows] = shown + 1
-        remembered = shown % self.frame_skip == 0
-        past = -(-shown // self.frame_skip)  # frames that have been remembered
-        outputs = self._run(self._memories[0], ids, rows, past, remembered)
+        is_kept = shown % self.frame_skip == 0
+        past = -(-shown // self.frame_skip)  # frames that have been kept
+        outputs = self._run(self._memories[0], ids, rows, past, is_kept)
         half = self.context // 2
         if self.mode == "staggered" and (past >= half).any():
-            # a memory that begins later than the episode has nothing to tell before
-            late = (past >= half) & remembered
-            younger = self._run(self._memories[1], ids, rows, past - half, late)
+            # the younger memory starts half a window after the episode
+            is_late = (past >= half) & is_kept
+            younger = self._run(self._memories[1], ids, rows, past - half, is_late)
             reads_younger = torch.from_numpy((past >= half) & (past % self.context < half))
             chosen = reads_younger.to(outputs[0].device)[:, None, None]
             outputs = [
@@ -244,16 +244,16 @@ class EncoderStream:
         ids: Tensor,
         rows: Rows,
         past: np.ndarray,
-        remembered: np.ndarray,
+        is_kept: np.ndarray,
     ) -> list[Tensor]:
         if self.mode == "staggered":
             past = past % self.context
-        memory.place(past, remembered, rows)
+        memory.place(past, is_kept, rows)
         return list(self._encoder.transformer.features(ids, self._layers, memory))
 
     def _token_costs(self, ids: Tensor, hidden: Tensor) -> Tensor:
         logits = self._encoder.transformer.logits(hidden[:, :-1]).float()
-        # flat: over a transposed vocabulary the softmax takes three times as long
+        # flattened: softmax over a transposed vocabulary takes three times as long
         costs = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         costs = costs.view(len(ids), -1)
         return torch.cat([costs.mean(dim=1, keepdim=True), costs], dim=1)
@@ -264,10 +264,10 @@ class EncoderStream:
         rows = [int(env) for env in envs]
         if len(set(rows)) < len(rows) or not all(0 <= row < self.num_envs for row in rows):
             raise ValueError(
-                f"envs must be different ones in [0, {self.num_envs}), got {list(envs)}"
+                f"envs must be different numbers in [0, {self.num_envs}), got {list(envs)}"
             )
         if rows and rows == list(range(rows[0], rows[0] + len(rows))):
-            return slice(rows[0], rows[0] + len(rows))  # needs no copy of what is remembered
+            return slice(rows[0], rows[0] + len(rows))  # a slice of the memory needs no copy
         return rows
 
     def _check_reset(self, reset: np.ndarray | Tensor | None, num_frames: int) -> np.ndarray:
@@ -284,9 +284,13 @@ class EncoderStream:
 def _check(
     encoder: StreamableEncoder, num_envs: int, context: int, mode: str, frame_skip: int
 ) -> None:
-    """Refuse a stream that cannot be."""
+    """Check the settings of a stream.
+
+    Raises:
+        ValueError: the encoder cannot have a stream with these settings.
+    """
     if encoder.repeat_frame:
-        raise ValueError("an encoder with repeat_frame looks at single frames: no stream")
+        raise ValueError("an encoder with repeat_frame encodes single frames: it has no stream")
     config = encoder.transformer.config
     if mode not in STREAM_MODES:
         raise ValueError(f"unknown stream mode {mode!r}; known: {', '.join(STREAM_MODES)}")
@@ -300,15 +304,13 @@ def _check(
             f"trained on, got {context}"
         )
     if isinstance(config, MambaConfig) and mode == "rolling":
-        raise ValueError(
-            "the state of a mamba cannot forget its oldest frame: choose mode 'staggered'"
-        )
+        raise ValueError("a mamba's state cannot drop its oldest frame: use mode='staggered'")
     if mode == "staggered" and (context % 2 or context < 2):
         raise ValueError(f"context must be even for two staggered memories, got {context}")
 
 
 def _compare_rates(interval_s: float | None, camera_hz: float, frame_skip: int) -> None:
-    """Warn of frames that come faster or slower than in training."""
+    """Warn if frames come faster or slower than in the training videos."""
     if not camera_hz > 0:
         raise ValueError(f"camera_hz must be positive, got {camera_hz}")
     if interval_s is None:
@@ -318,7 +320,7 @@ def _compare_rates(interval_s: float | None, camera_hz: float, frame_skip: int) 
         best = max(1, round(interval_s * camera_hz))
         advice = f"frame_skip={best} comes closest" if best != frame_skip else "no frame_skip fits"
         warnings.warn(
-            f"at {camera_hz:g} Hz and frame_skip={frame_skip}, remembered frames are "
+            f"at {camera_hz:g} Hz and frame_skip={frame_skip}, kept frames are "
             f"{frame_skip / camera_hz:.3g} s apart; in training they were {interval_s:.3g} s "
             f"apart: {advice}",
             stacklevel=4,

@@ -1,8 +1,8 @@
-"""Read what a training saved, and find the encoder: under its container, prefix and wrappers.
+"""Find the encoder's weights in a training's checkpoint, under containers, prefixes and wrappers.
 
-What is looked through is told by the tables below, and nothing else is: a key that no table names
-refuses the file. Where a file holds several copies of the encoder, the one that its authors
-evaluate is taken (a teacher, a moving average), and a warning says so.
+Only what the tables below name is removed; a file with any other key is rejected. If a file holds
+several copies of the encoder, the copy that its authors evaluate is loaded (a teacher, a moving
+average), with a warning.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from ..downloads import check_downloaded
 
 __all__ = ["encoder_state", "read_data"]
 
-# Copies of a model beside one another, in the order in which one is taken.
+# Keys of a model, or of several copies of it, in order of preference.
 CONTAINERS = (
     "teacher",  # DINO, iBOT
     "state_dict_ema",  # timm
@@ -38,7 +38,7 @@ CONTAINERS = (
     "student",
     "module",  # DeepSpeed
 )
-# What trainings save beside a model.
+# Other keys that trainings save beside a model.
 BESIDE = frozenset(
     """
     acc amp_scaler arch args best_acc best_acc1 best_metric callbacks cfg config criterion dino_loss
@@ -48,9 +48,9 @@ BESIDE = frozenset(
     pytorch-lightning_version rng_state scaler scheduler step version
     """.split()  # noqa: SIM905  # a list of so many words is read more easily so
 )
-# Segments that wrappers put anywhere into a key: data parallel, compile, FSDP, checkpointing.
+# Segments that wrappers add anywhere in a key: data parallel, compile, FSDP, checkpointing.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-# Segments before an encoder's keys, in the order in which one of several is taken.
+# Segments before an encoder's keys, in order of preference.
 PREFIXES = (
     "teacher",  # DINOv2
     "momentum_encoder",  # MoCo v3
@@ -65,16 +65,20 @@ PREFIXES = (
     "student",
     "base_encoder",
 )
-# What stands beside an encoder and has no part in it: heads of the self-supervised trainings.
+# Parts beside an encoder that do not belong to it: heads of self-supervised trainings.
 HEADS = frozenset(
     {"head", "dino_head", "ibot_head", "projector", "predictor", "projection_head", "fc"}
 )
-_ANCHORS = ("cls_token", "embeddings.cls_token", "vit.embeddings.cls_token")  # one for each encoder
+_ANCHORS = (
+    "cls_token",
+    "embeddings.cls_token",
+    "vit.embeddings.cls_token",
+)  # every encoder has one of these
 
 
-# What trainings save beside tensors. MAE's and DINO's arguments are a Namespace: it only holds
-# attributes, and has no hook that unpickling could call; what is in it is still restricted to plain
-# data. Paths become pure ones. timm's metric is one of NumPy's numbers.
+# Classes that trainings save beside tensors. The arguments of MAE and DINO are a Namespace: it only
+# holds attributes, and unpickling cannot call any of its code; its content is still restricted to
+# plain data. Paths become pure paths. timm's metric is a NumPy scalar.
 _PLAIN_CLASSES: list[Any] = [
     argparse.Namespace,
     *((PurePosixPath, f"pathlib.{name}") for name in ("PosixPath", "WindowsPath")),
@@ -85,7 +89,12 @@ _PLAIN_CLASSES: list[Any] = [
 
 
 def read_data(file: Path) -> Mapping[str, Any]:
-    """Return what a file holds; nothing in it is executed."""
+    """Return the content of a file of weights as plain data and tensors; no code in it is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds objects that are not plain data.
+    """
     check_downloaded(file)
     if file.name.endswith(".index.json"):
         return _read_shards(file)
@@ -96,7 +105,7 @@ def read_data(file: Path) -> Mapping[str, Any]:
             raise ValueError(f"{file} is not a readable safetensors file ({error})") from error
     try:
         with torch.serialization.safe_globals(_PLAIN_CLASSES):
-            # mapped, so that an optimizer's state, twice the weights, is never read
+            # memory-mapped, so that the optimizer's state (twice the weights) is never read
             data = torch.load(
                 file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
             )
@@ -104,30 +113,30 @@ def read_data(file: Path) -> Mapping[str, Any]:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f"a {found[1]}" if found else "something that is not plain data"
         raise ValueError(
-            f"{file} holds {what}, which is not opened, since a pickled object may run any code; "
-            "where you trust the file, save its state dict alone, as safetensors"
+            f"{file} holds {what}, which is not loaded, since a pickled object may run any code; "
+            "if you trust the file, save only its state dict, as safetensors"
         ) from error
-    except Exception as error:  # a damaged file can raise anything; MemoryError: it claims too much
-        told = str(error) or type(error).__name__
-        raise ValueError(f"{file} is not a readable torch file ({told})") from error
+    except Exception as error:  # a damaged file can raise anything; MemoryError: a damaged size
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{file} is not a readable torch file ({reason})") from error
     if not isinstance(data, Mapping):
-        raise ValueError(f"{file} holds a {type(data).__name__}, needed a dict of tensors")
+        raise ValueError(f"{file} holds a {type(data).__name__}, expected a dict of tensors")
     return data
 
 
 def encoder_state(file: Path, data: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of the encoder in a file, without what was put around it.
+    """Return the tensors of the encoder in a file, without containers, prefixes and wrappers.
 
     Args:
-        file: for messages.
-        data: what it holds.
+        file: path of the file, for error messages.
+        data: content of the file.
 
     Raises:
-        ValueError: it holds what no table names.
+        ValueError: the file has keys that no table names.
     """
     state = _contained(file, data)
-    if strange := sorted(str(name) for name, item in state.items() if not isinstance(item, Tensor)):
-        raise ValueError(f"{file}: {strange} are no tensors; top-level keys: {_keys(data)}")
+    if others := sorted(str(name) for name, item in state.items() if not isinstance(item, Tensor)):
+        raise ValueError(f"{file}: {others} are not tensors; top-level keys: {_keys(data)}")
     plain = {
         ".".join(part for part in str(name).split(".") if part not in WRAPPERS): tensor
         for name, tensor in state.items()
@@ -136,19 +145,19 @@ def encoder_state(file: Path, data: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _contained(file: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the state dict in a training's checkpoint, or what came where it is one."""
+    """Return the state dict in a training's checkpoint, or `data` itself if it is one."""
     found = [name for name in CONTAINERS if isinstance(data.get(name), Mapping)]
     if not found:
         return data
     if others := sorted(str(name) for name in data if name not in {*found, *BESIDE}):
         raise ValueError(f"{file}: beside {found[0]!r} there is {others}; known: {sorted(BESIDE)}")
-    _tell(file, found)
+    _warn_of_copies(file, found)
     inner = data[found[0]]
     return _contained(file, inner) if any(name in inner for name in CONTAINERS) else inner
 
 
 def _under_prefix(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the keys of the encoder that is taken, without its prefix."""
+    """Return the keys of the encoder that is chosen, without its prefix."""
     prefixes = {
         name.removesuffix(anchor)
         for name in state
@@ -160,15 +169,15 @@ def _under_prefix(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state
     chosen, *others = sorted(prefixes, key=_rank)
     known = {*PREFIXES, *HEADS}
-    strange = [
+    unknown = [
         name for name in state if not name.startswith(chosen) and name.split(".")[0] not in known
     ]
-    if strange:
+    if unknown:
         raise ValueError(
-            f"{file}: beside the encoder {chosen}* there is {sorted(strange)[:8]}; known: "
+            f"{file}: beside the encoder {chosen}* there is {sorted(unknown)[:8]}; known: "
             f"{sorted(known)}"
         )
-    _tell(file, [one.removesuffix(".") for one in (chosen, *others)])
+    _warn_of_copies(file, [one.removesuffix(".") for one in (chosen, *others)])
     dropped = tuple(f"{chosen}{head}." for head in sorted(HEADS - {"head"}))
     return {
         name.removeprefix(chosen): tensor
@@ -178,7 +187,7 @@ def _under_prefix(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unchunked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Number blocks through that were trained in chunks (DINOv2): ``blocks.1.10.`` is the 10th."""
+    """Remove chunk numbers from the names of blocks (DINOv2): ``blocks.1.10.`` is the 10th."""
     blocks = [name for name in state if name.startswith("blocks.")]
     if not blocks or not all(re.match(r"blocks\.\d+\.\d+\.", name) for name in blocks):
         return state
@@ -193,10 +202,10 @@ def _segments(prefix: str) -> list[str]:
     return [part for part in prefix.split(".") if part]
 
 
-def _tell(file: Path, found: Sequence[str]) -> None:
+def _warn_of_copies(file: Path, found: Sequence[str]) -> None:
     if len(found) > 1:
         warnings.warn(
-            f"{file} holds several copies of the model: {found[0]!r} is opened, not "
+            f"{file} holds several copies of the model: {found[0]!r} is loaded, not "
             f"{', '.join(map(repr, found[1:]))}",
             UserWarning,
             stacklevel=2,
@@ -211,17 +220,17 @@ def _read_shards(index: Path) -> dict[str, Any]:
     """Return all tensors of a model in several files, by its index (``*.index.json``).
 
     Args:
-        index: as transformers writes it, beside the files.
+        index: index file in the format of transformers, in the folder of the files.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the index is none, or does not agree with the files.
+        ValueError: the index is invalid or does not match the files.
     """
     try:
         places = json.loads(check_downloaded(index).read_text())["weight_map"]
         files = sorted(set(places.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights ({error})") from error
+        raise ValueError(f"{index} is not an index of weights ({error})") from error
     if outside := [name for name in files if Path(name).name != name]:
         raise ValueError(f"{index} names files outside its folder: {outside}")
     state: dict[str, Any] = {}

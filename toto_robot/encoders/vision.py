@@ -1,9 +1,9 @@
-"""Which encoder a command uses: the configs of the group `encoder`, the same in every command.
+"""Choose the encoder of a command: the configs of the group `encoder`, the same in every command.
 
     encoder=nano | mae_nano | stream | random | none | mvp encoder.name_or_path=FILE | FOLDER
 
-The untrained encoder has the same architecture and so the same cost; a policy without vision has
-proprioception only. They are the controls of every claim about the trained one.
+Two choices are controls for every result with the trained encoder: `random`, the same architecture
+without training and so with the same cost, and `none`, proprioception without images.
 """
 
 from dataclasses import dataclass
@@ -31,14 +31,15 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TotoVision:
-    """A trained encoder.
+    """Settings of a trained Toto encoder.
 
     Attributes:
         name_or_path: a shipped name or a checkpoint folder.
-        layer: which layer; None: the checkpoint's own choice.
-        pool: how its tokens become one embedding; None: the checkpoint's own choice.
-        repeat_frame: whether each frame is fed twice, so that its tokens see all of it.
-        stream: how each camera's past is kept; None: each frame by itself.
+        layer: layer to pool; null: the checkpoint's default.
+        pool: how the layer's tokens are combined into one embedding; null: the checkpoint's
+            default.
+        repeat_frame: feed each frame twice, so that its tokens depend on the whole frame.
+        stream: past frames of each camera; null: each frame is embedded by itself.
     """
 
     kind: ClassVar[str] = "toto"
@@ -60,13 +61,14 @@ class TotoVision:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomVision:
-    """The same architecture with random weights, tokenizer and transformer.
+    """Settings of an untrained Toto: tokenizer and transformer with random weights.
 
     Attributes:
-        name_or_path: whose architecture.
-        layer: as for `TotoVision`.
-        pool: as for `TotoVision`.
-        seed: of the weights.
+        name_or_path: shipped name or checkpoint folder of the encoder with the same architecture.
+        layer: layer to pool; null: the checkpoint's default.
+        pool: how the layer's tokens are combined into one embedding; null: the checkpoint's
+            default.
+        seed: seed of the random weights.
     """
 
     kind: ClassVar[str] = "random"
@@ -76,33 +78,34 @@ class RandomVision:
     seed: int
 
     def build(self, device: torch.device) -> FrameEncoder:
-        """Build the architecture with random weights."""
+        """Build the encoder with random weights."""
         trained = load_encoder(self.name_or_path, self.layer, self.pool)
         return trained.untrained(self.seed).to(device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoVision:
-    """Proprioception alone; no image is rendered."""
+    """Settings for a policy without vision: only proprioception; no images are rendered."""
 
     kind: ClassVar[str] = "none"
 
     def build(self, device: torch.device) -> None:
-        """Return nothing."""
+        """Return None."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitVision:
-    """A vision transformer: a published file (MAE, MVP, DINOv2 and others), or one of our own.
+    """Settings of a vision transformer: a published file (MAE, MVP, DINOv2, ...) or one of ours.
 
     Attributes:
-        name_or_path: the file; of our own: a shipped name or a checkpoint folder.
-        format: the file's family, one of `encoders.vit_files.FORMATS`; None: one of our own.
-        layer: which layer; None: the last.
-        pool: how its tokens become one embedding; None: as the family does it.
-        heads: attention heads; None: those of the published model of this width.
-        image_size: side that frames are resized to, pixels; None: the one trained with.
-        statistics: of the images, `imagenet` or `half`; None: the family's.
+        name_or_path: a published file; with `format` null, a shipped name or a checkpoint folder.
+        format: family of the published file, one of `encoders.vit_files.FORMATS`; null: one of
+            ours.
+        layer: layer to pool; null: the last.
+        pool: how the layer's tokens are combined into one embedding; null: the family's default.
+        heads: number of attention heads; null: as in the published model of this width.
+        image_size: side that frames are resized to, pixels; null: as in training.
+        statistics: image statistics for normalisation, `imagenet` or `half`; null: the family's.
     """
 
     kind: ClassVar[str] = "vit"
@@ -143,19 +146,19 @@ def build_toto(
     streams: bool = False,
     verify: bool = True,
 ) -> Encoder:
-    """Open the Toto of a config, for a command that needs tokens and layers.
+    """Load the Toto of a config, for a command that needs tokens and layers.
 
     Args:
         vision: the config.
-        device: where it runs.
-        dtype: of its weights; None: float32.
-        whole: the command runs all layers, so that a layer or a pool has no effect.
-        streams: the command reads `vision.stream` itself.
-        verify: whether its golden vectors are checked.
+        device: device to run on.
+        dtype: precision of the weights; None: float32.
+        whole: the command runs all layers; a setting of `layer` or `pool` is an error.
+        streams: the command itself reads `vision.stream`.
+        verify: compare with the checkpoint's golden vectors.
 
     Raises:
-        ValueError: the checkpoint is no Toto, or a stream, a layer or a pool has no effect; and
-            what `load_toto` raises.
+        ValueError: the checkpoint is not a Toto, or a stream, a layer or a pool is set that has no
+            effect; and the errors of `load_toto`.
     """
     if whole and (vision.layer is not None or vision.pool is not None):
         raise ValueError(
@@ -166,7 +169,7 @@ def build_toto(
         trained = load_toto(vision.name_or_path, vision.layer, vision.pool, dtype=dtype)
         return trained.untrained(vision.seed).to(device)
     if vision.stream is not None and not streams:
-        raise ValueError("encoder.stream has no effect on this command; encoder.stream=null")
+        raise ValueError("encoder.stream has no effect on this command; set encoder.stream=null")
     return load_toto(
         vision.name_or_path, vision.layer, vision.pool, device, dtype,
         repeat_frame=vision.repeat_frame, verify=verify,

@@ -1,4 +1,4 @@
-"""A plain vision transformer behind the encoder's contract: what a Toto is compared with.
+"""A plain vision transformer with the interface of all encoders, the baseline of Toto.
 
     encoder = load_encoder("mae_pretrain_egosoup_vit_base.pth", format="mvp")
     embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
@@ -6,8 +6,8 @@
 frames -> resize, statistics -> patches -> transformer, stopped at a layer -> norm -> pool ->
 embedding
 
-Preprocessing belongs to the encoder: a whole frame of any size is resized to a square by
-antialiased bicubic interpolation, without a crop, and gets the statistics that the model wants.
+Preprocessing is part of the encoder: a frame of any size is resized to a square by antialiased
+bicubic interpolation, without a crop, and normalised with the statistics of the model.
 """
 
 import re
@@ -32,12 +32,12 @@ VIT_POOLS = "cls, cls_before_norm, mean, attention, grid<k> (grid2: 2 x 2 cells)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitEncoderConfig:
-    """What a vision transformer's checkpoint says of itself.
+    """The config of a `VitEncoder`, as its checkpoint stores it.
 
     Attributes:
-        transformer: its sizes, and the pictures that it wants.
-        layer: the layer to use unless the caller asks for another.
-        pool: the pool to use unless the caller asks for another.
+        transformer: sizes of the transformer, and size and statistics of its images.
+        layer: default layer.
+        pool: default pool.
     """
 
     transformer: VitConfig
@@ -46,23 +46,23 @@ class VitEncoderConfig:
 
 
 class VitEncoder(FrozenEncoder):
-    """Frozen first `layer` blocks of a vision transformer, its last norm, and a pool.
+    """The frozen first `layer` blocks of a vision transformer, its last norm, and a pool.
 
-    The model's own last norm is applied to features of any layer (as DINOv2's
-    `get_intermediate_layers` does), except by the pool `cls_before_norm`. Deeper blocks are not
-    run. It is always in eval mode and has no gradients, except those of an attention pool's own
-    parameters.
+    The model's last norm is applied to features of any layer (as in DINOv2's
+    `get_intermediate_layers`), except with the pool `cls_before_norm`. Deeper blocks are not run.
+    The encoder is always in eval mode and has no gradients, except those of the parameters of an
+    attention pool.
 
     Attributes:
         dim: width e of the embedding.
         layer: layer that is pooled, counted from 0.
-        pool: name of the pool: `cls` (MVP's policies), `cls_before_norm` (what MVP's rollouts
-            keep), `mean` of the patches (RPT), `grid<k>` of them, or `attention` over them.
+        pool: name of the pool: `cls` (as in MVP's policies), `cls_before_norm` (as stored in MVP's
+            rollouts), `mean` of the patches (RPT), `grid<k>` of them, or `attention` over them.
         num_layers: blocks of the whole transformer.
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: patches of one frame, in raster order.
-        weights_hash: sha256 of all weights, and of the sizes and statistics that go with them.
-        fingerprint: sha256 of that, layer and pool: equal for encoders whose embeddings are
+        weights_hash: sha256 of all weights, sizes and image statistics.
+        fingerprint: sha256 of weights_hash, layer and pool: equal for encoders whose embeddings are
             interchangeable.
     """
 
@@ -74,9 +74,9 @@ class VitEncoder(FrozenEncoder):
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
 
         Raises:
-            TypeError: neither a numpy array nor a tensor.
-            ValueError: wrong dtype, range, channels or number of dimensions; the message says
-            which.
+            TypeError: `frames` is neither a numpy array nor a tensor.
+            ValueError: dtype, range, channels or number of dimensions are wrong; the message says
+                which.
         """
         (hidden,) = self.hidden(frames, (self.layer,))
         if self.pooling is None:
@@ -95,9 +95,9 @@ class VitEncoder(FrozenEncoder):
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the patches' features of `layers` (default: the encoder's own), before pooling.
+        """Return the features of the patches in `layers` (default: the encoder's), unpooled.
 
-        They have been through the last norm, unless that comes after the pool.
+        The last norm has been applied, unless the model applies it after the pool.
         """
         hidden = self.hidden(frames, (self.layer,) if layers is None else layers)
         return tuple(self._patches(one) for one in hidden)
@@ -111,7 +111,7 @@ class VitEncoder(FrozenEncoder):
 
     @torch.no_grad()
     def preprocess(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b 3 s s"]:
-        """Return what the transformer is given of uint8 RGB frames [b h w 3]."""
+        """Return the transformer's input for uint8 RGB frames [b h w 3]."""
         config, weight = self.transformer.config, self.transformer.cls_token
         images = _resize(check_frames(frames).to(weight.device), config.image_size)
         for channel, (mean, std) in enumerate(zip(config.mean, config.std, strict=True)):
@@ -126,17 +126,17 @@ class VitEncoder(FrozenEncoder):
 
 
 def _resize(frames: UInt8[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b 3 s s"]:
-    """Resize as Pillow's antialiased bicubic filter does, and scale to [0, 1]."""
+    """Return frames resized like Pillow's antialiased bicubic filter does, scaled to [0, 1]."""
     images = frames.permute(0, 3, 1, 2).float() / 255
     if len(images) == 0:
         return images.new_empty(0, 3, size, size)  # torch's resize refuses an empty batch
     if images.shape[-2:] != (size, size):
         images = interpolate(images, size=(size, size), mode="bicubic", antialias=True)
-    return images.clamp(0, 1)  # bicubic weights are negative in places
+    return images.clamp(0, 1)  # some bicubic weights are negative
 
 
 def _build_pool(pool: str, config: VitConfig) -> nn.Module | None:
-    """Return the pool over patches; None for those that take CLS."""
+    """Return the pool over patches; None for pools that use the CLS token."""
     if config.norm_after_pool and pool in ("cls", "attention"):
         raise ValueError(
             f"pool {pool!r}: this model has no norm for single tokens, it was fine-tuned with the "

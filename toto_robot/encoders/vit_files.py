@@ -1,7 +1,8 @@
-"""Open vision transformers as their authors published them: MAE, MVP, DINOv2, DINOv3, timm.
+"""Load vision transformers from their published files: MAE, MVP, DINOv2, DINOv3, timm.
 
-A family of files is a row of `FORMATS`. Nothing is guessed: every key is a weight or is dropped by
-name, and what weights do not tell (heads, statistics of the pictures) is the family's or is asked.
+Each family of files is one row of `FORMATS`. Nothing is guessed: every key is a weight or is
+dropped by name, and what the weights do not determine (attention heads, image statistics) comes
+from the family or must be given by the caller.
 """
 
 import math
@@ -36,38 +37,38 @@ def load_vit(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> VitEncoder:
-    """Open a file of weights as it was published. Never touches the network.
+    """Load a published file of weights; this never accesses the network.
 
-    The names may be those of the authors' own files, or those of transformers' (ViTMAE, Dinov2 with
-    and without registers, DINOv3ViT).
-    Every key of the file is accounted for: it is a weight of the encoder, or it is dropped by name
-    (decoder, mask token, classifier; optimizer, epoch, scaler and arguments of a training). What a
-    training puts around an encoder (teacher and student, a moving average, `module.`, `_orig_mod.`,
-    chunks of blocks) is looked through by the tables of `training_files`. A file that was cut after
-    a block cannot be told from a shallower model.
+    The keys may be those of the authors' files or of transformers (ViTMAE, Dinov2 with and without
+    registers, DINOv3ViT). Every key must be known: it is a weight of the encoder, or it is dropped
+    by name (decoder, mask token, classifier; optimizer, epoch, scaler and arguments of a training).
+    Containers and wrappers of a training (teacher and student, moving average, `module.`,
+    `_orig_mod.`, chunks of blocks) are removed by the tables of `training_files`. A file that was
+    truncated after a block cannot be distinguished from a shallower model.
 
-    At another size than the one trained with, DINOv2's position embedding is resized as its own
-    code does it; transformers' differs from that, for models without registers by up to 2 % of the
-    features.
+    For another image size than in training, DINOv2's position embedding is resized as in its own
+    code; transformers resizes it differently for models without registers, which changes features
+    by up to 2 %.
 
     Args:
-        path: `.safetensors`, what `torch.save` wrote (`.pth`), read as data, never as code, or the
-            `.index.json` of a model in several files.
+        path: a `.safetensors` file, a file of `torch.save` (`.pth`; read as data, never as code),
+            or the `.index.json` of a model in several files.
         format: one of `FORMATS`.
         layer: 0 (embedding) to the model's depth, or -1; default: the last.
         pool: see `VitEncoder`; default: `cls`, for MAE `mean`.
-        heads: attention heads, which the weights do not tell; default: those of the published
-            model of this width, where there is only one.
-        image_size: side that frames are resized to, pixels; default: the one trained with, and 224
-            for DINOv2 and DINOv3. The position embedding is resized as the format's own code does.
-        statistics: `imagenet` or `half`; default: the format's. timm's files need it.
-        device: where to run; default: the CPU.
-        dtype: of the weights and the computation; default float32. Embeddings are float32 always.
+        heads: number of attention heads, which the weights do not determine; default: as in the
+            published model of this width, if there is only one.
+        image_size: side that frames are resized to, pixels; default: as in training, and 224 for
+            DINOv2 and DINOv3. The position embedding is resized as in the format's own code.
+        statistics: `imagenet` or `half`; default: the format's. Required for timm.
+        device: device to run on; default: the CPU.
+        dtype: precision of weights and computation; default: float32. Embeddings are always
+            float32.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a missing or unexpected key, or one of the wrong shape (the message lists all),
-            a file that holds more than data, or an argument that does not fit.
+        FileNotFoundError: there is no such file.
+        ValueError: keys are missing, unexpected or of the wrong shape (the message lists all), the
+            file holds objects that are not plain data, or an argument does not suit the file.
     """
     file = Path(path)
     if format not in FORMATS:
@@ -88,7 +89,7 @@ def _open(
     mean: Channels,
     std: Channels,
 ) -> VisionTransformer:
-    """Read a file, check every weight of it, and build the model that they fit."""
+    """Read a file, check all its weights, and return the transformer with these weights."""
     rules = FORMATS[format]
     data = read_data(file)
     from_transformers = any(name.endswith("embeddings.cls_token") for name in data)
@@ -132,13 +133,13 @@ def _statistics(format: str, name: str | None) -> tuple[Channels, Channels]:
     if name not in STATISTICS:
         raise ValueError(
             f"statistics must be one of {list(STATISTICS)}, got {name!r}"
-            + (f"; files of format {format!r} do not tell" if name is None else "")
+            + (f"; files of format {format!r} do not contain them" if name is None else "")
         )
     return STATISTICS[name]
 
 
 def _encoder_weights(file: Path, data: Mapping[str, Any], rules: Format) -> dict[str, Tensor]:
-    """Return the encoder's tensors under our names; all else is dropped by name."""
+    """Return the encoder's tensors under our names; other known keys are dropped."""
     state = encoder_state(file, data)
     weights = {
         rules.renamed.get(name, name): tensor
@@ -147,7 +148,7 @@ def _encoder_weights(file: Path, data: Mapping[str, Any], rules: Format) -> dict
     }
     if rules.positions == "rotary":
         for name in [name for name in weights if name.endswith("qkv.bias_mask")]:
-            # DINOv3 trains without a key bias: the mask is one, and zero for the keys
+            # DINOv3 trains without a key bias: the mask is zero for the keys and one elsewhere
             bias, mask = name.removesuffix("_mask"), weights.pop(name)
             if bias in weights:
                 weights[bias] = torch.where(mask == 0, 0.0, weights[bias])
@@ -156,7 +157,7 @@ def _encoder_weights(file: Path, data: Mapping[str, Any], rules: Format) -> dict
     return weights
 
 
-# keys of transformers' files (ViTMAE, Dinov2, DINOv3ViT) without a leading `vit.`, to the released
+# keys in files of transformers (ViTMAE, Dinov2, DINOv3ViT), without `vit.`, and the authors' names
 _TRANSFORMERS = (
     (r"embeddings\.(cls_token|mask_token)", r"\1"),
     (r"embeddings\.position_embeddings", "pos_embed"),
@@ -176,7 +177,7 @@ _TRANSFORMERS = (
 
 
 def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the keys of a file that transformers wrote the released names; leave others alone."""
+    """Return weights under the authors' names if the file is from transformers, else unchanged."""
     if not {"embeddings.cls_token", "vit.embeddings.cls_token"} & set(state):
         return dict(state)
     weights: dict[str, Tensor] = {}
@@ -201,7 +202,11 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: Format) -> int:
-    """Return the number of blocks, or list what is missing and what is too much."""
+    """Return the number of blocks.
+
+    Raises:
+        ValueError: keys are missing or unexpected; the message lists them.
+    """
     indices = [int(m[1]) for name in weights if (m := re.match(r"blocks\.(\d+)\.", name))]
     layers = max(indices, default=0) + 1
     if layers > max(1, len(weights)):
@@ -220,21 +225,21 @@ def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: 
         if any("mlp.w12" in name or "mlp.w1." in name for name in unexpected):
             hint = "; models with a gated MLP (SwiGLU) are not supported"
         raise ValueError(
-            f"{file} does not fit format {format!r}: missing {missing}, unexpected {unexpected}, "
+            f"{file} does not match format {format!r}: missing {missing}, unexpected {unexpected}, "
             f"dropped by name {[f'{name}*' for name in rules.dropped]}{hint}"
         )
     return layers
 
 
 def _check_layout(file: Path, format: str, weights: Mapping[str, Tensor], rules: Format) -> None:
-    """Refuse a file whose names fit, and whose layout is another family's."""
+    """Raise if the names match, but the layout is that of another family."""
     scaled, registers = "blocks.0.ls1.gamma" in weights, weights["reg_token"].shape[1] > 0
-    told = []
+    parts = []
     if rules.layer_scale is not None and scaled != rules.layer_scale:
-        told.append(f"{'with' if scaled else 'without'} layer scale (ls1, ls2)")
+        parts.append(f"{'with' if scaled else 'without'} layer scale (ls1, ls2)")
     if registers and not rules.registers:
-        told.append("with registers")
-    if told:
+        parts.append("with registers")
+    if parts:
         rotary = rules.positions == "rotary"
         fitting = [
             name
@@ -244,14 +249,14 @@ def _check_layout(file: Path, format: str, weights: Mapping[str, Tensor], rules:
             and (other.registers or not registers)
         ]
         raise ValueError(
-            f"{file} is no file of format {format!r}: it is a transformer {' and '.join(told)}, "
-            f"as none of that family is. Its layout is that of {', '.join(fitting)}: say which of "
-            "these published it with format="
+            f"{file} is not a file of format {format!r}: it is a transformer "
+            f"{' and '.join(parts)}, which that family does not have. Its layout is that of "
+            f"{', '.join(fitting)}: choose its publisher with format="
         )
 
 
 def _check_axes(file: Path, weights: Mapping[str, Tensor], rules: Format) -> int | None:
-    """Return the patches along a side that learned positions were made for."""
+    """Return the patches per side of learned positions; None if positions are not learned."""
     for name, axes in (("patch_embed.proj.weight", 4), ("cls_token", 3), ("reg_token", 3)):
         if weights[name].ndim != axes:
             raise ValueError(f"{file}: {name} must have {axes} axes, got {weights[name].shape}")
@@ -264,7 +269,11 @@ def _check_axes(file: Path, weights: Mapping[str, Tensor], rules: Format) -> int
 def _build(
     file: Path, format: str, config: VitConfig, weights: Mapping[str, Tensor]
 ) -> VisionTransformer:
-    """Return the transformer with its weights; list those that do not have its shapes."""
+    """Return the transformer with its weights.
+
+    Raises:
+        ValueError: weights have wrong shapes; the message lists them.
+    """
     with torch.device("meta"):
         transformer = config.build()
     wrong = [
@@ -273,10 +282,10 @@ def _build(
         if weights[name].shape != tensor.shape
     ]
     if wrong:
-        raise ValueError(f"{file} does not fit format {format!r}: {'; '.join(wrong)}")
+        raise ValueError(f"{file} does not match format {format!r}: {'; '.join(wrong)}")
     transformer.load_state_dict(
         {name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()},
-        assign=True,  # a copy all the same: the file may be gone while the encoder lives
+        assign=True,  # the tensors are copies: the mapped file may be deleted later
     )
     return transformer
 
@@ -287,32 +296,36 @@ def _heads(rules: Format, dim: int) -> int:
     if dim in HEADS:
         return HEADS[dim]
     known = ", ".join(f"{width}: {count}" for width, count in HEADS.items())
-    says = (
+    counts = (
         "MVP's code uses 12, its paper says 6, DeiT's and timm's ViT-S have 6"
         if dim == 384
         else f"the published models have {known}"
     )
-    raise ValueError(f"say heads=: the weights do not tell it, and at width {dim} {says}")
+    raise ValueError(
+        f"heads= is required: the weights do not determine it, and at width {dim} {counts}"
+    )
 
 
 def _positions_side(file: Path, slots: int, registers: int, rules: Format) -> int:
-    """Return the patches along a side for which a position embedding was made."""
+    """Return the patches per side of a position embedding."""
     for prefix in _prefixes(registers, rules):
         side = math.isqrt(max(0, slots - prefix))
         if side and side**2 == slots - prefix:
             return side
-    raise ValueError(f"{file}: pos_embed has {slots} slots, which is no square of patches and CLS")
+    raise ValueError(
+        f"{file}: pos_embed has {slots} slots, which is not a square number of patches plus CLS"
+    )
 
 
 def _prefixes(registers: int, rules: Format) -> tuple[int, ...]:
-    """Return how many slots there may be before those of patches; timm's models differ."""
+    """Return the possible numbers of slots before those of patches; timm's models differ."""
     return tuple(dict.fromkeys((1, 1 + registers, 0))) if rules is FORMATS["timm"] else (1,)
 
 
 def _positions(
     embedding: Float[Tensor, "1 p d"], native: int, config: VitConfig, rules: Format
 ) -> Float[Tensor, "1 t d"]:
-    """Return a slot for every token, with the patches' grid resized to the picture's."""
+    """Return a position embedding for every token, resized to the grid of patches in use."""
     embedding = embedding.float()
     prefix = embedding.shape[1] - native**2
     slots = embedding.new_zeros(1, 1 + config.registers, config.dim)
@@ -326,7 +339,7 @@ def _positions(
         elif rules.resize == "antialiased" or config.registers:
             grid = interpolate(grid, size=size, mode="bicubic", antialias=True)
         else:
-            # DINOv2 without registers was trained and released with this offset of 0.1 patches
+            # DINOv2 without registers was trained and published with this offset of 0.1 patches
             grid = interpolate(grid, scale_factor=(side + 0.1) / native, mode="bicubic")
     return torch.cat([slots, grid.flatten(2).transpose(1, 2)], dim=1)
 
@@ -335,8 +348,8 @@ def _warn_of_resizing(file: Path, native: int | None, config: VitConfig) -> None
     if native != config.side:
         warnings.warn(
             f"{file} was trained on {native} x {native} patches and is used on {config.side} x "
-            f"{config.side}: the positions are resized as DINOv2's own code does it; transformers "
-            "resizes those of models without registers differently, by up to 2 % of the features",
+            f"{config.side}: the positions are resized as in DINOv2's own code; transformers "
+            "resizes them differently for models without registers, by up to 2 % of the features",
             UserWarning,
             stacklevel=3,
         )
@@ -347,6 +360,6 @@ def _check_periods(file: Path, periods: Tensor, config: VitConfig) -> None:
     # 1 %: files may hold them in bfloat16
     if periods.shape != expected.shape or not torch.allclose(periods.float(), expected, rtol=0.01):
         raise ValueError(
-            f"{file}: the rotary periods are not those of {config.heads} heads: "
-            f"{periods.tolist()}, needed {expected.tolist()}"
+            f"{file}: the rotary periods do not match {config.heads} heads: "
+            f"{periods.tolist()}, expected {expected.tolist()}"
         )

@@ -1,4 +1,4 @@
-"""What is known of published vision transformers: a family of files is a row of `FORMATS`."""
+"""Known families of published vision transformers: one row of `FORMATS` for each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,26 +17,27 @@ STATISTICS: Mapping[str, tuple[Channels, Channels]] = MappingProxyType(
     }
 )
 
-# heads of the published ViTs of these widths; 384 is missing, since two counts were published
+# heads of the published ViTs of these widths; 384 is missing, because two different numbers were
+# published
 HEADS = MappingProxyType({192: 3, 768: 12, 1024: 16, 1280: 16})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Format:
-    """What is known of a family of files.
+    """The properties of a family of published files.
 
     Attributes:
-        dropped: keys that begin so have no part in features.
-        renamed: keys of registers, to ours.
+        dropped: prefixes of keys that are not needed for features.
+        renamed: maps the family's keys of registers to ours.
         pool: default pool.
         image_size: default side, pixels; None: that of the position embedding.
-        statistics: key of `STATISTICS`; None: the files do not agree, so the caller must say.
+        statistics: key of `STATISTICS`; None: files differ, so the caller must choose.
         norm_eps: epsilon of LayerNorm.
-        head_dim: width of every head; None: it depends on the model.
-        resize: how its own code resizes the position embedding to another number of patches.
+        head_dim: width of each attention head; None: it depends on the model.
+        resize: how the family's code resizes the position embedding to other numbers of patches.
         positions: learned or rotary.
-        layer_scale: whether every file of the family scales its branches; None: some do.
-        registers: whether some of the family have registers.
+        layer_scale: whether the files have layer scale; None: some have.
+        registers: whether some files have registers.
     """
 
     dropped: tuple[str, ...]
@@ -82,7 +83,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             layer_scale=False,
             registers=False,
         ),
-        # github.com/facebookresearch/dinov2, with and without registers; 64 to a head in all sizes
+        # github.com/facebookresearch/dinov2, with and without registers; head width 64 in all sizes
         "dinov2": Format(
             dropped=("mask_token",),
             renamed={"register_tokens": "reg_token"},
@@ -96,7 +97,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             layer_scale=True,
             registers=True,
         ),
-        # github.com/facebookresearch/dinov3, ViT-S, B and L: GELU, 64 to a head, LayerNorm eps 1e-5
+        # github.com/facebookresearch/dinov3, ViT-S, B and L: GELU, head width 64, LayerNorm eps
+        # 1e-5
         "dinov3": Format(
             dropped=("mask_token", "local_cls_norm."),  # the second is for local crops in training
             renamed={"storage_tokens": "reg_token"},

@@ -1,16 +1,16 @@
-"""Show what the model expects to see next, beside what the camera sees.
+"""Show the predicted next frame beside the camera's frame.
 
-    foresight = PredictionPreview(encoder, num_envs=1)
+    preview = PredictionPreview(encoder, num_envs=1)
     ids = encoder.tokenize(frames)
     embedding = stream.step_tokens(ids, reset)
-    foresight.step_tokens(ids, reset)                     # remembers 512 bytes a frame, no more
+    preview.step_tokens(ids, reset)                       # stores 512 bytes per frame, no more
     ...
-    expected = foresight.preview()                        # on demand: uint8 [s s 3]
-    following = foresight.predict(num_frames=4)           # uint8 [4 s s 3], 256 passes each
+    expected = preview.preview()                          # on demand: uint8 [s s 3]
+    following = preview.predict(num_frames=4)             # uint8 [4 s s 3], 256 passes per frame
 
-It keeps tokens of its own and reads them anew when it is asked, so the stream's memory is never
-touched. `preview` takes one pass, `predict` one for every token: neither is for every frame of a
-control loop. `python -m benchmarks.preview` says what they cost, and how good they are.
+It stores its own tokens and processes them again on demand, so it does not change the stream.
+`preview` takes one pass, `predict` one for every token: too slow for every frame of a control loop.
+`python -m benchmarks.preview` measures their time and quality.
 """
 
 from collections import deque
@@ -25,31 +25,31 @@ from ..encoders.encoder import Encoder
 from ..moved import moved_names
 from .sampling import GREEDY, Sampling, generate_frames, preview_frame
 
-__all__ = ["PredictionPreview", "heat_picture", "side_by_side"]
+__all__ = ["PredictionPreview", "heat_image", "side_by_side"]
 
-# The heat's scale: a guess among 8192 equal codes costs 9 nats.
+# Upper end of the colour scale; a random guess among 8192 codes has a surprisal of 9 nats.
 _HOTTEST_NATS = 12.0
 
 
 class PredictionPreview:
-    """The tokens of each environment's last frames, and what the model makes of them.
+    """A predictor of next frames, which keeps the last frames' tokens of each environment.
 
     Attributes:
-        num_envs: environments b.
-        context: frames that the model sees at once, a predicted one included.
+        num_envs: number b of environments.
+        context: frames in the model's window, including a predicted one.
     """
 
     def __init__(self, encoder: Encoder, num_envs: int, context: int | None = None) -> None:
-        """Begin with an empty past.
+        """Start with an empty past.
 
         Args:
-            encoder: the frozen encoder; all of its blocks and its tokenizer's decoder are used.
-            num_envs: environments that step together.
-            context: frames of the window; those of a training sequence when None.
+            encoder: the frozen encoder; all its blocks and its tokenizer's decoder are used.
+            num_envs: number of environments that step together.
+            context: frames in the window; None: as many as in a training sequence.
 
         Raises:
-            ValueError: a window without room for one frame of past, or that the model was not
-            trained on.
+            ValueError: the window is too small for one past frame, or longer than a training
+                sequence.
         """
         frames = encoder.transformer.config.frames
         context = frames if context is None else context
@@ -64,20 +64,21 @@ class PredictionPreview:
     def step_tokens(
         self, ids: Int64[Tensor, "b n"], reset: NDArray[np.bool_] | Bool[Tensor, " b"] | None = None
     ) -> None:
-        """Remember the newest frame of every environment.
+        """Store the newest frame of every environment.
 
         Args:
-            ids: the frames' tokens.
-            reset: whose frame is the first of an episode; None for nobody's.
+            ids: tokens of the frames.
+            reset: bool [b], true where the frame is the first of an episode; None: nowhere.
 
         Raises:
-            ValueError: not one frame and one mark for each environment, or impossible tokens.
+            ValueError: there is not one frame and one entry of `reset` for each environment, or the
+                tokens are invalid.
         """
         ids = self._encoder.check_tokens(ids)
         marks = np.zeros(self.num_envs, dtype=bool) if reset is None else np.asarray(reset)
         if len(ids) != self.num_envs or marks.shape != (self.num_envs,):
             raise ValueError(
-                f"needed frames and resets of {self.num_envs} environments, got {len(ids)} and "
+                f"expected frames and resets of {self.num_envs} environments, got {len(ids)} and "
                 f"{list(marks.shape)}"
             )
         for past, frame, begins in zip(self._past, ids, marks, strict=True):
@@ -86,10 +87,10 @@ class PredictionPreview:
             past.append(frame.clone())
 
     def preview(self, env: int = 0) -> UInt8[Tensor, "s s 3"]:
-        """Guess the next frame in one pass; see `toto_robot.generation.sampling.preview_frame`.
+        """Return the predicted next frame of one pass; see `generation.sampling.preview_frame`.
 
         Raises:
-            ValueError: the environment has not seen a frame.
+            ValueError: the environment has no frame yet.
         """
         tokens = preview_frame(self._encoder.transformer, self.past(env), window=self.context)
         return self._encoder.tokenizer.decode(tokens)[0]
@@ -102,16 +103,16 @@ class PredictionPreview:
         sampling: Sampling = GREEDY,
         generator: torch.Generator | None = None,
     ) -> UInt8[Tensor, "f s s 3"]:
-        """Predict the next frames, token by token.
+        """Return the predicted next frames, generated token by token.
 
         Args:
-            num_frames: f, how many.
-            env: of which environment.
+            num_frames: number f of frames.
+            env: index of the environment.
             sampling: how tokens are chosen.
-            generator: where chance comes from, on the CPU.
+            generator: random generator on the CPU.
 
         Raises:
-            ValueError: the environment has not seen a frame.
+            ValueError: the environment has no frame yet.
         """
         tokens = generate_frames(
             self._encoder.transformer,
@@ -124,13 +125,13 @@ class PredictionPreview:
         return self._encoder.tokenizer.decode(tokens[0])
 
     def past(self, env: int = 0) -> Int64[Tensor, "1 t n"]:
-        """Return the tokens that an environment's predictions begin with, the oldest frame first.
+        """Return the tokens from which an environment's frames are predicted, oldest frame first.
 
         Raises:
-            ValueError: it has not seen a frame.
+            ValueError: the environment has no frame yet.
         """
         if not self._past[env]:
-            raise ValueError(f"environment {env} has not seen a frame; step it first")
+            raise ValueError(f"environment {env} has no frame yet; call step_tokens first")
         return torch.stack(list(self._past[env]))[None]
 
 
@@ -139,35 +140,36 @@ def side_by_side(
     expected: UInt8[np.ndarray, "s s 3"],
     heat: Float[np.ndarray, "g g"],
 ) -> UInt8[np.ndarray, "h w3 3"]:
-    """Draw the camera's picture, the expected one and what each place cost, side by side.
+    """Return the camera image, the predicted image and a map of surprisal, side by side.
 
     Args:
-        camera: what was seen.
-        expected: what `PredictionPreview` gave for it, before it was seen.
-        heat: costs in nats, what `monitoring.scores.heat_map` gives; black is 0, white 12.
+        camera: the camera image.
+        expected: the image that `PredictionPreview` predicted for it.
+        heat: surprisal in nats, from `monitoring.scores.heat_map`; black is 0, white is 12.
     """
     height, width = camera.shape[:2]
-    parts = [camera, _enlarge(expected, height, width), heat_picture(heat, height, width)]
+    parts = [camera, _enlarge(expected, height, width), heat_image(heat, height, width)]
     return np.concatenate(parts, axis=1)
 
 
-def heat_picture(
+def heat_image(
     heat: Float[np.ndarray, "g g"], height: int, width: int
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw costs in nats from black over red and yellow to white, at 0, 4, 8 and 12."""
+    """Return an image of surprisal in nats: black, red, yellow and white at 0, 4, 8 and 12."""
     level = np.clip(heat / _HOTTEST_NATS, 0, 1)[..., None] * 3 - np.arange(3)
     return _enlarge((np.clip(level, 0, 1) * 255).round().astype(np.uint8), height, width)
 
 
-def _enlarge(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    rows = np.arange(height) * picture.shape[0] // height
-    columns = np.arange(width) * picture.shape[1] // width
-    return picture[rows[:, None], columns]
+def _enlarge(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    rows = np.arange(height) * image.shape[0] // height
+    columns = np.arange(width) * image.shape[1] // width
+    return image[rows[:, None], columns]
 
 
 __getattr__ = moved_names(
     __name__,
     {
         "Foresight": "toto_robot.generation.preview:PredictionPreview",
+        "heat_picture": "toto_robot.generation.preview:heat_image",
     },
 )

@@ -1,18 +1,18 @@
-"""Predict the tokens of the next frames, one token after the other, the past in memory.
+"""Generate the tokens of the next frames one by one, with cached keys and values.
 
     tokens = generate_frames(transformer, past, num_frames=4)            # [b t n] -> [b 4 n]
     tokens = generate_frames(transformer, past, 64, sampling=Sampling(temperature=1.0, top_p=0.9))
 
-    for frame in continue_frames(transformer, past, 64): ...              # [b n] each, as they come
+    for frame in continue_frames(transformer, past, 64): ...              # [b n] each, one by one
 
     tokens = preview_frame(transformer, past)                             # [b t n] -> [b n]
 
-`preview_frame` takes one pass for a whole frame: each token is the likeliest after the past frames
-and the tokens *of the last frame* up to its place, which stand in for those of the next.
+`preview_frame` takes one pass for a whole frame: each token is the most likely one after the past
+frames and the tokens *of the last frame* up to its position, which replace those of the next frame.
 
-To guess that tokens are those of the last frame, and to verify several of them in one pass
-(speculative decoding, Leviathan et al. 2023), gives the same tokens as `generate_frames`; it was
-tried, and does not pay with toto-nano, which chooses another token too often.
+Speculative decoding (Leviathan et al. 2023) with the tokens of the last frame as the draft yields
+the same tokens as `generate_frames`. It was tried and is not faster with toto-nano, which rejects
+the draft too often.
 """
 
 from collections.abc import Iterator
@@ -40,13 +40,13 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How a token is chosen from its distribution.
+    """Settings for choosing a token from its distribution.
 
     Attributes:
-        temperature: divides the logits; 0 takes the likeliest token.
-        top_k: only so many of the likeliest tokens are possible; None: all.
-        top_p: only the likeliest tokens that together have this probability are possible, and
-            always the likeliest (nucleus sampling, Holtzman et al. 2020).
+        temperature: divides the logits; 0 selects the most likely token.
+        top_k: number of most likely tokens that can be chosen; null: all.
+        top_p: only the most likely tokens that together have this probability can be chosen; at
+            least the most likely one (nucleus sampling, Holtzman et al. 2020).
     """
 
     temperature: float
@@ -54,7 +54,11 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no way to sample."""
+        """Check the settings.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be at least 0, got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
@@ -67,10 +71,10 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def load_predictor(name_or_path: str, device: str) -> Encoder:
-    """Open an encoder whose model predicts tokens.
+    """Load an encoder whose model can predict tokens.
 
     Raises:
-        ValueError: it predicts no tokens; and what `load_toto` raises.
+        ValueError: the model cannot predict tokens; also the errors of `load_toto`.
     """
     return load_toto(name_or_path, device=device)
 
@@ -84,20 +88,20 @@ def generate_frames(
     generator: torch.Generator | None = None,
     window: int | None = None,
 ) -> Int64[Tensor, "b f n"]:
-    """Predict the tokens of the frames that follow.
+    """Return the tokens of the next frames.
 
     Args:
         transformer: the model.
-        past: tokens of the frames so far, the oldest first; may have no frames.
-        num_frames: f, how many frames to predict.
+        past: tokens of the past frames, oldest first; may have no frames.
+        num_frames: number f of frames to generate.
         sampling: how tokens are chosen.
-        generator: where chance comes from, on the CPU.
-        window: frames that the model sees at once, those being predicted included; those of a
-            training sequence when None. When the window is full its older half is forgotten and
-            the rest is read again from the start token, so no pass is unlike training.
+        generator: random generator on the CPU.
+        window: frames in the model's window, including the one being generated; None: as many as in
+            a training sequence. When the window is full, its older half is dropped and the rest is
+            processed again from the start token, so that every pass is like one in training.
 
     Raises:
-        ValueError: a window that the model was not trained on, wrong tokens or numbers.
+        ValueError: the window is longer than in training, or tokens or numbers are invalid.
     """
     predicted = continue_frames(
         transformer, past, num_frames, sampling=sampling, generator=generator, window=window
@@ -115,7 +119,7 @@ def continue_frames(
     generator: torch.Generator | None = None,
     window: int | None = None,
 ) -> Iterator[Int64[Tensor, "b n"]]:
-    """Yield the tokens of the frames that follow, each when it is there; see `generate_frames`."""
+    """Yield the tokens of the next frames, one by one; see `generate_frames`."""
     config = transformer.config
     window = config.frames if window is None else window
     past = _check(transformer, past, window)
@@ -131,7 +135,7 @@ def continue_frames(
         frame = past.new_empty(len(past), config.tokens_per_frame)
         chance = torch.rand(frame.shape, generator=generator).to(past.device)
         for place in range(config.tokens_per_frame):
-            logits = transformer(last, cache)[:, 0, : config.codes]  # no special token in a frame
+            logits = transformer(last, cache)[:, 0, : config.codes]  # special tokens are excluded
             frame[:, place] = choose(logits, sampling, chance[:, place])
             last = frame[:, place : place + 1]
         frames.append(frame)
@@ -142,22 +146,22 @@ def continue_frames(
 def preview_frame(
     transformer: CausalModel, past: Int64[Tensor, "b t n"], *, window: int | None = None
 ) -> Int64[Tensor, "b n"]:
-    """Guess the tokens of the next frame in one pass.
+    """Return the tokens of the next frame, predicted in one pass.
 
     Args:
         transformer: the model.
-        past: tokens of the frames so far, the oldest first; at least one frame.
-        window: frames that the model sees at once, the next included; those of a training sequence
-            when None.
+        past: tokens of the past frames, oldest first; at least one frame.
+        window: frames in the model's window, including the next one; None: as many as in a training
+            sequence.
 
     Raises:
-        ValueError: no past, a window that the model was not trained on, or wrong tokens.
+        ValueError: there is no past, the window is longer than in training, or tokens are invalid.
     """
     config = transformer.config
     window = config.frames if window is None else window
     past = _check(transformer, past, window)
     if past.shape[1] == 0:
-        raise ValueError("past must have a frame, which stands in for the next")
+        raise ValueError("past must have at least one frame")
     frames = past[:, max(0, past.shape[1] - (window - 1)) :] if window > 1 else past[:, :0]
     start = past.new_full((len(past), 1), config.start_video)
     ids = torch.cat([start, frames.flatten(1), past[:, -1, :-1]], dim=1)
@@ -169,12 +173,12 @@ def preview_frame(
 def choose(
     logits: Float[Tensor, "b v"], sampling: Sampling, chance: Float[Tensor, " b"]
 ) -> Int64[Tensor, " b"]:
-    """Choose one token of each distribution.
+    """Return one token chosen from each distribution.
 
     Args:
-        logits: of every token.
-        sampling: how.
-        chance: uniform numbers in [0, 1); the same number chooses the same token.
+        logits: logits of every token.
+        sampling: how the token is chosen.
+        chance: uniform random numbers in [0, 1); equal numbers choose equal tokens.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
@@ -184,20 +188,24 @@ def choose(
         shares, ids = shares.sort(dim=-1, descending=True, stable=True)
         if sampling.top_k is not None:
             shares[:, sampling.top_k :] = 0
-        # the first token that brings the sum to top_p is the last that is possible
+        # the first token that brings the sum to top_p is the last that can be chosen
         before = shares.cumsum(dim=-1) - shares
         shares = shares.where(before < sampling.top_p * shares.sum(-1, keepdim=True), 0.0)
     sums = shares.cumsum(dim=-1)
     drawn = chance.to(sums)[:, None] * sums[:, -1:]
     ranks = torch.arange(sums.shape[-1], device=sums.device)
     last_possible = ranks.where(shares > 0, 0).amax(dim=-1, keepdim=True)
-    # rounding may bring the draw to the last sum, behind which no token is left
+    # rounding may make the draw equal to the last sum, after which there is no token
     rank = torch.minimum(torch.searchsorted(sums, drawn, right=True), last_possible)
     return (rank if ids is None else ids.gather(-1, rank))[:, 0]
 
 
 def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
-    """Return the past where the model is, or say what is wrong."""
+    """Return the past on the model's device.
+
+    Raises:
+        ValueError: window or past are invalid.
+    """
     config = transformer.config
     if not 1 <= window <= config.frames:
         raise ValueError(
@@ -218,11 +226,11 @@ def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
 def _read(
     transformer: CausalModel, past: Tensor, frames: list[Tensor], window: int
 ) -> tuple[Any, Tensor]:
-    """Return a cache of the start token and the frames but their last token, and that token."""
+    """Return a cache of the start token and all tokens of the frames but the last, and the last."""
     start = past.new_full((len(past), 1), transformer.config.start_video)
     ids = torch.cat([start, *frames], dim=1)
     cache = transformer.new_memory(1 + window * transformer.config.tokens_per_frame)
     if ids.shape[1] > 1:
-        # the last block's output is not needed, but its keys and values are
+        # only for the cache: the output is not needed
         transformer.features(ids[:, :-1], (-1,), cache)
     return cache, ids[:, -1:]

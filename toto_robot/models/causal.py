@@ -1,4 +1,4 @@
-"""What all causal models over visual tokens share: the rules of a sequence, next-token loss.
+"""The base of all causal models over visual tokens: layout of a sequence and next-token loss.
 
     start_video | codes of frame 1 | codes of frame 2 | ... | end
 
@@ -17,19 +17,19 @@ from torch.nn.functional import linear
 __all__ = ["CausalModel", "SequenceLayout", "check_sizes", "linear_cross_entropy"]
 
 SPECIAL_TOKENS = 3
-LOSS_ROWS = 1024  # logits of so many tokens exist at a time
+LOSS_ROWS = 1024  # number of tokens whose logits are in memory at the same time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SequenceLayout:
-    """What ids a sequence is made of and how long it is (paper section 3.4).
+    """The token ids and the length of a sequence (paper section 3.4).
 
     Attributes:
-        codes: vocabulary of the tokenizer. Its ids come first; the three special ids follow (the
-            paper's ``[1] [2] [3]`` would collide with codes 1 to 3): ``start_video = codes``,
+        codes: vocabulary size of the tokenizer. Its ids come first, followed by three special ids
+            (the paper's ``[1] [2] [3]`` would collide with codes 1 to 3): ``start_video = codes``,
             ``end = codes + 1``, ``start_image = codes + 2``.
-        tokens_per_frame: tokens of one frame, 256 at 128 px.
-        frames: frames of one training sequence, 16 in the paper.
+        tokens_per_frame: tokens per frame, 256 at 128 px.
+        frames: frames in a training sequence, 16 in the paper.
     """
 
     codes: int
@@ -37,40 +37,40 @@ class SequenceLayout:
     frames: int
 
     def __post_init__(self) -> None:
-        """Refuse sequences of nothing."""
+        """Check that all sizes are at least 1."""
         check_sizes(self, "codes", "tokens_per_frame", "frames")
 
     @property
     def start_video(self) -> int:
-        """Id of the token that starts a sequence of video frames."""
+        """Id of the start token of a video."""
         return self.codes
 
     @property
     def end(self) -> int:
-        """Id of the token that ends every sequence."""
+        """Id of the token at the end of every sequence."""
         return self.codes + 1
 
     @property
     def start_image(self) -> int:
-        """Id of the token that starts a sequence of unrelated images."""
+        """Id of the start token of a sequence of unrelated images."""
         return self.codes + 2
 
     @property
     def vocab_size(self) -> int:
-        """Codes and special tokens."""
+        """Number of codes and special tokens."""
         return self.codes + SPECIAL_TOKENS
 
     @property
     def context(self) -> int:
-        """Trained length: start token, all frames and the end token."""
+        """Length of a training sequence, tokens: start token, all frames and end token."""
         return self.frames * self.tokens_per_frame + 2
 
 
 def check_sizes(config: object, *names: str) -> None:
-    """Refuse sizes below 1.
+    """Check that sizes are at least 1.
 
     Raises:
-        ValueError: which, and what it is.
+        ValueError: a size is smaller; the message has its name and value.
     """
     for name in names:
         if getattr(config, name) < 1:
@@ -78,13 +78,13 @@ def check_sizes(config: object, *names: str) -> None:
 
 
 class CausalModel(nn.Module):
-    """A model whose output at a token depends on that token and those before it.
+    """A model whose output at each token depends on this token and earlier tokens.
 
     Attributes:
-        config: its sizes, and the rules of its sequences.
+        config: sizes of the model and layout of its sequences.
         embed_tokens: the token embedding.
-        layers: blocks, one after the other: what is sharded, compiled and checkpointed one by one.
-        lm_head: the output projection; None: that is the token embedding too.
+        layers: blocks in their order; each is sharded, compiled and checkpointed separately.
+        lm_head: the output projection; None: the token embedding is used.
     """
 
     config: Any
@@ -95,26 +95,26 @@ class CausalModel(nn.Module):
     def features(
         self, ids: Int64[Tensor, "b t"], layers: Sequence[int], cache: Any = None
     ) -> tuple[Float[Tensor, "b t d"], ...]:
-        """Return the residual stream after the layers asked for, and stop at the deepest of them.
+        """Return the residual stream after the given layers; deeper blocks are not run.
 
         Args:
-            ids: token ids, starting with a start token.
+            ids: token ids, beginning with a start token.
             layers: 0 is the embedding, k the output of block k, -1 the last block. No norm is
                 applied.
-            cache: what `new_memory` gave: the tokens before ``ids``; it is extended by ``ids``.
-                Every call on one cache must reach the same depth.
+            cache: a memory from `new_memory` with the tokens before ``ids``; ``ids`` are added.
+                Every call with the same cache must use the same deepest layer.
 
         Raises:
-            ValueError: a layer that does not exist.
+            ValueError: a layer does not exist.
         """
         wanted = [self.layer_index(layer) for layer in layers]
-        hidden, beside = self.embed(ids, cache)
+        hidden, inputs = self.embed(ids, cache)
         outputs = {0: hidden}
         for k in range(1, max(wanted, default=0) + 1):
             block = self.layers[k - 1]
-            # without a cache blocks differ in nothing that torch.compile would have to look at
+            # without a cache all blocks have equal arguments, so torch.compile compiles only once
             memory = () if cache is None else (cache, k - 1)
-            hidden = block(hidden, *beside, *memory)
+            hidden = block(hidden, *inputs, *memory)
             outputs[k] = hidden
         if cache is not None:
             cache.advance(ids.shape[1])
@@ -123,7 +123,7 @@ class CausalModel(nn.Module):
     def embed(
         self, ids: Int64[Tensor, "b t"], cache: Any
     ) -> tuple[Float[Tensor, "b t d"], tuple[Any, ...]]:
-        """Return layer 0, and what every block is given beside the residual stream."""
+        """Return layer 0, and the further inputs of every block."""
         raise NotImplementedError
 
     def new_memory(self, size: int) -> Any:
@@ -131,29 +131,33 @@ class CausalModel(nn.Module):
         raise NotImplementedError
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights."""
+        """Initialise all weights."""
         raise NotImplementedError
 
     def head_input(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """Return what the output projection is given of the last block's output."""
+        """Return the input of the output projection, from the last block's output."""
         raise NotImplementedError
 
     def forward(self, ids: Int64[Tensor, "b t"], cache: Any = None) -> Float[Tensor, "b t v"]:
-        """Return next-token logits; with ``cache``, of the new tokens after those already in it."""
+        """Return next-token logits; with ``cache``, of the new tokens only."""
         (hidden,) = self.features(ids, layers=(-1,), cache=cache)
         return self.logits(hidden)
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
-        """Return the next-token logits of the last block's output."""
+        """Return the next-token logits for the last block's output."""
         return linear(self.head_input(hidden), self.head_weight)
 
     @property
     def head_weight(self) -> Float[Tensor, "v d"]:
-        """The matrix of the output projection."""
+        """The weight matrix of the output projection."""
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def layer_index(self, layer: int) -> int:
-        """Return ``layer`` counted from 0, or say which layers exist."""
+        """Return ``layer`` counted from 0.
+
+        Raises:
+            ValueError: the layer does not exist; the message lists the existing ones.
+        """
         depth = self.config.layers
         index = layer + depth + 1 if layer < 0 else layer
         if not 0 <= index <= depth:
@@ -175,12 +179,12 @@ def linear_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Return the mean cross entropy, nats, of ``targets`` under logits ``hidden @ weight.T``.
 
-    The same number as `torch.nn.functional.cross_entropy` of those logits, which never exist
-    whole: rows go through in chunks, and each chunk's gradient is made while its logits are at
-    hand. One differentiation only.
+    Equals `torch.nn.functional.cross_entropy` of these logits, but never holds all of them in
+    memory: rows are processed in chunks, and the gradient of each chunk is computed together with
+    its logits. It can be differentiated only once.
     """
     if not torch.is_grad_enabled():
-        hidden, weight = hidden.detach(), weight.detach()  # so that no gradient is made for nothing
+        hidden, weight = hidden.detach(), weight.detach()  # so that no gradient is computed
     return _LinearCrossEntropy.apply(hidden, weight, targets)
 
 
@@ -201,7 +205,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             wanted = targets[start : start + LOSS_ROWS, None]
             logits = (rows @ weight.T).float()
             chosen = logits.gather(1, wanted)
-            # the softmax, in the logits' own room
+            # softmax, in place
             greatest = logits.amax(dim=1, keepdim=True)
             shares = logits.sub_(greatest).exp_()
             sums = shares.sum(dim=1, keepdim=True)

@@ -1,7 +1,7 @@
-"""GPT-2 with fixed sine-cosine positions, told in one file (paper section 4.1, Table 6).
+"""GPT-2 with fixed sine-cosine positions in one file (paper section 4.1, Table 6).
 
-Pre-norm LayerNorm, GELU, biases, absolute positions. They are Vaswani et al.'s sines (2017), which
-nothing learns, as loud as the tokens' embeddings are drawn.
+Pre-norm LayerNorm, GELU, biases, absolute positions. Positions are the sines of Vaswani et al.
+(2017), which are not trained; their scale is that of the initial token embeddings.
 
 Shapes: b batch, t time (tokens), d width, h heads, k head width.
 """
@@ -25,12 +25,12 @@ POSITION_BASE = 10000.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpt2Config(SequenceLayout):
-    """Sizes of a GPT-2. The output projection is the token embedding, as in the original.
+    """Sizes of a GPT-2; the output projection is the token embedding, as in the original.
 
     Attributes:
         dim: width of the residual stream, even.
         layers: number of blocks.
-        heads: attention heads; they divide ``dim``.
+        heads: number of attention heads, a divisor of ``dim``.
         mlp_hidden: hidden width of the MLP, 4 * dim in the original.
         norm_eps: epsilon of LayerNorm.
     """
@@ -43,7 +43,7 @@ class Gpt2Config(SequenceLayout):
     norm_eps: float
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit one another."""
+        """Check that the sizes are consistent."""
         SequenceLayout.__post_init__(self)
         check_sizes(self, "dim", "layers", "heads", "mlp_hidden")
         if self.dim % self.heads or self.dim % 2:
@@ -52,12 +52,12 @@ class Gpt2Config(SequenceLayout):
             )
 
     def build(self) -> "Gpt2Transformer":
-        """Return the module with fresh weights."""
+        """Return the module with initialised weights."""
         return Gpt2Transformer(self)
 
 
 class Gpt2Transformer(CausalModel):
-    """GPT-2 over visual tokens."""
+    """A GPT-2 over visual tokens."""
 
     config: Gpt2Config
 
@@ -71,10 +71,10 @@ class Gpt2Transformer(CausalModel):
         self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights, as GPT-2 does.
+        """Initialise all weights, as GPT-2 does.
 
-        Embeddings and all matrices from N(0, 0.02); the two matrices of a block that write into the
-        residual stream from N(0, 0.02 / sqrt(2 * layers)); biases are zero, norms one.
+        Embeddings and all matrices from N(0, 0.02); the two matrices of a block that write to the
+        residual stream from N(0, 0.02 / sqrt(2 * layers)); biases are 0, norm weights are 1.
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
@@ -97,10 +97,10 @@ class Gpt2Transformer(CausalModel):
     def embed(
         self, ids: Int64[Tensor, "b t"], cache: KeyValueCache | None
     ) -> tuple[Float[Tensor, "b t d"], tuple[()]]:
-        """Return the embedding of the tokens and of their positions.
+        """Return the sum of the embeddings of tokens and positions.
 
         Raises:
-            ValueError: positions that were never trained.
+            ValueError: there are more positions than in training.
         """
         start = 0 if cache is None else cache.length
         if start + ids.shape[1] > self.config.context:
@@ -154,9 +154,9 @@ class _Mlp(nn.Module):
 
 
 def sine_positions(start: int, length: int, dim: int, device: torch.device) -> Float[Tensor, "t d"]:
-    """Return the vectors of positions ``start`` and on: sines, then cosines.
+    """Return the vectors of the positions from ``start`` on: first sines, then cosines.
 
-    Their root mean square is that which token embeddings are drawn with.
+    Their root mean square equals the standard deviation of initial token embeddings.
     """
     rates = POSITION_BASE ** -(torch.arange(0, dim, 2, device=device, dtype=torch.float64) / dim)
     places = torch.arange(start, start + length, device=device, dtype=torch.float64)
@@ -183,7 +183,7 @@ def gpt2_config(config: Gpt2Config) -> dict[str, Any]:
 def gpt2_state_dict(model: Gpt2Transformer) -> dict[str, Tensor]:
     """Return the weights under the names of Hugging Face's ``GPT2LMHeadModel``.
 
-    Its positions are learned, so they are overwritten with ours.
+    Its positions are learned weights, which are set to ours.
     """
     config, tokens = model.config, model.embed_tokens.weight
     names = {"embed_tokens.weight": "wte.weight", "norm.weight": "ln_f.weight"}
@@ -193,7 +193,7 @@ def gpt2_state_dict(model: Gpt2Transformer) -> dict[str, Tensor]:
     }
     for name, tensor in model.state_dict().items():
         theirs = names.get(name, name.replace("layers.", "h.", 1))
-        # their matrices stand the other way round
+        # their matrices are transposed
         turned = tensor.T if tensor.ndim == 2 and name != "embed_tokens.weight" else tensor
         weights[f"transformer.{theirs}"] = turned.contiguous()
     return weights

@@ -1,13 +1,13 @@
-"""The masked autoencoder, told in one file (He et al. 2021, arXiv 2111.06377).
+"""A masked autoencoder in one file (He et al. 2021, arXiv 2111.06377).
 
-The encoder, a plain vision transformer, sees a quarter of a picture's patches; a small decoder
-gets what it made of them, and the same vector for each patch that was hidden, and predicts the
-pixels of those. Afterwards the decoder is thrown away.
+The encoder, a plain vision transformer, receives a quarter of an image's patches. A small decoder
+receives the encoder's outputs, and a mask token for each hidden patch, and predicts the pixels of
+the hidden patches. After training the decoder is not used.
 
-Parameter names are those of the authors' released files, decoder included, so their files open
-here and ours with `load_encoder(file, format="mae")`.
+Parameters have the names of the authors' published files, including the decoder, so their files can
+be loaded here, and ours with `load_encoder(file, format="mae")`.
 
-Shapes: b batch, n patches, m hidden ones, t tokens (CLS and patches), d width, s side of a picture.
+Shapes: b batch, n patches, m hidden patches, t tokens (CLS and patches), d width, s image side.
 """
 
 from dataclasses import dataclass, replace
@@ -33,12 +33,12 @@ class MaeConfig:
     """Sizes of a masked autoencoder.
 
     Attributes:
-        encoder: the vision transformer that is kept.
-        mask_ratio: share of the patches that is hidden, 0.75 in the paper.
+        encoder: the vision transformer that is kept after training.
+        mask_ratio: share of hidden patches, 0.75 in the paper.
         decoder_dim: width of the decoder.
-        decoder_layers: its blocks.
-        decoder_heads: its attention heads.
-        decoder_mlp_hidden: hidden width of its MLPs.
+        decoder_layers: number of the decoder's blocks.
+        decoder_heads: number of the decoder's attention heads.
+        decoder_mlp_hidden: hidden width of the decoder's MLPs.
     """
 
     encoder: VitConfig
@@ -49,16 +49,16 @@ class MaeConfig:
     decoder_mlp_hidden: int
 
     def __post_init__(self) -> None:
-        """Refuse encoders that have no place for what the paper does."""
+        """Check that sizes and positions are those of a masked autoencoder."""
         check_sizes(self, "decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_hidden")
         if not 1 <= self.kept < self.encoder.side**2:
             raise ValueError(
-                f"mask_ratio must hide some of {self.encoder.side**2} patches and not all, "
+                f"mask_ratio must hide some of the {self.encoder.side**2} patches, but not all, "
                 f"got {self.mask_ratio}"
             )
         if self.encoder.positions != "learned" or self.encoder.registers:
             raise ValueError(
-                "encoder: positions must be learned (they are set to sines and stay) and "
+                "encoder: positions must be learned (they are set to fixed sines) and "
                 f"registers 0, got {self.encoder.positions} and {self.encoder.registers}"
             )
         for name in ("encoder.dim", "decoder_dim"):
@@ -68,7 +68,7 @@ class MaeConfig:
 
     @property
     def kept(self) -> int:
-        """Patches of a picture that the encoder sees."""
+        """Number of patches of an image that the encoder receives."""
         return int(self.encoder.side**2 * (1 - self.mask_ratio))
 
     @property
@@ -83,12 +83,12 @@ class MaeConfig:
         )
 
     def build(self) -> "MaskedAutoencoder":
-        """Return the module with fresh weights."""
+        """Return the module with initialised weights."""
         return MaskedAutoencoder(self)
 
 
 class MaskedAutoencoder(VisionTransformer):
-    """A vision transformer with a decoder beside it, which predicts hidden patches."""
+    """A vision transformer with a decoder that predicts hidden patches."""
 
     def __init__(self, config: MaeConfig) -> None:
         super().__init__(config.encoder)
@@ -103,12 +103,12 @@ class MaskedAutoencoder(VisionTransformer):
         self.decoder_norm = nn.LayerNorm(dim, eps=config.encoder.norm_eps)
         self.decoder_pred = nn.Linear(dim, 3 * config.encoder.patch_size**2)
         for positions in (self.pos_embed, self.decoder_pos_embed):
-            assert positions is not None  # MaeConfig refuses rotary positions
+            assert positions is not None  # MaeConfig rejects rotary positions
             positions.requires_grad_(False)
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw fresh weights as the authors do: Xavier's matrices, and fixed sines as positions."""
+        """Initialise all weights as the authors do: Xavier for matrices, fixed sine positions."""
         super().init_weights()
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -123,7 +123,7 @@ class MaskedAutoencoder(VisionTransformer):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The encoder's blocks: what is sharded, compiled and checkpointed one by one."""
+        """Blocks of the encoder; each is sharded, compiled and checkpointed separately."""
         return self.blocks
 
     def loss(
@@ -132,8 +132,8 @@ class MaskedAutoencoder(VisionTransformer):
         """Return the mean squared error of the hidden patches' normalised pixels.
 
         Args:
-            frames: pictures of the encoder's side.
-            order: a permutation of the patches of each; the first `kept` are shown.
+            frames: images of the encoder's size.
+            order: a permutation of each image's patches; the first `kept` are visible.
         """
         images = self._standardise(frames)
         hidden = order[:, self.mae.kept :]
@@ -145,9 +145,9 @@ class MaskedAutoencoder(VisionTransformer):
     def reconstruct(
         self, frames: UInt8[Tensor, "b s s 3"], order: Int64[Tensor, "b n"]
     ) -> tuple[UInt8[Tensor, "b s s 3"], UInt8[Tensor, "b s s 3"]]:
-        """Return what the encoder was shown, grey elsewhere, and that with the guesses filled in.
+        """Return the visible patches on grey, and the same image with predicted hidden patches.
 
-        A guess has the true mean and variance of its patch: the loss does not ask for them.
+        Mean and variance of each predicted patch are the true ones: the loss ignores them.
         """
         pixels = to_patches(
             frames_to_unit(frames, self.config.image_size, torch.float32), self.config.patch_size
@@ -155,18 +155,18 @@ class MaskedAutoencoder(VisionTransformer):
         images = self._standardise(frames)
         targets = to_patches(images, self.config.patch_size)
         hidden = order[:, self.mae.kept :]
-        guesses = self.decoder_pred(_take(self._decode(images, order), hidden)).float()
+        predicted = self.decoder_pred(_take(self._decode(images, order), hidden)).float()
         wanted = _take(targets, hidden)
-        guesses = guesses * wanted.std(-1, keepdim=True) + wanted.mean(-1, keepdim=True)
+        predicted = predicted * wanted.std(-1, keepdim=True) + wanted.mean(-1, keepdim=True)
         std = torch.tensor(self.config.std).repeat(self.config.patch_size**2)
         mean = torch.tensor(self.config.mean).repeat(self.config.patch_size**2)
-        index = hidden[..., None].expand_as(guesses)
+        index = hidden[..., None].expand_as(predicted)
         shown = pixels.scatter(1, index, 0.5)
-        filled = pixels.scatter(1, index, guesses * std + mean)
+        filled = pixels.scatter(1, index, predicted * std + mean)
         return self._to_frames(shown), self._to_frames(filled)
 
     def encoder_weights(self) -> dict[str, Tensor]:
-        """Return the encoder's part of the state dict: what its `VitConfig` builds."""
+        """Return the encoder's part of the state dict, in the names of its `VitConfig` model."""
         return {
             name: tensor
             for name, tensor in self.state_dict().items()
@@ -182,7 +182,7 @@ class MaskedAutoencoder(VisionTransformer):
         return (images - mean) / std
 
     def _decode(self, images: Tensor, order: Tensor) -> Float[Tensor, "b n d"]:
-        """Return what the decoder makes of each patch, shown or hidden."""
+        """Return the decoder's output for each patch, visible or hidden."""
         shown = order[:, : self.mae.kept]
         assert self.pos_embed is not None
         patches = _take(self.patch_embed(images) + self.pos_embed[:, 1:], shown)
@@ -203,7 +203,7 @@ class MaskedAutoencoder(VisionTransformer):
 
 
 def mae_flops(config: MaeConfig) -> float:
-    """Return the operations of training, forward and backward, per picture (see `model_flops`)."""
+    """Return the operations of training, forward and backward, per image (see `model_flops`)."""
     encoder, decoder = config.encoder, config.decoder
     patches, shown = encoder.side**2, config.kept + 1
     pixels = 3 * encoder.patch_size**2
@@ -225,7 +225,7 @@ def _take(tokens: Float[Tensor, "b n d"], which: Int64[Tensor, "b m"]) -> Float[
 
 
 def _sines(side: int, dim: int) -> Float[Tensor, "n d"]:
-    """Return the fixed positions: half of a vector tells the column, half the row."""
+    """Return fixed positions: half of each vector encodes the column, the other half the row."""
     rates = POSITION_BASE ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     halves = []

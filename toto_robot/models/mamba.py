@@ -1,11 +1,11 @@
-"""Mamba over visual tokens, told in one file (Gu & Dao 2023, arXiv 2312.00752; paper Table 6).
+"""Mamba over visual tokens in one file (Gu & Dao 2023, arXiv 2312.00752; paper Table 6).
 
-A block keeps a state of fixed size instead of keys and values: it forgets and takes in at rates
-that depend on the token, so a token costs the same however long the past is. The parameter names
-inside blocks are those of Hugging Face's ``MambaModel``.
+A block keeps a state of fixed size instead of keys and values. The rates at which it decays and
+takes in new inputs depend on the token, so the cost of a token does not depend on the length of the
+past. Parameter names inside blocks are those of Hugging Face's ``MambaModel``.
 
-Where `mamba_ssm` is installed and the model is on CUDA its kernel runs the recurrence; else the
-loop over time of `selective_scan`, whose cost is linear in the length, backward too.
+If `mamba_ssm` is installed and the model is on CUDA, its kernel computes the recurrence; otherwise
+the loop over time in `selective_scan` does, whose cost is linear in the length, also backward.
 
 Shapes: b batch, t time (tokens), d width, e inner width, s state, w convolution.
 """
@@ -32,20 +32,20 @@ __all__ = [
     "selective_scan",
 ]
 
-CHUNK = 64  # tokens whose states exist at a time
-STEP_RANGE = (1e-3, 0.1)  # of the fresh model's time steps
+CHUNK = 64  # number of tokens whose states are in memory at the same time
+STEP_RANGE = (1e-3, 0.1)  # of the time steps at initialisation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MambaConfig(SequenceLayout):
-    """Sizes of a Mamba. The output projection is the token embedding, as in the original.
+    """Sizes of a Mamba; the output projection is the token embedding, as in the original.
 
     Attributes:
         dim: width of the residual stream.
         layers: number of blocks.
-        state: numbers of the state for each inner channel, 16 in the original.
-        expand: inner width by ``dim``, 2 in the original.
-        convolution: tokens that the causal convolution sees, 4 in the original.
+        state: size of the state for each inner channel, 16 in the original.
+        expand: ratio of the inner width to ``dim``, 2 in the original.
+        convolution: length of the causal convolution, tokens, 4 in the original.
         norm_eps: epsilon of RMSNorm.
     """
 
@@ -58,11 +58,11 @@ class MambaConfig(SequenceLayout):
     norm_eps: float
 
     def __post_init__(self) -> None:
-        """Refuse sizes of nothing."""
+        """Check that the sizes are consistent."""
         SequenceLayout.__post_init__(self)
         check_sizes(self, "dim", "layers", "state", "expand")
         if self.convolution < 2:
-            raise ValueError(f"convolution must see at least 2 tokens, got {self.convolution}")
+            raise ValueError(f"convolution must be at least 2 tokens long, got {self.convolution}")
 
     @property
     def inner(self) -> int:
@@ -71,16 +71,16 @@ class MambaConfig(SequenceLayout):
 
     @property
     def step_rank(self) -> int:
-        """Rank of the projection that gives the time steps."""
+        """Rank of the projection to the time steps."""
         return math.ceil(self.dim / 16)
 
     def build(self) -> "MambaModel":
-        """Return the module with fresh weights."""
+        """Return the module with initialised weights."""
         return MambaModel(self)
 
 
 class MambaModel(CausalModel):
-    """Mamba over visual tokens."""
+    """A Mamba over visual tokens."""
 
     config: MambaConfig
 
@@ -94,10 +94,11 @@ class MambaModel(CausalModel):
         self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights, as the authors do.
+        """Initialise all weights, as the authors do.
 
-        Embeddings and matrices from N(0, 0.02), the blocks' outputs less by sqrt(layers); A is
-        -1 to -s in each channel, D one; the steps' bias gives steps log-uniform in 0.001 to 0.1.
+        Embeddings and matrices from N(0, 0.02), output matrices of blocks smaller by sqrt(layers);
+        A is -1 to -s in each channel, D is 1; the bias of the time steps makes them log-uniform in
+        0.001 to 0.1.
         """
         config = self.config
         for name, parameter in self.named_parameters():
@@ -113,7 +114,7 @@ class MambaModel(CausalModel):
                 nn.init.uniform_(parameter, low, high, generator=generator)
                 with torch.no_grad():
                     steps = parameter.exp()
-                    parameter.copy_(steps + torch.log(-torch.expm1(-steps)))  # softplus inverted
+                    parameter.copy_(steps + torch.log(-torch.expm1(-steps)))  # inverse softplus
             elif "conv1d" in name:
                 bound = config.convolution**-0.5
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
@@ -128,7 +129,7 @@ class MambaModel(CausalModel):
         return self.norm(hidden)
 
     def new_memory(self, size: int) -> "MambaState":
-        """Return the state before the first token; it does not grow."""
+        """Return the state before the first token; its size is constant."""
         return MambaState()
 
     def embed(
@@ -140,26 +141,26 @@ class MambaModel(CausalModel):
 
 @runtime_checkable
 class RecurrentMemory(Protocol):
-    """Where blocks read what they remember, and write it."""
+    """A memory from which blocks read their state, and to which they write it."""
 
     def read(self, block: int) -> tuple[Tensor, Tensor] | None:
         """Return a block's last inputs [b w-1 e] and its state [b e s]; None: no past."""
         ...
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Keep what `read` returns next time."""
+        """Store what the next `read` returns."""
         ...
 
     def advance(self, num_tokens: int) -> None:
-        """Note that all blocks asked for have seen the new tokens."""
+        """Record that all blocks have processed the new tokens."""
         ...
 
 
 class MambaState:
-    """What the blocks remember of all tokens so far.
+    """The states of all blocks after the tokens so far.
 
     Attributes:
-        length: tokens seen so far.
+        length: number of tokens so far.
     """
 
     def __init__(self) -> None:
@@ -171,11 +172,11 @@ class MambaState:
         return self._blocks.get(block)
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Keep what `read` returns next time."""
+        """Store what the next `read` returns."""
         self._blocks[block] = inputs, state
 
     def advance(self, num_tokens: int) -> None:
-        """Count the new tokens."""
+        """Add the new tokens to the length."""
         self.length += num_tokens
 
 
@@ -231,23 +232,23 @@ def selective_scan(
     c: Float[Tensor, "b t s"],
     start: Float[Tensor, "b e s"] | None = None,
 ) -> tuple[Float[Tensor, "b t e"], Float[Tensor, "b e s"]]:
-    """Run the recurrence of a selective state space (arXiv 2312.00752, equations 2 and 4).
+    """Compute the recurrence of a selective state space (arXiv 2312.00752, equations 2 and 4).
 
         h_t = exp(steps_t * rates) * h_{t-1} + steps_t * b_t * u_t,    y_t = sum over s of c_t * h_t
 
-    States are kept at the start of every chunk of time only, and the others computed again for the
-    gradient, so that memory stays near that of the activations.
+    Only the states at the start of each chunk of time are kept; the others are computed again for
+    the gradient, so that memory is close to that of the activations.
 
     Args:
         u: inputs.
-        steps: how far each token moves the state, positive.
-        rates: at which states are forgotten, negative.
-        b: what of an input enters the state.
-        c: what of the state leaves it.
-        start: the state before the first token; None: zero. No gradient flows into it.
+        steps: time step of each token, positive.
+        rates: decay rates of the state, negative.
+        b: input weights of the state.
+        c: output weights of the state.
+        start: the state before the first token; None: zero. It receives no gradient.
 
     Returns:
-        The outputs, and the last state, through which no gradient flows.
+        The outputs, and the last state, which passes no gradient.
     """
     if start is None:
         start = u.new_zeros(u.shape[0], *rates.shape)
@@ -259,7 +260,7 @@ class _SelectiveScan(torch.autograd.Function):
     def forward(
         ctx: Any, u: Tensor, steps: Tensor, rates: Tensor, b: Tensor, c: Tensor, start: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # time outermost, so that a step's numbers lie together
+        # time is the first dimension, so that each step is contiguous
         u, steps, b, c = (one.transpose(0, 1).contiguous() for one in (u, steps, b, c))
         y = torch.empty_like(u)
         starts, state = [], start
@@ -276,23 +277,23 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         u, steps, rates, b, c, *starts = ctx.saved_tensors
-        given = outputs[0].transpose(0, 1).contiguous()
+        output_gradient = outputs[0].transpose(0, 1).contiguous()
         to_u, to_steps, to_b, to_c = (torch.empty_like(one) for one in (u, steps, b, c))
         to_rates, later = torch.zeros_like(rates), torch.zeros_like(starts[0])
         for number in reversed(range(len(starts))):
             part = slice(number * CHUNK, (number + 1) * CHUNK)
-            states, kept = _states(u[part], steps[part], rates, b[part], starts[number])
-            to_c[part] = (given[part, :, None] @ states[1:]).squeeze(2)
-            # the gradient of each state: what it gives out, and what the next one keeps of it
-            flow = given[part, ..., None] * c[part, :, None]
+            states, decays = _states(u[part], steps[part], rates, b[part], starts[number])
+            to_c[part] = (output_gradient[part, :, None] @ states[1:]).squeeze(2)
+            # gradient of each state: from the output, and from the next state
+            flow = output_gradient[part, ..., None] * c[part, :, None]
             flow[-1] += later
             for k in reversed(range(len(flow) - 1)):
-                flow[k].addcmul_(kept[k + 1], flow[k + 1])
-            later = kept[0] * flow[0]
+                flow[k].addcmul_(decays[k + 1], flow[k + 1])
+            later = decays[0] * flow[0]
             entered = (flow @ b[part, ..., None]).squeeze(3)  # to steps * u
             to_u[part] = entered * steps[part]
             to_b[part] = ((steps[part] * u[part])[:, :, None] @ flow).squeeze(2)
-            decay = flow.mul_(kept).mul_(states[:-1])  # to steps * rates
+            decay = flow.mul_(decays).mul_(states[:-1])  # to steps * rates
             to_steps[part] = entered * u[part] + (decay * rates).sum(-1)
             to_rates += (decay * steps[part, ..., None]).sum((0, 1))
         to_u, to_steps, to_b, to_c = (one.transpose(0, 1) for one in (to_u, to_steps, to_b, to_c))
@@ -302,14 +303,14 @@ class _SelectiveScan(torch.autograd.Function):
 def _states(
     u: Tensor, steps: Tensor, rates: Tensor, b: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the states [1+t b e s] of a chunk, the one before it first, and what each keeps."""
-    kept = (steps[..., None] * rates).exp_()
-    states = kept.new_empty(1 + len(u), *start.shape)
+    """Return the states [1+t b e s] of a chunk, beginning with the state before it, and decays."""
+    decays = (steps[..., None] * rates).exp_()
+    states = decays.new_empty(1 + len(u), *start.shape)
     states[0] = start
     torch.mul((steps * u)[..., None], b[:, :, None], out=states[1:])
     for k in range(len(u)):
-        states[k + 1].addcmul_(kept[k], states[k])
-    return states, kept
+        states[k + 1].addcmul_(decays[k], states[k])
+    return states, decays
 
 
 def _has_kernel() -> bool:
@@ -319,7 +320,7 @@ def _has_kernel() -> bool:
 def _kernel_scan(u: Tensor, steps: Tensor, rates: Tensor, b: Tensor, c: Tensor) -> Tensor:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyrefly: ignore
 
-    # time innermost
+    # time is the last dimension
     turned = (one.transpose(1, 2).contiguous() for one in (u, steps.to(u.dtype)))
     turned_b, turned_c = (one.transpose(1, 2).contiguous() for one in (b, c))
     return selective_scan_fn(*turned, rates, turned_b, turned_c).transpose(1, 2)

@@ -1,21 +1,21 @@
-"""The parameters of a model in groups that an optimizer treats alike; with muP, by width.
+"""Group a model's parameters for the optimizer; with muP, learning rates depend on the width.
 
     groups = parameter_groups(model, weight_decay=0.1)
     optimizer = AdamW(groups, lr=lr)     # at every step: group["lr"] = lr * group["lr_scale"]
 
 The maximal update parametrisation (Yang et al. 2022, arXiv 2203.03466, table 8; paper section A.5)
-makes one learning rate right for all widths: what a step changes in the residual stream neither
-vanishes nor explodes as the width grows. With m = dim / mup_base_dim, and the number of heads
-fixed, so that heads grow with the width:
+makes one learning rate suit all widths: the change of the residual stream in a step neither
+vanishes nor explodes as the width grows. With m = dim / mup_base_dim, and a fixed number of heads,
+so that heads become wider:
 
-    matrices inside blocks   drawn smaller by sqrt(m); learning rate / m, weight decay * m, so that
-                             what decays in a step stays
-    output projection        its input / m; drawn zero where it is not the embedding
-    attention scores         / sqrt(m) beside the usual 1 / sqrt(head width)
-    embedding, norms         as they were
+    matrices inside blocks   initialised smaller by sqrt(m); learning rate / m, weight decay * m, so
+                             that the decay per step is constant
+    output projection        its input / m; initialised as zero if it is not the embedding
+    attention scores         / sqrt(m), in addition to the usual 1 / sqrt(head width)
+    embedding, norms         unchanged
 
-`TotoConfig.mup_base_dim` switches it on. Groups are made by names and not by marks on parameters,
-so they are the same for a model that is sharded or compiled.
+`TotoConfig.mup_base_dim` enables it. Groups depend only on parameter names, so they are the same
+for a sharded or compiled model.
 """
 
 from typing import Any
@@ -28,15 +28,15 @@ __all__ = ["parameter_groups"]
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return AdamW's groups: matrices with decay, vectors (norms, biases) without.
 
-    Parameters that want no gradient are in none.
+    Parameters without gradient are in no group.
 
     Args:
         model: any module, sharded or not.
-        weight_decay: of matrices.
+        weight_decay: weight decay of matrices.
 
     Returns:
-        Dicts of ``params``, ``weight_decay`` and ``lr_scale``, which the learning rate of the
-        schedule is multiplied by.
+        Dicts with ``params``, ``weight_decay`` and ``lr_scale``, a factor for the learning rate of
+        the schedule.
     """
     base = getattr(getattr(model, "config", None), "mup_base_dim", None)
     factor = 1.0 if base is None else model.config.width_factor  # pyrefly: ignore
@@ -55,5 +55,5 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
-    # a state-space model's A is made of rates, each with a meaning of its own
+    # A of a state-space model is a set of rates, not a matrix
     return parameter.ndim > 1 and not name.endswith("A_log")

@@ -1,13 +1,13 @@
-"""A Toto over continuous tokens: the pixels of patches, told in one file (paper Table 3).
+"""A Toto over continuous tokens, the pixels of patches, in one file (paper Table 3).
 
     start | patches of frame 1 | patches of frame 2 | ...
 
-Patches enter by one linear map. What is predicted of the next patch is its normalised pixels
-(``patch-patch``: the mean squared error, as AIM does, El-Nouby et al. 2024), or the code that a
-discrete tokenizer gives it (``patch-dVAE``: the cross entropy). Blocks are those of the Toto over
-discrete tokens.
+Patches are embedded by one linear map. The prediction is either the normalised pixels of the next
+patch (``patch-patch``: mean squared error, as in AIM, El-Nouby et al. 2024), or the code that a
+discrete tokenizer assigns to it (``patch-dVAE``: cross entropy). The blocks are those of the Toto
+over discrete tokens.
 
-Shapes: b batch, f frames, s side of a frame, n patches of a frame, t = 1 + f n, c numbers of a
+Shapes: b batch, f frames, s side of a frame, n patches of a frame, t = 1 + f n, c values of a
 patch, d width.
 """
 
@@ -34,12 +34,12 @@ class PatchConfig:
     Attributes:
         image_size: side of the square that a frame is resized to, pixels.
         patch_size: side of a patch, pixels.
-        frames: frames of one training sequence.
-        target_codes: codes of the discrete tokenizer that is predicted, whose grid is that of the
-            patches; None: the next patch's normalised pixels are.
+        frames: frames in a training sequence.
+        target_codes: number of codes of the discrete tokenizer whose codes are predicted; it must
+            have the same grid as the patches. null: normalised pixels are predicted.
         dim: width of the residual stream.
         layers: number of blocks.
-        heads: attention heads; ``dim`` is a multiple of ``2 * heads``.
+        heads: number of attention heads; ``dim`` must be a multiple of ``2 * heads``.
         mlp_hidden: hidden width of SwiGLU.
         rope_base: base of the rotary angles.
         norm_eps: epsilon of RMSNorm.
@@ -57,7 +57,7 @@ class PatchConfig:
     norm_eps: float
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit one another."""
+        """Check that the sizes are consistent."""
         check_sizes(self, "image_size", "patch_size", "frames")
         if self.image_size % self.patch_size:
             raise ValueError(
@@ -66,21 +66,21 @@ class PatchConfig:
             )
         if self.target_codes is not None:
             check_sizes(self, "target_codes")
-        _ = self.trunk  # says which of its sizes cannot be
+        _ = self.trunk  # checks the other sizes
 
     @property
     def tokens_per_frame(self) -> int:
-        """Patches of one frame."""
+        """Number of patches of a frame."""
         return (self.image_size // self.patch_size) ** 2
 
     @property
     def numbers(self) -> int:
-        """Numbers of one patch: red, green and blue of each pixel."""
+        """Number of values of a patch: red, green and blue of each pixel."""
         return 3 * self.patch_size**2
 
     @property
     def outputs(self) -> int:
-        """Numbers that are predicted for a patch."""
+        """Number of predicted values per patch."""
         return self.numbers if self.target_codes is None else self.target_codes
 
     @property
@@ -100,16 +100,16 @@ class PatchConfig:
         )
 
     def build(self) -> "PatchTransformer":
-        """Return the module with fresh weights."""
+        """Return the module with initialised weights."""
         return PatchTransformer(self)
 
 
 class PatchTransformer(nn.Module):
-    """Causal transformer over patches.
+    """A causal transformer over patches.
 
     Attributes:
-        config: its sizes.
-        layers: blocks: what is sharded, compiled and checkpointed one by one.
+        config: sizes of the model.
+        layers: blocks in their order; each is sharded, compiled and checkpointed separately.
     """
 
     def __init__(self, config: PatchConfig) -> None:
@@ -123,7 +123,7 @@ class PatchTransformer(nn.Module):
         self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights, as `TotoTransformer.init_weights` does; biases are zero."""
+        """Initialise all weights, as `TotoTransformer.init_weights` does; biases are zero."""
         for name, parameter in self.named_parameters():
             if name == "start":
                 nn.init.normal_(parameter, std=0.02, generator=generator)
@@ -139,20 +139,24 @@ class PatchTransformer(nn.Module):
     def features(
         self, frames: UInt8[Tensor, "b f h w 3"], layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b t d"], ...]:
-        """Return the residual stream after the layers asked for, and stop at the deepest of them.
+        """Return the residual stream after the given layers; deeper blocks are not run.
 
         Args:
-            frames: of any size; the first token is the start token.
+            frames: frames of any size; the first token is the start token.
             layers: 0 is the embedding, k the output of block k, -1 the last block. No norm is
                 applied.
 
         Raises:
-            ValueError: a layer that does not exist, or more frames than in training.
+            ValueError: a layer does not exist, or there are more frames than in training.
         """
         return self._run(self._patches(frames), layers)
 
     def layer_index(self, layer: int) -> int:
-        """Return ``layer`` counted from 0, or say which layers exist."""
+        """Return ``layer`` counted from 0.
+
+        Raises:
+            ValueError: the layer does not exist; the message lists the existing ones.
+        """
         depth = self.config.layers
         index = layer + depth + 1 if layer < 0 else layer
         if not 0 <= index <= depth:
@@ -167,16 +171,16 @@ class PatchTransformer(nn.Module):
         """Return the mean loss of the next patch: a squared error, or a cross entropy in nats.
 
         Args:
-            frames: of any size.
-            codes: what a discrete tokenizer makes of them, where that is predicted; m = f n.
+            frames: frames of any size.
+            codes: codes of a discrete tokenizer, if these are predicted; m = f n.
 
         Raises:
-            ValueError: codes are missing, or there and not predicted.
+            ValueError: codes are missing, or given although pixels are predicted.
         """
         if (codes is None) != (self.config.target_codes is None):
             raise ValueError(
-                f"target_codes is {self.config.target_codes}: codes must be given if and only if "
-                "they are predicted"
+                f"target_codes is {self.config.target_codes}: pass codes if and only if they are "
+                "predicted"
             )
         patches = self._patches(frames)
         (hidden,) = self._run(patches[:, :-1], (-1,))
@@ -186,10 +190,10 @@ class PatchTransformer(nn.Module):
         return linear_cross_entropy(found.flatten(0, 1), self.head.weight, codes.flatten())
 
     def _patches(self, frames: Tensor) -> Float[Tensor, "b m c"]:
-        """Return all patches of each sequence, in [-1, 1]."""
+        """Return all patches of each sequence, values in [-1, 1]."""
         if not 1 <= frames.shape[1] <= self.config.frames:
             raise ValueError(
-                f"a sequence has 1 to {self.config.frames} frames, as in training, "
+                f"a sequence must have 1 to {self.config.frames} frames, as in training, "
                 f"got {frames.shape[1]}"
             )
         images = frames_to_unit(frames.flatten(0, 1), self.config.image_size, torch.float32)

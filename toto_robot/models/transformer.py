@@ -1,8 +1,8 @@
-"""Toto's causal transformer, told in one file (paper section 3.2: LLaMA-style).
+"""Toto's causal transformer in one file (paper section 3.2: LLaMA-style).
 
-Pre-norm RMSNorm, SwiGLU, rotary positions, causal attention, next-token loss, key-value cache. The
-parameter names and the half-split rotary layout are those of Hugging Face's ``LlamaModel``, so
-weights go over by renaming alone (`llama_state_dict`).
+Pre-norm RMSNorm, SwiGLU, rotary positions, causal attention, next-token loss, key-value cache.
+Parameter names and the half-split rotary layout are those of Hugging Face's ``LlamaModel``, so
+weights are converted by renaming alone (`llama_state_dict`).
 
 Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
 """
@@ -36,13 +36,13 @@ class TotoConfig(SequenceLayout):
     Attributes:
         dim: width of the residual stream.
         layers: number of blocks.
-        heads: attention heads; ``dim`` is a multiple of ``2 * heads``.
+        heads: number of attention heads; ``dim`` must be a multiple of ``2 * heads``.
         mlp_hidden: hidden width of SwiGLU. The paper's sizes use different ratios to ``dim``.
         tie_embeddings: share the input embedding with the output projection.
         rope_base: base of the rotary angles; 10000, or 50000 at 32 x 32 tokens (Table 4).
         norm_eps: epsilon of RMSNorm.
-        mup_base_dim: the width whose learning rate this model takes too, by the maximal update
-            parametrisation (see `models.mup`); None: the standard parametrisation.
+        mup_base_dim: the width for which the learning rate was tuned, for the maximal update
+            parametrisation (`models.mup`); null: the standard parametrisation.
     """
 
     kind: ClassVar[str] = "llama"
@@ -56,7 +56,7 @@ class TotoConfig(SequenceLayout):
     mup_base_dim: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no attention head can have."""
+        """Check that the sizes are consistent."""
         SequenceLayout.__post_init__(self)
         check_sizes(self, "dim", "layers", "heads", "mlp_hidden")
         if self.dim % (2 * self.heads):
@@ -68,16 +68,16 @@ class TotoConfig(SequenceLayout):
 
     @property
     def width_factor(self) -> float:
-        """How much wider than the muP base; 1 in the standard parametrisation."""
+        """Ratio of the width to the muP base width; 1 in the standard parametrisation."""
         return self.dim / (self.mup_base_dim or self.dim)
 
     def build(self) -> "TotoTransformer":
-        """Return the module with fresh weights."""
+        """Return the module with initialised weights."""
         return TotoTransformer(self)
 
 
 class TotoTransformer(CausalModel):
-    """Causal transformer over visual tokens."""
+    """A causal transformer over visual tokens."""
 
     config: TotoConfig
 
@@ -93,12 +93,12 @@ class TotoTransformer(CausalModel):
         self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights.
+        """Initialise all weights.
 
-        Embeddings and all matrices from N(0, 0.02); the two matrices of a block that write into the
-        residual stream from N(0, 0.02 / sqrt(2 * layers)) (GPT-2's rule); norms are one. With muP
-        the blocks' matrices are smaller by the square root of the width's factor, and an output
-        projection of its own is zero.
+        Embeddings and all matrices from N(0, 0.02); the two matrices of a block that write to the
+        residual stream from N(0, 0.02 / sqrt(2 * layers)) (GPT-2's rule); norm weights are 1. With
+        muP, matrices of blocks are divided by the square root of `width_factor`, and a separate
+        output projection is zero.
         """
         factor = self.config.width_factor
         for name, parameter in self.named_parameters():
@@ -115,7 +115,7 @@ class TotoTransformer(CausalModel):
             nn.init.normal_(parameter, std=std, generator=generator)
 
     def head_input(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """Return the normalised output of the last block; with muP, less by the width's factor."""
+        """Return the normalised output of the last block; with muP, divided by `width_factor`."""
         normed, factor = self.norm(hidden), self.config.width_factor
         return normed if factor == 1 else normed / factor
 
@@ -135,7 +135,7 @@ class TotoTransformer(CausalModel):
 
 @runtime_checkable
 class Memory(Protocol):
-    """What new tokens attend to beside themselves."""
+    """A memory of past tokens, to which new tokens attend."""
 
     def angles(
         self, config: TotoConfig, num_tokens: int, device: torch.device
@@ -144,23 +144,23 @@ class Memory(Protocol):
         ...
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return what one block's new tokens [b h t k] make of all that they may see."""
+        """Return the attention output of a block's new tokens [b h t k], over past and new ones."""
         ...
 
     def advance(self, num_tokens: int) -> None:
-        """Note that all blocks asked for have seen the new tokens."""
+        """Record that all blocks have processed the new tokens."""
         ...
 
 
 class KeyValueCache:
-    """Keys and values of the tokens seen so far, a pair a block.
+    """The keys and values of the tokens so far, one pair per block.
 
     Args:
-        size: tokens for which room is taken at once; where more come, it is doubled. None: twice
-            the tokens of the first call.
+        size: number of tokens for which memory is allocated at first; it is doubled when more come.
+            None: twice the tokens of the first call.
 
     Attributes:
-        length: tokens seen so far.
+        length: number of tokens so far.
     """
 
     def __init__(self, size: int | None = None) -> None:
@@ -171,13 +171,13 @@ class KeyValueCache:
     def angles(
         self, config: TotoConfig, num_tokens: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Return the rotary angles of the positions after those already seen."""
+        """Return the rotary angles of the positions after the tokens so far."""
         return rope_angles(config, self.length, num_tokens, device)
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend to the whole past and, causally, to the new tokens; and remember them."""
+        """Attend to the whole past and, causally, to the new tokens; then store the new tokens."""
         num_new, end = q.shape[2], self.length + q.shape[2]
-        keys, values = self._room(block, k, v, end)
+        keys, values = self._allocate(block, k, v, end)
         keys[:, :, self.length : end], values[:, :, self.length : end] = k, v
         keys, values = keys[:, :, :end], values[:, :, :end]
         mask = None
@@ -188,11 +188,11 @@ class KeyValueCache:
         )
 
     def advance(self, num_tokens: int) -> None:
-        """Count the new tokens."""
+        """Add the new tokens to the length."""
         self.length += num_tokens
 
-    def _room(self, block: int, k: Tensor, v: Tensor, end: int) -> tuple[Tensor, Tensor]:
-        """Return where a block's keys and values are, with room for ``end`` tokens."""
+    def _allocate(self, block: int, k: Tensor, v: Tensor, end: int) -> tuple[Tensor, Tensor]:
+        """Return a block's keys and values, with memory for ``end`` tokens."""
         pair = self._pairs.get(block)
         if pair is None or pair[0].shape[2] < end:
             size = max(end, self._size or 2 * end) if pair is None else 2 * end
@@ -206,7 +206,7 @@ class KeyValueCache:
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each after a norm and added to the residual stream."""
+    """A block of attention and SwiGLU, each after a norm and added to the residual stream."""
 
     def __init__(self, config: TotoConfig) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ class Block(nn.Module):
         memory: Memory | None = None,
         index: int = 0,
     ) -> Tensor:
-        """Return the tokens [b t d] after this block, the one of that index in ``memory``."""
+        """Return the tokens [b t d] after this block; ``index`` is its index in ``memory``."""
         x = x + self.self_attn(self.input_layernorm(x), angles, memory, index)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -231,7 +231,7 @@ class _Attention(nn.Module):
     def __init__(self, config: TotoConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        # muP: scores shrink with a head's width, not with its root
+        # muP: scores are divided by the width of a head, not by its square root
         self.query_scale = config.width_factor**-0.5
         self.q_proj = nn.Linear(config.dim, config.dim, bias=False)
         self.k_proj = nn.Linear(config.dim, config.dim, bias=False)
@@ -270,7 +270,9 @@ class _SwiGLU(nn.Module):
         gate, up = self.gate_proj(x), self.up_proj(x)
         if torch.is_grad_enabled():
             return self.down_proj(silu(gate) * up)
-        return self.down_proj(silu(gate, inplace=True).mul_(up))  # spares two of the widest tensors
+        return self.down_proj(
+            silu(gate, inplace=True).mul_(up)
+        )  # avoids two of the largest tensors
 
 
 def rope_angles(
@@ -278,7 +280,7 @@ def rope_angles(
 ) -> tuple[Tensor, Tensor]:
     """Return cosines and sines [*b t k] of positions ``start`` [*b] to ``start + length - 1``.
 
-    Angles are computed in float64: in float32 they would be off by 1e-3 after some 10,000 tokens.
+    Angles are computed in float64: in float32 the error would reach 1e-3 after about 10,000 tokens.
     """
     width = config.dim // config.heads
     exponents = -torch.arange(0, width, 2, device=device, dtype=torch.float64) / width
@@ -290,7 +292,7 @@ def rope_angles(
 
 
 def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn queries or keys [b h t k] by rotary angles."""
+    """Return queries or keys [b h t k], rotated by rotary angles."""
     cos, sin = (a.to(x.dtype) for a in angles)
     low, high = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-high, low], dim=-1) * sin
@@ -314,7 +316,7 @@ def llama_config(config: TotoConfig) -> dict[str, Any]:
 def llama_state_dict(model: TotoTransformer) -> dict[str, Tensor]:
     """Return the weights under the names of Hugging Face's ``LlamaForCausalLM``.
 
-    What muP scales is scaled in the weights: queries, and the last norm's output.
+    muP's factors are applied to the weights: those of queries, and of the last norm.
     """
     factor = model.config.width_factor
     weights = {}

@@ -1,8 +1,7 @@
-"""The plain vision transformer of the baselines, told in one file (arXiv 2010.11929).
+"""The plain vision transformer of the baselines in one file (arXiv 2010.11929).
 
-Pre-norm blocks, CLS token, GELU, bias in all projections, and what descendants added: layer scale
-(DINOv2, arXiv 2304.07193), registers (arXiv 2309.16588) and rotary positions (DINOv3, arXiv
-2508.10104).
+Pre-norm blocks, CLS token, GELU, bias in all projections, and later additions: layer scale (DINOv2,
+arXiv 2304.07193), registers (arXiv 2309.16588) and rotary positions (DINOv3, arXiv 2508.10104).
 
 Shapes: b batch, t tokens (CLS, registers, patches), n patches, d width, h heads, r head width.
 """
@@ -26,22 +25,23 @@ Channels = tuple[float, float, float]  # red, green, blue
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitConfig:
-    """Sizes of a vision transformer, and the pictures that it wants.
+    """Sizes of a vision transformer, and size and statistics of its images.
 
     Attributes:
         image_size: side of the square that a frame is resized to, pixels.
         patch_size: side of a patch, pixels.
         dim: width of the residual stream.
         layers: number of blocks.
-        heads: attention heads. The weights do not tell.
+        heads: number of attention heads, which the weights do not determine.
         mlp_hidden: hidden width of the MLP.
         norm_eps: epsilon of LayerNorm.
         registers: tokens between CLS and the patches.
         layer_scale: whether each branch is scaled by learned gains.
-        positions: learned and added, or rotary (DINOv3), on patches alone.
-        norm_after_pool: whether the last norm is that of averages (MAE's fine-tuned `fc_norm`).
-        mean: of red, green and blue in [0, 1], subtracted.
-        std: of red, green and blue in [0, 1], divided by.
+        positions: learned and added, or rotary (DINOv3), applied only to patches.
+        norm_after_pool: whether the last norm is applied after pooling (MAE's fine-tuned
+            `fc_norm`).
+        mean: subtracted from red, green and blue in [0, 1].
+        std: divisor of red, green and blue, after `mean` is subtracted.
     """
 
     image_size: int
@@ -59,7 +59,7 @@ class VitConfig:
     std: Channels
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit one another."""
+        """Check that the sizes are consistent."""
         for name in ("image_size", "patch_size", "dim", "layers", "heads", "mlp_hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -77,19 +77,19 @@ class VitConfig:
 
     @property
     def side(self) -> int:
-        """Patches along a side of the picture."""
+        """Number of patches along a side of the image."""
         return self.image_size // self.patch_size
 
     def build(self) -> "VisionTransformer":
-        """Return the module with fresh weights."""
+        """Return the module with initialised weights."""
         return VisionTransformer(self)
 
 
 class VisionTransformer(nn.Module):
-    """Pre-norm transformer over the patches of one picture.
+    """A pre-norm transformer over the patches of one image.
 
-    Parameters have the names of the released files (timm's). `pos_embed` has a slot for each token:
-    CLS, registers, patches; slots that a file does not have are zero.
+    Parameters have the names of the published files (timm's). `pos_embed` has an entry for each
+    token: CLS, registers, patches; entries that a file does not have are zero.
     """
 
     def __init__(self, config: VitConfig) -> None:
@@ -108,7 +108,7 @@ class VisionTransformer(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw fresh weights: tokens, positions and matrices from N(0, 0.02), biases zero."""
+        """Initialise weights: matrices, tokens and positions from N(0, 0.02), biases 0."""
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 nn.init.trunc_normal_(parameter, std=0.02)
@@ -120,15 +120,15 @@ class VisionTransformer(nn.Module):
     def hidden(
         self, images: Float[Tensor, "b 3 s s"], layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b t d"], ...]:
-        """Return the residual stream after the layers asked for, and stop at the deepest of them.
+        """Return the residual stream after the given layers; deeper blocks are not run.
 
         Args:
-            images: of side `image_size`, with the model's statistics.
+            images: images of side `image_size`, normalised with the model's statistics.
             layers: 0 is the embedding with its positions, k the output of block k, -1 the last
                 block. No norm is applied.
 
         Raises:
-            ValueError: a layer that does not exist.
+            ValueError: a layer does not exist.
         """
         wanted = [self.layer_index(layer) for layer in layers]
         patches = self.patch_embed(images)  # b n d
@@ -146,7 +146,11 @@ class VisionTransformer(nn.Module):
         return tuple(outputs[k] for k in wanted)
 
     def layer_index(self, layer: int) -> int:
-        """Return `layer` counted from 0, or say which layers exist."""
+        """Return `layer` counted from 0.
+
+        Raises:
+            ValueError: the layer does not exist; the message lists the existing ones.
+        """
         depth = self.config.layers
         index = layer + depth + 1 if layer < 0 else layer
         if not 0 <= index <= depth:
@@ -166,7 +170,7 @@ class _PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a norm and added to the residual stream."""
+    """A block of attention and MLP, each after a norm and added to the residual stream."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -178,7 +182,7 @@ class Block(nn.Module):
         self.ls2 = _LayerScale(config.dim) if config.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Return the tokens [b t d] after this block; ``angles`` turn the patches' keys."""
+        """Return the tokens [b t d] after this block; ``angles`` rotate patches only."""
         x = x + self.ls1(self.attn(self.norm1(x), angles))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
@@ -225,7 +229,7 @@ def rotary_periods(head_dim: int) -> Tensor:
 def _angles(config: VitConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return cosines and sines [n r] of the patches' rotations, in float32.
 
-    The centres of the patches lie in [-1, 1]; half of a head's pairs turn with the row, half with
+    The centres of the patches lie in [-1, 1]; half of a head's pairs rotate with the row, half with
     the column.
     """
     centres = (torch.arange(config.side, device=device) + 0.5) / config.side * 2 - 1
@@ -236,7 +240,7 @@ def _angles(config: VitConfig, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the patches of queries or keys [b h t r]; CLS and registers, before them, stay."""
+    """Return queries or keys [b h t r] with rotated patches; CLS and registers are unchanged."""
     cos, sin = angles
     prefix = x.shape[2] - len(cos)
     patches = x[:, :, prefix:].float()

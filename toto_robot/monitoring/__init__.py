@@ -1,1 +1,1 @@
-"""Anomaly scores of frames, calibrated thresholds, and a monitor that a robot runs."""
+"""Anomaly scores of frames, calibrated thresholds, and a camera monitor for a running robot."""

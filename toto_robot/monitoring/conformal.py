@@ -1,17 +1,19 @@
-"""What is usual, and limits of strangeness that keep a promise (split conformal prediction).
+"""Calibrated thresholds for anomaly scores (split conformal prediction).
 
-The scores of `scores` are taken relative to what is usual *at that frame of an
-episode*: by how many standard deviations each is above or below the mean of the rollouts fitted on.
-The largest of them, to either side, is the frame's strangeness. Two limits for it come from other
-rollouts (Vovk et al. 2005). If new rollouts are exchangeable with those (made the same way, nothing
-wrong), then on average over calibrations
+The scores of `scores` are standardised *at each frame index of an episode*: the deviation of a
+score is its distance from the mean of the fitted rollouts, in standard deviations. The anomaly
+score of a frame is the largest absolute deviation. Two thresholds are computed from other rollouts
+(Vovk et al. 2005). If new rollouts are exchangeable with those (recorded in the same way, without a
+fault), then on average over calibrations
 
-- at each frame index at most `level` of new frames are above the index's limit (`outside`),
-- at most `alarm_level` of new rollouts, of the same length, ever have an alarm: `patience` frames
-  in a row above one limit for all.
+- at each frame index, at most `level` of new frames are above the threshold of the index
+(`outside`),
+- at most `alarm_level` of new rollouts of the same length ever have an alarm: `patience`
+  consecutive frames above one common threshold.
 
-Nothing is promised of rollouts made otherwise, nor of frames after the last index, which are held
-against it; and an alarm says that something is unusual, not that something is wrong.
+Nothing is guaranteed for rollouts that were recorded in other ways, nor for frames after the last
+index, which are compared with it. An alarm means that a frame is unusual, not that there is a
+fault.
 """
 
 import json
@@ -34,21 +36,21 @@ from .scores import FrameScorer, place_costs
 __all__ = ["MonitorSpec", "SurpriseBounds", "calibrate", "load_bounds", "save_bounds"]
 
 _FORMAT = 1
-_SMOOTHED = 3  # frame indices to either side that share a mean and a standard deviation
-_LEAST_WIDTH = 0.1  # of a score's standard deviation over all indices
+_SMOOTHED = 3  # frame indices on either side that share a mean and a standard deviation
+_LEAST_WIDTH = 0.1  # relative to a score's standard deviation over all indices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MonitorSpec:
-    """What bounds are of; they are of no use for anything else.
+    """The encoder, camera and stream for which thresholds are valid.
 
     Attributes:
-        weights_hash: of the encoder. Its layer and pool do not matter here.
+        weights_hash: sha256 of the encoder's weights; its layer and pool have no effect here.
         camera: name of the camera.
-        rate_hz: frames a second.
-        context: frames of the stream's window.
-        mode: of the stream.
-        frame_skip: of the stream.
+        rate_hz: frame rate, Hz.
+        context: frames in the stream's window.
+        mode: mode of the stream.
+        frame_skip: frame skip of the stream.
     """
 
     weights_hash: str
@@ -61,20 +63,20 @@ class MonitorSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SurpriseBounds:
-    """What is usual at each frame index of an episode; the last holds from there on.
+    """Calibration statistics and thresholds at each frame index; the last is used from there on.
 
     Attributes:
-        spec: of which encoder, camera and stream.
-        counts: [n v] how often each code was at each place.
-        mean: [t s] of the scores, s as in `scores.SCORES`; NaN where there is none.
-        width: [t s] their standard deviations.
-        anomaly_scores: [r t] of the rollouts that the limits are of.
-        frame_limits: [t] of the strangeness of a frame.
-        alarm_limit: of the strangeness of `patience` frames in a row.
-        level: share of usual frames that may be above their limit.
-        alarm_level: share of usual rollouts that may have an alarm.
-        patience: frames in a row that make an alarm.
-        num_fitted: rollouts that the counts, means and widths are of.
+        spec: encoder, camera and stream for which they are valid.
+        counts: [n v] number of occurrences of each code at each token position.
+        mean: [t s] means of the scores, s as in `scores.SCORES`; NaN if a score is undefined.
+        width: [t s] standard deviations of the scores.
+        anomaly_scores: [r t] of the calibration rollouts from which thresholds are computed.
+        frame_limits: [t] thresholds for the anomaly score of a frame.
+        alarm_limit: threshold for the anomaly scores of `patience` consecutive frames.
+        level: share of normal frames that may be above their threshold.
+        alarm_level: share of normal rollouts that may have an alarm.
+        patience: number of consecutive frames that cause an alarm.
+        num_fitted: number of rollouts for counts, means and widths.
     """
 
     spec: MonitorSpec
@@ -90,11 +92,11 @@ class SurpriseBounds:
     num_fitted: int
 
     def with_levels(self, level: float, alarm_level: float, patience: int) -> "SurpriseBounds":
-        """Return the same with other limits; takes no rollouts.
+        """Return a copy with thresholds for other levels; needs no new rollouts.
 
         Raises:
-            ValueError: impossible levels, or too few rollouts for them; the message says how many
-                it takes.
+            ValueError: a level is out of range, or there are too few rollouts for it; the message
+                states the necessary number.
         """
         frame_limits, alarm_limit = _limits(self.anomaly_scores, level, alarm_level, patience)
         return replace(
@@ -109,11 +111,11 @@ class SurpriseBounds:
     def deviations(
         self, scores: NDArray[np.float64], frames_shown: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Return by how many standard deviations scores [b s] are above the mean, [b s].
+        """Return the deviations [b s] of scores [b s] from their means, in standard deviations.
 
         Args:
-            scores: what `FrameScorer` gives.
-            frames_shown: [b] what the stream gives: frames of each episode so far.
+            scores: scores of `FrameScorer`.
+            frames_shown: [b] number of frames of each episode so far, as the stream counts them.
         """
         index = np.clip(frames_shown - 1, 0, len(self.mean) - 1)
         return _deviations(scores, self.mean[index], self.width[index])
@@ -121,7 +123,7 @@ class SurpriseBounds:
     def outside(
         self, anomaly_scores: NDArray[np.float64], frames_shown: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Return which frames are stranger [b] than `level` of the usual ones at their index."""
+        """Return whether each frame's anomaly score [b] is above the threshold of its index."""
         index = np.clip(frames_shown - 1, 0, len(self.frame_limits) - 1)
         return anomaly_scores > self.frame_limits[index]
 
@@ -136,22 +138,23 @@ def calibrate(
     alarm_level: float = 0.05,
     patience: int = 1,
 ) -> SurpriseBounds:
-    """Learn what is usual from rollouts in which nothing was wrong.
+    """Compute statistics and thresholds from rollouts without faults.
 
-    The first half of them gives counts, means and widths, the second half the limits.
+    The first half determines counts, means and widths, the second half the thresholds.
 
     Args:
-        tokens: [r t n] of r rollouts of t frames, from their first frames on, in any order that
-            has nothing to do with what is in them.
-        costs: [r t n] what `rollout_costs` gives for them.
-        spec: what they are of.
-        num_codes: vocabulary of the tokenizer.
-        level: share of usual frames that may be outside.
-        alarm_level: share of usual rollouts that may have an alarm.
-        patience: frames in a row that make an alarm.
+        tokens: [r t n] of r rollouts of t frames, from their first frames on, in an order that is
+            independent of their content.
+        costs: [r t n] surprisal of the tokens, from `rollout_costs`.
+        spec: encoder, camera and stream of the rollouts.
+        num_codes: vocabulary size of the tokenizer.
+        level: share of normal frames that may be above their threshold.
+        alarm_level: share of normal rollouts that may have an alarm.
+        patience: number of consecutive frames that cause an alarm.
 
     Raises:
-        ValueError: the rollouts are too few for the levels; the message says how many it takes.
+        ValueError: there are too few rollouts for the levels; the message states the necessary
+            number.
     """
     if tokens.ndim != 3 or tokens.shape != costs.shape:
         raise ValueError(
@@ -163,7 +166,7 @@ def calibrate(
         raise ValueError(f"rollouts must have at least 2 frames, got {num_frames}")
     num_fitted = num_rollouts // 2
     _check_levels(num_rollouts - num_fitted, num_frames, level, alarm_level, patience)
-    counts, mean, width = _usual(tokens[:num_fitted], costs[:num_fitted], num_codes)
+    counts, mean, width = _statistics(tokens[:num_fitted], costs[:num_fitted], num_codes)
     others = _scores(place_costs(counts), tokens[num_fitted:], costs[num_fitted:])
     anomaly_scores = np.abs(_deviations(others, mean, width)).max(axis=2)  # r t
     frame_limits, alarm_limit = _limits(anomaly_scores, level, alarm_level, patience)
@@ -182,12 +185,12 @@ def calibrate(
     )
 
 
-def _usual(
+def _statistics(
     tokens: NDArray[np.integer], costs: NDArray[np.float32], num_codes: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the counts of codes at each place, and means and widths of the scores."""
+    """Return the counts of codes at each position, and means and widths of the scores."""
     counts = _count(tokens, num_codes)
-    # without their own counts, or these rollouts would seem more usual than new ones
+    # each rollout without its own counts, or it would look more normal than new rollouts
     scores = [
         _scores(place_costs(counts - _count(one, num_codes)), one, cost)
         for one, cost in zip(tokens[:, None], costs[:, None], strict=True)
@@ -196,7 +199,7 @@ def _usual(
 
 
 def save_bounds(path: Path, bounds: SurpriseBounds) -> None:
-    """Write bounds to a safetensors file; nothing in it can execute."""
+    """Write statistics and thresholds to a safetensors file."""
     places, codes = np.nonzero(bounds.counts)
     arrays = {
         "mean": bounds.mean,
@@ -217,15 +220,15 @@ def save_bounds(path: Path, bounds: SurpriseBounds) -> None:
     }
     with written_aside(path) as aside:
         save_file(arrays, aside, {"bounds": json.dumps(notes)})
-        aside.chmod(0o644)  # safetensors makes it readable to its owner alone
+        aside.chmod(0o644)  # safetensors makes the file readable only by its owner
 
 
 def load_bounds(path: Path) -> SurpriseBounds:
-    """Read what `save_bounds` wrote.
+    """Load what `save_bounds` wrote.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is damaged, or of another kind or a newer format.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, of another kind or of a newer format.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no bounds at {path}")
@@ -253,13 +256,13 @@ def load_bounds(path: Path) -> SurpriseBounds:
             num_fitted=notes["num_fitted"],
         )
     except (SafetensorError, KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"{path} holds no bounds that can be read ({error})") from error
+        raise ValueError(f"{path} holds no readable bounds ({error})") from error
 
 
 def _limits(
     anomaly_scores: NDArray[np.float64], level: float, alarm_level: float, patience: int
 ) -> tuple[NDArray[np.float64], float]:
-    """Return the limits [t] of frames and the limit of alarms, from usual rollouts [r t]."""
+    """Return the frame thresholds [t] and the alarm threshold, from calibration scores [r t]."""
     num_rollouts, num_frames = anomaly_scores.shape
     _check_levels(num_rollouts, num_frames, level, alarm_level, patience)
     in_a_row = np.lib.stride_tricks.sliding_window_view(anomaly_scores, patience, axis=1)
@@ -275,19 +278,20 @@ def _check_levels(
     for name, value in (("level", level), ("alarm_level", alarm_level)):
         if not 0 < value < 1:
             raise ValueError(f"{name} must be in (0, 1), got {value}")
-        # a limit is one of the values: the largest of n is exceeded with a chance of 1 / (n + 1)
+        # a threshold is one of the n values: a new value exceeds the largest with probability 1 /
+        # (n + 1)
         needed = math.ceil(round(1 / value, 9)) - 1
         if num_rollouts < needed:
             raise ValueError(
-                f"{name} {value} takes at least {needed} rollouts beside those that are fitted "
-                f"on, got {num_rollouts}"
+                f"{name} {value} needs at least {needed} rollouts besides the fitted ones, got "
+                f"{num_rollouts}"
             )
 
 
 def _scores(
     costs_of_places: Tensor, tokens: NDArray[np.integer], costs: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Return the scores [r t s] of rollouts, as a monitor would."""
+    """Return the scores [r t s] of rollouts, computed as in a monitor."""
     scorer = FrameScorer(costs_of_places)
     rows = [
         scorer.score(
@@ -303,13 +307,13 @@ def _scores(
 def _deviations(
     scores: NDArray[np.float64], mean: NDArray[np.float64], width: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    # the first frame has no stillness; any other score that is no number is as strange as can be
-    strange = np.nan_to_num((scores - mean) / width, nan=np.inf, posinf=np.inf, neginf=-np.inf)
-    return np.where(np.isnan(mean), 0.0, strange)
+    # `still` is undefined in the first frame; any other score that is NaN counts as infinite
+    deviations = np.nan_to_num((scores - mean) / width, nan=np.inf, posinf=np.inf, neginf=-np.inf)
+    return np.where(np.isnan(mean), 0.0, deviations)
 
 
 def _count(tokens: NDArray[np.integer], num_codes: int) -> NDArray[np.int32]:
-    """Count how often each code is at each place, [n v]."""
+    """Return the number of occurrences of each code at each token position, [n v]."""
     num_places = tokens.shape[-1]
     cells = np.arange(num_places) * num_codes + tokens.reshape(-1, num_places)
     counted = np.bincount(cells.ravel(), minlength=num_places * num_codes)
@@ -317,12 +321,12 @@ def _count(tokens: NDArray[np.integer], num_codes: int) -> NDArray[np.int32]:
 
 
 def _moments(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return means and standard deviations [t s] of scores [r t s], pooled over close frames."""
+    """Return means and standard deviations [t s] of scores [r t s], pooled over near frames."""
     num_frames = scores.shape[1]
     least = _LEAST_WIDTH * np.nanstd(scores, axis=(0, 1))
     mean, width = np.full(scores.shape[1:], np.nan), np.ones(scores.shape[1:])
     for index in range(num_frames):
-        # the first frame has no past, and is like no other
+        # the first frame has no past, so it is not pooled with others
         first, last = (max(1, index - _SMOOTHED), index + _SMOOTHED) if index else (0, 0)
         near = scores[:, first : last + 1]
         known = ~np.isnan(scores[:, index]).all(axis=0)
@@ -332,7 +336,7 @@ def _moments(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _conformal(values: NDArray[np.float64], level: float) -> NDArray[np.float64]:
-    """Return limits [t] that one more row like those [r t] exceeds with at most this chance."""
+    """Return thresholds [t] that a new row like [r t] exceeds with at most this probability."""
     rank = math.ceil(round((len(values) + 1) * (1 - level), 9))
     return np.sort(values, axis=0)[rank - 1]
 

@@ -1,4 +1,4 @@
-"""Watch a camera while a policy runs: what a robot logs beside its frames.
+"""Monitor a camera for anomalies while a policy runs, and report them for the log.
 
     bounds = calibrate_monitor(encoder, tokens, camera="front", rate_hz=10.0)         # once
     save_bounds(path, bounds)                             # toto_robot.monitoring.conformal
@@ -7,11 +7,11 @@
     stream = monitor.watched_stream(num_envs=1)
     ids = encoder.tokenize(frames)
     embedding = stream.step_tokens(ids, reset)
-    report = monitor.look(ids, stream)
-    log(report.entries())                  # alarm, outside, strangeness, the reason, the scores
+    report = monitor.report(ids, stream)
+    log(report.entries())                  # alarm, outside, anomaly score, reason, all scores
 
-`tokens` are those of rollouts in which nothing was wrong, [r t n], t frames each. Advice, never a
-safety function: what it finds and what it misses is in docs/toto_robot.md.
+`tokens` [r t n] are those of r rollouts without faults, t frames each. The monitor gives advice and
+is not a safety function: docs/toto_robot.md says what it detects and what it misses.
 """
 
 from collections.abc import Mapping
@@ -33,15 +33,15 @@ __all__ = ["CameraMonitor", "Report", "calibrate_monitor"]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Report:
-    """What is to be said of the newest frame of every environment.
+    """The anomaly report of the newest frame of every environment.
 
     Attributes:
         scores: [b s] as in `toto_robot.monitoring.scores.SCORES`.
-        deviations: [b s] by how many standard deviations they are above the usual mean.
-        anomaly_scores: [b] the largest deviation, to either side.
-        outside: [b] whether the frame is stranger than usual ones at its index.
-        alarm: [b] whether enough frames in a row are strange.
-        heat: [b h w] what each token cost the model, nats, where it is in the picture.
+        deviations: [b s] deviations of the scores from their means, in standard deviations.
+        anomaly_scores: [b] the largest absolute deviation.
+        outside: [b] whether the anomaly score is above the threshold of the frame's index.
+        alarm: [b] whether enough consecutive frames are above the alarm threshold.
+        heat: [b h w] surprisal of each token, nats, at its position in the image.
     """
 
     scores: NDArray[np.float64]
@@ -52,13 +52,13 @@ class Report:
     heat: NDArray[np.float32]
 
     def reason(self, env: int = 0) -> str:
-        """Name the score that is farthest from usual, and to which side."""
+        """Return the name of the score with the largest deviation, and its sign (high or low)."""
         worst = int(np.abs(self.deviations[env]).argmax())
         side = "high" if self.deviations[env, worst] > 0 else "low"
         return f"{SCORES[worst]} {side}"
 
     def entries(self, env: int = 0) -> dict[str, float | bool | str]:
-        """Return one environment's line of a log, as plain data."""
+        """Return the log entries of one environment, as plain data."""
         return {
             "alarm": bool(self.alarm[env]),
             "outside": bool(self.outside[env]),
@@ -69,25 +69,25 @@ class Report:
 
 
 class CameraMonitor:
-    """Holds what a stream sees of one camera against what is usual there.
+    """A monitor that compares the frames of one camera with calibrated statistics.
 
     Attributes:
-        bounds: what is usual.
+        bounds: statistics and thresholds.
     """
 
     def __init__(
         self, encoder: Encoder, bounds: SurpriseBounds, *, camera: str, rate_hz: float
     ) -> None:
-        """Begin with an empty past.
+        """Start with an empty past.
 
         Args:
             encoder: the frozen encoder.
-            bounds: made with the same weights, camera and rate.
-            camera: name of the camera that will be watched.
-            rate_hz: frames a second that will be looked at.
+            bounds: statistics and thresholds for the same weights, camera and rate.
+            camera: name of the monitored camera.
+            rate_hz: rate of the monitored frames, Hz.
 
         Raises:
-            ValueError: the bounds are of something else; the message says what.
+            ValueError: the bounds are for another encoder, camera or rate; the message says which.
         """
         spec = bounds.spec
         found = {"weights_hash": encoder.weights_hash, "camera": camera, "rate_hz": rate_hz}
@@ -98,7 +98,7 @@ class CameraMonitor:
         self._alarm_frames = np.zeros(0, dtype=np.int64)
 
     def watched_stream(self, num_envs: int) -> EncoderStream:
-        """Return a stream of the kind that the bounds were made with."""
+        """Return a stream with the settings of the calibration."""
         spec = self.bounds.spec
         return self._encoder.stream(
             num_envs,
@@ -108,21 +108,21 @@ class CameraMonitor:
             surprise=True,
         )
 
-    def look(self, ids: Int64[Tensor, "b n"], stream: EncoderStream) -> Report:
-        """Report on the newest frames; call it once after each step of the stream.
+    def report(self, ids: Int64[Tensor, "b n"], stream: EncoderStream) -> Report:
+        """Return the report of the newest frames; call it once after each step of the stream.
 
         Args:
-            ids: the frames' tokens, of all environments.
-            stream: which has just seen them.
+            ids: tokens of the newest frames of all environments.
+            stream: the stream, after its step with these frames.
 
         Raises:
-            ValueError: a stream of another kind than the bounds', or without surprise.
+            ValueError: the stream has other settings than the bounds, or no surprisal.
         """
         shown = stream.frames_shown
         kind = {"context": stream.context, "mode": stream.mode, "frame_skip": stream.frame_skip}
         _require(self.bounds.spec, kind)
         if len(ids) != stream.num_envs:
-            raise ValueError(f"needed tokens of {stream.num_envs} environments, got {len(ids)}")
+            raise ValueError(f"expected tokens of {stream.num_envs} environments, got {len(ids)}")
         costs = stream.surprise
         scores = self._scorer.score(ids, costs, shown)
         deviations = self.bounds.deviations(scores, shown)
@@ -140,6 +140,8 @@ class CameraMonitor:
             heat=heat_map(costs).to(torch.float32, copy=True).cpu().numpy(),
         )
 
+    look = report  # the name until version 0.1
+
 
 def calibrate_monitor(
     encoder: Encoder,
@@ -154,23 +156,24 @@ def calibrate_monitor(
     alarm_level: float = 0.05,
     patience: int = 1,
 ) -> SurpriseBounds:
-    """Learn what a camera usually shows; costs a step of the stream for each frame.
+    """Calibrate a monitor of a camera; takes one step of the stream for each frame.
 
     Args:
         encoder: the frozen encoder.
-        tokens: [r t n] of r rollouts of t frames in which nothing was wrong, in any order that has
-            nothing to do with what is in them.
-        camera: its name.
-        rate_hz: frames a second.
-        context: frames of the stream's window.
-        mode: of the stream.
-        frame_skip: of the stream.
-        level: share of usual frames that may be outside.
-        alarm_level: share of usual rollouts that may have an alarm.
-        patience: strange frames in a row that make an alarm.
+        tokens: [r t n] of r rollouts of t frames without faults, in an order that is independent of
+            their content.
+        camera: name of the camera.
+        rate_hz: frame rate, Hz.
+        context: frames in the stream's window.
+        mode: mode of the stream.
+        frame_skip: frame skip of the stream.
+        level: share of normal frames that may be above their threshold.
+        alarm_level: share of normal rollouts that may have an alarm.
+        patience: number of consecutive frames that cause an alarm.
 
     Raises:
-        ValueError: the rollouts are too few for the levels; the message says how many it takes.
+        ValueError: there are too few rollouts for the levels; the message states the necessary
+            number.
     """
     spec = MonitorSpec(
         weights_hash=encoder.weights_hash,
@@ -192,11 +195,11 @@ def calibrate_monitor(
 
 
 def _require(spec: MonitorSpec, found: Mapping[str, object]) -> None:
-    """Refuse what the bounds are not of."""
+    """Raise if the bounds are for another encoder, camera or stream."""
     wrong = [
-        f"{name} is {value!r}, of the bounds {getattr(spec, name)!r}"
+        f"{name} is {value!r}, the bounds need {getattr(spec, name)!r}"
         for name, value in found.items()
         if value != getattr(spec, name)
     ]
     if wrong:
-        raise ValueError(f"the bounds are of something else: {'; '.join(wrong)}")
+        raise ValueError(f"the bounds do not apply: {'; '.join(wrong)}")

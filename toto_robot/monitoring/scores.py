@@ -1,17 +1,17 @@
-"""Four scores that tell an unusual camera frame, from what the stream gives anyway.
+"""Compute four anomaly scores of camera frames from the outputs of a stream.
 
-surprise   what the frame's tokens cost on average given all before them, nats: the model's own
-           negative log-likelihood. Much happens at once, or the world is another.
-oddity     what they cost on average by how often each code was at its place of the picture in
-           usual rollouts: the light is out, colours are wrong, the camera was moved.
-lasting    the same, of the least in the last frames at each place, averaged over the costliest
-           eighth of the places: something odd that stays where it is while the arm moves on, so a
-           hand, a cloth or dirt before the lens.
-still      the share of tokens that are those of the frame before; when all are, the number of such
-           frames in a row: the picture is frozen.
+surprise   mean surprisal of the frame's tokens given all earlier tokens, nats: the negative
+           log-likelihood of the model. High if much changes at once, or if the scene is unfamiliar.
+oddity     mean surprisal of the tokens under the frequencies of codes at each position of the image
+           in normal rollouts. High if the light is off, colours are wrong, or the camera was moved.
+lasting    like oddity, but the minimum over the last frames at each position, averaged over the
+           highest eighth of the positions. High if something unusual stays in place while the arm
+           moves: a hand, a cloth, or dirt on the lens.
+still      share of tokens equal to those of the frame before; if all are equal, the number of such
+           consecutive frames. High if the image is frozen.
 
-`conformal` says what is usual of them, and `monitor` how they are used. Advice, never a safety
-function.
+`conformal` calibrates thresholds for them, `monitor` applies them. They give advice and are not a
+safety function.
 """
 
 import math
@@ -29,13 +29,13 @@ __all__ = ["SCORES", "FrameScorer", "heat_map", "place_costs", "rollout_costs"]
 
 SCORES = ("surprise", "oddity", "lasting", "still")
 
-_AT_ONCE = 8  # rollouts that share a stream while costs are computed
+_AT_ONCE = 8  # rollouts that are computed together in one stream
 _LASTING_FRAMES = 5
-_LASTING_SHARE = 1 / 8  # of the places of a picture
+_LASTING_SHARE = 1 / 8  # of the positions in an image
 
 
 class FrameScorer:
-    """The scores of the newest frames of several environments; keeps a few frames of the past."""
+    """A scorer of the newest frames of several environments, with a short memory of past frames."""
 
     def __init__(self, place_costs: Float[Tensor, "n v"]) -> None:
         self._place_costs = place_costs
@@ -52,12 +52,12 @@ class FrameScorer:
         """Return the scores [b s] of the newest frames; s as in `SCORES`.
 
         Args:
-            ids: the frames' tokens.
-            costs: what they cost the model, nats.
-            frames_shown: [b] frames of each episode so far; the first forgets what was before.
+            ids: tokens of the frames.
+            costs: surprisal of the tokens, nats.
+            frames_shown: [b] number of frames of each episode so far; 1 clears the past.
 
         Raises:
-            ValueError: an episode did not begin before it was first looked at.
+            ValueError: the first call of an episode was not with its first frame.
         """
         ids = ids.cpu()
         places = torch.arange(ids.shape[1])
@@ -66,8 +66,8 @@ class FrameScorer:
         if self._last_ids is None:
             if not begins.all():
                 raise ValueError(
-                    "scores need each episode's first frame, first looked at after "
-                    f"{np.asarray(frames_shown).tolist()} frames; reset the stream"
+                    "the first call must be with each episode's first frame, got frame numbers "
+                    f"{np.asarray(frames_shown).tolist()}; reset the stream"
                 )
             self._last_ids, self._repeats = ids, np.zeros(len(ids))
         for past in self._recent:
@@ -85,16 +85,16 @@ class FrameScorer:
 
 
 def heat_map(costs: Float[Tensor, "b n"]) -> Float[Tensor, "b h w"]:
-    """Return the costs of a frame's tokens where they are in the picture, [b h w]."""
+    """Return the costs of a frame's tokens at their positions in the image, [b h w]."""
     side = math.isqrt(costs.shape[1])
     return costs.unflatten(1, (side, side))
 
 
 def place_costs(counts: NDArray[np.int32]) -> Float[Tensor, "n v"]:
-    """Return what a code costs at a place of the picture, nats, from counts [n v].
+    """Return the surprisal [n v], nats, of each code at each position, from counts [n v].
 
-    A code that was never there is as likely as in all of the picture, weighing one observation; one
-    that never was anywhere counts half.
+    The prior of a code at a position is its frequency in the whole image, with the weight of one
+    observation; a code that never occurred counts half.
     """
     anywhere = counts.sum(axis=0) + 0.5
     prior = (anywhere / anywhere.sum()).astype(np.float32)
@@ -109,7 +109,7 @@ def rollout_costs(
     mode: str = "rolling",
     frame_skip: int = 1,
 ) -> NDArray[np.float32]:
-    """Return what a stream says that the tokens [r t n] of rollouts cost, nats [r t n]."""
+    """Return the surprisal [r t n], nats, of the tokens [r t n] of rollouts in a stream."""
     costs = np.empty(tokens.shape, dtype=np.float32)
     for start in range(0, len(tokens), _AT_ONCE):
         group = tokens[start : start + _AT_ONCE].astype(np.int64)

@@ -1,1 +1,1 @@
-"""Probes on frozen features: what a layer and a pool tell of a robot's world."""
+"""Linear probes on frozen features, to choose a layer and a pool for a robot's task."""

@@ -1,21 +1,21 @@
-"""Episodes of demonstrations, whoever wrote them: what a probe is asked, and of which frames.
+"""Read episodes of demonstrations for probes: targets, and the frames to encode.
 
-A folder of episodes, one file each, `*.safetensors` or `*.npz`, in it or in its `episodes/`; the
-demonstration store of `policies.demonstrations.store` is one:
+A folder of episodes, one file per episode, `*.safetensors` or `*.npz`, in the folder or in its
+`episodes/`; the demonstration store of `policies.demonstrations.store` has this format:
 
-    tokens    uint16 [t c n], the frames of c cameras as one encoder's codes; or
-    frames    uint8 [t c h w 3], the frames themselves; or, beside the file, videos
+    tokens    uint16 [t c n], frames of c cameras as the token ids of one encoder; or
+    frames    uint8 [t c h w 3], the frames themselves; or, in the same folder, videos
               <stem>.mp4, or <stem>_<camera>.mp4 for each camera, of t frames
-    labels    [t a] or [t-1 a], the expert's actions            target=action
-    state     [t s], for instance poses of objects              target=state
+    labels    [t a] or [t-1 a], actions of the expert           target=action
+    state     [t s], for example poses of objects               target=state
     proprio   [t p], joints                                     target=state, without a `state`
-    success   [t] or one for the episode, whole numbers         target=label
+    success   [t] or one per episode, integers                  target=label
 
 Or a LeRobot data set, with all its cameras: the target is its `action`, `observation.state` or
-`next.success`, or any column by `array=`; episodes that cannot be read are named and left out.
+`next.success`, or any column with `array=`; unreadable episodes are reported and left out.
 
-`<array>_names` may name the columns of an array. A scalar may also lie in the JSON of the metadata
-entry `episode`, where the store has `success` and `seed`.
+`<array>_names` can hold names of an array's columns. A scalar can also be in the JSON of the
+metadata entry `episode`, where the store has `success` and `seed`.
 """
 
 import json
@@ -47,25 +47,27 @@ ARRAYS: dict[Kind, tuple[str, ...]] = {
     "label": ("success",),
 }
 _SUFFIXES = (".safetensors", ".npz")
-VIEWS = {"tokens": 3, "frames": 5}  # and their dimensions
+VIEWS = {"tokens": 3, "frames": 5}  # number of dimensions of each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Demonstrations:
-    """What is to be told: rows are the frames used.
+    """The data of a probe: the rows are the frames in use.
 
     Attributes:
-        paths: files of the episodes; of a LeRobot data set a name for each in the folder.
-        rows: frames of each that are encoded, whatever the target.
-        counts: how many of them, from the first, have a target: an episode may have one frame more.
+        paths: files of the episodes; for a LeRobot data set, one name in the folder per episode.
+        rows: for each episode, the indices of the frames to encode, independent of the target.
+        counts: for each episode, how many of its first rows have a target: an episode may have one
+            more frame than actions.
         view: `tokens`, `frames`, `videos` or `lerobot`.
-        array: the target's name.
-        target: float64 [r k]; of labels one-hot.
-        names: of the target's columns.
-        dropped: names of columns that never change, which no score can tell about.
-        proprio: float64 [r p]; None where there is none, or it is the target.
-        episode: [r], numbered from 0; episodes of the same seed show the same scene and are one.
-        is_label: whether columns are classes.
+        array: name of the target's array.
+        target: float64 [r k]; one-hot for labels.
+        names: names of the target's columns.
+        dropped: names of constant columns, which cannot be scored.
+        proprio: float64 [r p]; None if there is none, or if it is the target.
+        episode: [r] number of each row's episode, from 0; episodes with the same seed show the same
+            scene and count as one.
+        is_label: whether the columns are classes.
     """
 
     paths: list[Path]
@@ -89,20 +91,20 @@ def read_demonstrations(
     stride: int,
     episodes: int | None,
 ) -> Demonstrations:
-    """Read what is to be told, and of which frames; the frames stay on the disk.
+    """Read targets and the indices of frames; the frames stay on the disk.
 
     Args:
-        folder: of the episodes.
-        kind: of target.
-        array: its name; None: the usual one of this kind, see the module.
-        columns: how the names of the columns begin that are kept; None: all.
-        stride: every how many frames one is used; each episode starts at another.
-        episodes: how many to use, spread evenly; None for all.
+        folder: folder of the episodes.
+        kind: kind of target.
+        array: name of the target's array; None: the usual one of this kind, see the module.
+        columns: keep only columns whose names begin with one of these; None: all.
+        stride: use every so many frames; each episode starts at a different frame.
+        episodes: number of episodes to use, spread evenly; None: all.
 
     Raises:
-        FileNotFoundError: no episodes in `folder`.
-        ValueError: an episode that is damaged or lacks an array; the message names the file and
-            what it holds.
+        FileNotFoundError: there are no episodes in `folder`.
+        ValueError: an episode is damaged or lacks an array; the message names the file and its
+            content.
     """
     lerobot = lerobot_episodes.is_lerobot(folder)
     paths = lerobot_episodes.episode_paths(folder) if lerobot else _episode_files(folder)
@@ -121,7 +123,9 @@ def read_demonstrations(
         for number, path in enumerate(tqdm(paths, desc="read", unit="episode", leave=False))
     ]
     if len({one.target.shape[1] for one in read}) > 1 or len({one.view for one in read}) > 1:
-        raise ValueError(f"the episodes in {folder} differ in {name} or in tokens and frames")
+        raise ValueError(
+            f"the episodes in {folder} differ in the shape of {name}, or in tokens and frames"
+        )
     if read[0].view == "videos":
         _require_same_cameras(paths)
     if not any(len(one.target) for one in read):
@@ -156,10 +160,10 @@ def read_demonstrations(
 
 
 def _readable(paths: Sequence[Path], kind: Kind, array: str | None) -> tuple[str, list[Path]]:
-    """Return the target's name and the episodes that can be read; others are named and left out.
+    """Return the target's name and the readable episodes; report and leave out the others.
 
     Raises:
-        ValueError: none can.
+        ValueError: no episode is readable.
     """
     good, reasons, name = list[Path](), list[ValueError](), array
     for path in tqdm(paths, desc="check", unit="episode", leave=False):
@@ -185,7 +189,7 @@ def _readable(paths: Sequence[Path], kind: Kind, array: str | None) -> tuple[str
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Episode:
-    """What is used of one episode: `rows` of its frames, and of those the first have a target."""
+    """The data of one episode: `rows` are indices of frames, of which the first have a target."""
 
     view: str
     rows: Array
@@ -229,9 +233,10 @@ def _read_episode(
 def read_frames(path: Path, view: str) -> Array | list[Array]:
     """Return an episode's tokens [t c n], or its images, uint8 [t c h w 3].
 
-    Images of a LeRobot data set whose cameras differ in size are a list, [t h w 3] of each camera.
+    If the cameras of a LeRobot data set differ in size, return a list of [t h w 3] per camera.
 
     Raises:
+        ValueError: a video cannot be read, or the videos differ in length or size.
         ValueError: a video that cannot be read, or videos of different lengths or sizes.
     """
     if view == "lerobot":
@@ -248,7 +253,7 @@ def read_frames(path: Path, view: str) -> Array | list[Array]:
 
 
 def check_tokenizer(folder: Path, encoder: Encoder) -> None:
-    """Refuse a store whose header says that another tokenizer made its tokens."""
+    """Raise ValueError if the store's header names another tokenizer than the encoder's."""
     path = folder / "store.json"
     if not path.is_file():
         return
@@ -257,30 +262,30 @@ def check_tokenizer(folder: Path, encoder: Encoder) -> None:
     if made_by is not None and made_by != ours:
         raise ValueError(
             f"{folder} was recorded with another tokenizer (hash {made_by[:12]}, this encoder's "
-            f"{ours[:12]}): its tokens mean nothing here; sweep the encoder it was recorded with"
+            f"{ours[:12]}), so its tokens cannot be used; sweep the encoder of the recording"
         )
 
 
 def _columns(
     kind: Kind, name: str, target: Array, names: list[str]
 ) -> tuple[Array, list[str], list[str]]:
-    """Return the target's columns, their names, and the names of those that never change."""
+    """Return the target's columns, their names, and the names of constant columns."""
     if kind == "label":
         if target.shape[1] != 1 or target.dtype.kind not in "iub":
             raise ValueError(
-                f"target=label: {name} must be one whole number a frame or episode, got "
+                f"target=label: {name} must be one integer per frame or episode, got "
                 f"{target.dtype} with {target.shape[1]} columns"
             )
         classes, index = np.unique(target[:, 0], return_inverse=True)
         if len(classes) < 2:
-            raise ValueError(f"target=label: {name} is {classes[0]} everywhere: nothing to tell")
-        return np.eye(len(classes))[index], [f"{name}={one}" for one in classes], []
+            raise ValueError(f"target=label: {name} is {classes[0]} everywhere: nothing to predict")
+        return np.identity(len(classes))[index], [f"{name}={one}" for one in classes], []
     if target.dtype.kind not in "fiu" or not np.isfinite(target).all():
         raise ValueError(f"target={kind}: {name} must be finite numbers")
     target = target.astype(np.float64)
     changes = target.std(0) > 1e-6 * np.maximum(1, np.abs(target).max(0))
     if not changes.any():
-        raise ValueError(f"target={kind}: {name} never changes: nothing to tell")
+        raise ValueError(f"target={kind}: {name} is constant: nothing to predict")
     return (
         target[:, changes],
         [one for one, moves in zip(names, changes, strict=True) if moves],
@@ -297,7 +302,11 @@ def _episode_files(folder: Path) -> list[Path]:
 
 
 def open_episode(path: Path) -> dict[str, Array]:
-    """Read an episode's arrays, and the scalars of its metadata."""
+    """Return an episode's arrays, and the scalars of its metadata.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     if path.suffix.lower() == ".npz":
         return read_npz(path)
     require_regular(path)
@@ -306,7 +315,7 @@ def open_episode(path: Path) -> dict[str, Array]:
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             facts = json.loads((opened.metadata() or {}).get("episode", "{}"))
             if not isinstance(facts, dict):
-                raise ValueError("its metadata `episode` is no object")
+                raise ValueError("the metadata entry `episode` is not an object")
             scalars = {k: np.asarray(v) for k, v in facts.items() if isinstance(v, (bool, int))}
             return scalars | arrays
     except Exception as error:  # a damaged archive can raise anything, MemoryError too
@@ -314,7 +323,11 @@ def open_episode(path: Path) -> dict[str, Array]:
 
 
 def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
-    """Return whether an episode has tokens, frames or videos, and how many, or say why not."""
+    """Return whether an episode has tokens, frames or videos, and the number of frames.
+
+    Raises:
+        ValueError: it has none of them, or their shape is wrong.
+    """
     for view, ndim in VIEWS.items():
         if view in arrays:
             found = arrays[view]
@@ -333,9 +346,9 @@ def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
 
 
 def _videos(path: Path) -> list[Path]:
-    """Return the videos of an episode: `<stem>.mp4`, or `<stem>_<camera>.mp4` of each camera.
+    """Return the videos of an episode: `<stem>.mp4`, or `<stem>_<camera>.mp4` for each camera.
 
-    With `pick.npz` and `pick_place.npz`, `pick_place_front.mp4` is of the latter.
+    With `pick.npz` and `pick_place.npz`, `pick_place_front.mp4` belongs to the latter.
     """
     whole = path.with_suffix(".mp4")
     if whole.is_file():
@@ -345,8 +358,8 @@ def _videos(path: Path) -> list[Path]:
 
 @lru_cache(maxsize=8)
 def _cameras_of(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
-    """Return the videos of the cameras of each episode in a folder, by the episode's name."""
-    del changed_ns  # a folder that has changed is another
+    """Return the videos of each episode's cameras in a folder, by the episode's name."""
+    del changed_ns  # part of the cache key
     names = {path.stem for path in walk(folder, _SUFFIXES, deep=False)}
     found: dict[str, dict[str, Path]] = {}
     whole: dict[str, list[Path]] = {}
@@ -361,8 +374,8 @@ def _cameras_of(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
     for stem, cameras in found.items():
         others = {name for one, other in found.items() if one != stem for name in other}
         for name in sorted(cameras):
-            # `place_front` beside `front`, in this episode alone: of an episode `pick_place` whose
-            # own file is not here.
+            # `place_front` beside `front`, only in this episode: a video of an episode
+            # `pick_place` whose own file is not in this folder
             ends = {"_".join(name.split("_")[begin:]) for begin in range(1, name.count("_") + 1)}
             if name not in others and not ends.isdisjoint(cameras):
                 del cameras[name]
@@ -371,7 +384,7 @@ def _cameras_of(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
 
 
 def _require_same_cameras(paths: Sequence[Path]) -> None:
-    """Refuse episodes whose videos are of other cameras than the first one's."""
+    """Raise ValueError if the videos of an episode are of other cameras than the first one's."""
     cameras = [[video.stem.removeprefix(path.stem) for video in _videos(path)] for path in paths]
     for path, found in zip(paths, cameras, strict=True):
         if found != cameras[0]:
@@ -382,11 +395,11 @@ def _require_same_cameras(paths: Sequence[Path]) -> None:
 
 
 def _count_frames(videos: Sequence[Path]) -> int:
-    """Return how many frames videos have; one that lost or doubled a frame fits no row any more.
+    """Return the number of frames of videos, after checking that frames and rows correspond.
 
     Raises:
-        ValueError: not a readable video, a frame is missing or too much, or a camera's frames are
-            at other times than the first one's; the message names it and the gap.
+        ValueError: a video cannot be read, a frame is missing or duplicated, or the frame times
+            differ between cameras; the message names the video and the gap.
     """
     from ..data.video import frame_times
 
@@ -397,7 +410,7 @@ def _count_frames(videos: Sequence[Path]) -> int:
         usual_s = float(np.median(gaps_s)) if len(gaps_s) else 0.0
         odd = (gaps_s > 1.5 * usual_s + 0.001) | (gaps_s < usual_s / 1.5 - 0.001)
         if len(odd := np.flatnonzero(odd)):
-            what = "is missing" if gaps_s[odd[0]] > usual_s else "is too much"
+            what = "is missing" if gaps_s[odd[0]] > usual_s else "is duplicated"
             raise ValueError(
                 f"{path}: a frame {what}: number {odd[0] + 1} comes {gaps_s[odd[0]]:.3f} s "
                 f"after the one before, others {usual_s:.3f} s"
@@ -407,5 +420,7 @@ def _count_frames(videos: Sequence[Path]) -> int:
         elif len(times_s) != len(first_s):
             raise ValueError(f"{path}: {len(times_s)} frames, {videos[0]} has {len(first_s)}")
         elif (away_s := np.abs(times_s - first_s).max(initial=0)) > 0.5 * usual_s + 0.001:
-            raise ValueError(f"{path}: its frames are up to {away_s:.3f} s from {videos[0].name}'s")
+            raise ValueError(
+                f"{path}: frame times differ by up to {away_s:.3f} s from {videos[0].name}"
+            )
     return len(first_s)

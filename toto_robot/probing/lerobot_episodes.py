@@ -1,4 +1,4 @@
-"""Episodes of a LeRobot data set, ours or of others, as a probe wants them: any column by name."""
+"""Read episodes of a LeRobot data set for probes, with any column as the target."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +35,7 @@ def is_lerobot(folder: Path) -> bool:
 
 
 class _Opened:
-    """A data set, and the row of each of its episodes in their table, by the episode's path."""
+    """An open data set, with the table row of each episode by the episode's path."""
 
     def __init__(self, folder: Path) -> None:
         self.files = LeRobotFolder(folder)
@@ -48,7 +48,7 @@ class _Opened:
 
 @lru_cache(maxsize=2)
 def _open(folder: Path, changed_ns: int) -> _Opened:
-    del changed_ns  # a data set that has changed is another
+    del changed_ns  # part of the cache key
     return _Opened(folder)
 
 
@@ -57,18 +57,18 @@ def _opened(folder: Path) -> _Opened:
 
 
 def episode_paths(folder: Path) -> list[Path]:
-    """Return a path for each episode, `<folder>/episode_000003`, which names it but is no file."""
+    """Return a path for each episode, `<folder>/episode_000003`, a name and not a file."""
     return [*_opened(folder).rows]
 
 
 def usual_column(folder: Path, kind: Kind) -> str:
-    """Return the usual column of a kind of target."""
+    """Return the name of the usual column for a kind of target."""
     there = _opened(folder).files.features
     return next((name for name in _USUAL[kind] if name in there), _USUAL[kind][0])
 
 
 def arrays_of(path: Path, column: str) -> dict[str, Array]:
-    """Return a column of an episode with its names, and the joints where they are another one.
+    """Return a column of an episode with its names, and the joints if they are another column.
 
     Raises:
         ValueError: the data set lacks the column, or the episode is damaged.
@@ -83,7 +83,7 @@ def arrays_of(path: Path, column: str) -> dict[str, Array]:
 
 
 def frames_of(path: Path) -> list[NDArray[np.uint8]]:
-    """Return the images of each camera of an episode, uint8 [t h w 3], by the times of its steps.
+    """Return the images of each camera of an episode, uint8 [t h w 3], at the times of its steps.
 
     Raises:
         ValueError: a step has no image, or a file is damaged.
@@ -95,10 +95,10 @@ def frames_of(path: Path) -> list[NDArray[np.uint8]]:
 
 
 def readable(paths: list[Path], column: str) -> list[Path]:
-    """Return the episodes that can be read, images and all; others are named and left out.
+    """Return the readable episodes, including images; report and leave out the others.
 
     Raises:
-        ValueError: none can, or the data set lacks the column.
+        ValueError: no episode is readable, or the data set lacks the column.
     """
     _opened(paths[0].parent).files.element_names(column)
     good, reasons = list[Path](), list[str]()

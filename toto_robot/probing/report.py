@@ -1,4 +1,4 @@
-"""What a sweep found: the table, the advice in words, files, and the plot."""
+"""Report the results of a sweep: table, advice, files and plot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ WITHOUT_ENCODER = {  # what to say where no layer is clearly better
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Cell:
-    """One row of the table.
+    """The result of one probe.
 
     Attributes:
-        source: `trained`; `untrained`, a transformer without training on the trained tokenizer's
-            tokens; `random`, tokenizer and transformer without training; `pixels 16 x 16`, the
-            images themselves at that size; `proprioception`; or `constant`.
-        layer: None for what is no encoder.
-        pool: likewise.
-        width: of the embedding, all cameras.
-        kept: share of its variance that the rotation kept.
-        alone: what it tells.
-        beside: what it tells beside proprioception; None where there is none.
+        source: `trained`; `untrained`, an untrained transformer on the trained tokenizer's tokens;
+            `random`, untrained tokenizer and transformer; `pixels 16 x 16`, the images resized to
+            that size; `proprioception`; or `constant`.
+        layer: layer of the encoder; None without encoder.
+        pool: pool of the encoder; None without encoder.
+        width: width of the embedding of all cameras.
+        kept: share of the variance that is kept after projection to principal components.
+        alone: score of the embedding alone.
+        beside: score of embedding and proprioception; None without proprioception.
     """
 
     source: str
@@ -61,13 +61,13 @@ def table(
         f"{measure} of {data.array} on held-out episodes: "
         f"{len(data.target)} frames of {int(data.episode.max()) + 1} episodes, {len(data.names)} "
         f"{'classes' if data.is_label else 'targets'}, {folds} folds",
-        "in brackets the 95 % interval over episodes; behind it how often the layer is that pool's "
-        "best",
+        "in brackets the 95 % interval over episodes; after it, how often the layer is the best of "
+        "its pool",
         f"{TRAINED}: the encoder; {UNTRAINED}: {DESCRIPTIONS[UNTRAINED]}; {RANDOM}: "
         f"{DESCRIPTIONS[RANDOM]}; {CONSTANT}: the mean of the training episodes",
     ]
     if data.dropped:
-        lines.append(f"left out, since they never change: {', '.join(data.dropped)}")
+        lines.append(f"left out, because they are constant: {', '.join(data.dropped)}")
     head = f"{'':<16}{'layer':>6}" + "".join(f"{pool:>28}" for pool in pools)
     lines.append(head)
     best = best_shares(cells)
@@ -85,7 +85,7 @@ def table(
     joints = proprioception(cells)
     if joints is not None:
         lines += [
-            f"what vision adds to proprioception, paired: {measure} of both less "
+            f"what vision adds to proprioception, paired: {measure} of both minus "
             f"{joints.score:.3f}",
             head,
         ]
@@ -101,27 +101,27 @@ def table(
     cut = min(cell.kept for cell in cells)
     if cut < 0.9995:
         lines.append(
-            f"wide embeddings were cut to {width} directions (or one a frame), which keep at least "
-            f"{cut:.1%} of their variance"
+            f"wide embeddings were projected to {width} components (or one per frame), which "
+            f"keep at least {cut:.1%} of their variance"
         )
     if data.view == "tokens":
         lines.append(
-            "no row with an untrained tokenizer: these episodes keep tokens, and that control "
-            "needs the images (`frames` or videos; python -m policies.redraw draws those of a "
-            "store of a simulator's again)"
+            "no row with an untrained tokenizer: these episodes hold tokens, and that control "
+            "needs images (`frames` or videos; python -m policies.redraw renders "
+            "those of a simulator's store again)"
         )
     return "\n".join(lines)
 
 
 def advise(cells: Sequence[Cell], num_layers: int, num_episodes: int) -> dict[str, Any]:
-    """Say in words which layer and pool to use, and whether that matters.
+    """Return the layer and pool to use, with reasons as text and with numbers.
 
-    Intervals over fewer than `MIN_EPISODES` episodes are too narrow: then it says only that.
+    Intervals over fewer than `MIN_EPISODES` episodes are too narrow: then the text says only that.
     """
     trained = [cell for cell in cells if cell.source == TRAINED]
     best = max(trained, key=lambda cell: cell.alone.score)
     same_pool = [cell for cell in trained if cell.pool == best.pool]
-    # the shallowest that is not clearly worse costs least: deeper blocks are not run
+    # the shallowest layer that is not clearly worse is the cheapest: deeper blocks are not run
     enough = next(cell for cell in same_pool if difference(best.alone, cell.alone)["low"] <= 0)
     others = {
         "the last layer": find(cells, TRAINED, num_layers, best.pool),
@@ -155,7 +155,7 @@ def advise(cells: Sequence[Cell], num_layers: int, num_episodes: int) -> dict[st
             f"but layer {enough.layer} ({enough.alone.score:.3f}) is not clearly worse and cheaper"
         )
     elif best.layer == 0:
-        why = "and costs least"
+        why = "and is the cheapest"
     else:
         why = "and every shallower layer is clearly worse"
     use = (
@@ -164,10 +164,10 @@ def advise(cells: Sequence[Cell], num_layers: int, num_episodes: int) -> dict[st
     )
     if doubts:
         use = f"{'; '.join(doubts)}; if at all, {use}"
-    words, added = f"{use}; the best against {'; '.join(parts)}", None
+    words, added = f"{use}; the best compared with {'; '.join(parts)}", None
     joints = proprioception(cells)
     if joints is not None:
-        # of the cell that was chosen by itself: the best of all gains would be too good
+        # of the chosen cell: the maximum over all gains would be biased upwards
         added = gain(enough, joints)
         words += (
             f"; what layer {enough.layer}, pool {enough.pool} adds to proprioception "
@@ -199,7 +199,7 @@ def write_report(
     num_layers: int,
     notes: dict[str, Any],
 ) -> None:
-    """Write `sweep.json`, `sweep.csv` and `sweep.png`; `notes` go into the first."""
+    """Write `sweep.json`, `sweep.csv` and `sweep.png`; `notes` are added to the first."""
     best, joints = best_shares(cells), proprioception(cells)
     rows = []
     for cell in cells:
@@ -239,12 +239,12 @@ def write_report(
 
 
 def proprioception(cells: Sequence[Cell]) -> Score | None:
-    """Return what proprioception tells by itself; None where there is none."""
+    """Return the score of proprioception alone; None if there is none."""
     return next((cell.alone for cell in cells if cell.source == PROPRIOCEPTION), None)
 
 
 def gain(cell: Cell, joints: Score) -> dict[str, float]:
-    """Return what a cell adds to proprioception."""
+    """Return the gain of a cell over proprioception alone, with its interval."""
     assert cell.beside is not None
     return difference(cell.beside, joints)
 
@@ -256,7 +256,7 @@ def find(cells: Sequence[Cell], source: str, layer: int | None, pool: str | None
 
 
 def best_shares(cells: Sequence[Cell]) -> dict[tuple[int | None, str | None], float]:
-    """Return how often each layer is its pool's best, over the resamples."""
+    """Return the share of resamples in which each layer is the best of its pool."""
     shares = {}
     for pool in {cell.pool for cell in cells if cell.source == TRAINED}:
         mine = [cell for cell in cells if cell.source == TRAINED and cell.pool == pool]
@@ -266,7 +266,7 @@ def best_shares(cells: Sequence[Cell]) -> dict[tuple[int | None, str | None], fl
 
 
 def clearness(difference: dict[str, float]) -> str:
-    """Say in words whether a difference is one."""
+    """Return text that says whether a difference is clear."""
     if difference["low"] > 0:
         return " (clearly better)"
     return " (clearly worse)" if difference["high"] < 0 else " (no clear difference)"
@@ -291,7 +291,7 @@ def _signed(one: dict[str, float]) -> str:
 def _plot(
     path: Path, cells: Sequence[Cell], pools: Sequence[str], num_layers: int, words: str
 ) -> None:
-    """Draw the score against relative depth, as the paper's Fig. 8 does; beside it the gain."""
+    """Plot scores against relative depth, as in the paper's Fig. 8, and gains beside them."""
     joints = proprioception(cells)
     number = 1 if joints is None else 2
     with drawing(path, columns=number, width=3 + 5.5 * number, height=4.5) as (figure, panels):
@@ -300,7 +300,7 @@ def _plot(
                 mine = [cell for cell in cells if (cell.source, cell.pool) == (source, pool)]
                 if not mine:
                     continue
-                # side by side, so that the intervals can be told apart
+                # shifted, so that the intervals do not overlap
                 depth = np.array([(cell.layer or 0) / num_layers for cell in mine]) + 0.004 * index
                 shown = [[(c.alone.score, c.alone.low, c.alone.high) for c in mine]]
                 if joints is not None:
@@ -320,5 +320,5 @@ def _plot(
         panels[0].set_ylabel(words)
         if joints is not None:
             panels[1].axhline(0, color="gray")
-            panels[1].set_ylabel("what it adds to proprioception")
+            panels[1].set_ylabel("gain over proprioception")
         figure.legend(loc="outside right upper", fontsize="small")

@@ -1,8 +1,8 @@
-"""Linear probes in closed form, and how sure their scores are.
+"""Fit linear probes in closed form, and compute confidence intervals of their scores.
 
-Ridge regression on folds of whole episodes; a bootstrap over episodes, in which every probe is
-weighed by the same draws, so that differences of scores are paired. Classes are told by the largest
-of their ridge regressions on 0 and 1.
+Ridge regression with cross-validation over whole episodes, and a bootstrap over episodes. All
+probes use the same resamples, so that differences of scores are paired. A class is predicted by the
+largest of the ridge regressions on 0 and 1.
 """
 
 from collections.abc import Sequence
@@ -29,19 +29,19 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-FLOOR = 1e-2  # of a feature's standard deviation: below it is what half precision leaves
-HARDLY = 1e-3  # penalty of companions, relative to their mean variance
-BLOCK = 1024  # rows whose products are summed at once
+FLOOR = 1e-2  # minimum standard deviation of a feature, the rounding of half precision
+HARDLY = 1e-3  # penalty of companion inputs, relative to their mean variance
+BLOCK = 1024  # rows whose products are summed together
 INTERVAL = (2.5, 97.5)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Ridge:
-    """What a probe says of episodes that it was not fitted to.
+    """The predictions of a probe on held-out episodes.
 
     Attributes:
-        predictions: [r k].
-        penalties: what each fold chose.
+        predictions: [r k] predicted targets.
+        penalties: the penalty of each fold.
     """
 
     predictions: Array
@@ -50,13 +50,13 @@ class Ridge:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Score:
-    """How well a probe tells.
+    """The score of a probe, with bootstrap resamples.
 
     Attributes:
-        score: R2, the mean of the targets', or accuracy.
-        draws: the same in each resample.
+        score: mean R2 of the targets, or accuracy.
+        draws: the score in each resample.
         each: R2 of each target; empty for classes.
-        penalties: chosen, one a fold.
+        penalties: the penalty of each fold.
     """
 
     score: float
@@ -76,10 +76,10 @@ class Score:
 
 
 class ProbeEvaluation:
-    """What every probe is asked: the same targets, folds and resamples.
+    """An evaluation with the same targets, folds and resamples for all probes.
 
     Attributes:
-        folds: [r], the fold of each row; an episode is never split.
+        folds: [r] fold of each row; an episode is never split.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class ProbeEvaluation:
         """Draw folds and resamples.
 
         Args:
-            target: float64 [r k]; of classes one-hot.
-            episode: int [r], numbered from 0.
-            is_label: whether columns are classes.
-            folds: parts into which episodes are split.
-            resamples: of the bootstrap over episodes.
-            penalties: to choose from.
-            seed: of folds and bootstrap.
+            target: float64 [r k]; one-hot for classes.
+            episode: int [r] number of each row's episode, from 0.
+            is_label: whether the columns are classes.
+            folds: number of folds over episodes.
+            resamples: number of bootstrap resamples over episodes.
+            penalties: penalties to choose from.
+            seed: seed of folds and bootstrap.
         """
         rng = np.random.default_rng(seed)
         number = int(episode.max()) + 1
@@ -117,19 +117,19 @@ class ProbeEvaluation:
 
         def variance(weighing: Array) -> Array:
             found = weighing @ squares - np.square(weighing @ sums) / (weighing @ counts)
-            # a target can be constant in a resample: it then says nothing there
+            # a target that is constant in a resample has no score there
             return np.where(found > 1e-9 * squares.sum(0), found, np.nan)
 
-        told = np.ones(len(weights), bool) if is_label else ~np.isnan(variance(weights)).all(1)
-        if not told.any():
+        is_scored = np.ones(len(weights), bool) if is_label else ~np.isnan(variance(weights)).all(1)
+        if not is_scored.any():
             raise ValueError("no resample of the episodes has two different targets")
-        # where no target changes, of few episodes each with one target, nothing can be scored
-        self._weights, self._counts = weights[told], counts
+        # with few episodes, all targets may be constant in a resample: such resamples are dropped
+        self._weights, self._counts = weights[is_scored], counts
         self._once = np.ones((1, number))
         self._variances = variance(self._once), variance(self._weights)
 
     def score(self, inputs: Array, companions: int = 0) -> Score:
-        """Fit a probe of inputs [r p] and score it; `companions` as in `fit_ridge`."""
+        """Return the score of a probe fitted to inputs [r p]; `companions` as in `fit_ridge`."""
         spread = np.ones(self._target.shape[1]) if self._is_label else self._target.var(0)
         ridge = fit_ridge(inputs, self._target, self.folds, self._penalties, 1 / spread, companions)
         each, draws = self._score(ridge.predictions)
@@ -141,10 +141,10 @@ class ProbeEvaluation:
         )
 
     def _score(self, predictions: Array) -> tuple[Array, Array]:
-        """Return the scores of each target (of classes: one), and the mean of each resample.
+        """Return the score of each target (one for classes), and the mean score of each resample.
 
-        Everything is a sum over an episode's rows, so that a resample is a weighing of episodes.
-        Probes are not fitted again: the interval is that of the test episodes.
+        All quantities are sums over the rows of an episode, so that a resample is a weighting of
+        episodes. Probes are not refitted: the interval reflects the choice of test episodes.
         """
         weights, once = self._weights, self._once
         if self._is_label:
@@ -166,13 +166,13 @@ class ProbeEvaluation:
 
 
 def difference(one: Score, two: Score) -> dict[str, float]:
-    """Return the paired difference of two scores of one exam, with its interval."""
+    """Return the paired difference of two scores of one evaluation, with its interval."""
     low, high = np.percentile(one.draws - two.draws, INTERVAL)
     return {"score": one.score - two.score, "low": float(low), "high": float(high)}
 
 
 def standardise(inputs: Array, floor: float = FLOOR) -> Array:
-    """Return inputs [r p] with mean 0 and deviation 1; less where they hardly vary."""
+    """Return inputs [r p] with mean 0 and standard deviation 1, or less if below `floor`."""
     return (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), floor)
 
 
@@ -184,23 +184,23 @@ def fit_ridge(
     weigh: Array,
     companions: int = 0,
 ) -> Ridge:
-    """Predict every row by a ridge regression fitted to the other folds, in closed form.
+    """Return predictions of every row by ridge regression fitted to the other folds.
 
-    Sums over rows are made once for each fold; those of the rows that a probe is fitted to are the
-    total less the folds left out. Each fold's penalty is the one with the least squared error on
-    each of the other folds in turn, by probes fitted to neither.
+    Sums over rows are computed once per fold; the sums for fitting are the total minus those of the
+    held-out folds. Each fold's penalty minimises the squared error on each of the other folds in
+    turn, with probes fitted to neither fold.
 
     Args:
         inputs: [r p].
         target: [r k].
-        fold: [r], numbered from 0.
-        penalties: to choose from, relative to the mean variance of the inputs.
-        weigh: [k], what a squared error of each target counts.
-        companions: how many of the inputs, the last ones, always get the penalty `HARDLY`: then
-            the others, however many, cannot take from them by being penalised.
+        fold: [r] fold of each row, from 0.
+        penalties: penalties to choose from, relative to the mean variance of the inputs.
+        weigh: [k] weight of each target's squared error.
+        companions: number of last inputs that always have the small penalty `HARDLY`, so that the
+            penalty of the other inputs does not affect them.
     """
     num_folds = int(fold.max()) + 1
-    # a column of ones beside the inputs and the targets: one product holds all sums
+    # inputs, a column of ones and targets: one product contains all sums
     whole = torch.from_numpy(np.concatenate([inputs, np.ones((len(inputs), 1)), target], axis=1))
     moments = torch.zeros(num_folds, whole.shape[1], whole.shape[1], dtype=torch.float64)
     folds = torch.from_numpy(fold)
@@ -225,7 +225,7 @@ def fit_ridge(
 def _solve(
     moments: Tensor, width: int, penalties: Sequence[float], companions: int
 ) -> list[Tensor]:
-    """Return, for each penalty, the map [p+1 k] from inputs and one to targets."""
+    """Return, for each penalty, the linear map [p+1 k] from inputs and 1 to targets."""
     count = moments[width, width]
     mean = moments[width] / count  # of inputs, one, targets
     centred = moments - count * torch.outer(mean, mean)
@@ -251,7 +251,7 @@ def _solve(
 
 
 def _squared_error(moments: Tensor, maps: Tensor, width: int) -> Array:
-    """Return the summed squared error [k] of a map, from a fold's sums alone."""
+    """Return the summed squared error [k] of a map, computed from a fold's sums."""
     gram, cross = moments[: width + 1, : width + 1], moments[: width + 1, width + 1 :]
     square = moments[width + 1 :, width + 1 :].diagonal()
     error = square - 2 * (maps * cross).sum(0) + (maps * (gram @ maps)).sum(0)
@@ -259,10 +259,10 @@ def _squared_error(moments: Tensor, maps: Tensor, width: int) -> Array:
 
 
 def rotate(inputs: Array, width: int) -> tuple[Array, float]:
-    """Return the inputs' principal components, at most ``width``, and their share of the variance.
+    """Return the principal components of inputs, at most ``width``, and their share of variance.
 
-    Ridge regression does not feel a rotation, so that without a cut this changes nothing. The
-    directions are those of at most 2 * width rows, spread evenly; targets play no part.
+    Ridge regression is invariant to rotation, so without truncation this changes nothing. The
+    directions are computed from at most 2 * width rows, spread evenly, without the targets.
     """
     width = min(width, len(inputs))
     if inputs.shape[1] <= width:

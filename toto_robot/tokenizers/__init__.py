@@ -1,4 +1,4 @@
-"""Frames to tokens and back."""
+"""Tokenizers, which convert frames to tokens and back."""
 
 from .dvae import DalleConfig, DalleDVae, LightConfig, LightDVae
 from .tokenizer import Tokenizer

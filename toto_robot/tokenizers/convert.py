@@ -1,7 +1,7 @@
-"""``python -m toto_robot.tokenizers.convert``: published tokenizer weights, once, as a checkpoint.
+"""``python -m toto_robot.tokenizers.convert``: convert published tokenizer weights to a checkpoint.
 
-Nothing in the published files is executed. What comes out is a folder that `load_tokenizer` opens
-and every command takes as ``tokenizer=``; its ``config.json`` notes the sha256 of what went in.
+Nothing in the published files is executed. The result is a folder for `load_tokenizer` and for the
+setting ``tokenizer`` of every command; its ``config.json`` has the sha256 of the published files.
 """
 
 import hashlib
@@ -19,14 +19,13 @@ __all__ = ["ConvertConfig", "convert"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertConfig:
-    """What to read.
+    """Settings of the command `convert_tokenizer`.
 
     Attributes:
-        format: ``dalle``: encoder, or encoder and decoder, of OpenAI or FLAVA; ``vqgan``: a
+        format: ``dalle``: encoder, or encoder and decoder, from OpenAI or FLAVA; ``vqgan``: a
             checkpoint of taming-transformers.
-        files: the published files, in that order.
-        sha256: of each file, in the same order, to be sure that they are the ones that were meant;
-            empty: not checked, only printed.
+        files: the published files: encoder first, then decoder.
+        sha256: expected sha256 of each file, in the same order; empty: printed but not checked.
         image_size: side that frames are resized to, pixels.
     """
 
@@ -36,7 +35,11 @@ class ConvertConfig:
     image_size: int
 
     def __post_init__(self) -> None:
-        """Refuse numbers of files that the format does not have."""
+        """Check the number of files.
+
+        Raises:
+            ValueError: the format has another number of files.
+        """
         if self.format == "vqgan" and len(self.files) != 1:
             raise ValueError(f"files: a VQGAN is one file, got {len(self.files)}")
         if self.sha256 and len(self.sha256) != len(self.files):
@@ -44,21 +47,24 @@ class ConvertConfig:
 
 
 def convert(config: ConvertConfig, out: Path) -> Path:
-    """Write the checkpoint of a published tokenizer, ``out/tokenizer``, and return that folder.
+    """Write the checkpoint of a published tokenizer to ``out/tokenizer``, and return that folder.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        ValueError: a file is not the one that was meant, or holds something else.
+        FileNotFoundError: a file is missing.
+        ValueError: a file has another sha256, or holds something else.
     """
     digests = {}
     for i, file in enumerate(config.files):
         if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing, or no file")
+            raise FileNotFoundError(f"{file} is missing, or is not a file")
         with file.open("rb") as opened:
             digests[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
         print(f"read    {file}\n        sha256 {digests[file.name]}", flush=True)
         if config.sha256 and config.sha256[i] != digests[file.name]:
-            raise ValueError(f"{file} is not the file that was meant: sha256 {config.sha256[i]}")
+            raise ValueError(
+                f"{file} is not the expected file: sha256 must be {config.sha256[i]}, got "
+                f"{digests[file.name]}"
+            )
     if config.format == "dalle":
         tokenizer = load_dalle(config.files, config.image_size)
     else:

@@ -1,17 +1,16 @@
-"""Discrete VAE tokenizers: our light one for two CPU cores, and the published DALL-E layout.
+"""Discrete VAE tokenizers: a light one for two CPU cores, and the published DALL-E dVAE.
 
-Both turn a 128-pixel RGB frame into 16 x 16 tokens of an 8192-word vocabulary (paper section 3.4).
+Both convert a 128-pixel RGB frame to 16 x 16 tokens from a vocabulary of 8192 (paper section 3.4).
 
-`LightDVae` is the layout of the shipped weights. The DALL-E encoder costs 68 GFLOP a frame, 65-70 %
-of what Toto-base needs in all; ours costs about 0.5. It replaces the 8192-way softmax bottleneck by
-finite scalar quantisation (Mentzer et al., arXiv 2309.15505): five channels rounded to 8, 8, 8, 4
-and 4 levels, 8192 codes. As a discrete VAE it has a deterministic posterior and a uniform prior, so
-that the KL term is the constant log 8192 and only the reconstruction term is trained. There is no
-codebook that could collapse. Nothing in it mixes over the whole frame, so a token depends on its
-own neighbourhood alone.
+`LightDVae` is the architecture of the shipped weights. The DALL-E encoder needs 68 GFLOP per frame,
+65-70 % of the total of Toto-base; ours needs about 0.5. It replaces the 8192-way softmax by finite
+scalar quantisation (Mentzer et al., arXiv 2309.15505): five channels are rounded to 8, 8, 8, 4 and
+4 levels, 8192 codes. As a discrete VAE it has a deterministic posterior and a uniform prior, so the
+KL term is the constant log 8192 and only the reconstruction term is trained. There is no codebook
+that could collapse. No layer mixes the whole frame, so a token depends only on its neighbourhood.
 
 `DalleDVae` is OpenAI's module (Ramesh et al. 2021): same widths, depths and parameter names as the
-released encoder and decoder, with the raw ``w``/``b`` convolutions of that release.
+published encoder and decoder, with its ``w``/``b`` convolutions.
 """
 
 import math
@@ -36,7 +35,7 @@ __all__ = [
     "with_margin",
 ]
 
-MARGIN = 0.1  # of the logit-Laplace likelihood: dall_e.utils.logit_laplace_eps
+MARGIN = 0.1  # margin of the logit-Laplace likelihood: dall_e.utils.logit_laplace_eps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +44,11 @@ class LightConfig:
 
     Attributes:
         image_size: side of the input, pixels; a multiple of 8.
-        levels: levels of each quantised channel; their product is the vocabulary.
-        widths: channels at 1/4 and at 1/8 of the input's resolution, encoder.
-        blocks: residual blocks at 1/4 and at 1/8 of the resolution, encoder.
-        decoder_widths: channels at 1/8, 1/4 and 1/2 of the resolution, decoder.
-        decoder_blocks: residual blocks at 1/8, 1/4 and 1/2 of the resolution, decoder.
+        levels: levels of each quantised channel; their product is the vocabulary size.
+        widths: the encoder's channels at 1/4 and at 1/8 of the input resolution.
+        blocks: the encoder's residual blocks at 1/4 and at 1/8 of the resolution.
+        decoder_widths: the decoder's channels at 1/8, 1/4 and 1/2 of the resolution.
+        decoder_blocks: the decoder's residual blocks at 1/8, 1/4 and 1/2 of the resolution.
     """
 
     kind: ClassVar[str] = "light"
@@ -61,7 +60,7 @@ class LightConfig:
     decoder_blocks: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit the grid of 8-pixel tokens."""
+        """Check that the image size and the levels are valid."""
         if self.image_size <= 0 or self.image_size % 8:
             raise ValueError(
                 f"image_size must be a positive multiple of 8 pixels, got {self.image_size}"
@@ -70,12 +69,12 @@ class LightConfig:
             raise ValueError(f"levels must each be at least 2, got {self.levels}")
 
     def build(self) -> "LightDVae":
-        """Return the module with fresh weights."""
+        """Return the module with initialised weights."""
         return LightDVae(self)
 
 
 class LightDVae(nn.Module):
-    """Light discrete VAE: 8 x 8 pixels a token, finite scalar quantisation."""
+    """A light discrete VAE: 8 x 8 pixels per token, finite scalar quantisation."""
 
     levels: Tensor
     basis: Tensor
@@ -118,7 +117,7 @@ class LightDVae(nn.Module):
         self.register_buffer("basis", basis, persistent=False)
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
-        """Tokenise RGB frames of any size, in raster order."""
+        """Return the tokens of RGB frames of any size, in raster order."""
         weight = next(self.parameters())
         images = frames_to_unit(
             check_frames(frames).to(weight.device), self.image_size, weight.dtype
@@ -126,10 +125,11 @@ class LightDVae(nn.Module):
         return self.ids(self.bottleneck(images)).flatten(1)
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
-        """Reconstruct RGB frames.
+        """Return the RGB frames reconstructed from tokens.
 
         Raises:
-            ValueError: ids outside the vocabulary, or not ``tokens_per_frame`` of them a frame.
+            ValueError: ids are outside the vocabulary, or there are not ``tokens_per_frame`` per
+                frame.
         """
         check_ids(ids, self.vocab_size, self.tokens_per_frame)
         side = self.image_size // 8
@@ -142,7 +142,7 @@ class LightDVae(nn.Module):
         return unit_to_frames(self.reconstruct(codes))
 
     def bottleneck(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c i j"]:
-        """Return the code of images in [0, 1], bounded, not yet rounded (arXiv 2309.15505)."""
+        """Return the bounded codes of images in [0, 1], before rounding (arXiv 2309.15505)."""
         raw = self.encoder(_cells_to_channels(images * 2 - 1, 4))
         half = (self.levels - 1).float()[:, None, None] * (1 + 1e-3) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)[:, None, None]
@@ -150,23 +150,23 @@ class LightDVae(nn.Module):
         return torch.tanh(raw + shift) * half - offset
 
     def quantise(self, bounded: Float[Tensor, "b c i j"]) -> Float[Tensor, "b c i j"]:
-        """Return rounded codes; gradients pass straight through the rounding."""
+        """Return rounded codes, with a straight-through gradient."""
         return bounded + (bounded.round() - bounded).detach()
 
     def ids(self, codes: Float[Tensor, "b c i j"]) -> Int64[Tensor, "b i j"]:
-        """Return the tokens of codes, rounded or not yet."""
+        """Return the tokens of codes, rounded or not."""
         digits = codes.round().long() + (self.levels // 2)[:, None, None]
         return (digits * self.basis[:, None, None]).sum(1)
 
     def reconstruct(self, codes: Float[Tensor, "b c i j"]) -> Float[Tensor, "b 3 s s"]:
-        """Return images, about [0, 1], from rounded codes."""
+        """Return images, approximately in [0, 1], from rounded codes."""
         scaled = codes / (self.levels // 2)[:, None, None]
         return (pixel_shuffle(self.decoder(scaled), 2) + 1) / 2
 
     def forward(
         self, images: Float[Tensor, "b 3 s s"]
     ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b c i j"]]:
-        """Return the reconstruction and the codes; gradients pass straight through the rounding."""
+        """Return the reconstruction and the codes, with a straight-through gradient."""
         codes = self.quantise(self.bottleneck(images))
         return self.reconstruct(codes), codes
 
@@ -177,7 +177,7 @@ class _ResidualBlock(nn.Module):
         self.conv_in = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = nn.Conv2d(width, width, 3, padding=1)
         for parameter in self.conv_out.parameters():
-            # starts as the identity: deep stacks train without normalisation
+            # the block starts as the identity, so that deep stacks train without norms
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -186,13 +186,13 @@ class _ResidualBlock(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DalleConfig:
-    """Sizes of `DalleDVae`; OpenAI's release is hidden 256, 2 blocks a group, 8192 codes, init 128.
+    """Sizes of `DalleDVae`; OpenAI's: hidden 256, 2 blocks per group, 8192 codes, init 128.
 
     Attributes:
         image_size: side of the input, pixels; a multiple of 8.
         hidden: channels of the first group; groups have 1, 2, 4 and 8 times as many.
-        decoder_init: channels after the decoder's first convolution; None: there is no decoder, as
-            in the published files that hold the encoder alone.
+        decoder_init: channels after the decoder's first convolution; null: no decoder, for
+            published files with only the encoder.
         blocks_per_group: residual blocks in each of the four groups.
         vocab_size: number of codes.
     """
@@ -205,23 +205,22 @@ class DalleConfig:
     vocab_size: int
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit the grid of 8-pixel tokens."""
+        """Check that the image size is valid."""
         if self.image_size <= 0 or self.image_size % 8:
             raise ValueError(
                 f"image_size must be a positive multiple of 8 pixels, got {self.image_size}"
             )
 
     def build(self) -> "DalleDVae":
-        """Return the module with fresh weights."""
+        """Return the module with initialised weights."""
         return DalleDVae(self)
 
 
 class DalleDVae(nn.Module):
     """OpenAI's discrete VAE (github.com/openai/DALL-E): encoder, decoder, 8192 codes.
 
-    ``encoder`` and ``decoder`` have the released modules' parameter names
-    (``blocks.group_1.block_1...``), so ``encoder.load_state_dict`` takes a released state dict as
-    it is.
+    ``encoder`` and ``decoder`` have the parameter names of the published modules
+    (``blocks.group_1.block_1...``), so ``encoder.load_state_dict`` accepts a published state dict.
     """
 
     def __init__(self, config: DalleConfig) -> None:
@@ -238,7 +237,7 @@ class DalleDVae(nn.Module):
         )
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
-        """Tokenise RGB frames of any size: argmax over the code logits, in raster order."""
+        """Return the tokens of RGB frames of any size: argmax of the logits, in raster order."""
         weight = next(self.parameters())
         images = frames_to_unit(
             check_frames(frames).to(weight.device), self.image_size, weight.dtype
@@ -250,11 +249,11 @@ class DalleDVae(nn.Module):
         return self.encoder(with_margin(images))
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
-        """Reconstruct RGB frames: mean of the logit-Laplace distribution.
+        """Return the RGB frames reconstructed from tokens: mean of the logit-Laplace distribution.
 
         Raises:
-            ValueError: there is no decoder, or ids outside the vocabulary, or not
-                ``tokens_per_frame`` of them a frame.
+            ValueError: there is no decoder, ids are outside the vocabulary, or there are not
+                ``tokens_per_frame`` per frame.
         """
         check_ids(ids, self.vocab_size, self.tokens_per_frame)
         side = self.image_size // 8
@@ -264,23 +263,23 @@ class DalleDVae(nn.Module):
         )
 
     def statistics(self, codes: Float[Tensor, "b v i j"]) -> Float[Tensor, "b 6 s s"]:
-        """Return means and log scales, of logits of pixels, from a distribution over codes.
+        """Return means and log scales of the pixels' logits, from a distribution over codes.
 
         Raises:
             ValueError: there is no decoder.
         """
         if self.decoder is None:
             raise ValueError(
-                "this tokenizer has the encoder alone, so it cannot decode: open OpenAI's "
-                "decoder.pkl beside the encoder"
+                "this tokenizer has only an encoder, so it cannot decode: load OpenAI's "
+                "decoder.pkl together with the encoder"
             )
         return self.decoder(codes)
 
     def mixed(self, dtype: torch.dtype) -> "DalleDVae":
-        """Convert the groups to ``dtype``, in place; first and last convolutions stay as they are.
+        """Convert the groups to ``dtype``, in place, except the first and last convolutions.
 
-        In float16 that is what OpenAI's module does on a GPU. Logits come from a last convolution
-        in float32, since 8192 of them have many ties in half precision.
+        In float16, this equals OpenAI's module on a GPU. The last convolution stays in float32,
+        because 8192 logits have many ties in half precision.
         """
         for half in (self.encoder, self.decoder):
             for name, group in half.blocks.named_children() if half is not None else ():
@@ -290,17 +289,17 @@ class DalleDVae(nn.Module):
 
 
 def with_margin(images: Tensor) -> Tensor:
-    """Map [0, 1] to [0.1, 0.9], where logits are finite (DALL-E, appendix A.3)."""
+    """Return images mapped from [0, 1] to [0.1, 0.9], where logits are finite (DALL-E, A.3)."""
     return images * (1 - 2 * MARGIN) + MARGIN
 
 
 def laplace_mean(statistics: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Return images, about [0, 1], that statistics of a logit-Laplace distribution stand for."""
+    """Return images, approximately in [0, 1]: the mean of a logit-Laplace distribution."""
     return (torch.sigmoid(statistics[:, :3]) - MARGIN) / (1 - 2 * MARGIN)
 
 
 class _DalleHalf(nn.Module):
-    """Encoder (7x7 in, max-pool after groups 1-3) or decoder (1x1 in, nearest x2 there)."""
+    """An encoder (7x7 input, max-pool after groups 1-3) or a decoder (1x1 input, nearest x2)."""
 
     def __init__(self, config: DalleConfig, first: int, *, decoder: bool) -> None:
         super().__init__()
@@ -351,7 +350,7 @@ class _DalleBlock(nn.Module):
 
 
 class _RawConv(nn.Module):
-    """Convolution with the released parameter names ``w`` and ``b``."""
+    """A convolution with the published parameter names ``w`` and ``b``."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int) -> None:
         super().__init__()
@@ -362,12 +361,12 @@ class _RawConv(nn.Module):
         self.b = nn.Parameter(torch.zeros(width_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        # the released one casts too: with mixed precision a part's input comes in another dtype
+        # cast as in the original: with mixed precision the input may have another dtype
         return conv2d(x.to(self.w.dtype), self.w, self.b, padding=self.padding)
 
 
 def _cells_to_channels(images: Tensor, side: int) -> Tensor:
-    """Do what `pixel_unshuffle` does, which torch 2.13 exports to ONNX in another order."""
+    """Return `pixel_unshuffle` of images, whose ONNX export in torch 2.13 changes the order."""
     height, width = images.shape[2] // side, images.shape[3] // side
     cells = images.unflatten(3, (width, side)).unflatten(2, (height, side))  # b c i y j x
     return cells.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)

@@ -1,9 +1,9 @@
-"""Continuous tokens: a frame as the pixels of its patches, in raster order, and back.
+"""Continuous tokens: convert frames to the pixels of their patches, in raster order, and back.
 
-Nothing is learned and nothing is lost. A token holds the colours of one patch, pixel by pixel, as
-the masked autoencoder's targets do (He et al. 2021).
+Nothing is learned and no information is lost. A token holds the colours of one patch, pixel by
+pixel, like the targets of the masked autoencoder (He et al. 2021).
 
-Shapes: b batch, s side of a frame, n patches of a frame, p side of a patch, c = 3 p p numbers.
+Shapes: b batch, s side of a frame, n patches of a frame, p side of a patch, c = 3 p p values.
 """
 
 from jaxtyping import Float
@@ -16,10 +16,10 @@ VARIANCE_EPS = 1e-6
 
 
 def to_patches(images: Float[Tensor, "b 3 s s"], patch_size: int) -> Float[Tensor, "b n c"]:
-    """Cut images into patches; c runs over rows, columns, colours.
+    """Return the patches of images; c runs over rows, columns, colours.
 
     Raises:
-        ValueError: the side is no multiple of the patch's.
+        ValueError: the image sides are not multiples of the patch size.
     """
     if images.shape[2] % patch_size or images.shape[3] % patch_size:
         raise ValueError(
@@ -31,22 +31,22 @@ def to_patches(images: Float[Tensor, "b 3 s s"], patch_size: int) -> Float[Tenso
 
 
 def from_patches(tokens: Float[Tensor, "b n c"], patch_size: int) -> Float[Tensor, "b 3 s s"]:
-    """Put a square image together again: the inverse of `to_patches`.
+    """Return square images from their patches, the inverse of `to_patches`.
 
     Raises:
-        ValueError: not the patches of a square.
+        ValueError: the patches are not those of a square image.
     """
     side = round(tokens.shape[1] ** 0.5)
     if side**2 != tokens.shape[1] or tokens.shape[2] != 3 * patch_size**2:
         raise ValueError(
-            f"needed n*n patches of {3 * patch_size**2} numbers, got {tuple(tokens.shape[1:])}"
+            f"expected n*n patches of {3 * patch_size**2} values, got {tuple(tokens.shape[1:])}"
         )
     cells = tokens.unflatten(2, (-1, 3)).transpose(2, 3).flatten(2).transpose(1, 2)
     return pixel_shuffle(cells.unflatten(2, (side, side)), patch_size)
 
 
 def normalise_patches(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-    """Scale each token to mean 0 and variance 1 over its numbers (He et al. 2021, section 4.1)."""
+    """Return tokens scaled to mean 0 and variance 1 (He et al. 2021, section 4.1)."""
     mean = tokens.mean(dim=-1, keepdim=True)
     variance = tokens.var(dim=-1, keepdim=True)
     return (tokens - mean) / (variance + VARIANCE_EPS).sqrt()

@@ -1,12 +1,12 @@
-"""Open tokenizers as their authors published them: OpenAI's dVAE, FLAVA's codebook, and VQGAN.
+"""Load tokenizers from their published files: OpenAI's dVAE, FLAVA's codebook, and VQGAN.
 
     tokenizer = load_dalle((Path("encoder.pkl"), Path("decoder.pkl")), image_size=128)
 
-OpenAI's two files are whole pickled modules; they are read by `unpickle`, which runs
-nothing of them and needs neither the package ``dall_e`` nor ``attrs``. The encoder alone is also in
-FLAVA's image codebook, as a state dict. VQGAN's files are Lightning checkpoints.
+OpenAI's two files are pickled modules; `unpickle` reads them without running their code, and needs
+neither the package ``dall_e`` nor ``attrs``. The encoder is also in FLAVA's image codebook, as a
+state dict. VQGAN's files are Lightning checkpoints.
 
-All sizes are those of the tensors; every tensor is used, or dropped by name.
+All sizes are read from the tensors; every tensor is used, or dropped by name.
 """
 
 import re
@@ -22,7 +22,7 @@ from .vqgan import Vqgan, VqganConfig
 
 __all__ = ["load_dalle", "load_vqgan"]
 
-# what the pickled modules of the package dall_e 0.1 are made of
+# classes in the pickled modules of the package dall_e 0.1
 DALLE_CLASSES = (
     "dall_e.encoder.Encoder",
     "dall_e.encoder.EncoderBlock",
@@ -35,7 +35,7 @@ DALLE_CLASSES = (
     "torch.nn.modules.pooling.MaxPool2d",
     "torch.nn.modules.upsampling.Upsample",
 )
-# a Lightning checkpoint keys the state of its callbacks by their class
+# classes that are keys of callback states in Lightning checkpoints
 LIGHTNING_CLASSES = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
@@ -44,20 +44,20 @@ FLAVA = "image_codebook."  # prefix of the codebook within a whole FLAVA
 
 
 def load_dalle(files: Sequence[Path], image_size: int) -> DalleDVae:
-    """Open OpenAI's dVAE.
+    """Load OpenAI's dVAE.
 
     Args:
-        files: the encoder's file and, unless only tokens are wanted, the decoder's. Each is
-            OpenAI's pickled module, or its state dict as safetensors or torch file; the encoder
-            may be FLAVA's image codebook, alone or in a whole FLAVA.
-        image_size: side that frames are resized to, pixels: 128 gives 16 x 16 tokens.
+        files: the encoder's file and, if images are to be decoded, the decoder's. Each is OpenAI's
+            pickled module, or its state dict as safetensors or torch file; the encoder may be
+            FLAVA's image codebook, alone or in a whole FLAVA.
+        image_size: side that frames are resized to, pixels: 128 yields 16 x 16 tokens.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file holds something else, which the message names.
+        FileNotFoundError: a file is missing.
+        ValueError: a file holds something else; the message says what.
     """
     if not 1 <= len(files) <= 2:
-        raise ValueError(f"needed the encoder's file, or encoder's and decoder's, got {len(files)}")
+        raise ValueError(f"expected the encoder's file, or encoder and decoder, got {len(files)}")
     halves = [_dalle_names(read_state(file, DALLE_CLASSES)) for file in files]
     encoder = halves[0]
     weight = _needed(files[0], encoder, "blocks.input.w")
@@ -81,18 +81,18 @@ def load_dalle(files: Sequence[Path], image_size: int) -> DalleDVae:
 
 
 def load_vqgan(file: Path, image_size: int) -> Vqgan:
-    """Open a VQGAN of taming-transformers: its Lightning checkpoint, or the state dict of it.
+    """Load a VQGAN of taming-transformers from its Lightning checkpoint or state dict.
 
-    What the training alone used (``loss.``: discriminator and perceptual network) is dropped. That
-    attention follows the blocks of the coarsest level is read from the names, like all sizes.
+    Weights that only the training uses are dropped (``loss.``: discriminator and perceptual
+    network). All sizes, and the levels with attention, are read from names and shapes.
 
     Args:
         file: the checkpoint.
-        image_size: side that frames are resized to, pixels: 256 gives 16 x 16 tokens.
+        image_size: side that frames are resized to, pixels: 256 yields 16 x 16 tokens.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it holds something else, which the message names.
+        FileNotFoundError: the file is missing.
+        ValueError: the file holds something else; the message says what.
     """
     weights = {
         name: tensor
@@ -120,7 +120,7 @@ def load_vqgan(file: Path, image_size: int) -> Vqgan:
 
 
 def _dalle_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the names of FLAVA's codebook OpenAI's; leave OpenAI's alone."""
+    """Return weights with FLAVA's names replaced by OpenAI's."""
     if any(name.startswith(FLAVA) for name in state):
         state = {
             name.removeprefix(FLAVA): tensor
@@ -139,7 +139,11 @@ def _dalle_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load(file: Path, module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Return a module on the meta device its weights, as float32, or say what does not fit."""
+    """Load weights into a module on the meta device, as float32.
+
+    Raises:
+        ValueError: names or shapes differ; the message lists them.
+    """
     needed = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing, unexpected = sorted(set(needed) - set(weights)), sorted(set(weights) - set(needed))
     wrong = [

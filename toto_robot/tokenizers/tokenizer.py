@@ -1,4 +1,4 @@
-"""The contract that every tokenizer keeps: uint8 RGB frames in, tokens out, and back."""
+"""The interface of all tokenizers: uint8 RGB frames to tokens, and back."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,11 +12,11 @@ __all__ = ["Tokenizer", "check_frames", "check_ids", "frames_to_unit", "unit_to_
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Discrete visual tokenizer (paper section 3.4).
+    """A discrete visual tokenizer (paper section 3.4).
 
     Attributes:
         vocab_size: number of codes; ids are in ``[0, vocab_size)``.
-        tokens_per_frame: tokens of one frame, in raster order.
+        tokens_per_frame: tokens per frame, in raster order.
         image_size: side of the square that a frame is resized to, pixels.
     """
 
@@ -25,22 +25,22 @@ class Tokenizer(Protocol):
     image_size: int
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
-        """Tokenise RGB frames of any size; resizing and scaling happen inside."""
+        """Return the tokens of RGB frames of any size; resizing and scaling are included."""
         ...
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
-        """Reconstruct RGB frames of side ``image_size``."""
+        """Return RGB frames of side ``image_size``, reconstructed from tokens."""
         ...
 
 
 def check_frames(frames: object) -> Tensor:
-    """Return ``frames`` as a uint8 tensor [b h w 3], or say what is wrong with them.
+    """Return ``frames`` as a uint8 tensor [b h w 3].
 
-    That they are RGB and not BGR cannot be known.
+    RGB and BGR cannot be distinguished.
 
     Raises:
-        TypeError: not an array or tensor.
-        ValueError: wrong dtype, number of dimensions or channels.
+        TypeError: `frames` is neither an array nor a tensor.
+        ValueError: dtype, number of dimensions or channels are wrong; the message says what to do.
     """
     if isinstance(frames, np.ndarray):
         if frames.dtype != np.uint8:
@@ -58,15 +58,15 @@ def check_frames(frames: object) -> Tensor:
     else:
         hint = ""
         if isinstance(frames, (list, tuple)):
-            hint = "; np.stack(frames) makes an array of a list of frames [h w 3]"
-        elif hasattr(frames, "__array_interface__"):  # Pillow's pictures, for instance
-            hint = "; np.asarray(frames)[None] makes an array of one picture"
+            hint = "; np.stack(frames) converts a list of frames [h w 3]"
+        elif hasattr(frames, "__array_interface__"):  # for example images of Pillow
+            hint = "; np.asarray(frames)[None] converts one image"
         raise TypeError(
             f"frames must be a numpy array or a torch tensor, got {type(frames).__name__}{hint}"
         )
     shape = tuple(tensor.shape)
     if tensor.ndim != 4:
-        hint = "; one frame is frames[None]" if tensor.ndim == 3 else ""
+        hint = "; for one frame use frames[None]" if tensor.ndim == 3 else ""
         raise ValueError(f"frames must have shape [b h w 3], got {shape}{hint}")
     if shape[-1] != 3:
         hint = {1: "grey: np.repeat(frames, 3, axis=-1)", 4: "without alpha: frames[..., :3]"}
@@ -91,17 +91,17 @@ def _wrong_dtype(frames: np.ndarray | Tensor) -> str:
         low, high = float(frames.min()), float(frames.max())
         hint = f" with values in [{low:.3g}, {high:.3g}]"
         if low != low or high != high:
-            hint = " with NaN among its values"
+            hint = " with NaN values"
         elif low >= 0 and high <= 1:
-            hint += "; images in [0, 1] become (frames * 255).round() as uint8"
+            hint += "; convert images in [0, 1] with (frames * 255).round() to uint8"
     return f"frames must be uint8 in 0..255, got {frames.dtype}{hint}"
 
 
 def check_ids(ids: Tensor, vocab_size: int, tokens_per_frame: int) -> None:
-    """Refuse ids [b n] that no encoder made.
+    """Check token ids [b n].
 
     Raises:
-        ValueError: another shape, or outside the vocabulary.
+        ValueError: the shape is wrong, or ids are outside the vocabulary.
     """
     if ids.ndim != 2 or ids.shape[1] != tokens_per_frame:
         raise ValueError(f"ids must have shape [b {tokens_per_frame}], got {tuple(ids.shape)}")
@@ -114,7 +114,7 @@ def check_ids(ids: Tensor, vocab_size: int, tokens_per_frame: int) -> None:
 def frames_to_unit(
     frames: UInt8[Tensor, "b h w 3"], size: int, dtype: torch.dtype
 ) -> Float[Tensor, "b 3 s s"]:
-    """Resize to ``size`` x ``size`` (antialiased bilinear) and scale to [0, 1], channels first."""
+    """Return frames resized to ``size`` (antialiased bilinear), in [0, 1], channels first."""
     images = frames.permute(0, 3, 1, 2).float() / 255  # antialiasing has no half-precision kernel
     if images.shape[-2:] != (size, size):
         images = nn.functional.interpolate(
@@ -124,5 +124,5 @@ def frames_to_unit(
 
 
 def unit_to_frames(images: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b h w 3"]:
-    """Round images in [0, 1] to uint8 RGB, channels last."""
+    """Return images in [0, 1] as uint8 RGB frames, channels last."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,10 +1,10 @@
-"""Read tensors out of pickles without running anything that is in them.
+"""Read tensors from pickle files without running any of their code.
 
-Unpickling calls whatever the file names, so an unknown file may run any code. Here a name must be
-one that was expected, and stands for an inert object that only keeps what it is given: nothing of
-the file's own code is imported or called. Files of torch 1.6 and later (zip) go through
-`torch.load(weights_only=True)`; that refuses whole modules in older files (a stream), which a
-restricted unpickler reads.
+Unpickling calls whatever the file names, so an unknown file may run any code. Here only expected
+names are accepted, and each creates an inert object that stores its state: nothing from the file is
+imported or called. Files of torch 1.6 and later (zip) are read by `torch.load(weights_only=True)`.
+That function rejects whole modules in older files (a stream); these are read by a restricted
+unpickler.
 """
 
 import pickle
@@ -42,37 +42,37 @@ _DTYPES = {
 
 
 class StandIn:
-    """What an expected class becomes: keeps its state, does nothing."""
+    """A replacement for an expected class, which stores its state and does nothing."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         self.attributes: dict[str, Any] = {}
 
     def __new__(cls, *args: object, **kwargs: object) -> "StandIn":
-        """Ignore what the pickled class was made with."""
+        """Ignore the arguments of the pickled class."""
         made = super().__new__(cls)
         made.attributes = {}  # unpickling need not call __init__
         return made
 
     def __setstate__(self, state: object) -> None:
-        """Keep the state, where it is one."""
+        """Store the state, if it is a mapping."""
         if isinstance(state, Mapping):
             self.attributes = dict(state)
 
 
 def read_pickle(file: Path, expected: Collection[str]) -> Any:
-    """Return what a torch file holds; objects of `expected` classes come as `StandIn`.
+    """Return the content of a torch file; objects of `expected` classes become `StandIn`.
 
     Args:
-        file: zip or stream.
-        expected: dotted names of the classes that the file may name beside tensors and plain data.
+        file: a zip or a stream.
+        expected: dotted names of the allowed classes, besides tensors and plain data.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it names anything else, which is not called, is not readable, or is not what
-            was to be downloaded (a Git LFS pointer, a web page).
+        FileNotFoundError: the file is missing.
+        ValueError: the file names another class, cannot be read, or is not what was to be
+            downloaded (a Git LFS pointer, a web page).
     """
     check_downloaded(file)
-    # fresh classes each time: nothing in one file can leave a trace for the next
+    # new classes for each file, so that no file can affect the next
     classes = {name: type(name.rsplit(".", 1)[-1], (StandIn,), {}) for name in expected}
     try:
         if zipfile.is_zipfile(file):
@@ -85,24 +85,24 @@ def read_pickle(file: Path, expected: Collection[str]) -> Any:
         if found is None:
             raise ValueError(f"{file} is not a readable torch file ({error})") from error
         raise ValueError(
-            f"{file} names {found[1]}, which is not opened, since a pickle may run any code; "
-            f"known beside tensors: {sorted(expected)}"
+            f"{file} names {found[1]}, which is not loaded, since a pickle may run any code; "
+            f"known besides tensors: {sorted(expected)}"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(f"{file} is not a readable torch file ({error})") from error
 
 
 def read_state(file: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
-    """Return the tensors of a file by name, whichever way it holds them.
+    """Return the tensors of a file by name.
 
     Args:
-        file: safetensors; or a torch file of a state dict, of a checkpoint with one as
-            ``state_dict``, or of a whole module.
+        file: safetensors; or a torch file with a state dict, with a checkpoint that has one as
+            ``state_dict``, or with a whole module.
         expected: as in `read_pickle`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not readable, or holds something else.
+        FileNotFoundError: the file is missing.
+        ValueError: the file cannot be read, or holds something else.
     """
     if file.suffix == ".safetensors":
         try:
@@ -115,14 +115,14 @@ def read_state(file: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
     if isinstance(data, Mapping) and isinstance(data.get("state_dict"), Mapping):
         data = data["state_dict"]
     if not isinstance(data, Mapping):
-        raise ValueError(f"{file} holds a {type(data).__name__}, needed a module or a state dict")
-    if strange := sorted(str(name) for name, item in data.items() if not isinstance(item, Tensor)):
-        raise ValueError(f"{file}: {strange} are no tensors; needed a state dict")
+        raise ValueError(f"{file} holds a {type(data).__name__}, expected a module or a state dict")
+    if others := sorted(str(name) for name, item in data.items() if not isinstance(item, Tensor)):
+        raise ValueError(f"{file}: {others} are not tensors; expected a state dict")
     return {str(name): tensor for name, tensor in data.items()}
 
 
 def _module_tensors(module: StandIn, prefix: str) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a pickled `nn.Module`, named as its state dict."""
+    """Return the parameters and buffers of a pickled `nn.Module`, named as in its state dict."""
     tensors: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
         for name, tensor in (module.attributes.get(kind) or {}).items():
@@ -135,13 +135,13 @@ def _module_tensors(module: StandIn, prefix: str) -> dict[str, Tensor]:
 
 
 def _read_stream(opened: IO[bytes], size: int, classes: Mapping[str, type]) -> Any:
-    """Read the format before torch 1.6: four pickles, then the bytes of the storages."""
+    """Return the content of a file from before torch 1.6: four pickles, then the storages."""
     if _Reader(opened, {}, 0).load() != _STREAM_MAGIC:
-        raise ValueError("it is neither a zip nor a stream of torch")
+        raise ValueError("the file is neither a zip nor a stream of torch")
     if (version := _Reader(opened, {}, 0).load()) != _STREAM_VERSION:
-        raise ValueError(f"stream of version {version}, this reads {_STREAM_VERSION}")
+        raise ValueError(f"stream of version {version}, this version reads {_STREAM_VERSION}")
     if not _Reader(opened, {}, 0).load().get("little_endian", True):
-        raise ValueError("its numbers are big-endian")
+        raise ValueError("numbers are big-endian")
     reader = _Reader(opened, classes, size)
     data = reader.load()
     for key in _Reader(opened, {}, 0).load():
@@ -149,19 +149,19 @@ def _read_stream(opened: IO[bytes], size: int, classes: Mapping[str, type]) -> A
         (count,) = struct.unpack("<q", opened.read(8))
         raw = opened.read(storage.numel() * storage.element_size())
         if count != storage.numel() or len(raw) != storage.numel() * storage.element_size():
-            raise ValueError(f"storage {key} is cut short")
+            raise ValueError(f"storage {key} is truncated")
         if raw:
             storage.copy_(torch.frombuffer(bytearray(raw), dtype=storage.dtype))
     return data
 
 
 class _Reader(pickle.Unpickler):
-    """Builds `classes`, tensors, ordered dicts and plain data; all else is refused unseen.
+    """An unpickler for expected classes, tensors, ordered dicts and plain data only.
 
     Args:
         opened: the stream.
-        classes: what each expected name stands for.
-        size: bytes of the file, so that no storage claims more.
+        classes: replacement of each expected class, by name.
+        size: size of the file, bytes, the limit for all storages together.
     """
 
     def __init__(self, opened: IO[bytes], classes: Mapping[str, type], size: int) -> None:
@@ -182,15 +182,15 @@ class _Reader(pickle.Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what an expected name stands for; nothing is imported."""
+        """Return the replacement of an expected class; nothing is imported."""
         if f"{module}.{name}" not in self._names:
             raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is not allowed")
         return self._names[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return an empty storage, filled later, or the class that a module's source is noted of.
+        """Return an empty storage, which is filled later, or the class of a module's source text.
 
-        The source text that old files carry beside a class is ignored.
+        The source text that old files contain beside a class is ignored.
         """
         if pid[0] == "module":
             return pid[1]
@@ -206,4 +206,4 @@ class _Reader(pickle.Unpickler):
 
 
 def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    return storage.as_strided(size, stride, offset)  # torch refuses what is out of bounds
+    return storage.as_strided(size, stride, offset)  # torch raises if this is out of bounds

@@ -1,12 +1,13 @@
-"""VQGAN tokenizers in the layout of taming-transformers (Esser et al., arXiv 2012.09841).
+"""VQGAN tokenizers with the architecture of taming-transformers (Esser et al., arXiv 2012.09841).
 
-A convolutional encoder with attention at its coarsest level, the nearest of 1024 or 16384 learned
-vectors for each cell of 16 x 16 pixels, and a decoder. Parameter names are those of the released
-Lightning checkpoints (github.com/CompVis/taming-transformers, ``taming.models.vqgan.VQModel``), so
-a released state dict loads as it is once its ``loss.`` part is dropped.
+A convolutional encoder with attention at its coarsest level, a codebook of 1024 or 16384 learned
+vectors, of which each cell of 16 x 16 pixels uses the nearest, and a decoder. Parameter names are
+those of the published Lightning checkpoints (github.com/CompVis/taming-transformers,
+``taming.models.vqgan.VQModel``), so a published state dict can be loaded without its ``loss.``
+part.
 
-The released weights were trained with a perceptual loss on VGG16, which learned from ImageNet's
-labels: the paper prefers the DALL-E dVAE for that (section 3.4).
+The published weights were trained with a perceptual loss on VGG16, which learned from ImageNet's
+labels: for this reason the paper prefers the DALL-E dVAE (section 3.4).
 """
 
 from dataclasses import dataclass
@@ -26,17 +27,18 @@ GROUPS = 32  # of every GroupNorm
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VqganConfig:
-    """Sizes of `Vqgan`; the released f16 models are 128 x (1, 1, 2, 2, 4), 2 blocks, 256, 256.
+    """Sizes of `Vqgan`; published f16 models: 128 x (1, 1, 2, 2, 4), 2 blocks, 256, 256.
 
     Attributes:
-        image_size: side of the input, pixels; 256 gives 16 x 16 tokens with five levels.
+        image_size: side of the input, pixels; 256 yields 16 x 16 tokens with five levels.
         width: channels that ``multipliers`` multiply; a multiple of 32.
-        multipliers: width of each level, from the finest; each level but the last halves the side.
-        blocks: residual blocks of a level; the decoder has one more.
+        multipliers: width factor of each level, finest first; each level but the last halves the
+            side.
+        blocks: residual blocks per level; the decoder has one more.
         attention_levels: levels, counted from 0, whose blocks are each followed by attention.
         latent: channels between encoder and codebook.
         embedding: length of a code's vector.
-        vocab_size: number of codes, 1024 or 16384 in the releases.
+        vocab_size: number of codes, 1024 or 16384 in the published models.
     """
 
     kind: ClassVar[str] = "vqgan"
@@ -50,7 +52,7 @@ class VqganConfig:
     vocab_size: int
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit together."""
+        """Check that the sizes are consistent."""
         if self.width <= 0 or self.width % GROUPS:
             raise ValueError(f"width must be a positive multiple of {GROUPS}, got {self.width}")
         if not self.multipliers or min(self.multipliers) < 1:
@@ -67,16 +69,16 @@ class VqganConfig:
 
     @property
     def pixels(self) -> int:
-        """Side of the cell that a token stands for, pixels."""
+        """Side of a token's cell, pixels."""
         return 2 ** (len(self.multipliers) - 1)
 
     def build(self) -> "Vqgan":
-        """Return the module with fresh weights."""
+        """Return the module with initialised weights."""
         return Vqgan(self)
 
 
 class Vqgan(nn.Module):
-    """Vector-quantised autoencoder; see the module's docstring."""
+    """A vector-quantised autoencoder; see the docstring of this module."""
 
     def __init__(self, config: VqganConfig) -> None:
         super().__init__()
@@ -99,31 +101,32 @@ class Vqgan(nn.Module):
         return self.get_parameter("quantize.embedding.weight")
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
-        """Tokenise RGB frames of any size: nearest code vectors, in raster order."""
+        """Return the tokens of RGB frames of any size: nearest code vectors, in raster order."""
         images = frames_to_unit(
             check_frames(frames).to(self.codebook.device), self.image_size, self.codebook.dtype
         )
         return self.nearest(self.latents(images)).flatten(1)
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
-        """Reconstruct RGB frames.
+        """Return the RGB frames reconstructed from tokens.
 
         Raises:
-            ValueError: ids outside the vocabulary, or not ``tokens_per_frame`` of them a frame.
+            ValueError: ids are outside the vocabulary, or there are not ``tokens_per_frame`` per
+                frame.
         """
         check_ids(ids, self.vocab_size, self.tokens_per_frame)
         return unit_to_frames(self.reconstruct(self.vectors(ids.unflatten(1, (self.side, -1)))))
 
     def latents(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b e i j"]:
-        """Return what is quantised, of images in [0, 1]."""
+        """Return the latents of images in [0, 1], before quantisation."""
         return self.quant_conv(self.encoder(images * 2 - 1))
 
     def nearest(self, latents: Float[Tensor, "b e i j"]) -> Int64[Tensor, "b i j"]:
         """Return the codes whose vectors are nearest (L2)."""
-        # half precision would not tell 16384 distances apart
+        # half precision cannot distinguish 16384 distances
         with torch.autocast(latents.device.type, enabled=False):
             codes, flat = self.codebook.float(), latents.float().movedim(1, -1)
-            # the square of the latent itself is the same for every code
+            # the square of the latent is equal for all codes, so it is omitted
             return (codes.square().sum(1) - 2 * flat @ codes.T).argmin(-1)
 
     def vectors(self, ids: Int64[Tensor, "b i j"]) -> Float[Tensor, "b e i j"]:
@@ -131,7 +134,7 @@ class Vqgan(nn.Module):
         return self.codebook[ids].movedim(-1, 1)
 
     def reconstruct(self, vectors: Float[Tensor, "b e i j"]) -> Float[Tensor, "b 3 s s"]:
-        """Return images, about [0, 1], from code vectors."""
+        """Return images, approximately in [0, 1], from code vectors."""
         return (self.decoder(self.post_quant_conv(vectors)) + 1) / 2
 
     def forward(
@@ -144,7 +147,7 @@ class Vqgan(nn.Module):
     ]:
         """Return reconstruction, latents, their code vectors and codes.
 
-        The reconstruction's gradient passes straight through the choice of the code to the latents.
+        The gradient of the reconstruction passes straight through the quantisation to the latents.
         """
         latents = self.latents(images)
         ids = self.nearest(latents)
@@ -191,7 +194,7 @@ class _Decoder(nn.Module):
                 level.upsample = _Upsample(width)
             levels.append(level)
             previous = width
-        self.up = nn.ModuleList(reversed(levels))  # the released names count from the finest
+        self.up = nn.ModuleList(reversed(levels))  # published names count from the finest level
         self.norm_out = _norm(previous)
         self.conv_out = nn.Conv2d(previous, 3, 3, padding=1)
 
@@ -255,7 +258,7 @@ class _ResnetBlock(nn.Module):
 
 
 class _Attention(nn.Module):
-    """One head over all cells of the grid."""
+    """A single-head attention over all cells of the grid."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -276,7 +279,7 @@ class _Downsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(pad(x, (0, 1, 0, 1)))  # right and below only, as released
+        return self.conv(pad(x, (0, 1, 0, 1)))  # only right and below, as in the original
 
 
 class _Upsample(nn.Module):

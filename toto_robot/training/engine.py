@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..config import to_dict
 from ..data.loader import read_ahead
-from ..runs import stopped_after, tell_found
+from ..runs import report_found, stopped_after
 from .checkpoints import Checkpoints
 from .guard import Guard, GuardConfig
 from .optimizer import OptimizerConfig, build_optimizer
@@ -186,7 +186,7 @@ class _Run:
             self._loss_sum, self._loss_count = state["losses"]
             self._guard.restore(state["guard"])
             if ranks.first:
-                tell_found(self._done, self._steps, "step")
+                report_found(self._done, self._steps, "step")
         self._kept = self._done
         self._log = RunLog(out, self._done) if ranks.first else None
         self._scores: Mapping[str, float | int] = (

@@ -27,7 +27,7 @@ from ..data.loader import read_ahead
 from ..data.mixture import FrameMixture
 from ..data.shards import Shard
 from ..encoders.loading import load_tokenizer
-from ..runs import claim, tell_found
+from ..runs import claim, report_found
 from ..tokenizers import DalleDVae, LightDVae, TokenizerConfig, Vqgan
 from .dvae import DalleRecipe, DalleTrainer
 from .optimizer import OptimizerConfig
@@ -126,7 +126,7 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
         trainer = _trainer(module, config.recipe, setting)
         claim(out, config)
         start = _resume(out, trainer)
-        tell_found(start, config.steps, "step")
+        report_found(start, config.steps, "step")
         log = RunLog(out, start)
         _keep(out, trainer, start)
         batches = read_ahead(

@@ -84,5 +84,5 @@ def test_a_config_without_what_is_needed_is_damaged(folder, key, value):
     data = json.loads(path.read_text())
     for changed in (data | {key: value}, {name: one for name, one in data.items() if name != key}):
         path.write_text(json.dumps(changed))
-        with pytest.raises(ValueError, match=f"does not tell '{key}'; the checkpoint is damaged"):
+        with pytest.raises(ValueError, match=f"has no valid '{key}'; the checkpoint is damaged"):
             load_encoder(folder)

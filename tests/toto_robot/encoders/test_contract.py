@@ -123,9 +123,7 @@ def test_a_codebook_beyond_16_bits_is_refused(monkeypatch) -> None:
 
 def test_what_needs_a_toto_says_what_it_was_given() -> None:
     assert load_toto("toto-nano").fingerprint == load_encoder("toto-nano").fingerprint
-    with pytest.raises(
-        ValueError, match=r"mae-nano is a VitEncoder; this needs a Toto .*toto-nano"
-    ):
+    with pytest.raises(ValueError, match=r"mae-nano is a VitEncoder; expected a Toto .*toto-nano"):
         load_toto("mae-nano")
 
 

@@ -214,7 +214,7 @@ def test_damaged_checkpoints_are_named(tmp_path):
     file = tmp_path / "toto" / "weights.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged or was exchanged"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged or was replaced"):
         load_encoder(tmp_path / "toto")
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"weights\.safetensors is missing"):

@@ -86,7 +86,7 @@ def test_a_trainings_checkpoint_is_opened(wrapped, weights, plain, tmp_path):
 @pytest.mark.parametrize("copies", COPIES.values(), ids=COPIES)
 def test_of_several_copies_the_evaluated_one_is_opened_and_told(copies, weights, plain, tmp_path):
     torch.save(copies(weights), tmp_path / "training.pth")
-    with pytest.warns(UserWarning, match="holds several copies of the model: '.*' is opened, not"):
+    with pytest.warns(UserWarning, match="holds several copies of the model: '.*' is loaded, not"):
         encoder = load_encoder(tmp_path / "training.pth", format="mae", heads=HEADS)
     assert same(encoder, plain)
 
@@ -179,7 +179,7 @@ DISGUISES = [
     (b"\n<!DOCTYPE html><html><body>Log in</body></html>", "is a web page"),
     (b"\xef\xbb\xbf<HTML>", "is a web page"),
     (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a web page"),
-    (b'{"error":"Repository not found"}', "is a server's answer, not the file"),
+    (b'{"error":"Repository not found"}', "is a server's error message, not the file"),
     (b"", "is empty: the download was cut off"),
 ]
 

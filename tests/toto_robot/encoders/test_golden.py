@@ -149,7 +149,7 @@ def test_features_that_are_no_numbers_are_named(folder, monkeypatch):
 def test_vectors_of_other_weights_and_damaged_ones_are_named(folder, tmp_path):
     other = tiny(tmp_path / "other", seed=1)
     shutil.copy(other / GOLDEN, folder / GOLDEN)
-    with pytest.raises(ValueError, match="belongs to other weights; write_golden writes it anew"):
+    with pytest.raises(ValueError, match="belongs to other weights; write_golden writes it again"):
         load_encoder(folder)
     write_golden(folder)
     load_encoder(folder)
@@ -188,7 +188,7 @@ def test_each_picture_and_layer_asked_for_is_compared(folder):
     encoder = load_encoder(folder, layer=1)
     notes = {"weights_hash": encoder.weights_hash}
     save_file(tensors | {"1.tokens": (tensors["1.tokens"] + 1) % 8192}, folder / GOLDEN, notes)
-    verify_golden(encoder, folder, pictures=1)
+    verify_golden(encoder, folder, frames=1)
     with pytest.raises(ValueError, match=r"'tokenizer' is wrong: picture 1: 0\.0% of its"):
         verify_golden(encoder, folder)
     save_file(

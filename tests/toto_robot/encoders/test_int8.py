@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from toto_robot import load_encoder
-from toto_robot.encoders.golden import golden_pictures
+from toto_robot.encoders.golden import golden_frames
 from toto_robot.encoders.int8 import Int8Linear, _Rounder, feature_cosine, to_int8
 
 
@@ -19,7 +19,7 @@ def nano():
 def pictures():
     from toto_robot.encoders.loading import WEIGHTS
 
-    return golden_pictures(WEIGHTS / "toto-nano")
+    return golden_frames(WEIGHTS / "toto-nano")
 
 
 def test_product_of_integers_is_near_to_that_of_floats():

@@ -145,7 +145,7 @@ WRONG = {
     "channels first": (lambda f: f.transpose(0, 3, 1, 2), ValueError, "channels first"),
     "grey": (lambda f: f[..., :1], ValueError, "RGB.*1 channel"),
     "four channels": (lambda f: f[..., [0, 1, 2, 2]], ValueError, "RGB.*4 channels"),
-    "no batch": (lambda f: f[0], ValueError, r"one frame is frames\[None\]"),
+    "no batch": (lambda f: f[0], ValueError, r"for one frame use frames\[None\]"),
     "no height": (lambda f: f[:, :0], ValueError, "must not be empty"),
     "no width": (lambda f: f[:, :, :0], ValueError, "must not be empty"),
     "objects": (lambda f: f.astype(object), ValueError, "uint8.*object"),

@@ -148,7 +148,7 @@ def test_other_shapes_are_refused_by_name(cache, name, shape):
     ("frames", "hint"),
     [
         (np.zeros((2, 3, 20, 24), np.uint8), "channels first: use frames.permute"),
-        (np.zeros((20, 24, 3), np.uint8), r"one frame is frames\[None\]"),
+        (np.zeros((20, 24, 3), np.uint8), r"for one frame use frames\[None\]"),
         (np.zeros((2, 20, 24, 4), np.uint8), "RGB"),
         (np.zeros((2, 20, 24, 1), np.uint8), "RGB"),
         (np.zeros((2, 0, 24, 3), np.uint8), "not be empty"),

@@ -373,7 +373,7 @@ class Bomb:
 def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path, monkeypatch, args):
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path, {"model": released_mae(mae()), "args": args})
-    with pytest.raises(ValueError, match="which is not opened, since a pickled object may run"):
+    with pytest.raises(ValueError, match="which is not loaded, since a pickled object may run"):
         load_encoder(file, format="mae", heads=HEADS)
     assert not Path("exploded").exists()
 
@@ -392,11 +392,11 @@ def test_files_that_are_none_are_named(tmp_path):
     half.write_bytes(half.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"half\.pth (is not a readable|holds)"):
         load_encoder(half, format="mae", heads=HEADS)
-    with pytest.raises(ValueError, match="needed a dict of tensors"):
+    with pytest.raises(ValueError, match="expected a dict of tensors"):
         load_encoder(write(tmp_path, [1, 2], "list.pth"), format="mae", heads=HEADS)
     with pytest.raises(ValueError, match=r"missing \['blocks.*unexpected \[\]"):
         load_encoder(write(tmp_path, {"teacher": {}}, "dino.pth"), format="dinov2")
-    with pytest.raises(ValueError, match=r"is a file: say its format=, one of mae, mvp"):
+    with pytest.raises(ValueError, match=r"is a file: set its format=, one of mae, mvp"):
         load_encoder(half)
 
 
@@ -415,7 +415,7 @@ def test_missing_and_unexpected_keys_are_listed(tmp_path):
     for name, shape, message in (
         ("norm.weight", (7,), r"norm\.weight \(7,\), needed \(32,\)"),
         ("cls_token", (DIM,), "cls_token must have 3 axes"),
-        ("pos_embed", (1, 12, DIM), "pos_embed has 12 slots, which is no square"),
+        ("pos_embed", (1, 12, DIM), "pos_embed has 12 slots, which is not a square number"),
     ):
         file = write(tmp_path, {"model": weights | {name: torch.zeros(shape)}})
         with pytest.raises(ValueError, match=message):
@@ -425,7 +425,7 @@ def test_missing_and_unexpected_keys_are_listed(tmp_path):
     with pytest.raises(ValueError, match=r"gated MLP \(SwiGLU\) are not supported"):
         load_encoder(write(tmp_path, gated), format="dinov2", heads=HEADS)
     periods = released_dinov3(dinov3()) | {"rope_embed.periods": torch.ones(4)}
-    with pytest.raises(ValueError, match="rotary periods are not those of 2 heads"):
+    with pytest.raises(ValueError, match="rotary periods do not match 2 heads"):
         load_encoder(write(tmp_path, periods), format="dinov3", heads=HEADS)
 
 
@@ -466,7 +466,10 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path):
     file = write(tmp_path, {"model": released_mae(mae())})
     for arguments, message in [
         ({"format": "clip"}, "unknown format 'clip'; known: mae, mvp, dinov2, dinov3, timm"),
-        ({"format": "timm"}, "statistics must be one of .* files of format 'timm' do not tell"),
+        (
+            {"format": "timm"},
+            "statistics must be one of .* files of format 'timm' do not contain them",
+        ),
         ({"format": "mae", "statistics": "clip"}, r"must be one of \['imagenet', 'half'\]"),
         ({"format": "mae", "image_size": 18}, "multiple of the patch size 4, got 18"),
         ({"format": "mae", "image_size": 0}, "image_size must be at least 1"),
@@ -476,7 +479,7 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             load_encoder(file, **{"heads": HEADS} | arguments)
-    with pytest.raises(ValueError, match="belong to a file with format="):
+    with pytest.raises(ValueError, match="can be used only with format="):
         load_encoder("toto-nano", heads=2)
 
 
@@ -545,11 +548,11 @@ def test_an_untrained_copy_has_other_weights_and_the_same_shape(tmp_path):
     ("wrong", "message"),
     [
         (frames() / 255, r"uint8 in 0..255, got float64.*become \(frames \* 255\)"),
-        (np.full((1, 9, 9, 3), np.nan), "got float64 with NaN among its values"),
+        (np.full((1, 9, 9, 3), np.nan), "got float64 with NaN values"),
         (frames().astype(np.int32), "got int32"),
         (frames().transpose(0, 3, 1, 2), "channels first"),
         (frames()[..., :1], r"must be RGB"),
-        (frames()[0], r"one frame is frames\[None\]"),
+        (frames()[0], r"for one frame use frames\[None\]"),
         (frames()[:, :0], "must not be empty"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from toto_robot import Encoder
-from toto_robot.generation.preview import PredictionPreview, heat_picture, side_by_side
+from toto_robot.generation.preview import PredictionPreview, heat_image, side_by_side
 from toto_robot.generation.sampling import Sampling, generate_frames, preview_frame
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
@@ -93,7 +93,7 @@ def test_wrong_steps_are_refused():
     with pytest.raises(ValueError, match="num_envs must be at least 1"):
         PredictionPreview(ENCODER, num_envs=0)
     predictor = PredictionPreview(ENCODER, num_envs=2)
-    with pytest.raises(ValueError, match="environment 1 has not seen a frame"):
+    with pytest.raises(ValueError, match="environment 1 has no frame yet"):
         predictor.preview(env=1)
     with pytest.raises(ValueError, match="of 2 environments, got 3"):
         predictor.step_tokens(random_tokens(0, 3))
@@ -102,7 +102,7 @@ def test_wrong_steps_are_refused():
 
 
 def test_heat_goes_from_black_to_white():
-    picture = heat_picture(np.array([[0.0, 4.0], [8.0, 12.0]]), 4, 4)
+    picture = heat_image(np.array([[0.0, 4.0], [8.0, 12.0]]), 4, 4)
     assert picture[::2, ::2].tolist() == [
         [[0, 0, 0], [255, 0, 0]],
         [[255, 255, 0], [255, 255, 255]],

@@ -180,9 +180,7 @@ def test_no_way_to_sample_is_refused(arguments, match):
 
 
 def test_a_vision_transformer_predicts_nothing():
-    with pytest.raises(
-        ValueError, match="mae-nano is a VitEncoder; this needs a Toto over discrete"
-    ):
+    with pytest.raises(ValueError, match="mae-nano is a VitEncoder; expected a Toto over discrete"):
         load_predictor("mae-nano", "cpu")
 
 

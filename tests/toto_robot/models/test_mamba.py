@@ -225,5 +225,5 @@ def test_a_frame_that_is_not_remembered_leaves_no_trace(tmp_path):
 def test_a_rolling_window_is_refused(tmp_path):
     encoder = encoder_of(tiny(), tmp_path)
     assert isinstance(encoder, Encoder)
-    with pytest.raises(ValueError, match="cannot forget its oldest frame: choose mode 'staggered'"):
+    with pytest.raises(ValueError, match="cannot drop its oldest frame: use mode='staggered'"):
         encoder.stream(1)

@@ -102,9 +102,9 @@ def test_the_loss_begins_at_a_guess_and_falls(codes):
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="codes must be given if and only if"):
+    with pytest.raises(ValueError, match="pass codes if and only if"):
         build().loss(pictures(1, 2), torch.zeros(1, 32, dtype=torch.int64))
-    with pytest.raises(ValueError, match="a sequence has 1 to 2 frames"):
+    with pytest.raises(ValueError, match="a sequence must have 1 to 2 frames"):
         build().features(pictures(1, 3), (-1,))
     with pytest.raises(ValueError, match="dim must be a multiple of 2"):
         build(dim=18, heads=4)

@@ -105,7 +105,7 @@ def look_at(bounds, tokens, encoder=ENCODER):
     reports = []
     for ids in torch.from_numpy(tokens)[:, None]:
         stream.step_tokens(ids)
-        reports.append(monitor.look(ids, stream))
+        reports.append(monitor.report(ids, stream))
     return reports
 
 
@@ -173,7 +173,7 @@ def test_environments_do_not_disturb_each_other_and_resets_forget(bounds):
     for index in range(len(one)):
         ids = torch.from_numpy(np.stack([one[index], sequence[index]]))
         stream.step_tokens(ids, np.array([False, index == begins]))
-        report = both.look(ids, stream)
+        report = both.report(ids, stream)
         np.testing.assert_allclose(report.scores[0], alone[index].scores[0], atol=1e-5)
         if index >= begins:
             np.testing.assert_allclose(report.scores[1], anew[index - begins].scores[0], atol=1e-5)
@@ -231,7 +231,7 @@ def test_a_damaged_or_missing_file_is_named(tmp_path, bounds):
         load_bounds(path)
     save_bounds(path, bounds)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"front\.safetensors holds no bounds"):
+    with pytest.raises(ValueError, match=r"front\.safetensors holds no readable bounds"):
         load_bounds(path)
 
 
@@ -239,7 +239,7 @@ def test_a_damaged_or_missing_file_is_named(tmp_path, bounds):
     ("encoder", "camera", "rate_hz", "match"),
     [
         (make_encoder(1), "front", 10.0, "weights_hash is"),
-        (ENCODER, "hand", 10.0, "camera is 'hand', of the bounds 'front'"),
+        (ENCODER, "hand", 10.0, "camera is 'hand', the bounds need 'front'"),
         (ENCODER, "front", 30.0, "rate_hz is 30.0"),
     ],
 )
@@ -253,8 +253,8 @@ def test_another_stream_is_refused(bounds, rollout):
     stream = ENCODER.stream(1, 4, surprise=True)
     ids = torch.from_numpy(rollout[:1])
     stream.step_tokens(ids)
-    with pytest.raises(ValueError, match="context is 4, of the bounds 3"):
-        monitor.look(ids, stream)
+    with pytest.raises(ValueError, match="context is 4, the bounds need 3"):
+        monitor.report(ids, stream)
 
 
 def test_an_episode_is_watched_from_its_beginning(bounds, rollout):
@@ -263,10 +263,10 @@ def test_an_episode_is_watched_from_its_beginning(bounds, rollout):
     ids = torch.from_numpy(rollout[:1])
     stream.step_tokens(ids)
     stream.step_tokens(ids)
-    with pytest.raises(ValueError, match=r"first looked at after \[2\] frames"):
-        monitor.look(ids, stream)
+    with pytest.raises(ValueError, match=r"first frame, got frame numbers \[2\]"):
+        monitor.report(ids, stream)
     stream.step_tokens(ids, np.array([True]))
-    assert not monitor.look(ids, stream).alarm[0]
+    assert not monitor.report(ids, stream).alarm[0]
 
 
 def test_another_layer_or_pool_is_the_same_to_the_monitor(bounds, rollout):
@@ -278,8 +278,8 @@ def test_another_layer_or_pool_is_the_same_to_the_monitor(bounds, rollout):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"level": 0.01}, "level 0.01 takes at least 99 rollouts .* got 60"),
-        ({"alarm_level": 0.001}, "alarm_level 0.001 takes at least 999"),
+        ({"level": 0.01}, "level 0.01 needs at least 99 rollouts .* got 60"),
+        ({"alarm_level": 0.001}, "alarm_level 0.001 needs at least 999"),
         ({"alarm_level": 1.0}, "alarm_level must be in"),
         ({"patience": 0}, "patience must be in"),
         ({"patience": 13}, r"patience must be in \[1, 12\]"),

@@ -99,9 +99,9 @@ def test_an_archive_with_a_damaged_header_is_named(place, tmp_path):
     ("times", "message"),
     [
         ([0, 100, 200, 400, 500, 600], r"0_wrist\.mp4: a frame is missing: number 3"),
-        ([0, 100, 140, 240, 340, 440], r"0_wrist\.mp4: a frame is too much: number 2"),
-        ([500, 600, 700, 800, 900, 1000], r"0_wrist\.mp4: its frames are up to 0\.500 s"),
-        ([0, 200, 400, 600, 800, 1000], r"0_wrist\.mp4: its frames are up to 0\.500 s"),
+        ([0, 100, 140, 240, 340, 440], r"0_wrist\.mp4: a frame is duplicated: number 2"),
+        ([500, 600, 700, 800, 900, 1000], r"0_wrist\.mp4: frame times differ by up to 0\.500 s"),
+        ([0, 200, 400, 600, 800, 1000], r"0_wrist\.mp4: frame times differ by up to 0\.500 s"),
         ([0, 100, 200, 300, 400], r"0_wrist\.mp4: 5 frames"),
     ],
 )

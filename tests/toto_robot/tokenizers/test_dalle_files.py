@@ -187,7 +187,7 @@ def test_one_command_makes_a_checkpoint_of_them(published, tmp_path, capsys):
     pinned = ConvertConfig(
         format="dalle", files=files, sha256=(printed[0], "0" * 64), image_size=SIDE
     )
-    with pytest.raises(ValueError, match=r"decoder\.pkl is not the file that was meant"):
+    with pytest.raises(ValueError, match=r"decoder\.pkl is not the expected file"):
         convert(pinned, tmp_path / "pinned")
     assert not (tmp_path / "pinned").exists()
 
@@ -198,7 +198,7 @@ def test_the_encoder_alone_makes_tokens_and_says_what_it_lacks(published, tmp_pa
     pictures = frames()
     ids = whole.encode(pictures)
     assert torch.equal(alone.encode(pictures), ids)
-    with pytest.raises(ValueError, match=r"encoder alone.*decoder\.pkl"):
+    with pytest.raises(ValueError, match=r"only an encoder.*decoder\.pkl"):
         alone.decode(ids)
     config = ConvertConfig(format="dalle", files=files[:1], sha256=(), image_size=SIDE)
     again = load_tokenizer(convert(config, tmp_path / "alone"))
@@ -232,7 +232,7 @@ def test_a_pickle_that_would_run_a_command_is_refused(package, tmp_path, stream)
     encoder = Encoder()
     encoder.blocks.group_1.hook = Evil(marker)
     file = save(encoder, tmp_path / "encoder.pkl", stream)
-    with pytest.raises(ValueError, match=r"names posix\.system, which is not opened"):
+    with pytest.raises(ValueError, match=r"names posix\.system, which is not loaded"):
         load_dalle((file,), SIDE)
     assert not marker.exists()
     # it is a real one
@@ -292,10 +292,10 @@ def test_wrong_files_are_named(published, tmp_path):
         load_dalle((decoder, encoder), SIDE)
     with pytest.raises(ValueError, match=r"encoder\.pkl is not the decoder: missing"):
         load_dalle((encoder, encoder), SIDE)
-    with pytest.raises(ValueError, match=r"needed the encoder's file"):
+    with pytest.raises(ValueError, match=r"expected the encoder's file"):
         load_dalle((), SIDE)
     with pytest.raises(FileNotFoundError, match=r"none\.pkl is missing"):
         load_dalle((tmp_path / "none.pkl",), SIDE)
     torch.save({"epoch": 3}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"\['epoch'\] are no tensors"):
+    with pytest.raises(ValueError, match=r"\['epoch'\] are not tensors"):
         load_dalle((tmp_path / "other.pt",), SIDE)

@@ -147,7 +147,7 @@ def test_mixed_precision_spares_the_first_and_last_convolutions(dtype):
         ),
         (
             np.zeros((8, 8, 3), np.uint8),
-            r"shape \[b h w 3\], got \(8, 8, 3\); one frame is frames\[None\]",
+            r"shape \[b h w 3\], got \(8, 8, 3\); for one frame use frames\[None\]",
         ),
         (np.zeros((1, 3, 8, 8), np.uint8), "channels first"),
         (np.zeros((1, 8, 8, 4), np.uint8), r"RGB \[b h w 3\], got \(1, 8, 8, 4\)"),

@@ -62,7 +62,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage, run, copy, capsys):
     assert same(again.weights, run[1].weights)
     assert log_of(copy) == log_of(run[0])
     assert "step-0000012 is damaged (" in (told := capsys.readouterr().out)
-    assert "going on from step-0000008" in told
+    assert "continuing from step-0000008" in told
     kept = sorted(path.name for path in (copy / "checkpoints").iterdir())
     assert kept == ["damaged-step-0000012", "step-0000008", "step-0000012"]
 

@@ -192,7 +192,9 @@ def test_mae_nano_has_as_many_parameters_as_toto_nano():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="mask_ratio must hide some of 16 patches and not all"):
+    with pytest.raises(
+        ValueError, match="mask_ratio must hide some of the 16 patches, but not all"
+    ):
         MaeConfig(**(fields(MAE) | {"mask_ratio": 1.0}))
     rotary = VitConfig(**(fields(VIT) | {"positions": "rotary"}))
     with pytest.raises(ValueError, match="positions must be learned"):

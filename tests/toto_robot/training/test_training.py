@@ -14,7 +14,7 @@ from toto_robot import load_encoder
 from toto_robot.data.decode import DecodeConfig, decode
 from toto_robot.data.mixture import HOLD_OUT, FrameMixture, SequenceMixture, split
 from toto_robot.data.shards import Shard, Source, tokenize_shard
-from toto_robot.encoders.golden import golden_pictures
+from toto_robot.encoders.golden import golden_frames
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
 from toto_robot.training.optimizer import OptimizerConfig
@@ -244,7 +244,7 @@ def test_training_resumes_to_the_bit_and_ends_in_an_encoder(shards, tmp_path):
         json.loads(line) for line in (tmp_path / "toto" / "log.jsonl").read_text().splitlines()
     ]
     assert again == rows
-    pattern, *golden = golden_pictures(encoder)
+    pattern, *golden = golden_frames(encoder)
     assert pattern.shape != (32, 32, 3)
     assert len(golden) == 3  # images, videos, images
     for name, frame in zip(("images", "videos", "images"), golden, strict=True):
