@@ -1,8 +1,8 @@
-"""Replace the images of observations by embeddings; what the three wrappers share.
+"""Replace the images of observations by embeddings; the common part of the three wrappers.
 
-The images are found by `toto_robot.wrappers.images`. An image that is an entry of a Dict becomes
-the entry `embedding_<camera>`; an image in a Tuple, or one that is the whole observation, becomes
-an embedding in its own place. Everything else passes through.
+`toto_robot.wrappers.images` finds the images. An image that is an entry of a Dict becomes the entry
+`embedding_<camera>`; an image in a Tuple, or a whole observation, is replaced by its embedding. All
+other entries are unchanged.
 """
 
 import sys
@@ -27,22 +27,22 @@ from .images import ImageEntry, find_images, read_entry
 
 __all__ = ["AnyEncoder", "ImageChoice", "Observation", "ObservationEmbedder"]
 
-AnyEncoder = FrameEmbedder | str | Path  # an encoder, or a name or folder that `load_encoder` opens
-Observation = Any  # an array, or the dicts and tuples of the observation space
-Images = list[NDArray[np.uint8]]  # RGB [b h w 3] of each image entry; [b t h w 3] for a stack
-Embeddings = list[NDArray[np.float32]]  # [b e] of each image entry
+AnyEncoder = FrameEmbedder | str | Path  # an encoder, or a name or folder for `load_encoder`
+Observation = Any  # an array, or dicts and tuples as in the observation space
+Images = list[NDArray[np.uint8]]  # RGB [b h w 3] for each image entry; [b t h w 3] for a stack
+Embeddings = list[NDArray[np.float32]]  # [b e] for each image entry
 
 _printed: set[str] = set()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageChoice:
-    """Which images are embedded, and how they are read; see `images.find_images`.
+    """The arguments of the wrappers that select and convert images; see `images.find_images`.
 
     Attributes:
-        cameras: paths or camera names; a mapping gives each path its camera's name; None: all.
-        exclude: paths or camera names that stay images.
-        layout: of images whose shape is ambiguous.
+        cameras: paths or camera names of the images; a mapping renames cameras; None: all.
+        exclude: paths or camera names of images that are not embedded.
+        layout: layout of images with an ambiguous shape.
         colour_order: `rgb` or `bgr`.
         flip: how images are turned upright.
     """
@@ -55,12 +55,12 @@ class ImageChoice:
 
 
 class ObservationEmbedder:
-    """Replace images by embeddings, each frame by itself or with the past of its episode.
+    """An embedder of the images of observations, with or without a past.
 
     Attributes:
         encoder: the encoder.
         entries: the images that are embedded.
-        remembers: whether there is a stream, so that the order of calls matters.
+        has_stream: whether embeddings depend on earlier frames, so that the order of calls matters.
     """
 
     def __init__(
@@ -71,18 +71,18 @@ class ObservationEmbedder:
         stream: StreamConfig | None,
         choice: ImageChoice,
     ) -> None:
-        """Find the images, and begin the streams.
+        """Find the images and start the streams.
 
         Args:
-            space: of one environment's observations.
-            encoder: an encoder, or a name or folder that `load_encoder` opens.
+            space: observation space of one environment.
+            encoder: an encoder, or a name or folder for `load_encoder`.
             num_envs: number of environments.
-            stream: how each camera's past is kept; None: each frame by itself.
+            stream: settings of each camera's past; None: each frame is embedded by itself.
             choice: which images are embedded.
 
         Raises:
-            ValueError: no image in the space, an ambiguous one, a name that is taken, or an encoder
-                without streams.
+            ValueError: the space has no image or an ambiguous one, a name is already in use, or the
+                encoder has no streams.
         """
         self.entries, raw = find_images(
             space,
@@ -96,7 +96,7 @@ class ObservationEmbedder:
         self._inner = {path[:end] for path in self._by_path for end in range(len(path))}
         _check_free(space, self._by_path)
         self.encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
-        self.remembers = stream is not None
+        self.has_stream = stream is not None
         self._tokenize: Callable[[Any], Tensor] | None = None
         self._stream = None
         if stream is not None:
@@ -111,31 +111,31 @@ class ObservationEmbedder:
             if entry.stacked and (stream is not None or not hasattr(self.encoder, "encode_clip")):
                 raise ValueError(
                     f"{entry.describe()}: a stack of frames is encoded as a clip, which needs a "
-                    "Toto's Encoder, and no stream beside it"
+                    "Toto's Encoder without stream=..."
                 )
         _print_once("embedding " + "; ".join(entry.describe() for entry in self.entries))
         if raw:
             warnings.warn(
-                f"{', '.join(map(repr, raw))} may be images and are not embedded, since their "
-                "shapes are ambiguous: name them in cameras=[...], or in exclude=[...]",
+                f"{', '.join(map(repr, raw))} may be images and are not embedded, because their "
+                "shapes are ambiguous: list them in cameras=[...], or in exclude=[...]",
                 UserWarning,
                 stacklevel=4,  # the caller of the wrapper
             )
 
     @property
     def cameras(self) -> dict[str, str]:
-        """What is embedded: by camera, the image's place and how it is read."""
+        """The embedded images: for each camera, a text with its entry and its conversion."""
         return {entry.camera: entry.describe() for entry in self.entries}
 
     def space(self, space: spaces.Space, batch: int | None) -> spaces.Space:
-        """Return the observation space with embeddings; `space` is batched if `batch` is given."""
+        """Return an observation space with embeddings; `space` is batched if `batch` is given."""
         embedding: spaces.Space = spaces.Box(-np.inf, np.inf, (self.encoder.dim,), np.float32)
         if batch is not None:
             embedding = batch_space(embedding, batch)
         return self._rebuilt(space, lambda _: embedding, spaces.Dict, spaces.Tuple)
 
     def images(self, observation: Observation, rows: slice | NDArray[np.intp] | None) -> Images:
-        """Return the images of some rows of a batch; without rows, of a single observation."""
+        """Return the images in some rows of a batch; with `rows` None, of a single observation."""
         arrays = [np.asarray(read_entry(observation, entry.path)) for entry in self.entries]
         return [
             entry.frames(array[None] if rows is None else array[rows])
@@ -148,12 +148,12 @@ class ObservationEmbedder:
         rows: Sequence[Sequence[int]],
         fresh: Sequence[NDArray[np.bool_]],
     ) -> list[Embeddings]:
-        """Embed the images of several batches, in one call of the encoder for each image size.
+        """Return the embeddings of several batches; images of one size are encoded in one call.
 
         Args:
-            batches: their images; in the order of time where they are of one environment.
-            rows: for each batch, the numbers of its environments.
-            fresh: for each batch, which of its observations begin an episode.
+            batches: images of each batch; those of the same environment in temporal order.
+            rows: for each batch, the environments of its observations.
+            fresh: for each batch, which observations begin an episode.
         """
         by_size: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         for batch, images in enumerate(batches):
@@ -168,16 +168,16 @@ class ObservationEmbedder:
                 made[batch][entry] = part
         if self._stream is not None:
             made = self._step(made, rows, fresh)
-        # copies: no two cameras, and no two steps, share memory
+        # copies: no memory shared between cameras or steps
         return [[one.cpu().numpy().copy() for one in some] for some in made]
 
     def replace(self, observation: Observation, parts: Embeddings, single: bool) -> Observation:
-        """Return an observation, or a batch of them, with embeddings in the place of images.
+        """Return an observation, or a batch of them, with embeddings in place of images.
 
         Args:
-            observation: is not changed.
+            observation: the observation or batch; it is not changed.
             parts: embeddings [b e] of each entry.
-            single: whether it is one observation, and the parts are batches of one.
+            single: whether it is a single observation, with batches of one in `parts`.
         """
         by_path = dict(zip(self._by_path, parts, strict=True))
 
@@ -194,7 +194,7 @@ class ObservationEmbedder:
         sequence: Callable[[tuple[Any, ...]], Any],
         path: tuple[Any, ...] = (),
     ) -> Any:
-        """Return a tree of spaces or of arrays, with `leaf(path)` in the place of each image."""
+        """Return a tree of spaces or arrays, with `leaf(path)` in place of each image."""
         if path in self._by_path:
             return leaf(path)
         if path not in self._inner:
@@ -213,7 +213,7 @@ class ObservationEmbedder:
         )
 
     def _encode(self, frames: NDArray[np.uint8], *, is_clip: bool) -> Tensor:
-        """Return the embeddings [b e] of frames or clips; with a stream, the tokens of frames."""
+        """Return the embeddings [b e] of frames or clips; with a stream, tokens of frames."""
         if is_clip:
             encoder: Any = self.encoder
             longest = encoder.transformer.config.frames
@@ -226,7 +226,7 @@ class ObservationEmbedder:
         rows: Sequence[Sequence[int]],
         fresh: Sequence[NDArray[np.bool_]],
     ) -> list[list[Tensor]]:
-        """Return the embeddings of tokens, each camera's with its own past."""
+        """Return the embeddings of tokens, and advance each camera's stream."""
         assert self._stream is not None
         cameras = len(self.entries)
         embedded: list[list[Tensor]] = [[] for _ in tokens]
@@ -244,14 +244,14 @@ class ObservationEmbedder:
 
 
 def _print_once(line: str) -> None:
-    """Print a line to stderr, once in a process: many environments are wrapped alike."""
+    """Print a line to stderr once per process, since many equal environments may be wrapped."""
     if line not in _printed:
         _printed.add(line)
         print(f"toto_robot: {line}", file=sys.stderr)
 
 
 def _rounds(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Group batches that have no environment in common, and keep the order of time."""
+    """Group batches without common environments, so that temporal order is kept."""
     rounds: list[list[int]] = []
     taken: set[int] = set()
     for index, some in enumerate(rows):
@@ -266,12 +266,12 @@ def _rounds(rows: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def _check_free(space: spaces.Space, entries: Mapping[tuple[Any, ...], ImageEntry]) -> None:
-    """Refuse a space that already has an entry with the name of an embedding."""
+    """Raise ValueError if the space already has an entry with the name of an embedding."""
     for path, entry in entries.items():
         parent = read_entry(space, path[:-1]) if path else None
         if isinstance(parent, spaces.Dict) and entry.output in parent.spaces:
             raise ValueError(
-                f"the observation already has {entry.output!r}, beside {entry.name!r}; give the "
+                f"the observation already has {entry.output!r} beside {entry.name!r}; give the "
                 f"camera another name: cameras={{{entry.name!r}: ...}}"
             )
 

@@ -1,4 +1,4 @@
-"""Wrap a `gymnasium.Env`."""
+"""A wrapper of `gymnasium.Env` that replaces images by embeddings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,22 +12,22 @@ from .embedder import AnyEncoder, ImageChoice, Observation, ObservationEmbedder
 
 
 class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
-    """Wrap a `gymnasium.Env`.
+    """A wrapper of `gymnasium.Env` that replaces images by embeddings.
 
     Args:
-        env: its observations contain images: uint8, or floats in [0, 1].
-        encoder: what `load_encoder` returns, or what it opens: a shipped name or a folder.
-        stream: how each camera's past is kept; None: each frame by itself. An episode begins with
-            `reset`, or with the step after its end, where `env` resets itself.
-        cameras: which images, by path (`pixels/top`) or camera name; a mapping gives each path its
-            camera's name. None: every image that is recognised.
-        exclude: paths or camera names of images that stay as they are.
-        layout: `hwc`, `chw` or `hw`, where the shape of an image is ambiguous; of all, or by name.
+        env: environment whose observations contain images: uint8, or floats in [0, 1].
+        encoder: an encoder, or a shipped name or a folder for `load_encoder`.
+        stream: settings of each camera's past; None: each frame is embedded by itself. An episode
+            begins with `reset`, or with the step after its end if `env` resets itself.
+        cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
+            cameras. None: all detected images.
+        exclude: paths or camera names of images that are not embedded.
+        layout: `hwc`, `chw` or `hw`, for images with an ambiguous shape; of all images, or by name.
         colour_order: `rgb` or `bgr`.
-        flip: `vertical` or `rotate180`, where images are upside down; of all, or by name.
+        flip: `vertical` or `rotate180`, for images that are upside down; of all images, or by name.
 
     Raises:
-        ValueError: no image in the observation space, an ambiguous one, or an invalid stream; the
+        ValueError: the space has no image or an ambiguous one, or the stream config is invalid; the
             message lists the candidates and the argument to add.
     """
 
@@ -43,7 +43,7 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
         colour_order: str = "rgb",
         flip: str | Mapping[str, str] | None = None,
     ) -> None:
-        # so that `env.spec.make()` works, which `check_env` calls; the encoder is shared
+        # for `env.spec.make()`, which `check_env` calls; the encoder is shared
         RecordConstructorArgs.__init__(
             self,
             _disable_deepcopy=True,
@@ -75,24 +75,24 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
 
     @property
     def cameras(self) -> dict[str, str]:
-        """What is embedded: by camera, the image's place and how it is read."""
+        """The embedded images: for each camera, a text with its entry and its conversion."""
         return self._embedder.cameras
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Reset, and embed the first observation."""
+        """Reset the environment, and return the embedded observation and the info."""
         self._begins = True
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
-        """Step, and embed the observation."""
+        """Step the environment, and return its results with the embedded observation."""
         observation, reward, terminated, truncated, info = super().step(action)
         self._begins = terminated or truncated
         return observation, reward, terminated, truncated, info
 
     def observation(self, observation: Observation) -> Observation:
-        """Replace the images of one observation; with a stream, it is the next of the episode."""
+        """Return an observation with embeddings; with a stream, the next one of the episode."""
         begins = np.array([self._begins])
         self._begins = False
         images = self._embedder.images(observation, None)

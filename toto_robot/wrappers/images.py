@@ -1,10 +1,10 @@
 """Find the camera images in an observation space, and convert them to uint8 RGB [b h w 3].
 
-An image is recognised by its space: a Box of uint8, or of floats within [0, 1], with three or four
-dimensions of which one, the last or the third last, has 3 or 4 entries (RGB, RGBA). It may lie at
-any depth of Dict and Tuple. Four dimensions are a stack of frames [t h w c], the oldest first. An
-ambiguous entry (a grey image, depth, stacked grey images) stays as it is until the caller names it;
-if there is no other image, it is an error.
+An image is detected by its space: a Box of uint8, or of floats within [0, 1], with three or four
+dimensions, of which the last or the third last has 3 or 4 entries (RGB, RGBA). It may be at any
+depth of Dict and Tuple. Four dimensions are a stack of frames [t h w c], oldest first. An ambiguous
+entry (a grey image, depth, stacked grey images) is not embedded unless the caller lists it; if
+there is no other image, it is an error.
 """
 
 import re
@@ -21,7 +21,7 @@ __all__ = ["Flip", "ImageEntry", "Layout", "find_images", "read_entry"]
 Layout = Literal["hwc", "chw", "hw"]
 Flip = Literal["vertical", "rotate180"]
 Key = str | int
-SMALLEST_SIDE = 8  # pixels; a smaller array of bytes is an image only if its name says so
+SMALLEST_SIDE = 8  # pixels; a smaller uint8 array is an image only if its name indicates one
 NAMED_IMAGE = re.compile("image|pixels|rgb|camera", re.IGNORECASE)
 LAYOUTS: tuple[Layout, ...] = ("hwc", "chw", "hw")
 FLIPS: tuple[Flip, ...] = ("vertical", "rotate180")
@@ -29,16 +29,17 @@ FLIPS: tuple[Flip, ...] = ("vertical", "rotate180")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageEntry:
-    """One image of an observation, and how it is converted.
+    """One image of an observation, with its conversion.
 
     Attributes:
-        path: keys of Dicts and indices of Tuples that lead to it; empty: the whole observation.
+        path: keys of Dicts and indices of Tuples that lead to the image; empty: the whole
+            observation.
         camera: name of the camera.
         layout: `hwc` channels last, `chw` channels first, `hw` grey without channels.
-        stacked: frames of a stack; 0: a single frame without a dimension of time.
+        stacked: number of stacked frames; 0: a single frame without a time dimension.
         is_float: values are in [0, 1] instead of 0..255.
-        is_bgr: the order of the colours is blue, green, red.
-        flip: how it is turned upright; None: it is upright.
+        is_bgr: the colour order is blue, green, red.
+        flip: how the image is turned upright; None: it is upright.
     """
 
     path: tuple[Key, ...]
@@ -51,18 +52,18 @@ class ImageEntry:
 
     @property
     def name(self) -> str:
-        """The path as a text: `pixels/top`; empty for the whole observation."""
+        """The path as text: `pixels/top`; empty for the whole observation."""
         return "/".join(map(str, self.path))
 
     @property
     def output(self) -> Key | None:
-        """Key of the embedding in a Dict; elsewhere, the image's own place."""
+        """Key of the embedding in a Dict; otherwise, the index of the image or None."""
         if not self.path or isinstance(self.path[-1], int):
             return self.path[-1] if self.path else None
         return f"embedding_{self.camera}"
 
     def describe(self) -> str:
-        """Return in words what is embedded, for the line that a wrapper prints."""
+        """Return a text with the entry and its conversion, for the line that a wrapper prints."""
         kind = {"hwc": "channels last", "chw": "channels first", "hw": "grey"}[self.layout]
         parts = [kind, "floats in [0, 1]" if self.is_float else "uint8"]
         if self.stacked:
@@ -77,7 +78,7 @@ class ImageEntry:
         return f"{where} as camera {self.camera!r} ({', '.join(parts)})"
 
     def frames(self, images: NDArray[Any]) -> NDArray[np.uint8]:
-        """Convert a batch of images to uint8 RGB [b h w 3], or [b t h w 3] for a stack."""
+        """Return a batch of images as uint8 RGB [b h w 3], or [b t h w 3] for a stack."""
         if self.layout == "hw":
             images = images[..., None]
         elif self.layout == "chw":
@@ -112,23 +113,23 @@ def find_images(
     colour_order: str = "rgb",
     flip: str | Mapping[str, str] | None = None,
 ) -> tuple[list[ImageEntry], list[str]]:
-    """Find the images of an observation space.
+    """Return the images of an observation space, and entries that may be images.
 
     Args:
-        space: of one environment's observations.
-        cameras: which images: paths or camera names; a mapping gives each path its camera's name.
-            None: all that are recognised.
-        exclude: paths or camera names that stay as they are.
-        layout: where the shape is ambiguous: of all images, or by path or camera name.
-        colour_order: of all images.
-        flip: of all images, or by path or camera name.
+        space: observation space of one environment.
+        cameras: paths or camera names of the images; a mapping from paths renames cameras. None:
+            all detected images.
+        exclude: paths or camera names of images that are not embedded.
+        layout: layout of ambiguous images: for all images, or by path or camera name.
+        colour_order: colour order of all images.
+        flip: for all images, or by path or camera name.
 
     Returns:
-        The images, and the names of uint8 entries that may be images and stay as they are.
+        The images, and the names of uint8 entries that may be images but are not embedded.
 
     Raises:
-        ValueError: no image was found, one is ambiguous, or a name is unknown; the message lists
-            the candidates and the argument to add.
+        ValueError: there is no image, one is ambiguous, or a name is unknown; the message lists the
+            candidates and the argument to add.
     """
     if colour_order not in ("rgb", "bgr"):
         raise ValueError(f"colour_order must be rgb or bgr, got {colour_order!r}")
@@ -185,7 +186,7 @@ def _boxes(
 def _recognise(
     box: spaces.Box, forced: Layout | None, smallest: int, *, is_chosen: bool
 ) -> tuple[ImageEntry | None, str]:
-    """Return what kind of image a Box is, without its place; or None, and why it is doubtful."""
+    """Return the kind of image that a Box holds, without its place; or None and the problem."""
     shape = box.shape
     is_bytes = box.dtype == np.uint8
     is_unit = np.issubdtype(box.dtype, np.floating) and bool(
@@ -206,14 +207,14 @@ def _recognise(
         for stacked in (0, shape[0] if shape else 0)
         if _fits(shape, layout, bool(stacked), smallest)
     ]
-    # grey and depth are not told apart by a shape: they must be named, or their layout given
+    # a shape cannot distinguish grey images from depth: they must be listed, or have a layout
     colour = [one for one in found if one[0] != "hw" and _channels(shape, one[0]) in (3, 4)]
     if forced is None:
         sure = [one for one in colour if _channels(shape, one[0]) == 3] or colour
         grey = [one for one in found if one[0] != "hw" and _channels(shape, one[0]) == 1]
         found = sure or (grey if is_chosen else [])
         if not found and grey:
-            return None, f"has one channel {list(shape)}: grey or depth? name it in cameras=[...]"
+            return None, f"has one channel {list(shape)}: grey or depth? list it in cameras=[...]"
     if not found:
         if is_chosen:
             return None, (
@@ -223,11 +224,11 @@ def _recognise(
         return None, ""
     if len(found) > 1:
         options = " or ".join(f"layout={layout!r}" for layout, _ in found)
-        return None, f"has the ambiguous shape {list(shape)}: say {options}"
+        return None, f"has the ambiguous shape {list(shape)}: set {options}"
     ((layout, stacked),) = found
     if forced is None and layout == "chw" and _channels(shape, "chw") == 4:
         return None, (
-            f"has shape {list(shape)}: RGBA with channels first, or 4 stacked grey images? say "
+            f"has shape {list(shape)}: RGBA with channels first, or 4 stacked grey images? set "
             "layout='chw', or layout='hw' for grey"
         )
     return ImageEntry(path=(), camera="", layout=layout, stacked=stacked, is_float=is_unit), ""
@@ -247,10 +248,10 @@ def _channels(shape: tuple[int, ...], layout: Layout) -> int:
 
 
 def camera_of(path: Sequence[Key]) -> str:
-    """Return the camera's name in the last text of a path.
+    """Return the camera's name, from the last text of a path.
 
     `image_top`, `top_image`, `images.top`, `observation.images.top` and `pixels/top` are camera
-    `top`; any other name is the camera's own.
+    `top`; any other name is used as it is.
     """
     texts = [key for key in path if isinstance(key, str)]
     if not texts:
@@ -263,7 +264,7 @@ def camera_of(path: Sequence[Key]) -> str:
 
 
 def _camera_names(paths: Mapping[str, Sequence[Key]], named: Mapping[str, str]) -> dict[str, str]:
-    """Return a different camera name for each path."""
+    """Return a unique camera name for each path."""
     short = {name: named.get(name) or camera_of(path) for name, path in paths.items()}
     used = list(short.values())
     return {

@@ -1,4 +1,4 @@
-"""Wrap a `VecEnv` of Stable-Baselines3."""
+"""A wrapper of Stable-Baselines3's `VecEnv` that replaces images by embeddings."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -13,7 +13,7 @@ from .embedder import AnyEncoder, ImageChoice, Observation, ObservationEmbedder
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 else:
-    VecEnv = Any  # an extra, which the library does not import
+    VecEnv = Any  # Stable-Baselines3 is an optional extra
 
 
 def TotoVecEnv(
@@ -27,24 +27,24 @@ def TotoVecEnv(
     colour_order: str = "rgb",
     flip: str | Mapping[str, str] | None = None,
 ) -> VecEnv:
-    """Wrap a `VecEnv` of Stable-Baselines3; `terminal_observation` is embedded, too.
+    """Wrap a `VecEnv` of Stable-Baselines3; `terminal_observation` is also embedded.
 
-    A function, so that the library does not need Stable-Baselines3 (the extra `sb3`).
+    This is a function, so that the library does not require Stable-Baselines3 (the extra `sb3`).
 
     Args:
-        venv: its observations contain images: uint8, or floats in [0, 1].
-        encoder: what `load_encoder` returns, or what it opens: a shipped name or a folder.
-        stream: how each camera's past is kept; None: each frame by itself.
-        cameras: which images, by path (`pixels/top`) or camera name; a mapping gives each path its
-            camera's name. None: every image that is recognised.
-        exclude: paths or camera names of images that stay as they are.
-        layout: `hwc`, `chw` or `hw`, where the shape of an image is ambiguous; of all, or by name.
+        venv: environments whose observations contain images: uint8, or floats in [0, 1].
+        encoder: an encoder, or a shipped name or a folder for `load_encoder`.
+        stream: settings of each camera's past; None: each frame is embedded by itself.
+        cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
+            cameras. None: all detected images.
+        exclude: paths or camera names of images that are not embedded.
+        layout: `hwc`, `chw` or `hw`, for images with an ambiguous shape; of all images, or by name.
         colour_order: `rgb` or `bgr`.
-        flip: `vertical` or `rotate180`, where images are upside down; of all, or by name.
+        flip: `vertical` or `rotate180`, for images that are upside down; of all images, or by name.
 
     Raises:
         ImportError: Stable-Baselines3 is not installed.
-        ValueError: no image in the observation space, an ambiguous one, or an invalid stream; the
+        ValueError: the space has no image or an ambiguous one, or the stream config is invalid; the
             message lists the candidates and the argument to add.
     """
     choice = ImageChoice(

@@ -3,14 +3,14 @@
     env = TotoObservation(env, load_encoder("toto-nano"))              # gymnasium.Env
     envs = TotoVectorObservation(envs, load_encoder("toto-nano"))      # gymnasium.vector.VectorEnv
     venv = TotoVecEnv(venv, load_encoder("toto-nano"))                 # Stable-Baselines3's VecEnv
-    env = TotoObservation(env, encoder, stream=StreamConfig(context=16))       # with a memory
+    env = TotoObservation(env, encoder, stream=StreamConfig(context=16))       # with past frames
 
-Images are found by their spaces (`toto_robot.wrappers.images`); everything else passes through.
-All images of a step (all cameras, all environments, and the last images of episodes that have just
-ended) of one size go through the encoder in one call.
+`toto_robot.wrappers.images` finds the images; all other entries are unchanged. All images of one
+size in a step (all cameras, all environments, and the last images of episodes that have just ended)
+are encoded in one call.
 
-With a stream, each camera of each environment has a past of its own, which begins anew with every
-episode, in every autoreset mode. A past grows by one frame a step.
+With a stream, each camera of each environment has its own past, which is cleared at the beginning
+of every episode, in every autoreset mode. It grows by one frame per step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,26 +38,26 @@ StepResult = tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[s
 
 
 class TotoVectorObservation(VectorWrapper):
-    """Wrap a `gymnasium.vector.VectorEnv`, in any of its three autoreset modes.
+    """A wrapper of `gymnasium.vector.VectorEnv` that embeds images, in all three autoreset modes.
 
-    With `AutoresetMode.SAME_STEP` the `final_obs` of the infos are embedded, too.
+    With `AutoresetMode.SAME_STEP`, `final_obs` in the infos is also embedded.
 
     Args:
-        env: its observations contain images: uint8, or floats in [0, 1].
-        encoder: what `load_encoder` returns, or what it opens: a shipped name or a folder.
-        stream: how each camera's past is kept; None: each frame by itself. It begins anew with
-            each episode: in the step that shows its first frame, or in a `reset` with a
-            `reset_mask`, which leaves the others' pasts as they are. The last frame of an ended
-            episode (`final_obs`) still sees that episode's past.
-        cameras: which images, by path (`pixels/top`) or camera name; a mapping gives each path its
-            camera's name. None: every image that is recognised.
-        exclude: paths or camera names of images that stay as they are.
-        layout: `hwc`, `chw` or `hw`, where the shape of an image is ambiguous; of all, or by name.
+        env: environments whose observations contain images: uint8, or floats in [0, 1].
+        encoder: an encoder, or a shipped name or a folder for `load_encoder`.
+        stream: settings of each camera's past; None: each frame is embedded by itself. The past is
+            cleared at the first frame of each episode: in the step that returns it, or in a `reset`
+            with a `reset_mask`, which keeps the pasts of the other environments. The embedding of
+            an episode's last frame (`final_obs`) still depends on that episode's past.
+        cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
+            cameras. None: all detected images.
+        exclude: paths or camera names of images that are not embedded.
+        layout: `hwc`, `chw` or `hw`, for images with an ambiguous shape; of all images, or by name.
         colour_order: `rgb` or `bgr`.
-        flip: `vertical` or `rotate180`, where images are upside down; of all, or by name.
+        flip: `vertical` or `rotate180`, for images that are upside down; of all images, or by name.
 
     Raises:
-        ValueError: no image in the observation space, an ambiguous one, or an invalid stream; the
+        ValueError: the space has no image or an ambiguous one, or the stream config is invalid; the
             message lists the candidates and the argument to add.
     """
 
@@ -93,17 +93,19 @@ class TotoVectorObservation(VectorWrapper):
         self.observation_space = self._embedder.space(env.observation_space, batch=env.num_envs)
         self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._ended = np.zeros(self.num_envs, np.bool_)
-        self._latest: Embeddings | None = None  # for environments that are not reset
+        self._latest: Embeddings | None = (
+            None  # embeddings of the last step, for environments that are not reset
+        )
 
     @property
     def cameras(self) -> dict[str, str]:
-        """What is embedded: by camera, the image's place and how it is read."""
+        """The embedded images: for each camera, a text with its entry and its conversion."""
         return self._embedder.cameras
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Reset, and embed the first observations."""
+        """Reset environments, and return the embedded observations and the infos."""
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)
         self._ended = np.zeros(self.num_envs, np.bool_)
@@ -117,11 +119,11 @@ class TotoVectorObservation(VectorWrapper):
         return self._embedder.replace(observations, parts, single=False), infos
 
     def step(self, actions: Any) -> StepResult:
-        """Step, and embed the observations, and those of ended episodes."""
+        """Step, and return the results with embedded observations, also of ended episodes."""
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
         ended = np.asarray(terminations | truncations)
         last = self._last_images(infos.get("final_obs"), ended)
-        # where nothing is reset within a step, nothing begins in it
+        # without a reset within the step, no episode begins in it
         begins = np.isin(np.arange(self.num_envs), list(last))
         if self._mode != AutoresetMode.DISABLED:
             begins |= ended if self._mode == AutoresetMode.SAME_STEP else self._ended
@@ -141,7 +143,7 @@ class TotoVectorObservation(VectorWrapper):
     def _begin_some(
         self, observations: Observation, rows: NDArray[np.intp], latest: Embeddings
     ) -> Embeddings:
-        """Embed the first observations of some environments; the others have no new ones."""
+        """Return embeddings with those of some newly begun environments replaced."""
         parts = [part.copy() for part in latest]
         if len(rows):
             images = self._embedder.images(observations, rows)
@@ -152,11 +154,11 @@ class TotoVectorObservation(VectorWrapper):
         return parts
 
     def _keep(self, parts: Embeddings) -> None:
-        if self._embedder.remembers:
+        if self._embedder.has_stream:
             self._latest = [part.copy() for part in parts]
 
     def _last_images(self, final: Any, ended: NDArray[np.bool_]) -> dict[int, Images]:
-        """Return the images in `final_obs`, as batches of one, by environment."""
+        """Return the images in `final_obs` by environment, each as a batch of one."""
         if final is None:
             return {}
         images = self._embedder.images
@@ -165,13 +167,13 @@ class TotoVectorObservation(VectorWrapper):
         return {int(row): images(final, np.array([row])) for row in np.flatnonzero(ended)}
 
     def _replace_last(self, final: Any, parts: Mapping[int, Embeddings]) -> Any:
-        """Return `final_obs` with embeddings in the place of images."""
+        """Return `final_obs` with embeddings in place of images."""
         if _one_each(final):
             embedded = np.full(len(final), None, dtype=object)
             for row, part in parts.items():
                 embedded[row] = self._embedder.replace(final[row], part, single=True)
             return embedded
-        # a batch, in which the rows of running episodes have no meaning
+        # a batch, whose rows of running episodes have no meaning
         size = (self.num_envs, self.encoder.dim)
         whole = [np.zeros(size, np.float32) for _ in self._embedder.entries]
         for row, part in parts.items():
@@ -181,5 +183,5 @@ class TotoVectorObservation(VectorWrapper):
 
 
 def _one_each(final: Any) -> bool:
-    """Tell one observation, or None, for each environment from a batch of observations."""
+    """Return whether `final` has one observation or None per environment, and is not a batch."""
     return isinstance(final, np.ndarray) and final.dtype.hasobject

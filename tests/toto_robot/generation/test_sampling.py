@@ -194,5 +194,5 @@ def test_wrong_pasts_and_windows_are_refused():
         generate_frames(MODEL, past[..., :3], 1)
     with pytest.raises(ValueError, match=r"tokens must be in \[0, 24\)"):
         preview_frame(MODEL, past + CODES)
-    with pytest.raises(ValueError, match="must have a frame"):
+    with pytest.raises(ValueError, match="must have at least one frame"):
         preview_frame(MODEL, past[:, :0])
