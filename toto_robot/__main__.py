@@ -1,7 +1,7 @@
 """`toto-robot <command> key=value ...`: list and run the commands of all installed packages.
 
-A command is an entry point: of the group `toto_robot.commands` where it comes in a wheel, and of
-`toto_robot.checkout_commands` where its package lies in a checkout only. So the library runs the
+A command is an entry point: in the group `toto_robot.commands` if it is part of a wheel, and in
+`toto_robot.checkout_commands` if its package is only in a checkout. In this way, the library runs
 commands of other packages without importing them.
 """
 

@@ -2,9 +2,9 @@
 
     main = command("train", TrainConfig)(train)      # in policies/train.py
 
-composes `train.yaml` with the settings of the command line, reads it into `TrainConfig` and calls
-`train(config, out)`. Hydra composes; from there on it is plain Python. The rules for YAML files are
-in docs/commands.md; how arguments are read, in `toto_robot.overrides`.
+It composes `train.yaml` with the settings of the command line, builds a `TrainConfig` and calls
+`train(config, out)`. Only this module uses Hydra. The rules for YAML files are in docs/commands.md;
+`toto_robot.overrides` reads the arguments.
 """
 
 import math
@@ -28,7 +28,7 @@ from .usage import discard_output, help_text, print_any_text, show
 __all__ = ["command", "compose"]
 
 C = TypeVar("C")
-_RECORDS_OF_A_FILE = (  # a multirun alone leaves one, beside the file
+_RECORDS_OF_A_FILE = (  # only a multirun leaves records, beside the file
     "hydra/job_logging=none", "hydra.output_subdir=null", "hydra.run.dir=.",
     "hydra.sweep.dir='${out}.hydra'",
 )  # fmt: skip
@@ -43,22 +43,22 @@ def command(
 ) -> Callable[[Callable[[C, Path], object]], Callable[[], None]]:
     """Return a decorator that makes `verb(config, out)` a command without arguments.
 
-    The command prints the resolved config and where the results go, then calls the verb. The
-    folder is the config's top-level key `out`; in a multirun (`-m seed=0,1,2`) each job has its
-    own folder below it, named for what differs. Running a command again with the same `out` is how
-    one resumes. `--help` and `--dry-run` run nothing.
+    The command prints the resolved config and the place of the results, then calls the verb. The
+    folder of the results is the config's top-level key `out`; in a multirun (`-m seed=0,1,2`) each
+    job has its own folder below it, named for its settings. The same command with the same `out`
+    resumes. `--help` and `--dry-run` run nothing.
 
     Args:
-        name: the root config, `<name>.yaml`.
-        config_class: a frozen dataclass; what the YAML must say, without `out`.
-        renamed: dotted keys that users may still write, and what each is called now.
-        result: what `out` is. The jobs of a multirun number a file, x-0.npy and so on, and Hydra
-            keeps no records beside it, but for a multirun.
+        name: name of the root config, `<name>.yaml`.
+        config_class: a frozen dataclass with the keys of the YAML file, except `out`.
+        renamed: maps old names of settings, dotted keys that are still read, to the new ones.
+        result: whether `out` is a folder or a file. The jobs of a multirun number a file, x-0.npy
+            and so on, and Hydra saves records only of a multirun.
     """
 
     def decorate(verb: Callable[[C, Path], object]) -> Callable[[], None]:
         def run(composed: Any, swept: Sequence[str]) -> None:
-            # imported here and not above: importing a command must not need Hydra
+            # imported here, so that a command can be imported without Hydra
             from hydra.core.hydra_config import HydraConfig
             from hydra.types import RunMode
 
@@ -72,12 +72,12 @@ def command(
                 numbered = out.with_stem(f"{out.stem}-{job.job.num}")
                 out = numbered if result == "file" else _job_folder(out, job, swept)
             try:
-                if os.environ.get("RANK", "0") == "0":  # of those that torchrun started
+                if os.environ.get("RANK", "0") == "0":  # one process of torchrun
                     _print(name, data, out)
                 with _stoppable(name, out):
                     verb(config, out)
             except _user_errors() as error:
-                # what was asked for or what lies on the disk is wrong, and the message says what
+                # a mistake in the settings or on the disk, which the message describes
                 if "HYDRA_FULL_ERROR" in os.environ:
                     raise
                 if isinstance(error, BrokenPipeError):
@@ -98,7 +98,7 @@ def command(
                     overrides = () if asked.multirun else asked.overrides
                     show(_help(root, [*asked.config_dirs, *folders], config_class, overrides))
                     return
-                # what is wrong shows before a folder is made
+                # mistakes are reported before a folder is created
                 jobs = _jobs(asked.overrides) if asked.multirun else [asked.overrides]
                 checked = [_plain(_composed(root, folders, job, asked.config_dirs)) for job in jobs]
                 for data, out in checked:
@@ -135,35 +135,35 @@ def command(
 
 
 class _Stopped(KeyboardInterrupt):
-    """Ctrl-C, with how far the command had come."""
+    """A Ctrl-C, with the progress of the command."""
 
 
 @contextmanager
 def _stoppable(name: str, out: Path | None) -> Iterator[None]:
-    """End a command on Ctrl-C with one line that says how far it came, and no traceback."""
+    """End a command on Ctrl-C with one line about its progress, without traceback."""
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one is not explained
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
         raise _Stopped(_progress(out))
 
-    hears = threading.current_thread() is threading.main_thread()
+    is_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
-    if hears and before is not signal.SIG_IGN:  # ignored: of a command in the background
+    if is_main_thread and before is not signal.SIG_IGN:  # ignored for commands in the background
         signal.signal(signal.SIGINT, stop)
     try:
         yield
     except KeyboardInterrupt as error:
         if os.environ.get("RANK", "0") == "0":
-            told = str(error) if isinstance(error, _Stopped) else ""
-            print(f"\n{name}: {told or 'stopped'}", file=sys.stderr, flush=True)
+            progress = str(error) if isinstance(error, _Stopped) else ""
+            print(f"\n{name}: {progress or 'stopped'}", file=sys.stderr, flush=True)
         sys.exit(128 + signal.SIGINT)
     finally:
-        if hears:
+        if is_main_thread:
             signal.signal(signal.SIGINT, before)
 
 
 def _progress(out: Path | None) -> str:
-    """Return how far the outermost progress bar has come; empty where there is none."""
+    """Return the progress of the outermost progress bar; empty without a bar."""
     module = sys.modules.get("tqdm.std")  # a command without bars has not imported it
     bars = [] if module is None else list(getattr(module.tqdm, "_instances", ()))
     bars = [bar for bar in bars if not bar.disable and bar.total]
@@ -174,14 +174,14 @@ def _progress(out: Path | None) -> str:
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:
-    """Return what a command would read, as plain data, and its `out`; for tests and notebooks.
+    """Return the config of a command as plain data, and its `out`; for tests and notebooks.
 
     Args:
-        name: the command's root config.
-        overrides: in Hydra's grammar.
+        name: name of the command's root config.
+        overrides: overrides in Hydra's grammar.
 
     Raises:
-        ValueError: a value is missing (`???`), or is not finite.
+        ValueError: a value is missing (`???`) or not finite.
     """
     folders = search_path(__package__)
     return _plain(_composed(_find_root(name, folders), folders, overrides))
@@ -254,7 +254,7 @@ def _check_place(out: Path, result: str) -> None:
 
 
 def _search_override(root: RootFile, folders: Sequence[Path]) -> str:
-    """Return the override that adds all folders but that of the root file to the search path."""
+    """Return the override that adds all other folders to the search path of the root file."""
     places = [f"file://{folder.absolute()}" for folder in folders if folder != root.path.parent]
     return f"hydra.searchpath=[{','.join(quoted(place) for place in places)}]"
 
@@ -303,7 +303,7 @@ def _help(
 
 
 def _in_short(error: Exception) -> str:
-    """Return the message of an error without Hydra's and OmegaConf's notes to developers."""
+    """Return the message of an error without the notes of Hydra and OmegaConf for developers."""
     if isinstance(error, (ValueError, OSError)):
         return str(error)
     from hydra.errors import OverrideParseException
@@ -317,8 +317,8 @@ def _in_short(error: Exception) -> str:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Return what is raised for a wrong setting, or for what is wrong on the disk."""
-    gymnasium = sys.modules.get("gymnasium.error")  # an unknown id, for instance
+    """Return the exceptions for mistakes in settings or on the disk, reported without traceback."""
+    gymnasium = sys.modules.get("gymnasium.error")  # for example an unknown id
     return (ValueError, OSError, ImportError, *([gymnasium.Error] if gymnasium else []))
 
 

@@ -1,7 +1,7 @@
-"""The YAML files of commands: where they lie, which groups a command has, and their choices.
+"""Find the YAML files of commands, the groups of a command, and the choices of each group.
 
-The library's files are in `toto_robot/configs` and travel in its wheel; another package's wheel has
-its own `configs` folder; a checkout has the rest in its root. A command reads all of them as one
+The library's files are in `toto_robot/configs` and part of its wheel; the wheel of another package
+has its own folder `configs`; a checkout has the rest in its root folder. Together they are one
 search path.
 """
 
@@ -21,13 +21,13 @@ CHECKOUT = Path(__file__).parents[1] / "configs"
 
 
 def search_path(package: str | None) -> list[Path]:
-    """Return the folders of YAML files that a command of a package may read; existing ones only.
+    """Return the folders of YAML files that a command of a package may read and that exist.
 
     Args:
-        package: dotted name of the package that the command's module is in; None for no package.
+        package: dotted name of the package of the command's module; None: no package.
     """
     top = (package or "").partition(".")[0]
-    spec = find_spec(top) if top else None  # looks for the package, and does not import it
+    spec = find_spec(top) if top else None  # finds the package without importing it
     places = (spec.submodule_search_locations if spec else None) or ()
     own = [Path(place) / "configs" for place in places]
     checkout = [CHECKOUT] if (CHECKOUT / "train.yaml").is_file() else []
@@ -37,13 +37,13 @@ def search_path(package: str | None) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """A part of a command's config that is chosen among files.
+    """A part of a command's config that is chosen from several files.
 
     Attributes:
-        folder: of its files, below a folder of the search path.
-        place: dotted key of the part in the config; empty where a choice changes several keys.
-        default: the choice of the root file; None for none.
-        hydra_key: what Hydra calls it on the command line.
+        folder: folder of its files, relative to a folder of the search path.
+        place: dotted key of the part in the config; empty if a choice changes several keys.
+        default: the choice in the root file; None: no choice.
+        hydra_key: its name on Hydra's command line.
     """
 
     folder: str
@@ -52,7 +52,7 @@ class Group:
     hydra_key: str
 
     def files(self, folders: Sequence[Path]) -> dict[str, Path]:
-        """Return its files by the names of the choices; the first folder that has one wins."""
+        """Return the files by name of the choice; the first folder that has a file is used."""
         found: dict[str, Path] = {}
         for folder in folders:
             for path in sorted((folder / self.folder).glob("*.yaml")):
@@ -60,11 +60,12 @@ class Group:
         return found
 
     def choices(self, folders: Sequence[Path], hints: Sequence[Any]) -> list[str]:
-        """Return the choices whose content fits into the config, in alphabetical order.
+        """Return the choices whose content is valid in the config, in alphabetical order.
 
         Args:
             folders: the search path.
-            hints: types that the part may have; empty: what changes several keys always fits.
+            hints: types that the part may have; empty: the choice changes several keys, and every
+                file is valid.
         """
         files = self.files(folders)
         return sorted(name for name, path in files.items() if _fits(path, hints))
@@ -76,9 +77,9 @@ class RootFile:
 
     Attributes:
         path: the file.
-        example: its first comment up to the colon: a command line.
-        summary: the rest of the first comment: what the command does.
-        groups: its groups, in the order of the file.
+        example: the first comment up to the colon, a command line.
+        summary: the rest of the first comment, a description of the command.
+        groups: the groups, in the order of the file.
     """
 
     path: Path
@@ -88,7 +89,7 @@ class RootFile:
 
     @classmethod
     def find(cls, name: str, folders: Sequence[Path]) -> "RootFile | None":
-        """Read `<name>.yaml` of the first folder that has it; None where none has."""
+        """Read `<name>.yaml` from the first folder that has it; None if there is none."""
         for folder in folders:
             path = folder / f"{name}.yaml"
             if path.is_file():

@@ -222,7 +222,7 @@ def _encode_rest(
 
 
 class _Embedder:
-    """Embeds batches of frames of any sizes; with a stream, each file is an episode."""
+    """An embedder of batches of frames of any sizes; with a stream, each file is an episode."""
 
     def __init__(self, encoder: FrameEncoder) -> None:
         self._encoder = encoder

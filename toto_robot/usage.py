@@ -73,7 +73,7 @@ def show(text: str) -> None:
 
 
 def discard_output() -> None:
-    """Throw away what is still printed, also what Python flushes at exit: nobody reads it."""
+    """Discard all further output, and what Python flushes at exit: the reader has closed it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -96,7 +96,7 @@ def test_another_encoder_is_found_out(exported):
     other = tiny()
     with torch.no_grad():
         other.transformer.layers[1].mlp.down_proj.weight.mul_(1.1)
-    with pytest.raises(ValueError, match=r"frame\.onnx is not the encoder: .* differ by"):
+    with pytest.raises(ValueError, match=r"frame\.onnx does not match the encoder: .* differ by"):
         compare(other, exported, 2)
 
 

@@ -1,12 +1,12 @@
-"""Toto as a module of your own PyTorch network: images [b 3 h w] to features [b e].
+"""Use Toto as a module of your own PyTorch network: images [b 3 h w] to features [b e].
 
     backbone = TotoBackbone("toto-nano")                    # frozen
     backbone = TotoBackbone("toto-nano", trainable=True)    # the transformer is fine-tuned
     features = backbone(images)
 
-Gradients cannot pass the tokens, which are discrete. So fine-tuning trains the token embeddings,
-the transformer's blocks up to the layer in use, and a pool that has weights, all of them on fixed
-tokens; the tokenizer stays frozen, and images get no gradient.
+Gradients cannot pass the discrete tokens. Fine-tuning trains the token embeddings, the
+transformer's blocks up to the layer in use, and the pool if it has weights. The tokenizer stays
+frozen, and images receive no gradient.
 """
 
 import copy
@@ -29,16 +29,16 @@ class TotoBackbone(nn.Module):
     """A Toto, or another encoder of this package, as an `nn.Module`.
 
     Args:
-        encoder: an encoder, or a name or folder that `load_encoder` opens.
+        encoder: an encoder, or a name or folder for `load_encoder`.
         trainable: whether the weights behind the tokens are trained; the encoder itself is not
             changed. Needs a Toto's `Encoder`.
-        channels: `first` for images [b 3 h w], as PyTorch has them, or `last` for [b h w 3].
+        channels: `first` for images [b 3 h w], as usual in PyTorch, or `last` for [b h w 3].
 
     Attributes:
         dim: width e of the features.
 
     Raises:
-        ValueError: another `channels`, or an encoder that cannot be trained.
+        ValueError: `channels` has another value, or the encoder cannot be trained.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TotoBackbone(nn.Module):
             images: uint8 in 0..255 or floats in [0, 1], RGB, of any size.
 
         Raises:
-            ValueError: another type or shape, or floats outside [0, 1].
+            ValueError: dtype or shape are wrong, or floats are outside [0, 1].
         """
         frames = self._frames(images)
         encoder = self.encoder
@@ -107,7 +107,7 @@ class TotoBackbone(nn.Module):
 
 
 def _trained_part(encoder: Encoder) -> nn.Module:
-    """Return a copy of the transformer in which the weights that are used are trained."""
+    """Return a copy of the transformer with gradients for the weights in use."""
     transformer = copy.deepcopy(encoder.transformer).requires_grad_(False)
     for module in (transformer.embed_tokens, *transformer.layers[: encoder.layer]):
         module.requires_grad_(True)

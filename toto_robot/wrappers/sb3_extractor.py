@@ -6,9 +6,9 @@
         normalize_images=False,
     ))
 
-It encodes images whenever a policy is evaluated: PPO does so in every epoch, so that each image is
-encoded `1 + n_epochs` times. `TotoVecEnv` encodes each image once, and its rollout buffer holds
-embeddings instead of images: use it unless the environment must stay as it is.
+It encodes images at every forward pass of the policy; PPO encodes each image `1 + n_epochs` times.
+`TotoVecEnv` encodes each image once, and its rollout buffer holds embeddings instead of images: use
+it unless the environment cannot be wrapped.
 """
 
 from functools import cache
@@ -23,11 +23,11 @@ from ..encoders.contract import FrameEmbedder
 from .backbone import TotoBackbone
 from .images import ImageEntry, find_images
 
-__all__ = ["TotoFeaturesExtractor"]  # noqa: F822  # made when it is first used
+__all__ = ["TotoFeaturesExtractor"]  # noqa: F822  # created at its first use
 
 
 def __getattr__(name: str) -> Any:
-    """Return the class; it is made at its first use, since its base is an extra's."""
+    """Return the class, created at its first use, because its base is in an optional extra."""
     if name == "TotoFeaturesExtractor":
         return _extractor_class()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -44,16 +44,16 @@ def _extractor_class() -> Any:
         ) from error
 
     class TotoFeaturesExtractor(BaseFeaturesExtractor):
-        """Images become embeddings, other entries are flattened, and all are joined.
+        """A features extractor that concatenates embeddings of images and flattened other entries.
 
         The encoder is frozen, and its weights are not saved with the policy.
 
         Args:
-            observation_space: an image, or a Dict with images; Stable-Baselines3 gives it.
-            encoder: an encoder, or a name or folder that `load_encoder` opens.
+            observation_space: an image, or a Dict with images; from Stable-Baselines3.
+            encoder: an encoder, or a name or folder for `load_encoder`.
 
         Raises:
-            ValueError: no image in the space, or an ambiguous one.
+            ValueError: the space has no image or an ambiguous one.
         """
 
         def __init__(
@@ -88,13 +88,13 @@ def _extractor_class() -> Any:
                 [*parts, *(observations[key].flatten(1).float() for key in self._others)], dim=1
             )
 
-    # so that a saved policy refers to it by its place, as to any other class
+    # so that a saved policy refers to the class by its module and name
     TotoFeaturesExtractor.__qualname__ = "TotoFeaturesExtractor"
     return TotoFeaturesExtractor
 
 
 def _frames(entry: ImageEntry, images: Tensor) -> Tensor:
-    """Return uint8 frames [b h w 3] of what Stable-Baselines3 hands to an extractor."""
+    """Return uint8 frames [b h w 3] from the images that Stable-Baselines3 passes."""
     if entry.layout == "chw":
         images = images.permute(0, 2, 3, 1)
     if not images.dtype.is_floating_point:
@@ -104,7 +104,7 @@ def _frames(entry: ImageEntry, images: Tensor) -> Tensor:
     # floats of uint8 images: divided by 255 unless normalize_images=False
     if not torch.equal(images, images.round()):
         raise ValueError(
-            "the images are divided by 255 already, which rounds them twice: add "
+            "the images are already divided by 255, which would round them twice: add "
             "normalize_images=False to policy_kwargs"
         )
     return images.round().to(torch.uint8)

@@ -99,7 +99,7 @@ def test_surprise_needs_a_toto_that_keeps_no_past(encoder) -> None:
     if type(encoder).__name__ == "Encoder":
         assert surprise_stream(encoder, 2).num_envs == 2
     else:
-        with pytest.raises(ValueError, match=f"this one is {type(encoder).__name__}"):
+        with pytest.raises(ValueError, match=f"a stream of its own, got {type(encoder).__name__}"):
             surprise_stream(encoder, 2)
 
 

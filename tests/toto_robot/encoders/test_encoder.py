@@ -139,7 +139,7 @@ def test_repeated_frame_is_pooled_where_every_token_has_seen_it_all():
     torch.testing.assert_close(first[1][0], first[1][1])
     with pytest.raises(ValueError, match="no stream"):
         model.stream(1)
-    with pytest.raises(ValueError, match="not of clips"):
+    with pytest.raises(ValueError, match="not on clips"):
         model.encode_clip(np.stack([once, once], axis=1))
     assert model.untrained().repeat_frame
 

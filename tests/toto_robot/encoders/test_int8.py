@@ -71,9 +71,9 @@ def test_streams_run_in_int8(nano, pictures):
 def test_features_that_differ_too_much_are_refused(nano, pictures):
     with pytest.raises(ValueError, match=r"have a cosine of .* needed 1\.01; use float32"):
         to_int8(nano, pictures, 1.01)
-    with pytest.raises(ValueError, match="carries none"):
+    with pytest.raises(ValueError, match="this checkpoint has none"):
         to_int8(nano, [])
-    with pytest.raises(ValueError, match=r"made of float32 on the CPU, .*bfloat16"):
+    with pytest.raises(ValueError, match=r"needs an encoder in float32 on the CPU, .*bfloat16"):
         to_int8(load_encoder("toto-nano", dtype=torch.bfloat16), pictures)
 
 

@@ -134,7 +134,7 @@ def test_the_same_pixels_give_the_same_answer_however_they_lie(
 
 
 WRONG = {
-    "floats in 0..1": (lambda f: f / 255.0, ValueError, r"uint8.*float64.*\[0, 1\] become"),
+    "floats in 0..1": (lambda f: f / 255.0, ValueError, r"uint8.*float64.*images in \[0, 1\]"),
     "floats in 0..255": (lambda f: f.astype(np.float32), ValueError, r"uint8.*float32 with values"),
     "half floats": (lambda f: f.astype(np.float16), ValueError, r"uint8.*float16"),
     "int64": (lambda f: f.astype(np.int64), ValueError, "uint8.*int64"),

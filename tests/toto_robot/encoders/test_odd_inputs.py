@@ -125,7 +125,7 @@ def test_other_dtypes_are_refused_by_name(cache, name, data):
 
 
 def test_floats_in_the_unit_interval_are_told_how_to_become_pictures():
-    with pytest.raises(ValueError, match=r"in \[0, 1\] become \(frames \* 255\)\.round\(\)"):
+    with pytest.raises(ValueError, match=r"in \[0, 1\] with \(frames \* 255\)\.round\(\)"):
         TOTO(pictures() / 255)
 
 

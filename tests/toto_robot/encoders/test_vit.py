@@ -547,7 +547,7 @@ def test_an_untrained_copy_has_other_weights_and_the_same_shape(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (frames() / 255, r"uint8 in 0..255, got float64.*become \(frames \* 255\)"),
+        (frames() / 255, r"uint8 in 0..255, got float64.*with \(frames \* 255\)"),
         (np.full((1, 9, 9, 3), np.nan), "got float64 with NaN values"),
         (frames().astype(np.int32), "got int32"),
         (frames().transpose(0, 3, 1, 2), "channels first"),

@@ -163,7 +163,7 @@ def test_a_grey_image_is_embedded_when_it_is_named() -> None:
 
 REFUSED = {
     "stacked greys": (box((4, 84, 84)), {}, "RGBA with channels first, or 4 stacked grey images"),
-    "grey alone": (box((84, 84, 1)), {}, r"one channel \[84, 84, 1\]: grey or depth\? name it in"),
+    "grey alone": (box((84, 84, 1)), {}, r"one channel \[84, 84, 1\]: grey or depth\? list it in"),
     "no size": (box((0, 84, 3)), {}, "the observation has no image"),
     "unknown camera": (
         spaces.Dict(pixels=RGB),
