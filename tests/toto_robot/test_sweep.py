@@ -300,7 +300,7 @@ def test_episodes_of_one_seed_are_never_split(checkpoint, store, tmp_path):
         ({"pools": ("attention",)}, "without parameters"),
         ({"pools": ("grid3",)}, "does not divide"),
         ({"folds": 2}, "at least 3"),
-        ({"folds": 13}, "need as many episodes"),
+        ({"folds": 13}, "need at least as many episodes"),
         ({"penalties": ()}, "penalties"),
         ({"stride": 0}, "stride"),
     ],

@@ -155,8 +155,8 @@ def test_a_frozen_encoder_refuses_gradients(encoder) -> None:
     ("options", "error", "message"),
     [
         ({"dtype": "half"}, ValueError, "unknown dtype 'half'; possible: float32, float16"),
-        ({"device": "cuda:99"}, ValueError, r"'cuda:99' cannot be used.*finds cpu"),
-        ({"device": "gpu"}, ValueError, r"'gpu' cannot be used.*finds cpu"),
+        ({"device": "cuda:99"}, ValueError, r"'cuda:99' cannot be used.*available: cpu"),
+        ({"device": "gpu"}, ValueError, r"'gpu' cannot be used.*available: cpu"),
     ],
 )
 def test_a_place_that_cannot_be_says_what_can(options, error, message) -> None:

@@ -95,7 +95,7 @@ def test_a_wrong_resize_is_named(tmp_path, monkeypatch, kind, mode, antialias):
     monkeypatch.setattr(RESIZE, resized("bilinear", True))
     load_encoder(folder)
     monkeypatch.setattr(RESIZE, resized(mode, antialias))
-    with pytest.raises(ValueError, match="stage 'resize' is wrong: picture 0: pixels differ by"):
+    with pytest.raises(ValueError, match="stage 'resize' is wrong: image 0: pixels differ by"):
         load_encoder(folder)
 
 
@@ -103,14 +103,14 @@ def test_a_wrong_resize_is_named(tmp_path, monkeypatch, kind, mode, antialias):
 def test_a_wrong_value_range_is_named(folder, monkeypatch, wrong):
     right = dvae.frames_to_unit
     monkeypatch.setattr(RESIZE, lambda *a: wrong(right(*a)))
-    with pytest.raises(ValueError, match="stage 'value range' is wrong: picture 0: values arrive"):
+    with pytest.raises(ValueError, match="stage 'value range' is wrong: image 0: values arrive"):
         load_encoder(folder)
 
 
 def test_a_wrong_tokenizer_is_named(folder, monkeypatch):
     right = dvae.LightDVae.bottleneck
     monkeypatch.setattr(dvae.LightDVae, "bottleneck", lambda *a: right(*a).floor())
-    with pytest.raises(ValueError, match=r"stage 'tokenizer' is wrong: picture 0: [\d.]+% of its"):
+    with pytest.raises(ValueError, match=r"stage 'tokenizer' is wrong: image 0: [\d.]+% of its"):
         load_encoder(folder)
 
 
@@ -189,7 +189,7 @@ def test_each_picture_and_layer_asked_for_is_compared(folder):
     notes = {"weights_hash": encoder.weights_hash}
     save_file(tensors | {"1.tokens": (tensors["1.tokens"] + 1) % 8192}, folder / GOLDEN, notes)
     verify_golden(encoder, folder, frames=1)
-    with pytest.raises(ValueError, match=r"'tokenizer' is wrong: picture 1: 0\.0% of its"):
+    with pytest.raises(ValueError, match=r"'tokenizer' is wrong: image 1: 0\.0% of its"):
         verify_golden(encoder, folder)
     save_file(
         tensors | {"1.features": tensors["1.features"] + torch.tensor([[0], [0], [1]])},

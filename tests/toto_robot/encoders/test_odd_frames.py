@@ -235,7 +235,7 @@ def test_reset_masks_of_any_kind_are_the_same(same):
 def test_no_frames_give_no_embeddings(eyes):
     for name in STILL:
         assert len(eyes[name](picture(0, 8, 9)[:0])) == 0
-    with pytest.raises(ValueError, match=r"of 2 environments, got 0 frames"):
+    with pytest.raises(ValueError, match=r"of 2 environments, got 0"):
         TOTO.stream(2).step(picture(0, 8, 9)[:0])
 
 

@@ -283,7 +283,7 @@ def test_impossible_stream_is_refused(arguments, message):
     ("num_frames", "reset", "envs", "message"),
     [
         (3, None, None, "of 2 environments, got 3"),
-        (2, None, [1], "asked for 1 environments, got 2"),
+        (2, None, [1], "for each of 1 environments, got 2"),
         (2, None, [1, 1], r"different numbers in \[0, 2\), got \[1, 1\]"),
         (1, None, [2], r"\[0, 2\), got \[2\]"),
         (2, np.array([1, 0]), None, "bool"),
