@@ -1,6 +1,6 @@
-"""Gymnasium environments: a simulator, an arm, a controller and a task.
+"""Gymnasium environments: each consists of a simulator, an arm, a controller and a task.
 
-Importing this package registers the environments and nothing else:
+Importing this package only registers the environments:
 
     gymnasium.make("envs:toto/FrankaPick-v0", cameras=("hand", "front"), image_size=128)
     gymnasium.make("envs:toto/FrankaPick-v0", protocol="pixmc")
@@ -19,21 +19,21 @@ ENVIRONMENTS = (
     "toto/KukaCabinet-v0",
 )
 
-# A control PC that has no Gymnasium may still import `envs.arms.kinematics` and the arms.
+# A control PC without Gymnasium can still import `envs.arms.kinematics` and the arms.
 if importlib.util.find_spec("gymnasium") is not None:
     import gymnasium
 
     _ENTRY_POINT = f"{__name__}.catalogue:make"
-    # One process uses one of the two names: with both, an id would mean what was imported last.
+    # A process may use only one of the two names: with both, the last import would own the ids.
     _other = getattr(gymnasium.registry.get(ENVIRONMENTS[0]), "entry_point", _ENTRY_POINT)
     if _other != _ENTRY_POINT:
         _loaded = str(_other).partition(".")[0]
         raise ImportError(
-            f"{__name__} and {_loaded} are one package under two names, and this process has "
-            f"already imported {_loaded}: import {_loaded} here too, and write "
+            f"{__name__} and {_loaded} are the same package under two names, and this process has "
+            f"already imported {_loaded}: use {_loaded} everywhere, as in "
             f"{_loaded}:{ENVIRONMENTS[0]}"
         )
-    # Episodes end by the protocol's number of steps, which the environment itself counts.
+    # The environment itself truncates episodes after the protocol's number of steps.
     for _id in ENVIRONMENTS:
         gymnasium.register(id=_id, entry_point=_ENTRY_POINT, kwargs={"env_id": _id})
 

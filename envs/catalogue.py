@@ -1,8 +1,8 @@
-"""Which arm does which task by which protocol: all that differs between the environments, as data.
+"""The environments as data: the arm, task and protocol of each.
 
 Sizes, colours, masses, goals and reward weights are PixMC's in both protocols. The `robot`
-protocol starts with the hand over the work, so that the hand camera normally sees the object (in
-PixMC it starts beside it), and turns the cube.
+protocol starts with the hand above or in front of the object, so that the hand camera normally
+shows it (in PixMC the hand starts beside it), and also randomises the yaw of the cube.
 """
 
 import math
@@ -27,15 +27,15 @@ T = TypeVar("T", bound=Task, covariant=True)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant(Generic[T]):
-    """Say who does what, and how."""
+    """An arm, a task and a protocol, which together define an environment."""
 
     arm: Arm
     task: T
     protocol: Protocol
 
 
-# PixMC's place on the hand; a little wider than life, so that the cube is normally in the picture
-# at the start.
+# PixMC's position on the hand. The field of view is wider than that of common cameras, so that the
+# cube is normally in the image at the start.
 _FRANKA_HAND_CAMERA = Camera(
     name="hand",
     body=FRANKA_PANDA.hand_body,
@@ -44,8 +44,8 @@ _FRANKA_HAND_CAMERA = Camera(
     up=(1.0, 0.0, 0.0),
     fov_y_deg=90.0,
 )
-# As close as the whole workspace and the lift allow: the cube is 7 to 9 pixels wide in a picture
-# of 128, so a token of 8 x 8 pixels can tell where it is.
+# As close as possible with the whole workspace and the lift in view: the cube is 7 to 9 pixels wide
+# in an image of 128 pixels, so a token of 8 x 8 pixels can encode its position.
 _TABLE_FRONT_CAMERA = Camera(
     name="front",
     body=None,
@@ -63,7 +63,7 @@ _TABLE_VIEWER = Camera(
     fov_y_deg=45.0,
 )
 
-# Of the cabinet: from the side and above, so that the arm never hides hand and handle.
+# The cabinet is seen from the side and above, so that the arm never hides hand and handle.
 _CABINET_FRONT_CAMERA = Camera(
     name="front",
     body=None,
@@ -92,7 +92,7 @@ _ROBOT_PICK_STATE = ("cube_position", "cube_quaternion", "tool_position", "tool_
 
 
 def _pixmc_state(arm: Arm, thing: str, rest: str, *, palm: bool) -> tuple[str, ...]:
-    """Order PixMC's privileged state: grasp points, the thing, the way to it, what is left."""
+    """Return the parts of PixMC's privileged state in order: grasp points, object, distances."""
     tips = [tip.name for tip in arm.fingertips]
     return (
         *(["palm_position"] if palm else []),
@@ -148,7 +148,8 @@ _FRANKA_CABINET = Variant(
     arm=FRANKA_PANDA,
     protocol=ROBOT,
     task=CabinetTask(
-        # The gripper is before the handle, 25 degrees below the horizontal, and opens upwards.
+        # The gripper is in front of the handle, points 25 degrees below the horizontal, and opens
+        # vertically.
         start_arm_rad=(0.0, -0.81, 0.0, -2.09, 0.0, 2.415, -0.785),
         start_hand=(0.04,),
         arm_noise_rad=0.1,
@@ -158,7 +159,7 @@ _FRANKA_CABINET = Variant(
         around_bonus=0.5,
         held_weight=3.0,
         state=_ROBOT_CABINET_STATE,
-        # The camera of the pick, upright when the fingers open upwards.
+        # The pick task's hand camera, rotated to be upright when the fingers open vertically.
         cameras=(replace(_FRANKA_HAND_CAMERA, up=(0.0, 1.0, 0.0)), _CABINET_FRONT_CAMERA),
         viewer=_CABINET_VIEWER,
         timestep_s=_ROBOT_TIMESTEP_S,
@@ -231,14 +232,14 @@ _KUKA_PICK_PIXMC = Variant(
     ),
 )
 
-# The last phalanges of the fingers stand square to the others: a hook for the handle's bar.
+# The last phalanges of the fingers are bent at a right angle: a hook for the handle's bar.
 _HOOK = (*(0.0, 0.0, 0.0, 1.6) * 3, 0.28, 0.0, 0.0, 0.0)
 
 _KUKA_CABINET = Variant(
     arm=KUKA_ALLEGRO,
     protocol=ROBOT,
     task=CabinetTask(
-        # The hand is before the handle, palm down, and its fingers point at the cabinet.
+        # The hand is in front of the handle, palm down, and its fingers point at the cabinet.
         start_arm_rad=(0.0, -0.63, 0.0, -1.40, 0.0, 0.80, 0.0),
         start_hand=_HOOK,
         arm_noise_rad=0.1,
@@ -280,7 +281,7 @@ def variant(env_id: str, protocol: str = "robot") -> Variant[Any]:
     """Return arm, task and protocol of an environment.
 
     Raises:
-        ValueError: for an unknown id or protocol, listing the known ones.
+        ValueError: the id or the protocol is unknown; the message lists the known ones.
     """
     if env_id not in _VARIANTS:
         raise ValueError(f"unknown environment {env_id!r}; known: {', '.join(_VARIANTS)}")
@@ -290,6 +291,6 @@ def variant(env_id: str, protocol: str = "robot") -> Variant[Any]:
 
 
 def make(*, env_id: str, protocol: str = "robot", **options: Any) -> ManipulationEnv:
-    """Make an environment; options are those of `ManipulationEnv`."""
+    """Return an environment; the options are those of `ManipulationEnv`."""
     chosen = variant(env_id, protocol)
     return ManipulationEnv(arm=chosen.arm, task=chosen.task, protocol=chosen.protocol, **options)

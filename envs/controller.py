@@ -1,4 +1,4 @@
-"""From actions to joint targets: what a policy's numbers mean for the arm."""
+"""The controller: converts actions of a policy to joint targets of arm and hand."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from .simulation.simulator import Simulator
 
 
 class Controller:
-    """Turn actions into targets of the arm's and the hand's servos."""
+    """A converter from actions to targets of the arm's and the hand's servos."""
 
     def __init__(self, arm: Arm, protocol: Protocol) -> None:
         self._protocol = protocol
@@ -52,20 +52,20 @@ class Controller:
         self.arm_targets = self.hand_targets = self.hand_command = np.zeros(0)
 
     def reset(self, start: Start) -> None:
-        """Begin with targets where the joints are."""
+        """Set the targets to the joint positions of a start."""
         lower, upper = self._lower[self._num_arm :], self._upper[self._num_arm :]
         self.arm_targets, self.hand_targets = start.arm_rad.copy(), start.hand.copy()
         self.hand_command = 2 * (start.hand - lower) / (upper - lower) - 1
 
     @property
     def holding(self) -> Floats:
-        """The action that changes nothing [a]."""
+        """The action [a] that keeps all targets."""
         absolute = self._protocol.hand_action == "absolute"
         hand = self.hand_command if absolute else np.zeros(len(self.hand_command))
         return np.concatenate([np.zeros(self._num_arm), hand])
 
     def targets(self, action: Floats, simulator: Simulator) -> Floats:
-        """Return the targets [n servos] of one control step, one after the other."""
+        """Return the consecutive targets [n servos] of one control step."""
         protocol, num_arm = self._protocol, self._num_arm
         lower, upper = self._lower, self._upper
         positions = self._mean @ simulator.joints(self._servo_joints)[0] if self._leads else None
@@ -91,25 +91,25 @@ class Controller:
 
 
 class ActionDelay:
-    """Have actions executed some control steps late, and not quite exactly.
+    """A queue that delays actions by some control steps and adds noise.
 
     Attributes:
-        waiting: the actions [a] that are still to be executed, the oldest first.
+        waiting: the actions [a] that are not yet executed, the oldest first.
     """
 
     def __init__(self, noise: ActionNoise | None, num_arm: int, num_actions: int) -> None:
-        """Take the noise, none if None, on an action whose first `num_arm` are the arm's."""
+        """Store the noise (None: no noise); the first `num_arm` action elements move the arm."""
         self._deviation: Floats | None = None
         if noise is not None:
             self._deviation = np.full(num_actions, noise.hand)
             self._deviation[:num_arm] = noise.arm
 
     def reset(self, holding: Floats, num_steps: int) -> None:
-        """Hold still until the first action comes through."""
+        """Fill the queue with `num_steps` holding actions."""
         self.waiting = deque([holding] * num_steps)
 
     def __call__(self, action: Floats, rng: Callable[[], np.random.Generator]) -> Floats:
-        """Return what is executed now; `rng` is called only if there is noise."""
+        """Queue an action and return the one to execute now; `rng` is called only with noise."""
         self.waiting.append(action)
         action = self.waiting.popleft()
         if self._deviation is not None:
@@ -119,12 +119,12 @@ class ActionDelay:
 
 
 def clip_to(values: NDArray[Any], lower: Any, upper: Any) -> NDArray[Any]:
-    """Cut as np.clip does, in a third of its time on arrays this small."""
+    """Clip as np.clip does; on small arrays it takes a third of the time."""
     return np.minimum(np.maximum(values, lower), upper)
 
 
 def servo_means(servos: Sequence[Servo]) -> Floats:
-    """Return the matrix [servos joints] that makes servo positions of joint positions."""
+    """Return the matrix [servos joints] that maps joint positions to servo positions."""
     num_joints = sum(len(servo.joints) for servo in servos)
     mean = np.zeros((len(servos), num_joints))
     column = 0

@@ -1,4 +1,4 @@
-"""`python -m envs.doctor`: the library's `toto_robot.doctor`, with our Franka-pick scene."""
+"""`python -m envs.doctor`: runs `toto_robot.doctor` with the Franka-pick environment."""
 
 import sys
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ ENVIRONMENT = f"{__package__}:toto/FrankaPick-v0"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the examination and return the exit status, as `toto_robot.doctor.main` does."""
+    """Print the report and return the exit status, as `toto_robot.doctor.main` does."""
     return doctor.main(argv, env=ENVIRONMENT)
 
 
 def examine() -> list[str]:
-    """Print what is found and return what to do, one line each."""
+    """Print the report and return the recommended actions, one line each."""
     return doctor.examine(ENVIRONMENT)
 
 

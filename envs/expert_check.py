@@ -1,9 +1,9 @@
-"""`python -m envs.expert_check`: how often the scripted expert of an environment succeeds.
+"""`python -m envs.expert_check`: measure the success rate of an environment's scripted expert.
 
-With `kick_steps=2` the arm is kicked once in each episode, at a random moment of its first 25
-steps: every joint target is thrown as far as two actions allow (0.2 rad), in random directions,
-and the hand is told to do anything. With `push_m=0.03` the cube or the cabinet is moved by 3 cm in
-a random horizontal direction, at a random moment of the first second, before it is grasped.
+With `kick_steps=2` the arm is disturbed once in each episode, at a random time in the first 25
+steps: every joint target is moved as far as two actions allow (0.2 rad), in random directions, and
+the hand gets a random command. With `push_m=0.03` the cube or the cabinet is moved by 3 cm in a
+random horizontal direction, at a random time in the first second, before it is grasped.
 """
 
 from collections.abc import Callable
@@ -28,14 +28,14 @@ _FIRST_PUSH, _LAST_PUSH = 3, 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpertCheckConfig:
-    """Say what to run.
+    """Settings of `expert_check`.
 
     Attributes:
         env_id: environment id.
-        episodes: one per seed.
-        first_seed: seeds run upwards from here.
-        kick_steps: length of the kick in control steps; 0 for none.
-        push_m: how far the object is moved; 0 for not at all.
+        episodes: number of episodes, one per seed.
+        first_seed: seed of the first episode; the others follow.
+        kick_steps: duration of the disturbance, control steps; 0: none.
+        push_m: distance by which the object is moved, metres; 0: it is not moved.
     """
 
     env_id: str
@@ -52,7 +52,7 @@ class ExpertCheckConfig:
 
 
 def expert_check(config: ExpertCheckConfig, out: Path) -> None:
-    """Run the episodes, print the rate with its Wilson interval, write `out/expert_check.json`."""
+    """Run the episodes, print the success rate, and write `out/expert_check.json`."""
     env = gymnasium.make(f"{__package__}:{config.env_id}", cameras=(), privileged=True)
     expert = EXPERTS[config.env_id]()
     seeds = range(config.first_seed, config.first_seed + config.episodes)
@@ -85,7 +85,7 @@ def run_episode(
     kick_steps: int = 0,
     push_m: float = 0.0,
 ) -> int | None:
-    """Run one episode until it succeeds or ends; give the steps to success, None without one."""
+    """Run one episode; return the number of steps until success, or None without success."""
     rng = np.random.default_rng(seed)
     kick_at = int(rng.integers(_FIRST_KICK, _LAST_KICK))
     assert env.action_space.shape is not None

@@ -1,7 +1,7 @@
-"""`python -m envs.gallery`: one picture of every task, by camera and randomisation group.
+"""`python -m envs.gallery`: write one image of all tasks, by camera and randomisation group.
 
-A row is a task. Its columns are the cameras, first as they are and then with one group of
-randomisation after the other, all from the same seed at the beginning of an episode.
+Each row is a task. The columns are the cameras, first without randomisation and then with one
+group of randomisation each, all at the start of an episode with the same seed.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .catalogue import make
 
 __all__ = ["GalleryConfig", "draw_gallery", "gallery"]
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 _GAP_PX, _WIDE_GAP_PX, _LABEL_PX, _HEADER_PX = 2, 8, 22, 40
 _BACKGROUND, _INK = 255, (30, 30, 30)
@@ -28,14 +28,14 @@ _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.42
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GalleryConfig:
-    """Say what is shown.
+    """Settings of `gallery`.
 
     Attributes:
         protocol: `robot` or `pixmc`.
         cameras: names of the cameras.
-        image_size: side of a picture, pixels.
-        groups: groups of randomisation, each alone.
-        seed: of every episode.
+        image_size: side of each image, pixels.
+        groups: groups of randomisation, one per column.
+        seed: seed of every episode.
     """
 
     protocol: str
@@ -50,17 +50,17 @@ class GalleryConfig:
 
 
 def gallery(config: GalleryConfig, out: Path) -> None:
-    """Draw the picture and write `out/gallery.png`."""
+    """Draw all environments and write `out/gallery.png`."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "gallery.png"
-    picture = draw_gallery(config)
-    cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    height, width = picture.shape[:2]
+    image = draw_gallery(config)
+    cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    height, width = image.shape[:2]
     print(f"{path}: {width} x {height} pixels, {path.stat().st_size / 1e6:.2f} MB")
 
 
-def draw_gallery(config: GalleryConfig) -> Picture:
-    """Return the picture [h w 3] of all environments."""
+def draw_gallery(config: GalleryConfig) -> Image:
+    """Return one image [h w 3] of all environments."""
     header = [_space(_HEADER_PX, _LABEL_PX)]
     for group in ("nominal", *config.groups):
         names = [_write(name, _HEADER_PX // 2, config.image_size) for name in config.cameras]
@@ -71,13 +71,15 @@ def draw_gallery(config: GalleryConfig) -> Picture:
     for env_id in tqdm(ENVIRONMENTS, desc="gallery", unit="task"):
         name = _write(env_id.removeprefix("toto/"), _LABEL_PX, config.image_size)
         choices: list[tuple[str, ...]] = [(), *((group,) for group in config.groups)]
-        tiles = [_join(_look(config, env_id, groups), _GAP_PX, axis=1) for groups in choices]
+        tiles = [
+            _join(_first_images(config, env_id, groups), _GAP_PX, axis=1) for groups in choices
+        ]
         rows.append(_join([np.rot90(name), *tiles], _WIDE_GAP_PX, axis=1))
     return _join(rows, _GAP_PX, axis=0)
 
 
-def _look(config: GalleryConfig, env_id: str, groups: tuple[str, ...]) -> list[Picture]:
-    """Return the first picture of every camera."""
+def _first_images(config: GalleryConfig, env_id: str, groups: tuple[str, ...]) -> list[Image]:
+    """Return the image of every camera after a reset."""
     env = make(
         env_id=env_id,
         protocol=config.protocol,
@@ -90,8 +92,8 @@ def _look(config: GalleryConfig, env_id: str, groups: tuple[str, ...]) -> list[P
     return [observation[f"image_{camera}"] for camera in config.cameras]
 
 
-def _write(text: str, height: int, width: int) -> Picture:
-    """Write a text in the middle of a strip."""
+def _write(text: str, height: int, width: int) -> Image:
+    """Return a strip with a text in its middle."""
     strip = _space(height, width)
     (wide, tall), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
     at = (max(0, (width - wide) // 2), (height + tall) // 2)
@@ -99,15 +101,15 @@ def _write(text: str, height: int, width: int) -> Picture:
     return strip
 
 
-def _join(pictures: list[Picture], gap_px: int, axis: int) -> Picture:
-    """Put pictures side by side (axis 1) or below each other (0)."""
-    height, width = pictures[0].shape[:2]
+def _join(images: list[Image], gap_px: int, axis: int) -> Image:
+    """Join images side by side (axis 1) or one below the other (0)."""
+    height, width = images[0].shape[:2]
     gap = _space(height, gap_px) if axis == 1 else _space(gap_px, width)
-    joined = [piece for picture in pictures for piece in (picture, gap)][:-1]
+    joined = [piece for image in images for piece in (image, gap)][:-1]
     return np.concatenate(joined, axis=axis)
 
 
-def _space(height: int, width: int) -> Picture:
+def _space(height: int, width: int) -> Image:
     return np.full((height, width, 3), _BACKGROUND, np.uint8)
 
 

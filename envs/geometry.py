@@ -1,8 +1,8 @@
 """Vectors, quaternions (w first) and rotation matrices.
 
-Written out, since they stand in every control step of arm and expert: `scipy.spatial.transform`
-takes 193 us for a rotation vector and 286 us for a quaternion, these 4 and 6, and it differs in
-the last bits, on which recorded episodes depend.
+They are implemented here because every control step of arm and expert calls them:
+`scipy.spatial.transform` takes 193 us for a rotation vector and 286 us for a quaternion, these
+functions take 4 and 6 us. scipy also differs in the last bits, on which recorded episodes depend.
 """
 
 import math
@@ -17,20 +17,20 @@ _YZX, _ZXY = np.array([1, 2, 0]), np.array([2, 0, 1])
 
 
 def turned(quaternion: Floats, yaw_rad: float) -> Floats:
-    """Turn a quaternion [4], w first, about the vertical."""
+    """Return a quaternion [4], w first, rotated about the vertical."""
     cos, sin = math.cos(yaw_rad / 2), math.sin(yaw_rad / 2)
     w, x, y, z = quaternion
     return np.array([cos * w - sin * z, cos * x - sin * y, cos * y + sin * x, cos * z + sin * w])
 
 
 def points_on(poses: Floats, offsets_m: Floats) -> Floats:
-    """Return where points are [*b n 3] that lie in the frames `poses` [*b n 7] at offsets [n 3]."""
+    """Return the positions [*b n 3] of points at offsets [n 3] in the frames `poses` [*b n 7]."""
     return poses[..., :3] + rotate(poses[..., 3:], offsets_m)
 
 
 def rotate(quaternions: Floats, vectors: Floats) -> Floats:
-    """Turn vectors [*b n 3] by quaternions [*b n 4], w first."""
-    # Two cross products, written out: a call of numpy costs more than what it computes here.
+    """Return vectors [*b n 3] rotated by quaternions [*b n 4], w first."""
+    # Two cross products, written out, because np.cross is slower on arrays this small.
     w, axis = quaternions[..., :1], quaternions[..., 1:]
     yzx, zxy = axis[..., _YZX], axis[..., _ZXY]
     turned = 2.0 * (yzx * vectors[..., _ZXY] - zxy * vectors[..., _YZX])
@@ -38,7 +38,7 @@ def rotate(quaternions: Floats, vectors: Floats) -> Floats:
 
 
 def rotation_vector(rotation: Floats) -> Floats:
-    """Return the axis times the angle (rad) of a rotation matrix [3 3]."""
+    """Return the rotation vector [3] (axis times angle, rad) of a rotation matrix [3 3]."""
     sine = 0.5 * np.array(
         [
             rotation[2, 1] - rotation[1, 2],
@@ -53,15 +53,15 @@ def rotation_vector(rotation: Floats) -> Floats:
         return sine * (angle / size)
     if cosine > 0:
         return sine
-    # Half a turn: the axis is the column of (R + I) that is longest.
+    # Half a turn: the axis is the longest column of (R + I).
     columns = rotation + np.eye(3)
     axis = columns[:, np.argmax(np.linalg.norm(columns, axis=0))]
     return np.pi * axis / np.linalg.norm(axis)
 
 
 def quaternion_of(rotation: Floats) -> Floats:
-    """Return the quaternion [4], w first and not negative, of a rotation matrix [3 3]."""
-    # Shepperd 1978: divide by the largest of the four, so that nothing small is divided by.
+    """Return the quaternion [4] of a rotation matrix [3 3]; w comes first and is not negative."""
+    # Shepperd 1978: divide by the largest of the four elements, never by a small number.
     r = rotation
     squares = np.array(
         [
@@ -85,7 +85,7 @@ def quaternion_of(rotation: Floats) -> Floats:
 
 
 def quaternion_product(left: Floats, right: Floats) -> Floats:
-    """Multiply quaternions [4], w first."""
+    """Return the product of two quaternions [4], w first."""
     w, v = left[0], left[1:]
     other_w, other_v = right[0], right[1:]
     vector = w * other_v + other_w * v + np.cross(v, other_v)
@@ -93,7 +93,7 @@ def quaternion_product(left: Floats, right: Floats) -> Floats:
 
 
 def rotation_matrix(vector: Floats) -> Floats:
-    """Return the rotation matrix [3 3] of an axis times an angle (Rodrigues)."""
+    """Return the rotation matrix [3 3] of a rotation vector [3] (Rodrigues)."""
     angle = float(np.linalg.norm(vector))
     if angle < 1e-12:
         return np.eye(3)
@@ -103,7 +103,7 @@ def rotation_matrix(vector: Floats) -> Floats:
 
 
 def yaw_to_nearest_face(quaternion: Floats) -> float:
-    """Return the turn about the vertical, within 45 degrees, that aligns with a face of a cube."""
+    """Return the yaw (rad), at most 45 degrees, that aligns with the nearest face of a cube."""
     w, x, y, z = quaternion
     rotation = np.array(
         [

@@ -1,8 +1,8 @@
-"""What a policy sees and commands, as data: the contract between env, demos, policy and robot.
+"""The observations and actions of a policy as data, shared by environments, data and robots.
 
-An environment, a demonstration store, a policy checkpoint and a real robot each carry one
-`Interface`. Wherever two of them meet they must be equal; otherwise the policy would read a
-number as something that it is not.
+An environment, a demonstration store, a policy checkpoint and a real robot each have an
+`Interface`. Wherever two of them are combined, their interfaces must be equal; otherwise the
+policy would misinterpret an input or an output.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ACTION_KINDS = ("joint_increment", "joint_and_hand_increment", OWN)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraSpec:
-    """Name a camera and the size of its pictures in pixels."""
+    """The name of a camera and the size of its images, pixels."""
 
     name: str
     height: int
@@ -34,19 +34,19 @@ class CameraSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interface:
-    """Describe observations and actions element by element.
+    """A description of each element of observations and actions.
 
     Attributes:
         arm: name of the arm, for example `franka_panda`.
         cameras: the policy's cameras, in order.
         proprio: one name per element of the `proprio` vector.
-        action_kind: how an action is read; `joint_increment` adds the scaled arm part to a stored
-            joint target (rad) and takes the hand part as absolute, from the least (-1) to the
-            greatest (1) target; `joint_and_hand_increment` adds all of it; `own` is what others'
-            demonstrations say, in their units, which no arm and no environment here takes.
+        action_kind: meaning of an action. `joint_increment` adds the scaled arm part to a stored
+            joint target (rad); the hand part is absolute, from the lowest (-1) to the highest (1)
+            target. `joint_and_hand_increment` adds both parts. `own` has the units of a third-party
+            data set, which no arm and no environment here accepts.
         action: one name per element of the action vector.
-        action_scale: what an action of 1 means, per element: rad (m for a finger that slides) per
-            control step for an increment, 1 for what is absolute.
+        action_scale: scale of an action of 1, per element: rad (m for a sliding finger) per control
+            step for an increment, 1 for an absolute element.
         rate_hz: control steps per second.
     """
 
@@ -76,29 +76,31 @@ class Interface:
         ):
             twice = sorted({name for name in names if list(names).count(name) > 1})
             if twice:
-                raise ValueError(f"{what} names must differ, twice: {', '.join(twice)}")
+                raise ValueError(f"{what} names must be distinct, repeated: {', '.join(twice)}")
 
     @property
     def camera_names(self) -> tuple[str, ...]:
-        """Return the cameras' names in order."""
+        """Names of the cameras, in order."""
         return tuple(camera.name for camera in self.cameras)
 
     def differences(self, other: "Interface") -> list[str]:
-        """List the fields in which `other` differs, one readable line each; empty when equal."""
+        """Return the fields in which `other` differs, one readable line each; empty if equal."""
         return differences(self._in_words(), other._in_words())
 
     def require_equal(self, other: "Interface", here: str = "here", there: str = "there") -> None:
-        """Do nothing when `other` is equal.
+        """Raise unless `other` is equal.
 
         Raises:
-            ValueError: naming every field that differs, this one's value first.
+            ValueError: the interfaces differ; the message lists every differing field, this one's
+                value first.
         """
         for one, here_, two, there_ in ((self, here, other, there), (other, there, self, here)):
             if one.action_kind == OWN != two.action_kind:
                 raise ValueError(
-                    f"the actions of {here_} are those of a data set of others, in its own units "
-                    f"({', '.join(one.action)}); {there_} takes {two.action_kind}. Such a policy "
-                    "can be trained and asked, but no environment, twin or arm here is run with it"
+                    f"the actions of {here_} are in the units of a third-party data set "
+                    f"({', '.join(one.action)}); {there_} needs {two.action_kind}. Such a policy "
+                    "can be trained and queried, but it cannot control an environment, a twin or "
+                    "an arm here"
                 )
         lines = self.differences(other)
         if lines:
@@ -108,15 +110,15 @@ class Interface:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a plain dictionary that JSON can hold."""
+        """Return a plain dictionary that can be written as JSON."""
         return to_dict(self)
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """Read what `to_dict` wrote.
+        """Return the interface of a dictionary from `to_dict`.
 
         Raises:
-            ValueError: naming the field that is missing, unknown or of the wrong type.
+            ValueError: a field is missing, unknown or of the wrong type; the message names it.
         """
         return from_dict(cls, data, at="interface")
 

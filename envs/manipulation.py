@@ -1,4 +1,4 @@
-"""The Gymnasium environment: a simulator, an arm, its controller and a task."""
+"""The Gymnasium environment `ManipulationEnv`: a simulator, an arm, a controller and a task."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -34,9 +34,9 @@ _VISUALS = ("light", "mesh")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class EnvState:
-    """Hold all that an episode depends on from here: `ManipulationEnv.save` gives it.
+    """The complete state of an episode, returned by `ManipulationEnv.save`.
 
-    It can be pickled, and restored in another environment that was made with the same options.
+    It can be pickled, and restored in another environment with the same options.
     """
 
     variation: Variation
@@ -51,20 +51,21 @@ class EnvState:
 
 
 class ManipulationEnv(gymnasium.Env[Any, Any]):
-    """Control an arm by joint increments and look at it through cameras.
+    """A manipulation task with an arm that is controlled by joint increments.
 
-    Observations: a Dict of `image_<camera>` uint8 [h w 3] for every camera, `proprio` float32
-    [p] and, when privileged, `state` float32 [s]; `interface.proprio` and `state_names` name the
+    Observations are a Dict of `image_<camera>` uint8 [h w 3] for every camera, `proprio` float32
+    [p] and, if privileged, `state` float32 [s]; `interface.proprio` and `state_names` name the
     elements.
 
-    Actions: float32 [a] in [-1, 1]. The first are added, scaled, to a stored joint target of the
-    arm (not to the measured position), which is cut at the joint limits. The others command the
-    hand, as the protocol says: as absolute targets (for a gripper: 1 fully open, -1 fully closed),
-    or as increments, too. `interface.action` names them.
+    Actions are float32 [a] in [-1, 1]. The first elements are scaled and added to a stored joint
+    target of the arm (not to the measured position), which is clipped to the joint limits. The
+    other elements command the hand; depending on the protocol they are absolute targets (for a
+    gripper: 1 fully open, -1 fully closed) or increments. `interface.action` names them.
 
-    An episode does not end on success: `info["success"]` becomes true once the goal has been
-    held, and stays true. It is terminated when the task has failed for good, and truncated after
-    the protocol's number of steps. `info["reward_terms"]` names the terms whose sum is the reward.
+    An episode does not end on success: `info["success"]` becomes true when the goal has been held
+    long enough, and stays true. The episode is terminated when the task can no longer succeed, and
+    truncated after the protocol's number of steps. `info["reward_terms"]` contains the terms whose
+    sum is the reward.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10.0}  # noqa: RUF012
@@ -87,30 +88,32 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         render_mode: str | None = None,
         simulator: Simulator | None = None,
     ) -> None:
-        """Build the world.
+        """Build the environment.
 
         Args:
             arm: the robot.
-            task: what there is to do.
-            protocol: how it is put to a policy.
-            cameras: which of the scene's cameras are observed; none makes steps quick. The
-                protocol's when None.
-            image_size: height and width of their pictures in pixels; the protocol's when None.
-            privileged: whether observations carry `state`, which a real robot would not have.
-            visuals: how the arm is drawn: `light` (primitive shapes) or `mesh` (published meshes:
-                careful pictures, and slow in software). The physics is the same to the bit.
-            meshes: the folder with the published meshes (see `envs.arms.meshes`); None for those of
-                an installed package.
-            shadows: whether observed pictures have shadows; software renderers take long for them.
-            samples: of each pixel of observed pictures, against jagged edges; 0 for one.
-            randomise: which groups of `envs.randomisation.GROUPS` are drawn anew per episode, as
-                names, or as a mapping of names to ranges that differ from the default ones.
-            num_steps: control steps of an episode; the protocol's when None.
+            task: the task.
+            protocol: rate, action and observation definitions of the task.
+            cameras: names of the observed cameras; steps are fastest without cameras. None: the
+                protocol's cameras.
+            image_size: height and width of the images, pixels; None: the protocol's.
+            privileged: whether observations contain `state`, which a real robot cannot measure.
+            visuals: appearance of the arm: `light` (primitive shapes) or `mesh` (published meshes,
+                which are realistic but slow with software rendering). The physics is the same to
+                the bit.
+            meshes: folder with the published meshes (see `envs.arms.meshes`); None: those of an
+                installed package.
+            shadows: whether observed images have shadows, which are slow with software rendering.
+            samples: samples per pixel of observed images (anti-aliasing); 0: one sample.
+            randomise: groups of `envs.randomisation.GROUPS` that are randomised in each episode,
+                as names, or as a mapping from names to changed ranges.
+            num_steps: control steps of an episode; None: the protocol's.
             render_mode: `rgb_array` or None.
-            simulator: a simulator that is not built yet; MuJoCo when None.
+            simulator: a simulator that is not built yet; None: MuJoCo.
 
         Raises:
-            ValueError: for an unknown camera, group, visual or render mode, listing the known.
+            ValueError: a camera, group, visual or render mode is unknown; the message lists the
+                known ones.
         """
         self._randomisation = parse(randomise)
         self.scene = populate(task.scene(arm), self._randomisation)
@@ -141,13 +144,13 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._num_substeps = round(1 / (protocol.rate_hz * timestep_s * protocol.num_targets))
         self._num_hold_steps = num_hold_steps(task, protocol.rate_hz)
         if simulator is None:
-            worn = find_meshes(arm.name, meshes) if visuals == "mesh" else None
-            simulator = MujocoSimulator(meshes=worn)
+            found_meshes = find_meshes(arm.name, meshes) if visuals == "mesh" else None
+            simulator = MujocoSimulator(meshes=found_meshes)
         self.simulator: Simulator = simulator
         self.simulator.build(self.scene, arm)
 
     def _describe(self, cameras: Sequence[str], image_size: int) -> Interface:
-        """Return what a policy sees and commands."""
+        """Return the interface of observations and actions."""
         return Interface(
             arm=self.arm.name,
             cameras=tuple(
@@ -161,7 +164,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         )
 
     def _make_spaces(self) -> None:
-        """Make the spaces of actions and observations."""
+        """Set the spaces of actions and observations."""
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.interface.action),), np.float32)
         self._vector_boxes = {
             key: self._readings.box(parts, self.protocol.clip)
@@ -176,15 +179,15 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; the same seed gives the same one, to the bit.
+        """Start an episode; the same seed gives the same episode, to the bit.
 
         Raises:
-            ValueError: when `options` are given: there are none.
+            ValueError: `options` are given; no options are supported.
         """
         super().reset(seed=seed)
         if options:
             raise ValueError(f"reset takes no options, got {', '.join(sorted(options))}")
-        # One number each, whether it is used or not: randomising the look moves nothing else.
+        # Both numbers are always drawn, so that randomised appearance does not change the start.
         start_rng, look_rng = (
             np.random.default_rng(int(number)) for number in self.np_random.integers(2**63, size=2)
         )
@@ -197,10 +200,10 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Take one control step.
+        """Run one control step.
 
         Raises:
-            ValueError: when the action has the wrong shape or is not finite.
+            ValueError: the action has the wrong shape or is not finite.
         """
         clipped = self._check_action(action)
         executed = self._delay(clipped, lambda: self._noise(0))
@@ -219,16 +222,16 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         return self._observe(), sum(terms.values()), terminated, truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return a picture [480 480 3] for people, or None without a render mode."""
+        """Return an image [480 480 3] of the viewer camera, or None without a render mode."""
         if self.render_mode is None:
             return None
         viewer = self.scene.viewer.name
         return self.simulator.render(viewer, _VIEWER_PX, _VIEWER_PX, _VIEWER_QUALITY)
 
     def displace(self, offset_m: Sequence[float]) -> None:
-        """Move what the task is about by [3] metres, at once: a disturbance to recover from.
+        """Move the task's objects instantly by [3] metres, as a disturbance.
 
-        The next observation shows it.
+        The next observation shows the new positions.
         """
         start = self._variation.start
         fixtures = dict(start.fixture_positions_m)
@@ -240,7 +243,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._variation = replace(self._variation, start=start)
 
     def save(self) -> EnvState:
-        """Return all that the episode depends on from here; later actions then repeat exactly."""
+        """Return the complete state of the episode, from which the same actions repeat exactly."""
         return EnvState(
             variation=self._variation,
             simulator=self.simulator.save(),
@@ -254,10 +257,10 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         )
 
     def restore(self, state: EnvState) -> Observation:
-        """Go back to where `save` was called, and give the observation of then.
+        """Restore a state of `save`, and return its observation.
 
         Raises:
-            ValueError: the state is of another scene or arm.
+            ValueError: the state belongs to another scene or arm.
         """
         self._variation = state.variation
         self._begin(state.variation)
@@ -277,11 +280,11 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
 
     @property
     def holding_action(self) -> NDArray[np.float32]:
-        """The action [a] that moves no target: increments of 0, the hand as it was told."""
+        """The action [a] that keeps all targets: increments of 0, and the last hand command."""
         return self._controller.holding.astype(np.float32)
 
     def _begin(self, variation: Variation) -> None:
-        """Put everything where an episode begins."""
+        """Set up the start of an episode."""
         self.simulator.reset(variation.start, variation.appearance)
         self._controller.reset(variation.start)
         self._delay.reset(self._controller.holding, variation.latency_steps)
@@ -289,15 +292,15 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._success = False
 
     def _noise(self, kind: int) -> np.random.Generator:
-        """Return what one kind of noise is drawn from in this control step, however often."""
+        """Return the random generator of one kind of noise for this control step."""
         return np.random.default_rng((self._variation.noise_seed, self._num_steps, kind))
 
     def _check_action(self, action: NDArray[Any]) -> Floats:
-        """Return the action cut to [-1, 1]."""
+        """Return the action clipped to [-1, 1]."""
         values = np.asarray(action, dtype=np.float64)
         if values.shape != self.action_space.shape:
             raise ValueError(
-                f"an action has shape {self.action_space.shape} "
+                f"an action must have shape {self.action_space.shape} "
                 f"({', '.join(self.interface.action)}), got {values.shape}"
             )
         if not np.isfinite(values).all():
@@ -351,6 +354,6 @@ def _check_visuals(visuals: str, meshes: str | Path | None, simulator: Simulator
     if visuals not in _VISUALS:
         raise ValueError(f"unknown visuals {visuals!r}; known: {', '.join(_VISUALS)}")
     if visuals == "light" and meshes is not None:
-        raise ValueError('meshes are for visuals="mesh"')
+        raise ValueError('meshes needs visuals="mesh"')
     if visuals == "mesh" and simulator is not None:
-        raise ValueError('visuals="mesh" is for the simulator that is made here')
+        raise ValueError('visuals="mesh" cannot be combined with a simulator of your own')

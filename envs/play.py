@@ -1,10 +1,10 @@
-"""`python -m envs.play`: record episodes as videos, and play recorded ones back exactly.
+"""`python -m envs.play`: record episodes as videos, and replay recorded episodes exactly.
 
-Each episode gives `seed<seed>.mp4`, with the view for people and all cameras side by side, and
-`seed<seed>.npz`, from which `replay=<file>` plays it back and checks every state to the bit.
+Each episode writes `seed<seed>.mp4`, with the viewer and all cameras side by side, and
+`seed<seed>.npz`, from which `replay=<file>` repeats the episode and checks every state to the bit.
 
-The policies here are the scripted experts and random actions. Trained ones live in `policies`,
-which this package does not import: `python -m policies.evaluate` records those.
+The policies are the scripted experts and random actions. Trained policies are in the package
+`policies`, which this package does not import: `python -m policies.evaluate` records them.
 """
 
 import json
@@ -31,18 +31,18 @@ Act = Callable[[Observation], NDArray[np.float32]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlayConfig:
-    """Say what to play.
+    """Settings of `play`.
 
     Attributes:
         env_id: environment id.
         protocol: `robot` or `pixmc`.
-        policy: who acts; experts are for the `robot` protocol.
-        cameras: shown beside the view for people.
-        image_size: side of their pictures as a policy sees them, pixels; shown enlarged.
-        randomise: groups of randomisation, drawn anew for each episode.
-        episodes: one per seed.
-        first_seed: seeds run upwards from here.
-        replay: an episode file; what it says goes before all of the above but `cameras` and
+        policy: `expert` (needs the `robot` protocol) or `random` actions.
+        cameras: cameras shown beside the viewer.
+        image_size: side of the camera images, pixels; the video shows them enlarged.
+        randomise: groups of randomisation, drawn for each episode.
+        episodes: number of episodes, one per seed.
+        first_seed: seed of the first episode; the others follow.
+        replay: episode file to replay; it overrides all settings above except `cameras` and
             `image_size`.
     """
 
@@ -60,22 +60,24 @@ class PlayConfig:
         if self.episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
         if self.policy == "expert" and self.protocol != "robot" and self.replay is None:
-            raise ValueError(f"experts are for protocol=robot, got {self.protocol}; policy=random")
+            raise ValueError(
+                f"policy=expert needs protocol=robot, got {self.protocol}; use policy=random"
+            )
         if self.policy == "expert" and self.env_id not in EXPERTS and self.replay is None:
             raise ValueError(f"no expert for {self.env_id!r}; known: {', '.join(EXPERTS)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Episode:
-    """Hold what makes an episode, and what came of it.
+    """A recorded episode: its options, its actions and its simulator states.
 
     Attributes:
         env_id: environment id.
-        protocol: of the environment.
-        randomise: groups that were drawn.
-        seed: of the reset.
+        protocol: protocol of the environment.
+        randomise: groups of randomisation.
+        seed: seed of the reset.
         actions: [t a] float32.
-        states: [t + 1 n] the simulator's, the first after the reset.
+        states: [t + 1 n] states of the simulator; the first is the one after the reset.
     """
 
     env_id: str
@@ -86,7 +88,7 @@ class Episode:
     states: NDArray[np.float64]
 
     def save(self, path: Path) -> None:
-        """Write the file, aside and renamed."""
+        """Write the file under a temporary name, then rename it."""
         options = {
             "env_id": self.env_id,
             "protocol": self.protocol,
@@ -100,10 +102,10 @@ class Episode:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file that `save` wrote.
+        """Load a file that `save` wrote.
 
         Raises:
-            ValueError: it is no such file.
+            ValueError: the file is not a recorded episode.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -117,13 +119,13 @@ class Episode:
                     states=arrays["states"],
                 )
         except (OSError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} is no recorded episode: {error}") from error
+            raise ValueError(f"{path} is not a recorded episode: {error}") from error
 
     def compare(self, other: "Episode") -> None:
-        """Check that another episode went through the same states.
+        """Check that another episode has the same states.
 
         Raises:
-            RuntimeError: with the first step after which it did not.
+            RuntimeError: the states differ; the message names the first differing step.
         """
         num_steps = len(self.actions)
         if self.states.shape != other.states.shape:
@@ -133,26 +135,27 @@ class Episode:
         differ = np.flatnonzero((self.states != other.states).any(axis=1))
         if len(differ):
             raise RuntimeError(
-                f"the replay differs from step {differ[0]} of {num_steps} on, by up to "
-                f"{np.abs(self.states - other.states).max():.1e}: another version of the physics?"
+                f"the replay differs from step {differ[0]} of {num_steps} on, by at most "
+                f"{np.abs(self.states - other.states).max():.1e}: was it recorded with another "
+                "MuJoCo version?"
             )
 
 
 def play(config: PlayConfig, out: Path) -> None:
-    """Record the episodes into `out`, or play one back; print what came of each."""
+    """Record episodes into `out`, or replay one; print the result of each."""
     out.mkdir(parents=True, exist_ok=True)
     if config.replay is not None:
         recorded = Episode.load(Path(config.replay))
         env = _make(config, recorded.env_id, recorded.protocol, recorded.randomise)
         actions = iter(recorded.actions)
-        episode, frames, told = run(
+        episode, frames, summary = run(
             env, lambda observation: next(actions), recorded, len(recorded.actions)
         )
         env.close()
         recorded.compare(episode)
         video = out / f"seed{recorded.seed}-replay.mp4"
         write_video(video, frames, env.interface.rate_hz)
-        print(f"{told}; all {len(episode.states)} states equal to the bit; {video}")
+        print(f"{summary}; all {len(episode.states)} states equal to the bit; {video}")
         return
     env = _make(config, config.env_id, config.protocol, config.randomise)
     for seed in range(config.first_seed, config.first_seed + config.episodes):
@@ -164,18 +167,18 @@ def play(config: PlayConfig, out: Path) -> None:
             actions=np.zeros((0, 0), np.float32),
             states=np.zeros((0, 0)),
         )
-        episode, frames, told = run(env, _policy(config, env, seed), wanted, env.num_steps)
+        episode, frames, summary = run(env, _policy(config, env, seed), wanted, env.num_steps)
         video, file = out / f"seed{seed}.mp4", out / f"seed{seed}.npz"
         write_video(video, frames, env.interface.rate_hz)
         episode.save(file)
-        print(f"{told}; {video}, {file}", flush=True)
+        print(f"{summary}; {video}, {file}", flush=True)
     env.close()
 
 
 def run(
     env: ManipulationEnv, act: Act, wanted: Episode, num_steps: int
 ) -> tuple[Episode, list[NDArray[np.uint8]], str]:
-    """Run one episode; give it with its frames, and a line that says what came of it."""
+    """Run one episode; return it with its frames and a one-line summary."""
     observation, _ = env.reset(seed=wanted.seed)
     frames, actions, states = [_frame(env, observation)], [], [env.save().simulator]
     success_step, total, terminated = None, 0.0, False
@@ -190,10 +193,10 @@ def run(
             success_step = step
         if terminated or truncated:
             break
-    came = f"success at step {success_step}" if success_step is not None else "no success"
+    outcome = f"success at step {success_step}" if success_step is not None else "no success"
     if terminated:
-        came += ", ended in failure"
-    told = f"seed {wanted.seed}: {came}, {len(actions)} steps, reward {total:.1f}"
+        outcome += ", ended in failure"
+    summary = f"seed {wanted.seed}: {outcome}, {len(actions)} steps, reward {total:.1f}"
     episode = Episode(
         env_id=wanted.env_id,
         protocol=wanted.protocol,
@@ -202,7 +205,7 @@ def run(
         actions=np.stack(actions).astype(np.float32),
         states=np.stack(states),
     )
-    return episode, frames, told
+    return episode, frames, summary
 
 
 def _make(
@@ -229,14 +232,14 @@ def _policy(config: PlayConfig, env: ManipulationEnv, seed: int) -> Act:
 
 
 def _frame(env: ManipulationEnv, observation: Observation) -> NDArray[np.uint8]:
-    """Put the view for people and the cameras' pictures side by side."""
+    """Return the viewer image and the enlarged camera images side by side."""
     viewer: Any = env.render()
     side = len(viewer)
-    pictures = [observation[f"image_{camera.name}"] for camera in env.interface.cameras]
+    images = [observation[f"image_{camera.name}"] for camera in env.interface.cameras]
     enlarged = []
-    for picture in pictures:
-        nearest = np.arange(side) * len(picture) // side  # one sees the pixels that a policy sees
-        enlarged.append(picture[nearest][:, nearest])
+    for image in images:
+        nearest = np.arange(side) * len(image) // side  # the video shows the policy's pixels
+        enlarged.append(image[nearest][:, nearest])
     return np.concatenate([viewer, *enlarged], axis=1)
 
 

@@ -1,15 +1,15 @@
-"""How a task is put to a policy, as data: rate, actions, observations and what ends an episode.
+"""Protocols as data: control rate, actions, observations and the end of an episode.
 
-`robot` is what a real arm offers: 10 Hz, joint increments and absolute hand commands, a camera on
-the hand and one in front. `pixmc` is the suite of MVP (PixMC, arXiv 2203.06173) number by number:
-60 Hz, increments for every joint and finger, one wide camera on the hand. A protocol chooses data;
-no code asks for its name.
+`robot` matches a real arm: 10 Hz, joint increments and absolute hand commands, a camera on the
+hand and one in front. `pixmc` reproduces the suite of MVP (PixMC, arXiv 2203.06173) exactly:
+60 Hz, increments for every joint and finger, one wide-angle camera on the hand. A protocol is only
+data; no code depends on its name.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-# What an observation vector is made of; `envs.manipulation` knows how to read each.
+# Parts of an observation vector; `envs.readings` reads each.
 Reading = Literal[
     "arm_position",
     "arm_velocity",
@@ -25,34 +25,35 @@ READINGS: dict[Reading, str] = {
     "arm_position": "joint positions of the arm, rad",
     "arm_velocity": "joint velocities of the arm, rad/s",
     "arm_target": "the stored joint targets of the arm, rad",
-    "hand_position": "positions of the hand's joints, rad; of a gripper the width, m",
+    "hand_position": "positions of the hand's joints, rad; for a gripper the width, m",
     "hand_command": "the last command to each servo of the hand, in [-1, 1]",
-    "scaled_position": "positions of all joints, from -1 to 1 between their limits",
+    "scaled_position": "positions of all joints, scaled to [-1, 1] between their limits",
     "scaled_velocity": "velocities of all joints, times 0.1",
-    "task": "what the task measures",
+    "task": "quantities that the task measures",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
-    """Describe how a policy meets a task.
+    """A definition of rate, actions and observations of a task.
 
     Attributes:
         rate_hz: control steps per second.
-        num_steps: of an episode.
-        arm_increment_rad: what an action of 1 adds to a joint's stored target.
-        hand_action: `absolute`: -1 to 1 is from the least to the greatest target of a servo;
-            `increment`: it is added to the stored target.
-        hand_increment: what an action of 1 adds to a stored target of the hand, rad or m; None
-            where hand actions are absolute.
-        num_targets: how often the target is renewed within a control step, so that it moves
-            evenly; 1 sets it at once.
-        proprio: what the observation's `proprio` is made of, in order.
-        state: what the observation's privileged `state` is made of, in order.
-        clip: vectors are cut at plus and minus this; None for the bounds of what they measure.
-        max_arm_contact_n: an episode fails when a part of the arm is pushed harder; None if not.
-        cameras: what is observed unless the user says otherwise.
-        image_size: height and width of the pictures unless the user says otherwise.
+        num_steps: control steps of an episode.
+        arm_increment_rad: increment of a joint's stored target for an action of 1, rad.
+        hand_action: `absolute`: -1 to 1 maps to the range of a servo's targets; `increment`: the
+            action is added to the stored target.
+        hand_increment: increment of the hand's stored target for an action of 1, rad or m; None
+            if hand actions are absolute.
+        num_targets: number of interpolated targets within a control step; 1: the target changes
+            at once.
+        proprio: parts of the observation's `proprio`, in order.
+        state: parts of the observation's privileged `state`, in order.
+        clip: vectors are clipped to plus and minus this value; None: to the bounds of their parts.
+        max_arm_contact_n: an episode fails if the contact force on an arm body is larger, N; None:
+            no limit.
+        cameras: default cameras.
+        image_size: default height and width of the images, pixels.
     """
 
     rate_hz: float
@@ -70,16 +71,17 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if (self.hand_action == "increment") != (self.hand_increment is not None):
-            raise ValueError("hand_increment goes with hand_action='increment', and only with it")
+            raise ValueError("hand_increment must be set if and only if hand_action='increment'")
         unknown = [name for name in (*self.proprio, *self.state) if name not in READINGS]
         if unknown:
             raise ValueError(f"unknown reading {unknown}; known: {', '.join(READINGS)}")
 
 
-# An action of 1 moves a joint's target by this much in one control step of 0.1 s. The target moves
-# at an even speed within the step, so a joint is asked for at most 1.0 rad/s: 46 % of the Panda's
-# limit for its large joints (2.175 rad/s) and 38 % for the small ones (2.61 rad/s). Up to 0.2 would
-# stay within them; 0.1 makes a policy's error of 5 % half as large, for four steps more an episode.
+# An action of 1 moves a joint's target by 0.1 rad in one control step of 0.1 s. The target moves at
+# constant speed within the step, so the commanded speed is at most 1.0 rad/s: 46 % of the limit of
+# the Panda's large joints (2.175 rad/s) and 38 % of that of the small ones (2.61 rad/s). Up to 0.2
+# rad would be within the limits; 0.1 halves the effect of an action error of 5 %, and costs four
+# more steps per episode.
 ROBOT = Protocol(
     rate_hz=10.0,
     num_steps=80,
@@ -97,7 +99,7 @@ ROBOT = Protocol(
 
 
 def pixmc(*, hand_increment: float) -> Protocol:
-    """Return PixMC's protocol: increments of 7.5 rad/s over a step, for fingers what is said."""
+    """Return PixMC's protocol: arm increments of 7.5 rad/s, and the given finger increment."""
     return Protocol(
         rate_hz=60.0,
         num_steps=500,

@@ -1,11 +1,11 @@
-"""Vary episodes: named groups, each with its ranges in `randomisation.yaml`, all off by default.
+"""Randomisation of episodes: named groups with ranges in `randomisation.yaml`, off by default.
 
     gymnasium.make("envs:toto/FrankaPick-v0", randomise=("colours", "lights"))
     gymnasium.make("envs:toto/FrankaPick-v0", randomise={"latency": {"steps": [2, 2]}})
     gymnasium.make("envs:toto/FrankaPick-v0", randomise=suite("camera"))
 
-Every group draws from a stream of its own, so switching one on changes nothing in another: see
-`envs.variation`, which draws.
+Every group draws from its own random stream, so enabling one does not change another. The module
+`envs.variation` makes the draws.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ Randomise = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColourRange:
-    """Bound a random colour: saturation and value in [0, 1], hue in [0, 2], where 1 is 0 again."""
+    """The range of a random colour: saturation and value in [0, 1], hue in [0, 2] with period 1."""
 
     hue: Range
     saturation: Range
@@ -47,14 +47,14 @@ class ColourRange:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Colours:
-    """Paint things anew, by the name of a paint of the scene or a material of the arm."""
+    """Colour ranges by the name of a paint of the scene or a material of the arm."""
 
     paints: dict[str, ColourRange]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lights:
-    """Bound the far light's tilt (rad), and strengths and tint (of 1)."""
+    """Ranges of the directional light's tilt (rad), and of light strengths and tint (fractions)."""
 
     tilt_rad: Range
     diffuse: Range
@@ -70,7 +70,7 @@ class Lights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraShifts:
-    """Bound how far cameras move, turn and zoom, to either side."""
+    """Limits of camera translation, rotation and field-of-view change, in both directions."""
 
     translation_m: float
     carried_translation_m: float
@@ -80,7 +80,7 @@ class CameraShifts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Textures:
-    """Name surfaces, and the patterns that they may wear in their own colours."""
+    """Surfaces, and the patterns that they can have in their own colours."""
 
     paints: tuple[str, ...]
     patterns: tuple[Pattern, ...]
@@ -92,7 +92,7 @@ class Textures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectSize:
-    """Bound the factor on the object's edges."""
+    """The range of the scale factor on the object's edges."""
 
     scale: Range
 
@@ -102,7 +102,7 @@ class ObjectSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectPose:
-    """Bound how far the object is moved and turned besides, to either side."""
+    """Limits of an additional shift and yaw of the object, in both directions."""
 
     shift_m: Vector
     yaw_rad: float
@@ -110,7 +110,7 @@ class ObjectPose:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distractors:
-    """Bound how many boxes stand about, their edges, and how near to the object."""
+    """Ranges of the number of distractor boxes, their edges, and their distance to the object."""
 
     count: tuple[int, int]
     size_m: Range
@@ -124,7 +124,7 @@ class Distractors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Latency:
-    """Bound the control steps between an action and its execution."""
+    """The range of the delay between an action and its execution, control steps."""
 
     steps: tuple[int, int]
 
@@ -134,7 +134,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionNoise:
-    """Return standard deviations of actions, within [-1, 1]."""
+    """Standard deviations of action noise; actions are in [-1, 1]."""
 
     arm: float
     hand: float
@@ -142,7 +142,7 @@ class ActionNoise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProprioNoise:
-    """Return standard deviations of what `proprio` reports."""
+    """Standard deviations of the noise on `proprio`."""
 
     position_rad: float
     velocity_rad_s: float
@@ -151,7 +151,7 @@ class ProprioNoise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Randomisation:
-    """Hold the ranges of every group that is on; None for one that is off.
+    """The ranges of every enabled group; None for a disabled group.
 
     The order of the fields is the order of the groups' random streams.
     """
@@ -187,7 +187,7 @@ def suite(name: str) -> dict[str, dict[str, Any]]:
     """Return the groups and ranges of an evaluation suite, as `randomise` takes them.
 
     Raises:
-        ValueError: for an unknown name, listing the known ones.
+        ValueError: the name is unknown; the message lists the known ones.
     """
     suites = _read()["suites"]
     if name not in suites:
@@ -196,15 +196,15 @@ def suite(name: str) -> dict[str, dict[str, Any]]:
 
 
 def suites() -> tuple[str, ...]:
-    """Name the evaluation suites."""
+    """Return the names of the evaluation suites."""
     return tuple(_read()["suites"])
 
 
 def parse(randomise: Randomise) -> Randomisation:
-    """Return the ranges of the groups that are named; a mapping may change some of them.
+    """Return the ranges of the named groups; a mapping can override default ranges.
 
     Raises:
-        ValueError: for an unknown group or range, listing the known ones.
+        ValueError: a group or a range is unknown; the message lists the known ones.
     """
     if isinstance(randomise, str):
         raise ValueError(f"randomise takes a sequence of groups, such as ({randomise!r},)")
@@ -228,7 +228,7 @@ def parse(randomise: Randomise) -> Randomisation:
 
 
 def known_paints() -> tuple[str, ...]:
-    """Name the paints that have default colours, whatever the scene."""
+    """Return the names of all paints with default colour ranges, of any scene."""
     return tuple(_read()["groups"]["colours"]["paints"])
 
 

@@ -1,4 +1,4 @@
-"""From the simulator's state to proprioception and privileged state."""
+"""Readings: proprioception and privileged state from the simulator's state."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -14,27 +14,21 @@ from .randomisation import ProprioNoise
 from .simulation.simulator import Simulator
 from .tasks.task import Task, state_names
 
-# The limits of what is reported; a joint that is thrown faster is reported as this fast.
+# Bounds of the observation vectors; readings beyond them are clipped.
 _POSITION_MARGIN = 0.1  # rad
-
-
 _GRIPPER_MARGIN_M = 0.01
-
-
 _MAX_REPORTED_SPEED = 10.0
-
-
 _MAX_REPORTED_STATE = 10.0
 
 
 class Readings:
-    """Read what observation vectors are made of, and know its names and bounds."""
+    """A reader of the parts of observation vectors, with their names and bounds."""
 
     def __init__(self, arm: Arm, task: Task) -> None:
         self._task = task
         self._joints = arm.joint_names + arm.hand_joint_names
         self._num_arm = len(arm.servos)
-        # Of a gripper the width is reported: the sum over its two fingers.
+        # For a gripper the width is reported: the sum over its two fingers.
         counts = np.array([len(servo.joints) for servo in arm.hand_servos])
         self._sum = servo_means(arm.hand_servos) * counts[:, None]
         servos = [servo for servo in (*arm.servos, *arm.hand_servos) for _ in servo.joints]
@@ -76,7 +70,7 @@ class Readings:
         }
 
     def names(self, parts: Sequence[Reading]) -> tuple[str, ...]:
-        """Name every number of a vector."""
+        """Return the names of a vector's elements."""
         return tuple(name for part in parts for name in self._names[part])
 
     def box(self, parts: Sequence[Reading], clip: float | None) -> spaces.Box:
@@ -95,7 +89,7 @@ class Readings:
         noise: ProprioNoise | None = None,
         rng: np.random.Generator | None = None,
     ) -> dict[Reading, Floats]:
-        """Read at least what is wanted, joints with some noise if it is given."""
+        """Return at least the requested readings, with noise on the joints if it is given."""
         positions, velocities = simulator.joints(self._joints)
         num_arm = self._num_arm
         if noise is not None and rng is not None:
@@ -110,7 +104,7 @@ class Readings:
             "hand_position": self._sum @ positions[num_arm:],
             "hand_command": controller.hand_command,
         }
-        # What costs more is read only where it is asked for.
+        # Expensive readings are computed only on request.
         if "scaled_position" in wanted:
             read["scaled_position"] = 2 * (positions - self._middle) / self._range
             read["scaled_velocity"] = 0.1 * velocities

@@ -1,9 +1,7 @@
-"""``python -m envs.render_videos``: videos of an environment, for pre-training.
+"""``python -m envs.render_videos``: render videos of an environment for pre-training.
 
-One MP4 an episode and camera.
-
-The arm is moved by the expert with noise, or by a slow random walk, so that the frames hold what a
-student sees and not only what a perfect policy sees.
+The command writes one MP4 per episode and camera. The arm is moved by the expert with noise, or by
+a slow random walk, so that the frames include states that an imperfect policy visits.
 """
 
 from dataclasses import dataclass
@@ -24,19 +22,18 @@ __all__ = ["RenderVideosConfig", "render_videos"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderVideosConfig:
-    """What to render.
+    """Settings of `render_videos`.
 
     Attributes:
         env_id: environment id.
         cameras: names of the cameras.
         image_size: side of the frames, pixels.
-        randomise: groups of randomisation, drawn anew for each episode.
+        randomise: groups of randomisation, drawn for each episode.
         episodes: number of episodes.
-        random_share: share of the episodes that are a random walk and not the expert.
-        noise: standard deviation of the noise on the expert's actions, in [0, 1] of the action's
-            range.
-        first_seed: seed of the first episode; keep it away from the seeds of training and
-            evaluation.
+        random_share: share of the episodes with a random walk instead of the expert, in [0, 1].
+        noise: standard deviation of the noise on the expert's actions; 1 is the full scale of an
+            action.
+        first_seed: seed of the first episode; use other seeds than for training and evaluation.
     """
 
     env_id: str
@@ -50,7 +47,7 @@ class RenderVideosConfig:
 
 
 def render_videos(config: RenderVideosConfig, out: Path) -> None:
-    """Render the episodes that are not yet there into ``out/seed<seed>-<camera>.mp4``."""
+    """Render the missing episodes into ``out/seed<seed>-<camera>.mp4``."""
     out.mkdir(parents=True, exist_ok=True)
     env = gymnasium.make(
         f"{__package__}:{config.env_id}",
@@ -76,7 +73,7 @@ def render_videos(config: RenderVideosConfig, out: Path) -> None:
         frames = {camera: [observation[f"image_{camera}"]] for camera in config.cameras}
         ended = False
         while not ended:
-            # a noise that changes slowly moves the arm away instead of making it tremble
+            # slowly changing noise displaces the arm; white noise would only make it vibrate
             noise = 0.8 * noise + 0.6 * generator.normal(size=noise.shape).astype(np.float32)
             action = noise * 0.6 if wander else expert.act(observation) + config.noise * noise
             observation, _, terminated, truncated, _ = env.step(

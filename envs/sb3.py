@@ -1,4 +1,4 @@
-"""A vector environment as a `VecEnv` of Stable-Baselines3."""
+"""An adapter from Gymnasium vector environments to Stable-Baselines3's `VecEnv`."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
 
     _Base = VecEnv
 else:
-    VecEnv, _Base = Any, object  # an extra, which is imported where it is needed
+    VecEnv, _Base = Any, object  # an optional dependency, imported on use
 
 Observation = Any
 
 
 def as_sb3(envs: VectorEnv[Any, Any, Any]) -> VecEnv:
-    """Return Stable-Baselines3 a gymnasium vector environment, wrapped or not.
+    """Return a Gymnasium vector environment as a `VecEnv` of Stable-Baselines3.
 
-    An ended environment is reset in the same step, and `infos[i]` then have its last observation
-    (`terminal_observation`) and the info of its last step; `TimeLimit.truncated` is right.
+    An ended environment is reset in the same step; `infos[i]` then has its last observation
+    (`terminal_observation`) and the info of its last step. `TimeLimit.truncated` is set correctly.
 
-    What gymnasium's vector environments cannot do is refused: methods of some environments only,
-    and reset options that differ between environments. Whether an environment has a wrapper
-    inside cannot be asked; wrap the result in SB3's `VecMonitor` for its statistics.
+    Operations that Gymnasium's vector environments do not support raise an error: method calls on
+    some environments only, and reset options that differ between environments. `env_is_wrapped`
+    always returns False; wrap the result in SB3's `VecMonitor` for episode statistics.
 
     Args:
-        envs: with `AutoresetMode.SAME_STEP`, or `DISABLED`, whose ended environments are reset
-            here.
+        envs: a vector environment, wrapped or not, with `AutoresetMode.SAME_STEP`, or with
+            `DISABLED`, in which case this adapter resets ended environments.
 
     Raises:
         ImportError: Stable-Baselines3 is not installed.
-        ValueError: another autoreset mode, in which a step may be one that ignores the action;
-            Stable-Baselines3 would learn from it.
+        ValueError: the vector environment has another autoreset mode, in which some steps ignore
+            the action; Stable-Baselines3 would learn from them.
     """
     return _sb3_class()(envs)
 
@@ -51,13 +51,13 @@ def _sb3_class() -> Any:
         ) from error
 
     class GymnasiumVecEnv(_GymnasiumVecEnv, VecEnv):
-        """A `VecEnv`, which Stable-Baselines3 asks for by its class."""
+        """The adapter as a subclass of `VecEnv`, which Stable-Baselines3 requires."""
 
     return GymnasiumVecEnv
 
 
 class _GymnasiumVecEnv(_Base):
-    """The methods of a `VecEnv`, to be mixed with Stable-Baselines3's class."""
+    """The methods of the adapter, as a mixin for Stable-Baselines3's class."""
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         mode = envs.metadata.get("autoreset_mode")
@@ -75,7 +75,7 @@ class _GymnasiumVecEnv(_Base):
         if any(options != self._options[0] for options in self._options):
             raise ValueError("options must be the same for all environments")
         observations, infos = self.envs.reset(
-            seed=self._seeds[0],  # the others follow, by SB3's rule and by gymnasium's
+            seed=self._seeds[0],  # SB3 and Gymnasium derive the other seeds in the same way
             options=self._options[0] or None,
         )
         self._reset_seeds()
@@ -101,7 +101,7 @@ class _GymnasiumVecEnv(_Base):
     def _take_last(
         self, infos: dict[str, Any], each: list[dict[str, Any]], ended: list[int]
     ) -> None:
-        """Tell apart what was said of the last step and of the reset, in `each` of those ended."""
+        """Separate the info of the last step from that of the reset, for the ended environments."""
         finals = _infos_of_each(infos.get("final_info", {}), self.num_envs)
         last = infos["final_obs"]
         one_each = isinstance(last, np.ndarray) and last.dtype.hasobject
@@ -118,7 +118,7 @@ class _GymnasiumVecEnv(_Base):
     def _reset_ended(
         self, observations: Observation, each: list[dict[str, Any]], dones: NDArray[np.bool_]
     ) -> Observation:
-        """Reset the environments that have ended, and keep their last observations in `each`."""
+        """Reset the ended environments, and store their last observations in `each`."""
         ended = np.flatnonzero(dones).tolist()
         for row in ended:
             terminal = _row(self.envs.single_observation_space, observations, row)
@@ -137,7 +137,7 @@ class _GymnasiumVecEnv(_Base):
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        if attr_name == "render_mode":  # asked of all; not all vector environments can be
+        if attr_name == "render_mode":  # not all vector environments have `get_attr` for it
             values = [self.envs.render_mode] * self.num_envs
         else:
             values = self.envs.unwrapped.get_attr(attr_name)  # pyrefly: ignore  # most have it
@@ -162,17 +162,17 @@ class _GymnasiumVecEnv(_Base):
         wanted = set(self._get_indices(indices))
         if wanted != set(range(self.num_envs)):
             raise ValueError(
-                "a gymnasium vector environment does this for all environments or for none, "
+                "a gymnasium vector environment supports this only for all environments together, "
                 f"got indices={sorted(wanted)} of {self.num_envs}"
             )
 
 
 def _infos_of_each(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
-    """Undo what gymnasium does to infos: give a dict for each environment."""
+    """Return one info dict per environment from Gymnasium's batched infos."""
     each: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for key, values in infos.items():
         has = infos.get(f"_{key}")
-        if has is None:  # a mask itself
+        if has is None:  # the key is a mask
             continue
         if isinstance(values, dict):
             values = _infos_of_each(values, num_envs)
@@ -182,7 +182,7 @@ def _infos_of_each(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]
 
 
 def _row(space: spaces.Space[Any], observations: Observation, row: int) -> Observation:
-    """Copy one environment's observation out of a batch."""
+    """Return a copy of one environment's observation in a batch."""
     if isinstance(space, spaces.Dict):
         return {key: _row(one, observations[key], row) for key, one in space.items()}
     if isinstance(space, spaces.Tuple):

@@ -1,10 +1,10 @@
-"""`python -m envs.stability`: whether the physics survives whatever a policy does to it.
+"""`python -m envs.stability`: test that the physics stays stable under arbitrary actions.
 
-Episodes of random actions, each held for some steps, then two seconds of holding still. Counted
-are episodes in which anything was not finite, in which the object went through what it lies on, in
-which energy grew (something moved at the end, and the servos, whose targets were still, had not
-lost what that takes), or in which a contact chattered for ever. Where there is an expert, it also
-picks the cube, which is then pushed to and fro with 1 N along each axis.
+Each episode has random actions, each held for some steps, then two seconds of holding still. The
+command counts episodes with non-finite values, with an object that sinks into its support, with
+growing energy (something still moves at the end, although the servos' targets were constant and
+their stored energy did not decrease), and with a contact that chatters permanently. With an expert,
+the cube is also picked and then pushed back and forth with 1 N along each axis.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ from .success_rates import describe_rate
 FAULTS = ("not finite", "sunk", "growing energy", "chatter")
 
 _HOLD_S = 2.0
-# An arm that was told to go through the table presses on it, creeps along and may snap free at any
-# moment, with what its servos had stored. What still moves this fast while the servos have not
-# given anything away is driven by the simulation itself.
+# An arm with a target below the table presses on it, slides and may snap free at any time, driven
+# by the energy stored in its servos. Motion above these speeds without a decrease of that energy is
+# an artefact of the simulation.
 _REST_RAD_S = 0.3
 _REST_M_S = 0.1
 _GIVEN_J = 0.01
@@ -36,21 +36,21 @@ _GROWTH = 1.2
 _SINK_M = 0.005
 _SHAKE_N = 1.0
 _SHAKE_HALF_PERIOD_STEPS = 3
-# A cube that leaves the tool by more has been lost.
+# The cube counts as lost if it slips by more than this.
 _SLIP_M = 0.03
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StabilityConfig:
-    """Say what is tried.
+    """Settings of `stability`.
 
     Attributes:
         env_id: environment id.
         protocol: `robot` or `pixmc`.
-        episodes: of random actions.
-        hold_steps: control steps that a random action lasts, at most.
-        first_seed: seeds run upwards from here.
-        shakes: grasps of the expert that are shaken; 0 for none.
+        episodes: number of episodes with random actions.
+        hold_steps: maximum duration of a random action, control steps.
+        first_seed: seed of the first episode; the others follow.
+        shakes: number of expert grasps that are shaken; 0: none.
     """
 
     env_id: str
@@ -64,11 +64,11 @@ class StabilityConfig:
         if self.episodes < 1 or self.hold_steps < 1 or self.shakes < 0:
             raise ValueError("episodes and hold_steps must be at least 1, shakes at least 0")
         if self.shakes and ("Pick" not in self.env_id or self.protocol != "robot"):
-            raise ValueError("shakes are of cubes that an expert picks in the robot protocol")
+            raise ValueError("shakes needs a Pick environment and protocol=robot")
 
 
 def stability(config: StabilityConfig, out: Path) -> None:
-    """Run the episodes, print what went wrong, write `out/stability.json`."""
+    """Run the episodes, print the faults, and write `out/stability.json`."""
     env = make(env_id=config.env_id, protocol=config.protocol, cameras=(), privileged=True)
     seeds = range(config.first_seed, config.first_seed + config.episodes)
     faults: dict[str, list[int]] = {name: [] for name in FAULTS}
@@ -91,9 +91,9 @@ def stability(config: StabilityConfig, out: Path) -> None:
         "held": sum(held),
     }
     write_json(out / "stability.json", result)
-    told = ", ".join(f"{name} {len(some)}" for name, some in faults.items())
+    counts = ", ".join(f"{name} {len(some)}" for name, some in faults.items())
     print(
-        f"{config.env_id} {config.protocol}: {config.episodes} episodes of random actions: {told}"
+        f"{config.env_id} {config.protocol}: {config.episodes} episodes of random actions: {counts}"
     )
     print(f"greatest joint speed {greatest:.1f} rad/s")
     if config.shakes:
@@ -102,7 +102,7 @@ def stability(config: StabilityConfig, out: Path) -> None:
 
 
 def random_episode(env: ManipulationEnv, seed: int, hold_steps: int) -> tuple[set[str], float]:
-    """Run one episode; give its faults, and the arm's greatest joint speed in rad/s."""
+    """Run one episode; return its faults and the arm's maximum joint speed, rad/s."""
     rng = np.random.default_rng(seed)
     faults, greatest, ended = set[str](), 0.0, False
     env.reset(seed=seed)
@@ -127,7 +127,7 @@ def random_episode(env: ManipulationEnv, seed: int, hold_steps: int) -> tuple[se
 
 
 def shake(env: ManipulationEnv, env_id: str, seed: int) -> bool:
-    """Let the expert lift the cube, then push it to and fro; say whether it is held."""
+    """Lift the cube with the expert, push it back and forth, and return whether it is held."""
     expert = EXPERTS[env_id]()
     observation, info = env.reset(seed=seed)
     while not info["success"]:
@@ -154,7 +154,7 @@ def _cube_in_hand(env: ManipulationEnv) -> NDArray[np.float64]:
 
 
 def _sunk(env: ManipulationEnv) -> bool:
-    """Return whether a box is deeper in the floor or the table than contacts allow."""
+    """Return whether a box penetrates the floor or the table by more than the tolerance."""
     start = env.save().variation.start
     names = list(start.box_poses)
     places = env.simulator.bodies(names)[:, :3]
@@ -172,9 +172,9 @@ def _sunk(env: ManipulationEnv) -> bool:
 
 
 def _unrest(env: ManipulationEnv) -> str | None:
-    """Hold still, and name what moves at the end although the servos have not paid for it.
+    """Hold still; return the fault if something still moves without a loss of servo energy.
 
-    `chatter` is motion that goes on as it was a second ago: a contact that never settles.
+    `chatter` is motion as fast as a second before: a contact that never settles.
     """
     second = round(env.interface.rate_hz)
     for _ in range(second):
@@ -196,7 +196,7 @@ def _unrest(env: ManipulationEnv) -> str | None:
 
 
 def _servo_energy_j(env: ManipulationEnv) -> float:
-    """Return what the arm's servos hold: springs up to their greatest torque, which then stays."""
+    """Return the energy stored in the arm's servos, J: springs with a limited torque."""
     positions, _ = env.simulator.joints(env.arm.joint_names)
     off = np.abs(positions - env.save().arm_targets)
     stiffness = np.array([servo.stiffness for servo in env.arm.servos])

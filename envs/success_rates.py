@@ -1,6 +1,6 @@
-"""What success rates say: intervals of one, tests between two, and what few trials cannot tell.
+"""Statistics of success rates: confidence intervals, tests of two rates, and statistical power.
 
-A rate from few episodes says little, and should say how little.
+A rate from few episodes is uncertain, so it should be reported with its interval.
 """
 
 import functools
@@ -8,7 +8,7 @@ import math
 
 # The normal distribution's 97.5 % quantile, for a two-sided interval of 95 %.
 _Z = 1.959963984540054
-# A difference is called one when chance alone would give it, or a larger one, this often at most.
+# Significance level of the tests.
 SIGNIFICANCE = 0.05
 
 
@@ -16,11 +16,12 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the Wilson score interval (95 %) of a success rate; (0, 1) without trials.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22
-    (1927). Unlike the normal approximation it stays within [0, 1] and is honest at 0 and 100 %.
-    Written out: scipy's differs in the last bit of 41 % of them, and runs are compared to the bit.
+    (1927). Unlike the normal approximation it stays within [0, 1] and is valid at 0 and 100 %.
+    It is implemented here because scipy's result differs in the last bit in 41 % of cases, and runs
+    are compared to the bit.
 
     Raises:
-        ValueError: unless 0 <= successes <= trials.
+        ValueError: ``successes`` is not in [0, trials].
     """
     if not 0 <= successes <= trials:
         raise ValueError(f"successes must be in [0, {trials}], got {successes}")
@@ -30,26 +31,26 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     scale = 1 + _Z**2 / trials
     center = (rate + _Z**2 / (2 * trials)) / scale
     half = _Z / scale * math.sqrt(rate * (1 - rate) / trials + (_Z / (2 * trials)) ** 2)
-    # the bounds hold the rate exactly; rounding may miss it by an ulp at 0 and 1
+    # the interval contains the rate; rounding could exclude it by one ulp at 0 and 1
     return max(0.0, min(rate, center - half)), min(1.0, max(rate, center + half))
 
 
 def describe_rate(successes: int, trials: int) -> str:
-    """Return a rate for people, such as `41/50 = 82.0% (69.2% to 90.2%, Wilson 95 %)`."""
+    """Return a rate as text, such as `41/50 = 82.0% (69.2% to 90.2%, Wilson 95 %)`."""
     low, high = wilson_interval(successes, trials)
     rate = successes / trials if trials else math.nan
     return f"{successes}/{trials} = {rate:.1%} ({low:.1%} to {high:.1%}, Wilson 95 %)"
 
 
 def fisher_exact(successes: int, trials: int, other_successes: int, other_trials: int) -> float:
-    """Return how often two equally good policies would differ so much or more, two-sided.
+    """Return the two-sided p-value of Fisher's exact test, for trials that are not paired.
 
     R. A. Fisher, "On the interpretation of chi-squared from contingency tables, and the calculation
-    of P", JRSS 85 (1922): the sum of all tables with the same margins that are no likelier than
-    the one that came. For trials that are not paired.
+    of P", JRSS 85 (1922): the total probability of all tables with the same margins that are not
+    more probable than the observed table.
 
     Raises:
-        ValueError: unless 0 <= successes <= trials for both.
+        ValueError: a number of successes is not in [0, trials].
     """
     for number, most in ((successes, trials), (other_successes, other_trials)):
         if not 0 <= number <= most:
@@ -59,21 +60,21 @@ def fisher_exact(successes: int, trials: int, other_successes: int, other_trials
         math.comb(trials, here) * math.comb(other_trials, both - here)
         for here in range(max(0, both - other_trials), min(trials, both) + 1)
     ]
-    came = math.comb(trials, successes) * math.comb(other_trials, other_successes)
-    # whole numbers: a tie is a tie
-    return sum(way for way in ways if way <= came) / math.comb(trials + other_trials, both)
+    observed = math.comb(trials, successes) * math.comb(other_trials, other_successes)
+    # integers, so that ties are exact
+    return sum(way for way in ways if way <= observed) / math.comb(trials + other_trials, both)
 
 
 def sign_test(only_first: int, only_second: int) -> float:
-    """Return the exact two-sided p-value of McNemar's test, from the pairs that were not alike.
+    """Return the exact two-sided p-value of McNemar's test, from the discordant pairs.
 
-    Pairs in which both succeeded or both failed say nothing about which is better. Q. McNemar,
-    "Note on the sampling error of the difference between correlated proportions", Psychometrika
-    12 (1947), with the binomial distribution in the place of its approximation.
+    Pairs in which both succeeded or both failed do not count. Q. McNemar, "Note on the sampling
+    error of the difference between correlated proportions", Psychometrika 12 (1947), with the
+    binomial distribution instead of its approximation.
 
     Args:
-        only_first: pairs in which the first succeeded and the second did not.
-        only_second: the other way.
+        only_first: number of pairs in which only the first policy succeeded.
+        only_second: number of pairs in which only the second policy succeeded.
 
     Raises:
         ValueError: a number is negative.
@@ -86,13 +87,18 @@ def sign_test(only_first: int, only_second: int) -> float:
 
 
 def paired_power(worse: float, better: float, pairs: int) -> float:
-    """Return how often so many pairs would find, by `sign_test`, that the better policy is better.
+    """Return the power of `sign_test`: the probability that it finds the better policy.
 
-    Both policies' outcomes at a pose are taken as independent. Where hard poses are hard for both,
-    fewer pairs are unlike and more of these speak for the better one: the power is then higher.
+    The outcomes of both policies at a pose are assumed to be independent. If both fail at the same
+    poses, the actual power is higher.
+
+    Args:
+        worse: success rate of the worse policy.
+        better: success rate of the better policy.
+        pairs: number of pairs of trials.
 
     Raises:
-        ValueError: unless 0 <= worse <= better <= 1.
+        ValueError: the rates do not satisfy 0 <= worse <= better <= 1.
     """
     if not 0 <= worse <= better <= 1:
         raise ValueError(f"needs 0 <= worse <= better <= 1, got {worse} and {better}")
@@ -112,15 +118,16 @@ def paired_power(worse: float, better: float, pairs: int) -> float:
 def detectable_rates(
     rate: float, pairs: int, power: float = 0.8
 ) -> tuple[float | None, float | None]:
-    """Return the rates below and above `rate`, in steps of 1 %, that so many pairs tell apart.
+    """Return the nearest rates below and above `rate`, in steps of 1 %, that a test can detect.
 
     Args:
-        rate: of one policy.
-        pairs: of trials.
-        power: how often a difference that is there should be found.
+        rate: success rate of one policy.
+        pairs: number of pairs of trials.
+        power: required probability of detecting the difference.
 
     Returns:
-        The greatest rate below and the least above; None where not even 0 % or 100 % would do.
+        The highest detectable rate below and the lowest above; None if even 0 % or 100 % is not
+        detectable.
     """
     below = (step / 100 for step in range(math.ceil(100 * rate) - 1, -1, -1))
     above = (step / 100 for step in range(math.floor(100 * rate) + 1, 101))
@@ -131,7 +138,7 @@ def detectable_rates(
 
 
 def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 2048) -> int | None:
-    """Return about how many pairs tell two rates apart this often; None for more than `most`."""
+    """Return about how many pairs detect a difference with this power; None if over `most`."""
     if paired_power(worse, better, most) < power:
         return None
     low, high = 0, most
@@ -144,7 +151,7 @@ def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 20
 
 @functools.cache
 def _few_enough(unlike: int) -> int:
-    """Return how many pairs may speak for the worse policy in a significant test; -1: none."""
+    """Return the maximum number of pairs for the worse policy in a significant test; -1: none."""
     few = max(-1, math.floor(unlike / 2 - _Z * math.sqrt(unlike) / 2))
     while _tail(few + 1, unlike, 0.5) <= SIGNIFICANCE / 2:
         few += 1
@@ -154,7 +161,7 @@ def _few_enough(unlike: int) -> int:
 
 
 def _tail(most: int, trials: int, rate: float) -> float:
-    """Return the chance of no more than `most` successes."""
+    """Return the probability of at most `most` successes."""
     if most < 0:
         return 0.0
     if rate in (0.0, 1.0):

@@ -1,4 +1,4 @@
-"""Draw how one episode differs from the next, from the ranges of `envs.randomisation`."""
+"""Random variations of episodes, drawn from the ranges of `envs.randomisation`."""
 
 import colorsys
 from collections.abc import Mapping
@@ -31,21 +31,21 @@ from .simulation.scene import (
 )
 from .tasks.task import Task
 
-# What may be painted of every arm.
+# Materials of every arm that can be painted.
 _ARM_PAINTS = ("arm", "trim", "finger")
-# Where distractors wait that an episode does not use: behind the front camera.
+# Position of distractors that an episode does not use: behind the front camera.
 _PARKED_X_M = -2.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variation:
-    """Say how one episode differs from the next.
+    """The drawn variation of one episode.
 
     Attributes:
-        start: where everything is.
-        appearance: how it looks.
-        latency_steps: control steps between an action and its execution.
-        noise_seed: from which action and proprioception noise are drawn.
+        start: start positions.
+        appearance: colours, lighting and camera shifts.
+        latency_steps: delay between an action and its execution, control steps.
+        noise_seed: random seed of action and proprioception noise.
     """
 
     start: Start
@@ -55,10 +55,10 @@ class Variation:
 
 
 def populate(scene: Scene, randomisation: Randomisation) -> Scene:
-    """Return the scene with the distractors that an episode may need.
+    """Return the scene with the maximum number of distractors.
 
     Raises:
-        ValueError: for a paint that no scene has, listing the known ones.
+        ValueError: a paint is unknown in all scenes; the message lists the known ones.
     """
     _check_paints(scene, randomisation)
     if randomisation.distractors is None:
@@ -83,11 +83,11 @@ def draw(
     """Draw one episode.
 
     Args:
-        scene: what `populate` gave.
-        task: it knows how its object is moved and resized, and where things may stand.
-        start: what the task drew.
+        scene: the scene, as returned by `populate`.
+        task: the task, which moves and resizes its object and names free spaces.
+        start: the start that the task drew.
         randomisation: the ranges.
-        rng: spawned into one stream for each group.
+        rng: random generator, spawned into one stream for each group.
     """
     streams = dict(zip(GROUPS, rng.spawn(len(GROUPS)), strict=True))
     on = randomisation
@@ -119,7 +119,7 @@ def draw(
 
 
 def _check_paints(scene: Scene, randomisation: Randomisation) -> None:
-    """Refuse a misspelt paint; one of another task's scene is known from the default ranges."""
+    """Raise for an unknown paint; paints of other scenes are known from the default ranges."""
     known = {*_scene_paints(scene), *known_paints()}
     colours, textures = randomisation.colours, randomisation.textures
     named = (*(colours.paints if colours else ()), *(textures.paints if textures else ()))
@@ -130,7 +130,7 @@ def _check_paints(scene: Scene, randomisation: Randomisation) -> None:
 
 
 def _scene_paints(scene: Scene) -> dict[str, Paint]:
-    """Return the default look of everything that can be painted, but for the arm."""
+    """Return the default paint of everything except the arm."""
     paints = {box.paint_name or box.name: box.paint for box in scene.boxes}
     for fixture in scene.fixtures:
         paints |= fixture.paints
@@ -216,7 +216,7 @@ def _parked(index: int, edge_m: float) -> Vector:
 def _draw_distractors(
     rng: np.random.Generator, task: Task, start: Start, distractors: Distractors
 ) -> tuple[Start, dict[str, Paint]]:
-    """Place boxes where the task has room, clear of its object and of each other."""
+    """Place boxes in free spaces of the task, away from its object and from each other."""
     names = _distractor_names(distractors)
     count = int(rng.integers(*distractors.count, endpoint=True))
     taken = [(np.asarray(task.middle(start))[:2], distractors.clearance_m)]
@@ -239,7 +239,7 @@ def _draw_distractors(
 def _free_place(
     rng: np.random.Generator, task: Task, taken: list[tuple[np.ndarray, float]], radius_m: float
 ) -> np.ndarray | None:
-    """Return a place [3] on one of the task's spaces, or None if forty draws find none."""
+    """Return a position [3] in one of the task's spaces, or None after forty failed draws."""
     spaces = task.spaces
     areas = np.array([space.half_m[0] * space.half_m[1] for space in spaces])
     found = None

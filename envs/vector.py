@@ -1,15 +1,15 @@
-"""Many environments at once: over processes for gymnasium, and from gymnasium to SB3.
+"""Vector environments in worker processes.
 
     envs = make_vec("envs:toto/FrankaPick-v0", 8, autoreset_mode="SameStep")     # WorkerVectorEnv
     envs = TotoVectorObservation(envs, load_encoder("toto-nano"))       # toto_robot.wrappers
     venv = as_sb3(envs)                                                 # Stable-Baselines3's VecEnv
 
-`WorkerVectorEnv` has a process for each core, each with several environments, which it steps one
-after the other; `gymnasium.vector.AsyncVectorEnv` has a process for each environment, and builds
-one more environment in the calling process. docs/envs.md has what either costs.
+`WorkerVectorEnv` has one process per core, which steps its environments one after the other.
+`gymnasium.vector.AsyncVectorEnv` has one process per environment, and builds one more environment
+in the calling process. docs/envs.md compares their costs.
 
-Processes are spawned, since neither EGL contexts nor torch's threads survive a fork: a script that
-makes one of these must do so under `if __name__ == "__main__":`.
+Processes are spawned, because EGL contexts and torch's threads do not survive a fork. So a script
+must create a `WorkerVectorEnv` under `if __name__ == "__main__":`.
 """
 
 import multiprocessing
@@ -50,7 +50,7 @@ def make_vec(
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     **env_options: Any,
 ) -> "WorkerVectorEnv":
-    """Make `num_envs` equal environments, as `gymnasium.make(env_id, **env_options)` makes them."""
+    """Return `num_envs` equal environments, each from `gymnasium.make(env_id, **env_options)`."""
     return WorkerVectorEnv(
         [partial(gymnasium.make, env_id, **env_options)] * num_envs,
         num_workers=num_workers,
@@ -59,23 +59,23 @@ def make_vec(
 
 
 class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
-    """Environments spread over worker processes, with observations in shared memory.
+    """A vector environment in worker processes, with observations in shared memory.
 
-    Environment i lives in worker i modulo `num_workers`. Seeds, autoreset, `reset_mask` and the
-    layout of infos are those of `gymnasium.vector.SyncVectorEnv`, and so are all numbers, to the
-    bit. It differs where that class is careless: nothing is stepped if an ended environment was not
-    reset (`AutoresetMode.DISABLED`), `final_obs` is the last observation even of an environment
-    that writes each into the same array, and the caller's `options` are left as they are.
+    Environment i runs in worker i modulo `num_workers`. Seeds, autoreset, `reset_mask`, the layout
+    of infos and all numbers equal those of `gymnasium.vector.SyncVectorEnv`, to the bit. There are
+    three differences: no environment is stepped if an ended one was not reset
+    (`AutoresetMode.DISABLED`), `final_obs` is the last observation even if an environment reuses
+    its arrays, and the caller's `options` are not changed.
 
-    An error in an environment is raised here, with its own type and the worker's traceback as a
-    note; the other environments may have moved, so a `reset` of all must follow. A worker that has
-    died cannot be revived: `close` is what is left.
+    An error in an environment is raised in the main process with its own type and the worker's
+    traceback as a note. The other environments may have been stepped, so all must be reset. After
+    the death of a worker process, only `close` is possible.
 
     Attributes:
-        num_workers: processes.
-        autoreset_mode: what happens when an episode has ended.
-        copy: whether every call returns new arrays; otherwise all return the same ones, which
-            change in the calls of `reset` and `step`, never between.
+        num_workers: number of worker processes.
+        autoreset_mode: behaviour at the end of an episode.
+        copy: whether every call returns new arrays; otherwise all calls return the same arrays,
+            which change only during `reset` and `step`.
     """
 
     def __init__(
@@ -89,14 +89,15 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         """Start the workers and build the environments in them.
 
         Args:
-            env_fns: each makes one environment; sent to its worker by cloudpickle.
-            num_workers: processes; None: one for each core. Never more than environments.
-            autoreset_mode: one of gymnasium's three.
+            env_fns: functions that each return one environment; sent to the workers by cloudpickle.
+            num_workers: number of worker processes, at most one per environment; None: one per
+                core.
+            autoreset_mode: one of Gymnasium's three modes.
             copy: see the class.
 
         Raises:
-            ValueError: no environment, no worker, or an observation space whose elements have no
-                fixed size.
+            ValueError: there is no environment or no worker, or elements of the observation space
+                have no fixed size.
             RuntimeError: the spaces of the environments differ.
         """
         self.num_envs = len(env_fns)
@@ -104,15 +105,15 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             raise ValueError("at least one environment is needed, got none")
         if num_workers is not None and num_workers < 1:
             raise ValueError(
-                f"num_workers must be at least 1, got {num_workers}; for none, "
-                "gymnasium.vector.SyncVectorEnv does the same in this process"
+                f"num_workers must be at least 1, got {num_workers}; to run without workers, use "
+                "gymnasium.vector.SyncVectorEnv"
             )
         self.num_workers = min(num_workers or num_cpus(), self.num_envs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.copy = copy
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._reused: Observation = None
-        self._needs_reset = True  # also after a step that did not come to its end
+        self._needs_reset = True  # also after an interrupted step
         self._workers: list[Worker] = []
         self._shared: list[SharedRows] = []
         self._shut_down = weakref.finalize(self, shut_down, self._workers, self._shared)
@@ -138,7 +139,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             )
             with clear_mpi_env_vars():
                 process.start()
-            there.close()  # so that a dead worker is noticed
+            there.close()  # so that the death of the worker closes the connection
             self._workers.append(Worker(process=process, connection=here, rows=tuple(makers)))
         made = self._ask("build", dict.fromkeys(range(self.num_envs)))
         first = made[0]
@@ -157,8 +158,8 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         shared = SharedRows(self.single_observation_space, self.num_envs)
         self._shared.append(shared)
         self._ask("attach", dict.fromkeys(range(self.num_workers), (self.num_envs, shared.name)))
-        # The memory lives as long as someone uses it. Now that all do, its name is not needed: not
-        # even a process that is killed can leave it behind.
+        # All workers have attached the memory. Its name is removed now, so that the memory is freed
+        # even if a process is killed.
         shared.unlink()
 
     @property
@@ -180,14 +181,14 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         """Reset all environments, or those in `options["reset_mask"]`.
 
         Args:
-            seed: None; one, from which environment i gets `seed + i`; or one for each.
-            options: passed to every environment, less `reset_mask` (bool [num_envs]). The rows of
+            seed: None; one seed, from which environment i gets `seed + i`; or one seed each.
+            options: passed to every environment, without `reset_mask` (bool [num_envs]). The
                 environments that are not reset keep their last observation.
 
         Raises:
-            ValueError: wrong number of seeds, or an unfit mask.
-            TypeError: the mask is no array of bools.
-            ResetNeeded: a mask that is not full, where all must be reset.
+            ValueError: wrong number of seeds, or a mask of wrong shape or without a true element.
+            TypeError: the mask is not an array of bools.
+            ResetNeeded: all environments must be reset, but the mask selects only some.
         """
         self._check_open()
         seeds = _seeds(seed, self.num_envs)
@@ -208,20 +209,22 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return self._observations(), infos
 
     def step(self, actions: Any) -> StepResult:
-        """Step every environment, or reset those whose turn it is.
+        """Step every environment; with `NEXT_STEP`, ended environments are reset instead.
 
         Raises:
-            ResetNeeded: before the first `reset`, and after a step that an error has ended.
-            ValueError: wrong number of actions; or an ended environment was not reset, with
-                `AutoresetMode.DISABLED`.
+            ResetNeeded: called before the first `reset`, or after a step that raised an error.
+            ValueError: wrong number of actions, or, with `AutoresetMode.DISABLED`, an ended
+                environment was not reset.
         """
         self._check_open()
         if self._needs_reset:
-            raise ResetNeeded("reset() all environments first: they are new, or a step has failed")
+            raise ResetNeeded(
+                "call reset() for all environments first: they are new, or a step failed"
+            )
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
             raise ValueError(
-                f"environments {np.flatnonzero(self._ended).tolist()} have ended: reset them first "
-                'by reset(options={"reset_mask": terminations | truncations})'
+                f"environments {np.flatnonzero(self._ended).tolist()} have ended: first call "
+                'reset(options={"reset_mask": terminations | truncations})'
             )
         each = list(iterate(self.action_space, actions))
         if len(each) != self.num_envs:
@@ -247,14 +250,14 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return observations, rewards, terminations, truncations, infos
 
     def render(self) -> tuple[Any, ...]:
-        """Return what each environment renders."""
+        """Return the rendered output of each environment."""
         return self.call("render")
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of every environment, or get an attribute; what comes is a copy.
+        """Call a method of every environment, or get an attribute; return copies.
 
         Raises:
-            ValueError: `reset`, `step` or `close`, which would pass by what is kept here.
+            ValueError: `name` is `reset`, `step` or `close`; use the methods of this class.
         """
         self._check_open()
         if name in ("reset", "step", "close"):
@@ -263,15 +266,15 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return tuple(results[row] for row in range(self.num_envs))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Get an attribute of every environment; what comes is a copy."""
+        """Return copies of an attribute of every environment."""
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of every environment.
 
         Args:
-            name: of the attribute.
-            values: a list or tuple of one for each; or one for all.
+            name: name of the attribute.
+            values: a list or tuple with one value per environment, or one value for all.
 
         Raises:
             ValueError: wrong number of values.
@@ -285,7 +288,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self._ask("assign", {row: (name, value) for row, value in enumerate(values)})
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the environments and end the workers; those that are stuck are killed."""
+        """Close the environments and end the workers; unresponsive workers are killed."""
         if kwargs:
             raise TypeError(f"close() takes no options, got {sorted(kwargs)}")
         self._shut_down()
@@ -295,7 +298,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             raise ClosedEnvironmentError(f"this {type(self).__name__} is closed")
 
     def _observations(self) -> Observation:
-        """Return copies of the latest observations, in new arrays unless told otherwise."""
+        """Return copies of the latest observations, in new arrays if `copy` is set."""
         if self.copy or self._reused is None:
             space = self.single_observation_space
             self._reused = create_empty_array(space, self.num_envs, np.zeros)
@@ -303,11 +306,11 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return self._reused
 
     def _ask(self, command: str, jobs: dict[int, Any]) -> dict[int, Any]:
-        """Have a command done for environments, each with an argument; return the results."""
+        """Run a command for environments, each with its argument; return the results."""
         for worker in self._workers:
-            if worker.busy:  # an interrupted command has left its answer
+            if worker.busy:  # an interrupted command left an unread result
                 worker.receive()
-        messages = [  # all are pickled before one is sent, since that may fail
+        messages = [  # all are pickled before the first is sent, because pickling can fail
             (worker, pickle.dumps((command, its)))
             for worker in self._workers
             if (its := [(row, jobs[row]) for row in worker.rows if row in jobs])
@@ -323,7 +326,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         if failures:
             first, *others = sorted(failures)
             if others:
-                failures[first].add_note(f"environments {others} failed, too")
+                failures[first].add_note(f"environments {others} failed too")
             raise failures[first]
         return results
 

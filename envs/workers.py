@@ -1,7 +1,7 @@
-"""The worker processes of `WorkerVectorEnv`: the pipe to each, and what runs at its other end.
+"""The worker processes of `WorkerVectorEnv`: their pipes, their main loop and shared memory.
 
-A command goes to each worker that has something to do, and each answers once. Observations do not
-go through the pipes but through memory that all processes share.
+The main process sends commands to workers, and each worker sends one result per command. The
+observations are exchanged through shared memory, not through the pipes.
 """
 
 import pickle
@@ -22,7 +22,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import CloudpickleWrapper
 
-Observation = Any  # an array, or a dict or tuple of what the observation space says
+Observation = Any  # an array, or a dict or tuple as in the observation space
 
 _FIXED_SIZE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 _ALIGNMENT_BYTES = 64
@@ -31,13 +31,13 @@ _CLOSE_TIMEOUT_S = 10.0
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A worker process as seen from outside.
+    """The main process's handle of a worker process.
 
     Attributes:
         process: the process.
-        connection: to it.
-        rows: its environments.
-        busy: whether its answer is still to come.
+        connection: pipe to the process.
+        rows: indices of its environments.
+        busy: whether a result is pending.
     """
 
     process: BaseProcess
@@ -46,13 +46,13 @@ class Worker:
     busy: bool = False
 
     def send(self, message: bytes) -> None:
-        """Send a command; to a dead worker, too, whose answer will be that it is dead."""
+        """Send a command; if the worker is dead, `receive` returns the error."""
         self.busy = True
         with suppress(OSError):
             self.connection.send_bytes(message)
 
     def receive(self) -> tuple[dict[int, Any], dict[int, BaseException]]:
-        """Return results and failures by environment."""
+        """Return results and errors by environment."""
         try:
             message = self.connection.recv_bytes()
         except (EOFError, OSError):
@@ -60,7 +60,7 @@ class Worker:
             self.process.join(_CLOSE_TIMEOUT_S)
             error = RuntimeError(
                 f"the worker process of environments {list(self.rows)} died with exit code "
-                f"{self.process.exitcode}; close() is all that is left"
+                f"{self.process.exitcode}; call close()"
             )
             return {}, {self.rows[0]: error}
         self.busy = False
@@ -70,16 +70,16 @@ class Worker:
         row, pickled, text = failure
         try:
             error = pickle.loads(pickled)
-        except Exception:  # a class that only the worker knows, or one that cannot be pickled
+        except Exception:  # the class exists only in the worker, or cannot be pickled
             error = RuntimeError("an error that cannot be sent between processes")
         error.add_note(f"in environment {row}, in a worker process:\n{text}")
         return {}, {row: error}
 
 
 def shut_down(workers: list[Worker], shared: list["SharedRows"]) -> None:
-    """End the workers and free what they share."""
+    """End the workers and free the shared memory."""
     for worker in workers:
-        worker.connection.close()  # which a worker takes as its end, whatever it does
+        worker.connection.close()  # a worker ends when its connection is closed
     for worker in workers:
         worker.process.join(_CLOSE_TIMEOUT_S)
         if worker.process.is_alive():
@@ -94,10 +94,10 @@ def shut_down(workers: list[Worker], shared: list["SharedRows"]) -> None:
 
 
 class SharedRows:
-    """The observations of all environments, in memory that processes share."""
+    """The observations of all environments in shared memory."""
 
     def __init__(self, space: spaces.Space[Any], num_rows: int, name: str | None = None) -> None:
-        """Allocate, or with a name, attach what another process has allocated.
+        """Allocate the memory; with a name, attach memory that another process allocated.
 
         Raises:
             ValueError: elements of the space have no fixed size.
@@ -106,7 +106,8 @@ class SharedRows:
             if not isinstance(one, _FIXED_SIZE):
                 raise ValueError(
                     f"observations of {one} have no fixed size, so they cannot be in shared "
-                    "memory; AsyncVectorEnv(shared_memory=False) sends them through pipes"
+                    "memory; use AsyncVectorEnv(shared_memory=False), which sends them through "
+                    "pipes"
                 )
         self._space = space
         sizes_bytes = [
@@ -126,16 +127,16 @@ class SharedRows:
 
     @property
     def name(self) -> str:
-        """What another process finds it by."""
+        """Name by which another process attaches the memory."""
         return self._memory.name
 
     def write(self, row: int, observation: Observation) -> None:
-        """Put the observation of one environment there."""
+        """Write the observation of one environment."""
         values = _leaves(self._space, observation)
         for array, value in zip(self._arrays, values, strict=True):
             if np.shape(value) != array.shape[1:]:
                 raise ValueError(
-                    f"an observation has an array of shape {np.shape(value)} where the space says "
+                    f"an observation has an array of shape {np.shape(value)}, but the space has "
                     f"{array.shape[1:]}"
                 )
             array[row] = value
@@ -146,19 +147,19 @@ class SharedRows:
             copied[:] = array
 
     def unlink(self) -> None:
-        """Take the name away; once, by whom has allocated it."""
+        """Remove the name of the memory, once, in the process that allocated it."""
         if self._linked:
             self._linked = False
             self._memory.unlink()
 
     def close(self) -> None:
-        """Let go of the memory."""
-        self._arrays = []  # they hold it
+        """Detach the memory."""
+        self._arrays = []  # they reference the memory
         self._memory.close()
 
 
 def _leaves(space: spaces.Space[Any], value: Any) -> Iterator[Any]:
-    """Return the parts of `value` (an observation, a batch of them, a space) that are no Dict."""
+    """Yield the leaves of `value`: an observation, a batch of observations, or a space."""
     if isinstance(space, spaces.Dict):
         for key, one in space.items():
             yield from _leaves(one, value[key])
@@ -174,17 +175,17 @@ def serve(
     makers: dict[int, CloudpickleWrapper[Any]],
     autoreset_mode: AutoresetMode,
 ) -> None:
-    """Serve as a worker process, until the other end of the connection is closed."""
-    # Ctrl-C goes to all processes of a terminal; the one that the user sees decides what it means
+    """Run the main loop of a worker process until the connection is closed."""
+    # Ctrl-C signals all processes of a terminal; the main process decides how to react
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    stage = _Stage(makers, autoreset_mode)
+    environments = _WorkerEnvironments(makers, autoreset_mode)
     commands = {
-        "build": stage.build,
-        "attach": stage.attach,
-        "reset": stage.reset,
-        "step": stage.step,
-        "call": stage.call,
-        "assign": stage.assign,
+        "build": environments.build,
+        "attach": environments.attach,
+        "reset": environments.reset,
+        "step": environments.step,
+        "call": environments.call,
+        "assign": environments.assign,
     }
     try:
         while True:
@@ -194,27 +195,27 @@ def serve(
             for row, argument in jobs:
                 try:
                     results[row] = pickle.dumps(commands[command](row, argument))
-                except Exception as error:  # the rest is left undone
+                except Exception as error:  # the other jobs are not run
                     failure = (row, _pickled(error), traceback.format_exc())
                     break
             connection.send_bytes(pickle.dumps((results, failure)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the other end was closed, which is how a worker is told to end
+        pass  # the main process closed the connection, which ends the worker
     finally:
-        stage.close()
+        environments.close()
         connection.close()
 
 
 def _pickled(error: Exception) -> bytes:
-    """Pickle an error, or nothing if that cannot be done."""
+    """Return a pickled error, or no bytes if it cannot be pickled."""
     try:
         return pickle.dumps(error)
     except Exception:
         return b""
 
 
-class _Stage:
-    """The environments of one worker process; each command is for one of them."""
+class _WorkerEnvironments:
+    """The environments of one worker process; each command applies to one environment."""
 
     def __init__(
         self, makers: dict[int, CloudpickleWrapper[Any]], autoreset_mode: AutoresetMode
@@ -225,7 +226,7 @@ class _Stage:
         self._shared: SharedRows | None = None
 
     def build(self, row: int, _: None) -> dict[str, Any]:
-        """Make the environment, and say what it is."""
+        """Build the environment; return its spaces, metadata and render mode."""
         env = self._envs[row] = self._makers[row]()
         return {
             "observation_space": env.observation_space,
@@ -235,26 +236,26 @@ class _Stage:
         }
 
     def attach(self, row: int, memory: tuple[int, str]) -> None:
-        """Find the shared memory."""
+        """Attach the shared memory."""
         num_rows, name = memory
         self._shared = SharedRows(self._envs[row].observation_space, num_rows, name)
 
     def reset(self, row: int, how: tuple[int | None, dict[str, Any] | None]) -> dict[str, Any]:
-        """Begin an episode; give its info."""
+        """Reset the environment; return its info."""
         seed, options = how
         observation, info = self._envs[row].reset(seed=seed, options=options)
         self._show(row, observation)
         return info
 
     def step(self, row: int, what: tuple[bool, Any]) -> tuple[float, bool, bool, tuple[Any, ...]]:
-        """Step or begin anew; give reward, ends and infos, which are two if both were done."""
+        """Step or reset; return reward, end flags and infos (two after a step with a reset)."""
         begin, action = what
         if begin:
             return 0.0, False, False, (self.reset(row, (None, None)),)
         env = self._envs[row]
         observation, reward, terminated, truncated, info = env.step(action)
         if self._same_step and (terminated or truncated):
-            # a copy, since an environment may write its next observation into the same arrays
+            # a copy, because the environment may reuse its arrays for the next observation
             last = {"final_obs": deepcopy(observation), "final_info": info}
             infos = (last, self.reset(row, (None, None)))
             return float(reward), bool(terminated), bool(truncated), infos
@@ -262,7 +263,7 @@ class _Stage:
         return float(reward), bool(terminated), bool(truncated), (info,)
 
     def call(self, row: int, what: tuple[str, tuple[Any, ...], dict[str, Any]]) -> Any:
-        """Call a method, or get an attribute."""
+        """Call a method, or return an attribute."""
         name, args, kwargs = what
         found = self._envs[row].get_wrapper_attr(name)
         return found(*args, **kwargs) if callable(found) else found
@@ -272,7 +273,7 @@ class _Stage:
         self._envs[row].set_wrapper_attr(*what)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all environments and detach the memory."""
         for env in self._envs.values():
             env.close()
         if self._shared is not None:

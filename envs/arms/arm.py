@@ -1,6 +1,6 @@
-"""What a robot arm with a hand is, as frozen data: names, limits, gains and kinematics.
+"""Data classes of robot arms with hands: names, limits, gains and kinematics.
 
-The arms themselves are in `envs.arms.franka` and `envs.arms.kuka`, each constant with its source.
+The arms are in `envs.arms.franka` and `envs.arms.kuka`, with the source of each constant.
 """
 
 from dataclasses import dataclass, replace
@@ -13,20 +13,20 @@ MODELS = Path(__file__).parents[1] / "models"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Servo:
-    """Describe a position servo that drives one joint, or several as their mean.
+    """A position servo of one joint, or of the mean of several joints.
 
-    The force is `stiffness * (target - position) - damping * velocity`, cut at `max_force`.
+    The force is `stiffness * (target - position) - damping * velocity`, clipped at `max_force`.
 
     Attributes:
-        joints: the driven joints; when there are several they are held equal to each other.
-        lower: least target, rad or m.
-        upper: greatest target, rad or m.
-        max_speed: greatest speed of the joint, rad/s or m/s.
-        max_force: greatest force or torque, N or N m.
+        joints: the driven joints; several joints are kept equal to each other.
+        lower: lowest target, rad or m.
+        upper: highest target, rad or m.
+        max_speed: maximum speed of the joint, rad/s or m/s.
+        max_force: maximum force or torque, N or N m.
         stiffness: N m/rad or N/m.
         damping: N m s/rad or N s/m.
-        max_lead: how far from the joint the target that is sent may be, rad or m; None for as far
-            as one likes.
+        max_lead: maximum distance between the joint and the target that is sent, rad or m; None:
+            no limit.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Servo:
 
 
 def bounded_speed(servo: Servo) -> Servo:
-    """Bound how far a servo's target leads, so that its joint keeps its greatest speed.
+    """Return the servo with a `max_lead` that limits the joint to its maximum speed.
 
-    MuJoCo has no speed limit of joints. Where the damping balances the stiffness a joint runs at
+    MuJoCo has no joint speed limit. When damping and stiffness balance, a joint moves at
     stiffness * lead / damping.
     """
     return replace(servo, max_lead=servo.damping * servo.max_speed / servo.stiffness)
@@ -51,7 +51,7 @@ def bounded_speed(servo: Servo) -> Servo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinkFrame:
-    """Place a joint's frame in the frame before it: modified Denavit-Hartenberg (Craig) lengths."""
+    """Modified Denavit-Hartenberg (Craig) parameters of a joint's frame in the previous frame."""
 
     a_m: float
     d_m: float
@@ -60,7 +60,7 @@ class LinkFrame:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingertip:
-    """Name a point on a finger that grasps: its place in the frame of a body."""
+    """A grasping point on a finger, in the frame of a body."""
 
     name: str
     body: str
@@ -69,27 +69,28 @@ class Fingertip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """Describe an arm with a hand.
+    """An arm with a hand.
 
-    Lengths are those of the robot as it is simulated: `scale` is already in them, and is applied
-    to the model file, which has the published ones.
+    All lengths are those of the simulated robot: they already include `scale`, which is also
+    applied to the published lengths in the model file.
 
     Attributes:
         name: identifier, stored in every Interface.
-        model: MJCF file with bodies, inertias and geoms; limits and gains come from here.
-        scale: factor on every length of the model file.
-        servos: the arm's joints in order, base first.
-        hand_servos: those of the hand in order. One servo with several joints is a gripper; its
-            target is the distance of a finger from the middle.
+        model: MJCF file with bodies, inertias and geoms; its limits and gains are replaced by the
+            values of this class.
+        scale: scale factor on every length of the model file.
+        servos: servos of the arm's joints in order, base first.
+        hand_servos: servos of the hand in order. A servo with several joints is a gripper; its
+            target is the distance of each finger from the centre.
         link_frames: kinematics of the arm's joints in order.
-        flange_m: distance from the last joint's frame to the hand along its z.
-        hand_yaw_rad: rotation of the hand about the flange's z.
-        hand_body: body that carries the hand and its camera.
-        tool_offset_m: the point that is brought to things, in the frame of `hand_body`.
-        palm_offset_m: the middle of the palm, in the frame of `hand_body`.
-        fingertips: the points that grasp.
-        arm_bodies: what must not touch anything, base first.
-        sources: where the constants come from.
+        flange_m: distance from the last joint's frame to the hand along the z axis.
+        hand_yaw_rad: rotation of the hand about the flange's z axis.
+        hand_body: body of the hand, which carries the hand camera.
+        tool_offset_m: tool centre point in the frame of `hand_body`.
+        palm_offset_m: centre of the palm in the frame of `hand_body`.
+        fingertips: the grasping points.
+        arm_bodies: bodies that must not touch anything, base first.
+        sources: sources of the constants.
     """
 
     name: str
@@ -109,20 +110,20 @@ class Arm:
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """Return the arm's joint names, base first, without the hand."""
+        """Names of the arm's joints, base first, without the hand."""
         return tuple(servo.joints[0] for servo in self.servos)
 
     @property
     def hand_joint_names(self) -> tuple[str, ...]:
-        """Return the hand's joint names in the order of its servos."""
+        """Names of the hand's joints in the order of its servos."""
         return tuple(name for servo in self.hand_servos for name in servo.joints)
 
     @property
     def lower_rad(self) -> tuple[float, ...]:
-        """Return the arm's lower joint limits."""
+        """Lower joint limits of the arm."""
         return tuple(servo.lower for servo in self.servos)
 
     @property
     def upper_rad(self) -> tuple[float, ...]:
-        """Return the arm's upper joint limits."""
+        """Upper joint limits of the arm."""
         return tuple(servo.upper for servo in self.servos)

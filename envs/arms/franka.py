@@ -1,4 +1,4 @@
-"""The Franka Panda with its hand: limits, kinematics, and the gains of each protocol."""
+"""The Franka Panda and FR3 with the Franka Hand: limits, kinematics and gains per protocol."""
 
 import math
 from dataclasses import replace
@@ -7,9 +7,9 @@ from .arm import MODELS, Arm, Fingertip, LinkFrame, Servo, bounded_speed
 
 # Limits: Franka Control Interface documentation, "Robot and interface specifications", Panda.
 # Stiffness and damping are those of the public MuJoCo model of the Panda (MuJoCo Menagerie,
-# franka_emika_panda): about what the robot's own joint-impedance control does. Their ratio is
-# 0.1 s for every joint, so position + 0.1 s * velocity is very nearly the target: a policy that
-# sees both knows where the stored target is.
+# franka_emika_panda): similar to the robot's own joint-impedance control. Their ratio is 0.1 s for
+# every joint, so position + 0.1 s * velocity is very nearly the target: a policy can infer the
+# stored target from both.
 _LIMITS = (
     # lower rad, upper rad, rad/s, N m, N m/rad, N m s/rad
     (-2.8973, 2.8973, 2.1750, 87.0, 4500.0, 450.0),
@@ -50,10 +50,10 @@ FRANKA_PANDA = Arm(
         for index, (lower, upper, speed, force, stiffness, damping) in enumerate(_LIMITS, start=1)
     ),
     # Travel and speed: Franka Hand product manual (80 mm in all, 50 mm/s per finger). Stiffness,
-    # damping and force are ours, measured: with the 100 N/m of the public model a finger presses
-    # a 45 mm cube with 1 N and thin things slip. The target leads by no more than 15 mm:
-    # 4000 N/m * 15 mm = 60 N between two fingers on a cube (the real hand holds with up to 70 N),
-    # and a closed hand opens at once.
+    # damping and force are our own, from measurements: with the public model's 100 N/m a finger
+    # presses a 45 mm cube with 1 N, and thin objects slip. The target leads by at most 15 mm:
+    # 4000 N/m * 15 mm = 60 N between two fingers on a cube (the real hand grasps with up to 70 N),
+    # and a closed hand opens without delay.
     hand_servos=(
         Servo(
             name="gripper",
@@ -88,9 +88,9 @@ FRANKA_PANDA = Arm(
 )
 
 
-# The FR3 has the Panda's kinematics (the same document, the same table) and limits of its own:
-# libfranka 0.21, rate_limiting.h, system version 5.9 and later; `real_robot.limits` has them with
-# all that shrinks near a joint's ends.
+# The FR3 has the Panda's kinematics (same document, same table) and its own limits: libfranka 0.21,
+# rate_limiting.h, system version 5.9 and later. `real_robot.limits` also has the position-dependent
+# speed limits.
 _FR3_LIMITS = (
     # lower rad, upper rad, rad/s
     (-2.9007, 2.9007, 2.62),
@@ -113,8 +113,9 @@ FRANKA_FR3 = replace(
 
 
 # PixMC (the suite of MVP, arXiv 2203.06173): gains 400 and 80 for every joint of the arm, the same
-# limits; two fingers on their own with 200 N and 0.2 m/s. Its finger gains (1e6, 100) are PhysX's
-# implicit drive at one substep; with 10,000 and more a cube is thrown here (measured), so 1,000.
+# limits; two independent fingers with 200 N and 0.2 m/s. Its finger gains (1e6, 100) are for
+# PhysX's implicit drive with one substep. Here 10,000 and more throws the cube (measured), so it is
+# 1,000.
 FRANKA_PANDA_PIXMC = replace(
     FRANKA_PANDA,
     servos=tuple(

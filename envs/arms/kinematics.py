@@ -1,4 +1,4 @@
-"""Kinematics of an arm in closed form: where the hand is, and which joints bring it elsewhere."""
+"""Forward and inverse kinematics of an arm."""
 
 import functools
 
@@ -15,7 +15,7 @@ def forward_kinematics(arm: Arm, joint_positions: ArrayLike) -> Floats:
 
 
 def tool_pose(arm: Arm, joint_positions: ArrayLike) -> Floats:
-    """Return `T_base_tcp` [4 4]: the tool point of the arm, turned like the hand."""
+    """Return `T_base_tcp` [4 4]: the tool centre point, with the orientation of the hand."""
     T_base_tcp = forward_kinematics(arm, joint_positions).copy()
     T_base_tcp[:3, 3] += T_base_tcp[:3, :3] @ arm.tool_offset_m
     return T_base_tcp
@@ -32,20 +32,20 @@ def solve_ik(
     rest_gain: float = 0.05,
     rotation_weight: float = 0.3,
 ) -> tuple[Floats, float, float]:
-    """Find joint positions that bring the tool to a pose: damped least squares.
+    """Compute joint positions that move the tool to a pose, by damped least squares.
 
     Args:
-        arm: whose kinematics and limits.
-        T_base_tcp: [4 4] wanted pose.
-        start: [j] where the search begins.
-        rest: [j] towards which the free motion of a redundant arm is pulled.
-        num_iterations: how many Newton-like steps to take.
-        damping: in metres; larger is calmer near singular poses and slower.
-        rest_gain: how strongly the free motion is pulled, per iteration.
-        rotation_weight: metres of position error that one radian of rotation error is worth.
+        arm: the arm, with kinematics and limits.
+        T_base_tcp: [4 4] target pose.
+        start: [j] initial joint positions, rad.
+        rest: [j] joint positions that attract the null-space motion of a redundant arm, rad.
+        num_iterations: number of Gauss-Newton steps.
+        damping: damping, metres; a larger value is more stable near singularities but slower.
+        rest_gain: gain of the null-space motion, per iteration.
+        rotation_weight: weight of one radian of rotation error, in metres of position error.
 
     Returns:
-        Joint positions [j] within limits, and what is left: position error (m) and angle (rad).
+        Joint positions [j] within limits, and the remaining position error (m) and angle (rad).
     """
     T_base_tcp = np.asarray(T_base_tcp, dtype=np.float64)
     rest = np.asarray(rest, dtype=np.float64)
@@ -78,22 +78,22 @@ def _error_and_jacobian(arm: Arm, T_base_tcp: Floats, joints: Floats) -> tuple[F
 
 
 def joint_frames(arm: Arm, joint_positions: ArrayLike) -> Floats:
-    """Return the frames of all joints and last of the hand, [... j+1 4 4], in the base's frame.
+    """Return the frames of all joints and of the hand (last), [... j+1 4 4], in the base frame.
 
     Args:
-        arm: whose kinematics.
-        joint_positions: [... j] in rad.
+        arm: the arm.
+        joint_positions: [... j], rad.
     """
     return _chain(arm, np.asarray(joint_positions, dtype=np.float64))
 
 
 def _chain(arm: Arm, joints: Floats) -> Floats:
-    """Return the frames of all joints and last of the hand, [... j+1 4 4], in the base's frame."""
+    """Return the frames of all joints and of the hand (last), [... j+1 4 4], in the base frame."""
     num_joints = len(arm.link_frames)
     if joints.shape[-1:] != (num_joints,):
         raise ValueError(f"{arm.name} has {num_joints} joints, got positions {joints.shape}")
     links, T_last_hand = _constant_parts(arm.link_frames, arm.flange_m, arm.hand_yaw_rad)
-    # Craig's convention: Rot_x(alpha) Trans_x(a) Rot_z(theta) Trans_z(d); links hold all but theta.
+    # Craig's convention: Rot_x(alpha) Trans_x(a) Rot_z(theta) Trans_z(d); `links` is all but theta.
     turned = np.empty((*joints.shape, 4, 4))
     cos_t, sin_t = np.cos(joints)[..., None], np.sin(joints)[..., None]
     turned[..., 0] = cos_t * links[..., 0] + sin_t * links[..., 1]
@@ -113,7 +113,7 @@ def _chain(arm: Arm, joints: Floats) -> Floats:
 def _constant_parts(
     link_frames: tuple[LinkFrame, ...], flange_m: float, hand_yaw_rad: float
 ) -> tuple[Floats, Floats]:
-    """Return each link's transform [j 4 4] at angle 0, and that from the last joint to the hand."""
+    """Return the links' transforms [j 4 4] at angle 0, and the one from last joint to hand."""
     links = np.zeros((len(link_frames), 4, 4))
     for link, frame in zip(links, link_frames, strict=True):
         cos_a, sin_a = np.cos(frame.alpha_rad), np.sin(frame.alpha_rad)

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from .arm import MODELS, Arm, Fingertip, LinkFrame, Servo, bounded_speed
 
-# PixMC (arXiv 2203.06173) makes the whole robot smaller by this; the model file has the published
-# lengths. Its grasp points are in metres of the scaled robot.
+# PixMC (arXiv 2203.06173) scales the whole robot by this factor; the model file has the published
+# lengths. PixMC's grasp points are in metres of the scaled robot.
 _SCALE = 0.9
 
-# Limits: public description of the iiwa 7 R800. Torques: PixMC's. Greatest speeds: KUKA's data
-# sheet of the LBR iiwa 7 R800 (98, 98, 100, 130, 140, 180, 180 degrees/s); the description says
-# 10 rad/s for all. Gains of the `robot` protocol: those of the public MuJoCo model of the iiwa 14
-# (MuJoCo Menagerie, BSD-3), whose ratio is 0.1 s as the Panda's.
+# Limits: public description of the iiwa 7 R800. Torques: PixMC. Maximum speeds: KUKA's data sheet
+# of the LBR iiwa 7 R800 (98, 98, 100, 130, 140, 180, 180 degrees/s); the description has 10 rad/s
+# for all joints. Gains of the `robot` protocol: the public MuJoCo model of the iiwa 14 (MuJoCo
+# Menagerie, BSD-3); their ratio is 0.1 s, like the Panda's.
 _ARM = (
     # limit rad, degrees/s, N m
     (2.96705972839, 98.0, 320.0),
@@ -25,8 +25,8 @@ _ARM = (
 )
 _STIFFNESS, _DAMPING = 2000.0, 200.0
 
-# Public description of the Allegro hand: rad for each joint of a finger, 6.283 rad/s. Torque: the
-# real motors'.
+# Public description of the Allegro hand: limits of each finger joint, rad, and 6.283 rad/s. Torque:
+# that of the real motors.
 _FINGER = ((-0.558488888889, 0.558488888889), *[(-0.279244444444, 1.727825)] * 3)
 _THUMB = (
     (0.279244444444, 1.57075),
@@ -35,12 +35,14 @@ _THUMB = (
     (-0.279244444444, 1.76273055556),
 )
 _HAND_SPEED, _HAND_TORQUE = 6.283, 0.7
-# Ours, measured: with 1 N m/rad, the public model's, a fingertip presses with less than 1 N.
+# Our own values: with the public model's 1 N m/rad, a fingertip presses with less than 1 N
+# (measured).
 _HAND_STIFFNESS, _HAND_DAMPING = 4.0, 0.1
 
-# Postures for a cube of 60 mm at the tool point, squeezed along a line that is level when the hand
-# points down by 30 degrees: 28 mm clear on either side, and 20 mm into it. Found by inverse
-# kinematics of each finger (pads on the line, facing each other).
+# Postures for a cube of 60 mm at the tool point. The fingers squeeze along a line that is
+# horizontal when the hand points 30 degrees downwards: open with a gap of 28 mm on each side,
+# squeezing with targets 20 mm inside the cube. Computed by inverse kinematics of each finger (pads
+# on the line, facing each other).
 OPEN_HAND = (
     *(-0.278, -0.244, 1.599, -0.274),
     *(0.034, -0.279, 1.692, -0.279),
@@ -56,8 +58,8 @@ SQUEEZING_HAND = (
 
 FINGERS = ("index", "middle", "ring", "thumb")
 
-# PixMC's, per finger and joint. Its gains (600 to 1000) belong to an implicit drive; at 0.7 N m
-# they are saturated all the time, and so are these.
+# Gains per finger joint for PixMC. PixMC's own gains (600 to 1000) are for an implicit drive; with
+# 0.7 N m they are always saturated, and so are these.
 _HAND_STIFFNESS_PIXMC = 20.0
 _HAND_DAMPING_PIXMC = 1.0
 
@@ -113,7 +115,7 @@ KUKA_ALLEGRO = Arm(
     flange_m=_SCALE * 0.071,
     hand_yaw_rad=0.0,
     hand_body="hand",
-    # Where a cube is when thumb and fingers are around it: 75 mm before the palm.
+    # Position of a cube between thumb and fingers: 75 mm in front of the palm.
     tool_offset_m=(0.0824, -0.0186, 0.1328),
     palm_offset_m=(_SCALE * 0.008219, _SCALE * -0.02063, _SCALE * 0.08086),
     fingertips=tuple(

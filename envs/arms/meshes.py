@@ -1,9 +1,9 @@
-"""Published meshes of the arms, for `visuals="mesh"`: where they are looked for, and what they fit.
+"""Published meshes of the arms for `visuals="mesh"`: supported publishers and how to find them.
 
-Nothing is shipped or downloaded here. Meshes are read from an installed package or from a folder
-that the user names: a checkout, an unpacked wheel, or the folder of the MJCF file itself. Only how
-the arm looks comes from there; what it is made of and what it collides with stays ours. Parts that
-a publisher lacks keep their light shapes, and colours are ours, so that they can be varied.
+No meshes are shipped or downloaded. They are read from an installed package or from a folder that
+the user names: a checkout, an unpacked wheel, or the folder of the MJCF file itself. They change
+only the arm's appearance; masses and collision shapes stay ours. Parts without a published mesh
+keep their primitive shapes, and the colours are ours, so that they can be randomised.
 """
 
 import importlib.metadata
@@ -16,11 +16,11 @@ __all__ = ["Meshes", "find_meshes"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Meshes:
-    """Name MJCF files, and which of their bodies look like which of ours.
+    """The MJCF files with the meshes, and the matching of their bodies to ours.
 
     Attributes:
-        files: of the models, absolute.
-        bodies: their body by ours; the frames are the same.
+        files: absolute paths of the models.
+        bodies: name of the publisher's body by the name of ours; their frames are equal.
     """
 
     files: tuple[Path, ...]
@@ -29,14 +29,14 @@ class Meshes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Publisher:
-    """Return where somebody publishes the meshes of an arm.
+    """A publisher of meshes of an arm.
 
     Attributes:
-        name: for people, with the licence.
-        install: how to get them.
-        package: the distribution that brings them, or None for a checkout.
+        name: name with the licence, for messages.
+        install: command that installs the meshes.
+        package: the distribution that contains them, or None for a checkout.
         files: the models, relative to site-packages or to the checkout.
-        bodies: their body by ours.
+        bodies: name of the publisher's body by the name of ours.
     """
 
     name: str
@@ -58,7 +58,7 @@ _DM_PANDA = _Publisher(
     bodies={
         **{link: f"panda_{link}" for link in _PANDA_LINKS},
         "hand": "panda_hand",
-        # It turns the left finger and not the right one, as we do the other way round.
+        # The publisher rotates the left finger, our model rotates the right one.
         "left_finger": "panda_rightfinger",
         "right_finger": "panda_leftfinger",
     },
@@ -70,8 +70,8 @@ _MENAGERIE_PANDA = _Publisher(
     files=("franka_emika_panda/panda.xml",),
     bodies={name: name for name in (*_PANDA_LINKS, "hand", "left_finger", "right_finger")},
 )
-# Menagerie's iiwa is the 14, which has other lengths. Nobody publishes it with an Allegro hand on
-# the same frames; the hand keeps its light shapes.
+# Menagerie has the iiwa 14, which has other lengths. No publisher has it with an Allegro hand in
+# the same frames, so the hand keeps its primitive shapes.
 _ROBOSUITE_IIWA = _Publisher(
     name="robosuite, iiwa (MIT)",
     install="pip install --no-deps robosuite",
@@ -82,7 +82,7 @@ _ROBOSUITE_IIWA = _Publisher(
         **{f"link{index}": f"link_{index}" for index in range(1, 8)},
     },
 )
-# A folder may fit two: the one that asks for more files comes first.
+# A folder may match two publishers, so the one that needs more files comes first.
 _PUBLISHERS: dict[str, tuple[_Publisher, ...]] = {
     "franka_panda": (_DM_PANDA, _MENAGERIE_PANDA),
     "kuka_allegro": (_ROBOSUITE_IIWA,),
@@ -90,13 +90,15 @@ _PUBLISHERS: dict[str, tuple[_Publisher, ...]] = {
 
 
 def find_meshes(arm: str, folder: str | Path | None = None) -> Meshes:
-    """Find the meshes of an arm in a folder, or in an installed package when it is None.
+    """Return the meshes of an arm from a folder, or from an installed package if it is None.
 
     Raises:
-        ValueError: there are none, with what is looked for and how to get it.
+        ValueError: no meshes are found; the message says which are supported and how to get them.
     """
     if arm not in _PUBLISHERS:
-        raise ValueError(f"no published meshes are known of {arm}; known: {', '.join(_PUBLISHERS)}")
+        raise ValueError(
+            f"no published meshes are known for {arm}; known: {', '.join(_PUBLISHERS)}"
+        )
     publishers = _PUBLISHERS[arm]
     for publisher in publishers:
         root = Path(folder) if folder is not None else _site_packages(publisher)
@@ -121,7 +123,7 @@ def _site_packages(publisher: _Publisher) -> Path | None:
 
 
 def _files_in(root: Path, publisher: _Publisher) -> tuple[Path, ...] | None:
-    """Return the files, wherever within the publisher's tree `root` is."""
+    """Return the files if `root` is any folder of the publisher's tree, else None."""
     for depth in range(len(Path(publisher.files[0]).parts)):
         files = [root.joinpath(*Path(file).parts[depth:]) for file in publisher.files]
         if all(file.is_file() for file in files):

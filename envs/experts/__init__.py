@@ -1,9 +1,9 @@
-"""Scripted experts: policies that see the privileged state and always know what to do.
+"""Scripted experts: policies that use the privileged state.
 
-An expert has no memory: its action depends on `observation["state"]` alone. So it can label any
+An expert has no memory: its action depends only on `observation["state"]`. So it can label any
 state that a student visits (DAgger), and a student can imitate it. For the same reason its arm
-motion is continuous in the state nearly everywhere: goals move smoothly, and the arm closes in on
-them in proportion to what is left. Experts are made for the `robot` protocol.
+motion is nearly everywhere continuous in the state: goals move smoothly, and the arm moves by a
+fixed share of the remaining distance. Experts need the `robot` protocol.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ from .kuka_pick import KukaPickExpert
 
 
 class Expert(Protocol):
-    """Act on privileged observations."""
+    """A policy on privileged observations."""
 
     def reset(self) -> None:
-        """Begin an episode."""
+        """Reset the expert before an episode."""
         ...
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The scripted expert of the Franka cabinet: come before the handle, close in, pinch, pull."""
+"""The scripted expert of the Franka cabinet task: approach the handle, pinch it, and pull."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,53 +11,53 @@ from .scripted import ScriptedExpert
 
 ENV_ID = "toto/FrankaCabinet-v0"
 
-# The gripper points this far below the horizontal: level, the wrist would be at its limit when the
-# drawer is open; steeper, the pads would not lie flat on the bar.
+# The gripper points this far below the horizontal. With a horizontal gripper the wrist would reach
+# its limit when the drawer is open; with a steeper one the pads would not be flat on the bar.
 _PITCH_RAD = np.deg2rad(25.0)
 _COS, _SIN = np.cos(_PITCH_RAD), np.sin(_PITCH_RAD)
-# Tool pose in the frame of the arm's base: fingers open upwards, the handle lies across them.
+# Tool orientation in the frame of the arm's base: the fingers open vertically around the handle.
 _ROTATION = np.array([[0.0, _SIN, _COS], [1.0, 0.0, 0.0], [0.0, _COS, -_SIN]])
 
-# The way in is a funnel: the hand stays this far before the handle while it is above, below or
-# beside it, and closes in as it comes to be before it.
+# The approach is a funnel: the hand stays this far in front of the handle while it is above, below
+# or beside it, and approaches as it gets aligned.
 _STANDOFF_M = 0.12
 _FUNNEL_SLOPE = 3.0
 _FUNNEL_RADIUS_M = 0.010
-# Where it goes along the bar does not matter much.
+# The position along the bar is less important.
 _BESIDE_SHARE = 0.4
 
-# The hand closes when the bar is well between the fingers: within this, along the approach and
-# across ...
+# The hand starts to close when the bar is between the fingers: within these distances along the
+# approach and across it ...
 _CLOSE_ALONG_M = 0.012
 _CLOSE_ACROSS_M = 0.014
-# ... and goes on closing, and holding, as long as it is no farther than this.
+# ... and continues to close and hold within these distances.
 _KEEP_ALONG_M = 0.030
 _KEEP_ACROSS_M = 0.024
 _KEEP_BESIDE_M = 0.045
 _PART_CLOSED_M = 0.074
-# Widths between which the fingers hold the bar: it is 24 mm high and 12 mm thick, and askew.
+# Gripper widths at which the fingers hold the bar, which is 24 mm high, 12 mm thick and tilted.
 _HELD_WIDTH_M = (0.008, 0.036)
 
-# How far before the handle the goal of the hand is while it pulls; and the opening at which it
-# stops, well above the 0.32 m that count.
+# Distance of the hand's goal from the handle while pulling, and the opening at which it stops, well
+# above the required 0.32 m.
 _LEAD_M = 0.10
 _OPEN_M = 0.36
 
 
 class FrankaCabinetExpert(ScriptedExpert):
-    """Open the drawer: come before the handle, close in, pinch, pull; begin again when it slips."""
+    """An expert that approaches the handle, pinches it and pulls; it restarts if the hand slips."""
 
     def __init__(self) -> None:
-        """Make the expert of `toto/FrankaCabinet-v0`."""
+        """Create the expert of `toto/FrankaCabinet-v0`."""
         super().__init__(ENV_ID)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the action [8] for a privileged observation.
 
         Raises:
-            ValueError: when the observation has no `state`.
+            ValueError: the observation has no `state`.
         """
-        seen = self._see(observation)
+        seen = self._split_state(observation)
         targets = seen["arm_target"]
         handle = self._in_base(seen["handle_position"])
         tool = self._in_base(seen["tool_position"])
@@ -79,7 +79,7 @@ class FrankaCabinetExpert(ScriptedExpert):
         width_m: float,
         gripper_command: float,
     ) -> tuple[Floats, float]:
-        """Return the pose `T_base_tcp` to go to and the gripper's opening."""
+        """Return the goal pose `T_base_tcp` and the gripper command."""
         beside_m = abs(float(offset[1]))
         along_m = float(offset @ _ROTATION[:, 2])
         across_m = abs(float(offset @ _ROTATION[:, 1]))

@@ -1,4 +1,4 @@
-"""The scripted expert of the Franka pick: hover, come down, close, lift."""
+"""The scripted expert of the Franka pick task: hover, descend, close, lift."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,44 +11,44 @@ from .scripted import ScriptedExpert
 
 ENV_ID = "toto/FrankaPick-v0"
 
-# The way down is a funnel: the hand stays this high above the cube while it is beside it, and comes
-# down as it comes to be above it.
+# The descent is a funnel: the hand stays this high above the cube while it is beside it, and
+# descends as it gets above it.
 _HOVER_M = 0.09
 _FUNNEL_SLOPE = 3.0
 _FUNNEL_RADIUS_M = 0.008
-# The hand closes when the fingertips are around the middle of the cube: within this, sideways and
-# in height. The open fingers leave 17 mm to either side of the cube ...
+# The hand starts to close when the fingertips are around the cube's centre: within these distances,
+# sideways and in height. The open fingers have a gap of 17 mm on each side of the cube ...
 _CLOSE_BESIDE_M = 0.014
 _CLOSE_ABOVE_M = 0.014
-# ... and goes on closing, and holding, as long as they are no farther than this.
+# ... and continues to close and hold within this distance.
 _KEEP_M = 0.028
 _PART_CLOSED_M = 0.074
-# Widths between which the fingers hold the cube (45 mm wide, 64 mm across corners).
+# Gripper widths at which the fingers hold the cube (45 mm wide, 64 mm across corners).
 _HELD_WIDTH_M = (0.036, 0.048)
 
-# Where to lift to, in the frame of the arm's base. With its gripper pointing down the arm cannot
-# reach 0.8 m at the distance of the cube, so it draws the cube nearer; 0.76 m is well inside the
-# 0.70 to 0.90 m that count.
+# Goal of the lift in the frame of the arm's base. With the gripper pointing down the arm cannot
+# reach 0.8 m at the distance of the cube, so it moves the cube closer. The height of 0.76 m is well
+# within the required 0.70 to 0.90 m.
 _LIFT_DISTANCE_M = 0.40
 _LIFT_HEIGHT_M = 0.76
-# How much of the cube's sideways place is kept while lifting.
+# Share of the cube's sideways position that is kept while lifting.
 _LIFT_SIDE = 0.5
 
 
 class FrankaPickExpert(ScriptedExpert):
-    """Pick the cube: hover, come down, close, lift; begin again when the cube is lost."""
+    """An expert that hovers, descends, closes and lifts; it restarts if the cube is lost."""
 
     def __init__(self) -> None:
-        """Make the expert of `toto/FrankaPick-v0`."""
+        """Create the expert of `toto/FrankaPick-v0`."""
         super().__init__(ENV_ID)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the action [8] for a privileged observation.
 
         Raises:
-            ValueError: when the observation has no `state`.
+            ValueError: the observation has no `state`.
         """
-        seen = self._see(observation)
+        seen = self._split_state(observation)
         targets = seen["arm_target"]
         cube = self._in_base(seen["cube_position"])
         tool = self._in_base(seen["tool_position"])
@@ -70,15 +70,15 @@ class FrankaPickExpert(ScriptedExpert):
         width_m: float,
         gripper_command: float,
     ) -> tuple[Floats, float]:
-        """Return the pose `T_base_tcp` to go to and the gripper's opening."""
+        """Return the goal pose `T_base_tcp` and the gripper command."""
         beside_m, above_m = float(np.hypot(offset[0], offset[1])), abs(float(offset[2]))
         around = max(beside_m, above_m) < _KEEP_M
         held = around and _HELD_WIDTH_M[0] < width_m < _HELD_WIDTH_M[1] and gripper_command < 0
         if held:
             goal = np.array([_LIFT_DISTANCE_M, _LIFT_SIDE * cube[1], _LIFT_HEIGHT_M])
             return _pointing_down(goal, 0.0), -1.0
-        # A face that is turned by 45 degrees could be met by turning either way. The sine is zero
-        # there, so the wish does not jump; the fingers turn the cube while they close.
+        # A face at 45 degrees can be aligned by rotating in either direction. The sine is zero
+        # there, so the goal does not jump; the fingers rotate the cube while they close.
         yaw_rad = 0.3 * np.sin(4 * face_yaw_rad)
         height_m = np.clip(_FUNNEL_SLOPE * (beside_m - _FUNNEL_RADIUS_M), 0.0, _HOVER_M)
         closing = around and _HELD_WIDTH_M[0] < width_m < _PART_CLOSED_M and gripper_command < 0
@@ -90,7 +90,7 @@ class FrankaPickExpert(ScriptedExpert):
 
 
 def _pointing_down(position: Floats, yaw_rad: float) -> Floats:
-    """Return a tool pose [4 4] whose approach axis points down and whose x axis has this yaw."""
+    """Return a tool pose [4 4] with the approach axis down and the x axis at a yaw."""
     cos_yaw, sin_yaw = np.cos(yaw_rad), np.sin(yaw_rad)
     pose = np.eye(4)
     pose[:3, :3] = [[cos_yaw, sin_yaw, 0.0], [sin_yaw, -cos_yaw, 0.0], [0.0, 0.0, -1.0]]

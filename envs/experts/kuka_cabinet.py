@@ -1,6 +1,6 @@
-"""The scripted expert of the Kuka cabinet: hook the fingers over the handle's bar, and pull.
+"""The scripted expert of the Kuka cabinet task: hook the fingers over the handle, and pull.
 
-The hand is a hook all the time: the last phalanges of the fingers stand square to the others.
+The hand stays in a hook posture: the last phalanges of the fingers are bent at a right angle.
 """
 
 from collections.abc import Mapping
@@ -16,43 +16,43 @@ ENV_ID = "toto/KukaCabinet-v0"
 
 # Hand pose in the frame of the arm's base: palm (x) down, fingers (z) forward.
 _ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
-# Where the middle of the bar is in the hand's frame when it is hooked: under the middle finger, and
-# with equal gaps to either side of the fingertip between bar and front.
+# Position of the bar's centre in the hand's frame when it is hooked: under the middle finger, with
+# equal gaps between the fingertip and the bar, and the fingertip and the front.
 _HOOKED_M = np.array([0.024, -0.0265, 0.1842])
 
-# The way in is a funnel: the hand stays this high while it is before or beside the bar, and comes
-# down as its fingertips come to be behind it.
+# The approach is a funnel: the hand stays at this height in front of the bar or beside it, and
+# descends as its fingertips get behind the bar.
 _HOVER_M = 0.050
 _FUNNEL_SLOPE = 6.0
 _FUNNEL_RADIUS_M = 0.004
-# As long as it is before the bar and not as high as this, it keeps this distance.
+# While the hand is in front of the bar and below the first value, it keeps the second distance.
 _CLEAR_M = 0.042
 _KEEP_OFF_M = 0.08
-# Fingertips between the posts have this much room to either side.
+# Clearance of the fingertips between the posts, on each side.
 _BESIDE_M = 0.010
 
 _FINGERS = slice(0, 12)  # without the thumb
-# A hand that was thrown open, or whose fingers stand against something, is no hook: it goes up and
-# back as a finger's joint comes to be this far from the posture.
+# If the fingers were forced open or press against something, they cannot hook the bar: the hand
+# moves up and back as the deviation of a finger joint from the posture rises between these values.
 _BENT_RAD = (0.1, 0.4)
 
-# The bar is hooked when it is within this of where it should be: along the fingers (the hand pulls
-# ahead of it as the fingers give way), sideways, and in height.
+# The bar counts as hooked within these tolerances of its position: along the fingers (while
+# pulling, the fingers yield and the hand leads), sideways, and in height.
 _HELD_ALONG_M = (-0.028, 0.014)
 _HELD_BESIDE_M = 0.025
 _HELD_ABOVE_M = 0.012
 
-# How far before the handle the goal of the hand is while it pulls; and the opening at which it
-# stops, well above the 0.32 m that count.
+# Distance of the hand's goal from the handle while pulling, and the opening at which it stops, well
+# above the required 0.32 m.
 _LEAD_M = 0.10
 _OPEN_M = 0.36
 
 
 class KukaCabinetExpert(ScriptedExpert):
-    """Open the drawer: come over the bar, hook it, pull; begin again when it slips."""
+    """An expert that moves over the bar, hooks it and pulls; it restarts if the hand slips."""
 
     def __init__(self) -> None:
-        """Make the expert of `toto/KukaCabinet-v0`."""
+        """Create the expert of `toto/KukaCabinet-v0`."""
         super().__init__(ENV_ID)
         lower = np.array([servo.lower for servo in self._arm.hand_servos])
         upper = np.array([servo.upper for servo in self._arm.hand_servos])
@@ -64,9 +64,9 @@ class KukaCabinetExpert(ScriptedExpert):
         """Return the action [23] for a privileged observation.
 
         Raises:
-            ValueError: when the observation has no `state`.
+            ValueError: the observation has no `state`.
         """
-        seen = self._see(observation)
+        seen = self._split_state(observation)
         targets = seen["arm_target"]
         handle = self._in_base(seen["handle_position"])
         hook = seen["tool_position"] + rotate(seen["tool_quaternion"], self._bar_from_tool_m)
@@ -81,7 +81,7 @@ class KukaCabinetExpert(ScriptedExpert):
 
 
 def _way(offset: Floats, bent_rad: float, drawer_m: float) -> Floats:
-    """Return where the hook is to go, from the bar: forward, left and up, as `offset` is."""
+    """Return the goal of the hook relative to the bar: forward, left and up, like `offset`."""
     along_m, beside_m, above_m = (float(value) for value in offset)
     held = (
         _HELD_ALONG_M[0] < along_m < _HELD_ALONG_M[1]

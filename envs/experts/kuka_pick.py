@@ -1,4 +1,4 @@
-"""The scripted expert of the Kuka pick: come down over the cube, palm down, and pinch it."""
+"""The scripted expert of the Kuka pick task: descend over the cube, palm down, and pinch it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,38 +12,38 @@ from .scripted import ScriptedExpert
 
 ENV_ID = "toto/KukaPick-v0"
 
-# The palm faces down and the fingers point forward and down by this, as the postures want it.
-# Level, the wrist would have to be nearer to the base than the elbow can fold.
+# The palm faces down and the fingers point forward and down by this angle, as the hand postures
+# require. With horizontal fingers, the wrist would be too close to the base for the elbow.
 _PITCH_RAD = np.deg2rad(30.0)
 _LIFT_PITCH_RAD = np.deg2rad(12.0)
 
-# The way down is a funnel: the hand stays this high above the cube while it is beside it, and comes
-# down as it comes to be above it.
+# The descent is a funnel: the hand stays this high above the cube while it is beside it, and
+# descends as it gets above it.
 _HOVER_M = 0.12
 _FUNNEL_SLOPE = 3.0
 _FUNNEL_RADIUS_M = 0.010
-# The fingertips reach below the point that is brought to the cube, so that is a little higher.
+# The fingertips reach below the tool point, so the goal is slightly higher.
 _ABOVE_MIDDLE_M = 0.008
-# The hand closes when it is this near, and goes on closing as long as it is no farther than that.
+# The hand starts to close within the first distance, and continues within the second.
 _READY_M = 0.016
 _KEEP_M = 0.040
-# Share of the way from open to squeezing that the hand is told to close in one control step.
+# Share of the motion from open to squeezing per control step.
 _CLOSING_STEP = 0.25
-# So far closed it lifts.
+# Share of closing from which the hand lifts.
 _CLOSED = 0.99
 
 _LIFT_DISTANCE_M = 0.48
 _LIFT_HEIGHT_M = 0.77
 _LIFT_SIDE = 0.5
-# The hand stays within this of the direction from the base to the cube.
+# Maximum deviation of the hand's yaw from the direction from the base to the cube.
 _MAX_TURN_RAD = np.deg2rad(60.0)
 
 
 class KukaPickExpert(ScriptedExpert):
-    """Pick the cube: hover, come down, pinch, lift; begin again when the cube is lost."""
+    """An expert that hovers, descends, pinches and lifts; it restarts if the cube is lost."""
 
     def __init__(self) -> None:
-        """Make the expert of `toto/KukaPick-v0`."""
+        """Create the expert of `toto/KukaPick-v0`."""
         super().__init__(ENV_ID)
         self._open = self._command(OPEN_HAND)
         self._squeeze = self._command(SQUEEZING_HAND)
@@ -52,9 +52,9 @@ class KukaPickExpert(ScriptedExpert):
         """Return the action [23] for a privileged observation.
 
         Raises:
-            ValueError: when the observation has no `state`.
+            ValueError: the observation has no `state`.
         """
-        seen = self._see(observation)
+        seen = self._split_state(observation)
         targets = seen["arm_target"]
         cube = self._in_base(seen["cube_position"])
         tool = self._in_base(seen["tool_position"])
@@ -64,7 +64,7 @@ class KukaPickExpert(ScriptedExpert):
         return np.concatenate([change, hand]).astype(np.float32)
 
     def _goal(self, cube: Floats, tool: Floats, seen: Mapping[str, Floats]) -> tuple[Floats, float]:
-        """Return the pose `T_base_tool` to go to, and how far the hand is to close."""
+        """Return the goal pose `T_base_tool`, and the share of closing of the hand, in [0, 1]."""
         offset = tool - cube - [0.0, 0.0, _ABOVE_MIDDLE_M]
         beside_m, above_m = float(np.hypot(offset[0], offset[1])), abs(float(offset[2]))
         around = max(beside_m, above_m) < _KEEP_M
@@ -88,19 +88,19 @@ class KukaPickExpert(ScriptedExpert):
         return _palm_down(place, yaw, _PITCH_RAD), closed
 
     def _yaw(self, seen: Mapping[str, Floats], towards: float) -> float:
-        """Return the direction of the fingers: square to the face nearest to them.
+        """Return the yaw of the fingers: perpendicular to the cube's face that is nearest to them.
 
-        So the wish does not jump when the cube's faces are turned by 45 degrees to the way.
+        It depends on the current yaw, so it does not jump when the cube is rotated by 45 degrees.
         """
         w, x, y, z = seen["tool_quaternion"]
-        # the hand's z, from the world's frame to the base's, which is turned by half a turn
+        # the hand's z axis in the base frame, which is rotated by half a turn from the world frame
         now = float(np.arctan2(-2 * (y * z - w * x), -2 * (x * z + w * y)))
         now = towards + float(np.clip(_wrapped(now - towards), -_MAX_TURN_RAD, _MAX_TURN_RAD))
         face = yaw_to_nearest_face(seen["cube_quaternion"])  # half a turn changes nothing
         return now + (face - now + np.pi / 4) % (np.pi / 2) - np.pi / 4
 
     def _command(self, posture: tuple[float, ...]) -> Floats:
-        """Return the action that asks for a posture of the hand."""
+        """Return the hand action of a posture."""
         lower = np.array([servo.lower for servo in self._arm.hand_servos])
         upper = np.array([servo.upper for servo in self._arm.hand_servos])
         return 2 * (np.array(posture) - lower) / (upper - lower) - 1

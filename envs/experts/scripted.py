@@ -1,4 +1,4 @@
-"""What every scripted expert shares: it reads the privileged state and brings its tool to goals."""
+"""The base of all scripted experts: it reads the privileged state and moves the tool to goals."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from ..simulation.scene import Scene
 
 
 def slices(chosen: Variant) -> dict[str, slice]:
-    """Return where each reading and each measured quantity stands in `observation["state"]`."""
+    """Return the slice of each reading and measured quantity in `observation["state"]`."""
     arm, task = chosen.arm, chosen.task
     num_arm, num_hand = len(arm.servos), len(arm.hand_servos)
     num_joints = num_arm + len(arm.hand_joint_names)
@@ -35,11 +35,13 @@ def slices(chosen: Variant) -> dict[str, slice]:
     return found
 
 
-def see(observation: Mapping[str, NDArray[Any]], where: Mapping[str, slice]) -> dict[str, Floats]:
-    """Take the privileged state apart.
+def split_state(
+    observation: Mapping[str, NDArray[Any]], where: Mapping[str, slice]
+) -> dict[str, Floats]:
+    """Return the quantities in the privileged state by name.
 
     Raises:
-        ValueError: when the observation has no `state`.
+        ValueError: the observation has no `state`.
     """
     if "state" not in observation:
         raise ValueError(
@@ -58,16 +60,16 @@ def base_transform(scene: Scene) -> Floats:
     return T_base_world
 
 
-# Share of the way to the goal that the joint targets go in one control step.
+# Share of the distance to the goal that the joint targets move in one control step.
 _GAIN = 0.4
 _MAX_ACTION = 0.95
 
 
 class ScriptedExpert:
-    """Read the state of an environment in the `robot` protocol, and move its arm; no memory."""
+    """A memoryless expert for an environment with the `robot` protocol."""
 
     def __init__(self, env_id: str) -> None:
-        """Look the environment up."""
+        """Load arm, task and protocol of an environment."""
         self._variant = variant(env_id)
         self._arm = self._variant.arm
         self._rest = np.array(self._variant.task.start_arm_rad)
@@ -75,17 +77,17 @@ class ScriptedExpert:
         self._slices = slices(self._variant)
 
     def reset(self) -> None:
-        """Do nothing: there is no memory."""
+        """Do nothing, because the expert has no memory."""
 
-    def _see(self, observation: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
-        return see(observation, self._slices)
+    def _split_state(self, observation: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
+        return split_state(observation, self._slices)
 
     def _in_base(self, position: Floats) -> Floats:
-        """Return a position [3] of the world in the frame of the arm's base."""
+        """Return a world position [3] in the frame of the arm's base."""
         return (self._base @ np.append(position, 1.0))[:3]
 
     def _towards(self, goal: Floats, targets: Floats) -> Floats:
-        """Return the arm's part of the action [j] that brings the tool nearer to `T_base_tool`."""
+        """Return the arm's part of the action [j], which moves the tool towards a pose."""
         joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
         change = _GAIN * (joints - targets) / self._variant.protocol.arm_increment_rad
         return change * min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))

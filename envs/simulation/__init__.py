@@ -1,1 +1,1 @@
-"""The physics: scenes as data, the `Simulator` protocol, and its MuJoCo backend."""
+"""The simulation: scenes as data, the `Simulator` protocol, and its MuJoCo backend."""

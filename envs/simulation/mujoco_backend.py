@@ -1,4 +1,4 @@
-"""The MuJoCo simulator: steps a model of `mujoco_model`, which looks as `mujoco_look` has it."""
+"""The MuJoCo simulator, with a model of `mujoco_model` and an appearance of `mujoco_look`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..arms.arm import Arm
 from ..arms.meshes import Meshes
 from ..geometry import Floats
-from .mujoco_look import Look, make_renderer
+from .mujoco_look import ModelAppearance, make_renderer
 from .mujoco_model import build_spec, mujoco
 from .scene import Appearance, Quality, Scene, Start, require_known
 
@@ -27,14 +27,14 @@ _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
 class MujocoSimulator:
-    """Run one world in MuJoCo on the CPU; see `Simulator` for what the methods promise."""
+    """A simulator of one world in MuJoCo on the CPU; `Simulator` documents the methods."""
 
     def __init__(self, *, meshes: Meshes | None = None) -> None:
-        """Draw the arm by published meshes, or by its own light shapes when None."""
+        """Store the meshes of the arm; None: draw it with its primitive shapes."""
         self._meshes = meshes
 
     def build(self, scene: Scene, arm: Arm) -> None:
-        """Make the world."""
+        """Build the world."""
         self._scene = scene
         self._servos = (*arm.servos, *arm.hand_servos)
         self._model = build_spec(scene, arm, meshes=self._meshes).compile()
@@ -44,17 +44,17 @@ class MujocoSimulator:
         self._actuators = np.array([model.actuator(servo.name).id for servo in self._servos])
         self._qpos = {model.joint(i).name: int(model.jnt_qposadr[i]) for i in range(model.njnt)}
         self._dof = {model.joint(i).name: int(model.jnt_dofadr[i]) for i in range(model.njnt)}
-        self._look = Look(model, scene)
+        self._appearance = ModelAppearance(model, scene)
         self._defaults = {name: getattr(model, name).copy() for name in (*_SIZED, "body_pos")}
         self._box_sizes = {box.name: box.size_m for box in scene.boxes}
         self._divergence = [self._data.warning[warning] for warning in _DIVERGED]
-        # Looking a name up costs as much as a tenth of a step: each is looked up once.
+        # A name lookup costs a tenth of a step, so the indices are cached.
         self._joint_indices: dict[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] = {}
         self._body_indices: dict[tuple[str, ...], NDArray[Any]] = {}
         self._bodies = {model.body(i).name: i for i in range(model.nbody)}
 
     def reset(self, start: Start, appearance: Appearance) -> None:
-        """Start anew, at rest, with targets equal to positions."""
+        """Reset to a start, at rest, with targets equal to positions."""
         model, data = self._model, self._data
         self._resize({**{box.name: box.size_m for box in self._scene.boxes}, **start.box_sizes_m})
         mujoco.mj_resetData(model, data)
@@ -70,7 +70,7 @@ class MujocoSimulator:
         for name, position in start.fixture_positions_m.items():
             model.body_pos[model.body(require_known(name, fixtures, "fixture")).id] = position
         data.ctrl[self._actuators] = servo_positions
-        self._look.apply(appearance)
+        self._appearance.apply(appearance)
         mujoco.mj_forward(model, data)
 
     def set_joint_targets(self, targets: Floats) -> None:
@@ -81,7 +81,7 @@ class MujocoSimulator:
         """Advance by `num_steps` time steps.
 
         Raises:
-            RuntimeError: when the physics diverged.
+            RuntimeError: the physics diverged.
         """
         mujoco.mj_step(self._model, self._data, num_steps)
         self._check_divergence()
@@ -89,10 +89,10 @@ class MujocoSimulator:
     def follow(self, targets: Floats, num_steps: int) -> None:
         """Set targets [k servos] one after the other, and advance by `num_steps` after each.
 
-        In one call, because ten from the environment would cost as much as a time step.
+        It is one method, because ten calls from the environment would cost as much as a time step.
 
         Raises:
-            RuntimeError: when the physics diverged.
+            RuntimeError: the physics diverged.
         """
         model, data, actuators = self._model, self._data, self._actuators
         controls = data.ctrl
@@ -102,7 +102,7 @@ class MujocoSimulator:
         self._check_divergence()
 
     def _check_divergence(self) -> None:
-        # MuJoCo puts a world that diverged back to its default, and counts a warning.
+        # MuJoCo resets a diverged world to its default, and counts a warning.
         if any([warning.number for warning in self._divergence]):
             raise RuntimeError("the physics diverged: a position, speed or force is not finite")
 
@@ -119,7 +119,7 @@ class MujocoSimulator:
 
     def bodies(self, names: Sequence[str]) -> Floats:
         """Return poses [names 7]: position, then quaternion."""
-        # mj_step leaves xpos one step old, so positions are made to fit the joints first.
+        # mj_step leaves xpos one step old, so the kinematics are updated first.
         mujoco.mj_kinematics(self._model, self._data)
         ids = self._body_ids(names)
         return np.concatenate([self._data.xpos[ids], self._data.xquat[ids]], axis=1)
@@ -129,9 +129,9 @@ class MujocoSimulator:
         model, data = self._model, self._data
         totals, wrench = np.zeros((model.nbody, 3)), np.zeros(6)
         sides = model.geom_bodyid[data.contact.geom[: data.ncon]]
-        asked = np.zeros(model.nbody, dtype=np.bool_)
-        asked[self._body_ids(names)] = True
-        wanted = asked[sides].any(axis=1) & (sides[:, 0] != sides[:, 1])
+        requested = np.zeros(model.nbody, dtype=np.bool_)
+        requested[self._body_ids(names)] = True
+        wanted = requested[sides].any(axis=1) & (sides[:, 0] != sides[:, 1])
         for index in np.flatnonzero(wanted):
             mujoco.mj_contactForce(model, data, index, wrench)
             force = data.contact.frame[index].reshape(3, 3).T @ wrench[:3]
@@ -140,12 +140,12 @@ class MujocoSimulator:
         return np.linalg.norm(totals[self._body_ids(names)], axis=1)
 
     def push(self, name: str, force_n: Sequence[float]) -> None:
-        """Push a body at its centre of mass with [3] newtons, from now until told otherwise."""
+        """Apply a force of [3] newtons to a body's centre of mass until the next call."""
         (body,) = self._body_ids((name,))
         self._data.xfrc_applied[body, :3] = force_n
 
     def displace(self, name: str, offset_m: Sequence[float]) -> None:
-        """Move a movable box or a fixture by [3] metres, at once, whatever is in the way."""
+        """Move a movable box or a fixture instantly by [3] metres, without collision checks."""
         model, data = self._model, self._data
         movable = [box.name for box in self._scene.boxes if box.mass_kg is not None]
         fixtures = [fixture.name for fixture in self._scene.fixtures]
@@ -159,13 +159,13 @@ class MujocoSimulator:
     def render(
         self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:
-        """Return a picture [h w 3], drawn as quickly as possible unless told otherwise."""
+        """Return an image [h w 3], by default rendered as fast as possible."""
         key = (height, width, quality or _FAST)
         if key not in self._renderers:
             self._renderers[key] = make_renderer(self._model, *key)
         renderer = self._renderers[key]
         renderer.update_scene(self._data, camera=camera)
-        # MuJoCo gives a view that runs bottom up, which torch cannot wrap.
+        # MuJoCo returns a view with negative strides, which torch cannot wrap.
         return np.ascontiguousarray(renderer.render())
 
     def positions(self) -> Floats:
@@ -173,23 +173,23 @@ class MujocoSimulator:
         return self._data.qpos.copy()
 
     def place(self, positions: Floats) -> None:
-        """Put all joints and movable boxes at `positions` [q], at rest, to measure and to draw."""
+        """Set all joints and movable boxes to `positions` [q], at rest, to measure or render."""
         if positions.shape != (self._model.nq,):
             raise ValueError(
-                f"positions of this scene have shape {(self._model.nq,)}, got {positions.shape}"
+                f"positions must have shape {(self._model.nq,)}, got {positions.shape}"
             )
         self._data.qpos[:] = positions
         self._data.qvel[:] = 0.0
         mujoco.mj_forward(self._model, self._data)
 
     def save(self) -> Floats:
-        """Return all that the physics depends on from here [n]."""
+        """Return the complete state of the physics [n]."""
         state = np.empty(mujoco.mj_stateSize(self._model, _STATE))
         mujoco.mj_getState(self._model, self._data, state, _STATE)
         return state
 
     def restore(self, state: Floats) -> None:
-        """Go back to where `save` was called, to the bit."""
+        """Restore a state of `save` to the bit."""
         size = mujoco.mj_stateSize(self._model, _STATE)
         if state.shape != (size,):
             raise ValueError(f"a state of this scene has shape {(size,)}, got {state.shape}")
@@ -211,11 +211,11 @@ class MujocoSimulator:
         return self._body_indices[key]
 
     def _resize(self, sizes_m: dict[str, tuple[float, float, float]]) -> None:
-        """Return boxes other edges; their density stays."""
+        """Set the edge lengths of boxes; their density does not change."""
         if sizes_m == self._box_sizes:
             return
         model = self._model
-        # All is reckoned from what was built, so that no earlier episode leaves a trace.
+        # All values are computed from the built model, so that earlier episodes have no influence.
         for name in (*_SIZED, "body_pos"):
             getattr(model, name)[:] = self._defaults[name]
         for name, size in sizes_m.items():

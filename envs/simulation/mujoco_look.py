@@ -1,7 +1,6 @@
-"""How a MuJoCo model looks: paints, light, cameras, and what draws it.
+"""The appearance of a MuJoCo model: paints, light, cameras, and its renderer.
 
-Settings that make software rendering quick: no shadows, no multisampling, and round shapes of few
-faces.
+For fast software rendering there are no shadows, no multisampling, and few faces on round shapes.
 """
 
 from typing import Any
@@ -14,25 +13,26 @@ from .mujoco_model import ROUTE, SCENE_CENTER_M, material_name, mujoco, paint_na
 from .scene import Appearance, CameraShift, Lighting, Quality, Scene, require_known
 
 _LIGHT_DISTANCE_M = 2.0
-_LOOK = ("mat_rgba", "geom_matid", "cam_pos", "cam_quat", "cam_fovy")  # what an episode changes
+# Fields of the model that an episode changes.
+_FIELDS = ("mat_rgba", "geom_matid", "cam_pos", "cam_quat", "cam_fovy")
 
 
-class Look:
-    """Change the look of a compiled model from episode to episode."""
+class ModelAppearance:
+    """The appearance of a compiled model, which each episode can change."""
 
     def __init__(self, model: mujoco.MjModel, scene: Scene) -> None:
-        """Keep how the model was built."""
+        """Store the default appearance of the model."""
         self._model = model
         self._lighting = scene.lighting
         self._painted = _painted_geoms(model, scene)
-        self._defaults = {name: getattr(model, name).copy() for name in _LOOK}
+        self._defaults = {name: getattr(model, name).copy() for name in _FIELDS}
         self._materials = {model.material(i).name: i for i in range(model.nmat)}
         self._cameras = [model.camera(i).name for i in range(model.ncam)]
 
     def apply(self, appearance: Appearance) -> None:
-        """Paint, light and move cameras; what is not named looks as it was built."""
+        """Apply paints, lighting and camera shifts; everything else is reset to its default."""
         model = self._model
-        for name in _LOOK:
+        for name in _FIELDS:
             getattr(model, name)[:] = self._defaults[name]
         for name, paint in appearance.paints.items():
             if name in self._painted:
@@ -48,7 +48,7 @@ class Look:
 
 
 def _painted_geoms(model: mujoco.MjModel, scene: Scene) -> dict[str, list[int]]:
-    """Return the geoms that wear each paint of the scene."""
+    """Return the geoms of each paint of the scene."""
     painted: dict[str, list[int]] = {}
     for box in scene.boxes:
         painted.setdefault(paint_name(box), []).append(model.geom(box.name).id)
@@ -77,7 +77,7 @@ def _apply_lighting(model: mujoco.MjModel, lighting: Lighting) -> None:
     light.dir[:] = direction
     light.pos[:] = (
         SCENE_CENTER_M - _LIGHT_DISTANCE_M * direction
-    )  # it is far, but shadows begin there
+    )  # a directional light's position matters only for shadows
     light.diffuse[:] = lighting.diffuse
     light.ambient[:] = 0.0
     light.specular[:] = 0.2
@@ -89,16 +89,16 @@ def _apply_lighting(model: mujoco.MjModel, lighting: Lighting) -> None:
 def make_renderer(
     model: mujoco.MjModel, height: int, width: int, quality: Quality
 ) -> mujoco.Renderer:
-    """Make what draws images of one size.
+    """Return a renderer of images of one size.
 
     Raises:
-        RuntimeError: there is nothing to draw with on this machine.
+        RuntimeError: this machine has no renderer.
     """
     if ROUTE == NONE:
         raise RuntimeError(remedy())
-    # This is read when the context is made, so it is set just for that moment. Vertices are most
-    # of the cost of a small picture in software: with 12 faces around a capsule and one square a
-    # side, 3.5 ms became 2.0.
+    # These settings are read when the context is created. Vertices are most of the cost of a
+    # small image with software rendering: 12 faces around a capsule and one square per side
+    # reduce it from 3.5 ms to 2.0 ms.
     settings = model.vis.quality
     settings.offsamples, settings.numslices = quality.samples, quality.round_faces
     settings.numstacks, settings.numquads = quality.round_faces // 2, 1

@@ -1,8 +1,8 @@
-"""The MuJoCo model of a scene with an arm, and the only import of mujoco in `envs.simulation`.
+"""The MuJoCo model of a scene with an arm; the only import of mujoco in `envs.simulation`.
 
-Settings that were measured to hold a grasp (100 of 100 scripted picks on held-out resets): the
-`discrete` integrator, pyramidal cones, impratio 1, a time step of 2 ms. A box as floor makes
-software rendering quick: an infinite plane costs 3 to 6 ms a frame.
+These settings hold a grasp (100 of 100 scripted picks on held-out resets): the `discrete`
+integrator, pyramidal cones, impratio 1, a time step of 2 ms. The floor is a box, because an
+infinite plane costs 3 to 6 ms a frame with software rendering.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ ROUTE = configure()  # MuJoCo reads MUJOCO_GL when it is imported
 import mujoco  # noqa: E402
 
 SCENE_CENTER_M = np.array([0.5, 0.0, 0.5])
-# Bits of contype and conaffinity. A robot has contype 1 and conaffinity 2, or 3 if it can touch
-# itself. Boxes meet everything; a fixture meets everything but itself.
+# Bits of contype and conaffinity. A robot has contype 1 and conaffinity 2, or 3 with
+# self-collision. Boxes collide with everything; a fixture collides with everything but itself.
 _BOX_CONTYPE, _FIXTURE_CONTYPE, _SCENE_CONAFFINITY = 2, 4, 3
 _TILE_M = 0.5  # edge of one repeat of a pattern
 _SHADOW_MAP_PX = 1024
-_DARK = 0.3  # what is darker than this in a published model wears our colour of dark parts
+_DARK = 0.3  # darker geoms of a published model get our colour of dark parts
 _GEOM_TYPES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
     "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
@@ -37,16 +37,17 @@ _GRIP_FRICTION = [1.0, 0.01, 0.001]
 
 
 def build_spec(scene: Scene, arm: Arm, *, meshes: Meshes | None = None) -> mujoco.MjSpec:
-    """Return the model of a scene with an arm, not compiled yet: who simulates may still change it.
+    """Return the model of a scene with an arm, not compiled, so that the caller can change it.
 
     Args:
-        scene: all around the arm.
-        arm: with its servos as actuators, under their names; joints and bodies as in its file.
-        meshes: to wear in place of the arm's light shapes.
+        scene: the scene around the arm.
+        arm: the arm; its servos become actuators of the same names, and its joints and bodies are
+            named as in its file.
+        meshes: meshes that replace the arm's primitive shapes; None: keep these shapes.
     """
     spec = mujoco.MjSpec.from_file(str(arm.model))
     if meshes is not None:
-        _wear_meshes(spec, meshes, arm.scale)
+        _add_meshes(spec, meshes, arm.scale)
     _scale(spec, arm.scale)
     _place_arm(spec, scene, (*arm.servos, *arm.hand_servos))
     _add_world(spec, scene)
@@ -55,10 +56,10 @@ def build_spec(scene: Scene, arm: Arm, *, meshes: Meshes | None = None) -> mujoc
     return spec
 
 
-def _wear_meshes(spec: mujoco.MjSpec, meshes: Meshes, scale: float) -> None:
-    """Hang published meshes on the arm's bodies in place of the light shapes there."""
+def _add_meshes(spec: mujoco.MjSpec, meshes: Meshes, scale: float) -> None:
+    """Replace the primitive shapes of the arm's bodies by published meshes."""
     for file in meshes.files:
-        # The compiled model has its vertices in metres, in the frame of a geom, whatever the file.
+        # A compiled model always has its vertices in metres, in the frame of a geom.
         model = mujoco.MjSpec.from_file(str(file)).compile()
         bodies = {model.body(index).name: index for index in range(model.nbody)}
         for ours, theirs in meshes.bodies.items():
@@ -88,7 +89,7 @@ def _wear_meshes(spec: mujoco.MjSpec, meshes: Meshes, scale: float) -> None:
 
 
 def _mesh_geoms(model: mujoco.MjModel, body: int) -> list[int]:
-    """Return the meshes of a body that are only to be seen; if there are none, all."""
+    """Return the visual meshes of a body; if there are none, all meshes."""
     geoms = np.flatnonzero(
         (model.geom_bodyid == body) & (model.geom_type == int(mujoco.mjtGeom.mjGEOM_MESH))
     )
@@ -110,12 +111,12 @@ def _add_mesh(
     added = spec.add_mesh(name=name)
     added.uservert = (model.mesh_vert[vertices].astype(np.float64) * scale).ravel()
     added.userface = model.mesh_face[faces].ravel()
-    # It is never used, but a thin shell has no volume to compute it from.
+    # It is not used, but must be valid; a thin shell has no volume.
     added.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
 
 
 def _scale(spec: mujoco.MjSpec, factor: float) -> None:
-    """Make the robot larger or smaller; masses stay, inertias follow the square of lengths."""
+    """Scale the robot; masses stay, and inertias scale with the square of lengths."""
     if factor == 1.0:
         return
     for body in spec.bodies:
@@ -166,7 +167,7 @@ def _add_world(spec: mujoco.MjSpec, scene: Scene) -> None:
     light.type = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
     light.castshadow = True
     for name, box in {paint_name(box): box for box in scene.boxes}.items():
-        # On a box geom a 2D texture is stretched over the whole face: count the tiles.
+        # A 2D texture is stretched over the whole face of a box geom, so set the number of tiles.
         repeat = [max(1.0, edge / _TILE_M) for edge in box.size_m[:2]]
         _add_materials(spec, name, box.paint, repeat)
     for box in scene.boxes:
@@ -176,7 +177,7 @@ def _add_world(spec: mujoco.MjSpec, scene: Scene) -> None:
 
 
 def _discrete() -> mujoco.mjtIntegrator:
-    """Return the integrator; another would be another physics, without a word."""
+    """Return the integrator; raise if MuJoCo lacks it, because another changes the physics."""
     if not hasattr(mujoco.mjtIntegrator, "mjINT_DISCRETE"):
         raise RuntimeError(
             f"the scenes of envs need MuJoCo >= 3.13, the first with the integrator mjINT_DISCRETE;"
@@ -258,12 +259,12 @@ def _add_shape(body: Any, name: str, shape: Shape, paint: Paint) -> None:
 
 
 def paint_name(box: Box) -> str:
-    """Return the name by which the paint of a box is known."""
+    """Return the paint name of a box."""
     return box.paint_name or box.name
 
 
 def material_name(paint: str, pattern: str) -> str:
-    """Return the name of the material that is a paint in a pattern."""
+    """Return the material name of a paint with a pattern."""
     return f"{paint}/{pattern}"
 
 
@@ -292,7 +293,7 @@ def _add_servo(spec: mujoco.MjSpec, servo: Servo) -> None:
             same = spec.add_equality(name1=servo.joints[0], name2=name)
             same.type = mujoco.mjtEq.mjEQ_JOINT
             same.objtype = mujoco.mjtObj.mjOBJ_JOINT
-            same.data[:2] = [0.0, 1.0]  # the second is the first, times one
+            same.data[:2] = [0.0, 1.0]  # second = 0 + 1 * first
             same.solref = [0.005, 1.0]
             same.solimp = [0.95, 0.99, 0.001, 0.5, 2.0]
         actuator.trntype = mujoco.mjtTrn.mjTRN_TENDON
@@ -312,13 +313,15 @@ def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
     body.add_camera(
         name=camera.name,
         pos=camera.position_m,
-        quat=_look_at(camera.position_m, camera.target_m, camera.up),
+        quat=_camera_quaternion(camera.position_m, camera.target_m, camera.up),
         fovy=camera.fov_y_deg,
     )
 
 
-def _look_at(position: Sequence[float], target: Sequence[float], up: Sequence[float]) -> Floats:
-    """Return the quaternion of a camera that looks along its -z, with y up."""
+def _camera_quaternion(
+    position: Sequence[float], target: Sequence[float], up: Sequence[float]
+) -> Floats:
+    """Return the quaternion of a camera with viewing direction -z and y up."""
     backward = np.subtract(position, target)
     backward = backward / np.linalg.norm(backward)
     right = np.cross(up, backward)

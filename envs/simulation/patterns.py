@@ -1,4 +1,4 @@
-"""Grey patterns that surfaces may wear: drawn once, tinted by a colour."""
+"""Grey surface patterns, which a colour tints."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ SIZE_PX = 128
 
 
 def draw_pattern(name: Pattern) -> NDArray[np.uint8]:
-    """Draw a pattern [h w 3] in greys from about 150 to 255, the same at every call.
+    """Return a pattern [h w 3] with grey levels from about 150 to 255; equal in every call.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: the name is unknown.
     """
     if name not in PATTERNS:
         raise ValueError(f"unknown pattern {name!r}; known: {', '.join(PATTERNS)}")
@@ -52,7 +52,7 @@ def _blotches(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _smooth(noise: NDArray[np.float64], *, rows: int, columns: int) -> NDArray[np.float64]:
-    """Blur with a Gaussian in the Fourier domain, so that the tile repeats without a seam."""
+    """Blur with a Gaussian in the Fourier domain, so that the pattern tiles without a seam."""
     frequency = np.fft.fftfreq(SIZE_PX)
     kernel = np.exp(-2 * (np.pi * frequency[:, None] * rows) ** 2) * np.exp(
         -2 * (np.pi * frequency[None, :] * columns) ** 2

@@ -1,4 +1,4 @@
-"""A scene as frozen data, and how it begins and looks in one episode."""
+"""Scenes as data, and the start and appearance of one episode."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Pattern = Literal["plain", "checker", "planks", "speckle", "blotches"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paint:
-    """Colour a surface: red, green and blue in [0, 1], times the grey levels of a pattern."""
+    """A surface colour: red, green and blue in [0, 1], times the grey levels of a pattern."""
 
     rgb: Vector
     pattern: Pattern = "plain"
@@ -23,15 +23,15 @@ class Paint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
-    """Place a box.
+    """A box.
 
     Attributes:
-        name: also the name of its body.
+        name: name of the box and its body.
         size_m: full edge lengths.
         position_m: centre in the world; for a movable box only the default.
-        paint: its default look.
-        paint_name: of boxes that look alike; the box's own name when None.
-        mass_kg: None for a box that never moves.
+        paint: default paint.
+        paint_name: common paint name of several boxes; None: the box's own name.
+        mass_kg: mass; None for a fixed box.
     """
 
     name: str
@@ -47,14 +47,15 @@ class Shape:
     """A rigid piece of a part: a box, a cylinder or a capsule.
 
     Attributes:
-        kind: what `size_m` means: the edges of a box; diameter, diameter and length along z of a
-            cylinder or of a capsule (without its round ends).
-        position_m: of the middle, in the part's frame.
-        quaternion: how it is turned, w first.
-        paint: the name of one of the fixture's paints.
-        mass_kg: its share of the part's mass.
-        solid: whether it touches things.
-        grippable: whether it is made for fingers: it resists turning in a grasp.
+        kind: shape type.
+        size_m: edges of a box; diameter, diameter and length along z of a cylinder or a capsule
+            (without its round ends).
+        position_m: centre in the part's frame.
+        quaternion: orientation in the part's frame, w first.
+        paint: name of one of the fixture's paints.
+        mass_kg: mass.
+        solid: whether it collides.
+        grippable: whether it has torsional friction, so that it does not rotate in a grasp.
     """
 
     kind: Literal["box", "cylinder", "capsule"] = "box"
@@ -69,7 +70,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PassiveJoint:
-    """Let a part slide (m) or swing (rad) along or about an axis; nothing drives it."""
+    """A joint without a motor: a part slides (m) along an axis or rotates (rad) about it."""
 
     kind: Literal["slide", "hinge"]
     axis: Vector
@@ -82,11 +83,12 @@ class PassiveJoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """One rigid body of a fixture.
+    """A rigid body of a fixture.
 
     Attributes:
-        name: also the name of its body and, if it moves, of its joint.
-        position_m: of its frame in the fixture's frame; a joint turns about this point.
+        name: name of its body and, if it moves, of its joint.
+        position_m: position of its frame in the fixture's frame; a hinge rotates about this point.
+        shapes: the shapes of the body.
         joint: None for a part that is fixed to the fixture.
     """
 
@@ -98,12 +100,13 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fixture:
-    """A piece of furniture: fixed parts, and parts that slide or swing. Its parts never collide.
+    """A piece of furniture with fixed and moving parts, which do not collide with each other.
 
     Attributes:
-        name: also the name of its body.
-        position_m: of its frame in the world; an episode may put it elsewhere.
-        paints: the default look of its shapes, by name.
+        name: name of its body.
+        position_m: default position of its frame in the world; an episode can change it.
+        parts: the rigid bodies.
+        paints: default paints of its shapes, by name.
     """
 
     name: str
@@ -114,14 +117,15 @@ class Fixture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Camera:
-    """Place a camera that looks from a point at another.
+    """A camera.
 
     Attributes:
-        body: what carries it: a body's name, or None for the world.
-        position_m: of the lens, in the carrier's frame.
-        target_m: a point in the middle of the picture, in the carrier's frame.
-        up: direction that is up in the picture, in the carrier's frame.
-        fov_y_deg: full vertical opening angle.
+        name: name of the camera.
+        body: name of the body that carries it, or None for the world.
+        position_m: position of the lens in the carrier's frame.
+        target_m: a point at the image centre, in the carrier's frame.
+        up: upward direction of the image, in the carrier's frame.
+        fov_y_deg: full vertical field of view.
     """
 
     name: str
@@ -134,7 +138,7 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lighting:
-    """Light the scene: one far light and what comes from everywhere, each in [0, 1]."""
+    """The lighting: a directional light, ambient light and a headlight, strengths in [0, 1]."""
 
     direction: Vector
     diffuse: Vector
@@ -144,17 +148,17 @@ class Lighting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """Describe everything around the arm.
+    """Everything around the arm.
 
     Attributes:
-        base_position_m: of the arm.
-        base_yaw_rad: of the arm, about the vertical.
-        boxes: what there is beside the arm.
+        base_position_m: position of the arm's base.
+        base_yaw_rad: rotation of the arm's base about the vertical.
+        boxes: fixed and movable boxes.
         fixtures: furniture with moving parts.
-        cameras: the cameras that policies may use.
-        viewer: the camera of `render()`, for people.
+        cameras: the cameras that policies can use.
+        viewer: the camera of `render()`.
         lighting: default lighting.
-        timestep_s: of the physics.
+        timestep_s: time step of the physics.
     """
 
     base_position_m: Vector
@@ -169,14 +173,14 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """Return where everything is when an episode begins, at rest.
+    """The start of an episode, at rest.
 
     Attributes:
-        arm_rad: [j] the arm's joints.
+        arm_rad: [j] positions of the arm's joints.
         hand: [h] positions of the hand's servos, rad or m.
         box_poses: [7] position and quaternion (w first) by the name of a movable box.
-        box_sizes_m: edges by the name of a box; what is not named has its own.
-        fixture_positions_m: [3] by the name of a fixture; its joints begin at 0.
+        box_sizes_m: edge lengths by the name of a box; other boxes keep their size.
+        fixture_positions_m: [3] position by the name of a fixture; its joints start at 0.
     """
 
     arm_rad: NDArray[np.float64]
@@ -188,7 +192,7 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
-    """Bound a level rectangle on which things may stand: its middle, and half its edges."""
+    """A horizontal rectangle on which objects can stand: its centre and half edge lengths."""
 
     center_m: Vector
     half_m: tuple[float, float]
@@ -196,12 +200,12 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quality:
-    """Say how carefully a picture is drawn; what is more careful costs time.
+    """Render quality; higher quality takes more time.
 
     Attributes:
-        shadows: whether the far light casts them.
-        samples: of each pixel, against jagged edges; 0 for one.
-        round_faces: faces around a round shape.
+        shadows: whether the directional light casts shadows.
+        samples: samples per pixel (anti-aliasing); 0: one sample.
+        round_faces: number of faces around a round shape.
     """
 
     shadows: bool = False
@@ -211,7 +215,7 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraShift:
-    """Move a camera: metres and radians (rotation vector) in its own frame, and degrees of fov."""
+    """A shift of a camera: translation and rotation vector in its own frame, and field of view."""
 
     translation_m: Vector
     rotation_rad: Vector
@@ -220,12 +224,12 @@ class CameraShift:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Appearance:
-    """Say how a scene looks in one episode; what is not named keeps its default.
+    """The appearance of a scene in one episode; everything else keeps its default.
 
     Attributes:
-        paints: by the name of a paint, or of one of the arm's materials.
-        lighting: None for the scene's own.
-        camera_shifts: by camera name.
+        paints: paint by the name of a scene's paint, or of one of the arm's materials.
+        lighting: lighting; None: the scene's own.
+        camera_shifts: camera shift by camera name.
     """
 
     paints: Mapping[str, Paint] = field(default_factory=dict)
@@ -234,10 +238,10 @@ class Appearance:
 
 
 def require_known(name: str, names: Collection[str], what: str) -> str:
-    """Return the name.
+    """Return the name if it is known.
 
     Raises:
-        ValueError: the scene does not have it; the error lists the names that it has.
+        ValueError: the scene lacks the name; the message lists the known names.
     """
     if name not in names:
         raise ValueError(f"there is no {what} {name!r} in the scene; known: {', '.join(names)}")

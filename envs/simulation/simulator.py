@@ -1,10 +1,10 @@
-"""What an environment may ask of a physics engine: fourteen questions.
+"""The `Simulator` protocol: the methods that an environment needs from a physics engine.
 
-Arrays have the shape `[*batch ...]`: the batch is empty for an engine that runs one world (the
-MuJoCo backend), and one axis for an engine that runs many at once. Poses are in the frame of their
-own world. Nothing that is returned shares memory with the engine. The `reset` of an engine of many
-worlds takes `rows` besides: which of them begin anew, None for all. What an engine must keep is
-tests/envs/simulation/test_simulator_contract.py, which any takes by one more entry.
+Arrays have the shape `[*batch ...]`: the batch is empty for an engine that simulates one world
+(the MuJoCo backend), and one axis for an engine that simulates many worlds. Poses are in the frame
+of their own world. Returned arrays never share memory with the engine. The `reset` of an engine of
+many worlds has a further argument `rows`: the worlds to reset, None for all. An engine must pass
+tests/envs/simulation/test_simulator_contract.py, to which it is added by one entry.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from .scene import Appearance, Quality, Scene, Start
 
 
 class Simulator(Protocol):
-    """Simulate one arm in one scene."""
+    """A simulator of one arm in one scene."""
 
     def build(self, scene: Scene, arm: Arm) -> None:
-        """Make the world; called once, before anything else."""
+        """Build the world; must be called once, before all other methods."""
         ...
 
     def reset(self, start: Start, appearance: Appearance) -> None:
-        """Start anew, at rest, with targets equal to positions.
+        """Reset to a start, at rest, with targets equal to positions.
 
         Raises:
-            ValueError: a name that the scene does not have.
+            ValueError: the scene lacks one of the names.
         """
         ...
 
@@ -41,15 +41,15 @@ class Simulator(Protocol):
         """Advance by `num_steps` time steps of the scene.
 
         Raises:
-            RuntimeError: when the physics diverged.
+            RuntimeError: the physics diverged.
         """
         ...
 
     def follow(self, targets: Floats, num_steps: int) -> None:
-        """Set targets [k *batch servos] one after the other, and advance after each.
+        """Set targets [k *batch servos] one after the other, and advance `num_steps` after each.
 
         Raises:
-            RuntimeError: when the physics diverged.
+            RuntimeError: the physics diverged.
         """
         ...
 
@@ -66,38 +66,38 @@ class Simulator(Protocol):
         ...
 
     def push(self, name: str, force_n: Sequence[float]) -> None:
-        """Push a body at its centre of mass with [3] newtons, from now until told otherwise.
+        """Apply a force of [3] newtons to a body's centre of mass until the next call.
 
-        Reset and `restore` end it.
+        `reset` and `restore` end it.
         """
         ...
 
     def displace(self, name: str, offset_m: Sequence[float]) -> None:
-        """Move a movable box or a fixture by [3] metres, at once, whatever is in the way.
+        """Move a movable box or a fixture instantly by [3] metres, without collision checks.
 
         Raises:
-            ValueError: for an unknown name, listing the known ones.
+            ValueError: the name is unknown; the message lists the known ones.
         """
         ...
 
     def render(
         self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:
-        """Return a picture [*batch h w 3], drawn as quickly as possible unless told otherwise."""
+        """Return an image [*batch h w 3], by default rendered as fast as possible."""
         ...
 
     def save(self) -> Floats:
-        """Return all that the physics depends on from here, [*batch n], for `restore`."""
+        """Return the complete state of the physics, [*batch n], for `restore`."""
         ...
 
     def restore(self, state: Floats) -> None:
-        """Go back to where `save` was called, to the bit, in the episode that was begun there.
+        """Restore a state of `save` to the bit, after a `reset` to the same start.
 
         Raises:
-            ValueError: the state has the wrong size: it is of another scene.
+            ValueError: the state has the wrong size, because it belongs to another scene.
         """
         ...
 
     def close(self) -> None:
-        """Free windows and graphics memory; may be called twice."""
+        """Free windows and graphics memory; can be called twice."""
         ...

@@ -1,1 +1,1 @@
-"""What there is to do: scene, start, rewards and success of one task per file."""
+"""The tasks: scene, start, rewards and success, one task per file."""

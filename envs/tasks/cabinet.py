@@ -1,4 +1,4 @@
-"""Cabinet: pull a drawer open by its handle; the task of MVP's PixMC suite (arXiv 2203.06173)."""
+"""The cabinet task: open a drawer by its handle; from MVP's PixMC suite (arXiv 2203.06173)."""
 
 from dataclasses import dataclass, replace
 
@@ -25,25 +25,26 @@ from .cabinet_fixture import (
 from .room import BASE_POSITION_M, BASE_YAW_RAD, FLOOR_BOX, LIGHTING
 from .task import ArmTask, Measured, draw_hand, draw_joints
 
-# The far light comes from the robot's side, so that the fronts are bright.
+# The directional light comes from the robot's side, so that the fronts are bright.
 _LIGHT_DIRECTION = (-0.55, 0.45, -1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CabinetTask(ArmTask):
-    """Open the top drawer and keep it open.
+    """The task of opening the top drawer and keeping it open.
 
-    Attributes, beside those of every `ArmTask`:
-        cabinet_m: middle of the box from which the cabinet's place is drawn.
-        cabinet_spread_m: half the edges of that box.
-        goal_opening_m: how far the drawer must be open.
-        goal_distance_m: no fingertip may be farther from the handle than this; None if it need
-            not be held.
-        reach_margin_m: nearer than this is not worth more.
-        around_bonus: what it is worth when one fingertip is above the handle and one below.
-        held_weight: what a metre of opening is worth more when, besides, all are near the handle.
-        name: of the task.
-        things: what it is about.
+    Attributes, in addition to those of `ArmTask`:
+        cabinet_m: centre of the box from which the cabinet's position is drawn.
+        cabinet_spread_m: half edge lengths of that box.
+        goal_opening_m: required opening of the drawer.
+        goal_distance_m: maximum distance of every fingertip from the handle; None if the handle
+            need not be held.
+        reach_margin_m: distance below which the reach reward does not increase.
+        around_bonus: reward when one fingertip is above the handle and one below.
+        held_weight: additional reward per metre of opening while, in addition, all fingertips are
+            near the handle.
+        name: name of the task.
+        things: names of the task's boxes and fixtures.
     """
 
     cabinet_m: Vector = (0.05, 0.0, 0.45)
@@ -58,7 +59,7 @@ class CabinetTask(ArmTask):
     things: tuple[str, ...] = (CABINET, *PROP_NAMES)
 
     def scene(self, arm: Arm) -> Scene:
-        """Describe cabinet, props, floor, cameras and light around an arm."""
+        """Return the scene: cabinet, props, floor, cameras and light."""
         return Scene(
             base_position_m=BASE_POSITION_M,
             base_yaw_rad=BASE_YAW_RAD,
@@ -71,7 +72,7 @@ class CabinetTask(ArmTask):
         )
 
     def sample_start(self, arm: Arm, rng: np.random.Generator) -> Start:
-        """Draw joints, and the cabinet's place; the props lie in the closed drawer."""
+        """Draw the joints and the cabinet's position; the props are in the closed drawer."""
         joints = draw_joints(arm, rng, self.start_arm_rad, self.arm_noise_rad)
         place = np.array(self.cabinet_m) + rng.uniform(-1.0, 1.0, 3) * self.cabinet_spread_m
         hand = draw_hand(arm, rng, self.start_hand, self.hand_noise)
@@ -85,17 +86,17 @@ class CabinetTask(ArmTask):
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Return the floor before the cabinet, to either side of the way."""
+        """Free spaces: the floor in front of the cabinet, on both sides of the drawer."""
         return tuple(
             Space(center_m=(0.62, side * 0.5, 0.0), half_m=(0.2, 0.28)) for side in (1, -1)
         )
 
     def middle(self, start: Start) -> Floats:
-        """Return where the cabinet is."""
+        """Return the cabinet's position [3]."""
         return start.fixture_positions_m[CABINET]
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
-        """Move the cabinet with what is in it, and resize the props; a cabinet is not turned."""
+        """Move the cabinet with its contents, and resize the props; the yaw is ignored."""
         del yaw_rad
         edge = scale * PROP_EDGE_M
         lower = np.array([0.0, 0.0, (edge - PROP_EDGE_M) / 2])
@@ -108,7 +109,7 @@ class CabinetTask(ArmTask):
         return replace(start, box_poses=poses, box_sizes_m=sizes, fixture_positions_m=places)
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
-        """Ask the simulator for drawer, handle, tool, palm and fingertips."""
+        """Measure drawer, handle, tool, palm and fingertips."""
         tips = arm.fingertips
         bodies = (DRAWER, arm.hand_body, arm.hand_body, *(tip.body for tip in tips))
         poses = simulator.bodies(bodies)
@@ -134,7 +135,7 @@ class CabinetTask(ArmTask):
         return measured
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Return how many numbers each measured quantity has."""
+        """Return the number of elements of each measured quantity."""
         sizes = {"handle_position": 3, "opening": 1, "opening_left": 1, "tool_position": 3}
         sizes |= {"tool_quaternion": 4, "palm_position": 3}
         for tip in arm.fingertips:
@@ -142,7 +143,7 @@ class CabinetTask(ArmTask):
         return sizes
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
-        """Return the reward's named terms of one control step, with PixMC's weights."""
+        """Return the named reward terms of one control step, with PixMC's weights."""
         to_handle, opening = measured["fingertips_to_handle"], measured["opening"]
         distances = np.linalg.norm(to_handle, axis=-1)
         near = np.array(self.reach_m) / (0.016 + np.maximum(distances, self.reach_margin_m))
@@ -160,7 +161,7 @@ class CabinetTask(ArmTask):
         }
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return whether the drawer is open now and, where that counts, the hand at its handle."""
+        """Return whether the drawer is open and, if required, the hand is at its handle."""
         opened = np.asarray(measured["opening"] >= self.goal_opening_m)
         if self.goal_distance_m is None:
             return opened
@@ -168,7 +169,7 @@ class CabinetTask(ArmTask):
         return opened & (distances < self.goal_distance_m).all(axis=-1)
 
     def failed(self, measured: Measured) -> NDArray[np.bool_]:
-        """Say no: what has been done wrong can always be made good."""
+        """Return False: the task has no failure state."""
         return np.zeros(np.shape(measured["opening"]), dtype=np.bool_)
 
 

@@ -1,7 +1,7 @@
-"""The cabinet of the cabinet task and the four boxes in its drawer, with PixMC's sizes.
+"""The cabinet of the cabinet task, and the four boxes in its drawer, with PixMC's sizes.
 
-It is our own, of primitive shapes: carcass, top drawer, its joint and its handle. PixMC's handle is
-a mesh of four pieces; this one is a bar on two posts, so that it can be pinched and hooked.
+It is our own model of primitive shapes: carcass, drawers, doors, joints and handles. PixMC's handle
+is a mesh of four pieces; this one is a bar on two posts, which can be pinched and hooked.
 """
 
 import math
@@ -14,28 +14,28 @@ from ..simulation.scene import Box, Fixture, Paint, Part, PassiveJoint, Shape
 CABINET, DRAWER = "cabinet", "drawer"
 PROP_NAMES = ("prop_1", "prop_2", "prop_3", "prop_4")
 
-# The point of the handle that PixMC measures to, in the drawer's frame.
+# The point of the handle from which PixMC measures distances, in the drawer's frame.
 HANDLE_M = (0.305, 0.0, 0.01)
-# Where the top drawer's frame is in the cabinet's, and how far it can be pulled.
+# Position of the top drawer's frame in the cabinet's frame, and the drawer's travel.
 DRAWER_M = (0.0515, 0.0, 0.3172)
 DRAWER_TRAVEL_M = 0.4
 
 _CARCASS_M = (0.63, 0.762, 0.783)
 _WALL_M = 0.022
 _FRONT_M = (0.027, 0.764, 0.129)
-# The faces of front and handle in the drawer's frame: the handle stands 39 mm proud.
+# The faces of front and handle in the drawer's frame: the handle protrudes by 39 mm.
 _FRONT_FACE_M, _HANDLE_FACE_M = 0.273, 0.312
 _FRONT_HEIGHT_M = 0.009  # of the middle of the front, and of the handle, in the drawer's frame
 _CARCASS_FRONT_M = DRAWER_M[0] + _FRONT_FACE_M - _FRONT_M[0]
 _TRAY_M = (0.51, 0.71, 0.09)
 _TRAY_WALL_M = 0.015
-# PixMC's tray has a floor of 5 mm; what lies on one of 10 mm is never pressed through.
+# PixMC's tray has a floor of 5 mm; with 10 mm, objects never penetrate it.
 _TRAY_FLOOR_M = 0.01
 _BAR_M = (0.012, 0.167, 0.024)
 _POST_M = 0.02
 
 PROP_EDGE_M, _PROP_PITCH_M, _PROP_MASS_KG = 0.08, 0.09, 0.205
-# The middle of the four props, in the drawer's frame.
+# The centre of the four props, in the drawer's frame.
 _PROPS_MIDDLE_M = (0.0, 0.0)
 
 _PAINTS = {
@@ -48,12 +48,12 @@ _PROP_PAINT = Paint(rgb=(0.80, 0.36, 0.22))
 
 
 def cabinet(position_m: Vector) -> Fixture:
-    """Return the cabinet, closed, with its middle at a position."""
+    """Return the closed cabinet with its centre at a position."""
     return Fixture(name=CABINET, position_m=position_m, parts=_parts(), paints=_PAINTS)
 
 
 def props(cabinet_m: Vector) -> tuple[Box, ...]:
-    """Return the boxes that lie in the drawer of a cabinet at a position."""
+    """Return the boxes in the drawer of a cabinet at a position."""
     return tuple(
         Box(
             name=name,
@@ -68,7 +68,7 @@ def props(cabinet_m: Vector) -> tuple[Box, ...]:
 
 
 def prop_positions_m(cabinet_m: tuple[float, ...]) -> dict[str, Vector]:
-    """Place four props on the floor of the closed drawer."""
+    """Return the positions of the four props on the floor of the closed drawer."""
     x, y, z = np.add(cabinet_m, DRAWER_M)
     height = z + _tray_floor_m() + _TRAY_FLOOR_M / 2 + PROP_EDGE_M / 2
     half = _PROP_PITCH_M / 2
@@ -81,13 +81,13 @@ def prop_positions_m(cabinet_m: tuple[float, ...]) -> dict[str, Vector]:
 
 
 def _tray_floor_m() -> float:
-    """Return the height of the middle of the tray's floor in the drawer's frame."""
+    """Return the height of the centre of the tray's floor in the drawer's frame."""
     return _FRONT_HEIGHT_M - _FRONT_M[2] / 2 + _TRAY_FLOOR_M / 2
 
 
 def _parts() -> tuple[Part, ...]:
     """Return carcass, two drawers and two doors."""
-    # 3 mm of air between the fronts.
+    # Gaps of 3 mm between the fronts.
     below_m = DRAWER_M[2] - _FRONT_M[2] - 0.003
     doors_top_m = below_m + _FRONT_HEIGHT_M - _FRONT_M[2] / 2 - 0.003
     return (
@@ -113,7 +113,7 @@ def _carcass() -> tuple[Shape, ...]:
         wall((_WALL_M, width - 2 * _WALL_M, height), (x - (depth - _WALL_M) / 2, 0.0, 0.0)),
         wall((depth, width, _WALL_M), (x, 0.0, lid_z), "cabinet_top"),
         wall((depth, width, _WALL_M), (x, 0.0, -lid_z)),
-        # A plinth, so that a cabinet that stands high does not seem to float.
+        # A plinth, so that a raised cabinet does not seem to float.
         Shape(
             size_m=(depth - 0.06, width - 0.06, 0.12),
             position_m=(x - 0.02, 0.0, -height / 2 - 0.06),
@@ -124,7 +124,7 @@ def _carcass() -> tuple[Shape, ...]:
 
 
 def _drawer(name: str, height_m: float, *, grippable: bool) -> Part:
-    """Make a drawer of 5.3 kg: front, tray and handle."""
+    """Return a drawer of 5.3 kg: front, tray and handle."""
     length, width, wall_height = _TRAY_M
     x = _FRONT_FACE_M - _FRONT_M[0] - length / 2
     floor_z = _tray_floor_m()
@@ -167,7 +167,7 @@ def _drawer(name: str, height_m: float, *, grippable: bool) -> Part:
 
 
 def _door(name: str, side: float, top_m: float) -> Part:
-    """Make a door that hangs at the left (1, towards +y) or right (-1) edge of the cabinet."""
+    """Return a door with its hinge at the left (1, towards +y) or right (-1) edge."""
     thickness, width, _ = _FRONT_M
     door_width, bottom_m = width / 2 - 0.002, -_CARCASS_M[2] / 2
     return Part(
@@ -195,7 +195,7 @@ def _door(name: str, side: float, top_m: float) -> Part:
 
 
 def _handle(foot_m: Vector, *, upright: bool, grippable: bool) -> tuple[Shape, ...]:
-    """Make a bar on two posts, 0.15 kg; `foot_m` is the middle of its feet on the front."""
+    """Return a bar on two posts, 0.15 kg; `foot_m` is the midpoint of its feet on the front."""
     x, y, z = foot_m
     thickness, length, height = _BAR_M
     proud = _HANDLE_FACE_M - _FRONT_FACE_M

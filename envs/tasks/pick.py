@@ -1,4 +1,4 @@
-"""Pick: grasp a cube on a table and lift it; the task of MVP's PixMC suite (arXiv 2203.06173)."""
+"""The pick task: grasp a cube and lift it; from MVP's PixMC suite (arXiv 2203.06173)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,22 +19,22 @@ TABLE_HEIGHT_M = 0.4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PickTask(ArmTask):
-    """Lift the cube to a height and keep it there.
+    """The task of lifting the cube to a height and keeping it there.
 
-    Attributes, beside those of every `ArmTask`:
-        cube_size_m: edge.
+    Attributes, in addition to those of `ArmTask`:
+        cube_size_m: edge length.
         cube_mass_kg: mass.
-        cube_center_m: middle of the rectangle from which the cube's place is drawn (x, y).
-        cube_spread_m: half the edges of that rectangle.
-        cube_yaw_rad: the cube is turned by up to this to either side.
-        goal_height_m: height of the cube's centre above the floor.
-        goal_tolerance_m: how far from it still counts as success.
-        fall_m: an episode ends when the cube is lower than its place on the table by this.
-        reach_margin_m: nearer than this is not worth more.
-        lifted_m: higher than this is off the table.
-        goal_bonus_m: nearer to the goal than this is worth a bonus.
-        name: of the task.
-        things: what it is about.
+        cube_center_m: centre of the rectangle from which the cube's position is drawn (x, y).
+        cube_spread_m: half edge lengths of that rectangle.
+        cube_yaw_rad: maximum yaw of the cube in both directions.
+        goal_height_m: goal height of the cube's centre above the floor.
+        goal_tolerance_m: height error that still counts as success.
+        fall_m: the episode fails when the cube is this much below its height on the table.
+        reach_margin_m: distance below which the reach reward does not increase.
+        lifted_m: height above its rest height from which the cube counts as lifted.
+        goal_bonus_m: height error below which there is a bonus.
+        name: name of the task.
+        things: names of the task's boxes and fixtures.
     """
 
     cube_size_m: float
@@ -53,7 +53,7 @@ class PickTask(ArmTask):
     things: tuple[str, ...] = (CUBE,)
 
     def scene(self, arm: Arm) -> Scene:
-        """Describe table, cube, floor, cameras and light around an arm."""
+        """Return the scene: table, cube, floor, cameras and light."""
         edge = self.cube_size_m
         return Scene(
             base_position_m=BASE_POSITION_M,
@@ -82,11 +82,11 @@ class PickTask(ArmTask):
 
     @property
     def cube_rest_height_m(self) -> float:
-        """Return the height of the cube's centre when it lies on the table."""
+        """Height of the cube's centre when it is on the table."""
         return TABLE_HEIGHT_M + self.cube_size_m / 2
 
     def sample_start(self, arm: Arm, rng: np.random.Generator) -> Start:
-        """Draw joints, and the cube's place and yaw."""
+        """Draw the joints, and the cube's position and yaw."""
         joints = draw_joints(arm, rng, self.start_arm_rad, self.arm_noise_rad)
         place = np.array(self.cube_center_m) + rng.uniform(-1.0, 1.0, 2) * self.cube_spread_m
         yaw = rng.uniform(-self.cube_yaw_rad, self.cube_yaw_rad)
@@ -98,15 +98,15 @@ class PickTask(ArmTask):
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Return the table's top."""
+        """Free spaces: the table's top."""
         return (Space(center_m=(0.5, 0.0, TABLE_HEIGHT_M), half_m=(0.28, 0.46)),)
 
     def middle(self, start: Start) -> Floats:
-        """Return where the cube is."""
+        """Return the cube's position [3]."""
         return start.box_poses[CUBE][:3]
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
-        """Resize, move and turn the cube; it stays on the table."""
+        """Resize, move and rotate the cube; it stays on the table."""
         pose, edge = start.box_poses[CUBE].copy(), scale * self.cube_size_m
         pose[:3] += shift_m
         pose[2] += (edge - self.cube_size_m) / 2
@@ -115,7 +115,7 @@ class PickTask(ArmTask):
         return replace(start, box_poses={**start.box_poses, CUBE: pose}, box_sizes_m=sizes)
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
-        """Ask the simulator for cube, tool, palm and fingertips."""
+        """Measure cube, tool, palm and fingertips."""
         tips = arm.fingertips
         bodies, offsets = tool_palm_and_tips(
             arm.hand_body, arm.tool_offset_m, arm.palm_offset_m, tips
@@ -139,7 +139,7 @@ class PickTask(ArmTask):
         return measured
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Return how many numbers each measured quantity has."""
+        """Return the number of elements of each measured quantity."""
         sizes = {"cube_position": 3, "cube_quaternion": 4, "tool_position": 3}
         sizes |= {"tool_quaternion": 4, "palm_position": 3, "height_left": 1}
         for tip in arm.fingertips:
@@ -147,7 +147,7 @@ class PickTask(ArmTask):
         return sizes
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
-        """Return the reward's named terms of one control step, with PixMC's weights."""
+        """Return the named reward terms of one control step, with PixMC's weights."""
         distances = np.sqrt(np.square(measured["fingertips_to_cube"]).sum(axis=-1))
         height_m = measured["cube_position"][..., 2]
         lifted = height_m - self.cube_rest_height_m > self.lifted_m
@@ -162,7 +162,7 @@ class PickTask(ArmTask):
         }
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return whether the cube is at the goal height now."""
+        """Return whether the cube is at the goal height."""
         height_m = measured["cube_position"][..., 2]
         return np.abs(height_m - self.goal_height_m) <= self.goal_tolerance_m
 

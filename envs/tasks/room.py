@@ -1,4 +1,4 @@
-"""What is around every task: the floor, the light, where the robot stands, and the cameras."""
+"""Common parts of all scenes: floor, light, base pose of the robot, and PixMC's camera."""
 
 import math
 
@@ -7,7 +7,7 @@ from ..simulation.scene import Box, Camera, Lighting, Paint
 
 FLOOR = "floor"
 
-# PixMC's place of the robot: one metre from the origin, which it faces.
+# PixMC's base pose of the robot: one metre from the origin and facing it.
 BASE_POSITION_M = (1.0, 0.0, 0.0)
 BASE_YAW_RAD = math.pi
 
@@ -25,12 +25,13 @@ LIGHTING = Lighting(
     head=(0.18, 0.18, 0.18),
 )
 
-# PixMC renders 298 x 224 at 120 degrees across and cuts the middle out: 104.95 degrees each way.
+# PixMC renders 298 x 224 pixels with 120 degrees of horizontal field of view and crops the centre:
+# 104.95 degrees in both directions.
 PIXMC_FOV_Y_DEG = math.degrees(2 * math.atan(224 / 298 * math.tan(math.radians(60))))
 
 
 def pixmc_hand_camera(arm: Arm, position_m: tuple[float, float, float], up: float) -> Camera:
-    """Return PixMC's camera on the hand: along the hand's z, with `up` times its x upwards."""
+    """Return PixMC's hand camera, along the hand's z axis; `up` times its x axis is upwards."""
     x, y, z = position_m
     return Camera(
         name="hand",

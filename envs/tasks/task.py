@@ -1,4 +1,4 @@
-"""What a task is: a scene, a start, rewards, success, and what only a simulator can measure."""
+"""The `Task` protocol: a scene, a start, measurements, rewards and success of one task."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,85 +20,86 @@ _AXES = {3: "xyz", 4: "wxyz"}
 
 
 class Task(Protocol):
-    """Say what there is to do; one file per task, one instance per arm and protocol."""
+    """A manipulation task; one file per task, one instance per arm and protocol."""
 
     @property
     def name(self) -> str:
-        """Name the task."""
+        """Name of the task."""
         ...
 
     @property
     def hold_s(self) -> float:
-        """Say how long success must last without a break."""
+        """Time for which the goal must be held without interruption, seconds."""
         ...
 
     @property
     def state(self) -> tuple[str, ...]:
-        """Return which of what is measured is in the privileged state, in order."""
+        """Names of the measured quantities in the privileged state, in order."""
         ...
 
     @property
     def things(self) -> tuple[str, ...]:
-        """Name the boxes and fixtures that the task is about, which move together."""
+        """Names of the task's boxes and fixtures, which are displaced together."""
         ...
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Return where other things may stand without being in the way."""
+        """Free spaces, where distractors do not obstruct the task."""
         ...
 
     def middle(self, start: Start) -> Floats:
-        """Return where the middle of what the task is about is [3]."""
+        """Return the centre [3] of the task's object."""
         ...
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
-        """Return the start with the object resized, moved by [3] metres, and turned."""
+        """Return the start with the object resized, moved by [3] metres, and rotated."""
         ...
 
     def scene(self, arm: Arm) -> Scene:
-        """Describe everything around an arm."""
+        """Return the scene around an arm."""
         ...
 
     def sample_start(self, arm: Arm, rng: np.random.Generator) -> Start:
-        """Draw where everything is when an episode begins."""
+        """Draw the start of an episode."""
         ...
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
-        """Ask the simulator for all that rewards, success and state need, each [*b n] or [*b]."""
+        """Measure what rewards, success and state need, each quantity [*b n] or [*b]."""
         ...
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
-        """Return the reward's named terms of one control step."""
+        """Return the named reward terms of one control step."""
         ...
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return whether the goal is reached now."""
+        """Return whether the current state is at the goal."""
         ...
 
     def failed(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return whether the task can no longer be done."""
+        """Return whether the task can no longer succeed."""
         ...
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Return how many numbers each measured quantity has."""
+        """Return the number of elements of each measured quantity."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArmTask:
-    """What the settings of every task here have in common.
+    """The settings that all tasks here share.
 
     Attributes:
-        start_arm_rad: joints of the arm at the start.
-        start_hand: positions of the hand's servos at the start, rad or m.
-        arm_noise_rad: the arm starts within this around `start_arm_rad`, evenly.
-        hand_noise: the hand starts within this around `start_hand`, evenly, within its limits.
-        hold_s: how long success must last without a break.
-        reach_m: how much each fingertip's nearness is worth, in the order of the arm's fingertips.
-        state: what of `measure` is in the privileged state.
-        cameras: the cameras that policies may use.
-        viewer: the camera for people.
-        timestep_s: of the physics.
+        start_arm_rad: start positions of the arm's joints.
+        start_hand: start positions of the hand's servos, rad or m.
+        arm_noise_rad: the arm's start is drawn uniformly within this of `start_arm_rad`.
+        hand_noise: the hand's start is drawn uniformly within this of `start_hand`, within its
+            limits.
+        hold_s: time for which the goal must be held without interruption, seconds.
+        reach_m: weight of each fingertip's reach reward, in the order of the arm's fingertips.
+        state: names of the measured quantities in the privileged state.
+        cameras: the cameras that policies can use.
+        viewer: the camera of `render()`.
+        timestep_s: time step of the physics.
     """
 
     start_arm_rad: tuple[float, ...]
@@ -114,7 +115,7 @@ class ArmTask:
 
 
 def state_names(task: Task, arm: Arm) -> tuple[str, ...]:
-    """Name every number of the task's part of the privileged state."""
+    """Return a name for each element of the task's part of the privileged state."""
     sizes = task.sizes(arm)
     unknown = [name for name in task.state if name not in sizes]
     if unknown:
@@ -130,20 +131,20 @@ def state_names(task: Task, arm: Arm) -> tuple[str, ...]:
 
 
 def num_hold_steps(task: Task, rate_hz: float) -> int:
-    """Return how many control steps in a row must be at the goal."""
+    """Return the number of consecutive control steps that must be at the goal."""
     return max(1, math.ceil(task.hold_s * rate_hz - 1e-9))
 
 
 def draw_joints(
     arm: Arm, rng: np.random.Generator, joints_rad: Sequence[float], noise_rad: float
 ) -> Floats:
-    """Draw the arm's joints [j] evenly around a pose, within the limits."""
+    """Draw the arm's joint positions [j] uniformly around a pose, within the limits."""
     noise = rng.uniform(-noise_rad, noise_rad, len(arm.servos))
     return np.clip(np.array(joints_rad) + noise, arm.lower_rad, arm.upper_rad)
 
 
 def draw_hand(arm: Arm, rng: np.random.Generator, hand: Sequence[float], noise: float) -> Floats:
-    """Draw the hand's servos [h] evenly around a pose, within the limits."""
+    """Draw the hand's servo positions [h] uniformly around a pose, within the limits."""
     drawn = np.array(hand) + rng.uniform(-noise, noise, len(arm.hand_servos))
     lower, upper = np.array([(servo.lower, servo.upper) for servo in arm.hand_servos]).T
     return np.clip(drawn, lower, upper)

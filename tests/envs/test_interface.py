@@ -66,7 +66,7 @@ def test_error_names_the_field_that_differs(field, value):
         ({"action_kind": "torque"}, "known: joint_increment"),
         ({"action_scale": (0.1,)}, "2 action names but 1"),
         ({"rate_hz": 0.0}, "rate_hz"),
-        ({"proprio": ("elbow", "elbow")}, "twice: elbow"),
+        ({"proprio": ("elbow", "elbow")}, "distinct, repeated: elbow"),
     ],
 )
 def test_nonsense_is_refused(changes, message):

@@ -249,7 +249,7 @@ def test_without_a_render_mode_nothing_is_drawn(env):
     [
         ({"cameras": ("hand", "ceiling")}, "'ceiling'; known: hand, front"),
         ({"cameras": "hand"}, "sequence"),
-        ({"cameras": ("hand", "hand")}, "twice: hand"),
+        ({"cameras": ("hand", "hand")}, "distinct, repeated: hand"),
         ({"randomise": ("smell",)}, "known: colours, lights, camera"),
         ({"visuals": "mesh", "meshes": "/nowhere"}, "no meshes of franka_panda in /nowhere"),
         ({"visuals": "pencil"}, "known: light"),

@@ -71,5 +71,5 @@ def test_cube_that_is_not_held_is_lost(env, monkeypatch):
     "change", [{"episodes": 0}, {"shakes": -1}, {"protocol": "pixmc"}, {"hold_steps": 0}]
 )
 def test_impossible_request_is_refused(change):
-    with pytest.raises(ValueError, match=r"at least|robot protocol"):
+    with pytest.raises(ValueError, match=r"at least|protocol=robot"):
         StabilityConfig(**{**CONFIG, **change})

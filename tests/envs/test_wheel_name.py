@@ -63,7 +63,7 @@ print(type(env.unwrapped).__module__)
 """
     done = run(tmp_path, program)
     assert done.stdout.splitlines() == [
-        f"{second} and {first} are one package under two names, and this process has already "
-        f"imported {first}: import {first} here too, and write {first}:{ID}",
+        f"{second} and {first} are the same package under two names, and this process has already "
+        f"imported {first}: use {first} everywhere, as in {first}:{ID}",
         f"{first}.manipulation",
     ], done.stderr

@@ -184,7 +184,7 @@ def test_what_is_learned_are_its_numbers(demos, encoder, tmp_path):
 def test_it_is_refused_wherever_an_arm_is_moved(cloned, encoder, demos, tmp_path):
     eyes = load_encoder(encoder)
     ours = ReachEnv().interface
-    message = r"a data set of others, in its own units \(shoulder/pan.*takes joint_increment"
+    message = r"in the units of a third-party data set \(shoulder/pan.*needs joint_increment"
     with pytest.raises(ValueError, match=message):
         load_student(cloned / "policy", eyes, ours)
     with pytest.raises(ValueError, match=message):
