@@ -1,13 +1,13 @@
-"""Measure what an embedding of a camera frame costs beside MVP's ViT-B/16.
+"""Measure the time of an embedding of a camera frame against MVP's ViT-B/16.
 
     OMP_NUM_THREADS=1 python -m benchmarks.against_vit
 
-Toto-base is run to its middle layer, once with our light tokenizer and once with the DALL-E layout;
-ViT-B/16 sees 224 pixels and runs whole, as MVP's policies use it. All are the whole path from one
-uint8 frame of 480 x 640 to one embedding, taken in turn, in the same precision: float32, and 8-bit
-integers in all matrix products of the blocks (`toto_robot.encoders.int8`). Weights are random,
-which no time depends on. On one thread time is CPU time, since what else runs does not count; on
-more it is wall time. Least of all rounds.
+Toto-base runs up to its middle layer, with our light tokenizer and with the DALL-E layout. ViT-B/16
+takes 224 pixels and runs completely, as in MVP's policies. Each call goes from one uint8 frame of
+480 x 640 to one embedding. The models take turns, in the same precision: float32, and 8-bit
+integers in all matrix products of the blocks (`toto_robot.encoders.int8`). Weights are random; the
+time does not depend on them. Times are the minimum of all rounds: CPU time on one thread, so that
+other processes do not count, and wall time on more threads.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ ROUNDS = 7
 def main() -> None:
     """Print one table for each precision."""
     torch.manual_seed(0)
-    path = Path(__file__).parents[1] / "configs" / "model" / "base.yaml"
+    path = Path(__file__).parents[1] / "toto_robot" / "configs" / "model" / "base.yaml"
     config = from_dict(TotoConfig, yaml.safe_load(path.read_text()))
     frame = torch.randint(0, 256, (1, 480, 640, 3), dtype=torch.uint8)
     dalle = DALLE.build().eval().requires_grad_(False)
@@ -59,7 +59,7 @@ def main() -> None:
     with torch.inference_mode():
         ids = light.tokenize(frame)
         seconds = least_seconds(calls, ROUNDS, cpu_clock())
-    print(f"one frame, {torch.get_num_threads()} thread(s), least of {ROUNDS}")
+    print(f"one frame, {torch.get_num_threads()} thread(s), minimum of {ROUNDS}")
     for name, spent in seconds.items():
         print(f"{name:<24}{spent * 1e3:8.1f} ms")
     print(f"\nfrom frame to embedding{'float32':>17}{'int8':>9}  times ViT-B/16's time")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _vit_int8(vit: VitEncoder) -> VitEncoder:
-    """Do to all products of a ViT's blocks what `to_int8` does to a Toto's."""
+    """Return a ViT whose blocks run on 8-bit integers, as `to_int8` does for a Toto."""
     other = vit.untrained(0)
     for block in other.transformer.blocks:
         for module, names in ((block.attn, ("qkv", "proj")), (block.mlp, ("fc1", "fc2"))):

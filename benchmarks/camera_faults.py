@@ -1,9 +1,9 @@
-"""Faults of a camera, drawn into its images: what a monitor ought to notice.
+"""Simulated camera faults that a monitor should detect.
 
-    python -m benchmarks.camera_faults faults.png        # one image with each of them
+    python -m benchmarks.camera_faults faults.png        # one image with all faults
 
-Each takes the frames from the fault's beginning on, and the last frame before it, and stays to the
-end. What is random (where, how bright, from which side) comes from the generator.
+A fault takes the frames from its beginning on and the last frame before it, and lasts to the end.
+The generator draws place, brightness and direction.
 """
 
 import argparse
@@ -18,7 +18,7 @@ __all__ = ["FAULTS", "Fault"]
 Frames = NDArray[np.uint8]  # t h w 3
 Fault = Callable[[Frames, Frames, np.random.Generator], Frames]
 
-_PATCH = 0.3125  # of either side: a tenth of the image
+_PATCH = 0.3125  # share of each side: a tenth of the image
 _ARRIVAL_FRAMES = 5
 
 
@@ -27,7 +27,7 @@ def _black(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
 
 
 def _half_dead(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Lose the lower half."""
+    """Set the lower half to black."""
     broken = frames.copy()
     broken[:, frames.shape[1] // 2 :] = 0
     return broken
@@ -45,7 +45,7 @@ def _grey_patch(frames: Frames, before: Frames, rng: np.random.Generator) -> Fra
 
 
 def _textured_patch(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Cover a tenth with coloured squares."""
+    """Cover a tenth of the image with coloured squares."""
     rows, columns = _place(frames, rng)
     broken = frames.copy()
     height, width = broken[0, rows, columns].shape[:2]
@@ -56,7 +56,7 @@ def _textured_patch(frames: Frames, before: Frames, rng: np.random.Generator) ->
 
 
 def _hand(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Move a dark ellipse of a tenth of the image in from the edge, and leave it there."""
+    """Move a dark ellipse, a tenth of the image, in from the edge, and leave it there."""
     broken = frames.copy()
     height, width = frames.shape[1:3]
     rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
@@ -75,12 +75,12 @@ def _hand(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
 
 
 def _moved(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Shift by a tenth of the image."""
+    """Shift the image by a tenth of its size."""
     return np.roll(frames, _pixels(frames, (0.07, -0.094)), axis=(1, 2))
 
 
 def _nudged(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Shift by a fortieth of the image."""
+    """Shift the image by a fortieth of its size."""
     return np.roll(frames, _pixels(frames, (0.0157, -0.0235)), axis=(1, 2))
 
 
@@ -94,7 +94,7 @@ def _dimmed(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
 
 
 def _blurred(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Average over 5 x 5 pixels of 128 x 128."""
+    """Average over 5 x 5 pixels for images of 128 x 128, more for larger ones."""
     reach = max(1, round(frames.shape[1] / 64))
     image = frames.astype(np.float32)
     for axis in (1, 2):
@@ -118,7 +118,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def _place(frames: Frames, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Draw where a square patch lies, wholly in the image."""
+    """Return the rows and columns of a random square patch inside the image."""
     sides = []
     for length in frames.shape[1:3]:
         size = round(length * _PATCH)
@@ -133,8 +133,8 @@ def _pixels(frames: Frames, shares: tuple[float, float]) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Draw one image of an environment without and with each fault."""
-    # imported here and not above: the faults themselves take numpy alone
+    """Write one image of an environment's frame without and with each fault."""
+    # imported here, because the faults need only NumPy
     import cv2
     import gymnasium
 

@@ -1,13 +1,13 @@
-"""Measure how much of this machine's own matrix product the transformer reaches.
+"""Measure the transformer's rate against the rate of matrix products on the same machine.
 
     OMP_NUM_THREADS=1 python -m benchmarks.ceiling [MODEL]        # a choice of model=, or base
     python -m benchmarks.ceiling base cuda                        # bfloat16, with CUDA graphs
 
-The transformer is run to its middle layer on one frame and its start token, weights random. The
-ceiling is the best rate of square matrix products on the same device, in the same precision, with
-the same threads, taken in turn with it. Floating-point operations are two for each multiplication
-with an addition; of attention, only what is not masked. On one thread time is CPU time, since what
-else runs does not count; on more it is wall time.
+The transformer, with random weights, runs up to its middle layer on one frame and its start token.
+The ceiling is the best rate of square matrix products on the same device, in the same precision and
+with the same threads; the two take turns. A multiplication with an addition counts as two
+floating-point operations; masked elements of attention do not count. Times are CPU time on one
+thread, so that other processes do not count, and wall time on more threads.
 """
 
 import sys
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def count_operations(config: TotoConfig, num_tokens: int, num_blocks: int) -> float:
-    """Count floating-point operations of some blocks over a sequence."""
+    """Return the floating-point operations of some blocks over a sequence."""
     projections = 4 * config.dim**2 + 3 * config.dim * config.mlp_hidden
     attention = 2 * config.dim * (num_tokens + 1) / 2  # scores and averages, up to each token
     return 2.0 * num_blocks * num_tokens * (projections + attention)
@@ -101,7 +101,7 @@ def _on_cuda(config: TotoConfig, layer: int, title: str) -> None:
 
 
 def _captured(call: Callable[[], object]) -> Callable[[], object]:
-    """Record a call's kernels once, to be launched together."""
+    """Return a CUDA graph's replay of a call."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):

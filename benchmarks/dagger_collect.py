@@ -1,14 +1,15 @@
-"""Measure the collection of DAgger: environment steps a second, four ways of spreading the work.
+"""Measure the rate of DAgger's data collection in environment steps/s, for four ways to run it.
 
     python -m benchmarks.dagger_collect [ENCODER]     # a shipped name or a checkpoint folder
 
-Each way does the same: an untrained student acts, every frame of both cameras is tokenised and
-embedded, the expert labels every step. Processes are started and warmed before the clock runs.
+The work is always the same: an untrained student acts, every frame of both cameras is tokenised and
+embedded, and the expert labels every step. Processes are started and warmed up before the timing.
 
-    one at a time   the baseline: one environment, one frame a call, all cores for torch
+    one at a time   the baseline: one environment, one frame per call, torch on all cores
     lockstep        groups of environments in one process, one call for all frames, all cores
-    vector          gymnasium's AsyncVectorEnv, a process for each environment; the encoder here
-    pool            what `policies.rollouts.rollout` does: a worker for each core, a group in each
+    vector          Gymnasium's AsyncVectorEnv with a process per environment; encoder in the main
+                    process
+    pool            `policies.rollouts`: one worker per core, each with a group of episodes
 """
 
 import sys
@@ -27,12 +28,12 @@ from policies.rollouts.job import RolloutJob
 from policies.rollouts.pool import RolloutConfig, RolloutPool
 from policies.rollouts.rollout import RolloutSpec, RolloutWorker
 from policies.student import StudentConfig, StudentMetadata, StudentPolicy, load_student
-from policies.vision import TotoVision, stamp
+from policies.vision import TotoVision, encoder_id
 from toto_robot.encoders.contract import compress_each
 
 GROUP = 5
 EPISODES = 20
-# steps of an episode; an untrained student never succeeds, so all are equally long
+# steps of an episode: an untrained student never succeeds, so all episodes have this length
 STEPS = 80
 ENV = EnvConfig(
     id="envs:toto/FrankaPick-v0",
@@ -53,13 +54,13 @@ def main() -> None:
         privileged=True,
         device="cpu",
     )
-    stage = RolloutWorker(spec)
+    worker = RolloutWorker(spec)
     with tempfile.TemporaryDirectory() as folder:
-        policy = _untrained_student(stage, spec, Path(folder) / "policy")
+        policy = _untrained_student(worker, spec, Path(folder) / "policy")
         ways: dict[str, Callable[[], float]] = {
-            "one at a time": lambda: _one_at_a_time(stage, policy),
+            "one at a time": lambda: _one_at_a_time(worker, policy),
             "lockstep": lambda: _pool(spec, policy, 0),
-            "vector": lambda: _vector(stage, policy),
+            "vector": lambda: _vector(worker, policy),
             "pool": lambda: _pool(spec, policy, None),
         }
         baseline = 0.0
@@ -70,33 +71,33 @@ def main() -> None:
             print(f"{way:16} {rate:7.1f}   {rate / baseline:7.2f}", flush=True)
 
 
-def _untrained_student(stage: RolloutWorker, spec: RolloutSpec, folder: Path) -> Path:
-    card = StudentMetadata(
+def _untrained_student(worker: RolloutWorker, spec: RolloutSpec, folder: Path) -> Path:
+    metadata = StudentMetadata(
         student=StudentConfig(projection=256, hidden=(256, 256), dropout=0.0, smallest_std=0.02),
-        interface=stage.interface,
+        interface=worker.interface,
         env=spec.env,
         vision=spec.vision,
-        encoder=stamp(stage.encoder),
+        encoder=encoder_id(worker.encoder),
     )
     torch.manual_seed(0)
-    StudentPolicy(card).save(folder)
+    StudentPolicy(metadata).save(folder)
     return folder
 
 
-def _one_at_a_time(stage: RolloutWorker, folder: Path) -> float:
-    """One environment, and a call of the encoder for each frame."""
-    assert stage.encoder is not None
+def _one_at_a_time(worker: RolloutWorker, folder: Path) -> float:
+    """Return the rate with one environment and a call of the encoder per frame."""
+    assert worker.encoder is not None
     env = make_env(ENV, with_images=True, privileged=True)
     expert, cameras = make_expert(ENV.id), interface_of(env).camera_names
-    student = load_student(folder, stage.encoder, interface_of(env))
+    student = load_student(folder, worker.encoder, interface_of(env))
     observation, _ = env.reset(seed=0)
     start = time.perf_counter()
     for _ in range(2 * STEPS):
         expert.act(observation)
         view: dict[str, NDArray[Any]] = {"proprio": observation["proprio"]}
         for camera in cameras:
-            codes = compress_each(stage.encoder, [observation[f"image_{camera}"]])
-            view[f"embedding_{camera}"] = stage.encoder.embed(codes)[0].astype("float16")
+            codes = compress_each(worker.encoder, [observation[f"image_{camera}"]])
+            view[f"embedding_{camera}"] = worker.encoder.embed(codes)[0].astype("float16")
         observation, _, terminated, truncated, _ = env.step(student.act(view))
         if terminated or truncated:
             observation, _ = env.reset(seed=1)
@@ -105,17 +106,17 @@ def _one_at_a_time(stage: RolloutWorker, folder: Path) -> float:
     return rate
 
 
-def _vector(stage: RolloutWorker, folder: Path) -> float:
-    """`AsyncVectorEnv`; environments wait for the encoder, and the encoder for them."""
-    assert stage.encoder is not None
+def _vector(worker: RolloutWorker, folder: Path) -> float:
+    """Return the rate with `AsyncVectorEnv`; environments and encoder wait for each other."""
+    assert worker.encoder is not None
     options = {**ENV.options, **ENV.teacher_options}
     envs = gymnasium.vector.AsyncVectorEnv(
         [lambda: gymnasium.make(ENV.id, disable_env_checker=True, **options)] * 2 * GROUP,
         context="spawn",
     )
     experts = [make_expert(ENV.id) for _ in range(2 * GROUP)]
-    student = load_student(folder, stage.encoder, stage.interface)
-    cameras = stage.interface.camera_names
+    student = load_student(folder, worker.encoder, worker.interface)
+    cameras = worker.interface.camera_names
     observation, _ = envs.reset(seed=0)
     start = time.perf_counter()
     for _ in range(STEPS):
@@ -124,7 +125,7 @@ def _vector(stage: RolloutWorker, folder: Path) -> float:
         frames = [
             observation[f"image_{camera}"][row] for row in range(2 * GROUP) for camera in cameras
         ]
-        embeddings = stage.encoder.embed(compress_each(stage.encoder, frames)).astype("float16")
+        embeddings = worker.encoder.embed(compress_each(worker.encoder, frames)).astype("float16")
         embeddings = embeddings.reshape(2 * GROUP, len(cameras), -1)
         view = {f"embedding_{camera}": embeddings[:, i] for i, camera in enumerate(cameras)}
         view["proprio"] = observation["proprio"]
@@ -135,7 +136,7 @@ def _vector(stage: RolloutWorker, folder: Path) -> float:
 
 
 def _pool(spec: RolloutSpec, folder: Path, num_workers: int | None) -> float:
-    """`RolloutPool`, as training uses it."""
+    """Return the rate with `RolloutPool`, as in training."""
     with RolloutPool(spec, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
         pool.run([_job(folder, range(GROUP))] * max(1, pool.num_workers))
         start = time.perf_counter()

@@ -1,12 +1,12 @@
-"""How fast videos become clips: source frames a second and core, against other readers.
+"""Measure the rate of reading clips from videos, in source frames/s/core, against other readers.
 
     python -m benchmarks.decode_video [seconds of video] [rounds]
 
 Clips of 16 frames, every 4th, resized to 128 pixels and cropped, are read in two ways: a file from
-its beginning to its end, as `python -m toto_robot.data.tokenise` does, and clips at random places.
-The files are made here: H.264, 640 x 360 at 30 frames a second, with much and with little to code.
-The others take turns with ours in the same run: OpenCV, and decord2 and torchcodec where they are
-installed. Time is that of all cores together. The bar: at least 0.9 of the fastest.
+beginning to end, as `python -m toto_robot.data.tokenise` does, and clips at random times. The
+videos are generated: H.264, 640 x 360 at 30 Hz, with a high and a low bit rate. The other readers,
+OpenCV and, if installed, decord2 and torchcodec, take turns with ours. Times are CPU time of all
+cores. Our reader should reach at least 0.9 of the fastest one's rate.
 """
 
 import sys
@@ -28,7 +28,7 @@ SCALED = (round(WIDTH * SIZE / HEIGHT), SIZE)
 LEFT = (SCALED[0] - SIZE) // 2
 PLACES = 6
 
-Read = Callable[[Path, int, int], np.ndarray]  # file, first frame, how many -> uint8 [f s s 3]
+Read = Callable[[Path, int, int], np.ndarray]  # file, first frame, count -> uint8 [f s s 3]
 
 
 def main() -> None:
@@ -40,11 +40,11 @@ def main() -> None:
         try:
             readers[name] = load()
         except (ImportError, RuntimeError, OSError) as error:
-            print(f"{name} is left out: {str(error).splitlines()[0]}")
+            print(f"{name} is skipped: {str(error).splitlines()[0]}")
     total = seconds * RATE // STRIDE // FRAMES * FRAMES
     last = seconds * RATE - FRAMES * STRIDE
     starts = np.random.default_rng(0).integers(0, last, PLACES).tolist()
-    print(f"{seconds} s of {WIDTH} x {HEIGHT}, {RATE} a second; least CPU time of {rounds} rounds")
+    print(f"{seconds} s of {WIDTH} x {HEIGHT}, {RATE} Hz; minimum CPU time of {rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
         for label, bits_s in (("hard", 4_000_000), ("as on the web", 600_000)):
             path = Path(folder) / f"{label}.mp4"
@@ -65,7 +65,7 @@ def main() -> None:
 def times(
     readers: dict[str, Read], path: Path, starts: list[int], count: int, rounds: int
 ) -> dict[str, float]:
-    """Return the seconds that each reader needs for ``count`` frames from each of the starts."""
+    """Return the seconds of each reader for ``count`` frames from each start."""
 
     def call(read: Read) -> Callable[[], object]:
         return lambda: [read(path, start, count) for start in starts]
@@ -75,12 +75,12 @@ def times(
 
 
 def best_other(seconds: dict[str, float]) -> float:
-    """Return the least seconds of the readers that are not ours."""
+    """Return the minimum seconds of the other readers."""
     return min(value for name, value in seconds.items() if name != "ours")
 
 
 def same_frames(path: Path, readers: dict[str, Read]) -> None:
-    """Stop if two readers do not read the same frames; resizers differ by some grey levels."""
+    """Exit if two readers read different frames; resizing may differ by some grey levels."""
     for start in (0, 77):
         expected = readers["ours"](path, start, FRAMES)
         for name, read in readers.items():
@@ -91,7 +91,7 @@ def same_frames(path: Path, readers: dict[str, Read]) -> None:
 
 
 def encode(path: Path, frames: int, bits_s: int) -> None:
-    """Write a moving, grainy image as H.264 of a bit rate."""
+    """Write a moving, grainy image as H.264 with a bit rate."""
     generator = np.random.default_rng(0)
     rough = generator.integers(0, 256, (HEIGHT // 40, WIDTH // 20, 3)).astype(np.uint8)
     smooth = cv2.resize(rough, (2 * WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -126,7 +126,7 @@ def ours(path: Path, first: int, count: int) -> np.ndarray:
 
 
 def opencv(path: Path, first: int, count: int) -> np.ndarray:
-    """Read with OpenCV: what is not taken is decoded, but not converted."""
+    """Read with OpenCV: frames that are not used are decoded but not converted."""
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if first:
         video.set(cv2.CAP_PROP_POS_FRAMES, first)
@@ -141,7 +141,7 @@ def opencv(path: Path, first: int, count: int) -> np.ndarray:
 
 
 def load_decord() -> Read:
-    """Return a reader with decord2, which resizes while it decodes."""
+    """Return a reader with decord2, which resizes while decoding."""
     import decord  # pyrefly: ignore  # optional
 
     def read(path: Path, first: int, count: int) -> np.ndarray:

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.encode
 
-Each line is a ratio against a baseline of the same run: the DALL-E layout of the tokenizer, all
-blocks instead of the first few, one frame at a time instead of a batch.
+Each line has a ratio to a baseline of the same run: the DALL-E layout of the tokenizer, all blocks
+instead of the first few, or one frame at a time instead of a batch.
 """
 
 import statistics

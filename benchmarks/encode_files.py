@@ -1,8 +1,8 @@
-"""Measure `toto_robot.encode` on a folder of JPEGs against its encoder alone, images a second.
+"""Measure `toto_robot.encode` on a folder of JPEGs against its encoder alone, in images/s.
 
     OMP_NUM_THREADS=1 python -m benchmarks.encode_files [images, 320] [repeats, 5]
 
-The two take turns. The encoder alone has the decoded frames in memory, in the same batches; the
+The two take turns. The encoder alone gets decoded frames from memory, in the same batches; the
 command finds, reads and decodes files, and writes embeddings, names and times.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
             times["encoder alone"].append(middle - begin)
             times["command"].append(time.perf_counter() - middle)
     for name, spent in times.items():
-        print(f"{name:<16}{count / statistics.median(spent):>8.1f} images a second")
+        print(f"{name:<16}{count / statistics.median(spent):>8.1f} images/s")
     ratios = [one / two for one, two in zip(*times.values(), strict=True)]
     print(f"{'ratio':<16}{statistics.median(ratios):>8.2f}")
 

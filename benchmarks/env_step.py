@@ -1,15 +1,12 @@
-"""Measure what the environment layer costs over the bare calls of the simulator.
+"""Measure the cost of the environment layer over direct calls of the simulator, and the steps/s.
 
-It also says how many steps a second that makes.
+    OMP_NUM_THREADS=1 python -m benchmarks.env_step [ENVIRONMENT ...]    # default: all environments
 
-    OMP_NUM_THREADS=1 python -m benchmarks.env_step [ENVIRONMENT ...]    # all when none is named
-
-An episode is recorded once. `layer` plays its actions through `env.step`; `bare` plays the targets
-that reached the servos through `mj_step`, and for every camera calls `mujoco.Renderer.update_scene`
-and `render`, on the same model from the same state. Both run by turns, a few times; the quickest
-turn of each counts. CPU time (of the process, all threads) is compared, since it hardly moves when
-other programs share the machine; steps per second are by the clock. With two processes, both do
-the whole thing at the same time.
+An episode is recorded once. `layer` replays its actions with `env.step`. `bare` replays the targets
+of the servos with `mj_step`, and for each camera calls `mujoco.Renderer.update_scene` and `render`,
+on the same model from the same state. The two take turns, and the fastest turn of each counts. The
+layer's cost is CPU time (of all threads of the process), which other programs hardly affect;
+steps/s are wall time. With two processes, both run the whole measurement at the same time.
 """
 
 import os
@@ -36,7 +33,7 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """Say what is measured."""
+    """An environment and its settings to measure."""
 
     env_id: str
     protocol: str
@@ -46,7 +43,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """Return what a control step costs, by the clock and in CPU time."""
+    """The mean cost of a control step in wall and CPU time, seconds."""
 
     wall_s: float
     cpu_s: float
@@ -54,7 +51,7 @@ class Cost:
 
 def main() -> None:
     """Print one table."""
-    # One thread for a software renderer: a process for each core is quicker than threads.
+    # One thread for a software renderer: a process per core is faster than threads.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     env_ids = sys.argv[1:] or envs.ENVIRONMENTS
     print(
@@ -68,7 +65,7 @@ def main() -> None:
 
 
 def cases(env_id: str) -> list[Case]:
-    """List what is measured of an environment."""
+    """Return the cases of an environment."""
     none = [
         Case(env_id=env_id, protocol=protocol, cameras=(), image_size=128)
         for protocol in ("pixmc", "robot")
@@ -81,7 +78,7 @@ def cases(env_id: str) -> list[Case]:
 
 
 def measure(case: Case, barrier: Barrier | None = None) -> tuple[Cost, Cost]:
-    """Return the cost of a control step through the layer, and bare."""
+    """Return the cost of a control step with the layer, and without."""
     env = gymnasium.make(
         f"envs:{case.env_id}",
         protocol=case.protocol,
@@ -117,7 +114,7 @@ def measure(case: Case, barrier: Barrier | None = None) -> tuple[Cost, Cost]:
 
 
 def _record(env: ManipulationEnv, case: Case) -> tuple[list[Any], list[Any]]:
-    """Return actions, and for each the targets [n servos] that were set one after the other."""
+    """Return actions, and for each the targets [n servos] that were set in sequence."""
     rng, actions, targets = np.random.default_rng(SEED), [], []
     simulator, follow = env.simulator, env.simulator.follow
 
@@ -125,7 +122,7 @@ def _record(env: ManipulationEnv, case: Case) -> tuple[list[Any], list[Any]]:
         targets.append(list(values))
         follow(values, num_steps)
 
-    simulator.follow = record  # pyrefly: ignore  # for the length of this episode
+    simulator.follow = record  # pyrefly: ignore  # during this episode
     expert = EXPERTS[case.env_id]() if case.protocol == "robot" else None
     observation, _ = env.reset(seed=SEED)
     for _ in range(NUM_STEPS):
@@ -143,7 +140,7 @@ def _bare(simulator: MujocoSimulator, case: Case, num_substeps: int) -> Callable
     import mujoco
 
     model, data, actuators = simulator._model, simulator._data, simulator._actuators
-    renderers = list(simulator._renderers.values())  # one size, so one
+    renderers = list(simulator._renderers.values())  # one image size, so one renderer
 
     def step(targets: list[np.ndarray]) -> None:
         for values in targets:

@@ -1,9 +1,9 @@
-"""Measure what a hit of the feature cache costs against encoding; fail if it is not cheaper.
+"""Measure the time of a hit of the feature cache against encoding; fail if it is not faster.
 
     OMP_NUM_THREADS=1 python -m benchmarks.feature_cache
 
-One frame at a time, as an environment asks for them, and a batch. The first call of a frame (a
-miss: encode, hash and write) stands beside them. Exits with 1 if a hit is slower than encoding.
+Frames are encoded one at a time, as in an environment, and in a batch. The table also has the first
+call of a frame (a miss: encode, hash and write). Exits with 1 if a hit is slower than encoding.
 """
 
 import statistics
@@ -39,7 +39,7 @@ def main() -> None:
                 cache = FeatureCache(Path(folder), encoder, max_bytes=1 << 26)
                 encode, miss, hit = (_ms(call, images) for call in (encoder.__call__, cache, cache))
                 if (cache.misses, cache.hits) != (images[..., 0, 0, 0].size,) * 2:
-                    sys.exit(f"expected every frame once missed and once hit: {cache.misses}")
+                    sys.exit(f"expected one miss and one hit per frame, got {cache.misses} misses")
             worst = min(worst, encode / hit)
             size = f"{width}x{height}"
             print(
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _ms(call: Callable[[np.ndarray], object], images: np.ndarray) -> float:
-    """Return the median time of a call; the first is not counted."""
+    """Return the median time of a call without the first one, ms."""
     times = []
     for batch in images:
         start = time.perf_counter()

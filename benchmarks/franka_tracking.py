@@ -1,10 +1,10 @@
-"""How closely the Franka driver follows targets on the twin, and what a command costs the caller.
+"""Measure the tracking error of the Franka driver on the digital twin, and the cost of a command.
 
 python -m benchmarks.franka_tracking
 
-Joints swing by 0.3 rad (0.15 for the second and the fourth) in 3 s. Printed for each rate of
-targets: by how much the arm is late, how far it is from the swing after that lag, and the cost of
-`command()` as a ratio to the period that it must fit into. The twin wants a quiet machine.
+Joints swing by 0.3 rad (0.15 rad for joints 2 and 4) in 3 s. The output has, for each rate of
+targets: the lag of the arm, the remaining tracking error, and the time of `command()` as a share of
+the period. No other program should run meanwhile.
 """
 
 import time
@@ -24,12 +24,12 @@ SETTLED_S = 0.5
 
 
 def swing(times_s: np.ndarray) -> np.ndarray:
-    """Return how far the joints are from the start [n 7]."""
+    """Return the joints' displacement from the start [n 7], rad."""
     return np.sin(2 * np.pi * np.asarray(times_s) / SWING_S)[:, None] * AMPLITUDE_RAD
 
 
 def lag_of(times_s: np.ndarray, moved_rad: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the lag that explains the motion [n 7] best, seconds, and what is left of it [n 7]."""
+    """Return the lag that fits the motion [n 7] best, s, and the residual [n 7], rad."""
     lags = np.arange(0.0, 0.4, 0.0025)
     errors = [moved_rad - swing(times_s - lag) for lag in lags]
     best = int(np.argmin([np.square(error).mean() for error in errors]))
@@ -37,15 +37,15 @@ def lag_of(times_s: np.ndarray, moved_rad: np.ndarray) -> tuple[float, np.ndarra
 
 
 def follow(robot: FrankaRobot, rate_hz: float) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """Swing for a while; give times, motion and what each command cost."""
+    """Swing the joints; return times, s, displacements, rad, and the time of each command, s."""
     start = robot.state().joint_positions_rad
     began_s = time.monotonic()
     times, moved, costs = [], [], []
     for number in range(int(SECONDS * rate_hz)):
         target = start + swing(np.array([number / rate_hz]))[0]
-        asked_s = time.perf_counter()
+        sent_s = time.perf_counter()
         robot.command(target)
-        costs.append(time.perf_counter() - asked_s)
+        costs.append(time.perf_counter() - sent_s)
         while time.monotonic() < began_s + (number + 1) / rate_hz:
             state = robot.state()
             times.append(state.stamp_s - began_s)
@@ -70,9 +70,9 @@ def main() -> None:
                 twin_hz = client.rates()["physics_hz"]
             lag_s, rest = lag_of(times, moved)
             print(
-                f"{rate_hz:3.0f} Hz  late {1e3 * lag_s:4.0f} ms, after that "
+                f"{rate_hz:3.0f} Hz  lag {1e3 * lag_s:4.0f} ms, tracking error "
                 f"{1e3 * np.sqrt(np.square(rest).mean()):5.1f} mrad rms, "
-                f"{1e3 * np.abs(rest).max():5.1f} at most; command() takes "
+                f"{1e3 * np.abs(rest).max():5.1f} maximum; command() takes "
                 f"{np.median(costs) * rate_hz:.4f} of a period (99 %: "
                 f"{np.percentile(costs, 99) * rate_hz:.4f}); twin at {twin_hz:.0f} Hz",
                 flush=True,

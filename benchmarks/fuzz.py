@@ -1,14 +1,13 @@
-"""Damaged files given to every public reader: no crash, no hang, bounded memory.
+"""Read damaged files with every public reader: none may crash, hang or use too much memory.
 
     python -m benchmarks.fuzz [inputs] [seed] [workers]
 
-An input is a good file of one kind (MP4, PNG, JPEG, safetensors, torch, npz, parquet, JSON, an
-encoder's folder, a LeRobot folder) with bytes flipped, cut, inserted, repeated or zeroed, or with
-numbers of a header replaced by others. It is read by a process that may be killed, within 20 s and
-with 3 GiB of memory beyond what the libraries take. `ValueError` and `FileNotFoundError` are what
-readers promise; any other exception, a death by signal or a time-out is a finding, printed with the
-kind, the number that makes the input again, and the error. The input of a number depends on the
-seed alone: ``python -m benchmarks.fuzz 1 SEED 1 NUMBER`` gives it again.
+An input is a valid file of one kind (MP4, PNG, JPEG, safetensors, torch, npz, parquet, JSON, an
+encoder's folder, a LeRobot folder) in which bytes were flipped, cut, inserted, repeated or zeroed,
+or numbers of a header replaced. A worker process reads it within 20 s and 3 GiB of memory beyond
+that of the libraries. Readers may raise `ValueError` and `FileNotFoundError`. Any other exception,
+death by a signal or a time-out is a finding, which is printed with the kind and the number of the
+input, and the error. ``python -m benchmarks.fuzz 1 SEED 1 NUMBER`` repeats an input.
 """
 
 import contextlib
@@ -35,17 +34,17 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.fuzz_kinds import KINDS, forget_hashes
+from benchmarks.fuzz_kinds import KINDS, update_hashes
 
 LIMIT_S, LIMIT_BYTES = 20.0, 3 << 30
-PROMISED = (ValueError, FileNotFoundError)
+ALLOWED = (ValueError, FileNotFoundError)
 SPECIAL = (0, 1, 0x7F, 0x80, 0xFF)
 NUMBERS = (b"0", b"-1", b"1e999", b"NaN", b"99999999999", b"null", b"[]", b'"x"', b"{}", b"true")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a reader did that it does not promise."""
+    """An error of a reader that is not allowed."""
 
     kind: str
     number: int
@@ -53,7 +52,7 @@ class Finding:
 
 
 def main() -> None:
-    """Return the inputs to the readers, and print what was found."""
+    """Run the readers on the inputs, and print the findings."""
     given = [int(text) for text in sys.argv[1:5]]
     inputs, seed, workers = (*given[:3], *(2000, 0, 2)[len(given[:3]) :])
     numbers = given[3:] or list(range(inputs))
@@ -61,48 +60,48 @@ def main() -> None:
     findings, outcomes, peak = run(numbers, seed, workers)
     for finding in findings:
         print(f"FOUND {finding.kind} seed {seed} number {finding.number}: {finding.error}")
-    told = ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
+    counts = ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
     print(
-        f"{len(numbers)} inputs, seed {seed}, {time.perf_counter() - start:.0f} s: {told}\n"
+        f"{len(numbers)} inputs, seed {seed}, {time.perf_counter() - start:.0f} s: {counts}\n"
         f"findings: {len(findings)}; peak memory of a worker {peak / 2**20:.0f} MiB"
     )
     sys.exit(bool(findings))
 
 
 def run(numbers: list[int], seed: int, workers: int) -> tuple[list[Finding], Counter[str], int]:
-    """Read the inputs of these numbers in workers; return findings, outcomes and peak bytes."""
+    """Read inputs in worker processes; return findings, outcomes and peak memory, bytes."""
     findings, outcomes, peak = list[Finding](), Counter[str](), 0
     with tempfile.TemporaryDirectory() as folder:
         originals = Path(folder) / "originals"
         make_originals(originals)
-        left = list(reversed(numbers))
-        hands = [_Worker(originals, Path(folder) / f"worker-{index}") for index in range(workers)]
+        rest = list(reversed(numbers))
+        pool = [_Worker(originals, Path(folder) / f"worker-{index}") for index in range(workers)]
         busy: dict[_Worker, int] = {}
         try:
-            while left or busy:
-                for hand in hands:
-                    if left and hand not in busy:
-                        busy[hand] = left.pop()
-                        hand.begin(seed, busy[hand])
-                wait([hand.pipe for hand in busy], timeout=0.5)
-                for hand, number in list(busy.items()):
-                    answer = hand.answer()
+            while rest or busy:
+                for worker in pool:
+                    if rest and worker not in busy:
+                        busy[worker] = rest.pop()
+                        worker.begin(seed, busy[worker])
+                wait([worker.pipe for worker in busy], timeout=0.5)
+                for worker, number in list(busy.items()):
+                    answer = worker.answer()
                     if answer is None:
                         continue
-                    del busy[hand]
+                    del busy[worker]
                     outcome, error, memory = answer
                     outcomes[outcome] += 1
                     peak = max(peak, memory)
                     if error is not None:
                         findings.append(Finding(kind_of(number), number, error))
         finally:
-            for hand in hands:
-                hand.end()
+            for worker in pool:
+                worker.end()
     return findings, outcomes, peak
 
 
 class _Worker:
-    """A process that reads one input after another, and is replaced when it dies or hangs."""
+    """A process that reads inputs one by one, and is replaced when it dies or hangs."""
 
     def __init__(self, originals: Path, folder: Path) -> None:
         self._originals, self._folder = originals, folder
@@ -119,15 +118,15 @@ class _Worker:
         self._ready = False
 
     def begin(self, seed: int, number: int) -> None:
-        """Hand over an input."""
+        """Send an input to the process."""
         if not self._ready:
-            self.pipe.recv()  # its imports are no input's fault
+            self.pipe.recv()  # wait for its imports, which do not count as reading
             self._ready = True
         self.pipe.send((seed, number))
         self._began = time.monotonic()
 
     def answer(self) -> tuple[str, str | None, int] | None:
-        """Return the outcome, the error of a finding and the peak memory; None: not yet."""
+        """Return outcome, error of a finding and peak memory, bytes; None while reading."""
         if self.pipe.poll():
             try:
                 return self.pipe.recv()
@@ -158,9 +157,11 @@ def _work(pipe: Connection, originals: Path, folder: Path) -> None:
     av.logging.set_level(av.logging.PANIC)
     warnings.simplefilter("ignore")
     sys.stdout = io.StringIO()
-    for kind in KINDS.values():  # import all, so that the limit holds the reading alone
+    for (
+        kind
+    ) in KINDS.values():  # import all readers first, so that the limit applies to reading only
         for read in kind.reads.values():
-            with contextlib.suppress(*PROMISED):
+            with contextlib.suppress(*ALLOWED):
                 read(folder / "nothing")
     size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (size + LIMIT_BYTES, size + LIMIT_BYTES))
@@ -173,7 +174,7 @@ def _work(pipe: Connection, originals: Path, folder: Path) -> None:
         for name, read in KINDS[kind_of(number)].reads.items():
             try:
                 read(given)
-            except PROMISED:
+            except ALLOWED:
                 outcome = "refused"
             except BaseException as wrong:
                 places = traceback.extract_tb(wrong.__traceback__)
@@ -187,22 +188,22 @@ def _work(pipe: Connection, originals: Path, folder: Path) -> None:
 
 
 def kind_of(number: int) -> str:
-    """Return the kind of the input of a number."""
+    """Return the kind of an input."""
     return list(KINDS)[number % len(KINDS)]
 
 
 def make_originals(folder: Path) -> None:
-    """Write a good file of each kind."""
+    """Write a valid file of each kind."""
     for name, kind in KINDS.items():
         (folder / name).mkdir(parents=True)
         kind.make(folder / name)
         (file, *_) = sorted(path for path in (folder / name).glob(kind.damaged) if path.is_file())
         for read in kind.reads.values():
-            read(folder / name if kind.whole else file)  # what is undamaged is read
+            read(folder / name if kind.whole else file)  # valid files must be readable
 
 
 def damage(originals: Path, folder: Path, seed: int, number: int) -> Path:
-    """Write the input of a number, and return what a reader is given."""
+    """Write an input, and return the path for the readers."""
     name = kind_of(number)
     kind = KINDS[name]
     shutil.copytree(originals / name, folder)
@@ -211,18 +212,18 @@ def damage(originals: Path, folder: Path, seed: int, number: int) -> Path:
     file = files[int(random.integers(len(files)))]
     file.write_bytes(mutate(file.read_bytes(), random))
     if name.startswith("encoder"):
-        forget_hashes(folder)  # with them, every change would be refused unread
+        update_hashes(folder)  # with the old hashes, every change would be refused unread
     return folder if kind.whole else file
 
 
 def mutate(data: bytes, random: np.random.Generator) -> bytes:
-    """Damage bytes in one way, or a few."""
+    """Return bytes with one or a few kinds of damage."""
     changed = bytearray(data)
     for _ in range(int(random.geometric(0.6))):
         size = len(changed)
         if not size:
             break
-        # headers are where readers decide: half of the places are near the beginning or the end
+        # half of the places are near the beginning or the end, where headers are
         near = int(random.integers(min(size, 256)))
         place = (int(random.integers(size)), near, size - 1 - near, near)[int(random.integers(4))]
         length = int(random.integers(1, 64))
@@ -253,7 +254,7 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
 
 
 def _replace_number(changed: bytearray, random: np.random.Generator) -> None:
-    """Put another value in the place of one of the numbers in a text."""
+    """Replace one of the numbers in a text, in place."""
     found = list(re.finditer(rb"(?<=[:\[, ])-?\d+(\.\d+)?", bytes(changed[:65536])))
     if found:
         match = found[int(random.integers(len(found)))]

@@ -1,6 +1,6 @@
-"""The kinds of files that `benchmarks.fuzz` damages: how good ones are made, and who reads them.
+"""The kinds of files that `benchmarks.fuzz` damages, with their writers and readers.
 
-Readers are imported where they are called: in the processes that may be killed.
+Readers are imported where they are called, in the worker processes.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import torch
 from pyarrow import parquet
 from safetensors.torch import save_file
 
-__all__ = ["KINDS", "Kind", "forget_hashes"]
+__all__ = ["KINDS", "Kind", "update_hashes"]
 
 Read = Callable[[Path], object]
 
@@ -29,10 +29,10 @@ class Kind:
     """A kind of file.
 
     Attributes:
-        make: writes good ones into a folder.
-        damaged: which of them are damaged, as a pattern.
+        make: writes valid files into a folder.
+        damaged: pattern of the files to damage.
         reads: the readers, by name.
-        whole: whether a reader is given the folder, and not the damaged file.
+        whole: whether readers take the folder instead of the damaged file.
     """
 
     make: Callable[[Path], object]
@@ -112,7 +112,7 @@ def _lerobot(folder: Path) -> None:
     features = {
         "observation.state": {"dtype": "float32", "shape": [3], "names": None},
         "action": {"dtype": "float32", "shape": [2], "names": None},
-        "observation.images.eye": {"dtype": "video", "shape": [48, 64, 3]},
+        "observation.images.cam": {"dtype": "video", "shape": [48, 64, 3]},
     }
     paths = {
         "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
@@ -120,7 +120,7 @@ def _lerobot(folder: Path) -> None:
     }
     for name in ("meta/episodes/chunk-000", "data/chunk-000"):
         (folder / name).mkdir(parents=True)
-    video = folder / "videos/observation.images.eye/chunk-000"
+    video = folder / "videos/observation.images.cam/chunk-000"
     video.mkdir(parents=True)
     _mp4(video).rename(video / "file-000.mp4")
     info = {"codebase_version": "v3.0", "fps": 10, "total_episodes": 2, "total_frames": 12}
@@ -137,13 +137,13 @@ def _lerobot(folder: Path) -> None:
         "task_index": [0] * 12,
     }
     parquet.write_table(pa.table(rows), folder / "data" / "chunk-000" / "file-000.parquet")
-    eye = "videos/observation.images.eye"
+    camera = "videos/observation.images.cam"
     episodes = {
         "episode_index": [0, 1], "length": [6, 6], "tasks": [["reach"]] * 2,
         "dataset_from_index": [0, 6], "dataset_to_index": [6, 12],
-        "data/chunk_index": [0, 0], "data/file_index": [0, 0], f"{eye}/chunk_index": [0, 0],
-        f"{eye}/file_index": [0, 0], f"{eye}/from_timestamp": [0.0, 0.6],
-        f"{eye}/to_timestamp": [0.6, 1.2],
+        "data/chunk_index": [0, 0], "data/file_index": [0, 0], f"{camera}/chunk_index": [0, 0],
+        f"{camera}/file_index": [0, 0], f"{camera}/from_timestamp": [0.0, 0.6],
+        f"{camera}/to_timestamp": [0.6, 1.2],
     }  # fmt: skip
     parquet.write_table(
         pa.table(episodes), folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
@@ -166,8 +166,8 @@ def _encoder(folder: Path) -> None:
     save_encoder(folder / "toto", tokenizer, transformer, 1, "mean")
 
 
-def forget_hashes(folder: Path) -> None:
-    """Make the hashes of a damaged encoder right, as one does who wants it to be read."""
+def update_hashes(folder: Path) -> None:
+    """Correct the hashes of a damaged encoder, so that it is read."""
     toto = folder / "toto"
     try:
         data = json.loads((toto / "config.json").read_bytes())
@@ -175,7 +175,7 @@ def forget_hashes(folder: Path) -> None:
         data["sha256"] = hashlib.sha256((toto / "weights.safetensors").read_bytes()).hexdigest()
         (toto / "config.json").write_text(json.dumps(data))
     except (ValueError, TypeError, AttributeError):
-        return  # what is no JSON object any more stays as it is
+        return  # no JSON object any more
 
 
 def _read_video(path: Path) -> None:

@@ -1,10 +1,10 @@
-"""Measure generation with a memory of the past against a full pass for every token.
+"""Measure generation with a key-value cache against a full pass per token.
 
     OMP_NUM_THREADS=1 python -m benchmarks.generate
 
-One frame, the likeliest token each time; the time to read the past is counted. The full passes are
-timed at some places of the frame, evenly, in turn with the other way, and that both choose the same
-tokens there is checked. CPU time on one thread, wall time on more.
+One frame is generated with the most likely tokens; the time includes encoding the past. Full passes
+are timed at some evenly spaced tokens of the frame, where both ways must choose the same tokens.
+The two take turns. Times are CPU time on one thread, and wall time on more threads.
 """
 
 import argparse
@@ -25,22 +25,25 @@ def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", default="toto-nano")
-    parser.add_argument("--samples", type=int, default=1, help="sequences at once")
-    parser.add_argument("--places", type=int, default=5, help="of a frame, for the full passes")
+    parser.add_argument("--samples", type=int, default=1, help="sequences in a batch")
+    parser.add_argument(
+        "--places", type=int, default=5, help="tokens of the frame with full passes"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    model = load_encoder(asked.encoder).transformer
+    arguments = parser.parse_args()
+    model = load_encoder(arguments.encoder).transformer
     config = model.config
     count = config.tokens_per_frame
-    places = np.linspace(0, count - 1, asked.places).round().astype(int).tolist()
+    places = np.linspace(0, count - 1, arguments.places).round().astype(int).tolist()
     print(
-        f"{asked.encoder}, {asked.samples} sequence(s), {torch.get_num_threads()} thread(s), the "
-        f"least of {asked.rounds} rounds; full passes at {asked.places} of {count} places\n"
+        f"{arguments.encoder}, {arguments.samples} sequence(s), {torch.get_num_threads()} "
+        f"thread(s), minimum of {arguments.rounds} rounds; full passes at {arguments.places} of "
+        f"{count} places\n"
         f"{'frames of past':>14}{'tokens/s':>10}{'full passes, tokens/s':>24}{'ratio':>8}"
     )
     generator = torch.Generator().manual_seed(0)
     for frames in [past for past in PASTS if past < config.frames]:
-        shape = (asked.samples, frames, count)
+        shape = (arguments.samples, frames, count)
         past = torch.randint(0, config.codes, shape, generator=generator)
         frame = generate_frames(model, past, 1)[:, 0]
         assert torch.equal(_full_passes(model, past, frame, places), frame[:, places])
@@ -49,17 +52,17 @@ def main() -> None:
                 "memory": lambda past=past: generate_frames(model, past, 1),
                 "full": lambda past=past, frame=frame: _full_passes(model, past, frame, places),
             },
-            asked.rounds,
+            arguments.rounds,
             cpu_clock(),
         )
-        fast = asked.samples * count / seconds["memory"]
-        slow = asked.samples * len(places) / seconds["full"]
+        fast = arguments.samples * count / seconds["memory"]
+        slow = arguments.samples * len(places) / seconds["full"]
         print(f"{frames:>14}{fast:>10.0f}{slow:>24.1f}{fast / slow:>7.0f}x", flush=True)
 
 
 @torch.no_grad()
 def _full_passes(model: CausalModel, past: Tensor, frame: Tensor, places: list[int]) -> Tensor:
-    """Return the likeliest tokens at some places of a frame, from a pass over all before each."""
+    """Return the most likely tokens at some places of a frame, each by a pass over all before."""
     start = past.new_full((len(past), 1), model.config.start_video)
     known = torch.cat([start, past.flatten(1), frame], dim=1)
     begin = 1 + past.shape[1] * past.shape[2]

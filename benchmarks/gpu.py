@@ -1,11 +1,11 @@
-"""Check and measure the library on an NVIDIA GPU, in ten minutes at most: `make gpu`.
+"""Test and measure the library on an NVIDIA GPU in at most ten minutes: `make gpu`.
 
     python -m benchmarks.gpu                         # writes runs/gpu/summary.md and summary.json
     python -m benchmarks.gpu --device cpu --tiny     # the same steps, to test the script
 
-Each step (benchmarks/gpu_steps.py) is a process of its own with a time limit, so that a step that
-crashes or hangs costs no other. The same command goes on with the steps that are not done yet.
-Exit code 0: all steps are done; 1: some are not; 2: there is no GPU.
+Each step (benchmarks/gpu_steps.py) runs in its own process with a time limit, so that a crash or a
+hang does not affect other steps. The same command continues with the steps that are not done.
+Exit code 0: all steps are done; 1: some are not; 2: no GPU was found.
 """
 
 import argparse
@@ -28,15 +28,17 @@ from toto_robot.device import choose_device, num_cpus
 from toto_robot.files import write_aside, write_json
 from toto_robot.locks import hold
 
-_ALL_S = 580.0  # of all steps together, so that the command ends within ten minutes
-_LEAST_S = 15.0  # a step with less time than this is left to the next call
+_ALL_S = 580.0  # limit of all steps together: the command ends within ten minutes
+_LEAST_S = 15.0  # a step with less time than this is left for the next call
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the steps that are not done yet; return the exit code."""
+    """Run the steps that are not done, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the script")
-    parser.add_argument("--tiny", action="store_true", help="small sizes: the numbers say nothing")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to test the script")
+    parser.add_argument(
+        "--tiny", action="store_true", help="small sizes; their times are meaningless"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the results")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device = choose_device(given.device)
     except ValueError as error:
         print(
-            f"no GPU: {error}. `python -m benchmarks.gpu --device cpu --tiny` tries the script.",
+            f"no GPU: {error}. `python -m benchmarks.gpu --device cpu --tiny` tests the script.",
             file=sys.stderr,
         )
         return 2
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_all(device: str, tiny: bool, out: Path) -> int:
-    """Run each step in a process of its own, and write the summary after each."""
+    """Run each step in its own process, and write the summary after each."""
     out.mkdir(parents=True, exist_ok=True)
     try:
         hold(out)
@@ -69,22 +71,22 @@ def _run_all(device: str, tiny: bool, out: Path) -> int:
         return 1
     machine = _machine(device, tiny)
     print(f"{len(STEPS)} steps on {machine['device']}, at most {_ALL_S:.0f} s; results: {out}")
-    began, told = time.monotonic(), {}
+    began, results = time.monotonic(), {}
     for name, step in STEPS.items():
         print(f"{name}: {step.title} ...", flush=True)
-        left_s = _ALL_S - (time.monotonic() - began)
+        remaining_s = _ALL_S - (time.monotonic() - began)
         kept = _done(out, name, machine)
-        told[name] = kept or _run(name, step, device, tiny, out, left_s)
-        why = "kept from before" if kept else told[name].get("why", "")
-        print(f"{name}: {told[name]['result']}{why and f' ({why})'}", flush=True)
-        write_json(out / "summary.json", {"machine": machine, "steps": told})
-        write_aside(out / "summary.md", summarise(machine, told))
+        results[name] = kept or _run(name, step, device, tiny, out, remaining_s)
+        why = "from an earlier call" if kept else results[name].get("why", "")
+        print(f"{name}: {results[name]['result']}{why and f' ({why})'}", flush=True)
+        write_json(out / "summary.json", {"machine": machine, "steps": results})
+        write_aside(out / "summary.md", summarise(machine, results))
     print(f"\n{(out / 'summary.md').read_text()}\nresults: {out / 'summary.md'}")
-    return 0 if all(one["result"] in ("done", "skipped") for one in told.values()) else 1
+    return 0 if all(one["result"] in ("done", "skipped") for one in results.values()) else 1
 
 
 def _machine(device: str, tiny: bool) -> dict[str, Any]:
-    """Return what numbers depend on: results of another machine are not kept."""
+    """Return the facts on which times depend; results of another machine are discarded."""
     on_gpu = torch.device(device).type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU ({device})",
@@ -96,7 +98,7 @@ def _machine(device: str, tiny: bool) -> dict[str, Any]:
 
 
 def _done(out: Path, name: str, machine: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what an earlier call found on this machine, if it did."""
+    """Return the result of an earlier call on this machine, if there is one."""
     try:
         found = json.loads((out / f"{name}.json").read_text())
     except (OSError, ValueError):
@@ -105,29 +107,29 @@ def _done(out: Path, name: str, machine: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def _run(
-    name: str, step: Step, device: str, tiny: bool, out: Path, left_s: float
+    name: str, step: Step, device: str, tiny: bool, out: Path, remaining_s: float
 ) -> dict[str, Any]:
-    """Run one step as a process; return what it found, or why it found nothing."""
+    """Run one step as a process; return its result, or why it has none."""
     if missing := [package for package in step.needs if find_spec(package) is None]:
         return {"result": "skipped", "why": f"not installed: {', '.join(missing)}"}
-    if left_s < _LEAST_S:
-        return {"result": "no time left", "why": "the same command goes on with this step"}
+    if remaining_s < _LEAST_S:
+        return {"result": "no time left", "why": "the same command continues with this step"}
     command = [sys.executable, "-m", "benchmarks.gpu", "--step", name, "--device", device]
     command += ["--out", str(out), *(["--tiny"] if tiny else [])]
     log = out / f"{name}.log"
     (out / f"{name}.json").unlink(missing_ok=True)
-    if why := run_limited(command, log, min(step.limit_s, left_s)):
+    if why := run_limited(command, log, min(step.limit_s, remaining_s)):
         return {"result": "failed", "why": f"{why}; see {log}"}
-    lost = {"result": "failed", "why": f"it left no result; see {log}"}
+    lost = {"result": "failed", "why": f"it wrote no result; see {log}"}
     return _done(out, name, _machine(device, tiny)) or lost
 
 
 def run_limited(command: Sequence[str], log: Path, limit_s: float) -> str | None:
-    """Run a command from the checkout, its output into a file.
+    """Run a command in the checkout, and write its output to a file.
 
     Returns:
-        Why it failed: its exit code with its last line, or its time limit, at which it and its
-        children are killed. None when it ended well.
+        The reason of a failure: the exit code with the last line of output, or the time limit,
+        after which the command and its children are killed. None after success.
     """
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -152,7 +154,7 @@ def summarise(machine: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]
     lines = [f"# On {machine['device']}", ""]
     lines += [f"torch {machine['torch']}; CPU: {machine['cpu']}, {machine['threads']} threads.", ""]
     if machine["tiny"]:
-        lines += ["Tiny sizes: the numbers say nothing of this machine.", ""]
+        lines += ["Tiny sizes: the times are meaningless.", ""]
     overview = [
         {"step": name, "result": one["result"], "seconds": one.get("seconds", ""),
          "why": one.get("why", "")}
@@ -167,7 +169,7 @@ def summarise(machine: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return rows that have the same keys as the lines of a Markdown table."""
+    """Return the lines of a Markdown table; all rows have the same keys."""
     heads = list(rows[0])
     cells = [[_cell(row[head]) for head in heads] for row in rows]
     return [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells)]
@@ -183,4 +185,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on with the steps that are not done")
+        sys.exit("stopped; the same command continues with the steps that are not done")

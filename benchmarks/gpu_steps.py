@@ -1,4 +1,4 @@
-"""The steps of `benchmarks.gpu`: what is tested and measured on a GPU, each beside the CPU."""
+"""The steps of `benchmarks.gpu`: tests and measurements on a GPU, with the CPU as baseline."""
 
 import copy
 import json
@@ -37,13 +37,13 @@ Found: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One step.
+    """A step of the benchmark.
 
     Attributes:
-        title: what it does.
-        limit_s: it is stopped then.
-        needs: packages beside those that the library itself needs.
-        run: takes the device, whether sizes are tiny, and the folder of results.
+        title: short description.
+        limit_s: time limit, s.
+        needs: packages that it needs beside those of the library.
+        run: runs it, given the device, whether sizes are tiny, and the folder of the results.
     """
 
     title: str
@@ -63,7 +63,7 @@ def run_policy_tests(device: str, tiny: bool, out: Path) -> Found:
 
 
 def _test(path: str, device: str, tiny: bool) -> Found:
-    # a CPU compiles for minutes
+    # compiling for a CPU takes minutes
     chosen = ["-k", "not compiled"] if tiny else []
     done = subprocess.run(
         [
@@ -91,11 +91,11 @@ def _test(path: str, device: str, tiny: bool) -> Found:
 
 
 def measure_encoder(device: str, tiny: bool, out: Path) -> Found:
-    """Measure frames to embeddings, in host memory, and how far they are from the CPU's."""
+    """Measure frames to embeddings, in host memory, and their difference from the CPU's."""
     speed, equality = [], []
     for name, encoder in _encoders(tiny).items():
         on_gpu = _on(device, encoder)
-        base = 0.0  # frames a second of the CPU, where it was last measured
+        base = 0.0  # frames/s of the CPU, at the largest batch that was measured on it
         for batch in (1, 2) if tiny else (1, 16, 256):
             given = _frames(batch)
             calls = {where: partial(_embed, there, given) for where, there in on_gpu.items()}
@@ -121,7 +121,7 @@ def measure_encoder(device: str, tiny: bool, out: Path) -> Found:
 
 
 def measure_stream(device: str, tiny: bool, out: Path) -> Found:
-    """Measure a step of a stream with a full window, and how far it is from the CPU's."""
+    """Measure a step of a stream with a full window, and its difference from the CPU's."""
     rows = []
     name, encoder = list(_encoders(tiny).items())[-1]
     context = 2 if tiny else encoder.transformer.config.frames
@@ -150,7 +150,7 @@ def measure_training(device: str, tiny: bool, out: Path) -> Found:
     kind = torch.device(device).type
     cpu = config.build()
     model = copy.deepcopy(cpu).to(device)
-    small, large = (1, 1), (1, 1) if tiny else (4, config.frames)  # fits a card of 16 GB
+    small, large = (1, 1), (1, 1) if tiny else (4, config.frames)  # fits into 16 GB of GPU memory
     rows: list[dict[str, Any]] = []
     losses = []
 
@@ -166,7 +166,7 @@ def measure_training(device: str, tiny: bool, out: Path) -> Found:
             with torch.autocast(at.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 loss = model.loss(ids)
             loss.backward()
-            return loss.item()  # waits for the device
+            return loss.item()  # waits for the GPU
 
         if size == small and precision == "float32":
             losses.append(step())
@@ -192,7 +192,7 @@ def measure_training(device: str, tiny: bool, out: Path) -> Found:
     if not abs(losses[0] - losses[1]) < 1e-3:
         sys.exit(f"the losses of the same batch differ: {losses[0]} and {losses[1]}")
     if kind == "cuda":
-        notes.append(f"Most memory: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB.")
+        notes.append(f"Peak memory: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB.")
     return {"tables": {f"{config.dim} wide, {config.layers} blocks": rows}, "notes": notes}
 
 
@@ -206,7 +206,7 @@ def train_policy(device: str, tiny: bool, out: Path) -> Found:
             "video_episodes=1",
         ]  # fmt: skip
     folder, began = out / "train", time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)  # of another device, perhaps
+    shutil.rmtree(folder, ignore_errors=True)  # it may be of another device
     command = [sys.executable, "-m", "policies.train", *changes, f"device={device}"]
     done = subprocess.run([*command, f"out={folder}"], cwd=ROOT, check=False)
     if done.returncode:
@@ -229,7 +229,7 @@ def train_policy(device: str, tiny: bool, out: Path) -> Found:
 
 
 def measure_onnx(device: str, tiny: bool, out: Path) -> Found:
-    """Export toto-nano, and run it with each of onnxruntime's providers that fits the device."""
+    """Export toto-nano, and run it with each provider of onnxruntime for this device."""
     import onnxruntime
 
     from toto_robot.export import export_onnx
@@ -241,7 +241,7 @@ def measure_onnx(device: str, tiny: bool, out: Path) -> Found:
     wanted += ["CUDAExecutionProvider"] if torch.device(device).type == "cuda" else []
     there = [name for name in wanted if name in onnxruntime.get_available_providers()]
     notes = [
-        f"onnxruntime {onnxruntime.__version__} has no {name}: install onnxruntime-gpu in its place"
+        f"onnxruntime {onnxruntime.__version__} has no {name}: install onnxruntime-gpu instead"
         for name in wanted
         if name not in there
     ]
@@ -266,7 +266,7 @@ def measure_onnx(device: str, tiny: bool, out: Path) -> Found:
 
 
 def _encoders(tiny: bool) -> Mapping[str, Encoder]:
-    """Return toto-nano, and one of the paper's base size: fresh weights are as fast as any."""
+    """Return toto-nano, and an encoder of the paper's base size with random weights."""
     nano = load_toto("toto-nano")
     if tiny:
         return {"toto-nano": nano}
@@ -277,7 +277,7 @@ def _encoders(tiny: bool) -> Mapping[str, Encoder]:
 def _on(
     device: str, encoder: Encoder, dtypes: Sequence[torch.dtype] = _HALVES
 ) -> dict[str, Encoder]:
-    """Return copies of an encoder on a device, by device and precision."""
+    """Return copies of an encoder on a device, by precision."""
     return {
         f"{device} {str(dtype).removeprefix('torch.')}": copy.deepcopy(encoder).to(device, dtype)
         for dtype in dtypes
@@ -285,7 +285,7 @@ def _on(
 
 
 def _embed(encoder: Encoder, frames: NDArray[np.uint8]) -> Tensor:
-    return encoder(frames).cpu()  # waits for the device
+    return encoder(frames).cpu()  # waits for the GPU
 
 
 def _run_graph(session: Any, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -297,12 +297,12 @@ def _advance(stream: EncoderStream, ids: Tensor) -> Tensor:
 
 
 def _frames(count: int) -> NDArray[np.uint8]:
-    """Return smooth images, as a camera's are: of noise each token would be on an edge."""
+    """Return smooth images; for noise, rounding would change many tokens."""
     small = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
     return small.repeat(_SIDE // 8, axis=1).repeat(_SIDE // 8, axis=2)
 
 
-# pytest's options in pyproject.toml ask for these
+# needed by pytest's options in pyproject.toml
 _TESTS = ("pytest", "pytest_timeout", "beartype", "hypothesis", "av", "cv2", "matplotlib", "tqdm")
 _TRAINING = ("mujoco", "hydra", "av", "matplotlib", "tensorboard", "tqdm")
 

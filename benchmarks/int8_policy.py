@@ -1,14 +1,13 @@
-"""Measure what a policy loses when the blocks of its eyes run on 8-bit integers.
+"""Measure the loss of a policy whose encoder runs on 8-bit integers.
 
     python -m benchmarks.int8_policy STORE [EPISODES]          # runs/train/store, 100
 
-A student is fitted to float32 embeddings of four fifths of a store's demonstrations, and then sees
-by `load_encoder(..., dtype=torch.int8)`. Three things are told, each beside float32:
+A student is fitted to float32 embeddings of four fifths of a store's demonstrations, and then uses
+the encoder `load_encoder(..., dtype=torch.int8)`. The output has, for both precisions:
 
-    R2             of the expert's action by ridge regression, fitted to the embeddings themselves
-    held-out error mean squared error of the student's action on the last fifth
-    success        on the same seeds, to which nothing was fitted; and on how many of them the two
-                   had another outcome
+    R2             of the expert's action, by ridge regression on embeddings of that precision
+    held-out error mean squared error of the student's action on the other fifth
+    success        on the same held-out seeds, with the number of seeds whose outcomes differ
 """
 
 import sys
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.students import embed, fit_student, held_out_errors, judge_with, open_lessons
+from benchmarks.students import embed, evaluate_with, fit_student, held_out_errors, open_split
 from envs.success_rates import describe_rate
 from policies.vision import TotoVision, VisionConfig
 from toto_robot import Encoder, load_encoder
@@ -29,17 +28,17 @@ from toto_robot.probing.ridge import fit_ridge
 NAME = "toto-nano"
 FOLDS = 3
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-EVERY = 4  # frames in between are nearly the same
+EVERY = 4  # neighbouring frames are nearly equal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Int8Vision:
-    """The shipped encoder's blocks in 8 bits."""
+    """The shipped encoder with blocks on 8-bit integers."""
 
     kind: ClassVar[str] = "int8"
 
     def build(self, device: torch.device) -> Encoder:
-        """Load it."""
+        """Load the encoder."""
         return load_encoder(NAME, device=device, dtype=torch.int8)
 
 
@@ -47,27 +46,27 @@ def main() -> None:
     """Print one table."""
     folder = Path(sys.argv[1])
     num_episodes = int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    lessons = open_lessons(folder)
+    split = open_split(folder)
     plain = TotoVision(name_or_path=NAME, layer=None, pool=None, repeat_frame=False, stream=None)
-    # all that a theatre asks of its eyes is to be built
-    eyes = {"float32": plain, "int8": cast(VisionConfig, Int8Vision())}
+    # a rollout only calls `build` of its vision
+    visions = {"float32": plain, "int8": cast(VisionConfig, Int8Vision())}
     print(
-        f"{folder}: {len(lessons.chosen)} of {len(lessons.store)} episodes; "
+        f"{folder}: {len(split.chosen)} of {len(split.store)} episodes; "
         f"success on {num_episodes} seeds"
     )
-    embeddings = {name: embed(lessons, vision, name) for name, vision in eyes.items()}
-    student = fit_student(lessons, plain, embeddings["float32"])
-    labels = [episode.labels for episode in lessons.episodes]
-    print(f"cosine of embeddings, least: {least_cosine(*embeddings.values()):.5f}")
+    embeddings = {name: embed(split, vision, name) for name, vision in visions.items()}
+    student = fit_student(split, plain, embeddings["float32"])
+    labels = [episode.labels for episode in split.episodes]
+    print(f"minimum cosine of embeddings: {least_cosine(*embeddings.values()):.5f}")
     outcomes = {}
-    for name, vision in eyes.items():
+    for name, vision in visions.items():
         score = action_r2(embeddings[name], labels)
-        errors = held_out_errors(lessons, student, embeddings[name])
-        verdict = judge_with(student, vision, num_episodes, num_workers=0)
-        outcomes[name] = [seed["success"] for seed in verdict["seeds"]]
+        errors = held_out_errors(split, student, embeddings[name])
+        result = evaluate_with(student, vision, num_episodes, num_workers=0)
+        outcomes[name] = [seed["success"] for seed in result["seeds"]]
         print(
             f"{name:8} R2 {score:.4f}   held-out error {np.mean(errors):.5f}   "
-            f"success {describe_rate(verdict['successes'], verdict['episodes'])}",
+            f"success {describe_rate(result['successes'], result['episodes'])}",
             flush=True,
         )
     lost, won = (
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 def least_cosine(one: list[NDArray[np.float16]], other: list[NDArray[np.float16]]) -> float:
-    """Return the least cosine between two ways' embeddings [t c e] of the same frames."""
+    """Return the minimum cosine between two embeddings [t c e] of the same frames."""
     pairs = zip(one, other, strict=True)
     return min(
         float(torch.cosine_similarity(*(torch.from_numpy(e).float() for e in pair), dim=-1).min())
@@ -87,7 +86,7 @@ def least_cosine(one: list[NDArray[np.float16]], other: list[NDArray[np.float16]
 
 
 def action_r2(embeddings: list[NDArray[np.float16]], labels: list[NDArray[np.float32]]) -> float:
-    """Return the mean share of the actions' variance that is told, by folds of whole episodes."""
+    """Return the mean R2 of the actions' elements, cross-validated over whole episodes."""
     inputs = np.concatenate([e[:-1:EVERY].reshape(len(e[:-1:EVERY]), -1) for e in embeddings])
     target = np.concatenate([label[::EVERY] for label in labels]).astype(np.float64)
     fold = np.repeat(np.arange(len(labels)) % FOLDS, [len(label[::EVERY]) for label in labels])

@@ -1,12 +1,11 @@
-"""SIGKILL at random moments over tiny train, pretrain, tokenise and record.
+"""Kill tiny runs of train, pretrain, tokenise and record at random moments (SIGKILL).
 
     python -m benchmarks.kills [kills] [seed] [jobs, separated by commas]
 
-Each job runs once undisturbed. Then it is started again and again in another folder, and killed
-after a random share of the seconds that the undisturbed run took, until its part of the kills is
-used; then it runs to its end. After each kill nothing that was finished may be gone, and the result
-must be that of the undisturbed run, to the bit. Run it in a checkout: the tiny worlds are those of
-the tests.
+Each job runs once undisturbed. Then it is started repeatedly in another folder and killed after a
+random share of the undisturbed run's time; after its share of the kills, it runs to its end. No
+finished part may be lost by a kill, and the result must equal the undisturbed one to the bit. The
+command needs a checkout, because it uses the small environments of the tests.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 KILLS, EPISODES = 200, 12
-PRELOADED = [  # seconds of imports, which are not what is to be killed
+PRELOADED = [  # imports that take seconds, during which a kill tests nothing
     "policies.train", "real_robot.recording", "tests.policies.test_train", "torch._dynamo",
     "tests.real_robot.records", "tests.toto_robot.training.test_training",
     "tests.toto_robot.data.test_tokenise", "toto_robot.analyses.members", "pandas",
@@ -37,10 +36,10 @@ class Job:
     """A command that can be killed.
 
     Attributes:
-        prepare: writes what it needs into a folder.
-        work: runs it: from the folder that was prepared, into another.
-        finished: names what is finished in that folder, each of which must stay.
-        result: names and digests of what counts in the end.
+        prepare: writes the inputs into a folder.
+        work: runs the command: from the folder of inputs into another folder.
+        finished: returns the names of finished parts, none of which may be lost.
+        result: returns names and digests of the files to compare at the end.
     """
 
     prepare: Callable[[Path], None]
@@ -50,7 +49,7 @@ class Job:
 
 
 def main() -> None:
-    """Kill, and print what came of it."""
+    """Kill the jobs, and print the findings."""
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else KILLS
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     names = sys.argv[3].split(",") if len(sys.argv) > 3 else list(JOBS)
@@ -68,7 +67,7 @@ def main() -> None:
 def kill_one(
     name: str, kills: int, seed: int, folder: Path, context: multiprocessing.context.BaseContext
 ) -> list[str]:
-    """Kill a job so often, and return what was wrong."""
+    """Kill a job this often, and return the findings."""
     job = JOBS[name]
     given, whole, out = folder / "given", folder / "whole", folder / "killed"
     _run(context, name, "prepare", given, given)
@@ -89,19 +88,19 @@ def kill_one(
         if code not in (0, -signal.SIGKILL):
             faults.append(f"{name}, kill {number}: the run ended with {code}")
         seen = now
-        if code == 0:  # it came to its end before: compare, and begin anew
+        if code == 0:  # it ended before the kill: compare, and start again
             ends += 1
-            length_s *= 0.9  # the undisturbed run was slower than these are
+            length_s *= 0.9  # the undisturbed run was slower than these
             faults += _compare(name, number, job, whole, out)
             out, seen = folder / f"killed-{number}", set()
     if _run(context, name, "work", given, out):
-        faults.append(f"{name}: the last run did not come to its end")
+        faults.append(f"{name}: the last run failed")
     else:
         faults += _compare(name, kills, job, whole, out)
     for fault in faults:
         print(f"FOUND {fault}", flush=True)
     print(
-        f"{name}: {undisturbed_s:.1f} s undisturbed, killed {killed} times, came to its end "
+        f"{name}: {undisturbed_s:.1f} s undisturbed, killed {killed} times, completed "
         f"{ends + 1} times, {len(faults)} findings",
         flush=True,
     )
@@ -122,7 +121,7 @@ def _run(
     out: Path,
     kill_after_s: float | None = None,
 ) -> int | None:
-    """Do a part of a job in a process, which is killed after so many seconds."""
+    """Run a part of a job in a process, and kill it after this time; return the exit code."""
     process = context.Process(target=_do, args=(name, what, given, out))  # type: ignore[attr-defined]
     process.start()
     process.join(600 if kill_after_s is None else kill_after_s)
@@ -138,9 +137,9 @@ def _do(name: str, what: str, given: Path, out: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    told = out.parent / f"{out.name}.txt"
-    told.parent.mkdir(parents=True, exist_ok=True)
-    with told.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+    log = out.parent / f"{out.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         os.dup2(file.fileno(), 2)
         if what == "prepare":
             given.mkdir(parents=True)
@@ -161,7 +160,7 @@ def _names(folder: Path, *patterns: str) -> set[str]:
     return {str(path.relative_to(folder)) for one in patterns for path in folder.glob(one)}
 
 
-# The jobs. What they need is imported in their processes.
+# The jobs; their imports are made in their processes.
 
 
 def _prepare_train(given: Path) -> None:
@@ -226,7 +225,7 @@ def _pretrain(given: Path, out: Path) -> None:
 
 
 def _steps(out: Path) -> set[str]:
-    """Return the steps that the newest checkpoint holds: older ones go when newer ones come."""
+    """Return the steps up to the newest checkpoint; older checkpoints are deleted."""
     newest = max((int(path.name[5:]) for path in out.glob("checkpoints/step-*")), default=0)
     damaged = _names(out, "checkpoints/damaged-*")
     return {f"step {number}" for number in range(newest + 1)} - damaged
@@ -243,7 +242,7 @@ def _record(given: Path, out: Path) -> None:
 
 
 def _episodes(out: Path) -> dict[str, str]:
-    """Read every episode that is there."""
+    """Return a digest of every complete episode."""
     from policies.demonstrations.lerobot.reader import DatasetReader, is_dataset
 
     if not is_dataset(out):

@@ -1,12 +1,12 @@
-"""Measure which layer and pool tell most: ridge regression from frozen embeddings of Franka-pick.
+"""Measure layers and pools by ridge regression from frozen embeddings of Franka-pick.
 
     python -m benchmarks.layers [ENCODER]     # a shipped name (toto-nano, mae-nano) or a folder
 
-The episodes are the expert's with noise, on seeds that nothing else uses. Two targets: where the
-cube is from the tool (m, privileged), and the expert's arm action from embedding and
-proprioception. Each cell is the share of variance explained (R2) on held-out episodes; the ridge
-penalty is chosen on others. The rows ``untrained`` are the same architecture with random weights,
-tokenizer included.
+The episodes are the noisy expert's, on seeds that are used for nothing else. There are two targets:
+the position of the cube relative to the tool (m, privileged), and the expert's arm action, from
+embedding and proprioception. Each cell is the share of explained variance (R2) on held-out
+episodes; the ridge penalty is chosen on other episodes. The rows ``untrained`` are the same
+architecture with random weights, including the tokenizer.
 """
 
 import sys
@@ -29,12 +29,12 @@ NAME = "toto-nano"
 CAMERAS = ("hand", "front")
 POOLS = ("mean", "grid2", "grid4", "grid8", "last")
 EPISODES, FIRST_SEED, NOISE = 48, 6_000_000, 0.3
-EVERY = 2  # frames in between are nearly the same
+EVERY = 2  # neighbouring frames are nearly equal
 PENALTIES = tuple(10.0**k for k in range(-2, 6))
 
 
 def main() -> None:
-    """Print one table for each target."""
+    """Print one table per target."""
     frames, proprio, targets, episode = _record()
     trained = load_encoder(sys.argv[1] if len(sys.argv) > 1 else NAME)
     assert not isinstance(trained, PatchEncoder), "patches have other features"
@@ -89,7 +89,7 @@ def _record() -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
 def _embed(
     encoder: Encoder | VitEncoder, frames: Tensor, layers: Sequence[int], pools: Sequence[str]
 ) -> list[dict[str, Tensor]]:
-    """Return, for each layer and pool, the embeddings of all cameras side by side [n c * e]."""
+    """Return the concatenated embeddings of all cameras [n c * e], by layer and pool."""
     parts: list[dict[str, list[Tensor]]] = [{name: [] for name in pools} for _ in layers]
     for chunk in tqdm(frames.split(32), desc="embed"):
         for rows, features in zip(parts, encoder.features(chunk, layers), strict=True):

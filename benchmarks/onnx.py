@@ -1,8 +1,8 @@
-"""Measure the exported graphs against torch: a frame, and a step of a stream with a full window.
+"""Measure exported graphs against torch: a frame, and a step of a stream with a full window.
 
     OMP_NUM_THREADS=1 python -m benchmarks.onnx
 
-"toto-nano", one frame of 128 pixels, 16 frames of context, one thread each, taken in turn.
+toto-nano, one frame of 128 x 128, 16 frames of context, one thread each; the two take turns.
 """
 
 import logging

@@ -1,10 +1,10 @@
-"""Measure how good foresight is against copying the last frame, and what it costs.
+"""Measure the quality of predicted frames against copying the last frame, and their cost.
 
     OMP_NUM_THREADS=1 python -m benchmarks.preview
     OMP_NUM_THREADS=1 python -m benchmarks.preview --image preview.png
 
-Rollouts of the noisy expert that nothing was trained on; two moments of each. Baselines: to copy
-the last frame, for quality; and a pass over all tokens for each new one, for cost.
+The frames are from rollouts of a noisy expert that were not used for training, two moments of each.
+Baselines: copying the last frame, for quality; a pass over all tokens per new token, for cost.
 """
 
 import argparse
@@ -38,31 +38,35 @@ Rows = dict[str, tuple[float, float, float]]
 
 
 def main() -> None:
-    """Print two tables, and draw an image if asked."""
+    """Print two tables, and write an image if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rollouts", type=int, default=20)
     parser.add_argument("--camera", default="front", choices=("front", "hand"))
-    parser.add_argument("--context", type=int, default=4, help="frames, the predicted included")
-    parser.add_argument("--image", type=Path, default=None, help="where to draw three moments")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--context", type=int, default=4, help="frames, including the predicted one"
+    )
+    parser.add_argument(
+        "--image", type=Path, default=None, help="path of an image with three moments"
+    )
+    arguments = parser.parse_args()
     encoder = load_encoder("toto-nano")
     rows: list[Rows] = []
     drawn: list[Frames] = []
-    for index in tqdm(range(asked.rollouts), desc="rollouts"):
+    for index in tqdm(range(arguments.rollouts), desc="rollouts"):
         seed = FIRST_SEED + index
-        video = _rollout(seed, asked.camera)
+        video = _rollout(seed, arguments.camera)
         for moment in np.random.default_rng(seed).integers(MOMENTS[0], MOMENTS[1] + 1, 2):
-            shown = video[moment + 1 - asked.context : moment + 1]
-            rows.append(_compare(encoder, shown, asked.context))
-        if asked.image is not None and len(drawn) < 3:
-            drawn.append(_draw(encoder, video[: 15 * (index + 1)], asked.context))
-    _report_quality(rows, asked)
-    video = _rollout(FIRST_SEED, asked.camera)
-    _report_cost(encoder, encoder.tokenize(video[: asked.context - 1])[None], asked.context)
-    if asked.image is not None:
+            shown = video[moment + 1 - arguments.context : moment + 1]
+            rows.append(_compare(encoder, shown, arguments.context))
+        if arguments.image is not None and len(drawn) < 3:
+            drawn.append(_draw(encoder, video[: 15 * (index + 1)], arguments.context))
+    _report_quality(rows, arguments)
+    video = _rollout(FIRST_SEED, arguments.camera)
+    _report_cost(encoder, encoder.tokenize(video[: arguments.context - 1])[None], arguments.context)
+    if arguments.image is not None:
         image = np.concatenate(drawn)
-        cv2.imwrite(str(asked.image), image[..., ::-1].copy(), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        print(f"camera, preview from the frames before, heat: {asked.image}")
+        cv2.imwrite(str(arguments.image), image[..., ::-1].copy(), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        print(f"camera, preview from earlier frames, heat map: {arguments.image}")
 
 
 def _rollout(seed: int, camera: str) -> Frames:
@@ -79,10 +83,10 @@ def _rollout(seed: int, camera: str) -> Frames:
 
 
 def _compare(encoder: Encoder, frames: Frames, context: int) -> Rows:
-    """Give, for each way to predict the last of some frames, three figures.
+    """Return three figures for each way to predict the last frame.
 
-    The share of tokens that are right, that share among the places whose token changed, and the
-    peak signal-to-noise ratio against the camera's image, dB.
+    They are the share of correct tokens, the share of correct tokens among those that changed, and
+    the peak signal-to-noise ratio to the camera's image, dB.
     """
     tokens = encoder.tokenize(frames)
     past, true = tokens[None, :-1], tokens[-1:]
@@ -108,21 +112,21 @@ def _compare(encoder: Encoder, frames: Frames, context: int) -> Rows:
 
 
 def psnr(image: Frames, other: Frames) -> float:
-    """Return the peak signal-to-noise ratio of two images of one size, dB."""
+    """Return the peak signal-to-noise ratio of two images of equal size, dB."""
     error = np.mean((image.astype(np.float64) - other) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def _report_quality(rows: list[Rows], asked: argparse.Namespace) -> None:
+def _report_quality(rows: list[Rows], arguments: argparse.Namespace) -> None:
     print(
-        f"{ENV}, camera {asked.camera}, toto-nano, {asked.context - 1} frames of past, "
-        f"{len(rows)} moments of {asked.rollouts} rollouts (95 % by bootstrap over rollouts)\n"
+        f"{ENV}, camera {arguments.camera}, toto-nano, {arguments.context - 1} frames of past, "
+        f"{len(rows)} moments of {arguments.rollouts} rollouts (95 % by bootstrap over rollouts)\n"
         f"{'next frame':<26}{'tokens right':>24}{'where they changed':>20}{'PSNR, dB':>22}"
     )
     rng = np.random.default_rng(0)
-    drawn = rng.integers(0, asked.rollouts, (RESAMPLES, asked.rollouts))
+    drawn = rng.integers(0, arguments.rollouts, (RESAMPLES, arguments.rollouts))
     for name in rows[0]:
-        values = np.array([row[name] for row in rows]).reshape(asked.rollouts, 2, 3)
+        values = np.array([row[name] for row in rows]).reshape(arguments.rollouts, 2, 3)
         mean = np.nanmean(values, axis=(0, 1))
         low, high = np.quantile(np.nanmean(values[drawn], axis=(1, 2)), [0.025, 0.975], axis=0)
         right = f"{mean[0]:.3f} ({low[0]:.3f} to {high[0]:.3f})"
@@ -131,7 +135,7 @@ def _report_quality(rows: list[Rows], asked: argparse.Namespace) -> None:
 
 
 def _report_cost(encoder: Encoder, past: torch.Tensor, context: int) -> None:
-    """Print CPU milliseconds of one predicted frame, interleaved, medians of three."""
+    """Print the CPU time of one predicted frame, ms: medians of three, taken in turns."""
     transformer, num_tokens = encoder.transformer, encoder.tokens_per_frame
     start = past.new_full((1, 1), transformer.config.start_video)
     known = torch.cat([start, past.flatten(1)], dim=1)
@@ -157,7 +161,7 @@ def _report_cost(encoder: Encoder, past: torch.Tensor, context: int) -> None:
         taken * num_tokens / NAIVE_TOKENS for taken in times["a full pass for each token"]
     ]
     baseline = float(np.median(times["a full pass for each token"]))
-    print(f"\n{'one frame':<28}{'CPU ms':>10}{'of a full pass each':>22}")
+    print(f"\n{'one frame':<28}{'CPU ms':>10}{'of the full passes':>22}")
     for name, taken in times.items():
         middle = float(np.median(taken))
         print(f"{name:<28}{middle:>10.0f}{middle / baseline:>22.4f}")
@@ -168,7 +172,7 @@ def _report_cost(encoder: Encoder, past: torch.Tensor, context: int) -> None:
 
 
 def _draw(encoder: Encoder, video: Frames, context: int) -> Frames:
-    """Draw the last frame of a video, what was expected of it, and what its tokens cost."""
+    """Return the last frame of a video, its prediction, and the heat map of its tokens."""
     stream, predictor = (
         encoder.stream(1, context, surprise=True),
         PredictionPreview(encoder, 1, context),

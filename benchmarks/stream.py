@@ -1,11 +1,11 @@
-"""Measure what a step of a stream costs, against encoding the frame alone and the whole window.
+"""Measure a step of a stream against encoding the frame alone and the whole window.
 
     OMP_NUM_THREADS=1 python -m benchmarks.stream
     OMP_NUM_THREADS=1 python -m benchmarks.stream --steps 10000 --plot stream.png
 
-The first prints ratios for the paper's base size (fresh weights: speed does not depend on them),
-6 of 12 blocks and a full window of 16 frames. The second runs toto-nano for long and says whether
-time and memory stay flat.
+The first command prints ratios for the paper's base size (random weights; the speed does not depend
+on them), 6 of 12 blocks and a full window of 16 frames. The second one runs toto-nano for many
+steps, and shows whether time and memory stay constant.
 """
 
 import argparse
@@ -40,9 +40,9 @@ REPEATS = 5
 
 
 def main() -> None:
-    """Print one table, or run for long."""
+    """Print one table, or run many steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=0, help="run toto-nano for so many steps")
+    parser.add_argument("--steps", type=int, default=0, help="number of steps of toto-nano")
     parser.add_argument("--plot", type=Path, default=Path("stream.png"))
     arguments = parser.parse_args()
     with torch.inference_mode():
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def compare() -> None:
-    """Print what one step costs beside its two baselines, wall and CPU milliseconds."""
+    """Print the time of one step and of its two baselines, wall and CPU milliseconds."""
     model = BASE.build().eval()
     frame = torch.randint(0, BASE.codes, (1, BASE.tokens_per_frame))
     start = torch.full((1, 1), BASE.start_video)
@@ -64,13 +64,13 @@ def compare() -> None:
     rows = {
         "stream step, full window": lambda: model.features(frame, (LAYER,), memory),
         "the frame alone": lambda: model.features(alone, (LAYER,)),
-        "the whole window anew": lambda: model.features(window, (LAYER,)),
+        "the whole window again": lambda: model.features(window, (LAYER,)),
     }
     print(f"toto-base, {LAYER} of {BASE.layers} blocks, {torch.get_num_threads()} thread(s)")
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
-    for repeat in range(REPEATS):  # in turn, so that a slow spell hits all
+    for repeat in range(REPEATS):  # in turns, so that a slow moment affects all
         for name, call in rows.items():
-            for _ in range(1 if "window anew" in name else REPEATS):
+            for _ in range(1 if "window again" in name else REPEATS):
                 costs[name].append(_cost(call))
         if not repeat:
             costs = {name: [] for name in rows}  # the first calls are warm-up
@@ -86,7 +86,7 @@ def compare() -> None:
 
 
 def run_long(num_steps: int, plot: Path) -> None:
-    """Stream random tokens, and draw time and memory against the step."""
+    """Stream random tokens, and plot time and memory over steps."""
     encoder = load_encoder("toto-nano")
     stream = encoder.stream(1)
     generator = torch.Generator().manual_seed(0)
@@ -118,10 +118,10 @@ def _draw(times: list[float], megabytes: list[float], path: Path) -> None:
 
     figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 4))
     above.plot(times, ".", markersize=1)
-    above.set_ylabel("CPU ms a step")
+    above.set_ylabel("CPU ms per step")
     above.set_ylim(0, 2 * statistics.median(times))
     below.plot(megabytes)
-    below.set_ylabel("greatest memory, MiB")
+    below.set_ylabel("peak memory, MiB")
     below.set_ylim(0, None)
     below.set_xlabel("camera frames")
     figure.tight_layout()

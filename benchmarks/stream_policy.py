@@ -1,17 +1,17 @@
-"""Measure what a past is worth to a policy, and what it costs it to meet another past than its own.
+"""Measure the value of temporal context for a policy, and the loss if the stream's mode changes.
 
     python -m benchmarks.stream_policy STORE [CONTEXT] [EPISODES]    # runs/train/store, 8, 50
 
-A store of demonstrations is looked at in four ways: each frame by itself, each frame fed twice, and
-in both modes of a stream. A student is fitted to each, with the same steps, seed and batches, on
-four fifths of the episodes. Then each way is judged:
+A store of demonstrations is encoded in four ways: single frames, each frame twice, and both modes
+of a stream. A student is fitted to each, with the same steps, seed and batches, on four fifths of
+the episodes. The output has, for each way:
 
-    drift           how far the two modes' embeddings are apart, by frame of the episode
-    held-out error  mean squared error of the expert's action on the last fifth; for the streams
-                    also when the student is given the other mode's embeddings
-    success         of episodes on seeds that nothing was fitted to, the same for all
+    drift           distance between the two modes' embeddings, by frame of the episode
+    held-out error  mean squared error of the expert's action on the other fifth; for the streams
+                    also with the embeddings of the other mode
+    success         success rate on held-out seeds, the same for all
 
-The episodes were collected by a student that saw single frames, which favours that one a little.
+The episodes were collected by a student with single frames, which is a small advantage for it.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.students import embed, fit_student, held_out_errors, judge_with, open_lessons
+from benchmarks.students import embed, evaluate_with, fit_student, held_out_errors, open_split
 from envs.success_rates import describe_rate
 from policies.vision import TotoVision
 from toto_robot import StreamConfig
@@ -36,7 +36,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     context = int(sys.argv[2]) if len(sys.argv) > 2 else 8
     num_episodes = int(sys.argv[3]) if len(sys.argv) > 3 else 50
-    lessons = open_lessons(folder)
+    split = open_split(folder)
     plain = TotoVision(
         name_or_path="toto-nano", layer=None, pool=None, repeat_frame=False, stream=None
     )
@@ -46,24 +46,22 @@ def main() -> None:
         "rolling": replace(plain, stream=StreamConfig(context=context, mode="rolling")),
         "staggered": replace(plain, stream=StreamConfig(context=context, mode="staggered")),
     }
-    print(f"{folder}: {len(lessons.chosen)} of {len(lessons.store)} episodes; context {context}")
-    embeddings = {name: embed(lessons, vision, name) for name, vision in ways.items()}
+    print(f"{folder}: {len(split.chosen)} of {len(split.store)} episodes; context {context}")
+    embeddings = {name: embed(split, vision, name) for name, vision in ways.items()}
     _print_drift(embeddings["rolling"], embeddings["staggered"], context)
-    students = {
-        name: fit_student(lessons, vision, embeddings[name]) for name, vision in ways.items()
-    }
+    students = {name: fit_student(split, vision, embeddings[name]) for name, vision in ways.items()}
     given = [(name, name) for name in ways]
     given += [("rolling", "staggered"), ("staggered", "rolling")]
     errors = {
-        pair: held_out_errors(lessons, students[pair[0]], embeddings[pair[1]]) for pair in given
+        pair: held_out_errors(split, students[pair[0]], embeddings[pair[1]]) for pair in given
     }
-    print(f"\n{'fitted to':18}{'given':18}{'error':>8}   times that of single frames (95 %)")
+    print(f"\n{'fitted to':18}{'used with':18}{'error':>8}   ratio to single frames (95 %)")
     for (fitted, seen), values in errors.items():
         ratio, low, high = _ratio(values, errors["single frames", "single frames"])
         print(f"{fitted:18}{seen:18}{values.mean():8.4f}   {ratio:.3f} ({low:.3f} to {high:.3f})")
-    print(f"\n{'fitted to':18}{'sees':18}success", flush=True)
+    print(f"\n{'fitted to':18}{'used with':18}success", flush=True)
     for fitted, seen in given:
-        outcome = judge_with(students[fitted], ways[seen], num_episodes, num_workers=None)
+        outcome = evaluate_with(students[fitted], ways[seen], num_episodes, num_workers=None)
         successes, episodes = outcome["successes"], outcome["episodes"]
         print(f"{fitted:18}{seen:18}{describe_rate(successes, episodes)}", flush=True)
 
@@ -71,7 +69,7 @@ def main() -> None:
 def _print_drift(
     rolling: Sequence[NDArray[np.float16]], staggered: Sequence[NDArray[np.float16]], context: int
 ) -> None:
-    """Until the window is full, the two are the same; after it they are not."""
+    """Print the distance of the two modes' embeddings; until the window is full, it is 0."""
     print(f"\n{'frame of the episode':24}{'distance':>9}{'cosine':>8}   rolling to staggered")
     edges = [0, context, 2 * context, 4 * context, 8 * context]
     for first, last in itertools.pairwise(edges):

@@ -1,4 +1,4 @@
-"""Students of one store with different eyes, judged alike: what benchmarks of eyes share."""
+"""Fit and evaluate students of one store with different encoders, in the same way for all."""
 
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from policies.student import StudentConfig, StudentMetadata, StudentPolicy
 from policies.vision import VisionConfig, encoder_id
 from toto_robot.training.optimizer import OptimizerConfig
 
-__all__ = ["Lessons", "embed", "fit_student", "held_out_errors", "judge_with", "open_lessons"]
+__all__ = ["Split", "embed", "evaluate_with", "fit_student", "held_out_errors", "open_split"]
 
 ENV = EnvConfig(
     id="envs:toto/FrankaPick-v0",
@@ -41,14 +41,14 @@ IMITATION = ImitationConfig(
     ),
     batch=256, steps=STEPS, last_steps=STEPS, log_every=STEPS,
 )  # fmt: skip
-MOST = 140  # episodes of the store that are looked at, evenly spread
-HELD_OUT = 5  # every so manieth of them
-GROUP = 5  # episodes that run at once
+MOST = 140  # maximum number of episodes of the store, evenly spaced
+HELD_OUT = 5  # one of this many is held out
+GROUP = 5  # episodes that run in lockstep
 
 
 @dataclass(slots=True)
 class _Data:
-    """What a student is fitted to: `policies.learning.fit.Labelled`."""
+    """The training data of a student, as `policies.learning.fit.Labelled`."""
 
     embeddings: torch.Tensor
     proprio: torch.Tensor
@@ -59,12 +59,12 @@ class _Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
-    """Episodes of a store, evenly spread; every `HELD_OUT`-th is not fitted to.
+class Split:
+    """Evenly spaced episodes of a store; every `HELD_OUT`-th is held out.
 
     Attributes:
         store: the store.
-        chosen: their numbers in it.
+        chosen: indices of the episodes in the store.
         episodes: the episodes.
     """
 
@@ -74,33 +74,33 @@ class Lessons:
 
     @property
     def fitted(self) -> list[int]:
-        """Places in ``episodes`` that students are fitted to."""
+        """Return the indices of the training episodes in ``episodes``."""
         return [place for place in range(len(self.episodes)) if place % HELD_OUT]
 
     @property
     def held_out(self) -> range:
-        """Places in ``episodes`` that they are not fitted to."""
+        """Return the indices of the held-out episodes in ``episodes``."""
         return range(0, len(self.episodes), HELD_OUT)
 
 
-def open_lessons(folder: Path) -> Lessons:
+def open_split(folder: Path) -> Split:
     """Open a store and choose its episodes."""
     store = DemoStore(folder, read_header(folder))
     chosen = np.unique(np.linspace(0, len(store) - 1, min(MOST, len(store))).astype(int)).tolist()
-    return Lessons(store, chosen, [store[index] for index in chosen])
+    return Split(store, chosen, [store[index] for index in chosen])
 
 
-def embed(lessons: Lessons, vision: VisionConfig, name: str) -> list[NDArray[np.float16]]:
-    """Return the embeddings [t c e] of each episode by these eyes; ``name`` is for the progress."""
-    cache = FeatureCache(lessons.store, vision.build(torch.device("cpu")))
-    return [cache.get(index) for index in tqdm(lessons.chosen, desc=name, leave=False)]
+def embed(split: Split, vision: VisionConfig, name: str) -> list[NDArray[np.float16]]:
+    """Return the embeddings [t c e] of each episode; ``name`` labels the progress bar."""
+    cache = FeatureCache(split.store, vision.build(torch.device("cpu")))
+    return [cache.get(index) for index in tqdm(split.chosen, desc=name, leave=False)]
 
 
 def fit_student(
-    lessons: Lessons, vision: VisionConfig, embeddings: Sequence[NDArray[np.float16]]
+    split: Split, vision: VisionConfig, embeddings: Sequence[NDArray[np.float16]]
 ) -> StudentPolicy:
-    """Fit a student to these eyes' embeddings, with the same seed and batches whatever they are."""
-    rows, episodes = lessons.fitted, lessons.episodes
+    """Return a student fitted to these embeddings, with the same seed and batches for all."""
+    rows, episodes = split.fitted, split.episodes
     data = _Data(
         torch.from_numpy(np.concatenate([embeddings[row][:-1] for row in rows])),
         torch.from_numpy(np.concatenate([episodes[row].proprio[:-1] for row in rows])),
@@ -108,7 +108,7 @@ def fit_student(
     )
     metadata = StudentMetadata(
         student=STUDENT,
-        interface=lessons.store.header.interface,
+        interface=split.store.header.interface,
         env=ENV,
         vision=vision,
         encoder=encoder_id(vision.build(torch.device("cpu"))),
@@ -122,28 +122,29 @@ def fit_student(
 
 @torch.no_grad()
 def held_out_errors(
-    lessons: Lessons, student: StudentPolicy, embeddings: Sequence[NDArray[np.float16]]
+    split: Split, student: StudentPolicy, embeddings: Sequence[NDArray[np.float16]]
 ) -> NDArray[np.float64]:
     """Return the mean squared error of the expert's action in each held-out episode."""
     errors = []
-    for place in lessons.held_out:
-        episode = lessons.episodes[place]
+    for place in split.held_out:
+        episode = split.episodes[place]
         seen = torch.from_numpy(embeddings[place][:-1]).float()
         actions = student(seen, torch.from_numpy(episode.proprio[:-1])).numpy()
         errors.append(np.square(actions - episode.labels).mean())
     return np.array(errors)
 
 
-def judge_with(
+def evaluate_with(
     student: StudentPolicy, vision: VisionConfig, num_episodes: int, num_workers: int | None
 ) -> dict[str, Any]:
-    """Run a student with these eyes, whatever eyes it was fitted to, on evaluation seeds.
+    """Run a student with an encoder, also another than its own, on evaluation seeds.
 
     Args:
         student: the student.
-        vision: eyes that the policy's card can name keep their card; others are this process's.
-        num_episodes: how many seeds.
-        num_workers: as in `RolloutConfig`; 0 for eyes that only this process knows.
+        vision: the encoder.
+        num_episodes: number of seeds.
+        num_workers: as in `RolloutConfig`; must be 0 for a vision that is no `VisionConfig`, which
+            a checkpoint cannot name.
     """
     metadata = replace(student.metadata, encoder=encoder_id(vision.build(torch.device("cpu"))))
     if num_workers != 0:

@@ -1,12 +1,12 @@
-"""Measure how well the camera monitor finds faults, how soon, and how often it cries wolf.
+"""Measure the camera monitor's detection of faults, its delay and its false alarms.
 
     OMP_NUM_THREADS=1 python -m benchmarks.surprise
     OMP_NUM_THREADS=1 python -m benchmarks.surprise --calibration 160 --usual 160 --faulty 30
 
-Rollouts of the noisy expert, of one camera. Some calibrate; others, of other seeds, are in order,
-and the first of those have each fault once, from a random moment on. The thresholds were designed
-on yet other seeds (from 6,600,000). Baseline: the surprise of the model alone, calibrated in the
-same way, which is what the monitor was before.
+The frames are from rollouts of the noisy expert, of one camera. Some rollouts calibrate the
+monitor. Others, with other seeds, have no fault; the first of these are repeated with each fault
+from a random frame on. The scores were designed on yet other seeds (from 6,600,000). Baseline: the
+surprise of the model alone, calibrated in the same way, as in an earlier version of the monitor.
 """
 
 import argparse
@@ -39,8 +39,8 @@ FAULTY_FRAMES = 20
 EARLIEST_FAULT = 10
 RESAMPLES = 1000
 PATIENCES = (1, 3)
-ALARM_LEVELS = (0.2, 0.1, 0.05)  # and the strictest that the rollouts allow
-BEYOND = (1.5, 2.0, 3.0)  # times the strictest limit, without a promise
+ALARM_LEVELS = (0.2, 0.1, 0.05)  # and the smallest level that the rollouts allow
+BEYOND = (1.5, 2.0, 3.0)  # multiples of the strictest limit, without a guarantee
 COVERED = ("grey patch", "textured patch", "hand")
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """What a monitor made of frames: deviations [t s] and the strangeness [t]."""
+    """The monitor's reports of frames: deviations [t s] and anomaly scores [t]."""
 
     deviations: Floats
     anomaly_scores: Floats
@@ -58,62 +58,70 @@ class Seen:
 def main() -> None:
     """Print three tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calibration", type=int, default=60, help="rollouts to calibrate on")
-    parser.add_argument("--usual", type=int, default=30, help="other rollouts in order")
-    parser.add_argument("--faulty", type=int, default=12, help="of those, rollouts with each fault")
-    parser.add_argument("--frames", type=int, default=60, help="of a rollout")
+    parser.add_argument("--calibration", type=int, default=60, help="rollouts for the calibration")
+    parser.add_argument("--usual", type=int, default=30, help="other rollouts without a fault")
+    parser.add_argument(
+        "--faulty", type=int, default=12, help="number of those to repeat with each fault"
+    )
+    parser.add_argument("--frames", type=int, default=60, help="frames per rollout")
     parser.add_argument("--camera", default="front", choices=("front", "hand"))
-    parser.add_argument("--noise", type=float, default=0.2, help="of the expert's actions")
-    parser.add_argument("--save", type=Path, default=None, help="an .npz file of every strangeness")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--noise", type=float, default=0.2, help="standard deviation of the expert's action noise"
+    )
+    parser.add_argument(
+        "--save", type=Path, default=None, help="an .npz file of all anomaly scores"
+    )
+    arguments = parser.parse_args()
     encoder = load_encoder("toto-nano")
     print(
-        f"{ENV}, camera {asked.camera}, toto-nano, {asked.frames} frames a rollout at {RATE_HZ:g} "
-        f"Hz, {asked.calibration} rollouts to calibrate on, {asked.usual} usual ones, "
-        f"{asked.faulty} of them with each fault",
+        f"{ENV}, camera {arguments.camera}, toto-nano, {arguments.frames} frames per rollout at "
+        f"{RATE_HZ:g} Hz, {arguments.calibration} rollouts for calibration, {arguments.usual} "
+        f"normal ones, {arguments.faulty} of them with each fault",
         flush=True,
     )
     tokens = np.stack(
         [
-            encoder.tokenize(_rollout(FIRST_CALIBRATION_SEED + index, asked)).numpy()
-            for index in tqdm(range(asked.calibration), desc="render")
+            encoder.tokenize(_rollout(FIRST_CALIBRATION_SEED + index, arguments)).numpy()
+            for index in tqdm(range(arguments.calibration), desc="render")
         ]
     )
     bounds = calibrate_monitor(
-        encoder, tokens, camera=asked.camera, rate_hz=RATE_HZ, context=CONTEXT
+        encoder, tokens, camera=arguments.camera, rate_hz=RATE_HZ, context=CONTEXT
     )
     usual: list[Seen] = []
     faulty: dict[str, list[Seen]] = {name: [] for name in FAULTS}
     onsets = []
-    for index in tqdm(range(asked.usual), desc="watch"):
+    for index in tqdm(range(arguments.usual), desc="watch"):
         seed = FIRST_USUAL_SEED + index
-        video = _rollout(seed, asked)
+        video = _rollout(seed, arguments)
         onset = None
-        if index < asked.faulty:
-            latest = asked.frames - FAULTY_FRAMES
+        if index < arguments.faulty:
+            latest = arguments.frames - FAULTY_FRAMES
             onset = int(np.random.default_rng(seed).integers(EARLIEST_FAULT, latest + 1))
             onsets.append(onset)
-        monitor = CameraMonitor(encoder, bounds, camera=asked.camera, rate_hz=RATE_HZ)
+        monitor = CameraMonitor(encoder, bounds, camera=arguments.camera, rate_hz=RATE_HZ)
         usual.append(_watch(encoder, monitor, video, onset, seed, faulty))
     anomaly_scores = np.stack([seen.anomaly_scores for seen in usual])
-    if asked.save is not None:
+    if arguments.save is not None:
         broken = np.stack([[one.anomaly_scores for one in seen] for seen in faulty.values()])
-        np.savez(asked.save, usual=anomaly_scores, calibrated=bounds.anomaly_scores, faulty=broken)
+        np.savez(
+            arguments.save, usual=anomaly_scores, calibrated=bounds.anomaly_scores, faulty=broken
+        )
     _report_usual(anomaly_scores, bounds)
     _report_faults(usual, faulty, bounds, np.array(onsets))
     _report_trade_off(anomaly_scores, faulty, bounds)
     _report_cost(encoder, monitor, tokens[0])
 
 
-def _rollout(seed: int, asked: argparse.Namespace) -> Frames:
-    env = gymnasium.make(f"envs:{ENV}", cameras=(asked.camera,), privileged=True)
+def _rollout(seed: int, arguments: argparse.Namespace) -> Frames:
+    env = gymnasium.make(f"envs:{ENV}", cameras=(arguments.camera,), privileged=True)
     expert, rng = EXPERTS[ENV](), np.random.default_rng(seed)
     observation, _ = env.reset(seed=seed)
-    frames = [observation[f"image_{asked.camera}"]]
-    while len(frames) < asked.frames:
-        action = expert.act(observation) + asked.noise * rng.normal(size=8)
+    frames = [observation[f"image_{arguments.camera}"]]
+    while len(frames) < arguments.frames:
+        action = expert.act(observation) + arguments.noise * rng.normal(size=8)
         observation, *_ = env.step(np.clip(action, -1, 1).astype(np.float32))
-        frames.append(observation[f"image_{asked.camera}"])
+        frames.append(observation[f"image_{arguments.camera}"])
     env.close()
     return np.stack(frames)
 
@@ -126,26 +134,26 @@ def _watch(
     seed: int,
     faulty: dict[str, list[Seen]],
 ) -> Seen:
-    """Watch a rollout; where faults begin, go on from the same state with each of them, too."""
+    """Monitor a rollout; at the onset, continue from the same state with each fault, too."""
     stream = monitor.watched_stream(1)
     tokens = encoder.tokenize(video)
     if onset is None:
-        return _look(monitor, stream, tokens)
-    first = _look(monitor, stream, tokens[:onset])
+        return _run(monitor, stream, tokens)
+    first = _run(monitor, stream, tokens[:onset])
     for number, (name, fault) in enumerate(FAULTS.items()):
         rng = np.random.default_rng((seed, number))
         broken = fault(video[onset : onset + FAULTY_FRAMES], video[onset - 1], rng)
         shared = {id(encoder): encoder, id(monitor.bounds): monitor.bounds}
         monitor_then, stream_then = copy.deepcopy((monitor, stream), shared)
-        faulty[name].append(_look(monitor_then, stream_then, encoder.tokenize(broken)))
-    rest = _look(monitor, stream, tokens[onset:])
+        faulty[name].append(_run(monitor_then, stream_then, encoder.tokenize(broken)))
+    rest = _run(monitor, stream, tokens[onset:])
     return Seen(
         deviations=np.concatenate([first.deviations, rest.deviations]),
         anomaly_scores=np.concatenate([first.anomaly_scores, rest.anomaly_scores]),
     )
 
 
-def _look(monitor: CameraMonitor, stream: EncoderStream, tokens: torch.Tensor) -> Seen:
+def _run(monitor: CameraMonitor, stream: EncoderStream, tokens: torch.Tensor) -> Seen:
     reports = []
     for ids in tokens[:, None]:
         stream.step_tokens(ids)
@@ -161,7 +169,7 @@ def _report_usual(anomaly_scores: Floats, bounds: SurpriseBounds) -> None:
     alarms = np.any(anomaly_scores > bounds.alarm_limit, axis=1)
     low, high = wilson_interval(int(alarms.sum()), len(alarms))
     print(
-        f"usual frames outside: {outside.mean():.1%} of {outside.size} (level "
+        f"normal frames outside: {outside.mean():.1%} of {outside.size} (level "
         f"{bounds.level:.0%}); rollouts with an alarm: {alarms.sum()}/{len(alarms)} "
         f"({low:.1%} to {high:.1%}; level {bounds.alarm_level:.0%}, patience 1)\n"
     )
@@ -170,38 +178,40 @@ def _report_usual(anomaly_scores: Floats, bounds: SurpriseBounds) -> None:
 def _report_faults(
     usual: list[Seen], faulty: dict[str, list[Seen]], bounds: SurpriseBounds, onsets: NDArray
 ) -> None:
-    """Print AUROC of single frames, and which rollouts are found at an alarm level of 5 %."""
+    """Print the AUROC of frames, and the rollouts that are detected at an alarm level of 5 %."""
     print(
         f"{'fault':<16}{'AUROC of frames (95 %)':>26}{'surprise alone':>16}"
-        f"{'rollouts found (Wilson)':>30}{'frames to alarm':>17}"
+        f"{'detected rollouts (Wilson)':>30}{'frames to alarm':>17}"
     )
     ordinary = np.stack([seen.anomaly_scores for seen in usual])[:, EARLIEST_FAULT:]
     model = np.abs(np.stack([seen.deviations for seen in usual]))[:, EARLIEST_FAULT:, 0]
     for name, seen in faulty.items():
-        strange = np.stack([one.anomaly_scores for one in seen])
+        scores = np.stack([one.anomaly_scores for one in seen])
         alone = np.abs(np.stack([one.deviations for one in seen]))[..., 0]
-        low, high = _bootstrap(strange, ordinary)
-        area = f"{auroc(strange, ordinary):.3f} ({low:.3f} to {high:.3f})"
-        delays = delays_of(strange, bounds.alarm_limit, 1)
+        low, high = _bootstrap(scores, ordinary)
+        area = f"{auroc(scores, ordinary):.3f} ({low:.3f} to {high:.3f})"
+        delays = delays_of(scores, bounds.alarm_limit, 1)
         found = int(np.isfinite(delays).sum())
         least, most = wilson_interval(found, len(delays))
         share = f"{found}/{len(delays)} ({least:.0%} to {most:.0%})"
         print(
             f"{name:<16}{area:>26}{auroc(alone, model):>16.3f}{share:>30}{np.median(delays):>17.0f}"
         )
-    print(f"faults begin at frames {onsets.min()} to {onsets.max()}; inf: half are never found\n")
+    print(
+        f"faults begin at frames {onsets.min()} to {onsets.max()}; inf: half are never detected\n"
+    )
 
 
 def _report_trade_off(
     anomaly_scores: Floats, faulty: dict[str, list[Seen]], bounds: SurpriseBounds
 ) -> None:
-    """Print rollouts with an alarm, an hour, against delay, for stricter and stricter alarms."""
+    """Print false alarms per hour against delay, for stricter and stricter limits."""
     hours = anomaly_scores.size / RATE_HZ / 3600
     num_calibrated, num_frames = bounds.anomaly_scores.shape
-    rollouts_an_hour = 3600 * RATE_HZ / num_frames
+    rollouts_per_hour = 3600 * RATE_HZ / num_frames
     print(
-        f"{'patience':>8}{'level':>8}{'limit':>7}{'promised/h':>12}{'alarms/h (95 %)':>24}"
-        f"{'covered: found':>16}{'median':>8}{'others: found':>15}{'median':>8}{'90 %':>6}"
+        f"{'patience':>8}{'level':>8}{'limit':>7}{'calibrated/h':>13}{'alarms/h (95 %)':>24}"
+        f"{'covered: det.':>16}{'median':>8}{'others: det.':>15}{'median':>8}{'90 %':>6}"
     )
     for patience in PATIENCES:
         strictest = bounds.with_levels(0.5, 1 / (num_calibrated + 1), patience)
@@ -218,26 +228,26 @@ def _report_trade_off(
             covered = np.concatenate([delays[name] for name in COVERED])
             others = np.sort(np.concatenate([delays[n] for n in delays if n not in COVERED]))
             beyond = math.isnan(level)
-            promised = "nothing" if beyond else f"{level * rollouts_an_hour:.1f}"
+            calibrated = "none" if beyond else f"{level * rollouts_per_hour:.1f}"
             print(
                 f"{patience:>8}{'beyond' if beyond else f'{level:.1%}':>8}{limit:>7.1f}"
-                f"{promised:>12}"
+                f"{calibrated:>13}"
                 f"{f'{alarms / hours:.1f} ({low:.1f} to {high:.1f})':>24}"
                 f"{np.isfinite(covered).mean():>16.0%}{np.median(covered):>8.0f}"
                 f"{np.isfinite(others).mean():>15.0%}{np.median(others):>8.0f}"
                 f"{others[int(0.9 * (len(others) - 1))]:>6.0f}"
             )
     print(
-        f"an alarm lasts to the end of its rollout; {anomaly_scores.size} usual frames are "
+        f"an alarm lasts to the end of its rollout; {anomaly_scores.size} normal frames are "
         f"{hours * 60:.1f} minutes; medians and 90 %: frames from fault to alarm; covered: "
         f"{', '.join(COVERED)}\n"
     )
 
 
 def _report_cost(encoder: Encoder, monitor: CameraMonitor, tokens: NDArray[np.int64]) -> None:
-    """Print what it costs to look, beside the step of the stream; CPU time, interleaved."""
+    """Print the CPU time of the monitor beside that of a stream's step, taken in turns."""
     with_surprise, without = monitor.watched_stream(1), encoder.stream(1, CONTEXT)
-    times: dict[str, list[float]] = {"step": [], "step with surprise": [], "look": []}
+    times: dict[str, list[float]] = {"step": [], "step with surprise": [], "monitor": []}
     for ids in torch.from_numpy(tokens)[:, None]:
         calls = (
             lambda ids=ids: without.step_tokens(ids),
@@ -248,15 +258,15 @@ def _report_cost(encoder: Encoder, monitor: CameraMonitor, tokens: NDArray[np.in
             begin = time.process_time()
             call()
             taken.append((time.process_time() - begin) * 1e3)
-    step, surprising, look = (float(np.median(taken)) for taken in times.values())
+    step, surprising, monitoring = (float(np.median(taken)) for taken in times.values())
     print(
-        f"CPU ms a frame: stream step {step:.1f}, with surprise {surprising:.1f} "
-        f"({surprising / step:.2f} times), look {look:.2f} ({look / step:.3f} times)"
+        f"CPU ms per frame: stream step {step:.1f}, with surprise {surprising:.1f} "
+        f"({surprising / step:.2f} times), monitor {monitoring:.2f} ({monitoring / step:.3f} times)"
     )
 
 
 def auroc(positive: Floats, negative: Floats) -> float:
-    """Return the chance that a positive scores higher than a negative, ties by half."""
+    """Return the probability that a positive scores higher than a negative; ties count half."""
     order = np.sort(negative.ravel())
     below = np.searchsorted(order, positive.ravel(), side="left")
     upto = np.searchsorted(order, positive.ravel(), side="right")
@@ -264,14 +274,14 @@ def auroc(positive: Floats, negative: Floats) -> float:
 
 
 def delays_of(anomaly_scores: Floats, limit: float, patience: int) -> Floats:
-    """Return after how many frames each row [r t] has its first alarm [r]; infinite if never."""
+    """Return the number of frames to the first alarm in each row [r t]; infinite if none."""
     windows = np.lib.stride_tricks.sliding_window_view(anomaly_scores > limit, patience, axis=1)
     alarm = np.all(windows, axis=2)
     return np.where(np.any(alarm, axis=1), np.argmax(alarm, axis=1) + patience, np.inf)
 
 
 def poisson_interval(count: int) -> tuple[float, float]:
-    """Return the exact interval (95 %) of a Poisson mean (F. Garwood, Biometrika 28, 1936)."""
+    """Return the exact 95 % interval of a Poisson mean (F. Garwood, Biometrika 28, 1936)."""
 
     def at_most(number: int, mean: float) -> float:
         logs = [k * math.log(mean) - mean - math.lgamma(k + 1) for k in range(number + 1)]
@@ -288,7 +298,7 @@ def poisson_interval(count: int) -> tuple[float, float]:
 
 
 def _bootstrap(positive: Floats, negative: Floats) -> tuple[float, float]:
-    """Return the interval (95 %) of the AUROC when rollouts are drawn again."""
+    """Return the 95 % bootstrap interval of the AUROC over rollouts."""
     rng = np.random.default_rng(0)
     areas = [
         auroc(

@@ -1,4 +1,4 @@
-"""Time calls in turn, so that what else the machine does hits all of them."""
+"""Time calls in turns, so that other load on the machine affects all of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,14 +8,14 @@ import torch
 
 
 def cpu_clock() -> Callable[[], float]:
-    """Return CPU time on one thread, where what else runs does not count; wall time on more."""
+    """Return a clock: CPU time on one thread, which ignores other processes, else wall time."""
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def least_seconds(
     calls: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Return the least seconds of each call over some rounds, after one that does not count."""
+    """Return the minimum seconds of each call over some rounds, after a warm-up call."""
     for call in calls.values():
         call()
     least = dict.fromkeys(calls, float("inf"))

@@ -1,12 +1,12 @@
-"""Whether the tokens come fast enough: sequences a second and core, against grain and a GPU's need.
+"""Measure the rate of reading tokens, in sequences/s/core, against grain and the need of a GPU.
 
     OMP_NUM_THREADS=1 python -m benchmarks.token_pipeline [sequences of the largest data set]
 
-Four data sets of random tokens in sharded files, mixed 20/10/10/60 as in the paper's section 3.3,
-are read as `SequenceMixture` reads them: shuffled, with start and end token, as int64. The baseline
-of the same run is grain over the same files: `MapDataset.source(...).shuffle().repeat()` of each,
-`mix` and `batch`. The second table is what the training step of a model needs at a share of an
-H200's peak (989 TFLOP/s in bfloat16, dense), by the operations that `model_flops` counts.
+`SequenceMixture` reads four data sets of random tokens in sharded files, mixed 20/10/10/60 as in
+the paper's section 3.3: shuffled, with start and end token, as int64. The baseline of the same run
+is grain on the same files: `MapDataset.source(...).shuffle().repeat()` of each, `mix` and `batch`.
+The second table has the rate that training a model needs at a share of an H200's peak (989 TFLOP/s
+in bfloat16, dense), with the operations of `model_flops`.
 """
 
 import itertools
@@ -34,7 +34,7 @@ from toto_robot.tokenizers import LightConfig
 SOURCES = {"imagenet": 0.2, "ego4d": 0.1, "kinetics": 0.1, "howto100m": 0.6}
 FRAMES, TOKENS, SHARDS = 16, 256, 4
 BATCHES = (1, 8, 64, 256)
-ROUNDS, ROWS = 5, 2000  # two blocks of the mixture, which is drawn a block at a time
+ROUNDS, ROWS = 5, 2000  # two blocks of the mixture, which is drawn block by block
 H200_FLOPS = 989e12  # bfloat16 without sparsity (NVIDIA H200 datasheet)
 UTILISATION = 0.5
 
@@ -66,8 +66,8 @@ def main() -> None:
         found = np.bincount(mixture.rows(0, 1000)[:, 1] >> 11, minlength=len(sets)) / 1000
         print(f"shares of 1000 rows: {dict(zip(SOURCES, found.tolist(), strict=True))}")
         print(
-            "\nsequences of 4098 ids a second and core: "
-            f"least CPU time of {ROUNDS} rounds of {ROWS} rows never read before"
+            "\nsequences of 4098 ids per second and core: "
+            f"minimum CPU time of {ROUNDS} rounds of {ROWS} new rows"
         )
         print(f"{'batch':>6}{'ours':>9}{'ours, 4 threads':>17}{'grain':>9}{'ratio':>8}")
         rates = {}
@@ -89,10 +89,8 @@ def main() -> None:
                 rates[batch].get(name, np.nan) for name in ("ours", "ahead", "grain")
             )
             print(f"{batch:>6}{ours:>9.0f}{ahead:>17.0f}{theirs:>9.0f}{ours / theirs:>8.2f}")
-    print(
-        f"\nan H200 at {UTILISATION:.0%} of {H200_FLOPS / 1e12:.0f} TFLOP/s needs, and a core gives"
-    )
-    print(f"{'model':>6}{'GFLOP a token':>15}{'tokens/s':>12}{'sequences/s':>13}{'cores':>9}")
+    print(f"\nneed of an H200 at {UTILISATION:.0%} of {H200_FLOPS / 1e12:.0f} TFLOP/s, in cores")
+    print(f"{'model':>6}{'GFLOP/token':>15}{'tokens/s':>12}{'sequences/s':>13}{'cores':>9}")
     for name in ("base", "large", "1b"):
         data = compose("pretrain", [f"model={name}"])[0]["model"]
         flops = model_flops(from_dict(ModelConfig, data), FRAMES)
@@ -105,7 +103,7 @@ def main() -> None:
 
 
 def write_set(folder: Path, name: str, largest: int, digest: str) -> TokenShards:
-    """Write a data set of random tokens, in proportion to its weight."""
+    """Write a data set of random tokens, with a size in proportion to its weight."""
     path = folder / name
     path.mkdir()
     number = list(SOURCES).index(name)
@@ -122,7 +120,7 @@ def write_set(folder: Path, name: str, largest: int, digest: str) -> TokenShards
     generator = np.random.default_rng(number)
     for shard in range(SHARDS):
         writer = ShardWriter(path, shard_name(manifest, shard))
-        # of each data set's own range, so that a row tells where it comes from
+        # each data set has its own range of codes, which identifies the rows
         codes = generator.integers(0, 2048, (clips * FRAMES, TOKENS)) + 2048 * number
         writer.write(codes.astype(np.uint16))
         writer.close([1] * clips * FRAMES if images else [FRAMES] * clips, [])
@@ -132,12 +130,12 @@ def write_set(folder: Path, name: str, largest: int, digest: str) -> TokenShards
 def all_of(
     read: Callable[[int], object], numbers: Iterator[int], steps: int
 ) -> Callable[[], object]:
-    """Return a call that reads the next so many steps."""
+    """Return a call that reads this many further steps."""
     return lambda: [read(number) for number in itertools.islice(numbers, steps)]
 
 
 def grain_reader(sets: Sequence[TokenShards], batch: int) -> Callable[[int], object] | None:
-    """Return a reader of batches with grain, or None without it."""
+    """Return a reader of batches with grain; None if it is not installed."""
     try:
         logging.getLogger("absl").setLevel(logging.ERROR)
         import grain
@@ -152,7 +150,7 @@ def grain_reader(sets: Sequence[TokenShards], batch: int) -> Callable[[int], obj
 
 
 class _Clips:
-    """Sequences of one data set by number, for grain."""
+    """Sequences of one data set by index, for grain."""
 
     def __init__(self, data: TokenShards) -> None:
         self._tokens = [

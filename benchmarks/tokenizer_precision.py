@@ -1,13 +1,13 @@
-"""Measure how many tokens stay the same in half precision, on real images.
+"""Measure the share of tokens that are unchanged in half precision, on real images.
 
     OMP_NUM_THREADS=1 python -m benchmarks.tokenizer_precision [folder of a tokenizer ...]
 
-The baseline of every line is the same tokenizer in float32 on the same images. The light
-tokenizer has trained weights; the published layouts have random ones unless you give checkpoints
-(`python -m toto_robot.tokenizers.convert` makes them of published files): how far apart the best
-two codes are depends on the weights, so random ones show that the path computes what it should, and
-not what you would lose. Random ones see half the side that they are published for, since a CPU
-without half precision is slow at it; a token costs the same.
+The baseline of every line is the same tokenizer in float32 on the same images. The light tokenizer
+has trained weights. The published layouts have random weights unless checkpoints are given
+(`python -m toto_robot.tokenizers.convert` makes them from published files). The distance between
+the best two codes depends on the weights, so random weights show only that the computation is
+correct, not the loss for trained ones. Images for random weights have half the published side,
+since a CPU without half precision is slow; the time per token is the same.
 """
 
 import copy
@@ -31,7 +31,7 @@ from toto_robot.tokenizers import (
 
 IMAGES = Path("data/real/images")
 MOST = 12  # images
-MOST_LARGE = 1  # for a tokenizer of many parameters: a CPU without half precision is slow at it
+MOST_LARGE = 1  # images for large tokenizers: a CPU without half precision is slow
 LARGE = 20_000_000
 DALLE = DalleConfig(
     image_size=64, hidden=256, decoder_init=128, blocks_per_group=2, vocab_size=8192
@@ -80,7 +80,7 @@ def _measure(name: str, tokenizer: AnyTokenizer, paths: list[Path]) -> None:
             encoders[label] = copy.deepcopy(tokenizer).mixed(dtype).encode
     ids: dict[str, list[Tensor]] = {label: [] for label in encoders}
     least, clock = dict.fromkeys(encoders, float("inf")), cpu_clock()
-    for frame in frames:  # in turn, so that what else the machine does hits all of them
+    for frame in frames:  # in turns, so that other load on the machine affects all
         for label, encode in encoders.items():
             start = clock()
             ids[label].append(encode(frame[None]))

@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.train_step
 
-The same weights, batch, precision and loss, both with scaled_dot_product_attention, in turn in the
-same run; `transformers` (extra `dev`) is the baseline. The ratio is the baseline's time by ours.
+Both have the same weights, batch, precision and loss, use scaled_dot_product_attention, and take
+turns; the baseline is `transformers` (extra `dev`). The ratio is the baseline's time divided by
+ours.
 
-On a GPU: bfloat16 products and compiled blocks for both, tokens/s of base, large and 1b, and what
-share of the GPU's arithmetic ours uses (model-FLOPs utilisation).
+On a GPU: bfloat16 products and compiled blocks for both, tokens/s of base, large and 1b, and our
+model-FLOPs utilisation (MFU).
 """
 
 from collections.abc import Callable
@@ -26,8 +27,8 @@ from toto_robot.models import TotoConfig, TotoTransformer, count_parameters, mod
 from toto_robot.models.transformer import llama_config, llama_state_dict
 from toto_robot.training.throughput import peak_flops
 
-MODELS = Path(__file__).parents[1] / "configs" / "model"
-# model, blocks of it, frames, sequences
+MODELS = Path(__file__).parents[1] / "toto_robot" / "configs" / "model"
+# model, blocks, frames, sequences
 ON_CPU = (("nano", 8, 1, 4), ("nano", 8, 4, 1), ("nano", 8, 16, 1), ("base", 2, 4, 1))
 ON_CUDA = (("base", 12, 16, 16), ("large", 16, 16, 8), ("1b", 22, 16, 4))
 
@@ -98,7 +99,7 @@ def _loss(llama: Any, ids: Tensor) -> Tensor:
 def _differences(
     model: TotoTransformer, llama: Any, ours: Callable[[], Tensor], theirs: Callable[[], Tensor]
 ) -> tuple[float, float]:
-    """Return the difference of the losses, and the relative one of all gradients."""
+    """Return the difference of the losses, and the relative difference of all gradients."""
     loss = abs(ours().item() - theirs().item())
     other = {name.removeprefix("model."): p.grad for name, p in llama.named_parameters()}
     pairs = [(p.grad, other[name]) for name, p in model.named_parameters()]

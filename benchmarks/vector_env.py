@@ -1,28 +1,27 @@
-"""Measure vector environments: start-up, memory and steps a second of four kinds, and an encoder.
+"""Measure vector environments: start-up, memory and steps/s of four kinds, and with an encoder.
 
     LP_NUM_THREADS=0 python -m benchmarks.vector_env [ENCODER]    # a shipped name or a checkpoint
 
-    sync         gymnasium's SyncVectorEnv: this process alone
-    async        gymnasium's AsyncVectorEnv, with shared memory: a process for each environment
-    forkserver   the same, forked from a server that has imported all that an environment needs
-    workers      envs.vector.WorkerVectorEnv: a process for each core
+    sync         Gymnasium's SyncVectorEnv: the main process only
+    async        Gymnasium's AsyncVectorEnv with shared memory: a process per environment
+    forkserver   the same, forked from a server that has imported the environment's packages
+    workers      envs.vector.WorkerVectorEnv: a process per core
 
-Start-up and memory are of a fresh process for each kind: the seconds to make, reset and step the
-environments once, and the proportional set size (PSS) of that process, with torch, and of all that
-it started. Kinds take turns, and figures are medians over the rounds.
+Start-up and memory are measured in a new process for each kind: the seconds to make, reset and step
+the environments once, and the proportional set size (PSS) of that process, including torch, and its
+children. Kinds take turns, and figures are medians over the rounds.
 
-Steps are environment steps a second of wall time, with the ratio to SyncVectorEnv of as many
-environments. The ways of a table are all started first and then take turns, and both figures are
-medians over the rounds, so that what else runs on the machine troubles all alike. LP_NUM_THREADS=0
-has the software renderer draw in the process that asked, not in threads of its own, of which each
-process would have one a core.
+Steps/s are environment steps per wall second, with the ratio to SyncVectorEnv of as many
+environments. All ways of a table are started first and then take turns; both figures are medians
+over the rounds, so that other load on the machine affects all. With LP_NUM_THREADS=0 the software
+renderer runs in the calling thread; otherwise each process would have a renderer thread per core.
 
-With an encoder, on the images of two cameras; torch has as many threads as the line says. It needs
-cores to itself for more than one: beside other programs, its threads wait for one another.
+With an encoder, two cameras are used, and torch has the number of threads that the line shows. More
+than one thread needs idle cores: beside other programs, the threads wait for one another.
 
     then encode            all images in one call, after the step
-    encoders in workers    every worker has an encoder of its own, and embeds one environment's
-                           images at a time
+    encoders in workers    every worker has its own encoder, and embeds the images of one
+                           environment at a time
 """
 
 import multiprocessing
@@ -42,7 +41,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from envs.vector import WorkerVectorEnv
 
-# Workers import this module, too, so torch is imported where it is needed.
+# Workers import this module, so torch is imported only where it is needed.
 
 ID = "envs:toto/FrankaPick-v0"
 CAMERAS = ("hand", "front")
@@ -56,7 +55,7 @@ NEEDED = ["envs.catalogue", "gymnasium", "mujoco"]  # what an environment import
 
 
 def main() -> None:
-    """Print the tables; or with a kind and a number of cameras, the figures of one start."""
+    """Print the tables; with a kind and a number of cameras, print the figures of one start."""
     if len(sys.argv) > 2:
         _start(sys.argv[1], CAMERAS[: int(sys.argv[2])])
         return
@@ -71,7 +70,7 @@ def main() -> None:
 
 
 def _encode(name: str) -> None:
-    """Print what embedding adds."""
+    """Print the rates with embeddings."""
     import torch
 
     from toto_robot import TotoVectorObservation, load_encoder
@@ -81,11 +80,11 @@ def _encode(name: str) -> None:
     makers = [partial(make_env, CAMERAS)] * NUM_ENVS_ENCODED
     sync = TotoVectorObservation(SyncVectorEnv(makers), encoder)
     after = TotoVectorObservation(WorkerVectorEnv(makers), encoder)
-    seeing = WorkerVectorEnv([partial(make_seeing_env, name)] * NUM_ENVS_ENCODED)
+    embedding = WorkerVectorEnv([partial(make_embedding_env, name)] * NUM_ENVS_ENCODED)
     ways: dict[str, VectorEnv] = {
         "sync, then encode, 1 thread": sync,
         "workers, then encode, 1 thread": after,
-        "encoders in workers, 1 thread each": seeing,
+        "encoders in workers, 1 thread each": embedding,
         f"sync, then encode, {cores} threads": sync,
         f"workers, then encode, {cores} threads": after,
     }
@@ -94,7 +93,7 @@ def _encode(name: str) -> None:
 
 
 def make(kind: str, cameras: tuple[str, ...], num_envs: int) -> VectorEnv:
-    """Make what is compared."""
+    """Make a vector environment of a kind."""
     return KINDS[kind]([partial(make_env, cameras)] * num_envs)
 
 
@@ -112,12 +111,12 @@ KINDS: dict[str, Callable[[list[Any]], VectorEnv]] = {
 
 
 def make_env(cameras: tuple[str, ...]) -> gymnasium.Env[Any, Any]:
-    """Make what is measured."""
+    """Make an environment."""
     return gymnasium.make(ID, cameras=cameras, image_size=IMAGE_SIZE)
 
 
-def make_seeing_env(name: str) -> gymnasium.Env[Any, Any]:
-    """Make the same with an encoder, of which a process has one."""
+def make_embedding_env(name: str) -> gymnasium.Env[Any, Any]:
+    """Make an environment with the process's encoder."""
     from toto_robot import TotoObservation
 
     return TotoObservation(make_env(CAMERAS), _encoder_of_worker(name))
@@ -134,7 +133,7 @@ def _encoder_of_worker(name: str) -> Any:
 
 
 def _compare_starts(cameras: tuple[str, ...]) -> None:
-    """Print start-up and memory of each kind, with their ratios to those of `workers`."""
+    """Print start-up and memory of each kind, with the ratios to `workers`."""
     command = [sys.executable, "-m", "benchmarks.vector_env"]
     figures = np.zeros((NUM_STARTS, len(KINDS), 2))
     for turns in figures:
@@ -151,8 +150,8 @@ def _compare_starts(cameras: tuple[str, ...]) -> None:
 
 
 def _start(kind: str, cameras: tuple[str, ...]) -> None:
-    """Print the seconds until the first step, and the memory in GB after it."""
-    import torch  # noqa: F401  # as a program that trains has it
+    """Print the seconds to the end of the first step, and the memory in GB after it."""
+    import torch  # noqa: F401  # as in a training program
 
     before = time.perf_counter()
     envs = make(kind, cameras, max(NUM_ENVS))
@@ -163,7 +162,7 @@ def _start(kind: str, cameras: tuple[str, ...]) -> None:
 
 
 def _memory_gb(process: int) -> float:
-    """Return the proportional set size of a process and of all below it."""
+    """Return the proportional set size of a process and its descendants, GB."""
     place = Path(f"/proc/{process}")
     (size_kb,) = re.findall(r"^Pss:\s+(\d+) kB", (place / "smaps_rollup").read_text(), re.MULTILINE)
     tasks = (place / "task").glob("*/children")
@@ -180,7 +179,7 @@ def _head(what: str) -> None:
 
 
 def _measure(ways: dict[str, VectorEnv], prepare: Callable[[str], None] = lambda way: None) -> None:
-    """Let the ways take turns, and print a line for each; the first is the baseline."""
+    """Measure the ways in turns, and print a line for each; the first is the baseline."""
     for envs in ways.values():
         envs.reset(seed=0)
         envs.action_space.seed(0)

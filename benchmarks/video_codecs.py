@@ -1,11 +1,11 @@
-"""How much of an image's tokens survives a video codec, and what each codec costs.
+"""Measure how many tokens of images change by video codecs, and the codecs' size and time.
 
     python -m benchmarks.video_codecs [episodes]
 
-The images are those of Franka-pick's two cameras while its expert acts, 128 x 128. Each codec
-writes them as a data set does (`policies.demonstrations.lerobot.video`), a file for each camera
-and episode; then toto-nano tokenises and embeds what comes back. The shift of an embedding is in
-standard deviations of its elements over all images. Time is CPU time of this process.
+The images are those of Franka-pick's two cameras, 128 x 128, while the expert acts. Each codec
+writes them as in a data set (`policies.demonstrations.lerobot.video`), a file per camera and
+episode; then toto-nano tokenises and embeds the decoded images. The shift of an embedding is in
+standard deviations of its elements over all images. Times are CPU time of this process.
 """
 
 import sys
@@ -51,18 +51,18 @@ Images = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Draw, code, compare and print."""
+    """Render images, encode and decode them, and print a table."""
     torch.set_num_threads(1)
-    clips = draw(int((*sys.argv[1:], "4")[0]))
+    clips = render(int((*sys.argv[1:], "4")[0]))
     encoder = load_encoder("toto-nano")
-    tokens, embeddings = look(encoder, np.concatenate(clips))
+    tokens, embeddings = tokens_and_embeddings(encoder, np.concatenate(clips))
     deviation = embeddings.std(0).clip(0.02)
     number = len(tokens)
     print(f"{number} images of 128 x 128, {len(clips)} files")
     print(f"{'':20}KB each  ms to write  ms to read  tokens kept  shift of the embedding")
     for name, codec in CODECS.items():
-        found, size, write_s, read_s = through(clips, codec)
-        other_tokens, other_embeddings = look(encoder, found)
+        found, size, write_s, read_s = encode_and_decode(clips, codec)
+        other_tokens, other_embeddings = tokens_and_embeddings(encoder, found)
         shift = np.sqrt(np.square((other_embeddings - embeddings) / deviation).mean())
         print(
             f"{name:20}{size / number / 1e3:7.2f}{write_s / number * 1e3:13.2f}"
@@ -70,8 +70,8 @@ def main() -> None:
         )
 
 
-def draw(episodes: int) -> list[Images]:
-    """Return clips [t h w 3], one for each episode and camera."""
+def render(episodes: int) -> list[Images]:
+    """Return clips [t h w 3], one per episode and camera."""
     env: gymnasium.Env[Any, Any] = gymnasium.make(
         "envs:toto/FrankaPick-v0", privileged=True, disable_env_checker=True
     )
@@ -88,7 +88,9 @@ def draw(episodes: int) -> list[Images]:
     return clips
 
 
-def look(encoder: Encoder, images: Images) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+def tokens_and_embeddings(
+    encoder: Encoder, images: Images
+) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
     """Return tokens [t n] and embeddings [t e]."""
     parts = [
         compress_each(encoder, list(images[first : first + BATCH]))
@@ -98,8 +100,8 @@ def look(encoder: Encoder, images: Images) -> tuple[NDArray[np.uint16], NDArray[
     return np.concatenate(parts), embeddings.astype(np.float64)
 
 
-def through(clips: list[Images], codec: Codec) -> tuple[Images, int, float, float]:
-    """Return what comes back, bytes, and seconds to write and to read."""
+def encode_and_decode(clips: list[Images], codec: Codec) -> tuple[Images, int, float, float]:
+    """Return the decoded images, the size in bytes, and the seconds to write and to read."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         found, size, write_s, read_s = [], 0, 0.0, 0.0

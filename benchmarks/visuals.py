@@ -1,10 +1,10 @@
-"""Measure what a careful image costs: light shapes against published meshes, in the same run.
+"""Measure the time of rendering with light shapes and with published meshes, in the same run.
 
     python -m benchmarks.visuals [FOLDER ...]
 
-The folders hold published meshes (see envs/arms/meshes.py); without any, those of installed
-packages are taken, and if there are none either it says so. Each way of drawing shows the same
-episode of a scripted expert, by turns; the quickest turn of each counts, in CPU time.
+The folders contain published meshes (see envs/arms/meshes.py); by default those of installed
+packages are used, and without any the command fails. All settings render the same episode of a
+scripted expert and take turns; the fastest turn of each counts, in CPU time.
 """
 
 import os
@@ -32,7 +32,7 @@ QUALITIES = {
 
 def main() -> None:
     """Print one table."""
-    # One thread for a software renderer: a process for each core is quicker than threads.
+    # One thread for a software renderer: a process per core is faster than threads.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     folders = {env_id: _folder(env_id, sys.argv[1:]) for env_id in ENVIRONMENTS}
     print(
@@ -43,10 +43,10 @@ def main() -> None:
 
 
 def _folder(env_id: str, folders: list[str]) -> str | None:
-    """Return the folder that fits the arm, or None for the installed package.
+    """Return the folder with the arm's meshes, or None for the installed package.
 
     Raises:
-        SystemExit: there are no meshes, with how to get them.
+        SystemExit: no meshes were found; the message says how to get them.
     """
     arm = make(env_id=env_id, cameras=()).arm.name
     reasons = []
@@ -92,7 +92,7 @@ def _record(env: ManipulationEnv, env_id: str) -> list[EnvState]:
 
 
 def _draw(env: ManipulationEnv, states: list[EnvState], quality: Quality) -> float:
-    """Return the CPU time of an image, in seconds."""
+    """Return the CPU time per image, s."""
     total_s = 0.0
     for state in states:
         env.restore(state)

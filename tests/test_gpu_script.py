@@ -52,7 +52,7 @@ def test_every_step_runs_on_a_cpu(tmp_path, capsys):
     assert page.startswith("# On CPU (cpu)")
     assert "| times the CPU |" in page
     assert gpu.main([*CPU, "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("done (kept from before)") == len(STEPS)
+    assert capsys.readouterr().out.count("done (from an earlier call)") == len(STEPS)
     assert steps_of(tmp_path) == found
 
 
@@ -86,7 +86,7 @@ def test_a_step_that_fails_costs_no_other_and_is_done_again(steps, tmp_path, cap
     result = {"machine": machine, "seconds": 1.0, "tables": {"t": [{"a|b": 0.5}]}}
     (tmp_path / "broken.json").write_text(json.dumps(result))
     assert gpu.main([*CPU, "--out", str(tmp_path)]) == 0
-    assert "kept from before" in capsys.readouterr().out
+    assert "from an earlier call" in capsys.readouterr().out
     other = {**result, "machine": {**machine, "device": "another"}}
     (tmp_path / "broken.json").write_text(json.dumps(other))
     assert gpu.main([*CPU, "--out", str(tmp_path)]) == 1
