@@ -31,9 +31,8 @@ from toto_robot.moved import moved_names
 
 GREETING = b"toto-policy-1\n"
 _BUSY = b"toto-policy-x\n"  # of equal length: how an older server reports that it is busy
-BUSY = (
-    "busy"  # the kind of error with which a server reports to an authentic client that it is busy
-)
+# The kind of error with which a server reports to an authenticated client that it is busy.
+BUSY = "busy"
 KEY_BYTES, NONCE_BYTES = 32, 32
 MAX_MESSAGE_BYTES = 32 * 2**20
 # The limit for a client that is not authenticated yet.

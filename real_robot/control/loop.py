@@ -227,7 +227,9 @@ class _Episode:
                 raise EpisodeEnd("camera", str(error)) from error
         self._translator.begin(self._driver.state())
         agent.begin(
-            self._observe(self._clock.now_s()), self._config.start_timeout_s, interrupts.ended
+            self._observe(self._clock.now_s()),
+            self._config.start_timeout_s,
+            interrupts.raise_if_interrupted,
         )
         self._driver.begin(start)
 
@@ -245,7 +247,7 @@ class _Episode:
             late_s = now_s - planned_s
             # Ticks that were missed completely are skipped.
             planned_s += math.floor(max(0.0, late_s) / self._period_s) * self._period_s
-            interrupts.ended()
+            interrupts.raise_if_interrupted()
             self._check_end(check, operator)
             watch = StopWatch(clock)
             observation = self._observe(now_s)

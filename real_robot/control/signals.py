@@ -26,7 +26,7 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
         self._is_settled = False
 
-    def ended(self) -> None:
+    def raise_if_interrupted(self) -> None:
         """Raise EpisodeEnd if there was a signal."""
         if self.name is not None:
             raise EpisodeEnd("interrupted", f"{self.name} ended the episode")

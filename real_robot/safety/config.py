@@ -42,7 +42,7 @@ class SafetyConfig:
         start_velocity_rad_s: greatest speed of a joint at the beginning of an episode.
         max_recoveries: how many reflexes the robot may recover from without a person; 0: none.
         max_tracking_error_rad: greatest distance between the measured position of a joint and its
-            last target; beyond it (an arm that is held or pushed) the episode ends. Must be above
+            last target; beyond it (an arm that is held or pushed) the episode ends. Set it above
             `motion.max_lead_rad`, the distance that a target moves away from an arm that is held.
         max_overshoot_rad: greatest measured position of a joint beyond the robot's own limits.
     """
