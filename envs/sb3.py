@@ -140,7 +140,7 @@ class _GymnasiumVecEnv(_Base):
         if attr_name == "render_mode":  # not all vector environments have `get_attr` for it
             values = [self.envs.render_mode] * self.num_envs
         else:
-            values = self.envs.unwrapped.get_attr(attr_name)  # pyrefly: ignore  # most have it
+            values = self.envs.unwrapped.get_attr(attr_name)  # pyrefly: ignore  # not in the base class
         return [values[index] for index in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:

@@ -166,7 +166,7 @@ def _tail(most: int, trials: int, rate: float) -> float:
         return 0.0
     if rate in (0.0, 1.0):
         return float(trials * rate <= most)
-    if most > trials * rate:  # the other tail is the small one
+    if most > trials * rate:  # computed from the other, smaller tail
         return 1 - _tail(trials - most - 1, trials, 1 - rate)
     term = total = _binomial(most, trials, rate)
     for number in range(most, 0, -1):

@@ -99,7 +99,7 @@ class FrankaCabinetExpert(ScriptedExpert):
         )
         opening = -1.0 if ready or (closing and width_m < _PART_CLOSED_M) else 1.0
         if width_m < _HELD_WIDTH_M[0]:
-            opening = 1.0  # closed on nothing
+            opening = 1.0  # the gripper closed without the handle
         return _pose(handle - before_m * _ROTATION[:, 2]), opening
 
 

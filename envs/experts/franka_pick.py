@@ -85,7 +85,7 @@ class FrankaPickExpert(ScriptedExpert):
         ready = beside_m < _CLOSE_BESIDE_M and above_m < _CLOSE_ABOVE_M
         opening = -1.0 if closing or ready else 1.0
         if width_m < _HELD_WIDTH_M[0]:
-            opening = 1.0  # closed on nothing
+            opening = 1.0  # the gripper closed without the cube
         return _pointing_down(cube + np.array([0.0, 0.0, height_m]), yaw_rad), opening
 
 

@@ -31,7 +31,7 @@ _KEEP_OFF_M = 0.08
 # Clearance of the fingertips between the posts, on each side.
 _BESIDE_M = 0.010
 
-_FINGERS = slice(0, 12)  # without the thumb
+_FINGERS = slice(0, 12)  # joints of the three fingers, without the thumb
 # If the fingers were forced open or press against something, they cannot hook the bar: the hand
 # moves up and back as the deviation of a finger joint from the posture rises between these values.
 _BENT_RAD = (0.1, 0.4)

@@ -96,7 +96,7 @@ class KukaPickExpert(ScriptedExpert):
         # the hand's z axis in the base frame, which is rotated by half a turn from the world frame
         now = float(np.arctan2(-2 * (y * z - w * x), -2 * (x * z + w * y)))
         now = towards + float(np.clip(_wrapped(now - towards), -_MAX_TURN_RAD, _MAX_TURN_RAD))
-        face = yaw_to_nearest_face(seen["cube_quaternion"])  # half a turn changes nothing
+        face = yaw_to_nearest_face(seen["cube_quaternion"])  # unchanged by half a turn
         return now + (face - now + np.pi / 4) % (np.pi / 2) - np.pi / 4
 
     def _command(self, posture: tuple[float, ...]) -> Floats:

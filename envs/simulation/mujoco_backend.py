@@ -74,7 +74,7 @@ class MujocoSimulator:
         mujoco.mj_forward(model, data)
 
     def set_joint_targets(self, targets: Floats) -> None:
-        """Set servo targets [servos]: the arm's in order, then the gripper's."""
+        """Set servo targets [servos]: the arm's servos in order, then the hand's."""
         self._data.ctrl[self._actuators] = targets
 
     def step(self, num_steps: int) -> None:

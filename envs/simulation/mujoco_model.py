@@ -181,8 +181,8 @@ def _discrete() -> mujoco.mjtIntegrator:
     if not hasattr(mujoco.mjtIntegrator, "mjINT_DISCRETE"):
         raise RuntimeError(
             f"the scenes of envs need MuJoCo >= 3.13, the first with the integrator mjINT_DISCRETE;"
-            f" found {mujoco.__version__}: pip install -U mujoco, where nothing pins it (policies "
-            "and toto_robot run beside any MuJoCo, on environments of your own)"
+            f" found {mujoco.__version__}: pip install -U mujoco, if no other package pins it "
+            "(policies and toto_robot work with any MuJoCo, on environments of your own)"
         )
     return mujoco.mjtIntegrator.mjINT_DISCRETE
 

@@ -25,7 +25,7 @@ _WALL_M = 0.022
 _FRONT_M = (0.027, 0.764, 0.129)
 # The faces of front and handle in the drawer's frame: the handle protrudes by 39 mm.
 _FRONT_FACE_M, _HANDLE_FACE_M = 0.273, 0.312
-_FRONT_HEIGHT_M = 0.009  # of the middle of the front, and of the handle, in the drawer's frame
+_FRONT_HEIGHT_M = 0.009  # centre of front and handle in the drawer's frame
 _CARCASS_FRONT_M = DRAWER_M[0] + _FRONT_FACE_M - _FRONT_M[0]
 _TRAY_M = (0.51, 0.71, 0.09)
 _TRAY_WALL_M = 0.015

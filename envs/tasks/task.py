@@ -154,6 +154,6 @@ def draw_hand(arm: Arm, rng: np.random.Generator, hand: Sequence[float], noise: 
 def tool_palm_and_tips(
     hand_body: str, tool_m: Vector, palm_m: Vector, tips: tuple[Fingertip, ...]
 ) -> tuple[tuple[str, ...], Floats]:
-    """Return the bodies that carry tool, palm and fingertips, and their offsets [2+f 3] in them."""
+    """Return the bodies of tool, palm and fingertips, and the points' offsets [2+f 3] in them."""
     bodies = (hand_body, hand_body, *(tip.body for tip in tips))
     return bodies, np.array([tool_m, palm_m, *(tip.offset_m for tip in tips)])

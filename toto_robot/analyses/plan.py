@@ -152,7 +152,7 @@ class Cost:
 
 
 def cost(study: Study, base: TotoConfig, member: Member) -> Cost:
-    """Return what one run of a member takes; nothing is allocated."""
+    """Return the cost of training a model once, without building it."""
     model = model_of(study, base, member)
     parameters = count_parameters(model)
     step = study.batch * study.frames * model.tokens_per_frame

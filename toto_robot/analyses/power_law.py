@@ -143,7 +143,7 @@ def _frontier_line(curves: Sequence[Curve]) -> tuple[Array, Array] | None:
 
 
 def _line(x: Array, y: Array) -> tuple[Any, Any, Any, Array]:
-    """Return slope, level, standard error of the slope and residuals of lines y [... n] over x."""
+    """Return slope, intercept, standard error of the slope, and residuals of y [... n] over x."""
     centred = x - x.mean()
     spread = (centred**2).sum()
     slope = (centred * y).sum(axis=-1) / spread

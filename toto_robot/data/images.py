@@ -144,7 +144,7 @@ def _jpeg_outline(data: bytes) -> tuple[int, int, bool]:
             return height, width, True
         if marker == 0xFF:  # a filler
             at += 1
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # in the coded data
+        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # inside the coded data
             at += 2
         else:
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):

@@ -180,7 +180,7 @@ class _Windows:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def frames(self, visits: np.ndarray, key: int) -> np.ndarray:
-        """Return the frames of the visits, int64 [v] -> int64 [v draws*span]."""
+        """Return the frames of rows by their numbers in this data set, [v] -> [v draws*span]."""
         turns = visits[:, None] * self._draws + np.arange(self._draws)  # v draws
         epochs, positions = np.divmod(turns, len(self))
         windows = permute(positions, len(self), key, epochs)

@@ -66,7 +66,7 @@ def column_array(column: Any) -> NDArray[Any]:
         if types.is_primitive(column.type):
             return column.to_numpy(zero_copy_only=False)
         return np.array(column.to_pylist(), dtype=object)
-    # pyrefly: ignore  # pyarrow makes its functions when it is imported
+    # pyrefly: ignore  # pyarrow defines its functions at import
     lengths = compute.list_value_length(column).to_numpy(zero_copy_only=False)
     others = np.bincount(lengths).argmax()
     if len(odd := np.flatnonzero(lengths != others)):

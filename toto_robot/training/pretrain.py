@@ -249,7 +249,7 @@ def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Ten
             weights; the message names the fields.
     """
     transformer = load_toto(name_or_path, verify=False).transformer
-    free = {"tokens_per_frame", "frames", "rope_base"}  # no weight has their shape
+    free = {"tokens_per_frame", "frames", "rope_base"}  # no shape of a weight depends on them
     there, here = (
         {name: value for name, value in to_dict(one).items() if name not in free}
         for one in (transformer.config, model)

@@ -70,7 +70,7 @@ class Throughput:
         self._start = time.perf_counter()
 
     def read(self) -> dict[str, float]:
-        """Return tokens a second and utilisation since the last reading; the clock is stopped."""
+        """Return tokens a second and utilisation since the last call; the clock must be paused."""
         seconds = max(self._seconds, 1e-9)
         if (
             self._device.type == "cpu"
