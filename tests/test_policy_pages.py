@@ -68,7 +68,7 @@ def test_the_page_specifies_every_field_of_an_interface() -> None:
     example = Interface.from_dict(json.loads(block(DATASETS, "json", '"interface"'))["interface"])
     assert example.action_kind == "joint_increment"
     section = DATASETS.split("\n## ")
-    (section,) = [text for text in section if text.startswith("What the numbers mean")]
+    (section,) = [text for text in section if text.startswith("The interface")]
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)
     fields = [field.name for field in dataclasses.fields(Interface)]
     assert [name for name, _ in rows] == ["format", *fields, *ACTION_KINDS]
