@@ -11,6 +11,7 @@
 #   make doctor                      what this machine has, and how quickly it draws
 #   make bench                       speeds of the parts, on this machine
 #   make gpu                         tests and speeds on an NVIDIA GPU, beside the CPU: ten minutes
+#   make compat                      wrap popular third-party environments, write docs/compatibility.md
 #   make clean                       remove .venv*, dist and caches; never runs/
 #   PYTHON=/path/to/python3.12       the interpreter to build .venv from
 
@@ -31,7 +32,7 @@ PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo arm test test-slow test-all test-python test-library check doctor bench gpu clean \
+.PHONY: demo arm test test-slow test-all test-python test-library check doctor bench gpu compat clean \
     install install-test rendering
 
 ifeq ($(filter $(TORCH),cpu cuda),)
@@ -101,6 +102,9 @@ gpu:
 	@nvidia-smi -L >/dev/null 2>&1 || { echo "make gpu needs an NVIDIA GPU; nvidia-smi finds none"; exit 2; }
 	$(MAKE) install-test rendering TORCH=cuda
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+compat: install
+	$(BIN)/python -m benchmarks.compatibility
 
 clean:
 	rm -rf $(VENV) .venv-3.* dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis
