@@ -97,7 +97,7 @@ bench: install-test rendering
 	    echo "# $$name, all cores"; $(BIN)/python -m benchmarks.$$name; \
 	done
 
-# Installs a torch for NVIDIA cards in .venv (several GB), so it looks for a card first.
+# Installs a torch for NVIDIA GPUs in .venv (several GB), so it checks for a GPU first.
 gpu:
 	@nvidia-smi -L >/dev/null 2>&1 || { echo "make gpu needs an NVIDIA GPU; nvidia-smi finds none"; exit 2; }
 	$(MAKE) install-test rendering TORCH=cuda
@@ -113,7 +113,7 @@ clean:
 install: $(STAMP)
 install-test: $(TEST_STAMP)
 
-# Root installs what the system lacks; anyone else is told in one line.
+# Root installs what the system lacks; others get one line that names the packages.
 $(BIN)/python:
 	@find_python() { \
 	    for name in $(PYTHONS); do \
@@ -174,7 +174,7 @@ $(LIBRARY_STAMP): $(STAMP)
 	$(PIP) install -q -c constraints.txt -e ".[sim,train,sb3,export,lerobot,dev]"
 	@touch $@
 
-# Nothing is installed where a picture can already be drawn (0.3 s to find out).
+# Nothing is installed where rendering works already (a check of 0.3 s).
 rendering: install
 	@$(BIN)/python -m toto_robot.rendering >/dev/null 2>&1 && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
