@@ -35,6 +35,7 @@ class ImageEntry:
         path: keys of Dicts and indices of Tuples that lead to the image; empty: the whole
             observation.
         camera: name of the camera.
+        shape: shape of the image in the observation space.
         layout: `hwc` channels last, `chw` channels first, `hw` grey without channels.
         stacked: number of stacked frames; 0: a single frame without a time dimension.
         is_float: values are in [0, 1] instead of 0..255.
@@ -44,6 +45,7 @@ class ImageEntry:
 
     path: tuple[Key, ...]
     camera: str
+    shape: tuple[int, ...]
     layout: Layout
     stacked: int
     is_float: bool
@@ -74,11 +76,19 @@ class ImageEntry:
             parts.append(
                 {"vertical": "flipped vertically", "rotate180": "rotated by 180"}[self.flip]
             )
-        where = f"observation[{self.name!r}]" if self.path else "the observation"
-        return f"{where} as camera {self.camera!r} ({', '.join(parts)})"
+        return f"{_place(self.name)} as camera {self.camera!r} ({', '.join(parts)})"
 
     def frames(self, images: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return a batch of images as uint8 RGB [b h w 3], or [b t h w 3] for a stack."""
+        """Return a batch of images as uint8 RGB [b h w 3], or [b t h w 3] for a stack.
+
+        Raises:
+            ValueError: the images do not have the shape of the observation space.
+        """
+        if images.shape[1:] != self.shape:
+            raise ValueError(
+                f"{_place(self.name)} has shape {list(images.shape[1:])}, but its space has "
+                f"{list(self.shape)}"
+            )
         if self.layout == "hw":
             images = images[..., None]
         elif self.layout == "chw":
@@ -231,7 +241,9 @@ def _recognise(
             f"has shape {list(shape)}: RGBA with channels first, or 4 stacked grey images? set "
             "layout='chw', or layout='hw' for grey"
         )
-    return ImageEntry(path=(), camera="", layout=layout, stacked=stacked, is_float=is_unit), ""
+    return ImageEntry(
+        path=(), camera="", shape=shape, layout=layout, stacked=stacked, is_float=is_unit
+    ), ""
 
 
 def _fits(shape: tuple[int, ...], layout: Layout, stacked: bool, smallest: int) -> bool:
