@@ -201,7 +201,7 @@ def _composed(
 
 
 def _swept(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values that a multirun gives to each key that has several, as overrides."""
+    """Return the overrides of each key that has several values in a multirun."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -213,7 +213,7 @@ def _swept(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of a multirun's first job, and of those where one value differs."""
+    """Return the overrides of a multirun's first job, and of jobs with one other value."""
     swept = _swept(overrides)
     fixed = [text for text in overrides if text.partition("=")[0] not in swept]
     first = {key: values[0] for key, values in swept.items()}
@@ -222,10 +222,12 @@ def _jobs(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def _job_folder(out: Path, job: Any, swept: Sequence[str]) -> Path:
-    """Return the folder of one of a multirun's jobs: named for what differs between them."""
+    """Return the folder of a multirun's job, named for the settings that differ between jobs."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    before = out / job.job.override_dirname  # named for all that was given, until version 0.2
+    before = (
+        out / job.job.override_dirname
+    )  # until version 0.2: named for all settings of the command line
     texts = {text.partition("=")[0]: text for text in job.overrides.task}
     parsed = OverridesParser.create().parse_overrides([texts[key] for key in swept])
     values = [one.value() for one in parsed]
@@ -241,7 +243,7 @@ def _job_folder(out: Path, job: Any, swept: Sequence[str]) -> Path:
 
 
 def _check_place(out: Path, result: str) -> None:
-    """Refuse results that cannot be where they are to be.
+    """Check that the results can be written to `out`.
 
     Raises:
         ValueError: a file is where a folder must be.

@@ -207,11 +207,14 @@ def compare(encoder: Encoder, folder: Path, num_steps: int) -> dict[str, float]:
         pairs = {"frame": (single(frames), encoder.from_tokens(torch.from_numpy(single.tokens)))}
         equal["frame"].append(float((single.tokens == tokens).mean()))
         if streams is not None:
-            mine, theirs = streams
+            exported, original = streams
             reset = rng.random(batch) < 1 / (2 * context)
-            embedding = mine.step(frames, reset)
-            pairs["stream"] = embedding, theirs.step_tokens(torch.from_numpy(mine.tokens), reset)
-            equal["stream"].append(float((mine.tokens == tokens).mean()))
+            embedding = exported.step(frames, reset)
+            pairs["stream"] = (
+                embedding,
+                original.step_tokens(torch.from_numpy(exported.tokens), reset),
+            )
+            equal["stream"].append(float((exported.tokens == tokens).mean()))
         for name, (found, expected) in pairs.items():
             apart[name].append(float(np.abs(found - expected.numpy()).max()))
     result = {}

@@ -24,7 +24,7 @@ BY_PATH = {"encoder": ("checkpoint", "name_or_path")}  # groups whose choice may
 WEIGHTS = Path(__file__).parent / "weights"
 _CFG = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-_TAKE_A_VALUE = {  # and which; empty: any
+_TAKE_A_VALUE = {  # with the possible values; empty: any
     "--cfg": _CFG, "-c": _CFG, "--info": _INFO, "-i": _INFO,
     "--package": (), "-p": (), "--config-dir": (), "-cd": (),
 }  # fmt: skip
@@ -37,10 +37,10 @@ _KEY = re.compile(
     r"(?P<sign>~|\+\+|\+|)(?P<key>[A-Za-z_][\w.\-@/:]*)(?:=(?P<value>.*))?", re.DOTALL
 )
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""", re.DOTALL)
-_SEVERAL = re.compile(  # values between commas; a quoted one may contain some
+_SEVERAL = re.compile(  # values between commas; quoted values may contain commas
     r"""(?:^|(?<=,))(?:'[^']*'(?=,|\Z)|"[^"]*"(?=,|\Z)|[^,]*)""", re.DOTALL
 )
-_SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort)\(.*\)", re.DOTALL)  # Hydra's own
+_SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort)\(.*\)", re.DOTALL)  # of Hydra
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 
 
@@ -164,7 +164,7 @@ def hints_at(config_class: type, key: str) -> list[Any]:
 
 
 def _options(words: Sequence[str], config_class: type) -> tuple[list[str], list[str]]:
-    """Return the options, each value a word of its own, and the settings."""
+    """Return the options, with each value as a separate word, and the settings."""
     options: list[str] = []
     settings: list[str] = []
     rest = iter(words)
@@ -299,7 +299,7 @@ def _literal(value: str, hints: Sequence[Any], multirun: bool) -> str:
 
 
 def _is_several_texts(value: str, hints: Sequence[Any]) -> bool:
-    """Return whether a multirun's value is several texts or paths, or several lists of one."""
+    """Return whether a multirun's value is several texts or paths, or several short lists."""
     entries = {one for hint in hints for arg in (hint, *get_args(hint)) for one in _members(arg)}
     is_text = any(entry in (str, Path) or get_origin(entry) is Literal for entry in entries)
     return is_text and "," in value and value[:1] not in "[{" and not _SWEEP.fullmatch(value)

@@ -175,13 +175,13 @@ def _probe_all(
         seed=config.seed,
     )
     untrained = encoder.untrained(0).to(config.device)
-    ways = {
-        TRAINED: _Way(tokens=encoder, features=encoder),
-        UNTRAINED: _Way(tokens=encoder, features=untrained),
+    variants = {
+        TRAINED: _Variant(tokens=encoder, features=encoder),
+        UNTRAINED: _Variant(tokens=encoder, features=untrained),
     }
     if data.view != "tokens":
-        ways[RANDOM] = _Way(tokens=untrained, features=untrained)
-    files, pixels = _embed(config, data, ways, out)
+        variants[RANDOM] = _Variant(tokens=untrained, features=untrained)
+    files, pixels = _embed(config, data, variants, out)
     nothing = np.zeros((len(data.target), 0))
     cells = [_probe(config, data, evaluation, nothing, source=CONSTANT)]
     if data.proprio is not None:
@@ -190,7 +190,7 @@ def _probe_all(
         cells.append(_probe(config, data, evaluation, pixels, source=PIXELS))
     todo = [
         (source, pool, layer)
-        for source in ways
+        for source in variants
         for pool in config.pools
         for layer in range(encoder.num_layers + 1)
     ]
@@ -203,7 +203,7 @@ def _probe_all(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Way:
+class _Variant:
     """A pair of encoders: one provides the tokenizer, the other the transformer."""
 
     tokens: Encoder
@@ -242,7 +242,7 @@ def _probe(
 
 
 def _embed(
-    config: SweepConfig, data: Demonstrations, ways: dict[str, _Way], out: Path
+    config: SweepConfig, data: Demonstrations, variants: dict[str, _Variant], out: Path
 ) -> tuple[dict[str, list[Path]], Array | None]:
     """Encode the episodes that have no file yet.
 
@@ -251,12 +251,12 @@ def _embed(
         layer, named `<pool>-<layer>`; and the images as pixels [r c*768], None if the episodes hold
         only tokens.
     """
-    folders, files, pixels = {}, {name: [] for name in ways}, []
-    for name, way in ways.items():
-        facts = [way.features.weights_hash, config.pools, way.features.repeat_frame]
+    folders, files, pixels = {}, {name: [] for name in variants}, []
+    for name, variant in variants.items():
+        facts = [variant.features.weights_hash, config.pools, variant.features.repeat_frame]
         stream = config.stream
         facts += [stream.context, stream.mode, stream.frame_skip] if stream else []
-        facts += [way.tokens.weights_hash] if data.view != "tokens" else []
+        facts += [variant.tokens.weights_hash] if data.view != "tokens" else []
         key = hashlib.sha256(f"2 {facts}".encode()).hexdigest()[:16]
         folders[name] = out / f"embeddings-{key}"
         folders[name].mkdir(parents=True, exist_ok=True)
@@ -280,14 +280,14 @@ def _embed(
             for name, folder in folders.items()
         }
         tokens: dict[int, Tensor] = {}  # of each tokenizer, computed once
-        for name, way in ways.items():
+        for name, variant in variants.items():
             files[name].append(places[name])
             if places[name].exists():
                 continue
             try:
-                if id(way.tokens) not in tokens:
-                    tokens[id(way.tokens)] = _tokens(way.tokens, parts, data.view)
-                features = _features(config, way.features, tokens[id(way.tokens)], rows)
+                if id(variant.tokens) not in tokens:
+                    tokens[id(variant.tokens)] = _tokens(variant.tokens, parts, data.view)
+                features = _features(config, variant.features, tokens[id(variant.tokens)], rows)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
             write_aside(places[name], save(features))

@@ -78,7 +78,7 @@ def discard_output() -> None:
 
 
 def print_any_text() -> None:
-    """Have characters that the terminal's encoding lacks printed as escapes, not as an error."""
+    """Print characters that are missing in the terminal's encoding as escapes, without an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")

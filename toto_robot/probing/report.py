@@ -14,14 +14,14 @@ from .ridge import Score, difference
 
 __all__ = ["Cell", "advise", "table", "write_report"]
 
-MIN_EPISODES = 10  # a bootstrap over fewer gives intervals that are far too narrow
+MIN_EPISODES = 10  # with fewer, the bootstrap's intervals are much too narrow
 TRAINED, UNTRAINED, RANDOM = SOURCES = ("trained", "untrained", "random")
 PROPRIOCEPTION, CONSTANT, PIXELS = "proprioception", "constant", "pixels 16 x 16"
 DESCRIPTIONS = {
     UNTRAINED: "the untrained transformer on the trained tokenizer",
     RANDOM: "the untrained transformer on an untrained tokenizer",
 }
-WITHOUT_ENCODER = {  # what to say where no layer is clearly better
+WITHOUT_ENCODER = {  # text if no layer is clearly better than a baseline
     CONSTANT: "no layer is clearly better than a constant: record more episodes, or another target",
     PIXELS: "no layer is clearly better than raw 16 x 16 pixels",
 }
@@ -177,7 +177,7 @@ def advise(cells: Sequence[Cell], num_layers: int, num_episodes: int) -> dict[st
         words = (
             f"{num_episodes} episodes do not support a choice of layer and pool: use at least "
             f"{MIN_EPISODES}; layer {best.layer}, pool {best.pool} scores best "
-            f"({best.alone.score:.3f}), which other episodes may well change"
+            f"({best.alone.score:.3f}), which may change with other episodes"
         )
     return {
         "supported": num_episodes >= MIN_EPISODES,

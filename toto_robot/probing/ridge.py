@@ -241,7 +241,7 @@ def _solve(
         if width:
             ridge = gram + torch.diag(torch.cat([penalty * free, HARDLY * held]))
             factor, failed = torch.linalg.cholesky_ex(ridge)
-            if failed:  # rows that are nearly equal: rounding leaves no positive matrix
+            if failed:  # nearly equal rows: the rounded matrix is not positive definite
                 slope = torch.linalg.pinv(ridge, hermitian=True) @ cross
             else:
                 slope = torch.cholesky_solve(cross, factor)
