@@ -57,7 +57,7 @@ def test_patches_hold_everything_in_raster_order(side, patch):
 def test_patches_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="multiples of the patch size 3"):
         to_patches(torch.zeros(1, 3, 8, 8), 3)
-    with pytest.raises(ValueError, match=r"n\*n patches of 12 numbers, got \(3, 12\)"):
+    with pytest.raises(ValueError, match=r"n\*n patches of 12 values, got \(3, 12\)"):
         from_patches(torch.zeros(1, 3, 12), 2)
 
 

@@ -305,7 +305,7 @@ def refused(space):
         (spaces.Discrete(3), r"the observation has no image; it has Discrete\(3\)"),
         (
             spaces.Dict(image_hand=picture(), embedding_hand=spaces.Discrete(2)),
-            r"already has 'embedding_hand', beside 'image_hand'; give the camera another name",
+            r"already has 'embedding_hand' beside 'image_hand'; give the camera another name",
         ),
     ],
 )
