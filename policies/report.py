@@ -82,7 +82,7 @@ def write_cloning_board(out: Path, metrics: Json) -> None:
 
 
 def draw_cloning(out: Path, metrics: Json) -> None:
-    """Plot the loss, and the error on held-out episodes relative to that of the mean action."""
+    """Plot the loss, and the error on held-out episodes relative to the mean action."""
     figure = _new_figure(9, 3.8)
     loss_axes, error_axes = figure.subplots(1, 2)
     steps, losses, errors = _steps(out, metrics), metrics["losses"], metrics["held_out_errors"]
@@ -91,7 +91,7 @@ def draw_cloning(out: Path, metrics: Json) -> None:
     number = len(metrics["held_out"])
     error_axes.plot(steps, errors, label=f"{number} of {metrics['episodes']} episodes held out")
     error_axes.axhline(1.0, color="0.5", linestyle="--", label="the mean action")
-    error_axes.set(xlabel="gradient steps", ylabel="error over that of the mean action")
+    error_axes.set(xlabel="gradient steps", ylabel="error relative to the mean action")
     error_axes.set_ylim(bottom=0)
     error_axes.legend()
     for axes in (loss_axes, error_axes):
@@ -140,8 +140,8 @@ def conclude(out: Path) -> None:
     print_files(out)
     if "held_out" in metrics:
         print(
-            f"held out: {len(metrics['held_out'])} of {metrics['episodes']} episodes; their error "
-            f"is {metrics['held_out_errors'][-1]:.3f} of that of the mean action"
+            f"held out: {len(metrics['held_out'])} of {metrics['episodes']} episodes; error "
+            f"{metrics['held_out_errors'][-1]:.3f} relative to the mean action"
         )
         return
     print(encoder_share(seconds))

@@ -105,7 +105,7 @@ class TeacherConfig:
 
 
 def teach(config: TeacherConfig, out: Path) -> None:
-    """Train, evaluate and report; see the module's docstring for what is written."""
+    """Train, evaluate and report; the module's docstring lists the files."""
     print(
         f"PPO on {config.env.id}: {config.iterations} iterations of {config.ppo.num_envs} "
         f"environments x {config.ppo.num_steps} steps; at the end "

@@ -44,7 +44,7 @@ from .rollouts.rollout import RolloutSpec
 
 
 def train(config: TrainConfig, out: Path) -> None:
-    """Train, evaluate and report; see the module's docstring for what is written."""
+    """Train, evaluate and report; the module's docstring lists the files."""
     print(config.describe(), flush=True)
     _ = config.own_layout  # raises if the layout does not fit the other settings
     learner = Learner(

@@ -214,7 +214,7 @@ def find_checkpoint(folder: Path) -> tuple[Path, str]:
         if kind is not None:
             return place, kind
     rounds = sorted(folder.glob("rounds/*/policy"))
-    hint = f"; that of its newest round: {rounds[-1]}" if rounds else ""
+    hint = f"; the newest round's policy: {rounds[-1]}" if rounds else ""
     raise FileNotFoundError(
         f"no policy in {folder}: a checkpoint's config.json is missing, here and in "
         f"{folder / 'policy'}{hint}"

@@ -116,7 +116,7 @@ def _hold_out(learner: Learner, store: DemoStore, out: Path) -> _Split:
 
 @torch.no_grad()
 def _error(student: StudentPolicy, split: _Split) -> float:
-    """Return the error on the held-out episodes, divided by that of the mean action."""
+    """Return the error on the held-out episodes relative to the mean action."""
     data, mean = split.held_out, student.as_outputs(split.fitted.labels.mean(0))
     student.eval()
     ours = baseline = 0.0

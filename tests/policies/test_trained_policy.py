@@ -124,7 +124,7 @@ def test_what_is_no_students_checkpoint_is_named(run, encoder, tmp_path):
         load_policy(tmp_path / "nowhere")
     shutil.copytree(run, tmp_path / "stopped")
     shutil.rmtree(tmp_path / "stopped" / "policy")
-    with pytest.raises(FileNotFoundError, match=r"newest round: .*rounds/02/policy"):
+    with pytest.raises(FileNotFoundError, match=r"newest round's policy: .*rounds/02/policy"):
         load_policy(tmp_path / "stopped")
     with pytest.raises(ValueError, match="is not a student but 'encoder'"):
         load_policy(encoder)
