@@ -101,7 +101,7 @@ def test_a_finished_run_is_not_done_again(cloned, encoder, demos, capsys):
     assert (cloned / "metrics.json").stat().st_mtime_ns == before
     printed = capsys.readouterr().out
     assert "complete already" in printed
-    assert "held out: 1 of 10 episodes; their error is " in printed
+    assert "held out: 1 of 10 episodes; error " in printed
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same(cloned, encoder, demos, tmp_path):
