@@ -394,7 +394,7 @@ def test_a_files_own_actions_are_kept_by_choice(tmp_path, kind):
     assert found.interface.action_kind == OWN
     assert found.interface.action == tuple(f"action[{index}]" for index in range(6))
     assert found.proprio.shape == (STEPS, 8)
-    with pytest.raises(ValueError, match="gives joint_increment actions"):
+    with pytest.raises(ValueError, match="needs joint_increment actions"):
         Translator(found.interface, FRANKA_PANDA, FR3)
 
     encoder = save_tiny_encoder(tmp_path / "tiny")
