@@ -75,11 +75,11 @@ def test_demonstrations_of_the_page_can_be_read(folder) -> None:
     head = "import gymnasium, numpy as np, my_robot\nfrom my_robot import Expert\n"
     (text,) = [text for _, text in BLOCKS if "demonstrations/{episode" in text]
     exec(head + text, names)
-    for kind, columns in (("action", None), ("state", ["cube"])):
+    for kind, columns in (("action", None), ("state", ["goal"])):
         found = read_demonstrations(Path("demonstrations"), kind, None, columns, 1, None)
         assert found.view == "frames"
         assert len(found.paths) == 5
-    assert found.names == ["cube_x", "cube_y"]
+    assert found.names == ["goal_x", "goal_y"]
 
 
 def test_python_of_the_library_page_names_what_is_there() -> None:
