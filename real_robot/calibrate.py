@@ -158,7 +158,7 @@ def solve_mounting(
 
     Args:
         shots: images with the board.
-        refused: why other images were refused, by name, for messages.
+        refused: for each refused image, the reason by name of the image, for messages.
         joints_rad: the arm's joint positions [7] by the image's name.
         calibration: the calibration with the intrinsics.
         parent: what the camera is mounted on.

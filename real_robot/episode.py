@@ -74,8 +74,8 @@ class Proposal:
         actions: float32 [n a] actions; row i is for the time `observed_s + i * period`. One row for
             an agent without action chunks.
         observed_s: timestamp of the observation.
-        label: float32 [a] action to learn, if it differs from the executed one, as for an expert
-            with disturbances; None: the action itself.
+        label: float32 [a] action that a policy shall learn, if it differs from the executed action
+            (an expert with disturbances); None: the executed action.
         surprise: surprisal of the frames, if the agent computes it.
         timings_s: seconds of each stage, such as `encoder` and `policy`.
         end: reason and message if the agent ends the episode; else None.
@@ -146,12 +146,12 @@ class Step:
         observation: the observation.
         action: float32 [a] requested action, averaged over overlapping chunks; NaN before the first
             answer, and where an answer is NaN.
-        label: float32 [a] action to learn.
+        label: float32 [a] action that a policy shall learn.
         requested: the action as a target, before the safety layer.
         decision: decision of the safety layer.
         sent_rad: [j] positions that the robot's driver reports as sent; None when nothing was sent.
         surprise: surprisal that the agent reports; None without one.
-        late_s: how much later than planned the tick began.
+        late_s: delay of the beginning of the tick after its planned time, s.
         timings_s: seconds of each stage: `observe`, the agent's stages, `wait`, `safety`, `send`,
             and `age`, the time from the oldest frame to the command.
     """

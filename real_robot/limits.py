@@ -23,14 +23,14 @@ class JointLimits:
     `-velocity_offset + sqrt(2 * braking * x)`, so that the joint can stop before the limit.
 
     Attributes:
-        lower_rad: lower position limit.
-        upper_rad: upper position limit.
+        lower_rad: lower position limit of each joint.
+        upper_rad: upper position limit of each joint.
         velocity_rad_s: maximum velocity far from the position limits.
         acceleration_rad_s2: maximum acceleration.
         torque_nm: maximum torque.
         velocity_offset_rad_s: `velocity_offset` of the formula; 0 for a constant maximum.
         braking_rad_s2: `braking` of the formula; infinite for a constant maximum.
-        source: source of the numbers.
+        source: the robot or file from which the numbers come, for error messages.
     """
 
     lower_rad: tuple[float, ...]
@@ -132,10 +132,11 @@ def limits_of_server(version: int) -> JointLimits:
 def limits_from_urdf(urdf: str, like: JointLimits) -> JointLimits:
     """Return the limits in the robot's URDF.
 
-    They are `<limit lower upper velocity effort>` and Franka's
-    `<position_based_velocity_limits velocity_offset deceleration_limit>` of every revolute joint in
-    the order of the file. A URDF has no acceleration limits, so `like` provides them, and also
-    offset and braking for joints without the second element.
+    The limits of every revolute joint, in the order of the file, come from the element
+    `<limit lower upper velocity effort>` and Franka's element
+    `<position_based_velocity_limits velocity_offset deceleration_limit>`. `like` provides the
+    acceleration limits, which a URDF does not have, and offset and braking for joints without the
+    second element.
 
     Raises:
         ValueError: the text is not XML, or the number of joints differs.

@@ -52,7 +52,7 @@ class RecordConfig:
             `gamepad` or `spacemouse`, or a person's hand on the arm, `guiding`.
         expert_noise: standard deviation of the disturbances of the expert's executed actions, in
             units of the action range [-1, 1]; labels are not disturbed (DART).
-        episodes: number of good episodes that the data set shall have: complete, and not failed.
+        episodes: number of good episodes in the finished data set: complete, and not failed.
         max_failures: greatest number of failed episodes in a row; one more stops the recording.
         seed: seed of the object's poses and of the noise.
         area: area in which the object is placed.

@@ -7,9 +7,9 @@ An episode is written after its end, not in its loop. Truncated episodes are als
 `complete: false`; an episode without steps has only its record. Saved episodes survive a kill at
 any moment, and the next `Recorder` of the folder appends to them.
 
-In addition to LeRobot's columns (`observation.state`, `action`, which is the step's label, and
-`observation.images.<camera>`) there are those of `columns_of`. `records/` has the data of whole
-episodes: how they ended, the agent, notes, and each intervention of the safety layer.
+LeRobot's columns are `observation.state`, `observation.images.<camera>`, and `action`, which is the
+label of the step. `columns_of` lists the additional columns. The folder `records/` has the data of
+whole episodes: reason of the end, agent, notes, and each intervention of the safety layer.
 """
 
 from collections.abc import Callable, Sequence

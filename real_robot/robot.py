@@ -15,8 +15,8 @@ A driver is a class that implements this protocol.
             if decision.ended:
                 break
 
-All times are seconds of `time.monotonic()` on the machine that runs the driver; they are comparable
-only with each other.
+All times are seconds of `time.monotonic()` on the machine that runs the driver. They cannot be
+compared with times of another machine.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class GripperState:
     """The gripper's newest state, with its own time, since its reads block.
 
     Attributes:
-        stamp_s: time of reading.
+        stamp_s: time when the state was read, s of `time.monotonic()`.
         width_m: distance between the fingers.
         max_width_m: distance between the fingers of the open gripper.
         is_grasping: whether the gripper reports a grasped object.
@@ -75,10 +75,10 @@ class GripperState:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RobotState:
-    """The arm's newest state. Values may be NaN if the robot sent NaN; the safety layer checks.
+    """The arm's newest state. It may contain NaN from the robot; the safety layer checks this.
 
     Attributes:
-        stamp_s: time of arrival.
+        stamp_s: time when the state arrived, s of `time.monotonic()`.
         joint_positions_rad: measured positions [j].
         joint_velocities_rad_s: measured velocities [j].
         joint_torques_nm: measured torques [j].

@@ -151,7 +151,7 @@ class StepPrinter:
 
 
 def outcome(record: EpisodeRecord) -> str:
-    """Return one line about how an episode ended."""
+    """Return one line with the reason and the result of an episode."""
     word = {True: "success", False: "no success", None: "outcome unknown"}[record.success]
     return f"{word}, {len(record.steps)} steps, ended by {record.reason}: {record.message}"
 

@@ -54,9 +54,9 @@ class AnyStation:
         home_gripper_m: width of the gripper at the start pose; null to leave it unchanged.
         rate_hz: control steps per second.
         increment_rad: change of a joint's target for an action of 1.
-        gripper_switch: how requested openings become commands to the hand; null to send every
-            width.
-        task: description of the task.
+        gripper_switch: settings that convert a policy's requested openings to commands to open or
+            close the hand; null to send every width.
+        task: description of the task, as text.
         priority: real-time priority of the control loop and the cameras, 1 to 99, below the
             priority of the robot's thread; 0 for none. The agent runs without. If the system does
             not allow it, they run without, and a note is printed.
@@ -174,7 +174,7 @@ class Station:
     """An open station with connected arm, cameras, safety layer and scene; see `open_station`.
 
     Attributes:
-        config: the settings.
+        config: settings of the station.
         robot: the arm's driver.
         cameras: open cameras, in the interface's order.
         layer: the arm's safety layer; one for all episodes, since it stores which events a person

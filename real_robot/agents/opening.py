@@ -22,7 +22,7 @@ class PolicyConfig:
         device: device of the computation: `cpu`, `cuda`, or `auto` (cuda if available).
         num_threads: number of torch threads; 1 on a small machine, so that the robot has a core.
         encoder: folder of the policy's encoder; null: the folder that the checkpoint names.
-        surprise: whether the surprisal of the frames is computed and recorded, which costs time.
+        surprise: True to compute and record the surprisal of the frames, which needs more time.
         key_file: key file of the policy server.
         timeout_s: longest time for an answer of the policy server.
     """

@@ -153,8 +153,8 @@ class StudentAgent:
     def _has_new_image(self, images: list[Image]) -> bool:
         """Return whether the images must be encoded; images seen before keep their embeddings.
 
-        So a camera that is slower than the loop costs nothing extra. An encoder with a past must
-        encode every tick, as in simulation: with one, the answer is always True.
+        A camera that is slower than the loop therefore needs no additional computation. An encoder
+        with temporal context encodes every tick, as in simulation: the result is then always True.
         """
         if self._encoder is None or self._encoder.past != "none" or self._stream is not None:
             return True

@@ -1,7 +1,7 @@
 """Choose the action of a tick from the proposals of an agent, by their timestamps.
 
 Row `i` of a proposal is for the time `observed_s + i * period`. Rows whose time has passed are
-skipped: a slow policy loses the beginning of its chunk, and stays in time.
+skipped: a slow policy loses the beginning of its chunk, and the other rows keep their times.
 """
 
 import math

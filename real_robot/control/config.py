@@ -10,17 +10,17 @@ class LoopConfig:
 
     Attributes:
         max_steps: greatest number of steps; the episode ends after it.
-        send_share: share of the control period after which the action is sent, in (0, 1), even if
-            the agent answers earlier; a later answer is used at the next tick. So demonstrations
-            of a fast expert have the same latency as a slow student.
-        num_targets: number of small targets into which each target is divided over the period; 1
-            if the driver smooths targets itself.
+        send_share: share of the control period after which the action is sent, in (0, 1). An
+            action that is ready earlier waits; a later one is used at the next tick. So
+            demonstrations of a fast expert have the same latency as a slow student.
+        num_targets: number of equal steps into which each target is divided over the period; 1
+            for a driver that smooths targets itself.
         ensemble_decay: decay of the weights with which overlapping action chunks are averaged
             (temporal ensembling, as in ACT); null: only the newest chunk is used.
         success_steps: number of ticks in a row at which the check must report success.
         steps_after_success: number of ticks after success when the episode ends; null: it continues
             until `max_steps`.
-        rehearsal: whether nothing is sent to the arm; everything else runs and is recorded.
+        rehearsal: True to send nothing to the arm; everything else runs and is recorded.
         start_timeout_s: time limit for the first frames, and for the agent to be ready.
         rest_timeout_s: time limit for the arm to come to rest.
     """

@@ -37,9 +37,9 @@ class HomeConfig:
     Attributes:
         speed_rad_s: speed of the joint with the longest distance.
         acceleration_rad_s2: acceleration and deceleration of that joint.
-        slack_rad: how far a joint may be inside the safety layer's margin when the motion begins;
-            it must be within the robot's own limits.
-        slack_m: how far the arm may be outside the workspace when the motion begins.
+        slack_rad: greatest distance of a joint inside the safety layer's margin at the beginning of
+            the motion; the joint must be within the robot's own limits.
+        slack_m: greatest distance of the arm outside the workspace at the beginning of the motion.
         tolerance_rad: greatest distance of each joint from the start pose at the end.
         settle_s: time limit for the arm to come to rest there, and for the gripper to open.
     """

@@ -2,10 +2,11 @@
 
     record = run_episode(robot, cameras, layer, translator, agent, config, task="pick", start=home)
 
-Each tick: newest frames and state -> the agent, in its own thread -> its action, chosen by time ->
-the safety layer -> the arm. Ticks have absolute deadlines. The loop does not wait for a slow agent:
-the age of the action grows, and the safety layer holds, brakes and stops. At the end, in every
-case, the safety layer brings the arm to rest, and the record has the reason and a message.
+At each tick the loop reads the newest frames and the robot state, passes them to the agent in its
+own thread, chooses an action by its timestamp, and sends it through the safety layer to the arm.
+Ticks have absolute deadlines. The loop does not wait for a slow agent: the age of the newest action
+grows, and the safety layer first holds, then stops. At every end of an episode the safety layer
+brings the arm to rest, and the record has the reason and a message.
 """
 
 import dataclasses
@@ -78,10 +79,10 @@ def run_episode(
         task: description of the task, in words.
         start: [j] the pose where the arm must be; None: any pose is accepted.
         check: returns whether the task is done now; called once per tick, in its own thread.
-        operator: returns the reason and the message when a person ends the episode, else None;
-            called at each tick, must return at once.
+        operator: function that returns reason and message if a person ends the episode, else
+            None. It is called at each tick and must return at once.
         listeners: called at every step. One that raises is removed and named in the notes.
-        notes: plain data that are added to the record.
+        notes: data that JSON can represent; they are added to the record.
         clock: the clock of all timestamps; None: `time.monotonic`.
 
     Raises:

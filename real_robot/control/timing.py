@@ -38,10 +38,10 @@ class Spread:
     """Statistics of a list of durations.
 
     Attributes:
-        mean_s: mean.
-        p50_s: median.
-        p99_s: 99th percentile.
-        max_s: maximum.
+        mean_s: mean, s.
+        p50_s: median, s.
+        p99_s: 99th percentile, s.
+        max_s: maximum, s.
     """
 
     mean_s: float
@@ -57,7 +57,7 @@ class LoopReport:
     Attributes:
         num_steps: number of ticks.
         rate_hz: measured rate of the ticks; None with fewer than two.
-        late: how much later than planned the ticks began.
+        late: delay of the beginning of a tick after its planned time.
         interval: time from one tick to the next; None with fewer than two.
         stages: durations of each stage, in the order of their first appearance.
         num_without_action: number of ticks without an action in time.

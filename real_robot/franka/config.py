@@ -23,8 +23,8 @@ class TrackingConfig:
             above 1000.
         reference_rate_hz: rate of new references for the controller, which runs at 1 kHz.
         period_s: assumed period of the targets, until it is measured.
-        smoothing_s: smallest delay of the smooth reference behind the straight line through the
-            targets; half a period if that is more.
+        smoothing_s: delay of the smooth reference behind the straight line to the targets; half a
+            period of the targets is used if it is longer.
         velocity_fraction: share of the robot's maximum velocity for the reference.
         acceleration_fraction: share of the robot's maximum acceleration for the reference.
         braking_fraction: share of the robot's maximum acceleration for `stop`.

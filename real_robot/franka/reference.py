@@ -5,9 +5,10 @@ follows a straight line to each target, at the measured period of the targets, a
 low-pass filters in series. Together they average past targets with non-negative weights: the
 reference never overshoots, every joint stays between its targets, and the velocity has no steps.
 
-The delay is one period of the targets, and half a period (or `smoothing_s`, if that is more) for
-the filters. The safety layer lets the line's velocity change by `a * period` from target to target;
-the reference's acceleration is then at most 1.5 a.
+The delay is one period of the targets for the line, and half a period (or `smoothing_s`, if that is
+more) for the filters. With an acceleration limit `a`, the safety layer allows the velocity of the
+line to change by `a * period` from target to target. The acceleration of the reference is then at
+most 1.5 a.
 """
 
 import math

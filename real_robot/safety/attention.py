@@ -10,8 +10,8 @@ class Attention:
     and released counts in the same way as one that is still pressed.
 
     Attributes:
-        user_stopped: whether a user stop was seen since the last acknowledgement.
-        reflexed: whether a reflex was seen since the last acknowledgement or recovery.
+        user_stopped: True if a state since the last acknowledgement showed a user stop.
+        reflexed: True if a state since the last acknowledgement or recovery showed a reflex.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Attention:
 
     @property
     def cause(self) -> str | None:
-        """Return what a person must check; None when there is nothing."""
+        """Return the event that a person must acknowledge, as text; None without an event."""
         if self.user_stopped:
             return "the user stop was pressed"
         return "the robot stopped itself in a reflex" if self.reflexed else None

@@ -12,8 +12,8 @@ class Watchdog:
     """Settings of a watchdog: the age limits of one kind of data.
 
     Attributes:
-        hold_after_s: the arm holds while the data are older than this.
-        stop_after_s: the episode ends when the data are older than this.
+        hold_after_s: age above which the arm brakes and waits for new data, s.
+        stop_after_s: age above which the arm brakes and the episode ends, s.
     """
 
     hold_after_s: float
@@ -32,18 +32,19 @@ class SafetyConfig:
     """Settings of the safety layer.
 
     Attributes:
-        motion: limits of the motion of the targets.
-        workspace: where the arm may be.
-        action: age limits of the policy's action.
-        camera: age limits of a camera frame.
-        state: age limits of the robot's state.
+        motion: limits of position, velocity, acceleration and step of the targets.
+        workspace: box and table that bound the arm, in the base's frame.
+        action: age limits of the observation from which the action was computed.
+        camera: age limits of the newest frame of each camera.
+        state: age limits of the newest robot state.
         start_tolerance_rad: greatest distance of a joint from the start pose at the beginning of an
             episode.
         start_velocity_rad_s: greatest speed of a joint at the beginning of an episode.
-        max_recoveries: how many reflexes the robot may recover from without a person; 0: none.
+        max_recoveries: number of reflexes from which the robot may recover without a person's
+            acknowledgement; 0: none.
         max_tracking_error_rad: greatest distance between the measured position of a joint and its
-            last target; beyond it (an arm that is held or pushed) the episode ends. Set it above
-            `motion.max_lead_rad`, the distance that a target moves away from an arm that is held.
+            last target. Above it, the episode ends: the arm is held or pushed. Set it above
+            `motion.max_lead_rad`, the distance of the target from an arm that is held.
         max_overshoot_rad: greatest measured position of a joint beyond the robot's own limits.
     """
 

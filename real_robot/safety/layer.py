@@ -10,8 +10,8 @@ events. At each tick the layer returns a `Decision`: which target is sent, and w
 
 A stop or an end is final: the arm moves again only after a new `begin`. After a user stop, and
 after a reflex without automatic recovery, `begin` requires that a person calls `acknowledge` first.
-This holds wherever the stop was noticed: in `begin`, in `command`, or by other code that read the
-robot's state and passed it to `notice`.
+This applies to every stop that `begin`, `command` or `notice` finds in a state of the robot. Other
+code that reads states passes them to `notice`.
 
 This layer is for research. It does not replace the user stop, a wired button in a person's hand.
 """
@@ -55,8 +55,8 @@ class Ages:
     """The ages of the action and of the camera frames.
 
     Attributes:
-        action_s: seconds since the observation of the action was taken, or since the action was
-            made; limited by `SafetyConfig.action`.
+        action_s: seconds since the observation of the action, or since the action was made;
+            limited by `SafetyConfig.action`.
         cameras_s: seconds since the last new frame of each camera (`Camera.age_s`); the age also
             grows while a camera is frozen or disconnected.
     """
@@ -72,9 +72,11 @@ class Decision:
     Attributes:
         target: the target to send; None when nothing is sent.
         verdict: `move`, `hold`, `stop` or `end`.
-        causes: why the verdict is not `move`, in words; empty for `move`.
-        interventions: why the target differs from the requested one; empty when it does not.
-        ended: whether the episode is over: the arm is at rest, or no longer follows targets.
+        causes: the reasons for a verdict other than `move`, as text; empty for `move`.
+        interventions: each change of the requested target, with its reason and amount; empty if
+            the requested target is sent.
+        ended: True if the episode is over: the arm has come to rest after a stop, or it does not
+            follow targets.
     """
 
     target: Target | None
@@ -88,7 +90,7 @@ class SafetyLayer:
     """The safety layer of one robot; it decides tick by tick which target is sent.
 
     Attributes:
-        config: the settings.
+        config: limits of motion, workspace and ages.
         attention: unacknowledged user stops and reflexes; shared by all layers of an arm.
     """
 
@@ -103,9 +105,9 @@ class SafetyLayer:
         """Set up the layer; `begin` starts an episode.
 
         Args:
-            config: the settings.
-            limits: the limits of the joints.
-            arm: the kinematics of the arm.
+            config: limits of motion, workspace and ages.
+            limits: joint limits, read from the connected robot.
+            arm: kinematics of the arm, with as many joints as `limits`.
             attention: the `attention` of another layer of the same arm; None for the first layer
                 of an arm.
 
@@ -160,11 +162,13 @@ class SafetyLayer:
     def command(self, target: Target, state: RobotState, ages: Ages, now_s: float) -> Decision:
         """Return the decision on what is sent now.
 
-        A second call with the same `now_s` decides the same tick again; if its request is the
-        decided target, the decision is unchanged.
+        The call is idempotent: a second call with the same `now_s` repeats the decision of the same
+        tick. If its requested target is the target of the first decision, both decisions have the
+        same target.
 
         Args:
-            target: the requested target. A non-finite one or one of another shape ends the episode.
+            target: the requested target. A target with NaN, infinite values or a wrong shape ends
+                the episode.
             state: the newest state of the robot.
             ages: the ages of the action and of the camera frames.
             now_s: the current time, on the clock of the timestamps.
@@ -219,7 +223,8 @@ class SafetyLayer:
     def note_partial_send(self, goal_rad: Floats, share: float) -> None:
         """Record that the last target was sent only in part; the next tick begins at that position.
 
-        The position is on the line that was checked, and stopping there takes no more room.
+        The position is on the checked line to the target, so the arm can stop within the same
+        space.
 
         Args:
             goal_rad: [j] the target that was sent in part; ignored unless it is the last one.

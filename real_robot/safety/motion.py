@@ -1,12 +1,12 @@
 """Limits on the motion of joint targets from one tick to the next, always with a way to stop.
 
-After every target the arm can still stop within all limits and inside the workspace, on a straight
-line in joint space, with at most the greatest deceleration. This braking motion always exists. A
-requested target that would lose it is moved along the wall of the workspace or shortened; if that
-does not suffice, the braking motion itself is used. So no limit has to be broken to keep another.
+For every target, a braking motion exists: the arm can stop on a straight line in joint space,
+within all limits and inside the workspace. A requested target without a braking motion is moved
+along the wall of the workspace or shortened. If no such target has one, the braking motion of the
+last target is used. So no limit is violated to satisfy another one.
 
-The first candidate that passes is sent. A target that was sent would pass as the first candidate:
-filtering it again does not change it.
+The first candidate that passes all checks is sent. The filter is idempotent: a sent target that is
+requested again at the same tick passes without a change.
 """
 
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ class MotionConfig:
 
     Attributes:
         joint_margin_rad: distance kept from the robot's joint limits.
-        velocity_fraction: greatest velocity, as a fraction of the robot's own, in (0, 1].
-        acceleration_fraction: greatest acceleration, as a fraction of the robot's own, in (0, 1].
+        velocity_fraction: greatest velocity, as a fraction of the robot's limit, in (0, 1].
+        acceleration_fraction: greatest acceleration, as a fraction of the robot's limit, in (0, 1].
         max_step_rad: greatest change of a joint's target in one period.
         max_lead_rad: greatest distance of a target from the measured position of its joint.
         period_s: period of the control loop; a delayed tick may move no farther than in one period.
@@ -60,9 +60,9 @@ class Intervention:
 
     Attributes:
         name: one word for the log, for example `velocity`.
-        amount: by how much the target was changed.
-        unit: unit of the amount.
-        detail: which joint or bound, in words.
+        amount: size of the change of the target, in `unit`.
+        unit: unit of the amount, for example `rad`.
+        detail: the joint or the bound of the limit, as text.
     """
 
     name: str
@@ -76,8 +76,8 @@ class Motion:
     """The joint positions that were sent last, and their velocities.
 
     Attributes:
-        positions_rad: [j] positions.
-        velocities_rad_s: [j] velocities of the last step.
+        positions_rad: [j] joint positions that were sent.
+        velocities_rad_s: [j] joint velocities of the step to these positions.
     """
 
     positions_rad: Floats
@@ -112,7 +112,7 @@ class MotionFilter:
         self._shrinks = np.isfinite(self._braking)
 
     def outside(self, positions: Floats) -> list[str]:
-        """Return how positions [j] violate the joint limits with margin, and the workspace."""
+        """Return the violations of joint limits (with margin) and workspace at positions [j]."""
         beyond = np.maximum(self._lower - positions, positions - self._upper)
         return [
             f"joint {joint + 1} at {positions[joint]:.4f} rad is outside "
@@ -140,7 +140,7 @@ class MotionFilter:
     def step(
         self, last: Motion, requested: Floats, measured: Floats, elapsed_s: float
     ) -> tuple[Motion, list[Intervention]]:
-        """Return the next motion towards `requested` [j], and why it does not reach it.
+        """Return the next motion towards `requested` [j], and the reasons for each difference.
 
         Args:
             last: the motion that was sent before.
@@ -241,7 +241,7 @@ class MotionFilter:
     def _stays_under_curve(self, speeds: Floats, distance: Floats, stop_s: float) -> bool:
         """Return whether speeds [j] that fall evenly to 0 stay under the curve near the limits.
 
-        Let `r` be the share of the speed that is left, from 1 to 0. The joint has then moved
+        Let `r` be the remaining share of the speed, from 1 to 0. The joint has then moved
         s = (1 - r^2) v T / 2 of its distance x. It is under the curve if
         (r v + o)^2 <= 2 d (x - s). This is a parabola in r: its ends and its vertex are checked.
         """

@@ -55,7 +55,7 @@ class Enclosure:
     """The distances of an arm to the bounds of its workspace.
 
     Attributes:
-        names: the name of each bound, in the order of the margins.
+        names: name of each bound, in the order of the columns of `margins_m`.
     """
 
     def __init__(self, workspace: Workspace, arm: Arm) -> None:
@@ -82,12 +82,12 @@ class Enclosure:
     def margins_m(self, joint_positions: Floats) -> Floats:
         """Return the distance in metres to each bound [... m] at positions [... j].
 
-        Distances are negative outside.
+        A distance is negative outside the workspace.
         """
         return self._margins(self._points(joint_frames(self._arm, joint_positions)))
 
     def violations(self, joint_positions: Floats) -> list[str]:
-        """Return which bounds are violated at positions [j], and by how much; empty for none."""
+        """Return the violated bounds at positions [j] with their distances, as text."""
         margins = self.margins_m(joint_positions)
         return [
             f"{name}: {-margin:.4f} m too far"

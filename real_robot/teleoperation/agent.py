@@ -41,8 +41,8 @@ class TeleoperationConfig:
 class TeleoperationAgent:
     """An agent that moves the tool by a device's commands.
 
-    Each motion starts at the stored targets, so an arm that is slow or blocked has no backlog to
-    catch up with. Without input the targets stay exactly the same.
+    Each motion starts at the stored targets, so a slow or blocked arm does not accumulate motions.
+    Without input the targets stay exactly the same.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TeleoperationAgent:
 
     @property
     def weights_hash(self) -> None:
-        """None: a person has no weights."""
+        """Return None: a person has no weights."""
 
     def reset(self, observation: Observation) -> None:
         """Start at the arm's current pose and gripper state, and discard earlier input."""

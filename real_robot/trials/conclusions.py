@@ -70,7 +70,8 @@ class Conclusions:
         rates: success rate of each policy.
         comparison: comparison of two policies; None for one policy.
         may_say: sentences that the trials support.
-        may_not_say: sentences that the trials do not support, and how many poses that would take.
+        may_not_say: sentences that the trials do not support, with the number of poses that would
+            be necessary.
     """
 
     rates: Mapping[PolicyKey, Rate]
@@ -169,7 +170,7 @@ def _of_two(
 
 
 def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, ...]:
-    """Return which differences `pairs` trials find, and how many a smaller difference needs."""
+    """Return the differences that `pairs` trials can detect, and the number for smaller ones."""
     if not pairs:
         return ()
     low, high = detectable_rates(rate.share, pairs, _POWER)

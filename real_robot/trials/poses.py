@@ -2,7 +2,8 @@
 
 A success rate is valid for the whole area only if the poses cover it, and for new poses only if
 they are not in the demonstrations. So the area is divided into about as many cells as there are
-trials. In each cell one position is drawn uniformly, not nearer to a demonstration than required.
+trials. In each cell one position is drawn uniformly, at least the required distance from every
+demonstration.
 Yaw angles are stratified in the same way.
 """
 
@@ -109,7 +110,7 @@ def grid_shape(area: PoseArea, num: int) -> tuple[int, int]:
 
 
 def nearest_m(pose: Pose, places: Sequence[tuple[float, float]]) -> float:
-    """Return the distance of a pose to the nearest of these places; infinite without any."""
+    """Return the distance of a pose to the nearest of these positions, m; infinite without any."""
     return min((math.hypot(pose.x_m - x, pose.y_m - y) for x, y in places), default=math.inf)
 
 

@@ -20,8 +20,8 @@ class Judgement:
 
     Attributes:
         success: whether it succeeded; None for an invalid attempt, which is repeated.
-        note: why it is invalid, or an observation; never empty for an invalid attempt.
-        by: what determined the outcome: `check` or `operator`.
+        note: reason why the attempt is invalid, or a remark; never empty for an invalid attempt.
+        by: source of the outcome: `check` (the scene) or `operator` (a person).
     """
 
     success: bool | None
@@ -44,14 +44,14 @@ class TrialResult:
         agent: name of the policy.
         weights_hash: hash of the policy's weights.
         reason: the reason for the end of the episode.
-        message: the cause in words.
+        message: cause of the end, as text.
         started: start time, ISO 8601.
         duration_s: time from the first tick to the last.
         num_steps: number of ticks.
         interventions: number of steps changed by the safety layer, by kind of intervention.
         latency_s: median and 99th percentile of the age of the frames when the action is sent;
             None if unknown.
-        late_s: 99th percentile of the delay of ticks.
+        late_s: 99th percentile of the delay of a tick after its planned time.
         surprise: mean surprisal that the agent reports; None without one.
         episode: index in the data set; None if it was not recorded there.
         files: names of the images and the video in the folder of the attempt.

@@ -4,8 +4,8 @@
     <folder>/trials/004-b/              one trial: result.json, overlay.png, images, video.mp4
     <folder>/spoilt/004-b-1/            an invalid attempt; result.json has the reason
 
-A folder is written under another name and renamed at the end, so it is complete or absent. The same
-call resumes where the last one stopped. With two policies there are two trials at each pose, in a
+A folder is written under another name and renamed at the end, so it is complete or absent. A
+repeated call resumes the evaluation. With two policies there are two trials at each pose, in a
 random order.
 """
 
@@ -70,7 +70,8 @@ def run_trials(
         prepare: moves the arm out of the way, before the object is placed.
         run: runs an episode at a pose with one of the policies.
         operator: places the object and assesses the trial.
-        keep: records an episode, also an invalid or interrupted one, and returns its index.
+        keep: function that records an episode, including invalid and interrupted episodes, and
+            returns its index.
         illustrate: writes images and video of an episode into a folder, and returns their names.
         max_invalid: greatest number of invalid attempts of one trial.
         on_result: called with each result.

@@ -5,7 +5,7 @@
         camera = ThreadedCamera(settings, twin.camera_source("hand"))
         client.place(0.5, 0.1, 0.0)
 
-`python -m real_robot.twin` starts one from the command line.
+`python -m real_robot.twin` starts a twin from the command line.
 """
 
 from .client import TwinCameraSource, TwinClient, TwinError

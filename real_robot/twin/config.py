@@ -22,18 +22,18 @@ class TwinConfig:
         env_id: the environment that defines scene and task; it must have a Franka arm.
         image_size: height and width of the camera images, pixels.
         camera_rate_hz: highest frame rate of each camera in use.
-        motion_limits: whether commands beyond the arm's limits end a motion, as on the real arm.
-        communication_limits: whether lost commands end a motion, as on the real arm.
+        motion_limits: True if commands beyond the arm's limits end a motion, as on the real arm.
+        communication_limits: True if 20 lost commands in a row end a motion, as on the real arm.
         collision_torque_nm: external torque on a joint that ends a motion, until a client sets
             other thresholds.
         collision_force_n: external force on the tool that ends a motion, until a client sets other
             thresholds.
         priority: real-time priority of the robot's process, 1 to 99; 0 for none. If the system does
             not allow it, the twin runs without and reports it.
-        pinned: whether the robot's process is bound to one CPU. Its threads share the interpreter
-            lock, so one CPU leaves the others to a policy on the same machine; without such a
-            policy, two CPUs lose fewer commands.
-        switch_interval_s: Python's thread switch interval in the robot's process.
+        pinned: True to bind the robot's process to one CPU. Its threads share the interpreter lock,
+            and the other CPUs stay free for a policy on the same machine. Without such a policy,
+            use False: fewer commands are lost.
+        switch_interval_s: Python's thread switch interval in the robot's process, s.
     """
 
     address: str | None

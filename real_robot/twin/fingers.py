@@ -1,4 +1,4 @@
-"""The target position of the fingers: its speed, and its lead, which sets the force."""
+"""The target position of the fingers. Its distance from the measured position sets the force."""
 
 import numpy as np
 

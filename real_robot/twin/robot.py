@@ -1,7 +1,7 @@
 """The twin's control interface: franka-sim's server with additions.
 
-Added: the hand's frame, effective collision thresholds, the user stop, guiding, and injected
-errors. Unchanged: the protocol, its timing, and the checks of limits and lost commands.
+Added: the hand's frame, collision thresholds that end a motion, the user stop, guiding, and
+injected errors. Unchanged: the protocol, its timing, and the checks of limits and lost commands.
 """
 
 import math
@@ -170,7 +170,7 @@ class RobotServer(FrankaSimServer):
     def handle_set_collision_behavior_command(
         self, client_socket: object, header: MessageHeader, payload: bytes
     ) -> None:
-        """Store the thresholds, which franka-sim only acknowledges."""
+        """Store the collision thresholds; franka-sim accepts them without using them."""
         # Lower and upper, accelerating and nominal: four times 7 torques, then four times 6 forces.
         values = np.frombuffer(payload[: 52 * 8], dtype="<f8")
         self._torque_nm, self._force_n = values[21:28].tolist(), values[46:52].tolist()
