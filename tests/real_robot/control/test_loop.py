@@ -371,8 +371,17 @@ def test_a_wrong_start_pose_moves_nothing() -> None:
 
 def test_success_is_held_for_some_steps_and_ends_the_episode() -> None:
     bench = Bench(max_steps=50, success_steps=2, steps_after_success=3)
-    answers = iter([False, True, False] + [True] * 100)
-    record = bench.run(FakeAgent(), check=lambda: next(answers))
+    answers, asked = iter([False, True, False] + [True] * 100), threading.Semaphore(0)
+
+    def act(observation, calls):
+        asked.acquire(timeout=20.0)  # the check runs beside the loop, whose clock does not wait
+        return one(turn(1, 0.1), observation)
+
+    def check():
+        asked.release()
+        return next(answers)
+
+    record = bench.run(FakeAgent(act), check=check)
     assert (record.reason, record.success) == ("success", True)
     assert 7 <= len(record.steps) <= 12  # the check runs beside the loop
     assert "the task was done after" in record.message
