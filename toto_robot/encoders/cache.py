@@ -1,18 +1,17 @@
-"""Cache embeddings on disk, by the content of the image, so that no image is encoded twice.
+"""A cache of embeddings on disk, so that no image is encoded twice.
 
     cache = FeatureCache(Path("features"), load_encoder("toto-nano"), max_bytes=2**30)
     env = TotoObservation(env, cache)              # wherever an encoder is expected
 
 The key of an embedding is a hash of the frame's pixels and of everything that determines it:
 weights, resize, layer, pool, the precision of computation and storage, and the kind of device. Keys
-use no file names or indices, so a store that is recorded again, and two stores with equal frames,
-share embeddings.
+use no file names or indices. So two demonstration stores with equal frames share embeddings.
 
 The folder holds one SQLite database with a write-ahead log. Several processes on one machine may
 use it (not over NFS), and a killed process loses only what it was writing.
 
-The cache helps where frames repeat: training on stored frames, evaluation on the same seeds. Frames
-of a running robot do not repeat; there it only costs time.
+The cache saves time if frames repeat, as in training on stored frames or in evaluation on the same
+seeds. Frames of a running robot do not repeat, so the cache only costs time there.
 """
 
 import hashlib
@@ -43,7 +42,7 @@ _LEAST_PAGES = 16
 
 @runtime_checkable
 class CacheableEncoder(Protocol):
-    """The attributes and the call that the cache needs; all our encoders have them.
+    """The part of an encoder's interface that the cache needs; all our encoders have it.
 
     An encoder whose attribute `training` is true is refused, because its embeddings change.
 
@@ -66,11 +65,11 @@ class CacheableEncoder(Protocol):
 
 
 class FeatureCache:
-    """An encoder that looks embeddings up in a cache, and encodes only missing frames.
+    """An encoder that reads embeddings from a cache, and encodes only missing frames.
 
-    A hit returns exactly the bits of the earlier miss. (The last bits of an embedding depend on the
-    batch size; the misses of one call are one batch, in which each image occurs once.) Gradients do
-    not pass through.
+    A cached embedding is bit-identical to the one that was computed. (The last bits of an embedding
+    depend on the batch size. The missing frames of one call are one batch, without repetitions.)
+    The embeddings have no gradients.
 
     Attributes:
         dim: width e of the embedding.
@@ -245,14 +244,14 @@ def _close(connections: dict[int, sqlite3.Connection]) -> None:
 class CachedEncoder(FeatureCache):
     """A `FeatureCache` with the complete interface of `FrameEncoder`.
 
-    Embeddings of images are cached; `compress`, `embed` and streams are passed to the encoder.
+    Only calls with images use the cache. `compress`, `embed` and streams use the encoder itself.
 
     Attributes:
         layer: layer of the encoder that is pooled.
         pool: pool of the encoder.
         image_size: side that the encoder resizes frames to, pixels.
         weights_hash: sha256 of the encoder's weights.
-        past: the encoder's dependence on earlier frames.
+        past: text that says which earlier frames an embedding depends on.
     """
 
     def __init__(

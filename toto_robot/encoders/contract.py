@@ -1,13 +1,13 @@
 """The interface of all encoders, and helpers that need only this interface.
 
     embeddings = encoder(frames)                     # uint8 [b h w 3] -> float32 [b e]
-    codes = encoder.compress(frames)                 # what a store keeps of a frame: [b n]
-    embeddings = encoder.embed(codes)                # the same embeddings, bit for bit for tokens
+    codes = encoder.compress(frames)                 # the stored form of a frame: [b n]
+    embeddings = encoder.embed(codes)                # the same; bit-identical if codes are tokens
     streams = encoder.open_streams(num_streams)      # frames of several episodes, in temporal order
 
-`Encoder` (Toto) stores a frame as its token ids. A vision transformer, a Toto over patches and an
-exported graph have no ids and store the embedding itself, in float16. `StreamedEncoder` is an
-`Encoder` whose embeddings depend on earlier frames of the episode. Code that stores, embeds or
+An `Encoder` (Toto) stores a frame as token ids. A vision transformer, a Toto over patches and an
+exported graph have no token ids; they store the embedding itself in float16. `StreamedEncoder` is
+an `Encoder` whose embeddings depend on earlier frames of the episode. Code that stores, embeds or
 compares frames needs only this interface.
 """
 
@@ -42,7 +42,7 @@ Codes = NDArray[Any]  # uint16 ids or float16 embeddings, [*b n]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeFormat:
-    """The format in which a store keeps a frame.
+    """The format of a frame in a demonstration store (the folder of encoded episodes).
 
     Attributes:
         size: number n of values per frame.
@@ -72,7 +72,7 @@ class FrameEmbedder(Protocol):
 
 @runtime_checkable
 class FrameStreams(Protocol):
-    """Streams that embed the frames of several episodes in order; each stream has its own past."""
+    """Streams that embed the frames of several episodes, each stream with its own cache."""
 
     def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
         """Return the embeddings [k e] of the newest frames [k n] of k different streams."""
@@ -88,7 +88,7 @@ class FrameEncoder(FrameEmbedder, Protocol):
         pool: how the layer's tokens are combined into one embedding.
         image_size: side that frames are resized to, pixels.
         weights_hash: sha256 of all weights, independent of layer and pool.
-        past: which earlier frames an embedding depends on: `NO_PAST`, or the stream's settings.
+        past: text that says which earlier frames an embedding depends on; `NO_PAST`: none.
     """
 
     layer: int
@@ -119,14 +119,14 @@ class FrameEncoder(FrameEmbedder, Protocol):
         """Return the embeddings [b e] of compressed frames [b n], each by itself.
 
         Raises:
-            ValueError: the codes cannot be output of `compress`.
+            ValueError: the codes are not possible outputs of `compress`.
         """
         ...
 
     def open_streams(self, num_streams: int) -> FrameStreams:
         """Return streams at the beginning of their episodes.
 
-        An encoder that embeds each frame by itself returns streams without a past.
+        If the encoder embeds each frame by itself, its streams ignore earlier frames.
         """
         ...
 
@@ -152,7 +152,7 @@ class StreamableEncoder(Protocol):
 
     @property
     def repeat_frame(self) -> bool:
-        """Whether each frame is fed twice, which a stream does not support."""
+        """Whether the encoder reads each frame twice, which a stream does not support."""
         ...
 
     @property

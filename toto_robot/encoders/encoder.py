@@ -49,8 +49,8 @@ class EncoderConfig:
     Attributes:
         tokenizer: config of the tokenizer.
         transformer: kind and sizes of the causal model.
-        layer: default layer.
-        pool: default pool.
+        layer: layer that is pooled if the caller chooses none; 0 is the embedding.
+        pool: name of the pool if the caller chooses none, such as `grid4`.
         frame_interval_s: seconds between the frames of the training videos; None if it was not
             recorded or varies much.
     """
@@ -79,16 +79,16 @@ class Encoder(nn.Module):
     square per token before pooling. Deeper blocks are not run. The encoder is always in eval mode
     and has no gradients, except those of the parameters of an attention pool.
 
-    With ``repeat_frame`` a frame is fed twice and the second copy is pooled, so that each of its
-    tokens depends on the whole frame and not only on the tokens before it. This doubles the tokens.
+    With ``repeat_frame`` the transformer reads a frame twice and the second copy is pooled. Each
+    pooled token then depends on the whole frame. This doubles the number of tokens.
 
     Attributes:
         dim: width e of the embedding.
         layer: layer that is pooled, counted from 0.
         pool: name of the pool.
-        repeat_frame: whether a frame is fed twice.
+        repeat_frame: true if the transformer reads each frame twice.
         frame_interval_s: seconds between the frames of the training videos; None if unknown.
-        past: `NO_PAST`: each frame is embedded by itself.
+        past: always `NO_PAST`: an embedding depends on one frame only.
         num_layers: blocks of the whole transformer.
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: tokens of one frame.
@@ -157,7 +157,7 @@ class Encoder(nn.Module):
         """Reject gradients: the encoder is frozen.
 
         Raises:
-            ValueError: gradients are requested; an attention pool has its own.
+            ValueError: gradients are requested. Request those of `pooling` instead.
         """
         refuse_gradients(requires_grad)
         super().requires_grad_(False)
@@ -218,7 +218,7 @@ class Encoder(nn.Module):
         return self.from_tokens(torch.from_numpy(codes.astype(np.int64))).cpu().numpy()
 
     def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams without a past; for streams with one, see `stream`, `StreamedEncoder`."""
+        """Return streams that ignore earlier frames; `stream` and `StreamedEncoder` use them."""
         del num_streams
         return IndependentFrames(self)
 
@@ -246,9 +246,9 @@ class Encoder(nn.Module):
         return tuple(normalise(output[:, -self.tokens_per_frame :]) for output in outputs)
 
     def encode_clip(self, clips: np.ndarray | Tensor) -> Float[Tensor, "b t e"]:
-        """Return an embedding of every frame of a clip, which depends on it and all earlier frames.
+        """Return one embedding per frame of a clip, which also depends on all earlier frames.
 
-        One pass over at most a training sequence of frames, with the same results as `stream`.
+        Computes them in one pass; the results equal those of `stream`.
 
         Args:
             clips: uint8 RGB [b t h w 3] of any size.
@@ -270,7 +270,7 @@ class Encoder(nn.Module):
     def clip_features(
         self, ids: Int64[Tensor, "b t n"], layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b t n d"], ...]:
-        """Return the features of tokenised clips; each frame's depend on it and earlier frames.
+        """Return the token features of clips; they also depend on earlier frames of the clip.
 
         Raises:
             ValueError: the ids cannot be output of the tokenizer, or a clip is empty or longer than
@@ -327,15 +327,15 @@ class Encoder(nn.Module):
         surprise: bool = False,
         camera_hz: float | None = None,
     ) -> "EncoderStream":
-        """Return a stream with a memory of past frames; see `toto_robot.encoders.streaming`.
+        """Return a stream that uses earlier frames; see `toto_robot.encoders.streaming`.
 
         Args:
             num_envs: number of environments that are encoded together.
             context: frames in the window; None: as many as in a training sequence.
-            mode: `rolling` or `staggered`: what happens when the window is full.
-            frame_skip: keep every so many camera frames in the window.
+            mode: `rolling` or `staggered`, the method for a full window.
+            frame_skip: number k; every k-th camera frame is kept in the window.
             layers: layers whose features `token_features` returns; None: the encoder's own.
-            surprise: whether the stream also computes the surprisal of each frame.
+            surprise: true to compute also the surprisal of each token, in nats.
             camera_hz: frame rate of the camera, Hz; if it is given, a `frame_skip` that does not
                 match the training videos causes a warning.
         """
@@ -353,7 +353,7 @@ class Encoder(nn.Module):
         )
 
     def untrained(self, seed: int = 0) -> "Encoder":
-        """Return the same architecture with random weights, the control of every experiment."""
+        """Return an encoder of the same architecture with random weights, a control."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return Encoder(

@@ -28,17 +28,17 @@ __all__ = ["ExportedEncoder"]
 
 
 class ExportedEncoder:
-    """An exported graph that embeds each frame by itself; any number of frames per call.
+    """An exported ONNX graph that embeds each frame by itself.
 
-    The graph has a fixed image size and a fixed number of images; a call is split into batches of
-    this size, and the last batch is padded.
+    The graph has a fixed image size and batch size. A call may have any number of frames: they are
+    split into batches of this size, and the last batch is padded.
 
     Attributes:
         dim: width e of the embedding.
         layer: the layer that is pooled.
-        pool: the pool.
+        pool: name of the pool, such as `mean`.
         image_size: height of the graph's images, pixels.
-        past: `NO_PAST`: each frame is embedded by itself.
+        past: always `NO_PAST`: an embedding depends on one frame only.
         weights_hash: sha256 of all weights of the exported encoder.
         fingerprint: differs from the fingerprint of the original encoder, because the last bits of
             the embeddings differ.
@@ -51,7 +51,7 @@ class ExportedEncoder:
 
         Args:
             folder: folder of the export.
-            threads: threads of onnxruntime; None: its default.
+            threads: number of threads; None: the default of onnxruntime.
 
         Raises:
             FileNotFoundError: a file is missing; the message names it.
@@ -95,6 +95,6 @@ class ExportedEncoder:
         return from_float16_codes(codes)
 
     def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams without a past; for streams with one, see `OnnxStream`."""
+        """Return streams that ignore earlier frames; `OnnxStream` uses them."""
         del num_streams
         return IndependentFrames(self)

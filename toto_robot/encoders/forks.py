@@ -1,8 +1,8 @@
 """Keep torch usable in forked processes, such as the workers of `AsyncVectorEnv`.
 
-A fork copies the memory but only one thread. The child has no copy of torch's thread pool, so a
-call that waits for the pool never returns. With one thread torch uses no pool, so every forked
-child gets one thread; this is also the best setting for many environments on few cores.
+A fork copies the memory, but only one thread. The child process therefore has no threads in torch's
+thread pool, and a call that waits for the pool never returns. With one thread torch uses no pool.
+Therefore every forked child gets one thread; this is also best for many environments on few cores.
 """
 
 import multiprocessing

@@ -64,7 +64,7 @@ class FrozenEncoder(nn.Module):
         dim: width e of the embedding.
         layer: layer that is pooled, counted from 0.
         pool: name of the pool.
-        past: `NO_PAST`: each frame is embedded by itself.
+        past: always `NO_PAST`: an embedding depends on one frame only.
         num_layers: blocks of the whole model.
         image_size: side that frames are resized to, pixels.
         tokens_per_frame: patches of one frame, in raster order.
@@ -120,7 +120,7 @@ class FrozenEncoder(nn.Module):
         """Reject gradients: the encoder is frozen.
 
         Raises:
-            ValueError: gradients are requested; an attention pool has its own.
+            ValueError: gradients are requested. Request those of `pooling` instead.
         """
         refuse_gradients(requires_grad)
         super().requires_grad_(False)
@@ -150,7 +150,7 @@ class FrozenEncoder(nn.Module):
         return from_float16_codes(codes)
 
     def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams without a past: this kind of model has no streams."""
+        """Return streams that ignore earlier frames: this model cannot use them."""
         del num_streams
         return IndependentFrames(self)
 
@@ -162,7 +162,7 @@ class FrozenEncoder(nn.Module):
         return self
 
     def untrained(self: F, seed: int = 0) -> F:
-        """Return the same architecture with random weights, the control of every experiment."""
+        """Return an encoder of the same architecture with random weights, a control."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return type(self)(self.transformer.config.build(), self.layer, self.pool)  # pyrefly: ignore
@@ -182,7 +182,7 @@ def save_frozen(
         kind: ``vit`` or ``patches``.
         config: the encoder's config.
         weights: the state dict of the transformer.
-        training: plain data about the training.
+        training: plain data about the training, saved in ``config.json``.
     """
     save_checkpoint(folder, kind, to_dict(config), weights, training=dict(training))
 
@@ -194,8 +194,8 @@ def open_frozen(
 
     Args:
         folder: the checkpoint's folder.
-        data: content of its ``config.json``.
-        config: the encoder's config, parsed from it.
+        data: plain data of the checkpoint's ``config.json``.
+        config: the encoder's config, parsed from ``data``.
         kind: class of the encoder.
         layer: layer to pool; None: the checkpoint's default.
         pool: name of the pool; None: the checkpoint's default.

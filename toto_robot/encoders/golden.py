@@ -1,8 +1,8 @@
-"""Golden vectors: images in a checkpoint, with the encoder's outputs at the time of saving.
+"""Golden vectors: reference images in a checkpoint, with the encoder's outputs for them.
 
-`load_encoder` recomputes the outputs and compares, so that a different version of torch, resize,
-channel order or precision is detected and named before a robot moves. Each stage is checked by
-itself, on the recorded output of the stage before:
+`load_encoder` recomputes the outputs and compares them with the saved ones. So a difference in
+torch, resizing, channel order or precision is detected before a robot moves. Each stage is checked
+separately, on the saved output of the stage before:
 
     frames -> [channel order, value range, resize] -> input of the tokenizer's network
            -> [tokenizer] -> tokens -> [transformer] -> features of a layer, averaged
@@ -153,10 +153,10 @@ def verify_golden(
     layers: Sequence[int] | None = None,
     frames: int | None = None,
 ) -> None:
-    """Compare an encoder with the golden vectors of its checkpoint, on its device, in its dtype.
+    """Compare the outputs of an encoder with the golden vectors of its checkpoint.
 
     Args:
-        encoder: the encoder, on any device.
+        encoder: the encoder; outputs are computed on its device and in its dtype.
         folder: the checkpoint's folder.
         layers: layers whose features are compared; default: the encoder's own.
         frames: number of images to compare, from the first; default: all.
@@ -257,7 +257,7 @@ def _features(
 def _compare_input(
     found: Float[Tensor, "3 m"], expected: Tensor, allowed: float
 ) -> tuple[str, str]:
-    """Return the name of the faulty stage before the tokenizer and the fault; empty if none."""
+    """Return a text that names the faulty stage before the tokenizer; empty if none is."""
     if found.shape != expected.shape:
         return "resize", f"{tuple(found.shape)} values arrive, expected {tuple(expected.shape)}"
     difference = _distance(found, expected)

@@ -1,14 +1,15 @@
-"""Run an encoder's blocks with 8-bit integers on a CPU: faster, with nearly equal features.
+"""Run the blocks of an encoder with 8-bit integers on a CPU.
 
     encoder = load_encoder("toto-nano", dtype=torch.int8)
 
-Weights are quantised once, with one scale per output channel; inputs of matrix products are
+The features are nearly equal to those in float32; large models become faster, toto-nano does not.
+Weights are quantised once, with one scale per output channel. Inputs of matrix products are
 quantised at each call, with one scale per token. Embeddings, norms, attention and the tokenizer
 stay in float32.
 
 Before an int8 encoder is returned, its features are compared with those in float32, on images from
-the checkpoint or from the caller. It has its own fingerprint, so a policy that was trained on
-float32 features does not silently receive other ones.
+the checkpoint or from the caller. An int8 encoder has its own fingerprint, so a saved policy that
+was trained on float32 features rejects it.
 """
 
 import copy
@@ -33,8 +34,8 @@ class Int8Linear(nn.Module):
     """A matrix product without bias on 8-bit integers, summed in 32 bits; for the CPU.
 
     Args:
-        linear: the layer that it replaces.
-        rounder: quantises the input; shared by layers with the same input.
+        linear: the float32 layer that is replaced.
+        rounder: quantiser of the input, shared by layers that have the same input.
     """
 
     def __init__(self, linear: nn.Linear, rounder: "_Rounder") -> None:
@@ -62,7 +63,7 @@ class Int8Linear(nn.Module):
 
 
 class _Rounder:
-    """A quantiser of inputs to 8 bits, with one scale per token; it keeps the last result."""
+    """A quantiser of inputs to 8 bits, with one scale per token, which caches the last result."""
 
     def __init__(self) -> None:
         self._input: Tensor | None = None

@@ -54,12 +54,12 @@ def save_encoder(
         folder: the checkpoint's folder.
         tokenizer: trained tokenizer.
         transformer: trained transformer.
-        layer: default layer.
-        pool: default pool.
+        layer: layer that is pooled if the caller chooses none; 0 is the embedding.
+        pool: name of the pool if the caller chooses none, such as `grid4`.
         golden_frames: a few small uint8 frames [h w 3] of the encoder's domain; see `write_golden`.
         frame_interval_s: seconds between the frames of the training videos; None: unknown.
-        pooling: trained attention pool, if `pool` is `attention`; it is loaded with the encoder.
-        training: plain data about the training: ``training`` in ``config.json``.
+        pooling: trained attention pool to save, if `pool` is `attention`; None: untrained.
+        training: plain data about the training, saved as ``training`` in ``config.json``.
 
     Raises:
         ValueError: `pooling` is given, but `pool` is not `attention`.
@@ -94,7 +94,7 @@ def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
 def encoder_config(data: Mapping[str, Any]) -> EncoderConfig:
     """Return the config of an encoder's checkpoint, from the plain data of its ``config.json``.
 
-    Old checkpoints do not name the kind of their transformer: it is ``llama``.
+    A checkpoint that does not name the kind of its transformer is a ``llama``.
 
     Raises:
         ValueError: the config is invalid; the message says what is wrong and where.
@@ -169,9 +169,9 @@ def load_encoder(
             ``"last"``.
         device: device to run on, or ``auto``; default: the CPU.
         dtype: precision of weights and computation; default: float32. Embeddings are always
-            float32. torch.int8, on the CPU: only the blocks, compared with float32
-            (`toto_robot.encoders.int8`).
-        repeat_frame: feed each frame twice and pool the second copy; only a Toto, see `Encoder`.
+            float32. torch.int8 quantises only the blocks and needs the CPU; the features are
+            compared with float32 (`toto_robot.encoders.int8`).
+        repeat_frame: read each frame twice and pool the second copy; for a Toto, see `Encoder`.
         verify: compare with the checkpoint's golden vectors, if it has any, on this device and in
             this dtype; this encodes two frames. Published files have none.
         format: the family of a published file, which is loaded by
@@ -228,7 +228,7 @@ def load_toto(
         pool: name of the pool.
         device: device to run on.
         dtype: precision of weights and computation.
-        repeat_frame: feed each frame twice.
+        repeat_frame: read each frame twice and pool the second copy.
         verify: compare with the checkpoint's golden vectors.
 
     Raises:

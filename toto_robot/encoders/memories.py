@@ -1,4 +1,4 @@
-"""The memory of a stream for each environment: keys and values of past frames, or a state."""
+"""The cache of a stream: keys and values of earlier frames, or the state of a Mamba."""
 
 from collections.abc import Sequence
 
@@ -59,9 +59,9 @@ class FrameMemory:
         """Set the positions of the newest frames.
 
         Args:
-            past: int64 [b], number of kept frames before each newest frame.
-            is_kept: bool [b], whether the newest frame is to be kept.
-            rows: environments of these frames.
+            past: int64 [b], number of kept frames of the episode before each newest frame.
+            is_kept: bool [b], true where the newest frame is added to the cache.
+            rows: the environments of these frames, as b indices or a slice.
         """
         self._rows = rows
         self._envs = range(rows.start, rows.stop) if isinstance(rows, slice) else rows
@@ -177,10 +177,10 @@ class _Recorder:
 def _attend_to_both(
     q: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, past_mask: Tensor | None
 ) -> Tensor:
-    """Attend to all of the past and, causally, to the present, as if they were one sequence.
+    """Attend to all earlier tokens and, causally, to the new tokens, as one sequence.
 
-    On the CPU, attention to past and present is computed separately and combined with the
-    denominators of the two softmaxes; this needs neither a copy of the past nor a mask over it.
+    On the CPU, attention to earlier and to new tokens is computed separately. The two results are
+    combined with the denominators of their softmaxes, without a copy or a mask of earlier tokens.
     """
     if q.device.type == "cpu":
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

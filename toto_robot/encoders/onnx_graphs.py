@@ -30,7 +30,7 @@ class FrameGraph(nn.Module):
 
 
 class StreamGraph(nn.Module):
-    """A graph from the newest frames and their past to embeddings, new keys and new values."""
+    """A graph from new frames and earlier keys and values to embeddings, new keys and values."""
 
     start_keys: Tensor  # l 1 h 1 k
     start_values: Tensor
@@ -73,7 +73,7 @@ class StreamGraph(nn.Module):
 
 
 class _GivenPast:
-    """A `Memory` whose past is passed in as tensors; it collects the newest frame's own."""
+    """A `Memory` of given keys and values, which collects those of the newest frame."""
 
     def __init__(
         self,

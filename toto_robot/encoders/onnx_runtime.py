@@ -3,7 +3,7 @@
     encoder = OnnxEncoder("export")            # the folder that python -m toto_robot.export wrote
     embedding = encoder(frames)                # uint8 [b h w 3] -> float32 [b e]
     stream = OnnxStream("export")
-    embedding = stream.step(frames, reset)     # with a past; reset: bool [b], or None
+    embedding = stream.step(frames, reset)     # uses earlier frames; reset: bool [b] or None
 
 The export's folder holds a copy of this file, which imports nothing from the package: add the
 folder to the Python path, and use `from onnx_runtime import OnnxEncoder`.
@@ -37,7 +37,7 @@ class OnnxEncoder:
 
         Args:
             folder: folder of the export.
-            threads: threads of onnxruntime; None: its default.
+            threads: number of threads; None: the default of onnxruntime.
 
         Raises:
             FileNotFoundError: a file is missing; the message names it.
@@ -60,10 +60,10 @@ class OnnxEncoder:
 
 
 class OnnxStream:
-    """An exported stream for several environments, each with its own past.
+    """An exported stream for several environments, each with its own earlier frames.
 
-    The graph receives keys and values of the past and returns those of the newest frame. They are
-    stored here in place of the oldest frame's. The features equal those of `EncoderStream` in the
+    The graph receives the keys and values of earlier frames and returns those of the newest frame,
+    which replace those of the oldest frame. The features equal those of `EncoderStream` in the
     mode `rolling`.
 
     Attributes:
@@ -73,11 +73,11 @@ class OnnxStream:
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
-        """Load the graph and start with an empty past.
+        """Load the graph, and start without earlier frames.
 
         Args:
             folder: folder of the export.
-            threads: threads of onnxruntime; None: its default.
+            threads: number of threads; None: the default of onnxruntime.
 
         Raises:
             FileNotFoundError: a file is missing, or the export has no stream.

@@ -1,7 +1,7 @@
 """Count the floating-point operations of a call, and measure the speed limit of this machine.
 
 A multiplication with an addition counts as two operations; of causal attention, only the unmasked
-part counts. The speed limit (ceiling) is the rate of a matrix product on the same machine.
+part counts. The speed limit is the highest rate of a matrix product on the same machine.
 """
 
 import math

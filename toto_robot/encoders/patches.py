@@ -1,4 +1,4 @@
-"""A frozen Toto over continuous patches, with the interface of all encoders (paper Table 3).
+"""A frozen Toto over continuous patches of pixels, without a tokenizer (paper Table 3).
 
 encoder = load_encoder("runs/patches/encoder")
 embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
@@ -26,8 +26,8 @@ class PatchEncoderConfig:
 
     Attributes:
         transformer: sizes of the transformer.
-        layer: default layer.
-        pool: default pool.
+        layer: layer that is pooled if the caller chooses none; 0 is the embedding.
+        pool: name of the pool if the caller chooses none, such as `grid4`.
     """
 
     transformer: PatchConfig
@@ -73,7 +73,7 @@ class PatchEncoder(FrozenEncoder):
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the features of the patches in `layers` (default: the encoder's), unpooled."""
+        """Return the patches' features after `layers` (default: the encoder's), before pooling."""
         pixels = check_frames(frames).to(self.transformer.start.device)
         wanted = (self.layer,) if layers is None else layers
         if len(pixels) == 0:  # torch's resize refuses an empty batch

@@ -15,7 +15,7 @@ POOLS = "mean, last, attention, grid<k> (grid4: 4 x 4 cells)"
 class GridPool(nn.Module):
     """An average over the cells of a k x k grid, row by row, which preserves spatial layout.
 
-    k = 1 is the average of the paper.
+    k = 1 is the average pooling of the paper.
     """
 
     def __init__(self, side: int, dim: int) -> None:
@@ -30,7 +30,7 @@ class GridPool(nn.Module):
 
 
 class LastPool(nn.Module):
-    """A pool that selects the last token, the only one that depends on the whole frame."""
+    """A pool that returns the last token, the only token that depends on the whole frame."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class LastPool(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """A learned cross-attention with one query: ``W_k``, ``W_v`` and ``q`` of paper section 3.5.
+    """The attention pooling of the paper (section 3.5): cross-attention with one learned query.
 
-    These are the only trainable parameters of an encoder; before training, the embedding is a
-    random projection of a nearly uniform average.
+    ``W_k``, ``W_v`` and the query are the only trainable parameters of an encoder. Before training,
+    the embedding is a random projection of a nearly uniform average.
     """
 
     def __init__(self, dim: int, seed: int = 0) -> None:

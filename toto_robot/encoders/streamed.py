@@ -22,12 +22,12 @@ __all__ = ["StreamedEncoder", "surprise_stream"]
 
 
 class StreamedEncoder:
-    """An encoder with a past, with the interface of `FrameEncoder`.
+    """A `FrameEncoder` whose embeddings depend on earlier frames.
 
     Attributes:
         dim: width e of the embedding.
         layer: the layer that is pooled.
-        pool: the pool.
+        pool: name of the pool, such as `mean`.
         image_size: side that frames are resized to, pixels.
         past: text with the settings of the stream.
         weights_hash: sha256 of all weights.
@@ -47,7 +47,7 @@ class StreamedEncoder:
 
     @property
     def codes(self) -> CodeFormat:
-        """The format of what `compress` returns: token ids, as of the encoder without a past."""
+        """The format of what `compress` returns: the token ids of the tokenizer."""
         return self._encoder.codes
 
     def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class StreamedEncoder:
         return self.open_streams(len(codes)).embed(codes, range(len(codes)))
 
     def open_streams(self, num_streams: int) -> "StreamedFrames":
-        """Return streams at the beginning of so many episodes, without a past."""
+        """Return `num_streams` streams, each at the beginning of an episode."""
         return StreamedFrames(self._stream.open(self._encoder, num_streams))
 
 
@@ -86,7 +86,7 @@ def surprise_stream(encoder: object, num_streams: int) -> EncoderStream:
     """Return a stream that also computes the surprisal of each frame.
 
     Raises:
-        ValueError: the encoder is not a Toto, repeats frames or has a past.
+        ValueError: the encoder is not a Toto, repeats frames, or uses earlier frames itself.
     """
     if not isinstance(encoder, Encoder) or encoder.repeat_frame:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Compute causal features of a camera stream, frame by frame, with a cache of the past.
+"""Compute causal features of a camera stream, frame by frame, with a cache of earlier frames.
 
     stream = load_encoder("toto-nano").stream(num_envs=4, context=16)
     embedding = stream.step(frames, reset)      # uint8 [b h w 3], bool [b] -> float32 [b e]
@@ -9,14 +9,14 @@ single frame. Until the window is full, every feature equals that of one pass ov
 episode. After that, the two modes differ:
 
 `rolling` drops the oldest frame. The cached keys and values were computed when it was still in the
-window, so features drift from those of a new pass over the window; how far depends on the model.
-`staggered` keeps two caches half a window apart and reads the older one, which is cleared when it
-is full. Every feature equals that of a new pass over the start token and the last `context / 2` to
+window. So features drift from those of a new pass over the window, depending on the model.
+`staggered` keeps two caches, half a window apart. It uses the older cache and clears it when it is
+full. Every feature equals that of a new pass over the start token and the last `context / 2` to
 `context` frames, as in training, for twice the work.
 
 Rotary positions encode only the distance between two tokens. Therefore positions increase without
-limit, and only the start token is moved, to where it would be if the window began at its oldest
-frame. No distance is ever longer than the window, which is not longer than a training sequence.
+limit. Only the start token is moved: to the position before the oldest frame of the window. The
+distance between two tokens never exceeds the window, which is at most a training sequence long.
 """
 
 import warnings
@@ -50,8 +50,8 @@ class StreamConfig:
     Attributes:
         context: frames in the window, including the newest; null: as many as in a training
             sequence.
-        mode: `rolling` or `staggered`: what happens when the window is full.
-        frame_skip: keep every so many camera frames in the window.
+        mode: `rolling` or `staggered`, the method for a full window.
+        frame_skip: number k; every k-th camera frame is kept in the window.
         camera_hz: frame rate of the camera, Hz, for a warning if `frame_skip` does not match the
             training videos; null: unknown.
     """
@@ -78,13 +78,13 @@ class StreamConfig:
 
 
 class EncoderStream:
-    """A stream that encodes the frames of several environments, each with its own past.
+    """A stream that encodes the frames of several environments, each with its own cache.
 
     Attributes:
         num_envs: number b of environments.
         context: frames in the window, including the newest.
-        mode: what happens when the window is full.
-        frame_skip: every so many camera frames are kept. The newest is always encoded.
+        mode: `rolling` or `staggered`, the method for a full window.
+        frame_skip: number k; every k-th camera frame is kept in the window. All are encoded.
         layers: layers whose features `token_features` returns.
     """
 
@@ -100,7 +100,7 @@ class EncoderStream:
         surprise: bool = False,
         camera_hz: float | None = None,
     ) -> None:
-        """Start with an empty past.
+        """Start without earlier frames.
 
         Args:
             encoder: the frozen encoder; its layer and pool are used.
@@ -110,7 +110,7 @@ class EncoderStream:
             frame_skip: stride of the training videos, in camera frames: with 4, every fourth frame
                 is kept, counted from the start of each episode.
             layers: layers whose features `token_features` returns; None: the encoder's own.
-            surprise: compute `surprise`, which runs all blocks and the output head.
+            surprise: true to compute `surprise`, which runs all blocks and the output head.
             camera_hz: frame rate of the camera, Hz. If it and the rate of the training videos are
                 known, a `frame_skip` that does not match causes a warning.
 

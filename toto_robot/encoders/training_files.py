@@ -1,8 +1,8 @@
-"""Find the encoder's weights in a training's checkpoint, under containers, prefixes and wrappers.
+"""Find the weights of an encoder in a training checkpoint (teacher, student, optimizer, ...).
 
-Only what the tables below name is removed; a file with any other key is rejected. If a file holds
-several copies of the encoder, the copy that its authors evaluate is loaded (a teacher, a moving
-average), with a warning.
+Only containers, prefixes and wrappers in the tables below are removed; other keys are errors.
+If a file contains several copies of the encoder, the copy that its authors evaluate (a teacher, a
+moving average) is loaded, with a warning.
 """
 
 import argparse

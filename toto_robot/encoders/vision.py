@@ -38,8 +38,8 @@ class TotoVision:
         layer: layer to pool; null: the checkpoint's default.
         pool: how the layer's tokens are combined into one embedding; null: the checkpoint's
             default.
-        repeat_frame: feed each frame twice, so that its tokens depend on the whole frame.
-        stream: past frames of each camera; null: each frame is embedded by itself.
+        repeat_frame: read each frame twice, so that pooled tokens depend on the whole frame.
+        stream: settings of the cameras' streams; null: embeddings ignore earlier frames.
     """
 
     kind: ClassVar[str] = "toto"
@@ -152,8 +152,8 @@ def build_toto(
         vision: the config.
         device: device to run on.
         dtype: precision of the weights; None: float32.
-        whole: the command runs all layers; a setting of `layer` or `pool` is an error.
-        streams: the command itself reads `vision.stream`.
+        whole: true if the command runs all layers: then `layer` and `pool` must not be set.
+        streams: true if the command uses `vision.stream`; otherwise it must not be set.
         verify: compare with the checkpoint's golden vectors.
 
     Raises:

@@ -36,8 +36,8 @@ class VitEncoderConfig:
 
     Attributes:
         transformer: sizes of the transformer, and size and statistics of its images.
-        layer: default layer.
-        pool: default pool.
+        layer: layer that is pooled if the caller chooses none; 0 is the embedding.
+        pool: name of the pool if the caller chooses none, such as `grid4`.
     """
 
     transformer: VitConfig
@@ -95,7 +95,7 @@ class VitEncoder(FrozenEncoder):
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the features of the patches in `layers` (default: the encoder's), unpooled.
+        """Return the patches' features after `layers` (default: the encoder's), before pooling.
 
         The last norm has been applied, unless the model applies it after the pool.
         """

@@ -1,8 +1,8 @@
 """Load vision transformers from their published files: MAE, MVP, DINOv2, DINOv3, timm.
 
-Each family of files is one row of `FORMATS`. Nothing is guessed: every key is a weight or is
-dropped by name, and what the weights do not determine (attention heads, image statistics) comes
-from the family or must be given by the caller.
+Each family of files is one row of `FORMATS`. Every key of a file must be a weight or must be on the
+list of keys to drop. Attention heads and image statistics, which the weights do not determine, come
+from the family or from the caller.
 """
 
 import math

@@ -29,15 +29,15 @@ class Format:
     Attributes:
         dropped: prefixes of keys that are not needed for features.
         renamed: maps the family's keys of registers to ours.
-        pool: default pool.
-        image_size: default side, pixels; None: that of the position embedding.
+        pool: name of the pool if the caller chooses none, such as `grid4`.
+        image_size: default side, pixels; None: the side that the position embedding has.
         statistics: key of `STATISTICS`; None: files differ, so the caller must choose.
         norm_eps: epsilon of LayerNorm.
         head_dim: width of each attention head; None: it depends on the model.
         resize: how the family's code resizes the position embedding to other numbers of patches.
         positions: learned or rotary.
-        layer_scale: whether the files have layer scale; None: some have.
-        registers: whether some files have registers.
+        layer_scale: true if all files have layer scale, false if none has, None if some have.
+        registers: true if some files have register tokens.
     """
 
     dropped: tuple[str, ...]

@@ -40,7 +40,7 @@ class PredictionPreview:
     """
 
     def __init__(self, encoder: Encoder, num_envs: int, context: int | None = None) -> None:
-        """Start with an empty past.
+        """Start without earlier frames.
 
         Args:
             encoder: the frozen encoder; all its blocks and its tokenizer's decoder are used.

@@ -92,7 +92,7 @@ def generate_frames(
 
     Args:
         transformer: the model.
-        past: tokens of the past frames, oldest first; may have no frames.
+        past: tokens of the earlier frames, oldest first; the number of frames may be 0.
         num_frames: number f of frames to generate.
         sampling: how tokens are chosen.
         generator: random generator on the CPU.
@@ -150,7 +150,7 @@ def preview_frame(
 
     Args:
         transformer: the model.
-        past: tokens of the past frames, oldest first; at least one frame.
+        past: tokens of the earlier frames, oldest first; at least one frame.
         window: frames in the model's window, including the next one; None: as many as in a training
             sequence.
 

@@ -1,8 +1,8 @@
-"""The base of all causal models over visual tokens: layout of a sequence and next-token loss.
+"""The base of all causal models over visual tokens: order of the tokens, and next-token loss.
 
     start_video | codes of frame 1 | codes of frame 2 | ... | end
 
-Shapes: b batch, t time (tokens), n rows of a flat batch, d width, v vocabulary.
+Shapes: b batch, t time (tokens), n tokens of a flat batch, d width, v vocabulary.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ class SequenceLayout:
     """The token ids and the length of a sequence (paper section 3.4).
 
     Attributes:
-        codes: vocabulary size of the tokenizer. Its ids come first, followed by three special ids
-            (the paper's ``[1] [2] [3]`` would collide with codes 1 to 3): ``start_video = codes``,
-            ``end = codes + 1``, ``start_image = codes + 2``.
+        codes: vocabulary size of the tokenizer. Its ids come first. Three special ids follow:
+            ``start_video = codes``, ``end = codes + 1``, ``start_image = codes + 2``. (The paper's
+            ``[1] [2] [3]`` would collide with codes 1 to 3.)
         tokens_per_frame: tokens per frame, 256 at 128 px.
         frames: frames in a training sequence, 16 in the paper.
     """
@@ -101,7 +101,7 @@ class CausalModel(nn.Module):
             ids: token ids, beginning with a start token.
             layers: 0 is the embedding, k the output of block k, -1 the last block. No norm is
                 applied.
-            cache: a memory from `new_memory` with the tokens before ``ids``; ``ids`` are added.
+            cache: cache from `new_memory` of the tokens before ``ids``; ``ids`` are added to it.
                 Every call with the same cache must use the same deepest layer.
 
         Raises:
@@ -180,8 +180,8 @@ def linear_cross_entropy(
     """Return the mean cross entropy, nats, of ``targets`` under logits ``hidden @ weight.T``.
 
     Equals `torch.nn.functional.cross_entropy` of these logits, but never holds all of them in
-    memory: rows are processed in chunks, and the gradient of each chunk is computed together with
-    its logits. It can be differentiated only once.
+    memory: tokens are processed in chunks, and the gradient of each chunk is computed together with
+    its logits. The loss can be differentiated only once.
     """
     if not torch.is_grad_enabled():
         hidden, weight = hidden.detach(), weight.detach()  # so that no gradient is computed

@@ -166,7 +166,7 @@ class MaskedAutoencoder(VisionTransformer):
         return self._to_frames(shown), self._to_frames(filled)
 
     def encoder_weights(self) -> dict[str, Tensor]:
-        """Return the encoder's part of the state dict, in the names of its `VitConfig` model."""
+        """Return the encoder's weights, under the parameter names of `VisionTransformer`."""
         return {
             name: tensor
             for name, tensor in self.state_dict().items()

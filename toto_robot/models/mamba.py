@@ -1,8 +1,8 @@
 """Mamba over visual tokens in one file (Gu & Dao 2023, arXiv 2312.00752; paper Table 6).
 
-A block keeps a state of fixed size instead of keys and values. The rates at which it decays and
-takes in new inputs depend on the token, so the cost of a token does not depend on the length of the
-past. Parameter names inside blocks are those of Hugging Face's ``MambaModel``.
+A block keeps a state of fixed size instead of keys and values, so the cost of a token does not
+depend on the number of earlier tokens. The decay rate and the input weight of the state depend on
+the token. Parameter names inside blocks are those of Hugging Face's ``MambaModel``.
 
 If `mamba_ssm` is installed and the model is on CUDA, its kernel computes the recurrence; otherwise
 the loop over time in `selective_scan` does, whose cost is linear in the length, also backward.
@@ -141,10 +141,10 @@ class MambaModel(CausalModel):
 
 @runtime_checkable
 class RecurrentMemory(Protocol):
-    """A memory from which blocks read their state, and to which they write it."""
+    """A cache from which blocks read their state, and to which they write it."""
 
     def read(self, block: int) -> tuple[Tensor, Tensor] | None:
-        """Return a block's last inputs [b w-1 e] and its state [b e s]; None: no past."""
+        """Return a block's last inputs [b w-1 e] and its state [b e s]; None at the start."""
         ...
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
@@ -168,7 +168,7 @@ class MambaState:
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
 
     def read(self, block: int) -> tuple[Tensor, Tensor] | None:
-        """Return a block's last inputs [b w-1 e] and its state [b e s]; None: no past."""
+        """Return a block's last inputs [b w-1 e] and its state [b e s]; None at the start."""
         return self._blocks.get(block)
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:

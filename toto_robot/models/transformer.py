@@ -1,8 +1,9 @@
 """Toto's causal transformer in one file (paper section 3.2: LLaMA-style).
 
 Pre-norm RMSNorm, SwiGLU, rotary positions, causal attention, next-token loss, key-value cache.
-Parameter names and the half-split rotary layout are those of Hugging Face's ``LlamaModel``, so
-weights are converted by renaming alone (`llama_state_dict`).
+Parameter names inside the model and the half-split order of rotary pairs are those of Hugging
+Face's ``LlamaModel``. `llama_state_dict` adds the prefix of ``LlamaForCausalLM``, and muP's factors
+if they are used.
 
 Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
 """
@@ -38,7 +39,7 @@ class TotoConfig(SequenceLayout):
         layers: number of blocks.
         heads: number of attention heads; ``dim`` must be a multiple of ``2 * heads``.
         mlp_hidden: hidden width of SwiGLU. The paper's sizes use different ratios to ``dim``.
-        tie_embeddings: share the input embedding with the output projection.
+        tie_embeddings: true to use the input embedding as the output projection, too.
         rope_base: base of the rotary angles; 10000, or 50000 at 32 x 32 tokens (Table 4).
         norm_eps: epsilon of RMSNorm.
         mup_base_dim: the width for which the learning rate was tuned, for the maximal update
@@ -135,7 +136,7 @@ class TotoTransformer(CausalModel):
 
 @runtime_checkable
 class Memory(Protocol):
-    """A memory of past tokens, to which new tokens attend."""
+    """A cache of earlier tokens, to which new tokens attend."""
 
     def angles(
         self, config: TotoConfig, num_tokens: int, device: torch.device
@@ -144,7 +145,7 @@ class Memory(Protocol):
         ...
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return the attention output of a block's new tokens [b h t k], over past and new ones."""
+        """Return a block's attention output [b h t k] for new tokens, over earlier and new ones."""
         ...
 
     def advance(self, num_tokens: int) -> None:
@@ -156,8 +157,8 @@ class KeyValueCache:
     """The keys and values of the tokens so far, one pair per block.
 
     Args:
-        size: number of tokens for which memory is allocated at first; it is doubled when more come.
-            None: twice the tokens of the first call.
+        size: number of tokens for which memory is allocated at first; None: twice the tokens of the
+            first call. The memory is doubled when it is full.
 
     Attributes:
         length: number of tokens so far.

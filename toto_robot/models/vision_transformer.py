@@ -35,11 +35,11 @@ class VitConfig:
         heads: number of attention heads, which the weights do not determine.
         mlp_hidden: hidden width of the MLP.
         norm_eps: epsilon of LayerNorm.
-        registers: tokens between CLS and the patches.
-        layer_scale: whether each branch is scaled by learned gains.
-        positions: learned and added, or rotary (DINOv3), applied only to patches.
-        norm_after_pool: whether the last norm is applied after pooling (MAE's fine-tuned
-            `fc_norm`).
+        registers: number of register tokens between CLS and the patches.
+        layer_scale: true if learned gains scale the output of attention and of the MLP.
+        positions: `learned` vectors that are added, or `rotary` (DINOv3), only for patches.
+        norm_after_pool: true if the last norm is applied after pooling (`fc_norm` of fine-tuned
+            MAEs).
         mean: subtracted from red, green and blue in [0, 1].
         std: divisor of red, green and blue, after `mean` is subtracted.
     """

@@ -49,8 +49,8 @@ class MonitorSpec:
         camera: name of the camera.
         rate_hz: frame rate, Hz.
         context: frames in the stream's window.
-        mode: mode of the stream.
-        frame_skip: frame skip of the stream.
+        mode: mode of the stream, `rolling` or `staggered`.
+        frame_skip: number k; the stream keeps every k-th camera frame in its window.
     """
 
     weights_hash: str
@@ -63,14 +63,14 @@ class MonitorSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SurpriseBounds:
-    """Calibration statistics and thresholds at each frame index; the last is used from there on.
+    """Calibration statistics and thresholds by frame index; later frames use the last index.
 
     Attributes:
         spec: encoder, camera and stream for which they are valid.
         counts: [n v] number of occurrences of each code at each token position.
         mean: [t s] means of the scores, s as in `scores.SCORES`; NaN if a score is undefined.
         width: [t s] standard deviations of the scores.
-        anomaly_scores: [r t] of the calibration rollouts from which thresholds are computed.
+        anomaly_scores: [r t] of the r rollouts from which thresholds are computed.
         frame_limits: [t] thresholds for the anomaly score of a frame.
         alarm_limit: threshold for the anomaly scores of `patience` consecutive frames.
         level: share of normal frames that may be above their threshold.

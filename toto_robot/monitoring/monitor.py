@@ -10,8 +10,8 @@
     report = monitor.report(ids, stream)
     log(report.entries())                  # alarm, outside, anomaly score, reason, all scores
 
-`tokens` [r t n] are those of r rollouts without faults, t frames each. The monitor gives advice and
-is not a safety function: docs/toto_robot.md says what it detects and what it misses.
+`tokens` [r t n] are those of r rollouts without faults, t frames each. The monitor only advises;
+it is not a safety function. docs/toto_robot.md lists the faults that it detects and misses.
 """
 
 from collections.abc import Mapping
@@ -39,8 +39,8 @@ class Report:
         scores: [b s] as in `toto_robot.monitoring.scores.SCORES`.
         deviations: [b s] deviations of the scores from their means, in standard deviations.
         anomaly_scores: [b] the largest absolute deviation.
-        outside: [b] whether the anomaly score is above the threshold of the frame's index.
-        alarm: [b] whether enough consecutive frames are above the alarm threshold.
+        outside: [b] true if the anomaly score is above the threshold of the frame's index.
+        alarm: [b] true if `patience` consecutive frames are above the alarm threshold.
         heat: [b h w] surprisal of each token, nats, at its position in the image.
     """
 
@@ -165,8 +165,8 @@ def calibrate_monitor(
         camera: name of the camera.
         rate_hz: frame rate, Hz.
         context: frames in the stream's window.
-        mode: mode of the stream.
-        frame_skip: frame skip of the stream.
+        mode: mode of the stream, `rolling` or `staggered`.
+        frame_skip: number k; the stream keeps every k-th camera frame in its window.
         level: share of normal frames that may be above their threshold.
         alarm_level: share of normal rollouts that may have an alarm.
         patience: number of consecutive frames that cause an alarm.

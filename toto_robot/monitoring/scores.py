@@ -35,7 +35,7 @@ _LASTING_SHARE = 1 / 8  # of the positions in an image
 
 
 class FrameScorer:
-    """A scorer of the newest frames of several environments, with a short memory of past frames."""
+    """A scorer of the newest frames of several environments, which stores a few earlier frames."""
 
     def __init__(self, place_costs: Float[Tensor, "n v"]) -> None:
         self._place_costs = place_costs
@@ -54,7 +54,7 @@ class FrameScorer:
         Args:
             ids: tokens of the frames.
             costs: surprisal of the tokens, nats.
-            frames_shown: [b] number of frames of each episode so far; 1 clears the past.
+            frames_shown: [b] number of frames of each episode so far; 1 begins an episode.
 
         Raises:
             ValueError: the first call of an episode was not with its first frame.

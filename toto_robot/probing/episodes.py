@@ -1,7 +1,7 @@
 """Read episodes of demonstrations for probes: targets, and the frames to encode.
 
-A folder of episodes, one file per episode, `*.safetensors` or `*.npz`, in the folder or in its
-`episodes/`; the demonstration store of `policies.demonstrations.store` has this format:
+A folder contains one file per episode, `*.safetensors` or `*.npz`, directly or in its subfolder
+`episodes`. Demonstration stores (`policies.demonstrations.store`) have this format:
 
     tokens    uint16 [t c n], frames of c cameras as the token ids of one encoder; or
     frames    uint8 [t c h w 3], the frames themselves; or, in the same folder, videos
@@ -11,8 +11,9 @@ A folder of episodes, one file per episode, `*.safetensors` or `*.npz`, in the f
     proprio   [t p], joints                                     target=state, without a `state`
     success   [t] or one per episode, integers                  target=label
 
-Or a LeRobot data set, with all its cameras: the target is its `action`, `observation.state` or
-`next.success`, or any column with `array=`; unreadable episodes are reported and left out.
+The folder may also be a LeRobot data set, with all its cameras. Its target is `action`,
+`observation.state` or `next.success`, or any column with `array=`. Unreadable episodes are reported
+and left out.
 
 `<array>_names` can hold names of an array's columns. A scalar can also be in the JSON of the
 metadata entry `episode`, where the store has `success` and `seed`.
@@ -59,7 +60,7 @@ class Demonstrations:
         rows: for each episode, the indices of the frames to encode, independent of the target.
         counts: for each episode, how many of its first rows have a target: an episode may have one
             more frame than actions.
-        view: `tokens`, `frames`, `videos` or `lerobot`.
+        view: form of the images: `tokens`, `frames`, `videos` or `lerobot`.
         array: name of the target's array.
         target: float64 [r k]; one-hot for labels.
         names: names of the target's columns.
@@ -67,7 +68,7 @@ class Demonstrations:
         proprio: float64 [r p]; None if there is none, or if it is the target.
         episode: [r] number of each row's episode, from 0; episodes with the same seed show the same
             scene and count as one.
-        is_label: whether the columns are classes.
+        is_label: true if the columns are classes.
     """
 
     paths: list[Path]
@@ -98,7 +99,7 @@ def read_demonstrations(
         kind: kind of target.
         array: name of the target's array; None: the usual one of this kind, see the module.
         columns: keep only columns whose names begin with one of these; None: all.
-        stride: use every so many frames; each episode starts at a different frame.
+        stride: number k; every k-th frame is used. Episodes start at different frames.
         episodes: number of episodes to use, spread evenly; None: all.
 
     Raises:
@@ -237,7 +238,6 @@ def read_frames(path: Path, view: str) -> Array | list[Array]:
 
     Raises:
         ValueError: a video cannot be read, or the videos differ in length or size.
-        ValueError: a video that cannot be read, or videos of different lengths or sizes.
     """
     if view == "lerobot":
         images = lerobot_episodes.frames_of(path)

@@ -35,12 +35,12 @@ class Cell:
         source: `trained`; `untrained`, an untrained transformer on the trained tokenizer's tokens;
             `random`, untrained tokenizer and transformer; `pixels 16 x 16`, the images resized to
             that size; `proprioception`; or `constant`.
-        layer: layer of the encoder; None without encoder.
-        pool: pool of the encoder; None without encoder.
+        layer: layer that was pooled; None for a control without an encoder.
+        pool: name of the pool; None for a control without an encoder.
         width: width of the embedding of all cameras.
-        kept: share of the variance that is kept after projection to principal components.
-        alone: score of the embedding alone.
-        beside: score of embedding and proprioception; None without proprioception.
+        kept: share of the embedding's variance that its principal components keep.
+        alone: score of a probe on the embedding without proprioception.
+        beside: score of a probe on embedding and proprioception; None if there is none.
     """
 
     source: str

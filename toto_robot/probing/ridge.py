@@ -1,8 +1,8 @@
 """Fit linear probes in closed form, and compute confidence intervals of their scores.
 
 Ridge regression with cross-validation over whole episodes, and a bootstrap over episodes. All
-probes use the same resamples, so that differences of scores are paired. A class is predicted by the
-largest of the ridge regressions on 0 and 1.
+probes use the same resamples, so that differences of scores are paired. For classes, one regression
+per class predicts 0 or 1, and the class with the largest output is chosen.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Ridge:
 
     Attributes:
         predictions: [r k] predicted targets.
-        penalties: the penalty of each fold.
+        penalties: the chosen ridge penalty of each fold.
     """
 
     predictions: Array
@@ -54,9 +54,9 @@ class Score:
 
     Attributes:
         score: mean R2 of the targets, or accuracy.
-        draws: the score in each resample.
+        draws: the score in each bootstrap resample of the episodes.
         each: R2 of each target; empty for classes.
-        penalties: the penalty of each fold.
+        penalties: the chosen ridge penalty of each fold.
     """
 
     score: float
@@ -98,7 +98,7 @@ class ProbeEvaluation:
         Args:
             target: float64 [r k]; one-hot for classes.
             episode: int [r] number of each row's episode, from 0.
-            is_label: whether the columns are classes.
+            is_label: true if the columns are classes.
             folds: number of folds over episodes.
             resamples: number of bootstrap resamples over episodes.
             penalties: penalties to choose from.

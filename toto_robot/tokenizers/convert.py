@@ -25,7 +25,7 @@ class ConvertConfig:
         format: ``dalle``: encoder, or encoder and decoder, from OpenAI or FLAVA; ``vqgan``: a
             checkpoint of taming-transformers.
         files: the published files: encoder first, then decoder.
-        sha256: expected sha256 of each file, in the same order; empty: printed but not checked.
+        sha256: expected sha256 of each file, in the same order; empty: only printed.
         image_size: side that frames are resized to, pixels.
     """
 

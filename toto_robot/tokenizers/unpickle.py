@@ -1,10 +1,10 @@
 """Read tensors from pickle files without running any of their code.
 
-Unpickling calls whatever the file names, so an unknown file may run any code. Here only expected
-names are accepted, and each creates an inert object that stores its state: nothing from the file is
-imported or called. Files of torch 1.6 and later (zip) are read by `torch.load(weights_only=True)`.
-That function rejects whole modules in older files (a stream); these are read by a restricted
-unpickler.
+Python's unpickling calls any function that a file names, so an unknown file may run any code. This
+module accepts only expected names. Each of them creates an inert object that stores its state;
+nothing from the file is imported or called. Files of torch 1.6 and later (zip) are read by
+`torch.load(weights_only=True)`. That function rejects whole modules in older files (a stream);
+these are read by a restricted unpickler.
 """
 
 import pickle

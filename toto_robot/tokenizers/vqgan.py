@@ -1,10 +1,10 @@
 """VQGAN tokenizers with the architecture of taming-transformers (Esser et al., arXiv 2012.09841).
 
-A convolutional encoder with attention at its coarsest level, a codebook of 1024 or 16384 learned
-vectors, of which each cell of 16 x 16 pixels uses the nearest, and a decoder. Parameter names are
-those of the published Lightning checkpoints (github.com/CompVis/taming-transformers,
-``taming.models.vqgan.VQModel``), so a published state dict can be loaded without its ``loss.``
-part.
+The encoder is convolutional, with attention at its coarsest level. The codebook has 1024 or 16384
+learned vectors; the token of a cell of 16 x 16 pixels is the index of the vector that is nearest to
+the encoder's output. A decoder reconstructs the frame. Parameter names are those of the published
+Lightning checkpoints (github.com/CompVis/taming-transformers, ``taming.models.vqgan.VQModel``), so
+a published state dict can be loaded without its ``loss.`` part.
 
 The published weights were trained with a perceptual loss on VGG16, which learned from ImageNet's
 labels: for this reason the paper prefers the DALL-E dVAE (section 3.4).

@@ -30,8 +30,8 @@ class TotoBackbone(nn.Module):
 
     Args:
         encoder: an encoder, or a name or folder for `load_encoder`.
-        trainable: whether the weights behind the tokens are trained; the encoder itself is not
-            changed. Needs a Toto's `Encoder`.
+        trainable: true to train a copy of the weights after the tokenizer; needs an `Encoder`. The
+            given encoder is not changed.
         channels: `first` for images [b 3 h w], as usual in PyTorch, or `last` for [b h w 3].
 
     Attributes:

@@ -44,7 +44,7 @@ class ImageChoice:
         exclude: paths or camera names of images that are not embedded.
         layout: layout of images with an ambiguous shape.
         colour_order: `rgb` or `bgr`.
-        flip: how images are turned upright.
+        flip: `vertical` or `rotate180`, the operation that turns images upright.
     """
 
     cameras: Sequence[str] | Mapping[str, str] | None = None
@@ -55,12 +55,12 @@ class ImageChoice:
 
 
 class ObservationEmbedder:
-    """An embedder of the images of observations, with or without a past.
+    """An embedder of the images of observations; embeddings may depend on earlier frames.
 
     Attributes:
         encoder: the encoder.
         entries: the images that are embedded.
-        has_stream: whether embeddings depend on earlier frames, so that the order of calls matters.
+        has_stream: true if embeddings depend on earlier frames, and so on the order of calls.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ObservationEmbedder:
             space: observation space of one environment.
             encoder: an encoder, or a name or folder for `load_encoder`.
             num_envs: number of environments.
-            stream: settings of each camera's past; None: each frame is embedded by itself.
+            stream: settings of the cameras' streams; None: embeddings ignore earlier frames.
             choice: which images are embedded.
 
         Raises:
@@ -153,7 +153,7 @@ class ObservationEmbedder:
         Args:
             batches: images of each batch; those of the same environment in temporal order.
             rows: for each batch, the environments of its observations.
-            fresh: for each batch, which observations begin an episode.
+            fresh: for each batch, true for the observations that begin an episode.
         """
         by_size: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         for batch, images in enumerate(batches):
@@ -177,7 +177,7 @@ class ObservationEmbedder:
         Args:
             observation: the observation or batch; it is not changed.
             parts: embeddings [b e] of each entry.
-            single: whether it is a single observation, with batches of one in `parts`.
+            single: true for a single observation, with batches of one in `parts`.
         """
         by_path = dict(zip(self._by_path, parts, strict=True))
 

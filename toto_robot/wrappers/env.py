@@ -17,7 +17,7 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
     Args:
         env: environment whose observations contain images: uint8, or floats in [0, 1].
         encoder: an encoder, or a shipped name or a folder for `load_encoder`.
-        stream: settings of each camera's past; None: each frame is embedded by itself. An episode
+        stream: settings of the cameras' streams; None: embeddings ignore earlier frames. An episode
             begins with `reset`, or with the step after its end if `env` resets itself.
         cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
             cameras. None: all detected images.

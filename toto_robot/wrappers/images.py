@@ -38,9 +38,9 @@ class ImageEntry:
         shape: shape of the image in the observation space.
         layout: `hwc` channels last, `chw` channels first, `hw` grey without channels.
         stacked: number of stacked frames; 0: a single frame without a time dimension.
-        is_float: values are in [0, 1] instead of 0..255.
-        is_bgr: the colour order is blue, green, red.
-        flip: how the image is turned upright; None: it is upright.
+        is_float: true if values are in [0, 1], false if they are in 0..255.
+        is_bgr: true if the colour order is blue, green, red.
+        flip: `vertical` or `rotate180` turns the image upright; None: it is upright.
     """
 
     path: tuple[Key, ...]
@@ -132,7 +132,7 @@ def find_images(
         exclude: paths or camera names of images that are not embedded.
         layout: layout of ambiguous images: for all images, or by path or camera name.
         colour_order: colour order of all images.
-        flip: for all images, or by path or camera name.
+        flip: `vertical` or `rotate180`; for all images, or by path or camera name.
 
     Returns:
         The images, and the names of uint8 entries that may be images but are not embedded.
@@ -196,7 +196,7 @@ def _boxes(
 def _recognise(
     box: spaces.Box, forced: Layout | None, smallest: int, *, is_chosen: bool
 ) -> tuple[ImageEntry | None, str]:
-    """Return the kind of image that a Box holds, without its place; or None and the problem."""
+    """Return the kind of image that a Box contains, or None and the problem."""
     shape = box.shape
     is_bytes = box.dtype == np.uint8
     is_unit = np.issubdtype(box.dtype, np.floating) and bool(
@@ -262,8 +262,8 @@ def _channels(shape: tuple[int, ...], layout: Layout) -> int:
 def camera_of(path: Sequence[Key]) -> str:
     """Return the camera's name, from the last text of a path.
 
-    `image_top`, `top_image`, `images.top`, `observation.images.top` and `pixels/top` are camera
-    `top`; any other name is used as it is.
+    The camera of `image_top`, `top_image`, `images.top`, `observation.images.top` and `pixels/top`
+    is `top`. Other names are not changed.
     """
     texts = [key for key in path if isinstance(key, str)]
     if not texts:

@@ -34,7 +34,7 @@ def TotoVecEnv(
     Args:
         venv: environments whose observations contain images: uint8, or floats in [0, 1].
         encoder: an encoder, or a shipped name or a folder for `load_encoder`.
-        stream: settings of each camera's past; None: each frame is embedded by itself.
+        stream: settings of the cameras' streams; None: embeddings ignore earlier frames.
         cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
             cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.

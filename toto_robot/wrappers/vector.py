@@ -3,14 +3,14 @@
     env = TotoObservation(env, load_encoder("toto-nano"))              # gymnasium.Env
     envs = TotoVectorObservation(envs, load_encoder("toto-nano"))      # gymnasium.vector.VectorEnv
     venv = TotoVecEnv(venv, load_encoder("toto-nano"))                 # Stable-Baselines3's VecEnv
-    env = TotoObservation(env, encoder, stream=StreamConfig(context=16))       # with past frames
+    env = TotoObservation(env, encoder, stream=StreamConfig(context=16))       # uses earlier frames
 
 `toto_robot.wrappers.images` finds the images; all other entries are unchanged. All images of one
 size in a step (all cameras, all environments, and the last images of episodes that have just ended)
 are encoded in one call.
 
-With a stream, each camera of each environment has its own past, which is cleared at the beginning
-of every episode, in every autoreset mode. It grows by one frame per step.
+With a stream, each camera of each environment has its own cache of earlier frames. The cache grows
+by one frame per step and is cleared at the beginning of every episode, in every autoreset mode.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,10 +45,10 @@ class TotoVectorObservation(VectorWrapper):
     Args:
         env: environments whose observations contain images: uint8, or floats in [0, 1].
         encoder: an encoder, or a shipped name or a folder for `load_encoder`.
-        stream: settings of each camera's past; None: each frame is embedded by itself. The past is
-            cleared at the first frame of each episode: in the step that returns it, or in a `reset`
-            with a `reset_mask`, which keeps the pasts of the other environments. The embedding of
-            an episode's last frame (`final_obs`) still depends on that episode's past.
+        stream: settings of the cameras' streams; None: embeddings ignore earlier frames. The
+            cache of earlier frames is cleared in the step that returns the first frame of an
+            episode; `reset` with a `reset_mask` clears only the caches of the masked environments.
+            The embedding of an episode's last frame (`final_obs`) still depends on that episode.
         cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
             cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
