@@ -61,8 +61,8 @@ class Tolerance:
     Attributes:
         input: maximum difference of the tokenizer network's input, whose range is [-1, 1].
         tokens: minimum share of equal tokens.
-        features: maximum difference of the averaged features, computed from the golden tokens; the
-            features of a token have unit root mean square.
+        features: maximum difference of the averaged features, which are computed from the saved
+            tokens and have unit root mean square per token.
     """
 
     input: float

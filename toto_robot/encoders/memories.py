@@ -19,12 +19,12 @@ Rows = slice | list[int]  # of environments in a batch
 class FrameMemory:
     """Keys and values of the start token and of the last frames of several environments.
 
-    Each environment fills its slots in turn and then overwrites the oldest frame. The newest frame
-    attends to the slots before it is written to its own.
+    Each environment has a fixed number of slots. When all are full, the newest frame overwrites the
+    oldest one. The newest frame attends to the slots before it is written.
 
     Attributes:
         start_keys: keys of the start token at position 0, one tensor [1 h 1 k] per block.
-        start_values: values of the start token, likewise.
+        start_values: values of the start token, one tensor [1 h 1 k] per block.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class StateMemory:
 
 
 class _Recorder:
-    """A memory that collects every block's keys and values of one pass."""
+    """A cache that collects every block's keys and values in one pass."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Tensor, Tensor]] = []

@@ -31,7 +31,7 @@ class StreamedEncoder:
         image_size: side that frames are resized to, pixels.
         past: text with the settings of the stream.
         weights_hash: sha256 of all weights.
-        fingerprint: sha256 of weights, layer, pool and past.
+        fingerprint: sha256 of weights, layer, pool and stream settings.
     """
 
     def __init__(self, encoder: Encoder, stream: StreamConfig) -> None:

@@ -167,8 +167,8 @@ class EncoderStream:
 
         Args:
             frames: uint8 RGB [b h w 3] of any size.
-            reset: bool [b], true where the frame is the first of an episode, which clears the past;
-                None: nowhere.
+            reset: bool [b], true where the frame is the first of an episode, which clears the
+                cache of earlier frames; None: no episode begins.
             envs: b different environments of these frames, if not all have a new frame; the others
                 do not change. None: all environments.
 

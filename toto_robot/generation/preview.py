@@ -48,7 +48,7 @@ class PredictionPreview:
             context: frames in the window; None: as many as in a training sequence.
 
         Raises:
-            ValueError: the window is too small for one past frame, or longer than a training
+            ValueError: the window is too small for one earlier frame, or longer than a training
                 sequence.
         """
         frames = encoder.transformer.config.frames

@@ -7,12 +7,11 @@
 
     tokens = preview_frame(transformer, past)                             # [b t n] -> [b n]
 
-`preview_frame` takes one pass for a whole frame: each token is the most likely one after the past
-frames and the tokens *of the last frame* up to its position, which replace those of the next frame.
+`preview_frame` predicts a whole frame in one pass. Its input is the earlier frames, and the last
+frame once more in place of the unknown next frame. Each token is the most likely one.
 
-Speculative decoding (Leviathan et al. 2023) with the tokens of the last frame as the draft yields
-the same tokens as `generate_frames`. It was tried and is not faster with toto-nano, which rejects
-the draft too often.
+Speculative decoding (Leviathan et al. 2023) with the tokens of the last frame as the draft is not
+used: with toto-nano it is not faster, because too many tokens of the draft are rejected.
 """
 
 from collections.abc import Iterator
@@ -204,7 +203,7 @@ def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
     """Return the past on the model's device.
 
     Raises:
-        ValueError: window or past are invalid.
+        ValueError: the window or the tokens of the earlier frames are invalid.
     """
     config = transformer.config
     if not 1 <= window <= config.frames:

@@ -1,8 +1,8 @@
 """A masked autoencoder in one file (He et al. 2021, arXiv 2111.06377).
 
-The encoder, a plain vision transformer, receives a quarter of an image's patches. A small decoder
-receives the encoder's outputs, and a mask token for each hidden patch, and predicts the pixels of
-the hidden patches. After training the decoder is not used.
+The encoder is a plain vision transformer that receives a quarter of an image's patches. A small
+decoder receives the outputs of the encoder and a mask token for each hidden patch. It predicts the
+pixels of the hidden patches, and is not used after training.
 
 Parameters have the names of the authors' published files, including the decoder, so their files can
 be loaded here, and ours with `load_encoder(file, format="mae")`.

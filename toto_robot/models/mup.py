@@ -6,7 +6,7 @@
 The maximal update parametrisation (Yang et al. 2022, arXiv 2203.03466, table 8; paper section A.5)
 makes one learning rate suit all widths: the change of the residual stream in a step neither
 vanishes nor explodes as the width grows. With m = dim / mup_base_dim, and a fixed number of heads,
-so that heads become wider:
+so that heads become wider, the rules are:
 
     matrices inside blocks   initialised smaller by sqrt(m); learning rate / m, weight decay * m, so
                              that the decay per step is constant

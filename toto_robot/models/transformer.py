@@ -176,7 +176,7 @@ class KeyValueCache:
         return rope_angles(config, self.length, num_tokens, device)
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend to the whole past and, causally, to the new tokens; then store the new tokens."""
+        """Attend to all earlier tokens and, causally, to the new tokens; then store the latter."""
         num_new, end = q.shape[2], self.length + q.shape[2]
         keys, values = self._allocate(block, k, v, end)
         keys[:, :, self.length : end], values[:, :, self.length : end] = k, v

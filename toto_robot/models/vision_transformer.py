@@ -89,7 +89,7 @@ class VisionTransformer(nn.Module):
     """A pre-norm transformer over the patches of one image.
 
     Parameters have the names of the published files (timm's). `pos_embed` has an entry for each
-    token: CLS, registers, patches; entries that a file does not have are zero.
+    token: CLS, registers, patches; entries that are missing in a file are zero.
     """
 
     def __init__(self, config: VitConfig) -> None:

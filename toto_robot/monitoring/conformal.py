@@ -11,8 +11,8 @@ fault), then on average over calibrations
 - at most `alarm_level` of new rollouts of the same length ever have an alarm: `patience`
   consecutive frames above one common threshold.
 
-Nothing is guaranteed for rollouts that were recorded in other ways, nor for frames after the last
-index, which are compared with it. An alarm means that a frame is unusual, not that there is a
+There is no guarantee for rollouts that were recorded in other ways, nor for frames after
+the last calibrated index (they use its threshold). An alarm means that a frame is unusual, not that there is a
 fault.
 """
 

@@ -78,7 +78,7 @@ class CameraMonitor:
     def __init__(
         self, encoder: Encoder, bounds: SurpriseBounds, *, camera: str, rate_hz: float
     ) -> None:
-        """Start with an empty past.
+        """Start without earlier frames.
 
         Args:
             encoder: the frozen encoder.

@@ -323,7 +323,7 @@ def open_episode(path: Path) -> dict[str, Array]:
 
 
 def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
-    """Return whether an episode has tokens, frames or videos, and the number of frames.
+    """Return the form of an episode's images (tokens, frames or videos) and their number.
 
     Raises:
         ValueError: it has none of them, or their shape is wrong.

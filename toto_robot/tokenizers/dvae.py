@@ -5,9 +5,10 @@ Both convert a 128-pixel RGB frame to 16 x 16 tokens from a vocabulary of 8192 (
 `LightDVae` is the architecture of the shipped weights. The DALL-E encoder needs 68 GFLOP per frame,
 65-70 % of the total of Toto-base; `LightDVae` needs about 0.5 GFLOP. It replaces the 8192-way
 softmax by finite scalar quantisation (Mentzer et al., arXiv 2309.15505): five channels are rounded
-to 8, 8, 8, 4 and 4 levels, which makes 8192 codes. As a discrete VAE it has a
-deterministic posterior and a uniform prior, so the KL term is the constant log 8192 and only the
-reconstruction term is trained. There is no codebook that could collapse. No layer mixes the whole frame, so a token depends only on its neighbourhood.
+to 8, 8, 8, 4 and 4 levels, which makes 8192 codes. As a discrete VAE it has a deterministic
+posterior and a uniform prior, so the KL term is the constant log 8192 and only the reconstruction
+term is trained. There is no codebook that could collapse. No layer mixes the whole frame, so a
+token depends only on its neighbourhood.
 
 `DalleDVae` is OpenAI's module (Ramesh et al. 2021): same widths, depths and parameter names as the
 published encoder and decoder, with its ``w``/``b`` convolutions.

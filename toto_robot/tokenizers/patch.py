@@ -1,7 +1,7 @@
 """Continuous tokens: convert frames to the pixels of their patches, in raster order, and back.
 
-Nothing is learned and no information is lost. A token holds the colours of one patch, pixel by
-pixel, like the targets of the masked autoencoder (He et al. 2021).
+The conversion has no parameters and loses no information. A token contains the colours of one
+patch, pixel by pixel, like the targets of the masked autoencoder (He et al. 2021).
 
 Shapes: b batch, s side of a frame, n patches of a frame, p side of a patch, c = 3 p p values.
 """

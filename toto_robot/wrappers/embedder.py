@@ -71,7 +71,7 @@ class ObservationEmbedder:
         stream: StreamConfig | None,
         choice: ImageChoice,
     ) -> None:
-        """Find the images and start the streams.
+        """Find the images in the space, and start the streams.
 
         Args:
             space: observation space of one environment.
@@ -151,7 +151,7 @@ class ObservationEmbedder:
         """Return the embeddings of several batches; images of one size are encoded in one call.
 
         Args:
-            batches: images of each batch; those of the same environment in temporal order.
+            batches: images of each batch; images of one environment are in temporal order.
             rows: for each batch, the environments of its observations.
             fresh: for each batch, true for the observations that begin an episode.
         """

@@ -22,9 +22,9 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
         cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
             cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
-        layout: `hwc`, `chw` or `hw`, for images with an ambiguous shape; of all images, or by name.
-        colour_order: `rgb` or `bgr`.
-        flip: `vertical` or `rotate180`, for images that are upside down; of all images, or by name.
+        layout: `hwc`, `chw` or `hw`, for ambiguous shapes; one value, or a mapping by camera.
+        colour_order: colour order of all images, `rgb` or `bgr` (OpenCV).
+        flip: `vertical` or `rotate180`, turns images upright; one value, or a mapping by camera.
 
     Raises:
         ValueError: the space has no image or an ambiguous one, or the stream config is invalid; the
