@@ -11,9 +11,9 @@ fault), then on average over calibrations
 - at most `alarm_level` of new rollouts of the same length ever have an alarm: `patience`
   consecutive frames above one common threshold.
 
-There is no guarantee for rollouts that were recorded in other ways, nor for frames after
-the last calibrated index (they use its threshold). An alarm means that a frame is unusual, not that there is a
-fault.
+There is no guarantee for rollouts that were recorded in other ways, nor for frames after the last
+calibrated index (they use its threshold). An alarm means that a frame is unusual, not that there
+is a fault.
 """
 
 import json
