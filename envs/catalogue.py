@@ -1,6 +1,6 @@
-"""The environments as data: the arm, task and protocol of each.
+"""The list of all environments, with the arm, task and protocol of each.
 
-Sizes, colours, masses, goals and reward weights are PixMC's in both protocols. The `robot`
+Both protocols use PixMC's sizes, colours, masses, goals and reward weights. The `robot`
 protocol starts with the hand above or in front of the object, so that the hand camera normally
 shows it (in PixMC the hand starts beside it), and also randomises the yaw of the cube.
 """

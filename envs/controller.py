@@ -119,7 +119,7 @@ class ActionDelay:
 
 
 def clip_to(values: NDArray[Any], lower: Any, upper: Any) -> NDArray[Any]:
-    """Clip as np.clip does; on small arrays it takes a third of the time."""
+    """Return the clipped values, as np.clip does, in a third of its time on small arrays."""
     return np.minimum(np.maximum(values, lower), upper)
 
 

@@ -1,4 +1,4 @@
-"""`python -m envs.doctor`: runs `toto_robot.doctor` with the Franka-pick environment."""
+"""`python -m envs.doctor`: run `toto_robot.doctor` with the Franka-pick environment."""
 
 import sys
 from collections.abc import Sequence

@@ -1,9 +1,10 @@
 """`python -m envs.expert_check`: measure the success rate of an environment's scripted expert.
 
 With `kick_steps=2` the arm is disturbed once in each episode, at a random time in the first 25
-steps: every joint target is moved as far as two actions allow (0.2 rad), in random directions, and
-the hand gets a random command. With `push_m=0.03` the cube or the cabinet is moved by 3 cm in a
-random horizontal direction, at a random time in the first second, before it is grasped.
+control steps. For two steps, a random action whose elements are all -1 or 1 replaces the expert's
+action. It moves every joint target of the arm by 0.2 rad. With `push_m=0.03` the cube or the
+cabinet is moved by 3 cm in a random horizontal direction, at a random time in the first second,
+before it is grasped.
 """
 
 from collections.abc import Callable
@@ -34,8 +35,9 @@ class ExpertCheckConfig:
         env_id: environment id.
         episodes: number of episodes, one per seed.
         first_seed: seed of the first episode; the others follow.
-        kick_steps: duration of the disturbance, control steps; 0: none.
-        push_m: distance by which the object is moved, metres; 0: it is not moved.
+        kick_steps: number of control steps in which a random action, with elements -1 or 1,
+            replaces the expert's action once per episode; 0: no disturbance.
+        push_m: distance by which the object is moved once per episode, metres; 0: no disturbance.
     """
 
     env_id: str

@@ -1,7 +1,8 @@
 """`python -m envs.gallery`: write one image of all tasks, by camera and randomisation group.
 
-Each row is a task. The columns are the cameras, first without randomisation and then with one
-group of randomisation each, all at the start of an episode with the same seed.
+Each row is a task. The first block of columns has the images of all cameras without randomisation.
+Each further block has them with one randomisation group. All images are from the start of an
+episode with the same seed.
 """
 
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ class GalleryConfig:
         protocol: `robot` or `pixmc`.
         cameras: names of the cameras.
         image_size: side of each image, pixels.
-        groups: groups of randomisation, one per column.
-        seed: seed of every episode.
+        groups: names of randomisation groups, one per block of columns.
+        seed: seed of the episodes.
     """
 
     protocol: str
@@ -93,7 +94,7 @@ def _first_images(config: GalleryConfig, env_id: str, groups: tuple[str, ...]) -
 
 
 def _write(text: str, height: int, width: int) -> Image:
-    """Return a strip with a text in its middle."""
+    """Return an image [height width 3] with a text in its centre."""
     strip = _space(height, width)
     (wide, tall), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
     at = (max(0, (width - wide) // 2), (height + tall) // 2)

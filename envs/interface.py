@@ -1,8 +1,8 @@
-"""The observations and actions of a policy as data, shared by environments, data and robots.
+"""The description of observations and actions that environments, data and robots share.
 
-An environment, a demonstration store, a policy checkpoint and a real robot each have an
-`Interface`. Wherever two of them are combined, their interfaces must be equal; otherwise the
-policy would misinterpret an input or an output.
+An environment, a demonstration store (a folder of tokenised episodes), a policy checkpoint and a
+real robot each have an `Interface`. When two of them are combined, their interfaces must be equal;
+otherwise the policy would misinterpret an input or an output.
 """
 
 from dataclasses import dataclass
@@ -40,10 +40,11 @@ class Interface:
         arm: name of the arm, for example `franka_panda`.
         cameras: the policy's cameras, in order.
         proprio: one name per element of the `proprio` vector.
-        action_kind: meaning of an action. `joint_increment` adds the scaled arm part to a stored
-            joint target (rad); the hand part is absolute, from the lowest (-1) to the highest (1)
-            target. `joint_and_hand_increment` adds both parts. `own` has the units of a third-party
-            data set, which no arm and no environment here accepts.
+        action_kind: meaning of an action. `joint_increment`: the elements of the arm are scaled and
+            added to stored joint targets (rad); the elements of the hand are absolute, from the
+            lowest (-1) to the highest (1) target. `joint_and_hand_increment`: all elements are
+            scaled and added to stored targets. `own`: the units of a third-party data set; no arm
+            and no environment here accepts such actions.
         action: one name per element of the action vector.
         action_scale: scale of an action of 1, per element: rad (m for a sliding finger) per control
             step for an increment, 1 for an absolute element.

@@ -37,6 +37,17 @@ class EnvState:
     """The complete state of an episode, returned by `ManipulationEnv.save`.
 
     It can be pickled, and restored in another environment with the same options.
+
+    Attributes:
+        variation: the drawn start and randomisation of the episode.
+        simulator: [n] state of the physics.
+        arm_targets: [j] stored targets of the arm's joints, rad.
+        hand_targets: [h] stored targets of the hand's servos, rad or m.
+        hand_command: [h] last command to the hand's servos, in [-1, 1].
+        waiting: delayed actions [a] that are not yet executed, oldest first.
+        num_steps: control steps since the reset.
+        num_held: consecutive control steps at the goal until now.
+        success: whether the episode has succeeded.
     """
 
     variation: Variation
@@ -93,14 +104,14 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         Args:
             arm: the robot.
             task: the task.
-            protocol: rate, action and observation definitions of the task.
+            protocol: control rate, actions and observations.
             cameras: names of the observed cameras; steps are fastest without cameras. None: the
                 protocol's cameras.
             image_size: height and width of the images, pixels; None: the protocol's.
             privileged: whether observations contain `state`, which a real robot cannot measure.
             visuals: appearance of the arm: `light` (primitive shapes) or `mesh` (published meshes,
-                which are realistic but slow with software rendering). The physics is the same to
-                the bit.
+                which are realistic but slow with software rendering). The physics is
+                bit-identical.
             meshes: folder with the published meshes (see `envs.arms.meshes`); None: those of an
                 installed package.
             shadows: whether observed images have shadows, which are slow with software rendering.
@@ -109,7 +120,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
                 as names, or as a mapping from names to changed ranges.
             num_steps: control steps of an episode; None: the protocol's.
             render_mode: `rgb_array` or None.
-            simulator: a simulator that is not built yet; None: MuJoCo.
+            simulator: a `Simulator` on which `build` was not called yet; None: `MujocoSimulator`.
 
         Raises:
             ValueError: a camera, group, visual or render mode is unknown; the message lists the
@@ -179,7 +190,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode; the same seed gives the same episode, to the bit.
+        """Start an episode; with the same seed, start and variation are bit-identical.
 
         Raises:
             ValueError: `options` are given; no options are supported.

@@ -1,7 +1,8 @@
 """`python -m envs.play`: record episodes as videos, and replay recorded episodes exactly.
 
 Each episode writes `seed<seed>.mp4`, with the viewer and all cameras side by side, and
-`seed<seed>.npz`, from which `replay=<file>` repeats the episode and checks every state to the bit.
+`seed<seed>.npz`, from which `replay=<file>` repeats the episode and checks that every
+state is bit-identical.
 
 The policies are the scripted experts and random actions. Trained policies are in the package
 `policies`, which this package does not import: `python -m policies.evaluate` records them.
@@ -39,7 +40,7 @@ class PlayConfig:
         policy: `expert` (needs the `robot` protocol) or `random` actions.
         cameras: cameras shown beside the viewer.
         image_size: side of the camera images, pixels; the video shows them enlarged.
-        randomise: groups of randomisation, drawn for each episode.
+        randomise: names of randomisation groups, drawn for each episode.
         episodes: number of episodes, one per seed.
         first_seed: seed of the first episode; the others follow.
         replay: episode file to replay; it overrides all settings above except `cameras` and

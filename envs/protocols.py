@@ -1,9 +1,9 @@
-"""Protocols as data: control rate, actions, observations and the end of an episode.
+"""Protocols: dataclasses of the control rate, actions, observations and end of an episode.
 
-`robot` matches a real arm: 10 Hz, joint increments and absolute hand commands, a camera on the
-hand and one in front. `pixmc` reproduces the suite of MVP (PixMC, arXiv 2203.06173) exactly:
-60 Hz, increments for every joint and finger, one wide-angle camera on the hand. A protocol is only
-data; no code depends on its name.
+`robot` is similar to a real arm. It has a rate of 10 Hz, joint increments, absolute hand commands,
+a camera on the hand and a camera in front. `pixmc` has the published settings of PixMC, the
+benchmark of MVP (arXiv 2203.06173): 60 Hz, increments for every joint and finger, and one
+wide-angle camera on the hand. No code depends on the name of a protocol.
 """
 
 from dataclasses import dataclass
@@ -46,10 +46,11 @@ class Protocol:
         hand_increment: increment of the hand's stored target for an action of 1, rad or m; None
             if hand actions are absolute.
         num_targets: number of interpolated targets within a control step; 1: the target changes
-            at once.
-        proprio: parts of the observation's `proprio`, in order.
-        state: parts of the observation's privileged `state`, in order.
-        clip: vectors are clipped to plus and minus this value; None: to the bounds of their parts.
+            at the beginning of the step.
+        proprio: readings (keys of `READINGS`) that form the observation's `proprio`, in order.
+        state: readings that form the observation's privileged `state`, in order.
+        clip: `proprio` and `state` are clipped to plus and minus this value; None: each reading is
+            clipped to its own bounds.
         max_arm_contact_n: an episode fails if the contact force on an arm body is larger, N; None:
             no limit.
         cameras: default cameras.

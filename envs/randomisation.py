@@ -47,7 +47,7 @@ class ColourRange:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Colours:
-    """Colour ranges by the name of a paint of the scene or a material of the arm."""
+    """Colour ranges by the name of a surface colour (`Paint`) of the scene or the arm."""
 
     paints: dict[str, ColourRange]
 
@@ -80,7 +80,7 @@ class CameraShifts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Textures:
-    """Surfaces, and the patterns that they can have in their own colours."""
+    """Names of surface colours (`Paint`), and the patterns that are drawn in these colours."""
 
     paints: tuple[str, ...]
     patterns: tuple[Pattern, ...]

@@ -1,4 +1,4 @@
-"""Readings: proprioception and privileged state from the simulator's state."""
+"""Readings: the parts of `proprio` and `state`, computed from the simulator's state."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -70,11 +70,11 @@ class Readings:
         }
 
     def names(self, parts: Sequence[Reading]) -> tuple[str, ...]:
-        """Return the names of a vector's elements."""
+        """Return the names of the elements of a vector that consists of `parts`."""
         return tuple(name for part in parts for name in self._names[part])
 
     def box(self, parts: Sequence[Reading], clip: float | None) -> spaces.Box:
-        """Return the space of a vector."""
+        """Return the space of a vector that consists of `parts`; `clip` overrides their bounds."""
         low, high = np.concatenate([self._bounds[part] for part in parts], axis=1)
         if clip is not None:
             low, high = np.full_like(low, -clip), np.full_like(high, clip)

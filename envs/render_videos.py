@@ -28,11 +28,10 @@ class RenderVideosConfig:
         env_id: environment id.
         cameras: names of the cameras.
         image_size: side of the frames, pixels.
-        randomise: groups of randomisation, drawn for each episode.
+        randomise: names of randomisation groups, drawn for each episode.
         episodes: number of episodes.
         random_share: share of the episodes with a random walk instead of the expert, in [0, 1].
-        noise: standard deviation of the noise on the expert's actions; 1 is the full scale of an
-            action.
+        noise: standard deviation of the noise on the expert's actions, which are in [-1, 1].
         first_seed: seed of the first episode; use other seeds than for training and evaluation.
     """
 

@@ -4,7 +4,8 @@ Each episode has random actions, each held for some steps, then two seconds of h
 command counts episodes with non-finite values, with an object that sinks into its support, with
 growing energy (something still moves at the end, although the servos' targets were constant and
 their stored energy did not decrease), and with a contact that chatters permanently. With an expert,
-the cube is also picked and then pushed back and forth with 1 N along each axis.
+the cube is also picked and then pushed back and forth with 1 N along each axis. Only the pick tasks
+with the protocol `robot` have such an expert; set `shakes=0` for the others.
 """
 
 from dataclasses import dataclass
@@ -45,12 +46,13 @@ class StabilityConfig:
     """Settings of `stability`.
 
     Attributes:
-        env_id: environment id.
+        env_id: environment id, for example `toto/FrankaPick-v0`.
         protocol: `robot` or `pixmc`.
         episodes: number of episodes with random actions.
         hold_steps: maximum duration of a random action, control steps.
         first_seed: seed of the first episode; the others follow.
-        shakes: number of expert grasps that are shaken; 0: none.
+        shakes: number of expert grasps of the cube that are tested with pushes of 1 N (only pick
+            tasks with the protocol `robot`); 0: none.
     """
 
     env_id: str

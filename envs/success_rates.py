@@ -17,8 +17,8 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22
     (1927). Unlike the normal approximation it stays within [0, 1] and is valid at 0 and 100 %.
-    It is implemented here because scipy's result differs in the last bit in 41 % of cases, and runs
-    are compared to the bit.
+    It is implemented here because scipy's result differs in the last bit in 41 % of cases, and the
+    results of runs must be bit-identical.
 
     Raises:
         ValueError: ``successes`` is not in [0, trials].
@@ -68,9 +68,9 @@ def fisher_exact(successes: int, trials: int, other_successes: int, other_trials
 def sign_test(only_first: int, only_second: int) -> float:
     """Return the exact two-sided p-value of McNemar's test, from the discordant pairs.
 
-    Pairs in which both succeeded or both failed do not count. Q. McNemar, "Note on the sampling
-    error of the difference between correlated proportions", Psychometrika 12 (1947), with the
-    binomial distribution instead of its approximation.
+    Pairs in which both policies succeeded or both failed do not count. Q. McNemar, "Note on the
+    sampling error of the difference between correlated proportions", Psychometrika 12 (1947), with
+    the binomial distribution instead of its approximation.
 
     Args:
         only_first: number of pairs in which only the first policy succeeded.
@@ -126,8 +126,8 @@ def detectable_rates(
         power: required probability of detecting the difference.
 
     Returns:
-        The highest detectable rate below and the lowest above; None if even 0 % or 100 % is not
-        detectable.
+        The highest detectable rate below `rate` and the lowest above it; None in place of a rate
+        if even 0 % or 100 % is not detectable.
     """
     below = (step / 100 for step in range(math.ceil(100 * rate) - 1, -1, -1))
     above = (step / 100 for step in range(math.floor(100 * rate) + 1, 101))
@@ -138,7 +138,7 @@ def detectable_rates(
 
 
 def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 2048) -> int | None:
-    """Return about how many pairs detect a difference with this power; None if over `most`."""
+    """Return the approximate number of pairs for this power; None if more than `most`."""
     if paired_power(worse, better, most) < power:
         return None
     low, high = 0, most
@@ -151,7 +151,10 @@ def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 20
 
 @functools.cache
 def _few_enough(unlike: int) -> int:
-    """Return the maximum number of pairs for the worse policy in a significant test; -1: none."""
+    """Return how many of `unlike` pairs the worse policy may win at most in a significant test.
+
+    -1: no number of pairs is significant.
+    """
     few = max(-1, math.floor(unlike / 2 - _Z * math.sqrt(unlike) / 2))
     while _tail(few + 1, unlike, 0.5) <= SIGNIFICANCE / 2:
         few += 1

@@ -44,7 +44,7 @@ class Variation:
     Attributes:
         start: start positions.
         appearance: colours, lighting and camera shifts.
-        latency_steps: delay between an action and its execution, control steps.
+        latency_steps: number of control steps between an action and its execution.
         noise_seed: random seed of action and proprioception noise.
     """
 
@@ -80,7 +80,7 @@ def populate(scene: Scene, randomisation: Randomisation) -> Scene:
 def draw(
     scene: Scene, task: Task, start: Start, randomisation: Randomisation, rng: np.random.Generator
 ) -> Variation:
-    """Draw one episode.
+    """Return the variation of one episode.
 
     Args:
         scene: the scene, as returned by `populate`.

@@ -61,11 +61,13 @@ def make_vec(
 class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     """A vector environment in worker processes, with observations in shared memory.
 
-    Environment i runs in worker i modulo `num_workers`. Seeds, autoreset, `reset_mask`, the layout
-    of infos and all numbers equal those of `gymnasium.vector.SyncVectorEnv`, to the bit. There are
-    three differences: no environment is stepped if an ended one was not reset
-    (`AutoresetMode.DISABLED`), `final_obs` is the last observation even if an environment reuses
-    its arrays, and the caller's `options` are not changed.
+    Environment i runs in worker i modulo `num_workers`. Seeds, autoreset, `reset_mask`, the
+    structure of infos and all numbers are equal to those of `gymnasium.vector.SyncVectorEnv`
+    (numbers bit-identical), with three differences:
+
+    - With `AutoresetMode.DISABLED`, no environment is stepped if an ended one was not reset.
+    - `final_obs` is the last observation even if an environment reuses its arrays.
+    - The `options` of the caller are not changed.
 
     An error in an environment is raised in the main process with its own type and the worker's
     traceback as a note. The other environments may have been stepped, so all must be reset. After
@@ -93,7 +95,8 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             num_workers: number of worker processes, at most one per environment; None: one per
                 core.
             autoreset_mode: one of Gymnasium's three modes.
-            copy: see the class.
+            copy: whether every call returns new arrays; otherwise all calls return the same
+                arrays, which change only during `reset` and `step`.
 
         Raises:
             ValueError: there is no environment or no worker, or elements of the observation space

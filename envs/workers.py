@@ -31,12 +31,12 @@ _CLOSE_TIMEOUT_S = 10.0
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """The main process's handle of a worker process.
+    """A handle of a worker process, used by the main process.
 
     Attributes:
         process: the process.
         connection: pipe to the process.
-        rows: indices of its environments.
+        rows: indices of the environments that the worker runs.
         busy: whether a result is pending.
     """
 
@@ -142,7 +142,7 @@ class SharedRows:
             array[row] = value
 
     def read(self, target: Observation) -> None:
-        """Copy all rows into arrays of the same layout."""
+        """Copy the observations of all environments into `target`, arrays of the same structure."""
         for array, copied in zip(self._arrays, _leaves(self._space, target), strict=True):
             copied[:] = array
 

@@ -1,4 +1,4 @@
-"""Robot arms as data, and their kinematics."""
+"""Data classes of the robot arms, and their kinematics."""
 
 from .arm import MODELS, Arm, Fingertip, LinkFrame, Servo, bounded_speed
 

@@ -18,15 +18,15 @@ class Servo:
     The force is `stiffness * (target - position) - damping * velocity`, clipped at `max_force`.
 
     Attributes:
-        joints: the driven joints; several joints are kept equal to each other.
+        joints: names of the driven joints; several joints are kept equal to each other.
         lower: lowest target, rad or m.
         upper: highest target, rad or m.
         max_speed: maximum speed of the joint, rad/s or m/s.
         max_force: maximum force or torque, N or N m.
-        stiffness: N m/rad or N/m.
-        damping: N m s/rad or N s/m.
-        max_lead: maximum distance between the joint and the target that is sent, rad or m; None:
-            no limit.
+        stiffness: torque or force per position error, N m/rad or N/m.
+        damping: torque or force per joint velocity, N m s/rad or N s/m.
+        max_lead: maximum distance of the target that is sent from the measured joint position, rad
+            or m; None: no limit.
     """
 
     name: str
@@ -51,7 +51,13 @@ def bounded_speed(servo: Servo) -> Servo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinkFrame:
-    """Modified Denavit-Hartenberg (Craig) parameters of a joint's frame in the previous frame."""
+    """Modified Denavit-Hartenberg (Craig) parameters of a joint's frame in the previous frame.
+
+    Attributes:
+        a_m: link length, m.
+        d_m: link offset, m.
+        alpha_rad: link twist, rad.
+    """
 
     a_m: float
     d_m: float
@@ -60,7 +66,13 @@ class LinkFrame:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingertip:
-    """A grasping point on a finger, in the frame of a body."""
+    """A grasping point on a finger.
+
+    Attributes:
+        name: name of the fingertip.
+        body: name of the body that it belongs to.
+        offset_m: [3] position of the point in the body's frame, m.
+    """
 
     name: str
     body: str
@@ -69,10 +81,10 @@ class Fingertip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """An arm with a hand.
+    """A robot arm with a hand.
 
-    All lengths are those of the simulated robot: they already include `scale`, which is also
-    applied to the published lengths in the model file.
+    All lengths are in metres of the simulated robot, so they already include `scale`. The model
+    file has the published lengths, which the simulator multiplies by `scale`.
 
     Attributes:
         name: identifier, stored in every Interface.
@@ -85,11 +97,12 @@ class Arm:
         link_frames: kinematics of the arm's joints in order.
         flange_m: distance from the last joint's frame to the hand along the z axis.
         hand_yaw_rad: rotation of the hand about the flange's z axis.
-        hand_body: body of the hand, which carries the hand camera.
-        tool_offset_m: tool centre point in the frame of `hand_body`.
-        palm_offset_m: centre of the palm in the frame of `hand_body`.
+        hand_body: name of the hand's body, to which the hand camera is fixed.
+        tool_offset_m: [3] tool centre point in the frame of `hand_body`, m.
+        palm_offset_m: [3] centre of the palm in the frame of `hand_body`, m.
         fingertips: the grasping points.
-        arm_bodies: bodies that must not touch anything, base first.
+        arm_bodies: names of the arm's bodies, base first; in the protocol `pixmc` they must not
+            touch anything.
         sources: sources of the constants.
     """
 
@@ -120,10 +133,10 @@ class Arm:
 
     @property
     def lower_rad(self) -> tuple[float, ...]:
-        """Lower joint limits of the arm."""
+        """Lower joint limits of the arm [j], rad."""
         return tuple(servo.lower for servo in self.servos)
 
     @property
     def upper_rad(self) -> tuple[float, ...]:
-        """Upper joint limits of the arm."""
+        """Upper joint limits of the arm [j], rad."""
         return tuple(servo.upper for servo in self.servos)

@@ -45,7 +45,8 @@ def solve_ik(
         rotation_weight: weight of one radian of rotation error, in metres of position error.
 
     Returns:
-        Joint positions [j] within limits, and the remaining position error (m) and angle (rad).
+        Joint positions [j] within the limits, rad; the remaining position error, m; and the
+        remaining rotation error, rad.
     """
     T_base_tcp = np.asarray(T_base_tcp, dtype=np.float64)
     rest = np.asarray(rest, dtype=np.float64)
@@ -113,7 +114,7 @@ def _chain(arm: Arm, joints: Floats) -> Floats:
 def _constant_parts(
     link_frames: tuple[LinkFrame, ...], flange_m: float, hand_yaw_rad: float
 ) -> tuple[Floats, Floats]:
-    """Return the links' transforms [j 4 4] at angle 0, and the one from last joint to hand."""
+    """Return the links' transforms [j 4 4] at angle 0, and the transform [4 4] of the hand."""
     links = np.zeros((len(link_frames), 4, 4))
     for link, frame in zip(links, link_frames, strict=True):
         cos_a, sin_a = np.cos(frame.alpha_rad), np.sin(frame.alpha_rad)

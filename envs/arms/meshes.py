@@ -1,9 +1,9 @@
 """Published meshes of the arms for `visuals="mesh"`: supported publishers and how to find them.
 
-No meshes are shipped or downloaded. They are read from an installed package or from a folder that
-the user names: a checkout, an unpacked wheel, or the folder of the MJCF file itself. They change
-only the arm's appearance; masses and collision shapes stay ours. Parts without a published mesh
-keep their primitive shapes, and the colours are ours, so that they can be randomised.
+This package contains no meshes and downloads none. The meshes are read from an installed package
+or from a folder: a checkout, an unpacked wheel, or the folder of the MJCF file. The meshes change
+only the arm's appearance. Masses, collision shapes and colours stay those of our model, so that
+colours can be randomised. Bodies without a published mesh keep their primitive shapes.
 """
 
 import importlib.metadata
@@ -20,7 +20,7 @@ class Meshes:
 
     Attributes:
         files: absolute paths of the models.
-        bodies: name of the publisher's body by the name of ours; their frames are equal.
+        bodies: the publisher's body names by our body names; both bodies have the same frame.
     """
 
     files: tuple[Path, ...]
@@ -36,7 +36,7 @@ class _Publisher:
         install: command that installs the meshes.
         package: the distribution that contains them, or None for a checkout.
         files: the models, relative to site-packages or to the checkout.
-        bodies: name of the publisher's body by the name of ours.
+        bodies: the publisher's body names by our body names.
     """
 
     name: str
@@ -93,7 +93,7 @@ def find_meshes(arm: str, folder: str | Path | None = None) -> Meshes:
     """Return the meshes of an arm from a folder, or from an installed package if it is None.
 
     Raises:
-        ValueError: no meshes are found; the message says which are supported and how to get them.
+        ValueError: no meshes are found; the message lists supported meshes and how to install them.
     """
     if arm not in _PUBLISHERS:
         raise ValueError(

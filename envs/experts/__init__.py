@@ -1,9 +1,9 @@
 """Scripted experts: policies that use the privileged state.
 
-An expert has no memory: its action depends only on `observation["state"]`. So it can label any
-state that a student visits (DAgger), and a student can imitate it. For the same reason its arm
-motion is nearly everywhere continuous in the state: goals move smoothly, and the arm moves by a
-fixed share of the remaining distance. Experts need the `robot` protocol.
+The action of an expert depends only on `observation["state"]`, so it can label any state that a
+student visits (DAgger). The arm motion is a continuous function of nearly every state, which a
+student can imitate: goals move smoothly, and the arm moves by a fixed share of the remaining
+distance. Experts need the `robot` protocol.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The base of all scripted experts: it reads the privileged state and moves the tool to goals."""
+"""The base class of the scripted experts: reads the privileged state, moves the tool to goals."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -66,7 +66,7 @@ _MAX_ACTION = 0.95
 
 
 class ScriptedExpert:
-    """A memoryless expert for an environment with the `robot` protocol."""
+    """A base class of experts whose action depends only on the current state; protocol `robot`."""
 
     def __init__(self, env_id: str) -> None:
         """Load arm, task and protocol of an environment."""

@@ -1,1 +1,1 @@
-"""The simulation: scenes as data, the `Simulator` protocol, and its MuJoCo backend."""
+"""The simulation: data classes of scenes, the `Simulator` protocol, and its MuJoCo backend."""

@@ -89,7 +89,7 @@ class MujocoSimulator:
     def follow(self, targets: Floats, num_steps: int) -> None:
         """Set targets [k servos] one after the other, and advance by `num_steps` after each.
 
-        It is one method, because ten calls from the environment would cost as much as a time step.
+        This is one method because ten calls from the environment would take as long as a time step.
 
         Raises:
             RuntimeError: the physics diverged.
@@ -189,7 +189,7 @@ class MujocoSimulator:
         return state
 
     def restore(self, state: Floats) -> None:
-        """Restore a state of `save` to the bit."""
+        """Restore a state of `save` bit-identically."""
         size = mujoco.mj_stateSize(self._model, _STATE)
         if state.shape != (size,):
             raise ValueError(f"a state of this scene has shape {(size,)}, got {state.shape}")

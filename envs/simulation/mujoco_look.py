@@ -1,4 +1,4 @@
-"""The appearance of a MuJoCo model: paints, light, cameras, and its renderer.
+"""The appearance of a MuJoCo model (surface colours, light, cameras), and its renderer.
 
 For fast software rendering there are no shadows, no multisampling, and few faces on round shapes.
 """

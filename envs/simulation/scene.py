@@ -1,4 +1,4 @@
-"""Scenes as data, and the start and appearance of one episode."""
+"""Data classes of a scene, and of the start and the appearance of an episode."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -27,11 +27,11 @@ class Box:
 
     Attributes:
         name: name of the box and its body.
-        size_m: full edge lengths.
-        position_m: centre in the world; for a movable box only the default.
+        size_m: [3] full edge lengths, m.
+        position_m: [3] centre in the world frame, m; for a movable box only the default.
         paint: default paint.
         paint_name: common paint name of several boxes; None: the box's own name.
-        mass_kg: mass; None for a fixed box.
+        mass_kg: mass, kg; None for a fixed box.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Shape:
         quaternion: orientation in the part's frame, w first.
         paint: name of one of the fixture's paints.
         mass_kg: mass.
-        solid: whether it collides.
-        grippable: whether it has torsional friction, so that it does not rotate in a grasp.
+        solid: whether the shape collides with other bodies.
+        grippable: whether the shape has torsional friction, so that it does not rotate in a grasp.
     """
 
     kind: Literal["box", "cylinder", "capsule"] = "box"
@@ -123,9 +123,9 @@ class Camera:
         name: name of the camera.
         body: name of the body that carries it, or None for the world.
         position_m: position of the lens in the carrier's frame.
-        target_m: a point at the image centre, in the carrier's frame.
-        up: upward direction of the image, in the carrier's frame.
-        fov_y_deg: full vertical field of view.
+        target_m: [3] a point that is at the centre of the image, in the carrier's frame, m.
+        up: [3] direction that is upwards in the image, in the carrier's frame.
+        fov_y_deg: full vertical field of view, degrees.
     """
 
     name: str
@@ -152,13 +152,13 @@ class Scene:
 
     Attributes:
         base_position_m: position of the arm's base.
-        base_yaw_rad: rotation of the arm's base about the vertical.
+        base_yaw_rad: rotation of the arm's base about the vertical, rad.
         boxes: fixed and movable boxes.
         fixtures: furniture with moving parts.
         cameras: the cameras that policies can use.
         viewer: the camera of `render()`.
         lighting: default lighting.
-        timestep_s: time step of the physics.
+        timestep_s: time step of the physics, s.
     """
 
     base_position_m: Vector

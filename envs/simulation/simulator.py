@@ -3,8 +3,8 @@
 Arrays have the shape `[*batch ...]`: the batch is empty for an engine that simulates one world
 (the MuJoCo backend), and one axis for an engine that simulates many worlds. Poses are in the frame
 of their own world. Returned arrays never share memory with the engine. The `reset` of an engine of
-many worlds has a further argument `rows`: the worlds to reset, None for all. An engine must pass
-tests/envs/simulation/test_simulator_contract.py, to which it is added by one entry.
+many worlds has a further argument `rows`: the indices of the worlds to reset, None for all. An
+engine must pass tests/envs/simulation/test_simulator_contract.py; add one entry for it there.
 """
 
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ class Simulator(Protocol):
         ...
 
     def restore(self, state: Floats) -> None:
-        """Restore a state of `save` to the bit, after a `reset` to the same start.
+        """Restore a state of `save` bit-identically, after a `reset` to the same start.
 
         Raises:
             ValueError: the state has the wrong size, because it belongs to another scene.

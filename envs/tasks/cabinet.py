@@ -36,7 +36,7 @@ class CabinetTask(ArmTask):
     Attributes, in addition to those of `ArmTask`:
         cabinet_m: centre of the box from which the cabinet's position is drawn.
         cabinet_spread_m: half edge lengths of that box.
-        goal_opening_m: required opening of the drawer.
+        goal_opening_m: required opening of the drawer, m.
         goal_distance_m: maximum distance of every fingertip from the handle; None if the handle
             need not be held.
         reach_margin_m: distance below which the reach reward does not increase.
@@ -109,7 +109,7 @@ class CabinetTask(ArmTask):
         return replace(start, box_poses=poses, box_sizes_m=sizes, fixture_positions_m=places)
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
-        """Measure drawer, handle, tool, palm and fingertips."""
+        """Return the opening of the drawer, and positions of handle, tool, palm and fingertips."""
         tips = arm.fingertips
         bodies = (DRAWER, arm.hand_body, arm.hand_body, *(tip.body for tip in tips))
         poses = simulator.bodies(bodies)

@@ -22,8 +22,8 @@ class PickTask(ArmTask):
     """The task of lifting the cube to a height and keeping it there.
 
     Attributes, in addition to those of `ArmTask`:
-        cube_size_m: edge length.
-        cube_mass_kg: mass.
+        cube_size_m: edge length of the cube, m.
+        cube_mass_kg: mass of the cube, kg.
         cube_center_m: centre of the rectangle from which the cube's position is drawn (x, y).
         cube_spread_m: half edge lengths of that rectangle.
         cube_yaw_rad: maximum yaw of the cube in both directions.
@@ -32,7 +32,7 @@ class PickTask(ArmTask):
         fall_m: the episode fails when the cube is this much below its height on the table.
         reach_margin_m: distance below which the reach reward does not increase.
         lifted_m: height above its rest height from which the cube counts as lifted.
-        goal_bonus_m: height error below which there is a bonus.
+        goal_bonus_m: height error below which the reward has a bonus, m.
         name: name of the task.
         things: names of the task's boxes and fixtures.
     """
@@ -115,7 +115,7 @@ class PickTask(ArmTask):
         return replace(start, box_poses={**start.box_poses, CUBE: pose}, box_sizes_m=sizes)
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
-        """Measure cube, tool, palm and fingertips."""
+        """Return positions of cube, tool, palm and fingertips, and distances between them."""
         tips = arm.fingertips
         bodies, offsets = tool_palm_and_tips(
             arm.hand_body, arm.tool_offset_m, arm.palm_offset_m, tips

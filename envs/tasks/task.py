@@ -64,7 +64,7 @@ class Task(Protocol):
         ...
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
-        """Measure what rewards, success and state need, each quantity [*b n] or [*b]."""
+        """Return the quantities that rewards, success and state need, each [*b n] or [*b]."""
         ...
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
@@ -86,20 +86,22 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArmTask:
-    """The settings that all tasks here share.
+    """Settings that all tasks here share.
 
     Attributes:
-        start_arm_rad: start positions of the arm's joints.
-        start_hand: start positions of the hand's servos, rad or m.
-        arm_noise_rad: the arm's start is drawn uniformly within this of `start_arm_rad`.
-        hand_noise: the hand's start is drawn uniformly within this of `start_hand`, within its
-            limits.
-        hold_s: time for which the goal must be held without interruption, seconds.
+        start_arm_rad: start positions of the arm's joints [j], rad.
+        start_hand: start positions of the hand's servos [h], rad or m.
+        arm_noise_rad: the start of each arm joint is drawn uniformly within plus or minus this
+            value of `start_arm_rad`, rad.
+        hand_noise: the start of each hand servo is drawn uniformly within plus or minus this value
+            of `start_hand` (rad or m), and within the servo's limits.
+        hold_s: time for which the goal must be held without interruption, seconds; rounded up to
+            whole control steps.
         reach_m: weight of each fingertip's reach reward, in the order of the arm's fingertips.
         state: names of the measured quantities in the privileged state.
         cameras: the cameras that policies can use.
         viewer: the camera of `render()`.
-        timestep_s: time step of the physics.
+        timestep_s: time step of the physics, s.
     """
 
     start_arm_rad: tuple[float, ...]
@@ -131,7 +133,7 @@ def state_names(task: Task, arm: Arm) -> tuple[str, ...]:
 
 
 def num_hold_steps(task: Task, rate_hz: float) -> int:
-    """Return the number of consecutive control steps that must be at the goal."""
+    """Return the number of consecutive control steps at the goal that make a success."""
     return max(1, math.ceil(task.hold_s * rate_hz - 1e-9))
 
 
