@@ -94,7 +94,7 @@ class Bench:
             agents: for each policy, a function that makes the agent of an episode.
             loop: settings of an episode.
             overlay: settings of the image for the operator.
-            checked: whether the scene assesses the trials, without a person; else a person does.
+            checked: True if the scene assesses the trials; False if a person does.
             names: names of the policies; None for a blind evaluation.
             viewers: listeners of the episodes.
             seed: seed for the notes.

@@ -41,7 +41,7 @@ class DeployConfig:
         seed: seed of the object's poses.
         area: area in which the object is placed.
         loop: settings of an episode; `loop.rehearsal=true` sends nothing to the arm.
-        recorded: whether episodes are recorded as a LeRobot data set.
+        recorded: True to record the episodes as a LeRobot data set.
         viewer: settings of the live view.
     """
 

@@ -63,7 +63,7 @@ class TrialsConfig:
         least_distance_m: smallest distance of a pose from all poses of `demonstrations`.
         verdict: how success is determined: `check`, by the scene; `operator`, by a person; null: by
             the scene on a twin, by a person on an arm.
-        blind: whether the name of the current policy is hidden from the operator.
+        blind: True to hide the name of the current policy from the operator.
         overlay: settings of the image that shows the operator where the object goes.
         loop: settings of an episode.
         max_invalid: greatest number of invalid attempts of a trial; one more stops the evaluation.

@@ -160,8 +160,8 @@ def columns_of(interface: Interface) -> tuple[Column, ...]:
 def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstration:
     """Return an episode with steps as a demonstration, which can be stored.
 
-    A step without a label, because no answer came in time, is marked in `labelled`; its action is
-    to hold: no increment, and an unchanged gripper.
+    A step without an answer in time has no label. It is marked in `labelled`, and its action holds
+    the arm: no increment, and an unchanged gripper.
     """
     steps = record.steps
     labels = np.stack([_action(step.label, interface) for step in steps])

@@ -22,8 +22,8 @@ def ask_for_priority(priority: int) -> bool:
 def drop_priority() -> None:
     """Remove this thread's real-time priority, for a thread with long computations.
 
-    Otherwise threads of the same priority wait for it, and if real-time threads use a CPU fully,
-    Linux stops all of them for about 50 ms.
+    With the priority, threads of the same priority would wait for the computation. If real-time
+    threads use a CPU fully, Linux stops all of them for about 50 ms.
     """
     if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
@@ -52,7 +52,7 @@ def avoid_cpu(cpu: int | None) -> Iterator[None]:
     """Exclude a CPU for this thread, and for threads that it starts, in the context.
 
     Args:
-        cpu: the CPU to exclude; None for none. An only CPU stays in use.
+        cpu: number of the CPU to exclude; None for none. If it is the only CPU, it stays in use.
     """
     if cpu is None:
         yield

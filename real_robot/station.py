@@ -58,8 +58,9 @@ class AnyStation:
             close the hand; null to send every width.
         task: description of the task, as text.
         priority: real-time priority of the control loop and the cameras, 1 to 99, below the
-            priority of the robot's thread; 0 for none. The agent runs without. If the system does
-            not allow it, they run without, and a note is printed.
+            priority of the robot's thread; 0 for none. The agent has no real-time priority. If the
+            system does not allow the priority, loop and cameras run without it, and a note is
+            printed.
     """
 
     franka: FrankaConfig

@@ -24,9 +24,9 @@ from .robot import RobotState, Target
 class GripperSwitch:
     """Settings that turn a policy's requested openings into commands to open or to close.
 
-    A policy outputs an opening at every time step. It learned 1 and -1; a value between them means
-    uncertainty. A Franka Hand completes each motion, so a motion for every such value would delay
-    the next one.
+    A policy outputs an opening in [-1, 1] at every time step. Its training data contain only 1 and
+    -1, so a value between them means uncertainty. A Franka Hand completes each motion before the
+    next one, so a motion for every such value would cause delays.
 
     Attributes:
         close_below: a requested opening below this value, in [-1, 1], closes the hand.
@@ -155,7 +155,7 @@ class Translator:
     def action_of(self, joint_positions_rad: Floats, gripper_width_m: float) -> NDArray[np.float32]:
         """Return the action [a] that requests these joints and this width, clipped to [-1, 1].
 
-        For sources of joint positions: an expert, or a person guiding the arm.
+        An expert or hand guiding provides such joint positions.
         """
         increments = (np.asarray(joint_positions_rad) - self._targets) / self._scale
         if self._has_gripper:

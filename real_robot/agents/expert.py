@@ -1,8 +1,8 @@
 """The scripted expert on an arm: it reads the state of robot and object, not images.
 
 It records demonstrations where the pose of the object is known: on the twin. Noise on the executed
-action, with the undisturbed action as the label, gives demonstrations that recover from errors
-(Laskey et al. 2017, DART, arXiv 1703.09327), which demonstrations without noise never contain.
+action, with the undisturbed action as the label, gives demonstrations that contain recoveries from
+errors (DART, Laskey et al. 2017, arXiv 1703.09327). Demonstrations without noise contain none.
 """
 
 import time
@@ -34,8 +34,8 @@ _KNOWN = (
     "tool_quaternion",
 )
 # At each tick a disturbance begins, or ends, with these probabilities. It is constant while it
-# lasts: an arm follows some ticks later, and would hardly show a new disturbance at each tick.
-# Without pauses between disturbances, the fingers would never reach around an object.
+# lasts, because an arm follows some ticks later and would hardly move by a new disturbance at each
+# tick. Without pauses between disturbances, the fingers would never reach around an object.
 _BEGINS, _ENDS = 0.1, 0.25
 
 
@@ -101,7 +101,7 @@ class ScriptedAgent:
         Args:
             env_id: the environment of the expert.
             scene: the scene, which knows the pose of the object.
-            translator: the translator of the loop; the expert reads the targets in it.
+            translator: translator of the control loop, which stores the joint targets.
             noise: standard deviation of the disturbances of the executed joint action, in units of
                 the action range [-1, 1]; the label is not disturbed. 0: no disturbances.
             seed: seed of the noise.

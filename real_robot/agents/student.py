@@ -52,7 +52,7 @@ class StudentAgent:
             interface: the interface of the robot.
             device: device of the computation: `cpu`, `cuda`, or `auto` (cuda if available).
             encoder: folder of the encoder; None: the folder that the checkpoint names.
-            surprise: whether to compute the surprisal of the frames, which runs the whole
+            surprise: True to compute the surprisal of the frames, which runs the whole
                 transformer.
 
         Raises:

@@ -7,8 +7,8 @@ A message on the wire:
     body     uint32 length of the header, the header as JSON, then the bytes of the arrays
 
 A session is identified by two random nonces, one from each side: a message of an earlier session is
-refused. Each direction numbers its messages: none can be repeated, dropped or reflected. Messages
-are not encrypted; for secrecy, use an SSH tunnel or WireGuard.
+refused. Each direction numbers its messages, so a repeated, dropped or reflected message is
+refused. Messages are not encrypted; for secrecy, use an SSH tunnel or WireGuard.
 """
 
 import contextlib
@@ -82,7 +82,7 @@ class Connection:
         Args:
             raw: the connected socket; its timeout becomes the time limit of each message.
             key: the shared key.
-            is_server: whether this side is the server.
+            is_server: True on the server's side, False on the client's side.
             until_s: deadline for the nonces, on the monotonic clock; None: the time limit of a
                 message.
 

@@ -58,7 +58,7 @@ class FileConfig:
     Attributes:
         path: the video, in any format that FFmpeg reads.
         rate_hz: frames per second; None for the rate of the file.
-        loop: whether to play the file again when it ends.
+        loop: True to play the file again when it ends; False to raise EndOfStreamError.
     """
 
     kind: ClassVar[str] = "file"

@@ -33,7 +33,7 @@ class EpisodeEnd(Exception):
 
 
 def halted(state: RobotState) -> Reason | None:
-    """Return the reason that the robot's mode implies; None when it follows targets."""
+    """Return the reason that the robot's mode implies; None if the robot follows targets."""
     if state.mode == "user_stopped":
         return "user_stop"
     if state.mode == "guiding":

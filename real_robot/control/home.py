@@ -73,8 +73,8 @@ def go_home(
 ) -> None:
     """Move the arm to `pose` on a straight line in joint space, and wait until it is at rest.
 
-    The arm may begin slightly outside the margin or the workspace, by the slack of the config; the
-    whole line must be inside the workspace extended by the slack. The robot is stopped at the end
+    The arm may begin outside the margin or the workspace by the slack of the config. The whole line
+    must be inside the workspace extended by the slack. The robot is stopped at the end
     in every case, including Ctrl-C.
 
     Args:

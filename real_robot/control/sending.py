@@ -112,7 +112,7 @@ def bring_to_rest(
         timeout_s: time limit for everything.
 
     Returns:
-        Plain data for the record: `at_rest` (None if unknown), and the measurements.
+        Data for the record: `at_rest` (None if unknown), and the measurements.
     """
     begun_s = clock.now_s()
     until_s = begun_s + timeout_s

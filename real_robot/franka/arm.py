@@ -1,8 +1,8 @@
 """The thread that calls the arm: it reads states, feeds the controller and stops it.
 
-franky's calls return at once while its 1 kHz thread controls the arm. Otherwise they wait for the
-next state: a millisecond, or a second if the connection is lost. So only this thread makes them;
-other threads store a target here and read the newest state.
+franky's calls return at once while its 1 kHz thread controls the arm. At other times they wait for
+the next state: one millisecond, or one second if the connection is lost. So only this thread calls
+franky; other threads store a target here and read the newest state.
 
     idle      the arm holds its pose by itself; a target starts the controller at the current pose
     tracking  the controller follows the reference

@@ -91,8 +91,8 @@ class GripperConfig:
         grasp_below_m: closing to a smaller width is a grasp; closing to a larger width moves the
             fingers there, and grasps if an object is in the way.
         tolerance_m: a requested width that differs by less from the previous one is ignored.
-        homing: whether to open and close the hand at connection to measure its maximum width,
-            which is necessary once after it is switched on.
+        homing: True to open and close the hand at connection, which measures its maximum width.
+            This is necessary once after the hand is switched on.
     """
 
     speed_m_s: float
@@ -114,7 +114,7 @@ class FrankaConfig:
     Attributes:
         address: IP address or host name of the control box.
         realtime: `enforce` requires a real-time kernel (PREEMPT_RT) for the 1 kHz thread; `ignore`
-            does not, and then a busy machine loses commands.
+            does not, and commands are lost while other programs use the CPUs.
         priority: real-time priority of the threads that call the arm, 1 to 99, useful with any
             kernel; 0 for none. If the system does not allow it they run without, and
             `FrankaRobot.description` reports it.

@@ -75,9 +75,10 @@ class TerminalOperator:
         """Use a terminal.
 
         Args:
-            draw: returns the image with the outline of the object; None without a calibration.
+            draw: function that returns the image with the outline of the object; it returns None
+                without a calibration.
             scene: a scene that places the object; None: a person places it.
-            automatic: whether to use the result of the automatic check where it has one.
+            automatic: True to use the result of the automatic check if it has one.
             ask: prints a question and waits for a line.
             write: prints a line.
             show: shows an image on a screen; None without a screen.

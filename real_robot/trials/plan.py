@@ -98,12 +98,12 @@ def draw_plan(
         num_poses: number of poses.
         seed: seed of poses and order.
         settings: the plan's settings, which must not change between trials.
-        paired: whether two policies are tried at each pose.
+        paired: True for trials of two policies at each pose.
         places: x and y of the object in the demonstrations, m.
-        least_distance_m: smallest distance of each pose from all of these places.
+        least_distance_m: smallest distance of each pose from every pose in `places`.
 
     Raises:
-        ValueError: no pose is far enough from these places.
+        ValueError: no pose is far enough from the poses in `places`.
     """
     poses = draw_poses(
         area,

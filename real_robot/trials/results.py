@@ -19,7 +19,7 @@ class Judgement:
     """The outcome of an attempt.
 
     Attributes:
-        success: whether it succeeded; None for an invalid attempt, which is repeated.
+        success: True if the attempt succeeded; None for an invalid attempt, which is repeated.
         note: reason why the attempt is invalid, or a remark; never empty for an invalid attempt.
         by: source of the outcome: `check` (the scene) or `operator` (a person).
     """

@@ -69,7 +69,7 @@ class TwinClient:
         return self._ask("rates")
 
     def reset(self) -> None:
-        """Put the arm at home and the cube at the centre at once.
+        """Set the arm to its home pose and the cube to the centre, without a motion.
 
         Raises:
             ValueError: a client moves the arm.

@@ -13,7 +13,7 @@ class Fingers:
     """The common target of two fingers, each at half the hand's width.
 
     Attributes:
-        at_rest: whether the target is at rest, so that the force is constant.
+        at_rest: True if the target does not move, so that the force is constant.
     """
 
     def __init__(self, hand: Servo) -> None:

@@ -140,7 +140,7 @@ class RobotServer(FrankaSimServer):
             self.world.jobs.call(lambda: self.world.lead(path_rad, seconds))
 
     def go_home(self) -> None:
-        """Put the arm at home at once.
+        """Set the arm to its home pose without a motion.
 
         Raises:
             ValueError: a client moves the arm.

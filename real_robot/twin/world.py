@@ -130,7 +130,7 @@ class World(MujocoFrankaSim):
         return self.base_position_m + self.R_world_base @ position_m
 
     def go_home(self) -> None:
-        """Put the arm at home and open the hand, at once."""
+        """Set the arm to its home pose and open the hand, without a motion."""
         self._go_home()
         self.set_control_mode(ControlMode.POSITION)
 
