@@ -1,4 +1,4 @@
-"""Show the predicted next frame beside the camera's frame.
+"""Predict the next camera frames, and draw them beside the camera image.
 
     preview = PredictionPreview(encoder, num_envs=1)
     ids = encoder.tokenize(frames)
@@ -8,8 +8,9 @@
     expected = preview.preview()                          # on demand: uint8 [s s 3]
     following = preview.predict(num_frames=4)             # uint8 [4 s s 3], 256 passes per frame
 
-It stores its own tokens and processes them again on demand, so it does not change the stream.
-`preview` takes one pass, `predict` one for every token: too slow for every frame of a control loop.
+A preview stores tokens and processes them only on demand, so it does not change the stream.
+`preview` needs one pass of the model, `predict` one pass per token. Both are too slow to run at
+every frame of a control loop.
 `python -m benchmarks.preview` measures their time and quality.
 """
 

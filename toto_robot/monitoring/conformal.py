@@ -6,10 +6,10 @@ score of a frame is the largest absolute deviation. Two thresholds are computed 
 (Vovk et al. 2005). If new rollouts are exchangeable with those (recorded in the same way, without a
 fault), then on average over calibrations
 
-- at each frame index, at most `level` of new frames are above the threshold of the index
-(`outside`),
-- at most `alarm_level` of new rollouts of the same length ever have an alarm: `patience`
-  consecutive frames above one common threshold.
+- at each frame index, at most a share `level` of new frames is above the threshold of the index
+  (`outside`),
+- at most a share `alarm_level` of new rollouts of the same length has an alarm, that is,
+  `patience` consecutive frames above one common threshold.
 
 There is no guarantee for rollouts that were recorded in other ways, nor for frames after the last
 calibrated index (they use its threshold). An alarm means that a frame is unusual, not that there

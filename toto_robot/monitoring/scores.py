@@ -93,8 +93,8 @@ def heat_map(costs: Float[Tensor, "b n"]) -> Float[Tensor, "b h w"]:
 def place_costs(counts: NDArray[np.int32]) -> Float[Tensor, "n v"]:
     """Return the surprisal [n v], nats, of each code at each position, from counts [n v].
 
-    The prior of a code at a position is its frequency in the whole image, with the weight of one
-    observation; a code that never occurred counts half.
+    The prior of a code at a position is its frequency in the whole image. The prior has the weight
+    of one observation. In this frequency, half an occurrence is added to each code.
     """
     anywhere = counts.sum(axis=0) + 0.5
     prior = (anywhere / anywhere.sum()).astype(np.float32)
