@@ -9,7 +9,7 @@
     following = preview.predict(num_frames=4)             # uint8 [4 s s 3], 256 passes per frame
 
 A preview stores tokens and processes them only on demand, so it does not change the stream.
-`preview` needs one pass of the model, `predict` one pass per token. Both are too slow to run at
+`preview` needs one pass of the model, `predict` one pass per token. On a CPU both are too slow for
 every frame of a control loop.
 `python -m benchmarks.preview` measures their time and quality.
 """
