@@ -56,7 +56,7 @@ def save_checkpoint(
         kind: what the checkpoint holds, for example ``tokenizer``.
         config: plain data from which the module can be rebuilt.
         weights: the module's state dict.
-        train_state: what only a resumed training needs, as tensors and plain data; written to
+        train_state: tensors and plain data that only a resumed training needs; written to
             ``train_state.pt``.
         notes: further plain data, such as the step and the losses.
     """
@@ -203,7 +203,8 @@ def newest_whole(
     Args:
         folders: checkpoints of one run; their names sort in the order of writing.
         read: function that reads a checkpoint; any exception means that it is damaged.
-        sets_aside: report and rename damaged checkpoints; true in only one of several processes.
+        sets_aside: whether to report and rename damaged checkpoints; of several processes, only one
+            may do this.
 
     Raises:
         ValueError: there are checkpoints, and none can be read.
@@ -247,7 +248,7 @@ class _TooLarge(Exception):
 
 
 def _config_hash(data: Mapping[str, Any]) -> str:
-    """Return the sha256 of the content of ``config.json``, independent of its layout."""
+    """Return the sha256 of the content of ``config.json``, independent of its formatting."""
     content = {key: value for key, value in data.items() if key != CONFIG_HASH}
     text = json.dumps(json.loads(json.dumps(content)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

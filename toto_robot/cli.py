@@ -43,7 +43,7 @@ def command(
 ) -> Callable[[Callable[[C, Path], object]], Callable[[], None]]:
     """Return a decorator that makes `verb(config, out)` a command without arguments.
 
-    The command prints the resolved config and the place of the results, then calls the verb. The
+    The command prints the resolved config and the path of the results, then calls the verb. The
     folder of the results is the config's top-level key `out`; in a multirun (`-m seed=0,1,2`) each
     job has its own folder below it, named for its settings. The same command with the same `out`
     resumes. `--help` and `--dry-run` run nothing.
@@ -51,9 +51,10 @@ def command(
     Args:
         name: name of the root config, `<name>.yaml`.
         config_class: a frozen dataclass with the keys of the YAML file, except `out`.
-        renamed: maps old names of settings, dotted keys that are still read, to the new ones.
-        result: whether `out` is a folder or a file. The jobs of a multirun number a file, x-0.npy
-            and so on, and Hydra saves records only of a multirun.
+        renamed: maps old names of settings (dotted keys), which are still read, to new names.
+        result: `folder` if `out` is a folder, `file` if it is a file. In a multirun, the file of
+            each job has the job's number in its name, such as `x-0.npy`; for a file, Hydra saves
+            records only of a multirun.
     """
 
     def decorate(verb: Callable[[C, Path], object]) -> Callable[[], None]:
@@ -135,7 +136,7 @@ def command(
 
 
 class _Stopped(KeyboardInterrupt):
-    """A Ctrl-C, with the progress of the command."""
+    """An interrupt by Ctrl-C, with the progress of the command as its message."""
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def to_dict(config: object) -> Any:
 
 
 def differences(one: object, other: object) -> list[str]:
-    """Return where two configs or pieces of plain data differ, as lines `path: one's != other's`.
+    """Return the differences of two configs or plain data, as lines `path: value != other value`.
 
     Mappings and dataclasses are compared key by key, in alphabetical order; a key that only one of
     them has is `not there` in the other. Other values are compared as a whole, a tuple as a list.

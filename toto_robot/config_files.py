@@ -79,7 +79,7 @@ class RootFile:
         path: the file.
         example: the first comment up to the colon, a command line.
         summary: the rest of the first comment, a description of the command.
-        groups: the groups, in the order of the file.
+        groups: the groups of the command, in the order of the file.
     """
 
     path: Path

@@ -126,7 +126,7 @@ def _parse(argv: list[str], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _examine_drawing(env: str | None, seconds: float) -> list[str]:
-    """Print how each rendering route works, and the speed of an environment on the chosen one."""
+    """Print which rendering back ends work, and an environment's speed with the chosen one."""
     if importlib.util.find_spec("mujoco") is None:
         _say("rendering", "not tried: MuJoCo is not installed")
         return [] if env is None else _examine_environment(env, seconds, {}, None)
@@ -164,7 +164,7 @@ def _examine_drawing(env: str | None, seconds: float) -> list[str]:
 def _examine_environment(
     env: str, seconds: float, rates: dict[str, float], used: str | None
 ) -> list[str]:
-    """Print an environment's speed on the used route; return what to do if it fails."""
+    """Print an environment's speed with the used back end; return what to do if it fails."""
     _say("environment", env)
     result = _run_measurement(env, seconds)
     if "error" not in result:

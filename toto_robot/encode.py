@@ -51,13 +51,13 @@ class EncodeConfig:
     Attributes:
         images: a folder of images and videos, a file, or a glob pattern in quotes.
         encoder: the encoder; with a stream, each video is an episode.
-        stride: take every so many frames of a video.
-        every_s: instead of `stride`: take the first frame at or after each multiple of so many
-            seconds; null: use `stride`.
-        batch_size: frames that are encoded together.
-        keep_every: frames after which the embeddings so far are saved to disk.
+        stride: distance between two encoded frames of a video, in frames of the video.
+        every_s: time between two encoded frames, seconds, instead of `stride`: the first frame at
+            or after each multiple of this time is encoded; null: use `stride`.
+        batch_size: number of frames that are encoded together.
+        keep_every: number of encoded frames after which the embeddings are saved to disk.
         read_threads: number of images that are decoded at the same time.
-        device: `cpu`, `cuda`, or `auto`.
+        device: device of the encoder: `cpu`, `cuda`, or `auto`.
     """
 
     images: Path
@@ -86,7 +86,9 @@ class EncodeConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
-    """All that determines the rows of a file of embeddings; equal values give equal rows.
+    """Everything that determines the rows of a file of embeddings.
+
+    Equal values have equal rows.
 
     Attributes:
         config: the settings.

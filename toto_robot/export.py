@@ -1,7 +1,7 @@
 """`python -m toto_robot.export`: export an encoder as ONNX, for a computer without torch.
 
     frame.onnx       frames -> embedding, tokens
-    stream.onnx      frames, keys and values of the past -> embedding, tokens, new keys and values
+    stream.onnx      frames, earlier keys and values -> embedding, tokens, new keys and values
     export.json      shapes, the encoder's fingerprint, and the results of the check
     onnx_runtime.py  runs the graphs with only numpy and onnxruntime
 
@@ -46,7 +46,7 @@ class ExportConfig:
         width: width of a camera image, pixels.
         num_envs: number of frames per call.
         context: frames in the stream's window; null: no stream is exported.
-        frame_skip: keep every so many camera frames in the stream's window.
+        frame_skip: distance between two frames of the stream's window, in camera frames.
         check_steps: number of steps for the comparison of the graphs with torch.
     """
 
@@ -106,7 +106,7 @@ def export_onnx(
         size: height and width of the frames, pixels.
         num_envs: number of frames per call.
         context: frames in the stream's window; None: no stream.
-        frame_skip: keep every so many camera frames in the stream's window.
+        frame_skip: distance between two frames of the stream's window, in camera frames.
 
     Raises:
         ImportError: onnx or onnxscript is not installed (the extra `export`).

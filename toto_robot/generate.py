@@ -1,8 +1,9 @@
 """`python -m toto_robot.generate prompt=<video or folder>`: continue a video with a Toto.
 
-The first frames of the prompt are given (paper A.8), the model generates the next frames token by
-token, and each is shown beside the true frame, if there is one. The printed errors are compared
-with those of copying the last given frame, a strong baseline in scenes with little motion.
+The first frames of the prompt are given (paper A.8), and the model generates the next frames token
+by token. The output shows each generated frame beside the true frame, if there is one. The command
+also prints the errors of a baseline that copies the last given frame; this baseline is strong in
+scenes with little motion.
 """
 
 import io
@@ -36,10 +37,10 @@ class GenerateConfig:
     """Settings of the command `generate`.
 
     Attributes:
-        encoder: a Toto encoder, of which all layers are run.
-        prompt: a video, or a folder of images, which are frames in the order of their names.
+        encoder: a Toto encoder; all its layers are run.
+        prompt: a video, or a folder of images; the images are frames in the order of their names.
         first: number of the first frame to use, from 0.
-        stride: use every so many frames of the prompt; 4 in the paper, at 30 Hz.
+        stride: distance between two used frames of the prompt, in frames; 4 in the paper, at 30 Hz.
         prompt_frames: number of given frames; 0: the model starts without frames.
         frames: number of generated frames.
         samples: number of continuations.

@@ -48,7 +48,7 @@ class LatencyConfig:
 
     Attributes:
         encoder: a Toto encoder.
-        device: `cpu`, `cuda`, or `auto`.
+        device: device of the encoder: `cpu`, `cuda`, or `auto`.
         dtype: precision of weights and computation: float32, bfloat16, float16, or int8 (only the
             transformer's blocks, on the CPU; compared with a matrix product in float32).
         threads: torch's threads on the CPU; null: torch's default.
@@ -112,7 +112,8 @@ class StageTime:
         least_ms: shortest time, milliseconds.
         first_ms: time of the first call, with cold caches and memory allocation, milliseconds.
         gflop: floating-point operations, 1e9.
-        ceiling_share: rate at the shortest time, as a share of this machine's matrix product.
+        ceiling_share: operations per second at the shortest time, divided by the operations per
+            second of this machine's matrix product.
     """
 
     name: str
@@ -252,7 +253,7 @@ def _first_calls(
 
 
 def safe_rate(p99_ms: float, rates_hz: Sequence[float], budget: float) -> float | None:
-    """Return the highest rate whose period has room for the 99th percentile; None if none has."""
+    """Return the highest rate at which the 99th percentile fits into the budget; None if none."""
     fits = [rate for rate in rates_hz if p99_ms <= budget * 1e3 / rate]
     return max(fits, default=None)
 
@@ -265,7 +266,7 @@ def _describe(rate_hz: float | None, config: LatencyConfig) -> str:
 
 
 def _product(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the matrix product that serves as the ceiling."""
+    """Return the dtype of the matrix product that `ceiling_share` refers to."""
     return torch.float32 if dtype == torch.int8 else dtype
 
 

@@ -1,21 +1,21 @@
-"""Choose how MuJoCo renders without a display, by trying the possible routes.
+"""Choose how MuJoCo renders without a display, by trying the rendering back ends.
 
-Three routes, in the order in which they are tried:
+There are three back ends, in the order in which they are tried:
 
     egl            libEGL and libGL of the system: a GPU, or Mesa's software renderer
     osmesa         libOSMesa of the system: software
     osmesa-wheel   libOSMesa from the wheel `lavavu-osmesa`: software, needs neither root nor apt
 
 MuJoCo reads `MUJOCO_GL` when it is imported. A wrong choice fails deep inside PyOpenGL, and a
-broken driver may kill the process. Therefore each route renders one small image in a separate
-process, and the route that worked is saved in the user's cache folder. In your own program:
+broken driver may kill the process. Therefore each back end renders one small image in a separate
+process, and the first back end that works is saved in the user's cache folder. In your own program:
 
     from toto_robot.rendering import configure
 
     configure()  # before mujoco is imported, by an environment or by your program
 
-`python -m toto_robot.rendering` prints the chosen route. This module can be imported without MuJoCo
-and PyOpenGL.
+`python -m toto_robot.rendering` prints the chosen back end. This module can be imported without
+MuJoCo and PyOpenGL.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ BOX_PX = 128  # height and width of the probe's image of a box
 _OFF = ("disable", "disabled", "off", "false", "0")  # mujoco.rendering.classic.gl_context
 _WHEEL = "lavavu-osmesa"
 _PROBE_TIMEOUT_S = 120  # a cold start of LLVM on a busy machine; usually about one second
-# Variables that change whether a route works, besides the machine and the Python environment.
+# Variables that change whether a back end works, besides the machine and the Python environment.
 _ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
     "LD_LIBRARY_PATH",
@@ -55,11 +55,11 @@ _ENVIRONMENT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """The result of trying a route on this machine.
+    """The result of trying a back end on this machine.
 
     Attributes:
-        route: one of `ROUTES`.
-        works: whether the route rendered an image.
+        route: the back end, one of `ROUTES`.
+        works: whether the back end rendered an image.
         detail: the name of the renderer, or the error.
         frames_per_s: images of a box per second, `BOX_PX` high and wide; None: not measured.
     """
@@ -71,18 +71,18 @@ class Probe:
 
 
 def configure() -> str:
-    """Set `MUJOCO_GL` to a route that works here. Call it before mujoco is imported.
+    """Set `MUJOCO_GL` to a back end that works here. Call it before mujoco is imported.
 
     A `MUJOCO_GL` that the user has set is kept (with `osmesa`, the wheel's library is used if the
     system has none). On systems other than Linux, MuJoCo chooses.
 
     Returns:
-        The route: one of `ROUTES`, the user's setting, or `NONE`. With `NONE`, MuJoCo's rendering
-        is switched off and physics works; code that needs an image raises an error with `remedy()`.
+        The back end: one of `ROUTES`, the user's setting, or `NONE`. With `NONE`, rendering is
+        switched off and physics works; code that needs an image raises an error with `remedy()`.
 
     Raises:
         ImportError: MuJoCo is not installed.
-        RuntimeError: the libraries of the user's route are missing; the message says what to do.
+        RuntimeError: the libraries of the user's back end are missing; the message says what to do.
     """
     if platform.system() != "Linux":
         return os.environ.get("MUJOCO_GL", "default")
@@ -113,14 +113,14 @@ def configure() -> str:
 
 
 def probe(route: str, seconds: float = 0.0) -> Probe:
-    """Render an image with `route`, in a separate process.
+    """Render an image with the back end `route`, in a separate process.
 
     Args:
-        route: one of `ROUTES`.
+        route: the back end, one of `ROUTES`.
         seconds: duration of a speed measurement, seconds; 0: the speed is not measured.
 
     Raises:
-        ValueError: there is no such route.
+        ValueError: `route` is not one of `ROUTES`.
     """
     if route not in ROUTES:
         raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}")
@@ -162,7 +162,7 @@ def remedy() -> str:
 
 
 def _keep(wanted: str) -> str:
-    """Check the user's `MUJOCO_GL` and return its route."""
+    """Check the user's `MUJOCO_GL` and return its back end."""
     if wanted not in ("egl", "osmesa"):
         return wanted
     reason = _missing(wanted)
@@ -269,7 +269,7 @@ def _cache_key() -> str:
 
 
 def _saved_routes() -> dict[str, Any]:
-    """Return the saved routes by key; empty if the file is absent or damaged."""
+    """Return the saved back ends by key; empty if the file is absent or damaged."""
     try:
         known = json.loads(_cache_file().read_text())
     except (OSError, ValueError):
@@ -278,7 +278,7 @@ def _saved_routes() -> dict[str, Any]:
 
 
 def _saved_route() -> str | None:
-    """Return the route that worked on this machine before, if its libraries are still there."""
+    """Return the back end that worked on this machine before, if its libraries are still there."""
     route = _saved_routes().get(_cache_key())
     return route if route in ROUTES and not _missing(route) else None
 
@@ -286,7 +286,7 @@ def _saved_route() -> str | None:
 def _save_route(route: str) -> None:
     from .files import write_json  # here, so that a probe can run this file without its package
 
-    # Without a writable home folder, the routes are tried again at each start (about one second).
+    # Without a writable home folder, the back ends are tried again at each start (about 1 s).
     with contextlib.suppress(OSError):
         write_json(_cache_file(), _saved_routes() | {_cache_key(): route})
 

@@ -22,11 +22,11 @@ MAY_GROW = frozenset({"dagger.rounds", "evaluation_episodes"})
 
 
 def claim(out: Path, config: object) -> tuple[str, ...]:
-    """Write the config of the run in ``out``, or check that it continues the run that is there.
+    """Write the config of the run in ``out``, or check that the run there has the same config.
 
-    Settings without effect on the results may differ, and some may grow; then the new values are
-    written. A folder in which a run left no result can be used by any run. A setting that was added
-    after the run began has its default value.
+    Settings without effect on the results may differ, and some numbers may be larger than before;
+    the new values are then written. If ``out`` holds no result of a run, any config is accepted. A
+    setting that the config in ``out`` lacks, because it was added later, has its default value.
 
     The folder ``out`` stays locked for this process until it ends.
 

@@ -2,8 +2,8 @@
 
 One pass over the frames yields the features of every layer and pool. For each, a closed-form ridge
 probe predicts the action, the state or a label on held-out episodes. This is the robot panel of the
-paper's Fig. 8 for your own data, with confidence intervals and controls: joints alone, no input at
-all, an untrained transformer, an untrained tokenizer; and vision combined with joints.
+paper's Fig. 8 for your own data, with confidence intervals. The controls are joints alone, no input
+at all, an untrained transformer and an untrained tokenizer. Vision is also combined with joints.
 
 Data: `toto_robot.probing.episodes`. Fitting of the probes: `toto_robot.probing.ridge`.
 """
@@ -68,8 +68,8 @@ class SweepConfig:
 
     Attributes:
         data: a folder of episodes (`.npz` or `.safetensors` with uint8 `frames` [t c h w 3], and
-            `labels` [t-1 a], `state` or `proprio`; see docs/wrap_your_own_robot.md), a store of
-            `policies.train`, or a LeRobot data set.
+            `labels` [t-1 a], `state` or `proprio`; see docs/wrap_your_own_robot.md), a
+            demonstration store of `policies.train`, or a LeRobot data set.
         target: what the probes predict: `action` and `state` are scored by R2, `label` by accuracy.
         array: name of the target's array; null: the usual one (`toto_robot.probing.episodes`).
         columns: use only target columns whose names begin with one of these; null: all.
@@ -78,13 +78,14 @@ class SweepConfig:
             encoded.
         device: device of the encoder: `cpu`, `cuda`, or `auto`.
         pools: pooling methods without parameters: mean, last, grid<k>.
-        stride: use every so many frames; each episode starts at a different frame.
+        stride: distance between two used frames of an episode, in frames; each episode starts at a
+            different frame.
         episodes: number of episodes to use, spread evenly; null: all.
         folds: number of cross-validation folds over episodes, at least 3.
         width: embeddings wider than this are first projected to this many principal components,
             which bounds memory and time.
         penalties: penalties of the ridge regression to choose from, relative to the mean variance
-            of the inputs; each fold's is chosen on the other folds.
+            of the inputs; the penalty of each fold is chosen on the other folds.
         resamples: number of bootstrap resamples over episodes.
         seed: seed of folds and bootstrap.
     """

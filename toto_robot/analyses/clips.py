@@ -45,7 +45,7 @@ def open_clips(folder: Path, tokenizer: AnyTokenizer, part: Part) -> TokenClips:
     Args:
         folder: folder of the data set.
         tokenizer: the tokenizer that made the tokens.
-        part: held-out files, training files, or all files.
+        part: which files are used: `held_out`, `training` or `all`.
     """
     data = open_data(folder)
     clips = _clips(data, part)
@@ -73,7 +73,7 @@ def frame_tokens(
     Args:
         folder: folder of the data set.
         tokenizer: the tokenizer.
-        part: held-out files, training files, or all files.
+        part: which files are used: `held_out`, `training` or `all`.
         frames: maximum number of frames, spread evenly; None: all frames.
         batch: frames per batch.
 

@@ -1,9 +1,9 @@
 """`python -m toto_robot.analyses.lr_sweep`: the best learning rate for each width (paper Fig. 11).
 
 Every width is trained with every rate twice: with the standard parametrisation, where the best rate
-falls with the width, and with the maximal update parametrisation (muP), where one rate should fit
-all widths. The main result is the transfer cost: how much worse the widest model is with the rate
-that is best for the narrowest. The paper finds 2^-7 for all its widths.
+falls with the width, and with the maximal update parametrisation (muP), where the best rate should
+not depend on the width. The main result is the transfer cost: the extra loss of the widest model at
+the best rate of the narrowest model. The paper finds 2^-7 for all its widths.
 
 Models of the same seed are trained on the same sequences in the same order.
 """

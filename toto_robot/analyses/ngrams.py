@@ -1,10 +1,11 @@
 """`python -m toto_robot.analyses.ngrams`: distributions of tokens, and of pairs and triples.
 
-The paper's Fig. 3, 12 and 13: the distributions of single tokens, and of pairs and triples of
-horizontal neighbours, for several tokenizers and data sets, as share against rank; with coverage,
-entropy and the probability that the next n-gram is new. A control combines each token with
-neighbours from other frames, which keeps only the token frequencies at each position. Neighbours of
-the same image have fewer distinct pairs; the difference in entropy is the information they share.
+For several tokenizers and data sets, the command computes the distributions of single tokens, and
+of pairs and triples of horizontal neighbours (paper Fig. 3, 12 and 13). It plots share against
+rank, and prints the coverage, the entropy and the probability that the next n-gram is new. A
+control combines each token with neighbours from other frames, which keeps only the token
+frequencies at each position. Neighbours of the same image have fewer distinct pairs than the
+control; the difference in entropy is the information that neighbours share.
 """
 
 import json
@@ -39,7 +40,7 @@ class TokenSource:
         tokenizer: name of a shipped encoder, or folder of an encoder or a tokenizer.
         data: folder of a data set. Its tokens are used if this tokenizer made them; else its
             frames are tokenised, and the tokens are not stored.
-        part: held-out files, training files, or all files.
+        part: which files are used: `held_out`, `training` or `all`.
         frames: maximum number of frames, spread evenly; null: all. Coverage grows with this
             number, so compare tokenizers on equal numbers.
     """

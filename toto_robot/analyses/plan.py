@@ -48,10 +48,11 @@ class Study:
     Attributes:
         codes: vocabulary of the tokenizer.
         tie_embeddings: whether the output projection is the embedding.
-        frames: of a training sequence.
-        batch: sequences a step.
-        part: sequences that a rank computes at once.
-        tokens_per_parameter: training tokens of a member, for each of its parameters.
+        frames: number of frames in a training sequence.
+        batch: number of sequences in a step.
+        part: number of sequences in a forward pass of a rank.
+        tokens_per_parameter: number of training tokens of a model divided by its number of
+            parameters.
         lr: peak learning rate of all models.
         mup_base_dim: width at which muP equals the standard parametrisation; null: no muP.
         warmup_share: warm-up steps as a share of all steps.

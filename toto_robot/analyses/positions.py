@@ -9,7 +9,7 @@ explains it by the redundancy of video. Control sequences test this explanation:
     images     unrelated frames after the start token of images, as in training on images
     repeated   the first frame repeated: the largest possible reduction
 
-Confidence intervals come from a bootstrap over files: sequences of one file stay together.
+Confidence intervals come from a bootstrap over files: all sequences of a file are drawn together.
 """
 
 import hashlib
@@ -49,14 +49,14 @@ class PositionsConfig:
     Attributes:
         encoder: a Toto encoder; all its layers are run.
         data: folders of video data sets that its tokenizer has tokenised.
-        part: held-out files, training files, or all files.
+        part: which files are used: `held_out`, `training` or `all`.
         frames: number of frames in a sequence, at most the model's.
         strides: distances between the frames of a sequence; each is measured, the first with the
             controls.
         sequences: maximum number of sequences of each data set and stride, spread evenly without
             overlap.
         batch: sequences per forward pass.
-        device: device of the model.
+        device: device of the model: `cpu` or `cuda`.
         resamples: number of bootstrap resamples.
         seed: random seed of the controls and the bootstrap.
     """

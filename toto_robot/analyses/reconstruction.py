@@ -2,8 +2,8 @@
 
 The command measures, for each tokenizer or encoder and each data set:
 
-    PSNR             PSNR of all pixels, with a bootstrap interval over files
-    saturated, rest  PSNR of the most saturated pixels, and of all others
+    PSNR             PSNR of all pixels, dB, with a bootstrap interval over files
+    saturated, rest  PSNR of the most saturated pixels, and of all other pixels, dB
     kept             saturation of the reconstruction divided by that of the image, on the most
                      saturated pixels
     perplexity       perplexity of the codes; also over the weighted mixture of the data sets
@@ -47,7 +47,7 @@ class MeasuredSet:
 
     Attributes:
         path: folder of the data set, made by ``python -m toto_robot.data.decode``.
-        part: held-out files, training files, or all files.
+        part: which files are used: `held_out`, `training` or `all`.
         weight: share of the data set in the mixture's perplexity; 0: not part of the mixture.
     """
 
@@ -66,7 +66,7 @@ class ReconstructionConfig:
     """Settings of `reconstruction`.
 
     Attributes:
-        checkpoints: tokenizers or encoders: shipped names or folders.
+        checkpoints: tokenizers or encoders, each the name of a shipped encoder or a folder.
         data: the data sets.
         frames: maximum number of frames of each data set, spread evenly.
         saturated_share: share of the pixels that count as the most saturated.

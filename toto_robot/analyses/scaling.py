@@ -49,7 +49,7 @@ class ScalingConfig:
 
     Attributes:
         action: `plan` prints the cost; `run` also trains the missing models, then fits.
-        compute: the models and their shared training settings.
+        compute: the models of the study and the training settings that they share.
         only: names of the models that are trained by this command; null: all. The fit needs all.
         hardware: devices for which the plan states hours.
         budget: available compute, compared with the plan.

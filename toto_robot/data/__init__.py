@@ -1,1 +1,1 @@
-"""Image and video files to frames, frames to tokens, tokens to training batches."""
+"""Read images and videos as frames, tokenise frames, and read tokens as training batches."""

@@ -1,9 +1,9 @@
 """Weighted mixtures of data sets: frames for a tokenizer, sequences for a transformer.
 
-Each mixture is an endless stream of rows. Row n is a pure function of n, the seed and the data; it
-does not depend on an iterator, a batch size, a rank or a thread. Every window of a data set occurs
-once per epoch, in a new random order in each epoch. Each block of 1000 rows holds the data sets
-exactly in proportion to their weights (see `shuffle`).
+Each mixture is an endless stream of rows (training examples). Row n is a pure function of n, the
+seed and the data; it does not depend on an iterator, a batch size, a rank or a thread. Every window
+of a data set occurs once per epoch, in a new random order in each epoch. Each block of 1000 rows
+holds the data sets exactly in proportion to their weights (see `shuffle`).
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class SequenceMixture:
             shards: the data sets.
             weights: relative shares of the data sets in the rows.
             tokenizer: the tokenizer that made the tokens.
-            config: layout with the special tokens.
+            config: layout of a sequence, with its special tokens.
             frames: number of frames in a sequence.
             validation: whether to read the held-out files instead of the training files.
             seed: random seed of the order.
@@ -168,7 +168,7 @@ class FrameMixture:
 
 
 class _Windows:
-    """All windows of ``span`` consecutive frames of a data set; a row consists of ``draws``."""
+    """All windows of ``span`` consecutive frames of a data set; a row has ``draws`` windows."""
 
     def __init__(self, runs: np.ndarray, span: int, draws: int) -> None:
         self._runs = runs[runs[:, 1] >= span]

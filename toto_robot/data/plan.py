@@ -34,9 +34,8 @@ class VideoClips:
     Attributes:
         frames: number of frames in a clip, 16 in the paper (section 3.4); shorter videos are left
             out.
-        whole: keep each video as one clip of at least ``frames`` frames, in which a sequence may
-            start at any frame, instead of consecutive clips with one crop each. For small
-            collections.
+        whole: whether each video is one clip of at least ``frames`` frames, in which a sequence may
+            start at any frame; for small collections. False: consecutive clips with one crop each.
         sampling: which frames are taken.
     """
 
@@ -77,7 +76,7 @@ class TokeniseConfig:
             million, so the data set records it.
         device: device of the tokenizer, such as ``cpu`` or ``cuda``.
         seed: random seed of the crops.
-        runner: what processes the slices: local processes, a Slurm array or a Ray cluster.
+        runner: processes the slices: local processes, a Slurm array or a Ray cluster.
     """
 
     name: str
@@ -176,7 +175,7 @@ def _made_of(config: TokeniseConfig, tokenizer: AnyTokenizer) -> dict[str, Any]:
 
 
 def _lines(listing: Listing) -> list[str]:
-    """Return one line of JSON for each record; held-out records form whole groups."""
+    """Return one line of JSON for each record; all records of a group are held out, or none."""
     groups = {name: i for i, name in enumerate(sorted({r.group for r in listing.records}))}
     return [
         json.dumps(

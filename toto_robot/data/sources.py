@@ -1,4 +1,4 @@
-"""Collections of videos and images in their published layouts on disk.
+"""Collections of videos and images in the folder structures of their publishers.
 
 Each source lists its records: file, start and end time, and name. Files that a manifest names but
 that do not exist are listed and reported; they never stop a run.

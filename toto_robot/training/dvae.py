@@ -1,4 +1,4 @@
-"""Training of the DALL-E layout's discrete VAE (Ramesh et al. 2021, arXiv 2102.12092, appendix A).
+"""Training of DALL-E's discrete VAE (Ramesh et al. 2021, arXiv 2102.12092, appendix A).
 
 The loss is the evidence lower bound of a discrete latent. Tokens are drawn by the Gumbel-softmax
 relaxation with a falling temperature; the decoder's loss is the logit-Laplace likelihood. The prior
@@ -47,7 +47,7 @@ class DalleRecipe:
 
 
 class DalleTrainer:
-    """A trainer with Gumbel-softmax and logit-Laplace losses; keeps the weights' average too."""
+    """A trainer with Gumbel-softmax and logit-Laplace losses, and a running average of weights."""
 
     def __init__(self, tokenizer: DalleDVae, recipe: DalleRecipe, setting: Setting) -> None:
         if tokenizer.decoder is None:

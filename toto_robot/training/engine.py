@@ -2,11 +2,11 @@
 
     result = fit(model, phases, config, out, seed=0, title="next-token loss, nats")
 
-A step reads ``batch`` rows by number from an endless stream that depends only on its seed,
-accumulates gradients over parts of ``part`` rows on each rank, and makes one AdamW update, unless
-the guard rejects the loss or the gradient. So the config alone determines a run: the rows are the
-same for any number of ranks and parts, and a resumed run equals an uninterrupted one, to the bit on
-a CPU.
+A step reads ``batch`` rows (training examples) by number from an endless stream that depends only
+on its seed, accumulates gradients over parts of ``part`` rows on each rank, and makes one AdamW
+update, unless the guard rejects the loss or the gradient. So the config alone determines a run. The
+rows are the same for any number of ranks and parts. A resumed run equals an uninterrupted run; on a
+CPU, the two are bit-identical.
 """
 
 import itertools
@@ -59,7 +59,7 @@ class EngineConfig:
         keep_every: steps between checkpoints.
         keep_most: number of checkpoints that are kept.
         keep_in_background: whether several ranks write checkpoints while training continues.
-        guard: when an update is skipped.
+        guard: conditions under which an update is skipped.
     """
 
     device: str
@@ -134,7 +134,7 @@ def fit(
     Args:
         model: a `Trainable` with initial weights, equal on all ranks; trained in place.
         phases: the phases, in order.
-        optimizer: AdamW and its schedule over the steps of all phases.
+        optimizer: settings of AdamW and of its learning rate over the steps of all phases.
         config: the other settings.
         out: folder of checkpoints, log and curve.
         ranks: this process and its group.

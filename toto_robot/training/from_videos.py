@@ -32,14 +32,15 @@ class FromVideosConfig:
         crops: number of passes over each video, each with another random crop.
         tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
             encoder.
-        model: the transformer.
-        optimizer: AdamW and its schedule.
+        model: config of the transformer.
+        optimizer: settings of AdamW and of its learning-rate schedule.
         stages: training stages, see `PretrainConfig`.
-        engine: device, precision, ranks, log and checkpoints.
+        engine: settings of the training loop: device, precision, ranks, log, checkpoints.
         validation_sequences: number of held-out sequences for each validation.
         frame_interval_s: time between kept frames, seconds, which the checkpoint records; null
             if it varies much.
-        golden_frames: number of video frames in the encoder's golden vectors.
+        golden_frames: number of video frames for the encoder's reference embeddings (golden
+            vectors).
         seed: random seed of crops, weights and batches.
     """
 

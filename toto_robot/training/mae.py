@@ -31,13 +31,13 @@ class MaeTrainingConfig:
     """Settings of `train_mae`.
 
     Attributes:
-        model: the masked autoencoder.
+        model: config of the masked autoencoder.
         data: the data sets and their weights.
-        optimizer: AdamW and its schedule.
+        optimizer: settings of AdamW and of its learning-rate schedule.
         steps: number of optimizer steps.
         batch: frames per step, over all ranks.
         part: frames per forward pass on a rank; gradients of the parts are accumulated.
-        engine: device, precision, ranks, log and checkpoints.
+        engine: settings of the training loop: device, precision, ranks, log, checkpoints.
         validation_frames: number of held-out frames of each data set for each validation.
         pool: default pooling of the encoder's embedding, see `VitEncoder`.
         seed: random seed of weights, frames and masks.

@@ -31,16 +31,16 @@ class PatchTrainingConfig:
     """Settings of `train_patches`.
 
     Attributes:
-        model: the transformer.
+        model: config of the transformer.
         targets_from: tokenizer whose codes are predicted: checkpoint folder of a tokenizer or an
             encoder, or the name of a shipped encoder; null: predict the patches themselves.
         data: the data sets and their weights.
-        optimizer: AdamW and its schedule.
+        optimizer: settings of AdamW and of its learning-rate schedule.
         steps: number of optimizer steps.
         frames: frames per sequence, at most the model's.
         batch: sequences per step, over all ranks.
         part: sequences per forward pass on a rank; gradients of the parts are accumulated.
-        engine: device, precision, ranks, log and checkpoints.
+        engine: settings of the training loop: device, precision, ranks, log, checkpoints.
         validation_sequences: number of held-out sequences of each data set for each validation.
         pool: default pooling of the encoder's embedding, see `PatchEncoder`.
         seed: random seed of weights and sequences.

@@ -53,21 +53,21 @@ class PretrainConfig:
     """Settings of `pretrain`.
 
     Attributes:
-        model: the transformer.
+        model: config of the transformer.
         tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
             encoder.
         image_size: side of the resized frames, pixels; null: the tokenizer's own size.
         start_from: encoder whose transformer initialises the weights, to continue at another
             resolution, number of frames or RoPE base (paper Table 4); null: random weights.
         data: the data sets and their weights; they are tokenised first where necessary.
-        optimizer: AdamW and its schedule over the steps of all stages.
-        stages: the stages, in order; the paper has one, of 16 frames.
-        engine: device, precision, ranks, log and checkpoints.
+        optimizer: settings of AdamW and of its learning rate over the steps of all stages.
+        stages: the training stages, in order; the paper has one, with sequences of 16 frames.
+        engine: settings of the training loop: device, precision, ranks, log, checkpoints.
         validation_sequences: number of held-out sequences of each data set for each validation.
         frame_interval_s: time between frames of the training videos, seconds, which the checkpoint
             records; null if it varies much.
-        golden_frames: number of held-out frames in the encoder's golden vectors, in addition to a
-            synthetic pattern; every user of the checkpoint can view them.
+        golden_frames: number of held-out frames for the encoder's reference embeddings (golden
+            vectors), in addition to a synthetic pattern; every user of the checkpoint can see them.
         seed: random seed of weights and batches.
     """
 
@@ -267,8 +267,8 @@ def _golden_frames(shards: Sequence[TokenData], number: int) -> list[np.ndarray]
     """Return held-out frames of the data sets in turn, the middle frame of one clip each.
 
     If a data set has too few files to hold any out, training frames are used: golden vectors
-    check that an encoder computes the same embeddings, not how good it is. Data sets of tokens
-    without frames are skipped.
+    (reference embeddings) check that an encoder computes the same embeddings, not how good it is.
+    Data sets of tokens without frames are skipped.
     """
     with_frames = [shard for shard in shards if isinstance(shard, Shard)]
     clips = [

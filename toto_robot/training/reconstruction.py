@@ -67,7 +67,7 @@ class Setting:
     """Settings that all trainers share.
 
     Attributes:
-        optimizer: AdamW and its schedule.
+        optimizer: settings of AdamW and of its learning-rate schedule.
         ranks: device of the training.
         precision: precision of matrix products.
     """
@@ -203,9 +203,9 @@ class LightTrainer:
 def reconstruction_loss(
     reconstruction: Float[Tensor, "b 3 h w"], images: Float[Tensor, "b 3 h w"], recipe: LightRecipe
 ) -> Float[Tensor, ""]:
-    """Return the mean absolute error of pixels plus that of their differences, weighted.
+    """Return the weighted sum of the L1 losses on pixels and on their differences.
 
-    It has no perceptual loss, whose network would use ImageNet labels (paper section 3.4).
+    There is no perceptual loss, whose network would use ImageNet labels (paper section 3.4).
     """
     error = reconstruction - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()

@@ -1,7 +1,7 @@
 """The log of a training run, its curves, and the random generator of each step.
 
 All randomness of a step comes from a generator seeded with (seed, step), so a resumed run needs no
-generator state and equals an uninterrupted run to the bit.
+generator state and is bit-identical to an uninterrupted run.
 """
 
 import json

@@ -5,7 +5,7 @@
     python -m toto_robot.training.tokenizer tokenizer=vqgan recipe=vqgan optimizer=vqgan
 
 It runs in one process. A step depends only on its number and the state, so a killed run resumes
-from its last checkpoint and equals an uninterrupted run, to the bit on a CPU.
+from its last checkpoint. On a CPU, it is bit-identical to an uninterrupted run.
 """
 
 import math
@@ -61,14 +61,14 @@ class TokenizerTrainingConfig:
     """Settings of `train_tokenizer`.
 
     Attributes:
-        tokenizer: layout of the tokenizer.
-        recipe: losses and schedules, of the same kind as the layout.
+        tokenizer: architecture of the tokenizer.
+        recipe: losses and schedules, for the same kind of tokenizer.
         data: the data sets and their weights.
-        optimizer: AdamW and its schedule.
+        optimizer: settings of AdamW and of its learning-rate schedule.
         steps: number of optimizer steps.
         batch: crops per step.
         crop: side of the training crops, pixels; a multiple of the side of a token's cell. Tokens
-            of the light and the DALL-E layout are local, so small crops are sufficient.
+            of the light and the DALL-E tokenizer are local, so small crops are sufficient.
         validation_frames: number of held-out frames, in full size, for each validation.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: precision of matrix products; weights and losses are float32.
@@ -102,8 +102,8 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     """Train, resuming from the last checkpoint, and return the folder ``out/tokenizer``.
 
     Raises:
-        ValueError: layout, recipe, crop and frames do not fit each other, or ``out`` holds another
-            run.
+        ValueError: tokenizer, recipe, crop and frames do not fit each other, or ``out`` holds
+            another run.
         FloatingPointError: a loss or gradient is not finite; the last checkpoint is good.
     """
     shards = [Shard.open(data.path) for data in config.data]

@@ -2,7 +2,7 @@
 
 The losses are L1, the two codebook terms and, from a given step on, a patch discriminator (Isola
 et al., arXiv 1611.07004) with the hinge loss. The discriminator's weight is adapted so that its
-gradient at the last layer is as large as that of the reconstruction loss (equation 7). The
+gradient at the last layer is as large as the reconstruction loss's gradient (equation 7). The
 perceptual loss is used only if its weights are given; see `toto_robot.training.perceptual`.
 """
 
