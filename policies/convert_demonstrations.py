@@ -8,7 +8,7 @@
         out=runs/rpt
     python -m policies.train method=bc env=none data=runs/rpt out=runs/rpt_policy
 
-The formats are described in `policies.demonstrations.rpt` and `policies.demonstrations.robomimic`.
+`policies.demonstrations.rpt` and `policies.demonstrations.robomimic` describe the formats.
 `policies.demonstrations.joint_paths` computes the actions from the joint positions;
 `path.actions=own` keeps the actions of the file. The frame rate is read from the file (robomimic:
 `control_freq`, RPT: `rate_hz`); if the file has none, `path.rate_hz` is required. LeRobot data sets

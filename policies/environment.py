@@ -20,9 +20,11 @@ class EnvConfig:
     Attributes:
         id: environment id for `gymnasium.make`; `module:name` imports the module first, which may
             register the environment and add its expert to `envs.experts.EXPERTS`.
-        options: keyword arguments of the environment, always passed.
-        teacher_options: further arguments if the expert needs the privileged state.
-        blind_options: further arguments if no images are needed, so that none are rendered.
+        options: keyword arguments of `gymnasium.make`, always passed.
+        teacher_options: further keyword arguments while an expert or a teacher acts or labels, such
+            as `privileged: true` to observe the privileged state.
+        blind_options: further keyword arguments if no policy uses images, such as `cameras: []`, so
+            that no image is rendered.
     """
 
     id: str
@@ -38,9 +40,9 @@ def make_env(
 
     Args:
         config: id and options of the environment.
-        with_images: whether the policy uses the images.
-        privileged: whether the expert must be able to act.
-        filmed: whether `render()` returns images for a video.
+        with_images: True if the policy uses the images; False adds `config.blind_options`.
+        privileged: True if an expert or a teacher acts or labels; adds `config.teacher_options`.
+        filmed: True if `render()` must return images for a video.
 
     Raises:
         ValueError: the id is unknown, or the environment lacks what a policy needs.

@@ -1,10 +1,12 @@
-"""`python -m policies.evaluate`: success rate of a policy on seeds that training never uses.
+"""`python -m policies.evaluate`: measure the success rate of a policy on held-out seeds.
 
-python -m policies.evaluate policy=runs/train/policy episodes=200
-python -m policies.evaluate policy=expert env=franka_pick
-python -m policies.evaluate policy=runs/train/policy suite=camera
-python -m policies.evaluate policy=runs/teacher/policy                # a learned teacher
-python -m policies.evaluate policy=runs/mvp/policy encoder=/where/it/is/now.pth
+    python -m policies.evaluate policy=runs/train/policy episodes=200
+    python -m policies.evaluate policy=expert env=franka_pick
+    python -m policies.evaluate policy=runs/train/policy suite=camera
+    python -m policies.evaluate policy=runs/teacher/policy                # a learned teacher
+    python -m policies.evaluate policy=runs/mvp/policy encoder=/new/folder/mvp.pth
+
+Training and validation never use these seeds (`policies.rollouts.seeds`).
 """
 
 import time
@@ -46,16 +48,17 @@ class EvaluateConfig:
     """Settings of an evaluation.
 
     Attributes:
-        policy: the checkpoint of a student or of a teacher (`policies.teacher`), or `expert`.
-        env: the environment; None: that of the training.
-        encoder: new location of the student's encoder; None: as in training.
-        suite: randomisation, one of `envs.randomisation.suites()`; None: that of the environment's
-            options.
+        policy: folder of a student's checkpoint (`policies.train`) or a teacher's checkpoint
+            (`policies.teacher`), or `expert` for the scripted expert.
+        env: the environment; None: the environment in which the policy was trained.
+        encoder: new location of the student's encoder; None: the location used in training.
+        suite: name of a randomisation suite, one of `envs.randomisation.suites()`; None: the
+            randomisation in the options of the environment.
         episodes: number of episodes, one per held-out seed.
-        first_seed: first of the consecutive seeds; change it for a second, independent evaluation.
-            Training seeds are refused.
+        first_seed: first of the consecutive seeds, from 2,000,000; other values give a second,
+            independent evaluation. Seeds of training and validation are an error.
         video_episodes: number of episodes to film, failures first.
-        rollout: how episodes are distributed over worker processes.
+        rollout: number of worker processes, and of episodes per worker.
         device: device of the encoder: `cpu`, `cuda`, or `auto` (cuda if available).
     """
 
@@ -134,8 +137,8 @@ def _film(
 ) -> int:
     """Film failures first, then successes, and return the number of videos.
 
-    Videos of an earlier evaluation are deleted. In an environment that is not deterministic, a
-    filmed episode can end otherwise than the counted one; a note is printed then.
+    Videos of an earlier evaluation are deleted. In an environment that is not deterministic, the
+    filmed episode can have another outcome than the evaluated episode; then a note is printed.
     """
     for old in (*out.glob("rollout-failure-*.mp4"), *out.glob("rollout-success-*.mp4")):
         old.unlink()
@@ -153,14 +156,14 @@ def _film(
 
 
 def on_suite(env: EnvConfig, name: str) -> EnvConfig:
-    """Return the environment with the randomisation of a suite instead of its own."""
+    """Return the environment's config with its randomisation replaced by a suite."""
     options = {key: value for key, value in env.options.items() if key != "randomise"}
     groups = suite(name)
     return replace(env, options={**options, "randomise": groups} if groups else options)
 
 
 def open_policy(folder: Path | None, spec: RolloutSpec) -> Policy:
-    """Open the student in `folder` with its encoder; None: the teacher, or else the expert.
+    """Open the student in `folder` with its encoder; without a folder, the teacher or the expert.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.
@@ -184,7 +187,7 @@ class _Evaluated:
 
     Attributes:
         env: the environment.
-        vision: the student's encoder; none for policies on the privileged state.
+        vision: the student's encoder; `NoVision` for an expert or a teacher.
         student: the student's checkpoint, or None.
         teacher: the teacher's checkpoint, or None; without both, the scripted expert.
     """

@@ -1,23 +1,25 @@
-"""`python -m policies.redraw`: render the images and poses of a store's episodes again.
+"""`python -m policies.redraw`: render the images of a demonstration store's episodes again.
 
     python -m policies.redraw store=runs/train/store env=franka_pick episodes=60
     python -m toto_robot.sweep data=runs/redraw target=state columns=[cube]
     python -m policies.redraw store=runs/train/store format=lerobot out=runs/dataset
 
-A store contains tokens only. Its episodes are replayed from their seeds and actions in their
-environment. Each becomes a file `<number>.npz`, which `toto_robot.probing.episodes` reads:
+A demonstration store, the folder of tokenised episodes, contains no images. So the environment
+replays each episode from its seed and its executed actions. The result is one file `<number>.npz`
+per episode, which `toto_robot.probing.episodes` reads:
 
-    frames, proprio, labels, success, seed      as in the store, but images instead of tokens
-    state, state_names                          the privileged state; if it has the positions of
-                                                tool and object, also
-                                                <object>_from_tool_{x,y,z}, m, in world axes
+    frames                            uint8 [T+1 c h w 3], the images
+    proprio, labels, success, seed    as in the store
+    state, state_names                the privileged state and the names of its elements; if it has
+                                      the positions of tool and object, also
+                                      <object>_from_tool_{x,y,z}, m, in world axes
 
 With `format=lerobot` the result is a LeRobotDataset v3.0, which `policies.train` takes as `data`.
-It has the last frame as a step without a label, and the state as a column. Its videos are lossless,
-so the tokens of its images equal the store's.
+The frame after the last action is a step without a label, and the state is a column. The videos are
+lossless, so the tokens of the images equal the tokens in the store.
 
-A replayed episode whose proprioception differs from the store is an error: the environment or its
-options have changed.
+If the proprioception of a replayed episode differs from the store, the command fails: the
+environment or its options have changed.
 """
 
 from dataclasses import dataclass
@@ -52,9 +54,10 @@ class RedrawConfig:
 
     Attributes:
         store: folder of a demonstration store.
-        env: the environment of the store, with the same options as when it was recorded.
-        episodes: number of episodes, evenly spaced; None: all. One of Franka-pick is 0.2 MB.
-        format: `npz` or `lerobot`.
+        env: the environment of the store, with the options that were used while recording.
+        episodes: number of episodes to render, evenly spaced over the store; None: all. An npz file
+            of Franka-pick has 0.2 MB.
+        format: `npz`: one file per episode; `lerobot`: a LeRobotDataset v3.0.
     """
 
     store: Path
@@ -68,7 +71,7 @@ def redraw(config: RedrawConfig, out: Path) -> None:
 
     Raises:
         FileNotFoundError: the folder has no store.
-        ValueError: the store is of another environment, or a replayed episode differs from it.
+        ValueError: the store was recorded in another environment, or a replayed episode differs.
     """
     header = read_header(config.store)
     if header.env != config.env.id:

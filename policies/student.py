@@ -1,4 +1,4 @@
-"""The student: embeddings of the cameras and proprioception -> MLP -> action.
+"""The student: an MLP from the cameras' embeddings and proprioception to an action.
 
 The head follows MVP (Xiao et al., arXiv 2203.06173, and its code): a linear projection of each
 input, then an MLP. Differences: inputs are standardised by the statistics of the training data, the
@@ -40,11 +40,11 @@ class StudentConfig:
     Attributes:
         projection: width of each input's linear projection.
         hidden: widths of the MLP's hidden layers.
-        dropout: share of projected inputs that is dropped in training, in [0, 1).
-        smallest_std: lower limit of the standard deviation by which an embedding's element is
-            divided. Elements are of the order of 1.
-        chunk: number of actions per observation, the next action first; 1 in checkpoints without
-            this setting.
+        dropout: dropout probability of the projected inputs in training, in [0, 1).
+        smallest_std: lower limit of the standard deviation by which each element of an embedding is
+            divided. Elements have magnitudes of about 1.
+        chunk: number of future actions that are predicted from each observation. Checkpoints
+            without this setting have 1.
     """
 
     projection: int
@@ -71,9 +71,9 @@ class StudentMetadata:
     Attributes:
         student: sizes of the network.
         interface: meaning of its inputs and outputs.
-        env: environment of the training; None if trained on data alone.
-        vision: the encoder as the config named it.
-        encoder: identity of that encoder; None without vision.
+        env: environment of the training; None if the student was trained on data only.
+        vision: settings of the encoder in training.
+        encoder: identity of the encoder; None without vision.
     """
 
     student: StudentConfig
@@ -84,12 +84,13 @@ class StudentMetadata:
 
 
 class StudentPolicy(nn.Module):
-    """A policy whose inputs are exactly `embedding_<camera>` and `proprio`.
+    """A policy on the embedding of each camera and proprioception.
 
     Attributes:
         metadata: the metadata of its checkpoint.
-        keys: the keys of an observation, exactly.
-        chunk: number of actions per observation.
+        keys: the keys that an observation must have, `embedding_<camera>` and `proprio`; further
+            keys are an error.
+        chunk: number of future actions that are predicted from each observation.
     """
 
     def __init__(self, metadata: StudentMetadata) -> None:
@@ -146,7 +147,8 @@ class StudentPolicy(nn.Module):
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the action [a] for one observation, or [b a] for a batch, clipped to its limits.
 
-        The limits are [-1, 1], or the range of the training data if actions are in its own units.
+        The limits are [-1, 1]. For actions in a data set's own units, they are the range of the
+        training data.
 
         Raises:
             ValueError: the observation has other keys than `keys`, or other shapes.
@@ -191,7 +193,7 @@ class StudentPolicy(nn.Module):
     def standardise(
         self, embeddings: Float[Tensor, "n c e"], proprio: Float[Tensor, "n p"]
     ) -> None:
-        """Set mean and standard deviation of the normaliser to those of these inputs."""
+        """Compute mean and standard deviation of these inputs, and store them for normalisation."""
         total = torch.zeros_like(self.embedding_mean, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for chunk in embeddings.split(_CHUNK):
@@ -209,7 +211,7 @@ class StudentPolicy(nn.Module):
         self.proprio_std.copy_(proprio.std(0, unbiased=False).to(smallest).maximum(smallest))
 
     def set_range(self, actions: Float[Tensor, "n a"]) -> None:
-        """Set the limits to the range of these actions, if they are in a data set's own units.
+        """Store the range of these actions as the limits, if they are in a data set's own units.
 
         Raises:
             ValueError: an action is not finite.
@@ -223,7 +225,7 @@ class StudentPolicy(nn.Module):
         self.action_reach.copy_((high - low) / 2)
 
     def as_outputs(self, actions: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
-        """Return actions scaled as the network's outputs: their limits become -1 and 1."""
+        """Return actions in the scale of the network's outputs: the limits are -1 and 1."""
         if not self._has_own_units:
             return actions
         middle, reach = (one.to(actions.device) for one in (self.action_middle, self.action_reach))
@@ -245,7 +247,7 @@ def read_metadata(folder: Path) -> StudentMetadata:
 
 
 def read_origin(folder: Path) -> dict[str, list[str]]:
-    """Return the `envs` and `tasks` of a student's training, as far as its checkpoint has them.
+    """Return the names of `envs` and `tasks` of a student's training; lists can be empty.
 
     Raises:
         FileNotFoundError: the folder has no checkpoint.
@@ -263,7 +265,7 @@ def load_student(folder: Path, encoder: FrameEncoder | None, interface: Interfac
 
     Args:
         folder: the student's checkpoint.
-        encoder: computes its embeddings; None for a student without vision.
+        encoder: the encoder that computes the embeddings; None for a student without vision.
         interface: interface of the environment or robot where it will act.
 
     Raises:

@@ -1,8 +1,8 @@
-"""`python -m policies.teacher`: train a policy on the privileged state by PPO, without an expert.
+"""`python -m policies.teacher`: train a teacher by PPO on the privileged state.
 
-    python -m policies.teacher                  # the Franka's cabinet, configs/ppo/cpu.yaml
+    python -m policies.teacher                  # Franka-cabinet, configs/ppo/cpu.yaml
     python -m policies.teacher ppo=pixmc env_steps=8192000 +env.options.protocol=pixmc
-    python -m policies.train env=franka_cabinet teacher=runs/teacher/policy     # its student
+    python -m policies.train env=franka_cabinet teacher=runs/teacher/policy     # train its student
 
 Files in `out`:
 
@@ -10,16 +10,16 @@ Files in `out`:
     log.jsonl           a line for each iteration
     checkpoints/        the last two checkpoints, from which a run can be resumed
     policy/             the teacher with the best validation
-    evaluation.json     its results on the held-out seeds
+    evaluation.json     results of the teacher on the held-out seeds
     metrics.json        all results
     curve.png rollout.mp4 tensorboard/
 
-After a kill, the same command with the same `out` resumes from the last checkpoint: networks,
+After a kill, the same command with the same `out` resumes from the last checkpoint. Networks,
 optimizer, normalisers and counters are restored, and all randomness is drawn from (seed,
-iteration). Running episodes start again, though, so later numbers differ from those of a run that
-was not killed.
+iteration). Episodes that were running start again. So the later numbers of a killed run differ from
+the numbers of a run without a kill.
 
-The training success rate is that of the last 200 episodes, with sampled actions; validation and
+The training success rate is measured on the last 200 episodes, with sampled actions. Validation and
 evaluation use the mean of the action distribution.
 """
 
@@ -59,18 +59,19 @@ class TeacherConfig:
     """Settings for training a teacher.
 
     Attributes:
-        seed: seed of all randomness; also chooses the training episodes
+        seed: seed of all randomness, from 0 to 99; also chooses the seeds of the training episodes
             (`policies.rollouts.seeds`).
         env: the environment; its images are not rendered.
         ppo: settings of PPO.
-        env_steps: environment steps of the training, over all environments; rounded up to whole
-            iterations.
-        checkpoint_every: iterations between two checkpoints; each is validated.
+        env_steps: number of environment steps of the training, summed over all environments, and
+            rounded up to whole iterations.
+        checkpoint_every: number of iterations between two checkpoints; each checkpoint is
+            validated.
         validation_episodes: validation episodes per checkpoint.
         evaluation_episodes: held-out episodes of the final evaluation.
-        video_episodes: number of those episodes to film.
+        video_episodes: number of evaluation episodes to film.
         num_workers: worker processes for the training environments; 0: the main process.
-        rollout: how validation and evaluation are distributed over worker processes.
+        rollout: number of worker processes of validation and evaluation, and episodes per worker.
         device: device of the networks: `cpu`, `cuda`, or `auto` (cuda if available). Networks of
             this size train as fast on a CPU.
     """

@@ -1,7 +1,7 @@
 """A teacher: a learned policy on the privileged state, saved as a checkpoint folder.
 
-It can replace a scripted expert: `policies.train teacher=<folder>` takes its labels. It is trained
-by `policies.learning.ppo` and `policies.teacher`; this module needs neither the simulator nor
+A teacher can replace a scripted expert: `policies.train teacher=<folder>` trains a student with the
+teacher's labels. `policies.teacher` trains a teacher. This module needs neither the simulator nor
 Stable-Baselines3.
 """
 
@@ -40,8 +40,8 @@ class TeacherNetwork:
     Attributes:
         hidden: widths of the MLP's hidden layers.
         activation: activation function of the MLP.
-        normalise: whether the state is standardised by its running mean and standard deviation.
-        clip: the network's input is clipped to [-clip, clip].
+        normalise: True to standardise the state by its running mean and standard deviation.
+        clip: limit of each element of the network's input, which is clipped to [-clip, clip].
     """
 
     hidden: tuple[int, ...]
@@ -74,7 +74,7 @@ class TeacherMetadata:
 
 
 class Normaliser(nn.Module):
-    """A normaliser: standardises states by the statistics of all states so far, then clips them.
+    """A normaliser of states: it standardises them by running statistics, then clips them.
 
     Attributes:
         features_dim: size of input and output; Stable-Baselines3 needs this name.
@@ -96,7 +96,7 @@ class Normaliser(nn.Module):
 
     @torch.no_grad()
     def update(self, states: Float[Tensor, "n s"]) -> None:
-        """Add states to the mean and standard deviation; all states have the same weight."""
+        """Update the running mean and standard deviation; all states have the same weight."""
         new = states.to(self.count.device, torch.float64)
         before, added = self.count, len(new)
         share = added / (before + added)
@@ -196,7 +196,7 @@ def choose_expert(env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any
     Args:
         env_id: id of the environment.
         teacher: a teacher's checkpoint; None: the scripted expert.
-        env: the environment, which a teacher must fit.
+        env: the environment; its interface and state must equal those of the teacher's training.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.

@@ -6,23 +6,24 @@
     python -m policies.train method=bc env=none data=runs/demos out=runs/arm
     python -m policies.train method=bc env=none layout=lerobot data=DOWNLOADS/aloha out=runs/aloha
 
-`data` is a store, or a LeRobot data set with images, whose frames are tokenised once into
-`out/data`. For `env=none`, without rollouts, see `policies.learning.behaviour_cloning`. Otherwise
-the files in `out` are:
+`data` is a demonstration store (the folder of tokenised episodes) or a LeRobot data set with
+images, whose frames are tokenised once and written to `out/data`. With `env=none` there are no
+rollouts, and `policies.learning.behaviour_cloning` lists the files in `out`. With an environment
+they are:
 
     config.json         the settings; a resumed run may change only settings that do not affect
                         results (`toto_robot.runs`), and increase rounds or evaluation
     store/              all episodes, as tokens
     rounds/00/          policy/ and round.json of each round; exists once the round is complete
     policy/             the policy of the last round, for `policies.evaluate`
-    evaluation.json     its results on the held-out seeds
+    evaluation.json     results of this policy on the held-out seeds
     metrics.json        all results; equal for runs with equal settings
     timings.json        wall time by phase
     curve.png rollout.mp4 tensorboard/
 
-After a kill, the same command with the same `out` resumes the run and ends with the same
-metrics.json: episodes and rounds are written under a temporary name and then renamed, and all
-randomness is drawn from (seed, round, episode or step).
+After a kill, the same command with the same `out` resumes the run, and its metrics.json equals that
+of a run without a kill: episodes and rounds are written under a temporary name and then renamed,
+and all randomness is drawn from (seed, round, episode or step).
 """
 
 import json
@@ -99,7 +100,7 @@ def train(config: TrainConfig, out: Path) -> None:
 def _open(
     learner: Learner, demonstrations: Demonstrations | None, spec: RolloutSpec | None
 ) -> None:
-    """Open the encoder, the demonstrations and the environment, to raise errors early."""
+    """Open the encoder, the demonstrations and the environment, so that errors are raised early."""
     _ = learner.encoder  # loads it
     if demonstrations is not None:
         demonstrations.check()
@@ -111,7 +112,7 @@ def _is_complete(plan: Plan | None, out: Path) -> bool:
     """Return whether all requested results exist; a finished run can be extended.
 
     Args:
-        plan: the rounds; None for behaviour cloning without an environment.
+        plan: the planned rounds; None for behaviour cloning without an environment.
         out: the run's folder.
     """
     if not (out / "metrics.json").is_file():

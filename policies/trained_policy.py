@@ -1,4 +1,4 @@
-"""A trained policy with its encoder: camera images and proprioception -> embeddings -> action.
+"""A trained policy with its encoder: it computes actions from camera images and proprioception.
 
     policy = load_policy("runs/train")
     action = policy.act(observation)
@@ -40,7 +40,7 @@ class TrainedPolicy:
     def __init__(
         self, student: StudentPolicy, encoder: FrameEncoder | None, task: str = ""
     ) -> None:
-        """Join a student and the encoder that it was trained with; None for one without vision."""
+        """Combine a student with its encoder; the encoder is None for a student without vision."""
         self.student, self.task = student, task
         self.interface: Interface = student.metadata.interface
         self._encoder = encoder
@@ -49,7 +49,7 @@ class TrainedPolicy:
 
     @property
     def env(self) -> EnvConfig | None:
-        """Return the training environment, its id and options; None if trained on data alone."""
+        """Return id and options of the training environment; None if trained on data only."""
         return self.student.metadata.env
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -75,7 +75,7 @@ class TrainedPolicy:
         return self.student.act(inputs)
 
     def reset(self) -> None:
-        """Clear the memory of the previous episode, which an encoder of streams has."""
+        """Clear the temporal context of the previous episode."""
         self.student.reset()
         if self._encoder is not None:
             self._embedder = EpisodeEmbedder(self._encoder, 1, len(self._cameras))
@@ -104,14 +104,15 @@ def load_policy(
     """Load a policy that `policies.train` has trained, with its encoder.
 
     Args:
-        folder: the run's folder, or the checkpoint's, `<run>/policy`.
+        folder: the run's folder, or the folder of its checkpoint, `<run>/policy`.
         device: device of the policy: `cpu`, `cuda`, or `auto` (cuda if available).
-        encoder: new location of its encoder: a name, a folder or a file; None: as in training.
+        encoder: new location of its encoder: a name, a folder or a file; None: the location used
+            in training.
 
     Raises:
         FileNotFoundError: the folder has no policy, or its encoder does not exist.
-        ValueError: the checkpoint is damaged or not a student's, or the encoder is not the one that
-            the policy was trained with.
+        ValueError: the checkpoint is damaged or is not a student, or the encoder differs from the
+            encoder of the training.
     """
     place, kind = find_checkpoint(Path(folder))
     if kind != KIND:
@@ -130,13 +131,14 @@ def open_student(
     encoder: str | Path | None = None,
     interface: Interface | None = None,
 ) -> tuple[StudentPolicy, FrameEncoder | None]:
-    """Open a student and its encoder; None for a student without vision.
+    """Open a student and its encoder; the encoder is None for a student without vision.
 
     Args:
         folder: the student's checkpoint.
-        device: `cpu`, `cuda` or `auto`, for both.
-        encoder: new location of its encoder; None: as in training.
-        interface: interface where it will act; None: that of the training.
+        device: device of student and encoder: `cpu`, `cuda`, or `auto` (cuda if available).
+        encoder: new location of the encoder; None: the location used in training.
+        interface: interface of the environment or robot where the student will act; None: the
+            interface of the training.
 
     Raises:
         FileNotFoundError: the checkpoint or its encoder lacks a file.
@@ -153,12 +155,12 @@ def open_student(
 def relocated(
     folder: Path, vision: VisionConfig, now: VisionConfig | str | Path | None
 ) -> VisionConfig:
-    """Return a student's vision with the new location of its encoder.
+    """Return the settings of a student's encoder with a new location.
 
     Args:
         folder: the student's checkpoint, for messages.
-        vision: vision of the training.
-        now: new location of the encoder; None: as in training.
+        vision: settings of the encoder in training.
+        now: new location of the encoder; None: the location used in training.
 
     Raises:
         FileNotFoundError: the encoder does not exist.

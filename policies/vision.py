@@ -29,15 +29,15 @@ _BATCH = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderId:
-    """The identity of an encoder: with equal fingerprints, embeddings are interchangeable.
+    """The identity of an encoder: encoders with equal fingerprints compute equal embeddings.
 
     Attributes:
         weights_hash: hash of all weights.
-        layer: the layer that is pooled.
-        pool: the pooling method.
-        past: temporal context: `none`, or the settings of the stream.
+        layer: number of the layer whose features are pooled.
+        pool: name of the pooling method, such as `grid4`.
+        past: temporal context: `none`, or the settings of the stream in words.
         fingerprint: hash of all these.
-        dim: width of an embedding.
+        dim: number of elements of an embedding.
     """
 
     weights_hash: str
@@ -63,7 +63,7 @@ def encoder_id(encoder: FrameEncoder | None) -> EncoderId | None:
 
 
 class EpisodeEmbedder:
-    """An embedder of the compressed frames of several episodes, which need not run in lockstep.
+    """An embedder of compressed frames of several episodes; any subset can be embedded at a time.
 
     An encoder with temporal context has one stream for each camera of each episode. Embeddings are
     rounded to float16 (relative error 0.0005) as in the store, so that a student acts on the same
@@ -78,7 +78,7 @@ class EpisodeEmbedder:
         """Return the embeddings [k c e] of the newest frames [k c n] of k episodes.
 
         Args:
-            codes: the compressed frames.
+            codes: the compressed frames, as `FrameEncoder.codes` describes them.
             episodes: index of the episode of each frame, counted from 0.
         """
         cameras = range(self._num_cameras)

@@ -1,4 +1,4 @@
-"""One stored episode: tokens instead of images, and the expert's label of every step."""
+"""One stored episode: tokens instead of images, and the expert's action for every step."""
 
 from dataclasses import dataclass
 
@@ -10,20 +10,21 @@ from toto_robot.encoders.contract import Codes
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Episode:
-    """An episode of T actions and T + 1 observations, checked when it is made.
+    """An episode of T actions and T + 1 observations.
 
-    The label of a step is the expert's action, also where the policy acted (Ross et al. 2011).
+    The label of a step is the expert's action, even if the student acted (Ross et al. 2011).
 
     Attributes:
-        tokens: [T+1 c n], the frame of each camera as the encoder compresses it: token ids in
-            uint16 (512 bytes for 256 tokens), or an embedding in float16. Without cameras c is 0.
+        tokens: [T+1 c n], the frame of each camera, compressed by the encoder: n token ids in
+            uint16 (256 tokens are 512 bytes), or an embedding of n elements in float16.
+            Without cameras c is 0.
         proprio: float32 [T+1 p].
-        labels: float32 [T a], the expert's actions; within [-1, 1] if the environment's actions
-            are.
-        executed: float32 [T a], the executed actions.
+        labels: float32 [T a], the expert's actions; within [-1, 1], except for the own units of
+            another project's data set.
+        executed: float32 [T a], the actions that the environment or the arm executed.
         acted_by_expert: bool [T], True where the expert's action was executed.
-        success: whether the episode succeeded.
-        seed: the environment's seed.
+        success: True if the episode succeeded.
+        seed: the environment's seed; without an environment, the number of the episode.
         round: the DAgger round of the episode; 0 for the expert's demonstrations.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Embeddings of stored tokens, computed once and cached beside them (safe to delete).
+"""Embeddings of stored tokens, computed once and cached on disk (safe to delete).
 
     <store>/features-<fingerprint>/000000.npy      float16 [T+1 c e] of one episode
 
@@ -23,7 +23,10 @@ from .store import DemoStore
 
 
 class FeatureCache:
-    """A cache of one encoder's embeddings of a store's episodes; without an encoder, of width 0."""
+    """A cache of one encoder's embeddings of a store's episodes.
+
+    Without an encoder, embeddings have width 0.
+    """
 
     def __init__(self, store: DemoStore, encoder: FrameEncoder | None) -> None:
         self._store = store
@@ -68,13 +71,13 @@ class FeatureCache:
 
 
 class Dataset:
-    """All labelled observations of some stores: the training set of a student.
+    """All observations of some demonstration stores that have labels: a student's training set.
 
     Attributes:
-        embeddings: float16 [N c e], in memory, or in a file if larger than the limit.
+        embeddings: float16 [N c e], in memory, or in a file if they exceed the memory limit.
         proprio: float32 [N p].
         labels: float32 [N a], the expert's actions.
-        ends: int64 [N], one past the last row of each row's episode.
+        ends: int64 [N], for each observation the index after the last observation of its episode.
     """
 
     embeddings: torch.Tensor
@@ -95,9 +98,10 @@ class Dataset:
         Args:
             stores: the stores with the episodes.
             encoder: computes the embeddings; None: without vision.
-            limit_bytes: memory for embeddings, bytes; larger ones are written to `scratch`.
-            scratch: a file that may be overwritten.
-            only: indices of the episodes to use, in each store; None: all.
+            limit_bytes: memory limit for embeddings, bytes; if they exceed it, they are written to
+                `scratch`.
+            scratch: path of a file, which is overwritten.
+            only: indices of the episodes to use from each store; None: all.
 
         Raises:
             ValueError: there are no episodes.

@@ -1,9 +1,9 @@
-"""Recorded joint positions to actions: joint increments from each frame to the next.
+"""Compute actions from recorded joint positions: joint increments from each frame to the next.
 
-Other projects' demonstrations contain joint positions and gripper states. As in RPT and real-world
-MVP (Radosavovic et al., arXiv 2306.10007; Xiao et al., arXiv 2210.03109) the action leads to the
-joints and the gripper of the next frame, here as increments, the actions of our arms. With
-`actions=own` the actions of the file are kept unchanged; our arms cannot execute those.
+Other projects' demonstrations contain joint positions and gripper states. An action leads to the
+joints and the gripper of the next frame, as in RPT (Radosavovic et al., arXiv 2306.10007) and
+real-world MVP (Xiao et al., arXiv 2210.03109). Here it is an increment, since this project's arms
+take increments. With `actions=own` the file's actions are kept; these arms cannot execute them.
 """
 
 import math
@@ -27,15 +27,16 @@ NUM_JOINTS = len(FRANKA_PANDA.joint_names)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PathConfig:
-    """Settings: how a Franka's joint positions become actions.
+    """Settings of the computation of actions from a Franka's joint positions.
 
     Attributes:
-        rate_hz: frame rate of the file, Hz; None: read from the file. Must equal the file's rate.
-        every: use one of this many frames; an action then leads to the next used frame.
+        rate_hz: frame rate of the file, Hz; None: read from the file. If the file has a rate, both
+            must be equal.
+        every: use every n-th frame; an action then leads to the next used frame.
         joint_step_rad: joint increment of an action of 1, rad; larger increments are clipped, and
             their number is printed.
-        image_size: side of the images, pixels: each is cropped to the square at its centre, then
-            scaled; None: unchanged.
+        image_size: height and width of the stored images, pixels: each image is cropped to its
+            central square, then scaled; None: images are stored unchanged.
         actions: `joints`: increments to the next frame's joints; `own`: the file's own actions, in
             its units.
     """
@@ -62,16 +63,16 @@ class PathConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class JointPath:
-    """An episode as the reader of a file returns it, before actions are computed.
+    """An episode without actions, as the reader of a file returns it.
 
     Attributes:
         images: uint8 [t h w 3] of each camera.
         joints_rad: [t 7], joint positions, rad.
         width_m: [t], distance between the fingers, m; None if only the command is known.
-        commands: [t], gripper command from each frame on, -1 (close) to 1 (open).
+        commands: [t], gripper command that is given at each frame, -1 (close) to 1 (open).
         columns: further columns to keep, each [t k].
         task: the task in words.
-        facts: as in `Demonstration`; with `rate_hz`, the frame rate, if the file contains it.
+        facts: as in `Demonstration`; also `rate_hz`, the frame rate in Hz, if the file contains it.
         own: [t a], the file's own actions; None if it has none.
 
     Raises:
@@ -118,7 +119,8 @@ def rate_of(path: JointPath, given_hz: float | None, place: str) -> float:
     """Return the frame rate in Hz: the file's, or `given_hz` if the file has none.
 
     Raises:
-        ValueError: no rate is known, the two differ, or the file's is not a positive number.
+        ValueError: no rate is known, the two rates differ, or the file's rate is not a positive
+            number.
     """
     found = path.facts.get("rate_hz")
     if found is None and given_hz is None:
@@ -198,7 +200,7 @@ def _actions(
 
 
 def fitted(images: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
-    """Return images [t side side 3]: the square at the centre, scaled by area averaging."""
+    """Return images [t side side 3]: the central squares, scaled by area averaging."""
     if side is None:
         return images
     height, width = images.shape[1:3]

@@ -1,14 +1,14 @@
-"""Read demonstrations of robomimic (Mandlekar et al., arXiv 2108.03298), one HDF5 file.
+"""Read demonstrations of robomimic (Mandlekar et al., arXiv 2108.03298) from one HDF5 file.
 
     data/demo_<n>/obs/<camera>_image      uint8 [t h w 3]
     data/demo_<n>/obs/robot0_joint_pos    [t 7], rad
     data/demo_<n>/obs/robot0_gripper_qpos [t 2], m, the two fingers
-    data/demo_<n>/actions                 [t a], the last one the gripper's: -1 open, 1 closed
+    data/demo_<n>/actions                 [t a], last element: gripper, -1 open, 1 closed
     data                                  attribute env_args, JSON: env_name, control_freq
     mask/<name>                           names of the demonstrations of a subset
 
-The actions in these files are mostly Cartesian steps of the end effector. Our arms take joint
-increments, which `policies.demonstrations.joint_paths` computes; `path.actions=own` keeps the
+The actions in these files are mostly Cartesian steps of the end effector. This project's arms take
+joint increments, which `policies.demonstrations.joint_paths` computes; `path.actions=own` keeps the
 file's actions instead. The column `source` always contains the file's actions. Low-dimensional
 data sets have no images: render them with robomimic's `dataset_states_to_obs.py`.
 """
@@ -31,13 +31,13 @@ _SOURCE = "source"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RobomimicDemonstrations:
-    """An HDF5 file.
+    """An HDF5 file with demonstrations.
 
     Attributes:
         path: the file.
         cameras: camera names such as `agentview`, of `agentview_image` or `agentview_rgb`; empty:
             all cameras of the first demonstration.
-        mask: subset of demonstrations, a name below `mask/`; None: all demonstrations.
+        mask: name of a subset of demonstrations in the group `mask/`; None: all demonstrations.
         task: the task in words; None: the file's `env_name`.
     """
 
@@ -54,7 +54,7 @@ class RobomimicDemonstrations:
         return (Column(name=_SOURCE, dtype="float32", names=names),)
 
     def unexpected(self) -> dict[str, str]:
-        """Return the members of `data/` that are no episodes, with reasons."""
+        """Return the members of `data/` that are not episodes, with reasons."""
         with self._open() as file:
             others = sorted(set(file["data"]) - set(_names(file)))
         return {name: f"{self.path}: data/{name}: its name is not demo_<number>" for name in others}
@@ -198,7 +198,7 @@ def _image(observed: Any, camera: str, place: str) -> Any:
 
 
 def _no_images(observed: Any) -> str:
-    """Return the message for a demonstration without images; it names arrays of images' shape."""
+    """Return the error message for a demonstration without images."""
     like = sorted(
         key for key, one in observed.items() if len(one.shape) == 4 and one.shape[-1] == 3
     )

@@ -35,7 +35,7 @@ class RptDemonstrations:
 
     Attributes:
         path: the folder.
-        cameras: camera names such as `hand`; empty: all cameras of the first file.
+        cameras: names of the cameras to use, such as `hand`; empty: all cameras of the first file.
         task: the task in words; the files do not contain it.
     """
 
@@ -50,7 +50,7 @@ class RptDemonstrations:
         return ()
 
     def unexpected(self) -> dict[str, str]:
-        """Return the entries that are no episodes, with reasons: none; other files are ignored."""
+        """Return the entries that are not episodes: always none, since other files are ignored."""
         return {}
 
     def names(self) -> list[str]:

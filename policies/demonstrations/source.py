@@ -1,6 +1,7 @@
-"""Open the demonstrations for a training run: a store, or a LeRobot data set.
+"""Open the demonstrations for a training run: a demonstration store or a LeRobot data set.
 
-The actions of other projects' data sets can be kept unchanged; those fit none of our environments.
+The actions of another project's data set can be kept unchanged. No environment of this project can
+execute them.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ class Demonstrations:
     """The location and the selection of demonstrations.
 
     Attributes:
-        folder: a `DemoStore`, or a LeRobot data set with images.
-        which: the episodes of a data set to use, see `tokenised`; of a store all are used.
+        folder: folder of a `DemoStore` or of a LeRobot data set with images.
+        which: which episodes of a data set are used, see `tokenised`; of a store, all are used.
         layout: the columns to use of another project's data set, whose own actions are learned;
-            None: the data set was written by this project.
+            None: this project wrote the data set.
     """
 
     folder: Path
@@ -42,9 +43,9 @@ class Demonstrations:
             read_header(self.folder)
 
     def origin(self) -> dict[str, list[str]]:
-        """Return where a data set was recorded: `tasks` in words, and `envs`, environment ids.
+        """Return the `tasks` of a data set in words, and the ids of its `envs`.
 
-        Episodes of a digital twin contain its environment's id. Of a store, both lists are empty.
+        Only episodes of a digital twin contain an environment id. For a store, both are empty.
         """
         tasks, envs = set[str](), set[str]()
         if is_dataset(self.folder):
@@ -64,10 +65,10 @@ class Demonstrations:
         """Open the demonstrations as a store; a data set is tokenised once, into a new store.
 
         Args:
-            encoder: compresses the frames; None without vision.
-            copy: folder of the store that is made of a data set.
+            encoder: the encoder that compresses the frames; None without vision.
+            copy: folder of the store that is made from a data set.
             env: id of the environment where the student will act; None: no environment.
-            interface: interface of that environment; None: that of the demonstrations.
+            interface: interface of that environment; None: the interface of the demonstrations.
 
         Raises:
             FileNotFoundError: the folder has no demonstrations.

@@ -1,11 +1,13 @@
-"""Episodes on disk, append-only. A crash leaves complete episodes only: each file is renamed last.
+"""The demonstration store: a folder of tokenised episodes, to which episodes are only appended.
 
     <folder>/store.json                        format, environment, Interface, tokenizer
     <folder>/episodes/000000.safetensors       one episode; `seed`, `success`, `round` as metadata
     <folder>/features-<fingerprint>/000000.npy derived, may be deleted: see `features`
 
-Frames are stored as the encoder compresses them (a Toto: token ids, 512 bytes each), never as
-pixels. So a store belongs to one tokenizer, whose hash it contains. One process at a time appends.
+Frames are stored as the encoder compresses them, never as pixels: for a Toto as token ids, 512
+bytes per frame. So a store belongs to one tokenizer, whose hash it contains. Each file is
+written under a temporary name and then renamed, so a crash leaves complete episodes only. Only one
+process may append at a time.
 """
 
 import json
@@ -37,9 +39,9 @@ class StoreHeader:
     Attributes:
         env: environment id; None for episodes of a real arm.
         interface: meaning of `proprio`, cameras and actions.
-        tokenizer_hash: fingerprint of `FrameEncoder.codes`, which compresses a frame: for a Toto
-            the hash of the tokenizer's weights; None without cameras.
-        tokens_per_frame: stored numbers per frame; 0 without cameras.
+        tokenizer_hash: fingerprint of the compression of frames, `FrameEncoder.codes`; for a Toto
+            it is the hash of the tokenizer's weights; None without cameras.
+        tokens_per_frame: number of stored elements per frame; 0 without cameras.
     """
 
     env: str | None
@@ -51,7 +53,7 @@ class StoreHeader:
     def of(
         cls, env: str | None, interface: Interface, encoder: FrameEncoder | None
     ) -> "StoreHeader":
-        """Return the header of a store for this encoder; None: without vision."""
+        """Return the header of a store for this encoder; `encoder` is None without vision."""
         codes = None if encoder is None else encoder.codes
         return cls(
             env=env,

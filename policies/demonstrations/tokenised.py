@@ -1,4 +1,4 @@
-"""A store of tokens made from a data set with images; each frame is decoded and tokenised once.
+"""Make a demonstration store from a data set with images; each frame is tokenised once.
 
 Files in the folder:
 
@@ -45,7 +45,7 @@ def tokenised(
         reader: the data set.
         folder: folder of the store.
         header: the store's header; its interface must equal the data set's.
-        encoder: its tokenizer compresses the frames; None without vision.
+        encoder: the encoder that compresses the frames; None without vision.
         which: `successful`: complete episodes that are not marked as failed; `complete`: episodes
             that are not marked as cut short; `all`: also those cut short.
 
@@ -114,9 +114,9 @@ def choose(reader: DatasetReader, which: Which) -> list[int]:
 def tokenise_episode(
     demonstration: Demonstration, encoder: FrameEncoder | None, number: int
 ) -> Episode:
-    """Return an episode of tokens: the longest run of labelled steps, and the frame after it.
+    """Return an episode of tokens: the longest run of labelled steps, and the frame after this run.
 
-    If there is no frame after it, the last action is dropped.
+    If there is no frame after the run, its last action is dropped.
 
     Raises:
         ValueError: no labelled step has a frame after it, or a value is not finite.

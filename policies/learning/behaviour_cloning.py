@@ -9,8 +9,9 @@
     timings.json       wall time by phase
     curve.png tensorboard/
 
-The error is the mean squared error of the actions, divided by that of a constant policy: the mean
-action of the training episodes. A policy that ignores its input has an error of 1.
+The error is the mean squared error of the actions, divided by the mean squared error of a constant
+policy, which always returns the mean action of the training episodes. So a policy that ignores its
+input has an error of about 1.
 """
 
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ class _Split:
     """The training episodes and the held-out episodes.
 
     Attributes:
-        fitted: steps of the training episodes.
-        held_out: steps of the held-out episodes.
+        fitted: observations and labels of the training episodes.
+        held_out: observations and labels of the held-out episodes.
         numbers: indices of the held-out episodes in the store.
     """
 
@@ -50,7 +51,7 @@ class _Split:
 
 
 def clone(learner: Learner, demonstrations: Demonstrations, out: Path) -> None:
-    """Fit a student to the demonstrations, and write the files of the module's docstring."""
+    """Fit a student to the demonstrations, and write the files listed above."""
     clock = PhaseClock()
     with clock("start-up"):
         encoder, origin = learner.encoder, demonstrations.origin()

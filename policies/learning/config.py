@@ -23,20 +23,21 @@ class TrainConfig:
 
     Attributes:
         method: `dagger`, or `bc` for behaviour cloning, which has no student rounds.
-        seed: seed of all randomness; also chooses the training episodes
+        seed: seed of all randomness, from 0 to 99; also chooses the seeds of the training episodes
             (`policies.rollouts.seeds`).
-        env: the environment; None to train on data alone: then method must be `bc`, held-out
-            episodes replace rollouts, and validation, evaluation, video and rollout are not used.
+        env: the environment; None to train on data only. Then method must be `bc`, the policy is
+            evaluated on held-out episodes, and the settings of validation, evaluation, video and
+            rollout are not used.
         encoder: the student's vision encoder.
-        teacher: checkpoint of a learned teacher (`python -m policies.teacher`), which replaces the
-            expert; None: the environment's scripted expert.
-        data: folder of demonstrations for round 0, a `DemoStore` or a LeRobot data set; None: the
-            expert collects them.
+        teacher: folder of a learned teacher's checkpoint (`python -m policies.teacher`), which
+            replaces the expert; None: the environment's scripted expert.
+        data: folder of the demonstrations for round 0: a demonstration store, or a LeRobot data set
+            with images; None: the expert collects them.
         data_episodes: the episodes of a LeRobot data set to use: `successful`, `complete` or `all`,
             see `policies.demonstrations.tokenised`.
         layout: columns to use of another project's LeRobot data set, whose own actions are learned;
-            `env` must then be None. None: the data set was written by this project. Other layouts
-            must be converted first, see `policies.convert_demonstrations`.
+            `env` must then be None. None: this project wrote the data set. Other formats must be
+            converted first, see `policies.convert_demonstrations`.
         demonstrations: number of episodes that the expert collects if `data` is None.
         steps_after_success: number of steps that a training episode continues after success.
         dagger: settings of the student rounds.
@@ -44,9 +45,10 @@ class TrainConfig:
         imitation: settings of fitting the student.
         validation_episodes: validation episodes per round.
         evaluation_episodes: held-out episodes of the final evaluation.
-        video_episodes: number of those episodes to film.
-        rollout: how episodes are distributed over worker processes.
-        memory_limit_gib: memory for embeddings while fitting, GiB; larger ones are kept in a file.
+        video_episodes: number of evaluation episodes to film.
+        rollout: number of worker processes, and of episodes per worker.
+        memory_limit_gib: memory limit for embeddings while fitting, GiB; if they exceed it, they
+            are kept in a file.
         device: device of encoder and student: `cpu`, `cuda`, or `auto` (cuda if available).
     """
 

@@ -6,10 +6,10 @@ with probability beta_i, the student otherwise. The expert labels every visited 
 are added to those of all earlier rounds, and a new student is trained on all of them.
 
 In round 0 only the expert acts (beta 1), so its episodes are plain demonstrations. Behaviour
-cloning is DAgger with round 0 alone.
+cloning is DAgger with round 0 only.
 
-Difference to the paper: it returns the student with the best validation; we return the last one,
-which was trained on the most data. The validation of every round is reported.
+Difference to the paper: the paper returns the student with the best validation. This module returns
+the last student, which was trained on the most data. The validation of every round is reported.
 """
 
 from collections.abc import Callable
@@ -86,8 +86,8 @@ class DaggerConfig:
         rounds: number of rounds after the demonstrations.
         episodes: number of episodes collected per round.
         beta: schedule of the probability that the expert acts.
-        mixing: `step` draws the acting policy at every step, as in the paper; `episode` once per
-            episode.
+        mixing: `step` draws the acting policy at every step, as in the paper; `episode` draws it
+            once per episode.
     """
 
     rounds: int
@@ -135,7 +135,7 @@ class Plan:
         steps_after_success: see `RolloutJob`.
         validation_episodes: validation episodes per round.
         evaluation_episodes: held-out episodes of the final evaluation.
-        video_episodes: number of those episodes to film.
+        video_episodes: number of evaluation episodes to film.
     """
 
     seed: int
@@ -184,9 +184,10 @@ def collect(
     batch and equal those of an undisturbed run.
 
     Args:
-        pool: runs the episodes.
-        store: receives them; contains all earlier episodes of the run.
-        cache: receives their embeddings.
+        pool: the workers that run the episodes.
+        store: the store to which the episodes are appended; contains all earlier episodes of the
+            run.
+        cache: the feature cache to which their embeddings are written.
         round: the round.
         policy: the student's checkpoint; None in round 0.
         progress: called with the number of newly completed episodes.

@@ -21,7 +21,7 @@ class ImitationConfig:
         optimizer: AdamW and its schedule, which restarts in every round.
         batch: observations per gradient step.
         steps: gradient steps per round.
-        last_steps: gradient steps in the last round, which in behaviour cloning is the only one.
+        last_steps: gradient steps in the last round; behaviour cloning has only this round.
         log_every: number of gradient steps over which a logged loss is averaged.
     """
 
@@ -37,7 +37,7 @@ class ImitationConfig:
 
 
 class Labelled(Protocol):
-    """Observations with the expert's actions: `demonstrations.features.Dataset`, or a part.
+    """Observations with the expert's actions: a `demonstrations.features.Dataset` or a subset.
 
     Attributes:
         embeddings: float16 [N c e].
@@ -56,10 +56,10 @@ class Labelled(Protocol):
 
 @runtime_checkable
 class Chunked(Protocol):
-    """Data for a student that predicts chunks of actions.
+    """Labelled observations for a student that predicts chunks of actions.
 
     Attributes:
-        ends: int64 [N], one past the last row of each row's episode.
+        ends: int64 [N], for each observation the index after the last observation of its episode.
     """
 
     ends: torch.Tensor
@@ -105,7 +105,7 @@ def fit(
 
 
 def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared error of the actions at some rows, up to the end of their episodes.
+    """Return the mean squared error of actions; those after an episode's end do not count.
 
     Raises:
         ValueError: the student predicts chunks, but the data has no ends of episodes.
@@ -125,7 +125,7 @@ def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch
 def chunk_labels(
     data: Labelled, rows: torch.Tensor, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the next labels [b k a] of each row, and whether each is of its episode [b k]."""
+    """Return the next k labels [b k a], and a mask [b k]: True within the same episode."""
     if not isinstance(data, Chunked):
         raise ValueError("a student with chunks needs data with the attribute `ends`")
     next_rows = rows[:, None] + torch.arange(chunk)
@@ -134,6 +134,6 @@ def chunk_labels(
 
 
 def _rows(length: int, batch: int, seed: tuple[int, ...], step: int) -> torch.Tensor:
-    """Return the rows of a step, drawn from (seed, step), so that there is no generator state."""
+    """Return the indices of a step's observations, drawn from (seed, step) only."""
     rng = np.random.default_rng((*seed, step))
     return torch.from_numpy(rng.integers(length, size=batch))

@@ -6,8 +6,7 @@
 
 A round's folder is written under a temporary name and renamed, so it exists once the round is
 complete. All randomness is drawn from (seed, round, episode or step): a killed and resumed run gets
-the same numbers. For the collected episodes see `learning.dagger`; behaviour cloning is round 0
-alone.
+the same numbers. `learning.dagger` collects the episodes. Behaviour cloning has only round 0.
 """
 
 import json
@@ -43,9 +42,9 @@ def imitate(
     """Run all rounds, evaluate the last student on held-out seeds, and write the results.
 
     Args:
-        learner: makes and fits the students.
-        pool: runs the episodes, with the expert.
-        given: existing demonstrations; None: the expert collects them in round 0.
+        learner: the learner that makes and fits the students.
+        pool: the workers that run the episodes, with the expert.
+        given: store of existing demonstrations; None: the expert collects them in round 0.
         plan: rounds and episodes of the run.
         out: the run's folder; completed rounds are not repeated.
     """

@@ -1,6 +1,6 @@
-"""Make and fit the students of a run: encoder, network and optimisation are the same for all.
+"""Make and fit the students of a run; all have the same encoder, network and optimisation.
 
-DAgger makes a student in every round, behaviour cloning makes one.
+DAgger makes a student in every round; behaviour cloning makes one student.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -26,11 +26,12 @@ class Learner:
     """A maker of students; all randomness is drawn from the run's seed and the round.
 
     Attributes:
-        vision: the encoder.
+        vision: settings of the encoder.
         student: sizes of the network.
         imitation: settings of fitting.
         seed: the run's seed.
-        memory_limit_gib: memory for embeddings while fitting, GiB; larger ones are kept in a file.
+        memory_limit_gib: memory limit for embeddings while fitting, GiB; if they exceed it, they
+            are kept in a file.
         device: device of encoder and student.
     """
 

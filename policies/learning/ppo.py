@@ -37,9 +37,9 @@ class PpoConfig:
     """Settings of PPO.
 
     Attributes:
-        num_envs: environments that run in lockstep.
-        num_steps: steps of each environment per iteration.
-        epochs: passes over the steps of an iteration.
+        num_envs: number of environments, which run in lockstep.
+        num_steps: number of steps of each environment per iteration.
+        epochs: number of passes over the steps of an iteration.
         minibatches: number of minibatches per epoch.
         learning_rate: initial learning rate of Adam; follows a cosine schedule.
         final_lr_fraction: final learning rate, as a fraction of the initial one.
@@ -51,12 +51,13 @@ class PpoConfig:
         value_coefficient: weight of the value loss.
         entropy_coefficient: weight of the entropy.
         target_kl: the epochs stop early at 1.5 times this KL divergence; None: never.
-        normalise_advantages: over the whole `rollout`, or within each `minibatch`.
-        normalise_rewards: whether rewards are divided by the running standard deviation of their
+        normalise_advantages: `rollout` normalises advantages over the whole iteration, `minibatch`
+            within each minibatch.
+        normalise_rewards: True to divide rewards by the running standard deviation of their
             discounted sum.
-        bootstrap_timeouts: whether the value of the next state is added when an episode ends by its
-            time limit. Otherwise a time limit counts as termination, which the value function
-            cannot predict from a state without a clock.
+        bootstrap_timeouts: True to add the value of the next state when an episode ends by its time
+            limit. False counts a time limit as termination, which the value function cannot
+            predict, since the state contains no clock.
         initial_log_std: initial log standard deviation of the actions.
         network: sizes of the actor; the critic has the same sizes and shares only the normaliser.
     """
@@ -287,7 +288,7 @@ class PpoTrainer:
         teacher.normaliser.load_state_dict(self._normaliser.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """Return the state from which the training can be resumed, as tensors and plain data."""
+        """Return tensors and plain data from which the training can be resumed."""
         returns = self._rewards.ret_rms
         return {
             "iteration": self.iteration,

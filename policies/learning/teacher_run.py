@@ -1,4 +1,4 @@
-"""A run of PPO with checkpoints: each is validated, and the best so far is the teacher.
+"""Run PPO with checkpoints; each is validated, and the best one so far is the teacher.
 
 <out>/log.jsonl       a line for each iteration
 <out>/checkpoints/    the last two checkpoints
@@ -78,9 +78,10 @@ class TeacherRun:
         """Begin or resume at the trainer's iteration.
 
         Args:
-            trainer: trains the networks.
-            teacher: receives the trained weights at each checkpoint.
-            validate: returns the result of a teacher's checkpoint on the validation seeds.
+            trainer: the trainer of the networks.
+            teacher: the policy into which the trained weights are copied at each checkpoint.
+            validate: function that returns the result of a teacher's checkpoint on the validation
+                seeds.
             validations: results of the run's earlier checkpoints.
             out: the run's folder.
         """
@@ -89,7 +90,7 @@ class TeacherRun:
         self.rows, self.validations = self._log.rows, validations
 
     def learn(self, iterations: int, checkpoint_every: int) -> None:
-        """Train up to this number of iterations, including those before a resume."""
+        """Train up to this total number of iterations, including those before a resume."""
         trainer = self._trainer
         with tqdm(
             total=iterations * trainer.batch,

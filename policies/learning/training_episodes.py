@@ -1,4 +1,4 @@
-"""Environments for PPO: observations are the privileged state; episodes use training seeds."""
+"""Make environments for PPO, which observe the privileged state and use training seeds."""
 
 from functools import partial
 from typing import Any, SupportsFloat
@@ -37,7 +37,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
             env: the environment.
             seeds: the run's seed, the index of this environment's first episode in the run, and the
                 stride between the indices of its episodes.
-            timeouts_terminate: whether truncation is reported as termination.
+            timeouts_terminate: True to report truncation as termination.
 
         Raises:
             ValueError: the observation has no `state`.
@@ -57,7 +57,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Begin the next training episode.
 
         Raises:
-            ValueError: a seed was given, which might be one of the evaluation's.
+            ValueError: a seed was given; it might be an evaluation seed.
         """
         if seed is not None:
             raise ValueError("training episodes choose their own seeds; call reset() without one")
@@ -103,7 +103,7 @@ def make_environments(
         env: the environment.
         num_envs: number of environments.
         seeds: the run's seed, and the index of the first episode.
-        timeouts_terminate: whether truncation is reported as termination.
+        timeouts_terminate: True to report truncation as termination.
         num_workers: number of worker processes; 0: the main process.
     """
     seed, first = seeds

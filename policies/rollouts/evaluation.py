@@ -1,4 +1,4 @@
-"""Success rates of a policy on given seeds."""
+"""Measure the success rate of a policy on given seeds."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,8 +29,8 @@ def run_policy(
     """Run a policy on these seeds, each episode until it succeeds or ends.
 
     Args:
-        pool: runs the episodes.
-        policy: the student's checkpoint; None: the teacher of the pool, or else the expert.
+        pool: the workers that run the episodes.
+        policy: the student's checkpoint; None: the pool's teacher or, without one, the expert.
         seeds: the environment's seeds, one per episode.
         progress: called with the number of newly completed episodes.
     """
@@ -76,5 +76,5 @@ def summarise(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 
 def best(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the result with the most successes; of equal ones the last, trained longest."""
+    """Return the result with the most successes; of equal results the last one."""
     return max(reversed(results), key=lambda result: result["successes"])

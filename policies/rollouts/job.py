@@ -25,10 +25,10 @@ class RolloutJob:
         seeds: the environment's seed of each episode.
         policy: checkpoint of the student; None: the expert acts in all steps.
         beta: probability that the expert acts instead of the student.
-        mixing: whether the acting policy is drawn at every step, as in Ross et al. 2011, or once
-            per episode.
+        mixing: `step` draws the acting policy at every step, as in Ross et al. 2011; `episode`
+            draws it once per episode.
         mixing_seeds: seed of these draws, for each episode.
-        recorded: whether episodes are returned with the expert's labels, or only their outcome.
+        recorded: True to return episodes with the expert's labels; False to return outcomes only.
         steps_after_success: number of steps that an episode continues after success.
         round: DAgger round, which is stored in the episodes.
     """
@@ -49,10 +49,10 @@ class Rollout:
 
     Attributes:
         seed: the environment's seed.
-        success: whether the episode succeeded.
+        success: True if the episode succeeded.
         actions: float32 [T a], the executed actions.
-        episode: the episode with its labels, if it was recorded, else None.
-        features: float16 [T+1 c e], the embeddings, if it was recorded, else None.
+        episode: the episode with its labels; None if it was not recorded.
+        features: float16 [T+1 c e], the embeddings; None if the episode was not recorded.
     """
 
     seed: int

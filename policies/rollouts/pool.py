@@ -23,7 +23,7 @@ from .rollout import RolloutSpec, RolloutWorker
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutConfig:
-    """Settings: how episodes are distributed over worker processes.
+    """Settings of the distribution of episodes over worker processes.
 
     Attributes:
         num_workers: number of worker processes; 0: run in the main process; None: one per core.
@@ -78,7 +78,8 @@ class RolloutPool:
 
         Args:
             jobs: the groups.
-            each: called with each group's full results, in order, as soon as they are available.
+            each: called with each group's results, including recorded episodes and embeddings, in
+                order, as soon as they are available.
         """
         if not jobs:
             return []
@@ -144,7 +145,7 @@ def _run_in_worker(job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
 
 
 def _die_with_parent() -> None:
-    """End this worker when its parent has ended, even by kill -9; it would wait forever."""
+    """End this worker when its parent process ends, even by kill -9."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -3,11 +3,15 @@
 Episodes run in groups. The environments of a group run in lockstep, so that the frames of all
 environments and cameras are tokenised and embedded in one call, each exactly once. Episodes that
 have ended leave the group. A group is one job for one worker process with its own encoder, and no
-data passes between processes while it runs. On few cores that is faster than a vector environment,
-in which workers and encoder wait for each other: on 2 cores, 54 steps/s instead of 44 with
-`AsyncVectorEnv`, 40 in one process, and 27 one frame at a time (benchmarks/dagger_collect.py).
+data passes between processes while it runs. In a vector environment, workers and encoder wait for
+each other. Environment steps per second on 2 cores (benchmarks/dagger_collect.py):
 
-The result of a group depends on its job alone, not on the worker or on earlier jobs, so that a
+    groups on two workers                    54
+    `AsyncVectorEnv`                         44
+    groups in one process                    40
+    one process, one frame per encoder call  27
+
+The result of a group depends only on its job, not on the worker or on earlier jobs, so that a
 killed and resumed run gets the same numbers.
 """
 
@@ -40,8 +44,8 @@ class RolloutSpec:
 
     Attributes:
         env: the environment.
-        vision: the encoder.
-        privileged: whether an expert is needed, to act or to label.
+        vision: settings of the encoder.
+        privileged: True if an expert or a teacher acts or labels.
         device: device of the encoder.
         teacher: checkpoint of a teacher that is used as the expert; None: the scripted expert.
     """

@@ -1,9 +1,9 @@
-"""Environment seeds for training, validation and evaluation: three ranges that cannot overlap.
+"""Environment seeds for training, validation and evaluation, in three separate ranges.
 
 A policy is evaluated on episodes that were used neither for training nor for choosing the policy.
 So each purpose has its own range of a million seeds:
 
-    training       [        0, 1 000 000)   run seed s takes [s * 10 000, (s + 1) * 10 000)
+    training       [        0, 1 000 000)   run seed s uses [s * 10 000, (s + 1) * 10 000)
     validation     [1 000 000, 2 000 000)   the same after every round, so rounds can be compared
     evaluation     [2 000 000, 3 000 000)   the same for every run, so policies can be compared
 

@@ -25,8 +25,8 @@ _GREEN, _GREY = (60, 200, 90), (90, 90, 90)
 def film(path: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]) -> None:
     """Run the episodes of `seeds` one after another and write them as one MP4 (H.264).
 
-    The left image is `render()`; the others are a student's cameras. Experts and teachers have
-    none, since they use the privileged state. The border turns green on success.
+    The left image is `render()`. The other images are the student's cameras; experts and teachers
+    have no cameras, since they use the privileged state. The border turns green on success.
     """
     with closing(_make_env(env_config, policy)) as env:
         frames = [frame for seed in seeds for frame in _run(env, policy, seed)[0]]
@@ -43,7 +43,7 @@ def film_each(
     rollout has succeeded.
 
     Returns:
-        Whether the filmed episode succeeded, by file, in the order of the rollouts.
+        For each file, True if the filmed episode succeeded, in the order of the rollouts.
     """
     filmed = {}
     with closing(_make_env(env_config, policy)) as env:

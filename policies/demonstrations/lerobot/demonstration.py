@@ -1,4 +1,4 @@
-"""One demonstration in memory, with images: what readers return and the writer appends."""
+"""One demonstration in memory, with images; readers return it and the writer appends it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,15 +14,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Demonstration:
-    """A demonstration of T observations and an action for each.
+    """A demonstration of T observations, with an action for each observation.
 
     Attributes:
         interface: meaning of `proprio`, cameras and actions.
         images: uint8 [t h w 3] of each camera of the interface, by its name.
         proprio: float32 [t p].
         actions: float32 [t a], the actions to learn.
-        labelled: bool [t], whether the action is a label; False where the operator sent none in
-            time, and after the last action.
+        labelled: bool [t], True if the action of the step may be learned; False if the operator
+            sent no action in time, and at the frame after the last action.
         columns: further columns by name, each [t] or [t k].
         task: the task in words.
         facts: data of the whole episode, plain values for JSON. Known keys: `complete` (bool; False

@@ -5,11 +5,12 @@
     meta/episodes/chunk-000/file-000.parquet    the files and rows of an episode
     data/chunk-000/file-000.parquet             the rows of an episode, one per step
     videos/<key>/chunk-000/file-000.mp4         the frames of an episode, a file for each camera
-    records/interface.json                      ours: meaning of states, cameras and actions
-    records/episode-000000.json                 ours: facts of the whole episode
-    records/empty-000000.json                   ours: an episode that ended before its first step
+    records/interface.json                      meaning of states, cameras and actions
+    records/episode-000000.json                 facts of the whole episode
+    records/empty-000000.json                   an episode that ended before its first step
 
-Each episode has its own files, so that complete episodes are never written again. The format is
+LeRobot does not use `records/`. Each episode has its own files, so that complete episodes are never
+written again. The format is
 LeRobot's `CODEBASE_VERSION = "v3.0"` (Apache-2.0; lerobot 0.4.4 and 0.6.1 read it).
 """
 
@@ -51,10 +52,10 @@ class Column:
     """A column of a data set beside state, action and images, one row per step.
 
     Attributes:
-        name: without `/`, and not beginning with `observation` or `action`, which LeRobot uses as a
-            policy's inputs and outputs.
-        dtype: dtype of the elements.
-        names: a name for each element.
+        name: name of the column. It must not contain `/` and must not begin with `observation` or
+            `action`: LeRobot uses such columns as a policy's inputs and outputs.
+        dtype: name of the NumPy dtype of the elements, or `string`.
+        names: one name per element of a row.
     """
 
     name: str

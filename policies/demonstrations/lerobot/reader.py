@@ -16,13 +16,13 @@ from .others import STANDARD, LerobotLayout, numbers
 
 
 class DatasetReader:
-    """A reader of a data set's episodes, one by one. Incomplete episodes are not visible.
+    """A reader of a data set's episodes, one by one; it ignores incompletely written episodes.
 
     Attributes:
         folder: folder of the data set.
         interface: meaning of states, cameras and actions.
         columns: further columns beside state, action and images.
-        is_others: whether the data set's own actions are used unchanged.
+        is_others: True if the data set's own actions are used unchanged.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class DatasetReader:
         Args:
             folder: folder with `meta/info.json`.
             interface: the interface of a data set without `records/interface.json`.
-            others: the columns to use of a data set whose actions are kept unchanged (kind `own`);
-                the interface is then made from them.
+            others: the columns to use of a data set whose actions are kept unchanged (action kind
+                `own`); the interface is then derived from these columns.
 
         Raises:
             FileNotFoundError: the folder has no data set.

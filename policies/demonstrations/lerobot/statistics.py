@@ -1,4 +1,4 @@
-"""Statistics of columns with which LeRobot normalises: min, max, mean, std and quantiles."""
+"""Compute the statistics that LeRobot uses to normalise: min, max, mean, std and quantiles."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _NUM_IMAGES = 10  # LeRobot, too, uses a sample of the frames
 
 
 def of_column(values: Array) -> Statistics:
-    """Return the statistics of a column [t] or [t k], without the values that are not finite."""
+    """Return the statistics of the finite values of a column [t] or [t k]."""
     columns = (values if values.ndim > 1 else values[:, None]).astype(np.float64)
     finite = np.isfinite(columns)
     if not finite.all():
@@ -40,7 +40,7 @@ def of_images(images: NDArray[np.uint8]) -> Statistics:
 
 
 def merge(one: Statistics, other: Statistics) -> Statistics:
-    """Return the joint statistics of two parts; for quantiles the weighted mean, as in LeRobot."""
+    """Return the statistics of two sets together; quantiles are weighted means, as in LeRobot."""
     first, second = one["count"], other["count"]
     total = np.maximum(1, first + second)
     shares = first / total, second / total

@@ -21,7 +21,7 @@ class Codec:
         name: FFmpeg's name of the encoder.
         pixel_format: pixel format that the encoder takes.
         options: options of the encoder.
-        stored_format: FFmpeg's name of the stored pixel format, which readers get.
+        stored_format: FFmpeg's name of the pixel format in the file.
     """
 
     name: str
@@ -39,7 +39,7 @@ LOSSLESS = Codec(
 
 
 def small(crf: int) -> Codec:
-    """Return ordinary lossy H.264, which is smaller; `crf` from 0 (best) to 51."""
+    """Return the settings of ordinary lossy H.264; `crf` is from 0 (best quality) to 51."""
     if not 0 <= crf <= 51:
         raise ValueError(f"crf must be in [0, 51], got {crf}")
     options = (("crf", str(crf)), ("preset", "veryfast"))
