@@ -1,9 +1,9 @@
 """Plain English and the field's terms, in code and in the pages: words that we do not use.
 
-Comments, docstrings, messages, identifiers, configs and pages are searched. A word of the second column
-has a usual term, which the test names; where a word is the usual term itself, `ALLOWED` says why.
+Comments, docstrings, messages, identifiers, configs and pages are searched. `WORDS` has the usual
+term beside each word; where such a word is the usual term itself, `ALLOWED` says why.
 
-    python -m tests.test_language policies docs/policies.md     # what is left in some files or folders
+    python -m tests.test_language policies docs/policies.md     # what is left in files or folders
 """
 
 import ast
@@ -75,8 +75,7 @@ def texts(path):
         return
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type in (tokenize.COMMENT, tokenize.STRING):
-            for number, line in enumerate(token.string.splitlines(), token.start[0]):
-                yield number, line
+            yield from enumerate(token.string.splitlines(), token.start[0])
         elif token.type == tokenize.NAME and token.string not in IDENTIFIERS:
             yield token.start[0], token.string.replace("_", " ")
 
@@ -107,9 +106,9 @@ def files(folders):
     for folder in folders:
         place = ROOT / folder
         for path in [place] if place.is_file() else sorted(place.rglob("*")):
-            if path.suffix in (".py", ".md", ".yaml", ".toml", ".cff") or path.name == "Makefile":
-                if path.name != "layout.md":
-                    yield path
+            is_text = path.suffix in (".py", ".md", ".yaml", ".toml", ".cff")
+            if (is_text or path.name == "Makefile") and path.name != "layout.md":
+                yield path
 
 
 @pytest.mark.parametrize(
