@@ -59,7 +59,7 @@ IDENTIFIERS = {"eye"}  # np.eye, torch.eye
 ALLOWED = {
     r"hand[- ]eye|eye[- ](?:in|to|on)[- ](?:the )?hand|np\.eye|torch\.eye": "calibration; identity",
     r"model cards?|graphics cards?|NVIDIA cards?": "the usual terms",
-    r'"(?:[\w.]*\.)?(?:eyes|foresight|exam|theatre|stamp|pictures|spoilt)"': "old names, still read",
+    r'"(?:[\w.]*\.)?(?:eyes|foresight|exam|theatre|stamp|pictures|spoilt)"': "old names",
     r'"(?:pictures|strangers|strangeness|spoilt)"|/spoilt/|img/foresight.png': "names in files",
     r"(?:TEST_|ARM_|LIBRARY_)?STAMP": "a file of the Makefile, the usual name",
     r"time[- ]?stamps?|stamps? s\b|stamp_s\b|stamp\.\w+": "the time of a frame; recorded columns",
