@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "toto-robot" / "compat"
 OUT = ROOT / "runs" / "compatibility"
 PAGE = ROOT / "docs" / "compatibility.md"
-COMMON = ("torch==2.13.0", "opencv-python-headless>=4.9")
+COMMON = ("torch==2.13.0", "opencv-python-headless>=4.9", "packaging")
 HEAD = """# Third-party environments
 
 `make compat` wraps each environment of this table in one line, in a virtual environment of its own

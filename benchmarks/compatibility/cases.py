@@ -32,7 +32,8 @@ class Case:
         return f"TotoObservation(env, encoder{flip})"
 
 
-ROBOTICS = ("gymnasium-robotics==1.4.2", "imageio")
+# With newer MuJoCos, gymnasium-robotics 1.4.2 and robosuite 1.5.2 fail in their own code.
+ROBOTICS = ("gymnasium-robotics==1.4.2", "mujoco==3.8.1", "imageio")
 CASES = (
     Case(
         name="Franka Kitchen",
@@ -106,7 +107,7 @@ CASES = (
     ),
     Case(
         name="dm_control (through Shimmy)",
-        packages=("shimmy[dm-control]==2.0.1", "imageio"),
+        packages=("shimmy[dm-control]==2.0.1", "mujoco==3.8.1", "imageio"),
         setup=(
             "import shimmy",
             "gymnasium.register_envs(shimmy)",
@@ -128,7 +129,7 @@ CASES = (
     ),
     Case(
         name="robosuite (Lift)",
-        packages=("robosuite==1.5.2", "h5py"),
+        packages=("robosuite==1.5.2", "mujoco==3.8.1", "h5py"),
         setup=(
             "import robosuite",
             "from robosuite.wrappers import GymWrapper",

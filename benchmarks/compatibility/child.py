@@ -53,6 +53,7 @@ def main() -> None:
             env.reset()
     result = {"cameras": list(env.cameras.values()), "rate": _rate(env)}
     _save(image_path, shown[-1][0])
+    assert shown[-1][0].std() > 2, "the image that the encoder is given is empty"
     env.close()
     result["raw_rate"] = _rate(make(), reset=True)
 
