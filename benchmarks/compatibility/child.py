@@ -43,10 +43,11 @@ def main() -> None:
         exec("\n".join(case["setup"]), names)
         return names["env"]
 
+    valid = _is_valid(make())  # first: closing a MuJoCo renderer may blank another one's images
     options = {} if case["flip"] is None else {"flip": case["flip"]}
     env = TotoObservation(make(), Watching(), **options)
     observation, _ = env.reset(seed=0)
-    _check(env.observation_space, observation, make())
+    assert env.observation_space.contains(observation) or not valid, "not in its space"
     for _ in range(STEPS):
         *_, terminated, truncated, _ = env.step(env.action_space.sample())
         if terminated or truncated:
@@ -61,17 +62,17 @@ def main() -> None:
     envs.reset(seed=0)
     for _ in range(3):
         observations, *_ = envs.step(envs.action_space.sample())
-    _check(envs.observation_space, observations, SyncVectorEnv([make, make]))
+    assert envs.observation_space.contains(observations) or not valid, "vector: not in its space"
     envs.close()
     print("RESULT " + json.dumps(result))
 
 
-def _check(space: Any, observation: Any, raw: Any) -> None:
-    """Refuse an observation outside its space, unless the environment's own ones are outside."""
-    own, _ = raw.reset(seed=0)
-    if not space.contains(observation):
-        assert not raw.observation_space.contains(own), "the observation is not in its space"
-    raw.close()
+def _is_valid(env: Any) -> bool:
+    """Return whether an environment's own first observation lies in its space; close it."""
+    own, _ = env.reset(seed=0)
+    valid = env.observation_space.contains(own)
+    env.close()
+    return valid
 
 
 def _rate(env: Any, reset: bool = False) -> float:
