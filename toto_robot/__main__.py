@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from .config_files import CHECKOUT, LIBRARY, described, search_path
+from .config_files import CHECKOUT, described, search_path
 from .usage import show
 
 __all__ = ["main"]
@@ -97,8 +97,8 @@ def _order(entry: EntryPoint) -> tuple[int, str]:
 
 def _summary(entry: EntryPoint) -> str:
     """Return the first line of a command's YAML file; its module is not imported."""
-    for folder in dict.fromkeys([LIBRARY, *search_path(entry.module)]):
-        path = Path(folder) / f"{entry.name}.yaml"
+    for folder in search_path(entry.module):
+        path = folder / f"{entry.name}.yaml"
         if path.is_file():
             return described(path)[1]
     return SUMMARIES.get(entry.name, "")

@@ -239,10 +239,21 @@ class Encoder(nn.Module):
         Raises:
             ValueError: the ids cannot be output of the tokenizer.
         """
-        ids = self.check_tokens(ids)
-        start = ids.new_full((len(ids), 1), self.transformer.config.start_video)
+        return self.frame_features(self.transformer, self.check_tokens(ids), layers)
+
+    def frame_features(
+        self, transformer: CausalModel, ids: Int64[Tensor, "b n"], layers: Sequence[int]
+    ) -> tuple[Float[Tensor, "b n d"], ...]:
+        """Return the features of single frames by a transformer of this architecture.
+
+        Args:
+            transformer: the encoder's own, or a copy that is trained, which has gradients.
+            ids: tokens of the frames, on the transformer's device.
+            layers: numbers of the layers.
+        """
+        start = ids.new_full((len(ids), 1), transformer.config.start_video)
         frames = [ids, ids] if self.repeat_frame else [ids]
-        outputs = self.transformer.features(torch.cat([start, *frames], dim=1), layers)
+        outputs = transformer.features(torch.cat([start, *frames], dim=1), layers)
         return tuple(normalise(output[:, -self.tokens_per_frame :]) for output in outputs)
 
     def encode_clip(self, clips: np.ndarray | Tensor) -> Float[Tensor, "b t e"]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..encoders.contract import FrameEmbedder
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_encoder
-from ..encoders.pooling import normalise
+from ..models import CausalModel
 
 __all__ = ["TotoBackbone"]
 
@@ -55,7 +55,7 @@ class TotoBackbone(nn.Module):
         self.encoder = opened
         self.dim = opened.dim
         self.trainable, self.channels = trainable, channels
-        self.transformer: nn.Module | None = None
+        self.transformer: CausalModel | None = None
         self.pooling: nn.Module | None = None
         if trainable:
             if not isinstance(opened, Encoder):
@@ -81,12 +81,8 @@ class TotoBackbone(nn.Module):
                 return torch.as_tensor(encoder(frames)).float()
         assert isinstance(encoder, Encoder)
         ids = encoder.tokenize(frames)
-        start = ids.new_full((len(ids), 1), encoder.transformer.config.start_video)
-        repeated = [ids, ids] if encoder.repeat_frame else [ids]
-        (features,) = self.transformer.features(  # pyrefly: ignore
-            torch.cat([start, *repeated], dim=1), (encoder.layer,)
-        )
-        return self.pooling(normalise(features[:, -encoder.tokens_per_frame :])).float()
+        (features,) = encoder.frame_features(self.transformer, ids, (encoder.layer,))
+        return self.pooling(features).float()
 
     def _frames(self, images: Tensor) -> Tensor:
         """Return uint8 frames [b h w 3]."""
@@ -106,7 +102,7 @@ class TotoBackbone(nn.Module):
         return images.permute(0, 2, 3, 1) if self.channels == "first" else images
 
 
-def _trained_part(encoder: Encoder) -> nn.Module:
+def _trained_part(encoder: Encoder) -> CausalModel:
     """Return a copy of the transformer with gradients for the weights in use."""
     transformer = copy.deepcopy(encoder.transformer).requires_grad_(False)
     for module in (transformer.embed_tokens, *transformer.layers[: encoder.layer]):
