@@ -1,4 +1,4 @@
-"""Who can be evaluated: students with their eyes where they are now, and teachers."""
+"""Which policies can be evaluated: students, also with a moved encoder, and teachers."""
 
 import dataclasses
 import json

@@ -194,7 +194,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backend:
-    """Say how a simulator is made and what shape its batch has: () for one world, or (n,)."""
+    """How a simulator is made, and the shape of its batch: () for one world, or (n,)."""
 
     make: Callable[[], Simulator]
     batch: tuple[int, ...]

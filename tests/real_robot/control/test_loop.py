@@ -517,7 +517,7 @@ def test_a_signal_while_a_hung_agent_is_awaited_keeps_the_record() -> None:
     bench, before = Bench(patience_s=0.01, max_steps=50), signal.getsignal(signal.SIGINT)
 
     class Late:
-        """Hear of the end only; by then the agent has been awaited."""
+        """A listener of the end alone; by then the loop has waited for the agent."""
 
         def begin(self, task, agent):
             pass

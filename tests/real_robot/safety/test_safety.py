@@ -36,7 +36,7 @@ def layer_at(pose=HOME, config=CONFIG, now_s=0.0):
 
 
 def run(layer, requested, num_ticks, *, now_s=0.0, measured=None, ages=FRESH):
-    """Wish the same for some ticks; give the decisions."""
+    """Return the decisions on one requested target over some time steps."""
     decisions, last = [], HOME if measured is None else measured
     for _ in range(num_ticks):
         decision = layer.command(target(requested), state_at(last, now_s), ages, now_s)
