@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .encoders.loading import load_encoder, load_toto, save_encoder, shipped_encoders
     from .encoders.streaming import StreamConfig
     from .encoders.vit_files import load_vit
+    from .integrations.sb3 import TotoFeaturesExtractor
     from .models import TotoConfig, TotoTransformer
     from .tokenizers import DalleDVae, LightDVae, Tokenizer
     from .wrappers import TotoObservation, TotoVecEnv, TotoVectorObservation
+    from .wrappers.backbone import TotoBackbone
 
 _PLACES = {
     "DalleDVae": "tokenizers",
@@ -26,7 +28,9 @@ _PLACES = {
     "LightDVae": "tokenizers",
     "StreamConfig": "encoders.streaming",
     "Tokenizer": "tokenizers",
+    "TotoBackbone": "wrappers.backbone",
     "TotoConfig": "models",
+    "TotoFeaturesExtractor": "integrations.sb3",
     "TotoObservation": "wrappers",
     "TotoTransformer": "models",
     "TotoVecEnv": "wrappers",
@@ -45,7 +49,9 @@ __all__ = [
     "LightDVae",
     "StreamConfig",
     "Tokenizer",
+    "TotoBackbone",
     "TotoConfig",
+    "TotoFeaturesExtractor",
     "TotoObservation",
     "TotoTransformer",
     "TotoVecEnv",

@@ -20,8 +20,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..encoders.contract import FrameEmbedder
-from .backbone import TotoBackbone
-from .images import ImageEntry, find_images
+from ..wrappers.backbone import TotoBackbone
+from ..wrappers.images import ImageEntry, find_images
 
 __all__ = ["TotoFeaturesExtractor"]  # noqa: F822  # created at its first use
 
