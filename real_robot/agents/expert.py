@@ -1,8 +1,10 @@
-"""The scripted expert on an arm: it reads the state of robot and object, not images.
+"""Scripted expert that controls an arm.
 
-It records demonstrations where the pose of the object is known: on the twin. Noise on the executed
-action, with the undisturbed action as the label, gives demonstrations that contain recoveries from
-errors (DART, Laskey et al. 2017, arXiv 1703.09327). Demonstrations without noise contain none.
+The expert reads the state of the robot and the pose of the object, not images. It therefore works
+only on the digital twin, where the pose of the object is known. It is used to record
+demonstrations. Noise can be added to the executed action, while the action without noise is the
+label. The demonstrations then contain recoveries from errors (DART, Laskey et al. 2017, arXiv
+1703.09327). Demonstrations without noise contain no recoveries.
 """
 
 import time
@@ -21,7 +23,7 @@ from ..episode import Observation, Proposal, Scene
 from ..robot import RobotState
 from ..translator import Translator
 
-# The quantities of an environment's privileged state that are known here, by their names there.
+# Quantities that can be computed for an arm, by their names in an environment's privileged state.
 _KNOWN = (
     "arm_position",
     "arm_velocity",
@@ -33,20 +35,24 @@ _KNOWN = (
     "tool_position",
     "tool_quaternion",
 )
-# At each tick a disturbance begins, or ends, with these probabilities. It is constant while it
-# lasts, because an arm follows some ticks later and would hardly move by a new disturbance at each
-# tick. Without pauses between disturbances, the fingers would never reach around an object.
+# At each time step a disturbance begins, or ends, with these probabilities. A disturbance is
+# constant until it ends. An arm follows its target with a delay of some time steps, so a new
+# disturbance at each time step would hardly move it. Without pauses between disturbances, the
+# fingers would never reach around an object.
 _BEGINS, _ENDS = 0.1, 0.25
 
 
 class PrivilegedState:
-    """The `state` that an environment's expert reads, computed from a robot and a scene."""
+    """Converter from the state of a robot and a scene to the `state` vector of a scripted expert.
+
+    The vector has the same quantities, in the same order, as `state` in the environment.
+    """
 
     def __init__(self, env_id: str, scene: Scene, translator: Translator) -> None:
-        """Find the environment.
+        """Read from the environment `env_id` which quantities its `state` contains.
 
         Raises:
-            ValueError: its state has quantities that are unknown for an arm with a scene.
+            ValueError: `state` contains quantities that cannot be computed for an arm.
         """
         chosen: Variant[Any] = variant(env_id)
         self._arm = chosen.arm
@@ -62,7 +68,7 @@ class PrivilegedState:
         self._T_world_base: Floats = inverse.astype(np.float64)
 
     def read(self, state: RobotState) -> NDArray[np.float32]:
-        """Return `state` [s].
+        """Return the `state` vector [s] of the expert: s numbers, in the environment's order.
 
         Raises:
             ValueError: the pose of the object is unknown.
@@ -91,7 +97,7 @@ class PrivilegedState:
 
 
 class ScriptedAgent:
-    """An agent that acts on an arm by an environment's scripted expert."""
+    """Agent that controls an arm with the scripted expert of a simulated environment."""
 
     def __init__(
         self, env_id: str, scene: Scene, translator: Translator, *, noise: float, seed: int
@@ -99,15 +105,17 @@ class ScriptedAgent:
         """Create the expert.
 
         Args:
-            env_id: the environment of the expert.
-            scene: the scene, which knows the pose of the object.
-            translator: translator of the control loop, which stores the joint targets.
+            env_id: id of the environment, for example `toto/FrankaPick-v0`.
+            scene: the scene, from which the expert reads the pose of the object.
+            translator: the control loop's translator, from which the expert reads the stored
+                joint targets.
             noise: standard deviation of the disturbances of the executed joint action, in units of
-                the action range [-1, 1]; the label is not disturbed. 0: no disturbances.
-            seed: seed of the noise.
+                the action range [-1, 1]. The label is not disturbed. 0 means no disturbances.
+            seed: seed of the disturbances.
 
         Raises:
-            ValueError: the environment has no expert, or its expert reads an unknown quantity.
+            ValueError: the environment has no expert, its expert reads a quantity that cannot be
+                computed for an arm, or `noise` is negative or not finite.
         """
         if env_id not in EXPERTS:
             raise ValueError(f"no expert for {env_id!r}; known: {', '.join(EXPERTS)}")
@@ -129,15 +137,18 @@ class ScriptedAgent:
 
     @property
     def weights_hash(self) -> None:
-        """Return None: there are no weights."""
+        """Return None: a scripted expert has no weights."""
 
     def reset(self, observation: Observation) -> None:
-        """Begin an episode."""
+        """Reset the expert, and end the current disturbance, at the start of an episode."""
         self._expert.reset()
         self._disturbance = None
 
     def act(self, observation: Observation) -> Proposal:
-        """Return the expert's action with disturbances; the undisturbed action is the label."""
+        """Return the expert's next action, with the disturbance added, and the action without it.
+
+        The action without the disturbance is the label of the demonstration.
+        """
         begun_s = time.monotonic()
         state = self._state.read(observation.state)
         label = np.clip(self._expert.act({"state": state}), -1.0, 1.0).astype(np.float32)

@@ -1,6 +1,8 @@
-"""Check that a policy fits a robot: their interfaces must be equal, with two exceptions.
+"""Check that a policy can control a robot.
 
-Two arms may have the same kinematics, and a robot may have more `proprio` than the policy reads.
+The policy's action and observation spec (`Interface`) must equal the robot's, with two exceptions.
+The names of the arms may differ if the arms have the same kinematics. The robot may have more
+proprioception columns than the policy reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,22 +10,27 @@ from dataclasses import replace
 
 from envs.interface import Interface
 
-# A policy for the first arm can act on the second: same kinematics, same joints, same hand.
+# Pairs (arm of the policy, arm of the robot) with the same kinematics, joints and hand. A policy
+# that was trained for the first arm can control the second.
 ALIKE = (("franka_panda", "franka_fr3"),)
 
 
 def fit_interface(policy: Interface, robot: Interface, what: str) -> tuple[Interface, str | None]:
-    """Return the robot's interface in the policy's terms, and a note if the arms' names differ.
+    """Check that a policy can control a robot, and return the spec that both share.
 
     Args:
-        policy: the interface of the policy.
-        robot: the interface of the robot; its `proprio` may have more columns than the policy's,
-            see `proprio_columns`.
-        what: name of the policy, for the error.
+        policy: the policy's action and observation spec.
+        robot: the robot's action and observation spec. Its `proprio` may have more columns than
+            the policy's; `proprio_columns` selects the columns that the policy reads.
+        what: name of the policy, for the error message.
+
+    Returns:
+        The robot's spec with the policy's arm name and the policy's `proprio` columns, and a note
+        if the arms have different names (else None).
 
     Raises:
-        ValueError: they differ in more than the name of an arm with the same kinematics, or the
-            robot lacks a column of `proprio` that the policy reads.
+        ValueError: the specs differ in something else than these two exceptions (see the
+            module), or the robot lacks a `proprio` column that the policy reads.
     """
     note = None
     if (policy.arm, robot.arm) in ALIKE:
@@ -36,12 +43,15 @@ def fit_interface(policy: Interface, robot: Interface, what: str) -> tuple[Inter
 
 
 def unknown_task(origin: Mapping[str, Sequence[str]], env_id: str | None, task: str) -> str | None:
-    """Return a warning if a policy was not trained for the requested task; None if it was.
+    """Return a warning if a policy was not trained for the requested task, else None.
+
+    None is also returned if the checkpoint names neither environments nor tasks.
 
     Args:
-        origin: the environments and tasks of the training, as far as known: `envs` and `tasks`.
-        env_id: the environment whose scene the twin has; None on a real table.
-        task: the requested task, in words.
+        origin: environments (`envs`) and task descriptions (`tasks`) of the policy's training. A
+            key is missing if the checkpoint does not contain it.
+        env_id: id of the environment whose scene the digital twin simulates; None on a real arm.
+        task: description of the requested task, as text.
     """
     envs, tasks = origin.get("envs", ()), origin.get("tasks", ())
     if env_id is not None and envs:
@@ -55,5 +65,5 @@ def unknown_task(origin: Mapping[str, Sequence[str]], env_id: str | None, task: 
 
 
 def proprio_columns(policy: Interface, robot: Interface) -> list[int]:
-    """Return the indices of the policy's `proprio` in the robot's, in the policy's order."""
+    """Return, for each `proprio` column of the policy, its index in the robot's `proprio`."""
     return [robot.proprio.index(name) for name in policy.proprio]

@@ -1,4 +1,4 @@
-"""Open a policy from the folder of a checkpoint, or from a policy server.
+"""Open a policy from the folder of its checkpoint, or connect to a policy on a policy server.
 
 agent = find_policy("runs/train/policy", acting).open(station.interface)
 """
@@ -16,15 +16,20 @@ SERVER = "server:"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig:
-    """Settings of how a policy runs.
+    """Settings of the computation of a policy: on this machine, or on a policy server.
 
     Attributes:
-        device: device of the computation: `cpu`, `cuda`, or `auto` (cuda if available).
-        num_threads: number of torch threads; 1 on a small machine, so that the robot has a core.
-        encoder: folder of the policy's encoder; null: the folder that the checkpoint names.
-        surprise: True to compute and record the surprisal of the frames, which needs more time.
-        key_file: key file of the policy server.
-        timeout_s: longest time for an answer of the policy server.
+        device: device that computes the policy: `cpu`, `cuda`, or `auto` (cuda if available).
+        num_threads: number of CPU threads of torch. Use 1 on a machine with few cores, so that one
+            core is free for the control of the robot.
+        encoder: folder of the policy's encoder; null uses the folder that is written in the
+            checkpoint.
+        surprise: True to compute and record the surprisal (negative log-likelihood) of the
+            frames; this takes more time per frame.
+        key_file: path of the file with the shared key of the policy server; only used with a
+            server.
+        timeout_s: longest time to wait for an answer of the policy server, s; only used with a
+            server.
     """
 
     device: str
@@ -37,7 +42,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyFolder:
-    """A policy checkpoint on this machine; see `PolicyConfig` for the attributes."""
+    """Policy checkpoint on this machine, not yet loaded; `PolicyConfig` explains the attributes."""
 
     folder: Path
     device: str
@@ -46,10 +51,13 @@ class PolicyFolder:
     surprise: bool
 
     def open(self, interface: Interface) -> StudentAgent:
-        """Load the policy and its encoder.
+        """Load the policy and its encoder for a robot.
+
+        Args:
+            interface: the robot's action and observation spec.
 
         Raises:
-            ValueError: the policy does not fit the robot.
+            ValueError: the policy needs other actions or observations than the robot has.
             FileNotFoundError: the folder contains no policy.
         """
         import torch
@@ -66,27 +74,39 @@ class PolicyFolder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyAddress:
-    """A policy server at `HOST:PORT`; see `PolicyConfig` for the other attributes."""
+    """Address of a policy server; `PolicyConfig` explains the other attributes.
+
+    Attributes:
+        address: `HOST:PORT`.
+    """
 
     address: str
     key_file: Path
     timeout_s: float
 
     def open(self, interface: Interface) -> RemoteAgent:
-        """Connect to the server.
+        """Connect to the server, for a robot.
+
+        Args:
+            interface: the robot's action and observation spec.
 
         Raises:
-            ValueError: the policy does not fit the robot.
+            ValueError: the policy needs other actions or observations than the robot has.
             ConnectionError: there is no policy server at the address.
         """
         return RemoteAgent(self.address, self.key_file, interface, timeout_s=self.timeout_s)
 
 
 def find_policy(policy: str, acting: PolicyConfig) -> PolicyFolder | PolicyAddress:
-    """Return the policy that `policy` names: a checkpoint's folder, or `server:HOST:PORT`.
+    """Return the policy in a checkpoint folder, or on a policy server; nothing is loaded yet.
+
+    Args:
+        policy: the folder of a checkpoint, or `server:HOST:PORT`.
+        acting: settings of the computation.
 
     Raises:
-        ValueError: `acting` has a setting that must be set at the server.
+        ValueError: `policy` is a server, and `acting` sets `encoder` or `surprise`. These two must
+            be set in the command of the server.
     """
     if policy.startswith(SERVER):
         if acting.encoder is not None or acting.surprise:

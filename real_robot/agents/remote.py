@@ -1,4 +1,4 @@
-"""The client of a policy server: `RemoteAgent`, a policy that runs on another machine."""
+"""Client of a policy server: `RemoteAgent` requests the actions of a policy on another machine."""
 
 import dataclasses
 import socket
@@ -24,19 +24,21 @@ from .wire import (
 )
 
 _RETRY_S = 0.1
-_BUSY_S = 15.0  # time limit for a server to finish a request that was cancelled
+_BUSY_S = 15.0  # longest time to wait until the server has finished a cancelled request
 
 
 class RemoteAgent:
     """An agent that requests actions from a policy server.
 
-    A missing answer ends the session, so that a late answer is never used for a later request; the
-    next `reset` begins a new session.
+    If an answer does not arrive in time, the session ends. A late answer is therefore never used
+    for a later request. The next `reset` begins a new session.
 
     Attributes:
-        note: the server's note on how the policy fits the robot; None without one.
-        origin: the training environments and tasks that the server reports: `envs` and `tasks`.
-        unanswered: a message about the request that has no answer yet; None without one.
+        note: note from the server if the policy was trained for another arm with the same
+            kinematics, else None.
+        origin: environments (`envs`) and task descriptions (`tasks`) of the policy's training, as
+            the server reports them; empty if unknown.
+        unanswered: message that a request is waiting for its answer; None if no request is.
     """
 
     def __init__(
@@ -46,14 +48,15 @@ class RemoteAgent:
 
         Args:
             address: the address of the server, `HOST:PORT`.
-            key_file: a copy of the server's key file, readable only for its owner.
-            interface: the interface of the robot.
-            timeout_s: longest time for an answer of the server.
+            key_file: path of a copy of the server's key file. Only its owner may read it.
+            interface: the robot's action and observation spec.
+            timeout_s: longest time to wait for an answer of the server, s.
 
         Raises:
             FileNotFoundError: the key file does not exist.
-            ValueError: the key file or the address is invalid, or the policy does not fit.
-            ConnectionError: there is no server, or it has another key.
+            ValueError: the key file or the address is invalid, or the policy needs other actions or
+                observations than the robot has.
+            ConnectionError: there is no server at the address, or the server has another key.
         """
         self._host_port = parse_address(address)
         self._key, self._key_file = read_key(key_file), key_file
@@ -74,17 +77,18 @@ class RemoteAgent:
 
     @property
     def weights_hash(self) -> str | None:
-        """Return the hash that the server reports."""
+        """Return the hash of the policy's weights that the server reports; None without weights."""
         return self._hash
 
     def reset(self, observation: Observation) -> None:
-        """Begin an episode at the server, in a new session if the last one has ended.
+        """Reset the policy at the server, at the start of an episode.
 
-        A request of an earlier episode that is still open is cancelled.
+        A new session begins if the previous session has ended. If a request of an earlier episode
+        has no answer yet, it is cancelled.
 
         Raises:
-            ConnectionError: the server is disconnected, too slow, or its answer is invalid.
-            RuntimeError: the policy failed at the server; with its message.
+            ConnectionError: the server is disconnected or too slow, or its answer is invalid.
+            RuntimeError: the policy raised an error at the server; the message contains it.
         """
         if not self._asking.acquire(blocking=False):
             if (connection := self._connection) is not None:
@@ -98,11 +102,11 @@ class RemoteAgent:
         self._request({"do": "reset"}, observation)
 
     def act(self, observation: Observation) -> Proposal:
-        """Return the action that the server computes.
+        """Return the actions that the server computes for an observation.
 
         Raises:
-            ConnectionError: the server is disconnected, too slow, or its answer is invalid.
-            RuntimeError: the policy failed at the server; with its message.
+            ConnectionError: the server is disconnected or too slow, or its answer is invalid.
+            RuntimeError: the policy raised an error at the server; the message contains it.
         """
         begun_s = time.monotonic()
         data, arrays = self._request({"do": "act"}, observation)
@@ -125,11 +129,14 @@ class RemoteAgent:
             raise self._invalid_answer(error) from error
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect from the server."""
         self._end("it was closed")
 
     def _begin_session(self) -> tuple[str, str | None, str | None]:
-        """Connect and authenticate; return the policy's name, the hash of its weights, a note."""
+        """Connect and authenticate; return name, weights hash and note that the server sends.
+
+        The hash and the note may be None; see `weights_hash` and `note`.
+        """
         try:
             raw = socket.create_connection(self._host_port, timeout=self._timeout_s)
         except OSError as error:
@@ -168,7 +175,11 @@ class RemoteAgent:
             raise self._invalid_answer(error) from error
 
     def _begin_again(self) -> None:
-        """Begin a new session; the server may still be busy with a cancelled request."""
+        """Begin a new session; retry for `_BUSY_S` while the server finishes a cancelled request.
+
+        Raises:
+            ConnectionError: the connection failed, or the server has another policy now.
+        """
         until_s = time.monotonic() + _BUSY_S
         while True:
             try:
@@ -210,7 +221,7 @@ class RemoteAgent:
                 self.unanswered = None
 
     def _ask(self, header: dict[str, Any], arrays: dict[str, Any]) -> Message:
-        """Send a request and wait for its answer; any error ends the session."""
+        """Send a request, and return its answer; any error ends the session."""
         connection = self._connection
         if connection is None:
             raise ClosedError(f"the session has ended ({self._ended_by}); call reset() first")

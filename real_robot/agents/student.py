@@ -1,7 +1,8 @@
-"""A trained policy as an agent: from frames to embeddings to actions, exactly as in simulation.
+"""Agent that runs a trained policy: it computes embeddings from frames, and actions from them.
 
-This is the only part of the loop that needs torch, which is imported when a policy is opened. The
-policy may also run on another machine (`remote`).
+The computation is the same as in simulation. No other module of the control loop needs torch, and
+torch is imported only when a policy is loaded. The policy may also run on another machine, see
+`real_robot.agents.remote`.
 """
 
 import hashlib
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
 
 
 class StudentAgent:
-    """An agent that acts by the checkpoint of a student policy.
+    """Agent that computes its actions with a trained policy network, loaded from a checkpoint.
 
     Attributes:
-        interface: the interface of the policy.
-        note: a note on how the policy fits the robot; None without one.
-        origin: the environments and tasks of the training, as far as known: `envs` and `tasks`.
-        embeddings: float16 [c e] embeddings of the newest frames; None before the first frame, and
-            for a policy without cameras.
+        interface: action and observation spec that the policy and the robot share.
+        note: note if the policy was trained for another arm with the same kinematics, else None.
+        origin: environments (`envs`) and task descriptions (`tasks`) of the training; a key is
+            missing if the checkpoint does not contain it.
+        embeddings: embeddings of the newest frames, float16 [c e]: c cameras, e numbers each. None
+            before the first frame, and for a policy without cameras.
     """
 
     def __init__(
@@ -48,17 +50,19 @@ class StudentAgent:
         """Load the policy and its encoder.
 
         Args:
-            folder: the folder of a checkpoint, or of a run with `policy/` in it.
-            interface: the interface of the robot.
-            device: device of the computation: `cpu`, `cuda`, or `auto` (cuda if available).
-            encoder: folder of the encoder; None: the folder that the checkpoint names.
-            surprise: True to compute the surprisal of the frames, which runs the whole
-                transformer.
+            folder: the folder of a checkpoint, or the folder of a training run that contains the
+                checkpoint as `policy/`.
+            interface: the robot's action and observation spec.
+            device: device that computes the policy: `cpu`, `cuda`, or `auto` (cuda if available).
+            encoder: folder of the encoder; None uses the folder that is written in the checkpoint.
+            surprise: True to compute the surprisal (negative log-likelihood) of the frames. This is
+                slower, because all layers of the transformer must run.
 
         Raises:
             FileNotFoundError: a file of the checkpoint or of its encoder is missing.
-            ValueError: the checkpoint is damaged, has another interface or encoder, or its encoder
-                cannot compute surprisal.
+            ValueError: the checkpoint is damaged, the policy needs other actions or observations
+                than the robot has, the encoder is not the encoder of the training, or the
+                encoder cannot compute surprisal.
         """
         from policies.student import read_metadata, read_origin
         from policies.trained_policy import find_checkpoint, open_student
@@ -85,7 +89,7 @@ class StudentAgent:
         )
         self._hash = hashlib.sha256(both.encode()).hexdigest()
         self._name = f"policy {folder}"
-        # `act` in the thread of one episode must end before `reset` of the next episode
+        # `act` runs in the thread of an episode. It must end before `reset` of the next episode.
         self._acting = threading.Lock()
 
     @property
@@ -95,18 +99,22 @@ class StudentAgent:
 
     @property
     def weights_hash(self) -> str:
-        """Return the hash of student and encoder together."""
+        """Return one hash of the weights of policy network and encoder."""
         return self._hash
 
     def reset(self, observation: Observation) -> None:
-        """Reset the policy, and warm it up: the first pass through a network is slow."""
+        """Reset the policy at the start of an episode.
+
+        The policy also computes one action that is not used, because the first pass through a
+        network is slow.
+        """
         with self._acting:
             self._begin()
             self._act(observation)
             self._begin()
 
     def act(self, observation: Observation) -> Proposal:
-        """Return the next action, or the next chunk of actions."""
+        """Return the next action of the policy, or its next chunk of actions."""
         with self._acting:
             return self._act(observation)
 
@@ -151,10 +159,11 @@ class StudentAgent:
         """Do nothing: memory is freed with the object."""
 
     def _has_new_image(self, images: list[Image]) -> bool:
-        """Return whether the images must be encoded; images seen before keep their embeddings.
+        """Return whether the images must be encoded; if they did not change, embeddings are reused.
 
-        A camera that is slower than the loop therefore needs no additional computation. An encoder
-        with temporal context encodes every tick, as in simulation: the result is then always True.
+        A camera may be slower than the control loop. Its frame is then encoded only once. An
+        encoder with temporal context, or the computation of surprisal, needs the frames of every
+        time step, as in simulation. In these cases the result is always True.
         """
         if self._encoder is None or self._encoder.past != "none" or self._stream is not None:
             return True
@@ -177,7 +186,11 @@ class StudentAgent:
         self._stream = surprise_stream(self._encoder, len(self._cameras))
 
     def _token_cost(self, tokens: Any) -> float:
-        """Return the mean surprisal of the newest frames' tokens [c n], in nats."""
+        """Return the mean surprisal of the newest frames, nats per token.
+
+        Args:
+            tokens: tokens [c n]: c cameras, n tokens per frame.
+        """
         import torch
 
         assert self._stream is not None

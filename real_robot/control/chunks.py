@@ -1,7 +1,9 @@
-"""Choose the action of a tick from the proposals of an agent, by their timestamps.
+"""Select the action for each time step from the action chunks that an agent proposes.
 
-Row `i` of a proposal is for the time `observed_s + i * period`. Rows whose time has passed are
-skipped: a slow policy loses the beginning of its chunk, and the other rows keep their times.
+An action chunk is a sequence of actions [n a]: n time steps, a numbers per action. The first action
+(row 0) is for the time of the observation, `observed_s`. Row `i` is for `observed_s + i * period`.
+A slow policy answers after the times of its first rows. These rows are skipped, and the later rows
+are used at their own times.
 """
 
 import math
@@ -11,22 +13,30 @@ from numpy.typing import NDArray
 
 from ..episode import Proposal
 
-# A row is used by the tick whose time differs from the row's by less than half a period.
+# A row is used at the time step whose time is within half a period of the row's time.
 _HALF = 0.5
 
 
 class Chunks:
-    """The proposals of an episode; overlapping action chunks are averaged.
+    """Buffer of the action chunks of an episode, from which the loop takes the next action.
 
-    A proposal of one row is used only for the first tick after it arrives: an increment must not be
-    added twice.
-
-    With `decay`, all chunks with a row for the tick are averaged with the weights exp(-decay * k),
-    k = 0 for the oldest: temporal ensembling, Zhao et al. 2023 (ACT, arXiv 2304.13705, section
-    4.3). Without it, only the newest chunk is used.
+    A chunk of one row is used only at the first time step after its arrival. If it were used twice,
+    its joint increment would be added twice.
     """
 
     def __init__(self, period_s: float, decay: float | None) -> None:
+        """Create an empty buffer.
+
+        Args:
+            period_s: time between two time steps, s.
+            decay: decay of the weights with which overlapping chunks are averaged. All chunks that
+                have a row for the time step count, with the weights exp(-decay * k); k = 0 is the
+                oldest chunk. This is temporal ensembling, Zhao et al. 2023 (ACT, arXiv 2304.13705,
+                section 4.3). None: only the newest chunk is used.
+
+        Raises:
+            ValueError: `decay` is negative or not finite.
+        """
         if decay is not None and not 0 <= decay < math.inf:
             raise ValueError(f"decay must be finite and not negative, or None: {decay}")
         self._period_s, self._decay = period_s, decay
@@ -36,11 +46,11 @@ class Chunks:
 
     @property
     def newest_s(self) -> float | None:
-        """Return the timestamp of the observation of the newest proposal, or None."""
+        """Return the observation time of the newest action chunk, s; None before the first one."""
         return self._newest_s
 
     def add(self, proposal: Proposal) -> None:
-        """Add a proposal."""
+        """Add the action chunk of a new proposal."""
         self._newest_s = proposal.observed_s
         if len(proposal.actions) == 1:
             self._single, self._chunks = proposal, []
@@ -50,7 +60,10 @@ class Chunks:
         self._chunks.append(proposal)
 
     def action(self, stamp_s: float) -> NDArray[np.float32] | None:
-        """Return the action [a] for the tick that began at `stamp_s`; None without one."""
+        """Return the action [a] for the time step that began at `stamp_s`.
+
+        None is returned if no chunk has a row for this time.
+        """
         single, self._single = self._single, None
         if single is not None:
             return single.actions[0]
