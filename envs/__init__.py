@@ -1,11 +1,11 @@
 """Gymnasium environments: each consists of a simulator, an arm, a controller and a task.
 
-Importing this package only registers the environments:
+Importing this package registers the environments with Gymnasium and builds none of them:
 
     gymnasium.make("envs:toto/FrankaPick-v0", cameras=("hand", "front"), image_size=128)
     gymnasium.make("envs:toto/FrankaPick-v0", protocol="pixmc")
 
-The wheel `toto-robot-envs` holds the same package under the name `toto_robot_envs`.
+The wheel `toto-robot-envs` contains the same package under the name `toto_robot_envs`.
 """
 
 import importlib.util

@@ -1,8 +1,9 @@
 """The list of all environments, with the arm, task and protocol of each.
 
-Both protocols use PixMC's sizes, colours, masses, goals and reward weights. The `robot`
-protocol starts with the hand above or in front of the object, so that the hand camera normally
-shows it (in PixMC the hand starts beside it), and also randomises the yaw of the cube.
+Both protocols use the sizes, colours, masses, goals and reward weights of PixMC, the benchmark of
+MVP (arXiv 2203.06173). In PixMC the hand starts beside the object. In the `robot` protocol the hand
+starts above or in front of the object, so that the hand camera normally shows the object. The
+`robot` protocol also randomises the yaw of the cube.
 """
 
 import math
@@ -92,7 +93,11 @@ _ROBOT_PICK_STATE = ("cube_position", "cube_quaternion", "tool_position", "tool_
 
 
 def _pixmc_state(arm: Arm, thing: str, rest: str, *, palm: bool) -> tuple[str, ...]:
-    """Return the parts of PixMC's privileged state in order: grasp points, object, distances."""
+    """Return the names of the quantities in PixMC's `state`, in order.
+
+    First the positions of the palm (only if `palm`), the fingertips and the object, then the vector
+    from each fingertip to the object, and last the quantity named `rest`.
+    """
     tips = [tip.name for tip in arm.fingertips]
     return (
         *(["palm_position"] if palm else []),
@@ -278,7 +283,7 @@ _VARIANTS: dict[str, dict[str, Variant[Any]]] = {
 
 
 def variant(env_id: str, protocol: str = "robot") -> Variant[Any]:
-    """Return arm, task and protocol of an environment.
+    """Return the arm, the task and the protocol of an environment.
 
     Raises:
         ValueError: the id or the protocol is unknown; the message lists the known ones.
@@ -291,6 +296,6 @@ def variant(env_id: str, protocol: str = "robot") -> Variant[Any]:
 
 
 def make(*, env_id: str, protocol: str = "robot", **options: Any) -> ManipulationEnv:
-    """Return an environment; the options are those of `ManipulationEnv`."""
+    """Return an environment; `options` are passed to `ManipulationEnv`, which documents them."""
     chosen = variant(env_id, protocol)
     return ManipulationEnv(arm=chosen.arm, task=chosen.task, protocol=chosen.protocol, **options)

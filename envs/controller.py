@@ -16,7 +16,7 @@ from .simulation.simulator import Simulator
 
 
 class Controller:
-    """A converter from actions to targets of the arm's and the hand's servos."""
+    """A converter from actions to position targets of the servos of arm and hand."""
 
     def __init__(self, arm: Arm, protocol: Protocol) -> None:
         self._protocol = protocol
@@ -52,20 +52,25 @@ class Controller:
         self.arm_targets = self.hand_targets = self.hand_command = np.zeros(0)
 
     def reset(self, start: Start) -> None:
-        """Set the targets to the joint positions of a start."""
+        """Set the stored targets to the joint positions at the start of an episode."""
         lower, upper = self._lower[self._num_arm :], self._upper[self._num_arm :]
         self.arm_targets, self.hand_targets = start.arm_rad.copy(), start.hand.copy()
         self.hand_command = 2 * (start.hand - lower) / (upper - lower) - 1
 
     @property
     def holding(self) -> Floats:
-        """The action [a] that keeps all targets."""
+        """The action [a] that does not change any target."""
         absolute = self._protocol.hand_action == "absolute"
         hand = self.hand_command if absolute else np.zeros(len(self.hand_command))
         return np.concatenate([np.zeros(self._num_arm), hand])
 
     def targets(self, action: Floats, simulator: Simulator) -> Floats:
-        """Return the consecutive targets [n servos] of one control step."""
+        """Update the stored targets by an action, and return what to send to the servos.
+
+        Returns:
+            [n servos]: n targets per servo, rad or m, to be sent one after the other during one
+            control step; n is `Protocol.num_targets`.
+        """
         protocol, num_arm = self._protocol, self._num_arm
         lower, upper = self._lower, self._upper
         positions = self._mean @ simulator.joints(self._servo_joints)[0] if self._leads else None
@@ -91,25 +96,36 @@ class Controller:
 
 
 class ActionDelay:
-    """A queue that delays actions by some control steps and adds noise.
+    """A queue that delays each action by a fixed number of control steps, and adds noise.
 
     Attributes:
-        waiting: the actions [a] that are not yet executed, the oldest first.
+        waiting: the actions [a] that have not been executed yet, oldest first.
     """
 
     def __init__(self, noise: ActionNoise | None, num_arm: int, num_actions: int) -> None:
-        """Store the noise (None: no noise); the first `num_arm` action elements move the arm."""
+        """Store the standard deviation of the noise of each action element.
+
+        Args:
+            noise: standard deviations for arm and hand; None: no noise.
+            num_arm: number of action elements that move the arm; they come first.
+            num_actions: number of all action elements.
+        """
         self._deviation: Floats | None = None
         if noise is not None:
             self._deviation = np.full(num_actions, noise.hand)
             self._deviation[:num_arm] = noise.arm
 
     def reset(self, holding: Floats, num_steps: int) -> None:
-        """Fill the queue with `num_steps` holding actions."""
+        """Set the delay to `num_steps` by filling the queue with that many `holding` actions."""
         self.waiting = deque([holding] * num_steps)
 
     def __call__(self, action: Floats, rng: Callable[[], np.random.Generator]) -> Floats:
-        """Queue an action and return the one to execute now; `rng` is called only with noise."""
+        """Add an action to the queue; return the action to execute now, with noise.
+
+        Args:
+            action: [a] the new action.
+            rng: function that returns the random generator of the noise; not called without noise.
+        """
         self.waiting.append(action)
         action = self.waiting.popleft()
         if self._deviation is not None:
@@ -119,12 +135,15 @@ class ActionDelay:
 
 
 def clip_to(values: NDArray[Any], lower: Any, upper: Any) -> NDArray[Any]:
-    """Return the clipped values, as np.clip does, in a third of its time on small arrays."""
+    """Return the clipped values; the same as `np.clip`, but three times as fast on small arrays."""
     return np.minimum(np.maximum(values, lower), upper)
 
 
 def servo_means(servos: Sequence[Servo]) -> Floats:
-    """Return the matrix [servos joints] that maps joint positions to servo positions."""
+    """Return the matrix [servos joints] that maps joint positions to servo positions.
+
+    The position of a servo is the mean of the positions of its joints.
+    """
     num_joints = sum(len(servo.joints) for servo in servos)
     mean = np.zeros((len(servos), num_joints))
     column = 0

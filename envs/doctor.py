@@ -11,12 +11,12 @@ ENVIRONMENT = f"{__package__}:toto/FrankaPick-v0"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the report and return the exit status, as `toto_robot.doctor.main` does."""
+    """Print the report of `toto_robot.doctor` for this environment; return the exit status."""
     return doctor.main(argv, env=ENVIRONMENT)
 
 
 def examine() -> list[str]:
-    """Print the report and return the recommended actions, one line each."""
+    """Print the report; return the recommended actions, one line of text per action."""
     return doctor.examine(ENVIRONMENT)
 
 

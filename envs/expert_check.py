@@ -1,10 +1,10 @@
 """`python -m envs.expert_check`: measure the success rate of an environment's scripted expert.
 
 With `kick_steps=2` the arm is disturbed once in each episode, at a random time in the first 25
-control steps. For two steps, a random action whose elements are all -1 or 1 replaces the expert's
-action. It moves every joint target of the arm by 0.2 rad. With `push_m=0.03` the cube or the
-cabinet is moved by 3 cm in a random horizontal direction, at a random time in the first second,
-before it is grasped.
+control steps. For two control steps, a random action replaces the expert's action. Each element of
+the random action is -1 or 1, so every joint target of the arm moves by 0.2 rad. With `push_m=0.03`
+the cube or the cabinet is moved once by 3 cm in a random horizontal direction, at a random time in
+the first second, before the hand grasps it.
 """
 
 from collections.abc import Callable
@@ -32,12 +32,14 @@ class ExpertCheckConfig:
     """Settings of `expert_check`.
 
     Attributes:
-        env_id: environment id.
-        episodes: number of episodes, one per seed.
-        first_seed: seed of the first episode; the others follow.
-        kick_steps: number of control steps in which a random action, with elements -1 or 1,
-            replaces the expert's action once per episode; 0: no disturbance.
-        push_m: distance by which the object is moved once per episode, metres; 0: no disturbance.
+        env_id: environment id, for example `toto/FrankaPick-v0`.
+        episodes: number of episodes; each episode has its own seed.
+        first_seed: seed of the first episode; each further episode adds 1.
+        kick_steps: number of control steps of the disturbance of the arm, once per episode. During
+            these steps a random action, with elements -1 or 1, replaces the expert's action. 0: no
+            disturbance.
+        push_m: distance by which the cube or the cabinet is moved once per episode, metres; 0: no
+            disturbance.
     """
 
     env_id: str
@@ -87,7 +89,18 @@ def run_episode(
     kick_steps: int = 0,
     push_m: float = 0.0,
 ) -> int | None:
-    """Run one episode; return the number of steps until success, or None without success."""
+    """Run one episode of an expert, possibly with a disturbance.
+
+    Args:
+        env: the environment.
+        act: the expert: returns the action for an observation.
+        seed: seed of the reset and of the disturbance.
+        kick_steps: number of control steps with a random action; 0: no disturbance of the arm.
+        push_m: distance by which the object is moved once, m; 0: no disturbance of the object.
+
+    Returns:
+        The number of control steps until success, or None without success.
+    """
     rng = np.random.default_rng(seed)
     kick_at = int(rng.integers(_FIRST_KICK, _LAST_KICK))
     assert env.action_space.shape is not None

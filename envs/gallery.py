@@ -1,8 +1,8 @@
-"""`python -m envs.gallery`: write one image of all tasks, by camera and randomisation group.
+"""`python -m envs.gallery`: write one image that shows all tasks, cameras and randomisations.
 
-Each row is a task. The first block of columns has the images of all cameras without randomisation.
-Each further block has them with one randomisation group. All images are from the start of an
-episode with the same seed.
+Each row shows one task. The first block of columns contains the images of all cameras without
+randomisation. Each further block contains the images of all cameras with one randomisation group.
+All images show the start of an episode with the same seed.
 """
 
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ class GalleryConfig:
 
     Attributes:
         protocol: `robot` or `pixmc`.
-        cameras: names of the cameras.
-        image_size: side of each image, pixels.
-        groups: names of randomisation groups, one per block of columns.
-        seed: seed of the episodes.
+        cameras: names of the cameras, for example `front`.
+        image_size: height and width of each camera image, pixels.
+        groups: names of randomisation groups; each adds one block of columns.
+        seed: seed of every episode.
     """
 
     protocol: str
@@ -61,7 +61,7 @@ def gallery(config: GalleryConfig, out: Path) -> None:
 
 
 def draw_gallery(config: GalleryConfig) -> Image:
-    """Return one image [h w 3] of all environments."""
+    """Return one image [h w 3] that consists of the camera images of all environments."""
     header = [_space(_HEADER_PX, _LABEL_PX)]
     for group in ("nominal", *config.groups):
         names = [_write(name, _HEADER_PX // 2, config.image_size) for name in config.cameras]
@@ -80,7 +80,7 @@ def draw_gallery(config: GalleryConfig) -> Image:
 
 
 def _first_images(config: GalleryConfig, env_id: str, groups: tuple[str, ...]) -> list[Image]:
-    """Return the image of every camera after a reset."""
+    """Return the image of every camera after a reset, with these randomisation groups."""
     env = make(
         env_id=env_id,
         protocol=config.protocol,
@@ -94,7 +94,7 @@ def _first_images(config: GalleryConfig, env_id: str, groups: tuple[str, ...]) -
 
 
 def _write(text: str, height: int, width: int) -> Image:
-    """Return an image [height width 3] with a text in its centre."""
+    """Return an image [height width 3] with a text in the centre."""
     strip = _space(height, width)
     (wide, tall), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
     at = (max(0, (width - wide) // 2), (height + tall) // 2)
@@ -103,7 +103,7 @@ def _write(text: str, height: int, width: int) -> Image:
 
 
 def _join(images: list[Image], gap_px: int, axis: int) -> Image:
-    """Join images side by side (axis 1) or one below the other (0)."""
+    """Join images of equal size, side by side (`axis` 1) or one below the other (`axis` 0)."""
     height, width = images[0].shape[:2]
     gap = _space(height, gap_px) if axis == 1 else _space(gap_px, width)
     joined = [piece for image in images for piece in (image, gap)][:-1]

@@ -1,8 +1,8 @@
-"""The description of observations and actions that environments, data and robots share.
+"""The action and observation spec (`Interface`) that environments, data and robots share.
 
 An environment, a demonstration store (a folder of tokenised episodes), a policy checkpoint and a
-real robot each have an `Interface`. When two of them are combined, their interfaces must be equal;
-otherwise the policy would misinterpret an input or an output.
+real robot each have an `Interface`. When two of them are combined, for example a policy and a
+robot, their interfaces must be equal. Otherwise the policy would misinterpret inputs or outputs.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ACTION_KINDS = ("joint_increment", "joint_and_hand_increment", OWN)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraSpec:
-    """The name of a camera and the size of its images, pixels."""
+    """The name of a camera, and the height and width of its images in pixels."""
 
     name: str
     height: int
@@ -34,20 +34,21 @@ class CameraSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interface:
-    """A description of each element of observations and actions.
+    """An action and observation spec: it describes each element of both vectors.
 
     Attributes:
         arm: name of the arm, for example `franka_panda`.
-        cameras: the policy's cameras, in order.
-        proprio: one name per element of the `proprio` vector.
-        action_kind: meaning of an action. `joint_increment`: the elements of the arm are scaled and
-            added to stored joint targets (rad); the elements of the hand are absolute, from the
-            lowest (-1) to the highest (1) target. `joint_and_hand_increment`: all elements are
-            scaled and added to stored targets. `own`: the units of a third-party data set; no arm
-            and no environment here accepts such actions.
+        cameras: the cameras that the policy uses, in order.
+        proprio: one name per element of the proprioception vector `proprio`.
+        action_kind: how an action is executed. `joint_increment`: the elements of the arm are
+            scaled and added to stored joint targets (rad). The elements of the hand are absolute:
+            -1 is the lowest target of a servo, 1 the highest. `joint_and_hand_increment`: all
+            elements are scaled and added to stored targets. `own`: actions in the units of a
+            third-party data set, which no robot and no environment of this project can execute.
         action: one name per element of the action vector.
-        action_scale: scale of an action of 1, per element: rad (m for a sliding finger) per control
-            step for an increment, 1 for an absolute element.
+        action_scale: one factor per element of the action. An increment of 1 changes the stored
+            target by this factor per control step, rad (m for a sliding finger). It is 1 for an
+            absolute element.
         rate_hz: control steps per second.
     """
 
@@ -85,15 +86,20 @@ class Interface:
         return tuple(camera.name for camera in self.cameras)
 
     def differences(self, other: "Interface") -> list[str]:
-        """Return the fields in which `other` differs, one readable line each; empty if equal."""
+        """Return one line of text per field in which `other` differs; an empty list if equal."""
         return differences(self._in_words(), other._in_words())
 
     def require_equal(self, other: "Interface", here: str = "here", there: str = "there") -> None:
-        """Raise unless `other` is equal.
+        """Check that `other` is equal to this interface.
+
+        Args:
+            other: the interface to compare with.
+            here: name of this interface in the message, for example `the policy`.
+            there: name of `other` in the message.
 
         Raises:
-            ValueError: the interfaces differ; the message lists every differing field, this one's
-                value first.
+            ValueError: the interfaces differ. The message lists every differing field with both
+                values, the value of this interface first.
         """
         for one, here_, two, there_ in ((self, here, other, there), (other, there, self, here)):
             if one.action_kind == OWN != two.action_kind:
@@ -116,7 +122,7 @@ class Interface:
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """Return the interface of a dictionary from `to_dict`.
+        """Return the interface that `to_dict` converted to this dictionary.
 
         Raises:
             ValueError: a field is missing, unknown or of the wrong type; the message names it.

@@ -36,18 +36,18 @@ _VISUALS = ("light", "mesh")
 class EnvState:
     """The complete state of an episode, returned by `ManipulationEnv.save`.
 
-    It can be pickled, and restored in another environment with the same options.
+    The state can be pickled, and restored in another environment with the same options.
 
     Attributes:
-        variation: the drawn start and randomisation of the episode.
-        simulator: [n] state of the physics.
+        variation: start and randomisation that were drawn for the episode.
+        simulator: [n] state of the physics, as returned by `Simulator.save`.
         arm_targets: [j] stored targets of the arm's joints, rad.
         hand_targets: [h] stored targets of the hand's servos, rad or m.
-        hand_command: [h] last command to the hand's servos, in [-1, 1].
-        waiting: delayed actions [a] that are not yet executed, oldest first.
-        num_steps: control steps since the reset.
-        num_held: consecutive control steps at the goal until now.
-        success: whether the episode has succeeded.
+        hand_command: [h] last action elements for the hand's servos, in [-1, 1].
+        waiting: delayed actions [a] that have not been executed yet, oldest first.
+        num_steps: number of control steps since the reset.
+        num_held: number of consecutive control steps at the goal, up to now.
+        success: whether the episode has succeeded so far.
     """
 
     variation: Variation
@@ -64,19 +64,19 @@ class EnvState:
 class ManipulationEnv(gymnasium.Env[Any, Any]):
     """A manipulation task with an arm that is controlled by joint increments.
 
-    Observations are a Dict of `image_<camera>` uint8 [h w 3] for every camera, `proprio` float32
-    [p] and, if privileged, `state` float32 [s]; `interface.proprio` and `state_names` name the
-    elements.
+    An observation is a dictionary with `image_<camera>` uint8 [h w 3] for every camera and
+    proprioception `proprio` float32 [p]. With `privileged=True` it also contains `state` float32
+    [s]. `interface.proprio` names the elements of `proprio`, and `state_names` those of `state`.
 
-    Actions are float32 [a] in [-1, 1]. The first elements are scaled and added to a stored joint
-    target of the arm (not to the measured position), which is clipped to the joint limits. The
-    other elements command the hand; depending on the protocol they are absolute targets (for a
-    gripper: 1 fully open, -1 fully closed) or increments. `interface.action` names them.
+    Actions are float32 [a] in [-1, 1]; `interface.action` names the elements. The first elements
+    move the arm. They are scaled and added to stored joint targets (not to the measured positions),
+    and the targets are clipped to the joint limits. The other elements move the hand. Depending on
+    the protocol they are absolute targets (for a gripper: 1 fully open, -1 fully closed) or
+    increments.
 
-    An episode does not end on success: `info["success"]` becomes true when the goal has been held
+    An episode does not end on success. `info["success"]` becomes true when the goal has been held
     long enough, and stays true. The episode is terminated when the task can no longer succeed, and
-    truncated after the protocol's number of steps. `info["reward_terms"]` contains the terms whose
-    sum is the reward.
+    truncated after `num_steps` control steps. The reward is the sum of `info["reward_terms"]`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10.0}  # noqa: RUF012
@@ -102,25 +102,28 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         """Build the environment.
 
         Args:
-            arm: the robot.
-            task: the task.
+            arm: the robot arm with its hand.
+            task: the scene, the rewards and the success condition.
             protocol: control rate, actions and observations.
-            cameras: names of the observed cameras; steps are fastest without cameras. None: the
-                protocol's cameras.
-            image_size: height and width of the images, pixels; None: the protocol's.
+            cameras: names of the cameras in the observation. An empty tuple renders no images, so
+                that steps are fastest. None: the default cameras of the protocol.
+            image_size: height and width of the images, pixels; None: the default of the protocol.
             privileged: whether observations contain `state`, which a real robot cannot measure.
             visuals: appearance of the arm: `light` (primitive shapes) or `mesh` (published meshes,
-                which are realistic but slow with software rendering). The physics is
-                bit-identical.
-            meshes: folder with the published meshes (see `envs.arms.meshes`); None: those of an
-                installed package.
-            shadows: whether observed images have shadows, which are slow with software rendering.
-            samples: samples per pixel of observed images (anti-aliasing); 0: one sample.
-            randomise: groups of `envs.randomisation.GROUPS` that are randomised in each episode,
-                as names, or as a mapping from names to changed ranges.
-            num_steps: control steps of an episode; None: the protocol's.
-            render_mode: `rgb_array` or None.
-            simulator: a `Simulator` on which `build` was not called yet; None: `MujocoSimulator`.
+                which are realistic but slow with software rendering). The physics is bit-identical
+                for both.
+            meshes: folder with the published meshes (see `envs.arms.meshes`); None: the meshes of
+                an installed package.
+            shadows: whether the images in observations have shadows, which are slow with software
+                rendering.
+            samples: samples per pixel in the images of observations (anti-aliasing); 0: one sample.
+            randomise: groups of `envs.randomisation.GROUPS` that are randomised in each episode.
+                Either a sequence of names, or a mapping from names to ranges that replace the
+                default ranges.
+            num_steps: number of control steps of an episode; None: the default of the protocol.
+            render_mode: `rgb_array`: `render` returns an image. None: `render` returns None.
+            simulator: a `Simulator` on which `build` has not been called yet; None: a new
+                `MujocoSimulator`.
 
         Raises:
             ValueError: a camera, group, visual or render mode is unknown; the message lists the
@@ -161,7 +164,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self.simulator.build(self.scene, arm)
 
     def _describe(self, cameras: Sequence[str], image_size: int) -> Interface:
-        """Return the interface of observations and actions."""
+        """Return the action and observation spec of this environment."""
         return Interface(
             arm=self.arm.name,
             cameras=tuple(
@@ -190,7 +193,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode; with the same seed, start and variation are bit-identical.
+        """Start an episode; the same seed draws a bit-identical start and randomisation.
 
         Raises:
             ValueError: `options` are given; no options are supported.
@@ -240,7 +243,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         return self.simulator.render(viewer, _VIEWER_PX, _VIEWER_PX, _VIEWER_QUALITY)
 
     def displace(self, offset_m: Sequence[float]) -> None:
-        """Move the task's objects instantly by [3] metres, as a disturbance.
+        """Move the objects of the task instantly by `offset_m` [3], m, as a disturbance.
 
         The next observation shows the new positions.
         """
@@ -254,7 +257,10 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._variation = replace(self._variation, start=start)
 
     def save(self) -> EnvState:
-        """Return the complete state of the episode, from which the same actions repeat exactly."""
+        """Return the complete state of the episode.
+
+        After `restore`, the same actions lead to bit-identical observations.
+        """
         return EnvState(
             variation=self._variation,
             simulator=self.simulator.save(),
@@ -268,7 +274,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         )
 
     def restore(self, state: EnvState) -> Observation:
-        """Restore a state of `save`, and return its observation.
+        """Restore a state that `save` returned; return the observation of this state.
 
         Raises:
             ValueError: the state belongs to another scene or arm.
@@ -291,11 +297,11 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
 
     @property
     def holding_action(self) -> NDArray[np.float32]:
-        """The action [a] that keeps all targets: increments of 0, and the last hand command."""
+        """The action [a] that changes no target: increments of 0, and the last hand command."""
         return self._controller.holding.astype(np.float32)
 
     def _begin(self, variation: Variation) -> None:
-        """Set up the start of an episode."""
+        """Reset simulator, controller, action delay and counters to the start of an episode."""
         self.simulator.reset(variation.start, variation.appearance)
         self._controller.reset(variation.start)
         self._delay.reset(self._controller.holding, variation.latency_steps)
@@ -303,11 +309,19 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
         self._success = False
 
     def _noise(self, kind: int) -> np.random.Generator:
-        """Return the random generator of one kind of noise for this control step."""
+        """Return the random generator of the noise in this control step.
+
+        Args:
+            kind: 0 for action noise, 1 for proprioception noise.
+        """
         return np.random.default_rng((self._variation.noise_seed, self._num_steps, kind))
 
     def _check_action(self, action: NDArray[Any]) -> Floats:
-        """Return the action clipped to [-1, 1]."""
+        """Check shape and values of an action; return it clipped to [-1, 1].
+
+        Raises:
+            ValueError: the action has the wrong shape or is not finite.
+        """
         values = np.asarray(action, dtype=np.float64)
         if values.shape != self.action_space.shape:
             raise ValueError(

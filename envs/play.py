@@ -1,11 +1,11 @@
 """`python -m envs.play`: record episodes as videos, and replay recorded episodes exactly.
 
-Each episode writes `seed<seed>.mp4`, with the viewer and all cameras side by side, and
-`seed<seed>.npz`, from which `replay=<file>` repeats the episode and checks that every
-state is bit-identical.
+The command writes two files per episode. `seed<seed>.mp4` shows the viewer camera and all other
+cameras side by side. `seed<seed>.npz` contains the actions and the states of the simulator.
+`replay=<file>.npz` repeats the actions and checks that every state is bit-identical.
 
-The policies are the scripted experts and random actions. Trained policies are in the package
-`policies`, which this package does not import: `python -m policies.evaluate` records them.
+The policies are the scripted experts and random actions. To record a trained policy, use
+`python -m policies.evaluate`, because this package does not import `policies`.
 """
 
 import json
@@ -35,16 +35,16 @@ class PlayConfig:
     """Settings of `play`.
 
     Attributes:
-        env_id: environment id.
+        env_id: environment id, for example `toto/FrankaPick-v0`.
         protocol: `robot` or `pixmc`.
-        policy: `expert` (needs the `robot` protocol) or `random` actions.
-        cameras: cameras shown beside the viewer.
-        image_size: side of the camera images, pixels; the video shows them enlarged.
-        randomise: names of randomisation groups, drawn for each episode.
-        episodes: number of episodes, one per seed.
-        first_seed: seed of the first episode; the others follow.
-        replay: episode file to replay; it overrides all settings above except `cameras` and
-            `image_size`.
+        policy: `expert` (only with protocol `robot`) or `random` (random actions).
+        cameras: names of the cameras that the video shows beside the viewer camera.
+        image_size: height and width of the camera images, pixels; the video shows them enlarged.
+        randomise: names of the randomisation groups that are drawn for each episode.
+        episodes: number of episodes; each episode has its own seed.
+        first_seed: seed of the first episode; each further episode adds 1.
+        replay: path of a recorded episode (`.npz`) to replay. The file replaces all settings above
+            except `cameras` and `image_size`. None: record new episodes.
     """
 
     env_id: str
@@ -70,15 +70,15 @@ class PlayConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Episode:
-    """A recorded episode: its options, its actions and its simulator states.
+    """A recorded episode: the options of the environment, the actions and the simulator states.
 
     Attributes:
         env_id: environment id.
-        protocol: protocol of the environment.
-        randomise: groups of randomisation.
+        protocol: `robot` or `pixmc`.
+        randomise: names of the randomisation groups.
         seed: seed of the reset.
-        actions: [t a] float32.
-        states: [t + 1 n] states of the simulator; the first is the one after the reset.
+        actions: [t a] float32: t control steps, a action elements.
+        states: [t + 1 n] state of the simulator after the reset and after each control step.
     """
 
     env_id: str
@@ -89,7 +89,7 @@ class Episode:
     states: NDArray[np.float64]
 
     def save(self, path: Path) -> None:
-        """Write the file under a temporary name, then rename it."""
+        """Write the episode to `path` atomically: under a temporary name, then renamed."""
         options = {
             "env_id": self.env_id,
             "protocol": self.protocol,
@@ -103,7 +103,7 @@ class Episode:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Load a file that `save` wrote.
+        """Load an episode from a file that `save` wrote.
 
         Raises:
             ValueError: the file is not a recorded episode.
@@ -123,7 +123,7 @@ class Episode:
             raise ValueError(f"{path} is not a recorded episode: {error}") from error
 
     def compare(self, other: "Episode") -> None:
-        """Check that another episode has the same states.
+        """Check that the states of another episode are bit-identical.
 
         Raises:
             RuntimeError: the states differ; the message names the first differing step.
@@ -143,7 +143,7 @@ class Episode:
 
 
 def play(config: PlayConfig, out: Path) -> None:
-    """Record episodes into `out`, or replay one; print the result of each."""
+    """Record episodes into the folder `out`, or replay one; print the result of each episode."""
     out.mkdir(parents=True, exist_ok=True)
     if config.replay is not None:
         recorded = Episode.load(Path(config.replay))
@@ -179,7 +179,17 @@ def play(config: PlayConfig, out: Path) -> None:
 def run(
     env: ManipulationEnv, act: Act, wanted: Episode, num_steps: int
 ) -> tuple[Episode, list[NDArray[np.uint8]], str]:
-    """Run one episode; return it with its frames and a one-line summary."""
+    """Run one episode, and record it.
+
+    Args:
+        env: the environment.
+        act: the policy: returns the action for an observation.
+        wanted: gives the seed and the options to store; its actions and states are ignored.
+        num_steps: maximum number of control steps.
+
+    Returns:
+        The recorded episode, its video frames [h w 3], and a summary in one line.
+    """
     observation, _ = env.reset(seed=wanted.seed)
     frames, actions, states = [_frame(env, observation)], [], [env.save().simulator]
     success_step, total, terminated = None, 0.0, False
@@ -233,7 +243,7 @@ def _policy(config: PlayConfig, env: ManipulationEnv, seed: int) -> Act:
 
 
 def _frame(env: ManipulationEnv, observation: Observation) -> NDArray[np.uint8]:
-    """Return the viewer image and the enlarged camera images side by side."""
+    """Return one video frame: the viewer image and the enlarged camera images side by side."""
     viewer: Any = env.render()
     side = len(viewer)
     images = [observation[f"image_{camera.name}"] for camera in env.interface.cameras]

@@ -1,9 +1,10 @@
-"""Protocols: dataclasses of the control rate, actions, observations and end of an episode.
+"""Protocols: settings of the control rate, the actions, the observations and the episode length.
 
-`robot` is similar to a real arm. It has a rate of 10 Hz, joint increments, absolute hand commands,
-a camera on the hand and a camera in front. `pixmc` has the published settings of PixMC, the
+`robot` is similar to a real arm: 10 Hz, joint increments for the arm, absolute commands for the
+hand, a camera on the hand and a camera in front. `pixmc` has the published settings of PixMC, the
 benchmark of MVP (arXiv 2203.06173): 60 Hz, increments for every joint and finger, and one
-wide-angle camera on the hand. No code depends on the name of a protocol.
+wide-angle camera on the hand. The code reads only the fields of a `Protocol`, so you can define
+another one.
 """
 
 from dataclasses import dataclass
@@ -35,25 +36,27 @@ READINGS: dict[Reading, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
-    """A definition of rate, actions and observations of a task.
+    """The control rate, the actions, the observations and the episode length of an environment.
 
     Attributes:
-        rate_hz: control steps per second.
-        num_steps: control steps of an episode.
-        arm_increment_rad: increment of a joint's stored target for an action of 1, rad.
-        hand_action: `absolute`: -1 to 1 maps to the range of a servo's targets; `increment`: the
-            action is added to the stored target.
-        hand_increment: increment of the hand's stored target for an action of 1, rad or m; None
-            if hand actions are absolute.
-        num_targets: number of interpolated targets within a control step; 1: the target changes
-            at the beginning of the step.
-        proprio: readings (keys of `READINGS`) that form the observation's `proprio`, in order.
-        state: readings that form the observation's privileged `state`, in order.
-        clip: `proprio` and `state` are clipped to plus and minus this value; None: each reading is
-            clipped to its own bounds.
-        max_arm_contact_n: an episode fails if the contact force on an arm body is larger, N; None:
-            no limit.
-        cameras: default cameras.
+        rate_hz: number of control steps per second.
+        num_steps: default number of control steps of an episode.
+        arm_increment_rad: change of a joint's stored target by an action element of 1, rad.
+        hand_action: `absolute`: an action element from -1 to 1 is mapped to the range from the
+            lowest to the highest target of a servo. `increment`: the element is scaled and added to
+            the stored target.
+        hand_increment: change of a hand servo's stored target by an action element of 1, rad or m;
+            None if hand actions are absolute.
+        num_targets: number of targets that are sent to a servo within a control step, on a line
+            from the old to the new target; 1: the target changes at the beginning of the step.
+        proprio: measured quantities (keys of `READINGS`) that form the observation's `proprio`, in
+            order.
+        state: measured quantities that form the observation's privileged `state`, in order.
+        clip: `proprio` and `state` are clipped to plus and minus this value; None: each quantity is
+            clipped to its physical bounds (see `envs.readings`).
+        max_arm_contact_n: an episode fails if the contact force on a body of the arm is larger than
+            this, N; None: no limit.
+        cameras: names of the default cameras.
         image_size: default height and width of the images, pixels.
     """
 
@@ -100,7 +103,12 @@ ROBOT = Protocol(
 
 
 def pixmc(*, hand_increment: float) -> Protocol:
-    """Return PixMC's protocol: arm increments of 7.5 rad/s, and the given finger increment."""
+    """Return PixMC's protocol: 60 Hz, and arm increments of at most 7.5 rad/s.
+
+    Args:
+        hand_increment: change of a finger joint's target by an action element of 1 in one control
+            step, rad or m.
+    """
     return Protocol(
         rate_hz=60.0,
         num_steps=500,

@@ -4,8 +4,8 @@
     gymnasium.make("envs:toto/FrankaPick-v0", randomise={"latency": {"steps": [2, 2]}})
     gymnasium.make("envs:toto/FrankaPick-v0", randomise=suite("camera"))
 
-Every group draws from its own random stream, so enabling one does not change another. The module
-`envs.variation` makes the draws.
+Every group has its own random generator, so enabling one group does not change the random numbers
+of another. The module `envs.variation` draws the random numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,11 @@ Randomise = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColourRange:
-    """The range of a random colour: saturation and value in [0, 1], hue in [0, 2] with period 1."""
+    """The range of a random colour: lowest and highest hue, saturation and value.
+
+    Saturation and value are in [0, 1]. Hue has a period of 1 and is in [0, 2], so that a range can
+    include red (hue 1): [0.9, 1.1].
+    """
 
     hue: Range
     saturation: Range
@@ -47,14 +51,18 @@ class ColourRange:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Colours:
-    """Colour ranges by the name of a surface colour (`Paint`) of the scene or the arm."""
+    """A colour range for each named surface (`Paint`) of the scene or the arm."""
 
     paints: dict[str, ColourRange]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lights:
-    """Ranges of the directional light's tilt (rad), and of light strengths and tint (fractions)."""
+    """Ranges of the lighting: tilt of the directional light (rad), strengths and tint (in [0, 1]).
+
+    `diffuse`, `ambient` and `head` are the strengths of the directional light, of the ambient light
+    and of the light at the camera. `tint` is the maximum relative change of red, green and blue.
+    """
 
     tilt_rad: Range
     diffuse: Range
@@ -70,7 +78,10 @@ class Lights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraShifts:
-    """Limits of camera translation, rotation and field-of-view change, in both directions."""
+    """Maximum changes of a camera's position, rotation and field of view, in both directions.
+
+    `carried_translation_m` is for a camera on the hand, `translation_m` for a fixed camera.
+    """
 
     translation_m: float
     carried_translation_m: float
@@ -80,7 +91,7 @@ class CameraShifts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Textures:
-    """Names of surface colours (`Paint`), and the patterns that are drawn in these colours."""
+    """The surfaces (names of `Paint`) that get a random pattern, and the possible patterns."""
 
     paints: tuple[str, ...]
     patterns: tuple[Pattern, ...]
@@ -92,7 +103,7 @@ class Textures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectSize:
-    """The range of the scale factor on the object's edges."""
+    """The range of the scale factor for the edge lengths of the task's object."""
 
     scale: Range
 
@@ -102,7 +113,7 @@ class ObjectSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectPose:
-    """Limits of an additional shift and yaw of the object, in both directions."""
+    """Maximum shift (m) and yaw (rad) that are added to the object's pose, in both directions."""
 
     shift_m: Vector
     yaw_rad: float
@@ -110,7 +121,10 @@ class ObjectPose:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distractors:
-    """Ranges of the number of distractor boxes, their edges, and their distance to the object."""
+    """Ranges for distractors: additional boxes that the task does not need.
+
+    Number of boxes, length of each edge (m), minimum distance to the object's centre (m), colour.
+    """
 
     count: tuple[int, int]
     size_m: Range
@@ -124,7 +138,7 @@ class Distractors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Latency:
-    """The range of the delay between an action and its execution, control steps."""
+    """The range of the number of control steps between an action and its execution."""
 
     steps: tuple[int, int]
 
@@ -134,7 +148,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionNoise:
-    """Standard deviations of action noise; actions are in [-1, 1]."""
+    """Standard deviations of the noise on action elements of arm and hand, which are in [-1, 1]."""
 
     arm: float
     hand: float
@@ -142,7 +156,10 @@ class ActionNoise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProprioNoise:
-    """Standard deviations of the noise on `proprio`."""
+    """Standard deviations of the noise on `proprio`: arm positions and velocities, hand positions.
+
+    `hand_position` is in rad for a finger joint and in m for a finger of a gripper.
+    """
 
     position_rad: float
     velocity_rad_s: float
@@ -151,9 +168,9 @@ class ProprioNoise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Randomisation:
-    """The ranges of every enabled group; None for a disabled group.
+    """The ranges of every enabled randomisation group; None for a disabled group.
 
-    The order of the fields is the order of the groups' random streams.
+    The order of the fields must not change, because the random generator of a group depends on it.
     """
 
     colours: Colours | None = None
@@ -184,7 +201,7 @@ assert tuple(GROUPS) == tuple(field.name for field in fields(Randomisation))
 
 
 def suite(name: str) -> dict[str, dict[str, Any]]:
-    """Return the groups and ranges of an evaluation suite, as `randomise` takes them.
+    """Return the groups and ranges of an evaluation suite, as a value for `randomise=`.
 
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
@@ -201,7 +218,11 @@ def suites() -> tuple[str, ...]:
 
 
 def parse(randomise: Randomise) -> Randomisation:
-    """Return the ranges of the named groups; a mapping can override default ranges.
+    """Return the ranges of the groups to randomise.
+
+    Args:
+        randomise: a sequence of group names, or a mapping from group names to ranges that replace
+            the default ranges.
 
     Raises:
         ValueError: a group or a range is unknown; the message lists the known ones.
@@ -228,7 +249,7 @@ def parse(randomise: Randomise) -> Randomisation:
 
 
 def known_paints() -> tuple[str, ...]:
-    """Return the names of all paints with default colour ranges, of any scene."""
+    """Return the names of all surfaces, of any scene, that have a default colour range."""
     return tuple(_read()["groups"]["colours"]["paints"])
 
 

@@ -1,4 +1,4 @@
-"""Readings: the parts of `proprio` and `state`, computed from the simulator's state."""
+"""Readings: the measured quantities, such as joint positions, that form `proprio` and `state`."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _MAX_REPORTED_STATE = 10.0
 
 
 class Readings:
-    """A reader of the parts of observation vectors, with their names and bounds."""
+    """A reader of measured quantities from the simulator, with the names and bounds of each."""
 
     def __init__(self, arm: Arm, task: Task) -> None:
         self._task = task
@@ -70,11 +70,16 @@ class Readings:
         }
 
     def names(self, parts: Sequence[Reading]) -> tuple[str, ...]:
-        """Return the names of the elements of a vector that consists of `parts`."""
+        """Return one name per element of a vector that consists of the readings `parts`."""
         return tuple(name for part in parts for name in self._names[part])
 
     def box(self, parts: Sequence[Reading], clip: float | None) -> spaces.Box:
-        """Return the space of a vector that consists of `parts`; `clip` overrides their bounds."""
+        """Return the Gymnasium space of a vector that consists of the readings `parts`.
+
+        Args:
+            parts: names of the readings.
+            clip: bound of all elements in both directions; None: the bounds of each reading.
+        """
         low, high = np.concatenate([self._bounds[part] for part in parts], axis=1)
         if clip is not None:
             low, high = np.full_like(low, -clip), np.full_like(high, clip)
@@ -89,7 +94,16 @@ class Readings:
         noise: ProprioNoise | None = None,
         rng: np.random.Generator | None = None,
     ) -> dict[Reading, Floats]:
-        """Return at least the requested readings, with noise on the joints if it is given."""
+        """Read the measured quantities from simulator and controller.
+
+        Args:
+            simulator: the simulator.
+            controller: the controller, which stores the targets.
+            measured: quantities that `Task.measure` returned.
+            wanted: names of the required readings; the result may contain others too.
+            noise: standard deviations of noise on joint positions and velocities; None: no noise.
+            rng: random generator of the noise; None: no noise.
+        """
         positions, velocities = simulator.joints(self._joints)
         num_arm = self._num_arm
         if noise is not None and rng is not None:

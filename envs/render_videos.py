@@ -1,7 +1,8 @@
 """``python -m envs.render_videos``: render videos of an environment for pre-training.
 
-The command writes one MP4 per episode and camera. The arm is moved by the expert with noise, or by
-a slow random walk, so that the frames include states that an imperfect policy visits.
+The command writes one MP4 per episode and camera. In some episodes the expert moves the arm, with
+noise on its actions. In the others the arm follows a slow random walk. So the frames include states
+that an imperfect policy visits.
 """
 
 from dataclasses import dataclass
@@ -25,14 +26,16 @@ class RenderVideosConfig:
     """Settings of `render_videos`.
 
     Attributes:
-        env_id: environment id.
-        cameras: names of the cameras.
-        image_size: side of the frames, pixels.
-        randomise: names of randomisation groups, drawn for each episode.
-        episodes: number of episodes.
-        random_share: share of the episodes with a random walk instead of the expert, in [0, 1].
-        noise: standard deviation of the noise on the expert's actions, which are in [-1, 1].
-        first_seed: seed of the first episode; use other seeds than for training and evaluation.
+        env_id: environment id, for example `toto/FrankaPick-v0`.
+        cameras: names of the cameras; each camera gets one video per episode.
+        image_size: height and width of the frames, pixels.
+        randomise: names of the randomisation groups that are drawn for each episode.
+        episodes: number of episodes; each episode has its own seed.
+        random_share: fraction of the episodes with a random walk instead of the expert, in [0, 1].
+        noise: standard deviation of the noise that is added to the expert's actions, which are in
+            [-1, 1].
+        first_seed: seed of the first episode; each further episode adds 1. Use other seeds than for
+            training and evaluation.
     """
 
     env_id: str
@@ -46,7 +49,7 @@ class RenderVideosConfig:
 
 
 def render_videos(config: RenderVideosConfig, out: Path) -> None:
-    """Render the missing episodes into ``out/seed<seed>-<camera>.mp4``."""
+    """Render each episode whose videos ``out/seed<seed>-<camera>.mp4`` do not exist yet."""
     out.mkdir(parents=True, exist_ok=True)
     env = gymnasium.make(
         f"{__package__}:{config.env_id}",

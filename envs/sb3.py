@@ -22,21 +22,24 @@ Observation = Any
 def as_sb3(envs: VectorEnv[Any, Any, Any]) -> VecEnv:
     """Return a Gymnasium vector environment as a `VecEnv` of Stable-Baselines3.
 
-    An ended environment is reset in the same step; `infos[i]` then has its last observation
-    (`terminal_observation`) and the info of its last step. `TimeLimit.truncated` is set correctly.
+    When the episode of environment i ends, the environment is reset in the same step. `infos[i]`
+    then contains the info of the last step of the ended episode, its last observation
+    (`terminal_observation`), and `TimeLimit.truncated`, which is true if the episode was truncated
+    and not terminated.
 
-    Operations that Gymnasium's vector environments do not support raise an error: method calls on
-    some environments only, and reset options that differ between environments. `env_is_wrapped`
-    always returns False; wrap the result in SB3's `VecMonitor` for episode statistics.
+    Two operations raise an error, because Gymnasium's vector environments do not support them:
+    calls of a method on only some of the environments, and reset options that differ between
+    environments. `env_is_wrapped` always returns False. For episode statistics, wrap the result in
+    SB3's `VecMonitor`.
 
     Args:
-        envs: a vector environment, wrapped or not, with `AutoresetMode.SAME_STEP`, or with
-            `DISABLED`, in which case this adapter resets ended environments.
+        envs: a vector environment, wrapped or not. Its autoreset mode is `SAME_STEP` or `DISABLED`;
+            with `DISABLED`, this adapter resets the environments whose episodes ended.
 
     Raises:
         ImportError: Stable-Baselines3 is not installed.
-        ValueError: the vector environment has another autoreset mode, in which some steps ignore
-            the action; Stable-Baselines3 would learn from them.
+        ValueError: the autoreset mode is `NEXT_STEP`, in which the step after the end of an episode
+            ignores the action, so Stable-Baselines3 would learn from wrong data.
     """
     return _sb3_class()(envs)
 
@@ -51,13 +54,13 @@ def _sb3_class() -> Any:
         ) from error
 
     class GymnasiumVecEnv(_GymnasiumVecEnv, VecEnv):
-        """The adapter as a subclass of `VecEnv`, which Stable-Baselines3 requires."""
+        """The adapter; a subclass of `VecEnv`, because Stable-Baselines3 requires this class."""
 
     return GymnasiumVecEnv
 
 
 class _GymnasiumVecEnv(_Base):
-    """The methods of the adapter, as a mixin for Stable-Baselines3's class."""
+    """The methods of the adapter, without the base class `VecEnv` (SB3 may not be installed)."""
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         mode = envs.metadata.get("autoreset_mode")
@@ -101,7 +104,16 @@ class _GymnasiumVecEnv(_Base):
     def _take_last(
         self, infos: dict[str, Any], each: list[dict[str, Any]], ended: list[int]
     ) -> None:
-        """Separate the info of the last step from that of the reset, for the ended environments."""
+        """Replace the infos of the ended environments by the infos of their last step.
+
+        In the mode `SAME_STEP`, Gymnasium returns the infos of the reset in their place. These are
+        stored in `reset_infos`.
+
+        Args:
+            infos: batched infos, as Gymnasium returned them.
+            each: one info dict per environment, changed in place.
+            ended: indices of the environments whose episode ended.
+        """
         finals = _infos_of_each(infos.get("final_info", {}), self.num_envs)
         last = infos["final_obs"]
         one_each = isinstance(last, np.ndarray) and last.dtype.hasobject
@@ -118,7 +130,13 @@ class _GymnasiumVecEnv(_Base):
     def _reset_ended(
         self, observations: Observation, each: list[dict[str, Any]], dones: NDArray[np.bool_]
     ) -> Observation:
-        """Reset the ended environments, and store their last observations in `each`."""
+        """Reset the ended environments, and return the observations after the reset.
+
+        Args:
+            observations: batched observations of the last step.
+            each: one info dict per environment; the last observations are stored in these dicts.
+            dones: bool [n] whether the episode of each of the n environments ended.
+        """
         ended = np.flatnonzero(dones).tolist()
         for row in ended:
             terminal = _row(self.envs.single_observation_space, observations, row)
@@ -182,7 +200,7 @@ def _infos_of_each(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]
 
 
 def _row(space: spaces.Space[Any], observations: Observation, row: int) -> Observation:
-    """Return a copy of one environment's observation in a batch."""
+    """Return a copy of the observation of environment `row` from a batch of observations."""
     if isinstance(space, spaces.Dict):
         return {key: _row(one, observations[key], row) for key, one in space.items()}
     if isinstance(space, spaces.Tuple):

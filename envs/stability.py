@@ -1,11 +1,17 @@
 """`python -m envs.stability`: test that the physics stays stable under arbitrary actions.
 
-Each episode has random actions, each held for some steps, then two seconds of holding still. The
-command counts episodes with non-finite values, with an object that sinks into its support, with
-growing energy (something still moves at the end, although the servos' targets were constant and
-their stored energy did not decrease), and with a contact that chatters permanently. With an expert,
-the cube is also picked and then pushed back and forth with 1 N along each axis. Only the pick tasks
-with the protocol `robot` have such an expert; set `shakes=0` for the others.
+Each episode consists of random actions, each repeated for some control steps, and then two seconds
+with constant servo targets. The command counts the episodes with each of four faults:
+
+- non-finite values,
+- an object that sinks into the floor or the table,
+- growing energy: something still moves at the end, although the targets were constant and the
+  energy stored in the servos did not decrease,
+- chatter: a contact that vibrates permanently.
+
+In a second test, the expert grasps and lifts the cube. Then a force of 1 N pushes the cube back and
+forth along each axis. This test is possible only for the pick tasks with the protocol `robot`; set
+`shakes=0` for the others.
 """
 
 from dataclasses import dataclass
@@ -49,10 +55,10 @@ class StabilityConfig:
         env_id: environment id, for example `toto/FrankaPick-v0`.
         protocol: `robot` or `pixmc`.
         episodes: number of episodes with random actions.
-        hold_steps: maximum duration of a random action, control steps.
-        first_seed: seed of the first episode; the others follow.
-        shakes: number of expert grasps of the cube that are tested with pushes of 1 N (only pick
-            tasks with the protocol `robot`); 0: none.
+        hold_steps: maximum number of control steps for which a random action is repeated.
+        first_seed: seed of the first episode; each further episode adds 1.
+        shakes: number of episodes in which the expert grasps the cube and a force of 1 N pushes the
+            cube (only pick tasks with the protocol `robot`); 0: none.
     """
 
     env_id: str
@@ -104,7 +110,11 @@ def stability(config: StabilityConfig, out: Path) -> None:
 
 
 def random_episode(env: ManipulationEnv, seed: int, hold_steps: int) -> tuple[set[str], float]:
-    """Run one episode; return its faults and the arm's maximum joint speed, rad/s."""
+    """Run one episode of random actions.
+
+    Returns:
+        The names of the faults, and the maximum joint speed of the arm, rad/s.
+    """
     rng = np.random.default_rng(seed)
     faults, greatest, ended = set[str](), 0.0, False
     env.reset(seed=seed)
@@ -129,7 +139,12 @@ def random_episode(env: ManipulationEnv, seed: int, hold_steps: int) -> tuple[se
 
 
 def shake(env: ManipulationEnv, env_id: str, seed: int) -> bool:
-    """Lift the cube with the expert, push it back and forth, and return whether it is held."""
+    """Lift the cube with the expert, and push it back and forth with 1 N along each axis.
+
+    Returns:
+        Whether the hand still holds the cube: the cube moved little relative to the hand. False
+        also if the expert did not lift the cube.
+    """
     expert = EXPERTS[env_id]()
     observation, info = env.reset(seed=seed)
     while not info["success"]:
@@ -156,7 +171,7 @@ def _cube_in_hand(env: ManipulationEnv) -> NDArray[np.float64]:
 
 
 def _sunk(env: ManipulationEnv) -> bool:
-    """Return whether a box penetrates the floor or the table by more than the tolerance."""
+    """Return whether a movable box has sunk into the floor or the table by more than `_SINK_M`."""
     start = env.save().variation.start
     names = list(start.box_poses)
     places = env.simulator.bodies(names)[:, :3]
@@ -174,9 +189,12 @@ def _sunk(env: ManipulationEnv) -> bool:
 
 
 def _unrest(env: ManipulationEnv) -> str | None:
-    """Hold still; return the fault if something still moves without a loss of servo energy.
+    """Keep the targets constant for two seconds, and check that everything comes to rest.
 
-    `chatter` is motion as fast as a second before: a contact that never settles.
+    Returns:
+        None if nothing moves at the end, or if the servos lost stored energy, which explains the
+        motion. Otherwise `chatter` if only joints of the arm move and their speed did not grow in
+        the last second, else `growing energy`.
     """
     second = round(env.interface.rate_hz)
     for _ in range(second):
@@ -198,7 +216,10 @@ def _unrest(env: ManipulationEnv) -> str | None:
 
 
 def _servo_energy_j(env: ManipulationEnv) -> float:
-    """Return the energy stored in the arm's servos, J: springs with a limited torque."""
+    """Return the energy stored in the arm's servos, J.
+
+    A servo acts as a spring between joint position and target, with a limited torque.
+    """
     positions, _ = env.simulator.joints(env.arm.joint_names)
     off = np.abs(positions - env.save().arm_targets)
     stiffness = np.array([servo.stiffness for servo in env.arm.servos])

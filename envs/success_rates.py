@@ -1,6 +1,6 @@
 """Statistics of success rates: confidence intervals, tests of two rates, and statistical power.
 
-A rate from few episodes is uncertain, so it should be reported with its interval.
+A success rate from few episodes is uncertain, so report it with its confidence interval.
 """
 
 import functools
@@ -15,10 +15,10 @@ SIGNIFICANCE = 0.05
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the Wilson score interval (95 %) of a success rate; (0, 1) without trials.
 
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22
-    (1927). Unlike the normal approximation it stays within [0, 1] and is valid at 0 and 100 %.
-    It is implemented here because scipy's result differs in the last bit in 41 % of cases, and the
-    results of runs must be bit-identical.
+    Unlike the interval from the normal approximation, the Wilson interval stays within [0, 1] and
+    is valid at 0 and 100 %. Source: E. B. Wilson, "Probable inference, the law of succession, and
+    statistical inference", JASA 22 (1927). The function does not call scipy, because scipy's result
+    differs in the last bit in 41 % of cases, and the results of runs must be bit-identical.
 
     Raises:
         ValueError: ``successes`` is not in [0, trials].
@@ -45,9 +45,9 @@ def describe_rate(successes: int, trials: int) -> str:
 def fisher_exact(successes: int, trials: int, other_successes: int, other_trials: int) -> float:
     """Return the two-sided p-value of Fisher's exact test, for trials that are not paired.
 
-    R. A. Fisher, "On the interpretation of chi-squared from contingency tables, and the calculation
-    of P", JRSS 85 (1922): the total probability of all tables with the same margins that are not
-    more probable than the observed table.
+    The p-value is the total probability of all contingency tables with the same margins that are
+    not more probable than the observed table. Source: R. A. Fisher, "On the interpretation of
+    chi-squared from contingency tables, and the calculation of P", JRSS 85 (1922).
 
     Raises:
         ValueError: a number of successes is not in [0, trials].
@@ -66,11 +66,12 @@ def fisher_exact(successes: int, trials: int, other_successes: int, other_trials
 
 
 def sign_test(only_first: int, only_second: int) -> float:
-    """Return the exact two-sided p-value of McNemar's test, from the discordant pairs.
+    """Return the exact two-sided p-value of McNemar's test, which compares two policies in pairs.
 
-    Pairs in which both policies succeeded or both failed do not count. Q. McNemar, "Note on the
-    sampling error of the difference between correlated proportions", Psychometrika 12 (1947), with
-    the binomial distribution instead of its approximation.
+    The p-value depends only on the discordant pairs: the pairs in which exactly one policy
+    succeeded. Source: Q. McNemar, "Note on the sampling error of the difference between correlated
+    proportions", Psychometrika 12 (1947). Unlike there, the p-value is computed from the binomial
+    distribution, not from its normal approximation.
 
     Args:
         only_first: number of pairs in which only the first policy succeeded.
@@ -87,10 +88,10 @@ def sign_test(only_first: int, only_second: int) -> float:
 
 
 def paired_power(worse: float, better: float, pairs: int) -> float:
-    """Return the power of `sign_test`: the probability that it finds the better policy.
+    """Return the power of `sign_test`: the probability that the test finds the better policy.
 
-    The outcomes of both policies at a pose are assumed to be independent. If both fail at the same
-    poses, the actual power is higher.
+    A pair is one trial of each policy at the same start pose. The two outcomes of a pair are
+    assumed to be independent. If both policies fail at the same poses, the actual power is higher.
 
     Args:
         worse: success rate of the worse policy.
@@ -118,7 +119,7 @@ def paired_power(worse: float, better: float, pairs: int) -> float:
 def detectable_rates(
     rate: float, pairs: int, power: float = 0.8
 ) -> tuple[float | None, float | None]:
-    """Return the nearest rates below and above `rate`, in steps of 1 %, that a test can detect.
+    """Return how different another policy's success rate must be for `sign_test` to detect it.
 
     Args:
         rate: success rate of one policy.
@@ -126,8 +127,9 @@ def detectable_rates(
         power: required probability of detecting the difference.
 
     Returns:
-        The highest detectable rate below `rate` and the lowest above it; None in place of a rate
-        if even 0 % or 100 % is not detectable.
+        The highest detectable rate below `rate`, and the lowest detectable rate above `rate`, in
+        steps of 1 %. The first is None if even 0 % cannot be detected, the second is None if even
+        100 % cannot be detected.
     """
     below = (step / 100 for step in range(math.ceil(100 * rate) - 1, -1, -1))
     above = (step / 100 for step in range(math.floor(100 * rate) + 1, 101))
@@ -138,7 +140,17 @@ def detectable_rates(
 
 
 def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 2048) -> int | None:
-    """Return the approximate number of pairs for this power; None if more than `most`."""
+    """Return the approximate number of pairs of trials that `sign_test` needs.
+
+    Args:
+        worse: success rate of the worse policy.
+        better: success rate of the better policy.
+        power: required probability of detecting the difference.
+        most: largest number to consider.
+
+    Returns:
+        The number of pairs; None if it is larger than `most`.
+    """
     if paired_power(worse, better, most) < power:
         return None
     low, high = 0, most
@@ -151,9 +163,14 @@ def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 20
 
 @functools.cache
 def _few_enough(unlike: int) -> int:
-    """Return how many of `unlike` pairs the worse policy may win at most in a significant test.
+    """Return the largest number of discordant pairs that the worse policy may win.
 
-    -1: no number of pairs is significant.
+    Args:
+        unlike: number of discordant pairs (in which exactly one policy succeeded).
+
+    Returns:
+        With more wins of the worse policy, the difference is not significant. -1: the difference is
+        not significant even if the worse policy wins no pair.
     """
     few = max(-1, math.floor(unlike / 2 - _Z * math.sqrt(unlike) / 2))
     while _tail(few + 1, unlike, 0.5) <= SIGNIFICANCE / 2:
@@ -164,7 +181,7 @@ def _few_enough(unlike: int) -> int:
 
 
 def _tail(most: int, trials: int, rate: float) -> float:
-    """Return the probability of at most `most` successes."""
+    """Return the probability of at most `most` successes in `trials` trials with success `rate`."""
     if most < 0:
         return 0.0
     if rate in (0.0, 1.0):

@@ -39,13 +39,13 @@ _PARKED_X_M = -2.2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variation:
-    """The drawn variation of one episode.
+    """The random choices for one episode: start, appearance, latency and noise.
 
     Attributes:
-        start: start positions.
+        start: positions of arm, hand and objects at the start.
         appearance: colours, lighting and camera shifts.
         latency_steps: number of control steps between an action and its execution.
-        noise_seed: random seed of action and proprioception noise.
+        noise_seed: seed of the random generators of action and proprioception noise.
     """
 
     start: Start
@@ -55,10 +55,14 @@ class Variation:
 
 
 def populate(scene: Scene, randomisation: Randomisation) -> Scene:
-    """Return the scene with the maximum number of distractors.
+    """Return the scene with the maximum number of distractor boxes added.
+
+    All boxes must exist before the first episode. An episode with fewer distractors leaves the
+    remaining boxes outside the workspace.
 
     Raises:
-        ValueError: a paint is unknown in all scenes; the message lists the known ones.
+        ValueError: the ranges name a surface (`Paint`) that exists in no scene; the message lists
+            the known names.
     """
     _check_paints(scene, randomisation)
     if randomisation.distractors is None:
@@ -80,14 +84,15 @@ def populate(scene: Scene, randomisation: Randomisation) -> Scene:
 def draw(
     scene: Scene, task: Task, start: Start, randomisation: Randomisation, rng: np.random.Generator
 ) -> Variation:
-    """Return the variation of one episode.
+    """Draw the random choices for one episode.
 
     Args:
         scene: the scene, as returned by `populate`.
-        task: the task, which moves and resizes its object and names free spaces.
-        start: the start that the task drew.
-        randomisation: the ranges.
-        rng: random generator, spawned into one stream for each group.
+        task: the task. Its `vary` moves and resizes the object, and its `spaces` are the free areas
+            for distractors.
+        start: the start that `task.sample_start` drew.
+        randomisation: the ranges of the enabled groups.
+        rng: random generator; every group draws from its own child of this generator.
     """
     streams = dict(zip(GROUPS, rng.spawn(len(GROUPS)), strict=True))
     on = randomisation
@@ -119,7 +124,13 @@ def draw(
 
 
 def _check_paints(scene: Scene, randomisation: Randomisation) -> None:
-    """Raise for an unknown paint; paints of other scenes are known from the default ranges."""
+    """Check that all surfaces (`Paint`) in the ranges exist in this scene or in another scene.
+
+    The surfaces of other scenes are allowed, because the default ranges name all surfaces.
+
+    Raises:
+        ValueError: a name is unknown; the message lists the known names.
+    """
     known = {*_scene_paints(scene), *known_paints()}
     colours, textures = randomisation.colours, randomisation.textures
     named = (*(colours.paints if colours else ()), *(textures.paints if textures else ()))
@@ -130,7 +141,7 @@ def _check_paints(scene: Scene, randomisation: Randomisation) -> None:
 
 
 def _scene_paints(scene: Scene) -> dict[str, Paint]:
-    """Return the default paint of everything except the arm."""
+    """Return the default `Paint` of every surface of the scene except the arm, by name."""
     paints = {box.paint_name or box.name: box.paint for box in scene.boxes}
     for fixture in scene.fixtures:
         paints |= fixture.paints
@@ -216,7 +227,11 @@ def _parked(index: int, edge_m: float) -> Vector:
 def _draw_distractors(
     rng: np.random.Generator, task: Task, start: Start, distractors: Distractors
 ) -> tuple[Start, dict[str, Paint]]:
-    """Place boxes in free spaces of the task, away from its object and from each other."""
+    """Place distractor boxes in free spaces of the task, away from its object and from each other.
+
+    Returns:
+        The start with the poses and sizes of the boxes, and the colours of the boxes by name.
+    """
     names = _distractor_names(distractors)
     count = int(rng.integers(*distractors.count, endpoint=True))
     taken = [(np.asarray(task.middle(start))[:2], distractors.clearance_m)]
@@ -239,7 +254,14 @@ def _draw_distractors(
 def _free_place(
     rng: np.random.Generator, task: Task, taken: list[tuple[np.ndarray, float]], radius_m: float
 ) -> np.ndarray | None:
-    """Return a position [3] in one of the task's spaces, or None after forty failed draws."""
+    """Return a free position [3] for a box, m, or None if forty random positions were not free.
+
+    Args:
+        rng: random generator; forty positions are drawn in any case.
+        task: the task, with its free spaces.
+        taken: horizontal position [2] and radius, m, of each object and box that is placed already.
+        radius_m: horizontal radius of the box.
+    """
     spaces = task.spaces
     areas = np.array([space.half_m[0] * space.half_m[1] for space in spaces])
     found = None

@@ -1,15 +1,15 @@
-"""Vector environments in worker processes.
+"""A vector environment that distributes its environments over worker processes.
 
     envs = make_vec("envs:toto/FrankaPick-v0", 8, autoreset_mode="SameStep")     # WorkerVectorEnv
     envs = TotoVectorObservation(envs, load_encoder("toto-nano"))       # toto_robot.wrappers
     venv = as_sb3(envs)                                                 # Stable-Baselines3's VecEnv
 
-`WorkerVectorEnv` has one process per core, which steps its environments one after the other.
-`gymnasium.vector.AsyncVectorEnv` has one process per environment, and builds one more environment
-in the calling process. docs/envs.md compares their costs.
+By default, `WorkerVectorEnv` starts one process per core. Each process steps its environments one
+after the other. Gymnasium's `AsyncVectorEnv` starts one process per environment, and also builds
+one more environment in the calling process. docs/envs.md compares speed and memory of the two.
 
-Processes are spawned, because EGL contexts and torch's threads do not survive a fork. So a script
-must create a `WorkerVectorEnv` under `if __name__ == "__main__":`.
+The processes are spawned, not forked, because EGL contexts and torch's threads do not survive a
+fork. So a script must create a `WorkerVectorEnv` under `if __name__ == "__main__":`.
 """
 
 import multiprocessing
@@ -50,7 +50,15 @@ def make_vec(
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     **env_options: Any,
 ) -> "WorkerVectorEnv":
-    """Return `num_envs` equal environments, each from `gymnasium.make(env_id, **env_options)`."""
+    """Return a vector environment of `num_envs` equal environments.
+
+    Args:
+        env_id: id of the environments, as for `gymnasium.make`.
+        num_envs: number of environments.
+        num_workers: number of worker processes; None: one per core.
+        autoreset_mode: one of Gymnasium's three autoreset modes.
+        env_options: further arguments of `gymnasium.make`, the same for all environments.
+    """
     return WorkerVectorEnv(
         [partial(gymnasium.make, env_id, **env_options)] * num_envs,
         num_workers=num_workers,
@@ -61,23 +69,25 @@ def make_vec(
 class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     """A vector environment in worker processes, with observations in shared memory.
 
-    Environment i runs in worker i modulo `num_workers`. Seeds, autoreset, `reset_mask`, the
-    structure of infos and all numbers are equal to those of `gymnasium.vector.SyncVectorEnv`
-    (numbers bit-identical), with three differences:
+    Environment i runs in worker i modulo `num_workers`. The results are bit-identical to those of
+    `gymnasium.vector.SyncVectorEnv`. Seeds, autoreset, `reset_mask` and the structure of the infos
+    are also the same, with three differences:
 
-    - With `AutoresetMode.DISABLED`, no environment is stepped if an ended one was not reset.
-    - `final_obs` is the last observation even if an environment reuses its arrays.
-    - The `options` of the caller are not changed.
+    - With `AutoresetMode.DISABLED`, `step` raises an error and steps no environment if an episode
+      has ended and its environment was not reset.
+    - `final_obs` is correct even if an environment reuses its arrays for the next observation.
+    - The dictionary `options` of the caller is not changed.
 
-    An error in an environment is raised in the main process with its own type and the worker's
-    traceback as a note. The other environments may have been stepped, so all must be reset. After
-    the death of a worker process, only `close` is possible.
+    An error in an environment is raised in the main process with the original type, and with the
+    worker's traceback as a note. Other environments may have been stepped already, so all must be
+    reset. If a worker process has died, only `close` is possible.
 
     Attributes:
         num_workers: number of worker processes.
-        autoreset_mode: behaviour at the end of an episode.
-        copy: whether every call returns new arrays; otherwise all calls return the same arrays,
-            which change only during `reset` and `step`.
+        autoreset_mode: when an environment is reset after the end of an episode: at the next step,
+            in the same step, or only by `reset`.
+        copy: True: every call returns new arrays. False: all calls return the same arrays, which
+            change only during `reset` and `step`.
     """
 
     def __init__(
@@ -91,12 +101,13 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         """Start the workers and build the environments in them.
 
         Args:
-            env_fns: functions that each return one environment; sent to the workers by cloudpickle.
+            env_fns: functions that each build and return one environment. cloudpickle sends them to
+                the workers.
             num_workers: number of worker processes, at most one per environment; None: one per
                 core.
-            autoreset_mode: one of Gymnasium's three modes.
-            copy: whether every call returns new arrays; otherwise all calls return the same
-                arrays, which change only during `reset` and `step`.
+            autoreset_mode: one of Gymnasium's three autoreset modes.
+            copy: True: every call returns new arrays. False: all calls return the same arrays,
+                which change only during `reset` and `step`.
 
         Raises:
             ValueError: there is no environment or no worker, or elements of the observation space
@@ -184,14 +195,17 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         """Reset all environments, or those in `options["reset_mask"]`.
 
         Args:
-            seed: None; one seed, from which environment i gets `seed + i`; or one seed each.
-            options: passed to every environment, without `reset_mask` (bool [num_envs]). The
-                environments that are not reset keep their last observation.
+            seed: one number: environment i gets `seed + i`. A sequence: one seed per environment.
+                None: no new seeds.
+            options: passed to every environment, without the entry `reset_mask`. This mask, bool
+                [num_envs], selects the environments to reset; the others keep their last
+                observation.
 
         Raises:
-            ValueError: wrong number of seeds, or a mask of wrong shape or without a true element.
+            ValueError: the number of seeds is wrong, or the mask has the wrong shape or no true
+                element.
             TypeError: the mask is not an array of bools.
-            ResetNeeded: all environments must be reset, but the mask selects only some.
+            ResetNeeded: all environments must be reset, but the mask selects only some of them.
         """
         self._check_open()
         seeds = _seeds(seed, self.num_envs)
@@ -212,12 +226,14 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return self._observations(), infos
 
     def step(self, actions: Any) -> StepResult:
-        """Step every environment; with `NEXT_STEP`, ended environments are reset instead.
+        """Step every environment.
+
+        With `AutoresetMode.NEXT_STEP`, an environment whose episode ended is reset and not stepped.
 
         Raises:
-            ResetNeeded: called before the first `reset`, or after a step that raised an error.
-            ValueError: wrong number of actions, or, with `AutoresetMode.DISABLED`, an ended
-                environment was not reset.
+            ResetNeeded: `reset` has not been called, or the last step raised an error.
+            ValueError: the number of actions is wrong. With `AutoresetMode.DISABLED` also: an
+                episode has ended and its environment was not reset.
         """
         self._check_open()
         if self._needs_reset:
@@ -253,11 +269,11 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return observations, rewards, terminations, truncations, infos
 
     def render(self) -> tuple[Any, ...]:
-        """Return the rendered output of each environment."""
+        """Return what `render` of each environment returns, for example one image each."""
         return self.call("render")
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of every environment, or get an attribute; return copies.
+        """Call a method of every environment, or get an attribute; return one copy from each.
 
         Raises:
             ValueError: `name` is `reset`, `step` or `close`; use the methods of this class.
@@ -269,7 +285,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return tuple(results[row] for row in range(self.num_envs))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Return copies of an attribute of every environment."""
+        """Return the attribute `name` of every environment, as copies."""
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
@@ -280,7 +296,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             values: a list or tuple with one value per environment, or one value for all.
 
         Raises:
-            ValueError: wrong number of values.
+            ValueError: the number of values is not the number of environments.
         """
         self._check_open()
         values = values if isinstance(values, list | tuple) else [values] * self.num_envs
@@ -291,7 +307,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self._ask("assign", {row: (name, value) for row, value in enumerate(values)})
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the environments and end the workers; unresponsive workers are killed."""
+        """Close the environments and end the worker processes; kill those that do not respond."""
         if kwargs:
             raise TypeError(f"close() takes no options, got {sorted(kwargs)}")
         self._shut_down()
@@ -301,7 +317,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             raise ClosedEnvironmentError(f"this {type(self).__name__} is closed")
 
     def _observations(self) -> Observation:
-        """Return copies of the latest observations, in new arrays if `copy` is set."""
+        """Copy the latest observations out of the shared memory, into new arrays if `copy`."""
         if self.copy or self._reused is None:
             space = self.single_observation_space
             self._reused = create_empty_array(space, self.num_envs, np.zeros)
@@ -309,7 +325,15 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return self._reused
 
     def _ask(self, command: str, jobs: dict[int, Any]) -> dict[int, Any]:
-        """Run a command for environments, each with its argument; return the results."""
+        """Run a command in the workers, and wait for the results.
+
+        Args:
+            command: name of a method of `envs.workers._WorkerEnvironments`.
+            jobs: argument of the command for each environment, by index of the environment.
+
+        Returns:
+            The result of the command by index of the environment.
+        """
         for worker in self._workers:
             if worker.busy:  # an interrupted command left an unread result
                 worker.receive()

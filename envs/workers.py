@@ -1,7 +1,7 @@
 """The worker processes of `WorkerVectorEnv`: their pipes, their main loop and shared memory.
 
-The main process sends commands to workers, and each worker sends one result per command. The
-observations are exchanged through shared memory, not through the pipes.
+The main process sends commands to the workers through pipes, and each worker sends one result per
+command. Workers write observations into shared memory, because pipes are slower for images.
 """
 
 import pickle
@@ -34,10 +34,10 @@ class Worker:
     """A handle of a worker process, used by the main process.
 
     Attributes:
-        process: the process.
-        connection: pipe to the process.
-        rows: indices of the environments that the worker runs.
-        busy: whether a result is pending.
+        process: the worker process.
+        connection: the pipe to the worker process.
+        rows: indices of the environments that run in this worker.
+        busy: whether a command was sent and its result has not been received yet.
     """
 
     process: BaseProcess
@@ -46,13 +46,17 @@ class Worker:
     busy: bool = False
 
     def send(self, message: bytes) -> None:
-        """Send a command; if the worker is dead, `receive` returns the error."""
+        """Send a pickled command. If the worker is dead, `receive` returns the error later."""
         self.busy = True
         with suppress(OSError):
             self.connection.send_bytes(message)
 
     def receive(self) -> tuple[dict[int, Any], dict[int, BaseException]]:
-        """Return results and errors by environment."""
+        """Wait for the result of the last command.
+
+        Returns:
+            The results and the errors, each by index of the environment.
+        """
         try:
             message = self.connection.recv_bytes()
         except (EOFError, OSError):
@@ -77,7 +81,7 @@ class Worker:
 
 
 def shut_down(workers: list[Worker], shared: list["SharedRows"]) -> None:
-    """End the workers and free the shared memory."""
+    """End the worker processes and free the shared memory."""
     for worker in workers:
         worker.connection.close()  # a worker ends when its connection is closed
     for worker in workers:
@@ -94,10 +98,15 @@ def shut_down(workers: list[Worker], shared: list["SharedRows"]) -> None:
 
 
 class SharedRows:
-    """The observations of all environments in shared memory."""
+    """Shared memory for the observations of all environments, one row per environment."""
 
     def __init__(self, space: spaces.Space[Any], num_rows: int, name: str | None = None) -> None:
-        """Allocate the memory; with a name, attach memory that another process allocated.
+        """Allocate the memory, or attach memory that another process allocated.
+
+        Args:
+            space: observation space of one environment.
+            num_rows: number of environments.
+            name: name of the memory to attach; None: allocate new memory.
 
         Raises:
             ValueError: elements of the space have no fixed size.
@@ -131,7 +140,7 @@ class SharedRows:
         return self._memory.name
 
     def write(self, row: int, observation: Observation) -> None:
-        """Write the observation of one environment."""
+        """Write the observation of environment `row` into the memory."""
         values = _leaves(self._space, observation)
         for array, value in zip(self._arrays, values, strict=True):
             if np.shape(value) != array.shape[1:]:
@@ -142,7 +151,10 @@ class SharedRows:
             array[row] = value
 
     def read(self, target: Observation) -> None:
-        """Copy the observations of all environments into `target`, arrays of the same structure."""
+        """Copy the observations of all environments from the memory into the arrays of `target`.
+
+        `target` has the structure of a batch of observations.
+        """
         for array, copied in zip(self._arrays, _leaves(self._space, target), strict=True):
             copied[:] = array
 
@@ -153,13 +165,18 @@ class SharedRows:
             self._memory.unlink()
 
     def close(self) -> None:
-        """Detach the memory."""
+        """Detach the memory from this process."""
         self._arrays = []  # they reference the memory
         self._memory.close()
 
 
 def _leaves(space: spaces.Space[Any], value: Any) -> Iterator[Any]:
-    """Yield the leaves of `value`: an observation, a batch of observations, or a space."""
+    """Yield the arrays (or spaces) in a nested observation, in the order of the space.
+
+    Args:
+        space: observation space; Dict and Tuple spaces are traversed.
+        value: an observation, a batch of observations, or the space itself.
+    """
     if isinstance(space, spaces.Dict):
         for key, one in space.items():
             yield from _leaves(one, value[key])
@@ -175,7 +192,13 @@ def serve(
     makers: dict[int, CloudpickleWrapper[Any]],
     autoreset_mode: AutoresetMode,
 ) -> None:
-    """Run the main loop of a worker process until the connection is closed."""
+    """Run the main loop of a worker process until the main process closes the pipe.
+
+    Args:
+        connection: the pipe to the main process.
+        makers: functions that build the environments, by index of the environment.
+        autoreset_mode: Gymnasium's autoreset mode.
+    """
     # Ctrl-C signals all processes of a terminal; the main process decides how to react
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environments = _WorkerEnvironments(makers, autoreset_mode)
@@ -207,7 +230,7 @@ def serve(
 
 
 def _pickled(error: Exception) -> bytes:
-    """Return a pickled error, or no bytes if it cannot be pickled."""
+    """Return the pickled error, or an empty byte string if it cannot be pickled."""
     try:
         return pickle.dumps(error)
     except Exception:
@@ -215,7 +238,10 @@ def _pickled(error: Exception) -> bytes:
 
 
 class _WorkerEnvironments:
-    """The environments of one worker process; each command applies to one environment."""
+    """The environments of one worker process, and the commands of the main process.
+
+    Each command applies to one environment: `row` is its index in the vector environment.
+    """
 
     def __init__(
         self, makers: dict[int, CloudpickleWrapper[Any]], autoreset_mode: AutoresetMode
@@ -236,19 +262,28 @@ class _WorkerEnvironments:
         }
 
     def attach(self, row: int, memory: tuple[int, str]) -> None:
-        """Attach the shared memory."""
+        """Attach the shared memory, given as the number of environments and the memory's name."""
         num_rows, name = memory
         self._shared = SharedRows(self._envs[row].observation_space, num_rows, name)
 
     def reset(self, row: int, how: tuple[int | None, dict[str, Any] | None]) -> dict[str, Any]:
-        """Reset the environment; return its info."""
+        """Reset the environment with a seed and options; return the info."""
         seed, options = how
         observation, info = self._envs[row].reset(seed=seed, options=options)
         self._show(row, observation)
         return info
 
     def step(self, row: int, what: tuple[bool, Any]) -> tuple[float, bool, bool, tuple[Any, ...]]:
-        """Step or reset; return reward, end flags and infos (two after a step with a reset)."""
+        """Step the environment, or reset it.
+
+        Args:
+            row: index of the environment.
+            what: whether to reset instead of stepping, and the action.
+
+        Returns:
+            Reward, terminated, truncated, and infos. There are two infos if the step ended the
+            episode and the environment was reset in the same step; otherwise there is one.
+        """
         begin, action = what
         if begin:
             return 0.0, False, False, (self.reset(row, (None, None)),)
@@ -263,13 +298,13 @@ class _WorkerEnvironments:
         return float(reward), bool(terminated), bool(truncated), (info,)
 
     def call(self, row: int, what: tuple[str, tuple[Any, ...], dict[str, Any]]) -> Any:
-        """Call a method, or return an attribute."""
+        """Call a method of the environment and return its result, or return an attribute."""
         name, args, kwargs = what
         found = self._envs[row].get_wrapper_attr(name)
         return found(*args, **kwargs) if callable(found) else found
 
     def assign(self, row: int, what: tuple[str, Any]) -> None:
-        """Set an attribute."""
+        """Set an attribute of the environment."""
         self._envs[row].set_wrapper_attr(*what)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Data classes of the robot arms, and their kinematics."""
+"""Descriptions of the robot arms as data classes, and their kinematics."""
 
 from .arm import MODELS, Arm, Fingertip, LinkFrame, Servo, bounded_speed
 

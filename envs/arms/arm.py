@@ -13,20 +13,22 @@ MODELS = Path(__file__).parents[1] / "models"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Servo:
-    """A position servo of one joint, or of the mean of several joints.
+    """A position servo that drives one joint, or several joints that move together.
 
-    The force is `stiffness * (target - position) - damping * velocity`, clipped at `max_force`.
+    The position of the servo is the mean position of its joints. Its force is
+    `stiffness * (target - position) - damping * velocity`, clipped to plus and minus `max_force`.
 
     Attributes:
-        joints: names of the driven joints; several joints are kept equal to each other.
-        lower: lowest target, rad or m.
-        upper: highest target, rad or m.
-        max_speed: maximum speed of the joint, rad/s or m/s.
+        name: name of the servo.
+        joints: names of the joints that the servo drives.
+        lower: lowest target position, rad or m.
+        upper: highest target position, rad or m.
+        max_speed: maximum speed of the joints, rad/s or m/s.
         max_force: maximum force or torque, N or N m.
         stiffness: torque or force per position error, N m/rad or N/m.
         damping: torque or force per joint velocity, N m s/rad or N s/m.
-        max_lead: maximum distance of the target that is sent from the measured joint position, rad
-            or m; None: no limit.
+        max_lead: maximum distance between the target that the controller sends and the measured
+            joint position, rad or m; None: no limit.
     """
 
     name: str
@@ -41,17 +43,19 @@ class Servo:
 
 
 def bounded_speed(servo: Servo) -> Servo:
-    """Return the servo with a `max_lead` that limits the joint to its maximum speed.
+    """Return the servo with a `max_lead` that limits the speed of the joint to `max_speed`.
 
-    MuJoCo has no joint speed limit. When damping and stiffness balance, a joint moves at
-    stiffness * lead / damping.
+    MuJoCo has no limit on joint speed. When the damping force balances the stiffness force, a joint
+    moves with a speed of stiffness * lead / damping, where lead is the distance to the target.
     """
     return replace(servo, max_lead=servo.damping * servo.max_speed / servo.stiffness)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinkFrame:
-    """Modified Denavit-Hartenberg (Craig) parameters of a joint's frame in the previous frame.
+    """The position and orientation of a joint's frame in the frame of the previous joint.
+
+    These are modified Denavit-Hartenberg parameters (Craig's convention).
 
     Attributes:
         a_m: link length, m.
@@ -66,11 +70,11 @@ class LinkFrame:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingertip:
-    """A grasping point on a finger.
+    """A point on a finger that should touch a grasped object.
 
     Attributes:
-        name: name of the fingertip.
-        body: name of the body that it belongs to.
+        name: name of the fingertip, for example `left`.
+        body: name of the body to which the point is fixed.
         offset_m: [3] position of the point in the body's frame, m.
     """
 
@@ -81,29 +85,29 @@ class Fingertip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """A robot arm with a hand.
+    """A robot arm with a hand: model file, servos, kinematics and grasping points.
 
-    All lengths are in metres of the simulated robot, so they already include `scale`. The model
-    file has the published lengths, which the simulator multiplies by `scale`.
+    All lengths are those of the simulated robot, so they already include `scale`. The model file
+    contains the published lengths, which the simulator multiplies by `scale`.
 
     Attributes:
-        name: identifier, stored in every Interface.
-        model: MJCF file with bodies, inertias and geoms; its limits and gains are replaced by the
-            values of this class.
-        scale: scale factor on every length of the model file.
-        servos: servos of the arm's joints in order, base first.
-        hand_servos: servos of the hand in order. A servo with several joints is a gripper; its
-            target is the distance of each finger from the centre.
-        link_frames: kinematics of the arm's joints in order.
-        flange_m: distance from the last joint's frame to the hand along the z axis.
-        hand_yaw_rad: rotation of the hand about the flange's z axis.
+        name: name of the arm, for example `franka_panda`; stored in every `Interface`.
+        model: MJCF file with bodies, inertias and geoms. Joint limits and servo gains of the file
+            are ignored; the values of this class are used.
+        scale: factor by which every length of the model file is multiplied.
+        servos: one servo per joint of the arm, base first.
+        hand_servos: servos of the hand, in order. A servo with several joints is a gripper. The
+            target of a gripper is the distance of each finger from the centre, m.
+        link_frames: position and orientation of each joint of the arm, base first.
+        flange_m: distance from the frame of the last joint to the hand, along the z axis, m.
+        hand_yaw_rad: rotation of the hand about the flange's z axis, rad.
         hand_body: name of the hand's body, to which the hand camera is fixed.
-        tool_offset_m: [3] tool centre point in the frame of `hand_body`, m.
-        palm_offset_m: [3] centre of the palm in the frame of `hand_body`, m.
-        fingertips: the grasping points.
-        arm_bodies: names of the arm's bodies, base first; in the protocol `pixmc` they must not
-            touch anything.
-        sources: sources of the constants.
+        tool_offset_m: [3] position of the tool centre point in the frame of `hand_body`, m.
+        palm_offset_m: [3] position of the palm's centre in the frame of `hand_body`, m.
+        fingertips: the points on the fingers that touch a grasped object.
+        arm_bodies: names of the arm's bodies without the hand, base first. In the protocol `pixmc`,
+            an episode fails if one of them is touched with more than 1 N.
+        sources: the documents from which the constants were taken.
     """
 
     name: str

@@ -10,12 +10,22 @@ from .arm import Arm, LinkFrame
 
 
 def forward_kinematics(arm: Arm, joint_positions: ArrayLike) -> Floats:
-    """Return `T_base_hand` [4 4] for joint positions [j] in rad."""
+    """Return `T_base_hand` [4 4], the pose of the hand in the frame of the arm's base.
+
+    Args:
+        arm: the arm.
+        joint_positions: [j] positions of the j joints, rad.
+    """
     return _chain(arm, np.asarray(joint_positions, dtype=np.float64))[-1]
 
 
 def tool_pose(arm: Arm, joint_positions: ArrayLike) -> Floats:
-    """Return `T_base_tcp` [4 4]: the tool centre point, with the orientation of the hand."""
+    """Return `T_base_tcp` [4 4], the pose of the tool centre point in the frame of the arm's base.
+
+    Args:
+        arm: the arm.
+        joint_positions: [j] positions of the j joints, rad.
+    """
     T_base_tcp = forward_kinematics(arm, joint_positions).copy()
     T_base_tcp[:3, 3] += T_base_tcp[:3, :3] @ arm.tool_offset_m
     return T_base_tcp
@@ -32,21 +42,26 @@ def solve_ik(
     rest_gain: float = 0.05,
     rotation_weight: float = 0.3,
 ) -> tuple[Floats, float, float]:
-    """Compute joint positions that move the tool to a pose, by damped least squares.
+    """Compute joint positions at which the tool has a given pose (inverse kinematics).
+
+    The method is damped least squares: a sequence of Gauss-Newton steps from `start`.
 
     Args:
         arm: the arm, with kinematics and limits.
-        T_base_tcp: [4 4] target pose.
-        start: [j] initial joint positions, rad.
-        rest: [j] joint positions that attract the null-space motion of a redundant arm, rad.
+        T_base_tcp: [4 4] target pose of the tool centre point in the frame of the arm's base.
+        start: [j] initial positions of the j joints, rad.
+        rest: [j] preferred joint positions, rad. A redundant arm reaches a pose with many joint
+            positions; motion in the null space moves the joints towards `rest`.
         num_iterations: number of Gauss-Newton steps.
-        damping: damping, metres; a larger value is more stable near singularities but slower.
-        rest_gain: gain of the null-space motion, per iteration.
-        rotation_weight: weight of one radian of rotation error, in metres of position error.
+        damping: damping of each step, m; a larger value is more stable near singularities but needs
+            more steps.
+        rest_gain: fraction of the difference to `rest` that is corrected per step.
+        rotation_weight: a rotation error of 1 rad counts as much as a position error of this many
+            metres.
 
     Returns:
-        Joint positions [j] within the limits, rad; the remaining position error, m; and the
-        remaining rotation error, rad.
+        Joint positions [j] within the limits, rad; the position error that remains, m; the rotation
+        error that remains, rad.
     """
     T_base_tcp = np.asarray(T_base_tcp, dtype=np.float64)
     rest = np.asarray(rest, dtype=np.float64)
@@ -79,17 +94,20 @@ def _error_and_jacobian(arm: Arm, T_base_tcp: Floats, joints: Floats) -> tuple[F
 
 
 def joint_frames(arm: Arm, joint_positions: ArrayLike) -> Floats:
-    """Return the frames of all joints and of the hand (last), [... j+1 4 4], in the base frame.
+    """Return the poses of all j joints and of the hand in the frame of the arm's base.
 
     Args:
         arm: the arm.
-        joint_positions: [... j], rad.
+        joint_positions: [... j] joint positions, rad.
+
+    Returns:
+        [... j+1 4 4] transforms: the joints, base first, then the hand.
     """
     return _chain(arm, np.asarray(joint_positions, dtype=np.float64))
 
 
 def _chain(arm: Arm, joints: Floats) -> Floats:
-    """Return the frames of all joints and of the hand (last), [... j+1 4 4], in the base frame."""
+    """Return the poses [... j+1 4 4] of the joints and, last, of the hand in the base frame."""
     num_joints = len(arm.link_frames)
     if joints.shape[-1:] != (num_joints,):
         raise ValueError(f"{arm.name} has {num_joints} joints, got positions {joints.shape}")
@@ -114,7 +132,12 @@ def _chain(arm: Arm, joints: Floats) -> Floats:
 def _constant_parts(
     link_frames: tuple[LinkFrame, ...], flange_m: float, hand_yaw_rad: float
 ) -> tuple[Floats, Floats]:
-    """Return the links' transforms [j 4 4] at angle 0, and the transform [4 4] of the hand."""
+    """Return the transforms that do not depend on the joint positions.
+
+    Returns:
+        [j 4 4] transform from each joint to the previous joint at joint position 0, and [4 4]
+        transform from the hand to the last joint.
+    """
     links = np.zeros((len(link_frames), 4, 4))
     for link, frame in zip(links, link_frames, strict=True):
         cos_a, sin_a = np.cos(frame.alpha_rad), np.sin(frame.alpha_rad)

@@ -1,9 +1,10 @@
-"""Published meshes of the arms for `visuals="mesh"`: supported publishers and how to find them.
+"""Find the published meshes of the arms for `visuals="mesh"`.
 
-This package contains no meshes and downloads none. The meshes are read from an installed package
-or from a folder: a checkout, an unpacked wheel, or the folder of the MJCF file. The meshes change
-only the arm's appearance. Masses, collision shapes and colours stay those of our model, so that
-colours can be randomised. Bodies without a published mesh keep their primitive shapes.
+This package contains no meshes and downloads none. The meshes are read from an installed package or
+from a folder of the user: a checkout, an unpacked wheel, or the folder of the MJCF file. The meshes
+change only the arm's shape in images. Masses and collision shapes do not change. The colours of our
+model are also kept, so that they can be randomised. Bodies without a published mesh keep their
+primitive shapes.
 """
 
 import importlib.metadata
@@ -16,11 +17,12 @@ __all__ = ["Meshes", "find_meshes"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Meshes:
-    """The MJCF files with the meshes, and the matching of their bodies to ours.
+    """The MJCF files with the meshes, and the names of the bodies that have a mesh.
 
     Attributes:
-        files: absolute paths of the models.
-        bodies: the publisher's body names by our body names; both bodies have the same frame.
+        files: absolute paths of the MJCF files.
+        bodies: a mapping from body names of our model to body names in these files. Both bodies
+            have the same frame.
     """
 
     files: tuple[Path, ...]
@@ -32,11 +34,12 @@ class _Publisher:
     """A publisher of meshes of an arm.
 
     Attributes:
-        name: name with the licence, for messages.
-        install: command that installs the meshes.
-        package: the distribution that contains them, or None for a checkout.
-        files: the models, relative to site-packages or to the checkout.
-        bodies: the publisher's body names by our body names.
+        name: name and licence, for messages.
+        install: command that installs the meshes, for messages.
+        package: name of the Python package that contains the meshes; None if they are in a checkout
+            of a repository.
+        files: paths of the MJCF files, relative to site-packages or to the checkout.
+        bodies: a mapping from body names of our model to body names of the publisher.
     """
 
     name: str
@@ -90,7 +93,11 @@ _PUBLISHERS: dict[str, tuple[_Publisher, ...]] = {
 
 
 def find_meshes(arm: str, folder: str | Path | None = None) -> Meshes:
-    """Return the meshes of an arm from a folder, or from an installed package if it is None.
+    """Return the meshes of an arm.
+
+    Args:
+        arm: name of the arm, for example `franka_panda`.
+        folder: a folder with the meshes; None: search the installed packages.
 
     Raises:
         ValueError: no meshes are found; the message lists supported meshes and how to install them.
@@ -123,7 +130,10 @@ def _site_packages(publisher: _Publisher) -> Path | None:
 
 
 def _files_in(root: Path, publisher: _Publisher) -> tuple[Path, ...] | None:
-    """Return the files if `root` is any folder of the publisher's tree, else None."""
+    """Return the paths of the publisher's MJCF files, or None if they were not found.
+
+    `root` may be any folder on the path to the files: a parent folder or the folder of the files.
+    """
     for depth in range(len(Path(publisher.files[0]).parts)):
         files = [root.joinpath(*Path(file).parts[depth:]) for file in publisher.files]
         if all(file.is_file() for file in files):

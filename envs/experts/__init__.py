@@ -1,9 +1,10 @@
 """Scripted experts: policies that use the privileged state.
 
-The action of an expert depends only on `observation["state"]`, so it can label any state that a
-student visits (DAgger). The arm motion is a continuous function of nearly every state, which a
-student can imitate: goals move smoothly, and the arm moves by a fixed share of the remaining
-distance. Experts need the `robot` protocol.
+The action of an expert depends only on the current `observation["state"]`. So an expert can label
+any state that a student (the policy on images) visits in DAgger. A student can imitate the expert
+well, because the arm's action changes smoothly with the state: the goal of the motion moves
+smoothly, and in each step the arm moves by a fixed fraction of the remaining distance. Experts need
+the `robot` protocol.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,14 +20,14 @@ from .kuka_pick import KukaPickExpert
 
 
 class Expert(Protocol):
-    """A policy on privileged observations."""
+    """A policy that needs `state` in its observations."""
 
     def reset(self) -> None:
         """Reset the expert before an episode."""
         ...
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action for a privileged observation."""
+        """Return the action [a] for an observation with `state`."""
         ...
 
 

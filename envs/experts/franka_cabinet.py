@@ -45,14 +45,17 @@ _OPEN_M = 0.36
 
 
 class FrankaCabinetExpert(ScriptedExpert):
-    """An expert that approaches the handle, pinches it and pulls; it restarts if the hand slips."""
+    """An expert that approaches the handle, pinches the handle and pulls.
+
+    If the hand slips off, the expert approaches again.
+    """
 
     def __init__(self) -> None:
         """Create the expert of `toto/FrankaCabinet-v0`."""
         super().__init__(ENV_ID)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [8] for a privileged observation.
+        """Return the action [8] for an observation with `state`.
 
         Raises:
             ValueError: the observation has no `state`.
@@ -79,7 +82,15 @@ class FrankaCabinetExpert(ScriptedExpert):
         width_m: float,
         gripper_command: float,
     ) -> tuple[Floats, float]:
-        """Return the goal pose `T_base_tcp` and the gripper command."""
+        """Return the goal pose `T_base_tcp` [4 4] of the tool, and the gripper command in [-1, 1].
+
+        Args:
+            handle: [3] position of the handle in the frame of the arm's base, m.
+            offset: [3] position of the tool relative to the handle, m.
+            drawer_m: opening of the drawer, m.
+            width_m: distance between the fingers, m.
+            gripper_command: last gripper command, from -1 (close) to 1 (open).
+        """
         beside_m = abs(float(offset[1]))
         along_m = float(offset @ _ROTATION[:, 2])
         across_m = abs(float(offset @ _ROTATION[:, 1]))

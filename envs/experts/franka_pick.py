@@ -1,4 +1,4 @@
-"""The scripted expert of the Franka pick task: hover, descend, close, lift."""
+"""The scripted expert of the Franka pick task: it grasps the cube from above and lifts it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,14 +36,17 @@ _LIFT_SIDE = 0.5
 
 
 class FrankaPickExpert(ScriptedExpert):
-    """An expert that hovers, descends, closes and lifts; it restarts if the cube is lost."""
+    """An expert that moves above the cube, descends, closes the gripper and lifts the cube.
+
+    If the cube slips out of the gripper, the expert begins again.
+    """
 
     def __init__(self) -> None:
         """Create the expert of `toto/FrankaPick-v0`."""
         super().__init__(ENV_ID)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [8] for a privileged observation.
+        """Return the action [8] for an observation with `state`.
 
         Raises:
             ValueError: the observation has no `state`.
@@ -70,7 +73,15 @@ class FrankaPickExpert(ScriptedExpert):
         width_m: float,
         gripper_command: float,
     ) -> tuple[Floats, float]:
-        """Return the goal pose `T_base_tcp` and the gripper command."""
+        """Return the goal pose `T_base_tcp` [4 4] of the tool, and the gripper command in [-1, 1].
+
+        Args:
+            cube: [3] position of the cube in the frame of the arm's base, m.
+            face_yaw_rad: rotation about the vertical that aligns the gripper with the cube, rad.
+            offset: [3] position of the tool relative to the cube, m.
+            width_m: distance between the fingers, m.
+            gripper_command: last gripper command, from -1 (close) to 1 (open).
+        """
         beside_m, above_m = float(np.hypot(offset[0], offset[1])), abs(float(offset[2]))
         around = max(beside_m, above_m) < _KEEP_M
         held = around and _HELD_WIDTH_M[0] < width_m < _HELD_WIDTH_M[1] and gripper_command < 0
@@ -90,7 +101,7 @@ class FrankaPickExpert(ScriptedExpert):
 
 
 def _pointing_down(position: Floats, yaw_rad: float) -> Floats:
-    """Return a tool pose [4 4] with the approach axis down and the x axis at a yaw."""
+    """Return the pose [4 4] of a tool that points down (z axis), with its x axis at `yaw_rad`."""
     cos_yaw, sin_yaw = np.cos(yaw_rad), np.sin(yaw_rad)
     pose = np.eye(4)
     pose[:3, :3] = [[cos_yaw, sin_yaw, 0.0], [sin_yaw, -cos_yaw, 0.0], [0.0, 0.0, -1.0]]

@@ -1,6 +1,6 @@
-"""The scripted expert of the Kuka cabinet task: hook the fingers over the handle, and pull.
+"""The scripted expert of the Kuka cabinet task: it hooks the fingers over the handle and pulls.
 
-The hand stays in a hook posture: the last phalanges of the fingers are bent at a right angle.
+The hand keeps the shape of a hook: the last phalanges of the fingers are bent at a right angle.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,10 @@ _OPEN_M = 0.36
 
 
 class KukaCabinetExpert(ScriptedExpert):
-    """An expert that moves over the bar, hooks it and pulls; it restarts if the hand slips."""
+    """An expert that moves the hand over the handle's bar, hooks the fingers over it and pulls.
+
+    If the hand slips off, the expert begins again.
+    """
 
     def __init__(self) -> None:
         """Create the expert of `toto/KukaCabinet-v0`."""
@@ -61,7 +64,7 @@ class KukaCabinetExpert(ScriptedExpert):
         self._bar_from_tool_m = _HOOKED_M - self._arm.tool_offset_m
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [23] for a privileged observation.
+        """Return the action [23] for an observation with `state`.
 
         Raises:
             ValueError: the observation has no `state`.
@@ -81,7 +84,15 @@ class KukaCabinetExpert(ScriptedExpert):
 
 
 def _way(offset: Floats, bent_rad: float, drawer_m: float) -> Floats:
-    """Return the goal of the hook relative to the bar: forward, left and up, like `offset`."""
+    """Return the goal position [3] of the hooked fingers relative to the bar, m.
+
+    The elements are distances forward, to the left and upwards, in the frame of the arm's base.
+
+    Args:
+        offset: [3] current position of the hooked fingers relative to the bar, m.
+        bent_rad: maximum deviation of a finger joint from the hook posture, rad.
+        drawer_m: opening of the drawer, m.
+    """
     along_m, beside_m, above_m = (float(value) for value in offset)
     held = (
         _HELD_ALONG_M[0] < along_m < _HELD_ALONG_M[1]

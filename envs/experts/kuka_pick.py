@@ -1,4 +1,4 @@
-"""The scripted expert of the Kuka pick task: descend over the cube, palm down, and pinch it."""
+"""The scripted expert of the Kuka pick task: descend with the palm down, pinch, lift."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +40,10 @@ _MAX_TURN_RAD = np.deg2rad(60.0)
 
 
 class KukaPickExpert(ScriptedExpert):
-    """An expert that hovers, descends, pinches and lifts; it restarts if the cube is lost."""
+    """An expert that moves above the cube, descends, pinches the cube and lifts it.
+
+    If the cube slips out of the hand, the expert begins again.
+    """
 
     def __init__(self) -> None:
         """Create the expert of `toto/KukaPick-v0`."""
@@ -49,7 +52,7 @@ class KukaPickExpert(ScriptedExpert):
         self._squeeze = self._command(SQUEEZING_HAND)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [23] for a privileged observation.
+        """Return the action [23] for an observation with `state`.
 
         Raises:
             ValueError: the observation has no `state`.
@@ -64,7 +67,16 @@ class KukaPickExpert(ScriptedExpert):
         return np.concatenate([change, hand]).astype(np.float32)
 
     def _goal(self, cube: Floats, tool: Floats, seen: Mapping[str, Floats]) -> tuple[Floats, float]:
-        """Return the goal pose `T_base_tool`, and the share of closing of the hand, in [0, 1]."""
+        """Return the goal pose `T_base_tool` [4 4], and how far to close the hand.
+
+        Args:
+            cube: [3] position of the cube in the frame of the arm's base, m.
+            tool: [3] position of the tool in the frame of the arm's base, m.
+            seen: quantities of the privileged state, by name.
+
+        Returns:
+            The pose, and a number from 0 (open posture) to 1 (squeezing posture).
+        """
         offset = tool - cube - [0.0, 0.0, _ABOVE_MIDDLE_M]
         beside_m, above_m = float(np.hypot(offset[0], offset[1])), abs(float(offset[2]))
         around = max(beside_m, above_m) < _KEEP_M
@@ -88,9 +100,14 @@ class KukaPickExpert(ScriptedExpert):
         return _palm_down(place, yaw, _PITCH_RAD), closed
 
     def _yaw(self, seen: Mapping[str, Floats], towards: float) -> float:
-        """Return the yaw of the fingers: perpendicular to the cube's face that is nearest to them.
+        """Return the goal yaw of the fingers, rad: perpendicular to a face of the cube.
 
-        It depends on the current yaw, so it does not jump when the cube is rotated by 45 degrees.
+        Of the four faces, the face is chosen whose yaw is nearest to the current yaw of the hand.
+        So the goal yaw does not jump when the cube is rotated by 45 degrees.
+
+        Args:
+            seen: quantities of the privileged state, by name.
+            towards: direction from the base to the cube, rad.
         """
         w, x, y, z = seen["tool_quaternion"]
         # the hand's z axis in the base frame, which is rotated by half a turn from the world frame
@@ -100,7 +117,7 @@ class KukaPickExpert(ScriptedExpert):
         return now + (face - now + np.pi / 4) % (np.pi / 2) - np.pi / 4
 
     def _command(self, posture: tuple[float, ...]) -> Floats:
-        """Return the hand action of a posture."""
+        """Return the action elements [16], in [-1, 1], that move the hand's joints to a posture."""
         lower = np.array([servo.lower for servo in self._arm.hand_servos])
         upper = np.array([servo.upper for servo in self._arm.hand_servos])
         return 2 * (np.array(posture) - lower) / (upper - lower) - 1
@@ -111,7 +128,11 @@ def _wrapped(angle: float) -> float:
 
 
 def _palm_down(position: Floats, yaw: float, pitch: float) -> Floats:
-    """Return a tool pose [4 4]: fingers (z) towards `yaw` and down by `pitch`, palm (x) below."""
+    """Return the pose [4 4] of a tool whose palm faces down.
+
+    The z axis is the direction of the fingers: horizontally `yaw`, and `pitch` below the
+    horizontal, rad. The x axis is the direction of the palm.
+    """
     forward = np.array([np.cos(yaw), np.sin(yaw), 0.0])
     up = np.array([0.0, 0.0, 1.0])
     fingers = np.cos(pitch) * forward - np.sin(pitch) * up

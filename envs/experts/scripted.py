@@ -1,4 +1,4 @@
-"""The base class of the scripted experts: reads the privileged state, moves the tool to goals."""
+"""The base class of the scripted experts, and functions that read the privileged state."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from ..simulation.scene import Scene
 
 
 def slices(chosen: Variant) -> dict[str, slice]:
-    """Return the slice of each reading and measured quantity in `observation["state"]`."""
+    """Return where each measured quantity is in `observation["state"]`: a slice by name."""
     arm, task = chosen.arm, chosen.task
     num_arm, num_hand = len(arm.servos), len(arm.hand_servos)
     num_joints = num_arm + len(arm.hand_joint_names)
@@ -38,7 +38,11 @@ def slices(chosen: Variant) -> dict[str, slice]:
 def split_state(
     observation: Mapping[str, NDArray[Any]], where: Mapping[str, slice]
 ) -> dict[str, Floats]:
-    """Return the quantities in the privileged state by name.
+    """Return the measured quantities in `observation["state"]`, by name.
+
+    Args:
+        observation: an observation with `state`.
+        where: the slice of each quantity, as returned by `slices`.
 
     Raises:
         ValueError: the observation has no `state`.
@@ -52,7 +56,7 @@ def split_state(
 
 
 def base_transform(scene: Scene) -> Floats:
-    """Return `T_base_world` [4 4]."""
+    """Return `T_base_world` [4 4]: it maps points from the world frame to the arm's base frame."""
     cos_yaw, sin_yaw = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
     T_base_world = np.eye(4)
     T_base_world[:2, :2] = [[cos_yaw, sin_yaw], [-sin_yaw, cos_yaw]]
@@ -66,10 +70,13 @@ _MAX_ACTION = 0.95
 
 
 class ScriptedExpert:
-    """A base class of experts whose action depends only on the current state; protocol `robot`."""
+    """The base class of the scripted experts, for environments with the protocol `robot`.
+
+    The action of an expert depends only on the current observation.
+    """
 
     def __init__(self, env_id: str) -> None:
-        """Load arm, task and protocol of an environment."""
+        """Look up arm, task and protocol of the environment `env_id`."""
         self._variant = variant(env_id)
         self._arm = self._variant.arm
         self._rest = np.array(self._variant.task.start_arm_rad)
@@ -83,11 +90,16 @@ class ScriptedExpert:
         return split_state(observation, self._slices)
 
     def _in_base(self, position: Floats) -> Floats:
-        """Return a world position [3] in the frame of the arm's base."""
+        """Return a position [3], given in the world frame, in the frame of the arm's base."""
         return (self._base @ np.append(position, 1.0))[:3]
 
     def _towards(self, goal: Floats, targets: Floats) -> Floats:
-        """Return the arm's part of the action [j], which moves the tool towards a pose."""
+        """Return the action elements [j] of the j arm joints that move the tool towards a pose.
+
+        Args:
+            goal: [4 4] goal pose of the tool in the frame of the arm's base.
+            targets: [j] stored joint targets, rad.
+        """
         joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
         change = _GAIN * (joints - targets) / self._variant.protocol.arm_increment_rad
         return change * min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))
