@@ -1,0 +1,164 @@
+"""Classification heads on frozen features: linear, attention, and cross attention with an MLP.
+
+    linear            average of the tokens, then a linear layer (paper section 3.5)
+    attention         W_k, W_v and one learned query, then a linear layer (paper section 3.5)
+    cross_attention   a block of cross attention with one query and an MLP (paper A.7, Table 16)
+
+`LayerHeads` holds one head for each layer of an encoder. All heads are trained together, and are
+independent of each other.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ..encoders.pooling import AttentionPool
+
+__all__ = [
+    "AttentionHead",
+    "CrossAttentionHead",
+    "HeadKind",
+    "LayerHeads",
+    "LinearHead",
+    "build_head",
+]
+
+HeadKind = Literal["linear", "attention", "cross_attention"]
+HEAD_WIDTH = 64  # largest width of an attention head of `CrossAttentionHead`
+SMALLEST_DEVIATION = 1e-3  # of a feature that is scaled; constant features stay small
+
+
+class LinearHead(nn.Module):
+    """A linear classifier of the average of all tokens."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = _classifier(dim, num_classes)
+
+    def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b c"]:
+        """Return the logits of the classes."""
+        return self.classifier(features.mean(1))
+
+
+class AttentionHead(nn.Module):
+    """A linear classifier of the tokens' attention pool, with the paper's ``W_k``, ``W_v``, query.
+
+    The pooled embedding has the width of the features.
+    """
+
+    def __init__(self, dim: int, num_classes: int, seed: int = 0) -> None:
+        super().__init__()
+        self.pool = AttentionPool(dim, seed)
+        self.classifier = _classifier(dim, num_classes)
+
+    def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b c"]:
+        """Return the logits of the classes."""
+        return self.classifier(self.pool(features))
+
+
+class CrossAttentionHead(nn.Module):
+    """A block of cross attention with one learned query and an MLP, then a linear classifier.
+
+    The paper gives no sizes (A.7). Here the block is the attentive probe of V-JEPA (Bardes et al.
+    2024, arXiv 2404.08471): heads of width 64, a residual connection, LayerNorm before the
+    attention and the MLP, and an MLP of four times the width.
+    """
+
+    def __init__(self, dim: int, num_classes: int, seed: int = 0) -> None:
+        super().__init__()
+        self.num_heads = max(1, dim // HEAD_WIDTH)
+        if dim % self.num_heads:
+            raise ValueError(
+                f"cross attention has {self.num_heads} heads at this width, which do not divide "
+                f"it: choose another head than cross_attention for features of width {dim}"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        self.norm_tokens, self.norm_query = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query = nn.Parameter(torch.randn(dim, generator=generator) * 0.02)
+        self.queries = nn.Linear(dim, dim)
+        self.keys = nn.Linear(dim, dim, bias=False)  # a bias would not change the weights
+        self.values = nn.Linear(dim, dim)
+        self.projection = nn.Linear(dim, dim)
+        self.norm_mlp = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.classifier = _classifier(dim, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module is not self.classifier:
+                nn.init.normal_(module.weight, std=0.02, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b c"]:
+        """Return the logits of the classes."""
+        tokens = self.norm_tokens(features)
+        query = self.queries(self.norm_query(self.query)).unflatten(0, (self.num_heads, -1))
+        # as in `AttentionPool`, the products are reordered: O(d h) per token for h heads
+        keys = self.keys.weight.unflatten(0, (self.num_heads, -1))  # h e d
+        scores = tokens @ torch.einsum("he,hed->dh", query, keys) * query.shape[1] ** -0.5
+        averages = scores.softmax(dim=1).transpose(1, 2) @ tokens  # b h d
+        values = self.values.weight.unflatten(0, (self.num_heads, -1))
+        pooled = torch.einsum("bhd,hed->bhe", averages, values).flatten(1) + self.values.bias
+        hidden = self.query + self.projection(pooled)
+        return self.classifier(hidden + self.mlp(self.norm_mlp(hidden)))
+
+
+def build_head(kind: HeadKind, dim: int, num_classes: int) -> nn.Module:
+    """Return an untrained head for features of width ``dim``."""
+    heads = {
+        "linear": LinearHead,
+        "attention": AttentionHead,
+        "cross_attention": CrossAttentionHead,
+    }
+    return heads[kind](dim, num_classes)
+
+
+class LayerHeads(nn.Module):
+    """One head for each of several layers, trained together.
+
+    Features are standardised before the heads, with a mean and a standard deviation for each layer
+    and feature. These are 0 and 1 until `standardise` is called.
+
+    Attributes:
+        layers: the heads, in the order of the layers.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, kind: HeadKind, num_layers: int, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(build_head(kind, dim, num_classes) for _ in range(num_layers))
+        self.register_buffer("mean", torch.zeros(num_layers, 1, dim))
+        self.register_buffer("scale", torch.ones(num_layers, 1, dim))
+
+    def standardise(self, mean: Float[Tensor, "l d"], deviation: Float[Tensor, "l d"]) -> None:
+        """Set the mean and the standard deviation that features are standardised with."""
+        self.mean.copy_(mean[:, None])
+        self.scale.copy_(1 / deviation[:, None].clamp(min=SMALLEST_DEVIATION))
+
+    def forward(self, features: Float[Tensor, "b l n d"]) -> Float[Tensor, "l b c"]:
+        """Return the logits of every layer's head."""
+        features = (features - self.mean) * self.scale
+        return torch.stack([head(features[:, i]) for i, head in enumerate(self.layers)])
+
+    def loss(
+        self, features: Float[Tensor, "b l n d"], labels: Int64[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
+        """Return the cross entropy, nats, summed over the layers.
+
+        In the sum, the gradient of each head is that of its own loss.
+        """
+        logits = self(features)
+        per_layer = cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="sum")
+        return per_layer / len(labels)
+
+
+def _classifier(dim: int, num_classes: int) -> nn.Linear:
+    """Return a linear layer that begins with equal logits."""
+    layer = nn.Linear(dim, num_classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

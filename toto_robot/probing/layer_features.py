@@ -1,0 +1,189 @@
+"""Features of all layers of any encoder, for images and clips, and their cache on disk.
+
+    source = open_layers(encoder)              # a Toto, a vision transformer, or None: raw pixels
+    inputs = source.compress(clips)            # uint8 [b t h w 3] -> what is kept on disk
+    features = source.features(inputs)         # [b l n d]: layers, tokens of all frames, width
+
+A Toto keeps the tokens of its clips (2 bytes per token), so that frames are decoded and tokenised
+once. Other encoders keep the resized frames.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+from tqdm import tqdm
+
+from ..encoders.contract import FrameEncoder
+from ..encoders.encoder import Encoder
+from ..encoders.patches import PatchEncoder
+from ..encoders.vit import VitEncoder
+from ..files import write_json
+
+__all__ = ["LayerSource", "PixelLayers", "cache_array", "open_layers"]
+
+PIXELS_SIDE = 16  # image side of the control without an encoder, pixels
+EXAMPLES = 32  # examples that are computed together
+
+
+@runtime_checkable
+class LayerSource(Protocol):
+    """An encoder as a source of the features of all its layers.
+
+    Attributes:
+        layers: numbers of the layers; 0 is the token embedding.
+        dim: width d of a token's features.
+        fingerprint: hash that is equal for sources with equal features.
+    """
+
+    layers: tuple[int, ...]
+    dim: int
+    fingerprint: str
+
+    def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return clips [b t h w 3] in the form that is kept on disk, [b ...]."""
+        ...
+
+    def features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
+        """Return the features of compressed clips, of all layers and tokens, float32."""
+        ...
+
+
+class TotoLayers:
+    """The layers of a Toto; the features of a frame also depend on earlier frames of its clip."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.layers = tuple(range(encoder.num_layers + 1))
+        self.dim = encoder.transformer.config.dim
+        self.fingerprint = f"{encoder.weights_hash} {encoder.repeat_frame}"
+        self._encoder = encoder
+
+    def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the tokens of clips, uint16 [b t n]."""
+        tokens = self._encoder.compress(clips.reshape(-1, *clips.shape[2:]))
+        return tokens.reshape(*clips.shape[:2], -1)
+
+    def features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
+        """Return the features of tokenised clips."""
+        ids = torch.from_numpy(inputs.astype(np.int64))
+        if ids.shape[1] == 1:
+            layers = self._encoder.token_features(ids[:, 0], self.layers)
+        else:
+            layers = [one.flatten(1, 2) for one in self._encoder.clip_features(ids, self.layers)]
+        return torch.stack(tuple(layers), dim=1).float()
+
+
+class FrameLayers:
+    """The layers of an encoder of single frames; the tokens of a clip are those of its frames."""
+
+    def __init__(self, encoder: VitEncoder | PatchEncoder) -> None:
+        self.layers = tuple(range(encoder.num_layers + 1))
+        self.dim = encoder.transformer.config.dim
+        self.fingerprint = encoder.weights_hash
+        self._encoder = encoder
+
+    def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the frames themselves."""
+        return clips
+
+    def features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
+        """Return the features of clips."""
+        frames = inputs.reshape(-1, *inputs.shape[2:])
+        with torch.no_grad():
+            layers = self._encoder.features(frames, self.layers)
+        stacked = torch.stack(tuple(layers), dim=1).float()  # (b t) l n d
+        return stacked.unflatten(0, inputs.shape[:2]).transpose(1, 2).flatten(2, 3)
+
+
+class PixelLayers:
+    """The control without an encoder: each frame as 16 x 16 RGB pixels, one token per frame."""
+
+    layers: tuple[int, ...] = (0,)
+    dim = 3 * PIXELS_SIDE**2
+    fingerprint = f"pixels {PIXELS_SIDE}"
+
+    def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the pixels of clips, float32 in [0, 1], [b t 768]."""
+        frames = torch.from_numpy(clips).flatten(0, 1).permute(0, 3, 1, 2).float()
+        small = adaptive_avg_pool2d(frames, PIXELS_SIDE) / 255
+        return small.reshape(*clips.shape[:2], -1).numpy()
+
+    def features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
+        """Return the pixels as features of one layer."""
+        return torch.from_numpy(inputs)[:, None].float()
+
+
+def open_layers(encoder: FrameEncoder | None) -> LayerSource:
+    """Return the layers of an encoder; None: `PixelLayers`.
+
+    Raises:
+        ValueError: the encoder gives no access to its layers.
+    """
+    if encoder is None:
+        return PixelLayers()
+    if isinstance(encoder, Encoder):
+        return TotoLayers(encoder)
+    if isinstance(encoder, VitEncoder | PatchEncoder):
+        return FrameLayers(encoder)
+    raise ValueError(
+        f"probes read all layers of an encoder; {type(encoder).__name__} has no layers: use a "
+        "Toto without a stream, or a vision transformer"
+    )
+
+
+def cache_array(
+    path: Path,
+    count: int,
+    compute: Callable[[range], NDArray[Any]],
+    facts: dict[str, object],
+    description: str,
+    examples: int = EXAMPLES,
+) -> NDArray[Any]:
+    """Return an array [count ...] as a memory map; compute and write what is missing.
+
+    Rows are computed in blocks. A side file counts the finished blocks, so that an interrupted run
+    resumes.
+
+    Args:
+        path: the `.npy` file.
+        count: number of rows.
+        compute: returns the rows of a range, [r ...], always of one dtype and shape.
+        facts: all that determines the content; a file with other facts is computed anew.
+        description: label of the progress bar.
+        examples: rows of a block.
+    """
+    side = path.with_suffix(".json")
+    done, total = _finished(path, side, facts), -(-count // examples)
+    array = np.load(path, mmap_mode="r+") if done else None
+    blocks = range(done, total)
+    for block in tqdm(
+        blocks, desc=description, initial=done, total=total, unit="block", disable=not blocks
+    ):
+        rows = range(block * examples, min(count, (block + 1) * examples))
+        values = compute(rows)
+        if array is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shape = (count, *values.shape[1:])
+            array = np.lib.format.open_memmap(path, "w+", values.dtype, shape)
+        array[rows.start : rows.stop] = values
+        array.flush()
+        write_json(side, {**facts, "blocks": block + 1})
+    if array is None:
+        raise ValueError(f"{path}: there are no examples")
+    return array
+
+
+def _finished(path: Path, side: Path, facts: dict[str, object]) -> int:
+    """Return the number of finished blocks of a file of `cache_array` with the same facts."""
+    if not path.is_file() or not side.is_file():
+        return 0
+    there = json.loads(side.read_text())
+    done = there.pop("blocks", 0)
+    return done if there == json.loads(json.dumps(facts)) else 0

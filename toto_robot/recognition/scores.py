@@ -1,0 +1,135 @@
+"""Scores of classifiers at all layers: top-k accuracy with intervals, and paired differences.
+
+Intervals are percentiles of a bootstrap over groups of examples (the clips of one video, or one
+image). All layers, and all results on the same examples, use the same resamples, so that their
+differences are paired.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..analyses.statistics import grouped_means, interval
+from ..files import write_csv, write_json
+from ..plots import drawing
+
+__all__ = ["LayerScores", "best_layer", "difference", "score_layers", "write_scores"]
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LayerScores:
+    """Accuracy at each layer on the same test examples.
+
+    Attributes:
+        layers: numbers of the layers.
+        correct: bool [l n], whether the class with the largest logit is right.
+        correct_5: bool [l n], whether the right class is among the five largest logits.
+        groups: int64 [n]; examples of one group are resampled together.
+    """
+
+    layers: tuple[int, ...]
+    correct: NDArray[np.bool_]
+    correct_5: NDArray[np.bool_]
+    groups: NDArray[np.int64]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per layer: top-1 and top-5 accuracy with their 95 % intervals."""
+        rows: list[dict[str, Any]] = [{"layer": layer} for layer in self.layers]
+        for name, values in (("top1", self.correct), ("top5", self.correct_5)):
+            low, high = interval(_replicates(values, self.groups))
+            for i, row in enumerate(rows):
+                row |= {
+                    name: float(values[i].mean()),
+                    f"{name}_low": float(low[i]),
+                    f"{name}_high": float(high[i]),
+                }
+        return rows
+
+
+def score_layers(
+    logits: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    layers: Sequence[int],
+) -> LayerScores:
+    """Return the scores of logits [l n c] for labels [n].
+
+    With equal logits the class with the smaller number comes first.
+    """
+    order = np.argsort(-logits, axis=-1, kind="stable")[..., :5]
+    hits = order == labels[:, None]
+    return LayerScores(
+        layers=tuple(layers),
+        correct=hits[..., 0],
+        correct_5=hits.any(-1),
+        groups=groups,
+    )
+
+
+def difference(
+    one: NDArray[np.bool_], two: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> dict[str, float]:
+    """Return the paired difference of the accuracy of two results [n], with its interval.
+
+    Args:
+        one: whether each example is right in the first result.
+        two: the same for the second result, on the same examples.
+        groups: int64 [n]; examples of one group are resampled together.
+    """
+    apart = one.astype(np.float64) - two.astype(np.float64)
+    low, high = interval(_replicates(apart[None], groups))
+    return {"difference": float(apart.mean()), "low": float(low[0]), "high": float(high[0])}
+
+
+def best_layer(scores: LayerScores) -> tuple[int, NDArray[np.float64]]:
+    """Return the layer with the highest top-1 accuracy, and how often each layer is the best.
+
+    The shares [l] are those of the bootstrap's resamples; the first of equal layers counts.
+    """
+    means = scores.correct.mean(1)
+    winners = _replicates(scores.correct, scores.groups).argmax(1)
+    shares = np.bincount(winners, minlength=len(scores.layers)) / len(winners)
+    return scores.layers[int(means.argmax())], shares
+
+
+def write_scores(out: Path, scores: LayerScores, notes: dict[str, object], title: str) -> None:
+    """Write `results.json`, `layers.csv`, `layers.png` and `correct.npz` into ``out``.
+
+    `correct.npz` has the right and wrong answers of all layers, for paired comparisons.
+
+    Args:
+        out: the folder.
+        scores: the scores.
+        notes: what was measured: encoder, data, settings; plain data.
+        title: title of the plot.
+    """
+    rows = scores.rows()
+    best, shares = best_layer(scores)
+    write_csv(out / "layers.csv", rows)
+    with drawing(out / "layers.png", columns=1, width=6.0, height=4.0) as (_, (axes,)):
+        x = list(scores.layers)
+        axes.fill_between(x, *([row[f"top1_{end}"] for row in rows] for end in ("low", "high")),
+                          alpha=0.2, linewidth=0)  # fmt: skip
+        axes.plot(x, [row["top1"] for row in rows], marker="o", label="top-1, 95 % interval")
+        axes.set(xlabel="layer (0: token embedding)", ylabel="accuracy", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with (out / "correct.npz").open("wb") as file:
+        np.savez_compressed(
+            file, correct=scores.correct, correct_5=scores.correct_5, groups=scores.groups,
+            layers=np.array(scores.layers),
+        )  # fmt: skip
+    result = {"best_layer": best, "best_share": shares.tolist(), "layers": rows, **notes}
+    write_json(out / "results.json", result)
+
+
+def _replicates(values: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return bootstrap replicates [r l] of the means of values [l n]."""
+    columns = values.T.astype(np.float64)
+    return grouped_means(columns, groups, RESAMPLES, np.random.default_rng(0))
