@@ -1,1 +1,1 @@
-"""Analyses of the paper; each is a command that writes a plot and a CSV file."""
+"""The analyses of the Toto paper. Each analysis is a command that writes a plot and a CSV file."""

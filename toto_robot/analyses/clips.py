@@ -1,4 +1,4 @@
-"""Token clips of a data set, with the source file of each clip, for the analyses."""
+"""Read the tokens of a data set's clips for the analyses, with the source file of each clip."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ Part = Literal["held_out", "training", "all"]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TokenClips:
-    """The clips of one data set.
+    """The tokens of one data set, and the position of each clip in them.
 
     Attributes:
         name: name of the data set.
-        kind: `video` or `image`; a clip of an image has one frame.
-        tokens: tokens of all frames [n tokens_per_frame], memory-mapped.
-        clips: first frame and number of frames of each clip.
-        files: [c] number of each clip's source file; data sets of tokens without frames do not
-            record it, so there each clip counts as a file.
+        kind: `video` or `image`. In a data set of images, each clip has one frame.
+        tokens: tokens of all n frames, shape [n tokens_per_frame], memory-mapped.
+        clips: index of the first frame, and number of frames, of each clip.
+        files: index of the source file of each of the c clips, shape [c]. Data sets of tokens
+            without frames do not record the file, so each of their clips counts as its own file.
     """
 
     name: str
@@ -45,7 +45,7 @@ def open_clips(folder: Path, tokenizer: AnyTokenizer, part: Part) -> TokenClips:
     Args:
         folder: folder of the data set.
         tokenizer: the tokenizer that made the tokens.
-        part: which files are used: `held_out`, `training` or `all`.
+        part: the files to use: `held_out` files, `training` files, or `all` files.
     """
     data = open_data(folder)
     clips = _clips(data, part)
@@ -67,15 +67,16 @@ def frame_tokens(
 ) -> tuple[int, Iterator[NDArray[np.int64]]]:
     """Return the number of frames of a data set, and batches of their tokens [b tokens_per_frame].
 
-    Existing tokens of `tokenizer` are read; else the frames are tokenised, and the tokens are not
-    stored.
+    If the data set has tokens of `tokenizer`, they are read from the disk. Otherwise the function
+    tokenises the frames, and does not store the tokens.
 
     Args:
         folder: folder of the data set.
-        tokenizer: the tokenizer.
-        part: which files are used: `held_out`, `training` or `all`.
-        frames: maximum number of frames, spread evenly; None: all frames.
-        batch: frames per batch.
+        tokenizer: the tokenizer of the tokens to return.
+        part: the files to use: `held_out` files, `training` files, or `all` files.
+        frames: maximum number of frames. If there are more, frames at equal distances are used.
+            None uses all frames.
+        batch: number of frames in a batch.
 
     Raises:
         ValueError: the folder has no data set, the part has no file, or the data set has tokens of
@@ -106,7 +107,7 @@ def frame_tokens(
 
 
 def _clips(data: TokenData, part: Part) -> list[tuple[int, int]]:
-    """Return start and length of each clip."""
+    """Return the index of the first frame and the number of frames of each clip."""
     splits = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
     clips = [
         (int(start + turn * length), int(length))

@@ -1,9 +1,10 @@
 """Exact n-gram counts in bounded memory, and statistics of their distribution.
 
-An n-gram is coded as a number. Counts are kept in memory as sorted keys. When there are too many,
-they are written to disk in parts, by a hash of the key, and each part is summed at the end. The
-result is a spectrum: how many distinct n-grams occur how often. It is sufficient for the curve of
-share against rank, the entropy and the coverage, for any number of n-grams.
+An n-gram is a sequence of n neighbouring tokens, coded as one number (its key). The counts are kept
+in memory, sorted by key. When there are too many keys, the counts are written to 64 files on disk.
+A hash of the key selects the file. At the end, the counts in each file are summed. The result is a
+spectrum: for each frequency, the number of distinct n-grams that occur so often. The spectrum is
+small, and is sufficient to compute the entropy, the coverage, and the curve of share against rank.
 """
 
 import tempfile
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 __all__ = ["GramCounter", "Spectrum", "grams"]
 
-PARTS = 64  # number of parts on disk
+PARTS = 64  # number of files on disk
 ODD_CONSTANT = np.uint64(
     0x9E3779B97F4A7C15
-)  # multiplier of Fibonacci hashing, which makes parts of equal size
+)  # multiplier of Fibonacci hashing, which distributes the keys equally over the files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -27,9 +28,10 @@ class Spectrum:
     """The number of distinct n-grams for each frequency.
 
     Attributes:
-        times: frequencies in decreasing order, [k].
-        grams: number of distinct n-grams with each frequency, [k].
-        possible: number of possible n-grams.
+        times: the k different frequencies, in decreasing order, shape [k]. The frequency of an
+            n-gram is the number of times that it occurs.
+        grams: number of distinct n-grams with each frequency, shape [k].
+        possible: number of n-grams that the vocabulary makes possible.
     """
 
     times: NDArray[np.int64]
@@ -53,7 +55,10 @@ class Spectrum:
 
     @property
     def entropy_bits(self) -> float:
-        """Entropy of the observed shares, bits; too low if most n-grams occur only once."""
+        """Entropy of the observed shares, bits.
+
+        The value is an underestimate if most n-grams occur only once.
+        """
         shares = self.times / self.total
         return float((self.grams * shares * -np.log2(shares)).sum())
 
@@ -67,7 +72,7 @@ class Spectrum:
 
     @property
     def half(self) -> int:
-        """Number of most frequent n-grams that make up half of all counts."""
+        """Smallest number of n-grams, the most frequent first, that make up half of all counts."""
         sums = np.cumsum(self.times * self.grams)
         full = int(np.searchsorted(sums, self.total / 2))
         before = int(sums[full - 1]) if full else 0
@@ -75,7 +80,11 @@ class Spectrum:
         return int(self.grams[:full].sum()) + int(np.ceil(missing / self.times[full]))
 
     def curve(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return ranks and shares at the corners of the curve of share against rank."""
+        """Return the curve of share (of all counts) against rank (1 is the most frequent n-gram).
+
+        N-grams of equal frequency make a horizontal line, so only the corners are returned: their
+        ranks and their shares.
+        """
         last = np.cumsum(self.grams)
         first = last - self.grams + 1
         ranks = np.stack([first, last], axis=1).reshape(-1)
@@ -83,15 +92,18 @@ class Spectrum:
 
 
 class GramCounter:
-    """A counter of n-grams in batches; call `close` at the end, because it may use files."""
+    """A counter of n-grams, which receives them in batches.
+
+    Call `close` at the end, because the counter may have written temporary files.
+    """
 
     def __init__(self, possible: int, memory_grams: int) -> None:
         """Create an empty counter.
 
         Args:
             possible: number of possible n-grams, below 2^63.
-            memory_grams: number of distinct n-grams held in memory, 16 bytes each; adding a batch
-                needs the same amount again.
+            memory_grams: maximum number of distinct n-grams in memory. Each needs 16 bytes, and
+                twice as much while a batch is added.
         """
         if not 1 <= possible < 2**63:
             raise ValueError(f"possible must be in [1, 2^63), got {possible}")
@@ -109,14 +121,14 @@ class GramCounter:
             self._folder = None
 
     def add(self, keys: NDArray[np.uint64]) -> None:
-        """Count a batch of n-grams."""
+        """Count a batch of n-grams, coded as numbers by `grams`."""
         new, counts = np.unique(keys, return_counts=True)
         self._keys, self._counts = _merge(self._keys, self._counts, new, counts)
         if len(self._keys) > self._memory:
             self._spill()
 
     def spectrum(self) -> Spectrum:
-        """Return the spectrum; no batches may be added afterwards."""
+        """Return the spectrum of all added batches. Do not call `add` after this method."""
         if self._folder is not None:
             self._spill()
         seen: dict[int, int] = {}
@@ -133,7 +145,7 @@ class GramCounter:
     def _spill(self) -> None:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="grams-")
-        part = (self._keys * ODD_CONSTANT) >> np.uint64(58)  # the upper 6 bits: 64 parts
+        part = (self._keys * ODD_CONSTANT) >> np.uint64(58)  # the upper 6 bits select 1 of 64 files
         order = np.argsort(part, kind="stable")
         ends = np.searchsorted(part[order], np.arange(PARTS + 1))
         pairs = np.stack([self._keys, self._counts.astype(np.uint64)], axis=1)[order]
@@ -156,13 +168,13 @@ class GramCounter:
 
 
 def grams(tokens: NDArray[np.int64], length: int, codes: int) -> NDArray[np.uint64]:
-    """Return the n-grams of horizontally neighbouring tokens of frames [b h w], as numbers.
+    """Return the n-grams of horizontally neighbouring tokens, each coded as one number.
 
-    An n-gram does not continue in the next row, because neighbours in raster order across rows are
-    not neighbours in the image.
+    An n-gram does not continue in the next row: the last token of a row and the first token of the
+    next row are not neighbours in the image.
 
     Args:
-        tokens: ids in [0, codes).
+        tokens: token ids of b frames with h rows and w columns, shape [b h w], each in [0, codes).
         length: number of tokens in an n-gram, at most w.
         codes: size of the vocabulary.
     """
@@ -179,7 +191,7 @@ def _merge(
     new: NDArray[np.uint64],
     new_counts: NDArray[np.int64],
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Return the sum of two sets of counts with sorted keys."""
+    """Return the sorted keys and the summed counts of two sets of counts with sorted keys."""
     places = np.searchsorted(keys, new)
     known = np.zeros(len(new), dtype=bool)
     inside = places < len(keys)

@@ -1,9 +1,10 @@
 """`python -m toto_robot.analyses.lr_sweep`: the best learning rate for each width (paper Fig. 11).
 
-Every width is trained with every rate twice: with the standard parametrisation, where the best rate
-falls with the width, and with the maximal update parametrisation (muP), where the best rate should
-not depend on the width. The main result is the transfer cost: the extra loss of the widest model at
-the best rate of the narrowest model. The paper finds 2^-7 for all its widths.
+The command trains a model of each width with each learning rate, in two parametrisations. In the
+standard parametrisation, the best rate falls with the width. In the maximal update parametrisation
+(muP), the best rate should not depend on the width. The main result is the transfer cost: how much
+the loss of the widest model increases if it is trained with the best rate of the narrowest model.
+The paper finds the best rate 2^-7 for all its widths.
 
 Models of the same seed are trained on the same sequences in the same order.
 """
@@ -32,11 +33,11 @@ STANDARD, MUP = PARAMETRISATIONS = ("standard", "muP")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Width:
-    """A model width.
+    """A width of the trained models.
 
     Attributes:
         dim: width of the residual stream.
-        mlp_hidden: hidden width of SwiGLU.
+        mlp_hidden: hidden width of the SwiGLU MLP.
     """
 
     dim: int
@@ -51,8 +52,9 @@ class LrSweepConfig:
         widths: model widths, the narrowest first.
         log2_rates: base-2 logarithms of the learning rates.
         mup_base_dim: width at which muP equals the standard parametrisation.
-        seeds: random seeds of weights and sequences; every rate and width is trained with each.
-        pretrain: all other settings of the training; the sweep sets its `model.dim`,
+        seeds: random seeds of the weights and of the order of the training sequences. Each pair of
+            rate and width is trained once with each seed.
+        pretrain: all other settings of the training. The sweep replaces `model.dim`,
             `model.mlp_hidden`, `model.mup_base_dim`, `optimizer.lr` and `seed`.
     """
 
@@ -95,9 +97,9 @@ class Cell:
 
 
 def lr_sweep(config: LrSweepConfig, out: Path) -> None:
-    """Train all models, print the table, and write `lr_sweep.csv` and `lr_sweep.png`.
+    """Train all models, print their losses, and write `lr_sweep.csv` and `lr_sweep.png`.
 
-    The models are kept in `out/members`; finished ones are not trained again.
+    The models are kept in `out/members`. Finished models are not trained again.
 
     Raises:
         ValueError: a model cannot be trained, or has no held-out loss.
@@ -131,8 +133,9 @@ def lr_sweep(config: LrSweepConfig, out: Path) -> None:
 def best_log2_rate(cells: Sequence[Cell]) -> float:
     """Return the base-2 logarithm of the rate with the lowest mean loss over the seeds.
 
-    It is the minimum of a parabola through the best tried rate and its two neighbours. If the best
-    rate is the lowest or highest one, or a neighbour diverged, it is the best tried rate itself.
+    The result is the minimum of a parabola through the best tried rate and its two neighbours. If
+    the best tried rate is the lowest or the highest, or a neighbour diverged, then the result is
+    the best tried rate.
     """
     rates, losses = _means(cells)
     k = int(np.argmin(losses))
@@ -149,7 +152,8 @@ def transfer_cost(cells: Sequence[Cell]) -> list[float]:
         cells: the models of one parametrisation.
 
     Returns:
-        Loss minus the loss at its own best tried rate, nats; infinite if the training diverged.
+        Loss of the widest model at the best rate of the narrowest model, minus the loss of the
+        widest model at its own best tried rate, nats. Infinite if the training diverged.
     """
     dims = sorted({cell.dim for cell in cells})
     costs = []
@@ -178,7 +182,7 @@ def _member(
 
 
 def _means(cells: Sequence[Cell]) -> tuple[list[float], list[float]]:
-    """Return the rates and the mean losses over seeds."""
+    """Return the base-2 logarithms of the rates, and for each rate the mean loss over the seeds."""
     rates = sorted({cell.log2_rate for cell in cells})
     return rates, [float(np.mean([c.loss for c in cells if c.log2_rate == r])) for r in rates]
 

@@ -1,4 +1,4 @@
-"""Training of the models of a study: one after the other, each once and resumable."""
+"""Train the models of a study. Each model is trained once, and interrupted training resumes."""
 
 import json
 import os
@@ -20,8 +20,8 @@ class Outcome:
 
     Attributes:
         rows: lines of the log, each with `step`, `tokens`, `loss` and `validation_loss`.
-        diverged: whether training stopped because of loss spikes or non-finite losses.
-        finished: whether training ended; False after a scheduler's stop signal.
+        diverged: True if training stopped because of loss spikes or non-finite losses.
+        finished: True if training ended. False if a stop signal of the scheduler interrupted it.
     """
 
     rows: tuple[dict[str, Any], ...]

@@ -1,11 +1,11 @@
-"""`python -m toto_robot.analyses.ngrams`: distributions of tokens, and of pairs and triples.
+"""`python -m toto_robot.analyses.ngrams`: distributions of tokens, token pairs and token triples.
 
-For several tokenizers and data sets, the command computes the distributions of single tokens, and
-of pairs and triples of horizontal neighbours (paper Fig. 3, 12 and 13). It plots share against
-rank, and prints the coverage, the entropy and the probability that the next n-gram is new. A
-control combines each token with neighbours from other frames, which keeps only the token
-frequencies at each position. Neighbours of the same image have fewer distinct pairs than the
-control; the difference in entropy is the information that neighbours share.
+An n-gram is a sequence of n horizontally neighbouring tokens of a frame. For several tokenizers and
+data sets, the command counts all n-grams (paper Fig. 3, 12 and 13). It plots the share of each
+n-gram against its rank. It prints the coverage, the entropy, and the probability that the next
+n-gram is new. As a control, it also combines each token with tokens of other frames at the
+neighbouring positions. The control keeps only the frequencies of the tokens at each position. The
+entropy of the control minus the entropy of real pairs is the information that neighbours share.
 """
 
 import json
@@ -33,16 +33,17 @@ POINTS = 2000  # maximum number of points of a drawn curve
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenSource:
-    """A tokenizer and a data set.
+    """A tokenizer, and a data set that the tokenizer encodes.
 
     Attributes:
-        name: name in the table.
+        name: name of this pair in the printed table.
         tokenizer: name of a shipped encoder, or folder of an encoder or a tokenizer.
-        data: folder of a data set. Its tokens are used if this tokenizer made them; else its
-            frames are tokenised, and the tokens are not stored.
-        part: which files are used: `held_out`, `training` or `all`.
-        frames: maximum number of frames, spread evenly; null: all. Coverage grows with this
-            number, so compare tokenizers on equal numbers.
+        data: folder of a data set. If this tokenizer made its tokens, they are used. Otherwise the
+            command tokenises the frames, and does not store the tokens.
+        part: the files to use: `held_out` files, `training` files, or `all` files.
+        frames: maximum number of frames. If there are more, frames at equal distances are used.
+            null uses all frames. Coverage grows with this number, so compare tokenizers on equal
+            numbers of frames.
     """
 
     name: str
@@ -57,12 +58,12 @@ class NgramsConfig:
     """Settings of `ngrams`.
 
     Attributes:
-        sources: the tokenizers and data sets.
-        lengths: n-gram lengths, tokens.
-        batch: frames that are processed at once, at least 2.
-        memory_grams: number of distinct n-grams of each length held in memory, 16 bytes each plus
-            the same for a batch; more are stored on disk.
-        seed: random seed of the neighbours from other frames.
+        sources: pairs of a tokenizer and a data set.
+        lengths: numbers of tokens in an n-gram.
+        batch: number of frames that are processed at once, at least 2.
+        memory_grams: maximum number of distinct n-grams of each length in memory. Each needs 16
+            bytes, and twice as much while a batch is added. More n-grams are stored on disk.
+        seed: random seed that selects the other frames of the control.
     """
 
     sources: tuple[TokenSource, ...]
@@ -117,7 +118,9 @@ def ngrams(config: NgramsConfig, out: Path) -> None:
 def count_grams(
     source: TokenSource, lengths: tuple[int, ...], batch: int, memory_grams: int, seed: int
 ) -> dict[tuple[int, str], Spectrum]:
-    """Return the spectra of one source by n-gram length and by the origin of neighbours.
+    """Return one spectrum for each n-gram length and each kind of neighbour.
+
+    Neighbours are from the same frame, or from other frames (the control).
 
     Raises:
         ValueError: see `ngrams`.
@@ -154,7 +157,10 @@ def count_grams(
 def _counted(
     source: TokenSource, config: NgramsConfig, out: Path
 ) -> dict[tuple[int, str], Spectrum]:
-    """Count one source, or read the stored counts of the same settings."""
+    """Return the spectra of one source. They are read from `out/spectra` if they are stored there.
+
+    Stored spectra are used only if all settings are equal.
+    """
     path = out / "spectra" / f"{source.name}.json"
     settings = to_dict(source) | {
         "lengths": list(config.lengths),
@@ -199,7 +205,7 @@ def _facts(spectrum: Spectrum) -> dict[str, object]:
 
 
 def _thinned(spectrum: Spectrum) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return at most `POINTS` corners of the curve, evenly in the logarithm of the rank."""
+    """Return at most `POINTS` corners of the curve, evenly spaced in the logarithm of the rank."""
     ranks, shares = spectrum.curve()
     if len(ranks) <= POINTS:
         return ranks, shares

@@ -1,4 +1,4 @@
-"""Sequences of frames in their original order, and reordered as controls for `positions`."""
+"""Cut frame sequences out of videos, and reorder them as controls for the analysis `positions`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +25,14 @@ ORDERS = ("video", "shuffled", "unrelated", "images", "repeated")
 class Windows:
     """Non-overlapping sequences of frames from several data sets.
 
+    Shapes: s is the number of sequences, f the number of frames in a sequence, and n the number of
+    tokens in a frame.
+
     Attributes:
-        tokens: token ids [s f n].
-        files: [s] number of each sequence's file, distinct over all data sets.
-        sets: [s] number of each sequence's data set.
+        tokens: token ids, shape [s f n].
+        files: index of the video file of each sequence, shape [s]. Files of different data sets
+            have different indices.
+        sets: index of the data set of each sequence, shape [s].
     """
 
     tokens: NDArray[np.int64]
@@ -37,7 +41,15 @@ class Windows:
 
 
 def cut_windows(sets: Sequence[TokenClips], frames: int, stride: int, most: int) -> Windows:
-    """Return at most ``most`` sequences of each data set, spread evenly.
+    """Cut the clips of each data set into sequences, and return at most ``most`` per data set.
+
+    If there are more sequences, those at equal distances in the data set are returned.
+
+    Args:
+        sets: the data sets.
+        frames: number of frames in a sequence.
+        stride: distance between two frames of a sequence, in frames of the data set.
+        most: maximum number of sequences of each data set.
 
     Raises:
         ValueError: a data set has no clip that is long enough.
@@ -72,7 +84,11 @@ def cut_windows(sets: Sequence[TokenClips], frames: int, stride: int, most: int)
 
 
 def possible_orders(windows: Windows) -> tuple[str, ...]:
-    """Return the orders for which there are enough files; print which are left out."""
+    """Return the orders that can be made from these sequences, and print the others.
+
+    The orders `unrelated` and `images` combine frames of different files. They are impossible if
+    more than half of the sequences come from one file.
+    """
     if 2 * np.bincount(windows.files).max() <= len(windows.files):
         return ORDERS
     print("unrelated and images are left out: one file has more than half of the sequences")
@@ -82,11 +98,21 @@ def possible_orders(windows: Windows) -> tuple[str, ...]:
 def arrange(
     windows: Windows, order: str, encoder: Encoder, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return sequences [s 1+f*n] in an order of `ORDERS`, and each frame's source window [s f].
+    """Reorder the frames of the sequences, and return model inputs.
 
-    Over all sequences, every order has the same frames at each position as the videos. The
-    exceptions are `shuffled`, which permutes positions within a sequence, and `repeated`, which
-    repeats the first frame.
+    `video`, `unrelated` and `images` have the same frames at each position, only in different
+    sequences. `shuffled` permutes the frames within each sequence. `repeated` repeats the first
+    frame of each sequence.
+
+    Args:
+        windows: the s sequences of f frames with n tokens each.
+        order: one of `ORDERS`. The docstring of the module `positions` explains them.
+        encoder: the encoder, whose start tokens are used.
+        generator: random generator of the order.
+
+    Returns:
+        Token ids of the reordered sequences, each with its start token first, shape [s 1+f*n]; and
+        the index of the sequence from which each frame was taken, shape [s f].
     """
     tokens = windows.tokens
     count, frames = tokens.shape[:2]
@@ -108,15 +134,20 @@ def arrange(
 def draw_from_other_files(
     files: NDArray[np.int64], frames: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return the source sequence of each frame [s f]; the first frame is the sequence's own.
+    """Select, for each frame of each sequence, another sequence from which the frame is taken.
 
-    Each frame of each sequence is used once, and never in another sequence of the same file. With
-    few files, several frames of a sequence may come from the same other file.
+    The first frame of a sequence is not replaced. Every later frame comes from a sequence of
+    another file. At each position, each sequence is a source exactly once. With few files, several
+    frames of a sequence may come from the same other file.
 
     Args:
-        files: [s] number of each sequence's file; no file has more than half of the sequences.
+        files: index of the file of each of the s sequences, shape [s]. No file may have more than
+            half of the sequences.
         frames: number of frames f in a sequence.
         generator: random generator of the order of the files.
+
+    Returns:
+        Index of the source sequence of each frame, shape [s f].
     """
     ranks = generator.permutation(int(files.max()) + 1)
     order = np.argsort(

@@ -1,4 +1,4 @@
-"""Costs of a scaling study: its models, their operations, and device hours."""
+"""Compute the cost of a scaling study: the operations and the device hours of each model."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Member:
         dim: width of the residual stream.
         layers: number of blocks.
         heads: number of attention heads.
-        mlp_hidden: hidden width of SwiGLU.
+        mlp_hidden: hidden width of the SwiGLU MLP.
     """
 
     name: str
@@ -46,17 +46,18 @@ class Study:
     """A family of models and the training settings that they share.
 
     Attributes:
-        codes: vocabulary of the tokenizer.
-        tie_embeddings: whether the output projection is the embedding.
+        codes: number of codes of the tokenizer.
+        tie_embeddings: whether the output projection shares its weights with the token embedding.
         frames: number of frames in a training sequence.
-        batch: number of sequences in a step.
-        part: number of sequences in a forward pass of a rank.
+        batch: number of sequences in an optimizer step.
+        part: number of sequences that each rank processes in one forward pass.
         tokens_per_parameter: number of training tokens of a model divided by its number of
             parameters.
         lr: peak learning rate of all models.
-        mup_base_dim: width at which muP equals the standard parametrisation; null: no muP.
+        mup_base_dim: width at which the maximal update parametrisation (muP) equals the standard
+            parametrisation. null trains with the standard parametrisation.
         warmup_share: warm-up steps as a share of all steps.
-        points: number of validations in a run, spread evenly.
+        points: number of validations in a run, at equal distances.
         seeds: random seeds; each model is trained with each seed.
         members: the models, the smallest first.
     """
@@ -94,8 +95,9 @@ class Hardware:
 
     Attributes:
         name: name of the device.
-        peak_tflops: peak operations a second, 10^12.
-        utilisation: share of the peak that training reaches; the training log prints it.
+        peak_tflops: peak speed of the device, TFLOP/s (10^12 operations per second).
+        utilisation: share of the peak speed that training reaches, 0 to 1. The training log prints
+            this share.
     """
 
     name: str
@@ -111,7 +113,7 @@ class Hardware:
             )
 
     def hours(self, flops: float) -> float:
-        """Return the time of one device for a number of operations, hours."""
+        """Return the hours that one device needs for a number of operations."""
         return flops / (self.peak_tflops * 1e12 * self.utilisation) / 3600
 
 
@@ -120,7 +122,7 @@ class Budget:
     """The available compute.
 
     Attributes:
-        hardware: name of a device.
+        hardware: name of a device in the list of devices.
         hours: device hours, summed over all devices.
     """
 
@@ -137,7 +139,7 @@ class Cost:
         parameters: number of parameters.
         tokens: number of training tokens.
         steps: number of optimizer steps.
-        flops_per_token: operations per token, forward and backward.
+        flops_per_token: floating-point operations per token, forward and backward pass.
     """
 
     name: str
@@ -148,12 +150,12 @@ class Cost:
 
     @property
     def flops(self) -> float:
-        """Operations of the training run."""
+        """Number of floating-point operations of the training run."""
         return self.tokens * self.flops_per_token
 
 
 def cost(study: Study, base: TotoConfig, member: Member) -> Cost:
-    """Return the cost of training a model once, without building it."""
+    """Compute the cost of training a model once, from its sizes. The model is not built."""
     model = model_of(study, base, member)
     parameters = count_parameters(model)
     step = study.batch * study.frames * model.tokens_per_frame
@@ -168,7 +170,7 @@ def cost(study: Study, base: TotoConfig, member: Member) -> Cost:
 
 
 def model_of(study: Study, base: TotoConfig, member: Member) -> TotoConfig:
-    """Return the transformer config of a model: ``base`` with the fields that the study sets."""
+    """Return the transformer config of a model: ``base``, with the sizes that the study sets."""
     return dataclasses.replace(
         base,
         codes=study.codes,
@@ -197,7 +199,7 @@ def plan_row(item: Cost, runs: int, hardware: Sequence[Hardware]) -> dict[str, A
 def plan_table(
     costs: Sequence[Cost], study: Study, hardware: Sequence[Hardware], budget: Budget
 ) -> str:
-    """Return the models' costs, and what the budget covers, as text."""
+    """Return a text table of the models' costs, with a line on what the budget covers."""
     runs = len(study.seeds)
     lines = [
         f"{'member':<8}{'parameters':>15}{'tokens':>10}{'steps':>9}{'FLOPs a token':>15}"

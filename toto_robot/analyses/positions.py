@@ -1,15 +1,15 @@
 """`python -m toto_robot.analyses.positions`: next-token loss by position (paper Fig. 10).
 
-The paper's figure shows a high loss in the first frame and a lower loss in all later frames, and
-explains it by the redundancy of video. Control sequences test this explanation:
+The paper's figure shows a high loss in the first frame and a lower loss in all later frames. The
+paper explains the difference by the redundancy of video. Control sequences test this explanation:
 
     video      frames of one clip in their order
-    shuffled   the same frames in random order: similar frames without the course of events
-    unrelated  frames of other clips: without redundancy, later frames should not be cheaper
+    shuffled   the same frames in random order. They are as similar, but the motion is lost.
+    unrelated  frames of other clips. Without redundancy, the loss of later frames should not fall.
     images     unrelated frames after the start token of images, as in training on images
-    repeated   the first frame repeated: the largest possible reduction
+    repeated   the first frame repeated. The loss falls as far as it can.
 
-Confidence intervals come from a bootstrap over files: all sequences of a file are drawn together.
+Confidence intervals come from a bootstrap over files. It draws all sequences of a file together.
 """
 
 import hashlib
@@ -47,15 +47,15 @@ class PositionsConfig:
     """Settings of `positions`.
 
     Attributes:
-        encoder: a Toto encoder; all its layers are run.
-        data: folders of video data sets that its tokenizer has tokenised.
-        part: which files are used: `held_out`, `training` or `all`.
-        frames: number of frames in a sequence, at most the model's.
-        strides: distances between the frames of a sequence; each is measured, the first with the
-            controls.
-        sequences: maximum number of sequences of each data set and stride, spread evenly without
-            overlap.
-        batch: sequences per forward pass.
+        encoder: a Toto encoder. The analysis runs all its layers.
+        data: folders of video data sets that have tokens of the encoder's tokenizer.
+        part: the files to use: `held_out` files, `training` files, or `all` files.
+        frames: number of frames in a sequence, at most the number for which the model was trained.
+        strides: distances between two frames of a sequence, in frames of the data set. The loss is
+            measured with each stride. The controls are measured only with the first stride.
+        sequences: maximum number of sequences of each data set and stride. Sequences do not
+            overlap. If there are more, those at equal distances are used.
+        batch: number of sequences in a forward pass.
         device: device of the model: `cpu` or `cuda`.
         resamples: number of bootstrap resamples.
         seed: random seed of the controls and the bootstrap.
@@ -84,10 +84,10 @@ class PositionsConfig:
 
 
 def positions(config: PositionsConfig, out: Path) -> None:
-    """Measure, print the table, and write `frames.csv`, `tokens.csv` and `positions.png`.
+    """Measure the loss at each position, and write `frames.csv`, `tokens.csv`, `positions.png`.
 
-    Losses are kept in `out/losses`, one file for each stride and order, so an interrupted run can
-    resume.
+    Losses are kept in `out/losses`, with one file for each stride and order, so that an interrupted
+    run can resume.
 
     Raises:
         ValueError: a data set does not exist, is not of videos, has tokens of another tokenizer,
@@ -111,7 +111,7 @@ def positions(config: PositionsConfig, out: Path) -> None:
                 windows, order, encoder, np.random.default_rng((config.seed, stride))
             )
             losses = np.empty((*sources.shape, encoder.tokens_per_frame), np.float32)
-            # assign each loss to the frame's source video, so that videos are compared in pairs
+            # assign the loss of each frame to its source sequence: orders are compared in pairs
             losses[sources, np.arange(config.frames)] = _measure(
                 encoder, ids, config, out, f"{order}, stride {stride}"
             )
@@ -135,7 +135,10 @@ def positions(config: PositionsConfig, out: Path) -> None:
 
 @torch.no_grad()
 def token_losses(transformer: CausalModel, ids: Int64[Tensor, "b t"]) -> Float[Tensor, "b t-1"]:
-    """Return the cross-entropy of each token after the first, given the tokens before it, nats."""
+    """Return the cross-entropy of each token except the first, in nats.
+
+    The model predicts each token from all tokens before it. b is the batch, t the number of tokens.
+    """
     (hidden,) = transformer.features(ids[:, :-1], (-1,))
     losses = [
         cross_entropy(transformer.logits(part).float().transpose(1, 2), targets, reduction="none")
@@ -151,7 +154,10 @@ def token_losses(transformer: CausalModel, ids: Int64[Tensor, "b t"]) -> Float[T
 def _measure(
     encoder: Encoder, ids: NDArray[np.int64], config: PositionsConfig, out: Path, what: str
 ) -> NDArray[np.float32]:
-    """Return the losses [s f n] of sequences, read from a file if it exists."""
+    """Return the loss of each token in nats, shape [s f n]. A file of an earlier run is reused.
+
+    s is the number of sequences, f of frames in a sequence, and n of tokens in a frame.
+    """
     digest = hashlib.sha256(f"{encoder.weights_hash} {ids.shape}".encode() + ids.tobytes())
     path = out / "losses" / f"{digest.hexdigest()[:16]}.f32"
     shape = (len(ids), config.frames, encoder.tokens_per_frame)
@@ -172,7 +178,7 @@ def _measure(
 
 
 def _parts(windows: Windows, sets: Sequence[TokenClips]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Return masks of all sequences and of each data set's sequences, with names."""
+    """Return names and boolean masks of sequences: first all, then those of each data set."""
     parts = [(ALL, np.ones(len(windows.sets), dtype=bool))]
     if len(sets) > 1:
         parts += [(item.name, windows.sets == number) for number, item in enumerate(sets)]
@@ -187,15 +193,15 @@ def _frame_rows(
     stride: int,
     name: str,
 ) -> list[dict[str, Any]]:
-    """Return a row for each frame, and one for the mean of all frames after the first."""
+    """Return a table row for each frame, and a row for the mean of all frames after the first."""
     means = losses.mean(axis=2, dtype=np.float64)  # s f
     values = np.concatenate([means, means[:, 1:].mean(axis=1, keepdims=True)], axis=1)
     changes = values - means[:, :1]
     both = np.stack([values, changes], axis=1)
     replicates = grouped_means(both, files, config.resamples, np.random.default_rng(config.seed))
-    bounds = interval(replicates)  # low and high, values and changes, frames
+    bounds = interval(replicates)  # axes: low or high, value or change, frame
     if len(np.unique(files)) < 2:
-        bounds[:] = np.nan  # one file gives no interval over files
+        bounds[:] = np.nan  # a bootstrap over files needs at least two files
     return [
         {
             "order": order,
@@ -216,7 +222,7 @@ def _frame_rows(
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows of one stride as text."""
+    """Return the table rows of one stride as text."""
     lines = [
         f"nats a token, stride {rows[0]['stride']}: {rows[0]['sequences']} sequences of "
         f"{rows[0]['files']} files; in brackets the 95 % interval over files",

@@ -1,13 +1,13 @@
 """Fits of the power law L = a C^b to training runs, with an interval for the exponent.
 
-There are two fits, because each has a weakness:
+L is the held-out loss, and C the compute. There are two fits, because each has a weakness:
 
-    ends      the final held-out loss of each run against its compute: all learning rates have
-              decayed, but there is only one point per run. The interval is a bootstrap-t over
+    ends      fits the final loss of each run against its compute. The learning rate has decayed in
+              all points, but there is only one point per run. The interval is a bootstrap-t over
               residuals (Efron and Tibshirani 1993, chapter 12), which is valid with few points.
-    frontier  the lowest loss of any run at each compute (paper Fig. 9): many points, but most
-              come from runs whose learning rate was still high. The bootstrap resamples whole
-              runs, because the points of a run are not independent.
+    frontier  fits the lowest loss of any run at each compute (paper Fig. 9). There are many points,
+              but most come from runs whose learning rate was still high. The bootstrap resamples
+              whole runs, because the points of a run are not independent.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ __all__ = ["Curve", "PowerLaw", "fit_ends", "fit_frontier", "frontier"]
 
 Array = NDArray[np.float64]
 
-POINTS = 80  # points of the frontier, evenly in the logarithm of compute
+POINTS = 80  # points of the frontier, evenly spaced in the logarithm of compute
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -29,9 +29,9 @@ class Curve:
     """The held-out loss of one run during training.
 
     Attributes:
-        member: name of the model; runs with several seeds share it.
-        compute: number of operations so far, [k], increasing.
-        loss: held-out loss, nats, [k].
+        member: name of the model. Runs of one model with several seeds have the same name.
+        compute: number of operations until each of the k validations, shape [k], increasing.
+        loss: held-out loss at each validation, nats, shape [k].
     """
 
     member: str
@@ -44,11 +44,11 @@ class PowerLaw:
     """A fitted power law, L = scale * C^exponent.
 
     Attributes:
-        scale: loss at a compute of one.
-        exponent: exponent; negative if more compute lowers the loss.
-        low: lower end of the exponent's 95 % interval; NaN with too few points.
-        high: upper end of the exponent's 95 % interval; NaN with too few points.
-        explained: explained share of the variance of the logarithm of the loss.
+        scale: loss at a compute of one operation, nats.
+        exponent: power of the compute. It is negative if more compute lowers the loss.
+        low: lower end of the exponent's 95 % interval. NaN if there are too few points.
+        high: upper end of the exponent's 95 % interval. NaN if there are too few points.
+        explained: share of the variance of log(loss) that the fit explains (R squared).
         points: number of fitted points.
     """
 
@@ -61,7 +61,7 @@ class PowerLaw:
 
 
 def fit_ends(curves: Sequence[Curve], resamples: int, generator: np.random.Generator) -> PowerLaw:
-    """Fit the last point of each run.
+    """Fit a power law to the last point of each run.
 
     Raises:
         ValueError: fewer than two distinct values of compute.
@@ -85,10 +85,10 @@ def fit_ends(curves: Sequence[Curve], resamples: int, generator: np.random.Gener
 def fit_frontier(
     curves: Sequence[Curve], resamples: int, generator: np.random.Generator
 ) -> PowerLaw | None:
-    """Fit the lowest loss at each compute, from the point where a second model reaches it.
+    """Fit a power law to the lowest loss of all runs at each compute.
 
-    Before this point, the frontier is the smallest model's own curve, which does not depend on
-    model size.
+    At low compute, the smallest model always has the lowest loss, so the frontier is only its
+    training curve. The fit begins at the last point where that model has the lowest loss.
 
     Returns:
         The fit, or None if one model has the lowest loss at almost all computes.
@@ -110,7 +110,7 @@ def fit_frontier(
 
 
 def frontier(curves: Sequence[Curve]) -> tuple[Array, Array, list[str]]:
-    """Return compute, loss and model of the points with the lowest loss up to their compute."""
+    """Return the points where the lowest loss of all runs falls: compute, loss and model name."""
     grid = np.geomspace(
         min(curve.compute[0] for curve in curves), max(c.compute[-1] for c in curves), POINTS
     )
@@ -143,7 +143,12 @@ def _frontier_line(curves: Sequence[Curve]) -> tuple[Array, Array] | None:
 
 
 def _line(x: Array, y: Array) -> tuple[Any, Any, Any, Array]:
-    """Return slope, intercept, standard error of the slope, and residuals of y [... n] over x."""
+    """Fit a line to n points, and return slope, intercept, standard error of the slope, residuals.
+
+    Args:
+        x: horizontal positions, shape [n].
+        y: values, shape [... n]. Each row is fitted on its own.
+    """
     centred = x - x.mean()
     spread = (centred**2).sum()
     slope = (centred * y).sum(axis=-1) / spread

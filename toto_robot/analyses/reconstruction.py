@@ -4,13 +4,13 @@ The command measures, for each tokenizer or encoder and each data set:
 
     PSNR             PSNR of all pixels, dB, with a bootstrap interval over files
     saturated, rest  PSNR of the most saturated pixels, and of all other pixels, dB
-    kept             saturation of the reconstruction divided by that of the image, on the most
-                     saturated pixels
-    perplexity       perplexity of the codes; also over the weighted mixture of the data sets
+    kept             saturation of the reconstruction divided by the saturation of the image, both
+                     on the most saturated pixels
+    perplexity       perplexity of the codes in each data set, and in the weighted mixture of all
     nats             next-token loss of an encoder, for the first frame and for later frames
 
-The saturation of a pixel is its largest minus its smallest channel. Errors are of uint8 images at
-the tokenizer's size, pooled over the pixels of a data set.
+The saturation of a pixel is its largest channel minus its smallest channel. Errors are computed on
+uint8 images at the tokenizer's image size, and averaged over all pixels of a data set.
 """
 
 import json
@@ -47,8 +47,9 @@ class MeasuredSet:
 
     Attributes:
         path: folder of the data set, made by ``python -m toto_robot.data.decode``.
-        part: which files are used: `held_out`, `training` or `all`.
-        weight: share of the data set in the mixture's perplexity; 0: not part of the mixture.
+        part: the files to use: `held_out` files, `training` files, or `all` files.
+        weight: share of the data set in the mixture whose perplexity is computed. 0 excludes the
+            data set from the mixture.
     """
 
     path: Path
@@ -66,15 +67,16 @@ class ReconstructionConfig:
     """Settings of `reconstruction`.
 
     Attributes:
-        checkpoints: tokenizers or encoders, each the name of a shipped encoder or a folder.
+        checkpoints: tokenizers or encoders. Each is the name of a shipped encoder, or a folder.
         data: the data sets.
-        frames: maximum number of frames of each data set, spread evenly.
-        saturated_share: share of the pixels that count as the most saturated.
-        sequences: maximum number of sequences of each video data set for the next-token loss; 0:
-            it is not measured.
+        frames: maximum number of frames of each data set. If there are more, frames at equal
+            distances are used.
+        saturated_share: share of the pixels that count as the most saturated, 0 to 1.
+        sequences: maximum number of sequences of each video data set for the next-token loss. With
+            0, this loss is not measured.
         sequence_frames: number of consecutive frames in a sequence.
         drawn_frames: number of frames of each data set in ``reconstruction.png``.
-        batch: frames per forward pass.
+        batch: number of frames in a forward pass.
         resamples: number of bootstrap resamples.
         seed: random seed of the bootstrap.
     """
@@ -104,13 +106,14 @@ class ReconstructionConfig:
 
 
 def reconstruction(config: ReconstructionConfig, out: Path) -> None:
-    """Measure, print the table, and write ``results.json``, ``results.csv`` and an image.
+    """Measure all checkpoints, and write ``results.json``, ``results.csv`` and an image.
 
-    ``reconstruction.png`` has the frames in its first row, and one row below for each checkpoint.
+    The first row of ``reconstruction.png`` has the original frames. Each further row has the
+    reconstructions of one checkpoint.
 
     Raises:
-        ValueError: a data set does not exist, has no file in its part, or has frames of another
-            size; or a checkpoint is neither a tokenizer nor a Toto encoder.
+        ValueError: a data set does not exist, has no file of the chosen part, or has frames of
+            another size. Also if a checkpoint is neither a tokenizer nor a Toto encoder.
     """
     sets = [Shard.open(item.path) for item in config.data]
     chosen = [
@@ -152,7 +155,7 @@ def reconstruction(config: ReconstructionConfig, out: Path) -> None:
 
 
 def _open(name: str) -> tuple[AnyTokenizer, Encoder | None]:
-    """Return a checkpoint's tokenizer, and the encoder if the checkpoint is one."""
+    """Return the tokenizer of a checkpoint, and the encoder (None if it is only a tokenizer)."""
     file = Path(name) / "config.json"
     kind = json.loads(file.read_text())["kind"] if file.is_file() else None
     if name not in shipped_encoders() and kind != "encoder":
@@ -163,7 +166,7 @@ def _open(name: str) -> tuple[AnyTokenizer, Encoder | None]:
 
 
 def _clips(shard: Shard, part: Part) -> list[tuple[int, int, int]]:
-    """Return start, length and file number of each clip of a part."""
+    """Return the first frame, the number of frames and the file index of each clip of a part."""
     splits = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
     clips = sorted(clip for held_out in splits for clip in split(shard, held_out))
     if not clips:
@@ -176,7 +179,7 @@ def _clips(shard: Shard, part: Part) -> list[tuple[int, int, int]]:
 def _frames(
     shard: Shard, part: Part, config: ReconstructionConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of frames [n], spread evenly over a part, and their file numbers [n]."""
+    """Return the indices of n frames at equal distances [n], and the index of each file [n]."""
     clips = _clips(shard, part)
     rows = np.concatenate([np.arange(start, start + length) for start, length, _ in clips])
     files = np.concatenate([np.full(length, file) for _, length, file in clips])
@@ -196,7 +199,7 @@ def _measure(
     files: NDArray[np.int64],
     config: ReconstructionConfig,
 ) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.uint8]]:
-    """Return the measures of a data set, the count of each code, and decoded frames."""
+    """Measure a data set, and return the measures, the count of each code, and decoded frames."""
     images = shard.frames()
     if images.shape[1] != tokenizer.image_size:
         raise ValueError(
@@ -236,7 +239,7 @@ def _measure(
 def _next_token(
     encoder: Encoder, shard: Shard, part: Part, config: ReconstructionConfig
 ) -> dict[str, float]:
-    """Return the mean loss of tokens of all, first and later frames, with intervals, nats."""
+    """Return the mean token loss in nats, with intervals: all frames, first frame, later frames."""
     count, layout = config.sequence_frames, encoder.transformer.config
     starts = np.array(
         [
@@ -270,7 +273,7 @@ def _next_token(
 
 @torch.inference_mode()
 def _encode_ms(tokenizer: AnyTokenizer, shard: Shard) -> float:
-    """Return the minimum CPU time of this process to encode one frame, ms."""
+    """Measure the CPU time of this process to encode one frame; return the minimum, ms."""
     frame, times = torch.from_numpy(shard.frames()[:1].copy()), []
     for _ in range(TIMED):
         begun = time.process_time()

@@ -1,6 +1,6 @@
-"""Reconstruction errors of the most saturated pixels, such as small coloured objects.
+"""Compute the reconstruction error of the most saturated pixels, such as small coloured objects.
 
-The saturation of a pixel is its largest minus its smallest channel.
+The saturation of a pixel is its largest channel minus its smallest channel, 0 to 255.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Saturated:
     Attributes:
         psnr_db: PSNR of the most saturated pixels, dB.
         psnr_rest_db: PSNR of all other pixels, dB.
-        kept: on the most saturated pixels, saturation of the reconstruction divided by that of the
-            image.
-        share: actual share of the most saturated pixels.
+        kept: saturation of the reconstruction divided by the saturation of the image, both on the
+            most saturated pixels. 1 means that the colours are kept.
+        share: actual share of the most saturated pixels, 0 to 1.
         threshold: lowest saturation of these pixels, 0 to 255.
     """
 
@@ -36,10 +36,16 @@ class Saturated:
 
 
 def count_pixels(frames: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Array:
-    """Return sums over pixels, grouped by saturation in ``frames`` [n h w 3]: float64 [256 3].
+    """Group pixels by their saturation in the original frames, and return sums for each group.
 
-    The columns are the number of pixels, the sum of their squared errors (mean over the channels)
-    and the sum of their saturation in ``decoded``.
+    Args:
+        frames: original frames, uint8 [n h w 3].
+        decoded: reconstructions of the frames, uint8 [n h w 3].
+
+    Returns:
+        float64 [256 3], one row for each saturation. The columns are the number of pixels, the sum
+        of their squared errors (mean over the channels), and the sum of their saturation in
+        ``decoded``.
     """
     level = _saturation(frames).reshape(-1)
     error = (frames.astype(np.float64) - decoded) ** 2
@@ -51,9 +57,10 @@ def count_pixels(frames: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Array
 
 
 def split_pixels(sums: Array, share: float) -> Saturated:
-    """Return the errors of the most saturated ``share`` of the pixels from `count_pixels`.
+    """Compute the errors of the most saturated pixels and of all others from `count_pixels`.
 
-    Pixels of equal saturation are not separated, so the actual share may be slightly larger.
+    Pixels of equal saturation are not separated, so the actual share may be slightly larger than
+    ``share``.
     """
     above = np.cumsum(sums[::-1, 0])[::-1]  # number of pixels with at least this saturation
     threshold = int(np.flatnonzero(above >= share * above[0])[-1])
@@ -73,5 +80,5 @@ def _saturation(images: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def decibels(squared_error: float) -> float:
-    """Return the PSNR, dB, of a mean squared error of values from 0 to 255."""
+    """Return the PSNR in dB for a mean squared error of pixel values from 0 to 255."""
     return float(10 * np.log10(255**2 / squared_error)) if squared_error else float("inf")

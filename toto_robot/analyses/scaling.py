@@ -3,11 +3,13 @@
     python -m toto_robot.analyses.scaling compute=paper budget.hours=200  # cost of a1 to a6
     python -m toto_robot.analyses.scaling compute=tiny action=run         # train, fit, draw
 
-The models are of one family (paper Table 15). Each is trained on a number of tokens in proportion
-to its parameters, all with the same learning rate by muP. The plan only computes costs. With
-`only=[a3]` and the same `out`, the models of a run can be trained on several machines; each can
-resume. The paper's curve is 7.32 C^-0.0378 with C in multiply-accumulates. Its tokens and data
-differ, so only the exponent is comparable.
+The models are of one family (paper Table 15). The number of training tokens of a model is
+proportional to its number of parameters. All models use the same learning rate, which the maximal
+update parametrisation (muP) makes possible. By default, the command only plans: it computes the
+costs. With `only=[a3]`, a machine trains only model a3, so several machines with the same `out` can
+share the work. Interrupted training resumes. The paper's curve is loss = 7.32 C^-0.0378, with C in
+multiply-accumulates. The paper has another tokenizer and other data, so only the exponent is
+comparable.
 """
 
 import dataclasses
@@ -40,7 +42,7 @@ from .power_law import Curve, PowerLaw, fit_ends, fit_frontier, frontier
 
 __all__ = ["Budget", "Hardware", "Member", "ScalingConfig", "Study", "cost", "scaling"]
 
-PAPER = (7.32, -0.0378)  # scale and exponent, section 4.9
+PAPER = (7.32, -0.0378)  # scale and exponent, paper section 4.9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,15 +50,17 @@ class ScalingConfig:
     """Settings of `scaling`.
 
     Attributes:
-        action: `plan` prints the cost; `run` also trains the missing models, then fits.
-        compute: the models of the study and the training settings that they share.
-        only: names of the models that are trained by this command; null: all. The fit needs all.
-        hardware: devices for which the plan states hours.
-        budget: available compute, compared with the plan.
+        action: `plan` prints the cost. `run` also trains the models that are not yet trained, and
+            then fits the power law.
+        compute: the models of the study, and the training settings that they share.
+        only: names of the models that this command trains. null trains all. The fit is made only
+            when all models are trained.
+        hardware: devices for which the plan computes the hours.
+        budget: available compute. The plan states which models the budget covers.
         resamples: number of bootstrap resamples.
         seed: random seed of the bootstrap.
-        pretrain: all other training settings; the study sets sizes, stages, learning rate, warm-up,
-            log interval and seed.
+        pretrain: all other training settings. The study replaces the model sizes, stages, learning
+            rate, warm-up, log interval and seed.
     """
 
     action: Literal["plan", "run"]
@@ -89,10 +93,10 @@ class ScalingConfig:
 
 
 def scaling(config: ScalingConfig, out: Path) -> None:
-    """Print the plan and write `plan.csv`; with `action=run`, train and fit.
+    """Print the plan and write `plan.csv`. With `action=run`, also train the models and fit.
 
-    A run keeps its models in `out/members` and does not train finished ones again. It writes
-    `curves.csv`, `fits.csv` and `scaling.png`.
+    The models are kept in `out/members`, and finished models are not trained again. `action=run`
+    writes `curves.csv`, `fits.csv` and `scaling.png`.
 
     Raises:
         ValueError: a model cannot be trained, or has no held-out loss.
@@ -132,7 +136,7 @@ def scaling(config: ScalingConfig, out: Path) -> None:
 
 
 def run_of(config: ScalingConfig, member: Member, item: Cost, seed: int) -> PretrainConfig:
-    """Return the training config of a model."""
+    """Return the config that trains one model of the study with one seed."""
     base, study = config.pretrain, config.compute
     stage = Stage(steps=item.steps, frames=study.frames, batch=study.batch, part=study.part)
     return dataclasses.replace(
@@ -161,7 +165,10 @@ def _curve_row(line: dict[str, Any], name: str, seed: int, item: Cost) -> dict[s
 
 
 def curves_of(rows: Sequence[dict[str, Any]]) -> list[Curve]:
-    """Return the runs in rows of `curves.csv`; compute is in multiply-accumulates."""
+    """Return the curve of each run from the rows of `curves.csv`.
+
+    The compute of a curve is in multiply-accumulates. A run is a model trained with one seed.
+    """
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         runs.setdefault((row["member"], row["seed"]), []).append(row)

@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals."""
+"""Compute means with bootstrap confidence intervals."""
 
 from typing import Any
 
@@ -23,16 +23,19 @@ def grouped_means(
     resamples: int,
     generator: np.random.Generator,
 ) -> Array:
-    """Return bootstrap replicates [resamples ...] of the mean of `values` [n ...] over n.
+    """Compute bootstrap replicates of a mean, for values that are correlated within groups.
 
-    Whole groups are drawn with replacement, because their members are correlated. The same
-    generator state makes the same draws, so that differences of two calls are paired.
+    Whole groups are drawn with replacement, because the values of a group are correlated. Two calls
+    with generators in the same state draw the same groups, so their replicates can be subtracted.
 
     Args:
-        values: the values to average.
-        groups: [n] group of each value.
+        values: n values or arrays to average over the first axis, shape [n ...].
+        groups: integer that identifies the group of each value, shape [n].
         resamples: number of replicates.
-        generator: random generator.
+        generator: random generator of the draws.
+
+    Returns:
+        The mean in each replicate, shape [resamples ...].
     """
     names, index = np.unique(groups, return_inverse=True)
     sums = np.zeros((len(names), *values.shape[1:]))
@@ -44,5 +47,5 @@ def grouped_means(
 
 
 def interval(replicates: Array) -> Array:
-    """Return the 95 % percentile interval [2 ...] of replicates [r ...]."""
+    """Return the 95 % percentile interval of r replicates [r ...]: low and high end, [2 ...]."""
     return np.quantile(replicates, [0.025, 0.975], axis=0)
