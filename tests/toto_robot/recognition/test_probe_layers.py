@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.toto_robot.tiny import tiny_engine, tiny_toto
+from toto_robot import load_encoder
 from toto_robot.probing.layer_features import PixelLayers, cache_array, open_layers
 from toto_robot.recognition.probe import Examples, Probe, ProbeConfig
 from toto_robot.recognition.scores import best_layer, difference, score_layers, write_scores
@@ -46,19 +47,22 @@ def examples_of(source, clips, labels):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("frames", [1, 2])
 @pytest.mark.parametrize("kind", ["toto", "pixels"])
 def test_probes_learn_the_colour_of_a_square(tmp_path, kind, frames):
-    source = PixelLayers() if kind == "pixels" else open_layers(tiny_toto(16))
-    clips, labels = squares(80, frames)
+    source = PixelLayers() if kind == "pixels" else open_layers(load_encoder("toto-nano"))
+    number = 120 if kind == "pixels" else 32  # more for pixels, which have no invariance
+    clips, labels = squares(number + 16, frames)
     examples = examples_of(source, clips, labels)
     probe = Probe(source, examples, CONFIG, tmp_path / "cache")
-    heads = probe.train(np.arange(48), tiny_engine(log_every=20), tmp_path / "run", RANKS)
-    test = np.arange(48, 80)
+    heads = probe.train(
+        np.arange(32), tiny_engine(log_every=20, keep_every=20), tmp_path / "run", RANKS
+    )
+    test = np.arange(number, number + 16)
     logits = probe.predict(heads, test).numpy()
     scores = score_layers(logits, labels[test], examples.groups[test], source.layers)
-    assert scores.correct.shape == (len(source.layers), 32)
-    assert scores.correct.mean(1).max() > 0.9
+    assert scores.correct.shape == (len(source.layers), 16)
+    assert scores.correct.mean(1).max() > 0.7  # chance: 0.25
     write_scores(tmp_path, scores, {"encoder": kind}, "squares")
     assert (tmp_path / "layers.png").stat().st_size > 5000
     assert best_layer(scores)[1].sum() == pytest.approx(1)
