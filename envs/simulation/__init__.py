@@ -1,1 +1,1 @@
-"""The simulation: data classes of scenes, the `Simulator` protocol, and its MuJoCo backend."""
+"""The simulation: data classes of scenes, the `Simulator` protocol, and the MuJoCo simulator."""

@@ -1,4 +1,4 @@
-"""The MuJoCo simulator, with a model of `mujoco_model` and an appearance of `mujoco_look`."""
+"""The implementation of `Simulator` with MuJoCo on the CPU, one world per simulator."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,14 +27,17 @@ _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
 class MujocoSimulator:
-    """A simulator of one world in MuJoCo on the CPU; `Simulator` documents the methods."""
+    """A simulator of one world in MuJoCo on the CPU.
+
+    `envs.simulation.simulator.Simulator` documents the methods in more detail.
+    """
 
     def __init__(self, *, meshes: Meshes | None = None) -> None:
-        """Store the meshes of the arm; None: draw it with its primitive shapes."""
+        """Store the meshes of the arm; with None, images show its primitive shapes."""
         self._meshes = meshes
 
     def build(self, scene: Scene, arm: Arm) -> None:
-        """Build the world."""
+        """Build the world: the MuJoCo model of the scene and the arm."""
         self._scene = scene
         self._servos = (*arm.servos, *arm.hand_servos)
         self._model = build_spec(scene, arm, meshes=self._meshes).compile()
@@ -54,7 +57,7 @@ class MujocoSimulator:
         self._bodies = {model.body(i).name: i for i in range(model.nbody)}
 
     def reset(self, start: Start, appearance: Appearance) -> None:
-        """Reset to a start, at rest, with targets equal to positions."""
+        """Reset the world to a start: all speeds are 0, and the servo targets are the positions."""
         model, data = self._model, self._data
         self._resize({**{box.name: box.size_m for box in self._scene.boxes}, **start.box_sizes_m})
         mujoco.mj_resetData(model, data)
@@ -74,11 +77,11 @@ class MujocoSimulator:
         mujoco.mj_forward(model, data)
 
     def set_joint_targets(self, targets: Floats) -> None:
-        """Set servo targets [servos]: the arm's servos in order, then the hand's."""
+        """Set the targets [servos] of the arm's servos in order, then of the hand's, rad or m."""
         self._data.ctrl[self._actuators] = targets
 
     def step(self, num_steps: int) -> None:
-        """Advance by `num_steps` time steps.
+        """Advance the simulation by `num_steps` physics time steps.
 
         Raises:
             RuntimeError: the physics diverged.
@@ -87,9 +90,10 @@ class MujocoSimulator:
         self._check_divergence()
 
     def follow(self, targets: Floats, num_steps: int) -> None:
-        """Set targets [k servos] one after the other, and advance by `num_steps` after each.
+        """Set k targets [k servos] one after the other; advance by `num_steps` after each.
 
-        This is one method because ten calls from the environment would take as long as a time step.
+        The environment could call `set_joint_targets` and `step` instead, but ten of these calls
+        would take as long as one physics time step.
 
         Raises:
             RuntimeError: the physics diverged.
@@ -107,7 +111,7 @@ class MujocoSimulator:
             raise RuntimeError("the physics diverged: a position, speed or force is not finite")
 
     def joints(self, names: Sequence[str]) -> tuple[Floats, Floats]:
-        """Return positions and velocities, each [names]."""
+        """Return positions (rad or m) and velocities (rad/s or m/s) of the joints, each [names]."""
         key = tuple(names)
         if key not in self._joint_indices:
             self._joint_indices[key] = (
@@ -118,14 +122,14 @@ class MujocoSimulator:
         return self._data.qpos[positions], self._data.qvel[velocities]
 
     def bodies(self, names: Sequence[str]) -> Floats:
-        """Return poses [names 7]: position, then quaternion."""
+        """Return the world poses [names 7] of bodies: position in m, then quaternion, w first."""
         # mj_step leaves xpos one step old, so the kinematics are updated first.
         mujoco.mj_kinematics(self._model, self._data)
         ids = self._body_ids(names)
         return np.concatenate([self._data.xpos[ids], self._data.xquat[ids]], axis=1)
 
     def contact_forces(self, names: Sequence[str]) -> Floats:
-        """Return the length of the net contact force on each body [names], in newtons."""
+        """Return the magnitude of the total contact force on each body [names], N."""
         model, data = self._model, self._data
         totals, wrench = np.zeros((model.nbody, 3)), np.zeros(6)
         sides = model.geom_bodyid[data.contact.geom[: data.ncon]]
@@ -140,12 +144,12 @@ class MujocoSimulator:
         return np.linalg.norm(totals[self._body_ids(names)], axis=1)
 
     def push(self, name: str, force_n: Sequence[float]) -> None:
-        """Apply a force of [3] newtons to a body's centre of mass until the next call."""
+        """Apply a constant force [3], N, to a body's centre of mass until the next call."""
         (body,) = self._body_ids((name,))
         self._data.xfrc_applied[body, :3] = force_n
 
     def displace(self, name: str, offset_m: Sequence[float]) -> None:
-        """Move a movable box or a fixture instantly by [3] metres, without collision checks."""
+        """Move a movable box or a fixture instantly by `offset_m` [3], without collision checks."""
         model, data = self._model, self._data
         movable = [box.name for box in self._scene.boxes if box.mass_kg is not None]
         fixtures = [fixture.name for fixture in self._scene.fixtures]
@@ -159,7 +163,7 @@ class MujocoSimulator:
     def render(
         self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:
-        """Return an image [h w 3], by default rendered as fast as possible."""
+        """Return an image [h w 3] of a camera; `quality` None is the fastest quality."""
         key = (height, width, quality or _FAST)
         if key not in self._renderers:
             self._renderers[key] = make_renderer(self._model, *key)
@@ -169,11 +173,14 @@ class MujocoSimulator:
         return np.ascontiguousarray(renderer.render())
 
     def positions(self) -> Floats:
-        """Return the positions of all joints and movable boxes [q], in the model's order."""
+        """Return the positions [q] of all joints and movable boxes: MuJoCo's `qpos`."""
         return self._data.qpos.copy()
 
     def place(self, positions: Floats) -> None:
-        """Set all joints and movable boxes to `positions` [q], at rest, to measure or render."""
+        """Set the positions [q] of all joints and movable boxes, and all velocities to 0.
+
+        No time step is simulated. Use this method to measure or render a given configuration.
+        """
         if positions.shape != (self._model.nq,):
             raise ValueError(
                 f"positions must have shape {(self._model.nq,)}, got {positions.shape}"
@@ -183,13 +190,13 @@ class MujocoSimulator:
         mujoco.mj_forward(self._model, self._data)
 
     def save(self) -> Floats:
-        """Return the complete state of the physics [n]."""
+        """Return the complete state of the physics [n], from which `restore` continues."""
         state = np.empty(mujoco.mj_stateSize(self._model, _STATE))
         mujoco.mj_getState(self._model, self._data, state, _STATE)
         return state
 
     def restore(self, state: Floats) -> None:
-        """Restore a state of `save` bit-identically."""
+        """Restore a state that `save` returned; the simulation continues bit-identically."""
         size = mujoco.mj_stateSize(self._model, _STATE)
         if state.shape != (size,):
             raise ValueError(f"a state of this scene has shape {(size,)}, got {state.shape}")
@@ -197,7 +204,7 @@ class MujocoSimulator:
         mujoco.mj_forward(self._model, self._data)
 
     def close(self) -> None:
-        """Free graphics memory."""
+        """Free the graphics memory of the renderers."""
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
@@ -211,7 +218,7 @@ class MujocoSimulator:
         return self._body_indices[key]
 
     def _resize(self, sizes_m: dict[str, tuple[float, float, float]]) -> None:
-        """Set the edge lengths of boxes; their density does not change."""
+        """Set the edge lengths of boxes; masses and inertias follow, at constant density."""
         if sizes_m == self._box_sizes:
             return
         model = self._model

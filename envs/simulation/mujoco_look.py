@@ -1,6 +1,7 @@
 """The appearance of a MuJoCo model (surface colours, light, cameras), and its renderer.
 
-For fast software rendering there are no shadows, no multisampling, and few faces on round shapes.
+By default, images have no shadows, no multisampling, and few faces on round shapes, because
+rendering without a GPU is slow.
 """
 
 from typing import Any
@@ -18,10 +19,10 @@ _FIELDS = ("mat_rgba", "geom_matid", "cam_pos", "cam_quat", "cam_fovy")
 
 
 class ModelAppearance:
-    """The appearance of a compiled model, which each episode can change."""
+    """The colours, lights and cameras of a compiled MuJoCo model, which each episode can change."""
 
     def __init__(self, model: mujoco.MjModel, scene: Scene) -> None:
-        """Store the default appearance of the model."""
+        """Store the default appearance of the model, to which `apply` resets it."""
         self._model = model
         self._lighting = scene.lighting
         self._painted = _painted_geoms(model, scene)
@@ -30,7 +31,7 @@ class ModelAppearance:
         self._cameras = [model.camera(i).name for i in range(model.ncam)]
 
     def apply(self, appearance: Appearance) -> None:
-        """Apply paints, lighting and camera shifts; everything else is reset to its default."""
+        """Reset the model to its default appearance, then apply paints, lighting, camera shifts."""
         model = self._model
         for name in _FIELDS:
             getattr(model, name)[:] = self._defaults[name]
@@ -48,7 +49,7 @@ class ModelAppearance:
 
 
 def _painted_geoms(model: mujoco.MjModel, scene: Scene) -> dict[str, list[int]]:
-    """Return the geoms of each paint of the scene."""
+    """Return the ids of the geoms that have each `Paint` of the scene, by the paint's name."""
     painted: dict[str, list[int]] = {}
     for box in scene.boxes:
         painted.setdefault(paint_name(box), []).append(model.geom(box.name).id)
@@ -89,10 +90,10 @@ def _apply_lighting(model: mujoco.MjModel, lighting: Lighting) -> None:
 def make_renderer(
     model: mujoco.MjModel, height: int, width: int, quality: Quality
 ) -> mujoco.Renderer:
-    """Return a renderer of images of one size.
+    """Return a renderer for images of one size and quality.
 
     Raises:
-        RuntimeError: this machine has no renderer.
+        RuntimeError: no rendering back end works on this machine.
     """
     if ROUTE == NONE:
         raise RuntimeError(remedy())

@@ -1,4 +1,4 @@
-"""Grey surface patterns, which a colour tints."""
+"""Grey surface patterns, such as planks, which are multiplied by the colour of a surface."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,9 @@ SIZE_PX = 128
 
 
 def draw_pattern(name: Pattern) -> NDArray[np.uint8]:
-    """Return a pattern [h w 3] with grey levels from about 150 to 255; equal in every call.
+    """Return a pattern as an image [h w 3] with grey levels from about 150 to 255.
+
+    Every call with the same name returns the same image.
 
     Raises:
         ValueError: the name is unknown.
@@ -52,7 +54,10 @@ def _blotches(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _smooth(noise: NDArray[np.float64], *, rows: int, columns: int) -> NDArray[np.float64]:
-    """Blur with a Gaussian in the Fourier domain, so that the pattern tiles without a seam."""
+    """Blur noise [h w] with a Gaussian of these widths in pixels.
+
+    The blur is computed in the Fourier domain, so that repeated patterns have no visible seam.
+    """
     frequency = np.fft.fftfreq(SIZE_PX)
     kernel = np.exp(-2 * (np.pi * frequency[:, None] * rows) ** 2) * np.exp(
         -2 * (np.pi * frequency[None, :] * columns) ** 2

@@ -15,7 +15,7 @@ Pattern = Literal["plain", "checker", "planks", "speckle", "blotches"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paint:
-    """A surface colour: red, green and blue in [0, 1], times the grey levels of a pattern."""
+    """The colour of a surface: red, green and blue in [0, 1], multiplied by a grey pattern."""
 
     rgb: Vector
     pattern: Pattern = "plain"
@@ -23,15 +23,16 @@ class Paint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
-    """A box.
+    """A box with its own body in the simulation, such as the table or the cube.
 
     Attributes:
-        name: name of the box and its body.
+        name: name of the box and of its body.
         size_m: [3] full edge lengths, m.
-        position_m: [3] centre in the world frame, m; for a movable box only the default.
-        paint: default paint.
-        paint_name: common paint name of several boxes; None: the box's own name.
-        mass_kg: mass, kg; None for a fixed box.
+        position_m: [3] centre in the world frame, m. An episode can move a movable box.
+        paint: default colour and pattern.
+        paint_name: name under which an episode changes the paint; boxes with the same name are
+            always changed together. None: the name of the box.
+        mass_kg: mass, kg; None: the box is fixed to the world.
     """
 
     name: str
@@ -44,16 +45,16 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """A rigid piece of a part: a box, a cylinder or a capsule.
+    """A primitive shape; several shapes form a rigid body of a fixture (`Part`).
 
     Attributes:
-        kind: shape type.
-        size_m: edges of a box; diameter, diameter and length along z of a cylinder or a capsule
-            (without its round ends).
-        position_m: centre in the part's frame.
-        quaternion: orientation in the part's frame, w first.
+        kind: `box`, `cylinder` or `capsule`.
+        size_m: [3], m. For a box: the edge lengths. For a cylinder or a capsule: the diameter, the
+            diameter again, and the length along z (for a capsule without the round ends).
+        position_m: [3] centre in the body's frame, m.
+        quaternion: [4] orientation in the body's frame, w first.
         paint: name of one of the fixture's paints.
-        mass_kg: mass.
+        mass_kg: mass, kg.
         solid: whether the shape collides with other bodies.
         grippable: whether the shape has torsional friction, so that it does not rotate in a grasp.
     """
@@ -70,7 +71,17 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PassiveJoint:
-    """A joint without a motor: a part slides (m) along an axis or rotates (rad) about it."""
+    """A joint without a motor, such as the slide of a drawer or the hinge of a door.
+
+    Attributes:
+        kind: `slide` (along the axis, in m) or `hinge` (about the axis, in rad).
+        axis: [3] direction of the axis in the body's frame.
+        lower: lowest position, m or rad.
+        upper: highest position, m or rad.
+        damping: force or torque per velocity, N s/m or N m s/rad.
+        armature: additional inertia, kg or kg m^2.
+        friction: constant friction, N or N m.
+    """
 
     kind: Literal["slide", "hinge"]
     axis: Vector
@@ -83,13 +94,14 @@ class PassiveJoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A rigid body of a fixture.
+    """A rigid body of a fixture, such as a drawer.
 
     Attributes:
-        name: name of its body and, if it moves, of its joint.
-        position_m: position of its frame in the fixture's frame; a hinge rotates about this point.
-        shapes: the shapes of the body.
-        joint: None for a part that is fixed to the fixture.
+        name: name of the body and of its joint.
+        position_m: [3] origin of the body's frame in the fixture's frame, m. A hinge rotates about
+            this point.
+        shapes: the shapes that form the body.
+        joint: the joint between the body and the fixture; None: the body is fixed to the fixture.
     """
 
     name: str
@@ -100,13 +112,13 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fixture:
-    """A piece of furniture with fixed and moving parts, which do not collide with each other.
+    """A piece of furniture, such as a cabinet. Its bodies do not collide with each other.
 
     Attributes:
-        name: name of its body.
-        position_m: default position of its frame in the world; an episode can change it.
-        parts: the rigid bodies.
-        paints: default paints of its shapes, by name.
+        name: name of the body that carries all others.
+        position_m: [3] default position in the world frame, m. An episode can change it.
+        parts: the rigid bodies, which are fixed or move on passive joints.
+        paints: default colours and patterns, by the name that the shapes use.
     """
 
     name: str
@@ -117,14 +129,14 @@ class Fixture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Camera:
-    """A camera.
+    """The position, the viewing direction and the field of view of a camera.
 
     Attributes:
         name: name of the camera.
-        body: name of the body that carries it, or None for the world.
-        position_m: position of the lens in the carrier's frame.
-        target_m: [3] a point that is at the centre of the image, in the carrier's frame, m.
-        up: [3] direction that is upwards in the image, in the carrier's frame.
+        body: name of the body to which the camera is fixed; None: the camera is fixed in the world.
+        position_m: [3] position of the lens, m, in the frame of this body.
+        target_m: [3] a point that is at the centre of the image, m, in the frame of this body.
+        up: [3] direction that is upwards in the image, in the frame of this body.
         fov_y_deg: full vertical field of view, degrees.
     """
 
@@ -138,7 +150,14 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lighting:
-    """The lighting: a directional light, ambient light and a headlight, strengths in [0, 1]."""
+    """The lights of a scene; all strengths are red, green and blue in [0, 1].
+
+    Attributes:
+        direction: [3] direction in which the light of the directional light travels.
+        diffuse: strength of the directional light.
+        ambient: strength of the ambient light.
+        head: strength of the light at the camera.
+    """
 
     direction: Vector
     diffuse: Vector
@@ -148,17 +167,17 @@ class Lighting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """Everything around the arm.
+    """The surroundings of the arm: objects, cameras and lights, and the pose of the arm's base.
 
     Attributes:
-        base_position_m: position of the arm's base.
+        base_position_m: [3] position of the arm's base in the world frame, m.
         base_yaw_rad: rotation of the arm's base about the vertical, rad.
         boxes: fixed and movable boxes.
-        fixtures: furniture with moving parts.
         cameras: the cameras that policies can use.
-        viewer: the camera of `render()`.
+        viewer: the camera of `render()`, for videos.
         lighting: default lighting.
         timestep_s: time step of the physics, s.
+        fixtures: furniture with moving parts.
     """
 
     base_position_m: Vector
@@ -173,14 +192,16 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """The start of an episode, at rest.
+    """The positions of everything at the start of an episode; all velocities are 0.
 
     Attributes:
-        arm_rad: [j] positions of the arm's joints.
-        hand: [h] positions of the hand's servos, rad or m.
-        box_poses: [7] position and quaternion (w first) by the name of a movable box.
-        box_sizes_m: edge lengths by the name of a box; other boxes keep their size.
-        fixture_positions_m: [3] position by the name of a fixture; its joints start at 0.
+        arm_rad: [j] positions of the arm's j joints, rad.
+        hand: [h] positions of the hand's h servos, rad or m.
+        box_poses: world pose [7] (position in m, then quaternion, w first) of each movable box, by
+            name.
+        box_sizes_m: edge lengths [3] of boxes, m, by name; the other boxes keep their size.
+        fixture_positions_m: world position [3] of each fixture, m, by name. The joints of the
+            fixtures start at 0.
     """
 
     arm_rad: NDArray[np.float64]
@@ -192,7 +213,12 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
-    """A horizontal rectangle on which objects can stand: its centre and half edge lengths."""
+    """A horizontal rectangle on which objects can stand.
+
+    Attributes:
+        center_m: [3] centre in the world frame, m.
+        half_m: [2] half edge lengths along x and y, m.
+    """
 
     center_m: Vector
     half_m: tuple[float, float]
@@ -200,12 +226,12 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quality:
-    """Render quality; higher quality takes more time.
+    """The quality of rendered images; higher quality takes more time.
 
     Attributes:
         shadows: whether the directional light casts shadows.
-        samples: samples per pixel (anti-aliasing); 0: one sample.
-        round_faces: number of faces around a round shape.
+        samples: number of samples per pixel (anti-aliasing); 0: one sample.
+        round_faces: number of flat faces that approximate a round shape such as a cylinder.
     """
 
     shadows: bool = False
@@ -215,7 +241,13 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraShift:
-    """A shift of a camera: translation and rotation vector in its own frame, and field of view."""
+    """A change of a camera's pose and field of view.
+
+    Attributes:
+        translation_m: [3] translation in the frame of the camera, m.
+        rotation_rad: [3] rotation vector (axis times angle) in the frame of the camera, rad.
+        fov_y_deg: change of the vertical field of view, degrees.
+    """
 
     translation_m: Vector
     rotation_rad: Vector
@@ -224,12 +256,13 @@ class CameraShift:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Appearance:
-    """The appearance of a scene in one episode; everything else keeps its default.
+    """The changes of colours, lights and cameras for one episode.
 
     Attributes:
-        paints: paint by the name of a scene's paint, or of one of the arm's materials.
-        lighting: lighting; None: the scene's own.
-        camera_shifts: camera shift by camera name.
+        paints: new paints, by the name of a paint of the scene or of a material of the arm. The
+            others keep their defaults.
+        lighting: new lighting; None: the default lighting of the scene.
+        camera_shifts: changes of cameras, by camera name.
     """
 
     paints: Mapping[str, Paint] = field(default_factory=dict)
@@ -238,10 +271,15 @@ class Appearance:
 
 
 def require_known(name: str, names: Collection[str], what: str) -> str:
-    """Return the name if it is known.
+    """Check that a name is known, and return the name.
+
+    Args:
+        name: the name to check.
+        names: the known names.
+        what: what the name refers to, for the message; for example `camera`.
 
     Raises:
-        ValueError: the scene lacks the name; the message lists the known names.
+        ValueError: the name is unknown; the message lists the known names.
     """
     if name not in names:
         raise ValueError(f"there is no {what} {name!r} in the scene; known: {', '.join(names)}")

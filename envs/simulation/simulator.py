@@ -1,10 +1,11 @@
 """The `Simulator` protocol: the methods that an environment needs from a physics engine.
 
-Arrays have the shape `[*batch ...]`: the batch is empty for an engine that simulates one world
-(the MuJoCo backend), and one axis for an engine that simulates many worlds. Poses are in the frame
-of their own world. Returned arrays never share memory with the engine. The `reset` of an engine of
-many worlds has a further argument `rows`: the indices of the worlds to reset, None for all. An
-engine must pass tests/envs/simulation/test_simulator_contract.py; add one entry for it there.
+A physics engine can simulate one world (as `MujocoSimulator` does) or many worlds at once. In the
+shape `[*batch ...]` of an array, `batch` is the axis of the worlds; an engine of one world has no
+such axis. The `reset` of an engine of many worlds has an additional argument `rows`: the indices of
+the worlds to reset, or None for all worlds. Poses are in the frame of their world. Returned arrays
+never share memory with the engine. Every engine must pass the tests in
+tests/envs/simulation/test_simulator_contract.py; add an entry for a new engine there.
 """
 
 from collections.abc import Sequence
@@ -19,26 +20,26 @@ from .scene import Appearance, Quality, Scene, Start
 
 
 class Simulator(Protocol):
-    """A simulator of one arm in one scene."""
+    """A physics simulator of one arm in one scene."""
 
     def build(self, scene: Scene, arm: Arm) -> None:
-        """Build the world; must be called once, before all other methods."""
+        """Build the world. Call this method once, before all other methods."""
         ...
 
     def reset(self, start: Start, appearance: Appearance) -> None:
-        """Reset to a start, at rest, with targets equal to positions.
+        """Reset the world to a start: all speeds are 0, and the servo targets are the positions.
 
         Raises:
-            ValueError: the scene lacks one of the names.
+            ValueError: `start` or `appearance` contains a name that the scene does not have.
         """
         ...
 
     def set_joint_targets(self, targets: Floats) -> None:
-        """Set servo targets [*batch servos]: the arm's servos in order, then the hand's."""
+        """Set the targets [*batch servos] of all servos: first the arm's, then the hand's."""
         ...
 
     def step(self, num_steps: int) -> None:
-        """Advance by `num_steps` time steps of the scene.
+        """Advance the simulation by `num_steps` time steps of `Scene.timestep_s`.
 
         Raises:
             RuntimeError: the physics diverged.
@@ -46,7 +47,7 @@ class Simulator(Protocol):
         ...
 
     def follow(self, targets: Floats, num_steps: int) -> None:
-        """Set targets [k *batch servos] one after the other, and advance `num_steps` after each.
+        """Set k targets [k *batch servos] one after the other; advance by `num_steps` after each.
 
         Raises:
             RuntimeError: the physics diverged.
@@ -54,26 +55,29 @@ class Simulator(Protocol):
         ...
 
     def joints(self, names: Sequence[str]) -> tuple[Floats, Floats]:
-        """Return positions and velocities, each [*batch names]."""
+        """Return the positions (rad or m) and velocities (rad/s or m/s) of these joints.
+
+        Each array has the shape [*batch names].
+        """
         ...
 
     def bodies(self, names: Sequence[str]) -> Floats:
-        """Return poses [*batch names 7]: position, then quaternion (w first)."""
+        """Return the poses [*batch names 7] of bodies: position in m, then quaternion, w first."""
         ...
 
     def contact_forces(self, names: Sequence[str]) -> Floats:
-        """Return the length of the net contact force on each body [*batch names], in newtons."""
+        """Return the magnitude of the total contact force on each body [*batch names], N."""
         ...
 
     def push(self, name: str, force_n: Sequence[float]) -> None:
-        """Apply a force of [3] newtons to a body's centre of mass until the next call.
+        """Apply a constant force [3], N, to a body's centre of mass.
 
-        `reset` and `restore` end it.
+        The force acts until the next call of `push` for this body, `reset` or `restore`.
         """
         ...
 
     def displace(self, name: str, offset_m: Sequence[float]) -> None:
-        """Move a movable box or a fixture instantly by [3] metres, without collision checks.
+        """Move a movable box or a fixture instantly by `offset_m` [3], without collision checks.
 
         Raises:
             ValueError: the name is unknown; the message lists the known ones.
@@ -83,15 +87,17 @@ class Simulator(Protocol):
     def render(
         self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:
-        """Return an image [*batch h w 3], by default rendered as fast as possible."""
+        """Return an image [*batch h w 3] of a camera; `quality` None is the fastest quality."""
         ...
 
     def save(self) -> Floats:
-        """Return the complete state of the physics, [*batch n], for `restore`."""
+        """Return the complete state of the physics [*batch n], which `restore` accepts."""
         ...
 
     def restore(self, state: Floats) -> None:
-        """Restore a state of `save` bit-identically, after a `reset` to the same start.
+        """Restore a state that `save` returned; the simulation continues bit-identically.
+
+        `reset` must be called before, with the start of the saved episode.
 
         Raises:
             ValueError: the state has the wrong size, because it belongs to another scene.
@@ -99,5 +105,5 @@ class Simulator(Protocol):
         ...
 
     def close(self) -> None:
-        """Free windows and graphics memory; can be called twice."""
+        """Free windows and graphics memory. A second call does nothing."""
         ...

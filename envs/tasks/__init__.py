@@ -1,1 +1,1 @@
-"""The tasks: scene, start, rewards and success, one task per file."""
+"""The manipulation tasks: each defines a scene, random starts, rewards and a success condition."""

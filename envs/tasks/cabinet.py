@@ -1,4 +1,4 @@
-"""The cabinet task: open a drawer by its handle; from MVP's PixMC suite (arXiv 2203.06173)."""
+"""The cabinet task of PixMC, the benchmark of MVP (arXiv 2203.06173): open the top drawer."""
 
 from dataclasses import dataclass, replace
 
@@ -31,20 +31,22 @@ _LIGHT_DIRECTION = (-0.55, 0.45, -1.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CabinetTask(ArmTask):
-    """The task of opening the top drawer and keeping it open.
+    """The task of opening the top drawer of a cabinet and keeping it open.
 
     Attributes, in addition to those of `ArmTask`:
-        cabinet_m: centre of the box from which the cabinet's position is drawn.
-        cabinet_spread_m: half edge lengths of that box.
+        cabinet_m: [3] mean position of the cabinet, m. The position is drawn uniformly from a box
+            around this point.
+        cabinet_spread_m: [3] half edge lengths of this box, m.
         goal_opening_m: required opening of the drawer, m.
-        goal_distance_m: maximum distance of every fingertip from the handle; None if the handle
-            need not be held.
-        reach_margin_m: distance below which the reach reward does not increase.
-        around_bonus: reward when one fingertip is above the handle and one below.
-        held_weight: additional reward per metre of opening while, in addition, all fingertips are
-            near the handle.
+        goal_distance_m: for success, every fingertip must be nearer to the handle than this, m;
+            None: the fingertips can be anywhere.
+        reach_margin_m: distance of a fingertip from the handle below which the reach reward does
+            not increase, m.
+        around_bonus: reward if at least one fingertip is above the handle and one is below.
+        held_weight: reward per metre of opening if the fingertips are above and below the handle
+            and all are within 0.04 m of it.
         name: name of the task.
-        things: names of the task's boxes and fixtures.
+        things: names of the boxes and fixtures that `displace` moves together.
     """
 
     cabinet_m: Vector = (0.05, 0.0, 0.45)
@@ -59,7 +61,7 @@ class CabinetTask(ArmTask):
     things: tuple[str, ...] = (CABINET, *PROP_NAMES)
 
     def scene(self, arm: Arm) -> Scene:
-        """Return the scene: cabinet, props, floor, cameras and light."""
+        """Return the scene: the cabinet, the boxes in its drawer, floor, cameras and lights."""
         return Scene(
             base_position_m=BASE_POSITION_M,
             base_yaw_rad=BASE_YAW_RAD,
@@ -72,7 +74,7 @@ class CabinetTask(ArmTask):
         )
 
     def sample_start(self, arm: Arm, rng: np.random.Generator) -> Start:
-        """Draw the joints and the cabinet's position; the props are in the closed drawer."""
+        """Draw the positions of arm, hand and cabinet; the drawer is closed, with boxes in it."""
         joints = draw_joints(arm, rng, self.start_arm_rad, self.arm_noise_rad)
         place = np.array(self.cabinet_m) + rng.uniform(-1.0, 1.0, 3) * self.cabinet_spread_m
         hand = draw_hand(arm, rng, self.start_hand, self.hand_noise)
@@ -86,7 +88,7 @@ class CabinetTask(ArmTask):
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Free spaces: the floor in front of the cabinet, on both sides of the drawer."""
+        """Areas for distractors: the floor in front of the cabinet, on both sides of the drawer."""
         return tuple(
             Space(center_m=(0.62, side * 0.5, 0.0), half_m=(0.2, 0.28)) for side in (1, -1)
         )
@@ -96,7 +98,14 @@ class CabinetTask(ArmTask):
         return start.fixture_positions_m[CABINET]
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
-        """Move the cabinet with its contents, and resize the props; the yaw is ignored."""
+        """Return the start with the cabinet moved, and with the boxes in its drawer resized.
+
+        Args:
+            start: the start.
+            scale: factor for the edge lengths of the boxes in the drawer.
+            shift_m: [3] shift of the cabinet with the boxes, m.
+            yaw_rad: ignored, because the cabinet always faces the robot.
+        """
         del yaw_rad
         edge = scale * PROP_EDGE_M
         lower = np.array([0.0, 0.0, (edge - PROP_EDGE_M) / 2])
@@ -109,7 +118,10 @@ class CabinetTask(ArmTask):
         return replace(start, box_poses=poses, box_sizes_m=sizes, fixture_positions_m=places)
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
-        """Return the opening of the drawer, and positions of handle, tool, palm and fingertips."""
+        """Return the opening of the drawer and the positions of handle, tool, palm and fingertips.
+
+        Also returned are the orientation of the tool and the vectors from fingertips to handle.
+        """
         tips = arm.fingertips
         bodies = (DRAWER, arm.hand_body, arm.hand_body, *(tip.body for tip in tips))
         poses = simulator.bodies(bodies)
@@ -161,7 +173,7 @@ class CabinetTask(ArmTask):
         }
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return whether the drawer is open and, if required, the hand is at its handle."""
+        """Return whether the drawer is open and, if required, all fingertips are at the handle."""
         opened = np.asarray(measured["opening"] >= self.goal_opening_m)
         if self.goal_distance_m is None:
             return opened
@@ -169,7 +181,7 @@ class CabinetTask(ArmTask):
         return opened & (distances < self.goal_distance_m).all(axis=-1)
 
     def failed(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return False: the task has no failure state."""
+        """Return False, because this task can always still succeed."""
         return np.zeros(np.shape(measured["opening"]), dtype=np.bool_)
 
 

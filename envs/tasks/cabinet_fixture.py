@@ -1,7 +1,8 @@
-"""The cabinet of the cabinet task, and the four boxes in its drawer, with PixMC's sizes.
+"""The cabinet of the cabinet task, and the four boxes in its drawer.
 
-It is our own model of primitive shapes: carcass, drawers, doors, joints and handles. PixMC's handle
-is a mesh of four pieces; this one is a bar on two posts, which can be pinched and hooked.
+All sizes are those of PixMC. The model is our own and consists of primitive shapes: carcass,
+drawers, doors and handles. PixMC's handle is a mesh of four pieces. Here a handle is a bar on two
+posts, which a gripper can pinch and fingers can hook.
 """
 
 import math
@@ -48,12 +49,12 @@ _PROP_PAINT = Paint(rgb=(0.80, 0.36, 0.22))
 
 
 def cabinet(position_m: Vector) -> Fixture:
-    """Return the closed cabinet with its centre at a position."""
+    """Return the closed cabinet with its centre at a position [3] in the world frame, m."""
     return Fixture(name=CABINET, position_m=position_m, parts=_parts(), paints=_PAINTS)
 
 
 def props(cabinet_m: Vector) -> tuple[Box, ...]:
-    """Return the boxes in the drawer of a cabinet at a position."""
+    """Return the four boxes in the drawer of a cabinet with its centre at `cabinet_m` [3]."""
     return tuple(
         Box(
             name=name,
@@ -68,7 +69,7 @@ def props(cabinet_m: Vector) -> tuple[Box, ...]:
 
 
 def prop_positions_m(cabinet_m: tuple[float, ...]) -> dict[str, Vector]:
-    """Return the positions of the four props on the floor of the closed drawer."""
+    """Return the positions [3], m, of the four boxes on the floor of the closed drawer, by name."""
     x, y, z = np.add(cabinet_m, DRAWER_M)
     height = z + _tray_floor_m() + _TRAY_FLOOR_M / 2 + PROP_EDGE_M / 2
     half = _PROP_PITCH_M / 2
@@ -81,12 +82,12 @@ def prop_positions_m(cabinet_m: tuple[float, ...]) -> dict[str, Vector]:
 
 
 def _tray_floor_m() -> float:
-    """Return the height of the centre of the tray's floor in the drawer's frame."""
+    """Return the height of the centre of the drawer's floor in the drawer's frame, m."""
     return _FRONT_HEIGHT_M - _FRONT_M[2] / 2 + _TRAY_FLOOR_M / 2
 
 
 def _parts() -> tuple[Part, ...]:
-    """Return carcass, two drawers and two doors."""
+    """Return the bodies of the cabinet: carcass, two drawers and two doors."""
     # Gaps of 3 mm between the fronts.
     below_m = DRAWER_M[2] - _FRONT_M[2] - 0.003
     doors_top_m = below_m + _FRONT_HEIGHT_M - _FRONT_M[2] / 2 - 0.003
@@ -124,7 +125,13 @@ def _carcass() -> tuple[Shape, ...]:
 
 
 def _drawer(name: str, height_m: float, *, grippable: bool) -> Part:
-    """Return a drawer of 5.3 kg: front, tray and handle."""
+    """Return a drawer with front, tray and handle; the mass is 5.3 kg.
+
+    Args:
+        name: name of the drawer.
+        height_m: height of the drawer's origin in the cabinet's frame, m.
+        grippable: whether the handle has torsional friction, so that it does not rotate in a grasp.
+    """
     length, width, wall_height = _TRAY_M
     x = _FRONT_FACE_M - _FRONT_M[0] - length / 2
     floor_z = _tray_floor_m()
@@ -167,7 +174,13 @@ def _drawer(name: str, height_m: float, *, grippable: bool) -> Part:
 
 
 def _door(name: str, side: float, top_m: float) -> Part:
-    """Return a door with its hinge at the left (1, towards +y) or right (-1) edge."""
+    """Return a door.
+
+    Args:
+        name: name of the door.
+        side: edge with the hinge: 1 for the left edge (towards +y), -1 for the right edge.
+        top_m: height of the upper edge in the cabinet's frame, m.
+    """
     thickness, width, _ = _FRONT_M
     door_width, bottom_m = width / 2 - 0.002, -_CARCASS_M[2] / 2
     return Part(
@@ -195,7 +208,13 @@ def _door(name: str, side: float, top_m: float) -> Part:
 
 
 def _handle(foot_m: Vector, *, upright: bool, grippable: bool) -> tuple[Shape, ...]:
-    """Return a bar on two posts, 0.15 kg; `foot_m` is the midpoint of its feet on the front."""
+    """Return a handle of 0.15 kg: a bar on two posts.
+
+    Args:
+        foot_m: [3] midpoint between the two posts on the front of the drawer or door, m.
+        upright: whether the bar is vertical; otherwise it is horizontal.
+        grippable: whether the bar has torsional friction, so that it does not rotate in a grasp.
+    """
     x, y, z = foot_m
     thickness, length, height = _BAR_M
     proud = _HANDLE_FACE_M - _FRONT_FACE_M

@@ -1,4 +1,4 @@
-"""The pick task: grasp a cube and lift it; from MVP's PixMC suite (arXiv 2203.06173)."""
+"""The pick task of PixMC, the benchmark of MVP (arXiv 2203.06173): grasp a cube and lift it."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,22 +19,25 @@ TABLE_HEIGHT_M = 0.4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PickTask(ArmTask):
-    """The task of lifting the cube to a height and keeping it there.
+    """The task of lifting a cube to a goal height and keeping it there.
 
     Attributes, in addition to those of `ArmTask`:
         cube_size_m: edge length of the cube, m.
         cube_mass_kg: mass of the cube, kg.
-        cube_center_m: centre of the rectangle from which the cube's position is drawn (x, y).
-        cube_spread_m: half edge lengths of that rectangle.
-        cube_yaw_rad: maximum yaw of the cube in both directions.
-        goal_height_m: goal height of the cube's centre above the floor.
-        goal_tolerance_m: height error that still counts as success.
-        fall_m: the episode fails when the cube is this much below its height on the table.
-        reach_margin_m: distance below which the reach reward does not increase.
-        lifted_m: height above its rest height from which the cube counts as lifted.
-        goal_bonus_m: height error below which the reward has a bonus, m.
+        cube_center_m: [2] mean position (x, y) of the cube, m. The position is drawn uniformly from
+            a rectangle around this point.
+        cube_spread_m: [2] half edge lengths of this rectangle, m.
+        cube_yaw_rad: the yaw of the cube is drawn uniformly within plus or minus this value, rad.
+        goal_height_m: goal height of the cube's centre above the floor, m.
+        goal_tolerance_m: maximum difference from the goal height at which the task succeeds, m.
+        fall_m: the episode fails when the cube is this far below its height on the table, m.
+        reach_margin_m: distance of a fingertip from the cube below which the reach reward does not
+            increase, m.
+        lifted_m: the reward counts the cube as lifted when it is this far above its height on the
+            table, m.
+        goal_bonus_m: maximum difference from the goal height at which the reward has a bonus, m.
         name: name of the task.
-        things: names of the task's boxes and fixtures.
+        things: names of the boxes and fixtures that `displace` moves together.
     """
 
     cube_size_m: float
@@ -53,7 +56,7 @@ class PickTask(ArmTask):
     things: tuple[str, ...] = (CUBE,)
 
     def scene(self, arm: Arm) -> Scene:
-        """Return the scene: table, cube, floor, cameras and light."""
+        """Return the scene: table, cube, floor, cameras and lights."""
         edge = self.cube_size_m
         return Scene(
             base_position_m=BASE_POSITION_M,
@@ -82,11 +85,11 @@ class PickTask(ArmTask):
 
     @property
     def cube_rest_height_m(self) -> float:
-        """Height of the cube's centre when it is on the table."""
+        """Height of the cube's centre above the floor when the cube is on the table, m."""
         return TABLE_HEIGHT_M + self.cube_size_m / 2
 
     def sample_start(self, arm: Arm, rng: np.random.Generator) -> Start:
-        """Draw the joints, and the cube's position and yaw."""
+        """Draw the positions of arm and hand, and the position and yaw of the cube."""
         joints = draw_joints(arm, rng, self.start_arm_rad, self.arm_noise_rad)
         place = np.array(self.cube_center_m) + rng.uniform(-1.0, 1.0, 2) * self.cube_spread_m
         yaw = rng.uniform(-self.cube_yaw_rad, self.cube_yaw_rad)
@@ -98,7 +101,7 @@ class PickTask(ArmTask):
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Free spaces: the table's top."""
+        """Areas for distractors: the top of the table."""
         return (Space(center_m=(0.5, 0.0, TABLE_HEIGHT_M), half_m=(0.28, 0.46)),)
 
     def middle(self, start: Start) -> Floats:
@@ -106,7 +109,14 @@ class PickTask(ArmTask):
         return start.box_poses[CUBE][:3]
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
-        """Resize, move and rotate the cube; it stays on the table."""
+        """Return the start with the cube resized, moved and rotated; the cube stays on the table.
+
+        Args:
+            start: the start.
+            scale: factor for the edge length of the cube.
+            shift_m: [3] shift of the cube, m.
+            yaw_rad: rotation of the cube about the vertical, rad.
+        """
         pose, edge = start.box_poses[CUBE].copy(), scale * self.cube_size_m
         pose[:3] += shift_m
         pose[2] += (edge - self.cube_size_m) / 2
@@ -115,7 +125,11 @@ class PickTask(ArmTask):
         return replace(start, box_poses={**start.box_poses, CUBE: pose}, box_sizes_m=sizes)
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
-        """Return positions of cube, tool, palm and fingertips, and distances between them."""
+        """Return the positions of cube, tool, palm and fingertips.
+
+        Also returned are the orientations of cube and tool, the vectors from fingertips to cube,
+        and the remaining height.
+        """
         tips = arm.fingertips
         bodies, offsets = tool_palm_and_tips(
             arm.hand_body, arm.tool_offset_m, arm.palm_offset_m, tips
@@ -162,7 +176,7 @@ class PickTask(ArmTask):
         }
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return whether the cube is at the goal height."""
+        """Return whether the cube is within the tolerance of the goal height."""
         height_m = measured["cube_position"][..., 2]
         return np.abs(height_m - self.goal_height_m) <= self.goal_tolerance_m
 

@@ -1,4 +1,4 @@
-"""Common parts of all scenes: floor, light, base pose of the robot, and PixMC's camera."""
+"""What all scenes share: floor, lights, base pose of the robot, and the hand camera of PixMC."""
 
 import math
 
@@ -31,7 +31,13 @@ PIXMC_FOV_Y_DEG = math.degrees(2 * math.atan(224 / 298 * math.tan(math.radians(6
 
 
 def pixmc_hand_camera(arm: Arm, position_m: tuple[float, float, float], up: float) -> Camera:
-    """Return PixMC's hand camera, along the hand's z axis; `up` times its x axis is upwards."""
+    """Return the hand camera of PixMC, whose viewing direction is the hand's z axis.
+
+    Args:
+        arm: the arm, to whose hand the camera is fixed.
+        position_m: [3] position in the hand's frame, m.
+        up: 1: the hand's x axis is upwards in the image; -1: downwards.
+    """
     x, y, z = position_m
     return Camera(
         name="hand",

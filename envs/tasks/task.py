@@ -1,4 +1,4 @@
-"""The `Task` protocol: a scene, a start, measurements, rewards and success of one task."""
+"""The `Task` protocol: what defines a task, and functions that all tasks use."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,10 @@ _AXES = {3: "xyz", 4: "wxyz"}
 
 
 class Task(Protocol):
-    """A manipulation task; one file per task, one instance per arm and protocol."""
+    """A manipulation task: scene, random starts, measured quantities, rewards and success.
+
+    There is one class per task, and one instance for each combination of arm and protocol.
+    """
 
     @property
     def name(self) -> str:
@@ -34,25 +37,32 @@ class Task(Protocol):
 
     @property
     def state(self) -> tuple[str, ...]:
-        """Names of the measured quantities in the privileged state, in order."""
+        """Names of the measured quantities that the observation's `state` contains, in order."""
         ...
 
     @property
     def things(self) -> tuple[str, ...]:
-        """Names of the task's boxes and fixtures, which are displaced together."""
+        """Names of the boxes and fixtures that `ManipulationEnv.displace` moves together."""
         ...
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Free spaces, where distractors do not obstruct the task."""
+        """Areas in which distractors can be placed without obstructing the task."""
         ...
 
     def middle(self, start: Start) -> Floats:
-        """Return the centre [3] of the task's object."""
+        """Return the centre [3] of the task's object in the world frame, m."""
         ...
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
-        """Return the start with the object resized, moved by [3] metres, and rotated."""
+        """Return the start with the task's object resized, moved and rotated.
+
+        Args:
+            start: the start.
+            scale: factor for the edge lengths of the object.
+            shift_m: [3] shift of the object, m.
+            yaw_rad: rotation of the object about the vertical, rad.
+        """
         ...
 
     def scene(self, arm: Arm) -> Scene:
@@ -60,11 +70,15 @@ class Task(Protocol):
         ...
 
     def sample_start(self, arm: Arm, rng: np.random.Generator) -> Start:
-        """Draw the start of an episode."""
+        """Draw the random start of an episode."""
         ...
 
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
-        """Return the quantities that rewards, success and state need, each [*b n] or [*b]."""
+        """Measure the quantities that `rewards`, `at_goal`, `failed` and the state need.
+
+        Returns:
+            Each quantity by name: a vector [*b n] or a number [*b]; b is the axis of the worlds.
+        """
         ...
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
@@ -72,7 +86,7 @@ class Task(Protocol):
         ...
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return whether the current state is at the goal."""
+        """Return whether the success condition holds at this moment."""
         ...
 
     def failed(self, measured: Measured) -> NDArray[np.bool_]:
@@ -86,21 +100,22 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArmTask:
-    """Settings that all tasks here share.
+    """The settings that the pick task and the cabinet task share.
 
     Attributes:
-        start_arm_rad: start positions of the arm's joints [j], rad.
-        start_hand: start positions of the hand's servos [h], rad or m.
-        arm_noise_rad: the start of each arm joint is drawn uniformly within plus or minus this
-            value of `start_arm_rad`, rad.
-        hand_noise: the start of each hand servo is drawn uniformly within plus or minus this value
-            of `start_hand` (rad or m), and within the servo's limits.
+        start_arm_rad: [j] mean start positions of the arm's joints, rad.
+        start_hand: [h] mean start positions of the hand's servos, rad or m.
+        arm_noise_rad: the start position of each arm joint is drawn uniformly within plus or minus
+            this value of `start_arm_rad`, rad.
+        hand_noise: the start position of each hand servo is drawn uniformly within plus or minus
+            this value of `start_hand`, rad or m, and clipped to the servo's limits.
         hold_s: time for which the goal must be held without interruption, seconds; rounded up to
             whole control steps.
-        reach_m: weight of each fingertip's reach reward, in the order of the arm's fingertips.
-        state: names of the measured quantities in the privileged state.
+        reach_m: weight of the reach reward of each fingertip, in the order of the arm's fingertips.
+            The reward of a fingertip is weight / (constant + distance to the object).
+        state: names of the measured quantities that the observation's `state` contains.
         cameras: the cameras that policies can use.
-        viewer: the camera of `render()`.
+        viewer: the camera of `render()`, for videos.
         timestep_s: time step of the physics, s.
     """
 
@@ -117,7 +132,11 @@ class ArmTask:
 
 
 def state_names(task: Task, arm: Arm) -> tuple[str, ...]:
-    """Return a name for each element of the task's part of the privileged state."""
+    """Return one name per element of the task's quantities in the observation's `state`.
+
+    Raises:
+        ValueError: the task does not measure one of its `state` quantities.
+    """
     sizes = task.sizes(arm)
     unknown = [name for name in task.state if name not in sizes]
     if unknown:
@@ -133,20 +152,26 @@ def state_names(task: Task, arm: Arm) -> tuple[str, ...]:
 
 
 def num_hold_steps(task: Task, rate_hz: float) -> int:
-    """Return the number of consecutive control steps at the goal that make a success."""
+    """Return for how many consecutive control steps the goal must be held."""
     return max(1, math.ceil(task.hold_s * rate_hz - 1e-9))
 
 
 def draw_joints(
     arm: Arm, rng: np.random.Generator, joints_rad: Sequence[float], noise_rad: float
 ) -> Floats:
-    """Draw the arm's joint positions [j] uniformly around a pose, within the limits."""
+    """Draw joint positions [j] of the arm, rad.
+
+    They are uniform within plus or minus `noise_rad` of `joints_rad`, clipped to the joint limits.
+    """
     noise = rng.uniform(-noise_rad, noise_rad, len(arm.servos))
     return np.clip(np.array(joints_rad) + noise, arm.lower_rad, arm.upper_rad)
 
 
 def draw_hand(arm: Arm, rng: np.random.Generator, hand: Sequence[float], noise: float) -> Floats:
-    """Draw the hand's servo positions [h] uniformly around a pose, within the limits."""
+    """Draw servo positions [h] of the hand, rad or m.
+
+    They are uniform within plus or minus `noise` of `hand`, clipped to the servo limits.
+    """
     drawn = np.array(hand) + rng.uniform(-noise, noise, len(arm.hand_servos))
     lower, upper = np.array([(servo.lower, servo.upper) for servo in arm.hand_servos]).T
     return np.clip(drawn, lower, upper)
@@ -156,6 +181,11 @@ def draw_hand(arm: Arm, rng: np.random.Generator, hand: Sequence[float], noise: 
 def tool_palm_and_tips(
     hand_body: str, tool_m: Vector, palm_m: Vector, tips: tuple[Fingertip, ...]
 ) -> tuple[tuple[str, ...], Floats]:
-    """Return the bodies of tool, palm and fingertips, and the points' offsets [2+f 3] in them."""
+    """Return where tool, palm and fingertips are fixed on the hand.
+
+    Returns:
+        The name of the body that carries each point, and the positions [2+f 3] of the points in the
+        frames of these bodies, m: first the tool, then the palm, then the f fingertips.
+    """
     bodies = (hand_body, hand_body, *(tip.body for tip in tips))
     return bodies, np.array([tool_m, palm_m, *(tip.offset_m for tip in tips)])
