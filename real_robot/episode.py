@@ -1,9 +1,11 @@
-"""The data of an episode on an arm, which the parts of the loop exchange.
+"""Data of an episode on an arm, and the protocols of the objects that exchange these data.
 
-Observation    frames and state at a tick             from the loop to an Agent
-Proposal       the actions of an agent                from an Agent to the loop
-Step           all data of a tick                     from the loop to its listeners
-EpisodeRecord  the steps, and how the episode ended   recorded and evaluated
+A time step is one cycle of the control loop. The loop exchanges these data:
+
+Observation    frames and robot state at a time step      from the loop to an Agent
+Proposal       the actions that an agent has computed     from an Agent to the loop
+Step           all data of a time step                    from the loop to each Listener
+EpisodeRecord  all steps, and how the episode ended       result of the loop
 """
 
 import math
@@ -22,14 +24,14 @@ from .cameras.camera import Frame
 from .robot import RobotState, Target
 from .safety.layer import Decision
 
-# How an episode ended. Episodes with a reason in `COMPLETE` are complete; others are truncated.
+# Why an episode ended. An episode whose reason is in `COMPLETE` is complete; others are truncated.
 Reason = Literal[
-    "success",  # by the check or the operator
-    "failure",  # by the operator or the agent
+    "success",  # reported by the success check or the operator
+    "failure",  # reported by the operator or the agent
     "time",  # the greatest number of steps was reached
-    "operator",  # a person ended it
+    "operator",  # a person ended the episode without a result
     "interrupted",  # Ctrl-C or SIGTERM
-    "safety",  # the safety layer stopped it
+    "safety",  # the safety layer stopped the arm
     "reflex",  # the robot stopped itself
     "user_stop",  # the user stop was pressed
     "connection",  # the connection to the robot was lost
@@ -39,20 +41,20 @@ Reason = Literal[
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 COMPLETE: tuple[Reason, ...] = ("success", "failure", "time", "operator")
-# The key of a record's notes with the fault of the connection to a policy server: such an episode
-# is no evidence for or against the policy.
+# Key in a record's notes. It holds the fault of the connection to a policy server. An episode that
+# ended by this fault says nothing about the policy, so its trial is repeated.
 TRANSPORT_FAULT = "transport_fault"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Observation:
-    """The observation at a tick.
+    """Frames and robot state at the beginning of a time step.
 
     Attributes:
-        stamp_s: time when the tick began.
-        frames: newest frame of each camera, in the interface's order.
+        stamp_s: time at which the time step began, s of `time.monotonic()`.
+        frames: newest frame of each camera, by name, in the order of `Interface.cameras`.
         state: newest state of the robot.
-        proprio: float32 [p] proprioception; the interface names its columns.
+        proprio: proprioception, float32 [p]: p numbers, whose names are `Interface.proprio`.
     """
 
     stamp_s: float
@@ -61,23 +63,27 @@ class Observation:
     proprio: NDArray[np.float32]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return it as an environment does: `image_<camera>` uint8 [h w 3], and `proprio` [p]."""
+        """Return the observation with the keys of the simulated environments.
+
+        The keys are `image_<camera>`, uint8 [h w 3] (height, width, RGB), and `proprio`, float32
+        [p].
+        """
         images = {f"image_{name}": frame.image for name, frame in self.frames.items()}
         return {**images, "proprio": self.proprio}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Proposal:
-    """The answer of an agent to an observation.
+    """Actions that an agent has computed from an observation.
 
     Attributes:
-        actions: float32 [n a] actions; row i is for the time `observed_s + i * period`. One row for
-            an agent without action chunks.
+        actions: action chunk, float32 [n a]: n time steps, a numbers per action. Row i is for the
+            time `observed_s + i * period`. An agent without action chunks returns one row.
         observed_s: timestamp of the observation.
-        label: float32 [a] action that a policy shall learn, if it differs from the executed action
-            (an expert with disturbances); None: the executed action.
-        surprise: surprisal of the frames, if the agent computes it.
-        timings_s: seconds of each stage, such as `encoder` and `policy`.
+        label: action that a policy should learn, float32 [a]. It differs from the executed action
+            if disturbances are added to an expert's actions. None: learn the executed action.
+        surprise: surprisal of the frames, nats per token; None if the agent does not compute it.
+        timings_s: duration of each stage of the computation, s, by name (such as `encoder`).
         end: reason and message if the agent ends the episode; else None.
     """
 
@@ -109,9 +115,9 @@ class Proposal:
 
 @runtime_checkable
 class Agent(Protocol):
-    """The interface of an agent: a local or remote policy, a scripted expert, or a person.
+    """Object that chooses actions: a local or remote policy, a scripted expert, or a person.
 
-    `act` may take long, and may raise: the loop runs it in its own thread.
+    The loop calls an agent in a separate thread. `act` may therefore be slow, and may raise errors.
     """
 
     @property
@@ -121,15 +127,15 @@ class Agent(Protocol):
 
     @property
     def weights_hash(self) -> str | None:
-        """Return the hash of policy and encoder together; None for an agent without weights."""
+        """Return one hash of the weights of policy and encoder; None without weights."""
         ...
 
     def reset(self, observation: Observation) -> None:
-        """Begin an episode with its first observation."""
+        """Prepare the agent for an episode, whose first observation is passed."""
         ...
 
     def act(self, observation: Observation) -> Proposal:
-        """Return the next actions."""
+        """Return the next action, or action chunk, for an observation."""
         ...
 
     def close(self) -> None:
@@ -139,21 +145,23 @@ class Agent(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Step:
-    """All data of a tick.
+    """All data of one time step.
 
     Attributes:
-        index: index of the tick, from 0.
-        observation: the observation.
-        action: float32 [a] requested action, averaged over overlapping chunks; NaN before the first
-            answer, and where an answer is NaN.
-        label: float32 [a] action that a policy shall learn.
-        requested: the action as a target, before the safety layer.
+        index: number of the time step, from 0.
+        observation: frames and robot state at the beginning of the time step.
+        action: requested action, float32 [a]: a numbers, averaged if action chunks overlap. All
+            numbers are NaN if no action was ready in time.
+        label: action that a policy should learn, float32 [a].
+        requested: joint positions and gripper width that the action requests, before the safety
+            layer changes them.
         decision: decision of the safety layer.
-        sent_rad: [j] positions that the robot's driver reports as sent; None when nothing was sent.
-        surprise: surprisal that the agent reports; None without one.
-        late_s: delay of the beginning of the tick after its planned time, s.
-        timings_s: seconds of each stage: `observe`, the agent's stages, `wait`, `safety`, `send`,
-            and `age`, the time from the oldest frame to the command.
+        sent_rad: joint positions [j] that the robot's driver reports as sent, rad, one value per
+            joint; None if nothing was sent.
+        surprise: surprisal of the frames, nats per token; None if the agent does not compute it.
+        late_s: time from the planned to the real beginning of the time step, s.
+        timings_s: duration of each stage, s: `observe`, the agent's stages, `wait`, `safety` and
+            `send`. The key `age` has the time from the oldest frame to the command.
     """
 
     index: int
@@ -173,15 +181,15 @@ class EpisodeRecord:
     """The record of a complete or truncated episode.
 
     Attributes:
-        task: description of the task, in words.
+        task: description of the task, as text.
         agent: name of the agent.
-        weights_hash: hash of the agent's weights; None without weights.
-        steps: all ticks.
-        reason: how the episode ended.
-        message: the cause in words, for a person.
+        weights_hash: hash of the agent's weights; None for an agent without weights.
+        steps: all time steps.
+        reason: why the episode ended, one of `Reason`.
+        message: explanation of the end for a person.
         success: whether the task was done; None if unknown.
-        started: start time on the wall clock, ISO 8601.
-        notes: plain data for JSON: object pose, seed, versions, config.
+        started: start time on the wall clock, UTC, ISO 8601.
+        notes: further data that JSON can represent, such as object pose, seed, versions and config.
     """
 
     task: str
@@ -197,11 +205,15 @@ class EpisodeRecord:
     def __post_init__(self) -> None:
         if self.reason not in REASONS:
             raise ValueError(f"unknown reason {self.reason!r}; known: {', '.join(REASONS)}")
-        for name in ("task", "agent", "message"):  # from people, servers, errors; are printed
+        for name in (
+            "task",
+            "agent",
+            "message",
+        ):  # texts from people, servers and errors: printable characters only
             object.__setattr__(self, name, plain(str(getattr(self, name))))
 
     def without_images(self) -> "EpisodeRecord":
-        """Return the record without its frames, to keep many records in memory."""
+        """Return a copy without the frames, so that many records fit into memory."""
         steps = (
             replace(step, observation=replace(step.observation, frames={})) for step in self.steps
         )
@@ -210,17 +222,14 @@ class EpisodeRecord:
 
 @runtime_checkable
 class Listener(Protocol):
-    """The interface of a listener, called while an episode runs; its methods must return at once.
-
-    Examples are a viewer and the printing of steps.
-    """
+    """Object that the loop calls during an episode, such as the viewer; it must return at once."""
 
     def begin(self, task: str, agent: str) -> None:
-        """Begin an episode."""
+        """Process the beginning of an episode; `agent` is the name of the agent."""
         ...
 
     def step(self, step: Step) -> None:
-        """Process a step at the end of its tick."""
+        """Process the data of a time step, after its command was sent."""
         ...
 
     def end(self, record: EpisodeRecord) -> None:
@@ -230,14 +239,17 @@ class Listener(Protocol):
 
 @runtime_checkable
 class Scene(Protocol):
-    """The interface of the scene around an arm, which a twin provides."""
+    """Scene around an arm, in which the pose of the object can be set and read: a digital twin."""
 
     def place(self, x_m: float, y_m: float, yaw_rad: float) -> None:
-        """Place the object, in the frame of the arm's base, and return when it is at rest."""
+        """Move the object to a pose in the frame of the arm's base; return when it is at rest."""
         ...
 
     def object_pose(self) -> tuple[float, float, float, float, float, float, float] | None:
-        """Return position (m, in the frame of the arm's base) and quaternion, w first; or None."""
+        """Return the pose of the object in the frame of the arm's base; None if it is unknown.
+
+        The pose is the position x, y, z, m, and the orientation as a quaternion w, x, y, z.
+        """
         ...
 
     def succeeded(self) -> bool | None:

@@ -1,6 +1,6 @@
-"""The `Robot` protocol of a robot arm, its states, targets, modes and errors.
+"""The protocol `Robot`, which the driver of each robot arm implements.
 
-A driver is a class that implements this protocol.
+The module also contains the states, targets, modes and errors of an arm. Example:
 
     with driver as robot:
         layer = SafetyLayer(config, robot.limits, arm)
@@ -15,8 +15,8 @@ A driver is a class that implements this protocol.
             if decision.ended:
                 break
 
-All times are seconds of `time.monotonic()` on the machine that runs the driver. They cannot be
-compared with times of another machine.
+All times are in seconds, from `time.monotonic()` on the machine that runs the driver. They cannot
+be compared with times of another machine.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ MODES: dict[Mode, str] = {
 
 
 class RobotError(RuntimeError):
-    """An error of a robot or its driver; the control loop ends the episode with its text."""
+    """Error of a robot or its driver; the control loop then ends the episode with this message."""
 
 
 class ConnectionLostError(RobotError):
@@ -56,14 +56,17 @@ class CommandRefusedError(RobotError):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GripperState:
-    """The gripper's newest state, with its own time, since its reads block.
+    """Newest state of the gripper.
+
+    It has a separate timestamp: reading the gripper is slow, so a thread reads it less often than
+    the arm.
 
     Attributes:
         stamp_s: time when the state was read, s of `time.monotonic()`.
-        width_m: distance between the fingers.
-        max_width_m: distance between the fingers of the open gripper.
-        is_grasping: whether the gripper reports a grasped object.
-        error: error of the last motion; None if it succeeded.
+        width_m: distance between the fingers, m.
+        max_width_m: distance between the fingers when the gripper is open, m.
+        is_grasping: True if the gripper reports that it holds an object.
+        error: error message of the last motion; None if the motion succeeded.
     """
 
     stamp_s: float
@@ -75,17 +78,19 @@ class GripperState:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RobotState:
-    """The arm's newest state. It may contain NaN from the robot; the safety layer checks this.
+    """Newest state of the arm. If the robot sends NaN, the state contains NaN.
+
+    The safety layer detects NaN and stops. [j] means one value per joint.
 
     Attributes:
         stamp_s: time when the state arrived, s of `time.monotonic()`.
-        joint_positions_rad: measured positions [j].
-        joint_velocities_rad_s: measured velocities [j].
-        joint_torques_nm: measured torques [j].
-        external_torques_nm: the robot's estimate of external torques [j].
-        gripper: the gripper's state; None without a gripper.
+        joint_positions_rad: measured positions [j], rad.
+        joint_velocities_rad_s: measured velocities [j], rad/s.
+        joint_torques_nm: measured torques [j], Nm.
+        external_torques_nm: the robot's estimate of the external torques [j], Nm.
+        gripper: the gripper's state; None if the arm has no gripper.
         mode: one of `MODES`.
-        errors: the robot's names of its errors; empty without errors.
+        errors: names of the active errors, as the robot reports them; empty if there are none.
         command_success_rate: share of the last commands that arrived in time, 0 to 1.
     """
 
@@ -119,11 +124,11 @@ class RobotState:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Target:
-    """A target of arm and gripper.
+    """Target positions of arm and gripper.
 
     Attributes:
-        joint_positions_rad: target positions [j].
-        gripper_width_m: target distance between the fingers; None to leave the gripper unchanged.
+        joint_positions_rad: target positions of the joints [j], rad, one value per joint.
+        gripper_width_m: target distance between the fingers, m; None sends nothing to the gripper.
     """
 
     joint_positions_rad: Floats
@@ -132,37 +137,39 @@ class Target:
 
 @runtime_checkable
 class Robot(Protocol):
-    """A driver of one arm with its gripper. No call blocks for long; slow work has its own thread.
+    """Driver of one arm and its gripper.
 
-    As a context manager it connects at the start, and always stops and closes at the end.
+    No method blocks for long: a driver does slow work in a separate thread. A driver is a context
+    manager. It connects at the start, and always stops the arm and disconnects at the end.
     """
 
     @property
     def name(self) -> str:
-        """The arm's name, as in `Interface.arm`."""
+        """The name of the arm's model, as in `Interface.arm`."""
         ...
 
     @property
     def description(self) -> str:
-        """One line for logs: address, server version, firmware."""
+        """A description of the robot in one line for logs: address, server version, firmware."""
         ...
 
     @property
     def limits(self) -> JointLimits:
-        """The joint limits, read from this robot at connection."""
+        """The joint limits, which are read from this robot when it is connected."""
         ...
 
     def connect(self) -> None:
-        """Connect to the robot, read version and limits, and start reading states.
+        """Connect to the robot, read its version and limits, and start to read its states.
 
         Raises:
-            ConnectionLostError: the robot does not answer; the message has what to check.
-            RobotError: the driver does not support this robot; the message names what does.
+            ConnectionLostError: the robot does not answer; the message says what to check.
+            RobotError: the driver does not support this robot; the message says which software
+                supports it.
         """
         ...
 
     def state(self) -> RobotState:
-        """Return the newest state without waiting; `stamp_s` is its time of arrival.
+        """Return the newest state, without waiting; `stamp_s` is the time when it arrived.
 
         Raises:
             ConnectionLostError: no state has arrived yet, or the connection is lost.
@@ -170,24 +177,29 @@ class Robot(Protocol):
         ...
 
     def command(self, joint_positions_rad: Floats) -> Floats:
-        """Track these joint positions [j], rad, until the next call, and return the sent ones.
+        """Move the arm to these joint positions [j], rad, and hold them until the next call.
 
-        Starts the controller at the arm's current pose if it does not run.
+        The call does not wait for the motion. If the robot's controller does not run, it is started
+        at the arm's current pose. The call returns the positions [j] that were really sent.
 
         Raises:
-            CommandRefusedError: the robot's mode or an error forbids it.
+            CommandRefusedError: the robot does not accept commands because of its mode or an error.
             ConnectionLostError: the robot does not answer.
         """
         ...
 
     def move_gripper(self, width_m: float) -> None:
-        """Request a width between the fingers; the newest request counts. It does not wait."""
+        """Request a distance between the fingers, m, without waiting for the motion.
+
+        If a request is still waiting, the new one replaces it.
+        """
         ...
 
     def stop(self) -> None:
         """Bring the arm to rest and end the controller; the arm then holds its pose.
 
-        May be called at any time and repeatedly; raises no error that would hide another one.
+        It may be called at any time, and repeatedly. It raises no errors, because it is called
+        while another error is handled, which must stay visible.
         """
         ...
 
@@ -200,7 +212,7 @@ class Robot(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop, disconnect and end the threads; repeated calls are allowed."""
+        """Stop the arm, disconnect, and end the driver's threads; repeated calls are allowed."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,8 +1,9 @@
-"""Conversion of a policy's actions to targets, and of robot states to proprioception.
+"""Convert a policy's actions to targets of the arm, and robot states to proprioception.
 
-It equals the simulated environment's conversion for the same `Interface`: an increment is added to
-the stored joint target, not to the measured position, and the hand's command is absolute. A hand
-whose motions cannot be interrupted gets its commands from a `GripperSwitch`.
+The conversion is the same as in a simulated environment with the same action and observation spec
+(`Interface`). The increment of an action is added to the last joint target, which is stored here,
+and not to the measured position. The command to the hand is absolute. For a hand whose motions
+cannot be interrupted, `GripperSwitch` decides when a new command is sent.
 """
 
 import math
@@ -22,17 +23,18 @@ from .robot import RobotState, Target
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GripperSwitch:
-    """Settings that turn a policy's requested openings into commands to open or to close.
+    """Thresholds that convert a policy's requested opening to a command: open or close.
 
-    A policy outputs an opening in [-1, 1] at every time step. Its training data contain only 1 and
-    -1, so a value between them means uncertainty. A Franka Hand completes each motion before the
-    next one, so a motion for every such value would cause delays.
+    At every time step, a policy outputs an opening of the hand between -1 (closed) and 1 (open).
+    Its training data contain only -1 and 1, so a value between them means that the policy is
+    uncertain. A Franka Hand completes each motion before the next one. If every such value started
+    a motion, the hand would be late.
 
     Attributes:
-        close_below: a requested opening below this value, in [-1, 1], closes the hand.
-        open_above: a requested opening above this value opens the hand; between the two values the
-            last command stays.
-        hold_s: shortest time between two commands, as long as a motion of the hand takes.
+        close_below: a requested opening below this value closes the hand, in [-1, 1].
+        open_above: a requested opening above this value opens the hand, in [-1, 1]. Between the
+            two thresholds, the last command does not change.
+        hold_s: shortest time between two commands, s; it should be the duration of a motion.
     """
 
     close_below: float
@@ -50,10 +52,10 @@ class GripperSwitch:
 
 
 class Translator:
-    """A converter of actions to targets and of states to `proprio`, for one robot and interface.
+    """Converter from actions to targets, and from robot states to proprioception, for one robot.
 
     Attributes:
-        interface: the meaning of actions and proprioception.
+        interface: action and observation spec of the policy: the meaning of each number.
     """
 
     def __init__(
@@ -63,17 +65,18 @@ class Translator:
         limits: JointLimits,
         switch: GripperSwitch | None = None,
     ) -> None:
-        """Check that the robot has all actions and readings of the interface.
+        """Check that the robot has all actions and measurements of the policy's spec.
 
         Args:
-            interface: the meaning of actions and proprioception.
-            arm: the arm's joints and hand.
+            interface: the policy's action and observation spec.
+            arm: kinematics of the arm, and its hand.
             limits: limits of the joints.
-            switch: settings for a hand that only opens and closes; None for a hand that follows
-                every width.
+            switch: settings for a hand that can only open and close; None for a hand that can move
+                to every width.
 
         Raises:
-            ValueError: the robot lacks an action or reading; the message lists what it has.
+            ValueError: the robot lacks an action or a measurement of the spec; the message lists
+                the actions or measurements that it has.
         """
         joints = arm.joint_names
         expected = tuple(f"{name}_increment" for name in joints)
@@ -95,13 +98,13 @@ class Translator:
         self._command = 1.0
         self._switch = switch
         self._hold_ticks = 0 if switch is None else math.ceil(switch.hold_s * interface.rate_hz)
-        self._ticks = self._hold_ticks  # since the last change of the command
+        self._ticks = self._hold_ticks  # number of time steps since the last change of the command
         hand = None if gripper is None else gripper.name
         self._readings = self._find_readings(interface.proprio, joints, hand)
 
     @property
     def joint_targets_rad(self) -> Floats:
-        """Return the stored joint targets [j]."""
+        """Return the last joint targets [j], rad, one value per joint."""
         return self._targets.copy()
 
     @property
@@ -110,7 +113,7 @@ class Translator:
         return self._command
 
     def begin(self, state: RobotState) -> None:
-        """Begin an episode: take stored targets and gripper command from the measured state."""
+        """Set the last targets to the measured state, at the start of an episode."""
         self._targets = state.joint_positions_rad.astype(np.float64)
         if state.gripper is not None:
             share = state.gripper.width_m / self._max_width_m
@@ -118,9 +121,9 @@ class Translator:
         self._ticks = self._hold_ticks
 
     def target(self, action: NDArray[np.float32]) -> Target:
-        """Return the requested target of an action [a], without storing it.
+        """Return the target that an action [a] requests; the target is not stored yet.
 
-        Non-finite values stay, since the safety layer rejects them.
+        NaN and infinite values are kept, because the safety layer detects and rejects them.
         """
         values = np.asarray(action, dtype=np.float64)
         if values.shape != (len(self.interface.action),):
@@ -133,7 +136,7 @@ class Translator:
         return Target(joint_positions_rad=joints, gripper_width_m=width_m)
 
     def gripper_order(self, requested: float) -> float:
-        """Return the gripper's command, in [-1, 1], for a requested opening in [-1, 1]."""
+        """Return the command to the gripper for a requested opening; both are in [-1, 1]."""
         requested, switch = float(np.clip(requested, -1.0, 1.0)), self._switch
         if switch is None or math.isnan(requested):
             return requested
@@ -142,7 +145,7 @@ class Translator:
         return 1.0 if requested > switch.open_above else -1.0
 
     def sent(self, target: Target) -> None:
-        """Store the target that was sent; the next increment is added to it."""
+        """Store a target that was sent; the next action's increment is added to this target."""
         self._targets = np.array(target.joint_positions_rad, dtype=np.float64)
         self._ticks += 1
         if target.gripper_width_m is None:
@@ -153,9 +156,10 @@ class Translator:
         self._command = command
 
     def action_of(self, joint_positions_rad: Floats, gripper_width_m: float) -> NDArray[np.float32]:
-        """Return the action [a] that requests these joints and this width, clipped to [-1, 1].
+        """Return the action [a] that moves the arm from the last target to these joint positions.
 
-        An expert or hand guiding provides such joint positions.
+        It is the inverse of `target`, and is used for agents that compute joint positions, such as
+        guiding by hand. The numbers of the action are clipped to [-1, 1].
         """
         increments = (np.asarray(joint_positions_rad) - self._targets) / self._scale
         if self._has_gripper:
@@ -163,7 +167,7 @@ class Translator:
         return np.clip(increments, -1.0, 1.0).astype(np.float32)
 
     def proprio(self, state: RobotState) -> NDArray[np.float32]:
-        """Return the `proprio` vector [p] that the interface names."""
+        """Return the proprioception [p]: the measurements that `Interface.proprio` lists."""
         return np.array([read(state) for read in self._readings], dtype=np.float32)
 
     def _find_readings(

@@ -1,4 +1,4 @@
-"""The server of `policy_server`: an agent acts for a client on another machine. Needs no torch."""
+"""Server that computes an agent's actions for a client on another machine; it needs no torch."""
 
 import contextlib
 import socket
@@ -30,16 +30,16 @@ from .wire import (
 _PAUSE_S = 0.05
 _MAX_ERROR_CHARACTERS = 2000  # an error may contain a client's invalid data
 _PROOF_S = 5.0  # time limit until the client is authenticated
-# Greatest number of open connections that are not authenticated. A further one replaces the oldest:
-# a client with the key authenticates within a moment.
+# Greatest number of open connections that are not authenticated yet. When there is one more, the
+# oldest is closed: a client that has the key authenticates within a moment.
 _MAX_UNPROVEN = 16
 
 
 class PolicyServer:
-    """A server of one agent; it serves one client at a time.
+    """Server that computes the actions of one agent, for one client at a time.
 
     Attributes:
-        address: host and port of the server.
+        address: host and port at which the server listens.
     """
 
     def __init__(
@@ -53,19 +53,20 @@ class PolicyServer:
         idle_timeout_s: float,
         log: Callable[[str], object] = print,
     ) -> None:
-        """Listen for clients; `serve` serves them.
+        """Open the port; `serve` then accepts clients and answers them.
 
         Args:
-            agent: the agent; of an observation it gets only images and `proprio`.
-            interface: the interface of the agent.
-            key: the key that is shared with the clients.
-            host: the address to listen at.
-            port: the port; 0: a free one.
-            idle_timeout_s: time without a message after which a client is disconnected.
-            log: called with each line of the log: connections and errors.
+            agent: the agent. Its observations contain only the images and `proprio`: the client
+                does not send the robot's state.
+            interface: the agent's action and observation spec.
+            key: the secret key that server and clients share.
+            host: IP address or host name at which the server listens.
+            port: TCP port; 0 selects a free port.
+            idle_timeout_s: a client that sends no message for this time, s, is disconnected.
+            log: function that is called with each line of the log (connections and errors).
         """
         self._agent, self._interface, self._key = agent, interface, key
-        self._robot = interface  # the client's interface, after its hello
+        self._robot = interface  # the spec of the client's robot, once the client has sent it
         self._idle_timeout_s, self._log = idle_timeout_s, log
         self._has_begun = False  # whether the client has begun an episode
         self._busy = threading.Lock()
@@ -76,7 +77,10 @@ class PolicyServer:
         self.address: tuple[str, int] = self._listening.getsockname()[:2]
 
     def serve(self) -> None:
-        """Serve until `close`; a second client is refused while the first is connected."""
+        """Accept clients and answer them until `close` is called.
+
+        A second client is refused while the first is connected.
+        """
         while True:
             try:
                 raw, (host, port, *_) = self._listening.accept()
@@ -99,7 +103,7 @@ class PolicyServer:
         self._listening.close()
 
     def _make_room(self, raw: socket.socket, client: str) -> None:
-        """Register a connection that is not authenticated; end the oldest if there are too many."""
+        """Register a connection as not yet authenticated; if there are too many, end the oldest."""
         with self._opening:
             while len(self._unproven) >= _MAX_UNPROVEN:
                 oldest = next(iter(self._unproven))
@@ -132,10 +136,12 @@ class PolicyServer:
                 self._log(f"{client} is disconnected: {error}")
 
     def _authenticate(self, raw: socket.socket) -> tuple[Connection, Message | MalformedError]:
-        """Wait for the message that proves the key; return the connection and the message.
+        """Wait for the client's first message, which proves that the client has the key.
+
+        Return the connection and this message.
 
         Raises:
-            WireError: no authentic message came in time.
+            WireError: no authentic message arrived in time.
         """
         until_s = time.monotonic() + _PROOF_S
         raw.settimeout(_PROOF_S)
@@ -147,18 +153,20 @@ class PolicyServer:
         except MalformedError as error:
             return connection, error
         except NotAuthenticError:
-            # The client cannot verify this answer, and so knows that the keys differ.
+            # The client cannot verify this answer. It concludes that the keys differ.
             with contextlib.suppress(WireError):
                 connection.send({"ok": False}, {})
             raise
 
     def _converse(self, connection: Connection, message: Message | MalformedError) -> None:
-        """Answer the messages of a client, malformed ones too, until it disconnects.
+        """Answer the messages of a client until the client disconnects.
+
+        A malformed message is answered with an error.
 
         Raises:
             WireError: the client has disconnected.
         """
-        self._robot, self._has_begun = self._interface, False  # not the previous client's
+        self._robot, self._has_begun = self._interface, False  # discard the previous client's
         while True:
             if isinstance(message, MalformedError):
                 answer = self._failed(message)
@@ -178,7 +186,7 @@ class PolicyServer:
                 message = error
 
     def _answer(self, message: Message) -> Message:
-        """Return the answer to a request; errors are returned to the client."""
+        """Return the answer to a request; an error of the agent becomes an answer, too."""
         data, arrays = message
         try:
             do = data.get("do")
@@ -231,7 +239,7 @@ class PolicyServer:
         return header, arrays
 
     def _observation(self, arrays: dict[str, NDArray[Any]]) -> Observation:
-        """Return the received arrays as an observation for the agent, after a check."""
+        """Check the received arrays, and return them as an observation for the agent."""
         expected: dict[str, tuple[str, tuple[int, ...]]] = {
             f"image_{camera.name}": ("uint8", (camera.height, camera.width, 3))
             for camera in self._interface.cameras
@@ -252,7 +260,7 @@ class PolicyServer:
 
 
 def _unknown_state() -> RobotState:
-    """Return an empty state: the server does not know the state of the arm."""
+    """Return a robot state without values, because the client does not send the arm's state."""
     nothing = np.zeros(0)
     return RobotState(
         stamp_s=0.0,

@@ -1,14 +1,15 @@
-"""Messages between a control PC and a policy server: authenticated, numbered, without pickle.
+"""Network messages between the computer of the arm (client) and a policy server.
 
-A message on the wire:
+The messages are authenticated and numbered, and are not pickled. A message consists of:
 
     length   uint32, the number of bytes that follow
     mac      32 bytes: HMAC-SHA256 with the shared key over session, direction, count and body
     body     uint32 length of the header, the header as JSON, then the bytes of the arrays
 
-A session is identified by two random nonces, one from each side: a message of an earlier session is
-refused. Each direction numbers its messages, so a repeated, dropped or reflected message is
-refused. Messages are not encrypted; for secrecy, use an SSH tunnel or WireGuard.
+Client and server each send a random number (nonce) at the start. The two nonces identify the
+session, so a message of an earlier session is refused. Messages are numbered, separately for each
+direction. A message that is repeated, missing or sent back to its sender is therefore detected.
+Messages are not encrypted. If they must be secret, use an SSH tunnel or WireGuard.
 """
 
 import contextlib
@@ -68,23 +69,25 @@ class NotAuthenticError(WireError):
 
 
 class Connection:
-    """A connection that sends and receives messages, in both directions and in any order.
+    """Authenticated connection; both sides may send and receive messages at any time.
 
     Attributes:
-        timeout_s: time limit for a whole message; None: no limit.
+        timeout_s: time limit for sending or receiving one message, s; None: no limit.
     """
 
     def __init__(
         self, raw: socket.socket, key: bytes, *, is_server: bool, until_s: float | None = None
     ) -> None:
-        """Exchange nonces; the first message proves the key.
+        """Exchange nonces with the other side.
+
+        The key is not checked here; each received message is checked with it.
 
         Args:
             raw: the connected socket; its timeout becomes the time limit of each message.
-            key: the shared key.
+            key: the secret key that both sides share.
             is_server: True on the server's side, False on the client's side.
-            until_s: deadline for the nonces, on the monotonic clock; None: the time limit of a
-                message.
+            until_s: deadline for the nonces, a time of the monotonic clock, s; None: the time
+                limit of a message.
 
         Raises:
             WireError: the other side uses another protocol, or has disconnected.
@@ -105,7 +108,11 @@ class Connection:
         self._out, self._in = (b"s", b"c") if is_server else (b"c", b"s")
 
     def send(self, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Send plain data and arrays.
+        """Send a message.
+
+        Args:
+            header: data that JSON can represent.
+            arrays: NumPy arrays, by name.
 
         Raises:
             ValueError: an array has a type that cannot be sent, or the message is too long.
@@ -137,14 +144,15 @@ class Connection:
         """Wait for a message, check that it is authentic, and return it.
 
         Args:
-            until_s: deadline for the whole message, on the monotonic clock; None: `timeout_s` from
-                now.
-            max_bytes: greatest length of the message.
+            until_s: deadline for the whole message, a time of the monotonic clock, s; None:
+                `timeout_s` from now.
+            max_bytes: greatest accepted length of the message.
 
         Raises:
             ClosedError: the other side has closed the connection.
-            NotAuthenticError: the message has another key, or was changed, repeated or dropped.
-            MalformedError: the message is authentic but malformed.
+            NotAuthenticError: the message was made with another key, was changed or repeated, or an
+                earlier message is missing.
+            MalformedError: the message is authentic but does not have the format of the module.
             WireError: the message is too long, or did not arrive in time.
         """
         until_s = self._until_s() if until_s is None else until_s
@@ -162,7 +170,7 @@ class Connection:
         return _parse(body)
 
     def abort(self) -> None:
-        """Disconnect while another thread waits in `receive`, which then raises ClosedError."""
+        """Disconnect; a `receive` that waits in another thread then raises ClosedError."""
         with contextlib.suppress(OSError):
             self._raw.shutdown(socket.SHUT_RDWR)
 
@@ -179,7 +187,7 @@ class Connection:
 
 
 def _parse(body: bytes) -> Message:
-    """Return the data and the arrays of an authentic body, after checking them."""
+    """Check the body of an authentic message, and return its header and its arrays."""
     (length,) = _LENGTH.unpack_from(body)
     if length > min(_MAX_HEADER_BYTES, len(body) - _LENGTH.size):
         raise MalformedError(f"a header of {length} bytes is refused")

@@ -1,1 +1,1 @@
-"""The control loop: it runs episodes of an agent on an arm."""
+"""Control loop: it runs an episode, in which an agent controls an arm at a fixed rate."""

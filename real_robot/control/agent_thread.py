@@ -1,4 +1,4 @@
-"""The thread in which the agent of an episode computes its actions."""
+"""Thread in which an agent computes its actions, so that the control loop does not wait for it."""
 
 import math
 import threading
@@ -24,7 +24,7 @@ Wait = Callable[[threading.Event | None, float], bool]
 
 
 class AgentThread:
-    """A thread that calls an agent, and the proposals until their times come."""
+    """Background thread that calls an agent and stores the actions until the loop sends them."""
 
     def __init__(
         self,
@@ -39,23 +39,25 @@ class AgentThread:
 
         Args:
             agent: the agent that chooses the actions.
-            num_actions: numbers in an action.
-            period_s: time between ticks.
-            ensemble_decay: see `Chunks`.
-            notes: notes of the episode; the traceback of a failed agent is added here.
+            num_actions: number of elements of an action.
+            period_s: time between two time steps, s.
+            ensemble_decay: decay of the weights with which overlapping action chunks are averaged;
+                None uses the newest chunk only. See `Chunks`.
+            notes: notes of the episode. If the agent fails, its traceback is added to this
+                dictionary.
         """
         self._agent, self._action_shape, self._notes = agent, (num_actions,), notes
         self._chunks = Chunks(period_s, ensemble_decay)
         self._proposal: Proposal | None = None
         self._newest_asked_s = -math.inf
         self._transport_fault: str | None = None
-        # the last frame of each camera, and the agent's own copy of it
+        # by camera: the last frame, and the copy of it that the agent receives
         self._copies: dict[str, tuple[Frame, Frame]] = {}
         self._worker = Worker(self._answer, f"agent {agent.name}")
 
     @property
     def newest_s(self) -> float | None:
-        """Return the timestamp of the observation of the newest proposal; None without one."""
+        """Return the observation time of the agent's newest actions, s; None before the first."""
         return self._chunks.newest_s
 
     def begin(self, observation: Observation, timeout_s: float, poll: Callable[[], object]) -> None:
@@ -63,8 +65,9 @@ class AgentThread:
 
         Args:
             observation: the first observation of the episode.
-            timeout_s: the longest time to wait.
-            poll: called repeatedly while waiting; an exception in it ends the waiting.
+            timeout_s: the longest time to wait, s.
+            poll: function that is called repeatedly while waiting. If it raises an exception, the
+                waiting ends.
 
         Raises:
             EpisodeEnd: the agent failed, or was not ready in time.
@@ -88,12 +91,14 @@ class AgentThread:
         self._worker.ask((False, observation))
 
     def listen(self, stamp_s: float, until_s: float, wait: Wait) -> str | None:
-        """Collect answers until it is time to send; return the failure of the agent, or None.
+        """Collect the agent's answers until the time at which the action is sent.
+
+        Return a message if the agent has failed, else None.
 
         Args:
             stamp_s: timestamp of the newest observation.
-            until_s: when to send.
-            wait: a function that waits as `Clock.wait` does.
+            until_s: time at which the action is sent.
+            wait: function that waits as `Clock.wait` does.
         """
         while True:
             came = wait(self._worker.news, until_s)
@@ -114,18 +119,21 @@ class AgentThread:
                 return None
 
     def take(self) -> Proposal | None:
-        """Return the newest proposal since the last call; None without one."""
+        """Return the agent's newest answer since the last call; None if there is no new answer."""
         proposal, self._proposal = self._proposal, None
         return proposal
 
     def action(self, stamp_s: float) -> NDArray[np.float32] | None:
-        """Return the action [a] for the tick that began at `stamp_s`; None without one."""
+        """Return the action [a] for the time step that began at `stamp_s`; None if there is none.
+
+        The action comes from the action chunks of the agent, see `Chunks.action`.
+        """
         return self._chunks.action(stamp_s)
 
     def transport_fault(self) -> str | None:
-        """Return the fault of the connection to a remote agent; None without one.
+        """Return a message about a fault of the connection to a remote agent, else None.
 
-        A missing answer counts as a fault: the agent or the connection may be slow.
+        A request without an answer counts as a fault, because a slow connection may be its cause.
         """
         if self._transport_fault is not None:
             return self._transport_fault
@@ -133,11 +141,15 @@ class AgentThread:
         return unanswered
 
     def close(self, timeout_s: float) -> bool:
-        """End the thread; return whether it ended in time."""
+        """End the thread, and return whether it ended within `timeout_s`."""
         return self._worker.close(timeout_s)
 
     def _answer(self, question: tuple[bool, Observation]) -> Proposal | None:
-        """Call the agent; runs in the worker's thread."""
+        """Call the agent's `reset` or `act`; this method runs in the background thread.
+
+        Args:
+            question: True for `reset`, False for `act`; and the observation.
+        """
         is_first, observation = question
         observation = self._copied(observation)
         if is_first:
@@ -156,9 +168,10 @@ class AgentThread:
         return replace(answer, actions=np.array(answer.actions), label=label)
 
     def _copied(self, observation: Observation) -> Observation:
-        """Return a copy of an observation that the agent may write into: the original is recorded.
+        """Return a copy of an observation, because the agent may write into its arrays.
 
-        A frame that was passed before is the same object as before.
+        The original observation is recorded. If a camera has no new frame, the copy contains the
+        same frame object as the previous copy. The agent can then recognise the frame.
         """
         frames = {}
         for name, frame in observation.frames.items():

@@ -1,4 +1,4 @@
-"""The clock of the control loop; tests replace it."""
+"""Clock of the control loop; tests replace it by a simulated clock."""
 
 import threading
 import time
@@ -7,10 +7,10 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Clock(Protocol):
-    """The interface of a clock."""
+    """Clock that the control loop reads and waits on."""
 
     def now_s(self) -> float:
-        """Return the current time, on the clock of all timestamps."""
+        """Return the current time, s, on the clock of all timestamps."""
         ...
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
@@ -19,7 +19,7 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """The clock `time.monotonic`, which robots and cameras use."""
+    """Clock `time.monotonic`, from which robots and cameras also take their timestamps."""
 
     def now_s(self) -> float:
         """Return the current time."""

@@ -6,23 +6,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopConfig:
-    """Settings of an episode; the control rate is set by the interface.
+    """Settings of an episode; the control rate is a setting of the station or of the policy.
 
     Attributes:
-        max_steps: greatest number of steps; the episode ends after it.
-        send_share: share of the control period after which the action is sent, in (0, 1). An
-            action that is ready earlier waits; a later one is used at the next tick. So
-            demonstrations of a fast expert have the same latency as a slow student.
-        num_targets: number of equal steps into which each target is divided over the period; 1
-            for a driver that smooths targets itself.
+        max_steps: greatest number of time steps; the episode ends after them.
+        send_share: share of the control period, in (0, 1), after which the action is sent. At 10 Hz
+            (period 100 ms), 0.9 means 90 ms after the observation. An action that is ready earlier
+            waits. An action that is ready later is used at the next time step. The demonstrations
+            of a fast expert therefore have the same latency as a slower policy network.
+        num_targets: number of equal steps in which each target is sent to the arm, spread over the
+            period. 1 sends each target at once, for a driver that smooths targets itself.
         ensemble_decay: decay of the weights with which overlapping action chunks are averaged
-            (temporal ensembling, as in ACT); null: only the newest chunk is used.
-        success_steps: number of ticks in a row at which the check must report success.
-        steps_after_success: number of ticks after success when the episode ends; null: it continues
-            until `max_steps`.
-        rehearsal: True to send nothing to the arm; everything else runs and is recorded.
-        start_timeout_s: time limit for the first frames, and for the agent to be ready.
-        rest_timeout_s: time limit for the arm to come to rest.
+            (temporal ensembling, as in ACT); null uses only the newest chunk.
+        success_steps: number of successive checks that must report success before the task counts
+            as done.
+        steps_after_success: number of time steps from success to the end of the episode; null
+            continues until `max_steps`.
+        rehearsal: True to send nothing to the arm. Cameras, agent and safety layer run, and the
+            episode is recorded.
+        start_timeout_s: time limit for the first frames, and for the agent to be ready, s.
+        rest_timeout_s: time limit for the arm to come to rest, s.
     """
 
     max_steps: int

@@ -1,4 +1,4 @@
-"""The driver of the arm in an episode: targets pass the safety layer and are sent to the arm."""
+"""Send the targets of an episode to the arm, after the safety layer has checked each of them."""
 
 import math
 import threading
@@ -18,7 +18,10 @@ from .sending import Sender, bring_to_rest
 
 
 class Driver:
-    """The driver of one arm: it checks targets, sends them, and brings the arm to rest."""
+    """Part of the control loop that has targets checked, sends them, and stops the arm at the end.
+
+    `Robot` is the driver of the hardware; this class uses it during one episode.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,10 @@ class Driver:
 
     @property
     def may_move(self) -> bool:
-        """Return whether targets are sent: after `begin`, and never in a rehearsal."""
+        """Return whether targets are sent to the arm.
+
+        This is the case after `begin`, except in a rehearsal.
+        """
         return self._sender is not None
 
     def state(self) -> RobotState:
@@ -54,10 +60,14 @@ class Driver:
         return state
 
     def begin(self, start: Floats | None) -> None:
-        """Begin where the arm is, if the safety layer accepts it.
+        """Start the safety layer, the translator and the sending of targets at the measured pose.
+
+        Args:
+            start: pose [j] at which the arm must be, rad, one value per joint; None accepts any
+                pose.
 
         Raises:
-            EpisodeEnd: the safety layer does not accept the arm's state.
+            EpisodeEnd: the safety layer refuses to begin in the arm's state.
         """
         state = self.state()
         self._begin_layer(state, start, self._clock.now_s())
@@ -74,20 +84,20 @@ class Driver:
     def decide(
         self, requested: Target, state: RobotState, *, acted_s: float | None
     ) -> tuple[Decision, float]:
-        """Return the decision of the safety layer on a target, and when it was made.
+        """Return the decision of the safety layer on a target, and the time of the decision.
 
         Args:
             requested: the requested target.
             state: the newest state of the robot.
-            acted_s: timestamp of the observation of the action; None when there is no agent any
-                more: the age of the action is then infinite.
+            acted_s: timestamp of the observation from which the action was computed. None if the
+                agent has failed or ended; the age of the action is then infinite.
         """
         sender = self._sender
         if sender is not None and sender.share < 1:
             self._layer.note_partial_send(sender.goal_rad, sender.share)
         now_s = self._decided_s = self._clock.now_s()
         if self._rehearsal:
-            # Nothing moves: each tick begins anew where the arm is.
+            # Nothing moves: at each time step, the layer begins again at the measured pose.
             self._begin_layer(state, None, now_s)
         ages = Ages(
             # the timestamp of another clock gives a negative age, which the layer rejects
@@ -97,7 +107,11 @@ class Driver:
         return self._layer.command(requested, state, ages, now_s), now_s
 
     def send(self, decision: Decision) -> Floats | None:
-        """Send the decided target; return what the robot's driver sent [j], None for nothing."""
+        """Send the target of a decision.
+
+        Return the positions [j] that the robot's driver sent, rad, one per joint. Return None if
+        nothing was sent.
+        """
         target = decision.target
         if target is None or self._sender is None:
             if self._sender is None:
@@ -110,12 +124,12 @@ class Driver:
         return sent
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait as `Clock.wait` does, and send the targets that are due in this time."""
+        """Wait as `Clock.wait` does; meanwhile, send the steps of the target that become due."""
         waits = self._clock if self._sender is None else self._sender
         return waits.wait(news, until_s)
 
     def refused(self, error: CommandRefusedError) -> tuple[Reason, str]:
-        """Return the reason and the message after the robot has refused a command."""
+        """Return the reason and the message of the end, after the robot has refused a command."""
         try:
             state = self.state()
         except ConnectionLostError as lost:
@@ -128,7 +142,10 @@ class Driver:
         return halted(state) or "reflex", "; ".join([str(error), *causes])
 
     def rest(self, timeout_s: float) -> dict[str, Any] | None:
-        """Bring the arm to rest; return the result, or None if no target was ever sent."""
+        """Bring the arm to rest.
+
+        Return the data of `bring_to_rest` for the record, or None if no target was ever sent.
+        """
         if self._sender is None:
             return None
         stay = Target(joint_positions_rad=self._translator.joint_targets_rad, gripper_width_m=None)

@@ -1,4 +1,4 @@
-"""The end of an episode: its reason, and a message for a person."""
+"""Reasons and messages for the end of an episode."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from ..episode import REASONS, Reason
 from ..robot import RobotState
 from ..safety.layer import Decision
 
-# The beginning of a cause of the safety layer, and the reason that belongs to it.
+# First words of a cause that the safety layer reports, and the reason of the episode's end.
 _REASONS_OF_CAUSES: tuple[tuple[str, Reason], ...] = (
     ("the action", "policy"),
     ("the frame", "camera"),
@@ -18,9 +18,10 @@ _REASONS_OF_CAUSES: tuple[tuple[str, Reason], ...] = (
 
 
 class EpisodeEnd(Exception):
-    """An exception that ends the running episode, with a reason and a message.
+    """Exception that ends the running episode, with a reason and a message.
 
-    An unknown reason, from an operator or an agent, becomes `error`; the message names it.
+    An operator or an agent may pass a reason that is not in `Reason`. The reason is then `error`,
+    and the message contains the unknown reason.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
@@ -33,7 +34,7 @@ class EpisodeEnd(Exception):
 
 
 def halted(state: RobotState) -> Reason | None:
-    """Return the reason that the robot's mode implies; None if the robot follows targets."""
+    """Return why the robot does not follow targets (from its mode); None if it follows them."""
     if state.mode == "user_stopped":
         return "user_stop"
     if state.mode == "guiding":
@@ -44,7 +45,14 @@ def halted(state: RobotState) -> Reason | None:
 def stopped(
     decision: Decision, state: RobotState, agent: str, cameras: Sequence[Camera]
 ) -> EpisodeEnd:
-    """Return the end of an episode that the safety layer stopped, with its reason and causes."""
+    """Return the exception that ends an episode after the safety layer has stopped the arm.
+
+    Args:
+        decision: decision of the safety layer, with its causes.
+        state: newest state of the robot.
+        agent: name of the agent, for the message.
+        cameras: the cameras; their problems are added to the message.
+    """
     cause = "; ".join(decision.causes)
     if decision.verdict == "end":
         return EpisodeEnd(halted(state) or "safety", cause)
@@ -59,7 +67,7 @@ def stopped(
 
 
 def _problem(camera: Camera) -> str | None:
-    """Return the camera's own message about why it has no new frame; None when it has one."""
+    """Return the camera's message that explains a missing new frame; None if there is a frame."""
     try:
         camera.read(0.0)
     except CameraError as error:

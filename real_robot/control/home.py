@@ -1,4 +1,4 @@
-"""Bring the arm to its start pose, slowly and through the safety layer."""
+"""Move the arm to its start pose; the motion is slow, and the safety layer checks each target."""
 
 import math
 from dataclasses import dataclass, replace
@@ -23,11 +23,11 @@ _GRIPPER_M = 0.003
 
 
 class NotHomeError(RuntimeError):
-    """An error that says why the arm is not at its start pose, and what a person can do."""
+    """Error: the arm is not at its start pose. The message has the cause and what to do."""
 
 
 class PersonNeededError(NotHomeError):
-    """An error that says which user stop or reflex a person must acknowledge first."""
+    """Error: a person must acknowledge a user stop or a reflex before the arm may move."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,13 +35,15 @@ class HomeConfig:
     """Settings of the motion to the start pose.
 
     Attributes:
-        speed_rad_s: speed of the joint with the longest distance.
-        acceleration_rad_s2: acceleration and deceleration of that joint.
-        slack_rad: greatest distance of a joint inside the safety layer's margin at the beginning of
-            the motion; the joint must be within the robot's own limits.
-        slack_m: greatest distance of the arm outside the workspace at the beginning of the motion.
-        tolerance_rad: greatest distance of each joint from the start pose at the end.
-        settle_s: time limit for the arm to come to rest there, and for the gripper to open.
+        speed_rad_s: speed of the joint with the longest way, rad/s.
+        acceleration_rad_s2: acceleration and deceleration of this joint, rad/s^2.
+        slack_rad: the safety layer keeps each joint a margin away from the robot's joint limits. A
+            joint may begin the motion at most this far inside the margin, rad, but must be within
+            the robot's limits.
+        slack_m: the arm may begin the motion at most this far outside the workspace, m.
+        tolerance_rad: greatest distance of each joint from the start pose at the end, rad.
+        settle_s: time limit for the arm to come to rest at the start pose, and for the gripper to
+            reach its width, s.
     """
 
     speed_rad_s: float
@@ -73,24 +75,25 @@ def go_home(
 ) -> None:
     """Move the arm to `pose` on a straight line in joint space, and wait until it is at rest.
 
-    The arm may begin outside the margin or the workspace by the slack of the config. The whole line
-    must be inside the workspace extended by the slack. The robot is stopped at the end
-    in every case, including Ctrl-C.
+    The arm may begin a small distance outside the limits of the safety layer: see `slack_rad` and
+    `slack_m` in `HomeConfig`. The whole line must be inside the workspace, extended by `slack_m`.
+    The robot is stopped at the end in every case, including Ctrl-C.
 
     Args:
         robot: the connected robot.
         safety: settings of the safety layer.
         arm: the kinematics of the arm.
-        pose: [j] the goal.
+        pose: goal pose [j], rad, one value per joint.
         config: settings of the motion.
-        gripper_width_m: width to which the gripper is moved first; None: the gripper stays.
-        attention: `SafetyLayer.attention` of the arm's episodes; None for an arm without episodes.
+        gripper_width_m: width to which the gripper is moved first, m; None: the gripper stays.
+        attention: `SafetyLayer.attention` of the arm's episodes, which stores user stops and
+            reflexes that a person must acknowledge. None if the arm has run no episode.
         clock: the clock of all timestamps; None: `time.monotonic`.
 
     Raises:
         PersonNeededError: a user stop or a reflex is not acknowledged.
-        NotHomeError: the arm must not begin to move, the line leaves the workspace, or the arm did
-            not arrive.
+        NotHomeError: the safety layer refuses the motion, the line leaves the workspace, or the arm
+            did not arrive.
         RobotError: the robot refused a command, or the connection was lost.
     """
     clock = clock or MonotonicClock()
@@ -113,7 +116,7 @@ def go_home(
 
 
 def _relaxed(safety: SafetyConfig, config: HomeConfig) -> SafetyConfig:
-    """Return the safety settings of the motion: margin and workspace relaxed by the slack."""
+    """Return the safety settings of the motion: limits extended by `slack_rad` and `slack_m`."""
     motion, space = safety.motion, safety.workspace
     margin_rad = max(0.0, motion.joint_margin_rad - config.slack_rad)
     slack = config.slack_m
@@ -135,7 +138,11 @@ def _moved(corner: Vector, by_m: float) -> Vector:
 
 
 def _check_start(robot: Robot, layer: SafetyLayer, clock: Clock) -> None:
-    """Raise NotHomeError if the arm must not begin to move; the gripper must not move either."""
+    """Check that arm and gripper may begin to move.
+
+    Raises:
+        NotHomeError: the safety layer refuses the motion.
+    """
     try:
         layer.begin(robot.state(), start=None, now_s=clock.now_s())
     except UnsafeStartError as error:
@@ -154,7 +161,7 @@ def _follow_line(
     _check_line(here, goal, enclosure)
     period_s, speed = layer.config.motion.period_s, 0.0
     far_s = float(np.abs(goal - here).max()) / config.speed_rad_s
-    # long: the safety layer may move the arm more slowly than requested
+    # The limit is long, because the safety layer may move the arm more slowly than requested.
     until_s = clock.now_s() + 10 * (far_s + config.settle_s)
     due_s = clock.now_s()
     while True:
@@ -186,7 +193,11 @@ def _follow_line(
 
 
 def _check_line(first: Floats, last: Floats, enclosure: Enclosure) -> None:
-    """Raise NotHomeError if the line leaves the workspace; the error says where."""
+    """Check that the line between two poses [j] stays in the workspace.
+
+    Raises:
+        NotHomeError: the line leaves the workspace; the message has the place.
+    """
     count = 1 + math.ceil(float(np.abs(last - first).max()) / _CHECK_STEP_RAD)
     for share in np.linspace(0.0, 1.0, count + 1):
         outside = enclosure.violations(first + share * (last - first))

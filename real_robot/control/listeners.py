@@ -1,4 +1,4 @@
-"""Notify the listeners of an episode, and remove a listener that fails."""
+"""Call the listeners of an episode (such as the viewer), and remove a listener that fails."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from ..episode import EpisodeRecord, Listener, Step
 
 
 class Listeners:
-    """The listeners of one episode; one that raises is removed and named in the notes."""
+    """Listeners of one episode; a listener that raises is removed and named in the notes."""
 
     def __init__(self, listeners: Sequence[Listener], notes: dict[str, Any]) -> None:
         self._listeners, self._notes = list(listeners), notes

@@ -1,12 +1,17 @@
-"""The control loop: one episode of an agent on an arm, from the first frame to rest.
+"""Control loop: it runs one episode, from the first frame until the arm is at rest.
 
     record = run_episode(robot, cameras, layer, translator, agent, config, task="pick", start=home)
 
-At each tick the loop reads the newest frames and the robot state, passes them to the agent in its
-own thread, chooses an action by its timestamp, and sends it through the safety layer to the arm.
-Ticks have absolute deadlines. The loop does not wait for a slow agent: the age of the newest action
-grows, and the safety layer first holds, then stops. At every end of an episode the safety layer
-brings the arm to rest, and the record has the reason and a message.
+At each time step, the loop
+
+1. reads the newest frames and the robot state, and passes them to the agent's thread;
+2. selects the action for this time step by its timestamp;
+3. has the safety layer check the target of the action, and sends the target to the arm.
+
+The time steps have absolute deadlines. The loop does not wait for a slow agent: the age of the
+newest action then grows. The safety layer first brakes and waits (`hold`), and later ends the
+episode (`stop`). At every end of an episode, the safety layer brings the arm to rest. The record
+contains the reason and a message.
 """
 
 import dataclasses
@@ -43,7 +48,7 @@ from .signals import Interrupts
 from .success import Check, SuccessCheck
 from .timing import StopWatch
 
-_CLOSE_S = 0.5  # how long an agent's thread may take to end
+_CLOSE_S = 0.5  # longest time to wait for the end of the agent's thread
 
 Operator = Callable[[], tuple[Reason, str] | None]
 
@@ -64,29 +69,33 @@ def run_episode(
     notes: Mapping[str, Any] | None = None,
     clock: Clock | None = None,
 ) -> EpisodeRecord:
-    """Run one episode and return its record; faults of devices and agent do not raise.
+    """Run one episode and return its record.
 
-    Ctrl-C and SIGTERM end the episode: the arm brakes. A second one stops the arm at once. In both
-    cases the record is returned, with the reason `interrupted`.
+    A fault of the robot, a camera or the agent raises no error: it ends the episode, and the record
+    contains its reason. After Ctrl-C or SIGTERM, the arm brakes and the episode ends. A second
+    signal stops the arm at once. In both cases the record has the reason `interrupted`.
 
     Args:
         robot: the connected robot.
-        cameras: the open cameras of the interface, in its order.
+        cameras: the open cameras, in the order of the translator's `interface`.
         layer: the safety layer of the robot.
-        translator: the translator between the robot and the agent's interface.
+        translator: the converter between the robot and the agent's actions and observations.
         agent: the agent that chooses the actions; it is not closed here.
         config: settings of the episode.
-        task: description of the task, in words.
-        start: [j] the pose where the arm must be; None: any pose is accepted.
-        check: returns whether the task is done now; called once per tick, in its own thread.
+        task: description of the task, as text.
+        start: pose [j] where the arm must be at the start, rad, one value per joint; None accepts
+            any pose.
+        check: function that returns whether the task is done now. It runs in a separate thread,
+            and is called about once per time step.
         operator: function that returns reason and message if a person ends the episode, else
-            None. It is called at each tick and must return at once.
-        listeners: called at every step. One that raises is removed and named in the notes.
-        notes: data that JSON can represent; they are added to the record.
+            None. It is called at each time step and must return at once.
+        listeners: objects that are called at every time step. A listener that raises an error is
+            removed, and its name is added to the notes.
+        notes: data that are added to the record; JSON must be able to represent them.
         clock: the clock of all timestamps; None: `time.monotonic`.
 
     Raises:
-        ValueError: the cameras are not those of the interface.
+        ValueError: the names or the order of the cameras differ from the translator's `interface`.
     """
     names, expected = [camera.name for camera in cameras], translator.interface.camera_names
     if tuple(names) != tuple(expected):
@@ -111,7 +120,7 @@ def run_episode(
 
 
 class _Episode:
-    """The state of one episode."""
+    """State of one running episode, and the steps of the control loop."""
 
     def __init__(
         self,
@@ -187,7 +196,10 @@ class _Episode:
         operator: Operator | None,
         interrupts: Interrupts,
     ) -> tuple[Reason, str]:
-        """Run all ticks and bring the arm to rest in every case; return reason and message."""
+        """Run all time steps, then bring the arm to rest in every case.
+
+        Return the reason and the message of the end.
+        """
         reason: Reason = "error"
         message = "the episode did not begin"
         try:
@@ -220,7 +232,7 @@ class _Episode:
         return reason, message
 
     def _begin(self, agent: AgentThread, start: Floats | None, interrupts: Interrupts) -> None:
-        """Wait for frames and the agent, then begin where the arm is."""
+        """Wait until cameras and agent are ready, then start the driver at the measured pose."""
         for camera in self._cameras:
             try:
                 camera.wait(self._config.start_timeout_s)
@@ -246,7 +258,7 @@ class _Episode:
         for index in range(config.max_steps):
             now_s = clock.now_s()
             late_s = now_s - planned_s
-            # Ticks that were missed completely are skipped.
+            # Time steps whose whole period has passed are skipped.
             planned_s += math.floor(max(0.0, late_s) / self._period_s) * self._period_s
             interrupts.raise_if_interrupted()
             self._check_end(check, operator)
@@ -273,14 +285,18 @@ class _Episode:
         late_s: float,
         watch: StopWatch,
     ) -> None:
-        """Decide, send, and record the step; raise EpisodeEnd if the episode is over."""
+        """Select an action, have it checked, send it, and record the time step.
+
+        Raises:
+            EpisodeEnd: the agent failed or ended the episode, or the safety layer stopped it.
+        """
         proposal = agent.take()
         if proposal is not None:
             if proposal.end is not None:
                 raise EpisodeEnd(*proposal.end)
             watch.note(proposal.timings_s)
         action = None if failure else agent.action(observation.stamp_s)
-        if action is None:  # keep the last target; the safety layer limits for how long
+        if action is None:  # keep the last target; the safety layer limits the time of this
             requested = Target(
                 joint_positions_rad=self._translator.joint_targets_rad, gripper_width_m=None
             )
@@ -321,7 +337,7 @@ class _Episode:
         frames = {}
         for camera in self._cameras:
             try:
-                # of any age: the safety layer checks it
+                # accept a frame of any age: the safety layer checks the age
                 frames[camera.name] = camera.read(math.inf)
             except CameraError as error:
                 raise EpisodeEnd("camera", str(error)) from error
@@ -334,7 +350,11 @@ class _Episode:
         )
 
     def _check_end(self, check: SuccessCheck, operator: Operator | None) -> None:
-        """Raise EpisodeEnd if the operator ends the episode or the task is done."""
+        """Check whether the operator ends the episode or the task is done.
+
+        Raises:
+            EpisodeEnd: one of the two is true.
+        """
         if operator is not None and (requested := operator()) is not None:
             raise EpisodeEnd(*requested)
         check.update(len(self._steps))

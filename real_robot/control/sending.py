@@ -1,4 +1,4 @@
-"""Send targets to a robot, at once or in small steps while the loop waits."""
+"""Send targets to a robot: each target at once, or in small steps while the loop waits."""
 
 import math
 import threading
@@ -15,19 +15,19 @@ from .clock import Clock
 
 
 class Sender:
-    """A sender that divides each target into `num_targets` equal steps over one period.
+    """Sender that divides the way to each target into `num_targets` equal steps over one period.
 
-    The steps lie on the straight joint line from the previous target. The safety layer has checked
-    this line: it assumes that a target is reached at constant speed, one period later. With one
-    step, the target is sent at once, and the robot's driver smooths it.
+    The steps lie on the straight line in joint space from the previous target. The safety layer has
+    checked this line: it assumes that the arm moves at constant speed and arrives one period
+    later. With one step, the target is sent at once, and the robot's driver smooths it.
 
     The time between two steps is never shorter than their regular interval. After a delay, the
-    remaining steps are shifted. Steps that are not sent before the next target are dropped; the
-    next line begins at the last sent step.
+    remaining steps are sent later. Steps that are not sent before the next target are dropped. The
+    line to the next target then begins at the last sent step.
 
     Attributes:
-        goal_rad: [j] the last target.
-        share: share of the line to the last target that was sent, in [0, 1].
+        goal_rad: last target [j], rad, one value per joint.
+        share: how much of the line to the last target has been sent, in [0, 1].
     """
 
     def __init__(
@@ -40,18 +40,21 @@ class Sender:
         self.share = 1.0
         self._sent = self._reported = self.goal_rad
         self._sent_s = -math.inf
-        # time, position and share of the line of each waiting step, soonest first
+        # steps that are not sent yet, in order of time: time, position, share of the line
         self._waiting: list[tuple[float, Floats, float]] = []
 
     def send(self, joint_positions_rad: Floats) -> Floats:
-        """Send the first step; return the last position that the driver reports as sent [j]."""
+        """Send the first step to a target; `wait` sends the others.
+
+        Return the position [j] that the robot's driver reports as sent, rad, one value per joint.
+        """
         goal = np.array(joint_positions_rad, dtype=np.float64)
         start = self._sent
         now_s, count = self._clock.now_s(), self._num_targets
         steps = [start + (goal - start) * (index / count) for index in range(1, count)] + [goal]
         self.goal_rad, self.share = goal, 0.0
         first_s = now_s
-        # a delayed step of the previous target was sent just before
+        # a delayed step of the previous target was sent a moment ago
         if count > 1 and 0 <= now_s - self._sent_s < self._interval_s / 2:
             first_s = self._sent_s + self._interval_s
         self._waiting = [
@@ -63,7 +66,7 @@ class Sender:
         return self._reported
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait as `Clock.wait` does, and send the steps that are due in this time."""
+        """Wait as `Clock.wait` does; meanwhile, send the steps that become due."""
         while self._waiting and self._waiting[0][0] < until_s:
             due_s, step, share = self._waiting[0]
             if self._clock.wait(news, due_s):
@@ -99,27 +102,28 @@ def bring_to_rest(
     period_s: float,
     timeout_s: float,
 ) -> dict[str, Any]:
-    """Send braking targets, stop the robot, and wait until the joints are measured at rest.
+    """Send braking targets, stop the robot, and wait until the measured joint velocities are zero.
 
     Args:
         robot: the robot.
-        read: returns the state of the robot.
+        read: function that returns the state of the robot.
         sender: the sender of the targets.
         clock: the clock of all timestamps.
-        brake: returns the next decision of the safety layer.
-        decided_s: time of the last decision.
-        period_s: time between targets.
-        timeout_s: time limit for everything.
+        brake: function that returns the next decision of the safety layer.
+        decided_s: time of the last decision, s.
+        period_s: time between two targets, s.
+        timeout_s: time limit for braking, stopping and waiting together, s.
 
     Returns:
-        Data for the record: `at_rest` (None if unknown), and the measurements.
+        Data for the record: `at_rest` (True or False; None if it cannot be measured), and the
+        measurements.
     """
     begun_s = clock.now_s()
     until_s = begun_s + timeout_s
     found: dict[str, Any] = {}
     try:
         while True:
-            # The safety layer assumes that the last target is reached after one period.
+            # The safety layer assumes that the arm reaches the last target after one period.
             sender.wait(None, decided_s + period_s)
             decision, decided_s = brake(), clock.now_s()
             if decision.target is None:
@@ -137,7 +141,7 @@ def bring_to_rest(
 def _wait_for_rest(
     read: Callable[[], RobotState], clock: Clock, begun_s: float, until_s: float
 ) -> dict[str, Any]:
-    """Wait until the joints are measured at rest; return the measurements."""
+    """Wait until the measured joint velocities are almost zero; return the measurements."""
     while True:
         try:
             state = read()

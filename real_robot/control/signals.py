@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM while an arm moves: the first ends the episode, the second stops the arm."""
+"""Handle Ctrl-C and SIGTERM during an episode.
+
+The first signal ends the episode. The second signal stops the arm at once.
+"""
 
 import signal
 import threading
@@ -11,14 +14,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """A `with` block that records signals, and restores the previous handlers at its end.
+    """Context manager that catches Ctrl-C and SIGTERM, and restores the old handlers at its end.
 
-    The first signal is only recorded. The second one raises KeyboardInterrupt, once, and only
-    before `settle`: afterwards the arm is at rest, and the record must not be lost. Outside the
-    main thread, signals cannot be caught and nothing is recorded.
+    The first signal is only recorded. The second signal raises KeyboardInterrupt; further signals
+    have no effect. After `settle`, no signal raises, because the arm is at rest and the record must
+    not be lost. Python can catch signals only in the main thread; in another thread, this context
+    manager has no effect.
 
     Attributes:
-        name: name of the first signal; None before it.
+        name: name of the first signal, `Ctrl-C` or `SIGTERM`; None before it.
     """
 
     def __init__(self) -> None:
@@ -27,12 +31,16 @@ class Interrupts:
         self._is_settled = False
 
     def raise_if_interrupted(self) -> None:
-        """Raise EpisodeEnd if there was a signal."""
+        """Check whether a signal has arrived.
+
+        Raises:
+            EpisodeEnd: a signal has arrived.
+        """
         if self.name is not None:
             raise EpisodeEnd("interrupted", f"{self.name} ended the episode")
 
     def settle(self) -> None:
-        """Only record signals from now on."""
+        """Only record signals from now on, without raising KeyboardInterrupt."""
         self._is_settled = True
 
     def __enter__(self) -> Self:

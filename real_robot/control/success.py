@@ -1,4 +1,7 @@
-"""Success detection: a check that runs beside the loop and must hold for several ticks."""
+"""Detection of success: a function that checks in a thread, during the episode, for success.
+
+The task counts as done after several positive answers in a row.
+"""
 
 from collections.abc import Callable
 
@@ -9,18 +12,19 @@ Check = Callable[[], bool | None]
 
 
 class SuccessCheck:
-    """A check of success that is called once per tick, in its own thread.
+    """Check of success that runs in a separate thread, about once per time step.
 
     Attributes:
-        done_step: the tick at which the task was done; None before.
-        problem: the error of a check that failed; None without one.
+        done_step: number of time steps after which the task was done; None until it is done.
+        problem: error message if the check function raised an error, else None.
     """
 
     def __init__(self, check: Check | None, num_yes: int) -> None:
         """Start the thread.
 
         Args:
-            check: returns whether the task is done now, None if unknown; None: there is no check.
+            check: function that returns True if the task is done now, False if not, and None if
+                unknown. None instead of a function: success is not checked.
             num_yes: number of answers in a row that must be True.
         """
         self.done_step: int | None = None
@@ -32,13 +36,17 @@ class SuccessCheck:
             self._worker = Worker(lambda _: check(), "check")
 
     def update(self, num_steps: int) -> None:
-        """Read the newest answers, and call the check again; `num_steps` ticks are over."""
+        """Read the newest answers, and start the check again.
+
+        Args:
+            num_steps: number of time steps of the episode until now.
+        """
         if self._worker is None or self.problem is not None:
             return
         try:
             answers = self._worker.take()
         except Exception as error:
-            # A check that fails is not a failed task: the episode continues.
+            # An error of the check does not mean that the task failed: the episode continues.
             self.problem = f"{type(error).__name__}: {error}"
             return
         self._worker.ask(None)
@@ -50,7 +58,7 @@ class SuccessCheck:
             self.done_step = num_steps
 
     def verdict(self, reason: Reason) -> bool | None:
-        """Return the success of an episode that ended for `reason`; None if unknown."""
+        """Return whether an episode that ended for `reason` succeeded; None if unknown."""
         if self.done_step is not None or reason == "success":
             return True
         if reason == "failure":
@@ -59,5 +67,5 @@ class SuccessCheck:
         return False if reason in COMPLETE and self._newest is not None else None
 
     def close(self, timeout_s: float) -> bool:
-        """End the thread; return whether it ended in time."""
+        """End the thread, and return whether it ended within `timeout_s`."""
         return self._worker is None or self._worker.close(timeout_s)

@@ -1,4 +1,4 @@
-"""Timing of the control loop: the stages of a tick, and the control rate."""
+"""Measure the control rate, and the duration of each stage of a time step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from .clock import Clock
 
 
 class StopWatch:
-    """A stopwatch for the stages of one tick.
+    """Stopwatch for the stages of one time step of the control loop.
 
     Attributes:
-        seconds: duration of each stage, by name.
+        seconds: duration of each stage, s, by the name of the stage.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -23,26 +23,19 @@ class StopWatch:
         self.seconds: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
-        """End a stage that began when the last one ended."""
+        """Record the time since the last call (or the start) as the duration of `stage`."""
         now_s = self._clock.now_s()
         self.seconds[stage] = now_s - self._since_s
         self._since_s = now_s
 
     def note(self, seconds: Mapping[str, float]) -> None:
-        """Add durations that were measured elsewhere."""
+        """Add durations of stages that were not measured with this stopwatch, s, by name."""
         self.seconds.update(seconds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """Statistics of a list of durations.
-
-    Attributes:
-        mean_s: mean, s.
-        p50_s: median, s.
-        p99_s: 99th percentile, s.
-        max_s: maximum, s.
-    """
+    """Mean, median, 99th percentile and maximum of a list of durations, in seconds."""
 
     mean_s: float
     p50_s: float
@@ -55,12 +48,14 @@ class LoopReport:
     """The timing of a control loop.
 
     Attributes:
-        num_steps: number of ticks.
-        rate_hz: measured rate of the ticks; None with fewer than two.
-        late: delay of the beginning of a tick after its planned time.
-        interval: time from one tick to the next; None with fewer than two.
-        stages: durations of each stage, in the order of their first appearance.
-        num_without_action: number of ticks without an action in time.
+        num_steps: number of time steps.
+        rate_hz: measured number of time steps per second; None if there are fewer than two.
+        late: statistics of the delays between the planned and the real beginning of a time step.
+        interval: statistics of the time from one time step to the next; None if there are fewer
+            than two time steps.
+        stages: statistics of the duration of each stage, by name, in the order in which the stages
+            first appear.
+        num_without_action: number of time steps for which the agent's action was not ready in time.
     """
 
     num_steps: int
@@ -91,7 +86,7 @@ class LoopReport:
 
 
 def loop_report(*records: EpisodeRecord) -> LoopReport | None:
-    """Return the timing of one episode, or of several together; None without any tick."""
+    """Return the timing of one or several episodes together; None if there is no time step."""
     steps = [step for record in records for step in record.steps]
     if not steps:
         return None

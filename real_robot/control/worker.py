@@ -1,4 +1,4 @@
-"""A thread that runs a slow function in the background: for agents and success checks."""
+"""Background thread for a slow function, used for agents and success checks."""
 
 import threading
 from collections.abc import Callable
@@ -11,13 +11,13 @@ A = TypeVar("A")
 
 
 class Worker(Generic[Q, A]):
-    """A background thread that answers the newest question.
+    """Background thread that calls a function with the newest argument (the question).
 
-    A question that arrives while another one is being answered waits; a newer one replaces it. The
+    At most one question waits while the function runs; a newer question replaces it. The
     calling thread may have real-time priority; the background thread has normal priority.
 
     Attributes:
-        news: an event that is set while an answer or an error was not yet taken.
+        news: event that is set while there is an answer or an error that `take` has not returned.
     """
 
     def __init__(self, function: Callable[[Q], A], name: str) -> None:
@@ -40,10 +40,11 @@ class Worker(Generic[Q, A]):
             self._asked.notify()
 
     def take(self) -> list[A]:
-        """Return the answers since the last call, oldest first.
+        """Return the results of the function since the last call, oldest first.
 
         Raises:
-            Exception: the function raised it; every later call raises it again.
+            Exception: the function raised this error. The thread has ended, and every later call
+                raises the error again.
         """
         with self._asked:
             if isinstance(self._error, Exception):
@@ -55,7 +56,7 @@ class Worker(Generic[Q, A]):
         return answers
 
     def close(self, timeout_s: float) -> bool:
-        """End the thread; return whether it ended within `timeout_s`."""
+        """End the thread, and return whether it ended within `timeout_s`."""
         with self._asked:
             self._is_closed = True
             self._asked.notify()
