@@ -1,8 +1,9 @@
-"""Joint limits: constants by robot, and limits read from the connected robot.
+"""Joint limits: constants for known robots, and limits that are read from the connected robot.
 
-Limits must come from the connected robot: joint 6 of a Panda reaches down to -0.02 rad, joint 6 of
-an FR3 only to 0.44. A driver reads the server version, takes `limits_of_server`, and replaces them
-with the limits of the robot's URDF by `limits_from_urdf`.
+The limits must be read from the connected robot, because the robots differ: joint 6 of a Panda
+moves down to -0.02 rad, joint 6 of an FR3 only to 0.44 rad. A driver reads the version of the
+robot's server and calls `limits_of_server`. It then calls `limits_from_urdf`, which replaces these
+limits by the limits in the robot's URDF.
 """
 
 import math
@@ -17,20 +18,23 @@ from envs.geometry import Floats
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointLimits:
-    """The limits of each joint, base first.
+    """Limits of an arm's joints; each attribute has one value per joint, from the base on.
 
-    The maximum velocity towards a position limit decreases near it: at a distance `x` it is
-    `-velocity_offset + sqrt(2 * braking * x)`, so that the joint can stop before the limit.
+    Near a position limit, the maximum velocity decreases, so that the joint can stop before the
+    limit. At a distance `x` from the position limit, the maximum velocity towards the limit is
+    `-velocity_offset + sqrt(2 * braking * x)`.
 
     Attributes:
-        lower_rad: lower position limit of each joint.
-        upper_rad: upper position limit of each joint.
-        velocity_rad_s: maximum velocity far from the position limits.
-        acceleration_rad_s2: maximum acceleration.
-        torque_nm: maximum torque.
-        velocity_offset_rad_s: `velocity_offset` of the formula; 0 for a constant maximum.
-        braking_rad_s2: `braking` of the formula; infinite for a constant maximum.
-        source: the robot or file from which the numbers come, for error messages.
+        lower_rad: lower position limits, rad.
+        upper_rad: upper position limits, rad.
+        velocity_rad_s: maximum velocities far from the position limits, rad/s.
+        acceleration_rad_s2: maximum accelerations, rad/s^2.
+        torque_nm: maximum torques, Nm.
+        velocity_offset_rad_s: `velocity_offset` in the formula, rad/s; 0 if the maximum velocity is
+            constant.
+        braking_rad_s2: `braking` in the formula, rad/s^2; infinite if the maximum velocity is
+            constant.
+        source: name of the robot or file from which the limits come, for error messages.
     """
 
     lower_rad: tuple[float, ...]
@@ -68,7 +72,7 @@ class JointLimits:
         return len(self.lower_rad)
 
     def velocity_bounds(self, joint_positions: ArrayLike) -> tuple[Floats, Floats]:
-        """Return the lowest and highest velocity [... j], rad/s, at joints [... j], rad."""
+        """Return the lowest and highest allowed velocities [... j], rad/s, at positions [... j]."""
         positions = np.asarray(joint_positions, dtype=np.float64)
         return (
             -self._max_speed_towards_limit(positions - self.lower_rad),
@@ -118,10 +122,10 @@ _BY_SERVER = {5: PANDA, **dict.fromkeys((6, 7, 8, 9), FR3_BEFORE_5_9), 10: FR3}
 
 
 def limits_of_server(version: int) -> JointLimits:
-    """Return the limits of the arm behind a control server of this version.
+    """Return the joint limits of the arms whose control server has this version.
 
     Raises:
-        ValueError: the version is unknown; the message lists the known ones.
+        ValueError: the version is unknown; the message lists the known versions.
     """
     if version not in _BY_SERVER:
         known = ", ".join(f"{number} ({known.source})" for number, known in _BY_SERVER.items())
@@ -130,16 +134,20 @@ def limits_of_server(version: int) -> JointLimits:
 
 
 def limits_from_urdf(urdf: str, like: JointLimits) -> JointLimits:
-    """Return the limits in the robot's URDF.
+    """Return the joint limits that a robot's URDF contains.
 
-    The limits of every revolute joint, in the order of the file, come from the element
-    `<limit lower upper velocity effort>` and Franka's element
-    `<position_based_velocity_limits velocity_offset deceleration_limit>`. `like` provides the
-    acceleration limits, which a URDF does not have, and offset and braking for joints without the
-    second element.
+    Each revolute joint, in the order of the file, has its limits in the element
+    `<limit lower upper velocity effort>`. Franka adds an element
+    `<position_based_velocity_limits velocity_offset deceleration_limit>`.
+
+    Args:
+        urdf: the text of the URDF, which is XML.
+        like: known limits of a robot with the same joints. The acceleration limits come from here,
+            because a URDF has none. `velocity_offset` and `braking` come from here for joints
+            without Franka's element.
 
     Raises:
-        ValueError: the text is not XML, or the number of joints differs.
+        ValueError: the text is not XML, or `like` has another number of joints.
     """
     try:
         root = ElementTree.fromstring(urdf)

@@ -1,4 +1,4 @@
-"""Questions to the person beside the robot."""
+"""Ask the person beside the robot a question at the terminal."""
 
 import sys
 
@@ -6,7 +6,7 @@ from toto_robot.files import plain
 
 
 class NoPersonError(RuntimeError):
-    """A question needs an answer, but there is no terminal."""
+    """Error: a question needs an answer from a person, but there is no terminal."""
 
 
 def ask_person(question: str) -> str:

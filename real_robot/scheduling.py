@@ -1,6 +1,6 @@
-"""Real-time priority and CPU affinity of threads, where the system allows it (Linux).
+"""Set the real-time priority and the CPU affinity of threads, on Linux.
 
-The threads and processes that a thread starts inherit both.
+The threads and processes that a thread starts inherit its priority and its CPUs.
 """
 
 import os
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 
 def ask_for_priority(priority: int) -> bool:
-    """Set this thread's real-time priority, 1 to 99 (0 for none); return whether it is set."""
+    """Request a real-time priority for this thread, 1 to 99; 0 requests none.
+
+    Return True if the system has set it, and False if the system does not allow it.
+    """
     if priority == 0:
         return False
     try:
@@ -20,10 +23,10 @@ def ask_for_priority(priority: int) -> bool:
 
 
 def drop_priority() -> None:
-    """Remove this thread's real-time priority, for a thread with long computations.
+    """Remove this thread's real-time priority; call it in threads with long computations.
 
-    With the priority, threads of the same priority would wait for the computation. If real-time
-    threads use a CPU fully, Linux stops all of them for about 50 ms.
+    A long computation with real-time priority would delay other threads of the same priority. If
+    real-time threads use a CPU without a pause, Linux stops all of them for about 50 ms.
     """
     if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
@@ -31,7 +34,10 @@ def drop_priority() -> None:
 
 @contextmanager
 def realtime_priority(priority: int) -> Iterator[None]:
-    """Set a real-time priority of this thread, and of threads that it starts, in the context."""
+    """Set a real-time priority in a `with` block, for this thread and threads that it starts.
+
+    The previous priority is restored at the end of the block.
+    """
     if not hasattr(os, "sched_getscheduler"):
         yield
         return
@@ -49,10 +55,11 @@ def realtime_priority(priority: int) -> Iterator[None]:
 
 @contextmanager
 def avoid_cpu(cpu: int | None) -> Iterator[None]:
-    """Exclude a CPU for this thread, and for threads that it starts, in the context.
+    """Exclude a CPU in a `with` block, for this thread and for threads that it starts.
 
     Args:
-        cpu: number of the CPU to exclude; None for none. If it is the only CPU, it stays in use.
+        cpu: number of the CPU that is not used; None uses all. If the machine has no other CPU, it
+            is used nevertheless.
     """
     if cpu is None:
         yield

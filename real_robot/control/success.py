@@ -12,7 +12,7 @@ Check = Callable[[], bool | None]
 
 
 class SuccessCheck:
-    """Check of success that runs in a separate thread, about once per time step.
+    """Success check that runs in a separate thread, about once per time step.
 
     Attributes:
         done_step: number of time steps after which the task was done; None until it is done.

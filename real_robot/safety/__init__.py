@@ -1,4 +1,4 @@
-"""The safety layer: it checks and limits every target between a policy and an arm."""
+"""Safety layer: it checks and limits every target before the target is sent to the arm."""
 
 from .config import SafetyConfig, Watchdog
 from .layer import Ages, Decision, Intervention, RecoveryRefusedError, SafetyLayer, UnsafeStartError

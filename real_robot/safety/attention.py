@@ -1,13 +1,14 @@
-"""User stops and reflexes that a person must acknowledge before the arm moves again."""
+"""Record of user stops and reflexes that a person must acknowledge before the arm moves again."""
 
 from ..robot import RobotState
 
 
 class Attention:
-    """The unacknowledged user stops and reflexes of one arm.
+    """Record of the user stops and reflexes of one arm that no person has acknowledged yet.
 
-    One object is shared by all code that reads the states of the arm. A user stop that was pressed
-    and released counts in the same way as one that is still pressed.
+    A reflex is a stop of the robot's controller, for example after a collision. All code that reads
+    the states of the arm shares one `Attention` object. A user stop counts until it is
+    acknowledged, even if the button is released earlier.
 
     Attributes:
         user_stopped: True if a state since the last acknowledgement showed a user stop.
@@ -16,17 +17,19 @@ class Attention:
 
     def __init__(self) -> None:
         self.user_stopped = self.reflexed = False
-        self._recovering = False  # the reflex still in the robot's state was already handled
+        self._recovering = (
+            False  # True while the robot's state still shows a reflex that was handled
+        )
 
     @property
     def cause(self) -> str | None:
-        """Return the event that a person must acknowledge, as text; None without an event."""
+        """Return a text that names the event to acknowledge; None if there is no event."""
         if self.user_stopped:
             return "the user stop was pressed"
         return "the robot stopped itself in a reflex" if self.reflexed else None
 
     def notice(self, state: RobotState) -> None:
-        """Record a user stop or a reflex that a state of the robot shows."""
+        """Record a user stop or a reflex if this state of the robot shows one."""
         has_reflex = state.mode == "reflex" or bool(state.errors)
         if state.mode == "user_stopped":
             self.user_stopped = True

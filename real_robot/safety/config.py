@@ -1,4 +1,4 @@
-"""Settings of the safety layer: limits of motion, workspace, and the age of data."""
+"""Settings of the safety layer: limits on the motion, the workspace, and the age of data."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from .workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Watchdog:
-    """Settings of a watchdog: the age limits of one kind of data.
+    """Age limits of one kind of data: actions, camera frames or robot states.
 
     Attributes:
         hold_after_s: age above which the arm brakes and waits for new data, s.
@@ -32,20 +32,23 @@ class SafetyConfig:
     """Settings of the safety layer.
 
     Attributes:
-        motion: limits of position, velocity, acceleration and step of the targets.
-        workspace: box and table that bound the arm, in the base's frame.
+        motion: limits on position, velocity, acceleration and step of the joint targets.
+        workspace: box and table that limit the space of the arm, in the frame of the arm's base.
         action: age limits of the observation from which the action was computed.
         camera: age limits of the newest frame of each camera.
         state: age limits of the newest robot state.
-        start_tolerance_rad: greatest distance of a joint from the start pose at the beginning of an
-            episode.
-        start_velocity_rad_s: greatest speed of a joint at the beginning of an episode.
-        max_recoveries: number of reflexes from which the robot may recover without a person's
-            acknowledgement; 0: none.
+        start_tolerance_rad: an episode may begin only if each joint is within this distance of the
+            start pose, rad.
+        start_velocity_rad_s: an episode may begin only if each joint is slower than this, rad/s.
+        max_recoveries: number of reflexes (stops of the robot's controller, for example after a
+            collision) after which the robot may continue without a person's acknowledgement. 0
+            means that a person must acknowledge each reflex.
         max_tracking_error_rad: greatest distance between the measured position of a joint and its
-            last target. Above it, the episode ends: the arm is held or pushed. Set it above
-            `motion.max_lead_rad`, the distance of the target from an arm that is held.
-        max_overshoot_rad: greatest measured position of a joint beyond the robot's own limits.
+            last target, rad. Above it, the episode ends, because something holds or pushes the
+            arm. Set it larger than `motion.max_lead_rad`: if something holds the arm, its target
+            moves away by up to `max_lead_rad`.
+        max_overshoot_rad: the episode ends if a measured joint position is more than this beyond
+            the robot's limits, rad.
     """
 
     motion: MotionConfig

@@ -1,17 +1,18 @@
-"""The checks between a policy and an arm: every target goes through `SafetyLayer.command`.
+"""Safety layer between a policy and an arm: `SafetyLayer.command` checks every target.
 
-The layer has no thread and no clock. Times are arguments, so that a test can play any sequence of
-events. At each tick the layer returns a `Decision`: which target is sent, and why.
+The layer has no thread and reads no clock. Times are arguments, so that a test can simulate any
+sequence of events. At each time step, `command` returns a `Decision`: the target to send, and one
+of four verdicts.
 
-    move   the requested target, within the limits and the workspace
-    hold   data are stale: brake along the path that was checked, then wait for new data
-    stop   there is a fault: brake along the same path; the episode ends when the arm is at rest
-    end    the arm no longer follows targets (reflex, user stop, error): nothing is sent
+    move   the requested target is sent, changed if it violates the limits or the workspace
+    hold   data are stale: the arm brakes on the line that was checked, and waits for new data
+    stop   there is a fault: the arm brakes in the same way, and the episode ends when it is at rest
+    end    the arm does not follow targets (reflex, user stop, error): nothing is sent
 
-A stop or an end is final: the arm moves again only after a new `begin`. After a user stop, and
-after a reflex without automatic recovery, `begin` requires that a person calls `acknowledge` first.
-This applies to every stop that `begin`, `command` or `notice` finds in a state of the robot. Other
-code that reads states passes them to `notice`.
+After `stop` and `end`, the arm moves again only after a new `begin`. After a user stop, `begin`
+fails until `acknowledge` is called on the input of a person. The same is true after a reflex, if
+automatic recovery is not allowed. `begin`, `command` and `notice` look for both events in the
+states that they receive. Other code that reads the robot's states must pass them to `notice`.
 
 This layer is for research. It does not replace the user stop, a wired button in a person's hand.
 """
@@ -38,27 +39,27 @@ from .workspace import Enclosure
 
 Verdict = Literal["move", "hold", "stop", "end"]
 
-# A timestamp of another thread may be slightly later than the loop's own.
+# A timestamp of another thread may be slightly later than the time that the loop has read.
 _FUTURE_S = 0.005
 
 
 class UnsafeStartError(ValueError):
-    """An error that lists all reasons why an episode must not begin."""
+    """Error: an episode must not begin; the message lists all reasons."""
 
 
 class RecoveryRefusedError(ValueError):
-    """An error that says why the robot must not recover without a person."""
+    """Error: the robot must not recover without a person; the message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ages:
-    """The ages of the action and of the camera frames.
+    """Ages of the action and of the camera frames, s.
 
     Attributes:
-        action_s: seconds since the observation of the action, or since the action was made;
-            limited by `SafetyConfig.action`.
-        cameras_s: seconds since the last new frame of each camera (`Camera.age_s`); the age also
-            grows while a camera is frozen or disconnected.
+        action_s: time since the observation from which the action was computed. For an action
+            without an observation, it is the time since the action was computed.
+        cameras_s: time since the last new frame of each camera, by name (see `Camera.age_s`). The
+            age also grows while a camera is frozen or disconnected.
     """
 
     action_s: float
@@ -67,16 +68,16 @@ class Ages:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Decision:
-    """The target that is sent, and the reasons.
+    """Decision of the safety layer at one time step.
 
     Attributes:
-        target: the target to send; None when nothing is sent.
-        verdict: `move`, `hold`, `stop` or `end`.
-        causes: the reasons for a verdict other than `move`, as text; empty for `move`.
-        interventions: each change of the requested target, with its reason and amount; empty if
-            the requested target is sent.
-        ended: True if the episode is over: the arm has come to rest after a stop, or it does not
-            follow targets.
+        target: the target to send; None: nothing may be sent.
+        verdict: `move`, `hold`, `stop` or `end`; see the description of the module.
+        causes: the reasons for `hold`, `stop` or `end`, as text; empty for `move`.
+        interventions: the changes of the requested target, each with its reason and amount; empty
+            if the requested target is sent without change.
+        ended: True if the episode is over, because the arm has come to rest after `stop`, or does
+            not follow targets.
     """
 
     target: Target | None
@@ -87,11 +88,12 @@ class Decision:
 
 
 class SafetyLayer:
-    """The safety layer of one robot; it decides tick by tick which target is sent.
+    """Safety layer of one robot; at each time step it decides which target is sent.
 
     Attributes:
-        config: limits of motion, workspace and ages.
-        attention: unacknowledged user stops and reflexes; shared by all layers of an arm.
+        config: limits on the motion, the workspace and the ages of data.
+        attention: record of user stops and reflexes that no person has acknowledged; all safety
+            layers of one arm share this object.
     """
 
     def __init__(
@@ -102,14 +104,14 @@ class SafetyLayer:
         *,
         attention: Attention | None = None,
     ) -> None:
-        """Set up the layer; `begin` starts an episode.
+        """Create the layer; `begin` must be called before each episode.
 
         Args:
-            config: limits of motion, workspace and ages.
+            config: limits on the motion, the workspace and the ages of data.
             limits: joint limits, read from the connected robot.
             arm: kinematics of the arm, with as many joints as `limits`.
-            attention: the `attention` of another layer of the same arm; None for the first layer
-                of an arm.
+            attention: the `attention` of another safety layer of the same arm; None for the first
+                layer of an arm.
 
         Raises:
             ValueError: the limits and the arm have different numbers of joints.
@@ -125,18 +127,21 @@ class SafetyLayer:
         self._highest = np.array(limits.upper_rad) + config.max_overshoot_rad
         self._num_joints = limits.num_joints
         self._filter = MotionFilter(config.motion, limits, Enclosure(config.workspace, arm))
-        self._before: tuple[Motion, float] | None = None  # what was sent before `_now`, and when
+        self._before: tuple[Motion, float] | None = (
+            None  # motion that was sent before `_now`, and its time
+        )
         self._now: tuple[Motion, float] | None = None
         self._final: tuple[Verdict, tuple[str, ...]] | None = None
         self._num_recoveries = 0
 
     def begin(self, state: RobotState, *, start: ArrayLike | None, now_s: float) -> None:
-        """Begin an episode where the arm is.
+        """Check that an episode may begin, and take the measured pose as the first target.
 
         Args:
             state: the newest state of the robot.
-            start: [j] the start pose that the arm must be near; None: any pose is accepted.
-            now_s: the current time.
+            start: start pose [j] that the arm must be near, rad, one value per joint; None accepts
+                any pose.
+            now_s: the current time, s, on the clock of the timestamps.
 
         Raises:
             UnsafeStartError: the episode must not begin; the error lists all reasons.
@@ -155,23 +160,22 @@ class SafetyLayer:
         if problems:
             raise UnsafeStartError("the episode must not begin: " + "; ".join(problems))
         self._final = None
-        # The first target is sent one period later, or may take one period.
+        # The first target is sent one period later, or the arm may take one period to reach it.
         earlier_s = now_s - self.config.motion.period_s
         self._before = self._now = (self._filter.rest(state.joint_positions_rad), earlier_s)
 
     def command(self, target: Target, state: RobotState, ages: Ages, now_s: float) -> Decision:
-        """Return the decision on what is sent now.
+        """Check a requested target, and return the decision which target is sent now.
 
-        The call is idempotent: a second call with the same `now_s` repeats the decision of the same
-        tick. If its requested target is the target of the first decision, both decisions have the
-        same target.
+        The call is idempotent: if `command` is called a second time with the same `now_s`, and the
+        target of the first decision is requested, the second decision has the same target.
 
         Args:
             target: the requested target. A target with NaN, infinite values or a wrong shape ends
                 the episode.
             state: the newest state of the robot.
             ages: the ages of the action and of the camera frames.
-            now_s: the current time, on the clock of the timestamps.
+            now_s: the current time, s, on the clock of the timestamps.
 
         Raises:
             RuntimeError: `begin` was not called.
@@ -221,14 +225,16 @@ class SafetyLayer:
         )
 
     def note_partial_send(self, goal_rad: Floats, share: float) -> None:
-        """Record that the last target was sent only in part; the next tick begins at that position.
+        """Record that the arm was sent only a part of the way to the last target.
 
-        The position is on the checked line to the target, so the arm can stop within the same
-        space.
+        This happens when a target is divided into steps, and not all of them were sent in time. The
+        next decision then begins at the last sent position. This position is on the line that was
+        checked, so the arm can stop within the checked space.
 
         Args:
-            goal_rad: [j] the target that was sent in part; ignored unless it is the last one.
-            share: the share of the line that was sent, in [0, 1].
+            goal_rad: the target of this line [j], rad, one value per joint. If it is not the last
+                target, the call has no effect.
+            share: how much of the line was sent, in [0, 1].
         """
         if self._now is None or self._before is None:
             return
@@ -240,7 +246,7 @@ class SafetyLayer:
         self._now = (replace(last, positions_rad=position), last_s)
 
     def notice(self, state: RobotState) -> None:
-        """Record a user stop or a reflex in a state that other code has read."""
+        """Record a user stop or a reflex, if a state that other code has read shows one."""
         self.attention.notice(state)
 
     def acknowledge(self) -> None:
@@ -272,7 +278,7 @@ class SafetyLayer:
         attention.recover()
 
     def _halted(self, state: RobotState) -> tuple[str, ...]:
-        """Return why the arm no longer follows targets; empty when it does."""
+        """Return the reasons why the arm does not follow targets; empty if it follows them."""
         if state.mode in ("idle", "moving") and not state.errors:
             return ()
         causes = [f"the robot reports {error}" for error in state.errors]
@@ -287,7 +293,7 @@ class SafetyLayer:
         )
 
     def _read(self, target: Target) -> tuple[Target | None, list[str]]:
-        """Return the requested target as finite numbers, or its faults."""
+        """Return the requested target as float arrays, or None and a list of what is invalid."""
         try:
             # a copy: the policy may write into its own array later
             positions = np.array(target.joint_positions_rad, dtype=np.float64)
@@ -310,7 +316,13 @@ class SafetyLayer:
         return Target(joint_positions_rad=positions, gripper_width_m=width_m), []
 
     def _state_faults(self, state: RobotState, now_s: float, most_s: float) -> list[str]:
-        """Return the faults of the robot's state."""
+        """Return what is invalid in the robot's state: age, NaN, shape or position, as texts.
+
+        Args:
+            state: the state.
+            now_s: the current time, s.
+            most_s: greatest valid age of the state, s.
+        """
         if state.joint_positions_rad.shape != (self._num_joints,):
             return [
                 f"the robot reports {len(state.joint_positions_rad)} joints, "
@@ -335,7 +347,7 @@ class SafetyLayer:
         return faults + _too_old("the robot's state", now_s - _float(state.stamp_s), most_s)
 
     def _tracking_faults(self, last: Motion, state: RobotState) -> list[str]:
-        """Return which joints are too far from their last targets."""
+        """Return one text for each joint that is too far from its last target."""
         if state.joint_positions_rad.shape != last.positions_rad.shape:
             return []
         error = np.abs(state.joint_positions_rad - last.positions_rad)
@@ -346,7 +358,12 @@ class SafetyLayer:
         ]
 
     def _stale(self, ages: Ages, to: Literal["hold", "stop"]) -> list[str]:
-        """Return which data are too old, by the limit for a hold or for a stop."""
+        """Return one text for each kind of data that is too old.
+
+        Args:
+            ages: the ages of the data.
+            to: `hold` or `stop`: which of the two age limits is used.
+        """
         causes = []
         for name, age_s, watchdog in (
             ("the action", ages.action_s, self.config.action),
@@ -386,7 +403,10 @@ class SafetyLayer:
     def _grip(
         self, requested: Target, state: RobotState
     ) -> tuple[float | None, list[Intervention]]:
-        """Return the requested gripper width [m] within the gripper's range, and the changes."""
+        """Limit the requested gripper width to the gripper's range.
+
+        Return the width, m, or None if none is sent, and the changes of the request.
+        """
         requested_m = requested.gripper_width_m
         if requested_m is None:
             return None, []
@@ -415,7 +435,7 @@ class SafetyLayer:
 
 
 def _float(value: object) -> float:
-    """Return a number as a float; NaN for other types and for an integer too large for a float."""
+    """Return a value as a float; NaN if it is not a number, or too large for a float."""
     try:
         return float(value) if isinstance(value, Real) else math.nan
     except (OverflowError, ValueError):

@@ -1,12 +1,13 @@
-"""Limits on the motion of joint targets from one tick to the next, always with a way to stop.
+"""Limit the motion of the joint targets, so that the arm can stop at any time.
 
-For every target, a braking motion exists: the arm can stop on a straight line in joint space,
-within all limits and inside the workspace. A requested target without a braking motion is moved
-along the wall of the workspace or shortened. If no such target has one, the braking motion of the
-last target is used. So no limit is violated to satisfy another one.
+A target is sent only if the arm can brake from it: on a straight line in joint space, within all
+limits, and inside the workspace. This line is the braking motion of the target. If the requested
+target has no braking motion, other targets are tried in this order: moved along the wall of the
+workspace; shorter motions; the braking motion of the last target, which always exists.
+The first target that passes all checks is sent. No limit is violated to satisfy another limit.
 
-The first candidate that passes all checks is sent. The filter is idempotent: a sent target that is
-requested again at the same tick passes without a change.
+The filter is idempotent: if the sent target is requested again at the same time step, it passes
+without a change.
 """
 
 from collections.abc import Iterator
@@ -25,15 +26,16 @@ _SHARES = (0.5, 0.25, 0.125)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionConfig:
-    """Settings of the motion limits of the targets.
+    """Limits on the motion of the joint targets.
 
     Attributes:
-        joint_margin_rad: distance kept from the robot's joint limits.
+        joint_margin_rad: smallest distance of a target from the robot's joint limits, rad.
         velocity_fraction: greatest velocity, as a fraction of the robot's limit, in (0, 1].
         acceleration_fraction: greatest acceleration, as a fraction of the robot's limit, in (0, 1].
-        max_step_rad: greatest change of a joint's target in one period.
-        max_lead_rad: greatest distance of a target from the measured position of its joint.
-        period_s: period of the control loop; a delayed tick may move no farther than in one period.
+        max_step_rad: greatest change of a joint's target in one period, rad.
+        max_lead_rad: greatest distance of a target from the measured position of its joint, rad.
+        period_s: period of the control loop, s. After a delay, the target may still not move
+            farther than in one period.
     """
 
     joint_margin_rad: float
@@ -56,13 +58,13 @@ class MotionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Intervention:
-    """A reason why the sent target differs from the requested one.
+    """Change of the requested target by the safety layer, and its reason.
 
     Attributes:
-        name: one word for the log, for example `velocity`.
-        amount: size of the change of the target, in `unit`.
+        name: the limit that caused the change, in one word, for example `velocity`.
+        amount: size of the change, in `unit`.
         unit: unit of the amount, for example `rad`.
-        detail: the joint or the bound of the limit, as text.
+        detail: the joint that was limited, or the wall of the workspace, as text.
     """
 
     name: str
@@ -73,11 +75,11 @@ class Intervention:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Motion:
-    """The joint positions that were sent last, and their velocities.
+    """Joint target that was sent, and the joint velocities of the step to it.
 
     Attributes:
-        positions_rad: [j] joint positions that were sent.
-        velocities_rad_s: [j] joint velocities of the step to these positions.
+        positions_rad: joint positions that were sent [j], rad, one value per joint.
+        velocities_rad_s: joint velocities of the step to these positions [j], rad/s.
     """
 
     positions_rad: Floats
@@ -85,12 +87,12 @@ class Motion:
 
     @property
     def at_rest(self) -> bool:
-        """Return whether the last step did not move."""
+        """Return whether all velocities of the step are 0."""
         return not self.velocities_rad_s.any()
 
 
 class MotionFilter:
-    """A filter that passes as much of a requested motion as the limits allow."""
+    """Filter that changes a requested motion as little as possible to satisfy all limits."""
 
     def __init__(self, config: MotionConfig, limits: JointLimits, enclosure: Enclosure) -> None:
         fraction = config.velocity_fraction
@@ -106,13 +108,13 @@ class MotionFilter:
         self._enclosure = enclosure
         self._speed = fraction * np.array(limits.velocity_rad_s)
         self._acceleration = config.acceleration_fraction * np.array(limits.acceleration_rad_s2)
-        # the velocity curve that shrinks towards a joint limit, scaled by the fraction
+        # the greatest velocity decreases near a joint limit; it is scaled by the fraction
         self._offset = fraction * np.array(limits.velocity_offset_rad_s)
         self._braking = fraction**2 * np.array(limits.braking_rad_s2)
         self._shrinks = np.isfinite(self._braking)
 
     def outside(self, positions: Floats) -> list[str]:
-        """Return the violations of joint limits (with margin) and workspace at positions [j]."""
+        """Return, as texts, which joint limits (with margin) and walls positions [j] violate."""
         beyond = np.maximum(self._lower - positions, positions - self._upper)
         return [
             f"joint {joint + 1} at {positions[joint]:.4f} rad is outside "
@@ -122,12 +124,17 @@ class MotionFilter:
         ] + self._enclosure.violations(positions)
 
     def rest(self, positions: Floats) -> Motion:
-        """Return a motion at rest at positions [j] for which `outside` returns nothing."""
+        """Return a motion at rest at positions [j], which must be inside all limits."""
         start = np.clip(positions, self._lower, self._upper)
         return Motion(positions_rad=start, velocities_rad_s=np.zeros_like(start))
 
     def brake(self, last: Motion, elapsed_s: float) -> Motion:
-        """Return the braking motion: slow down along the straight line that was checked."""
+        """Return the next motion if the arm brakes on the straight line that was checked.
+
+        Args:
+            last: the motion that was sent before.
+            elapsed_s: time since `last`, s.
+        """
         stop_s = self._stop_time(last.velocities_rad_s)
         share = max(0.0, 1.0 - elapsed_s / stop_s) if stop_s > 0 else 0.0
         velocities = last.velocities_rad_s * share
@@ -140,13 +147,14 @@ class MotionFilter:
     def step(
         self, last: Motion, requested: Floats, measured: Floats, elapsed_s: float
     ) -> tuple[Motion, list[Intervention]]:
-        """Return the next motion towards `requested` [j], and the reasons for each difference.
+        """Return the next motion towards `requested`, and the changes of the request.
 
         Args:
             last: the motion that was sent before.
-            requested: [j] finite positions.
-            measured: [j] measured positions of the joints.
-            elapsed_s: time since `last`, above 0; time beyond one period is ignored.
+            requested: requested positions [j], rad, one finite value per joint.
+            measured: measured positions of the joints [j], rad.
+            elapsed_s: time since `last`, s, above 0; a longer time than one period counts as one
+                period.
         """
         elapsed_s = min(elapsed_s, self._config.period_s)
         braking = self.brake(last, elapsed_s)
@@ -154,7 +162,8 @@ class MotionFilter:
         low, high = np.full_like(requested, -np.inf), np.full_like(requested, np.inf)
         allowed = requested
         for name, lower, upper in self._bounds(last, measured, elapsed_s):
-            # The braking motion keeps every bound up to rounding, except `lead`: always allow it.
+            # The braking motion satisfies every bound up to rounding, except `lead`. It must always
+            # be allowed, so the bounds are extended to include it.
             low = np.maximum(low, np.minimum(lower, braking.positions_rad))
             high = np.minimum(high, np.maximum(upper, braking.positions_rad))
             bounded = np.clip(allowed, low, high)
@@ -184,7 +193,10 @@ class MotionFilter:
     def _bounds(
         self, last: Motion, measured: Floats, elapsed_s: float
     ) -> Iterator[tuple[str, Floats, Floats]]:
-        """Yield each bound on the next positions by name; none depends on the requested target."""
+        """Yield name, lowest and highest positions [j] of each limit on the next positions.
+
+        The limits do not depend on the requested target.
+        """
         here, config = last.positions_rad, self._config
         yield "joint_limit", self._lower, self._upper
         # In a fraction of the period, the same fraction of the step is allowed.
@@ -198,7 +210,7 @@ class MotionFilter:
         slowest, quickest = last.velocities_rad_s - change, last.velocities_rad_s + change
         yield "acceleration", here + slowest * elapsed_s, here + quickest * elapsed_s
         lead = config.max_lead_rad
-        # When an arm is pushed back, its target must not jump: the braking motion stays allowed.
+        # If the arm is pushed away, its target must not jump: the braking motion stays allowed.
         yield "lead", measured - lead, measured + lead
 
     def _candidates(
@@ -210,7 +222,7 @@ class MotionFilter:
         low: Floats,
         high: Floats,
     ) -> Iterator[Floats]:
-        """Yield positions [j] to try, best first: as allowed, along the wall, and shorter steps."""
+        """Yield the positions [j] to try, in the order of the module's description."""
         yield allowed
         along = allowed
         for _ in range(2):
@@ -219,7 +231,7 @@ class MotionFilter:
             push = self._enclosure.pushed_in(end, buffer)
             if push is None:
                 break
-            # the end moves with the candidate, and farther by the stopping distance
+            # the end of the braking motion moves with the candidate, plus the stopping distance
             stop_s = self._stop_time((along - last.positions_rad) / elapsed_s)
             along = np.clip(along + push / (1.0 + 0.5 * stop_s / elapsed_s), low, high)
         yield along
@@ -239,11 +251,18 @@ class MotionFilter:
         return self._enclosure.holds_line(here, self._end(here, candidate, elapsed_s))
 
     def _stays_under_curve(self, speeds: Floats, distance: Floats, stop_s: float) -> bool:
-        """Return whether speeds [j] that fall evenly to 0 stay under the curve near the limits.
+        """Return whether the joints can brake evenly from these speeds without exceeding a limit.
 
-        Let `r` be the remaining share of the speed, from 1 to 0. The joint has then moved
-        s = (1 - r^2) v T / 2 of its distance x. It is under the curve if
-        (r v + o)^2 <= 2 d (x - s). This is a parabola in r: its ends and its vertex are checked.
+        The robot's velocity limit decreases near a position limit (see `JointLimits`). At a
+        distance x it is sqrt(2 d x) - o, with the deceleration d and the offset o. A joint brakes
+        from its speed v to 0 in the time T. Let `r` be the remaining share of the speed, from 1 to
+        0. The joint has then moved s = (1 - r^2) v T / 2. Its speed is allowed if (r v + o)^2 <= 2
+        d (x - s). This is a parabola in r, so only the two ends and the vertex are checked.
+
+        Args:
+            speeds: speeds v [j], rad/s, one value per joint.
+            distance: distances x [j] to the position limits, rad.
+            stop_s: braking time T, s.
         """
         moving = self._shrinks & (speeds > 0)
         if not moving.any():
@@ -258,9 +277,10 @@ class MotionFilter:
         )
 
     def _farthest_towards(self, distance: Floats, elapsed_s: float) -> Floats:
-        """Return the longest step [j] towards a limit that is `distance` [j] away.
+        """Return the longest step [j] towards a position limit that is `distance` [j] away, rad.
 
-        After the step, the speed must be on or under the robot's curve and our braking curve.
+        The speed of the step must not exceed the robot's velocity limit near the position limit,
+        and must allow to brake before the limit.
         """
         still = np.zeros_like(distance)
         ours = _farthest(distance, still, self._acceleration, elapsed_s)
@@ -269,7 +289,7 @@ class MotionFilter:
         return np.where(self._shrinks, np.minimum(ours, robots), ours)
 
     def _end(self, here: Floats, candidate: Floats, elapsed_s: float) -> Floats:
-        """Return the positions [j] where the arm would come to rest after `candidate`."""
+        """Return the positions [j] where the arm comes to rest if it brakes after `candidate`."""
         velocities = (candidate - here) / elapsed_s
         return candidate + 0.5 * self._stop_time(velocities) * velocities
 
@@ -278,7 +298,10 @@ class MotionFilter:
 
 
 def _farthest(distance: Floats, offset: Floats, braking: Floats, elapsed_s: float) -> Floats:
-    """Return the root x of (x / t + offset)^2 = 2 braking (distance - x); 0 if it is negative."""
+    """Return the longest step x within the time t = `elapsed_s` that satisfies a velocity limit.
+
+    x is the solution of (x / t + offset)^2 = 2 braking (distance - x), or 0 if it is negative.
+    """
     a = 1.0 / elapsed_s**2
     half_b = offset / elapsed_s + braking
     c = offset**2 - 2.0 * braking * np.maximum(distance, 0.0)

@@ -1,6 +1,6 @@
-"""The workspace of an arm: a box for the tool point, and a table that the arm stays above.
+"""Workspace of an arm: a box that the tool point must not leave, and a table below the arm.
 
-Distances are computed by forward kinematics, in the frame of the arm's base.
+Positions are computed by forward kinematics, in the frame of the arm's base.
 """
 
 import math
@@ -19,16 +19,18 @@ _ROUNDING_M = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workspace:
-    """Settings of the workspace: a box for the tool point and a table, in the base's frame.
+    """Settings of the workspace, in the frame of the arm's base: a box and a table.
 
     Attributes:
-        low_m: smallest x, y, z of the tool point.
-        high_m: greatest x, y, z of the tool point.
-        table_m: height of the table.
-        tool_clearance_m: smallest height of the tool point and of `hand_points_m` above the table.
-        link_radius_m: smallest height of the joints from the upper arm on above the table: about
-            the radius of the links.
-        hand_points_m: further points of the hand, in its frame, that stay above the table.
+        low_m: smallest allowed x, y, z of the tool point, m.
+        high_m: greatest allowed x, y, z of the tool point, m.
+        table_m: height (z) of the table, m.
+        tool_clearance_m: smallest allowed height of the tool point and of `hand_points_m` above
+            the table, m.
+        link_radius_m: smallest allowed height of the joints above the table, m, from the upper arm
+            on. It should be about the radius of the links.
+        hand_points_m: further points x, y, z of the hand that must stay above the table, m, in the
+            frame of the hand.
     """
 
     low_m: Vector
@@ -52,10 +54,11 @@ class Workspace:
 
 
 class Enclosure:
-    """The distances of an arm to the bounds of its workspace.
+    """Computation of the distances between an arm and the walls of its workspace.
 
     Attributes:
-        names: name of each bound, in the order of the columns of `margins_m`.
+        names: name of each wall (sides of the box, and table), in the order of the columns of
+            `margins_m`.
     """
 
     def __init__(self, workspace: Workspace, arm: Arm) -> None:
@@ -80,14 +83,14 @@ class Enclosure:
         self.names = (*sides, *(f"{point} above the table" for point in points + links))
 
     def margins_m(self, joint_positions: Floats) -> Floats:
-        """Return the distance in metres to each bound [... m] at positions [... j].
+        """Return the distances to the m walls [... m], in metres, at joint positions [... j].
 
-        A distance is negative outside the workspace.
+        A distance is negative if the arm is beyond the wall.
         """
         return self._margins(self._points(joint_frames(self._arm, joint_positions)))
 
     def violations(self, joint_positions: Floats) -> list[str]:
-        """Return the violated bounds at positions [j] with their distances, as text."""
+        """Return one text for each wall that the arm violates at positions [j], with distances."""
         margins = self.margins_m(joint_positions)
         return [
             f"{name}: {-margin:.4f} m too far"
@@ -96,17 +99,21 @@ class Enclosure:
         ]
 
     def curvature_m(self, first: Floats, last: Floats) -> float:
-        """Return a bound on how far a point leaves the chord between samples of a joint line."""
+        """Return how far a point of the arm can be from the straight line between two samples, m.
+
+        `first` and `last` [j] are the ends of a line in joint space, on which the arm's points
+        move on curves. The result is an upper bound for `_NUM_INTERVALS` equal parts of the line.
+        """
         # A point of a chain of joints has a second derivative of at most reach * (sum |dq|)^2
         # along a line in joint space, and a chord misses an arc by h^2 / 8 times that.
         length = float(np.abs(last - first).sum())
         return self._reach_m * (length / _NUM_INTERVALS) ** 2 / 8
 
     def holds_line(self, first: Floats, last: Floats) -> bool:
-        """Return whether the joint line from `first` [j], which is inside, to `last` stays inside.
+        """Return whether the arm stays inside on a line in joint space from `first` to `last` [j].
 
-        The line is sampled, and the motion between samples is bounded: True holds for every point
-        of the line.
+        `first` must be inside. The arm is checked at samples of the line, and its motion between
+        samples is bounded. True therefore means that every point of the line is inside.
         """
         length = float(np.abs(last - first).sum())
         start = self.margins_m(first)
@@ -117,15 +124,15 @@ class Enclosure:
         curvature = self.curvature_m(first, last)
         if margins.min() < curvature - _ROUNDING_M:
             return False
-        # A line may begin at a wall if it leaves the wall at once.
+        # A line may begin at a wall if it moves away from the wall at once.
         leaves = (start >= curvature) | (margins[0] >= 4 * curvature - _ROUNDING_M)
         return bool(leaves.all())
 
     def pushed_in(self, joint_positions: Floats, buffer_m: float) -> Floats | None:
-        """Return a small change [j] that brings positions [j] inside by `buffer_m`.
+        """Return a small change of positions [j] that moves the arm `buffer_m` inside the walls.
 
-        It is the least-squares solution for the linearised distances, which is accurate near the
-        wall. None when the positions are already inside.
+        The change [j], rad, is the least-squares solution for the linearised distances. It is
+        accurate near the wall. None is returned if the positions are already inside.
         """
         frames = joint_frames(self._arm, joint_positions)
         points = self._points(frames)
@@ -144,7 +151,7 @@ class Enclosure:
         return change
 
     def _points(self, frames: Floats) -> Floats:
-        """Return all checked points [... p 3]: the points of the hand, then those of the links."""
+        """Return the p checked points [... p 3] of the arm: of the hand, then of the links."""
         hand = frames[..., -1, :, :]
         on_hand = self._hand_points @ np.swapaxes(hand[..., :3, :3], -1, -2)
         on_hand = on_hand + hand[..., None, :3, 3]
