@@ -21,6 +21,7 @@ from toto_robot import FrameEncoder
 from toto_robot.config import to_dict
 from toto_robot.device import choose_device
 from toto_robot.encoders.contract import compress_each
+from toto_robot.encoders.hub import is_hub_name
 from toto_robot.encoders.loading import shipped_baselines, shipped_encoders
 
 from .environment import EnvConfig
@@ -187,7 +188,7 @@ def relocated(
     if not isinstance(vision, NoVision):
         name = vision.name_or_path
         shipped = (*shipped_encoders(), *shipped_baselines())
-        if name not in shipped and not Path(name).exists():
+        if not is_hub_name(name) and name not in shipped and not Path(name).exists():
             raise FileNotFoundError(
                 f"{folder} was trained with the encoder {name}, which does not exist; set its "
                 "location: encoder=<name, folder or file>"

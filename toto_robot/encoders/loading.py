@@ -17,6 +17,7 @@ from .encoder import Encoder, EncoderConfig
 from .forks import survive_forks
 from .frozen import open_frozen
 from .golden import golden_frames, has_golden, record_golden, verify_golden
+from .hub import download_checkpoint, is_hub_name
 from .int8 import to_int8
 from .patches import PatchEncoder, PatchEncoderConfig
 from .pooling import AttentionPool
@@ -136,6 +137,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
     *,
+    revision: str | None = None,
     repeat_frame: bool = False,
     verify: bool = True,
     format: str | None = None,
@@ -152,15 +154,17 @@ def load_encoder(
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
     *,
+    revision: str | None = None,
     repeat_frame: bool = False,
     verify: bool = True,
     format: str | None = None,
     **file_options: Any,
 ) -> Encoder | VitEncoder | PatchEncoder:
-    """Load an encoder; this never accesses the network.
+    """Load an encoder; only a name with ``hf:`` accesses the network.
 
     Args:
-        name_or_path: a shipped name (``"toto-nano"``, ``"mae-nano"``) or a checkpoint folder; with
+        name_or_path: a shipped name (``"toto-nano"``, ``"mae-nano"``), a checkpoint folder, or
+            ``"hf:org/name@<commit>"`` for the Hugging Face Hub (`toto_robot.encoders.hub`); with
             ``format``, a file with weights of a vision transformer. `load_toto` does the same, but
             accepts only a Toto.
         layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's layer.
@@ -171,6 +175,7 @@ def load_encoder(
         dtype: precision of weights and computation; default: float32. Embeddings are always
             float32. torch.int8 quantises only the blocks and needs the CPU; the features are
             compared with float32 (`toto_robot.encoders.int8`).
+        revision: hash of the Hub's commit, if the name does not contain it.
         repeat_frame: read each frame twice and pool the second copy; for a Toto, see `Encoder`.
         verify: compare with the checkpoint's golden vectors, if it has any, on this device and in
             this dtype; this encodes two frames. Published files have none.
@@ -190,12 +195,14 @@ def load_encoder(
     if format is not None:
         if repeat_frame:
             raise ValueError("repeat_frame is only for a Toto, not for a vision transformer")
+        if revision is not None or is_hub_name(name_or_path):
+            raise ValueError("format= is for a file: names and revisions of the Hub need none")
         return load_vit(
             name_or_path, format, layer=layer, pool=pool, device=device, dtype=dtype, **file_options
         )
     if file_options:
         raise ValueError(f"{', '.join(file_options)} can be used only with format=")
-    folder = _find(name_or_path)
+    folder = _find(name_or_path, revision)
     data = read_config(folder, "encoder", *FROZEN)
     if data["kind"] == "encoder":
         opened = _open_toto(folder, data, layer, pool, repeat_frame=repeat_frame)
@@ -217,6 +224,7 @@ def load_toto(
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
     *,
+    revision: str | None = None,
     repeat_frame: bool = False,
     verify: bool = True,
 ) -> Encoder:
@@ -228,6 +236,7 @@ def load_toto(
         pool: name of the pool.
         device: device to run on.
         dtype: precision of weights and computation.
+        revision: hash of the Hub's commit.
         repeat_frame: read each frame twice and pool the second copy.
         verify: compare with the checkpoint's golden vectors.
 
@@ -236,8 +245,9 @@ def load_toto(
         FileNotFoundError: the folder lacks a file; the message names it.
     """
     opened = load_encoder(
-        name_or_path, layer, pool, device, dtype, repeat_frame=repeat_frame, verify=verify
-    )
+        name_or_path, layer, pool, device, dtype,
+        revision=revision, repeat_frame=repeat_frame, verify=verify,
+    )  # fmt: skip
     if not isinstance(opened, Encoder):
         raise ValueError(
             f"{name_or_path} is a {type(opened).__name__}; expected a Toto over discrete "
@@ -301,7 +311,7 @@ def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> A
     """Load a tokenizer from its own checkpoint or from an encoder's.
 
     Args:
-        name_or_path: the checkpoint's folder, or the name of a shipped encoder.
+        name_or_path: the checkpoint's folder, or a name as in `load_encoder`.
         image_size: side that frames are resized to, pixels; None: the checkpoint's. Convolutional
             tokenizers split larger frames into more tokens, with the same weights.
 
@@ -338,7 +348,13 @@ def _shipped(kind: str) -> list[str]:
     ]
 
 
-def _find(name_or_path: str | Path) -> Path:
+def _find(name_or_path: str | Path, revision: str | None = None) -> Path:
+    if is_hub_name(name_or_path):
+        return download_checkpoint(str(name_or_path), revision)
+    if revision is not None:
+        raise ValueError(
+            f"revision= needs a name of the Hugging Face Hub, hf:org/name; got {name_or_path}"
+        )
     if str(name_or_path) in shipped_encoders() + shipped_baselines():
         return WEIGHTS / str(name_or_path)
     folder = Path(name_or_path)
