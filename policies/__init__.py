@@ -1,7 +1,8 @@
 """Learn and evaluate policies: demonstrations, rollouts, DAgger, behaviour cloning, evaluation.
 
-Any `gymnasium.Env` can be used whose observation is a Dict of `image_<camera>` and `proprio`, which
-has an `interface` (`envs.interface.Interface`), and whose `info` contains `success`.
+A `gymnasium.Env` can be used if its observation is a Dict of `image_<camera>` and `proprio`, its
+`info` contains `success`, and it has an attribute `interface`: the action and observation spec
+(`envs.interface.Interface`).
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +16,10 @@ __all__ = ["TrainedPolicy", "load_policy"]
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name at its first use (PEP 562): each of them needs torch."""
+    """Import a public name at its first use (PEP 562), so that `import policies` is fast.
+
+    All public names need torch, which takes seconds to import.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import trained_policy

@@ -8,12 +8,16 @@
         out=runs/rpt
     python -m policies.train method=bc env=none data=runs/rpt out=runs/rpt_policy
 
-`policies.demonstrations.rpt` and `policies.demonstrations.robomimic` describe the formats.
-`policies.demonstrations.joint_paths` computes the actions from the joint positions;
-`path.actions=own` keeps the actions of the file. The frame rate is read from the file (robomimic:
-`control_freq`, RPT: `rate_hz`); if the file has none, `path.rate_hz` is required. LeRobot data sets
-need no conversion: `policies.train layout=lerobot` reads them. `out` is a LeRobotDataset v3.0. The
-same command resumes a stopped conversion. Episodes that cannot be converted are skipped;
+The command writes a LeRobotDataset v3.0 to `out`. `policies.demonstrations.rpt` and
+`policies.demonstrations.robomimic` describe the formats that it reads. LeRobot data sets need no
+conversion, because `policies.train layout=lerobot` reads them.
+
+`policies.demonstrations.joint_paths` computes the actions from the joint positions. With
+`path.actions=own` the actions in the file are used instead. The frame rate is read from the file
+(robomimic: `control_freq`, RPT: `rate_hz`). If the file does not contain a rate, `path.rate_hz` is
+required.
+
+The same command resumes a stopped conversion. Episodes that cannot be converted are skipped, and
 `out/left_out.json` lists them with the reasons.
 """
 
@@ -45,9 +49,9 @@ class ConvertConfig:
     """Settings of the conversion.
 
     Attributes:
-        layout: format and location of the demonstrations.
-        path: how actions are computed from the joint positions.
-        episodes: number of episodes to convert, from the first; None: all.
+        layout: format of the demonstrations (`robomimic` or `rpt`), and where they are.
+        path: how actions are computed from the recorded joint positions.
+        episodes: number of episodes to convert, beginning with the first; None: all.
     """
 
     layout: AnyDemonstrations | LerobotLayout
@@ -60,12 +64,12 @@ class ConvertConfig:
 
 
 def convert(config: ConvertConfig, out: Path) -> None:
-    """Convert all episodes that `out` lacks; report those that cannot be converted.
+    """Convert all episodes that `out` does not contain yet; print those that cannot be converted.
 
     Raises:
         FileNotFoundError: no episodes were found.
-        ValueError: a file does not have this layout, no episode can be converted, or `out` contains
-            other data.
+        ValueError: a file does not have the chosen format, no episode can be converted, or `out`
+            contains other data.
     """
     source = config.layout
     if isinstance(source, LerobotLayout):
@@ -106,7 +110,15 @@ def _append(
     out: Path,
     reasons: dict[str, str],
 ) -> Iterator[Demonstration]:
-    """Write these episodes and yield each; add a reason for each that cannot be converted."""
+    """Convert these episodes, append them to `out`, and yield each.
+
+    Args:
+        config: settings of the conversion.
+        source: the demonstrations.
+        names: names of the episodes to convert.
+        out: folder of the data set.
+        reasons: changed in place: for each episode that cannot be converted, the reason by name.
+    """
     writer: DatasetWriter | None = None
     before = read_json(out / LEFT_OUT) if (out / LEFT_OUT).is_file() else {}
     try:
@@ -151,7 +163,7 @@ def _report(out: Path, reasons: dict[str, str]) -> None:
 
 
 def _done(out: Path) -> list[str]:
-    """Return the source names of the episodes that are already in `out`."""
+    """Return the names, in the source, of the episodes that `out` contains already."""
     try:
         reader = DatasetReader(out)
     except FileNotFoundError:

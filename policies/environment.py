@@ -1,4 +1,4 @@
-"""Make the environment of a config, and its expert."""
+"""Make the environment that a config describes, and the scripted expert for it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from .policy import Policy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvConfig:
-    """The environment and its options.
+    """The id of an environment, and the keyword arguments for `gymnasium.make`.
 
     Attributes:
-        id: environment id for `gymnasium.make`; `module:name` imports the module first, which may
-            register the environment and add its expert to `envs.experts.EXPERTS`.
-        options: keyword arguments of `gymnasium.make`, always passed.
-        teacher_options: further keyword arguments while an expert or a teacher acts or labels, such
-            as `privileged: true` to observe the privileged state.
-        blind_options: further keyword arguments if no policy uses images, such as `cameras: []`, so
-            that no image is rendered.
+        id: environment id for `gymnasium.make`. With `module:name`, the module is imported first;
+            it may register the environment and add an expert to `envs.experts.EXPERTS`.
+        options: keyword arguments that are always passed.
+        teacher_options: additional keyword arguments while an expert or a teacher acts or labels,
+            for example `privileged: true` to observe the privileged state.
+        blind_options: additional keyword arguments if no policy uses images, for example
+            `cameras: []`, so that no image is rendered.
     """
 
     id: str
@@ -36,16 +36,18 @@ class EnvConfig:
 def make_env(
     config: EnvConfig, *, with_images: bool, privileged: bool, filmed: bool = False
 ) -> gymnasium.Env[Any, Any]:
-    """Make an environment.
+    """Make an environment, and check that it has what policies need.
 
     Args:
         config: id and options of the environment.
-        with_images: True if the policy uses the images; False adds `config.blind_options`.
-        privileged: True if an expert or a teacher acts or labels; adds `config.teacher_options`.
+        with_images: True if the policy uses images. False adds `config.blind_options`.
+        privileged: True if an expert or a teacher acts or labels. True adds
+            `config.teacher_options`.
         filmed: True if `render()` must return images for a video.
 
     Raises:
-        ValueError: the id is unknown, or the environment lacks what a policy needs.
+        ValueError: the id is unknown, or the observations or the actions of the environment do not
+            have the required form.
     """
     options = dict(config.options)
     if privileged:
@@ -67,15 +69,15 @@ def make_env(
 
 
 def interface_of(env: gymnasium.Env[Any, Any]) -> Interface:
-    """Return the environment's Interface."""
+    """Return the action and observation spec of an environment."""
     return env.get_wrapper_attr("interface")
 
 
 def make_expert(env_id: str) -> Policy:
-    """Make the expert of an environment.
+    """Make the scripted expert of an environment.
 
     Raises:
-        ValueError: the environment has no expert; the message lists those that have one.
+        ValueError: the environment has no expert; the message lists the environments with one.
     """
     experts: dict[str, Callable[[], Policy]] = {**EXPERTS}
     name = env_id.split(":")[-1]

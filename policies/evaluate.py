@@ -6,7 +6,7 @@
     python -m policies.evaluate policy=runs/teacher/policy                # a learned teacher
     python -m policies.evaluate policy=runs/mvp/policy encoder=/new/folder/mvp.pth
 
-Training and validation never use these seeds (`policies.rollouts.seeds`).
+Held-out seeds are seeds that training and validation never use (see `policies.rollouts.seeds`).
 """
 
 import time
@@ -48,17 +48,20 @@ class EvaluateConfig:
     """Settings of an evaluation.
 
     Attributes:
-        policy: folder of a student's checkpoint (`policies.train`) or a teacher's checkpoint
-            (`policies.teacher`), or `expert` for the scripted expert.
+        policy: folder of a checkpoint that `policies.train` (a student) or `policies.teacher` (a
+            teacher) wrote, or `expert` for the scripted expert of the environment.
         env: the environment; None: the environment in which the policy was trained.
-        encoder: new location of the student's encoder; None: the location used in training.
-        suite: name of a randomisation suite, one of `envs.randomisation.suites()`; None: the
-            randomisation in the options of the environment.
-        episodes: number of episodes, one per held-out seed.
-        first_seed: first of the consecutive seeds, from 2,000,000; other values give a second,
-            independent evaluation. Seeds of training and validation are an error.
-        video_episodes: number of episodes to film, failures first.
-        rollout: number of worker processes, and of episodes per worker.
+        encoder: where the student's vision encoder is now: a name, a folder or a file; None: where
+            it was in training.
+        suite: name of an evaluation suite, which sets the randomisation: one of
+            `envs.randomisation.suites()`. None: the randomisation in the options of the
+            environment.
+        episodes: number of episodes; each episode has its own held-out seed.
+        first_seed: seed of the first episode, at least 2,000,000; each further episode adds 1.
+            Choose another value for a second, independent evaluation. Seeds of training and
+            validation are an error.
+        video_episodes: number of episodes to film; failed episodes are filmed first.
+        rollout: number of worker processes, and of episodes that each worker runs in lockstep.
         device: device of the encoder: `cpu`, `cuda`, or `auto` (cuda if available).
     """
 
@@ -135,10 +138,17 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
 def _film(
     out: Path, env: EnvConfig, policy: Policy, rollouts: Sequence[Rollout], number: int
 ) -> int:
-    """Film failures first, then successes, and return the number of videos.
+    """Film some of the evaluated episodes, failed ones first; return the number of videos.
 
-    Videos of an earlier evaluation are deleted. In an environment that is not deterministic, the
-    filmed episode can have another outcome than the evaluated episode; then a note is printed.
+    Videos of an earlier evaluation are deleted. In an environment that is not deterministic, a
+    filmed episode can have another outcome than the evaluated episode. Then a note is printed.
+
+    Args:
+        out: folder of the videos.
+        env: the environment.
+        policy: the policy.
+        rollouts: the evaluated episodes.
+        number: number of episodes to film.
     """
     for old in (*out.glob("rollout-failure-*.mp4"), *out.glob("rollout-success-*.mp4")):
         old.unlink()
@@ -156,17 +166,21 @@ def _film(
 
 
 def on_suite(env: EnvConfig, name: str) -> EnvConfig:
-    """Return the environment's config with its randomisation replaced by a suite."""
+    """Return a copy of the config in which the evaluation suite `name` sets the randomisation."""
     options = {key: value for key, value in env.options.items() if key != "randomise"}
     groups = suite(name)
     return replace(env, options={**options, "randomise": groups} if groups else options)
 
 
 def open_policy(folder: Path | None, spec: RolloutSpec) -> Policy:
-    """Open the student in `folder` with its encoder; without a folder, the teacher or the expert.
+    """Open the policy to film: a student with its encoder, a teacher, or the scripted expert.
+
+    Args:
+        folder: the student's checkpoint; None: the teacher of `spec` or, without one, the expert.
+        spec: the environment, the encoder and the teacher.
 
     Raises:
-        FileNotFoundError: the checkpoint lacks a file.
+        FileNotFoundError: a file of the checkpoint is missing.
         ValueError: the checkpoint is damaged, or was trained for another encoder or interface.
     """
     if folder is None:
@@ -183,13 +197,14 @@ def open_policy(folder: Path | None, spec: RolloutSpec) -> Policy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Evaluated:
-    """The policy to evaluate and its environment.
+    """The policy to evaluate, and the environment. The policy is a student, a teacher or an expert.
 
     Attributes:
         env: the environment.
-        vision: the student's encoder; `NoVision` for an expert or a teacher.
-        student: the student's checkpoint, or None.
-        teacher: the teacher's checkpoint, or None; without both, the scripted expert.
+        vision: settings of the student's encoder; `NoVision` for a teacher or an expert.
+        student: the student's checkpoint; None: the policy is not a student.
+        teacher: the teacher's checkpoint; None: the policy is not a teacher. If `student` is also
+            None, the policy is the scripted expert.
     """
 
     env: EnvConfig

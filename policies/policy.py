@@ -1,4 +1,4 @@
-"""The interface of all policies: experts, students, operators and remote servers."""
+"""The methods that all policies have: experts, students, human operators and policy servers."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 
 class Policy(Protocol):
-    """A policy: `reset` is called at the start of an episode, then `act` at each step."""
+    """A policy. Call `reset` at the start of an episode, then `act` at each control step."""
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [a] for one observation; it may exceed the limits."""
+        """Return the action [a] for one observation, not necessarily clipped to [-1, 1]."""
         ...
 
     def reset(self) -> None:

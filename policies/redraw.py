@@ -1,25 +1,26 @@
-"""`python -m policies.redraw`: render the images of a demonstration store's episodes again.
+"""`python -m policies.redraw`: render the images of recorded simulation episodes again.
 
     python -m policies.redraw store=runs/train/store env=franka_pick episodes=60
     python -m toto_robot.sweep data=runs/redraw target=state columns=[cube]
     python -m policies.redraw store=runs/train/store format=lerobot out=runs/dataset
 
-A demonstration store, the folder of tokenised episodes, contains no images. So the environment
-replays each episode from its seed and its executed actions. The result is one file `<number>.npz`
-per episode, which `toto_robot.probing.episodes` reads:
+A demonstration store (a folder of tokenised episodes) contains no images. So this command replays
+each episode in its environment, with the recorded seed and actions. It writes one file
+`<number>.npz` per episode of T actions, which `toto_robot.probing.episodes` reads:
 
-    frames                            uint8 [T+1 c h w 3], the images
-    proprio, labels, success, seed    as in the store
-    state, state_names                the privileged state and the names of its elements; if it has
-                                      the positions of tool and object, also
-                                      <object>_from_tool_{x,y,z}, m, in world axes
+    frames                            uint8 [T+1 c h w 3], the images of c cameras
+    proprio, labels, success, seed    the same as in the demonstration store
+    state, state_names                the privileged state, and one name per element. If the state
+                                      contains the positions of tool and object, the positions of
+                                      the object relative to the tool, in m along the world axes,
+                                      are added as <object>_from_tool_{x,y,z}
 
-With `format=lerobot` the result is a LeRobotDataset v3.0, which `policies.train` takes as `data`.
+With `format=lerobot` the result is a LeRobotDataset v3.0, which `policies.train` accepts as `data`.
 The frame after the last action is a step without a label, and the state is a column. The videos are
-lossless, so the tokens of the images equal the tokens in the store.
+lossless, so the encoder computes the same tokens as in the demonstration store.
 
-If the proprioception of a replayed episode differs from the store, the command fails: the
-environment or its options have changed.
+The command stops with an error if the proprioception of a replayed episode differs from the
+recorded one. Then the environment or its options have changed.
 """
 
 from dataclasses import dataclass
@@ -53,11 +54,11 @@ class RedrawConfig:
     """Settings of the replay.
 
     Attributes:
-        store: folder of a demonstration store.
-        env: the environment of the store, with the options that were used while recording.
-        episodes: number of episodes to render, evenly spaced over the store; None: all. An npz file
-            of Franka-pick has 0.2 MB.
-        format: `npz`: one file per episode; `lerobot`: a LeRobotDataset v3.0.
+        store: folder of a demonstration store, for example `runs/train/store`.
+        env: the environment in which the episodes were recorded, with the same options.
+        episodes: number of episodes to render, evenly spaced over the demonstration store; None:
+            all. An npz file of Franka-pick has 0.2 MB.
+        format: `npz`: one file per episode. `lerobot`: a LeRobotDataset v3.0.
     """
 
     store: Path
@@ -67,11 +68,12 @@ class RedrawConfig:
 
 
 def redraw(config: RedrawConfig, out: Path) -> None:
-    """Replay the episodes and write those that `out` lacks.
+    """Replay the episodes that `out` does not contain yet, and write them with images.
 
     Raises:
-        FileNotFoundError: the folder has no store.
-        ValueError: the store was recorded in another environment, or a replayed episode differs.
+        FileNotFoundError: the folder has no demonstration store.
+        ValueError: the episodes were recorded in another environment, or the proprioception of a
+            replayed episode differs from the recorded one.
     """
     header = read_header(config.store)
     if header.env != config.env.id:
@@ -115,7 +117,7 @@ def _write_dataset(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) 
 
 
 def _demonstration(env: AnyEnv, store: DemoStore, index: int) -> Demonstration:
-    """Return an episode with its images; the frame after the last action has no label."""
+    """Replay an episode and return it with images; the frame after the last action has no label."""
     episode, interface = store[index], store.header.interface
     arrays = _replay(env, episode, index)
     after = np.full_like(episode.labels[:1], np.nan)
@@ -144,13 +146,19 @@ def _demonstration(env: AnyEnv, store: DemoStore, index: int) -> Demonstration:
 
 
 def _state_names(env: AnyEnv) -> tuple[str, ...]:
-    """Return the names of the state's columns, including the positions relative to the tool."""
+    """Return one name per element of the state, including the positions relative to the tool."""
     names = state_names_of(env)
     return (*names, *_from_tool(np.zeros((1, len(names))), names)[1])
 
 
 def _replay(env: AnyEnv, episode: Episode, index: int) -> dict[str, NDArray[Any]]:
-    """Replay an episode and return its arrays."""
+    """Replay an episode, and return the arrays of its npz file by name.
+
+    Args:
+        env: the environment.
+        episode: the episode to replay.
+        index: number of the episode, for messages.
+    """
     cameras = interface_of(env).camera_names
     observation, _ = env.reset(seed=episode.seed)
     seen = [observation]
@@ -178,7 +186,15 @@ def _replay(env: AnyEnv, episode: Episode, index: int) -> dict[str, NDArray[Any]
 
 
 def _from_tool(state: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[Any], list[str]]:
-    """Return the positions of k objects relative to the tool [t 3k], m, and the column names."""
+    """Return the positions of the objects relative to the tool.
+
+    Args:
+        state: [t s] the state at t steps.
+        names: one name per element of the state.
+
+    Returns:
+        [t 3k] positions of k objects, m, along the world axes, and one name per column.
+    """
     objects = [
         name.removesuffix("_position_x")
         for name in names

@@ -1,6 +1,7 @@
-"""Report a training run: learning curve, TensorBoard, and wall time by phase.
+"""Report a training run: plot the learning curve, write TensorBoard logs, print times per phase.
 
-The settings of the run are read from `config.json` in its folder.
+The settings of the run are read from `config.json` in the run's folder. A round is one DAgger
+iteration.
 """
 
 import json
@@ -25,7 +26,14 @@ _ENCODER_PHASES = ("tokenizer", "transformer")
 
 
 def write_tensorboard(out: Path, rounds: Sequence[Json]) -> None:
-    """Rewrite all scalars from the results of the rounds: a resumed run has no duplicates."""
+    """Write the results of all DAgger iterations as TensorBoard scalars.
+
+    Older TensorBoard files in `out` are replaced, so that a resumed run has no duplicates.
+
+    Args:
+        out: the run's folder.
+        rounds: results of the DAgger iterations, as in their `round.json`.
+    """
     board = _new_board(out)
     for entry in rounds:
         number, validation = entry["round"], entry["validation"]
@@ -41,7 +49,15 @@ def write_tensorboard(out: Path, rounds: Sequence[Json]) -> None:
 
 
 def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
-    """Plot success by round and by environment step, with Wilson intervals, and the loss."""
+    """Plot the success rate with Wilson intervals, and the loss of each DAgger iteration.
+
+    The success rate is plotted over the iterations and over the number of environment steps.
+
+    Args:
+        out: the run's folder.
+        rounds: results of the DAgger iterations, as in their `round.json`.
+        final: result on the held-out seeds; None: not evaluated.
+    """
     figure = _new_figure(12, 3.8)
     by_round, by_step, loss_axes = figure.subplots(1, 3)
     tried = [(e["validation"]["successes"], e["validation"]["episodes"]) for e in rounds]
@@ -71,7 +87,7 @@ def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
 
 
 def write_cloning_board(out: Path, metrics: Json) -> None:
-    """Write the scalars of behaviour cloning without an environment."""
+    """Write TensorBoard scalars for behaviour cloning without an environment."""
     board = _new_board(out)
     for step, loss, error in zip(
         _steps(out, metrics), metrics["losses"], metrics["held_out_errors"], strict=True
@@ -82,7 +98,10 @@ def write_cloning_board(out: Path, metrics: Json) -> None:
 
 
 def draw_cloning(out: Path, metrics: Json) -> None:
-    """Plot the loss, and the error on held-out episodes relative to the mean action."""
+    """Plot the loss and the relative error on held-out episodes over gradient steps.
+
+    `policies.learning.behaviour_cloning` defines the relative error.
+    """
     figure = _new_figure(9, 3.8)
     loss_axes, error_axes = figure.subplots(1, 2)
     steps, losses, errors = _steps(out, metrics), metrics["losses"], metrics["held_out_errors"]
@@ -104,7 +123,14 @@ def draw_cloning(out: Path, metrics: Json) -> None:
 def draw_teacher(
     out: Path, rows: Sequence[Mapping[str, float]], validations: Sequence[Json], final: Json | None
 ) -> None:
-    """Plot the success rate and the reward terms over environment steps."""
+    """Plot the success rate and the reward terms of a teacher over environment steps.
+
+    Args:
+        out: the run's folder.
+        rows: one row per iteration of PPO, as in `log.jsonl`.
+        validations: results on the validation seeds, one per checkpoint.
+        final: result on the held-out seeds; None: not evaluated.
+    """
     figure = _new_figure(11, 4)
     success, rewards = figure.subplots(1, 2)
     rows = [row for row in rows if "reward" in row]
@@ -149,7 +175,7 @@ def conclude(out: Path) -> None:
 
 
 def print_files(out: Path) -> None:
-    """Print the paths of the curve and, if it exists, of the video."""
+    """Print the paths of the plot and, if it exists, of the video."""
     print(f"curve:   {out / 'curve.png'}")
     if (out / "rollout.mp4").is_file():
         print(f"video:   {out / 'rollout.mp4'}")
@@ -161,7 +187,10 @@ def print_success(final: Json) -> None:
 
 
 def time_table(seconds: Mapping[str, float]) -> str:
-    """Return a table of wall seconds and shares by phase, with the encoder's total below."""
+    """Return a table of the wall time of each phase, in seconds and in percent of the total.
+
+    The last line contains the total time of the encoder.
+    """
     total = sum(seconds.values())
     order = [phase for phase in (*PHASES, *seconds) if phase in seconds]
     lines = [f"{'where the time went':28}  seconds   share"]
@@ -172,7 +201,7 @@ def time_table(seconds: Mapping[str, float]) -> str:
 
 
 def encoder_share(seconds: Mapping[str, float]) -> str:
-    """Return a line with the encoder's share of the wall time."""
+    """Return a line of text with the encoder's percentage of the wall time."""
     share = _encoder_seconds(seconds) / max(1e-9, sum(seconds.values()))
     return f"encoder: {share:.0%} of the wall time"
 
@@ -186,7 +215,12 @@ def _row(name: str, value: float, total: float) -> str:
 
 
 def _steps(out: Path, entry: Json) -> list[int]:
-    """Return the gradient step of each logged loss of a round, or of behaviour cloning."""
+    """Return the gradient step at which each loss in `entry` was logged.
+
+    Args:
+        out: the run's folder.
+        entry: result of a DAgger iteration or of behaviour cloning, with the logged losses.
+    """
     log_every, last = _config(out)["imitation"]["log_every"], entry["gradient_steps"]
     here = entry.get("round_gradient_steps", last)
     return [
@@ -210,7 +244,7 @@ def _new_board(out: Path) -> "SummaryWriter":
 
 
 def _mark_final(axes: "Axes", x: float, final: Json) -> None:
-    """Plot a star with its interval: the success rate on held-out seeds."""
+    """Plot the success rate on the held-out seeds as a star with its Wilson interval, at `x`."""
     rate, (low, high) = final["rate"], final["wilson_95"]
     axes.errorbar(
         x,

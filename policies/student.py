@@ -1,9 +1,10 @@
-"""The student: an MLP from the cameras' embeddings and proprioception to an action.
+"""The student: a policy network from the cameras' embeddings and proprioception to an action.
 
-The head follows MVP (Xiao et al., arXiv 2203.06173, and its code): a linear projection of each
-input, then an MLP. Differences: inputs are standardised by the statistics of the training data, the
-activation is SiLU, and each camera has its own projection. A student can also predict a chunk of
-the next actions, as RPT does (Radosavovic et al., arXiv 2306.10007, section 4).
+The network follows MVP (Xiao et al., arXiv 2203.06173, and its code): a linear projection of each
+input, then an MLP. It differs in three ways: inputs are standardised by the statistics of the
+training data, the activation function is SiLU, and each camera has its own projection. A student
+can also predict a chunk (a sequence of the next actions) from each observation, as RPT does
+(Radosavovic et al., arXiv 2306.10007, section 4).
 """
 
 from collections.abc import Mapping
@@ -35,16 +36,17 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentConfig:
-    """Sizes of the student's network.
+    """Settings of the student's network.
 
     Attributes:
-        projection: width of each input's linear projection.
-        hidden: widths of the MLP's hidden layers.
-        dropout: dropout probability of the projected inputs in training, in [0, 1).
-        smallest_std: lower limit of the standard deviation by which each element of an embedding is
-            divided. Elements have magnitudes of about 1.
-        chunk: number of future actions that are predicted from each observation. Checkpoints
-            without this setting have 1.
+        projection: number of outputs of the linear projection of each input.
+        hidden: numbers of units in the hidden layers of the MLP.
+        dropout: dropout probability of the projected inputs during training, in [0, 1).
+        smallest_std: each element of an embedding is divided by its standard deviation in the
+            training data, but at least by this value, so that nearly constant elements are not
+            amplified. The elements have magnitudes of about 1.
+        chunk: number of next actions that the network predicts from each observation. An old
+            checkpoint without this setting is read as 1.
     """
 
     projection: int
@@ -66,14 +68,14 @@ class StudentConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentMetadata:
-    """The metadata of a student's checkpoint.
+    """The description of a student in its checkpoint.
 
     Attributes:
-        student: sizes of the network.
-        interface: meaning of its inputs and outputs.
-        env: environment of the training; None if the student was trained on data only.
-        vision: settings of the encoder in training.
-        encoder: identity of the encoder; None without vision.
+        student: settings of the network.
+        interface: action and observation spec of the policy.
+        env: environment of the training; None: the student was trained on data only.
+        vision: settings of the vision encoder that was used in training.
+        encoder: identity of this encoder; None: the student does not use images.
     """
 
     student: StudentConfig
@@ -84,13 +86,16 @@ class StudentMetadata:
 
 
 class StudentPolicy(nn.Module):
-    """A policy on the embedding of each camera and proprioception.
+    """A policy network whose inputs are the embedding of each camera and proprioception.
+
+    Shapes: b observations, c cameras, e elements of an embedding, p of proprioception, a of an
+    action, k actions of a chunk.
 
     Attributes:
-        metadata: the metadata of its checkpoint.
-        keys: the keys that an observation must have, `embedding_<camera>` and `proprio`; further
-            keys are an error.
-        chunk: number of future actions that are predicted from each observation.
+        metadata: the description of the student in its checkpoint.
+        keys: the keys that an observation must have: `embedding_<camera>` for each camera, and
+            `proprio`. Other keys are an error.
+        chunk: number of next actions that the network predicts from each observation.
     """
 
     def __init__(self, metadata: StudentMetadata) -> None:
@@ -128,13 +133,13 @@ class StudentPolicy(nn.Module):
     def forward(
         self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b a"]:
-        """Return the next actions, not clipped; the training targets are within [-1, 1]."""
+        """Return the next action of each observation, not clipped to [-1, 1]."""
         return self.chunks(embeddings, proprio)[:, 0]
 
     def chunks(
         self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b k a"]:
-        """Return the next `chunk` actions of each observation, not clipped."""
+        """Return the next k = `chunk` actions of each observation, not clipped to [-1, 1]."""
         proprio = (proprio - self.proprio_mean) / self.proprio_std
         parts = [self.project_proprio(proprio.clamp(-_CLIP, _CLIP))]
         embeddings = (embeddings.float() - self.embedding_mean) / self.embedding_std
@@ -145,10 +150,10 @@ class StudentPolicy(nn.Module):
         return self.mlp(torch.cat(parts, dim=1)).unflatten(1, (self.chunk, -1))
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [a] for one observation, or [b a] for a batch, clipped to its limits.
+        """Return the action [a] for one observation, or [b a] for a batch, clipped to the limits.
 
-        The limits are [-1, 1]. For actions in a data set's own units, they are the range of the
-        training data.
+        The limits are -1 and 1. If the student was trained on actions in the units of a third-party
+        data set, the limits are the smallest and largest actions of the training data.
 
         Raises:
             ValueError: the observation has other keys than `keys`, or other shapes.
@@ -157,7 +162,9 @@ class StudentPolicy(nn.Module):
 
     @torch.no_grad()
     def act_chunk(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the next actions [chunk a] for one observation, or [b chunk a]; see `act`.
+        """Return the next actions [chunk a] for one observation, or [b chunk a] for a batch.
+
+        The actions are clipped to the same limits as in `act`.
 
         Raises:
             ValueError: the observation has other keys than `keys`, or other shapes.
@@ -188,12 +195,12 @@ class StudentPolicy(nn.Module):
         return actions.reshape(*proprio.shape[:-1], *actions.shape[1:]).cpu().numpy()
 
     def reset(self) -> None:
-        """Do nothing: a student has no memory."""
+        """Do nothing, because a student has no memory of earlier observations."""
 
     def standardise(
         self, embeddings: Float[Tensor, "n c e"], proprio: Float[Tensor, "n p"]
     ) -> None:
-        """Compute mean and standard deviation of these inputs, and store them for normalisation."""
+        """Store mean and standard deviation of n training inputs, to standardise all inputs."""
         total = torch.zeros_like(self.embedding_mean, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for chunk in embeddings.split(_CHUNK):
@@ -211,7 +218,10 @@ class StudentPolicy(nn.Module):
         self.proprio_std.copy_(proprio.std(0, unbiased=False).to(smallest).maximum(smallest))
 
     def set_range(self, actions: Float[Tensor, "n a"]) -> None:
-        """Store the range of these actions as the limits, if they are in a data set's own units.
+        """Store the smallest and largest values of n training actions as the limits of actions.
+
+        This is done only for actions in the units of a third-party data set; for others, the limits
+        stay -1 and 1.
 
         Raises:
             ValueError: an action is not finite.
@@ -225,14 +235,19 @@ class StudentPolicy(nn.Module):
         self.action_reach.copy_((high - low) / 2)
 
     def as_outputs(self, actions: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
-        """Return actions in the scale of the network's outputs: the limits are -1 and 1."""
+        """Return actions scaled as the network's outputs: the limits are mapped to -1 and 1."""
         if not self._has_own_units:
             return actions
         middle, reach = (one.to(actions.device) for one in (self.action_middle, self.action_reach))
         return (actions - middle) / torch.where(reach > 0, reach, 1.0)  # constant: 0
 
     def save(self, folder: Path, **notes: Any) -> None:
-        """Write the checkpoint: `config.json` and `weights.safetensors`, without the encoder."""
+        """Write the checkpoint: `config.json` and `weights.safetensors`, without the encoder.
+
+        Args:
+            folder: folder of the checkpoint.
+            notes: additional entries for `config.json`.
+        """
         save_checkpoint(folder, KIND, to_dict(self.metadata), self.state_dict(), **notes)
 
 
@@ -247,7 +262,10 @@ def read_metadata(folder: Path) -> StudentMetadata:
 
 
 def read_origin(folder: Path) -> dict[str, list[str]]:
-    """Return the names of `envs` and `tasks` of a student's training; lists can be empty.
+    """Return in which environments and for which tasks a student was trained.
+
+    Returns:
+        `envs`: environment ids; `tasks`: tasks in words. Either list can be empty.
 
     Raises:
         FileNotFoundError: the folder has no checkpoint.
@@ -261,15 +279,15 @@ def read_origin(folder: Path) -> dict[str, list[str]]:
 
 
 def load_student(folder: Path, encoder: FrameEncoder | None, interface: Interface) -> StudentPolicy:
-    """Load a student for this encoder and this interface.
+    """Load a student, and check that it was trained for this encoder and this interface.
 
     Args:
         folder: the student's checkpoint.
         encoder: the encoder that computes the embeddings; None for a student without vision.
-        interface: interface of the environment or robot where it will act.
+        interface: action and observation spec of the environment or robot where the student acts.
 
     Raises:
-        FileNotFoundError: the checkpoint lacks a file.
+        FileNotFoundError: a file of the checkpoint is missing.
         ValueError: the checkpoint is damaged, or was trained for another encoder or interface; the
             message lists the differences.
     """

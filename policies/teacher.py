@@ -1,5 +1,8 @@
 """`python -m policies.teacher`: train a teacher by PPO on the privileged state.
 
+A teacher is a policy that observes the true poses of objects (the privileged state) instead of
+images. It can replace a scripted expert.
+
     python -m policies.teacher                  # Franka-cabinet, configs/ppo/cpu.yaml
     python -m policies.teacher ppo=pixmc env_steps=8192000 +env.options.protocol=pixmc
     python -m policies.train env=franka_cabinet teacher=runs/teacher/policy     # train its student
@@ -7,20 +10,20 @@
 Files in `out`:
 
     config.json         the settings; a run is resumed only with the same settings
-    log.jsonl           a line for each iteration
+    log.jsonl           one line per iteration of PPO
     checkpoints/        the last two checkpoints, from which a run can be resumed
-    policy/             the teacher with the best validation
-    evaluation.json     results of the teacher on the held-out seeds
+    policy/             the teacher with the highest success rate in validation
+    evaluation.json     results of this teacher on the held-out seeds
     metrics.json        all results
     curve.png rollout.mp4 tensorboard/
 
 After a kill, the same command with the same `out` resumes from the last checkpoint. Networks,
-optimizer, normalisers and counters are restored, and all randomness is drawn from (seed,
-iteration). Episodes that were running start again. So the later numbers of a killed run differ from
-the numbers of a run without a kill.
+optimizer, normalisers and counters are restored, and the random numbers of an iteration depend only
+on the seed and the iteration. But the episodes that were running begin again, so the later results
+of a killed run differ from those of a run without a kill.
 
-The training success rate is measured on the last 200 episodes, with sampled actions. Validation and
-evaluation use the mean of the action distribution.
+The success rate in training is measured on the last 200 training episodes, whose actions are
+sampled from the action distribution. Validation and evaluation use the mean of this distribution.
 """
 
 import json
@@ -59,19 +62,21 @@ class TeacherConfig:
     """Settings for training a teacher.
 
     Attributes:
-        seed: seed of all randomness, from 0 to 99; also chooses the seeds of the training episodes
-            (`policies.rollouts.seeds`).
-        env: the environment; its images are not rendered.
+        seed: seed of all random numbers, from 0 to 99. It also determines the environment seeds of
+            the training episodes (see `policies.rollouts.seeds`).
+        env: the environment. Its images are not rendered.
         ppo: settings of PPO.
         env_steps: number of environment steps of the training, summed over all environments, and
             rounded up to whole iterations.
-        checkpoint_every: number of iterations between two checkpoints; each checkpoint is
-            validated.
-        validation_episodes: validation episodes per checkpoint.
-        evaluation_episodes: held-out episodes of the final evaluation.
+        checkpoint_every: number of iterations between two checkpoints. Each checkpoint is evaluated
+            on the validation seeds.
+        validation_episodes: number of validation episodes per checkpoint.
+        evaluation_episodes: number of held-out episodes in the final evaluation.
         video_episodes: number of evaluation episodes to film.
-        num_workers: worker processes for the training environments; 0: the main process.
-        rollout: number of worker processes of validation and evaluation, and episodes per worker.
+        num_workers: number of worker processes for the training environments; 0: the environments
+            run in the main process.
+        rollout: for validation and evaluation: number of worker processes, and of episodes that
+            each worker runs in lockstep.
         device: device of the networks: `cpu`, `cuda`, or `auto` (cuda if available). Networks of
             this size train as fast on a CPU.
     """
@@ -101,12 +106,12 @@ class TeacherConfig:
 
     @property
     def iterations(self) -> int:
-        """Return the number of iterations."""
+        """Return the number of iterations of PPO that `env_steps` requires."""
         return -(-self.env_steps // self.ppo.batch)
 
 
 def teach(config: TeacherConfig, out: Path) -> None:
-    """Train, evaluate and report; the module's docstring lists the files."""
+    """Train and evaluate a teacher, and write the results; the module docstring lists the files."""
     print(
         f"PPO on {config.env.id}: {config.iterations} iterations of {config.ppo.num_envs} "
         f"environments x {config.ppo.num_steps} steps; at the end "
@@ -127,7 +132,10 @@ def teach(config: TeacherConfig, out: Path) -> None:
 
 
 def _is_complete(config: TeacherConfig, out: Path) -> bool:
-    """Return whether all requested results exist; a finished run can be extended."""
+    """Return whether all results that the settings request exist already.
+
+    A finished run is not complete if its settings now request more steps or episodes.
+    """
     if not (out / "metrics.json").is_file():
         return False
     episodes = json.loads((out / "metrics.json").read_text())["evaluation"]["episodes"]
@@ -136,7 +144,7 @@ def _is_complete(config: TeacherConfig, out: Path) -> bool:
 
 
 def _learn(config: TeacherConfig, out: Path) -> None:
-    """Train and validate, evaluate the best teacher, and write the metrics last."""
+    """Train with validations, evaluate the best teacher, and write `metrics.json` last."""
     state, validations = resume(out)
     trainer = PpoTrainer(
         config.ppo,

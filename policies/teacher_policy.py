@@ -1,8 +1,8 @@
-"""A teacher: a learned policy on the privileged state, saved as a checkpoint folder.
+"""A teacher: a learned policy that observes the privileged state, saved as a checkpoint folder.
 
-A teacher can replace a scripted expert: `policies.train teacher=<folder>` trains a student with the
-teacher's labels. `policies.teacher` trains a teacher. This module needs neither the simulator nor
-Stable-Baselines3.
+`policies.teacher` trains a teacher. A teacher can replace a scripted expert:
+`policies.train teacher=<folder>` trains a student on the teacher's actions. This module needs
+neither the simulator nor Stable-Baselines3.
 """
 
 from collections.abc import Mapping
@@ -35,13 +35,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"selu": nn.SELU, "elu": nn.ELU, "tanh
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherNetwork:
-    """Sizes of a teacher's network, and the preprocessing of its input.
+    """Settings of a teacher's network and of the preprocessing of its input.
 
     Attributes:
-        hidden: widths of the MLP's hidden layers.
+        hidden: numbers of units in the hidden layers of the MLP.
         activation: activation function of the MLP.
-        normalise: True to standardise the state by its running mean and standard deviation.
-        clip: limit of each element of the network's input, which is clipped to [-clip, clip].
+        normalise: True: the state is standardised by its running mean and standard deviation.
+        clip: each element of the input is clipped to [-clip, clip] after standardisation.
     """
 
     hidden: tuple[int, ...]
@@ -58,13 +58,13 @@ class TeacherNetwork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherMetadata:
-    """The metadata of a teacher's checkpoint.
+    """The description of a teacher in its checkpoint.
 
     Attributes:
-        network: sizes of the network.
-        interface: interface of its training environment, without cameras.
+        network: settings of the network.
+        interface: action and observation spec of the training environment, without cameras.
         state_names: one name per element of the privileged state.
-        env: the training environment.
+        env: id and options of the training environment.
     """
 
     network: TeacherNetwork
@@ -74,10 +74,10 @@ class TeacherMetadata:
 
 
 class Normaliser(nn.Module):
-    """A normaliser of states: it standardises them by running statistics, then clips them.
+    """A network layer that standardises states by their running statistics, then clips them.
 
     Attributes:
-        features_dim: size of input and output; Stable-Baselines3 needs this name.
+        features_dim: number of elements of input and output; Stable-Baselines3 reads this name.
     """
 
     def __init__(self, size: int, clip: float) -> None:
@@ -96,7 +96,10 @@ class Normaliser(nn.Module):
 
     @torch.no_grad()
     def update(self, states: Float[Tensor, "n s"]) -> None:
-        """Update the running mean and standard deviation; all states have the same weight."""
+        """Update the running mean and standard deviation with n states.
+
+        All states since the beginning have the same weight.
+        """
         new = states.to(self.count.device, torch.float64)
         before, added = self.count, len(new)
         share = added / (before + added)
@@ -108,10 +111,12 @@ class Normaliser(nn.Module):
 
 
 class TeacherPolicy(nn.Module):
-    """A policy on `observation["state"]`: the mean of the action distribution that PPO learned.
+    """A policy that computes an action from `observation["state"]`.
+
+    The action is the mean of the action distribution that PPO learned.
 
     Attributes:
-        metadata: the metadata of its checkpoint.
+        metadata: the description of the teacher in its checkpoint.
     """
 
     def __init__(self, metadata: TeacherMetadata) -> None:
@@ -127,7 +132,7 @@ class TeacherPolicy(nn.Module):
         self.eval()
 
     def forward(self, states: Float[Tensor, "*b s"]) -> Float[Tensor, "*b a"]:
-        """Return actions, not clipped to their limits."""
+        """Return the actions for these states, not clipped to [-1, 1]."""
         return self.mlp(self.normaliser(states))
 
     @torch.no_grad()
@@ -135,7 +140,7 @@ class TeacherPolicy(nn.Module):
         """Return the action [a] for one observation, or [b a] for a batch, clipped to [-1, 1].
 
         Raises:
-            ValueError: the observation has no `state`, or one of another size.
+            ValueError: the observation has no `state`, or the state has the wrong size.
         """
         if STATE not in observation:
             raise ValueError(f"a teacher needs {STATE!r}, got {', '.join(sorted(observation))}")
@@ -146,17 +151,20 @@ class TeacherPolicy(nn.Module):
         return self(states.to(self.normaliser.mean.device)).clamp(-1.0, 1.0).cpu().numpy()
 
     def reset(self) -> None:
-        """Do nothing: a teacher has no memory."""
+        """Do nothing, because a teacher has no memory of earlier observations."""
 
     def require(self, env: gymnasium.Env[Any, Any], name: str) -> None:
-        """Check that an environment has this teacher's interface and state.
+        """Check that the teacher can act in an environment.
+
+        Action and observation spec and the names of the state's elements must be equal to those of
+        the training environment. The cameras may differ.
 
         Args:
-            env: the environment; its cameras are ignored.
-            name: name of the teacher in error messages, such as its folder.
+            env: the environment.
+            name: name of the teacher in error messages, for example its folder.
 
         Raises:
-            ValueError: the interface or the state differs; the message names the difference.
+            ValueError: the spec or the state differs; the message names the difference.
         """
         here = without_cameras(interface_of(env))
         self.metadata.interface.require_equal(here, name, "the environment")
@@ -172,15 +180,20 @@ class TeacherPolicy(nn.Module):
         )
 
     def save(self, folder: Path, **notes: Any) -> None:
-        """Write the checkpoint: `config.json` and `weights.safetensors`."""
+        """Write the checkpoint: `config.json` and `weights.safetensors`.
+
+        Args:
+            folder: folder of the checkpoint.
+            notes: additional entries for `config.json`.
+        """
         save_checkpoint(folder, KIND, to_dict(self.metadata), self.state_dict(), **notes)
 
 
 def load_teacher(folder: Path) -> TeacherPolicy:
-    """Load a teacher.
+    """Load a teacher from its checkpoint folder.
 
     Raises:
-        FileNotFoundError: the checkpoint lacks a file.
+        FileNotFoundError: a file of the checkpoint is missing.
         ValueError: the checkpoint is damaged, or of another kind.
     """
     data = read_config(folder, KIND)
@@ -191,16 +204,17 @@ def load_teacher(folder: Path) -> TeacherPolicy:
 
 
 def choose_expert(env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any]) -> Policy:
-    """Return the expert of a student: the environment's scripted expert, or a teacher.
+    """Return the policy that labels a student's training data: an expert or a teacher.
 
     Args:
         env_id: id of the environment.
-        teacher: a teacher's checkpoint; None: the scripted expert.
-        env: the environment; its interface and state must equal those of the teacher's training.
+        teacher: a teacher's checkpoint; None: the scripted expert of the environment.
+        env: the environment, in which the teacher must be able to act.
 
     Raises:
-        FileNotFoundError: the checkpoint lacks a file.
-        ValueError: the environment has no scripted expert, or the teacher does not fit it.
+        FileNotFoundError: a file of the checkpoint is missing.
+        ValueError: the environment has no scripted expert, or the teacher was trained for another
+            environment.
     """
     if teacher is None:
         return make_expert(env_id)
@@ -215,7 +229,7 @@ def without_cameras(interface: Interface) -> Interface:
 
 
 def state_names_of(env: gymnasium.Env[Any, Any]) -> tuple[str, ...]:
-    """Return the names of the privileged state's elements.
+    """Return one name per element of the privileged state of an environment.
 
     Raises:
         ValueError: the environment has no `state_names`.

@@ -6,24 +6,26 @@
     python -m policies.train method=bc env=none data=runs/demos out=runs/arm
     python -m policies.train method=bc env=none layout=lerobot data=DOWNLOADS/aloha out=runs/aloha
 
-`data` is a demonstration store (the folder of tokenised episodes) or a LeRobot data set with
-images, whose frames are tokenised once and written to `out/data`. With `env=none` there are no
-rollouts, and `policies.learning.behaviour_cloning` lists the files in `out`. With an environment
-they are:
+`data` is a demonstration store (a folder of tokenised episodes) or a LeRobot data set with images,
+whose frames are tokenised once and written to `out/data`. A round is one DAgger iteration: collect
+episodes, then train a student on all episodes so far. In round 0 the expert acts. With `env=none`
+the policy does not act in an environment, and `policies.learning.behaviour_cloning` lists the files
+in `out`. With an environment the files are:
 
     config.json         the settings; a resumed run may change only settings that do not affect
                         results (`toto_robot.runs`), and increase rounds or evaluation
-    store/              all episodes, as tokens
+    store/              all episodes, as tokens (the demonstration store)
     rounds/00/          policy/ and round.json of each round; exists once the round is complete
     policy/             the policy of the last round, for `policies.evaluate`
     evaluation.json     results of this policy on the held-out seeds
     metrics.json        all results; equal for runs with equal settings
-    timings.json        wall time by phase
+    timings.json        wall time of each phase
     curve.png rollout.mp4 tensorboard/
 
-After a kill, the same command with the same `out` resumes the run, and its metrics.json equals that
-of a run without a kill: episodes and rounds are written under a temporary name and then renamed,
-and all randomness is drawn from (seed, round, episode or step).
+After a kill, the same command with the same `out` resumes the run, and metrics.json becomes equal
+to that of a run without a kill. For this purpose, episodes and rounds are written under a temporary
+name and then renamed, and the random numbers depend only on the seed, the round, and the episode or
+gradient step.
 """
 
 import json
@@ -45,7 +47,7 @@ from .rollouts.rollout import RolloutSpec
 
 
 def train(config: TrainConfig, out: Path) -> None:
-    """Train, evaluate and report; the module's docstring lists the files."""
+    """Train and evaluate a policy, and write the results; the module docstring lists the files."""
     print(config.describe(), flush=True)
     _ = config.own_layout  # raises if the layout does not fit the other settings
     learner = Learner(
@@ -100,7 +102,10 @@ def train(config: TrainConfig, out: Path) -> None:
 def _open(
     learner: Learner, demonstrations: Demonstrations | None, spec: RolloutSpec | None
 ) -> None:
-    """Open the encoder, the demonstrations and the environment, so that errors are raised early."""
+    """Open the encoder, the demonstrations and the environment before the training begins.
+
+    So a wrong path or setting is an error at once, not after hours.
+    """
     _ = learner.encoder  # loads it
     if demonstrations is not None:
         demonstrations.check()
@@ -109,10 +114,12 @@ def _open(
 
 
 def _is_complete(plan: Plan | None, out: Path) -> bool:
-    """Return whether all requested results exist; a finished run can be extended.
+    """Return whether all results that the settings request exist already.
+
+    A finished run is not complete if its settings now request more rounds or episodes.
 
     Args:
-        plan: the planned rounds; None for behaviour cloning without an environment.
+        plan: the planned rounds and episodes; None for behaviour cloning without an environment.
         out: the run's folder.
     """
     if not (out / "metrics.json").is_file():

@@ -1,9 +1,10 @@
-"""A trained policy with its encoder: it computes actions from camera images and proprioception.
+"""Load a trained policy with its encoder; it computes actions from images and proprioception.
 
     policy = load_policy("runs/train")
     action = policy.act(observation)
 
-A student's checkpoint does not contain the encoder; this module loads both.
+A student is a policy that `policies.train` has trained. Its checkpoint does not contain the vision
+encoder; this module loads both.
 """
 
 import json
@@ -30,12 +31,12 @@ from .vision import EpisodeEmbedder, NoVision, VisionConfig
 
 
 class TrainedPolicy:
-    """A student with its encoder, which acts on the observations of one environment.
+    """A student with its encoder, which computes actions for one environment or robot.
 
     Attributes:
-        student: the network.
-        interface: cameras, proprioception, actions and rate of the policy.
-        task: the task of its demonstrations in words, or the id of its environment.
+        student: the policy network.
+        interface: action and observation spec: cameras, proprioception, actions and control rate.
+        task: the task of the demonstrations in words, or the id of the training environment.
     """
 
     def __init__(
@@ -50,15 +51,15 @@ class TrainedPolicy:
 
     @property
     def env(self) -> EnvConfig | None:
-        """Return id and options of the training environment; None if trained on data only."""
+        """Return id and options of the training environment; None: trained on data only."""
         return self.student.metadata.env
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the action float32 [a] for the next observation of an episode.
 
         Args:
-            observation: as the environment returns it: uint8 [h w 3] `image_<camera>` for each
-                camera, and float32 [p] `proprio`. Other keys are ignored.
+            observation: `image_<camera>` uint8 [h w 3] for each camera, and `proprio` float32 [p],
+                as the environment returns them. Other keys are ignored.
 
         Raises:
             ValueError: an image or `proprio` is missing, or has another shape or dtype.
@@ -76,7 +77,7 @@ class TrainedPolicy:
         return self.student.act(inputs)
 
     def reset(self) -> None:
-        """Clear the temporal context of the previous episode."""
+        """Clear the encoder's context (the frames of the previous episode)."""
         self.student.reset()
         if self._encoder is not None:
             self._embedder = EpisodeEmbedder(self._encoder, 1, len(self._cameras))
@@ -105,10 +106,10 @@ def load_policy(
     """Load a policy that `policies.train` has trained, with its encoder.
 
     Args:
-        folder: the run's folder, or the folder of its checkpoint, `<run>/policy`.
-        device: device of the policy: `cpu`, `cuda`, or `auto` (cuda if available).
-        encoder: new location of its encoder: a name, a folder or a file; None: the location used
-            in training.
+        folder: folder of the run, or of the checkpoint in it (`<run>/policy`).
+        device: device of policy and encoder: `cpu`, `cuda`, or `auto` (cuda if available).
+        encoder: where the encoder is now: a name, a folder or a file; None: where it was in
+            training.
 
     Raises:
         FileNotFoundError: the folder has no policy, or its encoder does not exist.
@@ -137,14 +138,14 @@ def open_student(
     Args:
         folder: the student's checkpoint.
         device: device of student and encoder: `cpu`, `cuda`, or `auto` (cuda if available).
-        encoder: new location of the encoder; None: the location used in training.
-        interface: interface of the environment or robot where the student will act; None: the
-            interface of the training.
+        encoder: where the encoder is now; None: where it was in training.
+        interface: action and observation spec of the environment or robot where the student will
+            act; None: the spec of the training environment.
 
     Raises:
-        FileNotFoundError: the checkpoint or its encoder lacks a file.
-        ValueError: the checkpoint is damaged, was trained for another interface or encoder, or has
-            no encoder.
+        FileNotFoundError: a file of the checkpoint or of the encoder is missing.
+        ValueError: the checkpoint is damaged, or was trained for another interface or encoder, or
+            `encoder` is given for a student without vision.
     """
     metadata, device = read_metadata(folder), choose_device(device)
     vision = relocated(folder, metadata.vision, encoder)
@@ -156,16 +157,16 @@ def open_student(
 def relocated(
     folder: Path, vision: VisionConfig, now: VisionConfig | str | Path | None
 ) -> VisionConfig:
-    """Return the settings of a student's encoder with a new location.
+    """Return the settings of a student's encoder, with the location replaced by `now`.
 
     Args:
         folder: the student's checkpoint, for messages.
         vision: settings of the encoder in training.
-        now: new location of the encoder; None: the location used in training.
+        now: where the encoder is now; None: where it was in training.
 
     Raises:
         FileNotFoundError: the encoder does not exist.
-        ValueError: the student has no encoder, or `now` changes its layer, pool or stream.
+        ValueError: the student has no encoder, or `now` changes layer, pool or temporal context.
     """
     if now is not None:
         if isinstance(vision, NoVision):
@@ -199,7 +200,7 @@ def relocated(
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, str]:
-    """Return the folder of a policy's checkpoint, and its kind.
+    """Return the folder of a policy's checkpoint, and the kind of the checkpoint.
 
     Args:
         folder: the checkpoint, or a run's folder with `policy/` in it.

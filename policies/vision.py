@@ -1,4 +1,4 @@
-"""Embeddings of observations for policies, and the identity of their encoder."""
+"""Compute embeddings of camera frames for policies, and identify the encoder that computes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ _BATCH = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderId:
-    """The identity of an encoder: encoders with equal fingerprints compute equal embeddings.
+    """The identity of an encoder. Encoders with equal fingerprints compute equal embeddings.
 
     Attributes:
         weights_hash: hash of all weights.
-        layer: number of the layer whose features are pooled.
+        layer: number of the transformer layer whose features are pooled.
         pool: name of the pooling method, such as `grid4`.
-        past: temporal context: `none`, or the settings of the stream in words.
-        fingerprint: hash of all these.
+        past: temporal context in words: `none`, or how many earlier frames are used and how.
+        fingerprint: hash of the values above.
         dim: number of elements of an embedding.
     """
 
@@ -63,11 +63,12 @@ def encoder_id(encoder: FrameEncoder | None) -> EncoderId | None:
 
 
 class EpisodeEmbedder:
-    """An embedder of compressed frames of several episodes; any subset can be embedded at a time.
+    """An object that computes the embeddings of several episodes that run at the same time.
 
-    An encoder with temporal context has one stream for each camera of each episode. Embeddings are
-    rounded to float16 (relative error 0.0005) as in the store, so that a student acts on the same
-    numbers as in training.
+    Each call takes the newest frames of all or some of the episodes. For an encoder with temporal
+    context, the earlier frames of each camera of each episode are cached. Embeddings are rounded to
+    float16 (relative error 0.0005), because the embeddings on which students are trained are stored
+    in float16.
     """
 
     def __init__(self, encoder: FrameEncoder, num_episodes: int, num_cameras: int) -> None:
@@ -75,11 +76,12 @@ class EpisodeEmbedder:
         self._streams = encoder.open_streams(num_episodes * num_cameras)
 
     def embed(self, codes: Codes, episodes: Sequence[int]) -> NDArray[np.float16]:
-        """Return the embeddings [k c e] of the newest frames [k c n] of k episodes.
+        """Return the embeddings [k c e] of the newest frames of k episodes.
 
         Args:
-            codes: the compressed frames, as `FrameEncoder.codes` describes them.
-            episodes: index of the episode of each frame, counted from 0.
+            codes: [k c n] the newest frame of each of c cameras, compressed to n elements (for
+                example token ids) by `FrameEncoder.codes`.
+            episodes: [k] indices of the episodes to which the frames belong, from 0.
         """
         cameras = range(self._num_cameras)
         streams = [row * self._num_cameras + camera for row in episodes for camera in cameras]
@@ -88,7 +90,12 @@ class EpisodeEmbedder:
 
 
 def embed_episode(encoder: FrameEncoder, codes: Codes) -> NDArray[np.float16]:
-    """Return the embeddings [t c e] of an episode's compressed frames [t c n]."""
+    """Return the embeddings [t c e] of an episode's t frames of c cameras.
+
+    Args:
+        encoder: the encoder.
+        codes: [t c n] the frames, each compressed to n elements by `FrameEncoder.codes`.
+    """
     if encoder.past != NO_PAST:
         embedder = EpisodeEmbedder(encoder, 1, codes.shape[1])
         return np.stack([embedder.embed(frames[None], [0])[0] for frames in codes])

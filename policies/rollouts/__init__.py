@@ -1,1 +1,1 @@
-"""Rollouts of policies in environments: workers, seeds, success rates and videos."""
+"""Run policies in environments: worker processes, seeds, success rates and videos."""

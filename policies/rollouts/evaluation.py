@@ -16,7 +16,10 @@ def evaluate_policy(
     seeds: Sequence[int],
     progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Run a policy as `run_policy` does, and return its success rate as `summarise` does."""
+    """Run a policy on these seeds, and return the success rate.
+
+    The arguments are those of `run_policy`; the result is that of `summarise`.
+    """
     return summarise(run_policy(pool, policy, seeds, progress))
 
 
@@ -26,13 +29,14 @@ def run_policy(
     seeds: Sequence[int],
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Rollout]:
-    """Run a policy on these seeds, each episode until it succeeds or ends.
+    """Run a policy on these seeds; each episode stops when it succeeds or ends.
 
     Args:
-        pool: the workers that run the episodes.
-        policy: the student's checkpoint; None: the pool's teacher or, without one, the expert.
-        seeds: the environment's seeds, one per episode.
-        progress: called with the number of newly completed episodes.
+        pool: the worker processes that run the episodes.
+        policy: a student's checkpoint; None: the teacher of `pool.spec` or, without one, the
+            scripted expert.
+        seeds: the environment seed of each episode.
+        progress: called with the number of newly completed episodes, for a progress bar.
     """
     groups = [tuple(seeds[at : at + pool.group]) for at in range(0, len(seeds), pool.group)]
     jobs = [
@@ -59,8 +63,8 @@ def summarise(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """Return the success rate of episodes, with its confidence interval.
 
     Returns:
-        Plain data: `episodes`, `successes`, `rate`, `wilson_95`, and `seeds`, with `success` and
-        `steps` of each.
+        A dictionary for JSON: `episodes`, `successes`, `rate` in [0, 1], `wilson_95` (the Wilson
+        95 % interval), and `seeds`, with `success` and the number of `steps` for each seed.
     """
     successes = sum(rollout.success for rollout in rollouts)
     return {
@@ -76,5 +80,5 @@ def summarise(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 
 def best(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the result with the most successes; of equal results the last one."""
+    """Return the result of `summarise` with the most successes; of equal ones, the last."""
     return max(reversed(results), key=lambda result: result["successes"])

@@ -1,4 +1,4 @@
-"""The job of running a group of episodes, its results, and a clock of seconds by phase."""
+"""Data classes of a group of episodes and of its results, and a clock for the phases of a run."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -19,18 +19,19 @@ Mixing = Literal["step", "episode"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutJob:
-    """A group of episodes to run.
+    """A group of episodes that one worker runs in lockstep.
 
     Attributes:
-        seeds: the environment's seed of each episode.
+        seeds: the environment seed of each episode.
         policy: checkpoint of the student; None: the expert acts in all steps.
         beta: probability that the expert acts instead of the student.
-        mixing: `step` draws the acting policy at every step, as in Ross et al. 2011; `episode`
-            draws it once per episode.
-        mixing_seeds: seed of these draws, for each episode.
-        recorded: True to return episodes with the expert's labels; False to return outcomes only.
-        steps_after_success: number of steps that an episode continues after success.
-        round: DAgger round, which is stored in the episodes.
+        mixing: how often the acting policy is drawn. `step`: at every control step, as in Ross et
+            al. 2011. `episode`: once per episode.
+        mixing_seeds: the seed of these draws for each episode.
+        recorded: True: return the episodes with the expert's labels. False: return only whether
+            each episode succeeded and the executed actions.
+        steps_after_success: number of control steps for which an episode continues after success.
+        round: number of the DAgger iteration, which is stored in the episodes.
     """
 
     seeds: tuple[int, ...]
@@ -48,11 +49,12 @@ class Rollout:
     """The result of one episode.
 
     Attributes:
-        seed: the environment's seed.
-        success: True if the episode succeeded.
-        actions: float32 [T a], the executed actions.
-        episode: the episode with its labels; None if it was not recorded.
-        features: float16 [T+1 c e], the embeddings; None if the episode was not recorded.
+        seed: the environment seed.
+        success: whether the episode succeeded.
+        actions: float32 [T a], the T executed actions.
+        episode: the episode with the expert's labels; None if it was not recorded.
+        features: float16 [T+1 c e], the embeddings of T + 1 frames of c cameras; None if the
+            episode was not recorded.
     """
 
     seed: int
@@ -63,25 +65,25 @@ class Rollout:
 
     @property
     def num_steps(self) -> int:
-        """Return the number of actions T."""
+        """Return the number T of executed actions."""
         return len(self.actions)
 
 
 @dataclass(slots=True)
 class PhaseClock:
-    """A clock that sums wall seconds by phase."""
+    """A clock that sums the wall time of each phase of a run, such as `encode`, in seconds."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Add the seconds of a `with` block to a phase."""
+        """Add the wall time of a `with` block to a phase."""
         start = time.perf_counter()
         yield
         add_seconds(self.seconds, {phase: time.perf_counter() - start})
 
 
 def add_seconds(total: dict[str, float], more: Mapping[str, float]) -> None:
-    """Add seconds by phase to a total, in place."""
+    """Add the seconds of each phase in `more` to `total`, in place."""
     for phase, value in more.items():
         total[phase] = total.get(phase, 0.0) + value

@@ -1,6 +1,6 @@
-"""Run groups of episodes on worker processes, or in this process.
+"""Distribute groups of episodes over worker processes, or run them in this process.
 
-Each worker has its own environments and its own encoder.
+Each worker process has its own environments and its own copy of the encoder.
 """
 
 import multiprocessing
@@ -23,11 +23,12 @@ from .rollout import RolloutSpec, RolloutWorker
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutConfig:
-    """Settings of the distribution of episodes over worker processes.
+    """Settings for running episodes in worker processes.
 
     Attributes:
         num_workers: number of worker processes; 0: run in the main process; None: one per core.
-        group: number of episodes that a worker runs in lockstep.
+        group: number of episodes that a worker runs in lockstep: one control step of each episode
+            in turn, so that their frames are encoded in one batch.
     """
 
     num_workers: int | None
@@ -41,12 +42,12 @@ class RolloutConfig:
 
 
 class RolloutPool:
-    """A pool of worker processes that run groups of episodes; results are in the order of the jobs.
+    """A pool of worker processes that run groups of episodes.
 
     Attributes:
-        seconds: wall seconds by phase so far. While several workers run, the wall time is divided
-            in proportion to the seconds that they spent in each phase.
-        num_workers: number of worker processes.
+        seconds: wall time of each phase so far, in seconds. While several workers run, the wall
+            time is divided in proportion to the seconds that all workers spent in each phase.
+        num_workers: number of worker processes; 0: the main process runs the episodes.
         group: number of episodes that a worker runs in lockstep.
         spec: environment, encoder and expert of the episodes.
     """
@@ -74,12 +75,15 @@ class RolloutPool:
     def run(
         self, jobs: Sequence[RolloutJob], each: Callable[[list[Rollout]], None] = lambda _: None
     ) -> list[Rollout]:
-        """Run groups and return all results, without recorded episodes and embeddings.
+        """Run groups of episodes, and return the results in the order of `jobs`.
+
+        The returned results do not contain recorded episodes and embeddings, to save memory; only
+        `each` receives them.
 
         Args:
-            jobs: the groups.
-            each: called with each group's results, including recorded episodes and embeddings, in
-                order, as soon as they are available.
+            jobs: the groups of episodes.
+            each: called once per group with its results, including recorded episodes and
+                embeddings. The calls are in the order of `jobs`, as early as possible.
         """
         if not jobs:
             return []
@@ -93,7 +97,7 @@ class RolloutPool:
         return everything
 
     def seconds_since(self, before: Mapping[str, float]) -> dict[str, float]:
-        """Return the seconds by phase since `seconds` was `before`."""
+        """Return the seconds of each phase since `self.seconds` was equal to `before`."""
         return {phase: value - before.get(phase, 0.0) for phase, value in self.seconds.items()}
 
     def _map(self, jobs: Sequence[RolloutJob]) -> Iterator[tuple[list[Rollout], dict[str, float]]]:
@@ -127,7 +131,12 @@ _start_up_s: float = 0.0
 
 
 def _start_worker(spec: RolloutSpec, created_s: float) -> None:
-    """Initialise a worker process."""
+    """Initialise a worker process: load the encoder and make the environments.
+
+    Args:
+        spec: environment, encoder and expert.
+        created_s: time at which the main process started the worker, s.
+    """
     global _worker, _start_up_s
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)

@@ -1,18 +1,19 @@
-"""Run episodes: action mixing, expert labels, encoding, recording and timing.
+"""Run groups of episodes: mix actions of expert and student, record labels, and encode frames.
 
 Episodes run in groups. The environments of a group run in lockstep, so that the frames of all
-environments and cameras are tokenised and embedded in one call, each exactly once. Episodes that
-have ended leave the group. A group is one job for one worker process with its own encoder, and no
-data passes between processes while it runs. In a vector environment, workers and encoder wait for
-each other. Environment steps per second on 2 cores (benchmarks/dagger_collect.py):
+environments and cameras are tokenised and embedded in one batch, each exactly once. Episodes that
+have ended leave the group. One worker process with its own encoder runs a whole group, and
+exchanges no data with other processes meanwhile. This is faster than a vector environment, where
+the workers wait for the encoder and the encoder for the workers. Environment steps per second on 2
+cores (benchmarks/dagger_collect.py):
 
     groups on two workers                    54
     `AsyncVectorEnv`                         44
     groups in one process                    40
     one process, one frame per encoder call  27
 
-The result of a group depends only on its job, not on the worker or on earlier jobs, so that a
-killed and resumed run gets the same numbers.
+The result of a group depends only on its `RolloutJob`, not on the worker process or on earlier
+groups. So a run that was killed and resumed gets the same numbers.
 """
 
 from collections.abc import Sequence
@@ -40,10 +41,10 @@ from .job import PhaseClock, Rollout, RolloutJob
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutSpec:
-    """The environment, the encoder and the expert of a worker's episodes.
+    """What a worker process needs to run episodes: environment, encoder and expert.
 
     Attributes:
-        env: the environment.
+        env: id and options of the environment.
         vision: settings of the encoder.
         privileged: True if an expert or a teacher acts or labels.
         device: device of the encoder.
@@ -57,12 +58,14 @@ class RolloutSpec:
     teacher: Path | None = None
 
     def interface(self) -> Interface:
-        """Return the environment's interface; check that its expert can be opened, if needed.
+        """Return the action and observation spec of the environment.
+
+        If an expert or a teacher is needed, also check that it can be opened.
 
         Raises:
-            FileNotFoundError: the teacher's checkpoint lacks a file.
-            ValueError: the environment does not exist or has no expert, or the teacher does not fit
-                it.
+            FileNotFoundError: a file of the teacher's checkpoint is missing.
+            ValueError: the environment does not exist or has no expert, or the teacher was trained
+                for another environment.
         """
         env = self.make()
         if self.privileged:
@@ -79,7 +82,7 @@ class RolloutSpec:
 
 @dataclass(slots=True)
 class _EpisodeState:
-    """A running episode.
+    """A running episode of a group: its environment, and what was recorded so far.
 
     Attributes:
         row: index of the episode in its group.
@@ -104,7 +107,16 @@ class _EpisodeState:
     def step(
         self, student_action: NDArray[np.float32] | None, job: RolloutJob, clock: PhaseClock
     ) -> None:
-        """Step the environment; query the expert if it acts or if its label is recorded."""
+        """Execute the action of the student or of the expert in the environment.
+
+        The expert computes an action only if it acts or if its action is recorded as the label.
+
+        Args:
+            student_action: [a] the action of the student, if the student acts; None: the expert
+                acts.
+            job: the group of the episode.
+            clock: measures the time of expert and environment.
+        """
         label = student_action
         if self.expert is not None and (job.recorded or student_action is None):
             with clock("expert"):
@@ -127,7 +139,7 @@ class _EpisodeState:
         self.ended = terminated or truncated or enough
 
     def result(self, job: RolloutJob) -> Rollout:
-        """Return the result of the episode."""
+        """Return the result of the finished episode."""
         episode = features = None
         actions = np.stack(self.executed)
         if job.recorded:
@@ -165,7 +177,11 @@ class RolloutWorker:
         self._cameras = self.interface.camera_names if self.encoder is not None else ()
 
     def run(self, job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
-        """Run a group; return the results of its episodes in order, and the seconds by phase."""
+        """Run a group of episodes.
+
+        Returns:
+            The result of each episode in order, and the seconds that each phase took.
+        """
         clock = PhaseClock()
         with clock("start-up"):
             self._grow(len(job.seeds))
@@ -199,7 +215,7 @@ class RolloutWorker:
         return [state.result(job) for state in states], clock.seconds
 
     def _begin(self, job: RolloutJob, student: StudentPolicy | None) -> list[_EpisodeState]:
-        """Return the states of a group's episodes, before their environments are reset."""
+        """Return one `_EpisodeState` per episode of a group; the environments are not reset yet."""
         privileged = self._spec.privileged
         if not privileged and (student is None or job.recorded or job.beta > 0):
             raise ValueError("this job needs the expert: set RolloutSpec(privileged=True)")
@@ -241,7 +257,14 @@ class RolloutWorker:
         job: RolloutJob,
         clock: PhaseClock,
     ) -> None:
-        """Tokenise and embed the newest frames of all episodes, in one call each."""
+        """Tokenise the newest frames of all episodes in one batch, then embed them in one batch.
+
+        Args:
+            states: the running episodes; tokens and embeddings are stored in them.
+            embedder: computes the embeddings; None: no embeddings are needed.
+            job: the group of the episodes.
+            clock: measures the times.
+        """
         cameras = self._cameras
         for state in states:
             state.proprio.append(np.asarray(state.observation["proprio"], np.float32))

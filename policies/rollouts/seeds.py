@@ -1,13 +1,13 @@
 """Environment seeds for training, validation and evaluation, in three separate ranges.
 
 A policy is evaluated on episodes that were used neither for training nor for choosing the policy.
-So each purpose has its own range of a million seeds:
+So each purpose has its own range of a million environment seeds:
 
-    training       [        0, 1 000 000)   run seed s uses [s * 10 000, (s + 1) * 10 000)
-    validation     [1 000 000, 2 000 000)   the same after every round, so rounds can be compared
-    evaluation     [2 000 000, 3 000 000)   the same for every run, so policies can be compared
+    training       [        0, 1 000 000)   a run with `seed=s` uses [s * 10 000, (s + 1) * 10 000)
+    validation     [1 000 000, 2 000 000)   the same seeds after every DAgger iteration
+    evaluation     [2 000 000, 3 000 000)   the same seeds for every run, to compare policies
 
-Videos for pre-training begin at 5 000 000 (`configs/render_videos.yaml`).
+The seeds of videos for pre-training begin at 5 000 000 (`configs/render_videos.yaml`).
 """
 
 _RANGE = 1_000_000
@@ -20,10 +20,16 @@ NUM_RUN_SEEDS = _RANGE // EPISODES_PER_RUN
 
 
 def check_run(seed: int, num_training: int, num_validation: int, num_evaluation: int) -> None:
-    """Check that the episodes of a run stay within their ranges of seeds.
+    """Check that a run does not need more environment seeds than each range contains.
+
+    Args:
+        seed: the run's seed.
+        num_training: number of training episodes.
+        num_validation: number of validation episodes.
+        num_evaluation: number of episodes of the final evaluation.
 
     Raises:
-        ValueError: a number exceeds its limit; the message has both.
+        ValueError: a number is larger than its limit; the message contains both numbers.
     """
     if not 0 <= seed < NUM_RUN_SEEDS:
         raise ValueError(f"seed must be in [0, {NUM_RUN_SEEDS}), got {seed}")
@@ -37,22 +43,27 @@ def check_run(seed: int, num_training: int, num_validation: int, num_evaluation:
 
 
 def training_seed(run_seed: int, episode: int) -> int:
-    """Return the environment seed of a run's training episode; `episode` counts over all rounds."""
+    """Return the environment seed of a training episode.
+
+    Args:
+        run_seed: the run's seed.
+        episode: index of the episode in the run, counted over all DAgger iterations.
+    """
     assert 0 <= run_seed < NUM_RUN_SEEDS
     assert 0 <= episode < EPISODES_PER_RUN
     return TRAINING_SEEDS[run_seed * EPISODES_PER_RUN + episode]
 
 
 def validation_seeds(episodes: int) -> tuple[int, ...]:
-    """Return the environment seeds of the validation after each round."""
+    """Return the environment seeds of a validation, which are the same for all validations."""
     return tuple(VALIDATION_SEEDS[:episodes])
 
 
 def evaluation_seeds(episodes: int, first: int = EVALUATION_SEEDS.start) -> tuple[int, ...]:
-    """Return the environment seeds of a final evaluation, beginning with `first`.
+    """Return the consecutive environment seeds of an evaluation, beginning with `first`.
 
     Raises:
-        ValueError: a seed is outside the evaluation's range.
+        ValueError: a seed is outside the range for evaluation.
     """
     seeds = range(first, first + episodes)
     if first not in EVALUATION_SEEDS or seeds.stop > EVALUATION_SEEDS.stop:

@@ -1,4 +1,4 @@
-"""Film a policy as MP4: the rendered scene and the policy's cameras, side by side."""
+"""Write videos (MP4) of a policy: the rendered scene and the policy's cameras, side by side."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -23,10 +23,11 @@ _GREEN, _GREY = (60, 200, 90), (90, 90, 90)
 
 
 def film(path: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]) -> None:
-    """Run the episodes of `seeds` one after another and write them as one MP4 (H.264).
+    """Run one episode per seed, and write all of them to one MP4 (H.264).
 
-    The left image is `render()`. The other images are the student's cameras; experts and teachers
-    have no cameras, since they use the privileged state. The border turns green on success.
+    The left image is that of `render()`. The other images are those of the student's cameras. An
+    expert or a teacher has no cameras, because it observes the privileged state. The border of the
+    video turns green on success.
     """
     with closing(_make_env(env_config, policy)) as env:
         frames = [frame for seed in seeds for frame in _run(env, policy, seed)[0]]
@@ -36,14 +37,15 @@ def film(path: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]
 def film_each(
     folder: Path, env_config: EnvConfig, policy: Policy, rollouts: Sequence[Rollout]
 ) -> dict[Path, bool]:
-    """Write a video of each rollout, named by its outcome and its seed; see `film`.
+    """Write one video per rollout, whose file name contains the outcome and the seed.
 
-    The rollout's actions are executed again, because a student's actions for a single frame can
-    differ by rounding from those for a batch. The policy acts only after the last of them, when the
-    rollout has succeeded.
+    `film` describes the images. The recorded actions are executed again: if the student computed
+    the actions of a single episode anew, they could differ by rounding from those that it computed
+    for a batch of episodes. After the last recorded action of a successful rollout, the policy acts
+    for the rest of the video.
 
     Returns:
-        For each file, True if the filmed episode succeeded, in the order of the rollouts.
+        For each file, whether the filmed episode succeeded, in the order of the rollouts.
     """
     filmed = {}
     with closing(_make_env(env_config, policy)) as env:
@@ -66,7 +68,17 @@ def _run(
     seed: int,
     actions: Sequence[NDArray[np.float32]] | NDArray[np.float32] = (),
 ) -> tuple[list[NDArray[np.uint8]], bool]:
-    """Run an episode, with these actions first; return its frames and whether it succeeded."""
+    """Run an episode, and record the frames of the video.
+
+    Args:
+        env: the environment.
+        policy: the policy, which acts after the given actions.
+        seed: seed of the reset.
+        actions: actions to execute first.
+
+    Returns:
+        The frames [h w 3], and whether the episode succeeded.
+    """
     cameras = interface_of(env).camera_names if isinstance(policy, TrainedPolicy) else ()
     after_success = _SECONDS_AFTER_SUCCESS * interface_of(env).rate_hz
     frames = list[NDArray[np.uint8]]()
