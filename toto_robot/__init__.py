@@ -1,7 +1,7 @@
 """Toto: autoregressive video pre-training as a perception backbone for robots (arXiv 2501.05453).
 
-The public names are imported at their first use, so that the computer of a robot can import
-`toto_robot.config` without torch.
+The public names, such as `load_encoder`, are imported when they are used for the first time.
+Therefore a robot's computer without torch can import parts such as `toto_robot.config`.
 """
 
 import importlib
@@ -65,7 +65,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name at its first use (PEP 562).
+    """Import and return a public name; Python calls this function at its first use (PEP 562).
 
     Raises:
         AttributeError: the package has no such name.

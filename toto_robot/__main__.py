@@ -1,8 +1,9 @@
 """`toto-robot <command> key=value ...`: list and run the commands of all installed packages.
 
-A command is an entry point: in the group `toto_robot.commands` if it is part of a wheel, and in
-`toto_robot.checkout_commands` if its package is only in a checkout. In this way, the library runs
-commands of other packages without importing them.
+Packages register their commands as entry points in their installed metadata. The group of an entry
+point is `toto_robot.commands` if the command is part of a wheel. It is
+`toto_robot.checkout_commands` if the command's package exists only in a checkout of the repository.
+Therefore the library can run commands of other packages without importing these packages first.
 """
 
 import difflib
@@ -53,7 +54,10 @@ def main() -> None:
 
 
 def commands() -> dict[str, EntryPoint]:
-    """Return the entry points of all commands by name, a checkout's before a wheel's."""
+    """Return the entry points of all commands, by name.
+
+    If a wheel and a checkout have a command of the same name, the checkout's command is returned.
+    """
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     for entry in entry_points(group=CHECKOUT_GROUP):
         if entry.name not in found or is_here(entry):
@@ -62,7 +66,11 @@ def commands() -> dict[str, EntryPoint]:
 
 
 def is_here(entry: EntryPoint) -> bool:
-    """Return whether a command can run; another project's `envs` is not ours."""
+    """Return whether the package of a command exists here.
+
+    A command of a checkout needs the checkout's own package. Another package of the same name,
+    such as `envs`, may be installed and does not count.
+    """
     if entry.group != CHECKOUT_GROUP:
         return True
     return (CHECKOUT.parent / entry.module.partition(".")[0] / "__init__.py").is_file()
@@ -89,14 +97,17 @@ def _list() -> str:
 
 
 def _order(entry: EntryPoint) -> tuple[int, str]:
-    """Sort commands by package, the library first, then by name."""
+    """Return a key that sorts commands by package (the library first), then by name."""
     packages = ("toto_robot", "envs", "toto_robot_envs", "policies", "real_robot")
     package = entry.module.partition(".")[0]
     return packages.index(package) if package in packages else len(packages), entry.name
 
 
 def _summary(entry: EntryPoint) -> str:
-    """Return the first line of a command's YAML file; its module is not imported."""
+    """Return the description of a command from the first line of its YAML file.
+
+    The command's module is not imported, because this takes seconds.
+    """
     for folder in search_path(entry.module):
         path = folder / f"{entry.name}.yaml"
         if path.is_file():

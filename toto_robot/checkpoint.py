@@ -49,16 +49,16 @@ def save_checkpoint(
     train_state: Mapping[str, Any] | None = None,
     **notes: object,
 ) -> None:
-    """Write a checkpoint; an existing one is replaced.
+    """Write a checkpoint, and replace an existing checkpoint in the same folder.
 
     Args:
         folder: the checkpoint's folder.
-        kind: what the checkpoint holds, for example ``tokenizer``.
-        config: plain data from which the module can be rebuilt.
+        kind: type of the saved module, for example ``tokenizer``.
+        config: settings of the module, as plain data, from which it can be built again.
         weights: the module's state dict.
         train_state: tensors and plain data that only a resumed training needs; written to
             ``train_state.pt``.
-        notes: further plain data, such as the step and the losses.
+        notes: further plain data for ``config.json``, such as the training step and the losses.
     """
     with written_aside(folder) as aside:
         aside.mkdir()
@@ -90,7 +90,7 @@ def read_config(folder: Path, *kinds: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the folder holds no checkpoint.
         ValueError: the checkpoint has another kind or a newer format, cannot be read, or was
-            changed after it was saved (files of version 0.1 cannot show such a change).
+            changed after it was saved. A change of a checkpoint from version 0.1 is not detected.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -120,7 +120,7 @@ def read_config(folder: Path, *kinds: str) -> dict[str, Any]:
 
 
 def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint, after comparing the file's sha256.
+    """Check the sha256 of a checkpoint's weights file, and return its tensors by name.
 
     Raises:
         FileNotFoundError: the weights file is missing.
@@ -142,16 +142,18 @@ def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
 def build_module(build: Callable[[], M], weights: Mapping[str, Tensor], where: object) -> M:
     """Build the module that a config describes, and load its weights.
 
-    Names and shapes are compared on torch's meta device first, so that a config that does not match
-    the weights costs neither memory nor time.
+    The module is first built on torch's meta device, which allocates no memory, and its names and
+    shapes are compared with the weights. So a wrong config is rejected quickly, even if it
+    describes a very large model.
 
     Args:
-        build: function that builds the module with any weights.
+        build: function that builds the module with untrained weights.
         weights: the module's state dict.
-        where: path of the checkpoint, for error messages.
+        where: path of the checkpoint, which error messages contain.
 
     Raises:
-        ValueError: names or shapes in config and file differ; the message lists them.
+        ValueError: the module of the config and the weights have different names or shapes of
+            tensors; the message lists them.
     """
 
     def count(module: nn.Module, name: str, parameter: object) -> None:
@@ -195,19 +197,21 @@ def build_module(build: Callable[[], M], weights: Mapping[str, Tensor], where: o
 def newest_whole(
     folders: Iterable[Path], read: Callable[[Path], T], *, sets_aside: bool = True
 ) -> tuple[Path, T] | None:
-    """Return the newest checkpoint that can be read and its content; None if there are none.
+    """Return the path and the content of the newest undamaged checkpoint of a run.
 
-    Newer checkpoints that are damaged are reported and renamed to ``damaged-...``, so that they are
-    not tried or counted again.
+    Damaged checkpoints that are newer are reported and renamed to ``damaged-...``, so that later
+    calls ignore them. If `folders` is empty, the result is None.
 
     Args:
-        folders: checkpoints of one run; their names sort in the order of writing.
-        read: function that reads a checkpoint; any exception means that it is damaged.
-        sets_aside: whether to report and rename damaged checkpoints; of several processes, only one
-            may do this.
+        folders: checkpoints of one run; the alphabetical order of their names is the order in
+            which they were written.
+        read: function that reads a checkpoint; if it raises any exception, the checkpoint counts as
+            damaged.
+        sets_aside: true to report and rename damaged checkpoints. If several processes call this
+            function, only one process may do this.
 
     Raises:
-        ValueError: there are checkpoints, and none can be read.
+        ValueError: there are checkpoints, but all of them are damaged.
     """
     damaged: list[tuple[Path, str]] = []
     for folder in sorted(folders, reverse=True):
@@ -244,11 +248,11 @@ def _sha256(file: Path) -> str:
 
 
 class _TooLarge(Exception):
-    """A config that describes a larger model than its weights file holds."""
+    """An error for a config that describes a model with more parameters than the weights file."""
 
 
 def _config_hash(data: Mapping[str, Any]) -> str:
-    """Return the sha256 of the content of ``config.json``, independent of its formatting."""
+    """Return the sha256 of the data in ``config.json``; the formatting of the file is ignored."""
     content = {key: value for key, value in data.items() if key != CONFIG_HASH}
     text = json.dumps(json.loads(json.dumps(content)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

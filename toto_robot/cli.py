@@ -2,9 +2,9 @@
 
     main = command("train", TrainConfig)(train)      # in policies/train.py
 
-It composes `train.yaml` with the settings of the command line, builds a `TrainConfig` and calls
-`train(config, out)`. Only this module uses Hydra. The rules for YAML files are in docs/commands.md;
-`toto_robot.overrides` reads the arguments.
+The function `main` reads `train.yaml`, applies the settings of the command line, builds a
+`TrainConfig` and calls `train(config, out)`. `toto_robot.overrides` reads the command line.
+docs/commands.md has the rules for YAML files.
 """
 
 import math
@@ -43,18 +43,20 @@ def command(
 ) -> Callable[[Callable[[C, Path], object]], Callable[[], None]]:
     """Return a decorator that makes `verb(config, out)` a command without arguments.
 
-    The command prints the resolved config and the path of the results, then calls the verb. The
-    folder of the results is the config's top-level key `out`; in a multirun (`-m seed=0,1,2`) each
-    job has its own folder below it, named for its settings. The same command with the same `out`
-    resumes. `--help` and `--dry-run` run nothing.
+    The command prints its settings and the path of its results, then calls `verb`. The path is the
+    top-level key `out` of the settings. A multirun (`-m seed=0,1,2`) calls `verb` once for each
+    combination of the values; these calls are the jobs of the multirun. Each job has a separate
+    folder below `out`, named after its settings. The same command with the same `out` resumes a
+    stopped run. `--help` and `--dry-run` do not call `verb`.
 
     Args:
-        name: name of the root config, `<name>.yaml`.
+        name: name of the command's YAML file, without `.yaml`.
         config_class: a frozen dataclass with the keys of the YAML file, except `out`.
-        renamed: maps old names of settings (dotted keys), which are still read, to new names.
-        result: `folder` if `out` is a folder, `file` if it is a file. In a multirun, the file of
-            each job has the job's number in its name, such as `x-0.npy`; for a file, Hydra saves
-            records only of a multirun.
+        renamed: maps old names of settings, such as `data.path`, to new names; the command line may
+            use both. None: no setting was renamed.
+        result: `folder` if `out` is a folder, `file` if it is one file. In a multirun, the file of
+            each job has the job's number in its name, such as `x-0.npy`. A single run with a file
+            as result leaves no records of Hydra.
     """
 
     def decorate(verb: Callable[[C, Path], object]) -> Callable[[], None]:
@@ -141,7 +143,7 @@ class _Stopped(KeyboardInterrupt):
 
 @contextmanager
 def _stoppable(name: str, out: Path | None) -> Iterator[None]:
-    """End a command on Ctrl-C with one line about its progress, without traceback."""
+    """Print one line about the progress, without a traceback, if Ctrl-C stops the block."""
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
@@ -164,7 +166,7 @@ def _stoppable(name: str, out: Path | None) -> Iterator[None]:
 
 
 def _progress(out: Path | None) -> str:
-    """Return the progress of the outermost progress bar; empty without a bar."""
+    """Return a text with the progress of the outermost progress bar; empty if there is no bar."""
     module = sys.modules.get("tqdm.std")  # a command without bars has not imported it
     bars = [] if module is None else list(getattr(module.tqdm, "_instances", ()))
     bars = [bar for bar in bars if not bar.disable and bar.total]
@@ -175,11 +177,11 @@ def _progress(out: Path | None) -> str:
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:
-    """Return the config of a command as plain data, and its `out`; for tests and notebooks.
+    """Return the settings of a command as plain data, and its `out`, for tests and notebooks.
 
     Args:
-        name: name of the command's root config.
-        overrides: overrides in Hydra's grammar.
+        name: name of the command's YAML file, without `.yaml`.
+        overrides: settings `key=value` in Hydra's grammar, which replace those of the file.
 
     Raises:
         ValueError: a value is missing (`???`) or not finite.
@@ -202,7 +204,7 @@ def _composed(
 
 
 def _swept(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Return the overrides of each key that has several values in a multirun."""
+    """Return, for each key with several values in a multirun, one `key=value` per value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -214,7 +216,10 @@ def _swept(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of a multirun's first job, and of jobs with one other value."""
+    """Return the settings of some jobs of a multirun, to check the values before it starts.
+
+    These are the first job, and for each further value of a key the first job with this value.
+    """
     swept = _swept(overrides)
     fixed = [text for text in overrides if text.partition("=")[0] not in swept]
     first = {key: values[0] for key, values in swept.items()}
@@ -223,7 +228,7 @@ def _jobs(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def _job_folder(out: Path, job: Any, swept: Sequence[str]) -> Path:
-    """Return the folder of a multirun's job, named for the settings that differ between jobs."""
+    """Return the folder of a multirun's job, named after the settings that differ between jobs."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     before = (
@@ -247,7 +252,7 @@ def _check_place(out: Path, result: str) -> None:
     """Check that the results can be written to `out`.
 
     Raises:
-        ValueError: a file is where a folder must be.
+        ValueError: `out` or a parent folder of it exists, but is a file instead of a folder.
     """
     for place in (out, *out.parents):
         if os.path.lexists(place):
@@ -257,7 +262,7 @@ def _check_place(out: Path, result: str) -> None:
 
 
 def _search_override(root: RootFile, folders: Sequence[Path]) -> str:
-    """Return the override that adds all other folders to the search path of the root file."""
+    """Return the setting of Hydra that adds the other folders of YAML files to its search path."""
     places = [f"file://{folder.absolute()}" for folder in folders if folder != root.path.parent]
     return f"hydra.searchpath=[{','.join(quoted(place) for place in places)}]"
 
@@ -306,7 +311,7 @@ def _help(
 
 
 def _in_short(error: Exception) -> str:
-    """Return the message of an error without the notes of Hydra and OmegaConf for developers."""
+    """Return an error's message, without the notes that Hydra and OmegaConf add for developers."""
     if isinstance(error, (ValueError, OSError)):
         return str(error)
     from hydra.errors import OverrideParseException
@@ -320,7 +325,7 @@ def _in_short(error: Exception) -> str:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions for mistakes in settings or on the disk, reported without traceback."""
+    """Return the exceptions that are mistakes of the user, and are reported without a traceback."""
     gymnasium = sys.modules.get("gymnasium.error")  # for example an unknown id
     return (ValueError, OSError, ImportError, *([gymnasium.Error] if gymnasium else []))
 

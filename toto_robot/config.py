@@ -1,12 +1,13 @@
 """Build frozen dataclasses from plain data, convert them back, and compare two configs.
 
-A config is a tree of frozen dataclasses. Commands read it from YAML, checkpoints from
-`config.json`. Both use `from_dict`: a wrong key is an error that names its place
-(`model.tokenizer.codess`); it is never ignored.
+A config is a tree of frozen dataclasses. Commands read the data of a config from YAML files,
+checkpoints from `config.json`; both use `from_dict`. An unknown key is never ignored. It is an
+error whose message contains the path of the key, such as `model.tokenizer.codess`.
 
-Types of a field: `bool`, `int`, `float` (an int is accepted), `str`, `Path`, `Literal`, `Any`, a
-dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unions of these with
-`None`. In a union of dataclasses, the key `kind`, a class attribute of each, selects the class:
+A field may have one of these types: `bool`, `int`, `float` (an int is accepted), `str`, `Path`,
+`Literal`, `Any`, a dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unions
+of these with `None`. In a union of dataclasses, each class has a class attribute `kind`, and the
+key `kind` in the data selects the class:
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Circle:
@@ -15,8 +16,8 @@ dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unions
 
     shape: Circle | Square        # {"kind": "circle", "radius": 1.0}
 
-The class attribute `OLD_NAMES: ClassVar[dict[str, str]]` maps old names of renamed fields to new
-ones. Old names are still read, with a warning.
+If a field was renamed, the class attribute `OLD_NAMES: ClassVar[dict[str, str]]` of its dataclass
+maps the old name to the new name. Data with the old name are still read, with a warning.
 """
 
 import dataclasses
@@ -36,16 +37,17 @@ def from_dict(cls: type[T], data: Mapping[str, Any], at: str = "") -> T: ...
 @overload
 def from_dict(cls: object, data: Mapping[str, Any], at: str = "") -> Any: ...
 def from_dict(cls: Any, data: Any, at: str = "") -> Any:
-    """Build the dataclass `cls`, or one of a union of dataclasses, from plain data.
+    """Build a config of the dataclass `cls` from plain data.
 
     Args:
-        cls: a dataclass, or a union of dataclasses that each have a `kind`.
-        data: data from YAML or JSON; not changed.
-        at: dotted path of `data` in the whole config; every error message begins with it.
+        cls: a dataclass, or a union of dataclasses; then the key `kind` of the data selects one.
+        data: data from YAML or JSON, which are not changed.
+        at: path of `data` in the whole config, such as `model.tokenizer`; every error message
+            begins with it. Empty: `data` is the whole config.
 
     Raises:
         ValueError: a key is unknown or missing, a value has the wrong type, or the class's
-            `__post_init__` rejects it; the message has the dotted path and the valid values.
+            `__post_init__` rejects a value; the message has the path and the valid values.
     """
     if not dataclasses.is_dataclass(cls):
         return _value(cls, data, at)
@@ -70,7 +72,7 @@ def from_dict(cls: Any, data: Any, at: str = "") -> Any:
 
 
 def _with_present_names(cls: Any, data: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the data with the old names of fields replaced by new ones; warn about each."""
+    """Return the data with old names of fields replaced by new names; warn about each old name."""
     values = dict(data)
     for old, new in getattr(cls, "OLD_NAMES", {}).items():
         if old in values and new not in values:
@@ -80,12 +82,13 @@ def _with_present_names(cls: Any, data: Mapping[str, Any], place: str) -> dict[s
 
 
 def to_dict(config: object) -> Any:
-    """Return plain data that JSON and YAML can hold: the inverse of `from_dict`.
+    """Convert a config to plain data, which JSON and YAML can store; `from_dict` does the opposite.
 
-    A dataclass becomes a dict (its `kind` first, if it has one), a tuple a list, a `Path` a string.
+    A dataclass becomes a dict, whose first key is `kind` if the class has this attribute. A tuple
+    becomes a list, and a `Path` becomes a string.
 
     Raises:
-        TypeError: a value cannot be written as plain data.
+        TypeError: a value cannot be converted to plain data.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
@@ -105,14 +108,15 @@ def to_dict(config: object) -> Any:
 def differences(one: object, other: object) -> list[str]:
     """Return the differences of two configs or plain data, as lines `path: value != other value`.
 
-    Mappings and dataclasses are compared key by key, in alphabetical order; a key that only one of
-    them has is `not there` in the other. Other values are compared as a whole, a tuple as a list.
+    Mappings and dataclasses are compared key by key, in alphabetical order. If only one of the two
+    has a key, the value of the other is shown as `not there`. Lists and all other values are
+    compared as a whole. A tuple is equal to a list with the same values.
     """
     return _differences(to_dict(one), to_dict(other), "")
 
 
 class _NotThere:
-    """A placeholder for a key that only the other config has."""
+    """A placeholder for the value of a key that a config does not have."""
 
     def __repr__(self) -> str:
         return "not there"
@@ -129,7 +133,7 @@ def _differences(one: Any, other: Any, at: str) -> list[str]:
 
 
 def _value(hint: Any, value: Any, at: str) -> Any:
-    """Convert one value to the type `hint`; the recursion of `from_dict`."""
+    """Convert a value of plain data to the type `hint`; `at` is the path of the value."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return value

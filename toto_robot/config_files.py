@@ -1,8 +1,8 @@
 """Find the YAML files of commands, the groups of a command, and the choices of each group.
 
-The library's files are in `toto_robot/configs` and part of its wheel; the wheel of another package
-has its own folder `configs`; a checkout has the rest in its root folder. Together they are one
-search path.
+The files are in several folders, which together are the search path. The library's files are in
+`toto_robot/configs`, which is part of its wheel. The wheel of another package may contain a folder
+`configs`. All other files are in the folder `configs` of a checkout.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,11 @@ CHECKOUT = Path(__file__).parents[1] / "configs"
 
 
 def search_path(package: str | None) -> list[Path]:
-    """Return the folders of YAML files that a command of a package may read and that exist.
+    """Return the existing folders of YAML files for the commands of a package.
 
     Args:
-        package: dotted name of the package of the command's module; None: no package.
+        package: name of the package of the command's module, such as `policies`; None: the
+            command's module is not in a package.
     """
     top = (package or "").partition(".")[0]
     spec = find_spec(top) if top else None  # finds the package without importing it
@@ -37,13 +38,15 @@ def search_path(package: str | None) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """A part of a command's config that is chosen from several files.
+    """A part of a command's settings that has several choices, with one YAML file per choice.
 
     Attributes:
-        folder: folder of its files, relative to a folder of the search path.
-        place: dotted key of the part in the config; empty if a choice changes several keys.
-        default: the choice in the root file; None: no choice.
-        hydra_key: its name on Hydra's command line.
+        folder: folder of the choices, relative to a folder of the search path.
+        place: key of the part in the settings, such as `imitation.optimizer`; empty if a choice
+            changes several keys.
+        default: choice that the root file selects; None: the root file selects no choice.
+        hydra_key: name of the group on Hydra's command line, such as
+            `optimizer@imitation.optimizer`.
     """
 
     folder: str
@@ -52,7 +55,10 @@ class Group:
     hydra_key: str
 
     def files(self, folders: Sequence[Path]) -> dict[str, Path]:
-        """Return the files by name of the choice; the first folder that has a file is used."""
+        """Return the file of each choice, by name.
+
+        If several folders have a file for the same choice, the file of the first folder is used.
+        """
         found: dict[str, Path] = {}
         for folder in folders:
             for path in sorted((folder / self.folder).glob("*.yaml")):
@@ -60,12 +66,12 @@ class Group:
         return found
 
     def choices(self, folders: Sequence[Path], hints: Sequence[Any]) -> list[str]:
-        """Return the choices whose content is valid in the config, in alphabetical order.
+        """Return the choices whose content is valid for the command, in alphabetical order.
 
         Args:
             folders: the search path.
-            hints: types that the part may have; empty: the choice changes several keys, and every
-                file is valid.
+            hints: types that the part of the config may have; empty: a choice changes several
+                keys, and every file is valid.
         """
         files = self.files(folders)
         return sorted(name for name, path in files.items() if _fits(path, hints))
@@ -73,13 +79,13 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RootFile:
-    """A command's root YAML file.
+    """A command's root YAML file, which contains its default settings and lists its groups.
 
     Attributes:
-        path: the file.
-        example: the first comment up to the colon, a command line.
-        summary: the rest of the first comment, a description of the command.
-        groups: the groups of the command, in the order of the file.
+        path: path of the file.
+        example: command line from the first comment, the text before the colon.
+        summary: description of the command from the first comment, the text after the colon.
+        groups: groups of the command, in the order of the file.
     """
 
     path: Path
@@ -89,7 +95,7 @@ class RootFile:
 
     @classmethod
     def find(cls, name: str, folders: Sequence[Path]) -> "RootFile | None":
-        """Read `<name>.yaml` from the first folder that has it; None if there is none."""
+        """Read `<name>.yaml` from the first folder that contains it; return None if none does."""
         for folder in folders:
             path = folder / f"{name}.yaml"
             if path.is_file():
@@ -99,7 +105,7 @@ class RootFile:
 
 
 def described(path: Path) -> tuple[str, str]:
-    """Return the command line and the summary of a root file's first comment."""
+    """Return the command line and the description in the first comment of a root file."""
     first = path.read_text().partition("\n")[0]
     example, _, summary = first.removeprefix("#").strip().partition(": ")
     return example, summary
@@ -127,7 +133,7 @@ def _groups(path: Path) -> tuple[Group, ...]:
 
 
 def _is_global(path: Path, folder: str) -> bool:
-    """Return whether the files of a group change keys of the root."""
+    """Return whether the files of a group change keys at the top level of the settings."""
     files = sorted((path.parent / folder).glob("*.yaml"))
     return bool(files) and "@package _global_" in files[0].read_text()
 

@@ -4,7 +4,7 @@ import os
 
 
 def choose_device(name: str) -> str:
-    """Return `cuda` or `cpu` for `auto`, or the given name after checking that it works here.
+    """Return the name of a device that works here; for `auto`, `cuda` if possible, else `cpu`.
 
     Raises:
         ValueError: there is no such device, or this build of torch cannot use it.

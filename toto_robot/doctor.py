@@ -3,9 +3,10 @@
     python -m toto_robot.doctor                                # this machine
     python -m toto_robot.doctor env=my_package:MyTask-v0       # and your own environment
 
-Each speed is printed beside a baseline of the same run: the encoder's beside a matrix product on
-this machine, an environment's images beside images of a single box without shadows. The last lines
-say what to do. The exit status is 0 when there is nothing to do, and 1 otherwise.
+Each speed is printed beside a baseline from the same run. The baseline of the encoder is a matrix
+product on this machine. The baseline of an environment's images are images of a single box without
+shadows. The last lines list the problems and how to fix them. The exit status is 0 if there are no
+problems, and 1 otherwise.
 """
 
 import argparse
@@ -54,11 +55,11 @@ _MEASURE = "--measure"  # argument of the process that runs the environment
 
 
 def main(argv: Sequence[str] | None = None, *, env: str | None = None) -> int:
-    """Print the results and return the exit status.
+    """Check this machine, print the results and return the exit status of the command.
 
     Args:
-        argv: `env=ID` and `seconds=NUMBER`; None: the arguments of the command line.
-        env: environment that is used if the arguments name none.
+        argv: arguments `env=ID` and `seconds=NUMBER`; None: the arguments of the command line.
+        env: Gymnasium id of the environment that is used if `argv` does not contain `env`.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == [_MEASURE]:
@@ -74,10 +75,12 @@ def main(argv: Sequence[str] | None = None, *, env: str | None = None) -> int:
 
 
 def examine(env: str | None = None, seconds: float = 2.0) -> list[str]:
-    """Print each result as soon as it is known, and return what to do, one line each.
+    """Check this machine, print each result at once, and return one line for each problem.
+
+    A line says how to fix the problem.
 
     Args:
-        env: a Gymnasium id to make, step and render; None: no environment.
+        env: Gymnasium id of an environment whose speed is measured; None: no environment.
         seconds: duration of each speed measurement, seconds.
     """
     remedies = []
@@ -98,7 +101,7 @@ def examine(env: str | None = None, seconds: float = 2.0) -> list[str]:
 
 
 def _parse(argv: list[str], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a command line, or exit with one line that says what is wrong."""
+    """Return the settings of a command line; exit with one line if they are wrong."""
     parser = argparse.ArgumentParser(
         prog="toto-robot doctor",
         description=__doc__,
@@ -164,7 +167,7 @@ def _examine_drawing(env: str | None, seconds: float) -> list[str]:
 def _examine_environment(
     env: str, seconds: float, rates: dict[str, float], used: str | None
 ) -> list[str]:
-    """Print an environment's speed with the used back end; return what to do if it fails."""
+    """Print an environment's speed with the used back end; return the remedies if it fails."""
     _say("environment", env)
     result = _run_measurement(env, seconds)
     if "error" not in result:
@@ -191,7 +194,7 @@ def _examine_environment(
 
 
 def _run_measurement(env: str, seconds: float, **variables: str) -> dict[str, Any]:
-    """Measure an environment in a separate process, which a broken driver may kill."""
+    """Measure an environment in a separate process, because a broken driver may kill it."""
     module = ["-W", "ignore", "-m", "toto_robot.doctor"]
     command = [sys.executable, *module, _MEASURE, env, str(seconds)]
     failed = {"missing": None, "broken_mujoco": False, "may_be_the_route": True}
@@ -215,7 +218,7 @@ def _run_measurement(env: str, seconds: float, **variables: str) -> dict[str, An
 
 
 def _measure(env: str, seconds: float) -> dict[str, Any]:
-    """Return an environment's steps and images per second, or how it fails; as plain data."""
+    """Return an environment's steps and images per second, or its error, as plain data."""
     import gymnasium
 
     try:
@@ -237,7 +240,10 @@ def _measure(env: str, seconds: float) -> dict[str, Any]:
 
 
 def _rates(env_id: str, seconds: float) -> dict[str, Any]:
-    """Make an environment, step it with random actions, and call `render` if it supports it."""
+    """Return an environment's steps and images per second, as plain data.
+
+    The environment is stepped with random actions, and rendered if it supports this.
+    """
     import gymnasium
 
     try:
@@ -273,7 +279,10 @@ def _calls_per_s(call: Callable[[], object], seconds: float) -> float:
 
 
 def _images(observation: Any) -> Iterator[Any]:
-    """Yield the images of an observation: arrays of uint8, [h w c] or [t h w c]."""
+    """Yield the images of an observation, at any depth of dictionaries.
+
+    Images are uint8 [h w c] (height, width, channels) or stacks of t images [t h w c].
+    """
     if isinstance(observation, dict):
         for value in observation.values():
             yield from _images(value)
@@ -299,7 +308,7 @@ def _describe_speed(result: dict[str, Any], baseline: float | None) -> str:
 
 
 def _missing_remedy(module: str) -> str:
-    """Return how to install a module that an environment could not import."""
+    """Return a line that says how to install a module that an environment could not import."""
     top = module.partition(".")[0]
     extra = PACKAGES.get(top, "")
     if not extra:
@@ -324,7 +333,7 @@ def _processor() -> str:
 
 
 def _examine_encoder(seconds: float) -> list[str]:
-    """Print the time of one image in the small encoder, beside a matrix product here."""
+    """Print the time in which toto-nano encodes an image, and the rate of a matrix product."""
     try:
         import torch
 
@@ -350,7 +359,7 @@ def _examine_encoder(seconds: float) -> list[str]:
 
 
 def _graphics_card() -> str:
-    """Return the GPU that torch uses, or why it uses none."""
+    """Return the name of the GPU that torch uses, or the reason why torch uses no GPU."""
     try:
         import torch
     except ImportError as error:

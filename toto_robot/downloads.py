@@ -1,4 +1,4 @@
-"""Detect files that are not what their names suggest: Git LFS pointers, web pages, empty files."""
+"""Detect downloads that failed: files that are empty, Git LFS pointers or web pages."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,10 @@ _HEAD_BYTES = 1024
 
 
 def disguise(file: Path) -> str | None:
-    """Return what a file is instead of its expected content, with the remedy; None if unknown."""
+    """Return a text that says what a wrong download is, and what to do.
+
+    Returns None if the file is not one of the known wrong downloads.
+    """
     with file.open("rb") as opened:
         head = opened.read(_HEAD_BYTES)
     if not head:
@@ -34,13 +37,13 @@ def disguise(file: Path) -> str | None:
 
 
 def with_disguise(file: Path, reason: object) -> str:
-    """Return why a file cannot be read, and what it is instead if that is known."""
+    """Return the reason why a file cannot be read, extended by the text of `disguise` if any."""
     instead = disguise(file)
     return f"{reason}; the file {instead}" if instead else str(reason)
 
 
 def check_downloaded(file: Path) -> Path:
-    """Return the path of a file that exists and is not obviously something else.
+    """Check that a file exists and is not a failed download, and return its path.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,8 +1,8 @@
 """`python -m toto_robot.encode images=FOLDER out=FILE.npy`: embed images and videos.
 
-Each row of the result is the embedding of one image or video frame, with the file name, the frame
-number and the time. Until the command is finished, its work is kept in a hidden folder beside
-`out`, so that an interrupted command can resume.
+Each row of the result is the embedding of one image or video frame. A table beside it has the file
+name, the frame number and the time of each row. Until the command is finished, it keeps its work in
+a hidden folder beside `out`, so that the same command can resume after an interruption.
 """
 
 import shutil
@@ -50,7 +50,7 @@ class EncodeConfig:
 
     Attributes:
         images: a folder of images and videos, a file, or a glob pattern in quotes.
-        encoder: the encoder; with a stream, each video is an episode.
+        encoder: encoder of the frames; if it uses earlier frames, those of the same video are used.
         stride: distance between two encoded frames of a video, in frames of the video.
         every_s: time between two encoded frames, seconds, instead of `stride`: the first frame at
             or after each multiple of this time is encoded; null: use `stride`.
@@ -86,15 +86,15 @@ class EncodeConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
-    """Everything that determines the rows of a file of embeddings.
+    """The settings and inputs that determine a file of embeddings.
 
-    Equal values have equal rows.
+    If two runs have equal `Encoding` objects, their files are equal.
 
     Attributes:
-        config: the settings.
+        config: settings of the command.
         fingerprint: the encoder's fingerprint.
         num_files: number of images and videos.
-        files_sha256: sha256 of their names, sizes and modification times.
+        files_sha256: sha256 of the names, sizes and modification times of these files.
     """
 
     config: EncodeConfig
@@ -104,7 +104,7 @@ class Encoding:
 
 
 def encode(config: EncodeConfig, out: Path) -> None:
-    """Write the embeddings of all frames to `out`, and a description of the run to `out`.json.
+    """Write the embeddings of all frames to `out`, and a description of the run to `<out>.json`.
 
     Raises:
         ValueError: `out` is not a .npy or .parquet file, or holds other embeddings; or no frame can
@@ -179,7 +179,8 @@ def _is_finished(out: Path, record: Path, encoding: Encoding) -> bool:
     """Return whether `out` already holds the embeddings of this run.
 
     Raises:
-        ValueError: `out` holds other or unknown rows; the message says what differs.
+        ValueError: `out` contains the embeddings of another or an unknown run; the message says
+            what differs.
     """
     if not out.exists():
         return False
@@ -224,7 +225,10 @@ def _encode_rest(
 
 
 class _Embedder:
-    """An embedder of batches of frames of any sizes; with a stream, each file is an episode."""
+    """An embedder of batches, whose frames may have different sizes.
+
+    If the encoder uses earlier frames, the frames of each file are one episode.
+    """
 
     def __init__(self, encoder: FrameEncoder) -> None:
         self._encoder = encoder
@@ -233,7 +237,7 @@ class _Embedder:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
-        """Return the embeddings [b e]."""
+        """Return the embeddings [b e] of b frames, e values each."""
         if self._encoder.past != NO_PAST and batch.frames:
             codes = compress_each(self._encoder, batch.frames)
             rows = zip(batch.files, codes, strict=True)
@@ -266,7 +270,7 @@ class _Expected:
             self._rows = np.maximum(1, np.ceil(counts[:, 1] / config.every_s))
 
     def after(self, place: Place) -> int:
-        """Return the expected number of rows after a place."""
+        """Return the expected number of embeddings after a place (file and frame number)."""
         index, number = place
         rows = self._rows[index:].sum()
         if number:

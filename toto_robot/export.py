@@ -1,12 +1,13 @@
 """`python -m toto_robot.export`: export an encoder as ONNX, for a computer without torch.
 
-    frame.onnx       frames -> embedding, tokens
-    stream.onnx      frames, earlier keys and values -> embedding, tokens, new keys and values
+    frame.onnx       graph for single frames; input: frames; output: embeddings, tokens
+    stream.onnx      graph for one step of a stream; input: frames, and the attention keys and
+                     values of earlier frames; output: embeddings, tokens, new keys and values
     export.json      shapes, the encoder's fingerprint, and the results of the check
-    onnx_runtime.py  runs the graphs with only numpy and onnxruntime
+    onnx_runtime.py  module that runs the graphs with only numpy and onnxruntime
 
-All shapes are fixed. Resizing is part of the graph, so frames are used as the camera delivers them.
-Before the command ends, the export is compared with torch over episodes with resets.
+All shapes are fixed. The graphs resize the frames, so their input has the size of the camera image.
+Before the command ends, it compares the graphs with torch over short episodes with resets.
 """
 
 import json
@@ -41,11 +42,12 @@ class ExportConfig:
     """Settings of the command `export`.
 
     Attributes:
-        encoder: a Toto encoder.
+        encoder: Toto encoder to export.
         height: height of a camera image, pixels.
         width: width of a camera image, pixels.
-        num_envs: number of frames per call.
-        context: frames in the stream's window; null: no stream is exported.
+        num_envs: number of frames in each call, one per environment or camera.
+        context: number of frames that the stream uses, including the newest frame; null: no stream
+            is exported.
         frame_skip: distance between two frames of the stream's window, in camera frames.
         check_steps: number of steps for the comparison of the graphs with torch.
     """
@@ -98,14 +100,15 @@ def export_onnx(
     context: int | None = None,
     frame_skip: int = 1,
 ) -> None:
-    """Write an encoder's graphs, their metadata, and the Python file that runs them.
+    """Write an encoder's ONNX graphs, their metadata, and the Python file that runs them.
 
     Args:
         encoder: an encoder in float32 on the CPU.
         folder: folder of the export; created if it does not exist.
         size: height and width of the frames, pixels.
-        num_envs: number of frames per call.
-        context: frames in the stream's window; None: no stream.
+        num_envs: number of frames in each call, one per environment or camera.
+        context: number of frames that the stream uses, including the newest frame; None: no stream
+            is exported.
         frame_skip: distance between two frames of the stream's window, in camera frames.
 
     Raises:
@@ -157,7 +160,7 @@ def _check(encoder: Encoder, context: int | None) -> None:
 
 
 def _metadata(encoder: Encoder) -> dict[str, object]:
-    """Return the metadata of an encoder that users of the graphs need."""
+    """Return the properties of an encoder that are saved in `export.json`."""
     config = encoder.transformer.config
     return {
         "format": 1,
@@ -177,14 +180,15 @@ def _metadata(encoder: Encoder) -> dict[str, object]:
 
 @torch.no_grad()
 def compare(encoder: Encoder, folder: Path, num_steps: int) -> dict[str, float]:
-    """Compare an export with torch, on random smooth moving images with random resets.
+    """Compare the graphs of an export with torch, on moving random images with random resets.
 
     Returns:
-        For each graph, the share of equal tokens, and the maximum difference of embeddings for
-        equal tokens.
+        For each graph, the share of equal tokens, and the maximum difference of the embeddings of
+        frames whose tokens are equal.
 
     Raises:
-        ValueError: the difference exceeds `LEAST_TOKENS` or `TOLERANCE`.
+        ValueError: too few tokens are equal (`LEAST_TOKENS`), or the difference of embeddings is
+            larger than `TOLERANCE`.
     """
     from .encoders.onnx_runtime import OnnxEncoder, OnnxStream
 
@@ -248,7 +252,7 @@ def _write(graph: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], p
 
 
 def _canvas(rng: np.random.Generator, metadata: Mapping[str, Any]) -> np.ndarray:
-    """Return smooth random images wider than a frame; a frame is a moving window of them."""
+    """Return smooth random images that are wider than a frame; frames are moving crops of them."""
     coarse = torch.from_numpy(rng.uniform(0, 255, (metadata["num_envs"], 3, 9, 14))).float()
     size = (metadata["height"], metadata["width"] * 3 // 2)
     fine = nn.functional.interpolate(coarse, size=size, mode="bicubic", align_corners=False)

@@ -1,7 +1,7 @@
 """Write files and folders atomically: they are complete or absent, even after a crash.
 
-Everything is written under a hidden name in the same folder, synchronised to the disk and renamed.
-This module does not use torch, so that the computer of a robot can record.
+A file is first written under a hidden name in the same folder, then flushed to the disk, and then
+renamed. This module does not import torch, so that a robot's computer without torch can use it.
 """
 
 import csv
@@ -16,11 +16,12 @@ from pathlib import Path
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; rename that file or folder to `path` when the block succeeds.
+    """Yield a temporary path, and rename it to `path` when the block ends without an error.
 
-    The parent folder is created. Leftovers of an earlier attempt are overwritten; if the block
-    raises, nothing is left. An existing folder is replaced; during the two renames, `path` is
-    briefly absent.
+    The block writes a file or a folder to the temporary path. The parent folder is created, and
+    remains of an interrupted attempt are overwritten. If the block raises, the temporary file is
+    deleted. If `path` is an existing folder, it is replaced by two renames; between them, `path`
+    does not exist for a moment.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
@@ -43,15 +44,15 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def write_aside(path: Path, data: bytes | str) -> None:
-    """Write a file atomically; text is written as UTF-8 after `plain`."""
+    """Write a file atomically; text is converted by `plain` and written as UTF-8."""
     with written_aside(path) as aside:
         aside.write_bytes(plain(data).encode() if isinstance(data, str) else data)
 
 
 def plain(text: str) -> str:
-    """Return text that UTF-8 can encode: lone surrogates are replaced by escape sequences.
+    """Replace lone surrogates in a text by escape sequences, so that UTF-8 can encode it.
 
-    A lone surrogate comes from a terminal, a file name or JSON that is not valid UTF-8.
+    Python represents bytes that are not valid UTF-8, such as in a file name, by lone surrogates.
     """
     return text.encode(errors="backslashreplace").decode()
 
@@ -62,7 +63,7 @@ def write_json(path: Path, data: object) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows with equal keys as CSV."""
+    """Write rows as CSV; all rows have the same keys, which become the header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -1,9 +1,9 @@
 """`python -m toto_robot.generate prompt=<video or folder>`: continue a video with a Toto.
 
-The first frames of the prompt are given (paper A.8), and the model generates the next frames token
-by token. The output shows each generated frame beside the true frame, if there is one. The command
-also prints the errors of a baseline that copies the last given frame; this baseline is strong in
-scenes with little motion.
+The model reads the first frames of the prompt and generates the next frames token by token (paper
+A.8). The output shows each generated frame beside the true frame, if the prompt contains it. The
+command prints the errors of the generated frames, and of a baseline that copies the last given
+frame. If there is little motion, this baseline is hard to beat.
 """
 
 import io
@@ -37,17 +37,18 @@ class GenerateConfig:
     """Settings of the command `generate`.
 
     Attributes:
-        encoder: a Toto encoder; all its layers are run.
+        encoder: Toto that generates; all its layers are run.
         prompt: a video, or a folder of images; the images are frames in the order of their names.
-        first: number of the first frame to use, from 0.
+        first: number of the first frame of the prompt that is used, counted from 0.
         stride: distance between two used frames of the prompt, in frames; 4 in the paper, at 30 Hz.
-        prompt_frames: number of given frames; 0: the model starts without frames.
+        prompt_frames: number of frames that the model reads; 0: it generates without a prompt.
         frames: number of generated frames.
-        samples: number of continuations.
+        samples: number of different continuations that are generated.
         temperature: temperature of the distribution of each token; 0 selects the most likely token.
         top_k: number of most likely tokens that can be chosen; null: all.
-        top_p: only the most likely tokens that together have this probability can be chosen.
-        window: frames in the model's window; null: as many as in a training sequence.
+        top_p: only the most likely tokens whose probabilities sum to this value can be chosen.
+        window: number of frames that the model attends to, including the generated frame; null: as
+            many as in a training sequence.
         rate_hz: frame rate of the written video, Hz.
         device: device to run on: `cpu`, `cuda`, or `auto`.
         seed: seed of the random samples.
@@ -93,7 +94,7 @@ def generate(config: GenerateConfig, out: Path) -> None:
     """Generate frames, and write `video.mp4`, `strip.png` and `tokens.npz`.
 
     Raises:
-        FileNotFoundError: there is no prompt.
+        FileNotFoundError: the prompt does not exist.
         ValueError: the prompt cannot be read or is too short, or the window is longer than in
             training.
     """
@@ -142,12 +143,12 @@ def generate(config: GenerateConfig, out: Path) -> None:
 def read_prompt(path: Path, size: int, first: int, stride: int, most: int) -> Images:
     """Return at most `most` frames of a video or of a folder of images, uint8 [t size size 3].
 
-    Every `stride`-th frame from number `first` on is used; it is resized so that its shorter side
-    is `size`, and cropped to the central square.
+    The first frame is number `first`, and each further frame is `stride` frames later. Frames are
+    resized so that the shorter side is `size` pixels, and cropped to the central square.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: it cannot be read.
+        ValueError: the file or folder cannot be read.
     """
     if not path.exists():
         raise FileNotFoundError(f"no prompt {path}: a video file or a folder of images")
@@ -168,13 +169,16 @@ def read_prompt(path: Path, size: int, first: int, stride: int, most: int) -> Im
 
 
 def _decode(encoder: Encoder, tokens: torch.Tensor) -> Images:
-    """Return the images [s t h w 3] of tokens [s t n]."""
+    """Decode tokens [s t n] (s videos, t frames, n tokens) to images uint8 [s t h w 3]."""
     frames = [encoder.tokenizer.decode(sample).cpu().numpy() for sample in tokens]
     return np.stack(frames)
 
 
 def _framed(images: Images, given: int, colour: tuple[int, int, int], length: int) -> Images:
-    """Return images [t h w 3] with a border that marks given frames; black after the last."""
+    """Return t images [t h w 3] with a border; black images are added up to `length`.
+
+    The border of the first `given` images, which are from the prompt, differs from `colour`.
+    """
     height, width = images.shape[1] + 2 * BORDER, images.shape[2] + 2 * BORDER
     framed = np.zeros((length, height, width, 3), np.uint8)
     framed[:given] = GIVEN
@@ -197,7 +201,10 @@ def _write_strip(path: Path, rows: Sequence[Images], given: int) -> None:
 
 
 def _write_tokens(path: Path, known: torch.Tensor, predicted: torch.Tensor, given: int) -> None:
-    """Write `prompt` [t n], `truth` [u n] and `predicted` [s f n], uint16."""
+    """Write the tokens as uint16: `prompt` [t n], `truth` [u n] and `predicted` [s f n].
+
+    A frame has n tokens. There are t given, u true and f generated frames, and s continuations.
+    """
     data = io.BytesIO()
     shown = known.cpu().numpy().astype(np.uint16)
     np.savez_compressed(
@@ -212,7 +219,7 @@ def _write_tokens(path: Path, known: torch.Tensor, predicted: torch.Tensor, give
 def _compared(
     known: torch.Tensor, predicted: torch.Tensor, shown: Images, images: Images, given: int
 ) -> str:
-    """Return a table of errors of the generated frames and of copies of the last given frame."""
+    """Return a table of the errors of generated frames, and of copies of the last given frame."""
     true = known[given:]
     if not len(true) or not given:
         return "no frames to compare with"
@@ -233,7 +240,7 @@ def _compared(
 
 
 def _psnr_db(images: Images, others: Images) -> NDArray[np.float64]:
-    """Return the peak signal-to-noise ratio, dB, of each of the images [t h w 3]."""
+    """Return the peak signal-to-noise ratio, dB, of each of t images [t h w 3] to the others."""
     errors = ((images.astype(np.float64) - others) ** 2).mean(axis=(1, 2, 3))
     return 10 * np.log10(255**2 / np.maximum(errors, 1e-9))
 

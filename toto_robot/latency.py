@@ -1,12 +1,13 @@
 """`python -m toto_robot.latency`: measure the time of one frame on this machine, stage by stage.
 
-For every stage from camera data to action, it prints the median, the 95th and 99th percentile, the
-time of the first call, the floating-point operations and their rate as a share of this machine's
-matrix product. The last lines name the highest safe control rate.
+The stages lead from the data of a camera to an action. For each stage, the command prints the
+median, the 95th and the 99th percentile of the time, and the time of the first call. It also prints
+the number of floating-point operations (see `toto_robot.encoders.operations`), and their rate as a
+share of the rate of a matrix product on this machine. The last lines name the highest safe control
+rate.
 
-Operations are counted by `toto_robot.encoders.operations`. The share compares the shortest time of
-a stage with the fastest matrix product; both are measured alternately, so that other work on the
-machine disturbs them equally.
+The share compares the shortest time of a stage with the fastest matrix product. Stages and matrix
+products are measured in turns, so that other programs disturb both equally.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,21 +48,23 @@ class LatencyConfig:
     """Settings of the command `latency`.
 
     Attributes:
-        encoder: a Toto encoder.
+        encoder: Toto encoder whose time is measured.
         device: device of the encoder: `cpu`, `cuda`, or `auto`.
         dtype: precision of weights and computation: float32, bfloat16, float16, or int8 (only the
-            transformer's blocks, on the CPU; compared with a matrix product in float32).
-        threads: torch's threads on the CPU; null: torch's default.
+            transformer's blocks, on the CPU; compared with the rate of float32 matrix products).
+        threads: number of CPU threads that torch uses; null: torch's default.
         num_cameras: number of cameras, whose frames are encoded together in one step.
         camera_height: height of a camera image before it is resized, pixels.
         camera_width: width of a camera image before it is resized, pixels.
         decode: compression of the camera images, `jpeg` or `h264`; null: uncompressed.
-        context: frames in the stream's window; null: as many as in a training sequence.
-        policy_hidden: widths of the policy's hidden layers.
-        num_actions: number of the policy's outputs.
+        context: number of frames that the stream uses, including the newest frame; null: as many as
+            in a training sequence.
+        policy_hidden: widths of the hidden layers of the measured policy network.
+        num_actions: number of values in an action, the outputs of the policy network.
         repeats: number of timed calls of each stage, at least 20.
         rates_hz: control rates to choose from, Hz.
-        budget: share of a control period that encoder and policy may use at the 99th percentile.
+        budget: share of a control period that encoder and policy may use. A rate is safe if the
+            99th percentile of their time is within this share.
     """
 
     encoder: AnyToto
@@ -102,7 +105,7 @@ class LatencyConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageTime:
-    """The times of one stage.
+    """The measured times of one stage.
 
     Attributes:
         name: name of the stage.
@@ -111,7 +114,7 @@ class StageTime:
         p99_ms: 99th percentile, milliseconds.
         least_ms: shortest time, milliseconds.
         first_ms: time of the first call, with cold caches and memory allocation, milliseconds.
-        gflop: floating-point operations, 1e9.
+        gflop: number of floating-point operations, in units of 1e9.
         ceiling_share: operations per second at the shortest time, divided by the operations per
             second of this machine's matrix product.
     """
@@ -127,7 +130,7 @@ class StageTime:
 
 
 def latency(config: LatencyConfig, out: Path) -> None:
-    """Measure, print a table and write `out/latency.json`."""
+    """Measure all stages, print a table, and write `latency.json` to the folder `out`."""
     print(f"measure {config.repeats} calls of each stage", flush=True)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -177,10 +180,10 @@ def latency(config: LatencyConfig, out: Path) -> None:
 def measure_stages(
     config: LatencyConfig, encoder: Encoder, device: torch.device, dtype: torch.dtype
 ) -> tuple[list[StageTime], float]:
-    """Measure the time of every stage, and of the two whole paths from frame to action.
+    """Measure each stage, and the complete path from frame to action with and without a stream.
 
     Returns:
-        The stages, and the GFLOP/s of this machine's matrix product.
+        The times of the stages, and the rate of this machine's matrix product, GFLOP/s.
     """
     squares = [
         torch.randn(side, side, device=device).to(_product(dtype)) for side in SIDES[device.type]
@@ -213,7 +216,7 @@ def measure_stages(
 def _first_calls(
     config: LatencyConfig, encoder: Encoder, device: torch.device
 ) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
-    """Return the call of each stage, and the time of its first call, milliseconds."""
+    """Return a function that runs each stage, and the time of its first call, milliseconds."""
     read_camera = camera(config)
     first_ms: dict[str, float] = {}
 
@@ -253,7 +256,11 @@ def _first_calls(
 
 
 def safe_rate(p99_ms: float, rates_hz: Sequence[float], budget: float) -> float | None:
-    """Return the highest rate at which the 99th percentile fits into the budget; None if none."""
+    """Return the highest rate, Hz, at which the 99th percentile of the time is short enough.
+
+    At a rate, the time may use the share `budget` of a control period. The result is None if no
+    rate of `rates_hz` is low enough.
+    """
     fits = [rate for rate in rates_hz if p99_ms <= budget * 1e3 / rate]
     return max(fits, default=None)
 
@@ -271,7 +278,7 @@ def _product(dtype: torch.dtype) -> torch.dtype:
 
 
 def camera(config: LatencyConfig) -> Callable[[], NDArray[np.uint8]]:
-    """Return a function that returns one step's images [c h w 3], decoded at each call."""
+    """Return a function that decodes and returns the images [c h w 3] of c cameras."""
     generator = torch.Generator().manual_seed(0)
     count = config.num_cameras * _CODED_FRAMES
     coarse = torch.rand(count, 3, 12, 16, generator=generator)  # smooth, like most of a scene

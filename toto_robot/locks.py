@@ -19,9 +19,10 @@ _claimed: dict[tuple[int, int], Callable[[], object]] = {}
 
 
 def lock(folder: Path) -> IO[str]:
-    """Lock a folder with a lock file in it, and return that file; closing it unlocks the folder.
+    """Create a lock file in a folder, lock it and return it; closing the file unlocks the folder.
 
-    The system unlocks the folder when the process ends: a leftover lock file locks nothing.
+    The system also unlocks the folder when the process ends. A lock file that remains after that
+    does not lock the folder.
 
     Raises:
         ValueError: another process holds the lock; the message names the process.
@@ -43,7 +44,7 @@ def lock(folder: Path) -> IO[str]:
 
 
 def hold(out: Path) -> None:
-    """Lock a folder until this process ends, without a file in it; repeated calls are allowed.
+    """Lock a folder until this process ends, without a lock file; repeated calls are allowed.
 
     Raises:
         ValueError: another process holds the lock; the message names the process if it is known.
@@ -73,7 +74,7 @@ def _in_use(folder: Path, holder: str) -> ValueError:
 
 
 def _holders(folder: Path) -> Iterator[str]:
-    """Yield the processes of this machine that hold a lock and have this folder open (Linux)."""
+    """Yield the processes that hold a lock and have this folder open, on Linux."""
     try:
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     except OSError:
@@ -87,7 +88,11 @@ def _holders(folder: Path) -> Iterator[str]:
 
 
 def _unlock() -> None:
-    """Close this process's locks; also called in a forked worker, which may outlive it."""
+    """Close all locks of this process.
+
+    A forked worker also calls this function. Otherwise the worker would keep the folder locked if
+    it runs longer than its parent process.
+    """
     for close in _claimed.values():
         close()
     _claimed.clear()

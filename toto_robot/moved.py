@@ -2,9 +2,9 @@
 
     keep_old_paths(__name__, {"encoder": "encoders.encoder encoders.loading"})
 
-After this call in a package's `__init__`, `import toto_robot.encoder` warns and returns a module
-that looks its names up in the new modules. The new modules are imported at the first use of a name.
-CHANGELOG.md lists all old and new paths.
+The `__init__` of a package calls this function. After that, `import toto_robot.encoder` issues a
+warning and returns a module that finds its names in the new modules. The new modules are imported
+when a name is used for the first time. CHANGELOG.md lists all old and new paths.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from typing import Any
 
 
 def keep_old_paths(package: str, table: Mapping[str, str]) -> None:
-    """Redirect imports of a package's moved modules.
+    """Redirect imports of the moved modules of a package to their new paths.
 
     Args:
         package: the package's `__name__`.
@@ -35,7 +35,7 @@ def keep_old_paths(package: str, table: Mapping[str, str]) -> None:
 
 
 def moved_names(module: str, table: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module's `__getattr__` that still finds moved or renamed names.
+    """Return a function `__getattr__` for a module, which finds names that were moved or renamed.
 
     Args:
         module: the module's `__name__`.
@@ -57,7 +57,7 @@ def moved_names(module: str, table: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 class _OldPaths(MetaPathFinder, Loader):
-    """An import finder and loader for the modules of a table of old paths."""
+    """An import finder and loader for modules whose paths are in a table of old paths."""
 
     def __init__(self, table: Mapping[str, tuple[str, ...]]) -> None:
         self.table = table

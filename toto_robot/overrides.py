@@ -1,9 +1,9 @@
-"""Read the arguments of a command line as a user types them: `key=value`, literally.
+"""Read the arguments `key=value` of a command line and convert them for Hydra.
 
-Hydra's own grammar interprets commas, quotes, parentheses, dollars and `=` inside a value, so that
-many file names are syntax errors, and its messages about misspelt keys are written for developers.
-Here the type of the field decides how a value is read: text and paths are taken literally, all
-other values are left to Hydra. Errors about unknown keys and choices name the nearest known ones.
+Hydra interprets commas, quotes, parentheses, dollars and `=` inside a value, so many file names
+are syntax errors for Hydra. In this module, the type of the field decides: a text or a path is used
+as the user typed it, and Hydra interprets all other values. If a key or a choice is unknown, the
+error names the nearest known keys or choices.
 """
 
 import dataclasses
@@ -49,14 +49,15 @@ class Arguments:
     """The parsed arguments of a command line.
 
     Attributes:
-        flags: Hydra's own options, in the order of the command line.
-        overrides: settings in Hydra's grammar.
-        notices: lines for the user about renamed settings.
-        wants_help: whether `--help` was given.
-        dry_run: whether `--dry-run` was given: check and print the config, run nothing.
-        multirun: whether to run once for each value of a list.
-        config_dirs: further folders with choices.
-        prints_only: whether one of Hydra's options was given that print something and run nothing.
+        flags: options that are passed to Hydra, such as `-m`, in the order of the command line.
+        overrides: settings `key=value` in Hydra's grammar.
+        notices: messages for the user about settings that were renamed.
+        wants_help: true if `--help` was given.
+        dry_run: true if `--dry-run` was given; then the settings are only checked and printed.
+        multirun: true if `-m` was given; then the command runs once for each value of a list.
+        config_dirs: folders of the user with further choices of groups.
+        prints_only: true if an option of Hydra was given that only prints something, such as
+            `--cfg`; then the command does not run.
     """
 
     flags: tuple[str, ...]
@@ -76,14 +77,14 @@ def read_arguments(
     folders: Sequence[Path],
     renamed: Mapping[str, str],
 ) -> Arguments:
-    """Read a command's arguments.
+    """Read the arguments of a command line, and check them.
 
     Args:
-        words: the arguments without the program's name.
-        config_class: the command's config dataclass.
-        groups: the groups of its root file.
-        folders: the search path of YAML files.
-        renamed: maps old names of settings, which are still read, to the new ones.
+        words: the words of the command line after the program's name.
+        config_class: dataclass of the command's settings.
+        groups: groups of the command, from its YAML file.
+        folders: folders in which YAML files are searched.
+        renamed: maps old names of settings, which are still accepted, to the new names.
 
     Raises:
         ValueError: an argument is not a setting, or an option, key or choice is unknown; the
@@ -118,10 +119,10 @@ def read_arguments(
 
 
 def quoted(text: str) -> str:
-    r"""Return a text in Hydra's quotes, so that Hydra and OmegaConf read it back unchanged.
+    r"""Return a text in quotes and with escapes, so that Hydra reads it back unchanged.
 
-    Hydra removes a backslash before a quote, and half of those before the closing quote. OmegaConf
-    removes one before `${`.
+    Hydra removes a backslash before a quote, and half of the backslashes before the closing quote.
+    OmegaConf, the library with which Hydra reads YAML, removes a backslash before `${`.
     """
     text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
     text = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", text)
@@ -129,7 +130,9 @@ def quoted(text: str) -> str:
 
 
 def hints_at(config_class: type, key: str) -> list[Any]:
-    """Return the types that the value at a dotted key may have; `Any` below plain data.
+    """Return the types that a setting may have; `Any` if a field of type `Any` contains it.
+
+    The setting is given by its key, such as `model.dim`.
 
     Raises:
         ValueError: there is no such key; the message names the nearest known ones.
@@ -164,7 +167,10 @@ def hints_at(config_class: type, key: str) -> list[Any]:
 
 
 def _options(words: Sequence[str], config_class: type) -> tuple[list[str], list[str]]:
-    """Return the options, with each value as a separate word, and the settings."""
+    """Return the options of a command line, such as `-m`, and the settings `key=value`.
+
+    The value of an option is a separate word after the option.
+    """
     options: list[str] = []
     settings: list[str] = []
     rest = iter(words)
@@ -217,7 +223,7 @@ def _override(
     folders: Sequence[Path],
     multirun: bool,
 ) -> list[str]:
-    """Return one argument as overrides in Hydra's grammar."""
+    """Convert one argument `key=value` to one or more settings in Hydra's grammar."""
     if key.partition(".")[0] == "hydra" or value is None:
         return [sign + key + ("" if value is None else f"={value}")]
     by_key = {
@@ -275,7 +281,7 @@ def _is_checkpoint(value: str) -> bool:
 
 
 def _literal(value: str, hints: Sequence[Any], multirun: bool) -> str:
-    """Return a value in Hydra's grammar: text and paths as typed, other values unchanged."""
+    """Convert a value to Hydra's grammar; texts and paths are quoted so that Hydra keeps them."""
     kinds = {get_origin(hint) or hint for hint in hints}
     if multirun and _is_several_texts(value, hints):
         return ",".join(_literal(one, hints, multirun=False) for one in _SEVERAL.findall(value))
@@ -299,14 +305,14 @@ def _literal(value: str, hints: Sequence[Any], multirun: bool) -> str:
 
 
 def _is_several_texts(value: str, hints: Sequence[Any]) -> bool:
-    """Return whether a multirun's value is several texts or paths, or several short lists."""
+    """Return whether a value in a multirun lists several texts, paths, or lists of them."""
     entries = {one for hint in hints for arg in (hint, *get_args(hint)) for one in _members(arg)}
     is_text = any(entry in (str, Path) or get_origin(entry) is Literal for entry in entries)
     return is_text and "," in value and value[:1] not in "[{" and not _SWEEP.fullmatch(value)
 
 
 def _members(hint: Any) -> list[Any]:
-    """Return the members of a union, or the type itself."""
+    """Return the types of which a union consists; for any other type, a list of this type."""
     if get_origin(hint) in (Union, UnionType):
         return [one for arg in get_args(hint) for one in _members(arg)]
     return [hint]

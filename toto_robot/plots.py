@@ -1,4 +1,4 @@
-"""Create a figure and save it as PNG."""
+"""Draw a figure and save it as PNG."""
 
 import io
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ __all__ = ["drawing"]
 
 @contextmanager
 def drawing(path: Path, columns: int, width: float, height: float) -> Iterator[tuple[Any, Any]]:
-    """Yield a figure and a row of axes; save the figure as PNG at the end of the block.
+    """Yield a figure and its axes, one per plot; save it as PNG at the end of the block.
 
     Args:
         path: path of the PNG file.
-        columns: number of axes.
+        columns: number of plots side by side.
         width: width of the figure, inches.
         height: height of the figure, inches.
     """

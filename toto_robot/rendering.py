@@ -1,14 +1,17 @@
-"""Choose how MuJoCo renders without a display, by trying the rendering back ends.
+"""Choose a rendering back end for MuJoCo that works on this machine without a display.
 
-There are three back ends, in the order in which they are tried:
+A rendering back end is a library that draws images without a window. The module tries three back
+ends, in this order:
 
-    egl            libEGL and libGL of the system: a GPU, or Mesa's software renderer
-    osmesa         libOSMesa of the system: software
-    osmesa-wheel   libOSMesa from the wheel `lavavu-osmesa`: software, needs neither root nor apt
+    egl            libEGL and libGL of the system; uses a GPU, or Mesa's software renderer
+    osmesa         libOSMesa of the system; renders in software
+    osmesa-wheel   libOSMesa from the wheel `lavavu-osmesa`; renders in software, and can be
+                   installed with pip, without root or apt
 
-MuJoCo reads `MUJOCO_GL` when it is imported. A wrong choice fails deep inside PyOpenGL, and a
-broken driver may kill the process. Therefore each back end renders one small image in a separate
-process, and the first back end that works is saved in the user's cache folder. In your own program:
+MuJoCo reads its back end from the environment variable `MUJOCO_GL` when it is imported. A wrong
+value causes an error inside PyOpenGL that is hard to understand, and a broken driver may kill the
+process. Therefore this module renders one small image with each back end, in a separate process. It
+saves the first back end that works in the user's cache folder. In your own program:
 
     from toto_robot.rendering import configure
 
@@ -60,8 +63,9 @@ class Probe:
     Attributes:
         route: the back end, one of `ROUTES`.
         works: whether the back end rendered an image.
-        detail: the name of the renderer, or the error.
-        frames_per_s: images of a box per second, `BOX_PX` high and wide; None: not measured.
+        detail: name of the renderer, or the error message.
+        frames_per_s: rendered images of a box per second, `BOX_PX` pixels high and wide; None: the
+            speed was not measured.
     """
 
     route: str
@@ -71,18 +75,19 @@ class Probe:
 
 
 def configure() -> str:
-    """Set `MUJOCO_GL` to a back end that works here. Call it before mujoco is imported.
+    """Set the environment variable `MUJOCO_GL` to a back end that works on this machine.
 
-    A `MUJOCO_GL` that the user has set is kept (with `osmesa`, the wheel's library is used if the
-    system has none). On systems other than Linux, MuJoCo chooses.
+    Call this function before mujoco is imported. If the user has set `MUJOCO_GL`, it is not
+    changed; for `osmesa`, the wheel's library is used if the system has no libOSMesa. On systems
+    other than Linux, MuJoCo chooses the back end.
 
     Returns:
-        The back end: one of `ROUTES`, the user's setting, or `NONE`. With `NONE`, rendering is
-        switched off and physics works; code that needs an image raises an error with `remedy()`.
+        The back end: one of `ROUTES`, the user's setting, or `NONE` if no back end works. With
+        `NONE`, physics works, but code that needs an image raises an error with `remedy()`.
 
     Raises:
         ImportError: MuJoCo is not installed.
-        RuntimeError: the libraries of the user's back end are missing; the message says what to do.
+        RuntimeError: a library of the user's back end is missing; the message says what to do.
     """
     if platform.system() != "Linux":
         return os.environ.get("MUJOCO_GL", "default")
@@ -113,7 +118,7 @@ def configure() -> str:
 
 
 def probe(route: str, seconds: float = 0.0) -> Probe:
-    """Render an image with the back end `route`, in a separate process.
+    """Check in a separate process whether the back end `route` can render an image.
 
     Args:
         route: the back end, one of `ROUTES`.
@@ -162,7 +167,7 @@ def remedy() -> str:
 
 
 def _keep(wanted: str) -> str:
-    """Check the user's `MUJOCO_GL` and return its back end."""
+    """Check that the back end in the user's `MUJOCO_GL` is installed, and return it."""
     if wanted not in ("egl", "osmesa"):
         return wanted
     reason = _missing(wanted)
@@ -185,7 +190,7 @@ def _activate(route: str) -> None:
 
 
 def _missing(route: str) -> str | None:
-    """Return which library of `route` is missing; None if all are there."""
+    """Return a text that says what `route` lacks; None if all its libraries exist."""
     if route == "osmesa-wheel":
         return None if _wheel_libraries() else f"the wheel {_WHEEL} is not installed"
     if route == "osmesa":
@@ -204,7 +209,7 @@ def _loads(library: str) -> bool:
 
 
 def _wheel_libraries() -> list[Path]:
-    """Return the shared libraries of the wheel; empty if it is not installed."""
+    """Return the libraries in the wheel `lavavu-osmesa`; empty if it is not installed."""
     try:
         distribution = importlib.metadata.distribution(_WHEEL)
     except importlib.metadata.PackageNotFoundError:
@@ -218,9 +223,10 @@ def _wheel_libraries() -> list[Path]:
 def _load_osmesa_wheel() -> None:
     """Load the wheel's libOSMesa, and make PyOpenGL use it.
 
-    The libraries refer to each other without a path, so each is loaded after those that it needs.
-    They are loaded globally because MuJoCo looks up OSMesa's functions among the global symbols.
-    PyOpenGL opens libOSMesa by its bare name when it is imported, so its loader is replaced first.
+    The libraries need each other, but do not contain paths to each other. So each library is loaded
+    after the libraries that it needs. They are loaded globally, because MuJoCo searches OSMesa's
+    functions among the global symbols. When PyOpenGL is imported, it opens libOSMesa by its name
+    without a path, which would not find the wheel's file. So PyOpenGL's loader is replaced first.
     """
     if "OpenGL.platform" in sys.modules:
         return  # loaded before, or PyOpenGL already has a platform: too late to change
@@ -269,7 +275,7 @@ def _cache_key() -> str:
 
 
 def _saved_routes() -> dict[str, Any]:
-    """Return the saved back ends by key; empty if the file is absent or damaged."""
+    """Return the saved back ends by machine; empty if there is no valid file of them."""
     try:
         known = json.loads(_cache_file().read_text())
     except (OSError, ValueError):
@@ -278,7 +284,10 @@ def _saved_routes() -> dict[str, Any]:
 
 
 def _saved_route() -> str | None:
-    """Return the back end that worked on this machine before, if its libraries are still there."""
+    """Return the back end that was saved for this machine; None if there is none.
+
+    If a library of the back end no longer exists, the result is also None.
+    """
     route = _saved_routes().get(_cache_key())
     return route if route in ROUTES and not _missing(route) else None
 
@@ -292,7 +301,7 @@ def _save_route(route: str) -> None:
 
 
 def _draw(route: str, seconds: float) -> tuple[str, float | None]:
-    """Return the renderer's name and its images per second; runs in a separate process."""
+    """Render a box in this process, and return the renderer's name and its images per second."""
     _activate(route)
     import mujoco
 

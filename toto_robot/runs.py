@@ -22,16 +22,18 @@ MAY_GROW = frozenset({"dagger.rounds", "evaluation_episodes"})
 
 
 def claim(out: Path, config: object) -> tuple[str, ...]:
-    """Write the config of the run in ``out``, or check that the run there has the same config.
+    """Lock the folder of a run, and check that its results belong to the same config.
 
-    Settings without effect on the results may differ, and some numbers may be larger than before;
-    the new values are then written. If ``out`` holds no result of a run, any config is accepted. A
-    setting that the config in ``out`` lacks, because it was added later, has its default value.
+    If ``out`` contains no results, the config is written to ``config.json`` in it. If ``out``
+    contains results, the config must equal the saved config, with two exceptions: settings without
+    effect on the results (`WITHOUT_EFFECT`) may differ, and some numbers (`MAY_GROW`) may be larger
+    than before. The new values are then saved. If the saved config does not have a setting, because
+    the setting was added in a later version, the setting's default value is compared.
 
-    The folder ``out`` stays locked for this process until it ends.
+    Other processes cannot use ``out`` until this process ends.
 
     Returns:
-        The dotted names of the settings that changed.
+        The names of the settings that changed, such as ``dagger.rounds``.
 
     Raises:
         ValueError: another process uses ``out`` (the message names the process), or ``out`` holds a
@@ -50,7 +52,7 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
 
 
 def read_record(path: Path, out: Path) -> Any:
-    """Return the content of a JSON file that describes `out`.
+    """Return the content of a JSON file that describes the results in `out`.
 
     Raises:
         ValueError: the file is damaged; the message says what to do with `out`.
@@ -65,15 +67,18 @@ def read_record(path: Path, out: Path) -> Any:
 
 
 def require_same(there: Any, config: object, out: Path) -> tuple[str, ...]:
-    """Return the dotted names of the allowed differences between a config and the run in `out`.
+    """Check that a config differs from that of the run in `out` only in allowed settings.
+
+    Returns:
+        The names of the settings that differ, such as `dagger.rounds`.
 
     Args:
-        there: config of the run in `out`, as plain data.
+        there: saved config of the run in `out`, as plain data.
         config: config of this run.
         out: folder of the results.
 
     Raises:
-        ValueError: other settings differ; the message lists them.
+        ValueError: settings differ that must be equal; the message lists them.
     """
     asked = to_dict(config)
     with contextlib.suppress(ValueError):  # unknown settings are listed as differences
@@ -88,24 +93,24 @@ def require_same(there: Any, config: object, out: Path) -> tuple[str, ...]:
 
 
 def work_folder(out: Path) -> Path:
-    """Return the hidden folder beside `out` that keeps the unfinished work of a one-file result."""
+    """Return the hidden folder for unfinished work, beside a result `out` that is one file."""
     return out.with_name(f".{out.name}.run")
 
 
 def report_found(found: int, total: int, unit: str) -> None:
-    """Print how much of a run is already done; print nothing if there is nothing."""
+    """Print how much of a run is already done; print nothing if `found` is 0."""
     if found:
         print(f"continuing: {found} of {total} {unit}s found", flush=True)
 
 
 def stopped_after(done: int, total: int, unit: str, *, goes_on: bool = True) -> str:
-    """Return a message for a run that was asked to stop: its progress and how to continue."""
+    """Return a message for a run that the user stopped: its progress and how to continue."""
     then = "continue" if goes_on else "start again"
     return f"stopped after {unit} {done} of {total}; run the same command to {then}"
 
 
 def goes_on(out: Path) -> bool:
-    """Return whether a run's folder describes its content, so that its command can resume."""
+    """Return whether the command of a run can resume, because files describe its content."""
     records = ("config.json", "manifest.json", "*/manifest.json", "meta/info.json")
     folders = (out, work_folder(out))
     return any(
@@ -114,7 +119,7 @@ def goes_on(out: Path) -> bool:
 
 
 def _has_results(out: Path) -> bool:
-    """Return whether a folder holds more than the config of its run."""
+    """Return whether a folder contains results of a run, in addition to its config."""
     for path in out.iterdir():
         if path.name in ("config.json", "hydra", "tensorboard") or path.name.startswith("."):
             continue
@@ -124,7 +129,7 @@ def _has_results(out: Path) -> bool:
 
 
 def _is_free(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Return whether a setting may differ from the one that a run began with."""
+    """Return whether the new value of a setting is allowed for a run that has results."""
     if name.rpartition(".")[2] in WITHOUT_EFFECT:
         return True
     if name not in MAY_GROW:

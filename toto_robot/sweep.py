@@ -1,11 +1,12 @@
 """`python -m toto_robot.sweep data=<demonstrations>`: compare layers and pools on your own task.
 
-One pass over the frames yields the features of every layer and pool. For each, a closed-form ridge
-probe predicts the action, the state or a label on held-out episodes. This is the robot panel of the
-paper's Fig. 8 for your own data, with confidence intervals. The controls are joints alone, no input
-at all, an untrained transformer and an untrained tokenizer. Vision is also combined with joints.
+The command computes the features of all layers and pools in one pass over the frames. For each
+layer and pool, a probe (a ridge regression) predicts the action, the state or a label on held-out
+episodes. This repeats the robot panel of the paper's Fig. 8 on your own data, with confidence
+intervals. Each probe is also fitted to embeddings and proprioception together. The controls are
+proprioception alone, no input at all, an untrained transformer and an untrained tokenizer.
 
-Data: `toto_robot.probing.episodes`. Fitting of the probes: `toto_robot.probing.ridge`.
+`toto_robot.probing.episodes` reads the data, and `toto_robot.probing.ridge` fits the probes.
 """
 
 import hashlib
@@ -67,25 +68,30 @@ class SweepConfig:
     """Settings of the command `sweep`.
 
     Attributes:
-        data: a folder of episodes (`.npz` or `.safetensors` with uint8 `frames` [t c h w 3], and
-            `labels` [t-1 a], `state` or `proprio`; see docs/wrap_your_own_robot.md), a
-            demonstration store of `policies.train`, or a LeRobot data set.
-        target: what the probes predict: `action` and `state` are scored by R2, `label` by accuracy.
-        array: name of the target's array; null: the usual one (`toto_robot.probing.episodes`).
-        columns: use only target columns whose names begin with one of these; null: all.
-        encoder: a Toto encoder; its `layer` and `pool` have no effect, since all are compared. With
-            a `stream`, features also depend on earlier frames of the episode; all frames are then
-            encoded.
+        data: a folder of episodes, a demonstration store (folder of tokenised episodes) of
+            `policies.train`, or a LeRobot data set. A folder of episodes has `.npz` or
+            `.safetensors` files with uint8 `frames` [t c h w 3] (t steps, c cameras, height, width)
+            and `labels` [t-1 a] (actions of a values), `state` or `proprio`; see
+            docs/wrap_your_own_robot.md.
+        target: quantity that the probes predict: `action` or `state`, scored by R2, or `label`,
+            scored by accuracy.
+        array: name of the array with the target; null: the name that belongs to `target` (see
+            `toto_robot.probing.episodes`).
+        columns: prefixes of names of target columns; only columns with one of these prefixes are
+            predicted. null: all columns.
+        encoder: Toto encoder to examine. Its `layer` and `pool` have no effect, because all are
+            compared. With a `stream`, features also depend on earlier frames of the episode, and
+            therefore all frames are encoded.
         device: device of the encoder: `cpu`, `cuda`, or `auto`.
-        pools: pooling methods without parameters: mean, last, grid<k>.
+        pools: pools to compare: mean, last, grid<k> (pools without parameters).
         stride: distance between two used frames of an episode, in frames; each episode starts at a
             different frame.
-        episodes: number of episodes to use, spread evenly; null: all.
+        episodes: number of episodes to use, at equal distances in the data; null: all.
         folds: number of cross-validation folds over episodes, at least 3.
-        width: embeddings wider than this are first projected to this many principal components,
-            which bounds memory and time.
-        penalties: penalties of the ridge regression to choose from, relative to the mean variance
-            of the inputs; the penalty of each fold is chosen on the other folds.
+        width: maximum number of inputs of a probe. Embeddings with more values are first projected
+            to this number of principal components, which limits memory and time.
+        penalties: penalties of the ridge regression, relative to the mean variance of the inputs.
+            One of them is chosen for each fold, on the data of the other folds.
         resamples: number of bootstrap resamples over episodes.
         seed: seed of folds and bootstrap.
     """
@@ -120,15 +126,16 @@ class SweepConfig:
 
     @property
     def stream(self) -> StreamConfig | None:
-        """The stream config of each camera; None if each frame is encoded by itself."""
+        """Settings of the streams; None if embeddings do not depend on earlier frames."""
         return self.encoder.stream if isinstance(self.encoder, TotoVision) else None
 
 
 def sweep(config: SweepConfig, out: Path) -> None:
-    """Encode, probe and print the table; write `sweep.json`, `sweep.csv` and `sweep.png`.
+    """Compare layers and pools, print a table, and write `sweep.json`, `.csv` and `.png`.
 
-    Embeddings are kept in `out/embeddings-*`, one file per episode: an interrupted run resumes, and
-    a run with another target encodes nothing again. They may be deleted.
+    The embeddings of each episode are saved in a file in `out/embeddings-*`. Therefore an
+    interrupted run resumes, and a run with another target does not encode frames again. You may
+    delete these files.
 
     Raises:
         FileNotFoundError: there are no episodes in `data`.
@@ -165,7 +172,7 @@ def sweep(config: SweepConfig, out: Path) -> None:
 def _probe_all(
     config: SweepConfig, data: Demonstrations, encoder: Encoder, out: Path
 ) -> list[Cell]:
-    """Probe every layer and pool of the encoder and its controls, and the baselines without it."""
+    """Fit and score the probes of all layers and pools, and of all controls and baselines."""
     evaluation = ProbeEvaluation(
         data.target,
         data.episode,
@@ -221,7 +228,11 @@ def _probe(
     layer: int | None = None,
     pool: str | None = None,
 ) -> Cell:
-    """Probe embeddings [r p], alone and combined with proprioception."""
+    """Fit and score a probe on embeddings [r p], alone and combined with proprioception.
+
+    There are r frames, with p values each. `source`, `layer` and `pool` name the embeddings in the
+    result.
+    """
     joints = None if data.proprio is None else standardise(data.proprio, PROPRIO_FLOOR)
     rotated, kept = rotate(standardise(inputs), config.width)
     beside = None
@@ -245,12 +256,13 @@ def _probe(
 def _embed(
     config: SweepConfig, data: Demonstrations, variants: dict[str, _Variant], out: Path
 ) -> tuple[dict[str, list[Path]], Array | None]:
-    """Encode the episodes that have no file yet.
+    """Compute and save the embeddings of the episodes whose files do not exist yet.
 
     Returns:
-        The files of each variant, one per episode, with a float16 array [r c*e] for each pool and
-        layer, named `<pool>-<layer>`; and the images as pixels [r c*768], None if the episodes hold
-        only tokens.
+        The files of each variant, one per episode, and the pixels of the images as the input of a
+        baseline. A file has an array float16 [r c*e] for each pool and layer, named
+        `<pool>-<layer>`: r frames, c cameras, e values per embedding. The pixels are [r c*768]
+        (768: 16 x 16 pixels, 3 colours), or None if the episodes contain only tokens.
     """
     folders, files, pixels = {}, {name: [] for name in variants}, []
     for name, variant in variants.items():
@@ -296,14 +308,14 @@ def _embed(
 
 
 def _pixels(frames: Array) -> Array:
-    """Return the pixels in [0, 1] of frames [r h w 3] or [r c h w 3] at 16 x 16: [r c*768]."""
+    """Resize images of c cameras, [r c h w 3] or [r h w 3], to 16 x 16: [r c*768] in [0, 1]."""
     flat = torch.from_numpy(frames).reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2).float()
     small = adaptive_avg_pool2d(flat, PIXELS_SIDE) / 255
     return small.reshape(len(frames), -1).numpy().astype(np.float64)
 
 
 def _tokens(encoder: Encoder, parts: Sequence[Array], view: str) -> Tensor:
-    """Return the tokens [t c n] of the frames of all cameras."""
+    """Return the tokens [t c n] of t frames of c cameras, n tokens each."""
     if len(parts) > 1:
         return torch.stack([encoder.tokenize(torch.from_numpy(part)) for part in parts], dim=1)
     (frames,) = parts
@@ -313,7 +325,11 @@ def _tokens(encoder: Encoder, parts: Sequence[Array], view: str) -> Tensor:
 
 
 def _features(config: SweepConfig, encoder: Encoder, ids: Tensor, rows: Array) -> dict[str, Array]:
-    """Return the embeddings [r c*e] of tokens [t c n] for all pools and layers, by name."""
+    """Return the embeddings of tokens [t c n] for all pools and layers, named `<pool>-<layer>`.
+
+    The tokens are those of t frames of c cameras. `rows` are the numbers of the r frames whose
+    embeddings are returned, [r c*e] for each pool and layer.
+    """
     layers = range(encoder.num_layers + 1)
     num_cameras = ids.shape[1]
     if config.stream is None:

@@ -1,4 +1,4 @@
-"""Format the text of a command's `--help`: summary, example, settings and groups."""
+"""Write the help text of a command: summary, example, settings and groups."""
 
 import dataclasses
 import inspect
@@ -31,11 +31,11 @@ def help_text(
     """Return the help text of a command.
 
     Args:
-        program: the program's name, as it was called.
+        program: command that the user typed, such as `python -m policies.train`.
         root: the command's root YAML file.
-        folders: the search path of YAML files.
-        config_class: the command's config dataclass.
-        values: the config with the defaults and the given arguments, as plain data.
+        folders: folders in which YAML files are searched.
+        config_class: dataclass of the command's settings.
+        values: settings with the defaults and the user's arguments, as plain data.
         out: the folder or the file of the results.
     """
     example = root.example.split(" ", 3)
@@ -65,7 +65,7 @@ def help_text(
 
 
 def show(text: str) -> None:
-    """Print a text; do not fail if the reader stops early, as `head` does."""
+    """Print a text; do not fail if the program that reads the output ends early, as `head`."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -73,19 +73,22 @@ def show(text: str) -> None:
 
 
 def discard_output() -> None:
-    """Discard all further output, and what Python flushes at exit: the reader has closed it."""
+    """Discard all further output, because the program that reads it has ended.
+
+    Otherwise Python would report an error when it flushes its output at exit.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_any_text() -> None:
-    """Print characters that are missing in the terminal's encoding as escapes, without an error."""
+    """Set standard output to print characters that the terminal cannot encode as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
 def field_descriptions(config_class: type) -> dict[str, str]:
-    """Return the descriptions of a dataclass's fields, from `Attributes:` of its docstring."""
+    """Return the descriptions of a dataclass's fields from `Attributes:` in its docstring."""
     found: dict[str, str] = {}
     for base in reversed(config_class.__mro__):
         _, _, attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
@@ -97,7 +100,7 @@ def field_descriptions(config_class: type) -> dict[str, str]:
 def _settings(
     config_class: Any, values: Mapping[str, Any], at: str = ""
 ) -> Iterator[tuple[str, Any, str]]:
-    """Yield dotted key, value and description of every field, in order, nested ones included."""
+    """Yield key, value and description of each field, also of dataclasses inside a field."""
     texts = field_descriptions(config_class)
     for field in dataclasses.fields(config_class):
         if not field.init or field.name not in values:
