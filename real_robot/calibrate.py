@@ -1,13 +1,14 @@
-"""`python -m real_robot.calibrate`: a camera's intrinsics and mounting, from images of a board.
+"""Command `python -m real_robot.calibrate`: calibrate a camera with images of a printed board.
 
-python -m real_robot.calibrate step=board                                       # a board to print
-python -m real_robot.calibrate step=lens camera=uvc                             # a dozen views
+python -m real_robot.calibrate step=board                               # write a board to print
+python -m real_robot.calibrate step=lens camera=uvc                     # compute the intrinsics
 python -m real_robot.calibrate step=mounting camera=realsense parent=hand robot=172.16.0.2
-python -m real_robot.calibrate step=lens images=runs/calibrate/lens             # solve again
+python -m real_robot.calibrate step=lens images=runs/calibrate/lens     # use saved images again
 
-For the mounting a person guides the arm by hand: the program only reads its joints and sends no
-command. A camera on the hand sees a board that does not move; a fixed camera sees a board in the
-gripper. The images are kept and can be solved again. Images without the board are listed.
+The step `mounting` computes the pose of the camera. A person guides the arm by hand; the command
+only reads the joints and sends nothing to the arm. If the camera is on the hand, the board must not
+move. If the camera is fixed, the gripper holds the board. The images are saved, so the calibration
+can be computed again. Images in which the board is not found are listed.
 """
 
 import sys
@@ -55,22 +56,23 @@ class CalibrateConfig:
     """Settings of a camera calibration.
 
     Attributes:
-        step: `board` writes a board to print; `lens` computes the intrinsics; `mounting` computes
-            the camera's pose and needs the intrinsics.
-        board: the board, as printed and measured.
-        page: the paper that the board is printed on.
-        camera: the camera to calibrate, in its full capture size.
-        parent: what the camera is mounted on, for `mounting`: `hand`, or `base` if it is fixed.
-        robot: the arm's address, for `mounting` with new images.
+        step: `board` writes a board to print. `lens` computes the intrinsics. `mounting` computes
+            the pose of the camera, and needs the intrinsics.
+        board: size of the board, as measured on the print.
+        page: size of the paper for the board.
+        camera: settings of the camera. Images are taken in its full capture size.
+        parent: where the camera is mounted, for `step=mounting`: `hand`, or `base` for a fixed
+            camera.
+        robot: address of the arm, for `step=mounting` with new images.
         franka: settings of the arm's driver.
-        images: a folder of images to solve; None to take new ones.
+        images: folder of saved images that are used; null takes new images.
         views: number of images to take.
-        folder: folder of the calibrations, `<camera>.json`.
-        max_residual_px: largest accepted residual of the intrinsics.
+        folder: folder where the calibration is saved, as `<camera>.json`.
+        max_residual_px: largest accepted reprojection error of the intrinsics, pixels.
         max_focal_deviation: largest accepted standard deviation of the focal length, as a share
-            of it.
-        max_residual_m: largest accepted position residual of the mounting.
-        max_residual_rad: largest accepted orientation residual of the mounting.
+            of the focal length.
+        max_residual_m: largest accepted position error of the mounting, m.
+        max_residual_rad: largest accepted orientation error of the mounting, rad.
     """
 
     OLD_NAMES: ClassVar[dict[str, str]] = {"pictures": "images"}
@@ -97,7 +99,7 @@ class CalibrateConfig:
 
 
 def calibrate(config: CalibrateConfig, out: Path) -> None:
-    """Take or read the images, and write the calibration with its residuals."""
+    """Take or read images, compute the calibration, and write it with its residual errors."""
     try:
         if config.step == "board":
             _print_board(config, out)
@@ -112,7 +114,16 @@ def calibrate(config: CalibrateConfig, out: Path) -> None:
 def solve_lens(
     shots: Sequence[Shot], refused: Mapping[str, str], *, max_px: float, max_deviation: float
 ) -> tuple[Intrinsics, dict[str, float]]:
-    """Compute the intrinsics, and by image the residual of its corners, px.
+    """Compute the intrinsics of a camera.
+
+    Args:
+        shots: images in which the board was found.
+        refused: reason why an image is not used, by the name of the image; for messages.
+        max_px: largest accepted reprojection error, pixels.
+        max_deviation: largest accepted standard deviation of the focal length, as a share of it.
+
+    Returns:
+        The intrinsics, and the reprojection error of each image, pixels, by the name of the image.
 
     Raises:
         ValueError: there are too few images, or the residual is too large; the message names the
@@ -154,24 +165,26 @@ def solve_mounting(
     max_m: float,
     max_rad: float,
 ) -> tuple[Calibration, dict[str, float], dict[str, Floats]]:
-    """Compute the camera's mounting.
+    """Compute the pose of a camera on the hand, or beside the arm.
 
     Args:
-        shots: images with the board.
-        refused: for each refused image, the reason by name of the image, for messages.
-        joints_rad: the arm's joint positions [7] by the image's name.
-        calibration: the calibration with the intrinsics.
-        parent: what the camera is mounted on.
-        max_m: largest accepted position residual.
-        max_rad: largest accepted orientation residual.
+        shots: images in which the board was found.
+        refused: reason why an image is not used, by the name of the image; for messages.
+        joints_rad: joint positions [7] of the arm, rad, by the name of the image.
+        calibration: the camera's calibration, with its intrinsics.
+        parent: where the camera is mounted: `hand` or `base`.
+        max_m: largest accepted position error, m.
+        max_rad: largest accepted orientation error, rad.
 
     Returns:
-        The calibration with its mounting; by image, the distance of the board from its mean
-        position, m; and by image, `T_camera_board` [4 4] computed from the board's mean pose.
+        Three values. First, the calibration with the mounting. Second, by the name of the image,
+        the distance between the board's position in this image and its mean position, m. Third, by
+        the name of the image, the pose `T_camera_board` [4 4] that follows from the board's mean
+        pose.
 
     Raises:
-        ValueError: poses are missing, the intrinsics belong to another image size, or the
-            residual is too large; the message names the worst images.
+        ValueError: joint positions are missing, the intrinsics are for another image size, or the
+            error is too large; the message names the worst images.
     """
     lens = calibration.intrinsics
     if missing := [shot.name for shot in shots if shot.name not in joints_rad]:
@@ -271,11 +284,14 @@ def _mounting(config: CalibrateConfig, out: Path) -> None:
 
 
 def _images(config: CalibrateConfig, folder: Path, *, robot: str | None) -> Path:
-    """Return the configured folder of images, or take new images into `folder` and return it."""
+    """Return the folder of the images.
+
+    This is the folder in the config. If the config has none, new images are taken into `folder`.
+    """
     if config.images is not None:
         return config.images
     settings = config.camera.settings
-    # The full capture size: `Intrinsics.fitted` computes the intrinsics of the policy's crop.
+    # Use the full capture size; `Intrinsics.fitted` computes the intrinsics of the cropped images.
     whole = replace(settings, height=settings.capture_height, width=settings.capture_width)
     with ExitStack() as stack:
         camera = stack.enter_context(build_camera(replace(config.camera, settings=whole)))

@@ -1,1 +1,1 @@
-"""Camera calibration: intrinsics and mounting from images of a board. No part needs torch."""
+"""Compute a camera's intrinsics and pose from images of a board; no module needs torch."""

@@ -1,4 +1,4 @@
-"""A ChArUco board, and the detection of its corners in an image."""
+"""Describe a ChArUco board, and detect its corners in an image."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +15,14 @@ MIN_CORNERS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Board:
-    """A ChArUco board: a chessboard with a marker in each white square.
+    """Size of a ChArUco board, which is a chessboard with a marker in each white square.
 
     Attributes:
         columns: number of squares along the width.
         rows: number of squares along the height.
-        square_m: edge length of a square, as measured on the print.
-        marker_m: edge length of a marker.
-        dictionary: OpenCV's name of the marker dictionary, for example `DICT_5X5_100`.
+        square_m: length of a square's edge, as measured on the print, m.
+        marker_m: length of a marker's edge, m.
+        dictionary: OpenCV's name of the set of markers, for example `DICT_5X5_100`.
     """
 
     columns: int
@@ -43,10 +43,10 @@ class Board:
             )
 
     def build(self) -> Any:
-        """Return the board as OpenCV's object.
+        """Return OpenCV's object for this board.
 
         Raises:
-            ValueError: OpenCV has no such dictionary.
+            ValueError: OpenCV has no set of markers with the name `dictionary`.
         """
         cv2 = opencv("calibrations")
         number = vars(cv2.aruco).get(self.dictionary)
@@ -63,11 +63,11 @@ class Board:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class View:
-    """The board's corners in one image.
+    """The n corners of the board that were found in one image.
 
     Attributes:
-        corners_m: [n 3] in the board's frame.
-        pixels: [n 2] in the image, x to the right and y down.
+        corners_m: positions [n 3] in the frame of the board, m.
+        pixels: positions [n 2] in the image, pixels: x to the right, y down.
     """
 
     corners_m: Floats
@@ -75,10 +75,10 @@ class View:
 
 
 def find_board(board: Board, image: Image) -> View:
-    """Detect the board in an image [h w 3], uint8 RGB.
+    """Return the corners of the board in an image [h w 3], uint8 RGB.
 
     Raises:
-        ValueError: fewer than `MIN_CORNERS` corners are found; the message has the number.
+        ValueError: fewer than `MIN_CORNERS` corners are found; the message has their number.
     """
     cv2 = opencv("calibrations")
     grid = board.build()

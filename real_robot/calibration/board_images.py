@@ -1,7 +1,7 @@
-"""Images of a calibration board: taking, reading and drawing their residuals.
+"""Take and read images of a calibration board, and draw the residual errors into them.
 
 <folder>/000.png      an image
-<folder>/poses.json   the arm's joint positions in each image, rad, if there is an arm
+<folder>/poses.json   joint positions of the arm at each image, rad; only if there is an arm
 """
 
 import json
@@ -30,12 +30,12 @@ _FRAME_S = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Shot:
-    """An image in which the board was found.
+    """Image in which the board was found.
 
     Attributes:
-        name: name of the file.
-        image: [h w 3], uint8 RGB.
-        view: the board's corners in the image.
+        name: name of the image file.
+        image: image [h w 3], uint8 RGB.
+        view: corners of the board in the image.
     """
 
     name: str
@@ -44,12 +44,14 @@ class Shot:
 
 
 def read_shots(board: Board, folder: Path) -> tuple[list[Shot], dict[str, str]]:
-    """Return the images of a folder that show the board, and by name why others are refused.
+    """Read the images of a folder, and find the board in them.
+
+    Return the images that show the board, and the reasons why other images are refused, by name.
 
     Raises:
         ValueError: there are no images, or their sizes differ.
     """
-    opencv("boards")  # fail early, with what to install
+    opencv("boards")  # fail early if OpenCV is not installed
     from toto_robot.data.images import IMAGE_SUFFIXES, read_image
     from toto_robot.data.walk import walk
 
@@ -87,9 +89,19 @@ def take_shots(
     ask: Callable[[str], str] = ask_person,
     report: Callable[[str], object] = print,
 ) -> None:
-    """Take an image at each Enter until there are `num`; write each with the arm's joints.
+    """Take an image each time a person presses Enter, until there are `num` images.
 
-    Images without the board, and those during which the arm moved, are not kept.
+    Each image is written together with the joint positions of the arm, if there is a robot. Images
+    without the board, and images during which the arm moved, are discarded.
+
+    Args:
+        camera: the open camera.
+        board: the board.
+        num: number of images.
+        folder: folder for the images.
+        robot: the connected robot; None to save no joint positions.
+        ask: function that asks the person a question and waits for the answer.
+        report: function that prints a line.
     """
     folder.mkdir(parents=True, exist_ok=True)
     poses_path = folder / POSES
@@ -124,7 +136,7 @@ def take_shots(
 
 
 def read_poses(folder: Path) -> dict[str, list[float]]:
-    """Load the arm's joint positions of each image, [7] rad by the image's name.
+    """Load the joint positions [7] of the arm at each image, rad, by the name of the image.
 
     Raises:
         ValueError: the file is missing, or its content is invalid.
@@ -144,12 +156,15 @@ def read_poses(folder: Path) -> dict[str, list[float]]:
 
 
 def draw_residuals(shot: Shot, T_camera_board: Floats, lens: Intrinsics) -> Image:
-    """Return the image with the detected corners (green) and the projected ones (red)."""
+    """Return the image with two marks for each corner: detected (green) and computed (red).
+
+    The computed position follows from the board's pose and the intrinsics.
+    """
     cv2 = opencv("boards")
     drawn = shot.image.copy()
     expected = project(shot.view.corners_m, T_camera_board, lens)
     for detected, projected in zip(shot.view.pixels, expected, strict=True):
-        # in sixteenths of a pixel (the last argument, 4 bits)
+        # coordinates in sixteenths of a pixel: the last argument is 4 fractional bits
         start = tuple(int(value) for value in np.round(16 * detected))
         cv2.circle(drawn, start, 16 * 5, (40, 200, 60), 1, cv2.LINE_AA, 4)
         if np.isfinite(projected).all():

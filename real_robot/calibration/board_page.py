@@ -1,4 +1,4 @@
-"""A calibration board to print at exact size, as PDF and PNG."""
+"""Draw a calibration board as PDF and PNG, for printing at exact size."""
 
 import struct
 import zlib
@@ -24,9 +24,9 @@ class PageConfig:
     """Settings of the printed page.
 
     Attributes:
-        width_m: width of the paper.
-        height_m: height of the paper.
-        dpi: resolution of the print, dots per inch.
+        width_m: width of the paper, m.
+        height_m: height of the paper, m.
+        dpi: resolution of the image, dots per inch.
     """
 
     width_m: float
@@ -39,9 +39,10 @@ class PageConfig:
 
 
 def write_board(board: Board, page: PageConfig, folder: Path) -> tuple[Path, float]:
-    """Write `board.pdf` and `board.png`; return the PDF's path and the drawn edge of a square, m.
+    """Write `board.pdf` and `board.png` into a folder.
 
-    The edge is a whole number of dots, so it may differ from `square_m` by half a dot.
+    Return the path of the PDF, and the length of a square's edge in it, m. The length is a whole
+    number of dots, so it may differ from `square_m` by half a dot.
 
     Raises:
         ValueError: the board does not fit on the paper, or its markers are too small to draw.
@@ -54,10 +55,10 @@ def write_board(board: Board, page: PageConfig, folder: Path) -> tuple[Path, flo
 
 
 def draw_page(board: Board, page: PageConfig) -> tuple[NDArray[np.uint8], float]:
-    """Return the page as a grey image [h w], and the drawn edge of a square, m.
+    """Return the page as a grey image [h w], and the length of a square's edge in it, m.
 
     Raises:
-        ValueError: as for `write_board`.
+        ValueError: the board does not fit on the paper, or its markers are too small to draw.
     """
     cv2 = opencv("boards")
     dots_per_m = page.dpi / _INCH_M
@@ -96,7 +97,7 @@ def _number(cv2: Any, board: Board) -> int:
 
 
 def _png(image: NDArray[np.uint8], dpi: int) -> bytes:
-    """Return a PNG with its physical size (the chunk pHYs)."""
+    """Return the bytes of a PNG file that contains the physical size of the image (chunk pHYs)."""
     written, data = opencv("boards").imencode(".png", image)
     assert written
     plain = data.tobytes()
@@ -108,7 +109,7 @@ def _png(image: NDArray[np.uint8], dpi: int) -> bytes:
 
 
 def _pdf(image: NDArray[np.uint8], dpi: int) -> bytes:
-    """Return a PDF (ISO 32000-1, 7.5) of one page that the image fills."""
+    """Return the bytes of a PDF file with one page that shows the image (ISO 32000-1, 7.5)."""
     height, width = image.shape
     page = " ".join(f"{pixels * _POINTS_PER_INCH / dpi:.4f}" for pixels in (width, height))
     across, up = page.split()

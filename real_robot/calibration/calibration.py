@@ -1,8 +1,9 @@
-"""A camera's intrinsics and mounting, from images of a ChArUco board.
+"""The calibration of a camera: its intrinsics, and its pose on the hand or beside the arm.
 
-The intrinsics need a dozen images or more, with the board tilted and in every corner of the image.
-The mounting needs images from arm poses that rotate the hand about at least two axes: a camera on
-the hand sees a board that does not move; a fixed camera sees a board in the gripper.
+Both are computed from images of a ChArUco board. The intrinsics need a dozen images or more, with
+the board tilted and in every corner of the image. The pose (mounting) needs images from arm poses
+that rotate the hand about at least two axes. If the camera is on the hand, the board must not move.
+If the camera is fixed, the gripper holds the board.
 
     views = [find_board(board, image) for image in images]
     intrinsics = calibrate_lens(views, height=480, width=640)
@@ -10,8 +11,9 @@ the hand sees a board that does not move; a fixed camera sees a board in the gri
     mounting = calibrate_mounting(T_base_hand, boards, parent="hand")
     save(Calibration(camera="hand", intrinsics=intrinsics, mounting=mounting), path)
 
-Transforms are named from parent to child: `T_base_hand` maps points from the hand's frame to the
-base's frame. A camera's z axis points forward and its y axis down, as in OpenCV.
+The matrix `T_base_hand` is the pose of the hand in the frame of the base: it maps points from the
+frame of the hand to the frame of the base. Other transforms are named in the same way. The z axis
+of a camera points forward and its y axis down, as in OpenCV.
 """
 
 import json
@@ -33,16 +35,17 @@ _NEAR_M = 0.01
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Intrinsics:
-    """A camera's intrinsics.
+    """Intrinsics of a camera.
 
     Attributes:
         height: height of the calibration images, pixels.
         width: width of the calibration images, pixels.
-        focal_px: focal length along x and y.
-        centre_px: x and y of the principal point; (0, 0) is the centre of the first pixel.
-        distortion: OpenCV's k1 k2 p1 p2 k3.
-        residual_px: root-mean-square reprojection error of the corners.
-        focal_deviation_px: standard deviation of the focal length; large if the views are alike.
+        focal_px: focal length along x and y, pixels.
+        centre_px: x and y of the principal point, pixels; (0, 0) is the centre of the first pixel.
+        distortion: OpenCV's distortion coefficients k1, k2, p1, p2, k3.
+        residual_px: root-mean-square reprojection error of the corners, pixels.
+        focal_deviation_px: standard deviation of the focal length, pixels. It is large if the
+            images show the board in similar poses.
         num_views: number of images.
     """
 
@@ -66,7 +69,8 @@ class Intrinsics:
         top, left, cut_height, cut_width = middle(self.height, self.width, height, width)
         x, y = width / cut_width, height / cut_height
         (fx, fy), (cx, cy) = self.focal_px, self.centre_px
-        # Scaling keeps the edges of the image, half a pixel outside the centres of its pixels.
+        # Scaling keeps the edges of the image in place. An edge is half a pixel outside the centre
+        # of the first pixel.
         return replace(
             self,
             height=height,
@@ -80,13 +84,14 @@ class Intrinsics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mounting:
-    """A camera's pose on the hand or beside the arm (hand-eye calibration).
+    """Pose of a camera on the hand or beside the arm (result of the hand-eye calibration).
 
     Attributes:
         parent: `hand` for a camera on the hand, `base` for a fixed camera.
-        T_parent_camera: the camera's pose in the parent's frame, [4][4].
-        residual_m: root-mean-square difference of the board's position between the views.
-        residual_rad: root-mean-square difference of the board's orientation between the views.
+        T_parent_camera: pose of the camera in the frame of `parent`, a matrix [4][4].
+        residual_m: each image gives a position of the board; root-mean-square deviation of these
+            positions from their mean, m.
+        residual_rad: the same for the orientation of the board, rad.
         num_views: number of images.
     """
 
@@ -99,7 +104,7 @@ class Mounting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """The calibration of one camera; `mounting` is None until it is calibrated."""
+    """Calibration of one camera; `mounting` is None until the camera's pose is calibrated."""
 
     camera: str
     intrinsics: Intrinsics
@@ -107,7 +112,7 @@ class Calibration:
 
 
 def save(calibration: Calibration, path: Path) -> None:
-    """Write a calibration as JSON, atomically."""
+    """Write a calibration as a JSON file; the file is complete even if the program is killed."""
     write_json(path, asdict(calibration))
 
 
@@ -115,7 +120,7 @@ def load(path: Path) -> Calibration:
     """Load a calibration that `save` wrote.
 
     Raises:
-        ValueError: the file is missing, or is not a calibration.
+        ValueError: the file is missing, or does not contain a calibration.
     """
     try:
         data = json.loads(path.read_text())
@@ -134,9 +139,15 @@ def load(path: Path) -> Calibration:
 
 
 def project(points: Floats, T_camera_base: Floats, lens: Intrinsics) -> Floats:
-    """Return the pixels [n 2] of points [n 3] in the base's frame; NaN for points behind the lens.
+    """Return the positions [n 2] of n points in the image, pixels.
 
-    The distortion is OpenCV's: G. Bradski and A. Kaehler, Learning OpenCV, 2008, chapter 11.
+    A point behind the camera has NaN. The distortion is computed as in OpenCV: G. Bradski and A.
+    Kaehler, Learning OpenCV, 2008, chapter 11.
+
+    Args:
+        points: the points [n 3] in the frame of the arm's base, m.
+        T_camera_base: pose [4 4] of the base in the frame of the camera.
+        lens: intrinsics of the camera.
     """
     local = points @ T_camera_base[:3, :3].T + T_camera_base[:3, 3]
     ahead = local[:, 2] > _NEAR_M

@@ -1,4 +1,4 @@
-"""Compute a camera's intrinsics and mounting from views of a board."""
+"""Compute a camera's intrinsics and mounting from the corners of a board in several images."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,17 @@ from .calibration import Intrinsics, Mounting, Parent
 
 MIN_LENS_VIEWS = 5
 MIN_MOUNTING_VIEWS = 4
-# Least second singular value of the hand's rotations, rad; below it they share one axis.
+# If the second singular value of the hand's rotations is below this, rad, they share one axis.
 _MIN_SPREAD = 0.1
 
 
 def calibrate_lens(views: Sequence[View], *, height: int, width: int) -> Intrinsics:
-    """Compute the intrinsics from views in images of this size, pixels.
+    """Compute the intrinsics of a camera from the corners of the board in several images.
+
+    Args:
+        views: corners of the board in each image.
+        height: height of the images, pixels.
+        width: width of the images, pixels.
 
     Raises:
         ValueError: there are fewer than `MIN_LENS_VIEWS` views.
@@ -45,10 +50,10 @@ def calibrate_lens(views: Sequence[View], *, height: int, width: int) -> Intrins
 
 
 def board_pose(view: View, intrinsics: Intrinsics) -> Floats:
-    """Return the board's pose in the camera's frame, `T_camera_board` [4 4].
+    """Return the pose of the board in the frame of the camera, `T_camera_board` [4 4].
 
     Raises:
-        ValueError: OpenCV finds no pose for the view.
+        ValueError: OpenCV finds no pose that fits the corners.
     """
     cv2 = opencv("calibrations")
     found, rotation, translation = cv2.solvePnP(
@@ -65,11 +70,16 @@ def board_pose(view: View, intrinsics: Intrinsics) -> Floats:
 def calibrate_mounting(
     T_base_hand: Sequence[Floats], T_camera_board: Sequence[Floats], *, parent: Parent
 ) -> Mounting:
-    """Compute the camera's mounting from the hand's and the board's pose [4 4] in each image.
+    """Compute the pose of the camera on the hand or beside the arm (hand-eye calibration).
 
-    F. Park and B. Martin, Robot sensor calibration: solving AX = XB on the Euclidean group, IEEE
-    Transactions on Robotics and Automation 10(5), 1994, over all pairs of images. (OpenCV 5 no
-    longer has `calibrateHandEye`.)
+    The method uses all pairs of images: F. Park and B. Martin, Robot sensor calibration: solving
+    AX = XB on the Euclidean group, IEEE Transactions on Robotics and Automation 10(5), 1994. It is
+    implemented here because OpenCV 5 does not contain `calibrateHandEye`.
+
+    Args:
+        T_base_hand: pose [4 4] of the hand in the frame of the base, at each image.
+        T_camera_board: pose [4 4] of the board in the frame of the camera, in each image.
+        parent: where the camera is mounted, `hand` or `base`.
 
     Raises:
         ValueError: there are too few images, or the hand rotates about one axis only.
@@ -119,7 +129,10 @@ def place_boards(
     T_parent_camera: Floats,
     parent: Parent,
 ) -> Floats:
-    """Return the board's pose by each image [n 4 4], in the frame where the board is fixed."""
+    """Return the pose of the board that each of the n images gives [n 4 4].
+
+    The poses are in the frame in which the board is fixed, so they are equal up to errors.
+    """
     return np.array(
         [
             other @ T_parent_camera @ board
@@ -137,10 +150,10 @@ def mean_pose(poses: Floats) -> Floats:
 
 
 def _others(T_base_hand: Sequence[Floats], parent: Parent) -> list[Floats]:
-    """Return `T_other_parent` of each image; `other` is the base if the parent is the hand.
+    """Return the pose `T_other_parent` [4 4] at each image.
 
-    The board is fixed in the other frame: T_other_parent @ T_parent_camera @ T_camera_board is
-    constant.
+    If the camera is mounted on the hand (parent), `other` is the base, and vice versa. The board is
+    fixed in the frame `other`: T_other_parent @ T_parent_camera @ T_camera_board is constant.
     """
     if parent == "hand":
         return list(T_base_hand)
@@ -148,7 +161,7 @@ def _others(T_base_hand: Sequence[Floats], parent: Parent) -> list[Floats]:
 
 
 def _disagreement(poses: Floats) -> tuple[float, float]:
-    """Return the root-mean-square deviation of poses [n 4 4] from their mean, m and rad."""
+    """Return how much poses [n 4 4] deviate from their mean: root mean squares, m and rad."""
     mean = mean_pose(poses)
     offsets = poses[:, :3, 3] - mean[:3, 3]
     angles = [np.linalg.norm(rotation_vector(mean[:3, :3].T @ pose[:3, :3])) for pose in poses]
@@ -159,6 +172,6 @@ def _disagreement(poses: Floats) -> tuple[float, float]:
 
 
 def _nearest_rotation(matrix: Floats) -> Floats:
-    """Return the rotation [3 3] nearest to a matrix, by least squares."""
+    """Return the rotation matrix [3 3] that is nearest to a matrix, by least squares."""
     left, _, right = np.linalg.svd(matrix)
     return left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right

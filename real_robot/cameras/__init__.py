@@ -1,5 +1,5 @@
-"""Cameras of a real robot: the newest frame and its age, and an error in place of a stale frame.
+"""Cameras of a real robot: they return the newest frame, or raise an error if it is too old.
 
-`camera` has the protocol, `threaded` the capture thread, `sources` and `realsense` the devices that
-frames are read from. This module imports nothing; no part of the package needs torch.
+`camera` contains the protocol, `threaded` the capture thread, `sources` and `realsense` the devices
+from which frames are read. This module imports nothing, and no module of the package needs torch.
 """

@@ -1,4 +1,4 @@
-"""The camera protocol, the frame that a camera returns, and the errors of cameras."""
+"""The protocol `Camera`, the class `Frame` that a camera returns, and the errors of cameras."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
@@ -12,38 +12,42 @@ Image = NDArray[np.uint8]
 
 
 class CameraError(RuntimeError):
-    """An error that names why a camera cannot return a frame."""
+    """Error: a camera cannot return a frame; the message has the cause."""
 
 
 class StaleFrameError(CameraError):
-    """The newest frame is too old, or no frame has arrived yet."""
+    """Error: the newest frame is too old, or no frame has arrived yet."""
 
 
 class FrozenFrameError(CameraError):
-    """Frames arrive but have been bit-identical for too long; a real sensor has noise."""
+    """Error: frames arrive, but have been bit-identical for too long.
+
+    The noise of a real sensor makes each frame different, so identical frames mean a fault.
+    """
 
 
 class WrongFrameError(CameraError):
-    """The frames' size or data type differs from the settings; a retry cannot help."""
+    """Error: the size or data type of the frames differs from the settings; a retry cannot help."""
 
 
 class SourceError(CameraError):
-    """The source is missing or delivers no frame; a retry may help."""
+    """Error: the source of the frames is missing or delivers no frame; a retry may help."""
 
 
 class EndOfStreamError(CameraError):
-    """The recording has ended."""
+    """Error: the video file or recording from which frames are read has ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Frame:
-    """One camera image with its time.
+    """One camera image, with the time when it arrived.
 
     Attributes:
-        camera: the camera's name.
-        image: [h w 3] RGB, read-only.
-        stamp_s: `time.monotonic()` when the frame arrived.
-        sequence: number of the frame, from 0; a gap means that frames were not read.
+        camera: name of the camera.
+        image: image [h w 3], uint8 RGB (height, width, colour); the array is read-only.
+        stamp_s: time when the frame arrived, s of `time.monotonic()`.
+        sequence: number of the frame, from 0. If two frames that were read are not successive,
+            frames between them were not read.
     """
 
     camera: str
@@ -54,22 +58,25 @@ class Frame:
 
 @runtime_checkable
 class Camera(Protocol):
-    """A source of newest frames; a context manager that opens and closes the camera."""
+    """Camera that captures in the background and returns its newest frame.
+
+    As a context manager, it is opened at the start and closed at the end.
+    """
 
     @property
     def name(self) -> str:
-        """The camera's name, as in `Interface.cameras`."""
+        """The name of the camera, as in `Interface.cameras`."""
         ...
 
     def open(self) -> None:
-        """Start capturing, without waiting for a frame."""
+        """Start to capture frames, without waiting for the first one."""
         ...
 
     def wait(self, timeout_s: float, *, sequence: int = 0) -> Frame:
         """Wait for a frame with this sequence number or a later one, and return it.
 
         Raises:
-            CameraError: no such frame arrived in time; the message names the cause.
+            CameraError: no such frame arrived in time; the message has the cause.
         """
         ...
 
@@ -79,19 +86,20 @@ class Camera(Protocol):
         Raises:
             StaleFrameError: the frame is older than `max_age_s`, or there is none.
             FrozenFrameError: the image has not changed for too long.
-            CameraError: the source cannot deliver frames; the message names the cause.
+            CameraError: the source cannot deliver frames; the message has the cause.
         """
         ...
 
     def age_s(self) -> float:
         """Return the time since the last new image, s; infinite before the first frame.
 
-        The age grows while the camera is frozen or lost. The safety layer reads it.
+        The age also grows while the camera is frozen or disconnected. It is an input of the safety
+        layer.
         """
         ...
 
     def close(self) -> None:
-        """Stop capturing and free the device; repeated calls are allowed."""
+        """Stop capturing and release the device; repeated calls are allowed."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,4 +1,4 @@
-"""The settings of a camera, and `build_camera(config)`."""
+"""Settings of a camera, and the function `build_camera` that builds a camera from them."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class CameraConfig:
     """Settings of one camera.
 
     Attributes:
-        settings: image sizes, and when a camera counts as frozen or lost.
-        source: the device, stream or file that frames are read from.
+        settings: sizes of the images, and times after which a camera counts as frozen or lost.
+        source: settings of the device, network address or file from which frames are read.
     """
 
     settings: CameraSettings
@@ -35,12 +35,12 @@ class CameraConfig:
 
 
 def build_camera(config: CameraConfig) -> ThreadedCamera:
-    """Return the camera; it is not open yet."""
+    """Return a camera with these settings; it is not open yet."""
     return ThreadedCamera(config.settings, build_source(config.source))
 
 
 def build_source(config: SourceConfig) -> Source:
-    """Return the source of a camera's frames."""
+    """Return the source (USB, network, file or RealSense) that these settings describe."""
     if isinstance(config, RealSenseConfig):
         return RealSenseSource(config)
     return OpenCvSource(config)

@@ -1,4 +1,4 @@
-"""Centre-crop a camera's frame and scale it down to a policy's image size."""
+"""Crop the centre of a camera's frame, and scale it down to the image size of a policy."""
 
 import numpy as np
 
@@ -7,7 +7,13 @@ from .opencv import opencv
 
 
 def fit(image: Image, height: int, width: int) -> Image:
-    """Crop the centre of an image [h w 3] to the aspect ratio of the size, and scale it down."""
+    """Return the centre of an image, scaled down to a size.
+
+    Args:
+        image: image [h w 3], uint8.
+        height: height of the result, pixels.
+        width: width of the result, pixels. The centre is cropped to the aspect ratio of the result.
+    """
     if image.shape[:2] == (height, width):
         return image
     cv2 = opencv("cameras")
@@ -20,7 +26,10 @@ def fit(image: Image, height: int, width: int) -> Image:
 def middle(
     capture_height: int, capture_width: int, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of the largest centre crop with this aspect ratio."""
+    """Return the largest crop at the centre of a frame with the aspect ratio `height` : `width`.
+
+    The result is the top row, the left column, the height and the width of the crop, pixels.
+    """
     scale = min(capture_height / height, capture_width / width)
     cut_height, cut_width = round(height * scale), round(width * scale)
     return (

@@ -1,4 +1,4 @@
-"""Import OpenCV, an optional dependency, only where it is needed."""
+"""Import OpenCV when a function needs it, because it is an optional dependency."""
 
 from types import ModuleType
 from typing import Any
@@ -8,7 +8,8 @@ def opencv(user: str) -> Any:
     """Return the module `cv2`.
 
     Args:
-        user: the feature that needs OpenCV, in the plural, for the error message.
+        user: plural name of the feature that needs OpenCV, for the error message; for example
+            "cameras".
 
     Raises:
         ImportError: OpenCV is not installed.

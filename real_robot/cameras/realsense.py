@@ -1,4 +1,4 @@
-"""The colour stream of a RealSense camera, or of a recording of one."""
+"""Read the colour frames of a RealSense camera, or of a file that was recorded with one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,15 @@ class RealSenseConfig:
     """Settings of a RealSense camera.
 
     Attributes:
-        serial: serial number, printed on the camera; None if only one is connected, or for a
-            recording.
-        recording: a file (`.bag` or `.db3`) to play; None for a camera.
-        height: image height that the camera offers, pixels; a recording has its own.
+        serial: serial number, which is printed on the camera; null if only one camera is connected,
+            or for a recording.
+        recording: path of a recording (`.bag` or `.db3`) that is played instead of a camera; null
+            for a camera.
+        height: image height, pixels. The camera must support the combination of height, width and
+            rate. They are ignored for a recording.
         width: image width, pixels.
-        rate_hz: frame rate that the camera offers.
-        timeout_s: longest wait for a frame.
+        rate_hz: frames per second.
+        timeout_s: longest time to wait for a frame, s.
     """
 
     kind: ClassVar[str] = "realsense"
@@ -37,14 +39,14 @@ class RealSenseConfig:
 
 
 class RealSenseSource:
-    """A source of colour frames, read with pyrealsense2."""
+    """Source of colour frames, which reads a RealSense camera with the library pyrealsense2."""
 
     def __init__(self, config: RealSenseConfig) -> None:
         self._config = config
         self._pipeline: Any = None
 
     def open(self) -> None:
-        """Start the colour stream."""
+        """Start the camera or the recording."""
         rs = _library()
         config, settings = self._config, rs.config()
         if config.recording is not None:
@@ -81,7 +83,7 @@ class RealSenseSource:
         self._pipeline = pipeline
 
     def read(self) -> Image:
-        """Return the next frame."""
+        """Wait for the next frame, and return its image."""
         rs = _library()
         if self._pipeline is None:
             raise SourceError(f"{self._name()} is not open")
@@ -104,7 +106,7 @@ class RealSenseSource:
         return np.array(image, dtype=np.uint8)
 
     def close(self) -> None:
-        """Stop the stream."""
+        """Stop the camera or the recording."""
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
             pipeline.stop()

@@ -1,4 +1,7 @@
-"""Sources of frames: USB cameras, network cameras and video files by OpenCV, and functions."""
+"""Sources of camera frames: USB cameras, network cameras, video files, and Python functions.
+
+USB cameras, network cameras and video files are read with OpenCV.
+"""
 
 import re
 import time
@@ -18,11 +21,13 @@ class UvcConfig:
     """Settings of a USB camera (Video4Linux).
 
     Attributes:
-        device: the device file; `/dev/v4l/by-id/...` does not change when others are connected.
+        device: path of the device file. A path `/dev/v4l/by-id/...` does not change when other
+            cameras are connected.
         height: requested image height, pixels.
         width: requested image width, pixels.
-        rate_hz: requested frame rate.
-        pixel_format: requested format, four letters; many cameras need MJPG for the full rate.
+        rate_hz: requested number of frames per second.
+        pixel_format: requested pixel format, as a code of four letters. Many cameras reach their
+            full frame rate only with MJPG.
     """
 
     kind: ClassVar[str] = "uvc"
@@ -42,8 +47,8 @@ class RtspConfig:
     """Settings of a network camera.
 
     Attributes:
-        url: `rtsp://...`; error messages do not show a password in it.
-        timeout_s: longest wait for the connection, and for each frame.
+        url: address of the camera, `rtsp://...`. If it contains a password, error messages hide it.
+        timeout_s: longest time to wait for the connection, and for each frame, s.
     """
 
     kind: ClassVar[str] = "rtsp"
@@ -56,8 +61,8 @@ class FileConfig:
     """Settings of a video file that is played in real time.
 
     Attributes:
-        path: the video, in any format that FFmpeg reads.
-        rate_hz: frames per second; None for the rate of the file.
+        path: path of the video, in any format that FFmpeg reads.
+        rate_hz: frames per second; null uses the frame rate of the file.
         loop: True to play the file again when it ends; False to raise EndOfStreamError.
     """
 
@@ -68,7 +73,7 @@ class FileConfig:
 
 
 class OpenCvSource:
-    """A source of RGB frames, read with OpenCV."""
+    """Source of RGB frames, which reads a camera or a video file with OpenCV."""
 
     def __init__(self, config: UvcConfig | RtspConfig | FileConfig) -> None:
         self._config = config
@@ -90,7 +95,10 @@ class OpenCvSource:
                 (cv2.CAP_PROP_FRAME_WIDTH, config.width),
                 (cv2.CAP_PROP_FRAME_HEIGHT, config.height),
                 (cv2.CAP_PROP_FPS, config.rate_hz),
-                (cv2.CAP_PROP_BUFFERSIZE, 1),  # read the newest frame, not the oldest in a queue
+                (
+                    cv2.CAP_PROP_BUFFERSIZE,
+                    1,
+                ),  # a read returns the newest frame, not the oldest frame of a queue
             ):
                 self._capture.set(name, value)
             advice = "does another program use it? Is this user in the group video?"
@@ -120,7 +128,7 @@ class OpenCvSource:
             self._due_s = time.monotonic()
 
     def read(self) -> Image:
-        """Return the next frame."""
+        """Wait for the next frame, and return it."""
         cv2 = opencv("cameras")
         if self._capture is None:
             raise SourceError(f"{self._name()} is not open")
@@ -139,7 +147,7 @@ class OpenCvSource:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
     def close(self) -> None:
-        """Free the device."""
+        """Release the device, the connection or the file."""
         if self._capture is not None:
             self._capture.release()
             self._capture = None
@@ -152,7 +160,7 @@ class OpenCvSource:
 
 
 class CallableSource:
-    """A source that calls a function for each frame, at a fixed rate."""
+    """Source of frames that calls a Python function for each frame, at a fixed rate."""
 
     def __init__(self, function: Callable[[], Image], rate_hz: float) -> None:
         if not rate_hz > 0:
@@ -162,11 +170,11 @@ class CallableSource:
         self._due_s = 0.0
 
     def open(self) -> None:
-        """Start the clock of the frame rate."""
+        """Start the count of the time: the first frame is due now."""
         self._due_s = time.monotonic()
 
     def read(self) -> Image:
-        """Return the next frame when it is due; missed frames are skipped."""
+        """Wait until the next frame is due, and return it; frames that were missed are skipped."""
         wait_s = self._due_s - time.monotonic()
         if wait_s > 0:
             time.sleep(wait_s)
@@ -174,7 +182,7 @@ class CallableSource:
         return self._function()
 
     def close(self) -> None:
-        """Do nothing: a function needs no closing."""
+        """Do nothing, because a function has no device to release."""
 
 
 def _devices() -> str:

@@ -1,4 +1,4 @@
-"""A camera with its own capture thread, which reopens a lost source."""
+"""Camera with a capture thread, which opens a lost device again."""
 
 import threading
 import time
@@ -21,44 +21,52 @@ from .fit import fit
 
 
 class Source(Protocol):
-    """A device, stream or file that frames are read from; only the camera's thread calls it."""
+    """Device, network address or file from which frames are read.
+
+    Only the capture thread of the camera calls it.
+    """
 
     def open(self) -> None:
         """Open the device.
 
         Raises:
-            SourceError: the device does not exist; the message names it and existing ones.
+            SourceError: the device does not exist; the message names it and the existing devices.
         """
         ...
 
     def read(self) -> Image:
-        """Wait a second or two at most for the next frame [h w 3], uint8 RGB, and return it.
+        """Wait for the next frame [h w 3], uint8 RGB, and return it.
+
+        The method must return or raise within about two seconds.
 
         Raises:
-            SourceError: no frame arrived: the device or its network is disconnected.
-            EndOfStreamError: the recording has ended.
+            SourceError: no frame arrived, because the device or its network is disconnected.
+            EndOfStreamError: the video file or recording has ended.
         """
         ...
 
     def close(self) -> None:
-        """Free the device; it need not be open."""
+        """Release the device; the call is also allowed if the device is not open."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraSettings:
-    """Settings of a camera's images, and of its faults.
+    """Settings of a camera's images, and of the handling of its faults.
 
     Attributes:
-        name: the camera's name, as in `Interface.cameras`.
-        capture_height: height of the source's frames, pixels.
-        capture_width: width of the source's frames, pixels.
-        height: height of the returned images, pixels: the centre of a frame, cropped and scaled.
-        width: width of the returned images, pixels.
-        frozen_after_s: longest time for which images may be bit-identical; a longer time is an
-            error. None for a source without noise, such as a simulation.
-        first_retry_s: wait before a lost source is opened again; it doubles at each attempt.
-        max_retry_s: longest wait between two attempts.
+        name: name of the camera, as in `Interface.cameras`.
+        capture_height: height of the frames that the device delivers, pixels.
+        capture_width: width of the frames that the device delivers, pixels.
+        height: height of the images that a policy receives, pixels. They are the centre of the
+            delivered frames, scaled down.
+        width: width of the images that a policy receives, pixels.
+        frozen_after_s: frames may be bit-identical for this time, s; after it the camera counts as
+            frozen, which is an error. null switches the check off, for sources without noise such
+            as a simulation.
+        first_retry_s: waiting time before a lost device is opened again, s; it doubles at each
+            attempt.
+        max_retry_s: longest waiting time between two attempts, s.
     """
 
     name: str
@@ -91,7 +99,7 @@ class CameraSettings:
 
 
 class ThreadedCamera:
-    """A camera whose thread keeps the newest frame of a source and reopens a lost source."""
+    """Camera with a thread that stores the newest frame, and opens a lost device again."""
 
     def __init__(
         self,
@@ -115,16 +123,16 @@ class ThreadedCamera:
 
     @property
     def name(self) -> str:
-        """The camera's name."""
+        """The name of the camera, as in `Interface.cameras`."""
         return self._settings.name
 
     @property
     def num_attempts(self) -> int:
-        """The number of attempts to open the source."""
+        """The number of times that the thread has tried to open the device."""
         return self._num_attempts
 
     def open(self) -> None:
-        """Start the thread, without waiting for a frame."""
+        """Start the capture thread, without waiting for a frame."""
         if self._thread is not None:
             return
         self._stopping.clear()
@@ -148,7 +156,7 @@ class ThreadedCamera:
             )
 
     def read(self, max_age_s: float) -> Frame:
-        """Return the newest frame, if it is fresh and not frozen."""
+        """Return the newest frame; raise an error if it is older than `max_age_s` or frozen."""
         with self._changed:
             frame, changed_s, problem, final = (
                 self._frame,
@@ -173,7 +181,7 @@ class ThreadedCamera:
         return frame
 
     def age_s(self) -> float:
-        """Return the time since the last new image, s; infinite before the first frame."""
+        """Return the time since the last new image, s; it is infinite before the first frame."""
         with self._changed:
             if self._frame is None:
                 return float("inf")
@@ -181,10 +189,10 @@ class ThreadedCamera:
             return self._clock() - (self._changed_s if checks_frozen else self._frame.stamp_s)
 
     def close(self) -> None:
-        """Stop the thread and free the device."""
+        """Stop the capture thread and release the device."""
         self._stopping.set()
         if self._thread is not None:
-            # A driver may hang in a read; then the daemon thread frees the device later.
+            # A device's driver may hang in a read; the daemon thread then releases it later.
             self._thread.join(timeout=5.0)
             self._thread = None
 

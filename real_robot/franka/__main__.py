@@ -1,4 +1,4 @@
-"""`python -m real_robot.franka address=172.16.0.2`: check a robot without moving it."""
+"""Command `python -m real_robot.franka address=172.16.0.2`: check a robot without moving it."""
 
 import sys
 import time
@@ -20,10 +20,10 @@ _POLL_S = 0.001
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrankaCheckConfig(FrankaConfig):
-    """Settings of a check of a robot.
+    """Settings of the command that checks a Franka without moving it.
 
     Attributes:
-        duration_s: how long to read states.
+        duration_s: time for which the command reads states, s.
     """
 
     duration_s: float
@@ -35,7 +35,10 @@ class FrankaCheckConfig(FrankaConfig):
 
 
 def check(config: FrankaCheckConfig, out: Path) -> dict[str, Any]:
-    """Connect, print versions, limits and modes, read states, and return the report."""
+    """Connect to the robot, print versions, limits and modes, and read states for a while.
+
+    Return the printed values as plain data.
+    """
     print(f"connects to {config.address}, reads states for {config.duration_s} s, moves nothing")
     try:
         report = _inspect(config)

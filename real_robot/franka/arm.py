@@ -1,13 +1,14 @@
-"""The thread that calls the arm: it reads states, feeds the controller and stops it.
+"""Thread that calls the library franky: it reads states, and passes targets to the controller.
 
-franky's calls return at once while its 1 kHz thread controls the arm. At other times they wait for
-the next state: one millisecond, or one second if the connection is lost. So only this thread calls
-franky; other threads store a target here and read the newest state.
+While franky's 1 kHz thread controls the arm, franky's calls return at once. At other times a call
+waits for the next state: one millisecond, or one second if the connection is lost. Only this thread
+calls franky, so that no other thread waits. Other threads store a target here and read the newest
+state. The thread has four phases:
 
-    idle      the arm holds its pose by itself; a target starts the controller at the current pose
-    tracking  the controller follows the reference
-    braking   the reference comes to rest
-    ending    the torques fade to those of a damper, then the arm holds its pose by itself
+    idle      no controller runs, and the arm holds its pose; a target starts the controller
+    tracking  the controller follows the reference position
+    braking   the reference position comes to rest
+    ending    the torques change to those of a damper; then the controller ends (phase idle)
 """
 
 import contextlib
@@ -31,15 +32,15 @@ from .reference import Reference
 T = TypeVar("T")
 Phase = Literal["idle", "tracking", "braking", "ending"]
 
-_FADE_S = 0.1  # fade of the torques to those of a damper
+_FADE_S = 0.1  # duration of the change from the controller's torques to those of a damper
 _STILL_RAD_S = 0.01
 _SETTLE_S = 0.03
-_JOIN_S = 2.5  # a read from a disconnected robot takes a second
+_JOIN_S = 2.5  # longer than a read from a disconnected robot, which takes a second
 _NAMES = re.compile(r"\[\s*\"[^\]]*\]")
 
 
 class Arm:
-    """One connection to an arm, with its thread."""
+    """Connection to one arm, with the thread that calls franky."""
 
     def __init__(self, franky: Any, robot: Any, config: FrankaConfig, limits: JointLimits) -> None:
         """Start the thread. From now on only this thread uses the `franky.Robot`."""
@@ -50,7 +51,7 @@ class Arm:
         self._reference: Reference | None = None
         self._motion: Any = None
         self._lock = threading.Lock()
-        self._target: Floats | None = None  # newest target that the thread has not used yet
+        self._target: Floats | None = None  # newest target; None once the thread has used it
         self._stop_requested = False
         self._rest_by_s = 0.0
         self._at_rest = threading.Event()
@@ -65,10 +66,10 @@ class Arm:
 
     @property
     def newest(self) -> tuple[Any, float]:
-        """Return the newest `franky.RobotState` and its time of arrival, s.
+        """Return the newest `franky.RobotState`, and the time when it arrived, s.
 
         Raises:
-            ConnectionLostError: the connection is lost; the message names the cause.
+            ConnectionLostError: the connection is lost; the message has the cause.
         """
         if self._lost is not None:
             raise ConnectionLostError(self._lost)
@@ -76,14 +77,14 @@ class Arm:
 
     @property
     def fault(self) -> str | None:
-        """Return why the controller ended by itself since the last stop; None if it did not."""
+        """Return why the controller has ended without a call of `stop`; None if it has not."""
         return self._fault
 
     def command(self, target: Floats) -> None:
-        """Set a new target [j], rad; returns at once.
+        """Set a new target [j], rad, one value per joint, without waiting for the motion.
 
         Raises:
-            CommandRefusedError: the controller ended by itself, or is being stopped.
+            CommandRefusedError: the controller has ended by itself, or `stop` is running.
             ConnectionLostError: the connection is lost.
         """
         with self._lock:
@@ -97,7 +98,10 @@ class Arm:
             self._at_rest.clear()
 
     def stop(self) -> bool:
-        """Bring the arm to rest and wait for it; return whether it came to rest in time."""
+        """Bring the arm to rest, and wait until it is at rest.
+
+        Return whether the arm came to rest within `stop_timeout_s`.
+        """
         timeout_s = self._config.stop_timeout_s
         with self._lock:
             self._fault = None
@@ -105,7 +109,7 @@ class Arm:
                 return self._lost is None
             self._rest_by_s = time.monotonic() + timeout_s
             self._stop_requested = True
-        # Half a second more, for a hard stop if the arm does not come to rest in time.
+        # The 0.5 s are for the hard stop, which follows if the arm does not come to rest in time.
         return self._at_rest.wait(timeout_s + 0.5)
 
     def recover(self) -> None:
@@ -128,10 +132,10 @@ class Arm:
         self._wait_for_state(timeout_s)
 
     def call(self, function: Callable[[], T], timeout_s: float) -> T:
-        """Return the result of a call that blocks if the robot is disconnected.
+        """Call a function that may block if the robot is disconnected, and return its result.
 
         Raises:
-            ConnectionLostError: the call took longer than `timeout_s`.
+            ConnectionLostError: the function took longer than `timeout_s`.
         """
         return call(function, timeout_s, self._where())
 
@@ -145,7 +149,7 @@ class Arm:
         self._robot = self._motion = None
 
     def _wait_for_state(self, timeout_s: float) -> None:
-        """Wait for a state that is newer than this call, so that `newest` has the new mode."""
+        """Wait for a state that arrives after this call, so that `newest` shows the new mode."""
         start_s, end_s = time.monotonic(), time.monotonic() + timeout_s
         while time.monotonic() < end_s:
             if self.newest[1] > start_s + self._period_s:
@@ -203,7 +207,7 @@ class Arm:
             self._robot.stop()  # the controller ends in the next tick
 
     def _read(self) -> float:
-        """Read a state and return the time, s."""
+        """Read the newest state of the robot and store it; return the time of the read, s."""
         state = self._robot.state
         now_s = time.monotonic()
         # Between two cycles, and while disconnected, franky returns the previous state.
@@ -212,7 +216,7 @@ class Arm:
         return now_s
 
     def _start(self, now_s: float) -> None:
-        """Start the controller at the current pose; `_ended` reports a refusal."""
+        """Start the controller at the current pose; if the robot refuses, `_ended` records this."""
         tracking, limits = self._config.tracking, self._limits
         positions = np.array(self._newest[0].q, dtype=np.float64)
         self._reference = Reference(
@@ -245,7 +249,7 @@ class Arm:
         )
 
     def _ended(self) -> None:
-        """Record that the controller has ended, and why."""
+        """Record that the controller has ended, and the cause."""
         stop_requested, cause = self._stop_requested, "the controller ended by itself"
         transient = {"Move"}
         try:
@@ -255,7 +259,8 @@ class Arm:
         except Exception as error:
             cause = text_of(error)
             transient.add("Idle")
-        # The robot's new mode arrives some milliseconds later: wait, to report both together.
+        # The new mode of the robot arrives some milliseconds later. Wait for it, to report mode and
+        # cause together.
         end_s = time.monotonic() + _SETTLE_S
         while self._read() < end_s and self._newest[0].robot_mode.name in transient:
             time.sleep(self._period_s)
@@ -284,10 +289,10 @@ class Arm:
 
 
 def call(function: Callable[[], T], timeout_s: float, where: str) -> T:
-    """Return the result of a call in its own thread, which is abandoned after the timeout.
+    """Call a function in a separate thread, and return its result.
 
     Raises:
-        ConnectionLostError: the call took longer than `timeout_s`.
+        ConnectionLostError: the function took longer than `timeout_s`; its thread is left running.
     """
     values: list[T] = []
     errors: list[Exception] = []
@@ -309,7 +314,12 @@ def call(function: Callable[[], T], timeout_s: float, where: str) -> T:
 
 
 def errors_of(state: Any, fault: str | None) -> tuple[str, ...]:
-    """Return the robot's names of its errors, and the cause if its controller ended by itself."""
+    """Return the names of the errors in a robot state, and `fault` unless it is None.
+
+    Args:
+        state: the `franky.RobotState`.
+        fault: why the controller ended by itself; None if it did not.
+    """
     names = json.loads(str(state.current_errors))
     if state.robot_mode.name == "Reflex" and not names:
         names = json.loads(str(state.last_motion_errors))
@@ -319,7 +329,7 @@ def errors_of(state: Any, fault: str | None) -> tuple[str, ...]:
 
 
 def text_of(error: Exception) -> str:
-    """Return an error's text on one line, without libfranka's name and success rate."""
+    """Return the text of an error in one line; libfranka's name and success rate are removed."""
     text = " ".join(str(error).split())
     return re.sub(r"\s*control_command_success_rate:.*$", "", text.removeprefix("libfranka: "))
 

@@ -16,18 +16,23 @@ class TrackingConfig:
     """Settings of the joint impedance controller and its reference.
 
     Attributes:
-        stiffness_nm_rad: stiffness of each joint towards the reference position.
-        damping_nms_rad: damping of each joint towards the reference velocity; 2 sqrt(stiffness) is
-            critical for a unit inertia.
-        torque_rate_nm_s: largest rate of change of the commanded torque; the arm aborts a motion
-            above 1000.
-        reference_rate_hz: rate of new references for the controller, which runs at 1 kHz.
-        period_s: assumed period of the targets, until it is measured.
-        smoothing_s: delay of the smooth reference behind the straight line to the targets; half a
-            period of the targets is used if it is longer.
-        velocity_fraction: share of the robot's maximum velocity for the reference.
-        acceleration_fraction: share of the robot's maximum acceleration for the reference.
-        braking_fraction: share of the robot's maximum acceleration for `stop`.
+        stiffness_nm_rad: stiffness of each joint, Nm/rad: torque per distance from the reference
+            position.
+        damping_nms_rad: damping of each joint, Nm s/rad: torque per difference from the reference
+            velocity. For an inertia of 1 kg m^2, 2 sqrt(stiffness) is critical damping.
+        torque_rate_nm_s: largest rate of change of the commanded torque, Nm/s. Above 1000, the arm
+            ends the motion with an error.
+        reference_rate_hz: how often per second the driver passes a new reference position to the
+            controller, which itself runs at 1 kHz.
+        period_s: expected time between two targets, s, until the driver has measured it.
+        smoothing_s: delay, s, that the smoothing adds to the straight line between targets. If half
+            the time between two targets is longer, it is used instead.
+        velocity_fraction: greatest velocity of the reference position, as a share of the robot's
+            limit.
+        acceleration_fraction: greatest acceleration of the reference position, as a share of the
+            robot's limit.
+        braking_fraction: deceleration of the arm in `stop`, as a share of the robot's acceleration
+            limit.
     """
 
     stiffness_nm_rad: Seven
@@ -59,12 +64,14 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PayloadConfig:
-    """Settings of the load on the flange, besides the end effector that is set in Desk.
+    """Settings of a load on the flange.
+
+    The end effector is not part of it; the end effector is set in Desk, Franka's web page.
 
     Attributes:
-        mass_kg: mass of the load; 0 for none.
-        center_m: centre of mass in the flange's frame.
-        inertia_kg_m2: inertia xx, yy, zz, xy, xz, yz about the centre of mass.
+        mass_kg: mass of the load, kg; 0: no load.
+        center_m: centre of mass x, y, z in the frame of the flange, m.
+        inertia_kg_m2: moments of inertia xx, yy, zz, xy, xz, yz about the centre of mass, kg m^2.
     """
 
     mass_kg: float
@@ -76,7 +83,7 @@ class PayloadConfig:
             raise ValueError(f"mass_kg must not be negative, got {self.mass_kg}")
 
     def inertia_matrix(self) -> list[float]:
-        """Return the matrix [9], column by column, as libfranka expects it."""
+        """Return the 3 x 3 inertia matrix as 9 numbers, column by column, for libfranka."""
         xx, yy, zz, xy, xz, yz = self.inertia_kg_m2
         return [xx, xy, xz, xy, yy, yz, xz, yz, zz]
 
@@ -86,13 +93,15 @@ class GripperConfig:
     """Settings of the Franka Hand.
 
     Attributes:
-        speed_m_s: speed of the fingers.
-        force_n: grasping force.
-        grasp_below_m: closing to a smaller width is a grasp; closing to a larger width moves the
-            fingers there, and grasps if an object is in the way.
-        tolerance_m: a requested width that differs by less from the previous one is ignored.
-        homing: True to open and close the hand at connection, which measures its maximum width.
-            This is necessary once after the hand is switched on.
+        speed_m_s: speed of the fingers, m/s.
+        force_n: grasping force, N.
+        grasp_below_m: if the hand closes to a width below this, m, it grasps: it closes and keeps
+            the force. If it closes to a larger width, the fingers move to this width, and grasp
+            only if an object is between them.
+        tolerance_m: a requested width is ignored if it differs by less than this from the previous
+            one, m.
+        homing: True to open and close the hand when the driver connects, which measures the hand's
+            maximum width. This is necessary once after the hand is switched on.
     """
 
     speed_m_s: float
@@ -113,20 +122,22 @@ class FrankaConfig:
 
     Attributes:
         address: IP address or host name of the control box.
-        realtime: `enforce` requires a real-time kernel (PREEMPT_RT) for the 1 kHz thread; `ignore`
-            does not, and commands are lost while other programs use the CPUs.
-        priority: real-time priority of the threads that call the arm, 1 to 99, useful with any
-            kernel; 0 for none. If the system does not allow it they run without, and
-            `FrankaRobot.description` reports it.
-        tracking: settings of the controller.
-        collision_torque_nm: external torque on each joint above which the arm stops (a reflex).
-        collision_force_n: external force (x, y, z; N) and torque (about x, y, z; N m) on the tool
-            above which the arm stops.
-        payload: the load on the flange.
-        gripper: the Franka Hand; None without a hand.
-        connect_timeout_s: longest wait for the robot's answer.
-        stop_timeout_s: longest time until the arm is at rest after `stop`; then it stops hard.
-        recover_timeout_s: longest time for `recover`.
+        realtime: `enforce` refuses to start without a real-time kernel (PREEMPT_RT) for the 1 kHz
+            thread. `ignore` starts without one; commands to the arm are then lost while other
+            programs use the CPUs.
+        priority: real-time priority of the threads that call the arm, 1 to 99; 0: no real-time
+            priority. It is useful with any kernel. If the system does not allow it, the threads run
+            without it, and `FrankaRobot.description` says so.
+        tracking: settings of the joint impedance controller.
+        collision_torque_nm: external torque on each joint above which the arm stops, Nm (a reflex).
+        collision_force_n: external load on the tool above which the arm stops: force along x, y, z,
+            N, then torque about x, y, z, Nm.
+        payload: settings of the load on the flange.
+        gripper: settings of the Franka Hand; null if the arm has no hand.
+        connect_timeout_s: longest time to wait for the robot's answer, s.
+        stop_timeout_s: time limit for the arm to come to rest after `stop`, s. After it, the driver
+            stops the arm hard.
+        recover_timeout_s: time limit of `recover`, s.
     """
 
     address: str

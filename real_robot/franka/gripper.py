@@ -1,7 +1,7 @@
-"""The Franka Hand, in two threads, since its reads and its motions block.
+"""Control the Franka Hand in two threads, because reading its state and moving it both block.
 
-Only the newest requested width counts; requests that arrive during a motion replace each other. A
-motion is never interrupted, since the hand does not reliably support it.
+If several widths are requested during a motion, only the newest is used after the motion. A motion
+is never interrupted, because the hand does not support this reliably.
 """
 
 import math
@@ -15,7 +15,9 @@ from .config import GripperConfig
 Motion = tuple[Literal["move", "grasp"], float]
 
 _READ_EVERY_S = 0.02
-_AWAY_M = 0.002  # fingers that stop this far from the requested width have met an object
+_AWAY_M = (
+    0.002  # if the fingers stop farther than this from the requested width, they hold an object
+)
 _JOIN_S = 1.5
 
 
@@ -24,29 +26,36 @@ class Hand(Protocol):
 
     @property
     def state(self) -> Any:
-        """Wait for the next state and return it."""
+        """Wait for the next state of the hand, and return it."""
         ...
 
     def move(self, width: float, speed: float) -> bool:
-        """Move the fingers, wait for the end, and return whether they reached the width."""
+        """Move the fingers at `speed`, m/s, until the motion ends.
+
+        Return whether the fingers reached `width`, m.
+        """
         ...
 
     def grasp(
         self, width: float, speed: float, force: float, epsilon_inner: float, epsilon_outer: float
     ) -> bool:
-        """Close the fingers, keep the force, and wait until they are at rest."""
+        """Close the fingers at `speed`, m/s, and wait until they are at rest.
+
+        The hand then keeps the `force`, N. Return whether the hand holds an object: its width is
+        between `width` - `epsilon_inner` and `width` + `epsilon_outer`, m.
+        """
         ...
 
 
 class Gripper:
-    """A Franka Hand with its two threads."""
+    """Franka Hand, with one thread that reads its state and one thread that moves it."""
 
     def __init__(self, hand: Any, config: GripperConfig) -> None:
         """Start the threads. From now on only they use the hand."""
         self._hand, self._config = hand, config
         self._condition = threading.Condition()
         self._requested_m: float | None = None
-        self._last_motion_m: float | None = None  # the width of the last motion
+        self._last_motion_m: float | None = None  # requested width of the last motion
         self._motion_error: str | None = None
         self._read_error: str | None = None
         self._closing = False
@@ -60,12 +69,12 @@ class Gripper:
             thread.start()
 
     def state(self) -> GripperState:
-        """Return the newest state without waiting."""
+        """Return the newest state of the hand, without waiting."""
         with self._condition:
             raw, stamp_s, requested_m = self._raw, self._stamp_s, self._requested_m
             error = self._read_error or self._motion_error
         width_m = float(raw.width)
-        # With a wide tolerance the hand reports a grasp for closed, empty fingers, too.
+        # With a wide tolerance, the hand also reports a grasp for closed fingers without object.
         is_grasping = bool(raw.is_grasped) and width_m > (requested_m or 0.0) + _AWAY_M
         return GripperState(
             stamp_s=stamp_s,
@@ -81,7 +90,7 @@ class Gripper:
         return float(self._raw.temperature)
 
     def request(self, width_m: float) -> None:
-        """Request a width; returns at once.
+        """Request a distance between the fingers, m, without waiting for the motion.
 
         Raises:
             ValueError: the width is not finite.
@@ -93,7 +102,7 @@ class Gripper:
             self._condition.notify_all()
 
     def close(self) -> None:
-        """End the threads; the hand keeps its grasp."""
+        """End the threads; a hand that holds an object continues to hold it."""
         with self._condition:
             self._closing = True
             self._condition.notify_all()
@@ -107,7 +116,7 @@ class Gripper:
             try:
                 raw = self._hand.state
             except Exception as error:
-                with self._condition:  # `_stamp_s` stays, so the state becomes stale
+                with self._condition:  # the old `_stamp_s` stays, so that readers see a stale state
                     self._read_error = f"the gripper does not answer: {error}"
             else:
                 with self._condition:
@@ -130,7 +139,7 @@ class Gripper:
                 self._motion_error = error
 
     def _next(self) -> Motion | None:
-        """Return the motion for the newest requested width; None if none is needed."""
+        """Return the motion for the newest requested width; None if no motion is necessary."""
         requested_m, config = self._requested_m, self._config
         if requested_m is None:
             return None
@@ -141,7 +150,7 @@ class Gripper:
             return None
         state = self.state()
         if state.is_grasping and requested_m < state.width_m:
-            return None  # it already grasps with its force; a new grasp might drop the object
+            return None  # the hand holds an object already; a new grasp might drop the object
         is_closing = requested_m < state.width_m
         return (
             "grasp" if is_closing and requested_m < config.grasp_below_m else "move",
@@ -149,7 +158,7 @@ class Gripper:
         )
 
     def _carry_out(self, motion: Motion) -> str | None:
-        """Carry out a motion; return its error, or None."""
+        """Execute a motion, and return an error message, or None if the motion succeeded."""
         kind, width_m = motion
         config = self._config
         try:

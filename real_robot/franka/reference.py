@@ -1,14 +1,17 @@
-"""A smooth reference for a stiff controller, from targets that arrive irregularly.
+"""Compute a smooth reference position for a stiff controller, from targets that arrive irregularly.
 
-A target that is passed directly to a stiff joint controller is a step of torque. So the reference
-follows a straight line to each target, at the measured period of the targets, and then two equal
-low-pass filters in series. Together they average past targets with non-negative weights: the
-reference never overshoots, every joint stays between its targets, and the velocity has no steps.
+If a target were passed directly to a stiff joint controller, the torque would jump. The reference
+position is therefore computed in two stages:
 
-The delay is one period of the targets for the line, and half a period (or `smoothing_s`, if that is
-more) for the filters. With an acceleration limit `a`, the safety layer allows the velocity of the
-line to change by `a * period` from target to target. The acceleration of the reference is then at
-most 1.5 a.
+1. a straight line to each target, which takes the measured time between two targets (the period);
+2. two equal low-pass filters in series, which smooth this line.
+
+The result is an average of past targets with non-negative weights. The reference therefore never
+overshoots, each joint stays between its targets, and the velocity has no jumps.
+
+The line adds a delay of one period. The filters add half a period, or `smoothing_s` if that is
+longer. If the acceleration limit is `a`, the safety layer allows the velocity of the line to change
+by `a * period` from target to target. The acceleration of the reference is then at most 1.5 a.
 """
 
 import math
@@ -17,7 +20,7 @@ import numpy as np
 
 from envs.geometry import Floats
 
-_LONGEST_S = 0.25  # largest interval between targets of one motion; after it a new motion starts
+_LONGEST_S = 0.25  # a target that arrives later than this after the last one starts a new motion
 _SHORTEST_S = 0.002
 _SHARE_LONGER, _SHARE_SHORTER = 0.3, 0.1  # weight of the newest interval in the expected period
 _SMOOTHING = 0.5  # delay of the low-pass filters, in periods
@@ -26,9 +29,10 @@ _STILL_RAD_S = 1e-3
 
 
 class Reference:
-    """A generator of reference positions and velocities [j] for targets that arrive at any time.
+    """Generator of the reference positions and velocities [j], one value per joint.
 
-    It reads no clock: the caller passes the time, which must not decrease.
+    Targets may arrive at any time. The object reads no clock: the caller passes the time, which
+    must not decrease.
     """
 
     def __init__(
@@ -41,16 +45,17 @@ class Reference:
         acceleration_rad_s2: Floats,
         now_s: float,
     ) -> None:
-        """Start at rest.
+        """Start at rest at `positions`.
 
         Args:
             positions: joint positions [j], rad.
-            period_s: assumed period of the targets, until it is measured.
-            smoothing_s: smallest delay of the reference behind the line.
-            velocity_rad_s: [j] maximum speed of the line, and so of the reference, which may exceed
-                it by a fifth while the period of the targets changes.
-            acceleration_rad_s2: [j] approximate maximum acceleration while speeding up.
-            now_s: the current time.
+            period_s: expected time between two targets, s, until it is measured.
+            smoothing_s: smallest delay that the filters add to the line, s.
+            velocity_rad_s: maximum speed of the line [j], rad/s. The reference may exceed it by a
+                fifth while the time between targets changes.
+            acceleration_rad_s2: maximum acceleration while the speed increases [j], rad/s^2. The
+                reference satisfies it approximately.
+            now_s: the current time, s.
         """
         self._positions = np.array(positions, dtype=np.float64)
         self._velocities = np.zeros_like(self._positions)
@@ -63,7 +68,7 @@ class Reference:
         self._begin(self._positions, self._positions, now_s, self._period_s, brakes=False)
 
     def aim(self, target: Floats, now_s: float) -> None:
-        """Set a target [j], rad, to be reached about when the next target is expected."""
+        """Set a target [j], rad; the line reaches it about when the next target is expected."""
         self.advance(now_s)
         if self._aimed_s is not None and now_s - self._aimed_s <= _LONGEST_S:
             interval_s = max(now_s - self._aimed_s, _SHORTEST_S)
@@ -72,7 +77,8 @@ class Reference:
         self._aimed_s = now_s
         start = self._line(now_s)
         end = np.array(target, dtype=np.float64)
-        # The largest acceleration after two low-pass filters is the step of speed * rate / e.
+        # After two low-pass filters, a jump of the speed causes at most this acceleration:
+        # jump * rate / e.
         change = self._max_acceleration * math.e / self._rate
         along = self._velocities * np.sign(end - start) + change
         speeds = np.clip(along, 0.2 * change, self._max_velocity)
@@ -81,19 +87,28 @@ class Reference:
 
     @property
     def _rate(self) -> float:
-        """Return the rate of each low-pass filter, 1/s; its delay is 1 / rate."""
+        """Return the rate of each of the two low-pass filters, 1/s; each delays by 1 / rate."""
         return 2.0 / max(self._smoothing_s, _SMOOTHING * self._period_s)
 
     def brake(self, acceleration_rad_s2: Floats, now_s: float) -> None:
-        """Come to rest on a straight line, with at most this deceleration of each joint [j]."""
+        """Bring the reference to rest on a straight line.
+
+        Args:
+            acceleration_rad_s2: greatest deceleration of each joint [j], rad/s^2.
+            now_s: the current time, s.
+        """
         self.advance(now_s)
         duration_s = max(float((np.abs(self._velocities) / acceleration_rad_s2).max()), _STEP_S)
-        # From the reference, not from the line: the filters' remaining motion is discarded.
+        # Start at the filtered reference, not at the line; the remaining motion of the filters is
+        # discarded.
         end = self._positions + 0.5 * duration_s * self._velocities
         self._begin(self._positions, end, now_s, duration_s, brakes=True)
 
     def advance(self, now_s: float) -> tuple[Floats, Floats]:
-        """Advance to a time and return positions, rad, and velocities, rad/s, [j] then."""
+        """Compute the reference until the time `now_s`.
+
+        Return the positions [j], rad, and the velocities [j], rad/s, at this time.
+        """
         while self._now_s < now_s:
             step_s = min(_STEP_S, now_s - self._now_s)
             if self._brakes:
@@ -105,7 +120,7 @@ class Reference:
 
     @property
     def at_rest(self) -> bool:
-        """Return whether the reference is at rest and will stay there."""
+        """Return whether the reference is at rest, and stays at rest without a new target."""
         arrived = self._now_s >= self._start_s + self._duration_s
         return arrived and float(np.abs(self._velocities).max()) < _STILL_RAD_S
 

@@ -1,4 +1,4 @@
-"""`FrankaRobot`: the `Robot` protocol on franky."""
+"""`FrankaRobot`, a driver that implements the `Robot` protocol with the library franky."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -31,10 +31,11 @@ _NO_REALTIME = " Boot a PREEMPT_RT kernel and give this user rtprio, or set real
 
 
 class FrankaRobot:
-    """A driver of an FR3 with system 5.9 or later, and of its Franka Hand.
+    """Driver of an FR3 with system version 5.9 or later, and of its Franka Hand.
 
-    Targets may arrive irregularly; without a new target the arm holds the last one. The arm follows
-    a smooth reference that reaches a target about when the next one is expected.
+    Targets may arrive at irregular times. The arm follows a smooth reference position, which
+    reaches a target about when the next target is expected. Without a new target, the arm holds the
+    last target.
     """
 
     def __init__(self, config: FrankaConfig) -> None:
@@ -46,12 +47,12 @@ class FrankaRobot:
 
     @property
     def name(self) -> str:
-        """The arm's name."""
+        """The name of the arm's model, as in `Interface.arm`."""
         return "franka_fr3"
 
     @property
     def description(self) -> str:
-        """One line for logs: address, server version, library, hand."""
+        """A description in one line for logs: address, server version, library, hand."""
         if self._version is None:
             return f"Franka FR3 at {self._config.address}, not connected yet"
         hand = "with a hand" if self._config.gripper else "without a hand"
@@ -76,16 +77,20 @@ class FrankaRobot:
 
     @property
     def gripper_temperature_c(self) -> float | None:
-        """The hand's temperature, degrees C; None without a hand. The arm reports none."""
+        """The hand's temperature, degrees C; None if there is no hand.
+
+        The arm does not report its temperature.
+        """
         return None if self._gripper is None else self._gripper.temperature_c
 
     def connect(self) -> None:
-        """Connect, read version and limits, apply the settings, and start reading states.
+        """Connect to the robot, read its version and limits, and apply the settings.
 
-        It may be called again after the connection is lost.
+        The threads then start to read states. The method may be called again after the connection
+        is lost.
 
         Raises:
-            ConnectionLostError: the robot does not answer; the message has what to check.
+            ConnectionLostError: the robot does not answer; the message says what to check.
             RobotError: the robot's version, model or settings are not supported.
             ImportError: franky is not installed.
         """
@@ -118,10 +123,10 @@ class FrankaRobot:
         self._version, self._limits = version, limits
 
     def state(self) -> RobotState:
-        """Return the newest state without waiting.
+        """Return the newest state of the arm, without waiting.
 
         Raises:
-            ConnectionLostError: the robot is not connected; the message names the cause.
+            ConnectionLostError: the robot is not connected; the message has the cause.
         """
         arm = self._connected()
         raw, stamp_s = arm.newest
@@ -138,12 +143,13 @@ class FrankaRobot:
         )
 
     def command(self, joint_positions_rad: Floats) -> Floats:
-        """Track these positions [j], rad, until the next call, and return the sent ones.
+        """Move the arm to these joint positions [j], rad, and hold them until the next call.
 
-        It does not wait.
+        The call does not wait for the motion. It returns the positions [j] that were sent.
 
         Raises:
-            CommandRefusedError: the robot's mode or an error forbids it, or the target is invalid.
+            CommandRefusedError: the robot does not accept commands because of its mode or an error,
+                or the target is invalid.
             ConnectionLostError: the robot does not answer.
         """
         arm = self._connected()
@@ -158,7 +164,9 @@ class FrankaRobot:
         return target.copy()
 
     def move_gripper(self, width_m: float) -> None:
-        """Request a width between the fingers; the newest request counts. It does not wait.
+        """Request a distance between the fingers, m, without waiting for the motion.
+
+        If a request is still waiting, the new one replaces it.
 
         Raises:
             CommandRefusedError: there is no hand, or the width is not finite.
@@ -172,7 +180,7 @@ class FrankaRobot:
         self._gripper.request(width_m)
 
     def stop(self) -> None:
-        """Bring the arm to rest within `stop_timeout_s`; it then holds its pose by itself."""
+        """Bring the arm to rest within `stop_timeout_s`; the arm then holds its pose."""
         if self._arm is not None:
             self._arm.stop()
 
@@ -196,7 +204,10 @@ class FrankaRobot:
             )
 
     def close(self) -> None:
-        """Stop, disconnect and end the threads; the hand keeps its grasp."""
+        """Stop the arm, disconnect and end the threads.
+
+        A hand that holds an object continues to hold it.
+        """
         arm, self._arm = self._arm, None
         gripper, self._gripper = self._gripper, None
         if arm is not None:
@@ -232,7 +243,7 @@ class FrankaRobot:
         return f"the robot at {self._config.address} is not connected: call connect()"
 
     def _checked(self, joint_positions_rad: Floats) -> Floats:
-        """Return the target as an array [j], if it is finite and within the joints' limits."""
+        """Check a target [j]: it must be finite and within the joint limits; return it as array."""
         target = np.array(joint_positions_rad, dtype=np.float64)
         if target.shape != (NUM_JOINTS,) or not np.isfinite(target).all():
             raise CommandRefusedError(f"a target needs {NUM_JOINTS} finite numbers, got {target}")
@@ -248,7 +259,7 @@ class FrankaRobot:
 
 
 def _require_order(urdf: str) -> None:
-    """Check that the model's joints are in the order of the robot's states, base first."""
+    """Check that the URDF lists the joints in the order of the robot's states, from the base on."""
     joints = ElementTree.fromstring(urdf).iter("joint")
     names = [str(joint.get("name")) for joint in joints if joint.get("type") == "revolute"]
     wrong = [name for index, name in enumerate(names, 1) if not name.endswith(f"joint{index}")]

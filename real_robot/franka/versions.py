@@ -1,11 +1,12 @@
-"""The robot's server version, read by a handshake before libfranka connects.
+"""Read and check the version of the robot's server before libfranka connects.
 
 libfranka waits a minute for a robot that does not answer, and reports a version mismatch only as
-two numbers. This module fails within seconds and reports what to do.
+two numbers. The functions of this module fail within seconds, and their errors say what to do.
 
-Source of the handshake: research_interface of libfranka-common, `Connect`. A header of command, id
-and size (uint32 each), then version and UDP port (uint16 each). The answer has the same header,
-then a status (uint8; 0 is success) and the server's version (uint16), packed.
+The version is read with the message `Connect` of Franka's protocol. Source: research_interface of
+libfranka-common. The request has a header of command, id and size (uint32 each), then version and
+UDP port (uint16 each). The answer has the same header, then a status (uint8; 0 is success) and the
+server's version (uint16), without padding bytes.
 """
 
 import socket
@@ -14,7 +15,7 @@ import struct
 from ..robot import ConnectionLostError, RobotError
 
 ROBOT_PORT, GRIPPER_PORT = 1337, 1338
-SERVER_VERSION = 10  # of the libfranka in franky-control 2.0.0
+SERVER_VERSION = 10  # server version that the libfranka in franky-control 2.0.0 supports
 
 _HEADER = struct.Struct("<III")
 _REQUEST = struct.Struct("<HH")
@@ -42,7 +43,7 @@ def read_server_version(address: str, timeout_s: float) -> int:
         _connect(address, ROBOT_PORT, timeout_s) as connection,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as states,
     ):
-        # A robot that accepts the connection sends its states here; they are not read.
+        # A robot that accepts the connection sends its states to this socket; they are not read.
         states.bind(("", 0))
         request = _REQUEST.pack(SERVER_VERSION, states.getsockname()[1])
         size = _HEADER.size + len(request)
@@ -84,7 +85,7 @@ def require_version(version: int) -> None:
     """Check that this driver's libfranka supports a server version.
 
     Raises:
-        RobotError: it does not; the message names the robot and the wheel that does.
+        RobotError: it does not; the message names the robot and the package that supports it.
     """
     if version == SERVER_VERSION:
         return

@@ -1,4 +1,4 @@
-"""An agent that turns the commands of a person's device into joint increments."""
+"""Agent that converts the commands of a teleoperation device to joint increments."""
 
 import math
 import time
@@ -23,9 +23,10 @@ class TeleoperationConfig:
     """Settings of teleoperation.
 
     Attributes:
-        max_speed_m_s: maximum linear speed of the tool.
-        max_turn_rad_s: maximum angular speed of the tool.
-        hold_s: how long a key press counts as held; see `keyboard`.
+        max_speed_m_s: maximum linear speed of the tool, m/s.
+        max_turn_rad_s: maximum angular speed of the tool, rad/s.
+        hold_s: time for which a key counts as pressed after each key press, s. A terminal does not
+            report the release of a key.
     """
 
     max_speed_m_s: float
@@ -39,22 +40,22 @@ class TeleoperationConfig:
 
 
 class TeleoperationAgent:
-    """An agent that moves the tool by a device's commands.
+    """Agent that moves the tool as a person requests with a device.
 
-    Each motion starts at the stored targets, so a slow or blocked arm does not accumulate motions.
-    Without input the targets stay exactly the same.
+    Each motion starts at the last joint targets, which are stored in the translator, and not at the
+    measured positions. Without input, the targets therefore stay exactly the same.
     """
 
     def __init__(
         self, device: Device, arm: Arm, translator: Translator, config: TeleoperationConfig
     ) -> None:
-        """Store an open device.
+        """Create the agent.
 
         Args:
-            device: the device that the person uses.
-            arm: the arm's kinematics.
-            translator: the control loop's translator, which has the stored targets.
-            config: speed limits.
+            device: the open device that the person uses.
+            arm: kinematics of the arm.
+            translator: the control loop's translator, which stores the last joint targets.
+            config: limits on the speed of the tool.
         """
         self._device, self._arm, self._translator = device, arm, translator
         self._config = config
@@ -65,7 +66,7 @@ class TeleoperationAgent:
 
     @property
     def name(self) -> str:
-        """The agent's name, with the device."""
+        """The name of the agent, which contains the name of the device."""
         return f"operator with {self._device.name}"
 
     @property
@@ -73,13 +74,13 @@ class TeleoperationAgent:
         """Return None: a person has no weights."""
 
     def reset(self, observation: Observation) -> None:
-        """Start at the arm's current pose and gripper state, and discard earlier input."""
+        """Take the arm's pose and gripper state as the start, and discard earlier input."""
         self._rest = observation.state.joint_positions_rad.copy()
         self._opening = self._translator.gripper_command
         self._device.read()
 
     def act(self, observation: Observation) -> Proposal:
-        """Return the person's action."""
+        """Return the action that the person requests now."""
         begun_s = time.monotonic()
         command = self._device.read()
         if command.gripper is not None:
@@ -96,10 +97,14 @@ class TeleoperationAgent:
         )
 
     def close(self) -> None:
-        """Do nothing, since the caller closes the device."""
+        """Do nothing, because the caller closes the device."""
 
     def _increments(self, command: Command) -> Floats:
-        """Return the arm's part of the action; the limit changes its length, not its direction."""
+        """Return the joint increments of the action [j], for a motion of the tool.
+
+        If an increment is too large, all increments are reduced by the same factor, so that the
+        direction of the motion in joint space does not change.
+        """
         targets = self._translator.joint_targets_rad
         goal = tool_pose(self._arm, targets)
         goal[:3, 3] += self._config.max_speed_m_s * self._period_s * _shortened(command.translation)
@@ -113,5 +118,8 @@ class TeleoperationAgent:
 
 
 def _shortened(values: Floats) -> Floats:
-    """Return a vector cut to length 1, so that two keys are not faster than one."""
+    """Return a vector, shortened to length 1 if it is longer.
+
+    The tool is therefore not faster when a person presses two keys at the same time.
+    """
     return values / max(1.0, float(np.linalg.norm(values)))

@@ -1,4 +1,4 @@
-"""The protocol of a teleoperation device, and the command that it returns."""
+"""The protocol `Device` of a teleoperation device, and the `Command` that a device returns."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
@@ -11,19 +11,20 @@ from ..episode import Reason
 
 
 class DeviceError(RuntimeError):
-    """An error of a device, such as a lost connection; the episode ends with its text."""
+    """Error of a device, such as a lost connection; the episode ends with this message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Command:
-    """A person's input at one time step.
+    """Input of a person at one time step.
 
     Attributes:
-        translation: [3] requested direction of the tool in the base's frame, each in [-1, 1]:
-            forward (x), left (y), up (z).
-        rotation: [3] requested rotation about these axes, each in [-1, 1].
-        gripper: 1 to open, -1 to close; None to leave the gripper unchanged.
-        is_held: whether the dead man's switch is pressed; otherwise nothing moves.
+        translation: requested velocity of the tool along x (forward), y (left) and z (up) of the
+            base's frame, each as a share of the maximum speed, in [-1, 1].
+        rotation: requested rotation speed about the same axes, each as a share of the maximum, in
+            [-1, 1].
+        gripper: 1 opens the gripper, -1 closes it, None leaves it unchanged.
+        is_held: True while the dead man's switch is pressed; the tool moves only then.
         end: reason and text if the person ends the episode; None to continue.
     """
 
@@ -51,16 +52,16 @@ REST = Command(translation=np.zeros(3), rotation=np.zeros(3), is_held=False)
 
 @runtime_checkable
 class Device(Protocol):
-    """A teleoperation device; a context manager that opens and closes it."""
+    """Teleoperation device; as a context manager, it is opened at the start, closed at the end."""
 
     @property
     def name(self) -> str:
-        """The device's name, for records."""
+        """The name of the device, for records."""
         ...
 
     @property
     def help(self) -> str:
-        """A short description of keys or buttons for the person."""
+        """A short description of the keys or buttons, which is printed for the person."""
         ...
 
     def read(self) -> Command:
@@ -77,14 +78,14 @@ class Device(Protocol):
 
 
 class Toggle:
-    """A button that opens and closes the gripper in turn."""
+    """Button that alternately opens and closes the gripper."""
 
     def __init__(self) -> None:
         self._was_down = False
         self._closed = False
 
     def press(self, is_down: bool) -> float | None:
-        """Return the gripper's new command if the button is newly pressed; None otherwise."""
+        """Return the new command to the gripper when the button is pressed down, else None."""
         begins, self._was_down = is_down and not self._was_down, is_down
         if not begins:
             return None

@@ -1,4 +1,7 @@
-"""A gamepad as a device, by SDL (pygame-ce). The arm moves only while a shoulder button is held."""
+"""Teleoperation with a gamepad, which is read with the library pygame-ce (SDL).
+
+The arm moves only while the right shoulder button is pressed.
+"""
 
 import importlib
 import os
@@ -21,7 +24,7 @@ _DEAD_ZONE = 0.1
 
 
 class Gamepad:
-    """The first connected gamepad."""
+    """Device for the first connected gamepad."""
 
     name = "gamepad"
     help = (
@@ -31,13 +34,13 @@ class Gamepad:
     )
 
     def __init__(self, pygame: Any = None) -> None:
-        """Store the settings; `pygame` replaces the real module in tests."""
+        """Create the device; tests pass a replacement of the module `pygame`."""
         self._pygame = pygame
         self._pad: Any = None
         self._toggle = Toggle()
 
     def read(self) -> Command:
-        """Return the command of the sticks and buttons."""
+        """Return the command that the sticks and buttons request now."""
         if self._pad is None:
             raise DeviceError("the gamepad is not open")
         self._pygame.event.pump()
@@ -64,7 +67,7 @@ class Gamepad:
     def __enter__(self) -> Self:
         if self._pygame is None:
             self._pygame = _import_pygame()
-        # SDL delivers events only with a display; the dummy driver shows none.
+        # SDL delivers events only with a display; the dummy driver replaces the display.
         self._pygame.display.init()
         self._pygame.joystick.init()
         if not self._pygame.joystick.get_count():
@@ -86,7 +89,7 @@ class Gamepad:
 
 
 def _stick(value: float) -> float:
-    """Return a stick's value without the dead zone around its centre."""
+    """Return a stick's deflection in [-1, 1]; it is 0 within a small dead zone at the centre."""
     size = abs(value)
     return 0.0 if size < _DEAD_ZONE else np.sign(value) * (size - _DEAD_ZONE) / (1 - _DEAD_ZONE)
 

@@ -1,8 +1,8 @@
-"""Record hand guiding: no command is sent, and actions are computed from the motion afterwards.
+"""Record an arm that a person guides by hand, and compute the actions from its motion.
 
-The action of a time step is the one that moves the stored target to the joint positions measured at
-the next time step. So the record has the same form as a record of a commanded arm, and a policy
-learns from it in the same way.
+No command is sent to the arm. The action of a time step is the action that moves the joint targets
+to the positions that are measured at the next time step. The record therefore has the same form as
+the record of an arm that was controlled by actions, and a policy can learn from it in the same way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +29,16 @@ _MAX_FRAME_AGE_S = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Tick:
-    """The observation of one time step, before its action is known."""
+    """Observation of one time step; its action is computed later."""
 
     stamp_s: float
     late_s: float
     observe_s: float
     frames: Mapping[str, Frame]
     state: RobotState
-    gripper: float | None  # the last command, 1 open and -1 closed; None before the first
+    gripper: (
+        float | None
+    )  # last command to the gripper: 1 open, -1 close; None before the first command
 
 
 def record_guided(
@@ -53,21 +55,24 @@ def record_guided(
     notice: Callable[[RobotState], object] = lambda _: None,
     clock: Clock | None = None,
 ) -> EpisodeRecord:
-    """Record the arm while its mode is `guiding`, until the person lets go; send no motion.
+    """Record an arm from the time when a person begins to guide it until the person releases it.
+
+    The recording starts when the robot's mode becomes `guiding`. No motion of the arm is commanded.
 
     Args:
         robot: the connected robot.
-        cameras: open cameras, in the interface's order.
-        translator: translator of the robot and the interface.
-        task: description of the task.
-        max_steps: largest number of time steps.
-        wait_s: longest wait until guiding starts; recording starts then.
-        read: returns the person's commands to the gripper and the end; None without a device.
-        listeners: called with all steps at the end of the episode.
-        notes: plain data for the record.
-        notice: called with each state that is read; `SafetyLayer.notice` makes sure that a user
-            stop is acknowledged before the arm moves again.
-        clock: clock of all times; None for `time.monotonic`.
+        cameras: the open cameras, in the order of the translator's `interface`.
+        translator: the converter between the robot and the policy's actions and observations.
+        task: description of the task, as text.
+        max_steps: greatest number of time steps.
+        wait_s: longest time to wait until guiding starts, s.
+        read: function that returns the person's commands: to the gripper, and to end the episode.
+            None if the person has no device for commands.
+        listeners: objects that are called with all steps at the end of the episode.
+        notes: data that are added to the record; JSON must be able to represent them.
+        notice: function that is called with each state that is read. Pass `SafetyLayer.notice`, so
+            that a person must acknowledge a user stop before the arm moves again.
+        clock: the clock of all timestamps; None: `time.monotonic`.
     """
     clock = clock or MonotonicClock()
 
@@ -129,7 +134,10 @@ def _follow(
     interrupts: Interrupts,
     clock: Clock,
 ) -> tuple[Reason, str]:
-    """Append the observation of each time step to `ticks`; return reason and text of the end."""
+    """Wait for guiding, then append the observation of each time step to `ticks`.
+
+    Return the reason and the message of the end.
+    """
     period_s = 1 / translator.interface.rate_hz
     until_s = clock.now_s() + wait_s
     while (mode := read_state().mode) != "guiding":
@@ -174,7 +182,10 @@ def _follow(
 
 
 def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
-    """Return the steps with actions; the last tick only defines the action before it."""
+    """Return the steps with their actions, computed from the observations.
+
+    The last observation has no step: it is only used for the action of the step before.
+    """
     steps: list[Step] = []
     if len(ticks) < 2:
         return steps
@@ -184,7 +195,7 @@ def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
         width_m = 0.0 if after.state.gripper is None else after.state.gripper.width_m
         action = translator.action_of(after.state.joint_positions_rad, width_m)
         if tick.gripper is not None:
-            # Fingers that grasp an object are not at their requested width.
+            # Use the command, because fingers that hold an object do not reach the requested width.
             action[-1] = tick.gripper
         requested = translator.target(action)
         steps.append(
@@ -205,7 +216,7 @@ def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
                 timings_s={"observe": tick.observe_s},
             )
         )
-        # As if it had been sent: the next action starts from this target.
+        # Store the target as if it had been sent, because the next action starts from it.
         translator.sent(
             Target(
                 joint_positions_rad=np.array(requested.joint_positions_rad),

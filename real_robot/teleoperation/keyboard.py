@@ -1,4 +1,4 @@
-"""The keyboard of a terminal as a device; it works over SSH and needs no library."""
+"""Teleoperation with the keyboard of a terminal; it works over SSH and needs no library."""
 
 import contextlib
 import os
@@ -30,11 +30,11 @@ _MAX_BYTES = 4096
 
 
 class Keyboard:
-    """The keys of a terminal.
+    """Device for the keys of a terminal.
 
-    A terminal sends a key when it is pressed and repeats it while it is held, but does not report
-    its release. So a key press counts as held for `hold_s`; without a further press the motion
-    ends.
+    While a key is pressed, a terminal sends the key again and again. It does not report the release
+    of the key. A key therefore counts as pressed for `hold_s` after it was received. If it is not
+    received again in this time, the motion ends.
     """
 
     name = "keyboard"
@@ -50,12 +50,12 @@ class Keyboard:
         file_descriptor: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store the settings.
+        """Create the device.
 
         Args:
-            hold_s: how long a key press counts as held.
-            file_descriptor: file descriptor of the terminal; None for standard input.
-            clock: returns the time in seconds.
+            hold_s: time for which a key counts as pressed after it was received, s.
+            file_descriptor: file descriptor of the terminal; None: standard input.
+            clock: function that returns the time, s.
         """
         if not hold_s > 0:
             raise ValueError(f"hold_s must be positive, got {hold_s}")
@@ -66,7 +66,7 @@ class Keyboard:
         self._toggle = Toggle()
 
     def read(self) -> Command:
-        """Return the command of the held keys."""
+        """Return the command that the pressed keys request now."""
         now_s = self._clock()
         gripper, end = None, None
         for key in self._keys():
@@ -99,7 +99,7 @@ class Keyboard:
         if not os.isatty(self._file):
             raise DeviceError("the keyboard needs a terminal: run the command in one")
         self._saved = termios.tcgetattr(self._file)
-        # Single keys without echo; Ctrl-C remains a signal.
+        # Read single keys, and do not print them; Ctrl-C remains a signal.
         tty.setcbreak(self._file)
         return self
 

@@ -1,8 +1,13 @@
-"""A 3Dconnexion SpaceMouse as a device, by its USB reports (hidapi).
+"""Teleoperation with a 3Dconnexion SpaceMouse, which is read with the library hidapi.
 
-The cap has a spring, so releasing it stops the motion. Reports, little endian: number 1 has the
-translation as three int16, number 2 the rotation; newer devices send all six in number 1. Number 3
-has the buttons as bits. Source: the drivers of Linux and libspnav, and reports of devices.
+The cap of the device has a spring, so the motion stops when the person releases it. The device
+sends USB reports with little-endian numbers:
+
+    report 1   translation, three int16; newer devices also send the rotation in it
+    report 2   rotation, three int16
+    report 3   buttons, one bit each
+
+Source: the drivers of Linux and libspnav, and published reports of devices.
 """
 
 import importlib
@@ -16,14 +21,14 @@ from .device import Command, DeviceError, Toggle
 # USB vendor of 3Dconnexion; older models have Logitech's vendor id and these product ids.
 _VENDOR = 0x256F
 _LOGITECH, _LOGITECH_PRODUCTS = 0x046D, range(0xC603, 0xC62C)
-_FULL = 350.0  # value of an axis at full deflection
+_FULL = 350.0  # number that an axis reports at full deflection
 _DEAD_ZONE = 0.08
-_MAX_REPORTS = 64  # per read
+_MAX_REPORTS = 64  # greatest number of reports that one call of `read` processes
 _REPORT_BYTES = 64
 
 
 class SpaceMouse:
-    """The first connected SpaceMouse."""
+    """Device for the first connected SpaceMouse."""
 
     name = "spacemouse"
     help = (
@@ -32,7 +37,7 @@ class SpaceMouse:
     )
 
     def __init__(self, hid: Any = None) -> None:
-        """Store the settings; `hid` replaces the real module in tests."""
+        """Create the device; tests pass a replacement of the module `hid`."""
         self._hid = hid
         self._device: Any = None
         self._axes = np.zeros(6)
@@ -40,7 +45,7 @@ class SpaceMouse:
         self._toggle = Toggle()
 
     def read(self) -> Command:
-        """Return the command of the cap and the buttons."""
+        """Return the command that the cap and the buttons request now."""
         if self._device is None:
             raise DeviceError("the SpaceMouse is not open")
         pressed = self._buttons
@@ -56,7 +61,7 @@ class SpaceMouse:
         x, y, z, about_x, about_y, about_z = self._axes
         moves = bool(self._axes.any())
         return Command(
-            # device axes: right, towards the person, down; base axes: forward, left, up
+            # axes of the device: right, towards the person, down; of the base: forward, left, up
             translation=np.array([-y, -x, -z]),
             rotation=np.array([-about_y, -about_x, -about_z]),
             gripper=self._toggle.press(bool(pressed & 1)),

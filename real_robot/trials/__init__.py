@@ -1,1 +1,1 @@
-"""Evaluate the success rate of policies on an arm: poses, trials, statistics, and a report."""
+"""Measure the success rate of policies on an arm: poses, trials, statistics, and a report."""

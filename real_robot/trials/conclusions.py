@@ -38,15 +38,17 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """The results of two policies at the same poses.
+    """Comparison of two policies, `a` and `b`, that were tried at the same poses.
+
+    The two trials at one pose are a pair.
 
     Attributes:
         both: number of pairs in which both policies succeeded.
         only_a: number of pairs in which only `a` succeeded.
         only_b: number of pairs in which only `b` succeeded.
-        neither: number of pairs in which both failed.
-        sign_p: p-value of the sign test on the pairs with different outcomes.
-        fisher_p: p-value of Fisher's exact test, which ignores the pairing.
+        neither: number of pairs in which both policies failed.
+        sign_p: p-value of the sign test, which uses the pairs with different outcomes.
+        fisher_p: p-value of Fisher's exact test, which does not use the pairs.
     """
 
     both: int
@@ -64,14 +66,14 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conclusions:
-    """The conclusions from trials.
+    """Conclusions from the results of trials.
 
     Attributes:
         rates: success rate of each policy.
-        comparison: comparison of two policies; None for one policy.
-        may_say: sentences that the trials support.
-        may_not_say: sentences that the trials do not support, with the number of poses that would
-            be necessary.
+        comparison: comparison of the two policies; None if there is only one policy.
+        may_say: sentences that the results support.
+        may_not_say: sentences that the results do not support, with the number of poses that would
+            be necessary to support them.
     """
 
     rates: Mapping[PolicyKey, Rate]
@@ -81,11 +83,12 @@ class Conclusions:
 
 
 def conclude(results: Sequence[TrialResult], names: Mapping[PolicyKey, str]) -> Conclusions:
-    """Return the conclusions from valid trials.
+    """Compute the conclusions from the results of valid trials.
 
     Args:
-        results: results of one policy or of two; incomplete pairs count only for the rates.
-        names: the names of the policies for the sentences.
+        results: results of one policy or of two. A pose at which only one of two policies was tried
+            counts for the success rate, but not for the comparison.
+        names: names of the policies, for the sentences.
     """
     rates: dict[PolicyKey, Rate] = {}
     for key in names:
@@ -97,7 +100,7 @@ def conclude(results: Sequence[TrialResult], names: Mapping[PolicyKey, str]) -> 
 
 
 def compare(results: Sequence[TrialResult]) -> Comparison:
-    """Return the comparison of two policies, by their trials at the same poses."""
+    """Compute the comparison of two policies from their trials at the same poses."""
     by_pose: dict[int, dict[PolicyKey, bool]] = {}
     for result in results:
         at = by_pose.setdefault(result.trial.pose_index, {})
@@ -170,7 +173,11 @@ def _of_two(
 
 
 def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, ...]:
-    """Return the differences that `pairs` trials can detect, and the number for smaller ones."""
+    """Return sentences about the power of the trials.
+
+    They name the smallest difference of success rates that `pairs` trials can detect, and the
+    number of trials that is necessary for smaller differences.
+    """
     if not pairs:
         return ()
     low, high = detectable_rates(rate.share, pairs, _POWER)

@@ -1,4 +1,4 @@
-"""Images of a trial: the first and the last frame, and a video of all cameras."""
+"""Write images of a trial: the first and the last frames, and a video of all cameras."""
 
 from pathlib import Path
 
@@ -44,7 +44,10 @@ def illustrate(record: EpisodeRecord, success: bool | None, folder: Path) -> tup
 
 
 def side_by_side(step: Step) -> Image:
-    """Return the images of all cameras at a tick in one enlarged image with even edges."""
+    """Return the images of all cameras at a time step, side by side in one enlarged image.
+
+    Height and width of the result are even numbers, because the video codec needs this.
+    """
     images = [frame.image for frame in step.observation.frames.values()]
     height = max(image.shape[0] for image in images)
     scale = -(-_LEAST_PX // height)

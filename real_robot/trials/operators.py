@@ -1,4 +1,4 @@
-"""Operators, which place the object and assess a trial: a person at the terminal, or the twin."""
+"""Operators, which place the object and report the result of a trial: a person or the twin."""
 
 import os
 import re
@@ -25,19 +25,25 @@ Draw = Callable[[Pose, str], Image | None]
 
 
 class SceneOperator:
-    """An operator for a twin: it places the object in the scene and assesses by the check.
+    """Operator for a digital twin: it places the object in the simulated scene.
 
-    If the check has no result, the reason of the end decides: an attempt is invalid after a lost
-    connection or camera, delayed commands, or a bug; otherwise the trial is a failure.
+    The success check of the scene determines the result. If the check has no result, the reason of
+    the episode's end determines it. The attempt is invalid after a lost connection, a lost camera,
+    delayed commands or a bug. Otherwise the trial is a failure.
     """
 
     def __init__(self, scene: Scene, draw: Draw) -> None:
-        """Use a scene; `draw` returns the image that a person would be shown."""
+        """Create the operator.
+
+        Args:
+            scene: the scene of the twin.
+            draw: function that returns the image with the outline of the object.
+        """
         self._scene = scene
         self._draw = draw
 
     def place(self, trial: Trial, number: int, total: int, overlay: Path) -> None:
-        """Place the object and write the image."""
+        """Place the object in the scene, and write the image with its outline to `overlay`."""
         pose = trial.pose
         self._scene.place(pose.x_m, pose.y_m, pose.yaw_rad)
         image = self._draw(pose, f"{number} of {total}: {pose}")
@@ -45,7 +51,7 @@ class SceneOperator:
             write_png(overlay, image)
 
     def assess(self, trial: Trial, record: EpisodeRecord) -> Judgement:
-        """Return the result of the loop's check, or of the scene."""
+        """Return the result of the success check during the episode, or of the scene after it."""
         success = record.success
         if success is None and (record.reason in INVALID_REASONS or _LATE in record.message):
             return Judgement(success=None, note=f"{record.reason}: {record.message}", by="check")
@@ -59,7 +65,7 @@ class SceneOperator:
 
 
 class TerminalOperator:
-    """An operator at a terminal: it shows a person the object's pose, and asks for the result."""
+    """Operator at a terminal: it shows a person where to place the object, and asks for results."""
 
     def __init__(
         self,
@@ -72,24 +78,25 @@ class TerminalOperator:
         show: Callable[[Image], object] | None = None,
         names: Mapping[PolicyKey, str] | None = None,
     ) -> None:
-        """Use a terminal.
+        """Create the operator.
 
         Args:
-            draw: function that returns the image with the outline of the object; it returns None
-                without a calibration.
-            scene: a scene that places the object; None: a person places it.
-            automatic: True to use the result of the automatic check if it has one.
-            ask: prints a question and waits for a line.
-            write: prints a line.
-            show: shows an image on a screen; None without a screen.
-            names: names of the policies, printed before each trial; None for a blind evaluation.
+            draw: function that returns the image with the outline of the object, or None if the
+                camera is not calibrated.
+            scene: a simulated scene in which the object is placed; None: a person places it.
+            automatic: True to use the result of the success check, if there is one, without asking.
+            ask: function that prints a question and waits for a line of text.
+            write: function that prints a line.
+            show: function that shows an image on a screen; None if there is no screen.
+            names: names of the policies, which are printed before each trial. None hides them, for
+                a blind evaluation.
         """
         self._names = names
         self._draw, self._scene, self._automatic = draw, scene, automatic
         self._ask, self._write, self._show = ask, write, show
 
     def place(self, trial: Trial, number: int, total: int, overlay: Path) -> None:
-        """Show where the object goes, and wait until the person presses Enter."""
+        """Show where the object must be placed, and wait until the person presses Enter."""
         pose = trial.pose
         policy = "" if self._names is None else f" ({self._names[trial.policy]})"
         self._write(f"\ntrial {number} of {total}{policy}: {pose}, from the arm's base")
@@ -110,8 +117,12 @@ class TerminalOperator:
                 return
 
     def assess(self, trial: Trial, record: EpisodeRecord) -> Judgement:
-        """Ask for y, n or again; `again` needs a reason."""
-        # the message of a failed policy names the policy
+        """Ask the person for the result of the trial, and return it.
+
+        The answers are `y` (success), `n` (failure) and `again` (invalid attempt). After `again`,
+        the person must enter a reason.
+        """
+        # hide the message of a failed policy, because it contains the name of the policy
         hidden = self._names is None and record.reason == "policy"
         self._write(f"ended by {record.reason}" + ("" if hidden else f": {record.message}"))
         if self._automatic and record.success is not None:
@@ -133,7 +144,10 @@ class TerminalOperator:
 
 
 def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:
-    """Return a function that ends an episode after Enter; earlier input is discarded.
+    """Return a function that ends the episode when a person has pressed Enter.
+
+    The returned function is the argument `operator` of `run_episode`. Input before this call is
+    discarded.
 
     Args:
         descriptor: file descriptor of the terminal.
@@ -141,7 +155,9 @@ def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:
 
     def pressed() -> bool:
         is_ready = bool(select.select([descriptor], [], [], 0.0)[0])
-        return is_ready and bool(os.read(descriptor, 4096))  # no bytes: the end of the file
+        return is_ready and bool(
+            os.read(descriptor, 4096)
+        )  # no bytes mean that the terminal is closed
 
     while pressed():
         pass
@@ -149,7 +165,10 @@ def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:
 
 
 def screen() -> Callable[[Image], object] | None:
-    """Return a function that shows an image in a window; None without a display or OpenCV's GUI."""
+    """Return a function that shows an image in a window.
+
+    Return None if there is no display, or if OpenCV was built without windows.
+    """
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):

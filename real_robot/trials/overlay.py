@@ -1,8 +1,8 @@
-"""Draw the outline of an object at its planned pose into the camera's image.
+"""Draw where an object must be placed: its outline, in the image of a camera.
 
-The object is a cube on the table. Its base is drawn in full colour, its top with thinner lines,
-with a cross at the centre and an arrow along its x axis. Poses are in the frame of the arm's base;
-the calibration of the camera projects them into the image.
+The object is a cube on the table. The edges of its base are drawn in full colour, the edges of its
+top with thinner lines. A cross marks the centre, and an arrow shows the x axis of the cube. Poses
+are in the frame of the arm's base. The calibration of the camera projects them into the image.
 """
 
 import math
@@ -31,16 +31,17 @@ def draw_overlay(
     T_base_hand: Floats | None = None,
     text: str = "",
 ) -> Image:
-    """Return the image, enlarged if it is small, with the outline of the object.
+    """Return a copy of the image with the outline of the object; a small image is enlarged.
 
     Args:
-        image: [h w 3] image of the camera; it may be cropped and scaled.
+        image: image [h w 3] of the camera, uint8 RGB; it may be cropped and scaled.
         pose: pose of the object.
         calibration: calibration of the camera, with its mounting.
-        size_m: edge of the object.
-        table_m: height of the table.
-        T_base_hand: [4 4] pose of the hand; needed only for a camera on the hand.
-        text: text in the corner of the image.
+        size_m: length of the cube's edge, m.
+        table_m: height of the table in the frame of the arm's base, m.
+        T_base_hand: pose [4 4] of the hand in the frame of the base; None is allowed for a camera
+            that is not on the hand.
+        text: text that is written into the corner of the image.
 
     Raises:
         ValueError: the calibration has no mounting, or the object is outside the image.
@@ -51,7 +52,7 @@ def draw_overlay(
     T_camera_base: Floats = np.linalg.inv(T_base_camera(calibration, T_base_hand)).astype(float)
     lens = calibration.intrinsics.fitted(height, width)
     pixels = project(_points(pose, size_m, table_m), T_camera_base, lens)
-    across, down = pixels[:4].T  # NaN is not inside
+    across, down = pixels[:4].T  # a point with NaN counts as outside
     inside = (across >= 0) & (across <= width - 1) & (down >= 0) & (down <= height - 1)
     if not inside.any():
         raise ValueError(
@@ -69,7 +70,11 @@ def draw_overlay(
 
 
 def _points(pose: Pose, size_m: float, table_m: float) -> Floats:
-    """Return the drawn points [14 3]: base, top, the ends of the cross, the ends of the arrow."""
+    """Return the 14 points of the drawing [14 3] in the frame of the arm's base, m.
+
+    They are the corners of the base, the corners of the top, the ends of the cross, and the ends of
+    the arrow.
+    """
     middle = np.array([pose.x_m, pose.y_m, table_m])
     cross = 0.15 * size_m * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
     ahead = np.array([math.cos(pose.yaw_rad), math.sin(pose.yaw_rad), 0.0])
@@ -78,9 +83,14 @@ def _points(pose: Pose, size_m: float, table_m: float) -> Floats:
 
 
 def _draw_lines(drawn: Image, pixels: Floats) -> None:
-    """Draw the lines between the pixels [14 2] of `_points` into an image, in place."""
+    """Draw the outline into an image, in place.
+
+    Args:
+        drawn: the image [h w 3].
+        pixels: positions [14 2] of the points of `_points` in the image, pixels.
+    """
     cv2 = opencv("overlays")
-    # in sixteenths of a pixel; points behind the camera are NaN and are not drawn
+    # coordinates in sixteenths of a pixel; points behind the camera are NaN and are not drawn
     corners = np.round(np.clip(np.nan_to_num(pixels), -1e6, 1e6) * 16).astype(np.int32)
     visible = np.isfinite(pixels[:, 0])
     sides = [(index, (index + 1) % 4) for index in range(4)]
@@ -105,7 +115,13 @@ def _draw_lines(drawn: Image, pixels: Floats) -> None:
 
 
 def outline(pose: Pose, size_m: float, table_m: float) -> tuple[Floats, Floats]:
-    """Return the corners of base and top, each [4 3], in the frame of the arm's base."""
+    """Return the corners of the cube's base [4 3] and top [4 3], m, in the frame of the arm's base.
+
+    Args:
+        pose: pose of the cube.
+        size_m: length of the cube's edge, m.
+        table_m: height of the table, m.
+    """
     cosine, sine = math.cos(pose.yaw_rad), math.sin(pose.yaw_rad)
     corners = size_m / 2 * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], dtype=np.float64)
     turned = np.array([pose.x_m, pose.y_m]) + corners @ np.array([[cosine, sine], [-sine, cosine]])
@@ -114,7 +130,7 @@ def outline(pose: Pose, size_m: float, table_m: float) -> tuple[Floats, Floats]:
 
 
 def T_base_camera(calibration: Calibration, T_base_hand: Floats | None) -> Floats:
-    """Return the pose of the camera in the frame of the arm's base, [4 4].
+    """Return the pose [4 4] of the camera in the frame of the arm's base.
 
     Raises:
         ValueError: the mounting is unknown, or the camera is on the hand and `T_base_hand` is None.
@@ -144,11 +160,11 @@ def calibration_of_scene(
     """Return the exact calibration of a simulated camera.
 
     Args:
-        camera: the camera of the scene: on the hand, or fixed in the world.
-        height: height of its images, pixels.
-        width: width of its images, pixels.
-        base_position_m: position of the arm's base in the world.
-        base_yaw_rad: yaw of the arm's base in the world.
+        camera: the camera of the simulated scene, on the hand or fixed.
+        height: height of the camera's images, pixels.
+        width: width of the camera's images, pixels.
+        base_position_m: position x, y, z of the arm's base in the world, m.
+        base_yaw_rad: rotation of the arm's base about the vertical axis of the world, rad.
     """
     ahead = np.subtract(camera.target_m, camera.position_m)
     ahead = ahead / np.linalg.norm(ahead)

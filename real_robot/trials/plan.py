@@ -1,7 +1,7 @@
-"""The plan of an evaluation, fixed before the first trial: poses, and the order of the policies.
+"""The plan of an evaluation: the poses of the object, and the order of the policies.
 
-Poses are drawn away from those of the demonstrations. With two policies there are two trials at
-each pose, in a random order.
+The plan is saved before the first trial. Its poses are random, at a distance from the poses of the
+demonstrations. If two policies are compared, each pose has two trials, in random order.
 """
 
 import json
@@ -28,10 +28,10 @@ class Trial:
     """One trial of the plan.
 
     Attributes:
-        key: name of the trial and of its folder: the number of the pose, and the policy.
-        policy: the policy of the trial.
+        key: name of the trial and of its folder, such as `004-b`: number of the pose, policy.
+        policy: key of the policy that is tried, `a` or `b`.
         pose: pose of the object.
-        pose_index: index of the pose in the plan; the two trials of a pair have the same one.
+        pose_index: index of the pose in the plan. The two trials of a pair have the same index.
     """
 
     key: str
@@ -42,12 +42,14 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The plan of an evaluation.
+    """Plan of an evaluation.
 
     Attributes:
-        settings: plain data that must not change between trials: the config and weight hashes.
-        facts: plain data for the report: the distance of the poses from the demonstrations.
-        trials: the trials in their order.
+        settings: config of the evaluation and hashes of the policies' weights. They must be the
+            same when the evaluation is resumed.
+        facts: further data for the report, such as the distance of the poses from the poses of the
+            demonstrations.
+        trials: the trials, in the order in which they are run.
     """
 
     settings: Mapping[str, Any]
@@ -56,7 +58,7 @@ class Plan:
 
     @property
     def policies(self) -> tuple[PolicyKey, ...]:
-        """Return the keys of the policies, one or two."""
+        """Return the keys of the policies: `a`, or `a` and `b`."""
         return ("a", "b") if any(trial.policy == "b" for trial in self.trials) else ("a",)
 
 
@@ -68,7 +70,16 @@ def make_plan(
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> Plan:
-    """Return the plan: at each pose a trial of `a`, or trials of `a` and `b` in random order."""
+    """Return a plan for given poses.
+
+    Args:
+        poses: poses of the object.
+        paired: False for one trial per pose, of policy `a`; True for two trials per pose, of `a`
+            and `b` in random order.
+        rng: random generator for the order.
+        settings: `settings` of the plan.
+        facts: `facts` of the plan.
+    """
     trials: list[Trial] = []
     for index, pose in enumerate(poses):
         order: list[PolicyKey] = ["a", "b"] if paired else ["a"]
@@ -91,19 +102,20 @@ def draw_plan(
     places: Sequence[tuple[float, float]],
     least_distance_m: float,
 ) -> Plan:
-    """Return a plan with random poses, away from those of the demonstrations.
+    """Return a plan with random poses, at a distance from the poses of the demonstrations.
 
     Args:
         area: the area of the poses.
         num_poses: number of poses.
-        seed: seed of poses and order.
-        settings: the plan's settings, which must not change between trials.
+        seed: seed of the poses and of the order of the policies.
+        settings: `settings` of the plan.
         paired: True for trials of two policies at each pose.
-        places: x and y of the object in the demonstrations, m.
-        least_distance_m: smallest distance of each pose from every pose in `places`.
+        places: positions x, y of the object in the demonstrations, m.
+        least_distance_m: smallest distance between a pose of the plan and a position in `places`,
+            m.
 
     Raises:
-        ValueError: no pose is far enough from the poses in `places`.
+        ValueError: a part of the area has no pose that is far enough from `places`.
     """
     poses = draw_poses(
         area,
@@ -133,10 +145,10 @@ def draw_plan(
 
 
 def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:
-    """Return the plan in a folder; make and write it if there is none.
+    """Return the plan that is saved in a folder; if there is none, make a plan and save it.
 
     Raises:
-        ValueError: the plan in the folder has other settings; the error names each difference.
+        ValueError: the saved plan has other settings; the message names each difference.
     """
     path = folder / PLAN
     plain = json.loads(json.dumps(settings))
@@ -161,10 +173,10 @@ def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan
 
 
 def load_plan(folder: Path) -> Plan:
-    """Return the plan in a folder.
+    """Return the plan that is saved in a folder.
 
     Raises:
-        ValueError: there is no plan, or its file is damaged.
+        ValueError: the folder contains no plan, or the file of the plan is damaged.
     """
     path = folder / PLAN
     try:
@@ -183,6 +195,6 @@ def load_plan(folder: Path) -> Plan:
 
 
 def read_trial(data: Mapping[str, Any]) -> Trial:
-    """Return the trial of which `data` is the `asdict`."""
+    """Return a trial from the dictionary that `dataclasses.asdict` made from it."""
     values: dict[str, Any] = {**data, "pose": Pose(**data["pose"])}
     return Trial(**values)

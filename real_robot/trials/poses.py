@@ -1,10 +1,10 @@
-"""Poses of the object in trials: one random pose in each cell of a grid.
+"""Sample the poses of the object for trials: one random pose in each cell of a grid.
 
-A success rate is valid for the whole area only if the poses cover it, and for new poses only if
-they are not in the demonstrations. So the area is divided into about as many cells as there are
-trials. In each cell one position is drawn uniformly, at least the required distance from every
-demonstration.
-Yaw angles are stratified in the same way.
+A success rate is valid for the whole area only if the poses cover the area. It is valid for new
+poses only if the poses of the trials are not poses of the demonstrations. The area is therefore
+divided into about as many cells as there are trials. In each cell, one position is sampled
+uniformly, with a smallest distance to the positions of all demonstrations. The range of yaw angles
+is divided into as many intervals as there are poses, and one angle is sampled in each interval.
 """
 
 import math
@@ -19,12 +19,12 @@ _TRIES = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pose:
-    """The pose of an object on the table, in the frame of the arm's base.
+    """Pose of an object on the table, in the frame of the arm's base.
 
     Attributes:
-        x_m: distance ahead of the base.
-        y_m: distance to the left of the base.
-        yaw_rad: rotation about the vertical, counter-clockwise from above.
+        x_m: distance in front of the base, m.
+        y_m: distance to the left of the base, m.
+        yaw_rad: rotation about the vertical axis, rad, counter-clockwise when seen from above.
     """
 
     x_m: float
@@ -37,12 +37,12 @@ class Pose:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseArea:
-    """Settings of the area in which the object is placed.
+    """Settings of the rectangular area in which the object is placed.
 
     Attributes:
-        center_m: x and y of the rectangle's centre, in the frame of the arm's base.
-        half_m: half the rectangle's edges along x and y.
-        yaw_rad: greatest rotation of the object to either side.
+        center_m: centre x, y of the rectangle in the frame of the arm's base, m.
+        half_m: half the length of the rectangle along x, and along y, m.
+        yaw_rad: greatest rotation of the object to each side, rad.
     """
 
     center_m: tuple[float, float]
@@ -65,22 +65,22 @@ def draw_poses(
     avoid: Sequence[tuple[float, float]] = (),
     least_distance_m: float = 0.0,
 ) -> tuple[Pose, ...]:
-    """Return random poses, one for each cell of a grid, in random order.
+    """Return random poses, one in each cell of a grid, in random order.
 
     Args:
         area: the area of the poses.
         num: number of poses.
         rng: random generator.
-        avoid: x and y of positions to avoid, m: those of the demonstrations.
-        least_distance_m: smallest distance of each position from all of these.
+        avoid: positions x, y to avoid, m, such as the positions in the demonstrations.
+        least_distance_m: smallest distance between a pose and a position in `avoid`, m.
 
     Raises:
-        ValueError: no position was found in a cell; the error names the cell and what to do.
+        ValueError: no position was found in a cell; the message names the cell and says what to do.
     """
     if num < 1:
         raise ValueError(f"there must be at least one pose, got {num}")
     rows, columns = grid_shape(area, num)
-    # a grid may have a few more cells than poses: random cells stay empty
+    # the grid may have a few more cells than poses; random cells then stay empty
     cells = rng.permutation(rows * columns)[:num]
     turns = (rng.permutation(num) + rng.uniform(0, 1, num)) / num * 2 - 1
     half, low = np.array(area.half_m), np.array(area.center_m) - area.half_m
@@ -97,7 +97,10 @@ def draw_poses(
 
 
 def grid_shape(area: PoseArea, num: int) -> tuple[int, int]:
-    """Return rows (along y) and columns (along x) of `num` cells or a few more, nearly square."""
+    """Return the shape of a grid of at least `num` nearly square cells: rows, columns.
+
+    Rows are counted along y, columns along x.
+    """
     width_m, height_m = max(area.half_m[0], 1e-9), max(area.half_m[1], 1e-9)
     shapes = [(math.ceil(num / columns), columns) for columns in range(1, num + 1)]
 
@@ -110,7 +113,10 @@ def grid_shape(area: PoseArea, num: int) -> tuple[int, int]:
 
 
 def nearest_m(pose: Pose, places: Sequence[tuple[float, float]]) -> float:
-    """Return the distance of a pose to the nearest of these positions, m; infinite without any."""
+    """Return the distance between a pose and the nearest position in `places`, m.
+
+    It is infinite if `places` is empty.
+    """
     return min((math.hypot(pose.x_m - x, pose.y_m - y) for x, y in places), default=math.inf)
 
 

@@ -1,7 +1,7 @@
-"""Write the report of trials: a page with results, conclusions and videos.
+"""Write the report of an evaluation: a web page with results, conclusions and videos.
 
-<folder>/index.html      the page; send it together with the folders beside it
-<folder>/results.json    the same for programs
+<folder>/index.html      the page; it links to images and videos in the folders beside it
+<folder>/results.json    the same results for programs
 """
 
 import html
@@ -67,16 +67,18 @@ def write_report(
     names: Mapping[PolicyKey, str],
     area: PoseArea,
 ) -> Conclusions:
-    """Write page and summary, and return the conclusions; trials may still be missing.
+    """Write the page and the file `results.json`, and return the conclusions.
+
+    The report may be written before all trials are done; it then names the missing trials.
 
     Args:
         folder: the folder of the plan.
-        plan: the plan.
+        plan: the plan of the evaluation.
         results: results of the valid trials.
         invalid: results of the invalid attempts.
         title: title of the page.
         names: names of the policies.
-        area: the area of the poses.
+        area: the area of the poses, for the map.
     """
     conclusions = conclude(results, names)
     write_json(folder / SUMMARY, _plain(plan, results, invalid, conclusions, names))
@@ -109,7 +111,7 @@ def _plain(
     conclusions: Conclusions,
     names: Mapping[PolicyKey, str],
 ) -> dict[str, Any]:
-    """Return the summary as plain data."""
+    """Return the content of `results.json` as data that JSON can represent."""
     return {
         "trials_planned": len(plan.trials),
         "trials_done": len(results),
@@ -133,7 +135,7 @@ def _summary(
     conclusions: Conclusions,
     names: Mapping[PolicyKey, str],
 ) -> str:
-    """Return the success rate of each policy with its interval, and the missing trials."""
+    """Return the HTML of the summary: success rates with intervals, and missing trials."""
     boxes = []
     for key, rate in conclusions.rates.items():
         low, high = (100 * bound for bound in wilson_interval(rate.successes, rate.trials))
@@ -189,7 +191,7 @@ def _conclusions(conclusions: Conclusions) -> str:
 
 
 def _map(plan: Plan, results: Sequence[TrialResult], area: PoseArea) -> str:
-    """Return a map of the poses as SVG, seen from above: x of the arm's base is up, y is left."""
+    """Return an SVG map of the poses, seen from above: x of the arm points up, y to the left."""
     outcomes = {result.trial.key: result.judgement.success for result in results}
     (center_x, center_y), (half_x, half_y) = area.center_m, area.half_m
     margin_m = 0.02 + 0.05 * max(half_x, half_y)
@@ -242,7 +244,7 @@ def _trials(
     invalid: Sequence[TrialResult],
     names: Mapping[PolicyKey, str],
 ) -> list[str]:
-    """Return an entry for each trial: failures first, then successes, then invalid attempts."""
+    """Return the HTML of each trial: failures first, then successes, then invalid attempts."""
     entries: dict[bool | None, list[str]] = {False: [], True: [], None: []}
     for result in results:
         entry = _entry(result, names, f"trials/{_quoted(result)}")
@@ -303,7 +305,7 @@ def _entry(result: TrialResult, names: Mapping[PolicyKey, str], place: str) -> s
 
 
 def _text(value: object) -> str:
-    """Return a value as escaped text of the page; all variable text passes through here."""
+    """Return a value as text with escaped HTML; use it for all text that is not constant."""
     return html.escape(_CONTROL.sub("\ufffd", plain(str(value))))
 
 

@@ -1,4 +1,7 @@
-"""The results of trials, in memory and in their folders."""
+"""The results of trials, and how to load them from their folders.
+
+An attempt is one episode of a trial. A trial is attempted again if its attempt is invalid.
+"""
 
 import json
 from dataclasses import dataclass
@@ -16,12 +19,12 @@ INVALID = "spoilt"  # the folder of invalid attempts, and their key in notes and
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
-    """The outcome of an attempt.
+    """Result of an attempt, as the operator reports it.
 
     Attributes:
-        success: True if the attempt succeeded; None for an invalid attempt, which is repeated.
+        success: True for a success, False for a failure, None for an invalid attempt.
         note: reason why the attempt is invalid, or a remark; never empty for an invalid attempt.
-        by: source of the outcome: `check` (the scene) or `operator` (a person).
+        by: source of the result: `check` (the simulated scene) or `operator` (a person).
     """
 
     success: bool | None
@@ -36,24 +39,27 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialResult:
-    """The result of an attempt, as in its result.json.
+    """All data of an attempt, which its file `result.json` contains.
 
     Attributes:
         trial: the trial of the plan.
-        judgement: the outcome.
+        judgement: the result: success, failure or invalid.
         agent: name of the policy.
         weights_hash: hash of the policy's weights.
-        reason: the reason for the end of the episode.
-        message: cause of the end, as text.
-        started: start time, ISO 8601.
-        duration_s: time from the first tick to the last.
-        num_steps: number of ticks.
-        interventions: number of steps changed by the safety layer, by kind of intervention.
-        latency_s: median and 99th percentile of the age of the frames when the action is sent;
+        reason: why the episode ended, one of `Reason`.
+        message: explanation of the end, as text.
+        started: start time, UTC, ISO 8601.
+        duration_s: time from the first time step to the last, s.
+        num_steps: number of time steps.
+        interventions: number of time steps at which the safety layer changed the target, by the
+            name of the intervention.
+        latency_s: median and 99th percentile of the age of the frames when the action is sent, s;
             None if unknown.
-        late_s: 99th percentile of the delay of a tick after its planned time.
-        surprise: mean surprisal that the agent reports; None without one.
-        episode: index in the data set; None if it was not recorded there.
+        late_s: 99th percentile of the time from the planned to the real beginning of a time step,
+            s.
+        surprise: mean surprisal of the frames, nats per token; None if the agent does not compute
+            it.
+        episode: index of the episode in the data set; None if it was not recorded.
         files: names of the images and the video in the folder of the attempt.
     """
 
@@ -78,7 +84,7 @@ def load_results(folder: Path) -> tuple[TrialResult, ...]:
     """Return the results of the valid trials, in the order of the plan.
 
     Raises:
-        ValueError: the file of a result is damaged, or its trial is not in the plan.
+        ValueError: the file of a result is damaged, or contains a trial that is not in the plan.
     """
     order = {trial.key: index for index, trial in enumerate(load_plan(folder).trials)}
     found = _load(folder / "trials")
@@ -93,7 +99,7 @@ def load_invalid(folder: Path) -> tuple[TrialResult, ...]:
 
 
 def _load(folder: Path) -> tuple[TrialResult, ...]:
-    # the name of an incomplete folder begins with a dot
+    # ignore incomplete folders, whose names begin with a dot
     return tuple(_read_result(path) for path in sorted(folder.glob(f"[0-9]*/{RESULT}")))
 
 

@@ -1,12 +1,11 @@
-"""Run the trials of an evaluation, one by one, after a plan; an interrupted run can be resumed.
+"""Run the trials of a plan one after the other; an interrupted evaluation can be resumed.
 
     <folder>/plan.json                  settings, poses, and the order of the policies
     <folder>/trials/004-b/              one trial: result.json, overlay.png, images, video.mp4
-    <folder>/spoilt/004-b-1/            an invalid attempt; result.json has the reason
+    <folder>/spoilt/004-b-1/            an invalid attempt; result.json contains the reason
 
-A folder is written under another name and renamed at the end, so it is complete or absent. A
-repeated call resumes the evaluation. With two policies there are two trials at each pose, in a
-random order.
+A folder is written under a temporary name and renamed at the end. A folder with its final name is
+therefore complete. If `run_trials` is called again, it continues after the last complete trial.
 """
 
 import shutil
@@ -28,26 +27,29 @@ from .results import INVALID, OVERLAY, RESULT, Judgement, TrialResult, load_inva
 
 @runtime_checkable
 class Operator(Protocol):
-    """The interface of an operator: a person at a terminal, or a simulated scene."""
+    """Operator of an evaluation, which places the object and reports the result of each trial.
+
+    It is a person at a terminal, or a simulated scene.
+    """
 
     def place(self, trial: Trial, number: int, total: int, overlay: Path) -> None:
-        """Place the object at the pose of the trial, and return when it lies there.
+        """Place the object at the pose of a trial; return when the object is there.
 
         Args:
             trial: the next trial.
             number: number of the trial, from 1.
             total: number of trials.
-            overlay: path where an image of the planned pose may be written.
+            overlay: path for an image that shows the planned pose.
         """
         ...
 
     def assess(self, trial: Trial, record: EpisodeRecord) -> Judgement:
-        """Return the outcome of the trial."""
+        """Return the result of a trial, whose episode has ended."""
         ...
 
 
 class TrialsStoppedError(RuntimeError):
-    """An error: the trials stopped before the last one; the same command resumes them."""
+    """Error: the evaluation stopped before the last trial; the same command continues it."""
 
 
 def run_trials(
@@ -67,14 +69,15 @@ def run_trials(
     Args:
         plan: the plan.
         folder: the folder of the plan.
-        prepare: moves the arm out of the way, before the object is placed.
-        run: runs an episode at a pose with one of the policies.
-        operator: places the object and assesses the trial.
+        prepare: function that moves the arm to its start pose before the object is placed.
+        run: function that runs an episode at a pose with one of the policies.
+        operator: object that places the object and reports the result.
         keep: function that records an episode, including invalid and interrupted episodes, and
-            returns its index.
-        illustrate: writes images and video of an episode into a folder, and returns their names.
+            returns its index in the data set.
+        illustrate: function that writes images and a video of an episode into a folder, and returns
+            their names.
         max_invalid: greatest number of invalid attempts of one trial.
-        on_result: called with each result.
+        on_result: function that is called with each result.
 
     Raises:
         TrialsStoppedError: an episode was interrupted, or a trial had too many invalid attempts.
@@ -114,20 +117,23 @@ def run_trials(
 
 
 def _clear(folder: Path) -> None:
-    """Remove incomplete folders of an earlier call."""
+    """Remove the incomplete folders that an interrupted call has left."""
     for leftover in folder.glob("*/.*.part"):
         shutil.rmtree(leftover)
 
 
 def _emptied(aside: Path) -> Path:
-    """Make an empty folder; a person sees its path, which does not name the policy."""
+    """Create an empty folder for the next trial, or empty the folder, and return it.
+
+    The path does not contain the policy's name, because the operator sees the path.
+    """
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     return aside
 
 
 def _place(folder: Path, result: TrialResult, attempt: int) -> Path:
-    """Return the folder of an attempt: among the valid trials or the invalid attempts."""
+    """Return the final folder of an attempt, which depends on whether the attempt is valid."""
     key = result.trial.key
     if result.judgement.success is not None:
         return folder / "trials" / key
@@ -143,11 +149,11 @@ def _assess(
     keep: Callable[[EpisodeRecord], int | None],
     illustrate: Callable[[EpisodeRecord, bool | None, Path], tuple[str, ...]],
 ) -> TrialResult:
-    """Assess an episode, record it, and write its result into a folder."""
+    """Get the result of an episode from the operator, record the episode, and write the result."""
     fault = record.notes.get(TRANSPORT_FAULT)
     if fault is None:
         judgement = operator.assess(trial, record)
-    else:  # the outcome does not depend on the policy
+    else:  # the cause of the end is not the policy
         judgement = Judgement(success=None, note=f"connection to the policy: {fault}", by="check")
     record = replace(record, success=judgement.success)
     if judgement.success is None:
