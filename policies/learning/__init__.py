@@ -1,1 +1,1 @@
-"""Learning: DAgger and behaviour cloning with a shared fit, and PPO."""
+"""Train policies: DAgger and behaviour cloning, which share the supervised fit, and PPO."""

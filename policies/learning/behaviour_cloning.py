@@ -4,14 +4,14 @@
 
     config.json        the settings; a run is resumed only with the same settings
     data/              the episodes as tokens, if `data` is a data set with images
-    policy/            the policy
-    metrics.json       losses, and the error on held-out episodes
-    timings.json       wall time by phase
+    policy/            the checkpoint of the policy
+    metrics.json       losses, and the relative error on held-out episodes
+    timings.json       wall time of each phase
     curve.png tensorboard/
 
-The error is the mean squared error of the actions, divided by the mean squared error of a constant
-policy, which always returns the mean action of the training episodes. So a policy that ignores its
-input has an error of about 1.
+The relative error of a policy is the mean squared error of its actions, divided by the mean squared
+error of a constant policy that always returns the mean action of the training episodes. So a policy
+that ignores its input has a relative error of about 1.
 """
 
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ HELD_OUT = 0.1  # share of the episodes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Split:
-    """The training episodes and the held-out episodes.
+    """The data of the training episodes and of the held-out episodes.
 
     Attributes:
-        fitted: observations and labels of the training episodes.
-        held_out: observations and labels of the held-out episodes.
-        numbers: indices of the held-out episodes in the store.
+        fitted: observations and actions of the training episodes.
+        held_out: observations and actions of the held-out episodes.
+        numbers: indices of the held-out episodes in the demonstration store.
     """
 
     fitted: Dataset
@@ -85,7 +85,12 @@ def clone(learner: Learner, demonstrations: Demonstrations, out: Path) -> None:
 def _fit(
     learner: Learner, store: DemoStore, split: _Split
 ) -> tuple[StudentPolicy, list[float], list[float]]:
-    """Return the student, its losses, and its errors on the held-out episodes."""
+    """Train a student on the training episodes.
+
+    Returns:
+        The student; the training losses; the relative errors on the held-out episodes. A loss and
+        an error are computed every `log_every` gradient steps.
+    """
     student = learner.begin(store.header.interface, None, split.fitted, 0)
     steps, errors = learner.imitation.last_steps, list[float]()
     with tqdm(total=steps, desc="train", unit="step") as bar:
@@ -100,7 +105,7 @@ def _fit(
 
 
 def _hold_out(learner: Learner, store: DemoStore, out: Path) -> _Split:
-    """Hold out a tenth of the episodes, drawn by the seed."""
+    """Split the episodes at random into a tenth that is held out and the rest for training."""
     if len(store) < 2:
         raise ValueError(
             f"{store.folder}: at least 2 episodes are needed, one is held out; got {len(store)}"
@@ -117,7 +122,7 @@ def _hold_out(learner: Learner, store: DemoStore, out: Path) -> _Split:
 
 @torch.no_grad()
 def _error(student: StudentPolicy, split: _Split) -> float:
-    """Return the error on the held-out episodes relative to the mean action."""
+    """Return the relative error on the held-out episodes, which the module docstring defines."""
     data, mean = split.held_out, student.as_outputs(split.fitted.labels.mean(0))
     student.eval()
     ours = baseline = 0.0

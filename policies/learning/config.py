@@ -19,36 +19,38 @@ from .fit import ImitationConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """Settings for training a student.
+    """Settings for training a student (the policy that acts on images).
 
     Attributes:
-        method: `dagger`, or `bc` for behaviour cloning, which has no student rounds.
-        seed: seed of all randomness, from 0 to 99; also chooses the seeds of the training episodes
-            (`policies.rollouts.seeds`).
-        env: the environment; None to train on data only. Then method must be `bc`, the policy is
-            evaluated on held-out episodes, and the settings of validation, evaluation, video and
-            rollout are not used.
+        method: `dagger`; or `bc` for behaviour cloning, which trains on demonstrations only.
+        seed: seed of all random numbers, from 0 to 99. It also determines the environment seeds of
+            the training episodes (see `policies.rollouts.seeds`).
+        env: the environment. None: train on data only. Then `method` must be `bc`, the policy is
+            evaluated on held-out episodes of the data, and the settings of validation, evaluation,
+            video and rollout are not used.
         encoder: the student's vision encoder.
-        teacher: folder of a learned teacher's checkpoint (`python -m policies.teacher`), which
-            replaces the expert; None: the environment's scripted expert.
-        data: folder of the demonstrations for round 0: a demonstration store, or a LeRobot data set
-            with images; None: the expert collects them.
-        data_episodes: the episodes of a LeRobot data set to use: `successful`, `complete` or `all`,
-            see `policies.demonstrations.tokenised`.
-        layout: columns to use of another project's LeRobot data set, whose own actions are learned;
-            `env` must then be None. None: this project wrote the data set. Other formats must be
-            converted first, see `policies.convert_demonstrations`.
+        teacher: checkpoint folder of a learned teacher (`python -m policies.teacher`), which
+            replaces the scripted expert; None: the scripted expert of the environment.
+        data: folder with demonstrations: a demonstration store (a folder of tokenised episodes) or
+            a LeRobot data set with images. None: the expert collects demonstrations.
+        data_episodes: which episodes of a LeRobot data set are used. `successful`: complete
+            episodes that are not marked as failed. `complete`: episodes that are not marked as cut
+            short. `all`: also episodes that were cut short.
+        layout: for a LeRobot data set of another project, whose actions are learned in the units of
+            the data set: the columns to use. `env` must then be None. None: this project wrote the
+            data set. Other formats must be converted first, see `policies.convert_demonstrations`.
         demonstrations: number of episodes that the expert collects if `data` is None.
-        steps_after_success: number of steps that a training episode continues after success.
-        dagger: settings of the student rounds.
-        student: sizes of the student's network.
-        imitation: settings of fitting the student.
-        validation_episodes: validation episodes per round.
-        evaluation_episodes: held-out episodes of the final evaluation.
+        steps_after_success: number of control steps for which a training episode continues after
+            success.
+        dagger: settings of the DAgger iterations.
+        student: settings of the student's network.
+        imitation: settings of the supervised training of the student.
+        validation_episodes: number of validation episodes after each DAgger iteration.
+        evaluation_episodes: number of held-out episodes in the final evaluation.
         video_episodes: number of evaluation episodes to film.
-        rollout: number of worker processes, and of episodes per worker.
-        memory_limit_gib: memory limit for embeddings while fitting, GiB; if they exceed it, they
-            are kept in a file.
+        rollout: number of worker processes, and of episodes that each worker runs in lockstep.
+        memory_limit_gib: memory limit for the embeddings of the training data, GiB. Larger
+            embeddings are kept in a file.
         device: device of encoder and student: `cpu`, `cuda`, or `auto` (cuda if available).
     """
 
@@ -94,10 +96,13 @@ class TrainConfig:
 
     @property
     def own_layout(self) -> LerobotLayout | None:
-        """Return the layout of a data set whose own actions are learned, or None.
+        """Return the columns to use of another project's LeRobot data set.
+
+        None: the data was written by this project, or there is no data.
 
         Raises:
-            ValueError: the layout must be converted first, or does not fit the other settings.
+            ValueError: data of this format must be converted first, or `layout` contradicts the
+                other settings.
         """
         if self.layout is None:
             return None
@@ -116,11 +121,11 @@ class TrainConfig:
 
     @property
     def rounds(self) -> int:
-        """Return the number of student rounds."""
+        """Return the number of DAgger iterations after the demonstrations."""
         return self.dagger.rounds if self.method == "dagger" else 0
 
     def describe(self) -> str:
-        """Return a description of the run in words."""
+        """Return a description of the run in words, for printing."""
         encoder = f"encoder: {self.encoder.kind} {getattr(self.encoder, 'name_or_path', '')}"
         if self.env is None:
             return (

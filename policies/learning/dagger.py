@@ -1,15 +1,17 @@
 """DAgger: the student acts, the expert labels the visited states, and the data is aggregated.
 
-Ross, Gordon, Bagnell: "A Reduction of Imitation Learning and Structured Prediction to No-Regret
-Online Learning", AISTATS 2011, algorithm 3.1. In round i the policy is a mixture: the expert acts
-with probability beta_i, the student otherwise. The expert labels every visited state. The episodes
-are added to those of all earlier rounds, and a new student is trained on all of them.
+The method is algorithm 3.1 of Ross, Gordon, Bagnell: "A Reduction of Imitation Learning and
+Structured Prediction to No-Regret Online Learning", AISTATS 2011. An iteration of the algorithm is
+called a round here. In round i the expert acts with probability beta_i, and the student acts
+otherwise. The expert labels every visited state with its action. The episodes are added to those of
+all earlier rounds, and a new student is trained on all of them.
 
-In round 0 only the expert acts (beta 1), so its episodes are plain demonstrations. Behaviour
-cloning is DAgger with round 0 only.
+In round 0 only the expert acts (beta is 1), so the episodes of round 0 are demonstrations.
+Behaviour cloning is DAgger with round 0 only.
 
-Difference to the paper: the paper returns the student with the best validation. This module returns
-the last student, which was trained on the most data. The validation of every round is reported.
+One thing differs from the paper. The paper returns the student with the best validation result.
+This module returns the last student, which was trained on the most data, and reports the validation
+result of every round.
 """
 
 from collections.abc import Callable
@@ -29,7 +31,10 @@ BetaSchedule = Callable[[int], float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndicatorBeta:
-    """Beta of 1 in round 0 and 0 later: the paper's parameter-free choice (section 3.1)."""
+    """A schedule of beta, the probability that the expert acts: 1 in round 0, and 0 later.
+
+    This is the choice without parameters in section 3.1 of the paper.
+    """
 
     kind: ClassVar[str] = "indicator"
 
@@ -40,7 +45,9 @@ class IndicatorBeta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExponentialBeta:
-    """Beta of `decay ** round` (section 3.1 of the paper).
+    """A schedule of beta, the probability that the expert acts: `decay ** round`.
+
+    Source: section 3.1 of the paper.
 
     Attributes:
         decay: probability that the expert acts in round 1, at least 0 and below 1.
@@ -60,7 +67,9 @@ class ExponentialBeta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinearBeta:
-    """Beta that falls linearly from 1 in round 0 to 0 in round `rounds`.
+    """A schedule of beta, the probability that the expert acts.
+
+    Beta falls linearly from 1 in round 0 to 0 in round `rounds`.
 
     Attributes:
         rounds: the first round in which only the student acts.
@@ -80,14 +89,14 @@ class LinearBeta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DaggerConfig:
-    """Settings of the student rounds.
+    """Settings of the DAgger iterations (rounds) after the demonstrations.
 
     Attributes:
         rounds: number of rounds after the demonstrations.
-        episodes: number of episodes collected per round.
-        beta: schedule of the probability that the expert acts.
-        mixing: `step` draws the acting policy at every step, as in the paper; `episode` draws it
-            once per episode.
+        episodes: number of episodes that are collected per round.
+        beta: schedule of the probability that the expert acts instead of the student.
+        mixing: how often the acting policy is drawn. `step`: at every control step, as in the
+            paper. `episode`: once per episode.
     """
 
     rounds: int
@@ -102,16 +111,16 @@ class DaggerConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """A round of collecting episodes.
+    """The settings for collecting the episodes of one round.
 
     Attributes:
         number: index of the round; in round 0 the expert acts.
-        first: index of its first episode in the run.
-        episodes: number of episodes to collect; 0 if demonstrations were given.
-        beta: probability that the expert acts.
-        mixing: see `DaggerConfig`.
+        first: index, in the run, of the first episode of the round.
+        episodes: number of episodes to collect; 0 in round 0 if demonstrations were given.
+        beta: probability that the expert acts instead of the student.
+        mixing: how often the acting policy is drawn: every `step`, or once per `episode`.
         seed: the run's seed.
-        steps_after_success: see `RolloutJob`.
+        steps_after_success: number of control steps for which an episode continues after success.
     """
 
     number: int
@@ -125,16 +134,16 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The plan of a run in an environment: its rounds, validations and final evaluation.
+    """The numbers of rounds and episodes of a run in an environment.
 
     Attributes:
         seed: the run's seed.
         demonstrations: number of episodes that the expert collects in round 0.
-        rounds: number of rounds after that; 0 is behaviour cloning.
+        rounds: number of rounds after round 0; 0 for behaviour cloning.
         dagger: settings of these rounds.
-        steps_after_success: see `RolloutJob`.
-        validation_episodes: validation episodes per round.
-        evaluation_episodes: held-out episodes of the final evaluation.
+        steps_after_success: number of control steps for which an episode continues after success.
+        validation_episodes: number of validation episodes after each round.
+        evaluation_episodes: number of held-out episodes in the final evaluation.
         video_episodes: number of evaluation episodes to film.
     """
 
@@ -148,7 +157,7 @@ class Plan:
     video_episodes: int
 
     def all_rounds(self) -> tuple[Round, ...]:
-        """Return the rounds in order."""
+        """Return the settings of all rounds in order, including round 0."""
         episodes = [self.demonstrations] + [self.dagger.episodes] * self.rounds
         return tuple(
             Round(
@@ -165,7 +174,7 @@ class Plan:
 
     @property
     def num_episodes(self) -> int:
-        """Return the total number of episodes to run."""
+        """Return the total number of episodes for training, validation and evaluation."""
         collected = self.demonstrations + self.rounds * self.dagger.episodes
         return collected + (self.rounds + 1) * self.validation_episodes + self.evaluation_episodes
 
@@ -178,19 +187,19 @@ def collect(
     policy: Path | None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Collect the episodes of a round that the store lacks, and append them.
+    """Collect the episodes of a round, and append them to the demonstration store.
 
-    A partly stored group is run again as a whole, so that its episodes are encoded in the same
-    batch and equal those of an undisturbed run.
+    Episodes that the store contains already are not collected again. But if a run was killed while
+    a group of episodes was being stored, the whole group is run again. So its episodes are encoded
+    in the same batch, and are bit-identical to those of a run without a kill.
 
     Args:
-        pool: the workers that run the episodes.
-        store: the store to which the episodes are appended; contains all earlier episodes of the
-            run.
-        cache: the feature cache to which their embeddings are written.
-        round: the round.
-        policy: the student's checkpoint; None in round 0.
-        progress: called with the number of newly completed episodes.
+        pool: the worker processes that run the episodes.
+        store: the demonstration store. It contains all episodes of earlier rounds.
+        cache: the cache to which the embeddings of the episodes are written.
+        round: the settings of the round.
+        policy: checkpoint of the student of the previous round; None in round 0.
+        progress: called with the number of newly completed episodes, for a progress bar.
     """
     last = round.first + round.episodes
     assert round.first <= len(store)

@@ -1,4 +1,4 @@
-"""Fit a student to labelled observations: behaviour cloning, the inner step of DAgger."""
+"""Train a student on observations with expert actions: supervised learning, the core of DAgger."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +15,15 @@ from ..student import StudentPolicy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImitationConfig:
-    """Settings of fitting a student.
+    """Settings of the supervised training of a student.
 
     Attributes:
-        optimizer: AdamW and its schedule, which restarts in every round.
-        batch: observations per gradient step.
-        steps: gradient steps per round.
-        last_steps: gradient steps in the last round; behaviour cloning has only this round.
+        optimizer: settings of AdamW and its learning rate schedule, which begins anew in every
+            DAgger iteration (round).
+        batch: number of observations per gradient step.
+        steps: number of gradient steps in each round except the last.
+        last_steps: number of gradient steps in the last round. Behaviour cloning has only one
+            round, which is the last.
         log_every: number of gradient steps over which a logged loss is averaged.
     """
 
@@ -37,12 +39,12 @@ class ImitationConfig:
 
 
 class Labelled(Protocol):
-    """Observations with the expert's actions: a `demonstrations.features.Dataset` or a subset.
+    """N observations with the expert's actions: a `demonstrations.features.Dataset` or a subset.
 
     Attributes:
-        embeddings: float16 [N c e].
-        proprio: float32 [N p].
-        labels: float32 [N a].
+        embeddings: float16 [N c e], embeddings of e elements of c cameras.
+        proprio: float32 [N p], proprioception of p elements.
+        labels: float32 [N a], the expert's actions of a elements.
     """
 
     embeddings: torch.Tensor
@@ -56,10 +58,11 @@ class Labelled(Protocol):
 
 @runtime_checkable
 class Chunked(Protocol):
-    """Labelled observations for a student that predicts chunks of actions.
+    """Observations with expert actions for a student that predicts chunks (the next k actions).
 
     Attributes:
-        ends: int64 [N], for each observation the index after the last observation of its episode.
+        ends: int64 [N]. For each observation, the end of its episode: the index of the last
+            observation of the episode plus 1.
     """
 
     ends: torch.Tensor
@@ -73,15 +76,18 @@ def fit(
     seed: tuple[int, ...],
     progress: Callable[[int, float], object] = lambda step, loss: None,
 ) -> list[float]:
-    """Train in place with a mean squared error; return the mean loss of every `log_every` steps.
+    """Train a student to predict the expert's actions, with the mean squared error as the loss.
 
     Args:
-        student: the student, on the device of the computation.
-        data: observations with the expert's labels; also `Chunked` for a student with chunks.
+        student: the student; changed in place, on its device.
+        data: observations with the expert's actions; `Chunked` if the student predicts chunks.
         config: batch size, optimizer and logging.
         steps: number of gradient steps.
         seed: seed of the batches and of dropout.
         progress: called with the step and the loss, every `log_every` steps.
+
+    Returns:
+        The losses, each averaged over `log_every` gradient steps.
     """
     device = student.proprio_mean.device
     optimizer = build_optimizer(student, config.optimizer)
@@ -105,7 +111,14 @@ def fit(
 
 
 def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared error of actions; those after an episode's end do not count.
+    """Return the mean squared error of the predicted actions of some observations.
+
+    Predicted actions after the end of an episode do not count.
+
+    Args:
+        student: the student.
+        data: observations with the expert's actions.
+        rows: [b] indices of the b observations.
 
     Raises:
         ValueError: the student predicts chunks, but the data has no ends of episodes.
@@ -125,7 +138,16 @@ def loss_of(student: StudentPolicy, data: Labelled, rows: torch.Tensor) -> torch
 def chunk_labels(
     data: Labelled, rows: torch.Tensor, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the next k labels [b k a], and a mask [b k]: True within the same episode."""
+    """Return the expert's next k = `chunk` actions after each of b observations.
+
+    Args:
+        data: observations with the expert's actions.
+        rows: [b] indices of the observations.
+        chunk: number k of actions.
+
+    Returns:
+        The actions [b k a], and a mask [b k]: False for actions after the end of the episode.
+    """
     if not isinstance(data, Chunked):
         raise ValueError("a student with chunks needs data with the attribute `ends`")
     next_rows = rows[:, None] + torch.arange(chunk)
@@ -134,6 +156,18 @@ def chunk_labels(
 
 
 def _rows(length: int, batch: int, seed: tuple[int, ...], step: int) -> torch.Tensor:
-    """Return the indices of a step's observations, drawn from (seed, step) only."""
+    """Draw the observations for one gradient step.
+
+    The result depends only on `seed` and `step`, so that a resumed run draws the same ones.
+
+    Args:
+        length: number of all observations.
+        batch: number of observations to draw.
+        seed: seed of the training.
+        step: index of the gradient step.
+
+    Returns:
+        [batch] indices of observations.
+    """
     rng = np.random.default_rng((*seed, step))
     return torch.from_numpy(rng.integers(length, size=batch))

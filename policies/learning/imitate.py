@@ -1,12 +1,13 @@
-"""Imitate the expert in rounds: collect episodes, fit a student to all of them, validate it.
+"""Run DAgger: in each round collect episodes, train a student on all of them, and validate it.
 
-    <out>/store/                  all episodes
-    <out>/rounds/00/policy/       a round's student
-    <out>/rounds/00/round.json    its results
+    <out>/store/                  all episodes, tokenised (the demonstration store)
+    <out>/rounds/00/policy/       the student of round 0
+    <out>/rounds/00/round.json    the results of this student
 
-A round's folder is written under a temporary name and renamed, so it exists once the round is
-complete. All randomness is drawn from (seed, round, episode or step): a killed and resumed run gets
-the same numbers. `learning.dagger` collects the episodes. Behaviour cloning has only round 0.
+A round is one DAgger iteration; behaviour cloning has only round 0. The folder of a round is
+written under a temporary name and then renamed, so it exists only if the round is complete. The
+random numbers depend only on the seed, the round, and the episode or gradient step, so a run that
+was killed and resumed gets the same results. `learning.dagger` collects the episodes.
 """
 
 import json
@@ -42,11 +43,11 @@ def imitate(
     """Run all rounds, evaluate the last student on held-out seeds, and write the results.
 
     Args:
-        learner: the learner that makes and fits the students.
-        pool: the workers that run the episodes, with the expert.
-        given: store of existing demonstrations; None: the expert collects them in round 0.
-        plan: rounds and episodes of the run.
-        out: the run's folder; completed rounds are not repeated.
+        learner: the learner, which makes and trains the students.
+        pool: the worker processes, which run the episodes with expert and student.
+        given: existing demonstrations; None: the expert collects demonstrations in round 0.
+        plan: numbers of rounds and episodes.
+        out: the run's folder. Rounds that are complete there are not repeated.
     """
     env, interface = pool.spec.env, pool.spec.interface()
     stores = [create_store(out / "store", StoreHeader.of(env.id, interface, learner.encoder))]
@@ -82,7 +83,10 @@ def imitate(
 
 
 def _found(plan: Plan, store: DemoStore, out: Path) -> int:
-    """Return the number of existing episodes of a run: collected ones, and those of validations."""
+    """Return how many episodes an earlier, stopped execution of the run has finished.
+
+    These are the episodes in the store, and the validation episodes of the complete rounds.
+    """
     rounds = sum((_folder(out, round.number)).is_dir() for round in plan.all_rounds())
     return len(store) + rounds * plan.validation_episodes
 
@@ -92,10 +96,10 @@ def _folder(out: Path, number: int) -> Path:
 
 
 class _Run:
-    """The rounds of a run, one after another.
+    """A run of DAgger, which executes one round after another.
 
     Attributes:
-        done: results of the completed rounds, as in their `round.json`.
+        done: results of the completed rounds, as in `round.json`.
     """
 
     def __init__(
@@ -107,17 +111,27 @@ class _Run:
         bar: "tqdm[Any]",
         out: Path,
     ) -> None:
-        """Begin a run; its own episodes are in the last store, given ones in the store before."""
+        """Begin a run.
+
+        Args:
+            learner: makes and trains the students.
+            pool: the worker processes.
+            stores: the demonstration stores with the training data. The run appends its episodes to
+                the last store. If demonstrations were given, they are in the store before.
+            plan: numbers of rounds and episodes.
+            bar: progress bar, which counts episodes.
+            out: the run's folder.
+        """
         self._learner, self._pool, self._stores = learner, pool, stores
         self._plan, self._bar, self._out = plan, bar, out
         self.done: list[Json] = []
 
     def policy(self, number: int) -> Path:
-        """Return the folder of a round's student."""
+        """Return the checkpoint folder of the student of round `number`."""
         return self._folder(number) / "policy"
 
     def do(self, round: Round) -> None:
-        """Run a round, or read its results if it is complete."""
+        """Run a round; if it is complete already, only read its results."""
         folder = self._folder(round.number)
         if folder.is_dir() and self._is_fitted(round, folder):
             self._bar.update(round.episodes + self._plan.validation_episodes)
@@ -126,10 +140,11 @@ class _Run:
         self.done.append(json.loads((folder / "round.json").read_text()))
 
     def _is_fitted(self, round: Round, folder: Path) -> bool:
-        """Return whether a round's student was fitted for the right number of steps.
+        """Return whether the student of a round was trained for the required number of steps.
 
-        The last round has another number of steps. If a run is extended, its previous last round is
-        fitted again, to the same episodes.
+        The last round has its own number of gradient steps (`last_steps`). If a finished run is
+        extended, its last round is no longer the last. So its student is trained again, for `steps`
+        gradient steps and on the same episodes.
         """
         steps = self._steps(round)
         return json.loads((folder / "round.json").read_text())["round_gradient_steps"] == steps
@@ -168,7 +183,7 @@ class _Run:
         collect(self._pool, store, cache, round, policy, self._bar.update)
 
     def _fit(self, round: Round, steps: int, folder: Path) -> list[float]:
-        """Fit the round's student to all episodes, write it, and return its losses."""
+        """Train a new student on all episodes so far, write its checkpoint, return the losses."""
         scratch = self._out / "embeddings.npy"
         data = self._learner.gather(self._stores, scratch)
         interface, env = self._stores[-1].header.interface, self._pool.spec.env
@@ -186,7 +201,10 @@ class _Run:
         return losses
 
     def _collected(self, round: Round) -> Json:
-        """Return statistics of the episodes that a round adds; round 0 includes given episodes."""
+        """Return statistics of the episodes that a round added to the training data.
+
+        Given demonstrations count as episodes of round 0.
+        """
         *given, store = self._stores
         collected = [store[round.first + index] for index in range(round.episodes)]
         added = list(collected)

@@ -1,6 +1,6 @@
-"""Make and fit the students of a run; all have the same encoder, network and optimisation.
+"""Make and train the students of a run; all have the same encoder, network and optimizer settings.
 
-DAgger makes a student in every round; behaviour cloning makes one student.
+DAgger trains a new student in every iteration (round); behaviour cloning trains one student.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -23,15 +23,17 @@ from .fit import ImitationConfig, Labelled, fit
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A maker of students; all randomness is drawn from the run's seed and the round.
+    """An object that makes and trains students with fixed settings.
+
+    All random numbers depend only on the run's seed and the round.
 
     Attributes:
-        vision: settings of the encoder.
-        student: sizes of the network.
-        imitation: settings of fitting.
+        vision: settings of the vision encoder.
+        student: settings of the student's network.
+        imitation: settings of the supervised training.
         seed: the run's seed.
-        memory_limit_gib: memory limit for embeddings while fitting, GiB; if they exceed it, they
-            are kept in a file.
+        memory_limit_gib: memory limit for the embeddings of the training data, GiB. Larger
+            embeddings are kept in a file.
         device: device of encoder and student.
     """
 
@@ -44,26 +46,34 @@ class Learner:
 
     @cached_property
     def encoder(self) -> FrameEncoder | None:
-        """Return the encoder, loaded at the first use; None without vision."""
+        """Return the encoder, which is loaded at the first call; None without vision."""
         return self.vision.build(torch.device(self.device))
 
     def gather(
         self, stores: Sequence[DemoStore], scratch: Path, only: Collection[int] | None = None
     ) -> Dataset:
-        """Return the labelled observations of stores; for the arguments see `Dataset`."""
+        """Return all observations with expert actions of some demonstration stores.
+
+        Args:
+            stores: the demonstration stores.
+            scratch: path of a temporary file for embeddings that exceed the memory limit.
+            only: indices of the episodes to use from each store; None: all.
+        """
         limit_bytes = int(self.memory_limit_gib * 2**30)
         return Dataset(stores, self.encoder, limit_bytes, scratch, only)
 
     def begin(
         self, interface: Interface, env: EnvConfig | None, data: Dataset, number: int
     ) -> StudentPolicy:
-        """Return a round's student with random weights, and its inputs standardised by the data.
+        """Return a new student with random weights for one round.
+
+        The statistics that standardise the inputs are computed from the training data.
 
         Args:
-            interface: meaning of its inputs and outputs.
-            env: training environment; None if trained on data alone.
+            interface: action and observation spec of the student.
+            env: the training environment; None: the student is trained on data only.
             data: the training data.
-            number: index of the round.
+            number: index of the round, on which the random weights depend.
         """
         metadata = StudentMetadata(
             student=self.student,
@@ -88,5 +98,9 @@ class Learner:
         number: int,
         progress: Callable[[int, float], object],
     ) -> list[float]:
-        """Fit a round's student in place; see `learning.fit.fit`."""
+        """Train the student of round `number` in place, as `learning.fit.fit` describes.
+
+        Returns:
+            The losses, each averaged over `log_every` gradient steps.
+        """
         return fit(student, data, self.imitation, steps, (self.seed, number), progress)

@@ -1,9 +1,10 @@
-"""PPO of Stable-Baselines3 on the privileged state: one iteration at a time, resumable.
+"""Train a policy on the privileged state with the PPO of Stable-Baselines3; can be resumed.
 
-PPO is Schulman et al., arXiv 1707.06347. `configs/ppo/pixmc.yaml` has the settings of MVP's PixMC
-(Xiao et al., arXiv 2203.06173, and its code). Two differences remain, due to Stable-Baselines3:
-minibatches are shuffled (in PixMC, each has 8 consecutive steps of all environments), and an
-action's standard deviation is exp(log_std) (in PixMC exp(2 log_std); both start at 1).
+PPO is described by Schulman et al., arXiv 1707.06347. `configs/ppo/pixmc.yaml` has the settings of
+MVP's benchmark PixMC (Xiao et al., arXiv 2203.06173, and its code). Stable-Baselines3 differs from
+PixMC in two ways. First, it shuffles the steps of minibatches; in PixMC a minibatch has 8
+consecutive steps of all environments. Second, the standard deviation of an action is exp(log_std);
+in PixMC it is exp(2 log_std). Both are 1 at the beginning.
 """
 
 import math
@@ -38,28 +39,31 @@ class PpoConfig:
 
     Attributes:
         num_envs: number of environments, which run in lockstep.
-        num_steps: number of steps of each environment per iteration.
+        num_steps: number of steps that each environment runs per iteration.
         epochs: number of passes over the steps of an iteration.
         minibatches: number of minibatches per epoch.
-        learning_rate: initial learning rate of Adam; follows a cosine schedule.
-        final_lr_fraction: final learning rate, as a fraction of the initial one.
-        adam_epsilon: epsilon of Adam.
-        max_gradient_norm: maximum norm of the gradient.
+        learning_rate: learning rate of Adam at the beginning; it follows a cosine schedule.
+        final_lr_fraction: learning rate at the end, as a fraction of the rate at the beginning.
+        adam_epsilon: the constant epsilon of Adam, which avoids a division by zero.
+        max_gradient_norm: gradients with a larger norm are scaled down to this norm.
         gamma: discount factor per step.
         gae_lambda: lambda of generalised advantage estimation.
-        clip: clip range of the probability ratio around 1.
+        clip: the probability ratio of PPO is clipped to 1 plus and minus this value.
         value_coefficient: weight of the value loss.
-        entropy_coefficient: weight of the entropy.
-        target_kl: the epochs stop early at 1.5 times this KL divergence; None: never.
-        normalise_advantages: `rollout` normalises advantages over the whole iteration, `minibatch`
-            within each minibatch.
-        normalise_rewards: True to divide rewards by the running standard deviation of their
+        entropy_coefficient: weight of the entropy bonus.
+        target_kl: the epochs of an iteration stop early when the KL divergence from the old policy
+            exceeds 1.5 times this value; None: they never stop early.
+        normalise_advantages: over which steps advantages are normalised. `rollout`: all steps of an
+            iteration. `minibatch`: the steps of a minibatch.
+        normalise_rewards: True: rewards are divided by the running standard deviation of their
             discounted sum.
-        bootstrap_timeouts: True to add the value of the next state when an episode ends by its time
-            limit. False counts a time limit as termination, which the value function cannot
-            predict, since the state contains no clock.
-        initial_log_std: initial log standard deviation of the actions.
-        network: sizes of the actor; the critic has the same sizes and shares only the normaliser.
+        bootstrap_timeouts: True: when an episode ends by its time limit, the value of the next
+            state is added to the return. False: a time limit counts as termination. The value
+            function cannot predict such a termination, because the state contains no clock.
+        initial_log_std: natural logarithm of the standard deviation of the actions at the
+            beginning.
+        network: settings of the actor. The critic has layers of the same sizes, and shares with the
+            actor only the normalisation of the input.
     """
 
     num_envs: int
@@ -102,28 +106,28 @@ class PpoConfig:
 
     @property
     def batch(self) -> int:
-        """Return the environment steps of one iteration."""
+        """Return the number of environment steps of one iteration, summed over environments."""
         return self.num_envs * self.num_steps
 
     def learning_rate_at(self, iteration: int, iterations: int) -> float:
-        """Return the learning rate of an iteration, counted from 0."""
+        """Return the learning rate in iteration `iteration` (from 0) of `iterations`."""
         cosine = 0.5 * (1 + math.cos(math.pi * iteration / iterations))
         rest = self.final_lr_fraction
         return self.learning_rate * (rest + (1 - rest) * cosine)
 
 
 class PpoTrainer:
-    """A model and its environments; `iterate` trains on one batch of steps.
+    """A PPO model with its environments; each call of `iterate` runs one iteration.
 
-    All randomness of an iteration is drawn from (seed, iteration). In a resumed run, running
-    episodes start again.
+    The random numbers of an iteration depend only on the seed and the iteration. But when a
+    training is resumed, the episodes that were running begin again.
 
     Attributes:
         iteration: number of completed iterations.
         episodes: number of completed episodes.
         recent: outcomes of the most recent episodes.
-        batch: environment steps of one iteration.
-        clock: sums wall seconds by phase.
+        batch: number of environment steps of one iteration, summed over environments.
+        clock: measures the wall time of each phase.
     """
 
     def __init__(
@@ -143,10 +147,11 @@ class PpoTrainer:
             config: settings of PPO.
             env: the environment.
             seed: the run's seed.
-            iterations: total number of iterations, for the learning rate schedule.
-            num_workers: worker processes for the environments; 0: the main process.
+            iterations: total number of iterations, which the learning rate schedule needs.
+            num_workers: number of worker processes for the environments; 0: the environments run
+                in the main process.
             device: device of the networks.
-            state: result of `state()` to resume from; None: start a new training.
+            state: a value that `state()` returned, from which to resume; None: a new training.
         """
         from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.utils import set_random_seed
@@ -184,7 +189,7 @@ class PpoTrainer:
         self._model.learn(0)  # resets the environments, and learns nothing
 
     def _make_model(self, device: str) -> "PPO":
-        """Return a new model with random networks and all settings of PPO."""
+        """Return a Stable-Baselines3 model with these settings and random networks."""
         from stable_baselines3 import PPO
 
         config, network = self._config, self._config.network
@@ -220,14 +225,17 @@ class PpoTrainer:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Return the wall seconds by phase."""
+        """Return the wall time of each phase, in seconds."""
         return self.clock.seconds
 
     def iterate(self, progress: Callable[[int], object]) -> dict[str, float]:
-        """Run the environments, train on their steps, and return values to log.
+        """Run one iteration: collect environment steps, and train on them.
 
         Args:
             progress: called with the number of newly completed environment steps.
+
+        Returns:
+            Values for the log, by name.
         """
         learning_rate = self._config.learning_rate_at(self.iteration, self._iterations)
         self._seed_iteration(self.iteration)
@@ -239,7 +247,7 @@ class PpoTrainer:
         return self._row() | {"ppo/learning_rate": learning_rate}
 
     def _collect(self, progress: Callable[[int], object]) -> None:
-        """Fill the model's buffer with steps of all environments."""
+        """Run the environments for `num_steps` steps each, and store the steps in the buffer."""
         from stable_baselines3.common.callbacks import ConvertCallback
 
         config, model = self._config, self._model
@@ -256,7 +264,7 @@ class PpoTrainer:
         model.collect_rollouts(self._rewards, callback, model.rollout_buffer, config.num_steps)
 
     def _learn(self) -> None:
-        """Train on the buffer."""
+        """Train the model on the steps in the buffer."""
         config, buffer = self._config, self._model.rollout_buffer
         states = torch.as_tensor(buffer.observations.reshape(config.batch, -1).copy())
         if config.normalise_advantages == "rollout":
@@ -267,7 +275,7 @@ class PpoTrainer:
             self._normaliser.update(states)
 
     def _row(self) -> dict[str, float]:
-        """Return the values of the last iteration and of the most recent episodes."""
+        """Return the log values of the last iteration and means over the most recent episodes."""
         values = self._model.logger.name_to_value
         names = ("value_loss", "approx_kl", "clip_fraction", "explained_variance", "std")
         row = {f"ppo/{name}": float(values[f"train/{name}"]) for name in names}
@@ -281,14 +289,14 @@ class PpoTrainer:
         return row
 
     def fill(self, teacher: TeacherPolicy) -> None:
-        """Copy the actor and the normaliser into a teacher."""
+        """Copy the weights of the actor and the statistics of the normaliser into a teacher."""
         policy: Any = self._model.policy
         actor = nn.Sequential(*policy.mlp_extractor.policy_net, policy.action_net)
         teacher.mlp.load_state_dict(actor.state_dict())
         teacher.normaliser.load_state_dict(self._normaliser.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """Return tensors and plain data from which the training can be resumed."""
+        """Return the complete state of the training, as tensors and plain data, to resume it."""
         returns = self._rewards.ret_rms
         return {
             "iteration": self.iteration,

@@ -1,8 +1,8 @@
-"""Run PPO with checkpoints; each is validated, and the best one so far is the teacher.
+"""Train a teacher by PPO: write checkpoints, validate each, and keep the best teacher.
 
-<out>/log.jsonl       a line for each iteration
+<out>/log.jsonl       one line per iteration of PPO
 <out>/checkpoints/    the last two checkpoints
-<out>/policy/         the teacher with the best validation
+<out>/policy/         the teacher with the highest success rate in validation
 """
 
 import json
@@ -37,14 +37,22 @@ def evaluate_teacher(
     seeds: Sequence[int],
     progress: Callable[[int], object] = lambda _: None,
 ) -> Json:
-    """Run a teacher on these seeds, and return the result of `evaluate_policy`."""
+    """Run a teacher on these environment seeds, and return the success rate.
+
+    The result is that of `policies.rollouts.evaluation.evaluate_policy`.
+    """
     spec = RolloutSpec(env=env, vision=NoVision(), privileged=True, device="cpu", teacher=teacher)
     with RolloutPool(spec, rollout) as pool:
         return evaluate_policy(pool, None, seeds, progress)
 
 
 def resume(out: Path) -> tuple[Json | None, list[Json]]:
-    """Return the trainer's state and the validations of the last checkpoint, if it exists."""
+    """Read the last checkpoint of a run, to resume it.
+
+    Returns:
+        The state of the trainer, and the results of all validations so far; None and an empty list
+        if there is no checkpoint.
+    """
 
     def read(folder: Path) -> tuple[Json, list[Json], TeacherPolicy]:
         state = torch.load(folder / "train_state.pt", weights_only=True)
@@ -63,8 +71,8 @@ class TeacherRun:
     """A training run of a teacher, with validations, checkpoints and a log.
 
     Attributes:
-        rows: rows of the log, one per iteration.
-        validations: results of the validations, one per checkpoint.
+        rows: the log values of each iteration.
+        validations: the validation result of each checkpoint.
     """
 
     def __init__(
@@ -75,14 +83,14 @@ class TeacherRun:
         validations: list[Json],
         out: Path,
     ) -> None:
-        """Begin or resume at the trainer's iteration.
+        """Begin a run, or resume it at `trainer.iteration`.
 
         Args:
             trainer: the trainer of the networks.
             teacher: the policy into which the trained weights are copied at each checkpoint.
-            validate: function that returns the result of a teacher's checkpoint on the validation
-                seeds.
-            validations: results of the run's earlier checkpoints.
+            validate: function that takes the checkpoint folder of a teacher, and returns the result
+                on the validation seeds.
+            validations: validation results of earlier checkpoints of the run.
             out: the run's folder.
         """
         self._trainer, self._teacher, self._validate = trainer, teacher, validate
@@ -90,7 +98,12 @@ class TeacherRun:
         self.rows, self.validations = self._log.rows, validations
 
     def learn(self, iterations: int, checkpoint_every: int) -> None:
-        """Train up to this total number of iterations, including those before a resume."""
+        """Train until `iterations` iterations are complete, including those before a resume.
+
+        Args:
+            iterations: total number of iterations.
+            checkpoint_every: number of iterations between two checkpoints.
+        """
         trainer = self._trainer
         with tqdm(
             total=iterations * trainer.batch,
@@ -115,7 +128,13 @@ class TeacherRun:
         self._trainer.close()
 
     def _checkpoint(self, row: Mapping[str, float]) -> None:
-        """Validate the teacher and save a checkpoint; keep the last two and the best."""
+        """Validate the teacher and save a checkpoint; delete all but the last two checkpoints.
+
+        If the validation result is the best so far, the teacher is also saved in `policy/`.
+
+        Args:
+            row: log values of the last iteration.
+        """
         trainer, teacher, step = self._trainer, self._teacher, self._trainer.env_steps
         trainer.fill(teacher)
         candidate = self._out / ".candidate"
@@ -145,9 +164,9 @@ class TeacherRun:
 
 
 class _Log:
-    """A log with a row per iteration, in memory, in `log.jsonl` and in TensorBoard.
+    """A log that writes each iteration to memory, to `log.jsonl` and to TensorBoard.
 
-    A resumed run deletes the rows of iterations that it will repeat.
+    A resumed run deletes the entries of iterations after its checkpoint, which it will repeat.
     """
 
     def __init__(self, out: Path, start: int) -> None:

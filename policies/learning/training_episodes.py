@@ -1,4 +1,4 @@
-"""Make environments for PPO, which observe the privileged state and use training seeds."""
+"""Make the training environments for PPO, whose observation is the privileged state."""
 
 from functools import partial
 from typing import Any, SupportsFloat
@@ -19,10 +19,11 @@ OUTCOME = "outcome"
 
 
 class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A wrapper that observes only the privileged state and resets with training seeds.
+    """An environment wrapper whose observation is only the privileged state.
 
-    The info of an episode's last step has `outcome`: success, number of steps, and the means of the
-    reward and of its terms per step. All other infos are empty.
+    Episodes begin with the training seeds of the run. The info of the last step of an episode has
+    `outcome`: success, number of steps, and the mean per step of the reward and of each reward
+    term. All other infos are empty.
     """
 
     def __init__(
@@ -31,13 +32,14 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         seeds: tuple[int, int, int],
         timeouts_terminate: bool,
     ) -> None:
-        """Wrap an environment with the privileged state.
+        """Wrap an environment.
 
         Args:
-            env: the environment.
-            seeds: the run's seed, the index of this environment's first episode in the run, and the
-                stride between the indices of its episodes.
-            timeouts_terminate: True to report truncation as termination.
+            env: the environment, made with the privileged state.
+            seeds: three numbers that determine the seeds of the episodes: the run's seed, the
+                index of the first episode in the run, and the increment of the index from one
+                episode of this environment to the next.
+            timeouts_terminate: True: report truncation (the time limit) as termination.
 
         Raises:
             ValueError: the observation has no `state`.
@@ -57,7 +59,8 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Begin the next training episode.
 
         Raises:
-            ValueError: a seed was given; it might be an evaluation seed.
+            ValueError: a seed was given. The wrapper chooses the seeds, because a given seed might
+                be an evaluation seed.
         """
         if seed is not None:
             raise ValueError("training episodes choose their own seeds; call reset() without one")
@@ -71,7 +74,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(
         self, action: Any
     ) -> tuple[NDArray[np.float32], SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment."""
+        """Step the environment; return the privileged state [s] as the observation."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         sums = self._sums
         sums["steps"] += 1
@@ -97,14 +100,14 @@ def make_environments(
     timeouts_terminate: bool,
     num_workers: int,
 ) -> Any:
-    """Make the environments as a vector environment of Stable-Baselines3.
+    """Make a vector environment of Stable-Baselines3 for training.
 
     Args:
         env: the environment.
         num_envs: number of environments.
-        seeds: the run's seed, and the index of the first episode.
-        timeouts_terminate: True to report truncation as termination.
-        num_workers: number of worker processes; 0: the main process.
+        seeds: the run's seed, and the index of the next episode in the run.
+        timeouts_terminate: True: report truncation (the time limit) as termination.
+        num_workers: number of worker processes; 0: the environments run in the main process.
     """
     seed, first = seeds
     makers = [
