@@ -1,1 +1,1 @@
-"""Read images and videos as frames, tokenise frames, and read tokens as training batches."""
+"""Read images and videos as frames, tokenise the frames, and read tokens as training batches."""

@@ -14,7 +14,7 @@ __all__ = ["read_npz"]
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an npz file; pickled objects are refused.
+    """Read the arrays of an npz file. Pickled objects are refused, because they can run code.
 
     Raises:
         ValueError: the file is not an npz archive, is damaged, or holds pickled objects.

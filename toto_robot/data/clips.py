@@ -1,4 +1,4 @@
-"""Clips of video files: frame sampling, cropping, and reports of damaged or unusable parts."""
+"""Read clips of video files: sample and crop the frames, and report damaged or unusable parts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ _TICK_S = 0.001  # rounding error of a container's time base
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ByFrames:
-    """Frame sampling by number: every ``stride``-th frame; 4 in the paper (section 3.4).
+    """Frame sampling by number: every ``stride``-th frame is read.
+
+    The paper has a stride of 4 (section 3.4).
 
     Attributes:
         stride: distance between two frames of a clip, in frames of the file.
@@ -27,7 +29,7 @@ class ByFrames:
     stride: int
 
     def describe(self) -> str:
-        """Return which frames are taken, as text for a message; empty if all are taken."""
+        """Return text for a message that states which frames are read. Empty if all are read."""
         return f", with stride {self.stride}: one frame in {self.stride}" * (self.stride > 1)
 
     def __post_init__(self) -> None:
@@ -38,9 +40,10 @@ class ByFrames:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BySeconds:
-    """Frame sampling by time: the frame shown every ``interval_s`` seconds, at any frame rate.
+    """Frame sampling by time: one frame is read every ``interval_s`` seconds.
 
-    The frame rate may vary. The paper's stride of 4 at 30 frames a second is 0.1333 s.
+    It is the frame that a video player shows at this time. The frame rate may vary. The paper's
+    stride of 4 at 30 frames a second is an interval of 0.1333 s.
 
     Attributes:
         interval_s: time between two frames of a clip, seconds.
@@ -50,7 +53,7 @@ class BySeconds:
     interval_s: float
 
     def describe(self) -> str:
-        """Return which frames are taken, as text for a message."""
+        """Return text for a message that states which frames are read."""
         return f", one frame every {self.interval_s:g} s"
 
     def __post_init__(self) -> None:
@@ -63,15 +66,15 @@ Sampling = ByFrames | BySeconds
 
 
 class ClipReader:
-    """An iterator over the clips of a video, uint8 [t size size 3] each, in order.
+    """An iterator over the clips of a video, in order. A clip of t frames is uint8 [t size size 3].
 
     Frames are turned upright, resized so that the shortest side is ``size``, and cropped at one
-    position per clip (paper section 3.4). The iteration never raises because of a file: after the
-    last clip, ``problems`` lists what was wrong. Clips before and after a damaged part are used.
-    Clips with a damaged frame are left out; so are clips with uneven frame times if frames are
-    taken by number.
+    position per clip (paper section 3.4). A damaged file raises no error. After the last clip,
+    ``problems`` lists what was wrong with the file. Clips with a damaged frame are left out, and
+    the clips before and after them are used. With sampling by number, clips with uneven frame times
+    are left out too.
 
-    Frames are decoded by one thread: libavcodec marks damaged frames reliably only then.
+    Frames are decoded by one thread, because libavcodec marks damaged frames reliably only then.
     """
 
     def __init__(
@@ -88,21 +91,22 @@ class ClipReader:
         end_s: float | None = None,
         rate_hz: float | None = None,
     ) -> None:
-        """Store what to read; the iteration opens the file.
+        """Store the settings. The file is opened only when the iteration begins.
 
         Args:
             path: the video file.
             size: side of the frames, pixels.
             frames: number of frames in a clip.
-            whole: return one clip of all frames, at least ``frames``, instead of many clips.
-            sampling: which frames are taken.
-            delay: offset of the first frame, in [0, 1) of a sampling step; another offset takes
-                other frames in another pass.
-            place: function from a clip's number to the position of its crop: two fractions in
-                [0, 1), from the top and from the left.
-            start_s: start time, seconds on the file's clock; None: the first frame.
-            end_s: end time, seconds on the file's clock; None: the end of the file.
-            rate_hz: expected frame rate between `start_s` and `end_s`; None: not checked.
+            whole: If True, return one clip of all frames of the video, if they are at least
+                ``frames``. If False, return many clips of ``frames`` frames.
+            sampling: rule that selects the frames, by number or by time.
+            delay: offset of the first frame, as a fraction of a sampling step in [0, 1). Two passes
+                over a file with different offsets read different frames.
+            place: function from the number of a clip to the position of its crop. The position is
+                two fractions in [0, 1), from the top and from the left.
+            start_s: start time on the file's clock, seconds. None starts at the first frame.
+            end_s: end time on the file's clock, seconds. None reads until the end of the file.
+            rate_hz: expected frame rate between `start_s` and `end_s`. None skips this check.
         """
         self.problems: list[str] = []
         self._path, self._size, self._frames, self._whole = path, size, frames, whole
@@ -144,7 +148,7 @@ class ClipReader:
         self.problems += [f"{n} of {number} clips left out: {why}" for why, n in refused.items()]
 
     def _flaw(self, damaged: bool) -> str:
-        """Return why the clip that has just been read cannot be used; empty if it can."""
+        """Return the reason why the clip in memory cannot be used, or "" if it can be used."""
         if damaged:
             return "damaged frames"
         gaps = np.diff(self._times)
@@ -163,7 +167,7 @@ class ClipReader:
         return ""
 
     def _sampled(self) -> Iterator[tuple[av.VideoFrame, bool]]:
-        """Yield the sampled frames, each with a flag for damage."""
+        """Yield the sampled frames, each with a flag that is True if the frame is damaged."""
         if isinstance(self._sampling, ByFrames):
             stride = self._sampling.stride
             skip = int(self._delay * stride)
@@ -187,9 +191,11 @@ class ClipReader:
             number += 1
 
     def _decoded(self) -> Iterator[TimedFrame]:
-        """Yield the frames of the segment; times count from the clock's zero or the first frame."""
+        """Yield the frames of the segment or of the whole file.
+
+        In a segment, times are on the file's clock. In a whole file, the first frame has time 0.
+        """
         with open_video(self._path) as video:
-            # Segments use the file's clock; whole files count from their first frame.
             zero_s = video.begin_s if self._start_s is None else 0.0
             begin_s = -np.inf if self._start_s is None else self._start_s - video.gap_s / 2
             end_s = np.inf if self._end_s is None else self._end_s - video.gap_s / 2
@@ -217,11 +223,11 @@ class ClipReader:
 def read_video(
     path: Path, size: int, stride: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, list[str]]:
-    """Decode a whole video; return its frames, uint8 [t size size 3], and a list of problems.
+    """Decode a whole video; return t frames, uint8 [t size size 3], and a list of problems.
 
-    As in the paper's section 3.4: every ``stride``-th frame, shortest side resized to ``size``, one
-    random crop of ``size`` x ``size`` at the same position in all frames. If a file ends early,
-    the frames before its end are used.
+    As in the paper's section 3.4, every ``stride``-th frame is read, and its shortest side is
+    resized to ``size``. Then all frames are cropped to ``size`` x ``size`` at one random position.
+    If a file ends early, the frames before its end are used.
 
     Raises:
         ValueError: no frame of the file can be used; the message says why.

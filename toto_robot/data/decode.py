@@ -14,7 +14,7 @@ class DecodeConfig:
     """Settings of `decode`.
 
     Attributes:
-        sources: the folders to decode, each with its settings.
+        sources: the folders of videos or images, each with its settings.
         size: side of the square frames, pixels.
         seed: random seed of the crops.
     """
@@ -25,7 +25,10 @@ class DecodeConfig:
 
 
 def decode(config: DecodeConfig, out: Path) -> None:
-    """Write one data set for each source to a folder under ``out``; existing data sets are kept."""
+    """Decode each source, and write it as a data set in a folder under ``out``.
+
+    Data sets that already exist are not decoded again.
+    """
     for source in config.sources:
         folder = out / source.name
         if (folder / "manifest.json").is_file():

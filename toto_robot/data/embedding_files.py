@@ -1,4 +1,7 @@
-"""Embeddings of frames on disk: parts while the command runs, then one .npy or .parquet file."""
+"""Write the embeddings of frames to one .npy or .parquet file.
+
+While the command runs, it writes the embeddings to many small files (parts), so that it can resume.
+"""
 
 import csv
 import io
@@ -22,15 +25,15 @@ _ARRAYS = ("embeddings", "files", "numbers", "times_s", "place")  # arrays in a 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A block of consecutive embedding rows.
+    """The embeddings of n consecutive frames.
 
     Attributes:
-        embeddings: float32 [n e].
-        files: int64 [n], index of each row's file.
-        numbers: int64 [n], frame number within the file.
-        times_s: float64 [n], presentation time of the frame, seconds; NaN for an image.
-        place: int64 [2], file index and frame number to read next.
-        problems: problems of the files that ended in this block.
+        embeddings: one row for each frame, e numbers wide, float32 [n e].
+        files: index of the file of each frame, int64 [n].
+        numbers: number of each frame in its file, from 0, int64 [n].
+        times_s: presentation time of each frame, seconds, float64 [n]. NaN for an image.
+        place: position at which to read on: file index and frame number, int64 [2].
+        problems: problems of the files whose last frame is in this part.
     """
 
     embeddings: NDArray[np.float32]
@@ -42,19 +45,20 @@ class Part:
 
 
 class EmbeddingParts:
-    """A folder of parts; each part is written at once when it has enough rows.
+    """A folder of parts. Rows wait in memory until there are enough for a part.
 
     Attributes:
-        num_rows: number of rows, written and not yet written.
+        num_rows: number of all rows, on disk and in memory.
     """
 
     def __init__(self, folder: Path, keep_every: int, *, whole_files: bool) -> None:
-        """Find the parts that an earlier, interrupted command wrote.
+        """Open the folder, and find the parts that an interrupted command has written.
 
         Args:
             folder: folder of the parts.
             keep_every: minimum number of rows in a part.
-            whole_files: resume only at the start of a file, as recurrent encoders require.
+            whole_files: If True, resume only at the start of a file. Encoders with temporal context
+                require this, because their embedding depends on all earlier frames of the file.
         """
         self._folder, self._keep_every = folder, keep_every
         self._paths = sorted(folder.glob("*.npz"))
@@ -71,18 +75,18 @@ class EmbeddingParts:
 
     @property
     def place(self) -> Place:
-        """File index and frame number to read next."""
+        """File index and frame number at which to read on."""
         return self._waiting[-1][0].place if self._waiting else self._kept
 
     def append(self, batch: Batch, embeddings: NDArray[np.float32]) -> None:
-        """Append a batch and its embeddings [n e]."""
+        """Append a batch of n frames and its embeddings [n e]. Write a part if there are enough."""
         self._waiting.append((batch, embeddings))
         self.num_rows += len(embeddings)
         if sum(len(rows) for _, rows in self._waiting) >= self._keep_every:
             self.keep()
 
     def keep(self) -> None:
-        """Write the rows that are not yet written, if there are any."""
+        """Write the rows in memory to a part, if there are any."""
         if not self._waiting:
             return
         # cleared first, so that an interrupt cannot cause the same rows to be written twice
@@ -101,7 +105,7 @@ class EmbeddingParts:
         self._kept = batches[-1].place
 
     def _write(self, part: Part) -> None:
-        """Write a part after the others."""
+        """Write a part as the last one of the folder."""
         data = io.BytesIO()
         arrays = {name: getattr(part, name) for name in _ARRAYS}
         problems = json.dumps([asdict(problem) for problem in part.problems])
@@ -111,7 +115,7 @@ class EmbeddingParts:
         self._paths.append(path)
 
     def _return_to_a_file(self) -> None:
-        """Drop the rows of a file that was only partly encoded."""
+        """Remove the rows of the last file if it was only partly encoded."""
         index, number = _load(self._paths[-1]).place if self._paths else (0, 0)
         while number and self._paths:
             path = self._paths.pop()
@@ -143,13 +147,16 @@ def require_writer(out: Path) -> None:
 def write_embeddings(
     out: Path, parts: EmbeddingParts, names: Sequence[str], dim: int
 ) -> list[Path]:
-    """Write all rows to one file, and for a .npy the row names to a .csv; return the paths.
+    """Write all rows to one file, and return the paths of the written files.
+
+    A .npy file has no space for the file name and frame number of each row, so these are written to
+    a .csv file beside it.
 
     Args:
         out: the file to write, .npy or .parquet.
-        parts: the rows.
-        names: names of the encoded files, by index.
-        dim: width e of the embeddings.
+        parts: the folder of parts with the rows.
+        names: names of the encoded files. `Part.files` has indices into this list.
+        dim: number of values in an embedding.
     """
     if out.suffix.lower() == ".parquet":
         _write_parquet(out, parts, names, dim)

@@ -1,6 +1,7 @@
-"""Match the frames of a video to the steps of an episode by their times alone.
+"""Match the frames of a video to the steps of a robot episode by their times alone.
 
-Times are on the video's own clock, in seconds. A file may hold many episodes, one after the other.
+Times are on the clock of the video file, in seconds. A file may hold many episodes, one after the
+other.
 """
 
 from collections.abc import Sequence
@@ -24,14 +25,14 @@ def frames_of_steps(
     episodes: Sequence[tuple[float, float, int]],
     rate_hz: float,
 ) -> Times:
-    """Return the frame time of each step of an episode, seconds.
+    """Find the frame of each step of an episode, and return the times of these frames, seconds.
 
     Args:
         path: the video file.
-        wanted_s: time of each step, seconds; the first is the start of the episode.
+        wanted_s: time of each step, seconds. The first time is the start of the episode.
         end_s: end of the episode, seconds.
-        episodes: start time, end time and number of steps of each episode in this file.
-        rate_hz: frame rate.
+        episodes: start time (s), end time (s) and number of steps of each episode in this file.
+        rate_hz: frame rate of the video.
 
     Raises:
         ValueError: a step has no frame within half a frame period, or the frames of the file do
@@ -44,7 +45,7 @@ def frames_of_steps(
 
 
 def _times(path: Path) -> Times:
-    """Return the times of a video's frames."""
+    """Return the times of all frames of a video, seconds."""
     if not path.is_file():
         raise ValueError("the video is missing")
     status = path.stat()
@@ -58,7 +59,7 @@ def _times_once(path: Path, size: int, changed_ns: int) -> Times:
 
 
 def _nearest(times_s: Times, wanted_s: Times, end_s: float, rate_hz: float) -> NDArray[np.intp]:
-    """Return the index of the nearest frame for each time.
+    """Return the index of the nearest frame for each wanted time.
 
     Raises:
         ValueError: the nearest frame is more than half a frame period away or belongs to another
@@ -93,18 +94,19 @@ def _require_in_place(
     episodes: Sequence[tuple[float, float, int]],
     rate_hz: float,
 ) -> None:
-    """Check the frame numbers of an episode; their times alone can match by mistake.
+    """Check that the frames that were found by time also have the expected frame numbers.
 
-    A frame that the camera dropped may leave no gap in the times, and a file that begins late
-    shifts the frames of one episode to the next. A truncated file is correct up to its end.
+    The times alone can match by mistake: a frame that the camera dropped may leave no gap in the
+    times, and a file that begins late shifts the frames of one episode to the next. In a truncated
+    file, the frames before the end are correct.
 
     Args:
         path: the video file.
         times_s: times of all frames of the video, seconds.
-        chosen: indices of the episode's frames.
+        chosen: index in the video of the frame of each step.
         start_s: start of the episode, seconds.
-        episodes: start time, end time and number of steps of each episode in this file.
-        rate_hz: frame rate.
+        episodes: start time (s), end time (s) and number of steps of each episode in this file.
+        rate_hz: frame rate of the video.
     """
     steps = sum(length for *_, length in episodes)
     if len(times_s) > steps:

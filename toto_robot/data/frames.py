@@ -4,7 +4,7 @@ files = list_files(Path("recordings"))
 for batch in read_batches(files, (0, 0), stride=1, every_s=None, batch_size=32, ...):
     embeddings = encoder(np.stack(batch.frames))
 
-No file stops the reading: unreadable files are listed in `Batch.problems`.
+A file that cannot be read raises no error. It is listed in `Batch.problems`.
 """
 
 import glob
@@ -29,10 +29,10 @@ __all__ = ["Batch", "FrameFile", "Problem", "list_files", "read_batches"]
 
 _BATCH_BYTES = (
     1 << 26
-)  # limit for the frames of a batch; a model's float32 input is four times as large
+)  # limit of the frames of a batch. As float32 input of a model, they are four times as large.
 _TICK_S = 0.001  # rounding error of a container's time base
 
-Place = tuple[int, int]  # position to read next: file index, and frame number in that file
+Place = tuple[int, int]  # position at which to read on: file index, and frame number in the file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class FrameFile:
 
     Attributes:
         path: path of the file.
-        name: path relative to the searched folder, as printable text.
+        name: path relative to the searched folder, converted to printable text.
     """
 
     path: Path
@@ -55,12 +55,12 @@ class FrameFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """A file of which some or all frames could not be read.
+    """The report of a file that could not be read, or only in part.
 
     Attributes:
         file: name of the file.
-        reason: what went wrong.
-        in_part: whether some of its frames were read.
+        reason: description of the error.
+        in_part: True if some frames of the file were read.
     """
 
     file: str
@@ -73,11 +73,11 @@ class Batch:
     """Consecutive frames of one or several files.
 
     Attributes:
-        place: file index and frame number to read after this batch.
-        frames: uint8 RGB [h w 3] each, upright, of any size.
-        files: index of each frame's file.
+        place: position at which to read on after this batch: file index and frame number.
+        frames: upright RGB frames of any height h and width w, each uint8 [h w 3].
+        files: index of the file of each frame.
         numbers: number of each frame in its file, from 0.
-        times_s: presentation time of each frame on the file's clock, seconds; NaN for an image.
+        times_s: presentation time of each frame on the file's clock, seconds. NaN for an image.
         problems: problems of the files that ended since the previous batch.
     """
 
@@ -93,12 +93,13 @@ def list_files(images: Path, ignored: Counter[str] | None = None) -> list[FrameF
     """Return the images and videos of a folder, a file or a glob, sorted by name.
 
     Args:
-        images: a folder, searched recursively; one file; or a glob such as `runs/*/front.mp4`
-            that matches files and folders. A path that exists is never treated as a glob.
-        ignored: receives the number of other files, by suffix.
+        images: a folder, one file, or a glob such as `runs/*/front.mp4` that matches files and
+            folders. Folders are searched recursively. A path that exists is never a glob.
+        ignored: counter to which the numbers of other files are added, by suffix. None does not
+            count them.
 
     Raises:
-        ValueError: no image or video was found; the message says what was found instead.
+        ValueError: no image or video was found. The message states what was found instead.
     """
     suffixes, ignored = IMAGE_SUFFIXES + VIDEO_SUFFIXES, Counter() if ignored is None else ignored
     is_glob = not images.exists()
@@ -131,7 +132,7 @@ def list_files(images: Path, ignored: Counter[str] | None = None) -> list[FrameF
 
 
 def files_digest(files: Sequence[FrameFile]) -> str:
-    """Return a sha256 of the files' names, sizes and modification times."""
+    """Return the sha256 of the names, sizes and modification times of the files."""
     digest = hashlib.sha256()
     for file in files:
         found = file.path.stat() if file.path.exists() else None
@@ -161,18 +162,18 @@ def read_batches(
     apart: bool,
     threads: int,
 ) -> Iterator[Batch]:
-    """Yield the frames from a position on, in batches; the last batch may be empty.
+    """Yield the frames of files in batches, from a position on. The last batch may be empty.
 
-    Reading from a batch's `place` continues exactly where that batch ended.
+    To resume after a batch, use its `place` as the position.
 
     Args:
         files: the files, as returned by `list_files`.
-        place: position to begin at: (0, 0), or a batch's `place`.
-        stride: take every ``stride``-th frame of a video.
-        every_s: if not None, take instead the first frame at or after each multiple of this
-            interval, seconds.
-        batch_size: maximum number of frames in a batch; batches of large frames are smaller.
-        apart: whether each batch has frames of one file only.
+        place: position at which to begin: (0, 0), or the `place` of a batch.
+        stride: read every ``stride``-th frame of a video. Used if ``every_s`` is None.
+        every_s: time between two frames of a video, seconds. The first frame at or after each
+            multiple of this time is read. None uses ``stride`` instead.
+        batch_size: maximum number of frames in a batch. Batches of large frames are smaller.
+        apart: If True, each batch has frames of one file only.
         threads: number of images that are decoded at the same time.
     """
     numbers = range(place[0], len(files))
@@ -216,13 +217,13 @@ def read_batches(
 
 
 class _VideoReader:
-    """An iterator over the sampled frames of a video: number, time and image.
+    """An iterator over the sampled frames of a video: frame number, time (s) and image.
 
-    The iteration never raises because of a file.
+    A damaged file raises no error.
 
     Attributes:
-        problems: what was wrong; complete after the last frame.
-        taken: number of sampled frames, including those before ``begin``.
+        problems: descriptions of errors in the file. The list is complete after the last frame.
+        taken: number of sampled frames, including the frames before ``begin``.
     """
 
     def __init__(self, path: Path, stride: int, every_s: float | None, begin: int) -> None:

@@ -26,15 +26,16 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 IMAGE_RESIZER = f"opencv {cv2.__version__} area, enlarging cubic"
 _MAX_PIXELS = (
     1 << 28
-)  # a larger size means a damaged or malicious header; decoders would allocate its memory
+)  # a larger size means a damaged or malicious header, and decoders would allocate the memory
 _MAX_BYTES = 8 * _MAX_PIXELS  # uncompressed, four channels of 16 bits
 
 
 def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator) -> np.ndarray:
     """Return random square crops of an image, uint8 [crops size size 3].
 
-    The side of a crop is drawn log-uniformly between ``size`` (or the shortest side, if that is
-    smaller) and the shortest side. Half of the crops are mirrored.
+    The side of a crop is drawn log-uniformly between ``size`` and the shortest side of the image,
+    and then resized to ``size``. If the shortest side is smaller than ``size``, the crop has that
+    side. Half of the crops are mirrored.
 
     Raises:
         ValueError: the file is not a readable image.
@@ -54,10 +55,15 @@ def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator
 
 
 def read_square(path: Path, size: int, down: float, across: float) -> np.ndarray:
-    """Return an image resized to a shortest side of ``size`` and cropped: uint8 [size size 3].
+    """Resize the shortest side of an image to ``size``, and crop a square: uint8 [size size 3].
 
-    Paper section 3.4, for images. As for videos, ``down`` and ``across`` are the position of the
-    crop as fractions in [0, 1).
+    The paper's section 3.4 describes this step for images.
+
+    Args:
+        path: the image file.
+        size: side of the square, pixels.
+        down: vertical position of the crop, in [0, 1). 0 is the top.
+        across: horizontal position of the crop, in [0, 1). 0 is the left.
 
     Raises:
         ValueError: the file is not a readable image.
@@ -72,7 +78,7 @@ def read_square(path: Path, size: int, down: float, across: float) -> np.ndarray
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return a whole image, upright, uint8 [h w 3].
+    """Read a whole image, and return it upright, uint8 [h w 3].
 
     Raises:
         ValueError: the file is not a readable image; the message names it.
@@ -91,13 +97,15 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode the bytes of an image file: upright, uint8 [h w 3]. Bytes after the image are ignored.
+    """Decode the bytes of an image file to an upright image, uint8 [h w 3].
+
+    Bytes after the end of the image are ignored.
 
     Raises:
         ValueError: the bytes are not an image, are truncated, or their header states more than
             2^28 pixels.
     """
-    # The decoders fill missing data with grey and report no error.
+    # Checked first: the decoders fill missing data with grey and report no error.
     height, width, complete = _outline(data)
     if height * width > _MAX_PIXELS:
         raise ValueError(f"not a readable image (its header states {width} x {height} pixels)")
@@ -113,7 +121,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def _outline(data: bytes) -> tuple[int, int, bool]:
-    """Return height and width of the header (0 if unknown), and whether the file is complete."""
+    """Return height and width from the header (0 if unknown), and whether the file is complete."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png_outline(data)
     if data.startswith(b"\xff\xd8"):
@@ -125,7 +133,10 @@ def _outline(data: bytes) -> tuple[int, int, bool]:
 
 
 def _png_outline(data: bytes) -> tuple[int, int, bool]:
-    """Follow the chunks to IEND (PNG specification, section 5)."""
+    """Return height, width and completeness of a PNG file.
+
+    The function reads the headers of all chunks until IEND (PNG specification, section 5).
+    """
     width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
     at = 8
     while at + 12 <= len(data):
@@ -136,13 +147,17 @@ def _png_outline(data: bytes) -> tuple[int, int, bool]:
 
 
 def _jpeg_outline(data: bytes) -> tuple[int, int, bool]:
-    """Follow the segments to the end marker (ITU-T T.81, annex B); data may follow the marker."""
+    """Return height, width and completeness of a JPEG file.
+
+    The function reads all segments until the end marker (ITU-T T.81, annex B). Other data may
+    follow the end marker.
+    """
     height, width, at = 0, 0, 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
         marker = data[at + 1]
         if marker == 0xD9:
             return height, width, True
-        if marker == 0xFF:  # a filler
+        if marker == 0xFF:  # a fill byte
             at += 1
         elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # inside the coded data
             at += 2

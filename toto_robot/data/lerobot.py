@@ -1,4 +1,4 @@
-"""A reader of LeRobot data sets of format v3.0: file layout, tables and images.
+"""Read LeRobot data sets of format v3.0. The folder of a data set holds these files.
 
     meta/info.json                              columns ("features"), frame rate, path templates
     meta/tasks.parquet                          task descriptions, by task_index
@@ -6,9 +6,9 @@
     data/chunk-000/file-000.parquet             rows of one or many episodes
     videos/<key>/chunk-000/file-000.mp4         frames of one or many episodes
 
-All training on such data sets reads them here. Images are matched to rows by time alone: the
-nearest image, at most half a frame period away; otherwise an error. The files are not trusted:
-paths must stay inside the folder, and every table is checked. Does not import torch.
+A step's image is found by time alone: it is the nearest image. If the nearest image is more than
+half a frame period away, an error is raised. The files are not trusted, so paths must stay inside
+the folder, and every table is checked. The module does not import torch.
 """
 
 import json
@@ -41,8 +41,8 @@ class LeRobotFolder:
     Attributes:
         folder: folder of the data set.
         info: content of `meta/info.json`.
-        rate_hz: frame rate.
-        features: `dtype`, `shape` and more of each column, by its name.
+        rate_hz: frame rate of the videos, equal to the number of steps per second.
+        features: description of each column (`dtype`, `shape`, ...), by the name of the column.
         cameras: names of the image columns that are stored as videos.
         image_columns: names of the image columns that are stored in the tables.
     """
@@ -79,9 +79,9 @@ class LeRobotFolder:
         """Return the rows of the episode table, sorted by episode number.
 
         Args:
-            cameras: cameras whose columns (file and times of the frames) are read.
-            columns: other columns to read; by default the file of the steps.
-            files: files of the table; empty: all files.
+            cameras: cameras whose columns are read. They state the video file and the frame times.
+            columns: other columns to read. By default, they state the file of the steps.
+            files: files of the episode table to read. If empty, all files are read.
 
         Raises:
             ValueError: a table is damaged, or lacks a column.
@@ -104,8 +104,8 @@ class LeRobotFolder:
     def element_names(self, column: str) -> tuple[str, ...]:
         """Return a distinct name for each element of a numeric column.
 
-        The names come from the data set if it names all elements, else they are `<column>[0]`,
-        `<column>[1]`, and so on.
+        If the data set names all elements, its names are used. Otherwise the names are
+        `<column>[0]`, `<column>[1]`, and so on.
 
         Raises:
             ValueError: the column does not exist, or does not hold one list of numbers per step.
@@ -139,7 +139,8 @@ class LeRobotFolder:
         """
         path = self.folder / TASKS
         rows, found = read_rows(path), dict[int, str]()
-        # LeRobot stores the descriptions as the index of a pandas table, other writers as a column
+        # LeRobot stores the descriptions as the index of a pandas table. Other writers store them
+        # as a column.
         columns = [name for name in (rows[0] if rows else {}) if name != "task_index"]
         usual = [name for name in ("task", "__index_level_0__") if name in columns]
         text_column = (*usual, *columns)[:1]
@@ -157,7 +158,7 @@ class LeRobotFolder:
         return found
 
     def data_file(self, row: Mapping[str, Any]) -> Path:
-        """Return the file of an episode's rows.
+        """Return the path of the table file that holds the steps of an episode.
 
         Raises:
             ValueError: the path is outside the folder.
@@ -165,7 +166,7 @@ class LeRobotFolder:
         return self._inside("data_path", {name: row[f"data/{name}"] for name in _PLACE})
 
     def video_file(self, row: Mapping[str, Any], camera: str) -> Path:
-        """Return the file of an episode's frames.
+        """Return the path of the video file that holds the frames of an episode.
 
         Raises:
             ValueError: the path is outside the folder.
@@ -176,18 +177,19 @@ class LeRobotFolder:
     def values(
         self, row: Mapping[str, Any], needed: Sequence[str], carried: Sequence[str] = ()
     ) -> dict[str, Array]:
-        """Return columns of an episode's steps: arrays of numbers, [t] or [t k].
+        """Return columns of the steps of an episode, by name.
 
-        Columns of dtype `string` or `image` are arrays of objects.
+        A column is an array of numbers for t steps: [t], or [t k] with k numbers per step. Columns
+        of dtype `string` or `image` are arrays of objects.
 
         Args:
-            row: the episode's row of the episode table.
-            needed: required columns.
-            carried: optional columns; left out if the data set lacks them, or if their rows have
-                unequal lengths.
+            row: row of the episode in the episode table.
+            needed: names of required columns.
+            carried: names of optional columns. A column is left out if the data set does not have
+                it, or if its rows have unequal lengths.
 
         Raises:
-            ValueError: the table is damaged or lacks a column; the message names it.
+            ValueError: the table is damaged, or a required column is missing. The message names it.
         """
         path, number = self.data_file(row), row["episode_index"]
         place = f"{path}, episode {number}"
@@ -212,7 +214,7 @@ class LeRobotFolder:
         return found
 
     def _require_numbers(self, name: str, values: Array, dtype: object) -> None:
-        """Raise unless a column holds numbers, or is of dtype `string` or `image`."""
+        """Raise ValueError unless a column holds numbers, or is of dtype `string` or `image`."""
         dtype_stated = self.features.get(name, {}).get("dtype")
         is_number = values.dtype.kind in "iufb" and 0 not in values.shape
         if not is_number and dtype_stated not in ("string", "image"):
@@ -225,14 +227,15 @@ class LeRobotFolder:
         timestamps_s: Array,
         episodes: Collection[Mapping[str, Any]] = (),
     ) -> NDArray[np.uint8]:
-        """Return the image of each step, uint8 [t h w 3].
+        """Return the image of each of the t steps of an episode, uint8 [t h w 3].
 
         Args:
-            row: the episode's row of the episode table.
+            row: row of the episode in the episode table.
             camera: name of an image column.
-            timestamps_s: times of the steps within the episode, seconds.
-            episodes: rows of all episodes, which state how many frames a video should have; empty:
-                its file has no other episode.
+            timestamps_s: time of each step since the start of the episode, seconds.
+            episodes: rows of all episodes in the episode table. They are needed if a video file
+                holds several episodes, to check its number of frames. If empty, the video file
+                holds only this episode.
 
         Raises:
             ValueError: a file is damaged, or a step has no image; the message names the episode,
@@ -259,7 +262,7 @@ class LeRobotFolder:
     def _beside(
         self, row: Mapping[str, Any], camera: str, episodes: Collection[Mapping[str, Any]]
     ) -> list[tuple[float, float, int]]:
-        """Return start, end and number of steps of all episodes in the same video file."""
+        """Return start (s), end (s) and number of steps of all episodes in the same video file."""
         if camera not in self._files_of or not episodes:
             self._files_of[camera] = {}
             for one in episodes or (row,):
@@ -272,7 +275,10 @@ class LeRobotFolder:
         return self._files_of[camera][tuple(row[f"videos/{camera}/{name}"] for name in _PLACE)]
 
     def _images_in_table(self, row: Mapping[str, Any], camera: str) -> NDArray[np.uint8]:
-        """Return images that are stored in the table, or in files that the table names."""
+        """Return the images of a column that is stored in the table.
+
+        Each cell holds the bytes of an image, or the path of an image file.
+        """
         from .images import decode_image
 
         found: list[NDArray[np.uint8]] = []
@@ -288,7 +294,7 @@ class LeRobotFolder:
         return np.stack(found)
 
     def _inside(self, name: str, fields: Mapping[str, Any]) -> Path:
-        """Return the path from a template of `info.json`; it must be inside the folder."""
+        """Fill a path template of `info.json`, check that the path is in the folder, return it."""
         template = self.info.get(name)
         if not isinstance(template, str):
             raise ValueError(f"{self.folder / INFO}: {name} must be a string, got {template!r}")
@@ -314,7 +320,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
     Raises:
-        ValueError: the file is damaged; the message names it.
+        ValueError: the file is damaged. The message names the file.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

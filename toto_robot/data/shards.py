@@ -1,16 +1,16 @@
-"""Training data sets as flat files of frames and tokens.
+"""Read and write training data sets, which are flat files of frames and tokens.
 
 A data set is a folder::
 
-    manifest.json   name, kind (video or image), size, the clips, and every file that was skipped
-                    or partly used
+    manifest.json   name, kind (video or image), side of the frames, list of the clips, and list of
+                    the files that were skipped or partly used
     frames.u8       uint8 [n size size 3], no header
     tokens.u16      uint16 [n tokens_per_frame], no header; written by `tokenize_shard`
     tokens.json     hash of the tokenizer's weights
 
-    A video clip is a sequence of consecutive frames; each crop of an image is a clip of one frame.
-    Every file is written under a temporary name and renamed, so that an interrupted command never
-    leaves an incomplete data set.
+    n is the number of frames. A video clip is a sequence of consecutive frames. Each crop of an
+    image is a clip of one frame. Every file is written under a temporary name and then renamed, so
+    that an interrupted command never leaves an incomplete data set.
 """
 
 import json
@@ -41,7 +41,9 @@ __all__ = [
     "tokenize_shard",
 ]
 
-HOLD_OUT = 21  # every 21st file is held out for validation; odd, so that it includes all cameras
+# Every 21st file is held out for validation. The number is odd, so that the held-out files include
+# all cameras of data sets whose files alternate between two cameras.
+HOLD_OUT = 21
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,9 +54,10 @@ class Source:
         name: name of the data set.
         kind: ``video`` or ``image``.
         path: the folder.
-        crops: number of random crops of each image, or of passes over each video with one random
-            crop each.
-        stride: keep every ``stride``-th video frame; 4 in the paper, at 30 frames a second.
+        crops: for images, the number of random crops of each image. For videos, the number of
+            passes over each video. Each pass has another random crop.
+        stride: number that selects every ``stride``-th frame of a video. The paper has 4 for videos
+            of 30 frames a second.
     """
 
     name: str
@@ -66,7 +69,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """An opened data set; arrays are memory-mapped."""
+    """An opened data set of frames, with or without tokens. Its arrays are memory-mapped."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -121,15 +124,23 @@ class Shard:
         return np.memmap(self.folder / "tokens.u16", np.uint16, "r").reshape(len(self.frames()), -1)
 
     def runs(self, validation: bool) -> np.ndarray:
-        """Return the clips of the training files or of the held-out files; see `encode_runs`."""
+        """Return the clips of the training files, or with ``validation`` of the held-out files.
+
+        The clips are in the run-length encoding of `encode_runs`.
+        """
         return encode_runs(split(self, validation))
 
 
 def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
-    """Return start and length of the clips of the training files, or of the held-out files.
+    """Return first frame and length of the clips of the training files, or of the held-out files.
 
-    Whole files are held out, with all crops of an image. A data set of fewer than `HOLD_OUT` files
-    has no held-out files.
+    A file is held out with all its clips or crops. A data set of fewer than `HOLD_OUT` files has no
+    held-out files.
+
+    Args:
+        shard: the data set.
+        validation: If True, return the clips of the held-out files. If False, those of the training
+            files.
     """
     files = {
         file: i for i, file in enumerate(sorted({clip["file"] for clip in shard.manifest["clips"]}))
@@ -142,10 +153,15 @@ def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
 
 
 def encode_runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return clips in run-length encoding: int64 [r 3] from start and length of each clip.
+    """Compress a list of clips: consecutive clips of equal length become one run.
 
-    A run has a first frame, the length of its clips and the number of its clips. A million
-    consecutive clips of 16 frames are one run.
+    For example, a million consecutive clips of 16 frames are one run.
+
+    Args:
+        clips: first frame and number of frames of each clip.
+
+    Returns:
+        int64 [r 3], one row for each of the r runs: first frame, length of a clip, number of clips.
     """
     runs: list[list[int]] = []
     for start, length in clips:
@@ -157,7 +173,7 @@ def encode_runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
-    """Decode a source and write it as a data set.
+    """Decode the files of a source, and write them as a data set.
 
     Unusable files are skipped. The manifest lists skipped and partly used files with the reason.
 
@@ -209,9 +225,9 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
 def _crops_of(
     source: Source, path: Path, index: int, size: int, seed: int, problems: list[str]
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of each pass over a video, or of all crops of an image at once.
+    """Yield the frames of each pass over a video, or all crops of an image at once.
 
-    The problems of a partly used video are appended to `problems`.
+    If only a part of a video can be used, the reasons are appended to `problems`.
     """
     if source.kind == "image":
         yield read_crops(path, size, source.crops, np.random.default_rng((seed, index, 0)))
@@ -224,7 +240,10 @@ def _crops_of(
 
 
 def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
-    """Write the tokens of every frame beside the frames, unless this tokenizer's are there."""
+    """Tokenise every frame, and write the tokens into the folder of the data set.
+
+    If the folder has tokens of this tokenizer, nothing is done.
+    """
     made_by = _note_of(tokenizer)
     note = shard.folder / "tokens.json"
     if note.is_file() and json.loads(note.read_text()) == made_by:
@@ -237,12 +256,12 @@ def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
         ):
             ids = tokenizer.encode(torch.from_numpy(frames[start : start + batch].copy()))
             ids.numpy().astype(np.uint16).tofile(file)
-        note.unlink(missing_ok=True)  # the old note must not stay beside the new tokens
+        note.unlink(missing_ok=True)  # the old `tokens.json` must not stay beside the new tokens
     write_json(note, made_by)
 
 
 def _note_of(tokenizer: AnyTokenizer) -> dict[str, Any]:
-    """Return what identifies the tokens: the weights hash and the tokens per frame."""
+    """Return the content of `tokens.json`: hash of the weights, and number of tokens per frame."""
     return {
         "tokenizer": weights_hash(tokenizer),
         "tokens_per_frame": tokenizer.tokens_per_frame,

@@ -1,13 +1,13 @@
-"""Stateless shuffling: the n-th item of an endless shuffled stream, computed from n alone.
+"""Shuffle without state: compute item n of an endless shuffled list from n and the seed alone.
 
-A stream that is a pure function of (seed, row number) needs no loader state: a resumed run reads
-the next number, and any number of ranks and threads read the same stream. The code uses integer
-arithmetic and no library's random generator, so that a run can be resumed or repeated under another
-version of NumPy.
+The loader then has no state to save. A resumed run only needs the number of the next row, and all
+ranks and threads can compute their rows independently. The code uses integer arithmetic, and not
+the random generator of a library, so that a run can be resumed or repeated with another version of
+NumPy.
 
-grain has a similar shuffle and mixture; `benchmarks/token_pipeline.py` compares the two. We keep
-our own because it permutes a whole batch at once, needs no further dependency for forty lines, and
-makes the order of a run depend only on code that we ship.
+The library grain has a similar shuffle and mixture. `benchmarks/token_pipeline.py` compares the
+two. We use this module for three reasons: it permutes a whole batch at once, it adds no dependency,
+and the order of a run depends only on code in this repository.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,19 @@ import numpy as np
 
 __all__ = ["BLOCK", "apportion", "interleave", "key_of", "permute", "scramble", "uniform"]
 
-BLOCK = 1000  # rows in which each data set has exactly its share, so shares are multiples of 0.1 %
+# Number of rows in a block. In each block, each data set has exactly its share of the rows, so
+# shares are multiples of 0.1 %.
+BLOCK = 1000
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _ROUNDS = 6
 
 
 def scramble(values: np.ndarray) -> np.ndarray:
-    """Return a bijective hash, uint64 to uint64 (the finaliser of SplitMix64, Steele 2014)."""
+    """Return a hash of each uint64 value. Different values have different hashes.
+
+    The hash is the finaliser of SplitMix64 (Steele 2014).
+    """
     values = values + np.uint64(_GOLDEN)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -31,7 +36,7 @@ def scramble(values: np.ndarray) -> np.ndarray:
 
 
 def key_of(*words: int) -> int:
-    """Return one 64-bit key of several integers, such as a seed and a position."""
+    """Combine several integers, such as a seed and a position, into one 64-bit key."""
     key = np.zeros(1, np.uint64)
     for word in words:
         key = scramble(key ^ np.uint64(word & _MASK))
@@ -39,7 +44,7 @@ def key_of(*words: int) -> int:
 
 
 def uniform(key: int, numbers: np.ndarray) -> np.ndarray:
-    """Return a pseudorandom float64 in [0, 1) for each number, determined by the key."""
+    """Return a pseudorandom float64 in [0, 1) for each number; equal keys give equal results."""
     bits = scramble(scramble(numbers.astype(np.uint64)) ^ np.uint64(key))
     return (bits >> np.uint64(11)) * 2.0**-53
 
@@ -47,14 +52,16 @@ def uniform(key: int, numbers: np.ndarray) -> np.ndarray:
 def permute(positions: np.ndarray, size: int, key: int, epochs: np.ndarray) -> np.ndarray:
     """Return the item at each position of the random order of an epoch.
 
-    A Feistel network over the smallest power of two that holds ``size``; values of ``size`` and
-    above pass through it again (cycle walking), so that it is a bijection on 0 .. size-1.
+    The order is a Feistel network, which permutes the numbers below a power of two, at least
+    ``size``. If the network returns a number that is not below ``size``, this number passes through
+    the network again (cycle walking). So the result is a permutation of 0 .. size-1.
 
     Args:
-        positions: int64 in 0 .. size-1, any shape.
+        positions: positions in the random order, int64 in 0 .. size-1, any shape.
         size: number of items.
-        key: key of the order, see `key_of`.
-        epochs: int64, same shape as ``positions``; each epoch has another order.
+        key: key of the order, made by `key_of`.
+        epochs: epoch of each position, int64, same shape as ``positions``. Each epoch has another
+            order.
     """
     keys = scramble(scramble(epochs.astype(np.uint64)) ^ np.uint64(key))
     bits = max(2, (size - 1).bit_length())
@@ -78,9 +85,10 @@ def permute(positions: np.ndarray, size: int, key: int, epochs: np.ndarray) -> n
 
 
 def apportion(weights: Sequence[float]) -> tuple[int, ...]:
-    """Return the number of rows of each data set in a `BLOCK` (largest remainders).
+    """Return the number of rows of each data set in a block of `BLOCK` rows.
 
-    A data set with a weight above zero gets at least one row.
+    The shares are rounded by the largest-remainder method. A data set with a weight above zero has
+    at least one row.
 
     Raises:
         ValueError: a weight is negative or not finite, all weights are zero, or there are too many
@@ -105,11 +113,16 @@ def apportion(weights: Sequence[float]) -> tuple[int, ...]:
 
 
 def interleave(counts: tuple[int, ...], key: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the data set of each row of a block, and the row's rank among that data set's rows.
+    """Return the data set of each row of a block, and the rank of the row within its data set.
 
-    The rows of a data set are spread evenly over the block and then jittered by less than their
-    spacing. So a batch of any size has nearly the right shares, and a regular pattern, such as
-    every 100th row, does not always get the same data set.
+    The rows of a data set are placed at equal distances in the block, and then shifted randomly by
+    less than one distance. So a batch of any size has nearly the right shares. The random shift
+    prevents that rows at equal distances, such as every 100th row, all come from one data set.
+
+    Args:
+        counts: number of rows of each data set in the block, from `apportion`.
+        key: key of the random shifts, made by `key_of`.
+        block: number of the block.
     """
     sources = np.repeat(np.arange(len(counts)), counts)
     ranks = np.concatenate([np.arange(count) for count in counts])

@@ -1,7 +1,7 @@
-"""Collections of videos and images in the folder structures of their publishers.
+"""List the files of published video and image collections, in the folders of their publishers.
 
-Each source lists its records: file, start and end time, and name. Files that a manifest names but
-that do not exist are listed and reported; they never stop a run.
+Each source lists its records. A record is a file, with a name and optional start and end times. If
+a manifest names a file that does not exist, the file is reported as missing, and the run continues.
 """
 
 import csv
@@ -36,10 +36,11 @@ class Record:
     Attributes:
         name: name in reports, unique within the source.
         file: path of the file.
-        group: records of one group are held out together, such as the cameras of an episode.
-        start_s: start of the segment, seconds; None: start of the file.
-        end_s: end of the segment, seconds; None: end of the file.
-        rate_hz: expected frame rate of the segment; None: not checked.
+        group: name of a group of records, such as all cameras of an episode. The records of a group
+            are all held out, or all used for training.
+        start_s: start of the segment, seconds. None is the start of the file.
+        end_s: end of the segment, seconds. None is the end of the file.
+        rate_hz: expected frame rate of the segment. None skips the check of the rate.
     """
 
     name: str
@@ -52,13 +53,14 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """The content of a source.
+    """The list of the files of a source.
 
     Attributes:
         records: the existing records, in a fixed order.
-        missing: names that the source's manifest lists but that do not exist on disk.
-        ignored: number of other files, by suffix, in a folder without a manifest; or number of
-            episodes with images in the tables of a data set, by column.
+        missing: names of records that the manifest lists, but whose files do not exist.
+        ignored: number of files or episodes that cannot be used. In a folder without a manifest, it
+            is the number of other files for each suffix. In a LeRobot data set, it is the number of
+            episodes for each column whose images are in tables and not in videos.
     """
 
     records: tuple[Record, ...]
@@ -108,15 +110,16 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kinetics:
-    """Kinetics-400, -600 or -700: clips that were cut when they were downloaded.
+    """The data set Kinetics-400, -600 or -700, whose clips were cut when they were downloaded.
 
-    A clip's file is ``<youtube_id>_<start>_<end>.mp4``, times with six digits, anywhere below the
-    folder (flat, or in a folder for each class or split).
+    The file of a clip is ``<youtube_id>_<start>_<end>.mp4``. The times have six digits. The file
+    may be anywhere below the folder: directly in it, or in a folder for each class or split.
 
     Attributes:
         path: the folder.
-        csv: the official table: label, youtube_id, time_start, time_end, split.
-        split: which rows are read: ``train``, ``validate`` (in some tables ``val``) or ``test``.
+        csv: the official table, with columns label, youtube_id, time_start, time_end, split.
+        split: rows of the table to read: ``train``, ``validate`` (``val`` in some tables) or
+            ``test``.
     """
 
     kind: ClassVar[str] = "kinetics"
@@ -128,7 +131,7 @@ class Kinetics:
         """List the clips of the split.
 
         Raises:
-            ValueError: table or folder is missing, or the table lacks a column or the split.
+            ValueError: the table, the folder, a column of the table, or the split does not exist.
         """
         rows = list(_table(self.csv, ("youtube_id", "time_start", "time_end", "split")))
         if self.split not in (splits := sorted({row["split"] for row in rows})):
@@ -149,11 +152,13 @@ class Kinetics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ego4D:
-    """Ego4D as written by its downloader: ``ego4d.json``, and ``<video_uid>.mp4`` in a folder.
+    """The data set Ego4D, with the files that its downloader writes.
+
+    The downloader writes ``ego4d.json``, and a folder with the videos ``<video_uid>.mp4``.
 
     Attributes:
-        path: the folder of the videos, ``v2/full_scale`` or a copy of it in a smaller size.
-        metadata: ``ego4d.json``.
+        path: the folder of the videos, ``v2/full_scale`` or a copy with smaller frames.
+        metadata: path of ``ego4d.json``.
     """
 
     kind: ClassVar[str] = "ego4d"
@@ -164,7 +169,7 @@ class Ego4D:
         """List the videos.
 
         Raises:
-            ValueError: metadata or folder is missing, or the metadata names no videos.
+            ValueError: the metadata or the folder does not exist, or the metadata names no videos.
         """
         videos = _json(self.metadata).get("videos")
         if not isinstance(videos, list) or not all(
@@ -176,11 +181,12 @@ class Ego4D:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HowTo100M:
-    """HowTo100M: ``<video_id>`` with any video suffix, anywhere below a folder.
+    """The data set HowTo100M. A video is ``<video_id>`` with any video suffix, below the folder.
 
     Attributes:
         path: the folder.
-        csv: ``HowTo100M_v1.csv``: video_id, category_1, category_2, rank, task_id.
+        csv: path of ``HowTo100M_v1.csv``, with columns video_id, category_1, category_2, rank,
+            task_id.
     """
 
     kind: ClassVar[str] = "howto100m"
@@ -188,10 +194,10 @@ class HowTo100M:
     csv: Path
 
     def listing(self) -> Listing:
-        """List the videos; each occurs once, even if the table names it for several tasks.
+        """List the videos. The table names some videos for several tasks, but each is listed once.
 
         Raises:
-            ValueError: table or folder is missing, or the table lacks the column.
+            ValueError: the table, the folder, or the column video_id does not exist.
         """
         rows = _table(self.csv, ("video_id",))
         return _named({row["video_id"]: row["video_id"] for row in rows}, self.path)
@@ -199,13 +205,14 @@ class HowTo100M:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeRobot:
-    """A LeRobotDataset of format v3.0: one file holds many episodes, separated by their times.
+    """A LeRobotDataset of format v3.0. A video file holds many episodes, one after the other.
 
-    All cameras of an episode are held out together.
+    If an episode is held out, then all its cameras are held out.
 
     Attributes:
         path: the folder of the data set, with ``meta/info.json``.
-        cameras: camera keys such as ``observation.images.front``; empty: all cameras.
+        cameras: camera keys to read, such as ``observation.images.front``. If empty, all cameras
+            are read.
     """
 
     kind: ClassVar[str] = "lerobot"
@@ -268,7 +275,12 @@ def _folder(path: Path, suffixes: tuple[str, ...]) -> Listing:
 
 
 def _named(names: Mapping[str, str], path: Path) -> Listing:
-    """List the videos whose name without suffix is a key of ``names`` (name to group)."""
+    """List the videos whose name without suffix is a key of ``names``.
+
+    Args:
+        names: for each video name, the group of the record.
+        path: the folder to search.
+    """
     found: dict[str, Path] = {}
     for file in walk(path, VIDEO_SUFFIXES):
         if file.stem in names:
@@ -283,10 +295,10 @@ def _named(names: Mapping[str, str], path: Path) -> Listing:
 
 
 def _table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file; bytes that are not UTF-8 become surrogate escapes.
+    """Yield the rows of a CSV file. Bytes that are not UTF-8 become surrogate escapes.
 
     Raises:
-        ValueError: the file lacks a column, a row lacks a value, or the file is damaged; the
+        ValueError: the file lacks a column, a row lacks a value, or the file is damaged. The
             message names the line.
     """
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Readers of Parquet tables: rows as plain data, columns as NumPy arrays."""
+"""Read Parquet tables, as lists of rows or as NumPy arrays of columns."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,9 @@ __all__ = ["column_array", "read_rows", "read_table"]
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return a table's rows as plain data; `columns` None: all columns.
+    """Return the rows of a table, each a dictionary from column name to value.
+
+    If `columns` is None, all columns are read.
 
     Raises:
         ValueError: the table cannot be read, or lacks a column; the message names the file.
@@ -23,7 +25,10 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str
 
 
 def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str] = ()) -> Any:
-    """Return a table with these columns and with those optional columns that it has."""
+    """Return a table with the given columns, and with the optional columns if the file has them.
+
+    If `columns` is None, all columns are read.
+    """
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
@@ -46,10 +51,12 @@ def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str
 
 
 def column_array(column: Any) -> NDArray[Any]:
-    """Return a column as an array [t] or [t k]; strings and bytes as objects.
+    """Convert a column of t rows to an array [t], or [t k] if each row is a list of k numbers.
+
+    Strings and bytes become an array of objects.
 
     Raises:
-        ValueError: a row is empty, or rows have unequal lengths; the message names the row.
+        ValueError: a row is empty, or rows have unequal lengths. The message names the row.
     """
     import pyarrow
     from pyarrow import compute

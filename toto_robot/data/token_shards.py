@@ -1,16 +1,17 @@
-"""Tokens of large collections in flat, memory-mapped files of fixed row size.
+"""Read and write the tokens of large collections, in flat, memory-mapped files (shards).
 
 A data set is a folder::
 
     manifest.json                 the settings, and the number of shards
-    records.jsonl                 the planned files, one line each, in the order of the shards
-    NAME-00042-of-01024.u16       uint16 [frames tokens_per_frame], no header
-    NAME-00042-of-01024.json      its clips, its sha256, and the problems of its files
-    report.json                   everything that was left out, by name and reason
+    records.jsonl                 the input files, one line each, in the order of the shards
+    NAME-00042-of-01024.u16       tokens of a shard, uint16 [frames tokens_per_frame], no header
+    NAME-00042-of-01024.json      side file: clips and sha256 of the shard, problems of its inputs
+    report.json                   the inputs that were left out, by name and reason
 
-    A shard holds the training clips first, then the held-out clips; `SequenceMixture` adds start
-    and end tokens. A frame of 256 tokens takes 512 bytes at an offset that follows from its number,
-    so a sequence is one read without an index. `toto_robot.data.tokenise` writes the files.
+    A shard holds the training clips first, then the held-out clips. It has no start and end tokens,
+    because `SequenceMixture` adds them. All rows have equal size: a frame of 256 tokens takes 512
+    bytes. So the position of a frame follows from its number, and a sequence is one read without an
+    index. `toto_robot.data.tokenise` writes the files.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ FORMAT = "tokens 1"
 
 
 def open_data(folder: Path) -> "Shard | TokenShards":
-    """Open the data set of a folder: frames with or without tokens, or tokens alone.
+    """Open the data set of a folder. It has frames, frames and tokens, or only tokens.
 
     Raises:
         ValueError: the folder has no data set.
@@ -89,7 +90,10 @@ class TokenShards:
         return self.manifest["kind"]
 
     def runs(self, validation: bool) -> np.ndarray:
-        """Return the clips of the training files or of the held-out files; see `encode_runs`."""
+        """Return the clips of the training files, or with ``validation`` of the held-out files.
+
+        The clips are in the run-length encoding of `encode_runs`.
+        """
         runs: list[tuple[int, int, int]] = []
         start = 0
         for side in self.sides:
@@ -101,7 +105,7 @@ class TokenShards:
         return np.array(runs, np.int64).reshape(-1, 3)
 
     def tokens(self, tokenizer: AnyTokenizer) -> "ShardedTokens":
-        """Return all tokens, [n tokens_per_frame].
+        """Return the tokens of all n frames, [n tokens_per_frame], after a check of the tokenizer.
 
         Raises:
             ValueError: the tokens were made with other weights or at another resolution.
@@ -117,7 +121,7 @@ class TokenShards:
         return self.all_tokens()
 
     def all_tokens(self) -> "ShardedTokens":
-        """Return all tokens, of any tokenizer, [n tokens_per_frame]."""
+        """Return the tokens of all n frames, [n tokens_per_frame], made by any tokenizer."""
         files = [
             self.folder / f"{shard_name(self.manifest, number)}.u16"
             for number in range(len(self.sides))
@@ -136,13 +140,13 @@ class TokenShards:
 
 
 class ShardedTokens:
-    """The tokens of all shards as one memory-mapped array [n tokens_per_frame].
+    """The tokens of all shards, which can be indexed as one array [n tokens_per_frame].
 
-    Each shard is mapped when it is first read, and stays mapped.
+    A shard is mapped into memory when it is first read, and then stays mapped.
     """
 
     def __init__(self, files: Sequence[Path], counts: Sequence[int], tokens_per_frame: int) -> None:
-        """Store the files, the number of frames in each, and the tokens per frame."""
+        """Store the files, the number of frames in each file, and the tokens per frame."""
         self._files, self._counts = files, counts
         self._ends = np.cumsum(counts)
         self._maps: list[np.ndarray | None] = [None] * len(files)
@@ -153,7 +157,7 @@ class ShardedTokens:
         return self.shape[0]
 
     def __getitem__(self, frames: np.ndarray) -> np.ndarray:
-        """Return the tokens of frames, int64 [f] -> uint16 [f tokens_per_frame]."""
+        """Return the tokens uint16 [f tokens_per_frame] of the frames with indices int64 [f]."""
         shards = np.searchsorted(self._ends, frames, side="right")
         within = frames - self._ends[shards] + np.asarray(self._counts)[shards]
         if (shards == shards[0]).all():  # always the case for a video sequence
@@ -165,7 +169,8 @@ class ShardedTokens:
         mapped = self._maps[number]
         if mapped is None:
             with self._lock:
-                # Not np.memmap, which keeps a file descriptor open for each of thousands of shards.
+                # np.memmap is not used: it would keep a file descriptor open for each shard, and
+                # there may be thousands of shards.
                 flat = torch.from_file(
                     str(self._files[number]),
                     shared=False,
@@ -177,7 +182,7 @@ class ShardedTokens:
 
 
 class ShardWriter:
-    """A writer of one shard under a temporary name, renamed when the shard is complete."""
+    """A writer of one shard. The file has a temporary name until the shard is complete."""
 
     def __init__(self, folder: Path, stem: str) -> None:
         """Open a temporary file that is unique to this process."""
@@ -188,7 +193,7 @@ class ShardWriter:
         self._frames = 0
 
     def write(self, tokens: np.ndarray) -> None:
-        """Append uint16 [f tokens_per_frame]."""
+        """Append the tokens of f frames, uint16 [f tokens_per_frame]."""
         data = np.ascontiguousarray(tokens, "<u2").tobytes()
         self._file.write(data)
         self._digest.update(data)
@@ -197,11 +202,12 @@ class ShardWriter:
     def close(
         self, training: Sequence[int], held_out: Sequence[int], **notes: object
     ) -> dict[str, Any]:
-        """Rename the shard to its final name, write its side file, and return that content.
+        """Rename the shard to its final name, write its side file, and return the side file's data.
 
         Args:
-            training: lengths of the training clips, in the order of the frames.
-            held_out: lengths of the held-out clips, which follow them.
+            training: number of frames in each training clip, in the order in the shard.
+            held_out: number of frames in each held-out clip. Held-out clips follow the training
+                clips.
             notes: further entries of the side file.
         """
         self._file.flush()
@@ -215,7 +221,7 @@ class ShardWriter:
             **notes,
         }
         os.replace(self._aside, self._folder / f"{self._stem}.u16")
-        # written last: a shard is complete when its side file exists
+        # written last, because a shard counts as complete when its side file exists
         write_json(self._folder / f"{self._stem}.json", side)
         return side
 
@@ -226,7 +232,7 @@ class ShardWriter:
 
 
 def shard_name(manifest: dict[str, Any], number: int) -> str:
-    """Return a shard's file name without suffix."""
+    """Return the file name, without suffix, of the shard with this number."""
     return f"{manifest['name']}-{number:05}-of-{manifest['shards']:05}"
 
 
@@ -241,7 +247,7 @@ def read_side(folder: Path, stem: str, row_bytes: int) -> dict[str, Any] | None:
 
 
 def _lengths(clips: Sequence[int]) -> list[list[int]]:
-    """Return lengths in run-length encoding: length and number of repetitions."""
+    """Compress a list of clip lengths to pairs of a length and its number of repetitions."""
     starts = np.cumsum([0, *clips])[:-1]
     runs = encode_runs([(int(start), length) for start, length in zip(starts, clips, strict=True)])
     return runs[:, 1:].tolist()

@@ -1,11 +1,12 @@
 """``python -m toto_robot.data.tokenise``: tokenise a collection of videos or images.
 
-Files are decoded and tokenised in one pass, without frames on disk. The plan is a list of files,
-divided into slices. Each slice becomes one shard (see `token_shards`), written under a temporary
-name and renamed. A killed run loses only its unfinished slices; the same command resumes it. The
-bytes of a shard depend only on its slice and the config, not on which or how many workers run.
+Files are decoded and tokenised in one pass, and the frames are not stored. The plan is a list of
+input files, divided into slices. Each slice becomes one shard (see `token_shards`). A run that is
+killed loses only its unfinished slices, and the same command resumes the run. The bytes of a shard
+depend only on its slice and the config. They do not depend on the workers or their number.
 
-A bad file never stops a run: `report.json` lists what was left out, by name and reason.
+An input file that cannot be read does not stop the run. `report.json` lists the files that were
+left out, by name and reason.
 """
 
 import hashlib
@@ -45,10 +46,10 @@ __all__ = [
 
 
 def tokenise(config: TokeniseConfig, out: Path) -> None:
-    """Tokenise a collection; resume where an earlier run of the same config stopped."""
+    """Tokenise a collection. Slices that an earlier run with the same config finished are kept."""
     out = out.resolve()  # workers on other machines need the absolute path
     if isinstance(config.runner, Slurm) and not (out / "manifest.json").is_file():
-        # a thousand tasks must not each list a collection of a million files
+        # Only `runner=plan` lists the files. A thousand tasks must not each list a million files.
         raise ValueError(f"{out} has no plan yet: run the command once with runner=plan")
     manifest = plan(config, out)
     slices = run_slices(config.runner, unfinished(out, manifest), manifest["shards"])
@@ -75,7 +76,9 @@ def tokenise(config: TokeniseConfig, out: Path) -> None:
 
 
 def report(out: Path) -> dict[str, Any]:
-    """Write ``report.json`` from all side files, remove temporary files, and return the report.
+    """Collect the problems of all side files in ``report.json``, and return the report.
+
+    Temporary files in the folder are removed.
 
     Raises:
         ValueError: the data set is incomplete.
@@ -98,16 +101,16 @@ def report(out: Path) -> dict[str, Any]:
 
 
 class SliceWorker:
-    """A callable that makes the shard of a slice; a runner sends it to its workers."""
+    """A callable that makes the shard of a slice. A runner sends it to all worker processes."""
 
     def __init__(self, config: TokeniseConfig, out: Path) -> None:
-        """Store the config and the plan's folder; the first slice opens the tokenizer."""
+        """Store the config and the folder of the plan. The first slice loads the tokenizer."""
         self._config, self._out = config, out
         self._tokenizer: Any = None
         self._manifest: dict[str, Any] = {}
 
     def __call__(self, number: int) -> None:
-        """Make the shard of slice ``number``."""
+        """Make the shard of the slice with this number."""
         threads = torch.get_num_threads()
         torch.set_num_threads(self._config.threads)
         try:
@@ -137,7 +140,7 @@ class SliceWorker:
         writer = ShardWriter(self._out, shard_name(self._manifest, number))
         try:
             batch = _Batch(self._tokenizer, self._config.batch, writer)
-            # The sort is stable: held-out records come last, in their original order.
+            # The sort is stable, so the order changes only in that held-out records come last.
             for fields in sorted(records, key=lambda fields: fields["held_out"]):
                 held_out = fields.pop("held_out")
                 record, found = Record(**fields), list[str]()
@@ -165,7 +168,7 @@ class SliceWorker:
         )
 
     def _clips(self, record: Record, problems: list[str]) -> Iterator[np.ndarray]:
-        """Yield the clips of a record and append its problems to `problems`."""
+        """Yield the clips of a record, and append descriptions of its errors to `problems`."""
         name = int.from_bytes(hashlib.sha256(record.name.encode()).digest()[:8])
         size, clips = self._tokenizer.image_size, self._config.clips
         for number in range(self._config.passes):
@@ -200,7 +203,10 @@ class SliceWorker:
 
 
 class _Batch:
-    """A buffer that tokenises frames in batches of fixed size, so that results are reproducible."""
+    """A buffer that collects frames and tokenises them in batches of a fixed size.
+
+    The fixed size makes the tokens reproducible.
+    """
 
     def __init__(self, tokenizer: Any, size: int, writer: ShardWriter) -> None:
         self._tokenizer, self._size, self._writer = tokenizer, size, writer
@@ -208,7 +214,7 @@ class _Batch:
         self._count = 0
 
     def add(self, clip: np.ndarray) -> None:
-        """Append frames, uint8 [t s s 3], and tokenise the full batches."""
+        """Append t frames of s x s pixels, uint8 [t s s 3], and tokenise all full batches."""
         self._frames.append(clip)
         self._count += len(clip)
         if self._count < self._size:

@@ -1,8 +1,8 @@
 """Read video files as upright RGB frames with their times, and write frames to video files.
 
-All videos are opened here. Only self-contained local files are opened: no network addresses and no
-playlists. Frames are rotated and mirrored as video players show them. The module does not import
-torch, so it also runs on a robot's computer without torch.
+All videos are opened here. Only self-contained local files are opened. Network addresses and
+playlists are refused. Frames are rotated and mirrored in the same way as in a video player. The
+module does not import torch, so it also runs on a robot's computer without torch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ __all__ = [
 Frames = NDArray[np.uint8]
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
-# Frames of two resizers differ by 2.5 to 4 grey levels, so data sets record theirs.
+# Frames of two resizers differ by 2.5 to 4 grey levels, so a data set records its resizer.
 RESIZER = f"swscale {'.'.join(map(str, av.library_versions['libswscale']))} area, enlarging bicubic"
 _OPTIONS = {
     "protocol_whitelist": "file",
@@ -66,7 +66,7 @@ __getattr__ = moved_names(
 
 
 class TimedFrame(NamedTuple):
-    """A decoded frame, its time on the file's clock in seconds, and whether it is damaged."""
+    """A decoded frame, its time on the file's clock in seconds, and a flag for damage."""
 
     frame: av.VideoFrame
     time_s: float
@@ -97,12 +97,12 @@ def open_video(path: Path) -> Iterator["Video"]:
 class Video:
     """An opened video file.
 
-    Frames are decoded by one thread: libavcodec marks damaged frames reliably only then.
+    Frames are decoded by one thread, because libavcodec marks damaged frames reliably only then.
 
     Attributes:
         begin_s: time of the first frame on the file's clock, seconds.
-        gap_s: frame period according to the header, seconds; 0 if unknown.
-        length_s: duration according to the header, seconds; 0 if unknown.
+        gap_s: frame period according to the header, seconds. 0 if unknown.
+        length_s: duration according to the header, seconds. 0 if unknown.
         lost_packets: number of packets read so far that could not be decoded.
     """
 
@@ -123,8 +123,8 @@ class Video:
         """Yield the frames in the order of their times.
 
         Args:
-            start_s: start time on the file's clock, seconds; decoding starts at the key frame
-                before it. None: the first frame.
+            start_s: start time on the file's clock, seconds. The first frame is the last key frame
+                at or before this time. None starts at the first frame of the file.
         """
         if start_s is not None and start_s <= self.begin_s:
             start_s = None
@@ -132,7 +132,7 @@ class Video:
             self._container.seek(int(start_s / self._tick_s), stream=self._stream)
         number, damaged = 0, False
         for frame in self._decoded():
-            # A frame predicted from a damaged one is damaged too.
+            # A frame that the codec predicts from a damaged frame is damaged too.
             damaged = frame is None or frame.is_corrupt or (damaged and not frame.key_frame)
             if frame is None:
                 continue
@@ -146,7 +146,7 @@ class Video:
             yield TimedFrame(frame, time_s, damaged)
 
     def packet_times(self) -> list[float]:
-        """Return the times of all frames in order, without decoding."""
+        """Return the times of all frames in seconds, in order. The frames are not decoded."""
         times = [
             packet.dts if packet.pts is None else packet.pts
             for packet in self._container.demux(self._stream)
@@ -155,14 +155,14 @@ class Video:
         return sorted(time * self._tick_s for time in times if time is not None)
 
     def declared_if_cut(self) -> int | None:
-        """Return the number of frames in the header if the file is truncated, else None."""
+        """Return the number of frames that the header states, or None if none are missing."""
         packets = [packet for packet in self._container.demux(self._stream) if packet.size]
         if any(packet.is_discard for packet in packets):
-            return None  # an edit list hides frames, so missing ones need not be at the end
+            return None  # an edit list hides frames, so frames may be missing at any position
         return self._stream.frames if len(packets) < self._stream.frames else None
 
     def _decoded(self) -> Iterator[av.VideoFrame | None]:
-        """Yield the frames, and None for an undecodable packet; later packets may be decodable."""
+        """Yield the frames in order, and None for a packet that cannot be decoded."""
         for packet in self._container.demux(self._stream):
             try:
                 yield from packet.decode()  # pyrefly: ignore  # of a video stream: frames
@@ -172,30 +172,34 @@ class Video:
 
 
 def frame_times(path: Path) -> NDArray[np.float64]:
-    """Return the times of a file's frames in order, on its clock, seconds, without decoding.
+    """Return the times of all frames of a file, in order. The frames are not decoded.
+
+    Times are in seconds, on the clock of the file.
 
     Raises:
-        ValueError: the file is not a readable video; the message names it.
+        ValueError: the file is not a readable video. The message names the file.
     """
     with _naming(path), open_video(path) as video:
         return np.array(video.packet_times(), np.float64)
 
 
 def frames_before_cut(path: Path) -> int | None:
-    """Return the number of frames in the header if the file is truncated, else None.
+    """Return how many frames a truncated file had before it was cut, or None if it is complete.
+
+    The number comes from the header of the file.
 
     Raises:
-        ValueError: the file is not a readable video; the message names it.
+        ValueError: the file is not a readable video. The message names the file.
     """
     with _naming(path), open_video(path) as video:
         return video.declared_if_cut()
 
 
 def read_frames(path: Path) -> Frames:
-    """Return all frames of a file, upright, uint8 [t h w 3].
+    """Read all t frames of a file, and return them upright, uint8 [t h w 3].
 
     Raises:
-        ValueError: the file is not a readable video, or is damaged; the message names it.
+        ValueError: the file is not a readable video, or is damaged. The message names the file.
     """
     with _naming(path), open_video(path) as video:
         found = [to_rgb(_whole(frame)) for frame in video.frames()]
@@ -205,14 +209,14 @@ def read_frames(path: Path) -> Frames:
 
 
 def read_frames_at(path: Path, times_s: Sequence[float] | NDArray[np.float64]) -> Frames:
-    """Return the frames at given times, upright, uint8 [t h w 3].
+    """Read the frames at t given times, and return them upright, uint8 [t h w 3].
 
     Args:
         path: the video file.
-        times_s: one or more times returned by `frame_times`, in increasing order.
+        times_s: one or more times returned by `frame_times`, in increasing order, seconds.
 
     Raises:
-        ValueError: the file is not a readable video, or one of the frames is damaged; the message
+        ValueError: the file is not a readable video, or one of the frames is damaged. The message
             names the file.
     """
     found: list[Frames] = []
@@ -229,12 +233,13 @@ def read_frames_at(path: Path, times_s: Sequence[float] | NDArray[np.float64]) -
 
 
 def read_squares(path: Path, size: int, numbers: range) -> Frames:
-    """Return the centre squares of frames by their numbers, uint8 [t size size 3].
+    """Read the centre squares of the frames with the given numbers, uint8 [t size size 3].
 
-    The shortest side is resized to `size`. Fewer frames are returned if the file is shorter.
+    The shortest side of a frame is resized to `size`. If the file has too few frames, the result
+    has fewer frames than `numbers`.
 
     Raises:
-        ValueError: the file is not a readable video, or is damaged; the message names it.
+        ValueError: the file is not a readable video, or is damaged. The message names the file.
     """
     square = SquareCrop(size)
     with _naming(path), open_video(path) as video:
@@ -244,7 +249,7 @@ def read_squares(path: Path, size: int, numbers: range) -> Frames:
 
 
 def to_rgb(frame: av.VideoFrame) -> Frames:
-    """Return a decoded frame, upright, uint8 [h w 3].
+    """Convert a decoded frame to an upright RGB image, uint8 [h w 3].
 
     Raises:
         ValueError: the display rotation is not a multiple of 90 degrees.
@@ -260,7 +265,7 @@ def _whole(frame: TimedFrame) -> av.VideoFrame:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Convert any decoder error to a ValueError that names the file."""
+    """Convert any error of the decoder to a ValueError that names the file."""
     try:
         yield
     except Exception as error:
@@ -268,10 +273,11 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _upright(image: NDArray[Any], frame: av.VideoFrame) -> NDArray[Any]:
-    """Return a frame's image, rotated and mirrored by its display matrix.
+    """Rotate and mirror the image of a frame, as the display matrix of the frame requires.
 
-    The matrix (ISO/IEC 14496-12, 8.5.2) maps a point (p, q), right and down, to (a p + c q,
-    b p + d q). Its determinant is negative if it mirrors, as for front cameras of phones.
+    The matrix (ISO/IEC 14496-12, 8.5.2) maps a point (p, q) to (a p + c q, b p + d q). The p axis
+    points right, and the q axis points down. The determinant is negative if the image is mirrored,
+    for example in videos of the front camera of a phone.
     """
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -288,7 +294,10 @@ def _upright(image: NDArray[Any], frame: av.VideoFrame) -> NDArray[Any]:
 
 
 class SquareCrop:
-    """A transform of decoded frames: rotate upright, resize the shortest side, crop to a square."""
+    """A transform of decoded frames to square images.
+
+    It turns a frame upright, resizes its shortest side, and crops a square.
+    """
 
     def __init__(self, size: int) -> None:
         """Store the side of the squares, pixels."""
@@ -296,12 +305,12 @@ class SquareCrop:
         self._reformatter = VideoReformatter()  # reuses its tables for all frames
 
     def __call__(self, frame: av.VideoFrame, down: float, across: float) -> np.ndarray:
-        """Return uint8 [size size 3].
+        """Return the square image of a frame, uint8 [size size 3].
 
         Args:
-            frame: the frame, in any pixel format; more than 8 bits are rounded.
-            down: vertical position of the crop, in [0, 1): 0 is the top.
-            across: horizontal position of the crop, in [0, 1): 0 is the left.
+            frame: the frame, in any pixel format. Channels of more than 8 bits are rounded.
+            down: vertical position of the crop, in [0, 1). 0 is the top.
+            across: horizontal position of the crop, in [0, 1). 0 is the left.
 
         Raises:
             ValueError: the display rotation is not a multiple of 90 degrees.
@@ -337,13 +346,14 @@ def check_even(height: int, width: int, pixels: str) -> None:
 def write_video(
     path: Path, frames: Sequence[np.ndarray], rate_hz: float, faithful: bool = False
 ) -> None:
-    """Write uint8 frames [h w 3] of one even size as H.264.
+    """Write frames to an H.264 video file.
 
     Args:
-        path: the file; written under a temporary name and renamed.
-        frames: the frames.
-        rate_hz: frame rate.
-        faithful: store the colour of every pixel, for training; else a format that browsers play.
+        path: the file. It is written under a temporary name and then renamed.
+        frames: frames of equal size, each uint8 [h w 3].
+        rate_hz: frame rate of the video.
+        faithful: If True, store the colour of every pixel, which is best for training. If False,
+            use a pixel format that browsers play, with one colour for 2 x 2 pixels.
 
     Raises:
         ValueError: height or width is odd, and ``faithful`` is False.

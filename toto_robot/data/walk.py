@@ -1,4 +1,4 @@
-"""Recursive listing of files, for every command that reads collections."""
+"""List the files of a folder recursively, for all commands that read collections of files."""
 
 import os
 import stat
@@ -18,19 +18,20 @@ def walk(
 ) -> list[Path]:
     """Return the files in a folder that have one of the suffixes, sorted by name.
 
-    Links to files and folders are followed, but each real file occurs once, if possible under a
-    path without a link. A link to a folder that contains `folder` is not followed. Hidden files
-    are left out: macOS writes a companion `._name` beside each `name` on other file systems, and
-    this package's temporary files begin with a dot.
+    Links to files and folders are followed, but each real file is listed once. If a file has a path
+    without a link, this path is listed. A link to a folder that contains `folder` is not followed.
+    Hidden files are left out for two reasons: on some file systems, macOS writes a file `._name`
+    beside each `name`, and the temporary files of this package begin with a dot.
 
     Args:
         folder: the folder to search.
-        suffixes: suffixes in lower case, such as `.mp4`; files may have them in any case.
-        ignored: receives the number of other files, by suffix.
-        deep: whether to search subfolders.
+        suffixes: suffixes in lower case, such as `.mp4`. Upper case in file names is accepted too.
+        ignored: counter to which the numbers of other files are added, by suffix. None does not
+            count them.
+        deep: If True, search subfolders too.
 
     Raises:
-        ValueError: `folder` or a subfolder is not a folder or cannot be read.
+        ValueError: `folder` is not a folder, or `folder` or a subfolder cannot be read.
     """
     found: dict[str, Path] = {}
     for path, real in _files(folder, deep):
@@ -43,15 +44,15 @@ def walk(
 
 
 def printable(name: str) -> str:
-    r"""Return a file name as printable text; bytes that are not UTF-8 become `\xff`."""
+    r"""Convert a file name to printable text. Bytes that are not UTF-8 become text like `\xff`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def require_regular(path: Path) -> None:
-    """Check that a path is a regular file; reading a pipe or a device could block.
+    """Check that a path is a regular file, because reading a pipe or a device could block.
 
     Raises:
-        ValueError: `path` is not a regular file, or does not exist; the message names it.
+        ValueError: `path` is not a regular file, or does not exist. The message names the path.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -61,7 +62,7 @@ def require_regular(path: Path) -> None:
 
 
 def _files(folder: Path, deep: bool) -> Iterator[tuple[Path, str]]:
-    """Yield each file and its real path; files without a link in their path come first."""
+    """Yield each file and its real path. Files without a link in their path come first."""
     root = os.path.realpath(folder)
     seen, todo, links = set[str](), [(folder, root)], list[tuple[Path, str]]()
     linked_files: list[tuple[Path, str]] = []
@@ -86,7 +87,7 @@ def _files(folder: Path, deep: bool) -> Iterator[tuple[Path, str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or no permission: reading it raises the error
+    except OSError:  # a link to itself, or no permission. Reading it later raises the error.
         return False
 
 
