@@ -1,4 +1,7 @@
-"""Causal models over visual tokens: LLaMA (the Toto of the paper), GPT-2 and Mamba."""
+"""The networks: causal models over visual tokens (LLaMA, GPT-2, Mamba), and vision transformers.
+
+The paper's Toto is the LLaMA.
+"""
 
 from .causal import CausalModel, SequenceLayout
 from .flops import count_parameters, model_flops

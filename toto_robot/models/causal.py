@@ -1,4 +1,4 @@
-"""The base of all causal models over visual tokens: order of the tokens, and next-token loss.
+"""The base class of all causal models over visual tokens: order of the tokens, next-token loss.
 
     start_video | codes of frame 1 | codes of frame 2 | ... | end
 
@@ -25,11 +25,11 @@ class SequenceLayout:
     """The token ids and the length of a sequence (paper section 3.4).
 
     Attributes:
-        codes: vocabulary size of the tokenizer. Its ids come first. Three special ids follow:
-            ``start_video = codes``, ``end = codes + 1``, ``start_image = codes + 2``. (The paper's
-            ``[1] [2] [3]`` would collide with codes 1 to 3.)
-        tokens_per_frame: tokens per frame, 256 at 128 px.
-        frames: frames in a training sequence, 16 in the paper.
+        codes: number of codes of the tokenizer, whose ids are 0 to codes - 1. Three special ids
+            follow: ``start_video = codes``, ``end = codes + 1``, ``start_image = codes + 2``. (The
+            paper's special ids ``[1] [2] [3]`` would collide with codes 1 to 3.)
+        tokens_per_frame: number of tokens of a frame, 256 for frames of 128 px.
+        frames: number of frames in a training sequence, 16 in the paper.
     """
 
     codes: int
@@ -70,7 +70,7 @@ def check_sizes(config: object, *names: str) -> None:
     """Check that sizes are at least 1.
 
     Raises:
-        ValueError: a size is smaller; the message has its name and value.
+        ValueError: a size is smaller. The message has its name and value.
     """
     for name in names:
         if getattr(config, name) < 1:
@@ -78,13 +78,14 @@ def check_sizes(config: object, *names: str) -> None:
 
 
 class CausalModel(nn.Module):
-    """A model whose output at each token depends on this token and earlier tokens.
+    """A model whose output at each token depends only on this token and earlier tokens.
 
     Attributes:
-        config: sizes of the model and layout of its sequences.
+        config: sizes of the model, and ids of the special tokens.
         embed_tokens: the token embedding.
-        layers: blocks in their order; each is sharded, compiled and checkpointed separately.
-        lm_head: the output projection; None: the token embedding is used.
+        layers: the blocks, the first block first. Training shards, compiles and checkpoints each
+            block separately.
+        lm_head: the output projection. None if the token embedding is also the output projection.
     """
 
     config: Any
@@ -95,14 +96,17 @@ class CausalModel(nn.Module):
     def features(
         self, ids: Int64[Tensor, "b t"], layers: Sequence[int], cache: Any = None
     ) -> tuple[Float[Tensor, "b t d"], ...]:
-        """Return the residual stream after the given layers; deeper blocks are not run.
+        """Return the residual stream after each of the given layers.
+
+        Blocks after the deepest given layer are not run, to save time. No norm is applied.
 
         Args:
-            ids: token ids, beginning with a start token.
-            layers: 0 is the embedding, k the output of block k, -1 the last block. No norm is
-                applied.
-            cache: cache from `new_memory` of the tokens before ``ids``; ``ids`` are added to it.
-                Every call with the same cache must use the same deepest layer.
+            ids: token ids. Without a cache, the first id must be a start token.
+            layers: numbers of the layers. 0 is the embedding, k is the output of block k, and -1
+                is the output of the last block.
+            cache: cache of the tokens before ``ids``, made by `new_memory`. The call adds ``ids``
+                to the cache. Every call with the same cache must use the same deepest layer. None
+                runs the model without earlier tokens.
 
         Raises:
             ValueError: a layer does not exist.
@@ -123,7 +127,7 @@ class CausalModel(nn.Module):
     def embed(
         self, ids: Int64[Tensor, "b t"], cache: Any
     ) -> tuple[Float[Tensor, "b t d"], tuple[Any, ...]]:
-        """Return layer 0, and the further inputs of every block."""
+        """Return layer 0 (the embedded tokens), and the further inputs that every block needs."""
         raise NotImplementedError
 
     def new_memory(self, size: int) -> Any:
@@ -139,12 +143,12 @@ class CausalModel(nn.Module):
         raise NotImplementedError
 
     def forward(self, ids: Int64[Tensor, "b t"], cache: Any = None) -> Float[Tensor, "b t v"]:
-        """Return next-token logits; with ``cache``, of the new tokens only."""
+        """Return the logits of the token after each of the t given tokens."""
         (hidden,) = self.features(ids, layers=(-1,), cache=cache)
         return self.logits(hidden)
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
-        """Return the next-token logits for the last block's output."""
+        """Return the next-token logits from the output of the last block."""
         return linear(self.head_input(hidden), self.head_weight)
 
     @property
@@ -153,10 +157,10 @@ class CausalModel(nn.Module):
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def layer_index(self, layer: int) -> int:
-        """Return ``layer`` counted from 0.
+        """Convert a layer number, which may be negative, to the number counted from layer 0.
 
         Raises:
-            ValueError: the layer does not exist; the message lists the existing ones.
+            ValueError: the layer does not exist. The message lists the existing layers.
         """
         depth = self.config.layers
         index = layer + depth + 1 if layer < 0 else layer
@@ -179,9 +183,9 @@ def linear_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Return the mean cross entropy, nats, of ``targets`` under logits ``hidden @ weight.T``.
 
-    Equals `torch.nn.functional.cross_entropy` of these logits, but never holds all of them in
-    memory: tokens are processed in chunks, and the gradient of each chunk is computed together with
-    its logits. The loss can be differentiated only once.
+    The result equals `torch.nn.functional.cross_entropy` of these logits, but needs less memory:
+    tokens are processed in chunks, so not all logits are in memory at once. The gradient of a chunk
+    is computed together with its logits. Therefore the loss can be differentiated only once.
     """
     if not torch.is_grad_enabled():
         hidden, weight = hidden.detach(), weight.detach()  # so that no gradient is computed

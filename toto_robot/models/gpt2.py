@@ -1,7 +1,8 @@
 """GPT-2 with fixed sine-cosine positions in one file (paper section 4.1, Table 6).
 
-Pre-norm LayerNorm, GELU, biases, absolute positions. Positions are the sines of Vaswani et al.
-(2017), which are not trained; their scale is that of the initial token embeddings.
+The blocks have LayerNorm before each sublayer, GELU and biases. Positions are absolute: the model
+adds the sines and cosines of Vaswani et al. (2017) to the token embeddings. They are not trained.
+Their scale equals the scale of the initial token embeddings.
 
 Shapes: b batch, t time (tokens), d width, h heads, k head width.
 """
@@ -25,7 +26,7 @@ POSITION_BASE = 10000.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpt2Config(SequenceLayout):
-    """Sizes of a GPT-2; the output projection is the token embedding, as in the original.
+    """Sizes of a GPT-2. As in the original, the token embedding is also the output projection.
 
     Attributes:
         dim: width of the residual stream, even.
@@ -52,7 +53,7 @@ class Gpt2Config(SequenceLayout):
             )
 
     def build(self) -> "Gpt2Transformer":
-        """Return the module with initialised weights."""
+        """Build the model with initialised weights."""
         return Gpt2Transformer(self)
 
 
@@ -71,10 +72,11 @@ class Gpt2Transformer(CausalModel):
         self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Initialise all weights, as GPT-2 does.
+        """Initialise all weights with the rules of GPT-2.
 
-        Embeddings and all matrices from N(0, 0.02); the two matrices of a block that write to the
-        residual stream from N(0, 0.02 / sqrt(2 * layers)); biases are 0, norm weights are 1.
+        Embeddings and matrices are drawn from a normal distribution with standard deviation 0.02.
+        In each block, the two matrices that write to the residual stream have a standard deviation
+        of 0.02 / sqrt(2 * layers). Biases are 0, and norm weights are 1.
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
@@ -91,7 +93,7 @@ class Gpt2Transformer(CausalModel):
         return self.norm(hidden)
 
     def new_memory(self, size: int) -> KeyValueCache:
-        """Return an empty cache for up to ``size`` tokens."""
+        """Return an empty key-value cache with memory for ``size`` tokens."""
         return KeyValueCache(size)
 
     def embed(
@@ -154,9 +156,10 @@ class _Mlp(nn.Module):
 
 
 def sine_positions(start: int, length: int, dim: int, device: torch.device) -> Float[Tensor, "t d"]:
-    """Return the vectors of the positions from ``start`` on: first sines, then cosines.
+    """Return the position vectors of ``length`` tokens from position ``start`` on.
 
-    Their root mean square equals the standard deviation of initial token embeddings.
+    A vector of width d has d/2 sines, then d/2 cosines. The root mean square of the vectors equals
+    the standard deviation of the initial token embeddings.
     """
     rates = POSITION_BASE ** -(torch.arange(0, dim, 2, device=device, dtype=torch.float64) / dim)
     places = torch.arange(start, start + length, device=device, dtype=torch.float64)
@@ -183,7 +186,7 @@ def gpt2_config(config: Gpt2Config) -> dict[str, Any]:
 def gpt2_state_dict(model: Gpt2Transformer) -> dict[str, Tensor]:
     """Return the weights under the names of Hugging Face's ``GPT2LMHeadModel``.
 
-    Its positions are learned weights, which are set to ours.
+    In that class, the positions are learned weights. They are set to the sines of this model.
     """
     config, tokens = model.config, model.embed_tokens.weight
     names = {"embed_tokens.weight": "wte.weight", "norm.weight": "ln_f.weight"}
@@ -193,7 +196,7 @@ def gpt2_state_dict(model: Gpt2Transformer) -> dict[str, Tensor]:
     }
     for name, tensor in model.state_dict().items():
         theirs = names.get(name, name.replace("layers.", "h.", 1))
-        # their matrices are transposed
+        # Hugging Face stores these matrices transposed
         turned = tensor.T if tensor.ndim == 2 and name != "embed_tokens.weight" else tensor
         weights[f"transformer.{theirs}"] = turned.contiguous()
     return weights

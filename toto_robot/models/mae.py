@@ -1,11 +1,12 @@
 """A masked autoencoder in one file (He et al. 2021, arXiv 2111.06377).
 
-The encoder is a plain vision transformer that receives a quarter of an image's patches. A small
-decoder receives the outputs of the encoder and a mask token for each hidden patch. It predicts the
-pixels of the hidden patches, and is not used after training.
+The encoder is a plain vision transformer that receives only a quarter of the patches of an image. A
+small decoder receives the outputs of the encoder, and a mask token for each hidden patch. The
+decoder predicts the pixels of the hidden patches. It is not used after training.
 
-Parameters have the names of the authors' published files, including the decoder, so their files can
-be loaded here, and ours with `load_encoder(file, format="mae")`.
+Parameters have the same names as in the files that the authors published, also in the decoder. So
+this class can load those files, and `load_encoder(file, format="mae")` can load files of this
+class.
 
 Shapes: b batch, n patches, m hidden patches, t tokens (CLS and patches), d width, s image side.
 """
@@ -33,12 +34,12 @@ class MaeConfig:
     """Sizes of a masked autoencoder.
 
     Attributes:
-        encoder: the vision transformer that is kept after training.
-        mask_ratio: share of hidden patches, 0.75 in the paper.
-        decoder_dim: width of the decoder.
-        decoder_layers: number of the decoder's blocks.
-        decoder_heads: number of the decoder's attention heads.
-        decoder_mlp_hidden: hidden width of the decoder's MLPs.
+        encoder: sizes of the vision transformer, which is kept after training.
+        mask_ratio: share of the patches that are hidden from the encoder, 0.75 in the paper.
+        decoder_dim: width of the decoder's residual stream.
+        decoder_layers: number of blocks of the decoder.
+        decoder_heads: number of attention heads of the decoder.
+        decoder_mlp_hidden: hidden width of the MLPs of the decoder.
     """
 
     encoder: VitConfig
@@ -49,7 +50,7 @@ class MaeConfig:
     decoder_mlp_hidden: int
 
     def __post_init__(self) -> None:
-        """Check that sizes and positions are those of a masked autoencoder."""
+        """Check that the sizes and the kind of positions are valid for a masked autoencoder."""
         check_sizes(self, "decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_hidden")
         if not 1 <= self.kept < self.encoder.side**2:
             raise ValueError(
@@ -83,7 +84,7 @@ class MaeConfig:
         )
 
     def build(self) -> "MaskedAutoencoder":
-        """Return the module with initialised weights."""
+        """Build the model with initialised weights."""
         return MaskedAutoencoder(self)
 
 
@@ -108,11 +109,14 @@ class MaskedAutoencoder(VisionTransformer):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise all weights as the authors do: Xavier for matrices, fixed sine positions."""
+        """Initialise all weights with the rules of the authors.
+
+        Matrices have Xavier initialisation. Positions are sines and cosines, which are not trained.
+        """
         super().init_weights()
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight.flatten(1))  # a view of the weight
+                nn.init.xavier_uniform_(module.weight.flatten(1))  # a tensor view, set in place
         for name, parameter in self.named_parameters():
             if name in ("cls_token", "mask_token"):
                 nn.init.normal_(parameter, std=0.02)
@@ -123,17 +127,19 @@ class MaskedAutoencoder(VisionTransformer):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Blocks of the encoder; each is sharded, compiled and checkpointed separately."""
+        """Blocks of the encoder, which training shards, compiles and checkpoints one by one."""
         return self.blocks
 
     def loss(
         self, frames: UInt8[Tensor, "b s s 3"], order: Int64[Tensor, "b n"]
     ) -> Float[Tensor, ""]:
-        """Return the mean squared error of the hidden patches' normalised pixels.
+        """Return the mean squared error of the predicted pixels in the hidden patches.
+
+        The target pixels of a patch are normalised with the mean and variance of the patch.
 
         Args:
             frames: images of the encoder's size.
-            order: a permutation of each image's patches; the first `kept` are visible.
+            order: permutation of the patches of each image. The first `kept` patches are visible.
         """
         images = self._standardise(frames)
         hidden = order[:, self.mae.kept :]
@@ -145,9 +151,10 @@ class MaskedAutoencoder(VisionTransformer):
     def reconstruct(
         self, frames: UInt8[Tensor, "b s s 3"], order: Int64[Tensor, "b n"]
     ) -> tuple[UInt8[Tensor, "b s s 3"], UInt8[Tensor, "b s s 3"]]:
-        """Return the visible patches on grey, and the same image with predicted hidden patches.
+        """Return two images: the visible patches on grey, and the image with predicted patches.
 
-        Mean and variance of each predicted patch are the true ones: the loss ignores them.
+        In the second image, the hidden patches are predicted. The model does not predict the mean
+        and variance of a patch, so these are taken from the original image.
         """
         pixels = to_patches(
             frames_to_unit(frames, self.config.image_size, torch.float32), self.config.patch_size
@@ -166,7 +173,7 @@ class MaskedAutoencoder(VisionTransformer):
         return self._to_frames(shown), self._to_frames(filled)
 
     def encoder_weights(self) -> dict[str, Tensor]:
-        """Return the encoder's weights, under the parameter names of `VisionTransformer`."""
+        """Return the weights of the encoder, under the parameter names of `VisionTransformer`."""
         return {
             name: tensor
             for name, tensor in self.state_dict().items()
@@ -182,7 +189,7 @@ class MaskedAutoencoder(VisionTransformer):
         return (images - mean) / std
 
     def _decode(self, images: Tensor, order: Tensor) -> Float[Tensor, "b n d"]:
-        """Return the decoder's output for each patch, visible or hidden."""
+        """Return the output of the decoder for all n patches, visible and hidden."""
         shown = order[:, : self.mae.kept]
         assert self.pos_embed is not None
         patches = _take(self.patch_embed(images) + self.pos_embed[:, 1:], shown)
@@ -203,7 +210,10 @@ class MaskedAutoencoder(VisionTransformer):
 
 
 def mae_flops(config: MaeConfig) -> float:
-    """Return the operations of training, forward and backward, per image (see `model_flops`)."""
+    """Return the floating-point operations per training image, forward and backward.
+
+    `model_flops` explains the rules of the count.
+    """
     encoder, decoder = config.encoder, config.decoder
     patches, shown = encoder.side**2, config.kept + 1
     pixels = 3 * encoder.patch_size**2
@@ -225,7 +235,10 @@ def _take(tokens: Float[Tensor, "b n d"], which: Int64[Tensor, "b m"]) -> Float[
 
 
 def _sines(side: int, dim: int) -> Float[Tensor, "n d"]:
-    """Return fixed positions: half of each vector encodes the column, the other half the row."""
+    """Return the fixed position vectors of a square grid of patches.
+
+    One half of a vector encodes the column of the patch, and the other half encodes the row.
+    """
     rates = POSITION_BASE ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     halves = []

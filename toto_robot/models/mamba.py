@@ -1,13 +1,14 @@
 """Mamba over visual tokens in one file (Gu & Dao 2023, arXiv 2312.00752; paper Table 6).
 
-A block keeps a state of fixed size instead of keys and values, so the cost of a token does not
+A block keeps a state of fixed size instead of keys and values. So the cost of a token does not
 depend on the number of earlier tokens. The decay rate and the input weight of the state depend on
-the token. Parameter names inside blocks are those of Hugging Face's ``MambaModel``.
+the token. Blocks have the parameter names of Hugging Face's ``MambaModel``.
 
-If `mamba_ssm` is installed and the model is on CUDA, its kernel computes the recurrence; otherwise
-the loop over time in `selective_scan` does, whose cost is linear in the length, also backward.
+If `mamba_ssm` is installed and the model is on CUDA, the kernel of `mamba_ssm` computes the
+recurrence. Otherwise `selective_scan` computes it with a loop over time. The cost of the loop is
+linear in the number of tokens, both forward and backward.
 
-Shapes: b batch, t time (tokens), d width, e inner width, s state, w convolution.
+Shapes: b batch, t time (tokens), d width, e inner width, s state size, w length of the convolution.
 """
 
 import importlib.util
@@ -33,12 +34,12 @@ __all__ = [
 ]
 
 CHUNK = 64  # number of tokens whose states are in memory at the same time
-STEP_RANGE = (1e-3, 0.1)  # of the time steps at initialisation
+STEP_RANGE = (1e-3, 0.1)  # smallest and largest time step at initialisation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MambaConfig(SequenceLayout):
-    """Sizes of a Mamba; the output projection is the token embedding, as in the original.
+    """Sizes of a Mamba. As in the original, the token embedding is also the output projection.
 
     Attributes:
         dim: width of the residual stream.
@@ -75,7 +76,7 @@ class MambaConfig(SequenceLayout):
         return math.ceil(self.dim / 16)
 
     def build(self) -> "MambaModel":
-        """Return the module with initialised weights."""
+        """Build the model with initialised weights."""
         return MambaModel(self)
 
 
@@ -94,11 +95,12 @@ class MambaModel(CausalModel):
         self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Initialise all weights, as the authors do.
+        """Initialise all weights with the rules of the authors.
 
-        Embeddings and matrices from N(0, 0.02), output matrices of blocks smaller by sqrt(layers);
-        A is -1 to -s in each channel, D is 1; the bias of the time steps makes them log-uniform in
-        0.001 to 0.1.
+        Embeddings and matrices are drawn from a normal distribution with standard deviation 0.02,
+        divided by sqrt(layers) for the output matrices of blocks. The decay rates A of a channel
+        are -1 to -s, and D is 1. The bias of the time steps is drawn so that the steps are
+        log-uniform from 0.001 to 0.1.
         """
         config = self.config
         for name, parameter in self.named_parameters():
@@ -129,7 +131,7 @@ class MambaModel(CausalModel):
         return self.norm(hidden)
 
     def new_memory(self, size: int) -> "MambaState":
-        """Return the state before the first token; its size is constant."""
+        """Return the state before the first token. The state has a constant size."""
         return MambaState()
 
     def embed(
@@ -141,14 +143,14 @@ class MambaModel(CausalModel):
 
 @runtime_checkable
 class RecurrentMemory(Protocol):
-    """A cache from which blocks read their state, and to which they write it."""
+    """A cache that stores the state of each block between two calls of the model."""
 
     def read(self, block: int) -> tuple[Tensor, Tensor] | None:
-        """Return a block's last inputs [b w-1 e] and its state [b e s]; None at the start."""
+        """Return the last inputs [b w-1 e] and the state [b e s] of a block; None at the start."""
         ...
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Store what the next `read` returns."""
+        """Store the last inputs and the state of a block for the next `read`."""
         ...
 
     def advance(self, num_tokens: int) -> None:
@@ -157,10 +159,10 @@ class RecurrentMemory(Protocol):
 
 
 class MambaState:
-    """The states of all blocks after the tokens so far.
+    """The states of all blocks after the tokens that the model has processed.
 
     Attributes:
-        length: number of tokens so far.
+        length: number of tokens that the model has processed.
     """
 
     def __init__(self) -> None:
@@ -168,11 +170,11 @@ class MambaState:
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
 
     def read(self, block: int) -> tuple[Tensor, Tensor] | None:
-        """Return a block's last inputs [b w-1 e] and its state [b e s]; None at the start."""
+        """Return the last inputs [b w-1 e] and the state [b e s] of a block; None at the start."""
         return self._blocks.get(block)
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Store what the next `read` returns."""
+        """Store the last inputs and the state of a block for the next `read`."""
         self._blocks[block] = inputs, state
 
     def advance(self, num_tokens: int) -> None:
@@ -236,8 +238,9 @@ def selective_scan(
 
         h_t = exp(steps_t * rates) * h_{t-1} + steps_t * b_t * u_t,    y_t = sum over s of c_t * h_t
 
-    Only the states at the start of each chunk of time are kept; the others are computed again for
-    the gradient, so that memory is close to that of the activations.
+    The tokens are divided into chunks, and only the state at the start of each chunk is kept. The
+    backward pass computes the other states again. So the memory is close to the memory of the
+    activations.
 
     Args:
         u: inputs.
@@ -245,10 +248,11 @@ def selective_scan(
         rates: decay rates of the state, negative.
         b: input weights of the state.
         c: output weights of the state.
-        start: the state before the first token; None: zero. It receives no gradient.
+        start: the state before the first token. None is a zero state. No gradient is computed for
+            it.
 
     Returns:
-        The outputs, and the last state, which passes no gradient.
+        The outputs y, and the last state. Gradients do not pass through the last state.
     """
     if start is None:
         start = u.new_zeros(u.shape[0], *rates.shape)
@@ -284,16 +288,16 @@ class _SelectiveScan(torch.autograd.Function):
             part = slice(number * CHUNK, (number + 1) * CHUNK)
             states, decays = _states(u[part], steps[part], rates, b[part], starts[number])
             to_c[part] = (output_gradient[part, :, None] @ states[1:]).squeeze(2)
-            # gradient of each state: from the output, and from the next state
+            # the gradient of a state comes from the output and from the next state
             flow = output_gradient[part, ..., None] * c[part, :, None]
             flow[-1] += later
             for k in reversed(range(len(flow) - 1)):
                 flow[k].addcmul_(decays[k + 1], flow[k + 1])
             later = decays[0] * flow[0]
-            entered = (flow @ b[part, ..., None]).squeeze(3)  # to steps * u
+            entered = (flow @ b[part, ..., None]).squeeze(3)  # gradient of steps * u
             to_u[part] = entered * steps[part]
             to_b[part] = ((steps[part] * u[part])[:, :, None] @ flow).squeeze(2)
-            decay = flow.mul_(decays).mul_(states[:-1])  # to steps * rates
+            decay = flow.mul_(decays).mul_(states[:-1])  # gradient of steps * rates
             to_steps[part] = entered * u[part] + (decay * rates).sum(-1)
             to_rates += (decay * steps[part, ..., None]).sum((0, 1))
         to_u, to_steps, to_b, to_c = (one.transpose(0, 1) for one in (to_u, to_steps, to_b, to_c))
@@ -303,7 +307,10 @@ class _SelectiveScan(torch.autograd.Function):
 def _states(
     u: Tensor, steps: Tensor, rates: Tensor, b: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the states [1+t b e s] of a chunk, beginning with the state before it, and decays."""
+    """Return the states [1+t b e s] and the decays of a chunk.
+
+    The first of the states is the state before the chunk.
+    """
     decays = (steps[..., None] * rates).exp_()
     states = decays.new_empty(1 + len(u), *start.shape)
     states[0] = start
@@ -320,7 +327,7 @@ def _has_kernel() -> bool:
 def _kernel_scan(u: Tensor, steps: Tensor, rates: Tensor, b: Tensor, c: Tensor) -> Tensor:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyrefly: ignore
 
-    # time is the last dimension
+    # the kernel needs time as the last dimension
     turned = (one.transpose(1, 2).contiguous() for one in (u, steps.to(u.dtype)))
     turned_b, turned_c = (one.transpose(1, 2).contiguous() for one in (b, c))
     return selective_scan_fn(*turned, rates, turned_b, turned_c).transpose(1, 2)

@@ -1,21 +1,24 @@
-"""Group a model's parameters for the optimizer; with muP, learning rates depend on the width.
+"""Group the parameters of a model for the optimizer, with or without muP.
 
     groups = parameter_groups(model, weight_decay=0.1)
     optimizer = AdamW(groups, lr=lr)     # at every step: group["lr"] = lr * group["lr_scale"]
 
-The maximal update parametrisation (Yang et al. 2022, arXiv 2203.03466, table 8; paper section A.5)
-makes one learning rate suit all widths: the change of the residual stream in a step neither
-vanishes nor explodes as the width grows. With m = dim / mup_base_dim, and a fixed number of heads,
-so that heads become wider, the rules are:
+In the standard parametrisation, the best learning rate depends on the width of the model. In the
+maximal update parametrisation (muP; Yang et al. 2022, arXiv 2203.03466, table 8; paper section
+A.5), one learning rate suits all widths: as the width grows, the change of the residual stream in a
+step stays about constant. Let m = dim / mup_base_dim. The number of heads is fixed, so heads become
+wider. The rules are:
 
-    matrices inside blocks   initialised smaller by sqrt(m); learning rate / m, weight decay * m, so
-                             that the decay per step is constant
-    output projection        its input / m; initialised as zero if it is not the embedding
-    attention scores         / sqrt(m), in addition to the usual 1 / sqrt(head width)
-    embedding, norms         unchanged
+    matrices inside blocks   initial values are divided by sqrt(m), the learning rate is divided by
+                             m, and the weight decay is multiplied by m. So the decay per step is
+                             constant.
+    output projection        its input is divided by m. Its initial value is zero if it is not the
+                             token embedding.
+    attention scores         are divided by sqrt(m), in addition to the usual sqrt(head width)
+    embedding, norms         are unchanged
 
-`TotoConfig.mup_base_dim` enables it. Groups depend only on parameter names, so they are the same
-for a sharded or compiled model.
+`TotoConfig.mup_base_dim` enables muP. Groups depend only on the names of the parameters, so they
+are the same for a sharded or compiled model.
 """
 
 from typing import Any
@@ -26,17 +29,18 @@ __all__ = ["parameter_groups"]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: matrices with decay, vectors (norms, biases) without.
+    """Return the parameter groups for AdamW.
 
-    Parameters without gradient are in no group.
+    Matrices have weight decay. Vectors (norms and biases) have none. Parameters that need no
+    gradient are in no group.
 
     Args:
         model: any module, sharded or not.
-        weight_decay: weight decay of matrices.
+        weight_decay: weight decay of the matrices.
 
     Returns:
-        Dicts with ``params``, ``weight_decay`` and ``lr_scale``, a factor for the learning rate of
-        the schedule.
+        One dictionary per group, with ``params``, ``weight_decay`` and ``lr_scale``. The learning
+        rate of a group is the rate of the schedule multiplied by ``lr_scale``.
     """
     base = getattr(getattr(model, "config", None), "mup_base_dim", None)
     factor = 1.0 if base is None else model.config.width_factor  # pyrefly: ignore
@@ -55,5 +59,5 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
-    # A of a state-space model is a set of rates, not a matrix
+    # the parameter A of a state-space model is a list of rates, so it has no weight decay
     return parameter.ndim > 1 and not name.endswith("A_log")

@@ -1,14 +1,14 @@
-"""A Toto over continuous tokens, the pixels of patches, in one file (paper Table 3).
+"""A Toto whose input is image patches instead of discrete tokens, in one file (paper Table 3).
 
     start | patches of frame 1 | patches of frame 2 | ...
 
-Patches are embedded by one linear map. The prediction is either the normalised pixels of the next
-patch (``patch-patch``: mean squared error, as in AIM, El-Nouby et al. 2024), or the code that a
-discrete tokenizer assigns to it (``patch-dVAE``: cross entropy). The blocks are those of the Toto
-over discrete tokens.
+One linear layer embeds the pixels of each patch. There are two kinds of prediction. ``patch-patch``
+predicts the normalised pixels of the next patch, with the mean squared error (as in AIM, El-Nouby
+et al. 2024). ``patch-dVAE`` predicts the code that a discrete tokenizer assigns to the next patch,
+with the cross entropy. The blocks are the same as in the Toto over discrete tokens.
 
-Shapes: b batch, f frames, s side of a frame, n patches of a frame, t = 1 + f n, c values of a
-patch, d width.
+Shapes: b batch, f frames, h and w height and width of a frame, n patches of a frame, m = f n
+patches of a sequence, t = 1 + f n tokens, c values of a patch, d width.
 """
 
 from collections.abc import Sequence
@@ -32,15 +32,15 @@ class PatchConfig:
     """Sizes of a transformer over patches.
 
     Attributes:
-        image_size: side of the square that a frame is resized to, pixels.
+        image_size: side of the square to which a frame is resized, pixels.
         patch_size: side of a patch, pixels.
-        frames: frames in a training sequence.
-        target_codes: number of codes of the discrete tokenizer whose codes are predicted; it must
-            have the same grid as the patches. null: normalised pixels are predicted.
+        frames: number of frames in a training sequence.
+        target_codes: number of codes of the discrete tokenizer whose codes the model predicts. The
+            tokenizer must have one token for each patch. null predicts normalised pixels instead.
         dim: width of the residual stream.
         layers: number of blocks.
-        heads: number of attention heads; ``dim`` must be a multiple of ``2 * heads``.
-        mlp_hidden: hidden width of SwiGLU.
+        heads: number of attention heads. ``dim`` must be a multiple of ``2 * heads``.
+        mlp_hidden: hidden width of the SwiGLU MLP.
         rope_base: base of the rotary angles.
         norm_eps: epsilon of RMSNorm.
     """
@@ -75,17 +75,17 @@ class PatchConfig:
 
     @property
     def numbers(self) -> int:
-        """Number of values of a patch: red, green and blue of each pixel."""
+        """Number of values of a patch. Each pixel has three values: red, green and blue."""
         return 3 * self.patch_size**2
 
     @property
     def outputs(self) -> int:
-        """Number of predicted values per patch."""
+        """Number of predicted values per patch: its pixel values, or one logit for each code."""
         return self.numbers if self.target_codes is None else self.target_codes
 
     @property
     def trunk(self) -> TotoConfig:
-        """Sizes of the blocks."""
+        """Sizes of the transformer blocks, which are the blocks of `TotoTransformer`."""
         return TotoConfig(
             codes=1,
             tokens_per_frame=self.tokens_per_frame,
@@ -100,7 +100,7 @@ class PatchConfig:
         )
 
     def build(self) -> "PatchTransformer":
-        """Return the module with initialised weights."""
+        """Build the model with initialised weights."""
         return PatchTransformer(self)
 
 
@@ -109,7 +109,8 @@ class PatchTransformer(nn.Module):
 
     Attributes:
         config: sizes of the model.
-        layers: blocks in their order; each is sharded, compiled and checkpointed separately.
+        layers: the blocks, the first block first. Training shards, compiles and checkpoints each
+            block separately.
     """
 
     def __init__(self, config: PatchConfig) -> None:
@@ -123,7 +124,7 @@ class PatchTransformer(nn.Module):
         self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Initialise all weights, as `TotoTransformer.init_weights` does; biases are zero."""
+        """Initialise all weights as in `TotoTransformer.init_weights`. Biases are zero."""
         for name, parameter in self.named_parameters():
             if name == "start":
                 nn.init.normal_(parameter, std=0.02, generator=generator)
@@ -139,12 +140,14 @@ class PatchTransformer(nn.Module):
     def features(
         self, frames: UInt8[Tensor, "b f h w 3"], layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b t d"], ...]:
-        """Return the residual stream after the given layers; deeper blocks are not run.
+        """Return the residual stream after each of the given layers. Token 0 is the start token.
+
+        Blocks after the deepest given layer are not run, to save time. No norm is applied.
 
         Args:
-            frames: frames of any size; the first token is the start token.
-            layers: 0 is the embedding, k the output of block k, -1 the last block. No norm is
-                applied.
+            frames: frames of any height and width. They are resized to `image_size`.
+            layers: numbers of the layers. 0 is the embedding, k is the output of block k, and -1
+                is the output of the last block.
 
         Raises:
             ValueError: a layer does not exist, or there are more frames than in training.
@@ -152,10 +155,10 @@ class PatchTransformer(nn.Module):
         return self._run(self._patches(frames), layers)
 
     def layer_index(self, layer: int) -> int:
-        """Return ``layer`` counted from 0.
+        """Convert a layer number, which may be negative, to the number counted from layer 0.
 
         Raises:
-            ValueError: the layer does not exist; the message lists the existing ones.
+            ValueError: the layer does not exist. The message lists the existing layers.
         """
         depth = self.config.layers
         index = layer + depth + 1 if layer < 0 else layer
@@ -168,14 +171,18 @@ class PatchTransformer(nn.Module):
     def loss(
         self, frames: UInt8[Tensor, "b f h w 3"], codes: Int64[Tensor, "b m"] | None = None
     ) -> Float[Tensor, ""]:
-        """Return the mean loss of the next patch: a squared error, or a cross entropy in nats.
+        """Return the mean loss of the predicted next patch.
+
+        The loss is a mean squared error if the model predicts pixels, and a cross entropy in nats
+        if it predicts codes.
 
         Args:
-            frames: frames of any size.
-            codes: codes of a discrete tokenizer, if these are predicted; m = f n.
+            frames: frames of any height and width. They are resized to `image_size`.
+            codes: code of each patch. None if the model predicts pixels.
 
         Raises:
-            ValueError: codes are missing, or given although pixels are predicted.
+            ValueError: ``codes`` is None although the model predicts codes, or ``codes`` is not
+                None although the model predicts pixels.
         """
         if (codes is None) != (self.config.target_codes is None):
             raise ValueError(
@@ -190,7 +197,7 @@ class PatchTransformer(nn.Module):
         return linear_cross_entropy(found.flatten(0, 1), self.head.weight, codes.flatten())
 
     def _patches(self, frames: Tensor) -> Float[Tensor, "b m c"]:
-        """Return all patches of each sequence, values in [-1, 1]."""
+        """Return the pixel values of all patches of each sequence, in [-1, 1]."""
         if not 1 <= frames.shape[1] <= self.config.frames:
             raise ValueError(
                 f"a sequence must have 1 to {self.config.frames} frames, as in training, "
@@ -214,7 +221,10 @@ class PatchTransformer(nn.Module):
 
 
 def patch_flops(config: PatchConfig, frames: int) -> float:
-    """Return the operations of training, forward and backward, per patch (see `model_flops`)."""
+    """Return the floating-point operations per training patch, forward and backward.
+
+    `model_flops` explains the rules of the count.
+    """
     block = 4 * config.dim**2 + 3 * config.dim * config.mlp_hidden
     weights = config.layers * block + config.dim * (config.numbers + config.outputs)
     attention = 6 * config.layers * config.dim * frames * config.tokens_per_frame

@@ -1,9 +1,10 @@
 """Toto's causal transformer in one file (paper section 3.2: LLaMA-style).
 
-Pre-norm RMSNorm, SwiGLU, rotary positions, causal attention, next-token loss, key-value cache.
-Parameter names inside the model and the half-split order of rotary pairs are those of Hugging
-Face's ``LlamaModel``. `llama_state_dict` adds the prefix of ``LlamaForCausalLM``, and muP's factors
-if they are used.
+The blocks have RMSNorm before each sublayer, SwiGLU, rotary positions and causal attention. A
+key-value cache of earlier tokens is optional. Parameter names and the order of rotary pairs (the
+two halves of a head) are the same as in Hugging Face's ``LlamaModel``. `llama_state_dict` converts
+the weights to ``LlamaForCausalLM``: it adds the prefix of the names, and multiplies the weights by
+the factors of the maximal update parametrisation (muP).
 
 Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
 """
@@ -37,13 +38,15 @@ class TotoConfig(SequenceLayout):
     Attributes:
         dim: width of the residual stream.
         layers: number of blocks.
-        heads: number of attention heads; ``dim`` must be a multiple of ``2 * heads``.
-        mlp_hidden: hidden width of SwiGLU. The paper's sizes use different ratios to ``dim``.
-        tie_embeddings: true to use the input embedding as the output projection, too.
-        rope_base: base of the rotary angles; 10000, or 50000 at 32 x 32 tokens (Table 4).
+        heads: number of attention heads. ``dim`` must be a multiple of ``2 * heads``.
+        mlp_hidden: hidden width of the SwiGLU MLP. In the paper, the ratio to ``dim`` differs
+            between the sizes.
+        tie_embeddings: true uses the token embedding also as the output projection.
+        rope_base: base of the rotary angles. The paper has 10000, and 50000 for frames of 32 x 32
+            tokens (Table 4).
         norm_eps: epsilon of RMSNorm.
-        mup_base_dim: the width for which the learning rate was tuned, for the maximal update
-            parametrisation (`models.mup`); null: the standard parametrisation.
+        mup_base_dim: width for which the learning rate was tuned. It enables the maximal update
+            parametrisation (`models.mup`). null uses the standard parametrisation.
     """
 
     kind: ClassVar[str] = "llama"
@@ -69,11 +72,11 @@ class TotoConfig(SequenceLayout):
 
     @property
     def width_factor(self) -> float:
-        """Ratio of the width to the muP base width; 1 in the standard parametrisation."""
+        """Ratio of the width to the muP base width. It is 1 in the standard parametrisation."""
         return self.dim / (self.mup_base_dim or self.dim)
 
     def build(self) -> "TotoTransformer":
-        """Return the module with initialised weights."""
+        """Build the model with initialised weights."""
         return TotoTransformer(self)
 
 
@@ -94,12 +97,12 @@ class TotoTransformer(CausalModel):
         self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Initialise all weights.
+        """Initialise all weights with the rules of GPT-2.
 
-        Embeddings and all matrices from N(0, 0.02); the two matrices of a block that write to the
-        residual stream from N(0, 0.02 / sqrt(2 * layers)) (GPT-2's rule); norm weights are 1. With
-        muP, matrices of blocks are divided by the square root of `width_factor`, and a separate
-        output projection is zero.
+        Embeddings and matrices are drawn from a normal distribution with standard deviation 0.02.
+        In each block, the two matrices that write to the residual stream have a standard deviation
+        of 0.02 / sqrt(2 * layers). Norm weights are 1. With muP, the matrices of blocks are divided
+        by the square root of `width_factor`, and a separate output projection is zero.
         """
         factor = self.config.width_factor
         for name, parameter in self.named_parameters():
@@ -116,12 +119,12 @@ class TotoTransformer(CausalModel):
             nn.init.normal_(parameter, std=std, generator=generator)
 
     def head_input(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """Return the normalised output of the last block; with muP, divided by `width_factor`."""
+        """Return the normalised output of the last block, divided by `width_factor` (muP)."""
         normed, factor = self.norm(hidden), self.config.width_factor
         return normed if factor == 1 else normed / factor
 
     def new_memory(self, size: int) -> "KeyValueCache":
-        """Return an empty cache for up to ``size`` tokens."""
+        """Return an empty key-value cache with memory for ``size`` tokens."""
         return KeyValueCache(size)
 
     def embed(
@@ -141,11 +144,14 @@ class Memory(Protocol):
     def angles(
         self, config: TotoConfig, num_tokens: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Return the rotary cosines and sines [t k] of the new tokens' positions."""
+        """Return the rotary cosines [t k] and sines [t k] for the positions of t new tokens."""
         ...
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return a block's attention output [b h t k] for new tokens, over earlier and new ones."""
+        """Compute the attention of a block: new tokens attend to earlier tokens and to each other.
+
+        The output is [b h t k], for t new tokens. The new keys and values are stored.
+        """
         ...
 
     def advance(self, num_tokens: int) -> None:
@@ -154,14 +160,14 @@ class Memory(Protocol):
 
 
 class KeyValueCache:
-    """The keys and values of the tokens so far, one pair per block.
+    """The keys and values of all processed tokens, for each block.
 
     Args:
-        size: number of tokens for which memory is allocated at first; None: twice the tokens of the
-            first call. The memory is doubled when it is full.
+        size: number of tokens for which memory is allocated at first. None allocates memory for
+            twice the tokens of the first call. The memory is doubled when it is full.
 
     Attributes:
-        length: number of tokens so far.
+        length: number of processed tokens.
     """
 
     def __init__(self, size: int | None = None) -> None:
@@ -172,11 +178,15 @@ class KeyValueCache:
     def angles(
         self, config: TotoConfig, num_tokens: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Return the rotary angles of the positions after the tokens so far."""
+        """Return the rotary cosines [t k] and sines [t k] for the positions of t new tokens."""
         return rope_angles(config, self.length, num_tokens, device)
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend to all earlier tokens and, causally, to the new tokens; then store the latter."""
+        """Compute the attention of a block, and store the new keys and values.
+
+        New tokens attend to all earlier tokens, and causally to each other. The output is
+        [b h t k], for t new tokens.
+        """
         num_new, end = q.shape[2], self.length + q.shape[2]
         keys, values = self._allocate(block, k, v, end)
         keys[:, :, self.length : end], values[:, :, self.length : end] = k, v
@@ -193,7 +203,7 @@ class KeyValueCache:
         self.length += num_tokens
 
     def _allocate(self, block: int, k: Tensor, v: Tensor, end: int) -> tuple[Tensor, Tensor]:
-        """Return a block's keys and values, with memory for ``end`` tokens."""
+        """Return the keys and values of a block, after allocating memory for ``end`` tokens."""
         pair = self._pairs.get(block)
         if pair is None or pair[0].shape[2] < end:
             size = max(end, self._size or 2 * end) if pair is None else 2 * end
@@ -207,7 +217,7 @@ class KeyValueCache:
 
 
 class Block(nn.Module):
-    """A block of attention and SwiGLU, each after a norm and added to the residual stream."""
+    """A block of attention and a SwiGLU MLP. Both read the normed stream and add to the stream."""
 
     def __init__(self, config: TotoConfig) -> None:
         super().__init__()
@@ -223,7 +233,14 @@ class Block(nn.Module):
         memory: Memory | None = None,
         index: int = 0,
     ) -> Tensor:
-        """Return the tokens [b t d] after this block; ``index`` is its index in ``memory``."""
+        """Return the tokens [b t d] after this block.
+
+        Args:
+            x: the tokens before this block, [b t d].
+            angles: cosines and sines of the rotary positions.
+            memory: cache of earlier tokens. None processes ``x`` without earlier tokens.
+            index: index of this block in ``memory``.
+        """
         x = x + self.self_attn(self.input_layernorm(x), angles, memory, index)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -232,7 +249,7 @@ class _Attention(nn.Module):
     def __init__(self, config: TotoConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        # muP: scores are divided by the width of a head, not by its square root
+        # With muP, scores are divided by sqrt(m) too, so they fall with the width of a head.
         self.query_scale = config.width_factor**-0.5
         self.q_proj = nn.Linear(config.dim, config.dim, bias=False)
         self.k_proj = nn.Linear(config.dim, config.dim, bias=False)
@@ -279,9 +296,11 @@ class _SwiGLU(nn.Module):
 def rope_angles(
     config: TotoConfig, start: int | Tensor, length: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines [*b t k] of positions ``start`` [*b] to ``start + length - 1``.
+    """Return the rotary cosines and sines of ``length`` positions, from ``start`` on.
 
-    Angles are computed in float64: in float32 the error would reach 1e-3 after about 10,000 tokens.
+    ``start`` is one number, or one number for each sequence of a batch [*b]. Cosines and sines are
+    [*b t k]. Angles are computed in float64, because in float32 the error would reach 1e-3 after
+    about 10,000 tokens.
     """
     width = config.dim // config.heads
     exponents = -torch.arange(0, width, 2, device=device, dtype=torch.float64) / width
@@ -293,7 +312,7 @@ def rope_angles(
 
 
 def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Return queries or keys [b h t k], rotated by rotary angles."""
+    """Rotate queries or keys [b h t k] by rotary angles, given as cosines and sines."""
     cos, sin = (a.to(x.dtype) for a in angles)
     low, high = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-high, low], dim=-1) * sin
@@ -317,7 +336,8 @@ def llama_config(config: TotoConfig) -> dict[str, Any]:
 def llama_state_dict(model: TotoTransformer) -> dict[str, Tensor]:
     """Return the weights under the names of Hugging Face's ``LlamaForCausalLM``.
 
-    muP's factors are applied to the weights: those of queries, and of the last norm.
+    ``LlamaForCausalLM`` has no muP. Therefore the weights of the queries and of the last norm are
+    multiplied by the factors of muP.
     """
     factor = model.config.width_factor
     weights = {}

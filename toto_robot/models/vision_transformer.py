@@ -1,7 +1,8 @@
-"""The plain vision transformer of the baselines in one file (arXiv 2010.11929).
+"""The vision transformer (arXiv 2010.11929) of the baseline encoders in one file.
 
-Pre-norm blocks, CLS token, GELU, bias in all projections, and later additions: layer scale (DINOv2,
-arXiv 2304.07193), registers (arXiv 2309.16588) and rotary positions (DINOv3, arXiv 2508.10104).
+It has a CLS token, norms before each sublayer, GELU, and biases in all projections. It also
+supports later additions: layer scale (DINOv2, arXiv 2304.07193), registers (arXiv 2309.16588) and
+rotary positions (DINOv3, arXiv 2508.10104).
 
 Shapes: b batch, t tokens (CLS, registers, patches), n patches, d width, h heads, r head width.
 """
@@ -25,23 +26,25 @@ Channels = tuple[float, float, float]  # red, green, blue
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitConfig:
-    """Sizes of a vision transformer, and size and statistics of its images.
+    """Sizes of a vision transformer, and the size and colour statistics of its input images.
 
     Attributes:
-        image_size: side of the square that a frame is resized to, pixels.
+        image_size: side of the square to which a frame is resized, pixels.
         patch_size: side of a patch, pixels.
         dim: width of the residual stream.
         layers: number of blocks.
-        heads: number of attention heads, which the weights do not determine.
+        heads: number of attention heads. It cannot be derived from the shapes of the weights.
         mlp_hidden: hidden width of the MLP.
         norm_eps: epsilon of LayerNorm.
         registers: number of register tokens between CLS and the patches.
         layer_scale: true if learned gains scale the output of attention and of the MLP.
-        positions: `learned` vectors that are added, or `rotary` (DINOv3), only for patches.
+        positions: `learned` adds a learned vector to each token. `rotary` (DINOv3) rotates the
+            queries and keys of the patches.
         norm_after_pool: true if the last norm is applied after pooling (`fc_norm` of fine-tuned
             MAEs).
-        mean: subtracted from red, green and blue in [0, 1].
-        std: divisor of red, green and blue, after `mean` is subtracted.
+        mean: values that are subtracted from the red, green and blue channels, which are in [0, 1].
+        std: values by which the red, green and blue channels are divided after `mean` is
+            subtracted.
     """
 
     image_size: int
@@ -81,15 +84,16 @@ class VitConfig:
         return self.image_size // self.patch_size
 
     def build(self) -> "VisionTransformer":
-        """Return the module with initialised weights."""
+        """Build the model with initialised weights."""
         return VisionTransformer(self)
 
 
 class VisionTransformer(nn.Module):
     """A pre-norm transformer over the patches of one image.
 
-    Parameters have the names of the published files (timm's). `pos_embed` has an entry for each
-    token: CLS, registers, patches; entries that are missing in a file are zero.
+    Parameters have the same names as in the library timm, whose files can be loaded. `pos_embed`
+    has an entry for each token: CLS, registers, patches. Entries that a file does not have are
+    zero.
     """
 
     def __init__(self, config: VitConfig) -> None:
@@ -108,7 +112,10 @@ class VisionTransformer(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise weights: matrices, tokens and positions from N(0, 0.02), biases 0."""
+        """Initialise matrices, tokens and positions from a normal distribution, and biases as 0.
+
+        The standard deviation is 0.02.
+        """
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 nn.init.trunc_normal_(parameter, std=0.02)
@@ -120,12 +127,14 @@ class VisionTransformer(nn.Module):
     def hidden(
         self, images: Float[Tensor, "b 3 s s"], layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b t d"], ...]:
-        """Return the residual stream after the given layers; deeper blocks are not run.
+        """Return the residual stream after each of the given layers.
+
+        Blocks after the deepest given layer are not run, to save time. No norm is applied.
 
         Args:
-            images: images of side `image_size`, normalised with the model's statistics.
-            layers: 0 is the embedding with its positions, k the output of block k, -1 the last
-                block. No norm is applied.
+            images: images of side s = `image_size`, normalised with `mean` and `std`.
+            layers: numbers of the layers. 0 is the embedding with its positions, k is the output of
+                block k, and -1 is the output of the last block.
 
         Raises:
             ValueError: a layer does not exist.
@@ -146,10 +155,10 @@ class VisionTransformer(nn.Module):
         return tuple(outputs[k] for k in wanted)
 
     def layer_index(self, layer: int) -> int:
-        """Return `layer` counted from 0.
+        """Convert a layer number, which may be negative, to the number counted from layer 0.
 
         Raises:
-            ValueError: the layer does not exist; the message lists the existing ones.
+            ValueError: the layer does not exist. The message lists the existing layers.
         """
         depth = self.config.layers
         index = layer + depth + 1 if layer < 0 else layer
@@ -170,7 +179,7 @@ class _PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """A block of attention and MLP, each after a norm and added to the residual stream."""
+    """A block of attention and an MLP. Both read the normed stream, and add to the stream."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -182,7 +191,13 @@ class Block(nn.Module):
         self.ls2 = _LayerScale(config.dim) if config.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Return the tokens [b t d] after this block; ``angles`` rotate patches only."""
+        """Return the tokens [b t d] after this block.
+
+        Args:
+            x: the tokens before this block, [b t d].
+            angles: cosines and sines of the rotary positions of the patches. None: the positions
+                are not rotary.
+        """
         x = x + self.ls1(self.attn(self.norm1(x), angles))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
@@ -222,15 +237,15 @@ class _LayerScale(nn.Module):
 
 
 def rotary_periods(head_dim: int) -> Tensor:
-    """Return the rotary periods [r/4] of DINOv3."""
+    """Return the periods of DINOv3's rotary positions, shape [r/4] for heads of width r."""
     return ROPE_BASE ** (torch.arange(head_dim // 4, dtype=torch.float32) / (head_dim / 4))
 
 
 def _angles(config: VitConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines [n r] of the patches' rotations, in float32.
+    """Return the rotary cosines and sines [n r] of all n patches, in float32.
 
-    The centres of the patches lie in [-1, 1]; half of a head's pairs rotate with the row, half with
-    the column.
+    Positions are the centres of the patches, in [-1, 1]. One half of the pairs of a head rotates
+    with the row of the patch, and the other half rotates with the column.
     """
     centres = (torch.arange(config.side, device=device) + 0.5) / config.side * 2 - 1
     grid = torch.cartesian_prod(centres, centres)  # n 2
@@ -240,7 +255,7 @@ def _angles(config: VitConfig, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Return queries or keys [b h t r] with rotated patches; CLS and registers are unchanged."""
+    """Rotate the queries or keys [b h t r] of the patches. CLS and registers are unchanged."""
     cos, sin = angles
     prefix = x.shape[2] - len(cos)
     patches = x[:, :, prefix:].float()

@@ -1,1 +1,1 @@
-"""Linear probes on frozen features, to choose a layer and a pool for a robot's task."""
+"""Train small probes on frozen features, to choose the layer and the pooling for a robot task."""

@@ -1,22 +1,28 @@
-"""Read episodes of demonstrations for probes: targets, and the frames to encode.
+"""Read robot episodes for probes: the frames to encode, and the targets that a probe predicts.
 
 A folder contains one file per episode, `*.safetensors` or `*.npz`, directly or in its subfolder
-`episodes`. Demonstration stores (`policies.demonstrations.store`) have this format:
+`episodes`. An episode has t steps. Its images are in one of three forms:
 
-    tokens    uint16 [t c n], frames of c cameras as the token ids of one encoder; or
-    frames    uint8 [t c h w 3], the frames themselves; or, in the same folder, videos
-              <stem>.mp4, or <stem>_<camera>.mp4 for each camera, of t frames
-    labels    [t a] or [t-1 a], actions of the expert           target=action
-    state     [t s], for example poses of objects               target=state
-    proprio   [t p], joints                                     target=state, without a `state`
-    success   [t] or one per episode, integers                  target=label
+    tokens    uint16 [t c n], n token ids of one encoder for each of c cameras
+    frames    uint8 [t c h w 3], images of c cameras
+    videos    files in the same folder, <stem>.mp4, or <stem>_<camera>.mp4 for each camera, each
+              with t frames
 
-The folder may also be a LeRobot data set, with all its cameras. Its target is `action`,
-`observation.state` or `next.success`, or any column with `array=`. Unreadable episodes are reported
-and left out.
+The other arrays are optional. Each can be the target:
 
-`<array>_names` can hold names of an array's columns. A scalar can also be in the JSON of the
-metadata entry `episode`, where the store has `success` and `seed`.
+    labels    [t a] or [t-1 a], a numbers of the expert's action    target=action
+    state     [t s], s numbers, such as poses of objects            target=state
+    proprio   [t p], p numbers, such as joint positions             target=state without `state`
+    success   [t], or one number per episode, integers              target=label
+
+Demonstration stores (`policies.demonstrations.store`) have this format. The folder may also be a
+LeRobot data set, of which all cameras are used. Its target is the column `action`,
+`observation.state` or `next.success`, or any column that is selected with `array=`. Episodes that
+cannot be read are reported and left out.
+
+The array `<array>_names` can hold the names of the columns of an array. A target with one number
+per episode can also be in the metadata entry `episode`, as JSON. Demonstration stores have
+`success` and `seed` there.
 """
 
 import json
@@ -48,27 +54,29 @@ ARRAYS: dict[Kind, tuple[str, ...]] = {
     "label": ("success",),
 }
 _SUFFIXES = (".safetensors", ".npz")
-VIEWS = {"tokens": 3, "frames": 5}  # number of dimensions of each
+VIEWS = {"tokens": 3, "frames": 5}  # number of dimensions of each array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Demonstrations:
-    """The data of a probe: the rows are the frames in use.
+    """The data of a probe. Each of the r rows is a frame with its target.
 
     Attributes:
-        paths: files of the episodes; for a LeRobot data set, one name in the folder per episode.
-        rows: for each episode, the indices of the frames to encode, independent of the target.
-        counts: for each episode, how many of its first rows have a target: an episode may have one
-            more frame than actions.
+        paths: file of each episode. In a LeRobot data set, it is a name that stands for the
+            episode, and not a file.
+        rows: indices of the frames to encode, for each episode. They do not depend on the target.
+        counts: number of the first frames in `rows` that have a target, for each episode. An
+            episode may have one more frame than actions, so its last frame may have no target.
         view: form of the images: `tokens`, `frames`, `videos` or `lerobot`.
-        array: name of the target's array.
-        target: float64 [r k]; one-hot for labels.
-        names: names of the target's columns.
-        dropped: names of constant columns, which cannot be scored.
-        proprio: float64 [r p]; None if there is none, or if it is the target.
-        episode: [r] number of each row's episode, from 0; episodes with the same seed show the same
-            scene and count as one.
-        is_label: true if the columns are classes.
+        array: name of the array or column that is the target.
+        target: k target values of each row, float64 [r k]. Classes are one-hot.
+        names: name of each of the k columns of the target.
+        dropped: names of columns that are left out. They are constant, so they have no score.
+        proprio: p numbers of proprioception for each row, float64 [r p]. None if the episodes have
+            none, or if proprioception is the target.
+        episode: number of the episode of each row, from 0, shape [r]. Episodes with the same seed
+            show the same scene, so they have the same number.
+        is_label: True if the target is a class.
     """
 
     paths: list[Path]
@@ -92,20 +100,23 @@ def read_demonstrations(
     stride: int,
     episodes: int | None,
 ) -> Demonstrations:
-    """Read targets and the indices of frames; the frames stay on the disk.
+    """Read the targets of all episodes, and select the frames to encode. Images are not read.
 
     Args:
         folder: folder of the episodes.
-        kind: kind of target.
-        array: name of the target's array; None: the usual one of this kind, see the module.
-        columns: keep only columns whose names begin with one of these; None: all.
-        stride: number k; every k-th frame is used. Episodes start at different frames.
-        episodes: number of episodes to use, spread evenly; None: all.
+        kind: kind of target: `action`, `state` or `label`.
+        array: name of the array or column that is the target. None uses the default of this kind,
+            which the docstring of the module lists.
+        columns: beginnings of column names. Only columns whose names begin with one of them are
+            kept. None keeps all columns.
+        stride: number k that selects every k-th frame. The first selected frame differs between
+            episodes.
+        episodes: number of episodes to use. Episodes at equal distances in the list are used. None
+            uses all episodes.
 
     Raises:
         FileNotFoundError: there are no episodes in `folder`.
-        ValueError: an episode is damaged or lacks an array; the message names the file and its
-            content.
+        ValueError: an episode is damaged, or does not have the array. The message names the file.
     """
     lerobot = lerobot_episodes.is_lerobot(folder)
     paths = lerobot_episodes.episode_paths(folder) if lerobot else _episode_files(folder)
@@ -161,7 +172,7 @@ def read_demonstrations(
 
 
 def _readable(paths: Sequence[Path], kind: Kind, array: str | None) -> tuple[str, list[Path]]:
-    """Return the target's name and the readable episodes; report and leave out the others.
+    """Return the name of the target, and the episodes that can be read. Report the others.
 
     Raises:
         ValueError: no episode is readable.
@@ -190,7 +201,10 @@ def _readable(paths: Sequence[Path], kind: Kind, array: str | None) -> tuple[str
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Episode:
-    """The data of one episode: `rows` are indices of frames, of which the first have a target."""
+    """The data of one episode.
+
+    `rows` has the indices of the frames to encode. The first of them have a target.
+    """
 
     view: str
     rows: Array
@@ -232,9 +246,11 @@ def _read_episode(
 
 
 def read_frames(path: Path, view: str) -> Array | list[Array]:
-    """Return an episode's tokens [t c n], or its images, uint8 [t c h w 3].
+    """Read the images of an episode of t steps and c cameras.
 
-    If the cameras of a LeRobot data set differ in size, return a list of [t h w 3] per camera.
+    Returns:
+        Tokens uint16 [t c n] if the view is `tokens`. Otherwise images, uint8 [t c h w 3]. If the
+        cameras of a LeRobot data set differ in image size, one array [t h w 3] for each camera.
 
     Raises:
         ValueError: a video cannot be read, or the videos differ in length or size.
@@ -253,7 +269,7 @@ def read_frames(path: Path, view: str) -> Array | list[Array]:
 
 
 def check_tokenizer(folder: Path, encoder: Encoder) -> None:
-    """Raise ValueError if the store's header names another tokenizer than the encoder's."""
+    """Raise ValueError if a demonstration store has tokens of another tokenizer than `encoder`."""
     path = folder / "store.json"
     if not path.is_file():
         return
@@ -269,7 +285,7 @@ def check_tokenizer(folder: Path, encoder: Encoder) -> None:
 def _columns(
     kind: Kind, name: str, target: Array, names: list[str]
 ) -> tuple[Array, list[str], list[str]]:
-    """Return the target's columns, their names, and the names of constant columns."""
+    """Return the columns of the target that vary, their names, and names of constant columns."""
     if kind == "label":
         if target.shape[1] != 1 or target.dtype.kind not in "iub":
             raise ValueError(
@@ -302,7 +318,7 @@ def _episode_files(folder: Path) -> list[Path]:
 
 
 def open_episode(path: Path) -> dict[str, Array]:
-    """Return an episode's arrays, and the scalars of its metadata.
+    """Return the arrays of an episode file, and the numbers in its metadata, by name.
 
     Raises:
         ValueError: the file is damaged.
@@ -323,10 +339,10 @@ def open_episode(path: Path) -> dict[str, Array]:
 
 
 def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
-    """Return the form of an episode's images (tokens, frames or videos) and their number.
+    """Return the form of the images of an episode (tokens, frames or videos), and their number.
 
     Raises:
-        ValueError: it has none of them, or their shape is wrong.
+        ValueError: the episode has no images, or their shape is wrong.
     """
     for view, ndim in VIEWS.items():
         if view in arrays:
@@ -348,7 +364,8 @@ def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
 def _videos(path: Path) -> list[Path]:
     """Return the videos of an episode: `<stem>.mp4`, or `<stem>_<camera>.mp4` for each camera.
 
-    With `pick.npz` and `pick_place.npz`, `pick_place_front.mp4` belongs to the latter.
+    If two episodes match, the longer name wins. For example, `pick_place_front.mp4` belongs to
+    `pick_place.npz` and not to `pick.npz`.
     """
     whole = path.with_suffix(".mp4")
     if whole.is_file():
@@ -358,7 +375,7 @@ def _videos(path: Path) -> list[Path]:
 
 @lru_cache(maxsize=8)
 def _cameras_of(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
-    """Return the videos of each episode's cameras in a folder, by the episode's name."""
+    """Return the videos in a folder for each episode name, one video for each camera."""
     del changed_ns  # part of the cache key
     names = {path.stem for path in walk(folder, _SUFFIXES, deep=False)}
     found: dict[str, dict[str, Path]] = {}
@@ -374,8 +391,8 @@ def _cameras_of(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
     for stem, cameras in found.items():
         others = {name for one, other in found.items() if one != stem for name in other}
         for name in sorted(cameras):
-            # `place_front` beside `front`, only in this episode: a video of an episode
-            # `pick_place` whose own file is not in this folder
+            # If only this episode has a camera `place_front` beside `front`, then the video belongs
+            # to an episode `pick_place`, whose file is not in this folder.
             ends = {"_".join(name.split("_")[begin:]) for begin in range(1, name.count("_") + 1)}
             if name not in others and not ends.isdisjoint(cameras):
                 del cameras[name]
@@ -384,7 +401,7 @@ def _cameras_of(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
 
 
 def _require_same_cameras(paths: Sequence[Path]) -> None:
-    """Raise ValueError if the videos of an episode are of other cameras than the first one's."""
+    """Raise ValueError if an episode has videos of other cameras than the first episode."""
     cameras = [[video.stem.removeprefix(path.stem) for video in _videos(path)] for path in paths]
     for path, found in zip(paths, cameras, strict=True):
         if found != cameras[0]:
@@ -395,11 +412,11 @@ def _require_same_cameras(paths: Sequence[Path]) -> None:
 
 
 def _count_frames(videos: Sequence[Path]) -> int:
-    """Return the number of frames of videos, after checking that frames and rows correspond.
+    """Return the number of frames of each of the videos of an episode, after checks of the times.
 
     Raises:
         ValueError: a video cannot be read, a frame is missing or duplicated, or the frame times
-            differ between cameras; the message names the video and the gap.
+            differ between cameras. The message names the video and the gap.
     """
     from ..data.video import frame_times
 

@@ -30,12 +30,12 @@ _JOINTS = "observation.state"
 
 
 def is_lerobot(folder: Path) -> bool:
-    """Return whether a folder is a LeRobot data set."""
+    """Return True if a folder is a LeRobot data set."""
     return (folder / INFO).is_file()
 
 
 class _Opened:
-    """An open data set, with the table row of each episode by the episode's path."""
+    """An opened data set, and the row of each episode in the episode table."""
 
     def __init__(self, folder: Path) -> None:
         self.files = LeRobotFolder(folder)
@@ -48,7 +48,7 @@ class _Opened:
 
 @lru_cache(maxsize=2)
 def _open(folder: Path, changed_ns: int) -> _Opened:
-    del changed_ns  # part of the cache key
+    del changed_ns  # only part of the cache key: a changed data set is opened again
     return _Opened(folder)
 
 
@@ -57,21 +57,26 @@ def _opened(folder: Path) -> _Opened:
 
 
 def episode_paths(folder: Path) -> list[Path]:
-    """Return a path for each episode, `<folder>/episode_000003`, a name and not a file."""
+    """Return a path for each episode, such as `<folder>/episode_000003`.
+
+    The path only identifies the episode. There is no file with this name.
+    """
     return [*_opened(folder).rows]
 
 
 def usual_column(folder: Path, kind: Kind) -> str:
-    """Return the name of the usual column for a kind of target."""
+    """Return the name of the default column for a kind of target: `action`, `state` or `label`."""
     there = _opened(folder).files.features
     return next((name for name in _USUAL[kind] if name in there), _USUAL[kind][0])
 
 
 def arrays_of(path: Path, column: str) -> dict[str, Array]:
-    """Return a column of an episode with its names, and the joints if they are another column.
+    """Return the target column of an episode, the names of its elements, and the proprioception.
+
+    Proprioception is left out if it is the target column.
 
     Raises:
-        ValueError: the data set lacks the column, or the episode is damaged.
+        ValueError: the data set does not have the column, or the episode is damaged.
     """
     opened = _opened(path.parent)
     names = opened.files.element_names(column)
@@ -83,7 +88,7 @@ def arrays_of(path: Path, column: str) -> dict[str, Array]:
 
 
 def frames_of(path: Path) -> list[NDArray[np.uint8]]:
-    """Return the images of each camera of an episode, uint8 [t h w 3], at the times of its steps.
+    """Return the images of an episode, one array for each camera, uint8 [t h w 3] for t steps.
 
     Raises:
         ValueError: a step has no image, or a file is damaged.
@@ -95,10 +100,10 @@ def frames_of(path: Path) -> list[NDArray[np.uint8]]:
 
 
 def readable(paths: list[Path], column: str) -> list[Path]:
-    """Return the readable episodes, including images; report and leave out the others.
+    """Return the episodes whose column and images can be read. Report the others.
 
     Raises:
-        ValueError: no episode is readable, or the data set lacks the column.
+        ValueError: no episode can be read, or the data set does not have the column.
     """
     _opened(paths[0].parent).files.element_names(column)
     good, reasons = list[Path](), list[str]()

@@ -1,4 +1,7 @@
-"""Report the results of a sweep: table, advice, files and plot."""
+"""Report the results of a layer sweep, which scores a probe on each layer and pool of an encoder.
+
+The report is a table, advice on the layer and pool to use, result files, and a plot.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +17,14 @@ from .ridge import Score, difference
 
 __all__ = ["Cell", "advise", "table", "write_report"]
 
-MIN_EPISODES = 10  # with fewer, the bootstrap's intervals are much too narrow
+MIN_EPISODES = 10  # with fewer episodes, the bootstrap intervals are much too narrow
 TRAINED, UNTRAINED, RANDOM = SOURCES = ("trained", "untrained", "random")
 PROPRIOCEPTION, CONSTANT, PIXELS = "proprioception", "constant", "pixels 16 x 16"
 DESCRIPTIONS = {
     UNTRAINED: "the untrained transformer on the trained tokenizer",
     RANDOM: "the untrained transformer on an untrained tokenizer",
 }
-WITHOUT_ENCODER = {  # text if no layer is clearly better than a baseline
+WITHOUT_ENCODER = {  # text of the advice if no layer is clearly better than a baseline
     CONSTANT: "no layer is clearly better than a constant: record more episodes, or another target",
     PIXELS: "no layer is clearly better than raw 16 x 16 pixels",
 }
@@ -29,18 +32,22 @@ WITHOUT_ENCODER = {  # text if no layer is clearly better than a baseline
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Cell:
-    """The result of one probe.
+    """The result of one probe, which is one cell of the printed table.
 
     Attributes:
-        source: `trained`; `untrained`, an untrained transformer on the trained tokenizer's tokens;
-            `random`, untrained tokenizer and transformer; `pixels 16 x 16`, the images resized to
-            that size; `proprioception`; or `constant`.
-        layer: layer that was pooled; None for a control without an encoder.
-        pool: name of the pool; None for a control without an encoder.
-        width: width of the embedding of all cameras.
-        kept: share of the embedding's variance that its principal components keep.
-        alone: score of a probe on the embedding without proprioception.
-        beside: score of a probe on embedding and proprioception; None if there is none.
+        source: input of the probe. `trained` is an embedding of the encoder. There are controls
+            with an encoder: in `untrained`, the transformer is untrained and the tokenizer is
+            trained. In `random`, both are untrained. There are controls without an encoder:
+            `pixels 16 x 16` (the images, resized to that size), `proprioception`, and `constant`
+            (no input).
+        layer: layer of the encoder that was pooled. None for a control without an encoder.
+        pool: name of the pooling method. None for a control without an encoder.
+        width: number of values in the embedding of all cameras.
+        kept: share of the embedding's variance that remains after its reduction to principal
+            components, 0 to 1.
+        alone: score of a probe whose input is only the embedding.
+        beside: score of a probe whose input is the embedding and the proprioception. None if the
+            episodes have no proprioception.
     """
 
     source: str
@@ -55,7 +62,16 @@ class Cell:
 def table(
     data: Demonstrations, cells: Sequence[Cell], pools: Sequence[str], folds: int, width: int
 ) -> str:
-    """Return the table as text."""
+    """Return a text table of the scores, with a row per source and layer and a column per pool.
+
+    Args:
+        data: the episodes on which the probes were trained and scored.
+        cells: the results of all probes.
+        pools: names of the pooling methods, in the order of the columns.
+        folds: number of cross-validation folds.
+        width: largest number of values in an embedding. Wider embeddings are reduced to so many
+            principal components.
+    """
     measure = "accuracy" if data.is_label else "R2"
     lines = [
         f"{measure} of {data.array} on held-out episodes: "
@@ -114,14 +130,21 @@ def table(
 
 
 def advise(cells: Sequence[Cell], num_layers: int, num_episodes: int) -> dict[str, Any]:
-    """Return the layer and pool to use, with reasons as text and with numbers.
+    """Choose a layer and a pool, and return them with the reasons, as text and as numbers.
 
-    Intervals over fewer than `MIN_EPISODES` episodes are too narrow: then the text says only that.
+    The chosen layer is the shallowest layer whose score is not clearly below the best score. With
+    fewer than `MIN_EPISODES` episodes, the intervals are too narrow for a choice. Then the text
+    asks for more episodes.
+
+    Args:
+        cells: the results of all probes.
+        num_layers: number of layers of the encoder.
+        num_episodes: number of episodes in the data.
     """
     trained = [cell for cell in cells if cell.source == TRAINED]
     best = max(trained, key=lambda cell: cell.alone.score)
     same_pool = [cell for cell in trained if cell.pool == best.pool]
-    # the shallowest layer that is not clearly worse is the cheapest: deeper blocks are not run
+    # a shallow layer is cheap, because deeper blocks need not be run
     enough = next(cell for cell in same_pool if difference(best.alone, cell.alone)["low"] <= 0)
     others = {
         "the last layer": find(cells, TRAINED, num_layers, best.pool),
@@ -167,7 +190,7 @@ def advise(cells: Sequence[Cell], num_layers: int, num_episodes: int) -> dict[st
     words, added = f"{use}; the best compared with {'; '.join(parts)}", None
     joints = proprioception(cells)
     if joints is not None:
-        # of the chosen cell: the maximum over all gains would be biased upwards
+        # the gain of the chosen cell, because the largest gain of all cells is biased upwards
         added = gain(enough, joints)
         words += (
             f"; what layer {enough.layer}, pool {enough.pool} adds to proprioception "
@@ -199,7 +222,16 @@ def write_report(
     num_layers: int,
     notes: dict[str, Any],
 ) -> None:
-    """Write `sweep.json`, `sweep.csv` and `sweep.png`; `notes` are added to the first."""
+    """Write the results of the sweep to `sweep.json`, `sweep.csv` and `sweep.png`.
+
+    Args:
+        out: folder of the files.
+        data: the episodes on which the probes were trained and scored.
+        cells: the results of all probes.
+        pools: names of the pooling methods.
+        num_layers: number of layers of the encoder.
+        notes: further entries of `sweep.json`.
+    """
     best, joints = best_shares(cells), proprioception(cells)
     rows = []
     for cell in cells:
@@ -239,24 +271,35 @@ def write_report(
 
 
 def proprioception(cells: Sequence[Cell]) -> Score | None:
-    """Return the score of proprioception alone; None if there is none."""
+    """Return the score of the probe on proprioception alone. None if there is no such probe."""
     return next((cell.alone for cell in cells if cell.source == PROPRIOCEPTION), None)
 
 
 def gain(cell: Cell, joints: Score) -> dict[str, float]:
-    """Return the gain of a cell over proprioception alone, with its interval."""
+    """Return how much the embedding of a cell improves the score, with a 95 % interval.
+
+    The gain is the score with embedding and proprioception, minus the score with proprioception
+    alone.
+
+    Args:
+        cell: the result with the embedding.
+        joints: the score with proprioception alone.
+    """
     assert cell.beside is not None
     return difference(cell.beside, joints)
 
 
 def find(cells: Sequence[Cell], source: str, layer: int | None, pool: str | None) -> Cell:
-    """Return the cell of a source, layer and pool."""
+    """Return the only cell with the given source, layer and pool."""
     (cell,) = [c for c in cells if (c.source, c.layer, c.pool) == (source, layer, pool)]
     return cell
 
 
 def best_shares(cells: Sequence[Cell]) -> dict[tuple[int | None, str | None], float]:
-    """Return the share of resamples in which each layer is the best of its pool."""
+    """Return, for each layer and pool, the share of resamples in which the layer is the best.
+
+    A layer is compared with the other layers of the same pool.
+    """
     shares = {}
     for pool in {cell.pool for cell in cells if cell.source == TRAINED}:
         mine = [cell for cell in cells if cell.source == TRAINED and cell.pool == pool]
@@ -266,7 +309,7 @@ def best_shares(cells: Sequence[Cell]) -> dict[tuple[int | None, str | None], fl
 
 
 def clearness(difference: dict[str, float]) -> str:
-    """Return text that says whether a difference is clear."""
+    """Return text that states whether a difference is clear: its interval does not contain 0."""
     if difference["low"] > 0:
         return " (clearly better)"
     return " (clearly worse)" if difference["high"] < 0 else " (no clear difference)"
@@ -291,7 +334,10 @@ def _signed(one: dict[str, float]) -> str:
 def _plot(
     path: Path, cells: Sequence[Cell], pools: Sequence[str], num_layers: int, words: str
 ) -> None:
-    """Plot scores against relative depth, as in the paper's Fig. 8, and gains beside them."""
+    """Plot the score of each layer against its relative depth, as in the paper's Fig. 8.
+
+    If there is proprioception, a second panel shows the gains over proprioception alone.
+    """
     joints = proprioception(cells)
     number = 1 if joints is None else 2
     with drawing(path, columns=number, width=3 + 5.5 * number, height=4.5) as (figure, panels):
@@ -300,7 +346,7 @@ def _plot(
                 mine = [cell for cell in cells if (cell.source, cell.pool) == (source, pool)]
                 if not mine:
                     continue
-                # shifted, so that the intervals do not overlap
+                # pools are shifted horizontally, so that their intervals do not overlap
                 depth = np.array([(cell.layer or 0) / num_layers for cell in mine]) + 0.004 * index
                 shown = [[(c.alone.score, c.alone.low, c.alone.high) for c in mine]]
                 if joints is not None:

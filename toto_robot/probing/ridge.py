@@ -1,8 +1,9 @@
 """Fit linear probes in closed form, and compute confidence intervals of their scores.
 
-Ridge regression with cross-validation over whole episodes, and a bootstrap over episodes. All
-probes use the same resamples, so that differences of scores are paired. For classes, one regression
-per class predicts 0 or 1, and the class with the largest output is chosen.
+A probe is a ridge regression. Cross-validation and bootstrap use whole episodes, because the frames
+of an episode are similar. All probes use the same bootstrap resamples, so that differences of
+scores are paired. For classes, one regression per class predicts 0 or 1, and the class with the
+largest output is chosen.
 """
 
 from collections.abc import Sequence
@@ -29,9 +30,9 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-FLOOR = 1e-2  # minimum standard deviation of a feature, the rounding of half precision
-HARDLY = 1e-3  # penalty of companion inputs, relative to their mean variance
-BLOCK = 1024  # rows whose products are summed together
+FLOOR = 1e-2  # minimum divisor of a feature, about the rounding error of half precision
+HARDLY = 1e-3  # ridge penalty of companion inputs, relative to their mean variance
+BLOCK = 1024  # number of rows whose products are summed together
 INTERVAL = (2.5, 97.5)
 
 
@@ -40,7 +41,7 @@ class Ridge:
     """The predictions of a probe on held-out episodes.
 
     Attributes:
-        predictions: [r k] predicted targets.
+        predictions: the k predicted values for each of the r rows, shape [r k].
         penalties: the chosen ridge penalty of each fold.
     """
 
@@ -53,9 +54,9 @@ class Score:
     """The score of a probe, with bootstrap resamples.
 
     Attributes:
-        score: mean R2 of the targets, or accuracy.
+        score: mean R2 over all target columns, or the accuracy if the target is a class.
         draws: the score in each bootstrap resample of the episodes.
-        each: R2 of each target; empty for classes.
+        each: R2 of each target column. Empty for classes.
         penalties: the chosen ridge penalty of each fold.
     """
 
@@ -66,12 +67,12 @@ class Score:
 
     @property
     def low(self) -> float:
-        """Lower end of the interval over episodes."""
+        """Lower end of the 95 % interval of the score, from a bootstrap over episodes."""
         return float(np.percentile(self.draws, INTERVAL[0]))
 
     @property
     def high(self) -> float:
-        """Upper end of the interval over episodes."""
+        """Upper end of the 95 % interval of the score, from a bootstrap over episodes."""
         return float(np.percentile(self.draws, INTERVAL[1]))
 
 
@@ -79,7 +80,7 @@ class ProbeEvaluation:
     """An evaluation with the same targets, folds and resamples for all probes.
 
     Attributes:
-        folds: [r] fold of each row; an episode is never split.
+        folds: fold of each of the r rows, shape [r]. All rows of an episode have the same fold.
     """
 
     def __init__(
@@ -93,16 +94,16 @@ class ProbeEvaluation:
         penalties: Sequence[float],
         seed: int,
     ) -> None:
-        """Draw folds and resamples.
+        """Draw the folds and the bootstrap resamples.
 
         Args:
-            target: float64 [r k]; one-hot for classes.
-            episode: int [r] number of each row's episode, from 0.
-            is_label: true if the columns are classes.
-            folds: number of folds over episodes.
-            resamples: number of bootstrap resamples over episodes.
-            penalties: penalties to choose from.
-            seed: seed of folds and bootstrap.
+            target: k target values of each of the r rows, float64 [r k]. Classes are one-hot.
+            episode: number of the episode of each row, from 0, int [r].
+            is_label: True if the target is a class.
+            folds: number of folds into which the episodes are divided.
+            resamples: number of bootstrap resamples of the episodes.
+            penalties: ridge penalties to choose from.
+            seed: random seed of folds and bootstrap.
         """
         rng = np.random.default_rng(seed)
         number = int(episode.max()) + 1
@@ -123,13 +124,18 @@ class ProbeEvaluation:
         is_scored = np.ones(len(weights), bool) if is_label else ~np.isnan(variance(weights)).all(1)
         if not is_scored.any():
             raise ValueError("no resample of the episodes has two different targets")
-        # with few episodes, all targets may be constant in a resample: such resamples are dropped
+        # With few episodes, all targets may be constant in a resample. Such resamples are dropped.
         self._weights, self._counts = weights[is_scored], counts
         self._once = np.ones((1, number))
         self._variances = variance(self._once), variance(self._weights)
 
     def score(self, inputs: Array, companions: int = 0) -> Score:
-        """Return the score of a probe fitted to inputs [r p]; `companions` as in `fit_ridge`."""
+        """Fit a probe to p input values of each of the r rows, and return its score.
+
+        Args:
+            inputs: the inputs, shape [r p].
+            companions: number of last inputs with a small penalty, see `fit_ridge`.
+        """
         spread = np.ones(self._target.shape[1]) if self._is_label else self._target.var(0)
         ridge = fit_ridge(inputs, self._target, self.folds, self._penalties, 1 / spread, companions)
         each, draws = self._score(ridge.predictions)
@@ -141,10 +147,11 @@ class ProbeEvaluation:
         )
 
     def _score(self, predictions: Array) -> tuple[Array, Array]:
-        """Return the score of each target (one for classes), and the mean score of each resample.
+        """Return the score of each target column (one score for classes), and of each resample.
 
-        All quantities are sums over the rows of an episode, so that a resample is a weighting of
-        episodes. Probes are not refitted: the interval reflects the choice of test episodes.
+        The score of a resample is the mean over all target columns. A resample only weights the
+        episodes, and probes are not fitted again. So the interval reflects the choice of test
+        episodes, and not the choice of training episodes.
         """
         weights, once = self._weights, self._once
         if self._is_label:
@@ -166,13 +173,19 @@ class ProbeEvaluation:
 
 
 def difference(one: Score, two: Score) -> dict[str, float]:
-    """Return the paired difference of two scores of one evaluation, with its interval."""
+    """Return score `one` minus score `two`, with a 95 % interval of the difference.
+
+    Both scores must come from the same evaluation, so that their resamples are paired.
+    """
     low, high = np.percentile(one.draws - two.draws, INTERVAL)
     return {"score": one.score - two.score, "low": float(low), "high": float(high)}
 
 
 def standardise(inputs: Array, floor: float = FLOOR) -> Array:
-    """Return inputs [r p] with mean 0 and standard deviation 1, or less if below `floor`."""
+    """Scale each column of the inputs [r p] to mean 0 and standard deviation 1.
+
+    A column with a standard deviation below `floor` is divided by `floor`, so it stays small.
+    """
     return (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), floor)
 
 
@@ -184,23 +197,23 @@ def fit_ridge(
     weigh: Array,
     companions: int = 0,
 ) -> Ridge:
-    """Return predictions of every row by ridge regression fitted to the other folds.
+    """Predict the targets of each row by ridge regression that is fitted to the other folds.
 
-    Sums over rows are computed once per fold; the sums for fitting are the total minus those of the
-    held-out folds. Each fold's penalty minimises the squared error on each of the other folds in
-    turn, with probes fitted to neither fold.
+    The penalty of a fold is chosen by cross-validation within the other folds. Fitting needs only
+    sums of products over rows. These are computed once for each fold. The sums for a fit are the
+    total minus the sums of the held-out folds.
 
     Args:
-        inputs: [r p].
-        target: [r k].
-        fold: [r] fold of each row, from 0.
+        inputs: p input values of each of the r rows, shape [r p].
+        target: k target values of each row, shape [r k].
+        fold: fold of each row, from 0, shape [r].
         penalties: penalties to choose from, relative to the mean variance of the inputs.
-        weigh: [k] weight of each target's squared error.
-        companions: number of last inputs that always have the small penalty `HARDLY`, so that the
-            penalty of the other inputs does not affect them.
+        weigh: weight of the squared error of each target column, shape [k].
+        companions: number of inputs, the last ones, that always have the small penalty `HARDLY`.
+            So the chosen penalty of the other inputs does not affect them.
     """
     num_folds = int(fold.max()) + 1
-    # inputs, a column of ones and targets: one product contains all sums
+    # one matrix product of inputs, a column of ones and targets contains all sums
     whole = torch.from_numpy(np.concatenate([inputs, np.ones((len(inputs), 1)), target], axis=1))
     moments = torch.zeros(num_folds, whole.shape[1], whole.shape[1], dtype=torch.float64)
     folds = torch.from_numpy(fold)
@@ -225,9 +238,9 @@ def fit_ridge(
 def _solve(
     moments: Tensor, width: int, penalties: Sequence[float], companions: int
 ) -> list[Tensor]:
-    """Return, for each penalty, the linear map [p+1 k] from inputs and 1 to targets."""
+    """Fit the regression for each penalty, and return its weights [p+1 k], bias in the last row."""
     count = moments[width, width]
-    mean = moments[width] / count  # of inputs, one, targets
+    mean = moments[width] / count  # means of the inputs, of the ones, and of the targets
     centred = moments - count * torch.outer(mean, mean)
     gram, cross = centred[:width, :width], centred[:width, width + 1 :]
     spread, main = gram.diagonal(), width - companions
@@ -241,7 +254,7 @@ def _solve(
         if width:
             ridge = gram + torch.diag(torch.cat([penalty * free, HARDLY * held]))
             factor, failed = torch.linalg.cholesky_ex(ridge)
-            if failed:  # nearly equal rows: the rounded matrix is not positive definite
+            if failed:  # rows are nearly equal, so the rounded matrix is not positive definite
                 slope = torch.linalg.pinv(ridge, hermitian=True) @ cross
             else:
                 slope = torch.cholesky_solve(cross, factor)
@@ -251,7 +264,7 @@ def _solve(
 
 
 def _squared_error(moments: Tensor, maps: Tensor, width: int) -> Array:
-    """Return the summed squared error [k] of a map, computed from a fold's sums."""
+    """Return the summed squared error of each target column [k], from the sums of a fold."""
     gram, cross = moments[: width + 1, : width + 1], moments[: width + 1, width + 1 :]
     square = moments[width + 1 :, width + 1 :].diagonal()
     error = square - 2 * (maps * cross).sum(0) + (maps * (gram @ maps)).sum(0)
@@ -259,10 +272,11 @@ def _squared_error(moments: Tensor, maps: Tensor, width: int) -> Array:
 
 
 def rotate(inputs: Array, width: int) -> tuple[Array, float]:
-    """Return the principal components of inputs, at most ``width``, and their share of variance.
+    """Reduce inputs to at most ``width`` principal components, and return the kept variance share.
 
-    Ridge regression is invariant to rotation, so without truncation this changes nothing. The
-    directions are computed from at most 2 * width rows, spread evenly, without the targets.
+    If all components are kept, the probe is unchanged, because ridge regression does not depend on
+    a rotation of its inputs. The components are computed from the inputs alone, not from the
+    targets. At most 2 * width rows at equal distances are used for them.
     """
     width = min(width, len(inputs))
     if inputs.shape[1] <= width:
