@@ -1,1 +1,1 @@
-"""Training of tokenizers and transformers."""
+"""Train tokenizers, transformers and masked autoencoders."""

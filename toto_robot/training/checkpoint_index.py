@@ -1,7 +1,7 @@
-"""A safe reader of `torch.distributed.checkpoint` files that runs no code from the files.
+"""Read `torch.distributed.checkpoint` files safely: no code in the files is run.
 
-The index, ``.metadata``, is a pickle, and so are the values that are not tensors. A pickle can call
-any function that it names; this reader allows only the few classes that an index consists of.
+The index ``.metadata`` is a pickle, and the values that are not tensors are pickles too. A pickle
+can call any function. This reader allows only the few classes that an index needs.
 """
 
 import json
@@ -37,10 +37,10 @@ _PATHS = {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"}
 
 
 class DataReader(FileSystemReader):
-    """A reader of a checkpoint's folder that runs no code from the index."""
+    """A reader of a checkpoint folder that runs no code from the index."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Read the index."""
+        """Read the index ``.metadata`` of the checkpoint."""
         del args
         metadata = _read_index(Path(self._get_metadata_path(kwargs.get("rank"))))
         if metadata.storage_meta is None:
@@ -50,20 +50,20 @@ class DataReader(FileSystemReader):
 
 
 class DataPlanner(DefaultLoadPlanner):
-    """A load planner that reads values other than tensors as plain data."""
+    """A load planner that accepts only plain data for values that are not tensors."""
 
     def load_bytes(self, read_item: Any, value: BytesIO) -> None:
-        """Check that the bytes hold only plain data, then read them."""
+        """Check that the bytes hold only plain data, and then read them."""
         torch.load(value, weights_only=True)
         value.seek(0)
         super().load_bytes(read_item, value)
 
 
 def read_whole(folder: Path) -> dict[str, Any]:
-    """Return a checkpoint's state after checking that no file is missing, empty or truncated.
+    """Read the state of a checkpoint, after a check that no file is missing, empty or truncated.
 
     Raises:
-        ValueError: the checkpoint is damaged; the message says how.
+        ValueError: the checkpoint is damaged. The message describes the damage.
     """
     try:
         state = json.loads((folder / "state.json").read_text())
@@ -98,10 +98,10 @@ def _read_index(path: Path) -> Metadata:
 
 
 class _Index(pickle.Unpickler):
-    """An unpickler that builds an index and refuses all other classes."""
+    """An unpickler that allows only the classes of an index, and refuses all other classes."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the class or value of an allowed name."""
+        """Return the class or function with this name if it is allowed."""
         if module.startswith("pathlib") and name in _PATHS:
             return PurePosixPath
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):

@@ -1,11 +1,11 @@
-"""Sharded training checkpoints, which any number of ranks can write and resume from.
+"""Write and read training checkpoints, with any number of ranks.
 
-``checkpoints/step-0001000/`` holds the files of `torch.distributed.checkpoint`, in which each rank
-writes its own part of the weights and the optimizer state, and ``state.json``: the step, the
-guard's state and sums for the log. The folder is written under a temporary name, synchronised and
-renamed when all ranks are done, so that it is complete or does not exist. If a disk has lost a part
-nevertheless, training resumes from the newest complete checkpoint. The index is torch's pickle; no
-code from it is run (`checkpoint_index`).
+The folder ``checkpoints/step-0001000/`` holds the files of `torch.distributed.checkpoint`, in which
+each rank writes a part of the weights and of the optimizer state. It also holds ``state.json``,
+with the step, the state of the guard, and sums for the log. The folder has a temporary name until
+all ranks are done and all files are on the disk, so a checkpoint is complete or does not exist. If
+a disk loses a file later, training resumes from the newest complete checkpoint. The index is a
+pickle of torch. It is read without running code from it (see `checkpoint_index`).
 """
 
 import os
@@ -48,11 +48,11 @@ class Checkpoints:
         self._folder, self._model, self._optimizer = folder, model, optimizer
         self._ranks, self._background, self._most = ranks, background, most
         self._pending: tuple[Future[Any], Path] | None = None
-        # a separate group, so that a background write does not mix its messages with training's
+        # A separate process group: the messages of a background write do not mix with training's.
         self._group: Any = None if ranks.mesh is None else dist.new_group(backend="gloo")
 
     def resume(self) -> dict[str, Any] | None:
-        """Load the newest complete checkpoint and return its state; None without checkpoints.
+        """Load the newest complete checkpoint, and return its state. None without a checkpoint.
 
         Raises:
             ValueError: checkpoints exist, but none is complete.
@@ -77,7 +77,7 @@ class Checkpoints:
                 )
         except (
             CheckpointException
-        ) as error:  # a BaseException; raised in all ranks if one rank fails
+        ) as error:  # raised in all ranks if one rank fails; not a subclass of Exception
             (first, *_) = error.failures.values()
             raise ValueError(str(first[0]).partition("\n")[0]) from error
         set_state_dict(
@@ -89,7 +89,10 @@ class Checkpoints:
         return state
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the checkpoint of ``step``, with several ranks in the background if configured."""
+        """Write the checkpoint of ``step``.
+
+        With several ranks and `background`, training continues while the files are written.
+        """
         self.finish()
         folder = self._folder / f"step-{step:07d}"
         aside = folder.with_name(f".{folder.name}.part")

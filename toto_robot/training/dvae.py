@@ -1,8 +1,9 @@
-"""Training of DALL-E's discrete VAE (Ramesh et al. 2021, arXiv 2102.12092, appendix A).
+"""Train DALL-E's discrete VAE (Ramesh et al. 2021, arXiv 2102.12092, appendix A).
 
-The loss is the evidence lower bound of a discrete latent. Tokens are drawn by the Gumbel-softmax
-relaxation with a falling temperature; the decoder's loss is the logit-Laplace likelihood. The prior
-over tokens is uniform, and the weight of the divergence from it grows from 0 to well above 1.
+The loss is the evidence lower bound. It has two terms. The first term is the negative logit-Laplace
+likelihood of the reconstruction. The second term is the divergence of the token distribution from a
+uniform prior. Its weight grows from 0 to well above 1 during training. Tokens are drawn with the
+Gumbel-softmax relaxation, whose temperature falls.
 """
 
 import copy
@@ -27,10 +28,12 @@ class DalleRecipe:
     """Training settings of `DalleDVae`.
 
     Attributes:
-        temperature: temperature of the Gumbel-softmax relaxation.
-        divergence_weight: weight of the divergence from the uniform prior, summed over the tokens
-            of an image, relative to the log likelihood summed over its pixels.
-        average_decay: decay of the running average of the weights, which is validated and saved.
+        temperature: schedule of the temperature of the Gumbel-softmax relaxation.
+        divergence_weight: schedule of the weight of the divergence from the uniform prior. A weight
+            of 1 adds the divergence, summed over the tokens of an image, to the negative log
+            likelihood, summed over the pixel values of the image.
+        average_decay: decay per step of the running average of the weights. The averaged weights
+            are validated and saved.
     """
 
     kind: ClassVar[str] = "dalle"
@@ -60,7 +63,14 @@ class DalleTrainer:
     def step(
         self, images: Tensor, lr: float, step: int, generator: torch.Generator
     ) -> dict[str, float | Tensor]:
-        """Train one step; return values to log."""
+        """Train one step, and return values for the log.
+
+        Args:
+            images: images of side s, [b 3 s s], in [0, 1].
+            lr: learning rate.
+            step: number of the step, from 0.
+            generator: random generator of the drawn tokens.
+        """
         recipe, clip = self._recipe, self._setting.optimizer.clip_norm
         temperature, weight = recipe.temperature.at(step), recipe.divergence_weight.at(step)
         with self._setting.arithmetic():
@@ -69,7 +79,8 @@ class DalleTrainer:
             statistics = self._trained.statistics(codes).float()
         likelihood = logit_laplace_loss(statistics, images)
         extra = divergence(logits)
-        # both in nats per pixel value, as in the paper: 6.6 / 192 for 8 x 8 pixels
+        # Both terms are in nats per pixel value. In the paper, the weight is 6.6 / 192, where a
+        # token has 192 pixel values (8 x 8 pixels, 3 channels).
         values_per_token = images[0].numel() / logits[0, 0].numel()
         loss = likelihood + weight / values_per_token * extra
         norm = descend(self._trained, self._optimizer, loss, clip, lr)
@@ -86,20 +97,20 @@ class DalleTrainer:
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
-        # a shorter average at first, so that it does not keep the random initial weights
+        # The average is short at first, so that it does not contain the random initial weights.
         decay = min(self._recipe.average_decay, (1 + step) / (10 + step))
         for mean, now in zip(self.tokenizer.parameters(), self._trained.parameters(), strict=True):
             mean.lerp_(now, 1 - decay)
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
-        """Return the reconstruction of images from hard tokens, and the likelihood loss."""
+        """Reconstruct images from discrete tokens, without the relaxation."""
         ids = self.tokenizer.logits(images).argmax(1)
         one_hot = nn.functional.one_hot(ids, self.tokenizer.vocab_size).movedim(-1, 1)
         statistics = self.tokenizer.statistics(one_hot.to(images.dtype))
         return Reconstructed(logit_laplace_loss(statistics, images), laplace_mean(statistics), ids)
 
     def state(self) -> dict[str, Any]:
-        """Return the optimizer's state, and the weights of which ``tokenizer`` is the average."""
+        """Return the state of the optimizer, and the trained weights before averaging."""
         return {"optimizer": self._optimizer.state_dict(), "trained": self._trained.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -111,15 +122,18 @@ class DalleTrainer:
 def gumbel_softmax(
     logits: Float[Tensor, "b v i j"], temperature: float, generator: torch.Generator
 ) -> Float[Tensor, "b v i j"]:
-    """Draw relaxed one-hot codes (Jang et al., arXiv 1611.01144, equation 2)."""
+    """Draw relaxed one-hot codes (Jang et al., arXiv 1611.01144, equation 2).
+
+    v is the number of codes, and i and j are the rows and columns of the token grid.
+    """
     uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
-    # clamped to the smallest positive number of rand, so that no logarithm is of 0
+    # clamped to the smallest positive value of `rand`, because the logarithm of 0 is infinite
     noise = -torch.log(-torch.log(uniform.clamp(2**-24, 1 - 2**-24)))
     return torch.softmax((logits + noise) / temperature, dim=1)
 
 
 def divergence(logits: Float[Tensor, "b v i j"]) -> Float[Tensor, ""]:
-    """Return the mean KL divergence of a token's distribution from the uniform one, nats."""
+    """Return the KL divergence of each token's distribution from uniform, averaged, in nats."""
     log_share = logits.log_softmax(1)
     return math.log(logits.shape[1]) + (log_share.exp() * log_share).sum(1).mean()
 
@@ -129,8 +143,13 @@ def logit_laplace_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean negative log likelihood of a pixel value, nats (appendix A.3, equation 3).
 
-    It is the density on (0, 1) of the sigmoid of a Laplace variable. The loss can be below 0,
-    because it uses a density and not a probability.
+    The distribution of a pixel value is the sigmoid of a Laplace variable, so it lies in (0, 1).
+    The loss can be below 0, because the likelihood is a density and not a probability.
+
+    Args:
+        statistics: three channels with the means of the Laplace variables, then three channels with
+            the logarithms of their scales.
+        images: the true images, in [0, 1].
     """
     mean, log_scale = statistics.chunk(2, dim=1)
     x = with_margin(images)

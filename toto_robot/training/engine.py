@@ -1,12 +1,12 @@
-"""The training loop of all pre-trained models: Totos of all kinds, and the MAE baseline.
+"""The training loop of all pre-trained models: all kinds of Toto, and the MAE baseline.
 
     result = fit(model, phases, config, out, seed=0, title="next-token loss, nats")
 
-A step reads ``batch`` rows (training examples) by number from an endless stream that depends only
-on its seed, accumulates gradients over parts of ``part`` rows on each rank, and makes one AdamW
-update, unless the guard rejects the loss or the gradient. So the config alone determines a run. The
-rows are the same for any number of ranks and parts. A resumed run equals an uninterrupted run; on a
-CPU, the two are bit-identical.
+A row is one training example. A step reads ``batch`` rows by their numbers. A row depends only on
+its number and the seed (see `toto_robot.data.mixture`). Each rank accumulates gradients over
+forward passes of ``part`` rows. Then the step makes one AdamW update, unless the guard rejects the
+loss or the gradient. So the config determines a run completely, and the rows are the same for any
+number of ranks. A resumed run equals an uninterrupted run. On a CPU, the two are bit-identical.
 """
 
 import itertools
@@ -48,17 +48,20 @@ class EngineConfig:
     """Settings of the training loop, for any model.
 
     Attributes:
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: precision of matrix products; weights and optimizer state are float32.
-        compile: whether to compile each block with TorchInductor.
-        recompute: whether to recompute the activations inside a block for its gradient
-            (activation checkpointing): less memory, about a third more time.
-        shard_ranks: number of ranks that share one copy of the model; null: all ranks.
-        read_threads: number of threads that prefetch batches.
-        log_every: steps between log lines, each with a validation.
-        keep_every: steps between checkpoints.
-        keep_most: number of checkpoints that are kept.
-        keep_in_background: whether several ranks write checkpoints while training continues.
+        device: ``auto``, ``cpu`` or ``cuda``. ``auto`` uses a GPU if there is one.
+        precision: precision of matrix products. Weights and optimizer state are always float32.
+        compile: true compiles each block with TorchInductor.
+        recompute: true does not store the activations inside a block, and computes them again for
+            the gradient (activation checkpointing). It needs less memory and about a third more
+            time.
+        shard_ranks: number of ranks that share one copy of the model. null shards it over all
+            ranks.
+        read_threads: number of threads that read batches in advance.
+        log_every: number of steps between two lines of the log. Each line has a validation.
+        keep_every: number of steps between two checkpoints.
+        keep_most: maximum number of checkpoints on the disk. Older checkpoints are deleted.
+        keep_in_background: true continues the training while checkpoints are written. It has an
+            effect only with several ranks.
         guard: conditions under which an update is skipped.
     """
 
@@ -86,13 +89,13 @@ class Fit:
     """The result of `fit`.
 
     Attributes:
-        weights: the full state dict on the CPU of the first rank; empty on the other ranks.
-        steps: completed steps of all phases.
-        all_steps: planned steps of all phases.
+        weights: the full state dict, on the CPU of rank 0. Empty on the other ranks.
+        steps: number of completed steps, over all phases.
+        all_steps: number of planned steps, over all phases.
         tokens: number of training tokens.
         skipped: number of steps whose update the guard skipped.
-        finished: whether all steps are completed; False if the run was stopped.
-        scores: the last line of the log.
+        finished: True if all steps are completed. False if the run was stopped.
+        scores: losses and other values of the last line of the log.
     """
 
     weights: dict[str, Tensor]
@@ -104,7 +107,7 @@ class Fit:
     scores: Mapping[str, float | int]
 
     def stopped(self) -> str:
-        """Return a message: at which step the run stopped, and how to resume it."""
+        """Return a message that states the step at which the run stopped, and how to resume it."""
         return stopped_after(self.steps, self.all_steps, "step")
 
     def notes(self, config: object) -> dict[str, object]:
@@ -126,14 +129,14 @@ def fit(
     *,
     title: str,
 ) -> Fit:
-    """Train a model; resume from the newest checkpoint under ``out``.
+    """Train a model. If ``out`` has checkpoints, training resumes from the newest checkpoint.
 
-    On Ctrl-C, and on SIGTERM or SIGUSR1, which schedulers send before they kill a job, the step is
-    completed, a checkpoint is written and the function returns.
+    On Ctrl-C, the current step is completed, a checkpoint is written, and the function returns. The
+    same happens on SIGTERM and SIGUSR1, which schedulers send before they kill a job.
 
     Args:
-        model: a `Trainable` with initial weights, equal on all ranks; trained in place.
-        phases: the phases, in order.
+        model: a `Trainable` with initial weights, equal on all ranks. It is trained in place.
+        phases: the training phases, the first phase first.
         optimizer: settings of AdamW and of its learning rate over the steps of all phases.
         config: the other settings.
         out: folder of checkpoints, log and curve.
@@ -196,7 +199,7 @@ class _Run:
         self._stop = StopSignals(ranks)
 
     def train(self) -> Fit:
-        """Run the remaining steps."""
+        """Run the remaining steps of all phases, and return the result."""
         bar = tqdm(
             total=self._steps,
             initial=self._done,
@@ -316,12 +319,12 @@ class _Run:
 
     @torch.no_grad()
     def _validate(self, rows: Rows, count: int) -> float:
-        """Return the mean loss of the first rows, computed by all ranks together."""
+        """Return the mean loss of rows 0 to ``count - 1``. The ranks share the computation."""
         turns = -(-count // self._ranks.world)
         total = torch.zeros(2, device=self._ranks.device)
         for turn in range(turns):
             row = turn * self._ranks.world + self._ranks.rank
-            # all ranks compute in each turn, because in the last turn some have no row of their own
+            # All ranks must compute in each turn. In the last turn, some ranks repeat a row.
             loss = self._loss(rows(min(row, count - 1), 1))
             if row < count:
                 total += torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)])

@@ -1,9 +1,10 @@
 """``python -m toto_robot.training.from_videos``: train an encoder from a folder of videos.
 
-The command decodes the videos, tokenises them with an existing checkpoint, trains a transformer and
-writes the folder that `load_encoder` opens. All results are kept under ``out``, so that a stopped
-command can resume. For collections that are too large to store as frames, or for a mixture of
-several collections, use ``toto_robot.data.tokenise`` and then ``toto_robot.training.pretrain``.
+The command decodes the videos, tokenises the frames with an existing tokenizer, and trains a
+transformer. It writes an encoder folder that `load_encoder` opens. All intermediate results are
+kept under ``out``, so that a stopped command can resume. If the frames of a collection need too
+much disk space, or to mix several collections, use ``toto_robot.data.tokenise`` and then
+``toto_robot.training.pretrain``.
 """
 
 from dataclasses import dataclass
@@ -28,19 +29,19 @@ class FromVideosConfig:
 
     Attributes:
         videos: folder of videos, searched recursively.
-        stride: keep every ``stride``-th frame.
-        crops: number of passes over each video, each with another random crop.
+        stride: number that selects every ``stride``-th frame of a video.
+        crops: number of passes over each video. Each pass has another random crop.
         tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
             encoder.
         model: config of the transformer.
         optimizer: settings of AdamW and of its learning-rate schedule.
-        stages: training stages, see `PretrainConfig`.
+        stages: the training stages, the first stage first. Each stage has sequences of one length.
         engine: settings of the training loop: device, precision, ranks, log, checkpoints.
         validation_sequences: number of held-out sequences for each validation.
-        frame_interval_s: time between kept frames, seconds, which the checkpoint records; null
-            if it varies much.
-        golden_frames: number of video frames for the encoder's reference embeddings (golden
-            vectors).
+        frame_interval_s: time between two selected frames, seconds. The checkpoint records it. null
+            if it differs much between the videos.
+        golden_frames: number of video frames for the reference embeddings (golden vectors). They
+            are stored with the encoder, to check later that it computes the same embeddings.
         seed: random seed of crops, weights and batches.
     """
 
@@ -59,7 +60,7 @@ class FromVideosConfig:
 
 
 def from_videos(config: FromVideosConfig, out: Path) -> Path:
-    """Train an encoder on a folder of videos and return the encoder's folder.
+    """Train an encoder on a folder of videos, and return the folder of the encoder.
 
     Raises:
         ValueError: no video could be read, or none is as long as a sequence.

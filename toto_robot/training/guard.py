@@ -1,4 +1,4 @@
-"""A guard that skips updates with loss spikes or non-finite values."""
+"""Skip updates of the weights if the loss has a spike, or if loss or gradient is not finite."""
 
 import math
 from collections import deque
@@ -9,9 +9,9 @@ import numpy as np
 
 __all__ = ["Guard", "GuardConfig"]
 
-LEAST_HISTORY = 20  # losses; with fewer, their standard deviation is unreliable
+LEAST_HISTORY = 20  # minimum number of losses for a reliable standard deviation
 LEAST_SPREAD = (
-    0.01  # relative to the mean, so that a change of 1 % of a nearly constant loss is not a spike
+    0.01  # minimum standard deviation, relative to the mean, for a loss that is nearly constant
 )
 
 
@@ -20,8 +20,10 @@ class GuardConfig:
     """Settings of `Guard`.
 
     Attributes:
-        deviations: a loss this many standard deviations above the mean of ``history`` is a spike.
-        history: number of recent accepted losses in the mean and the standard deviation.
+        deviations: threshold of a spike, in standard deviations. A loss is a spike if it is further
+            above the mean of the recent losses.
+        history: number of recent accepted losses from which the mean and the standard deviation are
+            computed.
         most_skipped: maximum number of consecutive skipped steps before training stops.
     """
 
@@ -40,10 +42,10 @@ class GuardConfig:
 
 
 class Guard:
-    """A check of each step's loss and gradient before the weights are updated.
+    """A check of the loss and the gradient of each step, before the weights are updated.
 
     Attributes:
-        skipped: number of steps skipped so far.
+        skipped: number of steps whose update was skipped since the start of the run.
     """
 
     def __init__(self, config: GuardConfig) -> None:
@@ -53,10 +55,11 @@ class Guard:
         self.skipped = 0
 
     def fault(self, loss: float, gradient_norm: float) -> str | None:
-        """Return what is wrong with a step, or None if the update is safe.
+        """Return the reason why the update of a step must be skipped, or None if it is safe.
 
         Raises:
-            FloatingPointError: too many consecutive bad steps; none of their updates was applied.
+            FloatingPointError: too many consecutive steps had to be skipped. None of their updates
+                was applied.
         """
         fault = self._fault(loss, gradient_norm)
         if fault is None:
@@ -74,7 +77,7 @@ class Guard:
         return fault
 
     def reset(self) -> None:
-        """Clear the history, because losses of another phase are not comparable."""
+        """Clear the history of losses. Used between phases, whose losses are not comparable."""
         self._losses.clear()
 
     def state(self) -> dict[str, Any]:

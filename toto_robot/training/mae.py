@@ -23,7 +23,7 @@ from .tokenizer import DataConfig
 
 __all__ = ["MaeTrainingConfig", "train_mae"]
 
-SHOWN = 10  # held-out frames in reconstructions.png
+SHOWN = 10  # number of held-out frames in reconstructions.png
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +35,12 @@ class MaeTrainingConfig:
         data: the data sets and their weights.
         optimizer: settings of AdamW and of its learning-rate schedule.
         steps: number of optimizer steps.
-        batch: frames per step, over all ranks.
-        part: frames per forward pass on a rank; gradients of the parts are accumulated.
+        batch: number of frames in a step, over all ranks.
+        part: number of frames in a forward pass of a rank. The gradients of several forward passes
+            are accumulated for a step.
         engine: settings of the training loop: device, precision, ranks, log, checkpoints.
         validation_frames: number of held-out frames of each data set for each validation.
-        pool: default pooling of the encoder's embedding, see `VitEncoder`.
+        pool: default pooling of tokens to an embedding. `VitEncoder` lists the names.
         seed: random seed of weights, frames and masks.
     """
 
@@ -61,10 +62,10 @@ class MaeTrainingConfig:
 
 
 def train_mae(config: MaeTrainingConfig, out: Path) -> Path:
-    """Train, resuming from the last checkpoint under ``out``, and return the encoder's folder.
+    """Train a masked autoencoder, and return the folder of the encoder.
 
-    The encoder, ``out/encoder``, is the autoencoder without its decoder; `load_encoder` opens it
-    as a `VitEncoder`.
+    Training resumes from the last checkpoint under ``out``. The encoder in ``out/encoder`` is the
+    autoencoder without its decoder. `load_encoder` opens it as a `VitEncoder`.
     """
     with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
         return _train(config, out, ranks)
@@ -132,7 +133,7 @@ def _rows(
     *,
     validation: bool,
 ) -> Rows:
-    """Return a function from row numbers to frames and to the orders of their patches."""
+    """Return a function that returns the frames of rows, with a random patch order for each."""
     mixture = FrameMixture(shards, weights, validation=validation, seed=config.seed)
     encoder = config.model.encoder
 
@@ -148,7 +149,7 @@ def _rows(
 
 
 def _draw(model: MaskedAutoencoder, frames: Tensor, orders: Tensor, path: Path) -> None:
-    """Write an image of held-out frames, their visible patches, and their reconstructions."""
+    """Write an image that shows held-out frames, their visible patches, and reconstructions."""
     import cv2
 
     rows = [torch.cat(list(one), dim=1) for one in (frames, *model.reconstruct(frames, orders))]

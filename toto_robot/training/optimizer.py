@@ -1,4 +1,4 @@
-"""AdamW, its learning-rate schedule, and one optimizer step."""
+"""Build AdamW, compute its learning rate, and take one optimizer step."""
 
 import math
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class OptimizerConfig:
     Attributes:
         lr: peak learning rate.
         betas: AdamW's betas, (0.9, 0.95) in the paper.
-        weight_decay: weight decay of matrices; vectors (norms, biases) have no decay.
-        warmup_steps: number of linear warm-up steps.
+        weight_decay: weight decay of matrices. Vectors (norms, biases) have no decay.
+        warmup_steps: number of steps during which the learning rate rises linearly to ``lr``.
         final_lr_fraction: learning rate at the last step, as a fraction of ``lr``.
-        clip_norm: maximum norm of the gradient; larger gradients are scaled down.
+        clip_norm: maximum norm of the gradient. Gradients with a larger norm are scaled down.
     """
 
     lr: float
@@ -31,7 +31,7 @@ class OptimizerConfig:
     clip_norm: float
 
     def lr_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of ``step``, counted from 0."""
+        """Return the learning rate of step number ``step`` (from 0) in a run of ``steps`` steps."""
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
@@ -40,7 +40,7 @@ class OptimizerConfig:
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> AdamW:
-    """Return AdamW for ``module``, with the parameter groups of `parameter_groups`."""
+    """Build AdamW for the parameters of ``module``, grouped by `parameter_groups`."""
     groups = parameter_groups(module, config.weight_decay)
     return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
@@ -48,10 +48,17 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> AdamW:
 def descend(
     module: nn.Module, optimizer: AdamW, loss: Tensor, clip_norm: float, lr: float
 ) -> float:
-    """Take one optimizer step on ``loss`` at learning rate ``lr`` and return the gradient's norm.
+    """Take one optimizer step, and return the norm of the gradient before clipping.
+
+    Args:
+        module: the trained module.
+        optimizer: the optimizer of the module.
+        loss: the loss of this step.
+        clip_norm: maximum norm of the gradient.
+        lr: learning rate.
 
     Raises:
-        FloatingPointError: loss or gradient is not finite; the weights are unchanged.
+        FloatingPointError: loss or gradient is not finite. The weights are then unchanged.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr

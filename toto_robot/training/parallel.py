@@ -1,12 +1,12 @@
-"""Devices and processes of a training run: one process, or several under ``torchrun`` with FSDP2.
+"""Distribute training over devices: one process, or several processes with FSDP2.
 
     python -m toto_robot.training.pretrain                                    # one process
     torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster
 
-torchrun sets rank and world size in environment variables. With one process nothing is sharded and
-no process group is created. With several, parameters, gradients and optimizer state are sharded
-over ``shard_ranks`` ranks and replicated over the rest (hybrid sharding). The same code runs on CPU
-ranks with gloo and on GPUs with NCCL.
+torchrun starts the processes (ranks), and sets rank and world size in environment variables. With
+one process, nothing is sharded, and no process group is created. With several processes,
+parameters, gradients and optimizer state are sharded over groups of ``shard_ranks`` ranks. Each
+group has a full copy (hybrid sharding). CPU ranks communicate with gloo, and GPUs with NCCL.
 """
 
 import os
@@ -39,7 +39,7 @@ class Trainable(Protocol):
     """A module that the engine can train.
 
     Attributes:
-        layers: the blocks, which are compiled, recomputed and sharded one by one.
+        layers: the blocks. The engine compiles, recomputes and shards each block separately.
     """
 
     layers: nn.ModuleList
@@ -51,13 +51,13 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranks:
-    """This process and its group.
+    """This process of a training run, and the group of all processes.
 
     Attributes:
-        rank: number of this process.
+        rank: number of this process, from 0.
         world: number of processes.
         device: device of this process.
-        mesh: device mesh, replicate x shard; None with one process.
+        mesh: device mesh with the dimensions replicate and shard. None with one process.
     """
 
     rank: int
@@ -67,7 +67,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and prints."""
+        """True for rank 0, which writes the files and prints."""
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
@@ -92,8 +92,9 @@ def join_ranks(device: str, shard_ranks: int | None) -> Iterator[Ranks]:
     """Join the process group that ``torchrun`` started, and leave it at the end of the block.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda``; auto selects a GPU if there is one.
-        shard_ranks: number of ranks that share one copy of the model; None: all ranks.
+        device: ``auto``, ``cpu`` or ``cuda``. ``auto`` uses a GPU if there is one.
+        shard_ranks: number of ranks that share one copy of the model. None shards it over all
+            ranks.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
@@ -135,11 +136,12 @@ def distribute(
     Args:
         model: a `Trainable`, equal on all ranks.
         ranks: this process and its group.
-        precision: precision of matrix products; parameters, reductions and the optimizer stay
+        precision: precision of matrix products. Parameters, reductions and the optimizer stay
             float32.
-        recompute: whether to recompute the activations inside a block for its gradient
-            (activation checkpointing): less memory, a third more computation.
-        compile_blocks: whether to compile each block with TorchInductor.
+        recompute: True does not store the activations inside a block, and computes them again for
+            the gradient (activation checkpointing). It needs less memory and a third more
+            computation.
+        compile_blocks: True compiles each block with TorchInductor.
     """
     model.to(ranks.device)
     blocks = cast(nn.ModuleList, model.layers)
@@ -157,25 +159,28 @@ def distribute(
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    # the training loop calls loss, not forward
+    # FSDP2 hooks only `forward` by default, but the training loop calls `loss`
     register_fsdp_forward_method(model, "loss")
 
 
 def arithmetic(ranks: Ranks, precision: Precision) -> Any:
-    """Return the context of a forward pass; sharded models set their precision themselves."""
+    """Return the autocast context of a forward pass. Sharded models need none: FSDP2 casts them."""
     if precision == "float32" or ranks.mesh is not None:
         return nullcontext()
     return torch.autocast(ranks.device.type, torch.bfloat16)
 
 
 def defer_reduction(model: nn.Module, last: bool) -> None:
-    """Reduce gradients over the ranks only after the ``last`` part of an accumulated batch."""
+    """Set whether the next backward pass sums the gradients over the ranks.
+
+    Only the last of several accumulated backward passes needs this sum.
+    """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the full tensor of one that may be sharded over ranks."""
+    """Return the full tensor. If the tensor is sharded, the shards of all ranks are gathered."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

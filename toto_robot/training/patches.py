@@ -1,4 +1,4 @@
-"""``python -m toto_robot.training.patches``: train a Toto over continuous patches (Table 3)."""
+"""``python -m toto_robot.training.patches``: train a Toto on image patches (paper Table 3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,17 +32,19 @@ class PatchTrainingConfig:
 
     Attributes:
         model: config of the transformer.
-        targets_from: tokenizer whose codes are predicted: checkpoint folder of a tokenizer or an
-            encoder, or the name of a shipped encoder; null: predict the patches themselves.
+        targets_from: tokenizer whose codes are predicted. It is the checkpoint folder of a
+            tokenizer or an encoder, or the name of a shipped encoder. null predicts the pixels of
+            the patches instead.
         data: the data sets and their weights.
         optimizer: settings of AdamW and of its learning-rate schedule.
         steps: number of optimizer steps.
-        frames: frames per sequence, at most the model's.
-        batch: sequences per step, over all ranks.
-        part: sequences per forward pass on a rank; gradients of the parts are accumulated.
+        frames: number of frames in a sequence, at most `model.frames`.
+        batch: number of sequences in a step, over all ranks.
+        part: number of sequences in a forward pass of a rank. The gradients of several forward
+            passes are accumulated for a step.
         engine: settings of the training loop: device, precision, ranks, log, checkpoints.
         validation_sequences: number of held-out sequences of each data set for each validation.
-        pool: default pooling of the encoder's embedding, see `PatchEncoder`.
+        pool: default pooling of tokens to an embedding. `PatchEncoder` lists the names.
         seed: random seed of weights and sequences.
     """
 
@@ -75,12 +77,13 @@ class PatchTrainingConfig:
 
 
 def train_patches(config: PatchTrainingConfig, out: Path) -> Path:
-    """Train, resuming from the last checkpoint under ``out``, and return the encoder's folder.
+    """Train a transformer over patches, and return the folder of the encoder.
 
-    `load_encoder` opens the encoder, ``out/encoder``, as a `PatchEncoder`.
+    Training resumes from the last checkpoint under ``out``. `load_encoder` opens the encoder in
+    ``out/encoder`` as a `PatchEncoder`.
 
     Raises:
-        ValueError: the tokenizer's codes do not fit the model's patches.
+        ValueError: the tokenizer does not have one code for each patch of the model.
     """
     tokenizer = None
     if config.targets_from is not None:
@@ -160,7 +163,7 @@ def _rows(
     *,
     validation: bool,
 ) -> Rows:
-    """Return a function from row numbers to sequences of frames and, if predicted, their codes."""
+    """Return a function that returns the frames of rows, and their codes if these are predicted."""
     frames = FrameSequenceMixture(
         shards, weights, config.frames, validation=validation, seed=config.seed
     )

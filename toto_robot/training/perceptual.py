@@ -1,7 +1,8 @@
-"""The perceptual distance LPIPS on VGG16 (Zhang et al., arXiv 1801.03924), from files of the user.
+"""The perceptual loss LPIPS with the network VGG16 (Zhang et al., arXiv 1801.03924).
 
 VGG16 was trained with ImageNet labels, so a tokenizer trained with this loss has used them
-indirectly. The paper avoids this (section 3.4), and the loss is off by default.
+indirectly. The paper avoids this (section 3.4). Therefore the loss is off by default, and its
+weights are not shipped: the user must download the two files.
 """
 
 from pathlib import Path
@@ -15,12 +16,15 @@ from ..tokenizers.unpickle import read_state
 __all__ = ["PerceptualLoss", "load_perceptual"]
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # VGG16
-# shift and scale of images in [-1, 1] in LPIPS: ImageNet's statistics
+# shift and scale that LPIPS applies to images in [-1, 1], from the colour statistics of ImageNet
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class PerceptualLoss(nn.Module):
-    """The weighted squared differences of normalised features after each stage of VGG16."""
+    """A distance of two images: weighted squared differences of their features in VGG16.
+
+    The features after each of the five stages are normalised before the difference.
+    """
 
     shift: Tensor
     scale: Tensor
@@ -42,7 +46,7 @@ class PerceptualLoss(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, one: Float[Tensor, "b 3 h w"], other: Float[Tensor, "b 3 h w"]) -> Tensor:
-        """Return the mean distance of images in [-1, 1]."""
+        """Return the distance of two batches of images in [-1, 1], averaged over the batch."""
         x, y = ((images - self.shift) / self.scale for images in (one, other))
         total = x.new_zeros(())
         for i, (stage, weight) in enumerate(zip(self.stages, self.linear, strict=True)):
@@ -55,11 +59,11 @@ class PerceptualLoss(nn.Module):
 
 
 def load_perceptual(vgg: Path, linear: Path) -> PerceptualLoss:
-    """Load the two published files; no code in them is executed.
+    """Load the loss from the two published files. No code in the files is executed.
 
     Args:
-        vgg: torchvision's state dict of VGG16; its classifier is not used.
-        linear: LPIPS's ``vgg.pth`` with the weights of the channels.
+        vgg: state dict of VGG16 from torchvision. Its classifier is not used.
+        linear: the file ``vgg.pth`` of LPIPS, with a weight for each feature channel.
     """
     loss = PerceptualLoss()
     features, weights = read_state(vgg), read_state(linear)

@@ -1,4 +1,4 @@
-"""Training phases: a number of steps on rows of one shape, with validation data."""
+"""The definition of a training phase: its steps, its training rows and its validation rows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,17 +13,18 @@ Rows = Callable[[int, int], tuple[Tensor, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A number of training steps on rows of one shape.
+    """A number of training steps with rows (training examples) of one shape.
 
     Attributes:
         steps: number of optimizer steps.
-        batch: rows per step, over all ranks.
-        part: rows per forward pass on a rank; gradients of the parts are accumulated.
-        rows: the training rows.
+        batch: number of rows in a step, over all ranks.
+        part: number of rows in a forward pass of a rank. The gradients of several forward passes
+            are accumulated for a step.
+        rows: function that returns training rows by their numbers.
         tokens_per_row: number of tokens in a row, for the log.
         flops_per_row: floating-point operations of a row, forward and backward, without
             recomputation.
-        validation: held-out rows by the name of their data set.
+        validation: function that returns held-out rows, for each name of a data set.
         validation_rows: number of validation rows of each data set.
     """
 
@@ -37,7 +38,7 @@ class Phase:
     validation_rows: int = 0
 
     def check_shares(self, num_ranks: int) -> None:
-        """Raise unless the batch divides evenly among the ranks and parts."""
+        """Raise ValueError unless `batch` is a multiple of the rows of one pass of all ranks."""
         if self.part < 1 or self.batch < 1 or self.batch % (num_ranks * self.part):
             raise ValueError(
                 f"batch must be a multiple of ranks * part = {num_ranks} * {self.part}, "

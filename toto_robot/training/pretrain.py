@@ -37,9 +37,11 @@ class Stage:
 
     Attributes:
         steps: number of optimizer steps.
-        frames: frames per sequence, at most the model's.
-        batch: sequences per step, over all ranks; 256 sequences of 16 frames are a million tokens.
-        part: sequences per forward pass on a rank; gradients of the parts are accumulated.
+        frames: number of frames in a sequence, at most `model.frames`.
+        batch: number of sequences in a step, over all ranks. For example, 256 sequences of 16
+            frames with 256 tokens each are about a million tokens.
+        part: number of sequences in a forward pass of a rank. The gradients of several forward
+            passes are accumulated for a step.
     """
 
     steps: int
@@ -56,18 +58,21 @@ class PretrainConfig:
         model: config of the transformer.
         tokenizer_from: checkpoint folder of a tokenizer or an encoder, or the name of a shipped
             encoder.
-        image_size: side of the resized frames, pixels; null: the tokenizer's own size.
-        start_from: encoder whose transformer initialises the weights, to continue at another
-            resolution, number of frames or RoPE base (paper Table 4); null: random weights.
-        data: the data sets and their weights; they are tokenised first where necessary.
+        image_size: side of the resized frames, pixels. null uses the image size of the tokenizer.
+        start_from: encoder whose transformer has the initial weights, to continue its training at
+            another resolution, number of frames or RoPE base (paper Table 4). null uses random
+            initial weights.
+        data: the data sets and their weights. Data sets without tokens are tokenised first.
         optimizer: settings of AdamW and of its learning rate over the steps of all stages.
-        stages: the training stages, in order; the paper has one, with sequences of 16 frames.
+        stages: the training stages, the first stage first. The paper has one stage, with sequences
+            of 16 frames.
         engine: settings of the training loop: device, precision, ranks, log, checkpoints.
         validation_sequences: number of held-out sequences of each data set for each validation.
-        frame_interval_s: time between frames of the training videos, seconds, which the checkpoint
-            records; null if it varies much.
-        golden_frames: number of held-out frames for the encoder's reference embeddings (golden
-            vectors), in addition to a synthetic pattern; every user of the checkpoint can see them.
+        frame_interval_s: time between two frames of the training videos, seconds. The checkpoint
+            records it. null if it differs much between the data sets.
+        golden_frames: number of held-out frames for the reference embeddings (golden vectors), in
+            addition to a synthetic pattern. The frames are stored in the checkpoint, so every user
+            of the checkpoint can see them.
         seed: random seed of weights and batches.
     """
 
@@ -99,12 +104,12 @@ class PretrainConfig:
 
 
 def pretrain(config: PretrainConfig, out: Path) -> Path:
-    """Train, resuming from the last checkpoint under ``out``, and return the encoder's folder.
+    """Train a transformer to predict the next token, and return the folder of the encoder.
 
-    The encoder's folder, ``out/encoder``, holds the tokenizer and the transformer; `load_encoder`
-    opens it. Its ``config.json`` holds this config, with which
-    ``python -m toto_robot.training.rerun`` can repeat the training. A run that a scheduler stopped
-    has a checkpoint but no encoder yet; the same command resumes it.
+    Training resumes from the last checkpoint under ``out``. The folder ``out/encoder`` holds the
+    tokenizer and the transformer, and `load_encoder` opens it. Its ``config.json`` holds this
+    config, so ``python -m toto_robot.training.rerun`` can repeat the training. If a scheduler stops
+    a run, the run has a checkpoint but no encoder yet. The same command resumes it.
     """
     tokenizer = load_tokenizer(config.tokenizer_from, config.image_size)
     if (
@@ -132,7 +137,7 @@ class _Pretraining:
         with join_ranks(engine.device, engine.shard_ranks) as ranks:
             model = (
                 self._fresh_model()
-            )  # built first, so that its errors are raised before `out` is claimed
+            )  # built first, so that config errors are raised before `out` is created
             shards = self._open_shards(ranks)
             result = fit(
                 model,
@@ -218,14 +223,14 @@ class _Pretraining:
 
 
 def _default_pool(tokens_per_frame: int) -> str:
-    """Return the finest grid, at most 4 x 4 cells, that divides the tokens of a frame."""
+    """Return the finest pooling grid, at most 4 x 4, that divides the tokens of a frame equally."""
     side = math.isqrt(tokens_per_frame)
     cells = next((k for k in (4, 3, 2) if side**2 == tokens_per_frame and side % k == 0), 1)
     return "mean" if cells == 1 else f"grid{cells}"
 
 
 def data_digests(config: PretrainConfig) -> dict[str, str]:
-    """Return the sha256 of each data set's manifest, by the data set's folder.
+    """Return the sha256 of the manifest of each data set, by the folder of the data set.
 
     Raises:
         ValueError: a data set does not exist.
@@ -242,14 +247,14 @@ def data_digests(config: PretrainConfig) -> dict[str, str]:
 
 
 def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Tensor]:
-    """Return the transformer weights of an encoder for ``model``.
+    """Return the transformer weights of an encoder, as initial weights of ``model``.
 
     Raises:
-        ValueError: the encoder's config differs in fields that determine the shapes of the
-            weights; the message names the fields.
+        ValueError: the sizes of the encoder and of ``model`` differ, so the weights do not fit. The
+            message names the fields.
     """
     transformer = load_toto(name_or_path, verify=False).transformer
-    free = {"tokens_per_frame", "frames", "rope_base"}  # no shape of a weight depends on them
+    free = {"tokens_per_frame", "frames", "rope_base"}  # do not change the shape of any weight
     there, here = (
         {name: value for name, value in to_dict(one).items() if name not in free}
         for one in (transformer.config, model)
@@ -264,11 +269,11 @@ def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Ten
 
 
 def _golden_frames(shards: Sequence[TokenData], number: int) -> list[np.ndarray]:
-    """Return held-out frames of the data sets in turn, the middle frame of one clip each.
+    """Return held-out frames for the golden vectors (reference embeddings), from all data sets.
 
-    If a data set has too few files to hold any out, training frames are used: golden vectors
-    (reference embeddings) check that an encoder computes the same embeddings, not how good it is.
-    Data sets of tokens without frames are skipped.
+    Each frame is the middle frame of a clip. If a data set has no held-out files, training frames
+    are used. This is acceptable, because golden vectors check that an encoder computes the same
+    embeddings, and do not measure its quality. Data sets of tokens without frames are skipped.
     """
     with_frames = [shard for shard in shards if isinstance(shard, Shard)]
     clips = [

@@ -1,8 +1,8 @@
-"""Tokenizer trainers: the protocol, and the recipe and trainer of the light dVAE.
+"""The protocol of all tokenizer trainers, and the trainer of the small `light` tokenizer.
 
-A trainer owns a tokenizer, its optimizer and everything else that a recipe needs. The loop in
-`toto_robot.training.tokenizer` passes images and a random generator, so that a step depends only on
-its number and the trainer's state.
+A trainer has a tokenizer, its optimizer, and everything else that a recipe (losses and schedules)
+needs. The loop in `toto_robot.training.tokenizer` passes images and a random generator to each
+step. So a step depends only on its number and on the state of the trainer.
 """
 
 import math
@@ -36,7 +36,7 @@ __all__ = [
 SHARING_WIDTH = (
     0.4  # kernel width of `usage_gap`, in levels; a code at a level assigns 0.92 of its share to it
 )
-LEAST_SHARE = 1e-12  # minimum share of a code inside the logarithm of `usage_gap`
+LEAST_SHARE = 1e-12  # lower limit of a share inside the logarithm of `usage_gap`
 
 
 Trained = LightDVae | DalleDVae | Vqgan
@@ -49,7 +49,7 @@ class Anneal:
     Attributes:
         first: value at step 0.
         last: value from step ``steps`` on.
-        steps: duration of the schedule, steps; 0: the value is always ``last``.
+        steps: number of steps in which the value changes. With 0, the value is always ``last``.
     """
 
     first: float
@@ -57,7 +57,7 @@ class Anneal:
     steps: int
 
     def at(self, step: int) -> float:
-        """Return the value at ``step``, counted from 0."""
+        """Return the value at step number ``step``, counted from 0."""
         progress = min(1.0, step / self.steps) if self.steps else 1.0
         return self.last + (self.first - self.last) * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -68,7 +68,7 @@ class Setting:
 
     Attributes:
         optimizer: settings of AdamW and of its learning-rate schedule.
-        ranks: device of the training.
+        ranks: the process and the device of the training.
         precision: precision of matrix products.
     """
 
@@ -77,17 +77,17 @@ class Setting:
     precision: Precision
 
     def arithmetic(self) -> AbstractContextManager[object]:
-        """Return the context of a forward pass."""
+        """Return the autocast context of a forward pass, which sets the precision."""
         return arithmetic(self.ranks, self.precision)
 
 
 class Reconstructed(NamedTuple):
-    """A reconstruction of held-out images from tokens.
+    """A reconstruction of held-out images from discrete tokens.
 
     Attributes:
-        loss: loss of the reconstruction from hard tokens.
-        images: the reconstruction, about [0, 1].
-        ids: the tokens.
+        loss: reconstruction loss.
+        images: the reconstructed images. Values are in [0, 1] or slightly outside.
+        ids: ids of the tokens, for i rows and j columns per image.
     """
 
     loss: Float[Tensor, ""]
@@ -107,38 +107,46 @@ class Trainer(Protocol):
     def step(
         self, images: Tensor, lr: float, step: int, generator: torch.Generator
     ) -> dict[str, float | Tensor]:
-        """Train step number ``step`` on images [b 3 s s] in [0, 1]; return values to log."""
+        """Train one step, and return values for the log.
+
+        Args:
+            images: images of side s, [b 3 s s], in [0, 1].
+            lr: learning rate.
+            step: number of the step, from 0.
+            generator: random generator of this step.
+        """
         ...
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
-        """Return the reconstruction of images from hard tokens, and its loss."""
+        """Reconstruct images [b 3 s s] from discrete tokens."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint, without the weights of ``tokenizer``."""
+        """Return the state for a checkpoint. The weights of ``tokenizer`` are saved separately."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore a state of `state`; the weights of ``tokenizer`` are already loaded."""
+        """Restore a state that `state` returned. The weights of ``tokenizer`` are loaded before."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LightRecipe:
-    """Training settings of `LightDVae`.
+    """Training settings of `LightDVae`, the small convolutional tokenizer.
 
-    A weight of 0 disables its term. The defaults are the values of the first shipped weights, whose
-    configs do not name these terms.
+    A weight of 0 disables its term. The default weights are 0, because the configs of the first
+    shipped checkpoints do not contain these terms.
 
     Attributes:
-        edge_weight: weight of the L1 loss on horizontal and vertical differences, which keeps edges
-            sharp.
-        colour_weight: weight of the L1 loss on the differences of neighbouring channels (red and
-            green, green and blue), which keeps the colour of small objects.
-        saturation_weight: additional weight of the error of a fully saturated pixel; it grows
-            linearly with the saturation, from 0 for a grey pixel.
-        usage_weight: weight of the distance of the code distribution from the uniform
-            distribution, nats (`usage_gap`).
+        edge_weight: weight of the L1 loss on the differences of neighbouring pixels, horizontally
+            and vertically. This term keeps edges sharp.
+        colour_weight: weight of the L1 loss on the differences of two channels (red minus green,
+            green minus blue). This term keeps the colour of small objects.
+        saturation_weight: additional weight of the error of saturated pixels. A grey pixel has 0
+            additional weight, a fully saturated pixel has this weight, and between them the weight
+            grows linearly.
+        usage_weight: weight of the divergence of the code distribution from the uniform
+            distribution, nats (`usage_gap`). This term makes the tokenizer use all codes equally.
     """
 
     kind: ClassVar[str] = "light"
@@ -157,9 +165,10 @@ class LightRecipe:
 
 
 class LightTrainer:
-    """A trainer with L1 losses on pixels and their differences, for finite scalar quantisation.
+    """A trainer of `LightDVae`, whose codes come from finite scalar quantisation.
 
-    A term that evens out the use of the codes is optional.
+    The loss has L1 terms on pixels and their differences. A term that makes the tokenizer use all
+    codes equally is optional.
     """
 
     def __init__(self, tokenizer: LightDVae, recipe: LightRecipe, setting: Setting) -> None:
@@ -170,7 +179,7 @@ class LightTrainer:
     def step(
         self, images: Tensor, lr: float, step: int, generator: torch.Generator
     ) -> dict[str, float | Tensor]:
-        """Train one step; return values to log."""
+        """Train one step, and return values for the log. `Trainer.step` explains the arguments."""
         tokenizer, weight = self.tokenizer, self._recipe.usage_weight
         with self._setting.arithmetic():
             bounded = tokenizer.bottleneck(images)
@@ -192,11 +201,11 @@ class LightTrainer:
         return Reconstructed(loss, reconstruction, self.tokenizer.ids(codes))
 
     def state(self) -> dict[str, Any]:
-        """Return the optimizer's state."""
+        """Return the state of the optimizer."""
         return {"optimizer": self._optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore the optimizer's state."""
+        """Restore the state of the optimizer."""
         self._optimizer.load_state_dict(state["optimizer"])
 
 
@@ -205,7 +214,8 @@ def reconstruction_loss(
 ) -> Float[Tensor, ""]:
     """Return the weighted sum of the L1 losses on pixels and on their differences.
 
-    There is no perceptual loss, whose network would use ImageNet labels (paper section 3.4).
+    There is no perceptual loss, because its network is trained with ImageNet labels, which the
+    paper avoids (section 3.4).
     """
     error = reconstruction - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
@@ -219,16 +229,24 @@ def reconstruction_loss(
 
 
 def saturation(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Return the largest minus the smallest channel of each pixel: 0 for grey, 1 for pure red."""
+    """Return the saturation of each pixel: its largest channel minus its smallest channel.
+
+    The saturation is 0 for grey and 1 for a pure colour such as red.
+    """
     return images.amax(1, keepdim=True) - images.amin(1, keepdim=True)
 
 
 def usage_gap(bounded: Float[Tensor, "b c i j"], levels: Int64[Tensor, " c"]) -> Float[Tensor, ""]:
-    """Return the KL divergence of the codes' distribution in a batch from the uniform one, nats.
+    """Return how far the code distribution of a batch is from uniform: a KL divergence in nats.
 
-    Each code before rounding is assigned softly to all levels of its channels by distance, so that
-    the mean share of each of the 8192 codes has a gradient. The shares of a token are a product
-    over the channels, so the mean over tokens is one product of two matrices.
+    Counts of codes have no gradient. Therefore each token is assigned to all levels of each channel
+    with shares that fall with the distance. The share of a token in a code is the product of the
+    shares over the channels. The mean shares of all codes (8192 for the shipped tokenizer) are
+    computed as one product of two matrices.
+
+    Args:
+        bounded: latents before rounding, with c channels, i rows and j columns per image.
+        levels: number of quantisation levels of each channel.
     """
     shares = []
     for channel, count in enumerate(levels.tolist()):
@@ -238,14 +256,14 @@ def usage_gap(bounded: Float[Tensor, "b c i j"], levels: Int64[Tensor, " c"]) ->
     start, middle = torch.ones_like(shares[0][:, :1]), len(shares) // 2
     first, second = (_outer(start, part) for part in (shares[:middle], shares[middle:]))
     mean = (first.T @ second).flatten() / len(first)
-    # a share may underflow to 0, where the logarithm has no finite gradient
+    # a share may underflow to 0, and the gradient of log(0) is infinite
     return math.log(len(mean)) + (mean * mean.clamp_min(LEAST_SHARE).log()).sum()
 
 
 def _outer(
     start: Float[Tensor, "n 1"], shares: Sequence[Float[Tensor, "n _"]]
 ) -> Float[Tensor, "n m"]:
-    """Return, for each row, all products of one value from each of ``shares``."""
+    """Return, for each of n rows, the m products of one value from each array of ``shares``."""
     product = start
     for part in shares:
         product = (product[:, :, None] * part[:, None, :]).flatten(1)

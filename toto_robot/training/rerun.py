@@ -1,7 +1,7 @@
 """``python -m toto_robot.training.rerun of=CHECKPOINT``: repeat the training of an encoder.
 
-A checkpoint's ``config.json`` holds the full config of its training, and the sha256 of the
-manifests of its data sets. The data must be at the same paths.
+The file ``config.json`` of a checkpoint holds the full config of its training, and the sha256 of
+the manifest of each data set. The data sets must be at the same paths, and must be unchanged.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,15 @@ class RerunConfig:
     """Settings of `rerun`.
 
     Attributes:
-        of: folder of an encoder that ``toto_robot.training.pretrain`` wrote.
+        of: folder of the encoder whose training is repeated. ``toto_robot.training.pretrain`` must
+            have written it.
     """
 
     of: Path
 
 
 def rerun(config: RerunConfig, out: Path) -> Path:
-    """Repeat the training of encoder ``of`` and return the folder of the new encoder.
+    """Repeat the training of the encoder ``of``, and return the folder of the new encoder.
 
     Raises:
         ValueError: the checkpoint has no training config, or its data sets have changed.

@@ -1,7 +1,7 @@
-"""The log of a training run, its curves, and the random generator of each step.
+"""Write the log of a training run and its curves, and make the random generator of each step.
 
-All randomness of a step comes from a generator seeded with (seed, step), so a resumed run needs no
-generator state and is bit-identical to an uninterrupted run.
+All random numbers of a step come from a generator that is seeded with (seed, step). So a resumed
+run needs no saved generator state, and draws the same numbers as an uninterrupted run.
 """
 
 import json
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-PRINTED = {"loss": "loss", "held-out": "validation_loss"}  # scores in the printed line
+PRINTED = {"loss": "loss", "held-out": "validation_loss"}  # printed label: name in the log
 
 
 def generator_of(seed: int, step: int) -> np.random.Generator:
@@ -28,9 +28,9 @@ def generator_of(seed: int, step: int) -> np.random.Generator:
 
 
 class RunLog:
-    """A log of scalars: ``log.jsonl``, TensorBoard, and ``curve.png``.
+    """A log of scalar values, in ``log.jsonl`` and TensorBoard, and as a plot in ``curve.png``.
 
-    A resumed run drops the lines of the steps that it repeats.
+    A resumed run deletes the log lines of the steps that it repeats.
     """
 
     def __init__(self, out: Path, start: int) -> None:
@@ -46,7 +46,7 @@ class RunLog:
         self._speed = out / "speed.jsonl"
 
     def add(self, step: int, **scalars: float | int) -> None:
-        """Log scalars of ``step``."""
+        """Log scalar values of step number ``step``."""
         row = {"step": step, **scalars}
         self.rows.append(row)
         with self._path.open("a") as file:
@@ -55,10 +55,11 @@ class RunLog:
             self._board.add_scalar(name, value, step)
 
     def note_speed(self, step: int, speed: Mapping[str, float]) -> str:
-        """Log the speed of the steps before ``step``; return a line with the last row to print.
+        """Log the speed of the steps before ``step``, and return a line to print.
 
-        The speed has its own file, ``speed.jsonl``, so that the log of a resumed run equals the log
-        of an uninterrupted run.
+        The line has the speed and the last values of the log. The speed is in a separate file,
+        ``speed.jsonl``, so that ``log.jsonl`` of a resumed run equals ``log.jsonl`` of an
+        uninterrupted run.
         """
         with self._speed.open("a") as file:
             file.write(json.dumps({"step": step, **speed}) + "\n")
@@ -71,7 +72,7 @@ class RunLog:
         return f"step {step}: {', '.join(parts)}"
 
     def close(self, title: str, names: Sequence[str]) -> None:
-        """Draw the curves of the logged ``names`` over steps, and close the log."""
+        """Draw the logged values with these ``names`` against the step, and close the log."""
         self._board.close()
         with drawing(self._curve, columns=1, width=6.0, height=4.0) as (_, (axes,)):
             for name in names:

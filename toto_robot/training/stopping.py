@@ -1,4 +1,4 @@
-"""Stop requests by Ctrl-C or a scheduler's signal, shared by all ranks between two steps."""
+"""Handle Ctrl-C and the stop signals of schedulers, so that all ranks stop after the same step."""
 
 import os
 import signal
@@ -17,9 +17,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignals:
-    """A handler of Ctrl-C, and of SIGTERM and SIGUSR1, which schedulers send before a kill.
+    """A handler of stop requests: Ctrl-C, SIGTERM and SIGUSR1.
 
-    A second Ctrl-C interrupts as usual.
+    Schedulers send SIGTERM or SIGUSR1 before they kill a job. A second Ctrl-C interrupts the
+    process at once.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -29,7 +30,7 @@ class StopSignals:
 
     @contextmanager
     def handling(self) -> Iterator[None]:
-        """Handle the signals inside a block; does nothing outside the main thread."""
+        """Handle the signals inside a `with` block. Outside the main thread, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -42,7 +43,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def any_asked(self) -> bool:
-        """Return whether any rank received a stop request; all ranks must call it."""
+        """Return True if any rank received a stop request. All ranks must call this method."""
         if self._ranks.mesh is None:
             return self._asked
         asked = torch.tensor(float(self._asked), device=self._ranks.device)
@@ -53,5 +54,5 @@ class StopSignals:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, self._interrupt)
             if self._ranks.first:
-                # not print: the signal may arrive during another print
+                # `print` is not safe here, because the signal may arrive during another print
                 os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")

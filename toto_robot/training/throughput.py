@@ -1,8 +1,8 @@
-"""Training throughput: tokens a second, and model-FLOPs utilisation.
+"""Measure the training throughput: tokens per second, and model-FLOPs utilisation.
 
-Model-FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B) is the number of operations of the
-model, forward and backward, without recomputation, divided by the number that the device could do
-in the same time.
+Model-FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B) is the number of floating-point
+operations of the model per second, divided by the peak speed of the device. The operations include
+the forward and backward pass, but no recomputation.
 """
 
 import time
@@ -11,7 +11,7 @@ import torch
 
 __all__ = ["Throughput", "peak_flops"]
 
-# Operations a second of dense matrix products, without sparsity, from the vendors' data sheets.
+# Peak speed of dense matrix products without sparsity, operations per second, from data sheets.
 PEAKS = {
     "H200": {"bfloat16": 989e12, "float32": 67e12},
     "H100 PCIe": {"bfloat16": 756e12, "float32": 51e12},
@@ -23,9 +23,10 @@ PEAKS = {
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """Return the peak operations a second of one device: from its data sheet, or measured.
+    """Return the peak speed of one device, floating-point operations per second.
 
-    On a CPU, and on a GPU that is not in `PEAKS`, it is the best of a few square products.
+    For a GPU in `PEAKS`, the value is from the data sheet. For a CPU or another GPU, it is the
+    speed of the fastest of a few products of square matrices.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -46,7 +47,7 @@ def peak_flops(device: torch.device, precision: str) -> float:
 
 
 class Throughput:
-    """A counter of tokens and operations of all ranks between two readings."""
+    """A counter of the training tokens and operations of all ranks, and of the time."""
 
     def __init__(self, device: torch.device, precision: str, world: int) -> None:
         self._device, self._precision, self._world = device, precision, world
@@ -56,7 +57,7 @@ class Throughput:
         self._start = time.perf_counter()
 
     def add(self, tokens: int, flops: float) -> None:
-        """Add one step's tokens and operations."""
+        """Add the tokens and the floating-point operations of one step."""
         self._tokens += tokens
         self._flops += flops
 
@@ -70,11 +71,11 @@ class Throughput:
         self._start = time.perf_counter()
 
     def read(self) -> dict[str, float]:
-        """Return tokens a second and utilisation since the last call; the clock must be paused."""
+        """Return tokens per second and utilisation since the last call. Call `pause` before."""
         seconds = max(self._seconds, 1e-9)
         if (
             self._device.type == "cpu"
-        ):  # other processes may have used the CPU while its peak was measured
+        ):  # the peak may be too low if other processes used the CPU during its measurement
             self._peak = max(self._peak, peak_flops(self._device, self._precision))
         result = {
             "tokens_per_s": self._tokens / seconds,

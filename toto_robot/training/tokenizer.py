@@ -4,8 +4,8 @@
     python -m toto_robot.training.tokenizer tokenizer=dalle recipe=dalle optimizer=dalle
     python -m toto_robot.training.tokenizer tokenizer=vqgan recipe=vqgan optimizer=vqgan
 
-It runs in one process. A step depends only on its number and the state, so a killed run resumes
-from its last checkpoint. On a CPU, it is bit-identical to an uninterrupted run.
+The command runs in one process. A killed run resumes from its last checkpoint. On a CPU, the
+resumed run is bit-identical to an uninterrupted run.
 """
 
 import math
@@ -39,17 +39,17 @@ from .vqgan import VqganRecipe, VqganTrainer
 __all__ = ["DataConfig", "Recipe", "TokenizerTrainingConfig", "train_tokenizer"]
 
 Recipe = LightRecipe | DalleRecipe | VqganRecipe
-SHOWN = 10  # held-out frames in reconstruction.png
-KEPT = 2  # number of checkpoints that are kept
+SHOWN = 10  # number of held-out frames in reconstruction.png
+KEPT = 2  # number of newest checkpoints that are kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """A data set of a mixture.
+    """A data set of a mixture of data sets.
 
     Attributes:
         path: folder of the data set, made by ``python -m toto_robot.data.decode``.
-        weight: share of the data set in the batches, relative to the other weights.
+        weight: share of the data set in the batches, relative to the sum of all weights.
     """
 
     path: Path
@@ -62,23 +62,25 @@ class TokenizerTrainingConfig:
 
     Attributes:
         tokenizer: architecture of the tokenizer.
-        recipe: losses and schedules, for the same kind of tokenizer.
+        recipe: losses and schedules. The recipe must be for this architecture.
         data: the data sets and their weights.
         optimizer: settings of AdamW and of its learning-rate schedule.
         steps: number of optimizer steps.
-        batch: crops per step.
-        crop: side of the training crops, pixels; a multiple of the side of a token's cell. Tokens
-            of the light and the DALL-E tokenizer are local, so small crops are sufficient.
+        batch: number of crops in a step.
+        crop: side of the training crops, pixels. It must be a multiple of the side of the image
+            area of one token. In the `light` and the `dalle` tokenizer, a token depends only on a
+            small area of the image, so small crops are sufficient.
         validation_frames: number of held-out frames, in full size, for each validation.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: precision of matrix products; weights and losses are float32.
-        read_threads: number of threads that prefetch batches.
-        log_every: steps between log lines.
-        keep_every: steps between checkpoints; each also writes an image of reconstructions.
+        device: ``auto``, ``cpu`` or ``cuda``. ``auto`` uses a GPU if there is one.
+        precision: precision of matrix products. Weights and losses are always float32.
+        read_threads: number of threads that read batches in advance.
+        log_every: number of steps between two lines of the log.
+        keep_every: number of steps between two checkpoints. An image of reconstructions is written
+            with each checkpoint.
         seed: random seed of weights and batches.
-        encoder_from: checkpoint of a light tokenizer, or of an encoder with one, whose encoder is
-            copied and frozen, so that its tokens stay the same and only a decoder is trained.
-            None: both are trained.
+        encoder_from: checkpoint of a `light` tokenizer, or of an encoder with such a tokenizer. The
+            encoder part of the tokenizer is copied and frozen, so its tokens stay the same, and
+            only a new decoder is trained. null trains both.
     """
 
     tokenizer: TokenizerConfig
@@ -99,12 +101,15 @@ class TokenizerTrainingConfig:
 
 
 def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
-    """Train, resuming from the last checkpoint, and return the folder ``out/tokenizer``.
+    """Train a tokenizer, and return its folder ``out/tokenizer``.
+
+    Training resumes from the last checkpoint under ``out``.
 
     Raises:
         ValueError: tokenizer, recipe, crop and frames do not fit each other, or ``out`` holds
             another run.
-        FloatingPointError: a loss or gradient is not finite; the last checkpoint is good.
+        FloatingPointError: a loss or gradient is not finite. The last checkpoint was written before
+            this step.
     """
     shards = [Shard.open(data.path) for data in config.data]
     weights = [data.weight for data in config.data]
@@ -180,7 +185,7 @@ def _require_crop(crop: int, module: Trained) -> None:
 
 
 def _take_encoder(module: Trained, checkpoint: str) -> None:
-    """Copy the encoder of a light tokenizer into ``module`` and freeze it."""
+    """Copy the encoder part of a `light` tokenizer into ``module``, and freeze it."""
     source = load_tokenizer(checkpoint)
     if not isinstance(source, LightDVae) or not isinstance(module, LightDVae):
         raise ValueError(
@@ -196,7 +201,7 @@ def _take_encoder(module: Trained, checkpoint: str) -> None:
 
 
 def _resume(out: Path, trainer: Trainer) -> int:
-    """Load the newest checkpoint under ``out`` and return its step; 0 without a checkpoint."""
+    """Load the newest checkpoint under ``out``, and return its step, or 0 without a checkpoint."""
 
     def read(folder: Path) -> tuple[int, Any, Any]:
         data = read_config(folder, "tokenizer")
@@ -213,7 +218,7 @@ def _resume(out: Path, trainer: Trainer) -> int:
 
 
 def _keep(out: Path, trainer: Trainer, step: int) -> None:
-    """Write the checkpoint of ``step`` and remove older ones."""
+    """Write the checkpoint of ``step``, and remove old checkpoints."""
     folder, tokenizer = out / "checkpoints" / f"step-{step:07d}", trainer.tokenizer
     save_checkpoint(
         folder,
@@ -259,7 +264,7 @@ def _score(
 def _draw(
     tokenizer: Trained, held_out: FrameMixture, path: Path, config: TokenizerTrainingConfig
 ) -> None:
-    """Write an image: held-out frames above, their reconstructions from tokens below."""
+    """Write an image with held-out frames, and their reconstructions from tokens below them."""
     import cv2
 
     rows = held_out.rows(config.validation_frames, SHOWN, tokenizer.image_size)

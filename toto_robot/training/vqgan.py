@@ -1,9 +1,10 @@
-"""Training of a VQGAN (Esser et al., arXiv 2012.09841, section 3.1).
+"""Train a VQGAN (Esser et al., arXiv 2012.09841, section 3.1).
 
-The losses are L1, the two codebook terms and, from a given step on, a patch discriminator (Isola
-et al., arXiv 1611.07004) with the hinge loss. The discriminator's weight is adapted so that its
-gradient at the last layer is as large as the reconstruction loss's gradient (equation 7). The
-perceptual loss is used only if its weights are given; see `toto_robot.training.perceptual`.
+The loss has an L1 term on the pixels and two codebook terms. From a given step on, it also has an
+adversarial term, for which a patch discriminator (Isola et al., arXiv 1611.07004) is trained with
+the hinge loss. The weight of the adversarial term is adapted in each step, so that its gradient at
+the last layer is as large as the gradient of the reconstruction loss (equation 7). A perceptual
+term is used only if the user has its weights (see `toto_robot.training.perceptual`).
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ __all__ = [
     "codebook_terms",
 ]
 
-LARGEST_WEIGHT = 1e4  # limit of the adversary's weight, reached if its gradient vanishes
+LARGEST_WEIGHT = 1e4  # limit of the adversarial weight, which grows if that gradient vanishes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,9 +38,9 @@ class Perceptual:
     """Settings of the perceptual loss.
 
     Attributes:
-        vgg: file of torchvision's weights of VGG16.
-        linear: file of LPIPS's channel weights.
-        weight: weight relative to the L1 loss of images in [-1, 1].
+        vgg: file with the weights of VGG16 from torchvision.
+        linear: file with the channel weights of LPIPS.
+        weight: weight of the perceptual loss, relative to the L1 loss of images in [-1, 1].
     """
 
     vgg: Path
@@ -52,10 +53,10 @@ class Adversary:
     """Settings of the patch discriminator.
 
     Attributes:
-        first_step: first step with the discriminator.
-        weight: factor on the adapted weight.
+        first_step: number of the first step in which the discriminator is used.
+        weight: factor that multiplies the adapted weight of the adversarial term.
         width: number of channels of the first layer.
-        layers: number of layers with stride 2.
+        layers: number of convolutions with stride 2.
     """
 
     first_step: int
@@ -69,14 +70,16 @@ class VqganRecipe:
     """Training settings of `Vqgan`.
 
     Attributes:
-        codebook_weight: weight of the term that moves code vectors to the latents.
-        commitment_weight: weight of the term that moves latents to their code vectors.
-        restart_every: steps between restarts, in which each code that was not used since the last
-            restart is set to a random latent of the batch; at step 0 all codes are (Jukebox, arXiv
-            2005.00341, section 3.1). null: never, as in the released training; a small run with a
-            small learning rate can then stay where all latents and codes are about zero.
-        adversary: the discriminator; null: none.
-        perceptual: the perceptual loss; null: none, so that no ImageNet labels are used.
+        codebook_weight: weight of the term that moves code vectors towards the latents.
+        commitment_weight: weight of the term that moves latents towards their code vectors.
+        restart_every: number of steps between two restarts of unused codes (Jukebox, arXiv
+            2005.00341, section 3.1). A restart sets each code that was not used since the last
+            restart to a random latent of the batch. At step 0, it sets all codes. null never
+            restarts, as in the code that the VQGAN authors released. Then, in a small run with a
+            small learning rate, all latents and codes can stay near zero.
+        adversary: settings of the discriminator. null trains without a discriminator.
+        perceptual: settings of the perceptual loss. null trains without this loss, so that no
+            ImageNet labels are used.
     """
 
     kind: ClassVar[str] = "vqgan"
@@ -88,7 +91,10 @@ class VqganRecipe:
 
 
 class PatchDiscriminator(nn.Module):
-    """A network that returns, for each patch of an image, the logit of being real."""
+    """A network that predicts, for each patch of an image, whether the image is real.
+
+    The image is a training image (real) or a reconstruction.
+    """
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -109,12 +115,15 @@ class PatchDiscriminator(nn.Module):
                 nn.init.normal_(part.weight, 1.0, 0.02)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return [b 1 i j] of images [b 3 s s] in [-1, 1]."""
+        """Return the logit of "real" for i x j patches [b 1 i j] of images [b 3 s s] in [-1, 1]."""
         return self.main(images)
 
 
 class VqganTrainer:
-    """A trainer of the autoencoder and of the recipe's adversary, with one optimizer each."""
+    """A trainer of the VQGAN and, if the recipe has one, of the discriminator.
+
+    Each of the two has its optimizer.
+    """
 
     def __init__(self, tokenizer: Vqgan, recipe: VqganRecipe, setting: Setting) -> None:
         self.tokenizer = tokenizer
@@ -136,7 +145,10 @@ class VqganTrainer:
     def step(
         self, images: Tensor, lr: float, step: int, generator: torch.Generator
     ) -> dict[str, float | Tensor]:
-        """Train one step of the autoencoder, and of the discriminator from its first step on."""
+        """Train one step, and return values for the log. `Trainer.step` explains the arguments.
+
+        The discriminator is trained only from `Adversary.first_step` on.
+        """
         recipe, clip = self._recipe, self._setting.optimizer.clip_norm
         if recipe.restart_every is not None and step % recipe.restart_every == 0:
             self._restart(images, generator)
@@ -195,13 +207,13 @@ class VqganTrainer:
         return loss
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
-        """Return the reconstruction from hard tokens, and its loss without the adversary."""
+        """Reconstruct images from discrete tokens. The loss has no adversarial term."""
         ids = self.tokenizer.nearest(self.tokenizer.latents(images))
         made = self.tokenizer.reconstruct(self.tokenizer.vectors(ids))
         return Reconstructed(self._distance(made * 2 - 1, images * 2 - 1), made, ids)
 
     def state(self) -> dict[str, Any]:
-        """Return the states of both optimizers and the discriminator, and which codes were used."""
+        """Return the state of optimizers and discriminator, and which codes were used recently."""
         state: dict[str, Any] = {
             "optimizer": self._optimizer.state_dict(),
             "chosen": self._chosen,
@@ -221,10 +233,12 @@ class VqganTrainer:
 
 
 def codebook_terms(latents: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean squared distance twice: with gradients for the codes, and for the latents.
+    """Return the two codebook terms of the loss (equation 4).
 
-    Equation 4. The released code applies the weight 0.25 to the first term instead of the second, a
-    known mistake that it keeps for compatibility; here each weight applies to the paper's term.
+    Both terms are the mean squared distance between latents and code vectors. The first term has
+    gradients only for the code vectors, and the second only for the latents. The code that the
+    authors released multiplies the first term by 0.25 instead of the second. The authors know this
+    mistake, and keep it for compatibility. Here, each weight applies to the term of the paper.
     """
     codebook = (vectors - latents.detach()).square().mean()
     commitment = (vectors.detach() - latents).square().mean()
@@ -232,9 +246,14 @@ def codebook_terms(latents: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def adapted_weight(likelihood: Tensor, fooled: Tensor, last: Tensor) -> Tensor:
-    """Return the weight of ``fooled`` that makes both gradients at layer ``last`` equally large.
+    """Return the weight of the adversarial term that makes both gradients equally large.
 
-    Equation 7, with the constant that the released code adds to the divisor.
+    This is equation 7, with the constant 1e-4 that the released code adds to the divisor.
+
+    Args:
+        likelihood: reconstruction loss.
+        fooled: adversarial term of the loss.
+        last: weights of the last layer, for which both gradients are computed.
     """
     (one,) = torch.autograd.grad(likelihood, last, retain_graph=True)
     (other,) = torch.autograd.grad(fooled, last, retain_graph=True)
