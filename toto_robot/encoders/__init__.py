@@ -1,1 +1,1 @@
-"""Frozen encoders: camera frames to embeddings, and how they are opened, streamed and checked."""
+"""Frozen encoders, which compute embeddings of camera frames; streams, caches and checks."""

@@ -1,17 +1,20 @@
-"""A cache of embeddings on disk, so that no image is encoded twice.
+"""A cache of embeddings on disk, so that each image is encoded only once.
 
     cache = FeatureCache(Path("features"), load_encoder("toto-nano"), max_bytes=2**30)
     env = TotoObservation(env, cache)              # wherever an encoder is expected
 
-The key of an embedding is a hash of the frame's pixels and of everything that determines it:
-weights, resize, layer, pool, the precision of computation and storage, and the kind of device. Keys
-use no file names or indices. So two demonstration stores with equal frames share embeddings.
+An embedding is found by its key. The key is a hash of the frame's pixels and of everything else
+that determines the embedding: weights, resize method, layer, pool, the precision of computation and
+storage, and the kind of device. Keys do not contain file names or indices. Therefore two data sets
+that contain the same frame share its embedding.
 
-The folder holds one SQLite database with a write-ahead log. Several processes on one machine may
-use it (not over NFS), and a killed process loses only what it was writing.
+The folder contains one SQLite database with a write-ahead log. Several processes on one machine may
+use the folder, but not over a network file system (NFS). A process that is killed loses only the
+embeddings that it was writing.
 
-The cache saves time if frames repeat, as in training on stored frames or in evaluation on the same
-seeds. Frames of a running robot do not repeat, so the cache only costs time there.
+The cache saves time if the same frames are encoded again, as in training on stored frames or in
+evaluation on the same seeds. The frames of a running robot are always new, so there the cache only
+costs time.
 """
 
 import hashlib
@@ -42,13 +45,13 @@ _LEAST_PAGES = 16
 
 @runtime_checkable
 class CacheableEncoder(Protocol):
-    """The part of an encoder's interface that the cache needs; all our encoders have it.
+    """The methods and attributes that the cache needs; all encoders of this package have them.
 
-    An encoder whose attribute `training` is true is refused, because its embeddings change.
+    The cache rejects an encoder whose attribute `training` is true, because its embeddings change.
 
     Attributes:
-        dim: width e of the embedding.
-        image_size: side that frames are resized to, pixels.
+        dim: number e of values in an embedding.
+        image_size: side of the square to which frames are resized, pixels.
     """
 
     dim: int
@@ -56,7 +59,7 @@ class CacheableEncoder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that is equal for encoders with interchangeable embeddings."""
+        """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
         ...
 
     def __call__(self, frames: Tensor, /) -> Tensor:
@@ -67,28 +70,28 @@ class CacheableEncoder(Protocol):
 class FeatureCache:
     """An encoder that reads embeddings from a cache, and encodes only missing frames.
 
-    A cached embedding is bit-identical to the one that was computed. (The last bits of an embedding
-    depend on the batch size. The missing frames of one call are one batch, without repetitions.)
-    The embeddings have no gradients.
+    An embedding from the cache is bit-identical to the embedding that was computed and stored. The
+    missing frames of a call are encoded as one batch, in which each frame occurs once. The last
+    bits of an embedding depend on the size of this batch. The embeddings have no gradients.
 
     Attributes:
-        dim: width e of the embedding.
-        hits: frames that were in the cache, or repeated within a call.
-        misses: frames that were encoded.
+        dim: number e of values in an embedding.
+        hits: number of frames that were in the cache, or that occurred before in the same call.
+        misses: number of frames that were encoded.
     """
 
     def __init__(
         self, folder: Path, encoder: CacheableEncoder, max_bytes: int, dtype: str = "float32"
     ) -> None:
-        """Open the cache in ``folder``; create it if there is none.
+        """Open the cache in ``folder``; create it if it does not exist.
 
         Args:
             folder: folder of the cache; several processes and encoders may share it.
             encoder: the encoder for missing frames.
             max_bytes: maximum size of the database, for all processes together; its log adds a few
                 MB. When it is full, the oldest eighth of the embeddings is deleted.
-            dtype: stored precision, `float32` or `float16`. `float16` halves the size and rounds
-                every embedding, on hits and misses.
+            dtype: stored precision, `float32` or `float16`. `float16` halves the size of the cache.
+                All returned embeddings are then rounded to float16, also those just computed.
 
         Raises:
             ValueError: the dtype is unknown, the folder has another format, or ``max_bytes`` is too
@@ -155,7 +158,7 @@ class FeatureCache:
 
     @property
     def _database(self) -> sqlite3.Connection:
-        """The connection of this process: a connection must not be used after a fork."""
+        """The database connection of this process; a forked process needs a new connection."""
         process = os.getpid()
         if process not in self._connections:
             database = sqlite3.connect(self._file, timeout=60, check_same_thread=False)
@@ -182,7 +185,7 @@ class FeatureCache:
         return self._database.execute(query).fetchone()[0]
 
     def _get(self, key: bytes) -> bytes | None:
-        """Return the bytes of an embedding, or None if it is missing or damaged."""
+        """Return the bytes of the embedding with this key; None if it is missing or damaged."""
         row = self._database.execute(
             "SELECT value FROM embeddings WHERE key = ?", (key,)
         ).fetchone()
@@ -235,23 +238,23 @@ class FeatureCache:
 
 
 def _close(connections: dict[int, sqlite3.Connection]) -> None:
-    """Close the connection of this process; after a fork, others may be in the table."""
+    """Close the connection of this process, but not those that a fork copied from its parent."""
     database = connections.pop(os.getpid(), None)
     if database is not None:
         database.close()
 
 
 class CachedEncoder(FeatureCache):
-    """A `FeatureCache` with the complete interface of `FrameEncoder`.
+    """An encoder with a `FeatureCache`, which has all methods of `FrameEncoder`.
 
-    Only calls with images use the cache. `compress`, `embed` and streams use the encoder itself.
+    Only calls with images use the cache. `compress`, `embed` and streams call the encoder directly.
 
     Attributes:
-        layer: layer of the encoder that is pooled.
+        layer: number of the encoder's layer whose features are pooled.
         pool: pool of the encoder.
         image_size: side that the encoder resizes frames to, pixels.
         weights_hash: sha256 of the encoder's weights.
-        past: text that says which earlier frames an embedding depends on.
+        past: text that describes the earlier frames on which an embedding depends.
     """
 
     def __init__(
@@ -264,29 +267,29 @@ class CachedEncoder(FeatureCache):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that is equal for encoders with interchangeable embeddings."""
+        """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
         return self._whole.fingerprint
 
     @property
     def codes(self) -> CodeFormat:
-        """The format of what `compress` returns."""
+        """The format of the codes that `compress` returns."""
         return self._whole.codes
 
     def compress(self, frames: np.ndarray | Tensor) -> Codes:
-        """Return frames [b h w 3] in their stored form [b n]."""
+        """Return the codes [b n] of b frames [b h w 3], n values per frame, for a store."""
         return self._whole.compress(frames)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] of compressed frames [b n]."""
+        """Return the embeddings [b e] of frames in the form of `compress`, [b n]."""
         return self._whole.embed(codes)
 
     def open_streams(self, num_streams: int) -> FrameStreams:
-        """Return new streams of the encoder."""
+        """Return new streams of the encoder, each at the beginning of an episode."""
         return self._whole.open_streams(num_streams)
 
 
 def _pages_of(num_bytes: int) -> int:
-    """Return the maximum number of database pages that one more embedding may need."""
+    """Return the maximum number of database pages that an embedding of this size needs."""
     # its own pages and, where a page of keys or of the table is full, a new page at each level
     return num_bytes // (_PAGE - 4) + 1 + 4
 
@@ -296,7 +299,7 @@ def _checksum(key: bytes, payload: bytes) -> bytes:
 
 
 def _place(encoder: CacheableEncoder) -> tuple[str, str]:
-    """Return the kind of device and the precision that an encoder computes with."""
+    """Return the kind of device on which an encoder computes, and its precision."""
     if isinstance(encoder, nn.Module):
         weight = next(encoder.parameters())
         return weight.device.type, str(weight.dtype)

@@ -1,14 +1,15 @@
-"""The interface of all encoders, and helpers that need only this interface.
+"""The methods that all encoders have, as protocols, and helper functions that use only them.
 
     embeddings = encoder(frames)                     # uint8 [b h w 3] -> float32 [b e]
-    codes = encoder.compress(frames)                 # the stored form of a frame: [b n]
-    embeddings = encoder.embed(codes)                # the same; bit-identical if codes are tokens
-    streams = encoder.open_streams(num_streams)      # frames of several episodes, in temporal order
+    codes = encoder.compress(frames)                 # compact form for saving frames: [b n]
+    embeddings = encoder.embed(codes)                # equal; bit-identical if codes are tokens
+    streams = encoder.open_streams(num_streams)      # for the frames of several episodes in order
 
-An `Encoder` (Toto) stores a frame as token ids. A vision transformer, a Toto over patches and an
-exported graph have no token ids; they store the embedding itself in float16. `StreamedEncoder` is
-an `Encoder` whose embeddings depend on earlier frames of the episode. Code that stores, embeds or
-compares frames needs only this interface.
+The *codes* of a frame are the n values with which data sets save it. For an `Encoder` (Toto), they
+are token ids. A vision transformer, a Toto over patches and an exported graph have no token ids;
+their codes are the embedding itself in float16. `StreamedEncoder` is an `Encoder` whose embeddings
+depend on earlier frames of the episode. Code that saves, embeds or compares frames works with all
+these encoders if it uses only the methods of this module.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,13 +43,13 @@ Codes = NDArray[Any]  # uint16 ids or float16 embeddings, [*b n]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeFormat:
-    """The format of a frame in a demonstration store (the folder of encoded episodes).
+    """The format of a frame's codes, its values in a demonstration store (folder of episodes).
 
     Attributes:
-        size: number n of values per frame.
-        fingerprint: hash of everything that determines the values: the tokenizer's weights, or the
-            whole encoder if the embedding itself is stored. Codes with equal fingerprints are
-            interchangeable.
+        size: number n of codes per frame.
+        fingerprint: hash of everything that determines the codes: of the tokenizer's weights if the
+            codes are tokens, or of the whole encoder if they are the embedding. Codes with equal
+            fingerprints are interchangeable.
     """
 
     size: int
@@ -57,25 +58,32 @@ class CodeFormat:
 
 @runtime_checkable
 class FrameEmbedder(Protocol):
-    """The interface that a wrapper without a stream needs.
+    """The methods of an encoder that an environment wrapper needs if it does not use a stream.
 
     Attributes:
-        dim: width e of the embedding.
+        dim: number e of values in an embedding.
     """
 
     dim: int
 
     def __call__(self, frames: Any, /) -> Any:
-        """Return the embeddings float32 [b e] of uint8 RGB frames [b h w 3], array or tensor."""
+        """Return the embeddings float32 [b e] of uint8 RGB frames [b h w 3].
+
+        There are b frames, given as a numpy array or a tensor; an embedding has e values.
+        """
         ...
 
 
 @runtime_checkable
 class FrameStreams(Protocol):
-    """Streams that embed the frames of several episodes, each stream with its own cache."""
+    """Streams that embed the frames of several episodes; each stream has a separate cache."""
 
     def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
-        """Return the embeddings [k e] of the newest frames [k n] of k different streams."""
+        """Return the embeddings [k e] of the newest frames [k n] of the k streams `streams`.
+
+        A frame is given by its n codes, and an embedding has e values. Streams that are not in
+        `streams` do not change.
+        """
         ...
 
 
@@ -84,11 +92,12 @@ class FrameEncoder(FrameEmbedder, Protocol):
     """A frozen encoder of camera frames.
 
     Attributes:
-        layer: the layer that is pooled.
-        pool: how the layer's tokens are combined into one embedding.
-        image_size: side that frames are resized to, pixels.
+        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
+        pool: name of the method that combines the features of all tokens to one embedding.
+        image_size: side of the square to which frames are resized, pixels.
         weights_hash: sha256 of all weights, independent of layer and pool.
-        past: text that says which earlier frames an embedding depends on; `NO_PAST`: none.
+        past: text that describes the earlier frames on which an embedding depends; `NO_PAST`: it
+            depends on one frame only.
     """
 
     layer: int
@@ -99,16 +108,16 @@ class FrameEncoder(FrameEmbedder, Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that is equal for encoders with interchangeable embeddings."""
+        """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
         ...
 
     @property
     def codes(self) -> CodeFormat:
-        """The format of what `compress` returns."""
+        """The format of the codes that `compress` returns."""
         ...
 
     def compress(self, frames: Any) -> Codes:
-        """Return uint8 RGB frames [b h w 3] in their stored form [b n].
+        """Return the codes [b n] of b uint8 RGB frames [b h w 3], n codes per frame.
 
         Raises:
             ValueError: the frames are invalid, or values do not fit into 16 bits.
@@ -116,7 +125,7 @@ class FrameEncoder(FrameEmbedder, Protocol):
         ...
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] of compressed frames [b n], each by itself.
+        """Return the embeddings [b e] of frames from their codes [b n], without earlier frames.
 
         Raises:
             ValueError: the codes are not possible outputs of `compress`.
@@ -124,30 +133,30 @@ class FrameEncoder(FrameEmbedder, Protocol):
         ...
 
     def open_streams(self, num_streams: int) -> FrameStreams:
-        """Return streams at the beginning of their episodes.
+        """Return streams for `num_streams` episodes, each before the first frame of an episode.
 
-        If the encoder embeds each frame by itself, its streams ignore earlier frames.
+        If the encoder's embeddings depend on one frame only, its streams ignore earlier frames.
         """
         ...
 
 
 @runtime_checkable
 class StreamableEncoder(Protocol):
-    """The interface of a Toto that a stream needs."""
+    """The methods and attributes of a Toto that a stream needs."""
 
     @property
     def transformer(self) -> CausalModel:
-        """The causal model."""
+        """The causal model, which predicts tokens and provides their features."""
         ...
 
     @property
     def pooling(self) -> Callable[[Tensor], Tensor]:
-        """The pooling function."""
+        """The function that combines token features [b n d] to embeddings [b e]."""
         ...
 
     @property
     def layer(self) -> int:
-        """The layer that is pooled."""
+        """Number of the layer whose features are pooled; 0 is the token embedding."""
         ...
 
     @property
@@ -161,11 +170,11 @@ class StreamableEncoder(Protocol):
         ...
 
     def tokenize(self, frames: Any) -> Tensor:
-        """Return the tokens int64 [b n] of uint8 RGB frames [b h w 3]."""
+        """Return the tokens int64 [b n] of b uint8 RGB frames [b h w 3], n tokens per frame."""
         ...
 
     def check_tokens(self, ids: object) -> Tensor:
-        """Return tokens [b n] as int64 on the encoder's device.
+        """Check tokens [b n], and return them as int64 on the encoder's device.
 
         Raises:
             ValueError: the ids cannot be output of the tokenizer.
@@ -174,19 +183,25 @@ class StreamableEncoder(Protocol):
 
 
 class IndependentFrames:
-    """Streams of an encoder that embeds each frame by itself."""
+    """Streams of an encoder whose embeddings depend on one frame only."""
 
     def __init__(self, encoder: FrameEncoder) -> None:
         self._encoder = encoder
 
     def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
-        """Return the embeddings [k e] of the newest frames [k n] of k different streams."""
+        """Return the embeddings [k e] of the newest frames [k n] of the k streams `streams`.
+
+        A frame is given by its n codes, and an embedding has e values. Streams that are not in
+        `streams` do not change.
+        """
         del streams
         return self._encoder.embed(codes)
 
 
 def compress_each(encoder: FrameEncoder, frames: Sequence[NDArray[np.uint8]]) -> Codes:
-    """Return the codes [b n] of frames [h w 3]; frames of equal size are compressed in one call.
+    """Return the codes [b n] of b frames [h w 3], which may have different sizes.
+
+    Frames of equal size are encoded in one call.
 
     Raises:
         ValueError: there are no frames.
@@ -206,7 +221,7 @@ def compress_each(encoder: FrameEncoder, frames: Sequence[NDArray[np.uint8]]) ->
 
 
 def as_float16_codes(embeddings: NDArray[np.floating[Any]], pool: str) -> NDArray[np.float16]:
-    """Return embeddings [b e] in the form in which they are stored, float16.
+    """Convert embeddings [b e] to float16, the form in which they are saved.
 
     Raises:
         ValueError: a value is outside the range of float16.
@@ -219,9 +234,9 @@ def as_float16_codes(embeddings: NDArray[np.floating[Any]], pool: str) -> NDArra
 
 
 def from_float16_codes(codes: Codes) -> NDArray[np.float32]:
-    """Return the embeddings [b e] that `as_float16_codes` stored.
+    """Return the embeddings [b e] from their saved form, the result of `as_float16_codes`.
 
-    Stores of version 0.1 hold the same 16 bits with the dtype uint16.
+    Files of version 0.1 contain the same bits as an array of uint16, which is also accepted.
 
     Raises:
         ValueError: the codes have another dtype.
@@ -232,10 +247,10 @@ def from_float16_codes(codes: Codes) -> NDArray[np.float32]:
 
 
 def refuse_gradients(requires_grad: bool) -> None:
-    """Raise if gradients are requested of a frozen encoder.
+    """Raise an error if gradients of a frozen encoder are requested.
 
     Raises:
-        ValueError: gradients are requested; the message names the parts that have them.
+        ValueError: gradients are requested; the message names the parts that can have gradients.
     """
     if requires_grad:
         raise ValueError(

@@ -1,7 +1,7 @@
 """The Toto encoder: a frozen model that converts camera frames to embeddings.
 
-frames -> tokenizer -> tokens -> transformer, stopped at a middle layer -> features -> pool ->
-embedding
+The steps are: frames -> tokenizer -> tokens -> first blocks of the transformer -> token features ->
+pool -> embedding.
 
     encoder = load_encoder("toto-nano")
     embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
@@ -44,15 +44,15 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
-    """The config of an encoder, as its checkpoint stores it.
+    """The settings of an encoder, which its checkpoint contains.
 
     Attributes:
-        tokenizer: config of the tokenizer.
+        tokenizer: settings of the tokenizer.
         transformer: kind and sizes of the causal model.
-        layer: layer that is pooled if the caller chooses none; 0 is the embedding.
-        pool: name of the pool if the caller chooses none, such as `grid4`.
-        frame_interval_s: seconds between the frames of the training videos; None if it was not
-            recorded or varies much.
+        layer: default layer whose features are pooled; 0 is the token embedding.
+        pool: name of the default pool, such as `grid4`.
+        frame_interval_s: time between two frames of the training videos, seconds; None: it was not
+            recorded, or it varies much.
     """
 
     tokenizer: TokenizerConfig
@@ -65,7 +65,7 @@ class EncoderConfig:
         """Check the frame interval.
 
         Raises:
-            ValueError: it is not positive.
+            ValueError: the frame interval is not positive.
         """
         if self.frame_interval_s is not None and not self.frame_interval_s > 0:
             raise ValueError(f"frame_interval_s must be positive, got {self.frame_interval_s}")
@@ -74,27 +74,29 @@ class EncoderConfig:
 class Encoder(nn.Module):
     """A frozen tokenizer, the first ``layer`` blocks of a Toto transformer, and a pool.
 
-    A frame is encoded by itself: the video start token, then the frame's tokens. Features of layer
-    k are the residual stream after block k (0: the token embedding), scaled to unit root mean
-    square per token before pooling. Deeper blocks are not run. The encoder is always in eval mode
-    and has no gradients, except those of the parameters of an attention pool.
+    An embedding depends on one frame only. The input of the transformer is a start token and the
+    frame's tokens. The features of layer k are the output of block k; those of layer 0 are the
+    token embeddings. Before pooling, the features of each token are scaled to a root mean square
+    of 1. Blocks after the layer are not computed. The encoder is always in eval mode. It has no
+    gradients, except for the parameters of an attention pool.
 
-    With ``repeat_frame`` the transformer reads a frame twice and the second copy is pooled. Each
-    pooled token then depends on the whole frame. This doubles the number of tokens.
+    In a causal transformer, the features of a token depend only on this token and earlier tokens.
+    With ``repeat_frame`` the transformer therefore reads the frame twice, and the second copy is
+    pooled. Each pooled token then depends on the whole frame, for twice the number of tokens.
 
     Attributes:
-        dim: width e of the embedding.
-        layer: layer that is pooled, counted from 0.
+        dim: number e of values in an embedding.
+        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
         pool: name of the pool.
         repeat_frame: true if the transformer reads each frame twice.
-        frame_interval_s: seconds between the frames of the training videos; None if unknown.
-        past: always `NO_PAST`: an embedding depends on one frame only.
-        num_layers: blocks of the whole transformer.
-        image_size: side that frames are resized to, pixels.
-        tokens_per_frame: tokens of one frame.
+        frame_interval_s: time between two frames of the training videos, seconds; None: unknown.
+        past: always `NO_PAST`, because an embedding depends on one frame only.
+        num_layers: number of blocks of the whole transformer.
+        image_size: side of the square to which frames are resized, pixels.
+        tokens_per_frame: number of tokens of a frame.
         weights_hash: sha256 of all weights of the checkpoint, independent of layer and pool.
-        fingerprint: sha256 of weights, layer, pool and repeat_frame: equal for encoders whose
-            embeddings are interchangeable.
+        fingerprint: sha256 of weights, layer, pool and repeat_frame. If it is equal for two
+            encoders, their embeddings are interchangeable.
     """
 
     past = NO_PAST
@@ -139,7 +141,7 @@ class Encoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that is equal for encoders with interchangeable embeddings."""
+        """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
         parts = f"{self.weights_hash} {self.layer} {self.pool}"
         if self.repeat_frame:
             parts += " repeated"
@@ -148,16 +150,16 @@ class Encoder(nn.Module):
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Keep the encoder in eval mode; only the pool changes its mode."""
+        """Set the mode of the pool; the other parts of the encoder stay in eval mode."""
         super().train(False)
         self.pooling.train(mode)
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> "Encoder":
-        """Reject gradients: the encoder is frozen.
+        """Raise an error if gradients are requested, because the encoder is frozen.
 
         Raises:
-            ValueError: gradients are requested. Request those of `pooling` instead.
+            ValueError: gradients are requested. Only parameters of `pooling` can have gradients.
         """
         refuse_gradients(requires_grad)
         super().requires_grad_(False)
@@ -183,7 +185,7 @@ class Encoder(nn.Module):
         return self.tokenizer.encode(frames)
 
     def from_tokens(self, ids: Int64[Tensor, "b n"]) -> Float[Tensor, "b e"]:
-        """Return the embeddings of tokenised frames.
+        """Return the embeddings of frames that are already tokenised.
 
         Raises:
             ValueError: the ids cannot be output of the tokenizer.
@@ -193,11 +195,11 @@ class Encoder(nn.Module):
 
     @property
     def codes(self) -> CodeFormat:
-        """The format of what `compress` returns: token ids of this tokenizer."""
+        """The format of the codes that `compress` returns, which are token ids."""
         return CodeFormat(size=self.tokens_per_frame, fingerprint=weights_hash(self.tokenizer))
 
     def compress(self, frames: np.ndarray | Tensor) -> Codes:
-        """Return the token ids of uint8 RGB frames [b h w 3] in their stored form, uint16 [b n].
+        """Return the token ids uint16 [b n] of b uint8 RGB frames [b h w 3], to save them.
 
         Raises:
             TypeError: `frames` is neither a numpy array nor a tensor.
@@ -210,7 +212,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] of compressed frames [b n], each by itself.
+        """Return the embeddings [b e] of frames from their token ids [b n].
 
         Raises:
             ValueError: the ids cannot be output of the tokenizer.
@@ -218,14 +220,20 @@ class Encoder(nn.Module):
         return self.from_tokens(torch.from_numpy(codes.astype(np.int64))).cpu().numpy()
 
     def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams that ignore earlier frames; `stream` and `StreamedEncoder` use them."""
+        """Return streams that ignore earlier frames.
+
+        `stream` and `StreamedEncoder` return embeddings that depend on earlier frames.
+        """
         del num_streams
         return IndependentFrames(self)
 
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the token features of ``layers`` (default: the encoder's own), before pooling."""
+        """Return the token features of each of the ``layers``, before pooling.
+
+        ``layers`` is None for the encoder's layer only. A frame has n tokens of d features.
+        """
         return self.token_features(
             self.tokenize(frames), (self.layer,) if layers is None else layers
         )
@@ -234,7 +242,7 @@ class Encoder(nn.Module):
     def token_features(
         self, ids: Int64[Tensor, "b n"], layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the features of tokenised frames, as `features` does.
+        """Return what `features` returns, for frames that are already tokenised.
 
         Raises:
             ValueError: the ids cannot be output of the tokenizer.
@@ -244,12 +252,13 @@ class Encoder(nn.Module):
     def frame_features(
         self, transformer: CausalModel, ids: Int64[Tensor, "b n"], layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the features of single frames by a transformer of this architecture.
+        """Return the features of single frames, computed with a given transformer.
 
         Args:
-            transformer: the encoder's own, or a copy that is trained, which has gradients.
+            transformer: transformer of the encoder, or a copy of it that is being trained; then the
+                features have gradients.
             ids: tokens of the frames, on the transformer's device.
-            layers: numbers of the layers.
+            layers: numbers of the layers whose features are returned.
         """
         start = ids.new_full((len(ids), 1), transformer.config.start_video)
         frames = [ids, ids] if self.repeat_frame else [ids]
@@ -257,12 +266,12 @@ class Encoder(nn.Module):
         return tuple(normalise(output[:, -self.tokens_per_frame :]) for output in outputs)
 
     def encode_clip(self, clips: np.ndarray | Tensor) -> Float[Tensor, "b t e"]:
-        """Return one embedding per frame of a clip, which also depends on all earlier frames.
+        """Return the embeddings of the frames of clips, which also depend on earlier frames.
 
-        Computes them in one pass; the results equal those of `stream`.
+        All frames of a clip are computed in one pass. The results equal those of `stream`.
 
         Args:
-            clips: uint8 RGB [b t h w 3] of any size.
+            clips: uint8 RGB [b t h w 3]: b clips of t frames with h x w pixels.
 
         Raises:
             TypeError: `clips` is neither a numpy array nor a tensor.
@@ -281,7 +290,7 @@ class Encoder(nn.Module):
     def clip_features(
         self, ids: Int64[Tensor, "b t n"], layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b t n d"], ...]:
-        """Return the token features of clips; they also depend on earlier frames of the clip.
+        """Return the token features of clips, which also depend on earlier frames of the clip.
 
         Raises:
             ValueError: the ids cannot be output of the tokenizer, or a clip is empty or longer than
@@ -301,7 +310,7 @@ class Encoder(nn.Module):
         )
 
     def check_tokens(self, ids: object) -> Int64[Tensor, "b n"]:
-        """Return tokens [b n] of any integer type as int64 on the encoder's device.
+        """Check tokens [b n] of any integer type; return them as int64 on the encoder's device.
 
         Raises:
             TypeError: `ids` is neither a tensor nor a numpy array.
@@ -338,17 +347,21 @@ class Encoder(nn.Module):
         surprise: bool = False,
         camera_hz: float | None = None,
     ) -> "EncoderStream":
-        """Return a stream that uses earlier frames; see `toto_robot.encoders.streaming`.
+        """Return a stream, which encodes frames one by one and uses the earlier frames.
+
+        `toto_robot.encoders.streaming` describes streams.
 
         Args:
             num_envs: number of environments that are encoded together.
-            context: frames in the window; None: as many as in a training sequence.
-            mode: `rolling` or `staggered`, the method for a full window.
-            frame_skip: number k; every k-th camera frame is kept in the window.
-            layers: layers whose features `token_features` returns; None: the encoder's own.
-            surprise: true to compute also the surprisal of each token, in nats.
-            camera_hz: frame rate of the camera, Hz; if it is given, a `frame_skip` that does not
-                match the training videos causes a warning.
+            context: number of frames in the window, including the newest frame; None: as many as in
+                a training sequence.
+            mode: what happens when the window is full, `rolling` or `staggered`.
+            frame_skip: number k; only every k-th camera frame is kept in the window.
+            layers: layers whose features `token_features` returns; None: the encoder's layer.
+            surprise: true to compute also the surprisal of each token, its negative log-probability
+                in nats.
+            camera_hz: frame rate of the camera, Hz. If it is given, a warning is issued if
+                `frame_skip` does not match the frame rate of the training videos. None: no warning.
         """
         from .streaming import EncoderStream
 
@@ -364,7 +377,7 @@ class Encoder(nn.Module):
         )
 
     def untrained(self, seed: int = 0) -> "Encoder":
-        """Return an encoder of the same architecture with random weights, a control."""
+        """Return an encoder of the same architecture with random weights, as a control."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return Encoder(

@@ -1,9 +1,10 @@
-"""Use an exported ONNX graph through the interface of all encoders.
+"""Run an encoder that was exported to ONNX, with the same methods as all encoders.
 
     encoder = ExportedEncoder("export")        # the folder that python -m toto_robot.export wrote
-    env = TotoObservation(env, encoder)        # wherever an encoder is expected
+    env = TotoObservation(env, encoder)        # it can be used like every encoder
 
-It needs onnxruntime. The underlying `OnnxEncoder` needs neither torch nor this package.
+This module needs onnxruntime. It uses `OnnxEncoder`, which can also be used alone, on a computer
+without torch and without this package.
 """
 
 import hashlib
@@ -28,30 +29,30 @@ __all__ = ["ExportedEncoder"]
 
 
 class ExportedEncoder:
-    """An exported ONNX graph that embeds each frame by itself.
+    """An encoder of single frames that was exported to ONNX.
 
-    The graph has a fixed image size and batch size. A call may have any number of frames: they are
-    split into batches of this size, and the last batch is padded.
+    The ONNX graph has a fixed image size and batch size. A call may have any number of frames. They
+    are divided into batches of the fixed size, and the last batch is padded.
 
     Attributes:
-        dim: width e of the embedding.
-        layer: the layer that is pooled.
+        dim: number e of values in an embedding.
+        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
         pool: name of the pool, such as `mean`.
         image_size: height of the graph's images, pixels.
-        past: always `NO_PAST`: an embedding depends on one frame only.
+        past: always `NO_PAST`, because an embedding depends on one frame only.
         weights_hash: sha256 of all weights of the exported encoder.
-        fingerprint: differs from the fingerprint of the original encoder, because the last bits of
-            the embeddings differ.
+        fingerprint: hash that is equal for exported encoders with interchangeable embeddings. It
+            differs from that of the original encoder, because the last bits of embeddings differ.
     """
 
     past = NO_PAST
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
-        """Load the graph.
+        """Load the ONNX graph.
 
         Args:
-            folder: folder of the export.
-            threads: number of threads; None: the default of onnxruntime.
+            folder: folder that `toto_robot.export` wrote.
+            threads: number of CPU threads; None: the default of onnxruntime.
 
         Raises:
             FileNotFoundError: a file is missing; the message names it.
@@ -71,7 +72,7 @@ class ExportedEncoder:
         """Return the embeddings [b e] of uint8 RGB frames [b h w 3].
 
         Raises:
-            ValueError: the frames have another size; the message states the right one.
+            ValueError: the frames have another size than the graph; the message names the size.
         """
         images = check_frames(frames).cpu().numpy()
         parts = [np.zeros((0, self.dim), np.float32)]
@@ -83,18 +84,18 @@ class ExportedEncoder:
 
     @property
     def codes(self) -> CodeFormat:
-        """The format of what `compress` returns: the embedding, since the graph has no tokens."""
+        """The format of the codes that `compress` returns, which are the embedding."""
         return CodeFormat(size=self.dim, fingerprint=self.fingerprint)
 
     def compress(self, frames: np.ndarray | Tensor) -> NDArray[np.float16]:
-        """Return the embeddings [b e] of frames [b h w 3] in their stored form."""
+        """Return the embeddings [b e] of frames [b h w 3] as float16, to save them."""
         return as_float16_codes(self(frames), self.pool)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] exactly as they were stored."""
+        """Return the embeddings [b e] that `compress` returned, as float32."""
         return from_float16_codes(codes)
 
     def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams that ignore earlier frames; `OnnxStream` uses them."""
+        """Return streams that ignore earlier frames; for earlier frames use `OnnxStream`."""
         del num_streams
         return IndependentFrames(self)

@@ -1,8 +1,9 @@
 """Keep torch usable in forked processes, such as the workers of `AsyncVectorEnv`.
 
-A fork copies the memory, but only one thread. The child process therefore has no threads in torch's
-thread pool, and a call that waits for the pool never returns. With one thread torch uses no pool.
-Therefore every forked child gets one thread; this is also best for many environments on few cores.
+A fork copies the memory of a process, but only one of its threads. So the threads of torch's thread
+pool do not exist in the forked process, and a call that waits for them never returns. If torch is
+set to one thread, it does not use the pool. Therefore this module sets torch to one thread in each
+forked process. This is also the fastest setting for many environments on few cores.
 """
 
 import multiprocessing
@@ -32,7 +33,7 @@ def _use_one_thread() -> None:
 
 
 def _is_forked() -> bool:
-    """Return whether multiprocessing forked this process, whose parent may have used the pool."""
+    """Return whether multiprocessing created this process by a fork."""
     if multiprocessing.parent_process() is None:
         return False
     process = multiprocessing.current_process()

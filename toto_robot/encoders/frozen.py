@@ -1,6 +1,6 @@
-"""The common base of frozen models over the patches of a frame, and their checkpoints.
+"""The base class of frozen encoders that divide a frame into patches, and their checkpoints.
 
-`VitEncoder` and `PatchEncoder` derive from it; they have the interface of `Encoder`.
+`VitEncoder` and `PatchEncoder` are derived from it. They have the same methods as `Encoder`.
 """
 
 import hashlib
@@ -36,41 +36,41 @@ F = TypeVar("F", bound="FrozenEncoder")
 
 @runtime_checkable
 class FrozenConfig(Protocol):
-    """The config of a frozen encoder, as its checkpoint stores it."""
+    """The settings of a frozen encoder, which its checkpoint contains."""
 
     @property
     def transformer(self) -> Any:
-        """The sizes of the model, with a method `build`."""
+        """The sizes of the model; the method `build` builds the model."""
         ...
 
     @property
     def layer(self) -> int:
-        """The default layer."""
+        """Number of the default layer whose features are pooled."""
         ...
 
     @property
     def pool(self) -> str:
-        """The default pool."""
+        """Name of the default pool."""
         ...
 
 
 class FrozenEncoder(nn.Module):
-    """The frozen first `layer` blocks of a model, and a pool over the patches of a frame.
+    """An encoder of the frozen first `layer` blocks of a model, and a pool over the patches.
 
-    The encoder is always in eval mode and has no gradients, except those of the parameters of an
+    The encoder is always in eval mode. It has no gradients, except for the parameters of an
     attention pool.
 
     Attributes:
-        dim: width e of the embedding.
-        layer: layer that is pooled, counted from 0.
+        dim: number e of values in an embedding.
+        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
         pool: name of the pool.
-        past: always `NO_PAST`: an embedding depends on one frame only.
-        num_layers: blocks of the whole model.
-        image_size: side that frames are resized to, pixels.
-        tokens_per_frame: patches of one frame, in raster order.
+        past: always `NO_PAST`, because an embedding depends on one frame only.
+        num_layers: number of blocks of the whole model.
+        image_size: side of the square to which frames are resized, pixels.
+        tokens_per_frame: number of patches of a frame; they are in raster order.
         weights_hash: sha256 of all weights, sizes and image statistics.
-        fingerprint: sha256 of weights_hash, layer and pool: equal for encoders whose embeddings are
-            interchangeable.
+        fingerprint: sha256 of weights_hash, layer and pool. If it is equal for two encoders, their
+            embeddings are interchangeable.
     """
 
     past = NO_PAST
@@ -87,10 +87,10 @@ class FrozenEncoder(nn.Module):
 
         Args:
             transformer: the model.
-            layer: the layer to pool, counted from 0, or from the end if negative.
+            layer: number of the layer whose features are pooled; -1 is the last layer.
             pool: name of the pool.
-            pooling: the pool; None if no patches are pooled.
-            tokens_per_frame: patches per frame.
+            pooling: pool over the patches; None: the embedding does not use the patches.
+            tokens_per_frame: number of patches of a frame.
         """
         super().__init__()
         survive_forks()
@@ -110,17 +110,17 @@ class FrozenEncoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that is equal for encoders with interchangeable embeddings."""
+        """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
         parts = f"{self.weights_hash} {self.layer} {self.pool}"
         if isinstance(self.pooling, AttentionPool):
             parts += weights_hash(self.pooling)
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def requires_grad_(self: F, requires_grad: bool = True) -> F:
-        """Reject gradients: the encoder is frozen.
+        """Raise an error if gradients are requested, because the encoder is frozen.
 
         Raises:
-            ValueError: gradients are requested. Request those of `pooling` instead.
+            ValueError: gradients are requested. Only parameters of `pooling` can have gradients.
         """
         refuse_gradients(requires_grad)
         super().requires_grad_(False)
@@ -128,12 +128,12 @@ class FrozenEncoder(nn.Module):
 
     @property
     def codes(self) -> CodeFormat:
-        """The format of what `compress` returns: the embedding of this layer and pool."""
+        """The format of the codes that `compress` returns, which are the embedding."""
         return CodeFormat(size=self.dim, fingerprint=self.fingerprint)
 
     @torch.no_grad()
     def compress(self, frames: np.ndarray | Tensor) -> NDArray[np.float16]:
-        """Return the embeddings [b e] of uint8 RGB frames [b h w 3] in their stored form.
+        """Return the embeddings [b e] of uint8 RGB frames [b h w 3] as float16, to save them.
 
         Raises:
             TypeError: `frames` is neither a numpy array nor a tensor.
@@ -142,7 +142,7 @@ class FrozenEncoder(nn.Module):
         return as_float16_codes(self(frames).cpu().numpy(), self.pool)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] exactly as they were stored.
+        """Return the embeddings [b e] that `compress` returned, as float32.
 
         Raises:
             ValueError: the codes cannot be output of `compress`.
@@ -150,19 +150,19 @@ class FrozenEncoder(nn.Module):
         return from_float16_codes(codes)
 
     def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams that ignore earlier frames: this model cannot use them."""
+        """Return streams that ignore earlier frames, because this model cannot use them."""
         del num_streams
         return IndependentFrames(self)
 
     def train(self: F, mode: bool = True) -> F:
-        """Keep the encoder in eval mode; only the pool changes its mode."""
+        """Set the mode of the pool; the other parts of the encoder stay in eval mode."""
         super().train(False)
         if self.pooling is not None:
             self.pooling.train(mode)
         return self
 
     def untrained(self: F, seed: int = 0) -> F:
-        """Return an encoder of the same architecture with random weights, a control."""
+        """Return an encoder of the same architecture with random weights, as a control."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return type(self)(self.transformer.config.build(), self.layer, self.pool)  # pyrefly: ignore
@@ -179,8 +179,8 @@ def save_frozen(
 
     Args:
         folder: the checkpoint's folder.
-        kind: ``vit`` or ``patches``.
-        config: the encoder's config.
+        kind: type of the encoder, ``vit`` or ``patches``.
+        config: settings of the encoder.
         weights: the state dict of the transformer.
         training: plain data about the training, saved in ``config.json``.
     """
@@ -194,11 +194,11 @@ def open_frozen(
 
     Args:
         folder: the checkpoint's folder.
-        data: plain data of the checkpoint's ``config.json``.
-        config: the encoder's config, parsed from ``data``.
+        data: content of the checkpoint's ``config.json``.
+        config: settings of the encoder, from ``data``.
         kind: class of the encoder.
-        layer: layer to pool; None: the checkpoint's default.
-        pool: name of the pool; None: the checkpoint's default.
+        layer: number of the layer to pool; None: the default in the checkpoint.
+        pool: name of the pool; None: the default in the checkpoint.
 
     Raises:
         FileNotFoundError: the weights are missing.

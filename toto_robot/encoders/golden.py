@@ -1,14 +1,16 @@
 """Golden vectors: reference images in a checkpoint, with the encoder's outputs for them.
 
-`load_encoder` recomputes the outputs and compares them with the saved ones. So a difference in
-torch, resizing, channel order or precision is detected before a robot moves. Each stage is checked
-separately, on the saved output of the stage before:
+`load_encoder` computes the outputs again and compares them with the saved outputs. So differences
+in torch, resizing, channel order or precision are detected before a robot moves. There are three
+stages:
 
-    frames -> [channel order, value range, resize] -> input of the tokenizer's network
-           -> [tokenizer] -> tokens -> [transformer] -> features of a layer, averaged
+    1. preprocessing (channel order, value range, resize): frame -> input of the tokenizer
+    2. tokenizer: its input -> tokens
+    3. transformer: tokens -> features of a layer, averaged over the tokens
 
-`golden.safetensors` holds the frames (uint8 [h w 3]), a sample of the tokenizer network's input
-(float32 [3 m]), the tokens (int32 [n]) and the features of all layers (float32 [l d]), computed in
+The input of the third stage are the saved tokens, so an error names the stage that differs.
+`golden.safetensors` contains the frames (uint8 [h w 3]), m pixels of the tokenizer's input (float32
+[3 m]), the n tokens (int32 [n]) and d features of l layers (float32 [l d]). They were computed in
 float32 on a CPU.
 """
 
@@ -56,13 +58,13 @@ SAMPLE_STRIDE = 29  # in values of the tokenizer's input; coprime to image sides
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tolerance:
-    """The allowed difference between an encoder and its golden vectors.
+    """The allowed differences between the outputs of an encoder and its golden vectors.
 
     Attributes:
-        input: maximum difference of the tokenizer network's input, whose range is [-1, 1].
+        input: maximum difference of a value in the tokenizer's input, whose range is [-1, 1].
         tokens: minimum share of equal tokens.
-        features: maximum difference of the averaged features, which are computed from the saved
-            tokens and have unit root mean square per token.
+        features: maximum difference of the averaged features. They are computed from the saved
+            tokens, and scaled to a root mean square of 1 for each token.
     """
 
     input: float
@@ -92,7 +94,7 @@ TOLERANCES: Mapping[tuple[torch.dtype, str], Tolerance] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Vectors:
-    """One image, and the outputs of each stage for it."""
+    """One reference image, and the outputs of the stages for it."""
 
     frame: Tensor  # h w 3
     input: Tensor  # 3 m
@@ -106,11 +108,11 @@ def record_golden(encoder: Encoder, folder: Path, frames: Sequence[np.ndarray] =
     Args:
         encoder: the encoder of the checkpoint, in float32 on the CPU.
         folder: the checkpoint's folder.
-        frames: a few small uint8 images [h w 3] of the encoder's domain. A synthetic pattern,
-            larger than the encoder's images, is added before them.
+        frames: a few small uint8 images [h w 3] like those of the training data. The function also
+            uses a synthetic test image, which is larger than the encoder's input.
 
     Returns:
-        The written file; an existing file is replaced.
+        Path of the written file, which replaces an existing file.
 
     Raises:
         ValueError: a frame is invalid.
@@ -158,12 +160,12 @@ def verify_golden(
     Args:
         encoder: the encoder; outputs are computed on its device and in its dtype.
         folder: the checkpoint's folder.
-        layers: layers whose features are compared; default: the encoder's own.
-        frames: number of images to compare, from the first; default: all.
+        layers: numbers of the layers whose features are compared; None: the encoder's layer.
+        frames: number of reference images that are compared, from the first; None: all.
 
     Raises:
-        ValueError: the difference is larger than `TOLERANCES` (the message names the stage), the
-            file is damaged, or it belongs to other weights.
+        ValueError: a difference is larger than allowed by `TOLERANCES` (the message names the
+            stage), the file is damaged, or it belongs to other weights.
     """
     file = folder / GOLDEN
     notes, vectors = _read(file)
@@ -233,7 +235,7 @@ def _tolerance(encoder: Encoder) -> Tolerance:
 def _tokenize(
     encoder: Encoder, image: UInt8[Tensor, "1 h w 3"]
 ) -> tuple[Float[Tensor, "3 m"], Int64[Tensor, "1 n"]]:
-    """Return a sample of the actual input of the tokenizer's network, and the tokens."""
+    """Tokenise an image; return m pixels [3 m] of the tokenizer's input, and the tokens."""
     inputs: list[Tensor] = []
     handle = encoder.tokenizer.encoder.register_forward_pre_hook(
         lambda _, arguments: inputs.append(arguments[0])
@@ -257,7 +259,7 @@ def _features(
 def _compare_input(
     found: Float[Tensor, "3 m"], expected: Tensor, allowed: float
 ) -> tuple[str, str]:
-    """Return a text that names the faulty stage before the tokenizer; empty if none is."""
+    """Return the wrong step of the preprocessing and its error; empty texts if none is wrong."""
     if found.shape != expected.shape:
         return "resize", f"{tuple(found.shape)} values arrive, expected {tuple(expected.shape)}"
     difference = _distance(found, expected)
@@ -298,10 +300,11 @@ def _mismatch(
 
 
 def _pattern(image_size: int) -> NDArray[np.uint8]:
-    """Return a test image that distinguishes the possible faults.
+    """Return a test image [h w 3] on which possible faults cause different errors.
 
-    Its three colour channels differ, it has smooth areas and single-pixel checks, it is not square,
-    and it is larger than the encoder's images, so that it is resized.
+    The three colour channels differ, so that exchanged channels are detected. The image has smooth
+    areas and a pattern of single pixels, is not square, and is larger than the encoder's input, so
+    that another resize method is detected.
     """
     height, width = image_size * 5 // 4, image_size * 3 // 2
     rows, columns = np.mgrid[:height, :width]

@@ -3,8 +3,9 @@
     encoder = load_encoder("hf:org/name@<commit>")            # or revision="<commit>"
     commit = push_to_hub(Path("runs/pretrain/encoder"), "org/name")
 
-Only an explicit `hf:` name accesses the network, and only if the cache of `huggingface_hub` lacks a
-file. The revision must be the hash of a commit, because the files of a branch or tag can change.
+Only a name with `hf:` accesses the network, and only if a file is not yet in the local cache of
+`huggingface_hub`. The revision must be the hash of a commit, because the files of a branch or tag
+can change.
 Only `config.json` and safetensors files are loaded or uploaded, and their checksums are verified.
 """
 
@@ -24,14 +25,14 @@ KINDS = ("encoder", "vit", "patches", "tokenizer")  # of checkpoints that may be
 
 
 def is_hub_name(name_or_path: str | Path) -> bool:
-    """Return whether a name refers to the Hub."""
+    """Return whether a name refers to the Hugging Face Hub."""
     return str(name_or_path).startswith(PREFIX)
 
 
 def download_checkpoint(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a checkpoint in the local cache; download the files that it lacks.
+    """Download the missing files of a checkpoint, and return its folder in the local cache.
 
-    A Toto without golden vectors is refused.
+    A Toto without golden vectors (reference images and their features) is rejected.
 
     Args:
         name: ``hf:org/name``, or ``hf:org/name@<commit>``.

@@ -1,15 +1,16 @@
-"""Run the blocks of an encoder with 8-bit integers on a CPU.
+"""Compute the transformer blocks of an encoder with 8-bit integers on a CPU.
 
     encoder = load_encoder("toto-nano", dtype=torch.int8)
 
-The features are nearly equal to those in float32; large models become faster, toto-nano does not.
+The features are nearly equal to those in float32. Large models become faster; toto-nano does not,
+because it is too small. Numbers are converted to integers (quantised) by dividing them by a scale.
 Weights are quantised once, with one scale per output channel. Inputs of matrix products are
 quantised at each call, with one scale per token. Embeddings, norms, attention and the tokenizer
 stay in float32.
 
 Before an int8 encoder is returned, its features are compared with those in float32, on images from
-the checkpoint or from the caller. An int8 encoder has its own fingerprint, so a saved policy that
-was trained on float32 features rejects it.
+the checkpoint or from the caller. The fingerprint of an int8 encoder differs from that of the
+float32 encoder. So a saved policy that was trained on float32 features rejects the int8 encoder.
 """
 
 import copy
@@ -31,11 +32,11 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 class Int8Linear(nn.Module):
-    """A matrix product without bias on 8-bit integers, summed in 32 bits; for the CPU.
+    """A linear layer without bias that multiplies 8-bit integers, and sums them in 32 bits.
 
     Args:
         linear: the float32 layer that is replaced.
-        rounder: quantiser of the input, shared by layers that have the same input.
+        rounder: object that quantises the input; layers with the same input share it.
     """
 
     def __init__(self, linear: nn.Linear, rounder: "_Rounder") -> None:
@@ -50,7 +51,7 @@ class Int8Linear(nn.Module):
         self._packed: Tensor | None = None
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """Return the product of the input and the weights."""
+        """Return the output of the layer, [*b o], for inputs [*b i]."""
         if self._packed is None:  # the layout of oneDNN; not part of the state dict
             self._packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
             self._zeros = torch.zeros(len(self.scale), dtype=torch.int64)
@@ -63,7 +64,10 @@ class Int8Linear(nn.Module):
 
 
 class _Rounder:
-    """A quantiser of inputs to 8 bits, with one scale per token, which caches the last result."""
+    """A quantiser of inputs to 8 bits, with one scale per token.
+
+    It keeps the last result, because several layers have the same input.
+    """
 
     def __init__(self) -> None:
         self._input: Tensor | None = None
@@ -80,16 +84,16 @@ class _Rounder:
 def to_int8(
     encoder: Encoder, frames: Sequence[np.ndarray | Tensor], least_cosine: float = LEAST_COSINE
 ) -> Encoder:
-    """Return an encoder with the same tokenizer and with 8-bit blocks.
+    """Return an encoder with the same tokenizer and with transformer blocks in 8 bits.
 
     Args:
         encoder: an encoder in float32 on the CPU.
-        frames: uint8 images [h w 3] of the encoder's domain, on which features are compared.
+        frames: uint8 images [h w 3] like those of the training data, for the comparison.
         least_cosine: minimum cosine similarity to the features in float32; see `feature_cosine`.
 
     Raises:
-        ValueError: there are no images to compare, the encoder has another precision or device, or
-            the features differ too much; the message says by how much.
+        ValueError: there are no images for the comparison, the encoder has another precision or
+            device, or its features differ too much from float32; the message has the cosine.
     """
     weight = encoder.transformer.embed_tokens.weight
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
@@ -132,10 +136,11 @@ def to_int8(
 
 @torch.no_grad()
 def feature_cosine(encoder: Encoder, other: Encoder, ids: Tensor) -> tuple[float, float]:
-    """Return the cosine similarities of two encoders' features of tokenised frames [b n].
+    """Compare the features of two encoders for the same tokens [b n] of b frames.
 
     Returns:
-        The mean over the tokens' features, and the minimum over the embeddings.
+        The mean cosine similarity of the features of a token, and the minimum cosine similarity of
+        an embedding.
     """
     one, two = (model.token_features(ids, (encoder.layer,))[0] for model in (encoder, other))
     pooled = cosine_similarity(encoder.pooling(one), other.pooling(two), dim=-1)

@@ -1,4 +1,4 @@
-"""Load an encoder by a shipped name or from a checkpoint's folder, and save one."""
+"""Load an encoder from the package or from a checkpoint folder, and save an encoder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,17 +49,21 @@ def save_encoder(
     pooling: AttentionPool | None = None,
     training: Mapping[str, object] | None = None,
 ) -> None:
-    """Save an encoder's checkpoint with its golden vectors; `load_encoder` loads it.
+    """Save an encoder's checkpoint with golden vectors (reference images and their features).
+
+    `load_encoder` loads the checkpoint.
 
     Args:
         folder: the checkpoint's folder.
         tokenizer: trained tokenizer.
         transformer: trained transformer.
-        layer: layer that is pooled if the caller chooses none; 0 is the embedding.
-        pool: name of the pool if the caller chooses none, such as `grid4`.
-        golden_frames: a few small uint8 frames [h w 3] of the encoder's domain; see `write_golden`.
-        frame_interval_s: seconds between the frames of the training videos; None: unknown.
-        pooling: trained attention pool to save, if `pool` is `attention`; None: untrained.
+        layer: default layer whose features are pooled; 0 is the token embedding.
+        pool: name of the default pool, such as `grid4`.
+        golden_frames: a few small uint8 frames [h w 3] like those of the training data; see
+            `write_golden`.
+        frame_interval_s: time between two frames of the training videos, seconds; None: unknown.
+        pooling: trained attention pool to save, if `pool` is `attention`; None: the pool has no
+            trained parameters.
         training: plain data about the training, saved as ``training`` in ``config.json``.
 
     Raises:
@@ -84,7 +88,9 @@ def save_encoder(
 
 
 def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
-    """Compute a checkpoint's golden vectors and write them into it; see `record_golden`.
+    """Compute the golden vectors of a checkpoint, write them into its folder, and return the file.
+
+    The arguments and the file are those of `record_golden`.
 
     Raises:
         ValueError: a frame is invalid, or the checkpoint is damaged.
@@ -93,12 +99,12 @@ def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
 
 
 def encoder_config(data: Mapping[str, Any]) -> EncoderConfig:
-    """Return the config of an encoder's checkpoint, from the plain data of its ``config.json``.
+    """Return the settings of an encoder from the data in its checkpoint's ``config.json``.
 
-    A checkpoint that does not name the kind of its transformer is a ``llama``.
+    If the data do not name the kind of the transformer, it is ``llama``.
 
     Raises:
-        ValueError: the config is invalid; the message says what is wrong and where.
+        ValueError: a setting is invalid; the message names it and says what is valid.
     """
     transformer = data.get("transformer")
     if isinstance(transformer, Mapping):
@@ -160,33 +166,38 @@ def load_encoder(
     format: str | None = None,
     **file_options: Any,
 ) -> Encoder | VitEncoder | PatchEncoder:
-    """Load an encoder; only a name with ``hf:`` accesses the network.
+    """Load an encoder from the package, a checkpoint folder, a published file or the Hub.
+
+    Only a name with ``hf:``, for the Hugging Face Hub, accesses the network.
 
     Args:
-        name_or_path: a shipped name (``"toto-nano"``, ``"mae-nano"``), a checkpoint folder, or
-            ``"hf:org/name@<commit>"`` for the Hugging Face Hub (`toto_robot.encoders.hub`); with
-            ``format``, a file with weights of a vision transformer. `load_toto` does the same, but
-            accepts only a Toto.
-        layer: 0 (token embedding) to the model's depth, or -1; default: the checkpoint's layer.
+        name_or_path: name of an encoder in the package (``"toto-nano"``, ``"mae-nano"``), a
+            checkpoint folder, or ``"hf:org/name@<commit>"`` for the Hugging Face Hub
+            (`toto_robot.encoders.hub`); with ``format``, a file with weights of a vision
+            transformer. `load_toto` does the same, but accepts only a Toto.
+        layer: number of the layer whose features are pooled, from 0 (token embedding) to the number
+            of blocks, or -1 for the last layer; default: the checkpoint's layer.
         pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
             pool. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, but not
             ``"last"``.
-        device: device to run on, or ``auto``; default: the CPU.
+        device: device for the computation, such as ``cuda``, or ``auto``; default: the CPU.
         dtype: precision of weights and computation; default: float32. Embeddings are always
-            float32. torch.int8 quantises only the blocks and needs the CPU; the features are
-            compared with float32 (`toto_robot.encoders.int8`).
-        revision: hash of the Hub's commit, if the name does not contain it.
-        repeat_frame: read each frame twice and pool the second copy; for a Toto, see `Encoder`.
-        verify: compare with the checkpoint's golden vectors, if it has any, on this device and in
-            this dtype; this encodes two frames. Published files have none.
-        format: the family of a published file, which is loaded by
-            `toto_robot.encoders.vit_files.load_vit` with the other options.
-        **file_options: ``heads``, ``image_size`` and ``statistics`` of `load_vit`.
+            float32. torch.int8 converts only the transformer blocks and needs the CPU; the features
+            are compared with float32 (`toto_robot.encoders.int8`).
+        revision: hash of the commit on the Hub, if the name does not contain it.
+        repeat_frame: true to read each frame twice and pool the second copy, so that each pooled
+            token depends on the whole frame; only for a Toto.
+        verify: true to compare the outputs with the checkpoint's golden vectors on this device and
+            in this dtype. This encodes two frames. Published files have no golden vectors.
+        format: format of a published file, one of `toto_robot.encoders.vit_files.FORMATS`; default:
+            `name_or_path` is not a published file.
+        **file_options: options of `toto_robot.encoders.vit_files.load_vit` for a published file:
+            ``heads``, ``image_size`` and ``statistics``.
 
     Raises:
-        ValueError: the name (the message lists the known ones), layer, pool, device or dtype is
-            unknown, the checkpoint is damaged, or its features here differ from those at the time
-            of saving (the message names the stage, see `toto_robot.encoders.golden`).
+        ValueError: the name, layer, pool, device or dtype is unknown (the message lists the known
+            values), the checkpoint is damaged, or the features differ from its golden vectors (the
+            message names the stage, see `toto_robot.encoders.golden`).
         FileNotFoundError: the folder lacks a file; the message names it.
     """
     survive_forks()
@@ -228,17 +239,18 @@ def load_toto(
     repeat_frame: bool = False,
     verify: bool = True,
 ) -> Encoder:
-    """Load a Toto over discrete tokens, the kind of encoder that can stream, predict and export.
+    """Load a Toto on tokens, the type of encoder that can stream, predict and be exported.
 
     Args:
-        name_or_path: as in `load_encoder`, like all other arguments.
-        layer: the layer to pool.
-        pool: name of the pool.
-        device: device to run on.
-        dtype: precision of weights and computation.
-        revision: hash of the Hub's commit.
-        repeat_frame: read each frame twice and pool the second copy.
-        verify: compare with the checkpoint's golden vectors.
+        name_or_path: name, checkpoint folder or Hub name. This and all other arguments are those of
+            `load_encoder`.
+        layer: number of the layer whose features are pooled; default: the checkpoint's layer.
+        pool: name of the pool; default: the checkpoint's pool.
+        device: device for the computation; default: the CPU.
+        dtype: precision of weights and computation; default: float32.
+        revision: hash of the commit on the Hub, if the name does not contain it.
+        repeat_frame: true to read each frame twice and pool the second copy.
+        verify: true to compare the outputs with the checkpoint's golden vectors.
 
     Raises:
         ValueError: as in `load_encoder`, or the checkpoint is not a Toto.
@@ -257,7 +269,7 @@ def load_toto(
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """Return the torch dtype of a name."""
+    """Return the torch dtype for a name such as ``"bfloat16"``; None stays None."""
     if not isinstance(dtype, str):
         return dtype
     if dtype not in DTYPES:
@@ -273,7 +285,7 @@ def _open_toto(
     *,
     repeat_frame: bool,
 ) -> Encoder:
-    """Return the encoder of a checkpoint, in float32 on the CPU."""
+    """Load the encoder of a checkpoint in float32 on the CPU."""
     config = encoder_config(data["config"])
     weights = load_weights(folder, data["sha256"])
     tokenizer = build_module(config.tokenizer.build, _part(weights, "tokenizer."), folder)
@@ -300,7 +312,7 @@ def _prepare(
     *,
     verify: bool,
 ) -> Encoder:
-    """Move an encoder to its device and precision, and verify its golden vectors."""
+    """Move an encoder to a device and a precision, and compare it with its golden vectors."""
     encoder = encoder.to(device=device, dtype=None if dtype == torch.int8 else dtype)
     if verify and has_golden(folder):
         verify_golden(encoder, folder, frames=VERIFIED_FRAMES)
@@ -308,12 +320,13 @@ def _prepare(
 
 
 def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> AnyTokenizer:
-    """Load a tokenizer from its own checkpoint or from an encoder's.
+    """Load a tokenizer from its checkpoint, or from the checkpoint of an encoder with it.
 
     Args:
-        name_or_path: the checkpoint's folder, or a name as in `load_encoder`.
-        image_size: side that frames are resized to, pixels; None: the checkpoint's. Convolutional
-            tokenizers split larger frames into more tokens, with the same weights.
+        name_or_path: folder of the checkpoint, or a name that `load_encoder` accepts.
+        image_size: side of the square to which frames are resized, pixels; None: the side in the
+            checkpoint. With a larger side, a convolutional tokenizer makes more tokens of a frame,
+            with the same weights.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.
@@ -332,12 +345,12 @@ def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> A
 
 
 def shipped_encoders() -> list[str]:
-    """Return the names of the Totos that are included in the package."""
+    """Return the names of the Totos in the package."""
     return _shipped("encoder")
 
 
 def shipped_baselines() -> list[str]:
-    """Return the names of the vision transformers in the package, the baselines of Toto."""
+    """Return the names of the vision transformers in the package, which are baselines of Toto."""
     return _shipped("vit")
 
 

@@ -1,4 +1,4 @@
-"""The cache of a stream: keys and values of earlier frames, or the state of a Mamba."""
+"""Caches of a stream: attention keys and values of earlier frames, or the state of a Mamba."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,14 @@ Rows = slice | list[int]  # of environments in a batch
 
 
 class FrameMemory:
-    """Keys and values of the start token and of the last frames of several environments.
+    """A cache of the attention keys and values of the start token and of earlier frames.
 
-    Each environment has a fixed number of slots. When all are full, the newest frame overwrites the
-    oldest one. The newest frame attends to the slots before it is written.
+    Each environment has a fixed number of slots, one per frame. When all slots are full, the newest
+    frame replaces the oldest frame. The newest frame attends to the slots before it is stored.
 
     Attributes:
-        start_keys: keys of the start token at position 0, one tensor [1 h 1 k] per block.
+        start_keys: keys of the start token at position 0, one tensor [1 h 1 k] per block (h heads
+            of width k).
         start_values: values of the start token, one tensor [1 h 1 k] per block.
     """
 
@@ -56,12 +57,13 @@ class FrameMemory:
         self.place(np.zeros(num_envs, dtype=np.int64), np.ones(num_envs, dtype=bool), all_rows)
 
     def place(self, past: np.ndarray, is_kept: np.ndarray, rows: Rows) -> None:
-        """Set the positions of the newest frames.
+        """Set the positions of the newest frames, before the blocks process them.
 
         Args:
-            past: int64 [b], number of kept frames of the episode before each newest frame.
+            past: int64 [b], for each newest frame, the number of earlier frames of its episode that
+                were kept.
             is_kept: bool [b], true where the newest frame is added to the cache.
-            rows: the environments of these frames, as b indices or a slice.
+            rows: indices of the environments of these b frames, or a slice.
         """
         self._rows = rows
         self._envs = range(rows.start, rows.stop) if isinstance(rows, slice) else rows
@@ -85,7 +87,10 @@ class FrameMemory:
     def angles(
         self, config: TotoConfig, num_tokens: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Return the rotary angles [b 1 t k] of the newest frames; rotate the start tokens."""
+        """Return the rotary angles [b 1 t k] of the newest frames, and rotate the start tokens.
+
+        A frame has t tokens, and a head has the width k.
+        """
         cos, sin = rope_angles(config, self._start_position, 1, device)
         for keys, start in zip(self._keys, self.start_keys, strict=True):
             keys[self._rows, :, :1] = rotate(start, (cos[:, None], sin[:, None]))
@@ -94,7 +99,10 @@ class FrameMemory:
         return cos[:, None], sin[:, None]
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend to the kept frames and, causally, to the newest frame itself; then keep it."""
+        """Return the attention output for the newest frames, and store their keys and values.
+
+        The tokens of a frame attend to the kept frames, and causally to the frame itself.
+        """
         keys, values = self._keys[block], self._values[block]
         rows = self._rows
         seen = (keys[rows, :, : self._seen], values[rows, :, : self._seen])
@@ -110,7 +118,7 @@ class FrameMemory:
 
 
 class StateMemory:
-    """The state of a Mamba after the last kept frame of several environments.
+    """A cache of the state of a Mamba model after the last kept frame of each environment.
 
     The first frame of an episode starts from the state after the start token.
     """
@@ -141,12 +149,12 @@ class StateMemory:
                 part[fresh] = first
 
     def read(self, block: int) -> tuple[Tensor, Tensor]:
-        """Return the last inputs and the state of a block; see `MambaState.read`."""
+        """Return the last inputs and the state of a block, as `MambaState.read` does."""
         inputs, state = self._now[block]
         return inputs[self._rows], state[self._rows]
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Store inputs and state of the environments whose newest frame is kept."""
+        """Store the inputs and the state of a block for environments whose newest frame is kept."""
         rows = torch.from_numpy(self._kept_rows).to(state.device)
         for part, new in zip(self._now[block], (inputs, state), strict=True):
             part[self._kept_envs] = new[rows]
@@ -156,7 +164,7 @@ class StateMemory:
 
 
 class _Recorder:
-    """A cache that collects every block's keys and values in one pass."""
+    """A cache that collects the keys and values of all blocks during one pass."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Tensor, Tensor]] = []
@@ -177,10 +185,11 @@ class _Recorder:
 def _attend_to_both(
     q: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, past_mask: Tensor | None
 ) -> Tensor:
-    """Attend to all earlier tokens and, causally, to the new tokens, as one sequence.
+    """Return the attention output of new tokens, which attend to earlier and new tokens.
 
-    On the CPU, attention to earlier and to new tokens is computed separately. The two results are
-    combined with the denominators of their softmaxes, without a copy or a mask of earlier tokens.
+    The new tokens attend to all earlier tokens, and causally to each other. On the CPU, the two
+    parts are computed separately, because this needs no copy and no mask of the earlier tokens.
+    The denominators of the two softmaxes then determine the weights of the two results.
     """
     if q.device.type == "cpu":
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

@@ -1,4 +1,4 @@
-"""Encoders as graphs with fixed shapes, without checks that a graph cannot contain."""
+"""Modules that compute encoders in a form that can be exported to ONNX: fixed shapes, no checks."""
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,14 @@ __all__ = ["FrameGraph", "StreamGraph"]
 
 
 class FrameGraph(nn.Module):
-    """A graph from frames to embeddings."""
+    """A module for export that computes embeddings from single frames."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return embeddings [b e] and tokens [b n]."""
+        """Return the embeddings [b e] and the tokens [b n] of b frames."""
         encoder = self.encoder
         ids = encoder.tokenizer.encode(frames)
         start = ids.new_full((len(ids), 1), encoder.transformer.config.start_video)
@@ -30,7 +30,10 @@ class FrameGraph(nn.Module):
 
 
 class StreamGraph(nn.Module):
-    """A graph from new frames and earlier keys and values to embeddings, new keys and values."""
+    """A module for export that computes one step of a stream.
+
+    Its inputs are the new frames, and the attention keys and values of earlier frames.
+    """
 
     start_keys: Tensor  # l 1 h 1 k
     start_values: Tensor
@@ -56,7 +59,10 @@ class StreamGraph(nn.Module):
         start_cos: Tensor,
         start_sin: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return embeddings, tokens, and the keys and values of each block [l b h n k]."""
+        """Return embeddings [b e], tokens [b n], and keys and values [l b h n k] of b frames.
+
+        The transformer has l blocks with h heads of width k.
+        """
         encoder = self.encoder
         ids = encoder.tokenizer.encode(frames)
         past = _GivenPast(
@@ -73,7 +79,7 @@ class StreamGraph(nn.Module):
 
 
 class _GivenPast:
-    """A `Memory` of given keys and values, which collects those of the newest frame."""
+    """A cache with given keys and values of earlier frames, which collects the new ones."""
 
     def __init__(
         self,

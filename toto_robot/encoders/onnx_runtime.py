@@ -5,8 +5,8 @@
     stream = OnnxStream("export")
     embedding = stream.step(frames, reset)     # uses earlier frames; reset: bool [b] or None
 
-The export's folder holds a copy of this file, which imports nothing from the package: add the
-folder to the Python path, and use `from onnx_runtime import OnnxEncoder`.
+The export writes a copy of this file, which imports nothing from the package, into its folder. To
+use the copy, add the folder to the Python path and write `from onnx_runtime import OnnxEncoder`.
 """
 
 import json
@@ -24,16 +24,16 @@ METADATA, FRAME, STREAM = "export.json", "frame.onnx", "stream.onnx"
 
 
 class OnnxEncoder:
-    """An exported encoder that embeds each frame by itself.
+    """An exported encoder whose embeddings depend on one frame only.
 
     Attributes:
-        metadata: content of `export.json`: shapes and properties of the encoder.
-        dim: width e of the embedding.
+        metadata: content of `export.json`, the shapes and properties of the encoder.
+        dim: number e of values in an embedding.
         tokens: int64 [b n], the tokens of the last frames.
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
-        """Load the graph.
+        """Load the ONNX graph.
 
         Args:
             folder: folder of the export.
@@ -48,10 +48,12 @@ class OnnxEncoder:
         self.tokens: NDArray[np.int64] = np.zeros((0, self.metadata["tokens_per_frame"]), np.int64)
 
     def __call__(self, frames: np.ndarray) -> NDArray[np.float32]:
-        """Return the embeddings [b e] of frames in the size and number of the graph.
+        """Return the embeddings [b e] of frames uint8 [b h w 3].
+
+        Number b and size h x w of the frames are those of the exported graph.
 
         Raises:
-            ValueError: the frames have another size or number; the message states the right one.
+            ValueError: the frames have another size or number; the message has the right shape.
         """
         _check_frames(self.metadata, frames)
         _check_process(self._process)
@@ -60,27 +62,27 @@ class OnnxEncoder:
 
 
 class OnnxStream:
-    """An exported stream for several environments, each with its own earlier frames.
+    """An exported stream, whose embeddings also depend on earlier frames of the episode.
 
-    The graph receives the keys and values of earlier frames and returns those of the newest frame,
-    which replace those of the oldest frame. The features equal those of `EncoderStream` in the
-    mode `rolling`.
+    It processes several environments together. The ONNX graph receives the attention keys and
+    values of earlier frames, and returns those of the newest frame. They replace those of the
+    oldest frame. The features equal those of `EncoderStream` in the mode `rolling`.
 
     Attributes:
         metadata: content of `export.json`.
-        dim: width e of the embedding.
+        dim: number e of values in an embedding.
         tokens: int64 [b n], the tokens of the last frames.
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
-        """Load the graph, and start without earlier frames.
+        """Load the ONNX graph, and start without earlier frames.
 
         Args:
             folder: folder of the export.
             threads: number of threads; None: the default of onnxruntime.
 
         Raises:
-            FileNotFoundError: a file is missing, or the export has no stream.
+            FileNotFoundError: a file is missing, or no stream was exported.
         """
         metadata = self.metadata = _read_metadata(Path(folder))
         self._session, self._process = _open(Path(folder) / STREAM, threads), os.getpid()
@@ -98,12 +100,12 @@ class OnnxStream:
         """Return the embeddings [b e] of the newest frame of every environment.
 
         Args:
-            frames: uint8 RGB [b h w 3], of the graph's size.
-            reset: bool [b], true where the frame is the first of an episode; None: nowhere.
+            frames: uint8 RGB [b h w 3], in the number and size of the exported graph.
+            reset: bool [b], true if the frame is the first of an episode; None: no episode begins.
 
         Raises:
-            ValueError: `frames` or `reset` has another shape or dtype; the message states the right
-                one.
+            ValueError: `frames` or `reset` has a wrong shape or dtype; the message has the right
+                shape and dtype.
         """
         _check_frames(self.metadata, frames)
         _check_process(self._process)
@@ -142,7 +144,10 @@ class OnnxStream:
     def _angles(
         self, start: NDArray[np.int64], length: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return cosines and sines [b t k] of rotary positions, computed in float64."""
+        """Return the cosines and sines [b t k] of rotary positions, computed in float64.
+
+        The positions are `start` and the t - 1 positions after it; k is the width of a head.
+        """
         width = self.metadata["head_width"]
         rates = self.metadata["rope_base"] ** (-np.arange(0, width, 2) / width)
         positions = start[:, None] + np.arange(length)

@@ -1,7 +1,7 @@
 """Count the floating-point operations of a call, and measure the speed limit of this machine.
 
-A multiplication with an addition counts as two operations; of causal attention, only the unmasked
-part counts. The speed limit is the highest rate of a matrix product on the same machine.
+A multiplication and the addition of its result count as two operations. In causal attention, only
+the unmasked part is counted. The speed limit is the highest measured rate of a matrix product.
 """
 
 import math
@@ -28,7 +28,10 @@ def count_operations(call: Callable[[], object]) -> int:
 
 
 def timed(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """Return the result of a call and its duration, milliseconds, including work on the device."""
+    """Return the result of a call and its duration, milliseconds.
+
+    The duration includes the work of a GPU.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -39,7 +42,7 @@ def timed(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
 
 
 def measure_ceiling(squares: Sequence[Tensor]) -> float:
-    """Return the highest rate, GFLOP/s, of the products of square matrices with themselves."""
+    """Return the highest rate, GFLOP/s, at which square matrices are multiplied by themselves."""
     rates = []
     for square in [one for one in squares for _ in range(_PRODUCTS)]:
         _, spent_ms = timed(lambda one=square: one @ one, square.device)
@@ -48,7 +51,10 @@ def measure_ceiling(squares: Sequence[Tensor]) -> float:
 
 
 def _attention(causal_at: int) -> Callable[..., int]:
-    """Return a counter for an attention operation, whose argument `causal_at` is `is_causal`."""
+    """Return a function that counts the operations of an attention call.
+
+    `causal_at` is the index of the argument `is_causal` of the attention function.
+    """
 
     def count(*args: Any, out_shape: Any = None, is_causal: bool = False, **_: Any) -> int:
         q, k, v = args[:3]

@@ -1,4 +1,4 @@
-"""A frozen Toto over continuous patches of pixels, without a tokenizer (paper Table 3).
+"""A frozen Toto without a tokenizer, whose transformer reads patches of pixels (paper Table 3).
 
 encoder = load_encoder("runs/patches/encoder")
 embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
@@ -22,12 +22,12 @@ __all__ = ["PatchEncoder", "PatchEncoderConfig"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchEncoderConfig:
-    """The config of a `PatchEncoder`, as its checkpoint stores it.
+    """The settings of a `PatchEncoder`, which its checkpoint contains.
 
     Attributes:
         transformer: sizes of the transformer.
-        layer: layer that is pooled if the caller chooses none; 0 is the embedding.
-        pool: name of the pool if the caller chooses none, such as `grid4`.
+        layer: default layer whose features are pooled; 0 is the token embedding.
+        pool: name of the default pool, such as `grid4`.
     """
 
     transformer: PatchConfig
@@ -36,21 +36,22 @@ class PatchEncoderConfig:
 
 
 class PatchEncoder(FrozenEncoder):
-    """The frozen first `layer` blocks of a Toto over patches, and a pool.
+    """An encoder of the frozen first `layer` blocks of a Toto over patches, and a pool.
 
-    A frame is encoded by itself: the start token, then its patches. Features are scaled to unit
-    root mean square per token before pooling. Deeper blocks are not run.
+    An embedding depends on one frame only. The input of the transformer is a start token and the
+    patches of the frame. Before pooling, the features of each patch are scaled to a root mean
+    square of 1. Blocks after the layer are not computed.
 
     Attributes:
-        dim: width e of the embedding.
-        layer: layer that is pooled, counted from 0.
+        dim: number e of values in an embedding.
+        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
         pool: name of the pool: `mean`, `last`, `attention` or `grid<k>`.
-        num_layers: blocks of the whole transformer.
-        image_size: side that frames are resized to, pixels.
-        tokens_per_frame: patches of one frame, in raster order.
+        num_layers: number of blocks of the whole transformer.
+        image_size: side of the square to which frames are resized, pixels.
+        tokens_per_frame: number of patches of a frame; they are in raster order.
         weights_hash: sha256 of all weights and sizes.
-        fingerprint: sha256 of weights_hash, layer and pool: equal for encoders whose embeddings are
-            interchangeable.
+        fingerprint: sha256 of weights_hash, layer and pool. If it is equal for two encoders, their
+            embeddings are interchangeable.
     """
 
     def __init__(self, transformer: PatchTransformer, layer: int, pool: str) -> None:
@@ -73,7 +74,10 @@ class PatchEncoder(FrozenEncoder):
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the patches' features after `layers` (default: the encoder's), before pooling."""
+        """Return the features of the patches for each of the `layers`, before pooling.
+
+        `layers` is None for the encoder's layer only. A frame has n patches of d features.
+        """
         pixels = check_frames(frames).to(self.transformer.start.device)
         wanted = (self.layer,) if layers is None else layers
         if len(pixels) == 0:  # torch's resize refuses an empty batch

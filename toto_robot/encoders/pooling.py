@@ -13,8 +13,9 @@ POOLS = "mean, last, attention, grid<k> (grid4: 4 x 4 cells)"
 
 
 class GridPool(nn.Module):
-    """An average over the cells of a k x k grid, row by row, which preserves spatial layout.
+    """A pool that averages features in each cell of a k x k grid and concatenates the averages.
 
+    The embedding therefore contains where things are in the image. The cells are in raster order.
     k = 1 is the average pooling of the paper.
     """
 
@@ -23,14 +24,17 @@ class GridPool(nn.Module):
         self.side, self.dim = side, side * side * dim
 
     def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
-        """Return the pooled features [b, side * side * d]."""
+        """Return the embeddings [b, side * side * d] of b frames with n tokens of d features."""
         side = round(features.shape[1] ** 0.5)
         image = features.transpose(1, 2).unflatten(2, (side, side))  # b d i j
         return adaptive_avg_pool2d(image, self.side).permute(0, 2, 3, 1).flatten(1)
 
 
 class LastPool(nn.Module):
-    """A pool that returns the last token, the only token that depends on the whole frame."""
+    """A pool that returns the features of the last token.
+
+    In a causal transformer, only the last token depends on the whole frame.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -42,10 +46,11 @@ class LastPool(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """The attention pooling of the paper (section 3.5): cross-attention with one learned query.
+    """The attention pool of the paper (section 3.5): one learned query attends to all tokens.
 
-    ``W_k``, ``W_v`` and the query are the only trainable parameters of an encoder. Before training,
-    the embedding is a random projection of a nearly uniform average.
+    The matrices ``W_k`` and ``W_v`` and the query are the only parameters of an encoder that can be
+    trained. Before training, all tokens have nearly the same weight, and the embedding is a random
+    projection of their average.
     """
 
     def __init__(self, dim: int, seed: int = 0) -> None:
@@ -61,9 +66,8 @@ class AttentionPool(nn.Module):
     def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
         """Return the pooled features [b, d].
 
-        With one query, the products of matrices can be reordered: the query is multiplied by
-        ``W_k`` once, and ``W_v`` by the weighted average. The cost per token is then O(d), not
-        O(d^2).
+        Because there is only one query, it is multiplied by ``W_k`` first, and ``W_v`` is applied
+        only to the weighted average. The cost per token is then O(d) instead of O(d^2).
         """
         query = self.query[0, 0] @ self.keys.weight * self.dim**-0.5
         weights = (features @ query).softmax(dim=-1)
@@ -71,7 +75,9 @@ class AttentionPool(nn.Module):
 
 
 def build_pool(name: str, dim: int, tokens_per_frame: int) -> GridPool | LastPool | AttentionPool:
-    """Return the pool ``name`` for features of width ``dim``; its ``dim`` is the output width e.
+    """Return the pool ``name`` for features of width ``dim``.
+
+    The attribute ``dim`` of the pool is the width e of its embeddings.
 
     Raises:
         ValueError: there is no such pool, or the grid does not divide the frame's tokens.
@@ -94,9 +100,9 @@ def build_pool(name: str, dim: int, tokens_per_frame: int) -> GridPool | LastPoo
 
 
 def normalise(features: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-    """Scale each token to unit root mean square, without parameters.
+    """Scale the features of each token to a root mean square of 1.
 
-    The residual stream grows with depth, and a few tokens grow much more than the rest. Without
-    scaling, they would dominate an average, and layers would not be comparable.
+    Features grow with the depth of the layer, and those of a few tokens grow much more than others.
+    Without scaling, these tokens would dominate an average, and layers could not be compared.
     """
     return rms_norm(features, features.shape[-1:], eps=1e-8)

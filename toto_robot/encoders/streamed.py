@@ -2,7 +2,7 @@
 
 encoder = StreamedEncoder(load_toto("toto-nano"), StreamConfig(context=4))
 streams = encoder.open_streams(2)
-embeddings = streams.embed(encoder.compress(frames), [0, 1])        # the next frame of both
+embeddings = streams.embed(encoder.compress(frames), [0, 1])        # next frames of both episodes
 """
 
 import hashlib
@@ -22,16 +22,17 @@ __all__ = ["StreamedEncoder", "surprise_stream"]
 
 
 class StreamedEncoder:
-    """A `FrameEncoder` whose embeddings depend on earlier frames.
+    """A Toto encoder whose embeddings depend on earlier frames of the episode.
 
     Attributes:
-        dim: width e of the embedding.
-        layer: the layer that is pooled.
+        dim: number e of values in an embedding.
+        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
         pool: name of the pool, such as `mean`.
-        image_size: side that frames are resized to, pixels.
-        past: text with the settings of the stream.
+        image_size: side of the square to which frames are resized, pixels.
+        past: text that describes the earlier frames on which an embedding depends.
         weights_hash: sha256 of all weights.
-        fingerprint: sha256 of weights, layer, pool and stream settings.
+        fingerprint: sha256 of weights, layer, pool and stream settings. If it is equal for two
+            encoders, their embeddings are interchangeable.
     """
 
     def __init__(self, encoder: Encoder, stream: StreamConfig) -> None:
@@ -47,20 +48,20 @@ class StreamedEncoder:
 
     @property
     def codes(self) -> CodeFormat:
-        """The format of what `compress` returns: the token ids of the tokenizer."""
+        """The format of the codes that `compress` returns, which are token ids."""
         return self._encoder.codes
 
     def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
-        """Return the embeddings [b e] of frames [b h w 3], each as the first of an episode."""
+        """Return the embeddings [b e] of frames [b h w 3]; each frame begins an episode."""
         ids = self._encoder.tokenize(frames)
         return self._stream.open(self._encoder, len(ids)).step_tokens(ids)
 
     def compress(self, frames: np.ndarray | Tensor) -> Codes:
-        """Return the token ids uint16 [b n] of frames [b h w 3]."""
+        """Return the token ids uint16 [b n] of b frames [b h w 3], n tokens per frame."""
         return self._encoder.compress(frames)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] of compressed frames, each as the first of an episode."""
+        """Return the embeddings [b e] of token ids [b n]; each frame begins an episode."""
         return self.open_streams(len(codes)).embed(codes, range(len(codes)))
 
     def open_streams(self, num_streams: int) -> "StreamedFrames":
@@ -69,24 +70,29 @@ class StreamedEncoder:
 
 
 class StreamedFrames:
-    """Several streams of a `StreamedEncoder`."""
+    """A set of streams of a `StreamedEncoder`, one for each episode."""
 
     def __init__(self, stream: EncoderStream) -> None:
         self._stream = stream
 
     @torch.no_grad()
     def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
-        """Return the embeddings [k e] of the newest frames [k n] of k different streams."""
+        """Return the embeddings [k e] of the newest frames [k n] of the k streams `streams`.
+
+        A frame is given by its n codes, and an embedding has e values. Streams that are not in
+        `streams` do not change.
+        """
         ids = torch.from_numpy(codes.astype(np.int64))
         embeddings: Any = self._stream.step_tokens(ids, None, streams).cpu().numpy()
         return embeddings
 
 
 def surprise_stream(encoder: object, num_streams: int) -> EncoderStream:
-    """Return a stream that also computes the surprisal of each frame.
+    """Return a stream that also computes surprisal, the negative log-probability of each token.
 
     Raises:
-        ValueError: the encoder is not a Toto, repeats frames, or uses earlier frames itself.
+        ValueError: the encoder is not a Toto, reads frames twice (`repeat_frame`), or is a
+            `StreamedEncoder`.
     """
     if not isinstance(encoder, Encoder) or encoder.repeat_frame:
         raise ValueError(

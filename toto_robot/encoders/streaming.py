@@ -1,22 +1,24 @@
-"""Compute causal features of a camera stream, frame by frame, with a cache of earlier frames.
+"""Encode the frames of a camera one by one, with a cache of the earlier frames.
 
     stream = load_encoder("toto-nano").stream(num_envs=4, context=16)
     embedding = stream.step(frames, reset)      # uint8 [b h w 3], bool [b] -> float32 [b e]
 
-Each frame attends to the start token, to up to `context` - 1 earlier frames of its episode, and to
-itself. Keys and values of past frames are cached, so a step costs little more than encoding a
-single frame. Until the window is full, every feature equals that of one pass over the whole
-episode. After that, the two modes differ:
+A frame attends to its window: the start token, at most `context` - 1 earlier frames of its episode,
+and the frame itself. The attention keys and values of earlier frames are cached. Therefore a step
+encodes only the new frame. Until the window is full, the features equal those of one pass over the
+whole episode. After that, they depend on the mode:
 
-`rolling` drops the oldest frame. The cached keys and values were computed when it was still in the
-window. So features drift from those of a new pass over the window, depending on the model.
-`staggered` keeps two caches, half a window apart. It uses the older cache and clears it when it is
-full. Every feature equals that of a new pass over the start token and the last `context / 2` to
-`context` frames, as in training, for twice the work.
+- `rolling` drops the oldest frame of the window. The cached keys and values of the other frames
+  were computed when this frame was still in the window. Therefore the features differ from those of
+  a new pass over the window. How much they differ depends on the model.
+- `staggered` has two caches, which begin half a window apart. It uses the cache that began first,
+  and clears this cache when it is full. The features equal those of a new pass over the start token
+  and the last `context / 2` to `context` frames, as in training. A step costs twice as much.
 
-Rotary positions encode only the distance between two tokens. Therefore positions increase without
-limit. Only the start token is moved: to the position before the oldest frame of the window. The
-distance between two tokens never exceeds the window, which is at most a training sequence long.
+Rotary position embeddings depend only on the distance between two tokens, so the positions of the
+frames can increase without limit. Only the start token is moved, to the position before the oldest
+frame of the window. So the distance between two tokens is never longer than the window, which is at
+most as long as a training sequence.
 """
 
 import warnings
@@ -48,12 +50,13 @@ class StreamConfig:
     """Settings of a stream.
 
     Attributes:
-        context: frames in the window, including the newest; null: as many as in a training
-            sequence.
-        mode: `rolling` or `staggered`, the method for a full window.
-        frame_skip: number k; every k-th camera frame is kept in the window.
-        camera_hz: frame rate of the camera, Hz, for a warning if `frame_skip` does not match the
-            training videos; null: unknown.
+        context: number of frames on which an embedding depends (the window), including the newest
+            frame; null: as many as in a training sequence.
+        mode: what happens when the window is full. `rolling` drops the oldest frame. `staggered`
+            has two caches, and its features equal those of a pass over the frames in its cache.
+        frame_skip: number k; only every k-th camera frame is kept for later frames.
+        camera_hz: frame rate of the camera, Hz. A warning is issued if `frame_skip` does not match
+            the frame rate of the training videos. null: unknown, no warning.
     """
 
     context: int | None = None
@@ -65,7 +68,7 @@ class StreamConfig:
         """Return a new stream.
 
         Raises:
-            ValueError: the settings do not suit the encoder; the message says why.
+            ValueError: the encoder does not support these settings; the message says why.
         """
         return EncoderStream(
             encoder,
@@ -78,13 +81,14 @@ class StreamConfig:
 
 
 class EncoderStream:
-    """A stream that encodes the frames of several environments, each with its own cache.
+    """A stream that encodes the frames of several environments, with a separate cache for each.
 
     Attributes:
         num_envs: number b of environments.
-        context: frames in the window, including the newest.
-        mode: `rolling` or `staggered`, the method for a full window.
-        frame_skip: number k; every k-th camera frame is kept in the window. All are encoded.
+        context: number of frames in the window, including the newest frame.
+        mode: what happens when the window is full, `rolling` or `staggered`.
+        frame_skip: number k; all camera frames are encoded, but only every k-th frame is kept in
+            the window.
         layers: layers whose features `token_features` returns.
     """
 
@@ -103,16 +107,18 @@ class EncoderStream:
         """Start without earlier frames.
 
         Args:
-            encoder: the frozen encoder; its layer and pool are used.
+            encoder: frozen encoder whose layer and pool are used.
             num_envs: number of environments that are encoded together.
-            context: frames in the window; None: as many as in a training sequence.
+            context: number of frames in the window, including the newest frame; None: as many as in
+                a training sequence.
             mode: `rolling` or `staggered`.
-            frame_skip: stride of the training videos, in camera frames: with 4, every fourth frame
-                is kept, counted from the start of each episode.
+            frame_skip: number k; only every k-th camera frame is kept in the window, counted from
+                the start of each episode. Choose the stride of the training videos.
             layers: layers whose features `token_features` returns; None: the encoder's own.
-            surprise: true to compute `surprise`, which runs all blocks and the output head.
-            camera_hz: frame rate of the camera, Hz. If it and the rate of the training videos are
-                known, a `frame_skip` that does not match causes a warning.
+            surprise: true to compute also `surprise`, for which all blocks and the output head are
+                run.
+            camera_hz: frame rate of the camera, Hz; None: unknown. If the rate of the training
+                videos is also known, a warning is issued if `frame_skip` does not match it.
 
         Raises:
             ValueError: the mode or layer is unknown, the window is empty or longer than a training
@@ -141,14 +147,15 @@ class EncoderStream:
 
     @property
     def frames_shown(self) -> np.ndarray:
-        """Number of camera frames of each environment's current episode, int64 [b]."""
+        """Number of camera frames so far in the current episode of each environment, int64 [b]."""
         return self._shown.copy()
 
     @property
     def surprise(self) -> Float[Tensor, "b n"]:
-        """Surprisal of each token of the newest frame, given all tokens before it: nats, [b n].
+        """Surprisal [b n] of each token of the newest frame, in nats.
 
-        The first token's surprisal is not defined; its entry is the mean of the other tokens'.
+        Surprisal is the negative log-probability that the model assigns to a token after all tokens
+        before it. For the first token it is not defined, and its value is the mean of the others.
 
         Raises:
             ValueError: the stream was created without `surprise=True`, or has no frame yet.
@@ -163,19 +170,19 @@ class EncoderStream:
         reset: np.ndarray | Tensor | None = None,
         envs: Sequence[int] | None = None,
     ) -> Float[Tensor, "b e"]:
-        """Return the embedding of the newest frame of every environment.
+        """Encode the newest frame of each environment, and return the embeddings.
 
         Args:
             frames: uint8 RGB [b h w 3] of any size.
-            reset: bool [b], true where the frame is the first of an episode, which clears the
-                cache of earlier frames; None: no episode begins.
-            envs: b different environments of these frames, if not all have a new frame; the others
-                do not change. None: all environments.
+            reset: bool [b], true if the frame is the first of an episode; then the cache of earlier
+                frames is cleared first. None: no episode begins.
+            envs: numbers of the b environments that have a new frame; the other environments do
+                not change. None: all environments have a new frame.
 
         Raises:
             TypeError: `frames` is neither a numpy array nor a tensor.
-            ValueError: the frames are invalid, or not one for each environment; the message says
-                which.
+            ValueError: the frames are invalid, or there is not one frame for each environment; the
+                message says which.
         """
         return self.step_tokens(self._encoder.tokenize(frames), reset, envs)
 
@@ -195,7 +202,7 @@ class EncoderStream:
         reset: np.ndarray | Tensor | None = None,
         envs: Sequence[int] | None = None,
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the newest frames' features of `layers`, before pooling; advances the stream.
+        """Encode the newest frames, and return the token features of `layers`, before pooling.
 
         Raises:
             ValueError: there is not one frame for each environment, or the tokens are invalid.
@@ -206,7 +213,7 @@ class EncoderStream:
     def _advance(
         self, ids: Tensor, reset: np.ndarray | Tensor | None, envs: Sequence[int] | None
     ) -> tuple[Tensor, ...]:
-        """Return the features of `layers`, then those of the encoder's own layer."""
+        """Encode the newest frames; return the features of `layers` and of the encoder's layer."""
         encoder = self._encoder
         rows = self._rows(envs)
         ids = encoder.check_tokens(ids)
@@ -287,7 +294,7 @@ def _check(
     """Check the settings of a stream.
 
     Raises:
-        ValueError: the encoder cannot have a stream with these settings.
+        ValueError: the encoder does not support a stream with these settings.
     """
     if encoder.repeat_frame:
         raise ValueError("an encoder with repeat_frame encodes single frames: it has no stream")
@@ -310,7 +317,7 @@ def _check(
 
 
 def _compare_rates(interval_s: float | None, camera_hz: float, frame_skip: int) -> None:
-    """Warn if frames come faster or slower than in the training videos."""
+    """Issue a warning if the frame rate of the window differs from that of the training videos."""
     if not camera_hz > 0:
         raise ValueError(f"camera_hz must be positive, got {camera_hz}")
     if interval_s is None:

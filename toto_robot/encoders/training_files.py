@@ -1,8 +1,9 @@
-"""Find the weights of an encoder in a training checkpoint (teacher, student, optimizer, ...).
+"""Find the weights of an encoder in a checkpoint that other projects wrote during training.
 
-Only containers, prefixes and wrappers in the tables below are removed; other keys are errors.
-If a file contains several copies of the encoder, the copy that its authors evaluate (a teacher, a
-moving average) is loaded, with a warning.
+The checkpoint may also contain an optimizer, and several copies of the encoder, such as a student
+and a teacher. Then the copy that its authors evaluate (the teacher, or a moving average) is loaded,
+with a warning. The tables below list the known names: containers (a dictionary inside the file),
+prefixes and wrappers of the names of weights. These are removed. Unknown names are an error.
 """
 
 import argparse
@@ -89,11 +90,11 @@ _PLAIN_CLASSES: list[Any] = [
 
 
 def read_data(file: Path) -> Mapping[str, Any]:
-    """Return the content of a file of weights as plain data and tensors; no code in it is run.
+    """Read a file of weights as plain data and tensors, without running code from the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or holds objects that are not plain data.
+        ValueError: the file is damaged, or contains objects that are not plain data.
     """
     check_downloaded(file)
     if file.name.endswith(".index.json"):
@@ -125,14 +126,14 @@ def read_data(file: Path) -> Mapping[str, Any]:
 
 
 def encoder_state(file: Path, data: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of the encoder in a file, without containers, prefixes and wrappers.
+    """Return the tensors of the encoder, whose names have no prefixes and wrappers.
 
     Args:
         file: path of the file, for error messages.
         data: content of the file.
 
     Raises:
-        ValueError: the file has keys that no table names.
+        ValueError: the file has names that are in no table.
     """
     state = _contained(file, data)
     if others := sorted(str(name) for name, item in state.items() if not isinstance(item, Tensor)):
@@ -145,7 +146,7 @@ def encoder_state(file: Path, data: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _contained(file: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the state dict in a training's checkpoint, or `data` itself if it is one."""
+    """Return the state dict inside a checkpoint, or `data` if it is a state dict."""
     found = [name for name in CONTAINERS if isinstance(data.get(name), Mapping)]
     if not found:
         return data
@@ -157,7 +158,7 @@ def _contained(file: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _under_prefix(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the keys of the encoder that is chosen, without its prefix."""
+    """Choose one copy of the encoder, and return its tensors with names without the prefix."""
     prefixes = {
         name.removesuffix(anchor)
         for name in state
@@ -187,7 +188,10 @@ def _under_prefix(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unchunked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove chunk numbers from the names of blocks (DINOv2): ``blocks.1.10.`` is the 10th."""
+    """Remove the numbers of chunks from the names of blocks, for DINOv2.
+
+    DINOv2 divides the blocks into chunks: ``blocks.1.10.`` is block 10, in chunk 1.
+    """
     blocks = [name for name in state if name.startswith("blocks.")]
     if not blocks or not all(re.match(r"blocks\.\d+\.\d+\.", name) for name in blocks):
         return state
@@ -217,10 +221,10 @@ def _keys(data: Mapping[str, Any]) -> list[str]:
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
-    """Return all tensors of a model in several files, by its index (``*.index.json``).
+    """Read the tensors of a model that is divided into several files with an index file.
 
     Args:
-        index: index file in the format of transformers, in the folder of the files.
+        index: index file (``*.index.json``) in the format of the library transformers.
 
     Raises:
         FileNotFoundError: a file is missing.

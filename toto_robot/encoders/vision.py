@@ -1,9 +1,9 @@
-"""Choose the encoder of a command: the configs of the group `encoder`, the same in every command.
+"""Settings of the encoder of a command: the group `encoder`, the same in all commands.
 
     encoder=nano | mae_nano | stream | random | none | mvp encoder.name_or_path=FILE | FOLDER
 
-Two choices are controls for every result with the trained encoder: `random`, the same architecture
-without training and so with the same cost, and `none`, proprioception without images.
+Two choices are controls, with which results of the trained encoder are compared. `random` is the
+same architecture with random weights, which has the same cost. `none` uses proprioception only.
 """
 
 from dataclasses import dataclass
@@ -34,12 +34,15 @@ class TotoVision:
     """Settings of a trained Toto encoder.
 
     Attributes:
-        name_or_path: a shipped name or a checkpoint folder.
-        layer: layer to pool; null: the checkpoint's default.
-        pool: how the layer's tokens are combined into one embedding; null: the checkpoint's
-            default.
-        repeat_frame: read each frame twice, so that pooled tokens depend on the whole frame.
-        stream: settings of the cameras' streams; null: embeddings ignore earlier frames.
+        name_or_path: name of an encoder in the package, or a checkpoint folder.
+        layer: number of the layer whose features are pooled, 0 for the token embedding; null: the
+            default in the checkpoint.
+        pool: method that combines the features of all tokens to one embedding, such as `mean` or
+            `grid4`; null: the default in the checkpoint.
+        repeat_frame: true to read each frame twice and to pool the second copy, so that each pooled
+            token depends on the whole frame.
+        stream: settings of streams, with which embeddings also depend on earlier frames of the
+            episode; null: embeddings depend on one frame only.
     """
 
     kind: ClassVar[str] = "toto"
@@ -64,10 +67,11 @@ class RandomVision:
     """Settings of an untrained Toto: tokenizer and transformer with random weights.
 
     Attributes:
-        name_or_path: shipped name or checkpoint folder of the encoder with the same architecture.
-        layer: layer to pool; null: the checkpoint's default.
-        pool: how the layer's tokens are combined into one embedding; null: the checkpoint's
-            default.
+        name_or_path: name or checkpoint folder of a trained encoder, whose architecture is used.
+        layer: number of the layer whose features are pooled, 0 for the token embedding; null: the
+            default in the checkpoint.
+        pool: method that combines the features of all tokens to one embedding, such as `mean` or
+            `grid4`; null: the default in the checkpoint.
         seed: seed of the random weights.
     """
 
@@ -85,7 +89,7 @@ class RandomVision:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoVision:
-    """Settings for a policy without vision: only proprioception; no images are rendered."""
+    """Settings for a policy whose input is only proprioception; no images are rendered."""
 
     kind: ClassVar[str] = "none"
 
@@ -95,17 +99,20 @@ class NoVision:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitVision:
-    """Settings of a vision transformer: a published file (MAE, MVP, DINOv2, ...) or one of ours.
+    """Settings of a vision transformer, from a published file or from a checkpoint of ours.
 
     Attributes:
-        name_or_path: a published file; with `format` null, a shipped name or a checkpoint folder.
-        format: family of the published file, one of `encoders.vit_files.FORMATS`; null: one of
-            ours.
-        layer: layer to pool; null: the last.
-        pool: how the layer's tokens are combined into one embedding; null: the family's default.
-        heads: number of attention heads; null: as in the published model of this width.
-        image_size: side that frames are resized to, pixels; null: as in training.
-        statistics: image statistics for normalisation, `imagenet` or `half`; null: the family's.
+        name_or_path: a published file (MAE, MVP, DINOv2, ...); if `format` is null, the name of an
+            encoder in the package or a checkpoint folder.
+        format: format of the published file, one of `encoders.vit_files.FORMATS`; null:
+            `name_or_path` is not a published file.
+        layer: number of the layer whose features are pooled; null: the last.
+        pool: method that combines the features of all tokens to one embedding; null: the default of
+            the format.
+        heads: number of attention heads; null: the number in the published model of this width.
+        image_size: side of the square to which frames are resized, pixels; null: as in training.
+        statistics: mean and standard deviation for the normalisation of images, `imagenet` or
+            `half` (0.5); null: those of the format.
     """
 
     kind: ClassVar[str] = "vit"
@@ -146,19 +153,19 @@ def build_toto(
     streams: bool = False,
     verify: bool = True,
 ) -> Encoder:
-    """Load the Toto of a config, for a command that needs tokens and layers.
+    """Load a Toto from its settings, for a command that needs tokens or features of layers.
 
     Args:
-        vision: the config.
-        device: device to run on.
+        vision: settings of the encoder.
+        device: device for the computation.
         dtype: precision of the weights; None: float32.
-        whole: true if the command runs all layers: then `layer` and `pool` must not be set.
-        streams: true if the command uses `vision.stream`; otherwise it must not be set.
-        verify: compare with the checkpoint's golden vectors.
+        whole: true if the command uses all layers; then `layer` and `pool` must not be set.
+        streams: true if the command uses `vision.stream`; otherwise `stream` must not be set.
+        verify: true to compare the outputs with the checkpoint's golden vectors.
 
     Raises:
-        ValueError: the checkpoint is not a Toto, or a stream, a layer or a pool is set that has no
-            effect; and the errors of `load_toto`.
+        ValueError: the checkpoint is not a Toto, or a layer, a pool or a stream is set that would
+            have no effect. The errors of `load_toto` are also possible.
     """
     if whole and (vision.layer is not None or vision.pool is not None):
         raise ValueError(

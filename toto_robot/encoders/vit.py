@@ -1,13 +1,13 @@
-"""A plain vision transformer with the interface of all encoders, the baseline of Toto.
+"""A vision transformer with the methods of all encoders, as a baseline of Toto.
 
     encoder = load_encoder("mae_pretrain_egosoup_vit_base.pth", format="mvp")
     embedding = encoder(frames)          # uint8 [b h w 3] -> float32 [b e]
 
-frames -> resize, statistics -> patches -> transformer, stopped at a layer -> norm -> pool ->
-embedding
+The steps are: frames -> resize and normalise -> patches -> first blocks of the transformer -> last
+norm -> pool -> embedding.
 
-Preprocessing is part of the encoder: a frame of any size is resized to a square by antialiased
-bicubic interpolation, without a crop, and normalised with the statistics of the model.
+The encoder resizes a frame of any size to a square by antialiased bicubic interpolation, without
+cropping. It normalises colours with the mean and standard deviation of the model's training images.
 """
 
 import re
@@ -32,12 +32,13 @@ VIT_POOLS = "cls, cls_before_norm, mean, attention, grid<k> (grid2: 2 x 2 cells)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitEncoderConfig:
-    """The config of a `VitEncoder`, as its checkpoint stores it.
+    """The settings of a `VitEncoder`, which its checkpoint contains.
 
     Attributes:
-        transformer: sizes of the transformer, and size and statistics of its images.
-        layer: layer that is pooled if the caller chooses none; 0 is the embedding.
-        pool: name of the pool if the caller chooses none, such as `grid4`.
+        transformer: sizes of the transformer, and the size, mean and standard deviation of its
+            input images.
+        layer: default layer whose features are pooled; 0 is the token embedding.
+        pool: name of the default pool, such as `grid4`.
     """
 
     transformer: VitConfig
@@ -46,24 +47,25 @@ class VitEncoderConfig:
 
 
 class VitEncoder(FrozenEncoder):
-    """The frozen first `layer` blocks of a vision transformer, its last norm, and a pool.
+    """An encoder of the frozen first `layer` blocks of a vision transformer, and a pool.
 
-    The model's last norm is applied to features of any layer (as in DINOv2's
-    `get_intermediate_layers`), except with the pool `cls_before_norm`. Deeper blocks are not run.
-    The encoder is always in eval mode and has no gradients, except those of the parameters of an
-    attention pool.
+    The last norm of the model is applied to the features of any layer, as in DINOv2's
+    `get_intermediate_layers`. The only exception is the pool `cls_before_norm`. Blocks after the
+    layer are not computed. The encoder is always in eval mode. It has no gradients, except for the
+    parameters of an attention pool.
 
     Attributes:
-        dim: width e of the embedding.
-        layer: layer that is pooled, counted from 0.
-        pool: name of the pool: `cls` (as in MVP's policies), `cls_before_norm` (as stored in MVP's
-            rollouts), `mean` of the patches (RPT), `grid<k>` of them, or `attention` over them.
-        num_layers: blocks of the whole transformer.
-        image_size: side that frames are resized to, pixels.
-        tokens_per_frame: patches of one frame, in raster order.
+        dim: number e of values in an embedding.
+        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
+        pool: name of the pool. `cls` is the class token, as in MVP's policies. `cls_before_norm` is
+            the class token before the last norm, as in MVP's stored rollouts. `mean` (as in RPT),
+            `grid<k>` and `attention` combine the features of the patches.
+        num_layers: number of blocks of the whole transformer.
+        image_size: side of the square to which frames are resized, pixels.
+        tokens_per_frame: number of patches of a frame; they are in raster order.
         weights_hash: sha256 of all weights, sizes and image statistics.
-        fingerprint: sha256 of weights_hash, layer and pool: equal for encoders whose embeddings are
-            interchangeable.
+        fingerprint: sha256 of weights_hash, layer and pool. If it is equal for two encoders, their
+            embeddings are interchangeable.
     """
 
     def __init__(self, transformer: VisionTransformer, layer: int, pool: str) -> None:
@@ -95,9 +97,10 @@ class VitEncoder(FrozenEncoder):
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "b n d"], ...]:
-        """Return the patches' features after `layers` (default: the encoder's), before pooling.
+        """Return the features of the patches for each of the `layers`, before pooling.
 
-        The last norm has been applied, unless the model applies it after the pool.
+        `layers` is None for the encoder's layer only. A frame has n patches of d features. The last
+        norm has been applied, unless the model applies it after the pool.
         """
         hidden = self.hidden(frames, (self.layer,) if layers is None else layers)
         return tuple(self._patches(one) for one in hidden)
@@ -106,12 +109,15 @@ class VitEncoder(FrozenEncoder):
     def hidden(
         self, frames: np.ndarray | Tensor, layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b t d"], ...]:
-        """Return the residual stream of all tokens after `layers`: CLS, registers, patches."""
+        """Return the output of each of the `layers` for all t tokens, before the last norm.
+
+        The order of the tokens is: class token, register tokens, patches.
+        """
         return self.transformer.hidden(self.preprocess(frames), layers)
 
     @torch.no_grad()
     def preprocess(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b 3 s s"]:
-        """Return the transformer's input for uint8 RGB frames [b h w 3]."""
+        """Resize and normalise uint8 RGB frames [b h w 3] for the transformer."""
         config, weight = self.transformer.config, self.transformer.cls_token
         images = _resize(check_frames(frames).to(weight.device), config.image_size)
         for channel, (mean, std) in enumerate(zip(config.mean, config.std, strict=True)):
@@ -126,7 +132,7 @@ class VitEncoder(FrozenEncoder):
 
 
 def _resize(frames: UInt8[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b 3 s s"]:
-    """Return frames resized like Pillow's antialiased bicubic filter does, scaled to [0, 1]."""
+    """Resize frames with the antialiased bicubic filter of Pillow, and scale them to [0, 1]."""
     images = frames.permute(0, 3, 1, 2).float() / 255
     if len(images) == 0:
         return images.new_empty(0, 3, size, size)  # torch's resize refuses an empty batch
@@ -136,7 +142,7 @@ def _resize(frames: UInt8[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b 3 s
 
 
 def _build_pool(pool: str, config: VitConfig) -> nn.Module | None:
-    """Return the pool over patches; None for pools that use the CLS token."""
+    """Return the pool over patches; None if the embedding is the class token."""
     if config.norm_after_pool and pool in ("cls", "attention"):
         raise ValueError(
             f"pool {pool!r}: this model has no norm for single tokens, it was fine-tuned with the "

@@ -1,8 +1,8 @@
-"""Load vision transformers from their published files: MAE, MVP, DINOv2, DINOv3, timm.
+"""Load vision transformers from the files of their authors: MAE, MVP, DINOv2, DINOv3, timm.
 
-Each family of files is one row of `FORMATS`. Every key of a file must be a weight or must be on the
-list of keys to drop. Attention heads and image statistics, which the weights do not determine, come
-from the family or from the caller.
+`FORMATS` has one entry for each format. Each name in a file must be a known weight, or must be in
+the format's list of names that are not needed. The number of attention heads and the mean and
+standard deviation of images are not in the file; the format or the caller determines them.
 """
 
 import math
@@ -37,38 +37,40 @@ def load_vit(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> VitEncoder:
-    """Load a published file of weights; this never accesses the network.
+    """Load a vision transformer from a published file; this never accesses the network.
 
-    The keys may be those of the authors' files or of transformers (ViTMAE, Dinov2 with and without
-    registers, DINOv3ViT). Every key must be known: it is a weight of the encoder, or it is dropped
-    by name (decoder, mask token, classifier; optimizer, epoch, scaler and arguments of a training).
-    Containers and wrappers of a training (teacher and student, moving average, `module.`,
-    `_orig_mod.`, chunks of blocks) are removed by the tables of `training_files`. A file that was
-    truncated after a block cannot be distinguished from a shallower model.
+    The names of the weights may be those of the authors' files, or those of the library
+    transformers (ViTMAE, Dinov2 with and without registers, DINOv3ViT). Each name must be known.
+    Parts that the encoder does not need are ignored: decoder, mask token, classifier, and the
+    optimizer and other data of the training. If a file was saved during training and contains
+    several copies of the model, or prefixes such as `module.`, `training_files` finds the encoder.
+    If blocks at the end of the model are missing in the file, this cannot be detected.
 
-    For another image size than in training, DINOv2's position embedding is resized as in its own
-    code; transformers resizes it differently for models without registers, which changes features
-    by up to 2 %.
+    If the image size differs from that of the training, DINOv2's position embedding is resized as
+    in DINOv2's own code. The library transformers resizes it in another way for models without
+    registers, which changes features by up to 2 %.
 
     Args:
-        path: a `.safetensors` file, a file of `torch.save` (`.pth`; read as data, never as code),
-            or the `.index.json` of a model in several files.
-        format: one of `FORMATS`.
-        layer: 0 (embedding) to the model's depth, or -1; default: the last.
-        pool: see `VitEncoder`; default: `cls`, for MAE `mean`.
-        heads: number of attention heads, which the weights do not determine; default: as in the
-            published model of this width, if there is only one.
-        image_size: side that frames are resized to, pixels; default: as in training, and 224 for
-            DINOv2 and DINOv3. The position embedding is resized as in the format's own code.
-        statistics: `imagenet` or `half`; default: the format's. Required for timm.
-        device: device to run on; default: the CPU.
+        path: a `.safetensors` file, a `.pth` file of `torch.save`, or the `.index.json` of a model
+            in several files. Code in a `.pth` file is not run.
+        format: name of the format, one of `FORMATS`.
+        layer: number of the layer whose features are pooled, from 0 (embedding of the patches) to
+            the number of blocks, or -1; default: the last.
+        pool: name of the pool, see `VitEncoder`; default: `cls`, for MAE `mean`.
+        heads: number of attention heads; default: the number in the published model of this width.
+            Required if published models of this width differ.
+        image_size: side of the square to which frames are resized, pixels; default: as in training,
+            and 224 for DINOv2 and DINOv3. Position embeddings are resized as in the authors' code.
+        statistics: mean and standard deviation for the normalisation of images, `imagenet` or
+            `half` (0.5); default: those of the format. Required for timm.
+        device: device for the computation; default: the CPU.
         dtype: precision of weights and computation; default: float32. Embeddings are always
             float32.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: keys are missing, unexpected or of the wrong shape (the message lists all), the
-            file holds objects that are not plain data, or an argument does not suit the file.
+        ValueError: weights are missing, unexpected or of the wrong shape (the message lists all),
+            the file contains objects that are not plain data, or an argument is wrong for the file.
     """
     file = Path(path)
     if format not in FORMATS:
@@ -128,7 +130,7 @@ def _open(
 
 
 def _statistics(format: str, name: str | None) -> tuple[Channels, Channels]:
-    """Return the mean and standard deviation that images are normalised with."""
+    """Return the mean and standard deviation with which images are normalised."""
     name = FORMATS[format].statistics if name is None else name
     if name not in STATISTICS:
         raise ValueError(
@@ -139,7 +141,7 @@ def _statistics(format: str, name: str | None) -> tuple[Channels, Channels]:
 
 
 def _encoder_weights(file: Path, data: Mapping[str, Any], rules: Format) -> dict[str, Tensor]:
-    """Return the encoder's tensors under our names; other known keys are dropped."""
+    """Return the tensors of the encoder with our names; other known tensors are ignored."""
     state = encoder_state(file, data)
     weights = {
         rules.renamed.get(name, name): tensor
@@ -177,7 +179,7 @@ _TRANSFORMERS = (
 
 
 def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights under the authors' names if the file is from transformers, else unchanged."""
+    """Replace names of the library transformers by the authors' names; keep other names."""
     if not {"embeddings.cls_token", "vit.embeddings.cls_token"} & set(state):
         return dict(state)
     weights: dict[str, Tensor] = {}
@@ -202,10 +204,10 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: Format) -> int:
-    """Return the number of blocks.
+    """Check the names of the weights, and return the number of blocks.
 
     Raises:
-        ValueError: keys are missing or unexpected; the message lists them.
+        ValueError: weights are missing or unexpected; the message lists them.
     """
     indices = [int(m[1]) for name in weights if (m := re.match(r"blocks\.(\d+)\.", name))]
     layers = max(indices, default=0) + 1
@@ -232,7 +234,7 @@ def _check_names(file: Path, format: str, weights: Mapping[str, Tensor], rules: 
 
 
 def _check_layout(file: Path, format: str, weights: Mapping[str, Tensor], rules: Format) -> None:
-    """Raise if the names match, but the layout is that of another family."""
+    """Raise an error if the names match, but the architecture is that of another format."""
     scaled, registers = "blocks.0.ls1.gamma" in weights, weights["reg_token"].shape[1] > 0
     parts = []
     if rules.layer_scale is not None and scaled != rules.layer_scale:
@@ -256,7 +258,7 @@ def _check_layout(file: Path, format: str, weights: Mapping[str, Tensor], rules:
 
 
 def _check_axes(file: Path, weights: Mapping[str, Tensor], rules: Format) -> int | None:
-    """Return the patches per side of learned positions; None if positions are not learned."""
+    """Return the patches per side of a learned position embedding; None if it is not learned."""
     for name, axes in (("patch_embed.proj.weight", 4), ("cls_token", 3), ("reg_token", 3)):
         if weights[name].ndim != axes:
             raise ValueError(f"{file}: {name} must have {axes} axes, got {weights[name].shape}")
@@ -269,7 +271,7 @@ def _check_axes(file: Path, weights: Mapping[str, Tensor], rules: Format) -> int
 def _build(
     file: Path, format: str, config: VitConfig, weights: Mapping[str, Tensor]
 ) -> VisionTransformer:
-    """Return the transformer with its weights.
+    """Build the transformer, and load its weights.
 
     Raises:
         ValueError: weights have wrong shapes; the message lists them.
@@ -307,7 +309,7 @@ def _heads(rules: Format, dim: int) -> int:
 
 
 def _positions_side(file: Path, slots: int, registers: int, rules: Format) -> int:
-    """Return the patches per side of a position embedding."""
+    """Return the number of patches per image side in a position embedding with `slots` rows."""
     for prefix in _prefixes(registers, rules):
         side = math.isqrt(max(0, slots - prefix))
         if side and side**2 == slots - prefix:
@@ -318,14 +320,17 @@ def _positions_side(file: Path, slots: int, registers: int, rules: Format) -> in
 
 
 def _prefixes(registers: int, rules: Format) -> tuple[int, ...]:
-    """Return the possible numbers of slots before those of patches; timm's models differ."""
+    """Return the possible numbers of rows of a position embedding before those of patches.
+
+    There are several, because timm's models differ.
+    """
     return tuple(dict.fromkeys((1, 1 + registers, 0))) if rules is FORMATS["timm"] else (1,)
 
 
 def _positions(
     embedding: Float[Tensor, "1 p d"], native: int, config: VitConfig, rules: Format
 ) -> Float[Tensor, "1 t d"]:
-    """Return a position embedding for every token, resized to the grid of patches in use."""
+    """Return a position embedding for all t tokens, resized to the number of patches."""
     embedding = embedding.float()
     prefix = embedding.shape[1] - native**2
     slots = embedding.new_zeros(1, 1 + config.registers, config.dim)

@@ -1,4 +1,4 @@
-"""Known families of published vision transformers: one row of `FORMATS` for each."""
+"""The known formats of published vision transformers: `FORMATS` has one entry for each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,19 +24,23 @@ HEADS = MappingProxyType({192: 3, 768: 12, 1024: 16, 1280: 16})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Format:
-    """The properties of a family of published files.
+    """The properties of a format of published files.
 
     Attributes:
-        dropped: prefixes of keys that are not needed for features.
-        renamed: maps the family's keys of registers to ours.
-        pool: name of the pool if the caller chooses none, such as `grid4`.
-        image_size: default side, pixels; None: the side that the position embedding has.
-        statistics: key of `STATISTICS`; None: files differ, so the caller must choose.
+        dropped: prefixes of the names of weights that are not needed for features.
+        renamed: maps the format's names of register tokens to our names.
+        pool: name of the default pool, such as `grid4`.
+        image_size: default side of the images, pixels; None: the side that the position embedding
+            of the file has.
+        statistics: name of the mean and standard deviation of images, a key of `STATISTICS`; None:
+            files of this format differ, so the caller must choose.
         norm_eps: epsilon of LayerNorm.
         head_dim: width of each attention head; None: it depends on the model.
-        resize: how the family's code resizes the position embedding to other numbers of patches.
-        positions: learned or rotary.
-        layer_scale: true if all files have layer scale, false if none has, None if some have.
+        resize: method with which the format's code resizes the position embedding to another number
+            of patches.
+        positions: type of the position embedding, learned or rotary.
+        layer_scale: true if all files have a learned scale after each layer, false if no file has
+            it, None if files differ.
         registers: true if some files have register tokens.
     """
 
