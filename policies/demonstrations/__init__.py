@@ -1,1 +1,1 @@
-"""Demonstrations: episodes in memory, stores on disk, embeddings, and readers of other formats."""
+"""Demonstrations: episodes in memory and on disk, embeddings, and readers of other formats."""

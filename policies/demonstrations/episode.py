@@ -1,4 +1,4 @@
-"""One stored episode: tokens instead of images, and the expert's action for every step."""
+"""One recorded episode, with tokens instead of images, and with an expert action for every step."""
 
 from dataclasses import dataclass
 
@@ -12,23 +12,24 @@ from toto_robot.encoders.contract import Codes
 class Episode:
     """An episode of T actions and T + 1 observations.
 
-    The label of a step is the expert's action, even if the student acted (Ross et al. 2011).
+    The label of a step is always the expert's action, also where the student acted (Ross et al.
+    2011).
 
     Attributes:
-        tokens: [T+1 c n], the frame of each camera, compressed by the encoder: n token ids in
-            uint16 (256 tokens are 512 bytes), or an embedding of n elements in float16.
+        tokens: [T+1 c n], the frames of c cameras, compressed by the encoder. A frame is either n
+            token ids in uint16 (256 tokens are 512 bytes) or an embedding of n elements in float16.
             Without cameras c is 0.
-        proprio: float32 [T+1 p].
-        labels: float32 [T a], the expert's actions; within [-1, 1], except for the own units of
-            another project's data set.
+        proprio: float32 [T+1 p], proprioception of p elements.
+        labels: float32 [T a], the expert's actions. They are within [-1, 1], except for actions in
+            the units of another project's data set.
         executed: float32 [T a], the actions that the environment or the arm executed.
         acted_by_expert: bool [T], True where the expert's action was executed.
-        success: True if the episode succeeded.
-        seed: the environment's seed; without an environment, the number of the episode.
-        round: the DAgger round of the episode; 0 for the expert's demonstrations.
+        success: whether the episode succeeded.
+        seed: the environment seed; without an environment, the number of the episode.
+        round: the DAgger iteration that recorded the episode; 0 for demonstrations of the expert.
 
     Raises:
-        ValueError: shapes, dtypes or lengths do not fit, or a value is not finite.
+        ValueError: shapes, dtypes or lengths are not consistent, or a value is not finite.
     """
 
     tokens: Codes
@@ -77,5 +78,5 @@ class Episode:
 
     @property
     def num_steps(self) -> int:
-        """Return the number of actions T."""
+        """Return the number T of actions."""
         return len(self.labels)

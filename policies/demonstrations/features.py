@@ -1,9 +1,9 @@
-"""Embeddings of stored tokens, computed once and cached on disk (safe to delete).
+"""Compute the embeddings of the episodes in a demonstration store once, and cache them on disk.
 
     <store>/features-<fingerprint>/000000.npy      float16 [T+1 c e] of one episode
 
-The folder name contains the encoder's fingerprint (weights, layer, pool and temporal context), so
-each encoder has its own folder.
+The folder name contains the fingerprint of the encoder (a hash of weights, layer, pool and temporal
+context), so each encoder has its own folder. The folders can be deleted; they are computed again.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,9 +23,9 @@ from .store import DemoStore
 
 
 class FeatureCache:
-    """A cache of one encoder's embeddings of a store's episodes.
+    """A cache of the embeddings of the episodes of a demonstration store, for one encoder.
 
-    Without an encoder, embeddings have width 0.
+    Without an encoder, an embedding has 0 elements.
     """
 
     def __init__(self, store: DemoStore, encoder: FrameEncoder | None) -> None:
@@ -37,20 +37,25 @@ class FeatureCache:
             self._folder.mkdir(exist_ok=True)
 
     def put(self, index: int, features: NDArray[np.float16]) -> None:
-        """Write the embeddings [T+1 c e] of an episode, before or after the episode is appended."""
+        """Write the embeddings [T+1 c e] of episode `index` into the cache.
+
+        The episode itself need not be in the demonstration store yet.
+        """
         if self._encoder is not None:
             with written_aside(self._path(index)) as aside, aside.open("wb") as file:
                 np.save(file, features)
 
     def has(self, index: int) -> bool:
-        """Return whether an episode's embeddings are cached."""
+        """Return whether the embeddings of episode `index` are in the cache."""
         return self._encoder is None or self._path(index).is_file()
 
     def get(self, index: int) -> NDArray[np.float16]:
-        """Return the embeddings [T+1 c e] of a stored episode; compute and cache them if missing.
+        """Return the embeddings [T+1 c e] of episode `index`.
+
+        If they are not in the cache, compute them from the tokens and write them into the cache.
 
         Raises:
-            ValueError: the file is damaged; the message names it.
+            ValueError: the file in the cache is damaged; the message names the file.
         """
         tokens = self._store[index].tokens
         if self._encoder is None:
@@ -71,13 +76,17 @@ class FeatureCache:
 
 
 class Dataset:
-    """All observations of some demonstration stores that have labels: a student's training set.
+    """The training data of a student: all observations of some demonstration stores with labels.
+
+    Shapes: N observations, c cameras, e elements of an embedding, p of proprioception, a of an
+    action.
 
     Attributes:
         embeddings: float16 [N c e], in memory, or in a file if they exceed the memory limit.
-        proprio: float32 [N p].
+        proprio: float32 [N p], proprioception.
         labels: float32 [N a], the expert's actions.
-        ends: int64 [N], for each observation the index after the last observation of its episode.
+        ends: int64 [N]. For each observation, the end of its episode: the index of the last
+            observation of the episode plus 1.
     """
 
     embeddings: torch.Tensor
@@ -93,14 +102,14 @@ class Dataset:
         scratch: Path,
         only: Collection[int] | None = None,
     ) -> None:
-        """Read or compute the embeddings of all episodes, and join them.
+        """Read or compute the embeddings of all episodes, and concatenate the episodes.
 
         Args:
-            stores: the stores with the episodes.
-            encoder: computes the embeddings; None: without vision.
-            limit_bytes: memory limit for embeddings, bytes; if they exceed it, they are written to
-                `scratch`.
-            scratch: path of a file, which is overwritten.
+            stores: the demonstration stores.
+            encoder: the encoder that computes the embeddings; None: the student has no vision.
+            limit_bytes: memory limit for the embeddings, bytes. Larger embeddings are written to
+                the file `scratch`.
+            scratch: path of this file, which is overwritten.
             only: indices of the episodes to use from each store; None: all.
 
         Raises:

@@ -1,9 +1,10 @@
-"""Compute actions from recorded joint positions: joint increments from each frame to the next.
+"""Compute actions from recorded joint positions: the joint increments from each frame to the next.
 
-Other projects' demonstrations contain joint positions and gripper states. An action leads to the
-joints and the gripper of the next frame, as in RPT (Radosavovic et al., arXiv 2306.10007) and
-real-world MVP (Xiao et al., arXiv 2210.03109). Here it is an increment, since this project's arms
-take increments. With `actions=own` the file's actions are kept; these arms cannot execute them.
+Demonstrations of other projects contain joint positions and gripper states. As in RPT (Radosavovic
+et al., arXiv 2306.10007) and real-world MVP (Xiao et al., arXiv 2210.03109), the action of a frame
+is the motion to the joint positions and the gripper state of the next frame. Here the action is the
+difference of the joint positions, because the arms of this project execute joint increments. With
+`actions=own` the actions in the file are kept; the arms of this project cannot execute them.
 """
 
 import math
@@ -27,18 +28,18 @@ NUM_JOINTS = len(FRANKA_PANDA.joint_names)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PathConfig:
-    """Settings of the computation of actions from a Franka's joint positions.
+    """Settings for computing actions from the recorded joint positions of a Franka.
 
     Attributes:
-        rate_hz: frame rate of the file, Hz; None: read from the file. If the file has a rate, both
-            must be equal.
-        every: use every n-th frame; an action then leads to the next used frame.
-        joint_step_rad: joint increment of an action of 1, rad; larger increments are clipped, and
-            their number is printed.
-        image_size: height and width of the stored images, pixels: each image is cropped to its
-            central square, then scaled; None: images are stored unchanged.
-        actions: `joints`: increments to the next frame's joints; `own`: the file's own actions, in
-            its units.
+        rate_hz: frame rate of the recording, Hz; None: read the rate from the file. If the file
+            contains a rate, the two rates must be equal.
+        every: use only every n-th frame. An action is then the motion to the next used frame.
+        joint_step_rad: joint increment that an action of 1 stands for, rad. Larger increments are
+            clipped, and the number of clipped actions is printed.
+        image_size: height and width of the images in the result, pixels. Each image is cropped to
+            its central square and scaled. None: images are not changed.
+        actions: `joints`: an action is the increment to the joint positions of the next frame.
+            `own`: the actions in the file are used, in the units of the file.
     """
 
     rate_hz: float | None
@@ -63,20 +64,21 @@ class PathConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class JointPath:
-    """An episode without actions, as the reader of a file returns it.
+    """A recorded episode of t frames, as the reader of a file returns it; actions come later.
 
     Attributes:
-        images: uint8 [t h w 3] of each camera.
+        images: uint8 [t h w 3] of each camera, by camera name.
         joints_rad: [t 7], joint positions, rad.
-        width_m: [t], distance between the fingers, m; None if only the command is known.
-        commands: [t], gripper command that is given at each frame, -1 (close) to 1 (open).
-        columns: further columns to keep, each [t k].
+        width_m: [t], distance between the fingers, m; None: only the gripper command is known.
+        commands: [t], gripper command at each frame, from -1 (close) to 1 (open).
+        columns: additional columns to keep, each [t k] with k numbers per frame, by name.
         task: the task in words.
-        facts: as in `Demonstration`; also `rate_hz`, the frame rate in Hz, if the file contains it.
-        own: [t a], the file's own actions; None if it has none.
+        facts: data of the whole episode, as in `Demonstration`; also `rate_hz`, the frame rate in
+            Hz, if the file contains it.
+        own: [t a], the actions in the file; None: the file contains no actions.
 
     Raises:
-        ValueError: shapes, dtypes or lengths do not fit, or a value is not finite.
+        ValueError: shapes, dtypes or lengths are not consistent, or a value is not finite.
     """
 
     images: Mapping[str, NDArray[np.uint8]]
@@ -116,11 +118,16 @@ class JointPath:
 
 
 def rate_of(path: JointPath, given_hz: float | None, place: str) -> float:
-    """Return the frame rate in Hz: the file's, or `given_hz` if the file has none.
+    """Return the frame rate of a recording in Hz.
+
+    Args:
+        path: the recording, which may contain the rate.
+        given_hz: the rate in the settings; None: not given.
+        place: name of the file, for messages.
 
     Raises:
-        ValueError: no rate is known, the two rates differ, or the file's rate is not a positive
-            number.
+        ValueError: neither rate is known, the two rates differ, or the rate in the file is not a
+            positive number.
     """
     found = path.facts.get("rate_hz")
     if found is None and given_hz is None:
@@ -137,7 +144,10 @@ def rate_of(path: JointPath, given_hz: float | None, place: str) -> float:
 
 
 def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
-    """Return a demonstration whose last frame has no label; `facts["cut"]` counts clipped actions.
+    """Compute the actions of a recording, and return it as a demonstration.
+
+    The last frame has no label, because there is no next frame. `facts["cut"]` is the number of
+    clipped actions.
 
     Raises:
         ValueError: `actions=own`, but the file has no actions.
@@ -178,7 +188,12 @@ def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
 def _actions(
     path: JointPath, config: PathConfig
 ) -> tuple[NDArray[np.float32], dict[str, Any], int]:
-    """Return the actions, their fields of an `Interface`, and the number of clipped actions."""
+    """Compute the actions of a recording.
+
+    Returns:
+        The actions [t a]; the fields of `Interface` that describe the actions; the number of
+        clipped actions.
+    """
     if config.actions == "own":
         if path.own is None:
             raise ValueError(
@@ -200,7 +215,12 @@ def _actions(
 
 
 def fitted(images: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
-    """Return images [t side side 3]: the central squares, scaled by area averaging."""
+    """Crop images [t h w 3] to their central squares, and scale them by area averaging.
+
+    Args:
+        images: the images.
+        side: height and width of the result, pixels; None: return the images unchanged.
+    """
     if side is None:
         return images
     height, width = images.shape[1:3]

@@ -1,16 +1,17 @@
 """Read demonstrations of robomimic (Mandlekar et al., arXiv 2108.03298) from one HDF5 file.
 
-    data/demo_<n>/obs/<camera>_image      uint8 [t h w 3]
-    data/demo_<n>/obs/robot0_joint_pos    [t 7], rad
-    data/demo_<n>/obs/robot0_gripper_qpos [t 2], m, the two fingers
+    data/demo_<n>/obs/<camera>_image      uint8 [t h w 3], t frames
+    data/demo_<n>/obs/robot0_joint_pos    [t 7], joint positions, rad
+    data/demo_<n>/obs/robot0_gripper_qpos [t 2], positions of the two fingers, m
     data/demo_<n>/actions                 [t a], last element: gripper, -1 open, 1 closed
     data                                  attribute env_args, JSON: env_name, control_freq
     mask/<name>                           names of the demonstrations of a subset
 
-The actions in these files are mostly Cartesian steps of the end effector. This project's arms take
-joint increments, which `policies.demonstrations.joint_paths` computes; `path.actions=own` keeps the
-file's actions instead. The column `source` always contains the file's actions. Low-dimensional
-data sets have no images: render them with robomimic's `dataset_states_to_obs.py`.
+The actions in these files are mostly Cartesian steps of the end effector. The arms of this project
+execute joint increments, which `policies.demonstrations.joint_paths` computes. With
+`path.actions=own` the actions in the file are used instead. In both cases the column `source` of
+the result contains the actions in the file. The low-dimensional data sets of robomimic contain no
+images; render them with robomimic's `dataset_states_to_obs.py`.
 """
 
 import json
@@ -31,14 +32,14 @@ _SOURCE = "source"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RobomimicDemonstrations:
-    """An HDF5 file with demonstrations.
+    """The demonstrations in one HDF5 file of robomimic.
 
     Attributes:
-        path: the file.
-        cameras: camera names such as `agentview`, of `agentview_image` or `agentview_rgb`; empty:
-            all cameras of the first demonstration.
+        path: the HDF5 file.
+        cameras: names of the cameras to use, for example `agentview` for the images
+            `agentview_image` or `agentview_rgb`. Empty: all cameras of the first demonstration.
         mask: name of a subset of demonstrations in the group `mask/`; None: all demonstrations.
-        task: the task in words; None: the file's `env_name`.
+        task: the task in words; None: the `env_name` in the file.
     """
 
     kind: ClassVar[str] = "robomimic"
@@ -48,13 +49,13 @@ class RobomimicDemonstrations:
     task: str | None
 
     def columns(self, path: JointPath) -> tuple[Column, ...]:
-        """Return the further columns of an episode: the file's own actions."""
+        """Return the additional columns of an episode: `source`, the actions in the file."""
         width = path.columns[_SOURCE].shape[1]
         names = tuple(f"action{index}" for index in range(width))
         return (Column(name=_SOURCE, dtype="float32", names=names),)
 
     def unexpected(self) -> dict[str, str]:
-        """Return the members of `data/` that are not episodes, with reasons."""
+        """Return the members of `data/` that are not episodes: the reason by name."""
         with self._open() as file:
             others = sorted(set(file["data"]) - set(_names(file)))
         return {name: f"{self.path}: data/{name}: its name is not demo_<number>" for name in others}
@@ -64,7 +65,8 @@ class RobomimicDemonstrations:
 
         Raises:
             FileNotFoundError: the file does not exist.
-            ValueError: the file is not HDF5, has not robomimic's layout, or lacks the mask.
+            ValueError: the file is not HDF5, is not arranged as robomimic's files are, or does not
+                contain the mask.
         """
         with self._open() as file:
             found = _names(file)
@@ -77,11 +79,11 @@ class RobomimicDemonstrations:
             return [name for name in found if name in chosen]
 
     def read(self, names: list[str]) -> Iterator[JointPath | ValueError]:
-        """Read these demonstrations.
+        """Read the demonstrations with these names.
 
         Yields:
-            For each name an episode, or, if it lacks an array, an error that names the
-            demonstration and its arrays.
+            For each name, the episode. If an array of the episode is missing, an error instead,
+            which names the demonstration and the arrays that it has.
         """
         cameras = self.cameras
         with self._open() as file:
@@ -156,9 +158,15 @@ def _names(file: Any) -> list[str]:
 
 
 def _get(group: Any, name: str, place: str) -> Any:
-    """Return a member of a group: for `obs` a group, else an array that is stored in this file.
+    """Return a member of an HDF5 group: a group if the name is `obs`, otherwise an array.
 
-    An HDF5 file can refer to data in other files, such as `/etc/passwd`; those are refused.
+    For security, data outside this file is refused: an HDF5 file can refer to any other file, such
+    as `/etc/passwd`.
+
+    Args:
+        group: the HDF5 group.
+        name: name of the member.
+        place: name of the demonstration, for messages.
     """
     import h5py
 
@@ -184,7 +192,7 @@ def _about(file: Any) -> dict[str, Any]:
 
 
 def _cameras(observed: Any) -> tuple[str, ...]:
-    """Return the cameras whose images a demonstration has."""
+    """Return the names of the cameras of which a demonstration contains images."""
     found = {
         key.removesuffix(suffix) for key in observed for suffix in _IMAGES if key.endswith(suffix)
     }
@@ -192,7 +200,7 @@ def _cameras(observed: Any) -> tuple[str, ...]:
 
 
 def _image(observed: Any, camera: str, place: str) -> Any:
-    """Return a camera's images, under either of the two names."""
+    """Return the images of a camera, which are named `<camera>_image` or `<camera>_rgb`."""
     names = [camera + suffix for suffix in _IMAGES if camera + suffix in observed]
     return _get(observed, names[0] if names else camera + _IMAGES[0], place)
 

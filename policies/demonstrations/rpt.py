@@ -1,15 +1,18 @@
-"""Read demonstrations in RPT's layout (Radosavovic et al., arXiv 2306.10007), one npz per episode.
+"""Read demonstrations with the arrays of RPT (Radosavovic et al., arXiv 2306.10007).
+
+There is one npz file per episode of t frames. It contains these arrays:
 
     rgb_hand, rgb_left, rgb_right    uint8 [t h w 3]; any of them, and any other `rgb_<camera>`
-    joint_pos                        [t 7], rad
-    gripper_width                    [t] or [t 1], m; or
+    joint_pos                        [t 7], joint positions, rad
+    gripper_width                    [t] or [t 1], distance between the fingers, m; or instead
     gripper_closed                   [t] or [t 1], 1 closed, 0 open
-    success                          scalar, optional
-    rate_hz                          scalar, frames per second, optional
-    actions                          [t a], for path.actions=own, optional
+    success                          one bool, optional
+    rate_hz                          one number, frames per second, optional
+    actions                          [t a], needed only for path.actions=own
 
-The published files are one pickle per step; opening a pickle can execute any code. Convert files
-that you trust with `numpy.savez_compressed(path, rgb_hand=..., joint_pos=..., ...)`.
+RPT publishes one pickle file per step. This module does not read pickle files, because opening a
+pickle can execute any code. Convert files that you trust with
+`numpy.savez_compressed(path, rgb_hand=..., joint_pos=..., ...)`.
 """
 
 from collections.abc import Iterator
@@ -31,12 +34,13 @@ _PREFIX = "rgb_"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RptDemonstrations:
-    """A folder of npz files.
+    """The demonstrations in a folder of npz files.
 
     Attributes:
         path: the folder.
-        cameras: names of the cameras to use, such as `hand`; empty: all cameras of the first file.
-        task: the task in words; the files do not contain it.
+        cameras: names of the cameras to use, for example `hand` for `rgb_hand`. Empty: all cameras
+            of the first file.
+        task: the task in words, which the files do not contain.
     """
 
     kind: ClassVar[str] = "rpt"
@@ -45,16 +49,16 @@ class RptDemonstrations:
     task: str
 
     def columns(self, path: JointPath) -> tuple[Column, ...]:
-        """Return the further columns of an episode: none."""
+        """Return the additional columns of an episode: an empty tuple."""
         del path
         return ()
 
     def unexpected(self) -> dict[str, str]:
-        """Return the entries that are not episodes: always none, since other files are ignored."""
+        """Return an empty dictionary, because files that are not episodes are ignored."""
         return {}
 
     def names(self) -> list[str]:
-        """Return the file names in order.
+        """Return the names of the npz files in alphabetical order.
 
         Raises:
             FileNotFoundError: the folder has no npz files.
@@ -65,11 +69,11 @@ class RptDemonstrations:
         return [path.name for path in paths]
 
     def read(self, names: list[str]) -> Iterator[JointPath | ValueError]:
-        """Read these files.
+        """Read the files with these names.
 
         Yields:
-            For each name an episode, or, if its file is damaged or lacks an array, an error that
-            names the file and its arrays.
+            For each name, the episode. If the file is damaged or an array is missing, an error
+            instead, which names the file and the arrays that it has.
         """
         cameras = self.cameras
         for name in names:
@@ -122,7 +126,7 @@ class RptDemonstrations:
 
 
 def _column(values: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Return an array [t] or [t 1] as [t]."""
+    """Return an array of shape [t] or [t 1] with the shape [t]."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:

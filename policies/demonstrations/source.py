@@ -1,7 +1,7 @@
 """Open the demonstrations for a training run: a demonstration store or a LeRobot data set.
 
-The actions of another project's data set can be kept unchanged. No environment of this project can
-execute them.
+A demonstration store is a folder of tokenised episodes. A LeRobot data set of another project can
+be used with its actions unchanged, but no environment of this project can execute such actions.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,14 @@ from .tokenised import Which, tokenised
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demonstrations:
-    """The location and the selection of demonstrations.
+    """The folder of demonstrations, and which episodes and columns of it are used.
 
     Attributes:
-        folder: folder of a `DemoStore` or of a LeRobot data set with images.
-        which: which episodes of a data set are used, see `tokenised`; of a store, all are used.
-        layout: the columns to use of another project's data set, whose own actions are learned;
-            None: this project wrote the data set.
+        folder: folder of a demonstration store (`DemoStore`) or of a LeRobot data set with images.
+        which: which episodes of a LeRobot data set are used: `successful`, `complete` or `all`, as
+            the function `tokenised` describes. Of a demonstration store, all are used.
+        layout: the columns to use of another project's data set, whose actions are kept unchanged;
+            None: this project wrote the data.
     """
 
     folder: Path
@@ -37,15 +38,17 @@ class Demonstrations:
 
         Raises:
             FileNotFoundError: the folder has no demonstrations.
-            ValueError: the folder cannot be read, or lacks a column of `layout`.
+            ValueError: the folder cannot be read, or a column of `layout` is missing.
         """
         if self._reader() is None:
             read_header(self.folder)
 
     def origin(self) -> dict[str, list[str]]:
-        """Return the `tasks` of a data set in words, and the ids of its `envs`.
+        """Return where the episodes of a data set come from.
 
-        Only episodes of a digital twin contain an environment id. For a store, both are empty.
+        Returns:
+            `tasks`: the tasks in words. `envs`: environment ids, which only episodes from a digital
+            twin contain. For a demonstration store, both lists are empty.
         """
         tasks, envs = set[str](), set[str]()
         if is_dataset(self.folder):
@@ -62,17 +65,22 @@ class Demonstrations:
         env: str | None = None,
         interface: Interface | None = None,
     ) -> DemoStore:
-        """Open the demonstrations as a store; a data set is tokenised once, into a new store.
+        """Open the demonstrations as a demonstration store.
+
+        A LeRobot data set is first converted: each frame is tokenised once, and the result is
+        written to `copy`.
 
         Args:
-            encoder: the encoder that compresses the frames; None without vision.
-            copy: folder of the store that is made from a data set.
+            encoder: the encoder that compresses the frames; None: the student has no vision.
+            copy: folder of the new demonstration store if a data set is converted.
             env: id of the environment where the student will act; None: no environment.
-            interface: interface of that environment; None: the interface of the demonstrations.
+            interface: action and observation spec of this environment; None: use that of the
+                demonstrations.
 
         Raises:
             FileNotFoundError: the folder has no demonstrations.
-            ValueError: environment, interface or tokenizer of the demonstrations differ.
+            ValueError: the environment, the interface or the tokenizer of the demonstrations
+                differs from that of the run.
         """
         if (reader := self._reader()) is not None:
             lines = reader.interface.differences(interface) if interface is not None else []
@@ -90,7 +98,7 @@ class Demonstrations:
         return open_store(self.folder, StoreHeader.of(env, interface, encoder))
 
     def _reader(self) -> DatasetReader | None:
-        """Return a reader if the folder is a data set, else None."""
+        """Return a reader if the folder is a LeRobot data set, otherwise None."""
         if is_dataset(self.folder):
             return DatasetReader(self.folder, others=self.layout)
         if self.layout is not None:

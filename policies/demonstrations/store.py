@@ -1,13 +1,14 @@
 """The demonstration store: a folder of tokenised episodes, to which episodes are only appended.
 
-    <folder>/store.json                        format, environment, Interface, tokenizer
+    <folder>/store.json                        format, environment, Interface, tokenizer hash
     <folder>/episodes/000000.safetensors       one episode; `seed`, `success`, `round` as metadata
-    <folder>/features-<fingerprint>/000000.npy derived, may be deleted: see `features`
+    <folder>/features-<fingerprint>/000000.npy cached embeddings, can be deleted: see `features`
 
-Frames are stored as the encoder compresses them, never as pixels: for a Toto as token ids, 512
-bytes per frame. So a store belongs to one tokenizer, whose hash it contains. Each file is
-written under a temporary name and then renamed, so a crash leaves complete episodes only. Only one
-process may append at a time.
+Frames are stored as the encoder compresses them, not as pixels. With a Toto encoder, a frame is
+stored as token ids, which take 512 bytes. So a store can be used only with the tokenizer that wrote
+it, and `store.json` contains the hash of this tokenizer. Each file is written under a temporary
+name and then renamed, so that after a crash all episodes are complete. Only one process may append
+at a time.
 """
 
 import json
@@ -34,13 +35,13 @@ _ARRAYS = ("tokens", "proprio", "labels", "executed", "acted_by_expert")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreHeader:
-    """The description of a store's episodes.
+    """The properties that all episodes of a demonstration store share.
 
     Attributes:
-        env: environment id; None for episodes of a real arm.
-        interface: meaning of `proprio`, cameras and actions.
-        tokenizer_hash: fingerprint of the compression of frames, `FrameEncoder.codes`; for a Toto
-            it is the hash of the tokenizer's weights; None without cameras.
+        env: id of the environment in which the episodes were recorded; None: on a real arm.
+        interface: action and observation spec: cameras, `proprio` and actions.
+        tokenizer_hash: hash of the method that compressed the frames (`FrameEncoder.codes`); for a
+            Toto encoder, of the tokenizer's weights. None: there are no cameras.
         tokens_per_frame: number of stored elements per frame; 0 without cameras.
     """
 
@@ -53,7 +54,13 @@ class StoreHeader:
     def of(
         cls, env: str | None, interface: Interface, encoder: FrameEncoder | None
     ) -> "StoreHeader":
-        """Return the header of a store for this encoder; `encoder` is None without vision."""
+        """Return the header of a demonstration store whose frames are compressed by this encoder.
+
+        Args:
+            env: environment id; None: no environment.
+            interface: action and observation spec.
+            encoder: the encoder; None: frames are not stored.
+        """
         codes = None if encoder is None else encoder.codes
         return cls(
             env=env,
@@ -64,10 +71,10 @@ class StoreHeader:
 
 
 class DemoStore:
-    """A folder of episodes: append and read."""
+    """A demonstration store: reads episodes from a folder, and appends episodes to the folder."""
 
     def __init__(self, folder: Path, header: StoreHeader) -> None:
-        """Index the episodes of a folder; use `open_store` or `create_store` instead."""
+        """Find the episodes in a folder. Call `open_store` or `create_store`, not this method."""
         self.folder = folder
         self.header = header
         self._episodes = folder / "episodes"
@@ -87,7 +94,7 @@ class DemoStore:
 
         Raises:
             IndexError: the index is out of range.
-            ValueError: the file is damaged; the message names it.
+            ValueError: the file is damaged; the message names the file.
         """
         if not 0 <= index < self._length:
             raise IndexError(f"episode {index} of {self._length}")
@@ -109,7 +116,7 @@ class DemoStore:
         """Write an episode to disk and return its index.
 
         Raises:
-            ValueError: its shapes do not match the store's interface.
+            ValueError: the shapes of the episode do not match the interface of the store.
         """
         self._check(episode)
         index = self._length
@@ -135,10 +142,10 @@ class DemoStore:
 
 
 def create_store(folder: Path, header: StoreHeader) -> DemoStore:
-    """Open the store in `folder`; create it if it does not exist.
+    """Open the demonstration store in `folder`; create it if it does not exist.
 
     Raises:
-        ValueError: the folder has a store with another header.
+        ValueError: the folder contains a demonstration store with another header.
     """
     if not (folder / "store.json").exists():
         (folder / "episodes").mkdir(parents=True, exist_ok=True)
@@ -148,11 +155,11 @@ def create_store(folder: Path, header: StoreHeader) -> DemoStore:
 
 
 def open_store(folder: Path, header: StoreHeader) -> DemoStore:
-    """Open the store in `folder`.
+    """Open the demonstration store in `folder`.
 
     Raises:
-        FileNotFoundError: the folder has no store.
-        ValueError: its environment, interface or tokenizer differs from `header`.
+        FileNotFoundError: the folder has no demonstration store.
+        ValueError: environment, interface or tokenizer of the store differ from `header`.
     """
     found = read_header(folder)
     here, there = "this run", str(folder)
@@ -171,10 +178,10 @@ def open_store(folder: Path, header: StoreHeader) -> DemoStore:
 
 
 def read_header(folder: Path) -> StoreHeader:
-    """Read a store's header.
+    """Read the header of the demonstration store in `folder`.
 
     Raises:
-        FileNotFoundError: the folder has no store.
+        FileNotFoundError: the folder has no demonstration store.
         ValueError: the header cannot be read, or has another format.
     """
     path = folder / "store.json"

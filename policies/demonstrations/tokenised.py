@@ -1,9 +1,9 @@
-"""Make a demonstration store from a data set with images; each frame is tokenised once.
+"""Make a demonstration store from a LeRobot data set with images; each frame is tokenised once.
 
-Files in the folder:
+Files in the folder of the store:
 
-    chosen.json    indices of the episodes to use, fixed when the run began
-    left_out.json  unusable episodes of another project's data set, with the reasons
+    chosen.json    indices of the episodes to use, chosen when the run began
+    left_out.json  episodes of another project's data set that cannot be used, with the reasons
     store.json, episodes/, features-*/    a `DemoStore` of the chosen episodes, in this order
 """
 
@@ -37,21 +37,23 @@ def tokenised(
     encoder: FrameEncoder | None,
     which: Which,
 ) -> DemoStore:
-    """Return a store of a data set's episodes; tokenise the missing ones.
+    """Return a demonstration store of the episodes of a data set.
 
-    Unusable episodes of another project's data set are printed and skipped.
+    Episodes that are not in `folder` yet are tokenised and appended. Episodes of another project's
+    data set that cannot be used are skipped, with a message.
 
     Args:
         reader: the data set.
-        folder: folder of the store.
-        header: the store's header; its interface must equal the data set's.
-        encoder: the encoder that compresses the frames; None without vision.
-        which: `successful`: complete episodes that are not marked as failed; `complete`: episodes
-            that are not marked as cut short; `all`: also those cut short.
+        folder: folder of the demonstration store.
+        header: header of the store. Its interface must be equal to that of the data set.
+        encoder: the encoder that compresses the frames; None: frames are not stored.
+        which: which episodes to use. `successful`: complete episodes that are not marked as failed.
+            `complete`: episodes that are not marked as cut short. `all`: also episodes that were
+            cut short.
 
     Raises:
-        ValueError: the interfaces differ, no episode can be used, or an episode of this project has
-            values that are not finite.
+        ValueError: the interfaces differ, no episode can be used, or an episode that this project
+            wrote has values that are not finite.
     """
     header.interface.require_equal(reader.interface, "this run", str(reader.folder))
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,14 @@ def tokenised(
 
 
 def _leave_out(folder: Path, index: int, reason: str, chosen: list[int]) -> None:
-    """Write that an episode is skipped and why, so that a resumed run skips it, too."""
+    """Record that an episode cannot be used, so that a resumed run skips the episode, too.
+
+    Args:
+        folder: folder of the demonstration store.
+        index: index of the episode in the data set.
+        reason: why the episode cannot be used.
+        chosen: indices of the other episodes.
+    """
     path = folder / "left_out.json"
     reasons = json.loads(path.read_text()) if path.exists() else {}
     write_json(path, reasons | {str(index): reason})
@@ -86,7 +95,7 @@ def _leave_out(folder: Path, index: int, reason: str, chosen: list[int]) -> None
 
 
 def choose(reader: DatasetReader, which: Which) -> list[int]:
-    """Return the indices of the episodes to learn from.
+    """Return the indices of the episodes to learn from; `tokenised` describes `which`.
 
     Raises:
         ValueError: no episode can be used.
@@ -114,12 +123,18 @@ def choose(reader: DatasetReader, which: Which) -> list[int]:
 def tokenise_episode(
     demonstration: Demonstration, encoder: FrameEncoder | None, number: int
 ) -> Episode:
-    """Return an episode of tokens: the longest run of labelled steps, and the frame after this run.
+    """Tokenise the frames of a demonstration, and return it as an `Episode`.
 
-    If there is no frame after the run, its last action is dropped.
+    Only the longest sequence of consecutive labelled steps is used, with the frame after it. If the
+    demonstration has no frame after this sequence, the last action is dropped.
+
+    Args:
+        demonstration: the demonstration with images.
+        encoder: the encoder that compresses the frames; None: frames are not stored.
+        number: number of the episode, which is stored as its seed if it has no seed.
 
     Raises:
-        ValueError: no labelled step has a frame after it, or a value is not finite.
+        ValueError: there is no labelled step with a frame after it, or a value is not finite.
     """
     first, last = _longest(demonstration.labelled)
     last = min(last, demonstration.num_steps - 1)
@@ -145,7 +160,7 @@ def tokenise_episode(
 
 
 def _tokens(demonstration: Demonstration, encoder: FrameEncoder | None, rows: slice) -> Codes:
-    """Return the tokens [t c n] of these frames."""
+    """Return the tokens [t c n] of the frames `rows`: t frames, c cameras, n tokens per frame."""
     if encoder is None:
         return np.zeros((rows.stop - rows.start, 0, 0), np.uint16)
     cameras = []
@@ -160,7 +175,10 @@ def _tokens(demonstration: Demonstration, encoder: FrameEncoder | None, rows: sl
 
 
 def _longest(labelled: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the bounds of the longest run of True; the first of equal ones."""
+    """Return where the longest sequence of True begins and ends (exclusive).
+
+    Of several sequences of equal length, the first is chosen.
+    """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], labelled.astype(np.int8), [0]])))
     stretches = [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
     return max(stretches, key=lambda stretch: stretch[1] - stretch[0], default=(0, 0))

@@ -1,13 +1,14 @@
 """Write and read LeRobot data sets (format v3.0) with images, without the package lerobot.
 
-layout         files and columns of a data set
+layout         names of the files and columns of a data set
 demonstration  `Demonstration`, one episode in memory
-video          images to MP4
-tables         NumPy to Parquet
-statistics     the statistics with which LeRobot normalises
-writer         append episodes, one process at a time; a kill leaves complete episodes only
-reader         read data sets of this project and of others
-others         other projects' data sets with their own cameras, states and actions
+video          writes images as MP4
+tables         writes NumPy arrays as Parquet files
+statistics     computes the statistics with which LeRobot normalises inputs
+writer         appends episodes, one process at a time; after a kill, all episodes are complete
+reader         reads data sets of this project and of other projects
+others         chooses columns of other projects' data sets, and describes their actions
 
-Needs NumPy, pyarrow and PyAV, but not torch, so that a robot's computer can record.
+The package needs NumPy, pyarrow and PyAV, but not torch. So a computer that controls a robot can
+record without torch.
 """

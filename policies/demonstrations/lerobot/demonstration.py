@@ -1,4 +1,4 @@
-"""One demonstration in memory, with images; readers return it and the writer appends it."""
+"""One demonstration with images in memory, as readers return it and the writer writes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,19 +14,19 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Demonstration:
-    """A demonstration of T observations, with an action for each observation.
+    """A demonstration of t steps, with an observation and an action for each step.
 
     Attributes:
-        interface: meaning of `proprio`, cameras and actions.
-        images: uint8 [t h w 3] of each camera of the interface, by its name.
-        proprio: float32 [t p].
-        actions: float32 [t a], the actions to learn.
-        labelled: bool [t], True if the action of the step may be learned; False if the operator
+        interface: action and observation spec: cameras, `proprio` and actions.
+        images: uint8 [t h w 3] of each camera, by camera name.
+        proprio: float32 [t p], proprioception of p elements.
+        actions: float32 [t a], the actions to learn, of a elements.
+        labelled: bool [t], whether the action of a step may be learned. False where the operator
             sent no action in time, and at the frame after the last action.
-        columns: further columns by name, each [t] or [t k].
+        columns: additional columns by name, each [t] or [t k] with k numbers per step.
         task: the task in words.
-        facts: data of the whole episode, plain values for JSON. Known keys: `complete` (bool; False
-            if cut short), `success` (bool or None), `seed`, `round`.
+        facts: data of the whole episode, which can be written as JSON. Known keys: `complete`
+            (bool; False: the episode was cut short), `success` (bool or None), `seed`, `round`.
 
     Raises:
         ValueError: shapes, dtypes or lengths do not fit the interface.
@@ -71,10 +71,10 @@ class Demonstration:
 
     @property
     def num_steps(self) -> int:
-        """Return the number of observations T."""
+        """Return the number t of steps."""
         return len(self.actions)
 
     @property
     def is_complete(self) -> bool:
-        """Return True unless the episode is marked as cut short."""
+        """Return False if the episode is marked as cut short, otherwise True."""
         return bool(self.facts.get("complete", True))

@@ -1,17 +1,18 @@
-"""Files and columns of a LeRobot data set.
+"""The names of the files and columns of a LeRobot data set.
 
-    meta/info.json                              features, and the number of episodes
-    meta/tasks.parquet, meta/stats.json
-    meta/episodes/chunk-000/file-000.parquet    the files and rows of an episode
-    data/chunk-000/file-000.parquet             the rows of an episode, one per step
-    videos/<key>/chunk-000/file-000.mp4         the frames of an episode, a file for each camera
-    records/interface.json                      meaning of states, cameras and actions
-    records/episode-000000.json                 facts of the whole episode
-    records/empty-000000.json                   an episode that ended before its first step
+    meta/info.json                              columns, and the number of episodes
+    meta/tasks.parquet                          the tasks in words
+    meta/stats.json                             statistics for normalisation
+    meta/episodes/chunk-000/file-000.parquet    which files and rows belong to an episode
+    data/chunk-000/file-000.parquet             the table of an episode, one row per step
+    videos/<key>/chunk-000/file-000.mp4         the frames of an episode, one file per camera
+    records/interface.json                      the action and observation spec
+    records/episode-000000.json                 data of the whole episode, such as its success
+    records/empty-000000.json                   the same for an episode without any step
 
-LeRobot does not use `records/`. Each episode has its own files, so that complete episodes are never
-written again. The format is
-LeRobot's `CODEBASE_VERSION = "v3.0"` (Apache-2.0; lerobot 0.4.4 and 0.6.1 read it).
+LeRobot does not use `records/`. Each episode has its own files, so complete episodes are never
+written again. The format is LeRobot's `CODEBASE_VERSION = "v3.0"` (Apache-2.0; lerobot 0.4.4 and
+0.6.1 read it).
 """
 
 from collections.abc import Sequence
@@ -49,11 +50,12 @@ Dtype = Literal["float32", "float64", "int64", "bool", "string"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """A column of a data set beside state, action and images, one row per step.
+    """An additional column of a data set, besides state, action and images. It has a row per step.
 
     Attributes:
-        name: name of the column. It must not contain `/` and must not begin with `observation` or
-            `action`: LeRobot uses such columns as a policy's inputs and outputs.
+        name: name of the column. The name must not contain `/`. It must not begin with
+            `observation` or `action`, because LeRobot uses such columns as inputs and outputs of a
+            policy.
         dtype: name of the NumPy dtype of the elements, or `string`.
         names: one name per element of a row.
     """
@@ -75,17 +77,17 @@ class Column:
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """Return the NumPy dtype of the column's array."""
+        """Return the NumPy dtype of an array for this column."""
         return np.dtype(object if self.dtype == "string" else self.dtype)
 
 
 def video_key(camera: str) -> str:
-    """Return LeRobot's column name of a camera's images."""
+    """Return the name of the column with the images of a camera, as LeRobot requires it."""
     return f"observation.images.{camera}"
 
 
 def rate_of(interface: Interface) -> int:
-    """Return the rate in frames per second; LeRobot allows whole numbers only.
+    """Return the control rate, Hz, as a whole number, which LeRobot requires.
 
     Raises:
         ValueError: the rate is not a whole number.
@@ -96,12 +98,12 @@ def rate_of(interface: Interface) -> int:
 
 
 def place(index: int) -> dict[str, int]:
-    """Return the chunk and file numbers of an episode's files."""
+    """Return the chunk number and the file number in the file names of episode `index`."""
     return {"chunk_index": index // CHUNK_SIZE, "file_index": index % CHUNK_SIZE}
 
 
 def all_columns(interface: Interface, columns: Sequence[Column]) -> dict[str, tuple[Dtype, int]]:
-    """Return dtype and width of each column of an episode's table, in order."""
+    """Return all columns of an episode's table in order: dtype and number of elements, by name."""
     found: dict[str, tuple[Dtype, int]] = {
         STATE: ("float32", len(interface.proprio)),
         ACTION: ("float32", len(interface.action)),
@@ -115,7 +117,13 @@ def all_columns(interface: Interface, columns: Sequence[Column]) -> dict[str, tu
 def features(
     interface: Interface, columns: Sequence[Column], video: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return `features` of `info.json`; `video` has the codec and pixel format of the images."""
+    """Return the entry `features` of `info.json`, which describes all columns.
+
+    Args:
+        interface: action and observation spec.
+        columns: the additional columns.
+        video: codec and pixel format of the videos.
+    """
     names: dict[str, list[str] | None] = {
         STATE: list(interface.proprio),
         ACTION: list(interface.action),

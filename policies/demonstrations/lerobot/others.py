@@ -1,4 +1,4 @@
-"""Other projects' LeRobot data sets, with their own cameras, states, actions and units."""
+"""Choose columns of other projects' LeRobot data sets, whose actions are kept in their units."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _IMAGES = "observation.images."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LerobotLayout:
-    """The columns to use of a LeRobot data set.
+    """The columns of another project's LeRobot data set from which a policy is trained.
 
     Attributes:
-        cameras: names of the image columns, with or without the prefix `observation.images.`;
-            empty: all.
-        state: names of the columns that are concatenated to the proprioception.
-        action: name of the column to learn.
+        cameras: names of the image columns, with or without the prefix `observation.images.`.
+            Empty: all image columns.
+        state: names of the columns that, concatenated, are the proprioception.
+        action: name of the column with the actions to learn.
     """
 
     kind: ClassVar[str] = "lerobot"
@@ -31,10 +31,10 @@ class LerobotLayout:
     action: str
 
     def camera_keys(self, files: LeRobotFolder) -> dict[str, str]:
-        """Return the image column of each camera, by the camera's name.
+        """Return the name of the image column of each camera, by camera name.
 
         Raises:
-            ValueError: the data set lacks a camera of `cameras`.
+            ValueError: a camera of `cameras` is not in the data set.
         """
         found = {key.removeprefix(_IMAGES): key for key in (*files.cameras, *files.image_columns)}
         names = [name.removeprefix(_IMAGES) for name in self.cameras] or list(found)
@@ -46,7 +46,9 @@ class LerobotLayout:
         return {name: found[name] for name in names}
 
     def interface(self, files: LeRobotFolder) -> Interface:
-        """Return the interface as far as the data set describes it; image sizes are measured.
+        """Return an action and observation spec, with names from the description of the data set.
+
+        The image sizes are those of the first episode that can be read.
 
         Raises:
             ValueError: a column is missing or is not numeric, or no episode can be read.
@@ -72,14 +74,20 @@ STANDARD = LerobotLayout(cameras=(), state=(layout.STATE,), action=layout.ACTION
 
 
 def _unique(names: list[str]) -> tuple[str, ...]:
-    """Return unique names: two state columns can use the same names for their elements."""
+    """Return the names, changed where necessary so that no name occurs twice.
+
+    Two state columns can use the same names for their elements.
+    """
     if len(set(names)) == len(names):
         return tuple(names)
     return tuple(f"{name}[{index}]" for index, name in enumerate(names))
 
 
 def _sizes(files: LeRobotFolder, keys: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """Return (height, width) of each camera's images in the first readable episode, pixels."""
+    """Return the size of the images of each camera: (height, width) in pixels, by camera name.
+
+    The images of the first episode that can be read are measured.
+    """
     reasons: list[str] = []
     episodes = files.episodes([key for key in keys.values() if key in files.cameras])
     for row in episodes:
@@ -94,6 +102,9 @@ def _sizes(files: LeRobotFolder, keys: Mapping[str, str]) -> dict[str, tuple[int
 
 
 def numbers(values: Mapping[str, Any], columns: tuple[str, ...]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return columns of an episode, concatenated to float32 [t k]."""
+    """Return some columns of an episode, concatenated to one float32 array [t k].
+
+    t is the number of steps, and k the total number of elements of these columns.
+    """
     parts = [np.asarray(values[name]) for name in columns]
     return np.concatenate([part.reshape(len(part), -1) for part in parts], 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Read LeRobot data sets of format v3.0, of this project and of others."""
+"""Read LeRobot data sets of format v3.0, both of this project and of other projects."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +16,15 @@ from .others import STANDARD, LerobotLayout, numbers
 
 
 class DatasetReader:
-    """A reader of a data set's episodes, one by one; it ignores incompletely written episodes.
+    """A reader that returns the episodes of a data set one by one.
+
+    Episodes that were not written completely are ignored.
 
     Attributes:
         folder: folder of the data set.
-        interface: meaning of states, cameras and actions.
-        columns: further columns beside state, action and images.
-        is_others: True if the data set's own actions are used unchanged.
+        interface: action and observation spec: cameras, states and actions.
+        columns: additional columns, besides state, action and images.
+        is_others: True if the data set is of another project and its actions are used unchanged.
     """
 
     def __init__(
@@ -34,14 +36,15 @@ class DatasetReader:
         """Open a data set.
 
         Args:
-            folder: folder with `meta/info.json`.
-            interface: the interface of a data set without `records/interface.json`.
-            others: the columns to use of a data set whose actions are kept unchanged (action kind
-                `own`); the interface is then derived from these columns.
+            folder: folder of the data set, which contains `meta/info.json`.
+            interface: the action and observation spec. It is needed only for a data set without
+                `records/interface.json`; otherwise it must be equal to the spec in this file.
+            others: the columns to use of another project's data set, whose actions are kept
+                unchanged (action kind `own`). The spec is then derived from these columns.
 
         Raises:
             FileNotFoundError: the folder has no data set.
-            ValueError: the data set is damaged, or has another version or interface.
+            ValueError: the data set is damaged, or its version or its interface is another.
         """
         self.folder = folder
         self._files = LeRobotFolder(folder)
@@ -119,20 +122,20 @@ class DatasetReader:
         return int(self._row(index)["length"])
 
     def facts(self, index: int) -> dict[str, Any]:
-        """Return the facts of a whole episode; empty if it has no record."""
+        """Return the data of a whole episode, such as its success; empty if there is no record."""
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
         path = self.folder / layout.RECORD_PATH.format(index=index)
         return read_json(path) if path.is_file() else {}
 
     def empty_facts(self) -> list[dict[str, Any]]:
-        """Return the records of the episodes that ended before their first step."""
+        """Return the data of each episode that ended before its first step."""
         return [
             read_json(path) for path in sorted((self.folder / "records").glob("empty-[0-9]*.json"))
         ]
 
     def _row(self, index: int) -> dict[str, Any]:
-        """Return an episode's row of the table of episodes."""
+        """Return the row of episode `index` in the table of episodes (`meta/episodes`)."""
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
         if index not in self._rows:  # our data sets have a file per episode
@@ -141,7 +144,11 @@ class DatasetReader:
         return self._rows[index]
 
     def _find_columns(self) -> tuple[Column, ...]:
-        """Return the further columns that can be read."""
+        """Return the additional columns that can be read.
+
+        Raises:
+            ValueError: a column for state, action or images is missing.
+        """
         found: list[Column] = []
         known = {*layout.all_columns(self.interface, ())}
         for name, feature in self._files.features.items():
@@ -166,7 +173,10 @@ class DatasetReader:
         return tuple(found)
 
     def _read_rows(self) -> dict[int, dict[str, Any]]:
-        """Return the rows of all episodes of another project's data set, by index."""
+        """Return the rows of all episodes in the table of episodes, by index of the episode.
+
+        This is for data sets of other projects, which may store several episodes in one file.
+        """
         rows = {row["episode_index"]: row for row in self._files.episodes(self._videos)}
         if missing := [index for index in range(len(self)) if index not in rows]:
             raise ValueError(f"{self.folder}/meta/episodes lacks episodes {missing}")
@@ -189,7 +199,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def read_own_interface(folder: Path) -> Interface:
-    """Read the interface of a data set that this project wrote.
+    """Read the action and observation spec of a data set that this project wrote.
 
     Raises:
         ValueError: `records/interface.json` is missing or damaged.

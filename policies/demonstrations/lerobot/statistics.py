@@ -1,4 +1,4 @@
-"""Compute the statistics that LeRobot uses to normalise: min, max, mean, std and quantiles."""
+"""Compute the statistics with which LeRobot normalises: min, max, mean, std and quantiles."""
 
 from typing import Any
 
@@ -32,7 +32,10 @@ def of_column(values: Array) -> Statistics:
 
 
 def of_images(images: NDArray[np.uint8]) -> Statistics:
-    """Return the statistics of images [t h w 3] per channel, scaled to [0, 1], each [3 1 1]."""
+    """Return the statistics of each colour channel of images [t h w 3].
+
+    Pixel values are scaled to [0, 1]. Each statistic has the shape [3 1 1].
+    """
     some = images[:: max(1, len(images) // _NUM_IMAGES)]
     found = of_column(some.reshape(-1, 3) / 255.0)
     shaped = {name: value.reshape(3, 1, 1) for name, value in found.items() if name != "count"}
@@ -40,7 +43,10 @@ def of_images(images: NDArray[np.uint8]) -> Statistics:
 
 
 def merge(one: Statistics, other: Statistics) -> Statistics:
-    """Return the statistics of two sets together; quantiles are weighted means, as in LeRobot."""
+    """Return the statistics of the union of two sets of values.
+
+    As in LeRobot, a quantile of the union is approximated by the weighted mean of both quantiles.
+    """
     first, second = one["count"], other["count"]
     total = np.maximum(1, first + second)
     shares = first / total, second / total

@@ -1,4 +1,4 @@
-"""Write NumPy columns as Parquet tables; `toto_robot.data.tables` reads them."""
+"""Write NumPy arrays as Parquet tables, which `toto_robot.data.tables` reads."""
 
 import io
 import json
@@ -13,7 +13,10 @@ _WORDS = "__index_level_0__"  # pandas' name of an unnamed index
 
 
 def of_columns(columns: Mapping[str, Array]) -> bytes:
-    """Return the bytes of a Parquet file of columns [t] or [t k]; objects become strings."""
+    """Return the bytes of a Parquet file with these columns; each array has shape [t] or [t k].
+
+    Arrays of dtype object are written as strings.
+    """
     pyarrow = _pyarrow()
     arrays: dict[str, Any] = {}
     for name, column in columns.items():
@@ -28,12 +31,15 @@ def of_columns(columns: Mapping[str, Array]) -> bytes:
 
 
 def of_row(row: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a Parquet file of one row of plain data."""
+    """Return the bytes of a Parquet file with one row; the values are plain Python data."""
     return _bytes(_pyarrow().Table.from_pylist([dict(row)]))
 
 
 def of_tasks(tasks: Sequence[str]) -> bytes:
-    """Return the bytes of the table of tasks as pandas writes it, with the texts as the index."""
+    """Return the bytes of the Parquet file of tasks, in the form in which pandas writes it.
+
+    The texts of the tasks are the index of the table, as LeRobot requires.
+    """
     pyarrow = _pyarrow()
     number = {
         "name": "task_index",

@@ -1,4 +1,4 @@
-"""Encode images as MP4; `toto_robot.data.video` reads it."""
+"""Encode images as MP4 videos, which `toto_robot.data.video` reads."""
 
 import io
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Codec:
 
     Attributes:
         name: FFmpeg's name of the encoder.
-        pixel_format: pixel format that the encoder takes.
+        pixel_format: pixel format of the images that are passed to the encoder.
         options: options of the encoder.
-        stored_format: FFmpeg's name of the pixel format in the file.
+        stored_format: FFmpeg's name of the pixel format in the video file.
     """
 
     name: str
@@ -39,7 +39,11 @@ LOSSLESS = Codec(
 
 
 def small(crf: int) -> Codec:
-    """Return the settings of ordinary lossy H.264; `crf` is from 0 (best quality) to 51."""
+    """Return the settings of ordinary H.264, which is lossy but small.
+
+    Args:
+        crf: FFmpeg's quality setting, from 0 (best quality) to 51 (smallest files).
+    """
     if not 0 <= crf <= 51:
         raise ValueError(f"crf must be in [0, 51], got {crf}")
     options = (("crf", str(crf)), ("preset", "veryfast"))
@@ -58,7 +62,7 @@ def check_size(height: int, width: int, codec: Codec) -> None:
 
 
 def encode(images: Images, rate_hz: int, codec: Codec) -> bytes:
-    """Return an MP4 of images [t h w 3], frame i at i / rate_hz seconds.
+    """Return the bytes of an MP4 with images [t h w 3]; frame i has the time i / rate_hz seconds.
 
     Raises:
         ValueError: height or width is odd, and the codec is lossy.

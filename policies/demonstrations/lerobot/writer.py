@@ -1,16 +1,17 @@
-"""Append episodes to a LeRobot data set; after a kill it contains complete episodes only.
+"""Append episodes to a LeRobot data set; after a kill, the data set has only complete episodes.
 
-Only one process can write at a time. Files are written in this order, each under a temporary name
-and then renamed:
+Only one process can write at a time. The files of an episode are written in this order, each under
+a temporary name and then renamed:
 
-    videos, task, record      no other file refers to them yet
-    the episode's row         refers to them
-    the episode's table
+    videos, task, record      no other file refers to these files yet
+    row in meta/episodes      refers to these files
+    table of the steps
     stats.json
-    info.json                 contains the number of episodes; once written, the episode exists
+    info.json                 contains the number of episodes; now the episode exists
 
-Both this project's reader and LeRobot's reader ignore files of episodes above this number. They are
-deleted when the folder is next opened for writing.
+After a kill before the last step, there can be files of an episode that `info.json` does not count
+yet. This project's reader and LeRobot's reader ignore such files, and they are deleted when the
+folder is next opened for writing.
 """
 
 import json
@@ -42,11 +43,11 @@ _NORMALISED = (layout.STATE, layout.ACTION)
 
 
 class DatasetWriter:
-    """A writer that appends episodes to a data set, and creates it if needed.
+    """A writer that appends episodes to a data set. It creates the data set if necessary.
 
     Attributes:
         folder: folder of the data set.
-        interface: meaning of states, cameras and actions.
+        interface: action and observation spec: cameras, states and actions.
     """
 
     def __init__(
@@ -56,20 +57,20 @@ class DatasetWriter:
         columns: Sequence[Column] = (),
         codec: Codec = LOSSLESS,
     ) -> None:
-        """Lock the folder, and delete incomplete files of a killed process.
+        """Open a data set for writing: lock the folder, and delete files of incomplete episodes.
 
         Args:
             folder: a new folder, or the folder of a data set with the same interface, columns and
                 codec.
-            interface: meaning of states, cameras and actions.
-            columns: further columns beside state, action and images.
-            codec: video codec. For rendered images of 128 x 128 the default, lossless RGB, takes
-                3.2 KB per image and leaves toto-nano's tokens unchanged; `small(0)` takes 1.6 KB
-                and changes 31 % of the tokens.
+            interface: action and observation spec: cameras, states and actions.
+            columns: additional columns, besides state, action and images.
+            codec: video codec. The default is lossless RGB, so toto-nano computes the same tokens
+                from the videos as from the images; a rendered image of 128 x 128 pixels takes
+                3.2 KB. With `small(0)` such an image takes 1.6 KB, and 31 % of the tokens change.
 
         Raises:
-            ValueError: another process writes to the folder, its data set has another interface or
-                other columns, or the codec cannot store a camera's image size.
+            ValueError: another process writes to the folder, or the data set in it has another
+                interface or other columns, or the codec cannot store images of a camera's size.
         """
         self.folder, self.interface = folder, interface
         self._columns, self._codec = tuple(columns), codec
@@ -86,7 +87,7 @@ class DatasetWriter:
             raise
 
     def __len__(self) -> int:
-        """Return the number of episodes with steps."""
+        """Return the number of episodes, without those that ended before their first step."""
         return self._length
 
     def __enter__(self) -> Self:
@@ -96,14 +97,14 @@ class DatasetWriter:
         self.close()
 
     def close(self) -> None:
-        """Unlock the folder; repeated calls do nothing."""
+        """Unlock the folder. A second call does nothing."""
         self._lock.close()
 
     def append(self, episode: Demonstration) -> int:
         """Write an episode to disk and return its index.
 
         Raises:
-            ValueError: its interface or columns differ from the data set's.
+            ValueError: interface or columns of the episode differ from those of the data set.
         """
         if self._lock.closed:
             raise ValueError(f"{self.folder} is closed")
@@ -149,7 +150,7 @@ class DatasetWriter:
         return index
 
     def append_empty(self, facts: Mapping[str, Any]) -> None:
-        """Write the record of an episode that ended before its first step."""
+        """Write the data `facts` of an episode that ended before its first step."""
         if self._lock.closed:
             raise ValueError(f"{self.folder} is closed")
         index = len(list((self.folder / "records").glob("empty-[0-9]*.json")))
@@ -173,7 +174,11 @@ class DatasetWriter:
         self._statistics = self._read_statistics()
 
     def _check(self) -> None:
-        """Check that the folder's data set has this interface and these columns."""
+        """Check that the data set in the folder has this interface and these columns.
+
+        Raises:
+            ValueError: they differ; the message lists the differences.
+        """
         found = read_own_interface(self.folder)
         found.require_equal(self.interface, str(self.folder), "this recording")
         if lines := differences(read_info(self.folder)["features"], self._features()):
@@ -190,7 +195,12 @@ class DatasetWriter:
         )
 
     def _commit(self, length: int, num_frames: int) -> None:
-        """Write `info.json` with the number of episodes, as the last file."""
+        """Write `info.json`, as the last file of an episode.
+
+        Args:
+            length: number of episodes.
+            num_frames: number of steps of all episodes.
+        """
         info = {
             "codebase_version": layout.CODEBASE_VERSION,
             "robot_type": self.interface.arm,
@@ -210,7 +220,7 @@ class DatasetWriter:
         self._length, self._num_frames = length, num_frames
 
     def _repair(self) -> None:
-        """Delete the files of incomplete episodes."""
+        """Delete the files of episodes that were not written completely."""
         for path in self.folder.rglob("*"):
             index = _index_of(path)
             is_aside = path.name.startswith(".") and path.name.endswith(".part")
@@ -218,7 +228,11 @@ class DatasetWriter:
                 path.unlink()
 
     def _read_statistics(self) -> dict[str, Statistics]:
-        """Return the statistics of all episodes; recompute them if their count is wrong."""
+        """Return the statistics of all episodes, by name of the column.
+
+        They are read from `stats.json`. If their number of steps is not that of the data set,
+        because a process was killed, they are computed again from the statistics of each episode.
+        """
         path = self.folder / layout.STATS
         data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         if data and data[layout.ACTION]["count"] == [self._num_frames]:
@@ -292,7 +306,7 @@ _NUMBERED = re.compile(
 
 
 def _index_of(path: Path) -> int | None:
-    """Return the index of a file's episode; None if the file belongs to all episodes."""
+    """Return the index of the episode to which a file belongs; None: to all episodes."""
     found = _NUMBERED.search(path.as_posix())
     if found is None:
         return None
@@ -306,7 +320,7 @@ def _json(data: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as plain JSON data; other types become strings, so writing never fails."""
+    """Return a value as data that can be written as JSON; unknown types become strings."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
