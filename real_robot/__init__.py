@@ -1,7 +1,7 @@
-"""The real arm: drivers, cameras and the safety layer between a policy and a robot.
+"""Control a Franka arm, or its digital twin: driver, cameras, safety layer, recording, evaluation.
 
-This module imports nothing else of the package: `robot`, `limits`, `safety` and `cameras` run
-without torch and without a simulator.
+This module imports no other module of the package. The modules `robot`, `limits`, `safety` and
+`cameras` need neither torch nor a simulator.
 """
 
 from toto_robot.moved import keep_old_paths

@@ -1,4 +1,4 @@
-"""A test bench for trials: it runs episodes on an open station and prepares the arm in between."""
+"""Run the episodes of an evaluation at an open station, and prepare the arm between them."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -32,13 +32,14 @@ MakeAgent = Callable[[Translator], Agent]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OverlayConfig:
-    """Settings of the image that shows the operator where the object goes.
+    """Settings of the image that shows the operator where to place the object.
 
     Attributes:
-        camera: camera into whose image the object is drawn.
-        calibration: file of the camera's calibration, written by `python -m real_robot.calibrate`;
-            null: the exact calibration on a twin, no image on an arm.
-        size_m: edge of the object.
+        camera: name of the camera. The outline of the object is drawn into its image.
+        calibration: file with the calibration of the camera, which `python -m
+            real_robot.calibrate` writes. null: a twin uses its exact calibration, and on an arm no
+            outline is drawn.
+        size_m: length of the edge of the object (a cube), m.
     """
 
     camera: str
@@ -53,14 +54,14 @@ class OverlayConfig:
 
 
 class Masked:
-    """A wrapper of a listener that hides the name of the policy, for blind evaluations."""
+    """Wrapper of a listener that hides the name of the policy, for blind evaluations."""
 
     def __init__(self, listener: Listener) -> None:
         """Wrap a listener."""
         self._listener = listener
 
     def begin(self, task: str, agent: str) -> None:
-        """Begin an episode, without the name of the agent."""
+        """Pass the beginning of an episode to the listener, without the name of the agent."""
         self._listener.begin(task, "a policy (name hidden)")
 
     def step(self, step: Step) -> None:
@@ -73,7 +74,7 @@ class Masked:
 
 
 class Bench:
-    """A test bench that runs episodes for trials on a station."""
+    """Test bench of an evaluation: it runs the episodes of the trials at a station."""
 
     def __init__(
         self,
@@ -87,17 +88,17 @@ class Bench:
         viewers: Sequence[Listener] = (),
         seed: int,
     ) -> None:
-        """Use an open station.
+        """Create the test bench.
 
         Args:
-            station: the station of the trials.
-            agents: for each policy, a function that makes the agent of an episode.
+            station: the open station of the trials.
+            agents: by policy, a function that creates the agent of an episode.
             loop: settings of an episode.
             overlay: settings of the image for the operator.
-            checked: True if the scene assesses the trials; False if a person does.
-            names: names of the policies; None for a blind evaluation.
+            checked: True if the simulated scene determines success, False if a person does.
+            names: names of the policies; None hides them, for a blind evaluation.
             viewers: listeners of the episodes.
-            seed: seed for the notes.
+            seed: seed of the evaluation, which is written into the notes of each episode.
         """
         self.station = station
         self._agents, self._loop, self._overlay = agents, loop, overlay
@@ -107,10 +108,12 @@ class Bench:
         self._last: EpisodeRecord | None = None
 
     def prepare(self) -> None:
-        """Recover from the end of the last episode, and bring the arm home after a warning.
+        """Recover the robot after the last episode, and move the arm to its start pose.
+
+        A warning is printed before the arm moves.
 
         Raises:
-            TrialsStoppedError: the arm cannot continue.
+            TrialsStoppedError: no further episode may begin.
             NotHomeError: the arm did not reach its start pose, and there is no person to help.
         """
         if self._last is not None and not self.station.recover(self._last.reason, self._confirm):
@@ -139,7 +142,7 @@ class Bench:
                 ask_person(f"{error}\npress Enter to try again: ")
 
     def run(self, pose: Pose, policy: PolicyKey) -> EpisodeRecord:
-        """Run an episode; its notes contain the pose of the object."""
+        """Run an episode with a policy, and return its record; its notes contain the pose."""
         station = self.station
         translator = station.translator(station.interface)
         ends = None
@@ -157,12 +160,12 @@ class Bench:
         return self._last
 
     def _confirm(self, question: str) -> bool:
-        if self._unattended:  # a twin: no person can be in its reach
+        if self._unattended:  # a digital twin, where no person can be near the arm
             return True
         return ask_person(f"{question} yes or no: ").lower() in ("y", "yes")
 
     def operator(self) -> Operator:
-        """Return the operator, which places the object and assesses trials."""
+        """Return the operator, which places the object and reports the result of each trial."""
         scene = self.station.scene
         if self._unattended:
             assert scene is not None
@@ -177,7 +180,10 @@ class Bench:
         )
 
     def draw(self, pose: Pose, text: str) -> Image | None:
-        """Return an image that shows where the object goes; None without one, printing why."""
+        """Return an image that shows where to place the object.
+
+        If there is no image, print the reason and return None.
+        """
         station, overlay = self.station, self._overlay
         calibration = self._calibration()
         if calibration is None:
@@ -185,7 +191,7 @@ class Bench:
         (camera,) = (camera for camera in station.cameras if camera.name == overlay.camera)
         try:
             before = camera.wait(_FRAME_S)
-            # a frame that was taken after arm and object came to rest
+            # wait for a frame that was captured after arm and object came to rest
             frame = camera.wait(_FRAME_S, sequence=before.sequence + 2)
             return draw_overlay(
                 frame.image,

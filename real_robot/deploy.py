@@ -1,11 +1,11 @@
-"""`python -m real_robot.deploy`: run a policy on an arm, or rehearse it without moving the arm.
+"""Command `python -m real_robot.deploy`: run a policy on an arm, or only print its actions.
 
 python -m real_robot.deploy policy=runs/train/policy robot=twin
 python -m real_robot.deploy policy=runs/train/policy robot=172.16.0.2 station=table \
     loop.rehearsal=true
 python -m real_robot.deploy policy=server:127.0.0.1:5555 robot=twin
 
-A rehearsal sends nothing: arm and gripper do not move, and every step is printed.
+With `loop.rehearsal=true`, nothing is sent to arm and gripper, and every action is printed.
 """
 
 import sys
@@ -30,19 +30,20 @@ from .viewer import ViewerConfig, watching
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeployConfig:
-    """Settings of a deployment.
+    """Settings of a deployment: a trained policy controls an arm.
 
     Attributes:
-        policy: folder of a run or of a policy's checkpoint, or `server:HOST:PORT`.
-        robot: `twin`, the address of a running twin, or the address of an arm.
-        station: robot, cameras, safety and task.
-        acting: how the policy runs.
+        policy: folder of a training run or of a policy's checkpoint, or `server:HOST:PORT`.
+        robot: `twin` to start a digital twin, the address of a running twin, or the address of an
+            arm.
+        station: settings of the robot setup: arm, cameras, safety limits, start pose and task.
+        acting: settings of the policy's computation.
         episodes: number of episodes.
-        seed: seed of the object's poses.
+        seed: seed of the poses at which the object is placed.
         area: area in which the object is placed.
         loop: settings of an episode; `loop.rehearsal=true` sends nothing to the arm.
         recorded: True to record the episodes as a LeRobot data set.
-        viewer: settings of the live view.
+        viewer: settings of the live view in Rerun.
     """
 
     policy: str
@@ -62,7 +63,7 @@ class DeployConfig:
 
 
 def deploy(config: DeployConfig, out: Path) -> None:
-    """Run the episodes, print how each ended, and report the timing of the loop."""
+    """Run the episodes, print how each episode ended, and print the timing of the loop."""
     what = "rehearses (nothing is sent)" if config.loop.rehearsal else "acts"
     print(f"{config.policy} {what} on {config.robot}, {config.episodes} episodes", flush=True)
     folder = out / "dataset" if config.recorded else None
@@ -97,7 +98,10 @@ def _run(
     viewers: Sequence[Listener],
     folder: Path | None,
 ) -> list[EpisodeRecord]:
-    """Run an episode at each pose, until one ends in a way that forbids the next."""
+    """Run one episode at each pose, and return the records.
+
+    If the robot cannot continue after an episode, no further episode is run.
+    """
     records: list[EpisodeRecord] = []
     with ExitStack() as stack:
         recorder = None

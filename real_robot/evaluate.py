@@ -1,13 +1,14 @@
-"""`python -m real_robot.evaluate`: measure the success rate of a policy on an arm by trials.
+"""Command `python -m real_robot.evaluate`: measure the success rate of a policy on an arm.
 
 python -m real_robot.evaluate policy=runs/train/policy robot=twin trials=16
 python -m real_robot.evaluate policy=runs/one/policy against=runs/two/policy robot=twin
 python -m real_robot.evaluate policy=runs/train/policy robot=172.16.0.2 station=table \
     overlay.calibration=runs/calibrate/front.json
 
-Poses are drawn and saved before the first trial, away from those of the demonstrations. With two
-policies, both are tried at each pose. The same command with the same `out` resumes a stopped
-evaluation; it is refused if a setting or a policy's weights have changed.
+The evaluation consists of trials. The poses of the object are sampled and saved before the first
+trial, at a distance from the poses of the demonstrations. Two policies are tried at the same poses.
+If the evaluation is stopped, the same command with the same `out` resumes it. The command refuses
+to resume if a setting or the weights of a policy have changed.
 """
 
 import math
@@ -41,33 +42,37 @@ from .trials.runner import TrialsStoppedError, run_trials
 from .viewer import ViewerConfig, watching
 
 EXPERT = "expert"
-# The settings that may change when an evaluation is resumed.
+# Settings that may differ when an evaluation is resumed.
 _FREE = ("viewer", "max_invalid", "max_spoilt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialsConfig:
-    """Settings of an evaluation by trials.
+    """Settings of an evaluation on an arm, which consists of trials.
 
     Attributes:
-        policy: folder of a run or of a policy's checkpoint, `server:HOST:PORT`, or `expert` (on a
-            twin).
-        against: a second policy, tried at the same poses; null: only one policy.
-        robot: `twin`, the address of a running twin, or the address of an arm.
-        station: robot, cameras, safety and task.
-        acting: how policies run.
-        trials: number of poses; with two policies there are twice as many trials.
+        policy: folder of a training run or of a policy's checkpoint, `server:HOST:PORT`, or
+            `expert` for the scripted expert (only on a twin).
+        against: a second policy, which is tried at the same poses; null: only one policy.
+        robot: `twin` to start a digital twin, the address of a running twin, or the address of an
+            arm.
+        station: settings of the robot setup: arm, cameras, safety limits, start pose and task.
+        acting: settings of the policies' computation.
+        trials: number of poses. Each policy has one trial at each pose.
         seed: seed of the poses and of the order of the policies.
         area: area in which the object is placed.
-        demonstrations: data sets of the policies' training; trials avoid their poses.
-        least_distance_m: smallest distance of a pose from all poses of `demonstrations`.
-        verdict: how success is determined: `check`, by the scene; `operator`, by a person; null: by
-            the scene on a twin, by a person on an arm.
+        demonstrations: folders of the data sets with which the policies were trained. The trials
+            keep a distance from their object poses.
+        least_distance_m: smallest distance between a pose of the trials and a pose in
+            `demonstrations`, m.
+        verdict: `check` if the simulated scene determines success, `operator` if a person does.
+            null: `check` on a twin, `operator` on an arm.
         blind: True to hide the name of the current policy from the operator.
-        overlay: settings of the image that shows the operator where the object goes.
+        overlay: settings of the image that shows the operator where to place the object.
         loop: settings of an episode.
-        max_invalid: greatest number of invalid attempts of a trial; one more stops the evaluation.
-        viewer: settings of the live view.
+        max_invalid: greatest number of invalid attempts of one trial; one more stops the
+            evaluation.
+        viewer: settings of the live view in Rerun.
     """
 
     policy: str
@@ -111,23 +116,25 @@ class TrialsConfig:
 
     @property
     def is_checked(self) -> bool:
-        """Return whether the scene determines success, not a person."""
+        """Return True if the simulated scene determines success, False if a person does."""
         if self.verdict is None:
             return isinstance(self.station, TwinStation)
         return self.verdict == "check"
 
     @property
     def names(self) -> dict[PolicyKey, str]:
-        """Return the names of the policies."""
+        """Return the names of the policies for the report, by their keys `a` and `b`."""
         if self.against is None:
             return {"a": self.policy}
-        if self.against == self.policy:  # a policy against itself, to measure chance
+        if (
+            self.against == self.policy
+        ):  # a policy is compared with itself, to measure random differences
             return {"a": f"{self.policy} (a)", "b": f"{self.policy} (b)"}
         return {"a": self.policy, "b": self.against}
 
 
 def evaluate(config: TrialsConfig, out: Path) -> None:
-    """Run the missing trials, write the report, and print the conclusions."""
+    """Run the trials that are not done yet, write the report, and print the conclusions."""
     policies = " and ".join(config.names.values())
     print(f"{config.trials} poses on {config.robot} for {policies}", flush=True)
     try:
@@ -214,17 +221,27 @@ def _run(
 def settings_of(
     config: TrialsConfig, interface: Interface, weights: Mapping[PolicyKey, str | None]
 ) -> dict[str, Any]:
-    """Return the settings that must not change between trials."""
+    """Return the settings that must not differ when the evaluation is resumed.
+
+    Args:
+        config: settings of the evaluation.
+        interface: action and observation spec of the station.
+        weights: hashes of the policies' weights, by the keys `a` and `b`; None without weights.
+    """
     fixed = {name: value for name, value in to_dict(config).items() if name not in _FREE}
     if isinstance(config.station, TwinStation):
-        fixed["robot"] = TWIN  # twins differ only in their address
+        fixed["robot"] = TWIN  # all twins are equal, except their addresses
     return {**fixed, "weights": dict(weights), "interface": interface.to_dict()}
 
 
 def _open(
     name: str, acting: PolicyConfig, station: Station, stack: ExitStack
 ) -> tuple[MakeAgent, str | None]:
-    """Return a function that makes the agent of an episode, and the hash of its weights."""
+    """Open a policy or the expert.
+
+    Return a function that creates the agent of an episode, and the hash of the weights (None for
+    the expert).
+    """
     if name == EXPERT:
         twin, scene = station.config, station.scene
         assert isinstance(twin, TwinStation)

@@ -1,19 +1,19 @@
-"""`python -m real_robot.first_grasp`: record, train, deploy and evaluate on the twin.
+"""Command `python -m real_robot.first_grasp`: record, train, deploy and evaluate on the twin.
 
-    python -m real_robot.first_grasp                        # what `make arm` does
+    python -m real_robot.first_grasp                        # `make arm` runs this
     python -m real_robot.first_grasp demonstrations=240 out=runs/first_grasp_240
     python -m real_robot.first_grasp "record=['expert_noise=0.0']" out=runs/first_grasp_calm
 
-It runs four commands, and prints each before it runs. Each can also be run alone:
+It runs four commands, and prints each command before it runs. They can also be run alone:
 
-    1. real_robot.record    demonstrations by the scripted expert, into a LeRobot data set
-    2. policies.train       behaviour cloning on frozen Toto features
-    3. real_robot.deploy    one episode of the policy, with the latency of each stage
-    4. real_robot.evaluate  trials at poses that are not in the demonstrations, and a report
+    1. real_robot.record    records demonstrations of the scripted expert as a LeRobot data set
+    2. policies.train       trains a policy by behaviour cloning on frozen Toto features
+    3. real_robot.deploy    runs one episode of the policy, and prints the time of each stage
+    4. real_robot.evaluate  runs trials at poses that are not in the demonstrations, and reports
 
-The same command resumes a stopped run. On an arm, the same four commands are used with the address
-of the arm instead of `twin`, and with a person instead of the expert and the check: see
-docs/first_grasp.md.
+If the command is stopped, the same command resumes it. On an arm, use the four commands with the
+address of the arm instead of `twin`. A person then demonstrates instead of the expert, and assesses
+the trials: see docs/first_grasp.md.
 """
 
 import subprocess
@@ -27,10 +27,11 @@ from toto_robot.cli import command
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FirstGraspConfig:
-    """Settings of the four commands; all other settings are in their own configs.
+    """Settings of a run of the four commands; each command has a config with further settings.
 
     Attributes:
-        demonstrations: number of good episodes of the expert.
+        demonstrations: number of demonstrations for the training: episodes of the expert that are
+            complete and did not fail.
         trials: number of trials at the end.
         seed: seed of all four commands.
         record: further arguments of `real_robot.record`, such as `expert_noise=0.0`.
@@ -53,7 +54,7 @@ class FirstGraspConfig:
 
 
 def first_grasp(config: FirstGraspConfig, out: Path) -> None:
-    """Run the four commands one after the other; stop at the first that fails."""
+    """Run the four commands one after the other; stop if a command fails."""
     steps = commands(config, out)
     for number, words in enumerate(steps, start=1):
         line = " ".join(words)
@@ -71,7 +72,7 @@ def first_grasp(config: FirstGraspConfig, out: Path) -> None:
 
 
 def commands(config: FirstGraspConfig, out: Path) -> list[Sequence[str]]:
-    """Return the arguments of the four commands, after `python -m`."""
+    """Return the four commands, each as a list of the arguments that follow `python -m`."""
     dataset, policy = out / "record" / "dataset", out / "train" / "policy"
     seed = f"seed={config.seed}"
     return [

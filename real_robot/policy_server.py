@@ -1,11 +1,12 @@
-"""`python -m real_robot.policy_server`: run a policy on another machine than the robot's.
+"""Command `python -m real_robot.policy_server`: compute a policy for an arm on another machine.
 
 python -m real_robot.policy_server policy=runs/train/policy
 python -m real_robot.deploy policy=server:127.0.0.1:5555 robot=twin     # in another shell
 
-By default it listens on loopback only. Clients must have the key (see `wire`). The robot's machine
-sends only images and proprioception. It receives actions, and its safety layer checks them like
-those of a local policy.
+By default, the server accepts only clients on the same machine (loopback address). Clients must
+have the server's key, see `real_robot.agents.wire`. The client, which is the computer of the arm,
+sends images and proprioception, and receives actions. Its safety layer checks these actions like
+the actions of a local policy.
 """
 
 import sys
@@ -26,11 +27,13 @@ class ServerConfig:
     """Settings of the policy server.
 
     Attributes:
-        policy: folder of a run or of a policy's checkpoint.
-        host: address to listen at; a loopback address accepts clients on this machine only.
-        port: port to listen at; 0: a free one.
-        idle_timeout_s: time without a message after which a client is disconnected.
-        acting: how the policy runs; the file `key_file` is written if it does not exist.
+        policy: folder of a training run or of a policy's checkpoint.
+        host: address at which the server listens. A loopback address, such as 127.0.0.1, accepts
+            only clients on this machine.
+        port: TCP port at which the server listens; 0 selects a free port.
+        idle_timeout_s: a client that sends no message for this time, s, is disconnected.
+        acting: settings of the policy's computation. The file `key_file` is created if it does not
+            exist.
     """
 
     policy: str
@@ -41,7 +44,7 @@ class ServerConfig:
 
 
 def policy_server(config: ServerConfig, out: Path) -> None:
-    """Serve a policy until Ctrl-C."""
+    """Load a policy, and answer the requests of clients until Ctrl-C."""
     from policies.student import read_metadata
 
     acting = config.acting

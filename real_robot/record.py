@@ -1,10 +1,10 @@
-"""`python -m real_robot.record`: record demonstrations as a LeRobot data set.
+"""Command `python -m real_robot.record`: record demonstrations as a LeRobot data set.
 
 python -m real_robot.record robot=twin agent=expert episodes=60 out=runs/demos
 python -m real_robot.record robot=twin agent=keyboard episodes=5
 python -m real_robot.record robot=172.16.0.2 station=table agent=spacemouse
 
-The same command with the same `out` resumes: the episodes in the data set count.
+If the recording is stopped, the same command with the same `out` continues it.
 """
 
 import sys
@@ -36,7 +36,8 @@ from .translator import Translator
 from .trials.poses import PoseArea
 from .viewer import ViewerConfig, watching
 
-_SEEDS = 1_000_003  # distance between the seeds of two runs, so that their episodes differ in noise
+# Distance between the noise seeds of two runs, so that episodes of different runs differ in noise.
+_SEEDS = 1_000_003
 
 AgentName = Literal["expert", "keyboard", "gamepad", "spacemouse", "guiding"]
 
@@ -46,19 +47,22 @@ class RecordConfig:
     """Settings of a recording.
 
     Attributes:
-        robot: `twin`, the address of a running twin, or the address of an arm.
-        station: robot, cameras, safety and task.
-        agent: the demonstrator: the scripted `expert` (on a twin), a person with `keyboard`,
-            `gamepad` or `spacemouse`, or a person's hand on the arm, `guiding`.
-        expert_noise: standard deviation of the disturbances of the expert's executed actions, in
-            units of the action range [-1, 1]; labels are not disturbed (DART).
-        episodes: number of good episodes in the finished data set: complete, and not failed.
+        robot: `twin` to start a digital twin, the address of a running twin, or the address of an
+            arm.
+        station: settings of the robot setup: arm, cameras, safety limits, start pose and task.
+        agent: source of the actions. `expert` is the scripted expert (only on a twin). `keyboard`,
+            `gamepad` and `spacemouse` are devices of a person. With `guiding`, a person moves the
+            arm by hand.
+        expert_noise: standard deviation of the disturbances that are added to the expert's executed
+            actions, in units of the action range [-1, 1]. Labels are not disturbed (DART).
+        episodes: the recording ends when the data set contains this number of episodes that are
+            complete and did not fail.
         max_failures: greatest number of failed episodes in a row; one more stops the recording.
         seed: seed of the object's poses and of the noise.
         area: area in which the object is placed.
-        teleoperation: speeds of the arm under a person's device.
+        teleoperation: limits on the speed of the tool, for the devices of a person.
         loop: settings of an episode.
-        viewer: settings of the live view.
+        viewer: settings of the live view in Rerun.
     """
 
     robot: str
@@ -81,7 +85,7 @@ class RecordConfig:
 
 
 def record(config: RecordConfig, out: Path) -> None:
-    """Record until the data set has the requested number of good episodes."""
+    """Record until the data set has the requested number of complete, not failed episodes."""
     folder = out / "dataset"
     print(
         f"{config.episodes} episodes of {config.station.task!r} by {config.agent} on "
@@ -105,7 +109,11 @@ def record(config: RecordConfig, out: Path) -> None:
 
 
 def _require_fitting(config: RecordConfig) -> None:
-    """Raise ValueError if the agent cannot act on this robot."""
+    """Check that the agent can control this robot.
+
+    Raises:
+        ValueError: the agent cannot control this robot, for example the expert on a real arm.
+    """
     on_twin = isinstance(config.station, TwinStation)
     if config.agent == "expert" and not on_twin:
         raise ValueError(
@@ -153,14 +161,19 @@ def _record(
 
 
 def _may_go_on(config: RecordConfig, station: Station, done: EpisodeRecord) -> bool:
-    # The expert runs in this process: when it is late, the machine was busy.
+    # The expert runs in this process. If its action is late, other programs used the CPUs.
     if config.agent == "expert" and done.reason == "policy":
         return True
     return may_go_on(station, done)
 
 
 def is_good(reason: str, success: bool | None) -> bool:
-    """Return whether an episode counts: it is complete and not a failure."""
+    """Return whether an episode counts as a demonstration: it is complete and did not fail.
+
+    Args:
+        reason: why the episode ended.
+        success: whether the task was done; None if unknown.
+    """
     return reason in COMPLETE and success is not False
 
 
@@ -208,7 +221,10 @@ def _guided(
     viewers: Sequence[Listener],
     notes: dict[str, Any],
 ) -> EpisodeRecord:
-    """Record while a person leads the arm; keys move the gripper and end the episode."""
+    """Record an episode in which a person guides the arm by hand.
+
+    Keys of the keyboard move the gripper and end the episode.
+    """
     with open_device("keyboard", config.teleoperation) as device:
         tqdm.write("lead the arm now, with its enabling button; space opens and closes the gripper")
         return record_guided(
@@ -228,7 +244,7 @@ def _guided(
 def open_device(
     name: Literal["keyboard", "gamepad", "spacemouse"], config: TeleoperationConfig
 ) -> Device:
-    """Return a device, which is not open yet."""
+    """Return the teleoperation device with this name; it is not open yet."""
     if name == "keyboard":
         return Keyboard(hold_s=config.hold_s)
     return Gamepad() if name == "gamepad" else SpaceMouse()

@@ -1,15 +1,17 @@
-"""Record episodes of an arm as a LeRobotDataset v3.0, with all data of each step.
+"""Save the episodes of an arm as a LeRobotDataset v3.0, with all data of each time step.
 
     with Recorder(Path("runs/demos"), interface) as recorder:
         recorder.save(record)
 
-An episode is written after its end, not in its loop. Truncated episodes are also kept, with
-`complete: false`; an episode without steps has only its record. Saved episodes survive a kill at
-any moment, and the next `Recorder` of the folder appends to them.
+An episode is written after its end, not while the control loop runs. Truncated episodes are also
+saved, with `complete: false`. Of an episode without time steps, only the file in `records/` is
+written. If the process is killed, the saved episodes remain valid, and the next `Recorder` of the
+folder appends to them.
 
-LeRobot's columns are `observation.state`, `observation.images.<camera>`, and `action`, which is the
-label of the step. `columns_of` lists the additional columns. The folder `records/` has the data of
-whole episodes: reason of the end, agent, notes, and each intervention of the safety layer.
+LeRobot's columns are `observation.state`, `observation.images.<camera>` and `action`. The column
+`action` contains the label of the time step: the action that a policy should learn. `columns_of`
+lists the additional columns. The folder `records/` contains the data of whole episodes: reason of
+the end, agent, notes, and each change by the safety layer.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,20 +31,25 @@ from toto_robot.moved import moved_names
 
 from .episode import COMPLETE, EpisodeRecord, Step
 
-# Stages that have a column; the times of other stages are in the record.
+# Stages of a time step whose durations have a column. Other durations are in `records/` only.
 PHASES = ("observe", "tokenizer", "encoder", "surprise", "policy", "wait", "safety", "send", "age")
 _NAN = float("nan")
 _INCREMENT = "_increment"
 
 
 class Recorder:
-    """A writer of episodes into a data set; it locks the folder against other processes."""
+    """Writer that saves episodes into a data set; it locks the folder against other processes."""
 
     def __init__(self, folder: Path, interface: Interface, codec: Codec = LOSSLESS) -> None:
-        """Open the folder; create the data set if there is none.
+        """Open the data set in a folder, or create it.
+
+        Args:
+            folder: folder of the data set.
+            interface: action and observation spec of the episodes.
+            codec: compression of the videos.
 
         Raises:
-            ValueError: another process writes into the folder, or it holds other data.
+            ValueError: another process writes into the folder, or the folder contains other data.
         """
         self._interface = interface
         self._writer = DatasetWriter(folder, interface, columns_of(interface), codec)
@@ -54,13 +61,13 @@ class Recorder:
 
     @property
     def num_episodes(self) -> int:
-        """Return the number of episodes with steps, including those of earlier runs."""
+        """Return the number of saved episodes with time steps, including earlier runs."""
         return len(self._writer)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the facts of each episode with steps, in order, as `save` wrote them.
+        """Return the data of each saved episode with time steps, in order.
 
-        They contain `reason`, `success`, `complete`, `notes` and others; see `facts_of`.
+        They contain `reason`, `success`, `complete`, `notes` and more; see `facts_of`.
         """
         reader = DatasetReader(self.folder)
         return [reader.facts(index) for index in range(len(reader))]
@@ -69,11 +76,11 @@ class Recorder:
         """Write an episode to disk.
 
         Returns:
-            The index of the episode; None for an episode without steps, of which only the record is
-            written.
+            The index of the episode in the data set; None for an episode without time steps, of
+            which only the file in `records/` is written.
 
         Raises:
-            ValueError: the images or states do not match the interface.
+            ValueError: the images or states do not match the action and observation spec.
         """
         facts = facts_of(record)
         if not record.steps:
@@ -82,7 +89,7 @@ class Recorder:
         return self._writer.append(demonstration_of(record, self._interface))
 
     def close(self) -> None:
-        """Unlock the folder; repeated calls are allowed."""
+        """Release the lock of the folder; repeated calls are allowed."""
         self._writer.close()
 
     def __enter__(self) -> Self:
@@ -93,7 +100,7 @@ class Recorder:
 
 
 def object_positions(dataset: Path) -> list[tuple[float, float]]:
-    """Return x and y of the object, m, at the beginning of each episode of a data set.
+    """Return the position x, y of the object, m, at the beginning of each episode of a data set.
 
     Raises:
         ValueError: no episode contains the position of the object.
@@ -115,9 +122,10 @@ def object_positions(dataset: Path) -> list[tuple[float, float]]:
 
 
 def columns_of(interface: Interface) -> tuple[Column, ...]:
-    """Return the additional columns of each step; missing numbers are NaN.
+    """Return the columns that are saved in addition to LeRobot's columns.
 
-    Times are in seconds, on the monotonic clock of the recording machine.
+    A value that does not exist is NaN. Times are in seconds, from the monotonic clock of the
+    machine that records.
     """
     joints = _joints(interface)
 
@@ -128,7 +136,7 @@ def columns_of(interface: Interface) -> tuple[Column, ...]:
         return Column(name=name, dtype="float64", names=joints)
 
     return (
-        # the executed action; the column `action` has the label
+        # the executed action; the column `action` contains the label
         Column(name="executed", dtype="float32", names=interface.action),
         each("command.before.joints"),
         one("command.before.gripper"),
@@ -158,10 +166,11 @@ def columns_of(interface: Interface) -> tuple[Column, ...]:
 
 
 def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstration:
-    """Return an episode with steps as a demonstration, which can be stored.
+    """Convert an episode with time steps to a demonstration, the type that is saved.
 
-    A step without an answer in time has no label. It is marked in `labelled`, and its action holds
-    the arm: no increment, and an unchanged gripper.
+    If the agent's answer was not in time, the time step has no label. It is then False in
+    `labelled`, and its action does not move the arm: the increments are 0, and the gripper keeps
+    its command.
     """
     steps = record.steps
     labels = np.stack([_action(step.label, interface) for step in steps])
@@ -184,7 +193,7 @@ def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstrati
 
 
 def facts_of(record: EpisodeRecord) -> dict[str, Any]:
-    """Return the data of a whole episode, as plain data."""
+    """Return the data of a whole episode for `records/`, as data that JSON can represent."""
     return {
         "agent": record.agent,
         "weights_hash": record.weights_hash,
@@ -225,7 +234,7 @@ def facts_of(record: EpisodeRecord) -> dict[str, Any]:
 
 
 def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
-    """Return the columns of `columns_of`."""
+    """Return the values of the columns that `columns_of` lists, by name."""
     num_joints = len(_joints(interface))
     missing = np.full(num_joints, _NAN)
 
@@ -234,7 +243,7 @@ def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
 
     def joints(read: Callable[[Step], Any]) -> NDArray[np.float64]:
         rows = [read(step) for step in steps]
-        # a target of a wrong shape has ended the episode, which must be recorded nevertheless
+        # a target of a wrong shape has ended the episode; the episode is recorded nevertheless
         return np.stack(
             [missing if row is None or np.shape(row) != missing.shape else row for row in rows]
         ).astype(np.float64)
@@ -281,7 +290,7 @@ def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
 def _held(
     labels: NDArray[np.float32], labelled: NDArray[np.bool_], interface: Interface, first: Step
 ) -> NDArray[np.float32]:
-    """Return the labels; each missing one is replaced by an action that holds arm and gripper."""
+    """Return the labels, with an action that does not move arm and gripper for missing labels."""
     found = labels.copy()
     hold = np.zeros(labels.shape[1], np.float32)
     absolute = [i for i, name in enumerate(interface.action) if not name.endswith(_INCREMENT)]
@@ -297,7 +306,7 @@ def _held(
 
 
 def _image(step: Step, camera: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Return the image of a camera at a step; black if there is none."""
+    """Return the image of a camera at a time step; a black image if there is none."""
     frame = step.observation.frames.get(camera)
     return np.zeros(shape, np.uint8) if frame is None else frame.image
 

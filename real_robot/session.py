@@ -1,4 +1,4 @@
-"""Steps before and after an episode: open the policy, move home, place the object, ask a person."""
+"""Prepare an episode, and recover after it: open the policy, move home, place the object."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ from .trials.poses import Pose, PoseArea
 Ask = Callable[[str], str]
 
 _TWIN_ATTEMPTS = 3
-# After these ends there is no next episode: a person must check the cause, or wanted to stop.
+# Reasons after which no further episode begins: a person has stopped it, or must check the cause.
 _FINAL: tuple[Reason, ...] = ("interrupted", "connection", "policy", "error")
 
 
@@ -31,10 +31,15 @@ EXPECTED = (RobotError, NotHomeError, NoPersonError, ImportError, OSError, Value
 
 
 def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentAgent | RemoteAgent:
-    """Open a policy for a station, and print its name, notes and warnings.
+    """Load a policy for a station, or connect to its server; print its name, notes and warnings.
+
+    Args:
+        policy: folder of a checkpoint or run, or `server:HOST:PORT`.
+        acting: settings of the computation.
+        station: the open station.
 
     Raises:
-        ValueError: the policy does not fit the robot.
+        ValueError: the policy needs other actions or observations than the station has.
         FileNotFoundError: the folder contains no policy.
         ConnectionError: there is no policy server at the address.
     """
@@ -50,7 +55,10 @@ def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentA
 
 
 def draw_pose(area: PoseArea, seed: int, number: int) -> Pose:
-    """Return the random pose of an episode, a function of the seed and the number."""
+    """Return a random pose of the object for the episode with this number.
+
+    The pose depends only on `area`, `seed` and `number`.
+    """
     rng = np.random.default_rng((seed, number))
     x_m, y_m = np.array(area.center_m) + rng.uniform(-1, 1, 2) * area.half_m
     yaw_rad = rng.uniform(-1, 1) * area.yaw_rad
@@ -58,7 +66,9 @@ def draw_pose(area: PoseArea, seed: int, number: int) -> Pose:
 
 
 def bring_home(station: Station) -> None:
-    """Move the arm to its start pose; a twin that does not arrive is reset, up to two times.
+    """Move the arm to its start pose.
+
+    If the arm of a twin does not arrive, the twin is reset, up to two times.
 
     Raises:
         NotHomeError: the arm did not reach its start pose.
@@ -77,7 +87,12 @@ def bring_home(station: Station) -> None:
 
 
 def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
-    """Move the arm home and place the object; without a scene, a person places it.
+    """Move the arm to its start pose and place the object; at a real arm, a person places it.
+
+    Args:
+        station: the open station.
+        pose: pose of the object.
+        ask: function that asks the person a question and waits for the answer.
 
     Raises:
         NotHomeError: the arm did not reach its start pose.
@@ -92,19 +107,20 @@ def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
 
 
 def pose_notes(pose: Pose) -> dict[str, Any]:
-    """Return the pose of an episode as plain data, for its notes."""
+    """Return the pose of the object as a dictionary, for the notes of an episode."""
     return {"pose": {"x_m": pose.x_m, "y_m": pose.y_m, "yaw_rad": pose.yaw_rad}}
 
 
 def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) -> bool:
-    """Recover the robot after an episode; return whether the next episode may begin.
+    """Recover the robot after an episode, and return whether the next episode may begin.
 
-    After a user stop or a reflex a person is asked, unless the safety config allows the robot to
-    recover from a reflex by itself.
+    After a user stop, a person is asked. After a reflex, a person is asked unless the settings of
+    the safety layer allow the robot to continue (`max_recoveries`).
     """
     if record.reason in _FINAL:
         return False
-    # A twin's cameras recover when the machine is less busy; a person must check real cameras.
+    # Cameras of a twin recover when other programs use the CPUs less. Real cameras must be
+    # checked by a person.
     if record.reason == "camera" and station.twin is None:
         return False
 
@@ -121,7 +137,10 @@ def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) ->
 
 
 class StepPrinter:
-    """A listener that prints actions and decisions: every step, or those that were changed."""
+    """Listener that prints actions and the decisions of the safety layer.
+
+    It prints every time step, or only the time steps at which the safety layer changed the target.
+    """
 
     def __init__(self, *, every: bool) -> None:
         self._every = every
@@ -130,7 +149,7 @@ class StepPrinter:
         """Print nothing: the command has printed the task."""
 
     def step(self, step: Step) -> None:
-        """Print a line."""
+        """Print one line for a time step."""
         decision = step.decision
         if not self._every and decision.verdict == "move":
             return
@@ -151,7 +170,7 @@ class StepPrinter:
 
 
 def outcome(record: EpisodeRecord) -> str:
-    """Return one line with the reason and the result of an episode."""
+    """Return a text of one line with the reason of an episode's end, and its result."""
     word = {True: "success", False: "no success", None: "outcome unknown"}[record.success]
     return f"{word}, {len(record.steps)} steps, ended by {record.reason}: {record.message}"
 

@@ -1,11 +1,14 @@
-"""A station: an arm with cameras, safety layer and start pose, and on a twin its scene.
+"""A station: one robot setup with arm, cameras, safety limits, start pose and task.
+
+A config in `configs/station/` describes a station. The station of a digital twin also has a scene
+with an object, whose pose is known.
 
     with open_station(config, "twin") as station:             # or the arm's address
         station.go_home()
         record = station.run(agent, translator, loop, notes={})
 
-`robot` selects the arm: `twin` starts a twin, `127.a.b.c` connects to a running twin, and any other
-address to a Franka.
+The second argument selects the arm: `twin` starts a twin, an address `127.a.b.c` connects to a
+running twin, and any other address connects to a Franka arm.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,31 +39,32 @@ from .twin.config import TwinConfig
 from .twin.launch import start_twin
 
 TWIN = "twin"
-# The arm follows its target some time steps later. A policy that does not observe the target adds
-# the missing motion again. The tracking error is an input instead of the target, since a policy
-# does not learn the small difference of two large numbers from few demonstrations.
+# The arm reaches its target some time steps later. A policy that does not observe this delay
+# requests the missing motion a second time. The inputs therefore contain the tracking error (target
+# minus measured position). They do not contain the target: from few demonstrations, a policy does
+# not learn the small difference of two large numbers.
 _PROPRIO = ("position", "velocity", "tracking_error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnyStation:
-    """Settings that a twin's and an arm's station have in common.
+    """Settings that the station of a digital twin and the station of an arm have in common.
 
     Attributes:
-        franka: settings of the arm's driver; `robot` replaces its address.
-        safety: limits of the safety layer.
+        franka: settings of the arm's driver; the address in `robot` replaces its address.
+        safety: settings of the safety layer.
         home: settings of the motion to the start pose.
-        home_rad: the start pose, joint positions.
-        home_gripper_m: width of the gripper at the start pose; null to leave it unchanged.
+        home_rad: joint positions of the start pose, rad.
+        home_gripper_m: width of the gripper at the start pose, m; null leaves it unchanged.
         rate_hz: control steps per second.
-        increment_rad: change of a joint's target for an action of 1.
-        gripper_switch: settings that convert a policy's requested openings to commands to open or
-            close the hand; null to send every width.
+        increment_rad: an action of 1 changes the target of a joint by this angle, rad.
+        gripper_switch: thresholds that convert a policy's requested opening to a command: open or
+            close; null sends every requested width to the hand.
         task: description of the task, as text.
-        priority: real-time priority of the control loop and the cameras, 1 to 99, below the
-            priority of the robot's thread; 0 for none. The agent has no real-time priority. If the
-            system does not allow the priority, loop and cameras run without it, and a note is
-            printed.
+        priority: real-time priority of the control loop and the cameras, 1 to 99; 0: no real-time
+            priority. It must be below the priority of the driver's threads. The agent has no
+            real-time priority. If the system does not allow the priority, loop and cameras run
+            without it, and a note is printed.
     """
 
     franka: FrankaConfig
@@ -77,13 +81,14 @@ class AnyStation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TwinStation(AnyStation):
-    """Settings of a twin's station, with simulated cameras and objects.
+    """Settings of the station of a digital twin, with simulated cameras and objects.
 
     Attributes:
         twin: settings of the twin.
-        cameras: names of the cameras in use, in the policy's order.
-        frozen_after_s: longest time for which images may be identical; null for no limit, since
-            simulated cameras have no noise and the scene may be at rest.
+        cameras: names of the cameras that are used, in the order of the policy's inputs.
+        frozen_after_s: images may be identical for this time, s; after it the camera counts as
+            frozen. null switches the check off, because images of a simulated scene at rest are
+            identical.
     """
 
     kind: ClassVar[str] = "twin"
@@ -136,10 +141,12 @@ class TwinStation(AnyStation):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableStation(AnyStation):
-    """Settings of a station with a Franka on a table and real cameras; object poses are unknown.
+    """Settings of a station with a Franka arm on a table and real cameras.
+
+    The pose of the object is not known to the program.
 
     Attributes:
-        cameras: the cameras, in the policy's order.
+        cameras: settings of the cameras, in the order of the policy's inputs.
     """
 
     kind: ClassVar[str] = "table"
@@ -172,18 +179,18 @@ StationConfig = TwinStation | TableStation
 
 
 class Station:
-    """An open station with connected arm, cameras, safety layer and scene; see `open_station`.
+    """Open station, whose arm and cameras are connected; `open_station` returns it.
 
     Attributes:
         config: settings of the station.
-        robot: the arm's driver.
-        cameras: open cameras, in the interface's order.
-        layer: the arm's safety layer; one for all episodes, since it stores which events a person
-            must acknowledge.
-        arm: the arm's kinematics.
-        interface: observations and actions of a policy at this station.
-        scene: the objects; None if their poses are unknown.
-        twin: client of the twin; None for a real arm, where people may be in reach.
+        robot: driver of the arm.
+        cameras: the open cameras, in the order of `interface.cameras`.
+        layer: safety layer of the arm. All episodes use the same object, because it stores which
+            events a person must acknowledge.
+        arm: kinematics of the arm.
+        interface: action and observation spec of a policy at this station.
+        scene: scene in which the pose of the object can be set and read; None on a real arm.
+        twin: client of the digital twin; None on a real arm, where people may be near the arm.
     """
 
     def __init__(
@@ -201,14 +208,19 @@ class Station:
         self.layer = SafetyLayer(config.safety, robot.limits, self.arm)
 
     def translator(self, interface: Interface) -> Translator:
-        """Return the translator of a policy with this interface; see `fit_interface`."""
+        """Return the converter between this robot and a policy.
+
+        Args:
+            interface: the policy's action and observation spec, as `fit_interface` returns it.
+        """
         return Translator(interface, self.arm, self.robot.limits, self.config.gripper_switch)
 
     def go_home(self) -> None:
-        """Bring the arm to the start pose; see `real_robot.control.home.go_home`.
+        """Move the arm to the start pose; see `real_robot.control.home.go_home`.
 
         Raises:
-            PersonNeededError: a person must first acknowledge a user stop or a reflex (`recover`).
+            PersonNeededError: a person must first acknowledge a user stop or a reflex, which
+                `recover` asks for.
             NotHomeError: the arm did not reach the start pose.
             RobotError: the robot refused, or the connection was lost.
         """
@@ -234,7 +246,10 @@ class Station:
         listeners: Sequence[Listener] = (),
         notes: Mapping[str, Any] | None = None,
     ) -> EpisodeRecord:
-        """Run an episode from the start pose (a rehearsal from any pose) and return its record."""
+        """Run an episode and return its record; `run_episode` explains the arguments.
+
+        The arm must be at the start pose. A rehearsal may begin at any pose.
+        """
         pose = None if self.scene is None else self.scene.object_pose()
         found: dict[str, Any] = {} if pose is None else {"object_pose": list(pose)}
         if isinstance(self.config, TwinStation):
@@ -255,13 +270,15 @@ class Station:
         )
 
     def recover(self, reason: Reason, confirm: Callable[[str], bool]) -> bool:
-        """Prepare the robot for the next episode; return whether it is ready.
+        """Prepare the robot for the next episode, and return whether the robot is ready.
 
-        The safety config limits how often the robot recovers from a reflex without a person.
+        `max_recoveries` in the settings of the safety layer limits how often the robot continues
+        after a reflex without a person's confirmation.
 
         Args:
             reason: why the last episode ended.
-            confirm: asks a person whether to continue; it may return True only for a person's yes.
+            confirm: function that asks a person whether to continue. It must return True only if a
+                person has answered yes.
 
         Raises:
             RobotError: the robot refuses to recover.
@@ -285,14 +302,16 @@ class Station:
 
 
 def open_station(config: StationConfig, robot: str) -> AbstractContextManager[Station]:
-    """Return a context manager that connects arm and cameras, and at the end stops the arm.
+    """Return a context manager that opens a station.
+
+    It connects arm and cameras. At the end, it stops the arm and disconnects.
 
     Args:
-        config: settings of robot, cameras and scene.
-        robot: `twin`, or an address.
+        config: settings of the station.
+        robot: `twin` to start a twin, or the address of a running twin or of an arm.
 
     Raises:
-        ValueError: the robot is a twin and the station is for an arm, or the reverse.
+        ValueError: the station is for an arm and `robot` is a twin, or the reverse.
         RobotError: the arm does not answer.
     """
     return config.open(robot)
@@ -315,7 +334,7 @@ def _connected(
 
 
 def interface_of(config: StationConfig) -> Interface:
-    """Return the observations and actions of a policy at a station."""
+    """Return the action and observation spec of a policy at a station."""
     joints = FRANKA_FR3.joint_names
     (gripper,) = (servo.name for servo in FRANKA_FR3.hand_servos)
     return Interface(

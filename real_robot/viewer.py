@@ -1,11 +1,12 @@
-"""A stream of an episode for the Rerun viewer, live or into a file.
+"""Show an episode in the Rerun viewer while it runs, or write it into a file for the viewer.
 
     with watching(ViewerConfig(to="spawn", most_waiting=100, jpeg_quality=None)) as viewers:
         run_episode(..., listeners=viewers)
 
-The stream has images, requested, sent and measured joints, the gripper, the safety layer's changes
-with their causes, the time of each stage, and surprisal. A separate thread sends it, so the control
-loop does not wait. If too many steps wait, new ones are dropped, and the stream shows their number.
+The viewer shows the images, the requested, sent and measured joint positions, the gripper, the
+changes by the safety layer with their causes, the duration of each stage, and the surprisal. A
+separate thread sends these data, so the control loop does not wait. If too many time steps wait,
+new ones are dropped, and the viewer shows the number of dropped time steps.
 """
 
 import sys
@@ -28,12 +29,13 @@ class ViewerConfig:
     """Settings of the viewer.
 
     Attributes:
-        to: `spawn` for a viewer on this machine; the address of a running viewer, such as
-            `rerun+http://127.0.0.1:9876/proxy`; a folder for one file per episode; or None for
-            no viewer.
-        most_waiting: largest number of steps that wait to be sent; further steps are dropped.
-        jpeg_quality: 1 to 100 for compressed images; None for raw images, the fastest choice for a
-            viewer on the same machine.
+        to: where the data are sent. `spawn` opens a viewer on this machine. An address, such as
+            `rerun+http://127.0.0.1:9876/proxy`, uses a running viewer. A folder receives one file
+            per episode. null: no viewer.
+        most_waiting: greatest number of time steps that wait to be sent; further time steps are
+            dropped.
+        jpeg_quality: quality of JPEG compression, 1 to 100. null sends images without compression,
+            which is fastest for a viewer on the same machine.
     """
 
     to: str | None
@@ -51,7 +53,9 @@ class ViewerConfig:
 
 @contextmanager
 def watching(config: ViewerConfig) -> Iterator[tuple[Listener, ...]]:
-    """Return the viewer as a listener of episodes, closed at the end; empty without a viewer.
+    """Return a context manager that opens the viewer, and closes it at the end.
+
+    Its value is a tuple of listeners for `run_episode`. The tuple is empty if `config.to` is None.
 
     Raises:
         ImportError: Rerun is not installed.
@@ -64,24 +68,24 @@ def watching(config: ViewerConfig) -> Iterator[tuple[Listener, ...]]:
 
 
 class Viewer:
-    """A `Listener` that shows an episode in the viewer.
+    """`Listener` that shows an episode in the Rerun viewer.
 
     Attributes:
-        num_dropped: number of dropped steps in all episodes.
+        num_dropped: number of dropped time steps in all episodes.
     """
 
     def __init__(self, to: str, config: ViewerConfig, rerun: Any = None) -> None:
-        """Start the thread.
+        """Start the thread that sends the data.
 
         Args:
-            to: destination of the stream, as in `ViewerConfig`.
+            to: where the data are sent, as in `ViewerConfig`.
             config: the other settings.
-            rerun: replaces the real module in tests.
+            rerun: replacement of the module `rerun` in tests; None: the module itself.
         """
         self._to, self._config = to, config
         self._rerun = _import_rerun() if rerun is None else rerun
         self._changed = threading.Condition()
-        # Shared fields, guarded by `_changed`:
+        # Fields that both threads use; `_changed` is their lock:
         self._waiting: deque[tuple[str, Any]] = deque()
         self._num_waiting_steps = 0
         self._num_unreported = 0
@@ -96,11 +100,11 @@ class Viewer:
         self._thread.start()
 
     def begin(self, task: str, agent: str) -> None:
-        """Begin a new recording."""
+        """Begin a new recording of the viewer for an episode."""
         self._put("begin", (task, agent))
 
     def step(self, step: Step) -> None:
-        """Show a step; drop it if too many steps wait."""
+        """Pass a time step to the thread; drop it if too many time steps wait."""
         with self._changed:
             self._raise_failure()
             if self._num_waiting_steps >= self._config.most_waiting:
@@ -141,7 +145,7 @@ class Viewer:
             self._changed.notify()
 
     def _raise_failure(self) -> None:
-        # The control loop disables a listener that raises, and records the error.
+        # If this method raises, the control loop removes the listener and records the error.
         if self._failure is not None:
             raise RuntimeError(f"the viewer failed: {self._failure}")
 
@@ -226,7 +230,7 @@ class Viewer:
         missing = float("nan")
         for index in range(len(measured)):
             sent = missing if step.sent_rad is None else float(step.sent_rad[index])
-            # The requested array of an invalid action may be shorter.
+            # An invalid action may have a shorter array of requested positions.
             value = float(requested[index]) if index < len(requested) else missing
             values = [value, sent, float(measured[index])]
             stream.log(f"joints/joint{index + 1}", rr.Scalars(values))
@@ -237,7 +241,7 @@ class Viewer:
         stream.log("gripper", rr.Scalars([sent_mm, measured_mm]))
 
     def _describe(self, step: Step) -> None:
-        """Set the names of the plotted lines, once per recording."""
+        """Set the names of the lines in the plots, once per recording."""
         rr, stream = self._rerun, self._stream
         three = rr.SeriesLines(names=["requested rad", "sent rad", "measured rad"])
         for index in range(len(step.observation.state.joint_positions_rad)):
@@ -265,7 +269,7 @@ class Viewer:
 
 
 def free_path(folder: Path) -> Path:
-    """Return the first path of an episode's file that does not exist yet."""
+    """Return the path of the next episode's file: the first number that is not used yet."""
     index = 0
     while (path := folder / f"episode_{index:03d}.rrd").exists():
         index += 1

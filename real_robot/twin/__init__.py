@@ -1,4 +1,6 @@
-"""A digital twin: a simulated FR3 with Franka's control interface, in the environment's scene.
+"""Digital twin: a simulated FR3 that speaks Franka's network protocol.
+
+The twin has the table, the cube and the cameras of a simulated environment. Example:
 
     with start_twin() as twin, twin.client() as client:
         robot = franky.Robot(twin.address, realtime_config=franky.RealtimeConfig.Ignore)

@@ -1,4 +1,4 @@
-"""`python -m real_robot.twin`: start a twin, print its address, and run until Ctrl-C."""
+"""Command `python -m real_robot.twin`: start a twin, print its address, and run until Ctrl-C."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ _PRINT_EVERY_S = 5.0
 
 
 def run_twin(config: TwinConfig, out: Path) -> None:
-    """Run a twin until it ends or Ctrl-C, with its log in `out`."""
+    """Run a twin until Ctrl-C, or until its process ends; write its log into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     print("starting a simulated FR3 ...", flush=True)
     with start_twin(config, log=out / "twin.log") as twin, twin.client() as client:

@@ -1,7 +1,8 @@
-"""The twin's cameras: a process that renders the positions of the robot's process and sends images.
+"""Process of the twin that renders the cameras and sends their images to clients.
 
-A client connects and sends the line `{"camera": "hand"}`. The answer is the line `{}` or
-`{"error": ...}`, then images, each a header and its bytes. Only cameras with a client are rendered.
+The joint and object positions come from the process of the robot, through shared memory. A client
+connects and sends the line `{"camera": "hand"}`. The answer is the line `{}` or `{"error": ...}`.
+After `{}`, images follow, each with a header. Only cameras that have a client are rendered.
 """
 
 import json
@@ -17,12 +18,12 @@ from .config import HEADER, MAGIC
 from .shared import Shared
 
 _SEND_TIMEOUT_S = 0.5
-_NEWEST_SHARE = 0.1  # weight of the newest interval in the running mean
+_NEWEST_SHARE = 0.1  # weight of the newest interval between two images in the running mean
 _IDLE_S = 1.0
 
 
 class _Clients:
-    """The connected clients of each camera."""
+    """Server that accepts clients, and stores which clients are connected to each camera."""
 
     def __init__(self, address: str, port: int, names: tuple[str, ...], shared: Shared) -> None:
         self._names, self._shared = names, shared
@@ -83,7 +84,16 @@ class _Clients:
 def serve_cameras(
     address: str, port: int, env_id: str, image_size: int, rate_hz: float, shared: Shared
 ) -> None:
-    """Render and send images until the process ends."""
+    """Render the cameras and send the images until the process ends.
+
+    Args:
+        address: address at which the server listens.
+        port: TCP port at which the server listens.
+        env_id: id of the environment that defines the scene and the cameras.
+        image_size: height and width of the images, pixels.
+        rate_hz: highest frame rate of each camera.
+        shared: memory with the positions and the camera modes.
+    """
     from envs.catalogue import variant
     from envs.simulation.mujoco_backend import MujocoSimulator
     from envs.simulation.scene import Appearance, Start
@@ -98,7 +108,7 @@ def serve_cameras(
     )
     simulator.reset(start, Appearance())
     num_positions = len(simulator.positions())
-    for name in names:  # the first image of each camera is slow
+    for name in names:  # render once before clients connect, because the first image is slow
         simulator.render(name, image_size, image_size)
     clients = _Clients(address, port, names, shared)
     shared.set_cameras_ready()
@@ -128,7 +138,7 @@ def serve_cameras(
             period_s = max(now_s - rendered_s[camera], 1e-6)
             rendered_s[camera] = now_s
             if period_s < _IDLE_S:
-                # The mean of the intervals, since a mean of rates overweights short intervals.
+                # Average the intervals, because an average of rates overweights short intervals.
                 mean_s = 1 / (shared.rate_hz(camera) or 1 / period_s)
                 shared.set_rate(camera, 1 / (mean_s + _NEWEST_SHARE * (period_s - mean_s)))
         next_s = max(next_s + 1 / rate_hz, time.monotonic())

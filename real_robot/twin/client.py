@@ -1,4 +1,4 @@
-"""The client of a twin's scene, faults and cameras."""
+"""Clients of a twin: control of the scene, injection of faults, and images of the cameras."""
 
 import json
 import select
@@ -18,14 +18,14 @@ _FRAME_TIMEOUT_S = 2.0
 
 
 class TwinError(RuntimeError):
-    """An error that names why the twin did not carry out a request."""
+    """Error: the twin did not execute a request; the message has the cause."""
 
 
 class TwinClient:
-    """A client of a twin's control channel, and the `Scene` of an episode on a twin.
+    """Client that controls the scene of a twin, and injects faults; it implements `Scene`.
 
-    Poses are in the frame of the arm's base, metres and radians, quaternions w first. Several
-    threads may use one client.
+    Poses are in the frame of the arm's base, in metres and radians. Quaternions are w, x, y, z.
+    Several threads may use one client.
     """
 
     def __init__(self, address: str) -> None:
@@ -46,33 +46,45 @@ class TwinClient:
         self._ask("place", x_m=float(x_m), y_m=float(y_m), yaw_rad=float(yaw_rad))
 
     def object_pose(self) -> tuple[float, float, float, float, float, float, float]:
-        """Return the cube's position, m, and quaternion, w first."""
+        """Return the pose of the cube: position x, y, z, m, and quaternion w, x, y, z."""
         x, y, z, qw, qx, qy, qz = self._ask("pose")["pose"]
         return x, y, z, qw, qx, qy, qz
 
     def succeeded(self) -> bool:
-        """Return whether the task's goal is reached at this moment."""
+        """Return whether the task is done now."""
         return bool(self._ask("status")["at_goal"])
 
     # the twin's own requests
 
     def status(self) -> dict[str, Any]:
-        """Return `mode` (libfranka's name), `leading`, `at_goal`, `failed` and `cameras`."""
+        """Return the status of the twin by name.
+
+        `mode` is libfranka's name of the robot's mode. `leading` is True while the arm is guided.
+        `at_goal` is True if the task is done now, and `failed` if it cannot be done any more.
+        `cameras` has the mode of each camera.
+        """
         return self._ask("status")
 
     def state(self) -> dict[str, Any]:
-        """Return `state`, the privileged values by name, and `positions` of the MuJoCo model."""
+        """Return the state of the simulation.
+
+        `state` contains the privileged state of the environment, by name. `positions` contains all
+        positions of the MuJoCo model.
+        """
         return self._ask("state")
 
     def rates(self) -> dict[str, Any]:
-        """Return the measured rates since the last call, over 20 s at most."""
+        """Return the rates of the control cycle and the cameras, measured since the last call.
+
+        At most the last 20 s are measured.
+        """
         return self._ask("rates")
 
     def reset(self) -> None:
-        """Set the arm to its home pose and the cube to the centre, without a motion.
+        """Set the arm to its home pose and the cube to the centre at once, without a motion.
 
         Raises:
-            ValueError: a client moves the arm.
+            ValueError: a client is moving the arm.
         """
         self._ask("reset")
 
@@ -85,31 +97,48 @@ class TwinClient:
         self._ask("user_stop", pressed=False)
 
     def disconnect_robot(self) -> None:
-        """Close the connections of arm and hand, like a pulled cable; clients may reconnect."""
+        """Close the network connections of arm and hand, as if the cable were pulled.
+
+        Clients may connect again.
+        """
         self._ask("disconnect")
 
     def drop_commands(self, seconds: float) -> None:
-        """Drop the client's commands for some time; 20 lost ones in a row end a motion."""
+        """Drop the commands that clients send to the arm, for a time, s.
+
+        If 20 commands in a row are lost, the arm ends its motion.
+        """
         self._ask("drop_commands", seconds=float(seconds))
 
     def fail(self, error: str) -> None:
-        """End the current motion with an error, by libfranka's name."""
+        """End the current motion with an error; `error` is a name that libfranka uses."""
         self._ask("fail", error=error)
 
     def push(self, body: str, force_n: Sequence[float], seconds: float) -> None:
-        """Push a body of the arm, `link1` to `link7` or `hand`, with a force [3] for some time."""
+        """Push a body of the arm with a force.
+
+        Args:
+            body: name of the body, `link1` to `link7` or `hand`.
+            force_n: force x, y, z in the frame of the arm's base, N.
+            seconds: duration, s.
+        """
         self._ask("push", body=body, force_n=[float(f) for f in force_n], seconds=float(seconds))
 
     def lead(self, path_rad: ArrayLike, seconds: float) -> None:
-        """Start to guide the joints along a path [n 7], like a person; mode Guiding."""
+        """Start to guide the arm along a path, as a person does by hand; the mode is Guiding.
+
+        Args:
+            path_rad: n positions of the 7 joints [n 7], rad.
+            seconds: duration of the whole path, s.
+        """
         path = np.asarray(path_rad, dtype=np.float64)
         self._ask("lead", path_rad=path.tolist(), seconds=float(seconds))
 
     def set_camera(self, name: str, mode: str) -> None:
-        """Set a camera to `live` or to a fault.
+        """Set the mode of a camera: `live`, or a fault.
 
-        Faults: `frozen` repeats one image; `stalled` sends none; `unplugged` closes the connection
-        and refuses new ones.
+        The faults are `frozen` (the camera repeats one image), `stalled` (it sends no images) and
+        `unplugged` (it closes the connection and refuses new connections).
         """
         self._ask("camera", name=name, mode=mode)
 
@@ -141,7 +170,7 @@ class TwinClient:
 
 
 class TwinCameraSource:
-    """A source of the images of a twin's camera, for a `ThreadedCamera`."""
+    """Source of frames for a `ThreadedCamera`, which reads a camera of a twin."""
 
     def __init__(self, address: str, name: str) -> None:
         self._address, self._name = address, name
@@ -151,7 +180,7 @@ class TwinCameraSource:
         """Connect to the camera.
 
         Raises:
-            SourceError: no twin listens, or the camera is unplugged.
+            SourceError: there is no twin at the address, or the camera is unplugged.
         """
         self.close()
         try:
@@ -167,7 +196,7 @@ class TwinCameraSource:
             raise SourceError(f"the twin at {self._address}: {answer['error']}")
 
     def read(self) -> NDArray[np.uint8]:
-        """Wait for an image and return the newest [h w 3], uint8 RGB.
+        """Wait for an image, and return the newest image [h w 3], uint8 RGB.
 
         Raises:
             SourceError: no image arrived within two seconds, or the connection is lost.
@@ -185,7 +214,7 @@ class TwinCameraSource:
         return image
 
     def close(self) -> None:
-        """Disconnect; it need not be connected."""
+        """Disconnect; the call is also allowed if the source is not connected."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -200,7 +229,7 @@ class TwinCameraSource:
     def _line(self) -> bytes:
         assert self._socket is not None
         line = b""
-        # Byte by byte, since a buffer would also read the images that follow the line.
+        # Read byte by byte, because a buffer would also read the images that follow the line.
         while not line.endswith(b"\n"):
             line += _receive(self._socket, 1)
         return line

@@ -1,4 +1,4 @@
-"""The settings of a twin, and its ports."""
+"""Settings of a twin, and the ports at which a twin listens."""
 
 import os
 import struct
@@ -8,7 +8,8 @@ from ipaddress import ip_address
 # libfranka's clients cannot choose a port, so all twins use the same ports on different addresses.
 ROBOT_PORT, GRIPPER_PORT = 1337, 1338
 CONTROL_PORT, CAMERA_PORT = 1400, 1401
-# Before each camera image: magic, height, width, time of rendering (time.monotonic), number.
+# Header of each camera image: magic number, height, width, time of rendering (time.monotonic),
+# number of the image.
 HEADER = struct.Struct("<4sIIdQ")
 MAGIC = b"TWIN"
 
@@ -18,22 +19,23 @@ class TwinConfig:
     """Settings of a twin.
 
     Attributes:
-        address: a loopback address, 127.a.b.c; None for a free one.
-        env_id: the environment that defines scene and task; it must have a Franka arm.
+        address: loopback address of the twin, 127.a.b.c; null selects a free address.
+        env_id: id of the environment that defines scene and task. Its arm must be a Franka.
         image_size: height and width of the camera images, pixels.
-        camera_rate_hz: highest frame rate of each camera in use.
+        camera_rate_hz: highest frame rate of each camera that has a client.
         motion_limits: True if commands beyond the arm's limits end a motion, as on the real arm.
         communication_limits: True if 20 lost commands in a row end a motion, as on the real arm.
-        collision_torque_nm: external torque on a joint that ends a motion, until a client sets
-            other thresholds.
-        collision_force_n: external force on the tool that ends a motion, until a client sets other
-            thresholds.
-        priority: real-time priority of the robot's process, 1 to 99; 0 for none. If the system does
-            not allow it, the twin runs without and reports it.
-        pinned: True to bind the robot's process to one CPU. Its threads share the interpreter lock,
-            and the other CPUs stay free for a policy on the same machine. Without such a policy,
-            use False: fewer commands are lost.
-        switch_interval_s: Python's thread switch interval in the robot's process, s.
+        collision_torque_nm: an external torque on a joint above this ends a motion, Nm. A client
+            may set other thresholds.
+        collision_force_n: an external force on the tool above this ends a motion, N. A client may
+            set other thresholds.
+        priority: real-time priority of the robot's process, 1 to 99; 0: no real-time priority. If
+            the system does not allow it, the twin runs without it and prints a note.
+        pinned: True to bind the robot's process to one CPU. The other CPUs are then free for a
+            policy on the same machine. The process loses little, because its threads share one
+            interpreter lock. If no policy runs on the machine, use False: fewer commands are lost.
+        switch_interval_s: time after which Python changes between the threads of the robot's
+            process, s (`sys.setswitchinterval`).
     """
 
     address: str | None
@@ -67,10 +69,10 @@ class TwinConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
     def cpu(self, address: str) -> int | None:
-        """Return the CPU that a twin at this address is bound to; None if it is not pinned.
+        """Return the number of the CPU to which a twin at this address is bound.
 
-        The address selects one of the CPUs that this process may use, so that several twins are
-        spread over them.
+        None is returned if `pinned` is False. The address selects one of the CPUs that this process
+        may use, so that several twins use different CPUs.
         """
         if not self.pinned or not hasattr(os, "sched_getaffinity"):
             return None
@@ -78,7 +80,7 @@ class TwinConfig:
         return cpus[int(ip_address(address)) % len(cpus)]
 
 
-# The same as configs/twin.yaml, for tests and scripts that start a twin without the command.
+# Same values as in configs/twin.yaml, for tests and scripts that start a twin without the command.
 STANDARD = TwinConfig(
     address=None,
     env_id="toto/FrankaPick-v0",

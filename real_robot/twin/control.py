@@ -1,6 +1,7 @@
-"""The twin's control channel for scene and faults: one JSON object per line in both directions.
+"""Server of the twin that executes requests to the scene, and injects faults.
 
-A request is `{"do": "place", "x_m": 0.5, ...}`; an answer has `"ok"`, and `"error"` if it is false.
+Requests and answers are JSON objects, one per line. A request is, for example,
+`{"do": "place", "x_m": 0.5, ...}`. An answer contains `"ok"`, and `"error"` if `"ok"` is false.
 """
 
 import json
@@ -27,7 +28,10 @@ _AT_REST, _NUM_AT_REST, _SETTLE_S = 0.01, 20, 3.0  # m/s and rad/s; checks in a 
 
 
 class Control:
-    """A server of requests, with one thread per client; the physics thread changes the world."""
+    """Server of the requests, with one thread per client.
+
+    These threads do not change the simulation themselves: the physics thread makes the changes.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,7 @@ class Control:
     ) -> None:
         self._server, self._world, self._task, self._shared = server, world, task, shared
         self._simulator, self._cameras, self._scheduling = simulator, cameras, scheduling
-        self._lock = threading.Lock()  # guards the simulator, which is used for measuring only
+        self._lock = threading.Lock()  # lock of the simulator that computes the task's state
         self._verbs: dict[str, Callable[..., dict[str, Any]]] = {
             "place": self._place,
             "pose": self._pose,
@@ -61,7 +65,7 @@ class Control:
         self._cpu_s, self._wall_s = time.process_time(), time.monotonic()
 
     def serve(self, address: str) -> None:
-        """Start to listen, in separate threads."""
+        """Start to accept clients in a separate thread, and return."""
         answer = self.answer
 
         class Handler(socketserver.StreamRequestHandler):
@@ -76,7 +80,7 @@ class Control:
         threading.Thread(target=listener.serve_forever, name="control", daemon=True).start()
 
     def answer(self, line: bytes) -> str:
-        """Carry out a request and return the answer; an error is part of the answer."""
+        """Execute a request, and return its answer; an error is returned in the answer."""
         try:
             request = json.loads(line)
             name = request.pop("do")
@@ -180,7 +184,7 @@ class Control:
         return self._place(float(place[0]), float(place[1]), 0.0)
 
     def _rates(self) -> dict[str, Any]:
-        time.sleep(_LEAST_S)  # so that every call measures some steps
+        time.sleep(_LEAST_S)  # wait, so that each call measures at least some steps
         periods = self._world.periods_s()
         cpu_s, wall_s = time.process_time(), time.monotonic()
         share = (cpu_s - self._cpu_s) / max(wall_s - self._wall_s, 1e-9)

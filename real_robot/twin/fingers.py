@@ -1,4 +1,7 @@
-"""The target position of the fingers. Its distance from the measured position sets the force."""
+"""Compute the target position of the hand's fingers at each simulation step.
+
+The force of the fingers is proportional to the distance between target and measured position.
+"""
 
 import numpy as np
 
@@ -10,10 +13,10 @@ _MAX_GRASP_N = 70.0  # Franka Hand, product manual: continuous grasping force
 
 
 class Fingers:
-    """The common target of two fingers, each at half the hand's width.
+    """Common target position of the two fingers; each moves by half of the hand's width.
 
     Attributes:
-        at_rest: True if the target does not move, so that the force is constant.
+        at_rest: True if the target does not move, so that the force of the fingers is constant.
     """
 
     def __init__(self, hand: Servo) -> None:
@@ -25,7 +28,13 @@ class Fingers:
         self.at_rest = True
 
     def move(self, width_m: float, speed_m_s: float, force_n: float | None) -> None:
-        """Start to move the fingers to a width, with a force; None for the default force."""
+        """Start to move the fingers.
+
+        Args:
+            width_m: distance between the fingers at the end, m.
+            speed_m_s: speed at which this distance changes, m/s.
+            force_n: greatest force of the fingers, N; None: the force of the environment's hand.
+        """
         hand = self._hand
         self._speed = float(np.clip(speed_m_s / 2, _SLOWEST_M_S, hand.max_speed))
         self.at_rest = False
@@ -36,16 +45,21 @@ class Fingers:
         self._goal = float(np.clip(width_m / 2, hand.lower, hand.upper))
 
     def open(self) -> float:
-        """Set the target to fully open at once, and return it, m."""
+        """Set the target to fully open at once, and return the target, m."""
         self._target = self._goal = self._hand.upper
         return self._target
 
     def step(self, position_m: float, seconds: float) -> float:
-        """Return the next target, m, from the measured mean position of the fingers."""
+        """Compute the target after `seconds`, and return it, m.
+
+        Args:
+            position_m: measured mean position of the two fingers, m.
+            seconds: duration of the step, s.
+        """
         step = self._speed * seconds
         before, lead = self._target, self._lead
         target = before + min(max(self._goal - before, -step), step)
-        # As in the environment: the lead of the target sets the force of the fingers.
+        # As in the environment, the distance between target and position limits the force.
         self._target = min(max(target, position_m - lead), position_m + lead)
         self.at_rest = abs(self._target - before) < _STILL_M
         return self._target

@@ -1,4 +1,4 @@
-"""The twin's hand for franka-sim's gripper server, with blocking calls."""
+"""The hand of the twin, for franka-sim's gripper server; its calls block until a motion ends."""
 
 import contextlib
 import socket
@@ -19,18 +19,20 @@ _HOMING_SPEED_M_S = 0.1
 
 
 class Hand(GripperBackend):
-    """The hand of a world; only the gripper server's thread sends commands."""
+    """A simulated hand; only the thread of the gripper server may call its methods."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._held: tuple[float, float] | None = None  # the range of widths that counts as grasped
+        self._held: tuple[float, float] | None = (
+            None  # widths between these two count as grasped, m
+        )
 
     def homing(self) -> bool:
-        """Open the hand."""
+        """Open the hand, and return True."""
         return self.move(_MAX_WIDTH_M, _HOMING_SPEED_M_S)
 
     def move(self, width: float, speed: float) -> bool:
-        """Move the fingers to a width; return False if an object stopped them."""
+        """Move the fingers to a width, m, at a speed, m/s; return False if an object stops them."""
         validate_width(width, _MAX_WIDTH_M, "move")
         self._held = None
         self._world.fingers.move(width, speed, None)
@@ -39,7 +41,11 @@ class Hand(GripperBackend):
     def grasp(
         self, width: float, epsilon_inner: float, epsilon_outer: float, speed: float, force: float
     ) -> bool:
-        """Close until an object stops the fingers; return whether its width is as expected."""
+        """Close the fingers until an object stops them.
+
+        Return whether the width of the object is between `width` - `epsilon_inner` and `width` +
+        `epsilon_outer`, m.
+        """
         validate_width(width, _MAX_WIDTH_M)
         self._held = None
         self._world.fingers.move(0.0, speed, force)
@@ -50,12 +56,12 @@ class Hand(GripperBackend):
         return self._held is not None
 
     def stop(self) -> bool:
-        """Stop the fingers where they are."""
+        """Stop the fingers at their current position."""
         self._world.fingers.move(self._width(), _HOMING_SPEED_M_S, None)
         return True
 
     def get_state(self) -> GripperStateData:
-        """Return the hand's state; an object that slipped away no longer counts as grasped."""
+        """Return the state of the hand; an object that has slipped away is not grasped any more."""
         width, held = self._width(), self._held
         grasped = held is not None and held[0] < width < held[1]
         return GripperStateData(width, _MAX_WIDTH_M, grasped, _TEMPERATURE_C)
@@ -65,7 +71,7 @@ class Hand(GripperBackend):
         return float(min(max(fingers[0] + fingers[1], 0.0), _MAX_WIDTH_M))
 
     def _settle(self) -> float:
-        """Wait until the fingers are at rest with constant force, and return the width, m."""
+        """Wait until the fingers are at rest and their force is constant; return the width, m."""
         end_s, still = time.monotonic() + _TIMEOUT_S, 0
         time.sleep(3 * _POLL_S)
         while time.monotonic() < end_s and still < _NUM_STILL:
@@ -77,12 +83,12 @@ class Hand(GripperBackend):
 
 
 class HandServer(FrankaGripperServer):
-    """A server of a hand with one client, which can be disconnected."""
+    """Network server of the hand for one client, with a method that disconnects the client."""
 
     _client: socket.socket | None = None
 
     def handle_client(self, sock: socket.socket) -> None:
-        """Serve a client until it disconnects."""
+        """Answer the requests of a client until the client disconnects."""
         self._client = sock
         try:
             super().handle_client(sock)
@@ -90,12 +96,12 @@ class HandServer(FrankaGripperServer):
             self._client = None
 
     def disconnect(self) -> None:
-        """Close the client's connection, if there is one."""
+        """Close the connection of the client, if a client is connected."""
         cut(self._client)
 
 
 def cut(client: socket.socket | None) -> None:
-    """Shut down a connection from another thread; its reader gets the end of the stream."""
+    """Shut down a connection; a thread that reads from it then receives the end of the data."""
     if client is not None:
         with contextlib.suppress(OSError):  # already closed
             client.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Calls from other threads that the physics thread runs between two steps."""
+"""Queue of functions from other threads, which the physics thread calls between two steps."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,16 +6,16 @@ from concurrent.futures import Future, wait
 
 
 class Jobs:
-    """A queue of calls for one thread."""
+    """Queue of functions that one thread calls for other threads."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Callable[[], object], Future[object]]] = deque()
 
     def call(self, work: Callable[[], object], timeout_s: float = 5.0) -> object:
-        """Run a function in the physics thread between two steps, and return its result.
+        """Have the physics thread call a function between two steps, and return the result.
 
         Raises:
-            TimeoutError: the physics thread does not answer.
+            TimeoutError: the physics thread has not called it within `timeout_s`.
         """
         future: Future[object] = Future()
         self._waiting.append((work, future))
@@ -24,7 +24,7 @@ class Jobs:
         return future.result()
 
     def run(self) -> None:
-        """Run all waiting calls, in the physics thread."""
+        """Call all waiting functions; only the physics thread calls this method."""
         while self._waiting:
             work, future = self._waiting.popleft()
             try:

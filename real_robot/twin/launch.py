@@ -1,4 +1,4 @@
-"""Start a twin as a separate process, and end it reliably."""
+"""Start a twin as a separate process, and make sure that the process ends."""
 
 import contextlib
 import json
@@ -19,13 +19,13 @@ from pathlib import Path
 from .client import TwinCameraSource, TwinClient
 from .config import ROBOT_PORT, STANDARD, TwinConfig
 
-_START_S = 120.0  # timeout for a busy machine; an idle one needs 5 s
+_START_S = 120.0  # long, because other programs may use the CPUs; an idle machine needs 5 s
 _END_S = 5.0
 _NUM_TRIES = 100
 
 
 class Twin:
-    """A running twin: its address, its clients, and faults of its process."""
+    """Running twin; it has methods to connect to the twin, and to stop or kill its process."""
 
     def __init__(
         self, address: str, process: subprocess.Popen[bytes], cameras_pid: int, log: Path
@@ -36,15 +36,15 @@ class Twin:
 
     @property
     def pid(self) -> int:
-        """The id of the robot's process; the cameras have another process."""
+        """The process id of the robot's process; the cameras run in another process."""
         return self._process.pid
 
     def client(self) -> TwinClient:
-        """Return a client of the twin's scene, faults and rates."""
+        """Return a new client that controls the scene and injects faults."""
         return TwinClient(self.address)
 
     def camera_source(self, name: str) -> TwinCameraSource:
-        """Return the source of a camera, `hand` or `front`."""
+        """Return a source of frames for a camera of the twin, `hand` or `front`."""
         return TwinCameraSource(self.address, name)
 
     def running(self) -> bool:
@@ -52,7 +52,7 @@ class Twin:
         return self._process.poll() is None
 
     def freeze(self) -> None:
-        """Suspend the robot's process; the cameras continue."""
+        """Suspend the robot's process, as if the robot had frozen; the cameras continue."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -60,7 +60,7 @@ class Twin:
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the twin at once, like a power cut; repeated calls are allowed."""
+        """Kill the twin at once, as if the power were cut; repeated calls are allowed."""
         self._process.kill()
         self._process.wait(_END_S)
         with contextlib.suppress(ProcessLookupError):
@@ -69,15 +69,15 @@ class Twin:
 
 @contextlib.contextmanager
 def start_twin(config: TwinConfig = STANDARD, log: Path | None = None) -> Iterator[Twin]:
-    """Start a twin, and end it with the context.
+    """Start a twin at the beginning of a `with` block, and end it at the end of the block.
 
     Args:
-        config: the settings; without an address the twin gets a free one.
-        log: file of the twin's warnings; None for a temporary file.
+        config: settings of the twin. If `address` is None, a free address is selected.
+        log: path of the file for the twin's warnings; None: a temporary file.
 
     Raises:
         ImportError: franka-sim or MuJoCo is not installed.
-        RuntimeError: the twin did not start; the message has the end of its log.
+        RuntimeError: the twin did not start; the message contains the last lines of its log.
     """
     missing = [name for name in ("franka_sim", "mujoco") if find_spec(name) is None]
     if missing:
@@ -94,7 +94,7 @@ def start_twin(config: TwinConfig = STANDARD, log: Path | None = None) -> Iterat
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                # The matrices are small, so a library's threads only slow each other down.
+                # The matrices are small, so one thread of a numerical library is the fastest.
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         try:
@@ -118,7 +118,7 @@ def start_twin(config: TwinConfig = STANDARD, log: Path | None = None) -> Iterat
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> int:
-    """Wait for the twin's ready line, and return the id of the cameras' process."""
+    """Wait until the twin prints that it is ready; return the id of the cameras' process."""
     assert process.stdout is not None
     end_s, line = time.monotonic() + _START_S, b""
     while not line.endswith(b"\n"):
@@ -138,7 +138,7 @@ def _tail(log: Path) -> str:
 
 
 def _free_address() -> str:
-    """Return a loopback address on which no robot listens."""
+    """Return a loopback address at which no robot listens."""
     draw = random.SystemRandom()
     for _ in range(_NUM_TRIES):
         address = f"127.{draw.randint(1, 254)}.{draw.randint(0, 255)}.{draw.randint(1, 254)}"

@@ -1,7 +1,8 @@
-"""The twin's control interface: franka-sim's server with additions.
+"""Server of Franka's control interface for the twin, based on the server of franka-sim.
 
-Added: the hand's frame, collision thresholds that end a motion, the user stop, guiding, and
-injected errors. Unchanged: the protocol, its timing, and the checks of limits and lost commands.
+This module adds the frame of the hand, collision thresholds that end a motion, the user stop,
+guiding by hand, and injected errors. It does not change franka-sim's protocol, its timing, and its
+checks of motion limits and lost commands.
 """
 
 import math
@@ -29,8 +30,8 @@ ERRORS: dict[str, int] = {
     "cartesian_reflex": _CARTESIAN_REFLEX,
     "communication_constraints_violation": COMMUNICATION_CONSTRAINTS_VIOLATION_INDEX,
 }
-# Flange to the Franka Hand's tool: -45 degrees about z, 103.4 mm along z. Mass and centre of mass:
-# Franka Hand product manual.
+# Transform from the flange to the tool of the Franka Hand: -45 degrees about z, 103.4 mm along z.
+# Source of mass and centre of mass: product manual of the Franka Hand.
 _HALF = float(np.sqrt(0.5))
 _F_T_NE = [_HALF, -_HALF, 0.0, 0.0, _HALF, _HALF, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0, 0, 0.1034, 1.0]
 _HAND_KG, _HAND_CENTER_M = 0.73, [-0.01, 0.0, 0.03]
@@ -38,7 +39,7 @@ _NOT_POSSIBLE = 1  # libfranka, AutomaticErrorRecovery::Status
 
 
 class _Commands(CommConstraintTracker):
-    """A counter of lost commands, which also drops all commands until a time."""
+    """Counter of lost commands; it can drop all commands until the time `drop_until_s`."""
 
     drop_until_s = 0.0
 
@@ -49,9 +50,9 @@ class _Commands(CommConstraintTracker):
 
 
 class RobotServer(FrankaSimServer):
-    """A server of Franka's control interface for a world."""
+    """Server of Franka's control interface for a simulated world."""
 
-    # franka-sim's constructor calls reset_state, which reads these.
+    # The constructor of franka-sim calls reset_state, which reads these attributes.
     _stopped = False
     _torque_nm: list[float] = [math.inf] * 7
     _force_n: list[float] = [math.inf] * 6
@@ -75,7 +76,7 @@ class RobotServer(FrankaSimServer):
 
     @property
     def mode(self) -> str:
-        """Return the name of the robot's mode."""
+        """Return libfranka's name of the robot's mode."""
         if self._stopped:
             return RobotMode.kUserStopped.name
         if self.world.leading:
@@ -84,11 +85,11 @@ class RobotServer(FrankaSimServer):
 
     @property
     def moving(self) -> bool:
-        """Return whether a client moves the arm."""
+        """Return whether a client is moving the arm."""
         return self.robot_state.state["robot_mode"] == RobotMode.kMove
 
     def user_stop(self, pressed: bool) -> None:
-        """Press or release the user stop; the arm holds its pose."""
+        """Press (True) or release (False) the user stop; the arm holds its pose."""
         with self._motion_lock:
             self._stopped = pressed
             if pressed:
@@ -98,14 +99,14 @@ class RobotServer(FrankaSimServer):
                 self.robot_state.state["robot_mode"] = RobotMode.kIdle
 
     def drop_commands(self, seconds: float) -> None:
-        """Drop the client's commands for some seconds."""
+        """Drop the commands that clients send to the arm, for a time, s."""
         self._drop_until_s = self.comm.drop_until_s = time.monotonic() + seconds
 
     def fail(self, name: str) -> None:
-        """End the motion with a named error, as franka-sim does.
+        """End the current motion with the error of this name.
 
         Raises:
-            ValueError: the name is unknown, or no motion runs.
+            ValueError: libfranka has no error of this name, or the arm is not moving.
         """
         if name not in ERRORS:
             raise ValueError(f"unknown error {name!r}; known: {', '.join(sorted(ERRORS))}")
@@ -115,10 +116,10 @@ class RobotServer(FrankaSimServer):
             self._abort_with_error(ERRORS[name], f"{name}: injected", self._motion_generation)
 
     def disconnect(self, timeout_s: float = 5.0) -> None:
-        """Close the connections of arm and hand, like a pulled cable; clients may reconnect.
+        """Close the network connections of arm and hand; clients may connect again.
 
         Raises:
-            TimeoutError: the client's session does not end.
+            TimeoutError: the session of the client has not ended within `timeout_s`.
         """
         cut(self.client_socket)
         self.gripper_server.disconnect()
@@ -129,7 +130,9 @@ class RobotServer(FrankaSimServer):
             time.sleep(0.005)
 
     def lead(self, path_rad: NDArray[np.float64], seconds: float) -> None:
-        """Guide the arm along a path [n 7], in mode Guiding.
+        """Start to guide the arm along a path [n 7], rad, as a person does by hand.
+
+        The mode is Guiding until the end of the path, after `seconds`.
 
         Raises:
             ValueError: the arm is not idle.
@@ -140,10 +143,10 @@ class RobotServer(FrankaSimServer):
             self.world.jobs.call(lambda: self.world.lead(path_rad, seconds))
 
     def go_home(self) -> None:
-        """Set the arm to its home pose without a motion.
+        """Set the arm to its home pose at once, without a motion.
 
         Raises:
-            ValueError: a client moves the arm.
+            ValueError: a client is moving the arm.
         """
         with self._motion_lock:
             if self.moving:
@@ -152,10 +155,10 @@ class RobotServer(FrankaSimServer):
             self.world.jobs.call(self.world.go_home)
             self._publish_hold_setpoint(self.world.home_rad)
 
-    # franka-sim's hooks
+    # Methods that franka-sim calls
 
     def reset_state(self) -> None:
-        """Reset the state for a new client."""
+        """Reset the state of the robot when a new client connects."""
         super().reset_state()
         self.comm = _Commands(enforce=self.enforce_comm_constraints)
         self._drop_until_s = 0.0
@@ -170,8 +173,9 @@ class RobotServer(FrankaSimServer):
     def handle_set_collision_behavior_command(
         self, client_socket: object, header: MessageHeader, payload: bytes
     ) -> None:
-        """Store the collision thresholds; franka-sim accepts them without using them."""
-        # Lower and upper, accelerating and nominal: four times 7 torques, then four times 6 forces.
+        """Store the collision thresholds that a client sends; franka-sim ignores them."""
+        # Four times 7 torques, then four times 6 forces: lower and upper thresholds, each while the
+        # arm accelerates and at constant speed.
         values = np.frombuffer(payload[: 52 * 8], dtype="<f8")
         self._torque_nm, self._force_n = values[21:28].tolist(), values[46:52].tolist()
         super().handle_set_collision_behavior_command(client_socket, header, payload)
@@ -179,7 +183,7 @@ class RobotServer(FrankaSimServer):
     def handle_automatic_error_recovery_command(
         self, client_socket: object, header: MessageHeader, payload: bytes
     ) -> None:
-        """Recover, unless the user stop is pressed."""
+        """Clear the errors as a client requests; refuse while the user stop is pressed."""
         if not self._stopped:
             super().handle_automatic_error_recovery_command(client_socket, header, payload)
             return
@@ -196,15 +200,15 @@ class RobotServer(FrankaSimServer):
             return True
         if super()._refuse_move_while_latched(client_socket, header):
             return True
-        # A motion begins: clear the cause of the last end, which franka-sim would keep reporting.
+        # A motion begins. Clear the cause of the last end; franka-sim would continue to report it.
         self.robot_state.state["reflex_reason"] = [False] * len(
             self.robot_state.state["reflex_reason"]
         )
         return False
 
     def _run_self_collision_check(self, sim_state: dict[str, list[float]]) -> None:
-        # Called once for each published state before it is packed, so the robot's other checks are
-        # here, too.
+        # franka-sim calls this method for each state that it publishes. The other checks of the
+        # robot are therefore here, too.
         state = self.robot_state.state
         if self._stopped:
             state["robot_mode"] = RobotMode.kUserStopped
@@ -232,12 +236,18 @@ class RobotServer(FrankaSimServer):
         return super()._absorb_within_motion_limits(command, fresh=fresh)
 
     def _finish_motion(self, command: dict[str, object]) -> None:
-        # After the user stop the motion is already answered; franka-sim would report success.
+        # At a user stop, the client has already received an answer. Without this condition,
+        # franka-sim would report success.
         if time.monotonic() >= self._drop_until_s and not self._stopped:
             super()._finish_motion(command)
 
     def _end_motion(self, reason: str, mode: RobotMode) -> None:
-        """End the motion as the robot does at a user stop: with an answer but no error."""
+        """End the motion without an error, and answer the client, as a robot does at a user stop.
+
+        Args:
+            reason: text for the log.
+            mode: mode of the robot afterwards.
+        """
         state = self.robot_state.state
         self._engage_idle_hold(reason)
         state["robot_mode"] = mode

@@ -1,7 +1,8 @@
-"""The twin's process, which `real_robot.twin.start_twin` starts and ends.
+"""Main program of the twin's process, which `real_robot.twin.start_twin` starts and ends.
 
-It reads its config as one JSON line from standard input, writes one line when it is ready, and runs
-until the input ends, so it does not outlive the process that started it.
+The process reads its config as one JSON line from standard input, and writes one line when it is
+ready. It runs until its standard input is closed. It therefore ends when the process that started
+it has ended.
 """
 
 import ctypes
@@ -16,8 +17,8 @@ import threading
 import time
 from typing import Any
 
-# Imported before the fork, since both processes need it and it is slow. Not MuJoCo: it starts
-# threads, which a fork would lose.
+# Import this module before the fork, because both processes need it and the import is slow. MuJoCo
+# must not be imported before the fork: it starts threads, which do not exist in the child process.
 import envs.randomisation  # noqa: F401
 
 from ..scheduling import ask_for_priority
@@ -31,7 +32,7 @@ _READY_STEPS = 50
 
 
 def serve(config: TwinConfig, address: str) -> None:
-    """Run a twin on an address until the input ends."""
+    """Run a twin at an address until standard input is closed."""
     shared = Shared(_MAX_CAMERAS)
     cameras = os.fork()
     if cameras == 0:
@@ -57,7 +58,13 @@ def _serve_cameras(config: TwinConfig, address: str, shared: Shared) -> None:
 
 
 def _end_with_parent(robot: int) -> None:
-    """End the robot's process, even a suspended one, when the process that started it has ended."""
+    """Kill the robot's process when the process that started it has ended.
+
+    The process of the cameras does this, because the robot's process may be suspended.
+
+    Args:
+        robot: id of the robot's process.
+    """
     hang_up = select.poll()
     hang_up.register(0, select.POLLHUP)
     hang_up.poll()
@@ -115,7 +122,7 @@ def _serve_robot(config: TwinConfig, address: str, shared: Shared, cameras: int)
 
 
 def _set_scheduling(config: TwinConfig, address: str) -> str:
-    """Set CPU and real-time priority of this process, and return a description of the result."""
+    """Set the CPU and the real-time priority of this process; return a text about the result."""
     sys.setswitchinterval(config.switch_interval_s)
     cpu = config.cpu(address)
     if cpu is not None:
@@ -135,7 +142,7 @@ def _end_with_input(cameras: int) -> None:
 
 
 def main() -> None:
-    """Run a twin with the config from standard input."""
+    """Read the config from standard input, and run a twin."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the starting process handles Ctrl-C
     line = b""

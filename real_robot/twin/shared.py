@@ -1,4 +1,4 @@
-"""Memory shared by the robot's and the cameras' process: positions, camera modes and rates."""
+"""Memory that the twin's two processes share: positions, camera modes and frame rates."""
 
 import mmap
 import time
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 CameraMode = Literal["live", "frozen", "stalled", "unplugged"]
 CAMERA_MODES: tuple[CameraMode, ...] = get_args(CameraMode)
 
-_CAPACITY = 256  # positions, and velocities; a scene has far fewer
+_CAPACITY = 256  # greatest number of positions, and of velocities; a scene has far fewer
 
 
 class Shared:
-    """A block of memory that a process shares with its forked children.
+    """Block of memory that a process shares with the child processes that it forks.
 
-    Positions have one writer. It increments a counter before and after each write, so a reader
-    detects a mixture of two steps and reads again.
+    Only one process writes positions. It increments a counter before and after each write. A reader
+    can therefore detect that a write happened while it was reading, and reads again.
     """
 
     def __init__(self, num_cameras: int) -> None:
         size = 2 + 2 * _CAPACITY + 2 * num_cameras + 1
-        # Anonymous memory is freed when the last process ends, even after a kill.
+        # The system frees anonymous memory when the last process ends, even if it is killed.
         self._numbers = np.frombuffer(mmap.mmap(-1, 8 * size), dtype=np.float64)
         self._count, self._sizes = self._numbers[0:1], self._numbers[1:2]
         self._positions = self._numbers[2 : 2 + _CAPACITY]
@@ -32,14 +32,14 @@ class Shared:
         self._ready = rest[-1:]
 
     def write(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
-        """Publish positions [q] and velocities [v]."""
+        """Write the q positions [q] and the v velocities [v] of the MuJoCo model."""
         self._count[0] += 1
         self._positions[: len(positions)] = positions
         self._velocities[: len(velocities)] = velocities
         self._count[0] += 1
 
     def read(self, num_positions: int) -> NDArray[np.float64]:
-        """Return the newest positions [q], all from the same step."""
+        """Return the newest positions [q] of the MuJoCo model, all from the same step."""
         while True:
             before = self._count[0]
             positions = self._positions[:num_positions].copy()
@@ -48,26 +48,26 @@ class Shared:
             time.sleep(0)
 
     def mode(self, camera: int) -> CameraMode:
-        """Return a camera's mode."""
+        """Return the mode of a camera, given by its index."""
         return CAMERA_MODES[int(self._modes[camera])]
 
     def set_mode(self, camera: int, mode: CameraMode) -> None:
-        """Set a camera's mode."""
+        """Set the mode of a camera, given by its index."""
         self._modes[camera] = CAMERA_MODES.index(mode)
 
     def rate_hz(self, camera: int) -> float:
-        """Return a camera's recent frame rate; 0 if no client is connected."""
+        """Return the recent frame rate of a camera, Hz; 0 if no client is connected."""
         return float(self._rates[camera])
 
     def set_rate(self, camera: int, rate_hz: float) -> None:
-        """Set a camera's measured frame rate."""
+        """Store the measured frame rate of a camera, Hz."""
         self._rates[camera] = rate_hz
 
     @property
     def cameras_ready(self) -> bool:
-        """Return whether the cameras accept connections."""
+        """Return whether the process of the cameras accepts connections."""
         return bool(self._ready[0])
 
     def set_cameras_ready(self) -> None:
-        """Record that the cameras accept connections."""
+        """Record that the process of the cameras accepts connections."""
         self._ready[0] = 1.0

@@ -1,9 +1,9 @@
-"""The twin's world: the environment's scene and arm in MuJoCo, controlled at 1 kHz like an FR3.
+"""Physics simulation of the twin: an environment's scene and arm in MuJoCo, stepped at 1 kHz.
 
-The class extends franka-sim's simulation: another model, the base's pose in the scene, the tool's
-frame, external pushes, a hand that grasps, and calls from other threads. franka-sim 1.1.7 is
-written for MuJoCo 3.2; its `initialize_simulation` and `_bind_self_collision` fail on MuJoCo 4 and
-are replaced.
+The class `World` extends the simulation of franka-sim. It uses the model of the environment, places
+the arm's base in the scene, and sets the frame of the tool. It adds external pushes, a hand that
+grasps, and calls from other threads. franka-sim 1.1.7 is written for MuJoCo 3.2. Its methods
+`initialize_simulation` and `_bind_self_collision` fail on MuJoCo 4, so they are replaced here.
 """
 
 import time
@@ -26,26 +26,33 @@ from .fingers import Fingers
 from .jobs import Jobs
 from .shared import Shared
 
-TIMESTEP_S = 0.001  # the control interface's cycle
+TIMESTEP_S = 0.001  # cycle of Franka's control interface
 _SETTLE_STEPS = 100
 _SMOOTHING = 0.02  # low-pass weight of external torques per step: a time constant of 50 ms
 _QUIET_NM = 0.01  # smaller external torques do not count as a push
 _NUM_STEP_TIMES = 20_000
-# Regularises directions in which the tool moves less than 10 mm per radian; without it an error of
-# 0.01 N m there becomes hundreds of newtons.
+# Regularisation for directions in which the tool moves less than 10 mm per radian. Without it, a
+# torque error of 0.01 Nm would become a force error of hundreds of newtons in these directions.
 _REGULAR = 1e-4 * np.eye(6)
 
 
 class World(MujocoFrankaSim):
-    """A simulation of arm, hand and objects; only the physics thread changes `data`.
+    """Simulation of arm, hand and objects; only the physics thread may change `data`.
 
     Attributes:
-        jobs: calls from other threads for the physics thread.
-        fingers: the target of the hand's fingers.
+        jobs: queue of functions from other threads, which the physics thread calls.
+        fingers: target position of the hand's fingers.
     """
 
     def __init__(self, scene: Scene, arm: Arm, home_rad: Floats, shared: Shared) -> None:
-        """Store the settings; franka-sim's server calls `initialize_simulation` later."""
+        """Store the settings; the simulation starts later, in `initialize_simulation`.
+
+        Args:
+            scene: the environment's scene.
+            arm: the arm's model, kinematics and hand.
+            home_rad: joint positions of the home pose [7], rad.
+            shared: memory into which the positions are written, for the cameras.
+        """
         super().__init__(enable_hand=True, model_path=arm.model)
         self.arm, self.home_rad, self.base_yaw_rad = arm, home_rad, scene.base_yaw_rad
         self._scene, self._shared = scene, shared
@@ -54,10 +61,10 @@ class World(MujocoFrankaSim):
         self.jobs = Jobs()
         self._step_times_s = np.zeros(_NUM_STEP_TIMES)
         self.num_steps = self._num_reported_steps = 0
-        self._torques = np.zeros(7)  # commanded directly by a client
+        self._torques = np.zeros(7)  # torques that a client commands directly
         self._tau_ext = np.zeros(7)
         self._push: tuple[int, Floats, float] | None = (
-            None  # body, force in the world's frame, end time
+            None  # body, force in the frame of the world, end time
         )
         self._push_nm = np.zeros(7)
         self._path: tuple[Floats, Floats] | None = None  # times, positions
@@ -65,7 +72,9 @@ class World(MujocoFrankaSim):
         cos, sin = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
         self.R_world_base = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         self.base_position_m = np.array(scene.base_position_m)
-        self._turn = np.zeros((6, 6))  # maps a twist from the world's frame to the base's
+        self._turn = np.zeros(
+            (6, 6)
+        )  # transforms a twist from the frame of the world to the frame of the base
         self._turn[:3, :3] = self._turn[3:, 3:] = self.R_world_base.T
         self._T_base_world = np.eye(4)
         self._T_base_world[:3, :3] = self.R_world_base.T
@@ -74,7 +83,7 @@ class World(MujocoFrankaSim):
         self._T_link7_flange[2, 3] = arm.flange_m
 
     def initialize_simulation(self) -> None:
-        """Build the world and simulate until it settles."""
+        """Build the simulation, and run it until all objects are at rest."""
         spec = build_spec(self._scene, self.arm)
         spec.option.timestep = self.dt
         # Without these iterations a grasped cube slips by 0.7 mm/s, with them by 0.004 mm/s.
@@ -105,14 +114,20 @@ class World(MujocoFrankaSim):
         self._read_and_publish_state()
 
     def _bind_self_collision(self) -> None:
-        # franka-sim's margin equal to gap causes real forces in MuJoCo 4. The arm's geometries
-        # never collide with each other.
+        # In franka-sim, the margin of a contact equals its gap. In MuJoCo 4, this causes forces.
+        # The geometries of the arm never collide with each other.
         self._self_collision_pairs = {}
 
-    # Called by other threads, or through `jobs`
+    # Methods that other threads call, directly or through `jobs`
 
     def put_box(self, name: str, position_m: Floats, yaw_rad: float) -> None:
-        """Place a movable box at rest; position, m, and yaw, rad, in the base's frame."""
+        """Place a movable box at rest.
+
+        Args:
+            name: name of the box in the scene.
+            position_m: position x, y, z in the frame of the arm's base, m.
+            yaw_rad: rotation about the vertical axis of the base, rad.
+        """
         joint = self.model.joint(name)
         pose, start = joint.qposadr[0], joint.dofadr[0]
         yaw = yaw_rad + self.base_yaw_rad
@@ -121,28 +136,39 @@ class World(MujocoFrankaSim):
         self.data.qvel[start : start + 6] = 0.0
 
     def box_speed(self, name: str) -> float:
-        """Return a movable box's largest linear or angular velocity component, m/s or rad/s."""
+        """Return the largest component of a box's velocity, linear (m/s) or angular (rad/s)."""
         start = self.model.joint(name).dofadr[0]
         return float(np.abs(self.data.qvel[start : start + 6]).max())
 
     def to_world(self, position_m: Floats) -> Floats:
-        """Return a point [3] of the base's frame in the world's frame."""
+        """Return a point in the frame of the world, for a point x, y, z in the base's frame, m."""
         return self.base_position_m + self.R_world_base @ position_m
 
     def go_home(self) -> None:
-        """Set the arm to its home pose and open the hand, without a motion."""
+        """Set the arm to its home pose, and the hand to open, at once and without a motion."""
         self._go_home()
         self.set_control_mode(ControlMode.POSITION)
 
     def push(self, body: str, force_n: Floats, seconds: float) -> None:
-        """Apply a force [3], N, in the base's frame to a body's centre of mass for some time."""
+        """Apply a force to the centre of mass of a body.
+
+        Args:
+            body: name of the body.
+            force_n: force x, y, z in the frame of the arm's base, N.
+            seconds: duration, s.
+        """
         names = [self.model.body(index).name for index in range(self.model.nbody)]
         if body not in names:
             raise ValueError(f"no body {body!r}; known: {', '.join(names[1:])}")
         self._push = (names.index(body), self.R_world_base @ force_n, self.data.time + seconds)
 
     def lead(self, path_rad: Floats, seconds: float) -> None:
-        """Guide the joints from their positions along a path [n 7], rad, evenly in time."""
+        """Start to guide the joints along a path, from their present positions.
+
+        Args:
+            path_rad: n positions of the 7 joints [n 7], rad, which are reached at equal intervals.
+            seconds: duration of the whole path, s.
+        """
         points = np.concatenate([[self.data.qpos[self.arm_qpos_adr]], path_rad])
         times = self.data.time + np.linspace(0.0, seconds, len(points))
         self._path = (times, points)
@@ -159,29 +185,38 @@ class World(MujocoFrankaSim):
         self._path = None
 
     def periods_s(self) -> Floats:
-        """Return the wall-clock times between steps [n] since the last call."""
+        """Return the times between the n steps since the last call [n], s, by a real clock."""
         end = self.num_steps
         begin = max(self._num_reported_steps, end - _NUM_STEP_TIMES)
         self._num_reported_steps = end - 1
         return np.diff(self._step_times_s[np.arange(begin, end) % _NUM_STEP_TIMES])
 
-    # franka-sim's hooks, which run in the physics thread
+    # Methods that franka-sim calls in the physics thread
 
     def update_ee_transform(self, f_t_ee: object) -> None:
-        """Set the tool's frame on the flange; franka-sim assumes the flange at link 7."""
+        """Set the pose of the tool in the frame of the flange.
+
+        This method is replaced because franka-sim assumes that the flange is at link 7.
+        """
         super().update_ee_transform(f_t_ee)
         self._f_t_ee = self._T_link7_flange @ self._f_t_ee
 
     def ee_pose(self) -> Floats:
-        """Return `T_base_ee` [4 4]; franka-sim assumes the base at the world's origin."""
+        """Return the pose of the tool in the frame of the base, `T_base_ee` [4 4].
+
+        This method is replaced because franka-sim assumes that the base is at the world's origin.
+        """
         return self._in_base(self.data) @ self._f_t_ee
 
     def ee_jacobian(self) -> Floats:
-        """Return the tool's Jacobian [6 7] in the base's frame."""
+        """Return the Jacobian [6 7] of the tool in the frame of the base."""
         return self._turn @ super().ee_jacobian()
 
     def joint_space_solver(self) -> CartesianJointSolver | None:
-        """Return an inverse-kinematics solver with its own data, for the server's thread."""
+        """Return a solver of the inverse kinematics with a copy of the simulation's data.
+
+        The thread of the server uses the solver while the physics thread changes the data.
+        """
         if self.model is None:
             return None
         model, data = self.model, mujoco.MjData(self.model)
@@ -220,12 +255,12 @@ class World(MujocoFrankaSim):
 
     def _read_and_publish_state(self) -> None:
         model, data = self.model, self.data
-        # After mj_step the poses are one step older than the joints.
+        # After mj_step, the poses of the bodies belong to the joint positions before this step.
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
         self._readings_time = None
         places, dofs = self._joints
-        # The only constraint forces on an arm's joint come from contacts and joint limits.
+        # Constraint forces on a joint of the arm come only from contacts and joint limits.
         pushed = data.qfrc_constraint[dofs] + self._push_nm
         self._tau_ext = self._tau_ext + _SMOOTHING * (pushed - self._tau_ext)
         jacobian, pose = self._step_ee_readings()
@@ -240,8 +275,8 @@ class World(MujocoFrankaSim):
             "q": data.qpos[fingers].copy(),
             "dq": data.qvel[finger_dofs].copy(),
         }
-        # Other threads read this at any time, so the finished dictionary replaces the old one. It
-        # has lists, since the server reads single numbers, which is slow with arrays.
+        # Other threads read this dictionary at any time, so it is replaced and not changed. It
+        # contains lists, because the server reads single numbers, which is slow with arrays.
         self._state_snapshot = {
             "q": joints.tolist(),
             "dq": speeds.tolist(),
@@ -291,10 +326,11 @@ class World(MujocoFrankaSim):
         self._push_nm = self._pushed[self.arm_dofs_idx]
 
     def _drive_arm(self) -> None:
-        """Control the joints by actuators, whose damping MuJoCo integrates implicitly.
+        """Set the controls of the joint actuators from the client's command.
 
-        franka-sim applies the same torques explicitly; with the arm's stiff gains and inertia they
-        would oscillate between the torque limits.
+        MuJoCo integrates the damping of actuators implicitly. franka-sim applies the same torques
+        explicitly; with the arm's stiff gains and its inertia, they would oscillate between the
+        torque limits.
         """
         mode, data = self.control_mode, self.data
         if mode != self._gains_mode:
@@ -312,11 +348,11 @@ class World(MujocoFrankaSim):
         else:
             target = self.latest_joint_positions
             speed = self._position_feedforward.step(target, self.dt)
-            # Damping acts on the error to the commanded speed, so the target is shifted.
+            # Damping must act on the difference from the commanded speed, so the target is shifted.
             data.ctrl[self._motors] = target + self._damping / self._stiffness * speed
 
     def _set_gains(self, mode: ControlMode) -> None:
-        """Set the actuators' gains for a mode; force = gain * control + bias."""
+        """Set the gains of the actuators for a control mode (force = gain * control + bias)."""
         gain, motors = self.model.actuator_gainprm, self._motors
         bias = self.model.actuator_biasprm
         gain[motors, 0], bias[motors, 1:3] = 0.0, 0.0
@@ -333,7 +369,7 @@ class World(MujocoFrankaSim):
 
 
 def _slice(addresses: NDArray[np.intp]) -> slice:
-    """Return consecutive addresses as a slice, which indexes faster."""
+    """Return consecutive indices as a slice, because indexing with a slice is faster."""
     first = int(addresses[0])
     assert list(addresses) == list(range(first, first + len(addresses)))
     return slice(first, first + len(addresses))
