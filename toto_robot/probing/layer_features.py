@@ -9,7 +9,7 @@ once. Other encoders keep the resized frames.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -142,7 +142,7 @@ def cache_array(
     path: Path,
     count: int,
     compute: Callable[[range], NDArray[Any]],
-    facts: dict[str, object],
+    facts: Mapping[str, object],
     description: str,
     examples: int = EXAMPLES,
 ) -> NDArray[Any]:
@@ -180,10 +180,10 @@ def cache_array(
     return array
 
 
-def _finished(path: Path, side: Path, facts: dict[str, object]) -> int:
+def _finished(path: Path, side: Path, facts: Mapping[str, object]) -> int:
     """Return the number of finished blocks of a file of `cache_array` with the same facts."""
     if not path.is_file() or not side.is_file():
         return 0
     there = json.loads(side.read_text())
     done = there.pop("blocks", 0)
-    return done if there == json.loads(json.dumps(facts)) else 0
+    return done if there == json.loads(json.dumps(dict(facts))) else 0

@@ -1,7 +1,7 @@
 """Train probes on the frozen features of all layers, and score them on held-out examples.
 
     examples = Examples(inputs=..., labels=..., groups=..., classes=(...))
-    probe = Probe(open_layers(encoder), examples, config, cache=folder)
+    probe = Probe(open_layers(encoder), examples, config, cache=folder, ranks=ranks)
     heads = probe.train(train, engine, out, ranks)     # train, test: numbers of examples
     logits = probe.predict(heads, test)                # [l n c]
 
@@ -96,7 +96,12 @@ class Probe:
     """Probes of all layers of one encoder on one set of examples."""
 
     def __init__(
-        self, source: LayerSource, examples: Examples, config: ProbeConfig, cache: Path
+        self,
+        source: LayerSource,
+        examples: Examples,
+        config: ProbeConfig,
+        cache: Path,
+        ranks: Ranks,
     ) -> None:
         """Compute and cache the features of all examples, if they fit into `cache_gb`.
 
@@ -105,6 +110,7 @@ class Probe:
             examples: training and test examples.
             config: settings.
             cache: folder of the cached features; it may be deleted.
+            ranks: this process and its group; the first rank writes the cache.
         """
         self._source, self._examples, self._config = source, examples, config
         self._cached: NDArray[Any] | None = None
@@ -113,14 +119,19 @@ class Probe:
         size_gb = count * one.size * BYTES / 1e9
         if size_gb <= config.cache_gb:
             kind = "mean" if config.head == "linear" else "tokens"
-            self._cached = cache_array(
-                cache / f"features-{kind}.npy",
-                count,
-                lambda rows: self._compute(examples.inputs[rows.start : rows.stop]).half().numpy(),
-                {"source": source.fingerprint, "examples": examples.fingerprint, "pool": kind},
-                f"encode ({size_gb:.2g} GB of features)",
+            facts = {"source": source.fingerprint, "examples": examples.fingerprint, "pool": kind}
+            self._cached = ranks.first_then_others(
+                lambda: cache_array(
+                    cache / f"features-{kind}.npy",
+                    count,
+                    lambda rows: (
+                        self._compute(examples.inputs[rows.start : rows.stop]).half().numpy()
+                    ),
+                    facts,
+                    f"encode ({size_gb:.2g} GB of features)",
+                )
             )
-        else:
+        elif ranks.first:
             print(
                 f"features of all layers need {size_gb:.3g} GB, more than cache_gb="
                 f"{config.cache_gb:g}: they are computed anew in each of {config.epochs} epochs",

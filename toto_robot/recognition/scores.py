@@ -38,6 +38,16 @@ class LayerScores:
     correct_5: NDArray[np.bool_]
     groups: NDArray[np.int64]
 
+    @staticmethod
+    def combine(scores: "Sequence[LayerScores]") -> "LayerScores":
+        """Return the scores of several test sets together; an example may be in several."""
+        return LayerScores(
+            layers=scores[0].layers,
+            correct=np.concatenate([one.correct for one in scores], axis=1),
+            correct_5=np.concatenate([one.correct_5 for one in scores], axis=1),
+            groups=np.concatenate([one.groups for one in scores]),
+        )
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per layer: top-1 and top-5 accuracy with their 95 % intervals."""
         rows: list[dict[str, Any]] = [{"layer": layer} for layer in self.layers]
@@ -98,8 +108,10 @@ def best_layer(scores: LayerScores) -> tuple[int, NDArray[np.float64]]:
     return scores.layers[int(means.argmax())], shares
 
 
-def write_scores(out: Path, scores: LayerScores, notes: dict[str, object], title: str) -> None:
+def write_scores(out: Path, scores: LayerScores, notes: dict[str, object], title: str) -> str:
     """Write `results.json`, `layers.csv`, `layers.png` and `correct.npz` into ``out``.
+
+    Returns the table as text, and the names of the files.
 
     `correct.npz` has the right and wrong answers of all layers, for paired comparisons.
 
@@ -127,6 +139,16 @@ def write_scores(out: Path, scores: LayerScores, notes: dict[str, object], title
         )  # fmt: skip
     result = {"best_layer": best, "best_share": shares.tolist(), "layers": rows, **notes}
     write_json(out / "results.json", result)
+    lines = [f"{title}, {scores.correct.shape[1]} test examples; in brackets 95 % intervals"]
+    lines.append(f"{'layer':>5}  {'top-1':>22}  {'top-5':>22}  best in resamples")
+    for row, share in zip(rows, shares, strict=True):
+        texts = [
+            f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
+            for name in ("top1", "top5")
+        ]
+        lines.append(f"{row['layer']:>5}  {texts[0]:>22}  {texts[1]:>22}  {share:.0%}")
+    lines.append(f"results: {out / 'results.json'}, layers.csv, layers.png, correct.npz")
+    return "\n".join(lines)
 
 
 def _replicates(values: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -10,10 +10,10 @@ group has a full copy (hybrid sharding). CPU ranks communicate with gloo, and GP
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,8 @@ from torch.utils.checkpoint import checkpoint
 from ..device import choose_device
 
 __all__ = ["Precision", "Ranks", "Trainable", "distribute", "join_ranks", "whole"]
+
+T = TypeVar("T")
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -80,6 +82,15 @@ class Ranks:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+    def first_then_others(self, call: Callable[[], T]) -> T:
+        """Return the result of a call that runs on the first rank before it runs on the others."""
+        if not self.first:
+            self.wait()
+        result = call()
+        if self.first:
+            self.wait()
+        return result
 
     def wait(self) -> None:
         """Block until all ranks have called this method."""

@@ -54,7 +54,7 @@ def test_probes_learn_the_colour_of_a_square(tmp_path, kind, frames):
     number = 120 if kind == "pixels" else 32  # more for pixels, which have no invariance
     clips, labels = squares(number + 16, frames)
     examples = examples_of(source, clips, labels)
-    probe = Probe(source, examples, CONFIG, tmp_path / "cache")
+    probe = Probe(source, examples, CONFIG, tmp_path / "cache", RANKS)
     heads = probe.train(
         np.arange(32), tiny_engine(log_every=20, keep_every=20), tmp_path / "run", RANKS
     )
@@ -76,7 +76,7 @@ def test_cached_and_recomputed_features_give_the_same_heads(tmp_path, head, caps
     logits = []
     for name, size in (("cached", 1.0), ("computed", 0.0)):
         config = dataclasses.replace(CONFIG, head=head, epochs=3, cache_gb=size)
-        probe = Probe(source, examples, config, tmp_path / name)
+        probe = Probe(source, examples, config, tmp_path / name, RANKS)
         heads = probe.train(np.arange(16), tiny_engine(), tmp_path / f"{name}-run", RANKS)
         logits.append(probe.predict(heads, np.arange(16, 24)))
     assert "computed anew in each of 3 epochs" in capsys.readouterr().out

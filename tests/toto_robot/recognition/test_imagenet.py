@@ -1,0 +1,105 @@
+"""`toto-robot imagenet`: the command as a user types it, and clear errors for damaged data."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.command_lines import run
+
+COLOURS = {"n03": (20, 20, 230), "n01": (20, 230, 20), "n02": (230, 20, 20)}
+MODULE = "toto_robot.recognition.imagenet"
+TINY = "probe.epochs=40 probe.batch=8 probe.part=8 probe.optimizer.lr=0.01 engine.log_every=1000"
+
+
+def write_images(folder, count, names=COLOURS, seed=0):
+    """Images with a coloured square on a dark ground; the colour is the class."""
+    rng = np.random.default_rng(seed)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            image = np.full((80, 100, 3), 20, np.uint8)
+            y, x = rng.integers(4, 30, 2)
+            image[y : y + 40, x + 10 : x + 50] = COLOURS[name]
+            cv2.imwrite(str(folder / name / f"{i}.JPEG"), image)
+
+
+def results(out):
+    return json.loads((out / "results.json").read_text())
+
+
+@pytest.mark.parametrize("encoder", ["nano", "none", "mae_nano"])
+def test_imagenet_classifies_given_test_images(tmp_path, encoder):
+    write_images(tmp_path / "data" / "train", 8)
+    write_images(tmp_path / "data" / "val", 4, seed=1)
+    done = run(
+        MODULE,
+        f"data={tmp_path}/data encoder={encoder} out={tmp_path}/out probe.head=linear {TINY}",
+    )
+    assert done.code == 0, done.err
+    assert "36 images of 3 classes, of which 12 are test images" in done.out
+    found = results(tmp_path / "out")
+    assert found["layers"][0]["top5"] == 1  # of three classes
+    assert max(row["top1"] for row in found["layers"]) > 0.8
+    assert np.load(tmp_path / "out/correct.npz")["correct"].shape == (len(found["layers"]), 12)
+
+
+def test_imagenet_divides_other_data_at_random_and_resumes(tmp_path):
+    write_images(tmp_path / "data", 6)
+    line = f"data={tmp_path}/data out={tmp_path}/out splits=2 {TINY} probe.epochs=4"
+    done = run(MODULE, line)
+    assert done.code == 0, done.err
+    first = results(tmp_path / "out")
+    stored = np.load(tmp_path / "out/correct.npz")
+    assert stored["correct"].shape == (9, 2 * 3 * 2)
+    assert set(np.bincount(stored["groups"], minlength=18)) <= {0, 1, 2}
+    shutil.rmtree(tmp_path / "out/split-1")  # as if it had been stopped there
+    again = run(MODULE, line)
+    assert again.code == 0, again.err
+    assert "encode" not in again.err  # tokens and features are still there
+    assert results(tmp_path / "out") == first
+
+
+def test_a_list_of_classes_sets_their_order(tmp_path):
+    from pathlib import Path
+
+    from toto_robot.recognition.imagenet import list_images
+
+    write_images(tmp_path / "data" / "train", 2)
+    write_images(tmp_path / "data" / "val", 1)
+    (tmp_path / "names.txt").write_text("n02 tench, Tinca tinca\nn03 goldfish\nn01 shark\n")
+    images = list_images(tmp_path / "data", Path(tmp_path / "names.txt"))
+    assert images.classes == ("n02", "n03", "n01")
+    folders = [images.classes[label] for label in images.labels]
+    assert folders == [file.parent.name for file in images.files]
+    assert images.is_test.sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: shutil.rmtree(data / "val" / "n02"), "no folder for 1 classes: ['n02']"),
+        (lambda data: (data / "val" / "n99").mkdir(), "folders that are no class of"),
+        (lambda data: shutil.rmtree(data / "train"), "train is missing"),
+        (lambda data: [p.unlink() for p in (data / "val/n01").iterdir()], "n01 has no image"),
+        (lambda data: (data / "val/n01/0.JPEG").write_bytes(b"x" * 99), "0.JPEG: not a readable"),
+    ],
+)  # fmt: skip
+def test_damaged_data_is_named(tmp_path, damage, message):
+    data = tmp_path / "data"
+    write_images(data / "train", 2)
+    write_images(data / "val", 1)
+    damage(data)
+    done = run(MODULE, f"data={data} out={tmp_path}/out encoder=none {TINY}")
+    assert done.code == 1
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_class_too_small_to_divide_is_named(tmp_path):
+    write_images(tmp_path / "data", 1)
+    done = run(MODULE, f"data={tmp_path}/data out={tmp_path}/out encoder=none {TINY}")
+    assert done.code == 1
+    assert "class 'n01' has 1 images, too few to train and to test" in done.err
