@@ -3,15 +3,15 @@
     preview = PredictionPreview(encoder, num_envs=1)
     ids = encoder.tokenize(frames)
     embedding = stream.step_tokens(ids, reset)
-    preview.step_tokens(ids, reset)                       # stores 512 bytes per frame, no more
+    preview.step_tokens(ids, reset)                       # stores 512 bytes per frame
     ...
-    expected = preview.preview()                          # on demand: uint8 [s s 3]
+    expected = preview.preview()                          # uint8 [s s 3], one pass
     following = preview.predict(num_frames=4)             # uint8 [4 s s 3], 256 passes per frame
 
-A preview stores tokens and processes them only on demand, so it does not change the stream.
-`preview` needs one pass of the model, `predict` one pass per token. On a CPU both are too slow for
-every frame of a control loop.
-`python -m benchmarks.preview` measures their time and quality.
+The images have a side of s pixels. `step_tokens` only stores tokens. `preview` and `predict` run
+the model. The stream is not changed. `preview` needs one pass of the model for a frame, `predict`
+one pass for each token. On a CPU, both are too slow for every frame of a control loop. `python -m
+benchmarks.preview` measures their time and quality.
 """
 
 from collections import deque
@@ -33,24 +33,24 @@ _HOTTEST_NATS = 12.0
 
 
 class PredictionPreview:
-    """A predictor of next frames, which keeps the last frames' tokens of each environment.
+    """A predictor of the next frames of several environments, from the tokens of the last frames.
 
     Attributes:
         num_envs: number b of environments.
-        context: frames in the model's window, including a predicted one.
+        context: number of frames that the model uses, including the predicted frame.
     """
 
     def __init__(self, encoder: Encoder, num_envs: int, context: int | None = None) -> None:
-        """Start without earlier frames.
+        """Start a predictor without earlier frames.
 
         Args:
-            encoder: the frozen encoder; all its blocks and its tokenizer's decoder are used.
+            encoder: frozen encoder, of which all blocks and the decoder of the tokenizer are used.
             num_envs: number of environments that step together.
-            context: frames in the window; None: as many as in a training sequence.
+            context: number of frames that the model uses, including the predicted frame; None: as
+                many as in a training sequence.
 
         Raises:
-            ValueError: the window is too small for one earlier frame, or longer than a training
-                sequence.
+            ValueError: `context` is smaller than 2, or longer than a training sequence.
         """
         frames = encoder.transformer.config.frames
         context = frames if context is None else context
@@ -65,11 +65,11 @@ class PredictionPreview:
     def step_tokens(
         self, ids: Int64[Tensor, "b n"], reset: NDArray[np.bool_] | Bool[Tensor, " b"] | None = None
     ) -> None:
-        """Store the newest frame of every environment.
+        """Store the tokens of the newest frame of each environment.
 
         Args:
             ids: tokens of the frames.
-            reset: bool [b], true where the frame is the first of an episode; None: nowhere.
+            reset: bool [b], true if the frame is the first of an episode; None: no episode begins.
 
         Raises:
             ValueError: there is not one frame and one entry of `reset` for each environment, or the
@@ -88,7 +88,7 @@ class PredictionPreview:
             past.append(frame.clone())
 
     def preview(self, env: int = 0) -> UInt8[Tensor, "s s 3"]:
-        """Return the predicted next frame of one pass; see `generation.sampling.preview_frame`.
+        """Predict the next frame in one pass, as `generation.sampling.preview_frame` does.
 
         Raises:
             ValueError: the environment has no frame yet.
@@ -104,13 +104,13 @@ class PredictionPreview:
         sampling: Sampling = GREEDY,
         generator: torch.Generator | None = None,
     ) -> UInt8[Tensor, "f s s 3"]:
-        """Return the predicted next frames, generated token by token.
+        """Predict the next frames token by token.
 
         Args:
             num_frames: number f of frames.
             env: index of the environment.
-            sampling: how tokens are chosen.
-            generator: random generator on the CPU.
+            sampling: settings for choosing a token from its probabilities.
+            generator: random generator on the CPU; None: torch's default generator.
 
         Raises:
             ValueError: the environment has no frame yet.
@@ -126,7 +126,9 @@ class PredictionPreview:
         return self._encoder.tokenizer.decode(tokens[0])
 
     def past(self, env: int = 0) -> Int64[Tensor, "1 t n"]:
-        """Return the tokens from which an environment's frames are predicted, oldest frame first.
+        """Return the tokens of the t earlier frames of an environment, oldest frame first.
+
+        The predictions are made from these tokens.
 
         Raises:
             ValueError: the environment has no frame yet.
@@ -141,12 +143,13 @@ def side_by_side(
     expected: UInt8[np.ndarray, "s s 3"],
     heat: Float[np.ndarray, "g g"],
 ) -> UInt8[np.ndarray, "h w3 3"]:
-    """Return the camera image, the predicted image and a map of surprisal, side by side.
+    """Draw the camera image, the predicted image and a map of surprisal side by side.
 
     Args:
         camera: the camera image.
         expected: the image that `PredictionPreview` predicted for it.
-        heat: surprisal in nats, from `monitoring.scores.heat_map`; black is 0, white is 12.
+        heat: surprisal of each token in nats, from `monitoring.scores.heat_map`. Black is 0, white
+            is 12.
     """
     height, width = camera.shape[:2]
     parts = [camera, _enlarge(expected, height, width), heat_image(heat, height, width)]
@@ -156,7 +159,7 @@ def side_by_side(
 def heat_image(
     heat: Float[np.ndarray, "g g"], height: int, width: int
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return an image of surprisal in nats: black, red, yellow and white at 0, 4, 8 and 12."""
+    """Draw surprisal, in nats, as colours: black 0, red 4, yellow 8, white 12."""
     level = np.clip(heat / _HOTTEST_NATS, 0, 1)[..., None] * 3 - np.arange(3)
     return _enlarge((np.clip(level, 0, 1) * 255).round().astype(np.uint8), height, width)
 

@@ -7,11 +7,12 @@
 
     tokens = preview_frame(transformer, past)                             # [b t n] -> [b n]
 
-`preview_frame` predicts a whole frame in one pass. Its input is the earlier frames, and the last
-frame once more in place of the unknown next frame. Each token is the most likely one.
+There are b videos with t earlier frames of n tokens. `preview_frame` predicts a whole frame in one
+pass. Its input are the earlier frames, and the last frame a second time, in the place of the
+unknown next frame. It selects the most likely token at each position.
 
-Speculative decoding (Leviathan et al. 2023) with the tokens of the last frame as the draft is not
-used: with toto-nano it is not faster, because too many tokens of the draft are rejected.
+Speculative decoding (Leviathan et al. 2023) could use the tokens of the last frame as a draft of
+the next frame. With toto-nano this is not faster, because too many tokens of the draft are wrong.
 """
 
 from collections.abc import Iterator
@@ -42,10 +43,10 @@ class Sampling:
     """Settings for choosing a token from its distribution.
 
     Attributes:
-        temperature: divides the logits; 0 selects the most likely token.
-        top_k: number of most likely tokens that can be chosen; null: all.
-        top_p: only the most likely tokens that together have this probability can be chosen; at
-            least the most likely one (nucleus sampling, Holtzman et al. 2020).
+        temperature: number by which the logits are divided; 0: the most likely token is selected.
+        top_k: only this number of most likely tokens can be selected; null: all tokens.
+        top_p: only the most likely tokens whose probabilities sum to this value can be selected,
+            but at least one token (nucleus sampling, Holtzman et al. 2020).
     """
 
     temperature: float
@@ -70,10 +71,10 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def load_predictor(name_or_path: str, device: str) -> Encoder:
-    """Load an encoder whose model can predict tokens.
+    """Load an encoder whose model can predict the next token.
 
     Raises:
-        ValueError: the model cannot predict tokens; also the errors of `load_toto`.
+        ValueError: the model cannot predict tokens. The errors of `load_toto` are also possible.
     """
     return load_toto(name_or_path, device=device)
 
@@ -87,17 +88,17 @@ def generate_frames(
     generator: torch.Generator | None = None,
     window: int | None = None,
 ) -> Int64[Tensor, "b f n"]:
-    """Return the tokens of the next frames.
+    """Generate the tokens of the next f frames of b videos.
 
     Args:
-        transformer: the model.
-        past: tokens of the earlier frames, oldest first; the number of frames may be 0.
+        transformer: model that predicts the tokens.
+        past: tokens of the t earlier frames, oldest frame first; t may be 0.
         num_frames: number f of frames to generate.
-        sampling: how tokens are chosen.
-        generator: random generator on the CPU.
-        window: frames in the model's window, including the one being generated; None: as many as in
-            a training sequence. When the window is full, its older half is dropped and the rest is
-            processed again from the start token, so that every pass is like one in training.
+        sampling: settings for selecting a token from its probabilities.
+        generator: random generator on the CPU; None: torch's default generator.
+        window: number of frames that the model uses, including the generated frame; None: as many
+            as in a training sequence. When the window is full, its older half is dropped. The rest
+            is processed again from the start token, so that the input is always like in training.
 
     Raises:
         ValueError: the window is longer than in training, or tokens or numbers are invalid.
@@ -118,7 +119,7 @@ def continue_frames(
     generator: torch.Generator | None = None,
     window: int | None = None,
 ) -> Iterator[Int64[Tensor, "b n"]]:
-    """Yield the tokens of the next frames, one by one; see `generate_frames`."""
+    """Generate the tokens of the next frames as `generate_frames` does, and yield each frame."""
     config = transformer.config
     window = config.frames if window is None else window
     past = _check(transformer, past, window)
@@ -145,16 +146,17 @@ def continue_frames(
 def preview_frame(
     transformer: CausalModel, past: Int64[Tensor, "b t n"], *, window: int | None = None
 ) -> Int64[Tensor, "b n"]:
-    """Return the tokens of the next frame, predicted in one pass.
+    """Predict the tokens of the next frame in one pass.
 
     Args:
-        transformer: the model.
-        past: tokens of the earlier frames, oldest first; at least one frame.
-        window: frames in the model's window, including the next one; None: as many as in a training
-            sequence.
+        transformer: model that predicts the tokens.
+        past: tokens of the t earlier frames, oldest frame first; at least one frame.
+        window: number of frames that the model uses, including the next frame; None: as many as in
+            a training sequence.
 
     Raises:
-        ValueError: there is no past, the window is longer than in training, or tokens are invalid.
+        ValueError: there are no earlier frames, the window is longer than in training, or tokens
+            are invalid.
     """
     config = transformer.config
     window = config.frames if window is None else window
@@ -172,12 +174,12 @@ def preview_frame(
 def choose(
     logits: Float[Tensor, "b v"], sampling: Sampling, chance: Float[Tensor, " b"]
 ) -> Int64[Tensor, " b"]:
-    """Return one token chosen from each distribution.
+    """Select one token for each of b distributions over v tokens.
 
     Args:
-        logits: logits of every token.
-        sampling: how the token is chosen.
-        chance: uniform random numbers in [0, 1); equal numbers choose equal tokens.
+        logits: logits of all tokens.
+        sampling: settings for selecting a token.
+        chance: uniform random numbers in [0, 1), which determine the selected tokens.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
@@ -200,7 +202,7 @@ def choose(
 
 
 def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
-    """Return the past on the model's device.
+    """Check the tokens of the earlier frames, and return them on the model's device.
 
     Raises:
         ValueError: the window or the tokens of the earlier frames are invalid.
@@ -225,7 +227,10 @@ def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
 def _read(
     transformer: CausalModel, past: Tensor, frames: list[Tensor], window: int
 ) -> tuple[Any, Tensor]:
-    """Return a cache of the start token and all tokens of the frames but the last, and the last."""
+    """Process the start token and all tokens of the frames except the last token.
+
+    Returns the cache of keys and values, and the last token, which is the next input.
+    """
     start = past.new_full((len(past), 1), transformer.config.start_video)
     ids = torch.cat([start, *frames], dim=1)
     cache = transformer.new_memory(1 + window * transformer.config.tokens_per_frame)

@@ -1,19 +1,22 @@
 """Calibrated thresholds for anomaly scores (split conformal prediction).
 
-The scores of `scores` are standardised *at each frame index of an episode*: the deviation of a
-score is its distance from the mean of the fitted rollouts, in standard deviations. The anomaly
-score of a frame is the largest absolute deviation. Two thresholds are computed from other rollouts
-(Vovk et al. 2005). If new rollouts are exchangeable with those (recorded in the same way, without a
-fault), then on average over calibrations
+The calibration data are rollouts without faults. From the first half of them, the mean and the
+standard deviation of each score (see `scores`) are computed, *separately for each frame index of an
+episode*. The *deviation* of a score is its distance from the mean, in standard deviations. The
+*anomaly score* of a frame is the largest absolute deviation of its scores.
 
-- at each frame index, at most a share `level` of new frames is above the threshold of the index
-  (`outside`),
-- at most a share `alarm_level` of new rollouts of the same length has an alarm, that is,
-  `patience` consecutive frames above one common threshold.
+Two kinds of thresholds are computed from the second half of the rollouts (Vovk et al. 2005). If new
+rollouts are recorded in the same way and without a fault (they are exchangeable), the thresholds
+guarantee on average over calibrations:
 
-There is no guarantee for rollouts that were recorded in other ways, nor for frames after the last
-calibrated index (they use its threshold). An alarm means that a frame is unusual, not that there
-is a fault.
+- at each frame index, at most a share `level` of new frames is above the threshold of this index
+  (`outside`);
+- at most a share `alarm_level` of new rollouts of the same length has an alarm. An alarm means that
+  `patience` consecutive frames are above the alarm threshold.
+
+There is no guarantee for rollouts that were recorded in another way. There is also none for frames
+after the last calibrated index, which use the threshold of this index. An alarm means that a frame
+is unusual; the cause need not be a fault.
 """
 
 import json
@@ -45,10 +48,10 @@ class MonitorSpec:
     """The encoder, camera and stream for which thresholds are valid.
 
     Attributes:
-        weights_hash: sha256 of the encoder's weights; its layer and pool have no effect here.
+        weights_hash: sha256 of the encoder's weights. The encoder may have any layer and pool.
         camera: name of the camera.
         rate_hz: frame rate, Hz.
-        context: frames in the stream's window.
+        context: number of frames that the stream uses, including the newest frame.
         mode: mode of the stream, `rolling` or `staggered`.
         frame_skip: number k; the stream keeps every k-th camera frame in its window.
     """
@@ -63,20 +66,22 @@ class MonitorSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SurpriseBounds:
-    """Calibration statistics and thresholds by frame index; later frames use the last index.
+    """Calibration statistics and thresholds for t frame indices, from the start of an episode.
+
+    Frames after the last index use the values of the last index.
 
     Attributes:
-        spec: encoder, camera and stream for which they are valid.
-        counts: [n v] number of occurrences of each code at each token position.
-        mean: [t s] means of the scores, s as in `scores.SCORES`; NaN if a score is undefined.
+        spec: encoder, camera and stream for which the statistics and thresholds are valid.
+        counts: [n v] number of occurrences of each of v codes at each of n token positions.
+        mean: [t s] means of the s scores in `scores.SCORES`; NaN if a score is not defined.
         width: [t s] standard deviations of the scores.
-        anomaly_scores: [r t] of the r rollouts from which thresholds are computed.
+        anomaly_scores: [r t] anomaly scores of the r rollouts that determine the thresholds.
         frame_limits: [t] thresholds for the anomaly score of a frame.
         alarm_limit: threshold for the anomaly scores of `patience` consecutive frames.
-        level: share of normal frames that may be above their threshold.
+        level: share of normal frames that may be above the threshold of their index.
         alarm_level: share of normal rollouts that may have an alarm.
-        patience: number of consecutive frames that cause an alarm.
-        num_fitted: number of rollouts for counts, means and widths.
+        patience: number of consecutive frames above the alarm threshold that cause an alarm.
+        num_fitted: number of rollouts that determine counts, means and widths.
     """
 
     spec: MonitorSpec
@@ -92,7 +97,7 @@ class SurpriseBounds:
     num_fitted: int
 
     def with_levels(self, level: float, alarm_level: float, patience: int) -> "SurpriseBounds":
-        """Return a copy with thresholds for other levels; needs no new rollouts.
+        """Return a copy with thresholds for other levels, computed from the saved scores.
 
         Raises:
             ValueError: a level is out of range, or there are too few rollouts for it; the message
@@ -111,11 +116,14 @@ class SurpriseBounds:
     def deviations(
         self, scores: NDArray[np.float64], frames_shown: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Return the deviations [b s] of scores [b s] from their means, in standard deviations.
+        """Return the deviations [b s] of s scores of b frames from their means.
+
+        A deviation is measured in standard deviations.
 
         Args:
             scores: scores of `FrameScorer`.
-            frames_shown: [b] number of frames of each episode so far, as the stream counts them.
+            frames_shown: [b] number of frames so far in the episode of each frame, which the stream
+                counts.
         """
         index = np.clip(frames_shown - 1, 0, len(self.mean) - 1)
         return _deviations(scores, self.mean[index], self.width[index])
@@ -123,7 +131,7 @@ class SurpriseBounds:
     def outside(
         self, anomaly_scores: NDArray[np.float64], frames_shown: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Return whether each frame's anomaly score [b] is above the threshold of its index."""
+        """Return, for b frames, whether the anomaly score is above the threshold of its index."""
         index = np.clip(frames_shown - 1, 0, len(self.frame_limits) - 1)
         return anomaly_scores > self.frame_limits[index]
 
@@ -140,17 +148,18 @@ def calibrate(
 ) -> SurpriseBounds:
     """Compute statistics and thresholds from rollouts without faults.
 
-    The first half determines counts, means and widths, the second half the thresholds.
+    The first half of the rollouts determines counts, means and standard deviations, the second half
+    the thresholds.
 
     Args:
-        tokens: [r t n] of r rollouts of t frames, from their first frames on, in an order that is
-            independent of their content.
-        costs: [r t n] surprisal of the tokens, from `rollout_costs`.
+        tokens: [r t n] tokens of the first t frames of r rollouts, n tokens per frame. The order of
+            the rollouts must not depend on their content.
+        costs: [r t n] surprisal (negative log-probability) of the tokens, from `rollout_costs`.
         spec: encoder, camera and stream of the rollouts.
         num_codes: vocabulary size of the tokenizer.
-        level: share of normal frames that may be above their threshold.
+        level: share of normal frames that may be above the threshold of their index.
         alarm_level: share of normal rollouts that may have an alarm.
-        patience: number of consecutive frames that cause an alarm.
+        patience: number of consecutive frames above the alarm threshold that cause an alarm.
 
     Raises:
         ValueError: there are too few rollouts for the levels; the message states the necessary
@@ -188,7 +197,10 @@ def calibrate(
 def _statistics(
     tokens: NDArray[np.integer], costs: NDArray[np.float32], num_codes: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the counts of codes at each position, and means and widths of the scores."""
+    """Return the counts of codes, and the means and standard deviations of the scores.
+
+    The shapes are those in `SurpriseBounds`: [n v], [t s] and [t s].
+    """
     counts = _count(tokens, num_codes)
     # each rollout without its own counts, or it would look more normal than new rollouts
     scores = [
@@ -224,7 +236,7 @@ def save_bounds(path: Path, bounds: SurpriseBounds) -> None:
 
 
 def load_bounds(path: Path) -> SurpriseBounds:
-    """Load what `save_bounds` wrote.
+    """Load the statistics and thresholds that `save_bounds` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -262,7 +274,7 @@ def load_bounds(path: Path) -> SurpriseBounds:
 def _limits(
     anomaly_scores: NDArray[np.float64], level: float, alarm_level: float, patience: int
 ) -> tuple[NDArray[np.float64], float]:
-    """Return the frame thresholds [t] and the alarm threshold, from calibration scores [r t]."""
+    """Compute the frame thresholds [t] and the alarm threshold from anomaly scores [r t]."""
     num_rollouts, num_frames = anomaly_scores.shape
     _check_levels(num_rollouts, num_frames, level, alarm_level, patience)
     in_a_row = np.lib.stride_tricks.sliding_window_view(anomaly_scores, patience, axis=1)
@@ -291,7 +303,7 @@ def _check_levels(
 def _scores(
     costs_of_places: Tensor, tokens: NDArray[np.integer], costs: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Return the scores [r t s] of rollouts, computed as in a monitor."""
+    """Return the s scores of each frame of r rollouts of t frames, [r t s], as a monitor does."""
     scorer = FrameScorer(costs_of_places)
     rows = [
         scorer.score(
@@ -313,7 +325,7 @@ def _deviations(
 
 
 def _count(tokens: NDArray[np.integer], num_codes: int) -> NDArray[np.int32]:
-    """Return the number of occurrences of each code at each token position, [n v]."""
+    """Return the number of occurrences of each of v codes at each of n token positions, [n v]."""
     num_places = tokens.shape[-1]
     cells = np.arange(num_places) * num_codes + tokens.reshape(-1, num_places)
     counted = np.bincount(cells.ravel(), minlength=num_places * num_codes)
@@ -321,7 +333,10 @@ def _count(tokens: NDArray[np.integer], num_codes: int) -> NDArray[np.int32]:
 
 
 def _moments(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return means and standard deviations [t s] of scores [r t s], pooled over near frames."""
+    """Return means and standard deviations [t s] of scores [r t s] for each frame index.
+
+    Each value is computed from the frames with this index and those with neighbouring indices.
+    """
     num_frames = scores.shape[1]
     least = _LEAST_WIDTH * np.nanstd(scores, axis=(0, 1))
     mean, width = np.full(scores.shape[1:], np.nan), np.ones(scores.shape[1:])
@@ -336,7 +351,10 @@ def _moments(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _conformal(values: NDArray[np.float64], level: float) -> NDArray[np.float64]:
-    """Return thresholds [t] that a new row like [r t] exceeds with at most this probability."""
+    """Return thresholds [t] that new values exceed with at most the probability `level`.
+
+    The thresholds are computed from r exchangeable rows of values [r t].
+    """
     rank = math.ceil(round((len(values) + 1) * (1 - level), 9))
     return np.sort(values, axis=0)[rank - 1]
 

@@ -10,8 +10,9 @@
     report = monitor.report(ids, stream)
     log(report.entries())                  # alarm, outside, anomaly score, reason, all scores
 
-`tokens` [r t n] are those of r rollouts without faults, t frames each. The monitor only advises;
-it is not a safety function. docs/toto_robot.md lists the faults that it detects and misses.
+`tokens` [r t n] are the tokens of r rollouts without faults, with t frames of n tokens. The monitor
+gives advice and is not a safety function. docs/toto_robot.md lists the faults that it detects and
+the faults that it misses.
 """
 
 from collections.abc import Mapping
@@ -33,12 +34,12 @@ __all__ = ["CameraMonitor", "Report", "calibrate_monitor"]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Report:
-    """The anomaly report of the newest frame of every environment.
+    """The anomaly report of the newest frames of b environments.
 
     Attributes:
-        scores: [b s] as in `toto_robot.monitoring.scores.SCORES`.
-        deviations: [b s] deviations of the scores from their means, in standard deviations.
-        anomaly_scores: [b] the largest absolute deviation.
+        scores: [b s] the s scores in `toto_robot.monitoring.scores.SCORES`.
+        deviations: [b s] differences of the scores from their means, in standard deviations.
+        anomaly_scores: [b] the largest absolute deviation of each frame.
         outside: [b] true if the anomaly score is above the threshold of the frame's index.
         alarm: [b] true if `patience` consecutive frames are above the alarm threshold.
         heat: [b h w] surprisal of each token, nats, at its position in the image.
@@ -58,7 +59,7 @@ class Report:
         return f"{SCORES[worst]} {side}"
 
     def entries(self, env: int = 0) -> dict[str, float | bool | str]:
-        """Return the log entries of one environment, as plain data."""
+        """Return the report of one environment as plain data, for a log."""
         return {
             "alarm": bool(self.alarm[env]),
             "outside": bool(self.outside[env]),
@@ -72,13 +73,13 @@ class CameraMonitor:
     """A monitor that compares the frames of one camera with calibrated statistics.
 
     Attributes:
-        bounds: statistics and thresholds.
+        bounds: calibrated statistics and thresholds.
     """
 
     def __init__(
         self, encoder: Encoder, bounds: SurpriseBounds, *, camera: str, rate_hz: float
     ) -> None:
-        """Start without earlier frames.
+        """Start a monitor without earlier frames.
 
         Args:
             encoder: the frozen encoder.
@@ -87,7 +88,8 @@ class CameraMonitor:
             rate_hz: rate of the monitored frames, Hz.
 
         Raises:
-            ValueError: the bounds are for another encoder, camera or rate; the message says which.
+            ValueError: the bounds are for another encoder, camera or rate; the message names the
+                difference.
         """
         spec = bounds.spec
         found = {"weights_hash": encoder.weights_hash, "camera": camera, "rate_hz": rate_hz}
@@ -98,7 +100,7 @@ class CameraMonitor:
         self._alarm_frames = np.zeros(0, dtype=np.int64)
 
     def watched_stream(self, num_envs: int) -> EncoderStream:
-        """Return a stream with the settings of the calibration."""
+        """Return a stream with the settings of the calibration, whose frames can be reported."""
         spec = self.bounds.spec
         return self._encoder.stream(
             num_envs,
@@ -109,14 +111,15 @@ class CameraMonitor:
         )
 
     def report(self, ids: Int64[Tensor, "b n"], stream: EncoderStream) -> Report:
-        """Return the report of the newest frames; call it once after each step of the stream.
+        """Return the report of the newest frames. Call this once after each step of the stream.
 
         Args:
             ids: tokens of the newest frames of all environments.
-            stream: the stream, after its step with these frames.
+            stream: stream from `watched_stream`, after its step with these frames.
 
         Raises:
-            ValueError: the stream has other settings than the bounds, or no surprisal.
+            ValueError: the stream has other settings than the bounds, or does not compute
+                surprisal.
         """
         shown = stream.frames_shown
         kind = {"context": stream.context, "mode": stream.mode, "frame_skip": stream.frame_skip}
@@ -156,20 +159,22 @@ def calibrate_monitor(
     alarm_level: float = 0.05,
     patience: int = 1,
 ) -> SurpriseBounds:
-    """Calibrate a monitor of a camera; takes one step of the stream for each frame.
+    """Compute the statistics and thresholds for a monitor of a camera.
+
+    The calibration encodes each frame with one step of a stream.
 
     Args:
         encoder: the frozen encoder.
-        tokens: [r t n] of r rollouts of t frames without faults, in an order that is independent of
-            their content.
+        tokens: [r t n] tokens of r rollouts without faults, with t frames of n tokens. The order of
+            the rollouts must not depend on their content.
         camera: name of the camera.
         rate_hz: frame rate, Hz.
-        context: frames in the stream's window.
+        context: number of frames that the stream uses, including the newest frame.
         mode: mode of the stream, `rolling` or `staggered`.
         frame_skip: number k; the stream keeps every k-th camera frame in its window.
-        level: share of normal frames that may be above their threshold.
+        level: share of normal frames that may be above the threshold of their index.
         alarm_level: share of normal rollouts that may have an alarm.
-        patience: number of consecutive frames that cause an alarm.
+        patience: number of consecutive frames above the alarm threshold that cause an alarm.
 
     Raises:
         ValueError: there are too few rollouts for the levels; the message states the necessary
@@ -195,7 +200,7 @@ def calibrate_monitor(
 
 
 def _require(spec: MonitorSpec, found: Mapping[str, object]) -> None:
-    """Raise if the bounds are for another encoder, camera or stream."""
+    """Raise an error if thresholds are for another encoder, camera or stream."""
     wrong = [
         f"{name} is {value!r}, the bounds need {getattr(spec, name)!r}"
         for name, value in found.items()

@@ -1,17 +1,20 @@
 """Compute four anomaly scores of camera frames from the outputs of a stream.
 
-surprise   mean surprisal of the frame's tokens given all earlier tokens, nats: the negative
-           log-likelihood of the model. High if much changes at once, or if the scene is unfamiliar.
-oddity     mean surprisal of the tokens under the frequencies of codes at each position of the image
-           in normal rollouts. High if the light is off, colours are wrong, or the camera was moved.
-lasting    like oddity, but the minimum over the last frames at each position, averaged over the
-           highest eighth of the positions. High if something unusual stays in place while the arm
-           moves: a hand, a cloth, or dirt on the lens.
-still      share of tokens equal to those of the frame before; if all are equal, the number of such
-           consecutive frames. High if the image is frozen.
+The surprisal of a token is its negative log-probability in nats. It is high for unlikely tokens.
 
-`conformal` calibrates thresholds for them, `monitor` applies them. They give advice and are not a
-safety function.
+surprise   Mean surprisal of the frame's tokens. The transformer predicts the probabilities from all
+           earlier tokens. High if much changes at once, or if the scene is unfamiliar.
+oddity     Mean surprisal of the frame's tokens. The probabilities are the frequencies of tokens at
+           the same position of the image in normal rollouts. High if the light is off, colours are
+           wrong, or the camera was moved.
+lasting    Minimum over the last frames of the surprisal of `oddity` at each position, averaged over
+           the eighth of the positions with the highest values. High if something unusual stays in
+           place while the arm moves, such as a hand, a cloth, or dirt on the lens.
+still      Share of tokens that equal those of the frame before. If all tokens are equal, it is the
+           number of consecutive frames without a change. High if the image is frozen.
+
+`conformal` calibrates thresholds for the scores, and `monitor` applies the thresholds. The scores
+give advice and are not a safety function.
 """
 
 import math
@@ -35,7 +38,10 @@ _LASTING_SHARE = 1 / 8  # of the positions in an image
 
 
 class FrameScorer:
-    """A scorer of the newest frames of several environments, which stores a few earlier frames."""
+    """An object that computes the scores of the newest frames of several environments.
+
+    It stores a few earlier frames, which some scores need.
+    """
 
     def __init__(self, place_costs: Float[Tensor, "n v"]) -> None:
         self._place_costs = place_costs
@@ -49,15 +55,15 @@ class FrameScorer:
         costs: Float[Tensor, "b n"],
         frames_shown: NDArray[np.int64],
     ) -> NDArray[np.float64]:
-        """Return the scores [b s] of the newest frames; s as in `SCORES`.
+        """Return the scores [b s] of the newest frames of b environments, in the order of `SCORES`.
 
         Args:
             ids: tokens of the frames.
             costs: surprisal of the tokens, nats.
-            frames_shown: [b] number of frames of each episode so far; 1 begins an episode.
+            frames_shown: [b] number of frames so far in each episode; 1 for the first frame.
 
         Raises:
-            ValueError: the first call of an episode was not with its first frame.
+            ValueError: the first call is not with the first frames of episodes.
         """
         ids = ids.cpu()
         places = torch.arange(ids.shape[1])
@@ -85,16 +91,17 @@ class FrameScorer:
 
 
 def heat_map(costs: Float[Tensor, "b n"]) -> Float[Tensor, "b h w"]:
-    """Return the costs of a frame's tokens at their positions in the image, [b h w]."""
+    """Arrange values of n tokens [b n] as in the image: [b h w], with h w = n positions."""
     side = math.isqrt(costs.shape[1])
     return costs.unflatten(1, (side, side))
 
 
 def place_costs(counts: NDArray[np.int32]) -> Float[Tensor, "n v"]:
-    """Return the surprisal [n v], nats, of each code at each position, from counts [n v].
+    """Return the surprisal [n v], nats, of each of v codes at each of n positions.
 
-    The prior of a code at a position is its frequency in the whole image. The prior has the weight
-    of one observation. In this frequency, half an occurrence is added to each code.
+    It is computed from the number of occurrences `counts` [n v]. So that codes that did not occur
+    also have a probability, the code's frequency in the whole image is added to the counts as one
+    further observation. For this frequency, half an occurrence is added to each code.
     """
     anywhere = counts.sum(axis=0) + 0.5
     prior = (anywhere / anywhere.sum()).astype(np.float32)
@@ -109,7 +116,11 @@ def rollout_costs(
     mode: str = "rolling",
     frame_skip: int = 1,
 ) -> NDArray[np.float32]:
-    """Return the surprisal [r t n], nats, of the tokens [r t n] of rollouts in a stream."""
+    """Return the surprisal [r t n], nats, of tokens [r t n], computed by a stream.
+
+    There are r rollouts of t frames with n tokens. `context`, `mode` and `frame_skip` are the
+    settings of the stream.
+    """
     costs = np.empty(tokens.shape, dtype=np.float32)
     for start in range(0, len(tokens), _AT_ONCE):
         group = tokens[start : start + _AT_ONCE].astype(np.int64)

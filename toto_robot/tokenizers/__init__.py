@@ -1,4 +1,4 @@
-"""Tokenizers, which convert frames to tokens and back."""
+"""Tokenizers, which convert frames to tokens (integers) and tokens to frames."""
 
 from .dvae import DalleConfig, DalleDVae, LightConfig, LightDVae
 from .tokenizer import Tokenizer

@@ -1,7 +1,8 @@
 """``python -m toto_robot.tokenizers.convert``: convert published tokenizer weights to a checkpoint.
 
-Nothing in the published files is executed. The result is a folder for `load_tokenizer` and for the
-setting ``tokenizer`` of every command; its ``config.json`` has the sha256 of the published files.
+The checkpoint is a folder that `load_tokenizer` and the setting ``tokenizer`` of all commands
+accept. Its ``config.json`` contains the sha256 of the published files. No code in the published
+files is run.
 """
 
 import hashlib
@@ -22,10 +23,11 @@ class ConvertConfig:
     """Settings of the command `convert_tokenizer`.
 
     Attributes:
-        format: ``dalle``: encoder, or encoder and decoder, from OpenAI or FLAVA; ``vqgan``: a
-            checkpoint of taming-transformers.
-        files: the published files: encoder first, then decoder.
-        sha256: expected sha256 of each file, in the same order; empty: only printed.
+        format: type of the tokenizer: ``dalle`` for the encoder (and decoder) of OpenAI or FLAVA,
+            or ``vqgan`` for a checkpoint of taming-transformers.
+        files: paths of the published files; first the encoder, then the decoder if there is one.
+        sha256: expected sha256 of each file, in the same order; empty: the sha256 is printed, but
+            not checked.
         image_size: side that frames are resized to, pixels.
     """
 
@@ -38,7 +40,7 @@ class ConvertConfig:
         """Check the number of files.
 
         Raises:
-            ValueError: the format has another number of files.
+            ValueError: the number of files is wrong for the format.
         """
         if self.format == "vqgan" and len(self.files) != 1:
             raise ValueError(f"files: a VQGAN is one file, got {len(self.files)}")
@@ -51,7 +53,7 @@ def convert(config: ConvertConfig, out: Path) -> Path:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file has another sha256, or holds something else.
+        ValueError: a file has another sha256, or does not contain such a tokenizer.
     """
     digests = {}
     for i, file in enumerate(config.files):

@@ -1,17 +1,19 @@
-"""Discrete VAE tokenizers: a small convolutional one (`light`), and the published DALL-E dVAE.
+"""Discrete VAE tokenizers: our small convolutional one (`light`), and DALL-E's dVAE.
 
-Both convert a 128-pixel RGB frame to 16 x 16 tokens from a vocabulary of 8192 (paper section 3.4).
+Both convert an RGB frame of 128 x 128 pixels to 16 x 16 tokens from a vocabulary of 8192 codes
+(paper section 3.4).
 
-`LightDVae` is the architecture of the shipped weights. The DALL-E encoder needs 68 GFLOP per frame,
-65-70 % of the total of Toto-base; `LightDVae` needs about 0.5 GFLOP. It replaces the 8192-way
-softmax by finite scalar quantisation (Mentzer et al., arXiv 2309.15505): five channels are rounded
-to 8, 8, 8, 4 and 4 levels, which makes 8192 codes. As a discrete VAE it has a deterministic
-posterior and a uniform prior, so the KL term is the constant log 8192 and only the reconstruction
-term is trained. There is no codebook that could collapse. No layer mixes the whole frame, so a
-token depends only on its neighbourhood.
+`LightDVae` is the architecture of the tokenizer in toto-nano. It needs about 0.5 GFLOP (1e9
+floating-point operations) per frame. The DALL-E encoder needs 68 GFLOP, 65-70 % of all operations
+of Toto-base. DALL-E computes a softmax over 8192 codes. `LightDVae` uses finite scalar quantisation
+(Mentzer et al., arXiv 2309.15505) instead: five channels are rounded to 8, 8, 8, 4 and 4 levels,
+whose product is 8192. As a discrete VAE, it has a deterministic posterior and a uniform prior. So
+the KL term of the loss is constant (log 8192), and only the reconstruction is trained. There is no
+learned codebook, of which parts could stay unused. No layer mixes the whole frame, so a token
+depends only on its neighbourhood.
 
-`DalleDVae` is OpenAI's module (Ramesh et al. 2021): same widths, depths and parameter names as the
-published encoder and decoder, with its ``w``/``b`` convolutions.
+`DalleDVae` is OpenAI's module (Ramesh et al. 2021). It has the widths, depths and parameter names
+of the published encoder and decoder, whose convolutions have parameters ``w`` and ``b``.
 """
 
 import math
@@ -41,15 +43,16 @@ MARGIN = 0.1  # margin of the logit-Laplace likelihood: dall_e.utils.logit_lapla
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LightConfig:
-    """Sizes of `LightDVae`.
+    """The sizes of `LightDVae`.
 
     Attributes:
         image_size: side of the input, pixels; a multiple of 8.
-        levels: levels of each quantised channel; their product is the vocabulary size.
-        widths: the encoder's channels at 1/4 and at 1/8 of the input resolution.
-        blocks: the encoder's residual blocks at 1/4 and at 1/8 of the resolution.
-        decoder_widths: the decoder's channels at 1/8, 1/4 and 1/2 of the resolution.
-        decoder_blocks: the decoder's residual blocks at 1/8, 1/4 and 1/2 of the resolution.
+        levels: number of levels of each quantised channel; the product is the vocabulary size.
+        widths: numbers of the encoder's channels at 1/4 and at 1/8 of the input resolution.
+        blocks: numbers of the encoder's residual blocks at 1/4 and at 1/8 of the resolution.
+        decoder_widths: numbers of the decoder's channels at 1/8, 1/4 and 1/2 of the resolution.
+        decoder_blocks: numbers of the decoder's residual blocks at 1/8, 1/4 and 1/2 of the
+            resolution.
     """
 
     kind: ClassVar[str] = "light"
@@ -75,7 +78,7 @@ class LightConfig:
 
 
 class LightDVae(nn.Module):
-    """A small discrete VAE: 8 x 8 pixels per token, finite scalar quantisation."""
+    """A small discrete VAE with 8 x 8 pixels per token and finite scalar quantisation."""
 
     levels: Tensor
     basis: Tensor
@@ -118,7 +121,7 @@ class LightDVae(nn.Module):
         self.register_buffer("basis", basis, persistent=False)
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
-        """Return the tokens of RGB frames of any size, in raster order."""
+        """Return the tokens of b RGB frames of any size, n tokens each, in raster order."""
         weight = next(self.parameters())
         images = frames_to_unit(
             check_frames(frames).to(weight.device), self.image_size, weight.dtype
@@ -143,7 +146,10 @@ class LightDVae(nn.Module):
         return unit_to_frames(self.reconstruct(codes))
 
     def bottleneck(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c i j"]:
-        """Return the bounded codes of images in [0, 1], before rounding (arXiv 2309.15505)."""
+        """Return the codes of images in [0, 1], bounded but not rounded (arXiv 2309.15505).
+
+        Each of i x j tokens has c channels.
+        """
         raw = self.encoder(_cells_to_channels(images * 2 - 1, 4))
         half = (self.levels - 1).float()[:, None, None] * (1 + 1e-3) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)[:, None, None]
@@ -151,11 +157,11 @@ class LightDVae(nn.Module):
         return torch.tanh(raw + shift) * half - offset
 
     def quantise(self, bounded: Float[Tensor, "b c i j"]) -> Float[Tensor, "b c i j"]:
-        """Return rounded codes, with a straight-through gradient."""
+        """Round codes; the gradient passes as if they were not rounded (straight-through)."""
         return bounded + (bounded.round() - bounded).detach()
 
     def ids(self, codes: Float[Tensor, "b c i j"]) -> Int64[Tensor, "b i j"]:
-        """Return the tokens of codes, rounded or not."""
+        """Return the tokens of codes, which need not be rounded."""
         digits = codes.round().long() + (self.levels // 2)[:, None, None]
         return (digits * self.basis[:, None, None]).sum(1)
 
@@ -167,7 +173,10 @@ class LightDVae(nn.Module):
     def forward(
         self, images: Float[Tensor, "b 3 s s"]
     ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b c i j"]]:
-        """Return the reconstruction and the codes, with a straight-through gradient."""
+        """Return the reconstruction of images in [0, 1], and the rounded codes.
+
+        The gradient passes as if the codes were not rounded (straight-through).
+        """
         codes = self.quantise(self.bottleneck(images))
         return self.reconstruct(codes), codes
 
@@ -187,14 +196,17 @@ class _ResidualBlock(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DalleConfig:
-    """Sizes of `DalleDVae`; OpenAI's: hidden 256, 2 blocks per group, 8192 codes, init 128.
+    """The sizes of `DalleDVae`.
+
+    OpenAI's model has `hidden` 256, `decoder_init` 128, `blocks_per_group` 2 and `vocab_size` 8192.
 
     Attributes:
         image_size: side of the input, pixels; a multiple of 8.
-        hidden: channels of the first group; groups have 1, 2, 4 and 8 times as many.
-        decoder_init: channels after the decoder's first convolution; null: no decoder, for
-            published files with only the encoder.
-        blocks_per_group: residual blocks in each of the four groups.
+        hidden: number of channels of the first group; the four groups have 1, 2, 4 and 8 times this
+            number.
+        decoder_init: number of channels after the decoder's first convolution; null: there is no
+            decoder, as in some published files.
+        blocks_per_group: number of residual blocks in each of the four groups.
         vocab_size: number of codes.
     """
 
@@ -218,7 +230,7 @@ class DalleConfig:
 
 
 class DalleDVae(nn.Module):
-    """OpenAI's discrete VAE (github.com/openai/DALL-E): encoder, decoder, 8192 codes.
+    """OpenAI's discrete VAE with its encoder and decoder (github.com/openai/DALL-E).
 
     ``encoder`` and ``decoder`` have the parameter names of the published modules
     (``blocks.group_1.block_1...``), so ``encoder.load_state_dict`` accepts a published state dict.
@@ -238,7 +250,10 @@ class DalleDVae(nn.Module):
         )
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
-        """Return the tokens of RGB frames of any size: argmax of the logits, in raster order."""
+        """Return the tokens of b RGB frames of any size, n tokens each, in raster order.
+
+        A token is the code with the highest logit.
+        """
         weight = next(self.parameters())
         images = frames_to_unit(
             check_frames(frames).to(weight.device), self.image_size, weight.dtype
@@ -246,11 +261,13 @@ class DalleDVae(nn.Module):
         return self.logits(images).argmax(1).flatten(1)
 
     def logits(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b v i j"]:
-        """Return the logits of the codes of images in [0, 1]."""
+        """Return the logits of the v codes at each of i x j tokens, for images in [0, 1]."""
         return self.encoder(with_margin(images))
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
-        """Return the RGB frames reconstructed from tokens: mean of the logit-Laplace distribution.
+        """Return the RGB frames reconstructed from tokens.
+
+        A frame is the mean of the logit-Laplace distribution that the decoder predicts.
 
         Raises:
             ValueError: there is no decoder, ids are outside the vocabulary, or there are not
@@ -264,7 +281,9 @@ class DalleDVae(nn.Module):
         )
 
     def statistics(self, codes: Float[Tensor, "b v i j"]) -> Float[Tensor, "b 6 s s"]:
-        """Return means and log scales of the pixels' logits, from a distribution over codes.
+        """Return the statistics of each pixel's logits, 3 means and 3 log scales.
+
+        The input `codes` is a distribution over the v codes at each of i x j tokens.
 
         Raises:
             ValueError: there is no decoder.
@@ -277,10 +296,11 @@ class DalleDVae(nn.Module):
         return self.decoder(codes)
 
     def mixed(self, dtype: torch.dtype) -> "DalleDVae":
-        """Convert the groups to ``dtype``, in place, except the first and last convolutions.
+        """Convert the groups to ``dtype``, in place, and return the module.
 
-        In float16, this equals OpenAI's module on a GPU. The last convolution stays in float32,
-        because 8192 logits have many ties in half precision.
+        The first and the last convolution stay in float32. With float16, the module equals OpenAI's
+        module on a GPU. In half precision, many of the 8192 logits of the last convolution would
+        be equal.
         """
         for half in (self.encoder, self.decoder):
             for name, group in half.blocks.named_children() if half is not None else ():
@@ -290,17 +310,24 @@ class DalleDVae(nn.Module):
 
 
 def with_margin(images: Tensor) -> Tensor:
-    """Return images mapped from [0, 1] to [0.1, 0.9], where logits are finite (DALL-E, A.3)."""
+    """Map images from [0, 1] to [0.1, 0.9], so that logits are finite (DALL-E, A.3)."""
     return images * (1 - 2 * MARGIN) + MARGIN
 
 
 def laplace_mean(statistics: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Return images, approximately in [0, 1]: the mean of a logit-Laplace distribution."""
+    """Return images, approximately in [0, 1], from the statistics of a logit-Laplace distribution.
+
+    The images are the mean of this distribution. `with_margin` is undone.
+    """
     return (torch.sigmoid(statistics[:, :3]) - MARGIN) / (1 - 2 * MARGIN)
 
 
 class _DalleHalf(nn.Module):
-    """An encoder (7x7 input, max-pool after groups 1-3) or a decoder (1x1 input, nearest x2)."""
+    """The encoder or the decoder of `DalleDVae`.
+
+    The encoder begins with a 7 x 7 convolution, and has a max-pool after groups 1 to 3. The decoder
+    begins with a 1 x 1 convolution, and doubles the side by nearest-neighbour interpolation.
+    """
 
     def __init__(self, config: DalleConfig, first: int, *, decoder: bool) -> None:
         super().__init__()
@@ -351,7 +378,7 @@ class _DalleBlock(nn.Module):
 
 
 class _RawConv(nn.Module):
-    """A convolution with the published parameter names ``w`` and ``b``."""
+    """A convolution whose parameters have the published names ``w`` and ``b``."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int) -> None:
         super().__init__()
@@ -367,7 +394,10 @@ class _RawConv(nn.Module):
 
 
 def _cells_to_channels(images: Tensor, side: int) -> Tensor:
-    """Return `pixel_unshuffle` of images, whose ONNX export in torch 2.13 changes the order."""
+    """Move cells of `side` x `side` pixels to the channels, as `pixel_unshuffle` does.
+
+    The ONNX export of `pixel_unshuffle` in torch 2.13 is not used, because it changes the order.
+    """
     height, width = images.shape[2] // side, images.shape[3] // side
     cells = images.unflatten(3, (width, side)).unflatten(2, (height, side))  # b c i y j x
     return cells.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)

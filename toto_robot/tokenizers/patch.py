@@ -1,9 +1,11 @@
-"""Continuous tokens: convert frames to the pixels of their patches, in raster order, and back.
+"""Convert frames to patches of pixels in raster order, and patches to frames.
 
-The conversion has no parameters and loses no information. A token contains the colours of one
-patch, pixel by pixel, like the targets of the masked autoencoder (He et al. 2021).
+The patches are used as continuous tokens. The conversion has no parameters and loses no
+information. A token contains the colours of one patch, pixel by pixel, as the targets of the masked
+autoencoder do (He et al. 2021).
 
-Shapes: b batch, s side of a frame, n patches of a frame, p side of a patch, c = 3 p p values.
+Letters in shapes: b frames with a side of s pixels, n patches per frame with a side of p pixels,
+and c = 3 p p values per patch.
 """
 
 from jaxtyping import Float
@@ -16,7 +18,7 @@ VARIANCE_EPS = 1e-6
 
 
 def to_patches(images: Float[Tensor, "b 3 s s"], patch_size: int) -> Float[Tensor, "b n c"]:
-    """Return the patches of images; c runs over rows, columns, colours.
+    """Return the patches of images. The order of the c values is: rows, columns, colours.
 
     Raises:
         ValueError: the image sides are not multiples of the patch size.
@@ -31,10 +33,10 @@ def to_patches(images: Float[Tensor, "b 3 s s"], patch_size: int) -> Float[Tenso
 
 
 def from_patches(tokens: Float[Tensor, "b n c"], patch_size: int) -> Float[Tensor, "b 3 s s"]:
-    """Return square images from their patches, the inverse of `to_patches`.
+    """Return square images from their patches; this is the inverse of `to_patches`.
 
     Raises:
-        ValueError: the patches are not those of a square image.
+        ValueError: the number of patches is not a square, or c does not match the patch size.
     """
     side = round(tokens.shape[1] ** 0.5)
     if side**2 != tokens.shape[1] or tokens.shape[2] != 3 * patch_size**2:
@@ -46,7 +48,7 @@ def from_patches(tokens: Float[Tensor, "b n c"], patch_size: int) -> Float[Tenso
 
 
 def normalise_patches(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-    """Return tokens scaled to mean 0 and variance 1 (He et al. 2021, section 4.1)."""
+    """Scale each token to mean 0 and variance 1 (He et al. 2021, section 4.1)."""
     mean = tokens.mean(dim=-1, keepdim=True)
     variance = tokens.var(dim=-1, keepdim=True)
     return (tokens - mean) / (variance + VARIANCE_EPS).sqrt()

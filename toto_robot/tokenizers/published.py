@@ -1,12 +1,13 @@
-"""Load tokenizers from their published files: OpenAI's dVAE, FLAVA's codebook, and VQGAN.
+"""Load tokenizers from the files of their authors: OpenAI's dVAE, FLAVA's codebook, VQGAN.
 
     tokenizer = load_dalle((Path("encoder.pkl"), Path("decoder.pkl")), image_size=128)
 
-OpenAI's two files are pickled modules; `unpickle` reads them without running their code, and needs
-neither the package ``dall_e`` nor ``attrs``. The encoder is also in FLAVA's image codebook, as a
-state dict. VQGAN's files are Lightning checkpoints.
+OpenAI's two files are pickled modules. `unpickle` reads them without running their code, and
+without the packages ``dall_e`` and ``attrs``. FLAVA's image codebook also contains OpenAI's
+encoder, as a state dict. VQGAN's files are Lightning checkpoints.
 
-All sizes are read from the tensors; every tensor is used, or dropped by name.
+All sizes of the models are computed from the shapes of the tensors. Each tensor in a file must be
+known: it is used, or it is on a list of tensors that are not needed.
 """
 
 import re
@@ -44,17 +45,18 @@ FLAVA = "image_codebook."  # prefix of the codebook within a whole FLAVA
 
 
 def load_dalle(files: Sequence[Path], image_size: int) -> DalleDVae:
-    """Load OpenAI's dVAE.
+    """Load the tokenizer of DALL-E, OpenAI's discrete VAE.
 
     Args:
-        files: the encoder's file and, if images are to be decoded, the decoder's. Each is OpenAI's
-            pickled module, or its state dict as safetensors or torch file; the encoder may be
-            FLAVA's image codebook, alone or in a whole FLAVA.
-        image_size: side that frames are resized to, pixels: 128 yields 16 x 16 tokens.
+        files: file of the encoder and, if tokens will be decoded to images, file of the decoder.
+            A file is OpenAI's pickled module, or its state dict as safetensors or torch file. The
+            encoder may also be FLAVA's image codebook, alone or in a complete FLAVA model.
+        image_size: side of the square to which frames are resized, pixels; 128 makes 16 x 16
+            tokens.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file holds something else; the message says what.
+        ValueError: a file does not contain such a tokenizer; the message says what it contains.
     """
     if not 1 <= len(files) <= 2:
         raise ValueError(f"expected the encoder's file, or encoder and decoder, got {len(files)}")
@@ -83,16 +85,18 @@ def load_dalle(files: Sequence[Path], image_size: int) -> DalleDVae:
 def load_vqgan(file: Path, image_size: int) -> Vqgan:
     """Load a VQGAN of taming-transformers from its Lightning checkpoint or state dict.
 
-    Weights that only the training uses are dropped (``loss.``: discriminator and perceptual
-    network). All sizes, and the levels with attention, are read from names and shapes.
+    Weights that only the training uses are ignored: the discriminator and the perceptual network,
+    whose names begin with ``loss.``. All sizes, and the levels with attention, are found from the
+    names and shapes of the weights.
 
     Args:
-        file: the checkpoint.
-        image_size: side that frames are resized to, pixels: 256 yields 16 x 16 tokens.
+        file: path of the checkpoint.
+        image_size: side of the square to which frames are resized, pixels; 256 makes 16 x 16
+            tokens.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the file holds something else; the message says what.
+        ValueError: the file does not contain such a tokenizer; the message says what it contains.
     """
     weights = {
         name: tensor
@@ -120,7 +124,7 @@ def load_vqgan(file: Path, image_size: int) -> Vqgan:
 
 
 def _dalle_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with FLAVA's names replaced by OpenAI's."""
+    """Replace FLAVA's names of weights by OpenAI's names."""
     if any(name.startswith(FLAVA) for name in state):
         state = {
             name.removeprefix(FLAVA): tensor
@@ -139,7 +143,7 @@ def _dalle_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load(file: Path, module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Load weights into a module on the meta device, as float32.
+    """Load weights as float32 into a module that was built on the meta device.
 
     Raises:
         ValueError: names or shapes differ; the message lists them.

@@ -1,4 +1,4 @@
-"""The interface of all tokenizers: uint8 RGB frames to tokens, and back."""
+"""The methods that all tokenizers have, and functions that check and convert their data."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,11 +12,11 @@ __all__ = ["Tokenizer", "check_frames", "check_ids", "frames_to_unit", "unit_to_
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """A discrete visual tokenizer (paper section 3.4).
+    """A tokenizer, which converts frames to integers and back (paper section 3.4).
 
     Attributes:
-        vocab_size: number of codes; ids are in ``[0, vocab_size)``.
-        tokens_per_frame: tokens per frame, in raster order.
+        vocab_size: number of different tokens; ids are in ``[0, vocab_size)``.
+        tokens_per_frame: number of tokens of a frame; they are in raster order.
         image_size: side of the square that a frame is resized to, pixels.
     """
 
@@ -25,18 +25,18 @@ class Tokenizer(Protocol):
     image_size: int
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
-        """Return the tokens of RGB frames of any size; resizing and scaling are included."""
+        """Resize RGB frames of any size, and return their tokens, n per frame."""
         ...
 
     def decode(self, ids: Int64[Tensor, "b n"]) -> UInt8[Tensor, "b s s 3"]:
-        """Return RGB frames of side ``image_size``, reconstructed from tokens."""
+        """Return RGB frames of side s = ``image_size``, reconstructed from tokens."""
         ...
 
 
 def check_frames(frames: object) -> Tensor:
-    """Return ``frames`` as a uint8 tensor [b h w 3].
+    """Check frames, and return them as a uint8 tensor [b h w 3].
 
-    RGB and BGR cannot be distinguished.
+    The function cannot detect whether colours are in the order BGR instead of RGB.
 
     Raises:
         TypeError: `frames` is neither an array nor a tensor.
@@ -98,7 +98,7 @@ def _wrong_dtype(frames: np.ndarray | Tensor) -> str:
 
 
 def check_ids(ids: Tensor, vocab_size: int, tokens_per_frame: int) -> None:
-    """Check token ids [b n].
+    """Check the token ids [b n] of b frames with n tokens.
 
     Raises:
         ValueError: the shape is wrong, or ids are outside the vocabulary.
@@ -114,7 +114,10 @@ def check_ids(ids: Tensor, vocab_size: int, tokens_per_frame: int) -> None:
 def frames_to_unit(
     frames: UInt8[Tensor, "b h w 3"], size: int, dtype: torch.dtype
 ) -> Float[Tensor, "b 3 s s"]:
-    """Return frames resized to ``size`` (antialiased bilinear), in [0, 1], channels first."""
+    """Resize frames to squares of side ``size``, and scale them to [0, 1].
+
+    The method is antialiased bilinear interpolation. The result has the channels first.
+    """
     images = frames.permute(0, 3, 1, 2).float() / 255  # antialiasing has no half-precision kernel
     if images.shape[-2:] != (size, size):
         images = nn.functional.interpolate(
@@ -124,5 +127,5 @@ def frames_to_unit(
 
 
 def unit_to_frames(images: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b h w 3"]:
-    """Return images in [0, 1] as uint8 RGB frames, channels last."""
+    """Convert images in [0, 1] to uint8 RGB frames with the channels last."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,10 +1,12 @@
 """Read tensors from pickle files without running any of their code.
 
-Python's unpickling calls any function that a file names, so an unknown file may run any code. This
-module accepts only expected names. Each of them creates an inert object that stores its state;
-nothing from the file is imported or called. Files of torch 1.6 and later (zip) are read by
-`torch.load(weights_only=True)`. That function rejects whole modules in older files (a stream);
-these are read by a restricted unpickler.
+A pickle file contains the names of functions, and Python's unpickling calls them. So an unknown
+file can run any code. This module accepts only expected names of classes. For each of them it
+creates an object that only stores data; nothing from the file is imported or called.
+
+torch 1.6 and later writes zip files, which `torch.load(weights_only=True)` reads. Earlier versions
+wrote several pickles one after another (a stream). From these, `torch.load` rejects whole modules,
+so this module reads them with a restricted unpickler.
 """
 
 import pickle
@@ -42,19 +44,19 @@ _DTYPES = {
 
 
 class StandIn:
-    """A replacement for an expected class, which stores its state and does nothing."""
+    """A replacement for an expected class, which only stores the data of the pickled object."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         self.attributes: dict[str, Any] = {}
 
     def __new__(cls, *args: object, **kwargs: object) -> "StandIn":
-        """Ignore the arguments of the pickled class."""
+        """Create an object; the arguments in the pickle are ignored."""
         made = super().__new__(cls)
         made.attributes = {}  # unpickling need not call __init__
         return made
 
     def __setstate__(self, state: object) -> None:
-        """Store the state, if it is a mapping."""
+        """Store the data of the pickled object, if they are a mapping."""
         if isinstance(state, Mapping):
             self.attributes = dict(state)
 
@@ -63,13 +65,14 @@ def read_pickle(file: Path, expected: Collection[str]) -> Any:
     """Return the content of a torch file; objects of `expected` classes become `StandIn`.
 
     Args:
-        file: a zip or a stream.
-        expected: dotted names of the allowed classes, besides tensors and plain data.
+        file: path of a torch file, a zip file or a stream.
+        expected: names of the allowed classes, such as ``dall_e.encoder.Encoder``; tensors and
+            plain data are always allowed.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the file names another class, cannot be read, or is not what was to be
-            downloaded (a Git LFS pointer, a web page).
+        ValueError: the file contains the name of another class, cannot be read, or is a failed
+            download (a Git LFS pointer or a web page).
     """
     check_downloaded(file)
     # new classes for each file, so that no file can affect the next
@@ -96,13 +99,13 @@ def read_state(file: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
     """Return the tensors of a file by name.
 
     Args:
-        file: safetensors; or a torch file with a state dict, with a checkpoint that has one as
-            ``state_dict``, or with a whole module.
-        expected: as in `read_pickle`.
+        file: path of a safetensors file or a torch file. A torch file contains a state dict, a
+            dictionary with a state dict as ``state_dict``, or a whole module.
+        expected: names of the allowed classes, as in `read_pickle`.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the file cannot be read, or holds something else.
+        ValueError: the file cannot be read, or contains no state dict.
     """
     if file.suffix == ".safetensors":
         try:
@@ -135,7 +138,10 @@ def _module_tensors(module: StandIn, prefix: str) -> dict[str, Tensor]:
 
 
 def _read_stream(opened: IO[bytes], size: int, classes: Mapping[str, type]) -> Any:
-    """Return the content of a file from before torch 1.6: four pickles, then the storages."""
+    """Return the content of a file from before torch 1.6.
+
+    Such a file contains four pickles, and after them the numbers of the tensors (storages).
+    """
     if _Reader(opened, {}, 0).load() != _STREAM_MAGIC:
         raise ValueError("the file is neither a zip nor a stream of torch")
     if (version := _Reader(opened, {}, 0).load()) != _STREAM_VERSION:
@@ -156,12 +162,12 @@ def _read_stream(opened: IO[bytes], size: int, classes: Mapping[str, type]) -> A
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler for expected classes, tensors, ordered dicts and plain data only.
+    """An unpickler that accepts only expected classes, tensors, ordered dicts and plain data.
 
     Args:
-        opened: the stream.
+        opened: file to read.
         classes: replacement of each expected class, by name.
-        size: size of the file, bytes, the limit for all storages together.
+        size: size of the file, bytes; all storages together cannot be larger.
     """
 
     def __init__(self, opened: IO[bytes], classes: Mapping[str, type], size: int) -> None:
@@ -188,9 +194,9 @@ class _Reader(pickle.Unpickler):
         return self._names[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return an empty storage, which is filled later, or the class of a module's source text.
+        """Return an empty storage, which is filled later, or a class.
 
-        The source text that old files contain beside a class is ignored.
+        Old files contain the source text of a class beside its name. The text is ignored.
         """
         if pid[0] == "module":
             return pid[1]

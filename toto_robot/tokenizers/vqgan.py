@@ -1,13 +1,14 @@
 """VQGAN tokenizers with the architecture of taming-transformers (Esser et al., arXiv 2012.09841).
 
 The encoder is convolutional, with attention at its coarsest level. The codebook has 1024 or 16384
-learned vectors; the token of a cell of 16 x 16 pixels is the index of the vector that is nearest to
-the encoder's output. A decoder reconstructs the frame. Parameter names are those of the published
-Lightning checkpoints (github.com/CompVis/taming-transformers, ``taming.models.vqgan.VQModel``), so
-a published state dict can be loaded without its ``loss.`` part.
+learned vectors. The token of a cell of 16 x 16 pixels is the index of the vector that is nearest to
+the encoder's output. A decoder reconstructs the frame. The parameters have the names of the
+published Lightning checkpoints (github.com/CompVis/taming-transformers,
+``taming.models.vqgan.VQModel``). So a published state dict can be loaded after its entries with
+``loss.`` are removed.
 
-The published weights were trained with a perceptual loss on VGG16, which learned from ImageNet's
-labels: for this reason the paper prefers the DALL-E dVAE (section 3.4).
+The published weights were trained with a perceptual loss on VGG16, a network that was trained with
+ImageNet's labels. For this reason the paper prefers the DALL-E dVAE (section 3.4).
 """
 
 from dataclasses import dataclass
@@ -27,17 +28,20 @@ GROUPS = 32  # of every GroupNorm
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VqganConfig:
-    """Sizes of `Vqgan`; published f16 models: 128 x (1, 1, 2, 2, 4), 2 blocks, 256, 256.
+    """The sizes of `Vqgan`.
+
+    The published models with 16 x 16 pixels per token have `width` 128, `multipliers`
+    (1, 1, 2, 2, 4), `blocks` 2, `latent` 256 and `embedding` 256.
 
     Attributes:
-        image_size: side of the input, pixels; 256 yields 16 x 16 tokens with five levels.
-        width: channels that ``multipliers`` multiply; a multiple of 32.
-        multipliers: width factor of each level, finest first; each level but the last halves the
-            side.
-        blocks: residual blocks per level; the decoder has one more.
-        attention_levels: levels, counted from 0, whose blocks are each followed by attention.
-        latent: channels between encoder and codebook.
-        embedding: length of a code's vector.
+        image_size: side of the square input, pixels; with five levels, 256 makes 16 x 16 tokens.
+        width: number of channels, which ``multipliers`` multiply; a multiple of 32.
+        multipliers: factor of the number of channels at each level, from the finest level to the
+            coarsest. Each level except the last halves the side.
+        blocks: number of residual blocks per level; the decoder has one more.
+        attention_levels: numbers of the levels, from 0, in which attention follows each block.
+        latent: number of channels between encoder and codebook.
+        embedding: number of values in the vector of a code.
         vocab_size: number of codes, 1024 or 16384 in the published models.
     """
 
@@ -69,7 +73,7 @@ class VqganConfig:
 
     @property
     def pixels(self) -> int:
-        """Side of a token's cell, pixels."""
+        """Side of the image cell that a token represents, pixels."""
         return 2 ** (len(self.multipliers) - 1)
 
     def build(self) -> "Vqgan":
@@ -78,7 +82,7 @@ class VqganConfig:
 
 
 class Vqgan(nn.Module):
-    """A vector-quantised autoencoder; see the docstring of this module."""
+    """A vector-quantised autoencoder; the docstring of this module describes it."""
 
     def __init__(self, config: VqganConfig) -> None:
         super().__init__()
@@ -97,11 +101,11 @@ class Vqgan(nn.Module):
 
     @property
     def codebook(self) -> Float[Tensor, "v e"]:
-        """The vectors of the codes."""
+        """The vectors of the v codes, with e values each."""
         return self.get_parameter("quantize.embedding.weight")
 
     def encode(self, frames: UInt8[Tensor, "b h w 3"]) -> Int64[Tensor, "b n"]:
-        """Return the tokens of RGB frames of any size: nearest code vectors, in raster order."""
+        """Return the tokens of b RGB frames of any size, n tokens each, in raster order."""
         images = frames_to_unit(
             check_frames(frames).to(self.codebook.device), self.image_size, self.codebook.dtype
         )
@@ -118,11 +122,11 @@ class Vqgan(nn.Module):
         return unit_to_frames(self.reconstruct(self.vectors(ids.unflatten(1, (self.side, -1)))))
 
     def latents(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b e i j"]:
-        """Return the latents of images in [0, 1], before quantisation."""
+        """Return the encoder's output for images in [0, 1]: e values for each of i x j tokens."""
         return self.quant_conv(self.encoder(images * 2 - 1))
 
     def nearest(self, latents: Float[Tensor, "b e i j"]) -> Int64[Tensor, "b i j"]:
-        """Return the codes whose vectors are nearest (L2)."""
+        """Return the tokens whose code vectors are nearest to the latents (Euclidean distance)."""
         # half precision cannot distinguish 16384 distances
         with torch.autocast(latents.device.type, enabled=False):
             codes, flat = self.codebook.float(), latents.float().movedim(1, -1)
@@ -130,7 +134,7 @@ class Vqgan(nn.Module):
             return (codes.square().sum(1) - 2 * flat @ codes.T).argmin(-1)
 
     def vectors(self, ids: Int64[Tensor, "b i j"]) -> Float[Tensor, "b e i j"]:
-        """Return the vectors of codes."""
+        """Return the code vectors of tokens, e values each."""
         return self.codebook[ids].movedim(-1, 1)
 
     def reconstruct(self, vectors: Float[Tensor, "b e i j"]) -> Float[Tensor, "b 3 s s"]:
@@ -145,9 +149,9 @@ class Vqgan(nn.Module):
         Float[Tensor, "b e i j"],
         Int64[Tensor, "b i j"],
     ]:
-        """Return reconstruction, latents, their code vectors and codes.
+        """Return the reconstruction of images in [0, 1], the latents, code vectors and tokens.
 
-        The gradient of the reconstruction passes straight through the quantisation to the latents.
+        The gradient of the reconstruction passes to the latents as if they were not quantised.
         """
         latents = self.latents(images)
         ids = self.nearest(latents)
@@ -258,7 +262,7 @@ class _ResnetBlock(nn.Module):
 
 
 class _Attention(nn.Module):
-    """A single-head attention over all cells of the grid."""
+    """A layer of attention with one head, over all cells of the grid of tokens."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Environment wrappers that replace camera images by embeddings: Gymnasium, vector, SB3."""
+"""Environment wrappers that replace camera images by embeddings, for Gymnasium and SB3."""
 
 from .env import TotoObservation
 from .sb3 import TotoVecEnv

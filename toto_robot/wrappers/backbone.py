@@ -1,12 +1,12 @@
-"""Use Toto as a module of your own PyTorch network: images [b 3 h w] to features [b e].
+"""Use an encoder as a module of a PyTorch network: images [b 3 h w] to features [b e].
 
     backbone = TotoBackbone("toto-nano")                    # frozen
     backbone = TotoBackbone("toto-nano", trainable=True)    # the transformer is fine-tuned
     features = backbone(images)
 
-Gradients cannot pass the discrete tokens. Fine-tuning trains the token embeddings, the
-transformer's blocks up to the layer in use, and the pool if it has weights. The tokenizer stays
-frozen, and images receive no gradient.
+Tokens are integers, through which gradients cannot pass. So fine-tuning trains the token
+embeddings, the blocks of the transformer up to the encoder's layer, and the pool if it has weights.
+The tokenizer stays frozen, and there are no gradients with respect to the images.
 """
 
 import copy
@@ -29,16 +29,17 @@ class TotoBackbone(nn.Module):
     """A Toto, or another encoder of this package, as an `nn.Module`.
 
     Args:
-        encoder: an encoder, or a name or folder for `load_encoder`.
-        trainable: true to train a copy of the weights after the tokenizer; needs an `Encoder`. The
-            given encoder is not changed.
-        channels: `first` for images [b 3 h w], as usual in PyTorch, or `last` for [b h w 3].
+        encoder: an encoder, or a name or folder that `load_encoder` accepts.
+        trainable: true to fine-tune a copy of the weights after the tokenizer; only for an
+            `Encoder`. The given encoder is not changed.
+        channels: position of the colour channels: `first` for images [b 3 h w], as usual in
+            PyTorch, or `last` for [b h w 3].
 
     Attributes:
-        dim: width e of the features.
+        dim: number e of features of an image.
 
     Raises:
-        ValueError: `channels` has another value, or the encoder cannot be trained.
+        ValueError: `channels` is neither `first` nor `last`, or the encoder cannot be trained.
     """
 
     def __init__(
@@ -66,13 +67,13 @@ class TotoBackbone(nn.Module):
             self.pooling = copy.deepcopy(opened.pooling).requires_grad_(True)
 
     def forward(self, images: Tensor) -> Float[Tensor, "b e"]:
-        """Return the features of images.
+        """Return the features [b e] of b images.
 
         Args:
             images: uint8 in 0..255 or floats in [0, 1], RGB, of any size.
 
         Raises:
-            ValueError: dtype or shape are wrong, or floats are outside [0, 1].
+            ValueError: the dtype or the shape is wrong, or floats are outside [0, 1].
         """
         frames = self._frames(images)
         encoder = self.encoder
@@ -85,7 +86,7 @@ class TotoBackbone(nn.Module):
         return self.pooling(features).float()
 
     def _frames(self, images: Tensor) -> Tensor:
-        """Return uint8 frames [b h w 3]."""
+        """Check images, and convert them to uint8 frames [b h w 3]."""
         axis = 1 if self.channels == "first" else 3
         if images.ndim != 4 or images.shape[axis] != 3:
             expected = "[b 3 h w]" if self.channels == "first" else "[b h w 3]"
@@ -103,7 +104,7 @@ class TotoBackbone(nn.Module):
 
 
 def _trained_part(encoder: Encoder) -> CausalModel:
-    """Return a copy of the transformer with gradients for the weights in use."""
+    """Return a copy of the transformer, in which the weights that are used have gradients."""
     transformer = copy.deepcopy(encoder.transformer).requires_grad_(False)
     for module in (transformer.embed_tokens, *transformer.layers[: encoder.layer]):
         module.requires_grad_(True)

@@ -1,8 +1,8 @@
-"""Replace the images of observations by embeddings; the common part of the three wrappers.
+"""Replace the images of observations by embeddings: the common code of the three wrappers.
 
-`toto_robot.wrappers.images` finds the images. An image that is an entry of a Dict becomes the entry
-`embedding_<camera>`; an image in a Tuple, or a whole observation, is replaced by its embedding. All
-other entries are unchanged.
+`toto_robot.wrappers.images` finds the images in an observation. If an image is an entry of a Dict,
+the entry is replaced by an entry `embedding_<camera>`. If the image is in a Tuple, or is the whole
+observation, the embedding takes its place. All other entries are unchanged.
 """
 
 import sys
@@ -37,14 +37,17 @@ _printed: set[str] = set()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageChoice:
-    """The arguments of the wrappers that select and convert images; see `images.find_images`.
+    """The arguments of the wrappers that select and convert images.
+
+    They are also the arguments of `images.find_images`.
 
     Attributes:
-        cameras: paths or camera names of the images; a mapping renames cameras; None: all.
+        cameras: paths (such as `pixels/top`) or camera names of the images; a mapping from paths to
+            names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
-        layout: layout of images with an ambiguous shape.
-        colour_order: `rgb` or `bgr`.
-        flip: `vertical` or `rotate180`, the operation that turns images upright.
+        layout: order of the axes of images with an ambiguous shape: `hwc`, `chw` or `hw`.
+        colour_order: order of the colour channels, `rgb` or `bgr`.
+        flip: operation that turns images upright, `vertical` or `rotate180`; None: none.
     """
 
     cameras: Sequence[str] | Mapping[str, str] | None = None
@@ -55,12 +58,12 @@ class ImageChoice:
 
 
 class ObservationEmbedder:
-    """An embedder of the images of observations; embeddings may depend on earlier frames.
+    """An object that replaces images by embeddings, which may depend on earlier frames.
 
     Attributes:
-        encoder: the encoder.
-        entries: the images that are embedded.
-        has_stream: true if embeddings depend on earlier frames, and so on the order of calls.
+        encoder: encoder of the images.
+        entries: images that are embedded, by their path in the observation.
+        has_stream: true if embeddings depend on earlier frames. Then the order of calls matters.
     """
 
     def __init__(
@@ -71,18 +74,19 @@ class ObservationEmbedder:
         stream: StreamConfig | None,
         choice: ImageChoice,
     ) -> None:
-        """Find the images in the space, and start the streams.
+        """Find the images in an observation space, and start the streams.
 
         Args:
             space: observation space of one environment.
-            encoder: an encoder, or a name or folder for `load_encoder`.
+            encoder: an encoder, or a name or folder that `load_encoder` accepts.
             num_envs: number of environments.
-            stream: settings of the cameras' streams; None: embeddings ignore earlier frames.
-            choice: which images are embedded.
+            stream: settings of streams, with which embeddings also depend on earlier frames; None:
+                embeddings depend on one frame only.
+            choice: arguments that select and convert the images.
 
         Raises:
-            ValueError: the space has no image or an ambiguous one, a name is already in use, or the
-                encoder has no streams.
+            ValueError: the space has no image or only an ambiguous image, the key of an embedding
+                already exists, or the encoder does not support streams.
         """
         self.entries, raw = find_images(
             space,
@@ -124,18 +128,24 @@ class ObservationEmbedder:
 
     @property
     def cameras(self) -> dict[str, str]:
-        """The embedded images: for each camera, a text with its entry and its conversion."""
+        """The embedded images: for each camera, a text with the path and the conversion."""
         return {entry.camera: entry.describe() for entry in self.entries}
 
     def space(self, space: spaces.Space, batch: int | None) -> spaces.Space:
-        """Return an observation space with embeddings; `space` is batched if `batch` is given."""
+        """Return an observation space in which images are replaced by embeddings.
+
+        If `batch` is given, it is the batch size of `space`; None: `space` is of one environment.
+        """
         embedding: spaces.Space = spaces.Box(-np.inf, np.inf, (self.encoder.dim,), np.float32)
         if batch is not None:
             embedding = batch_space(embedding, batch)
         return self._rebuilt(space, lambda _: embedding, spaces.Dict, spaces.Tuple)
 
     def images(self, observation: Observation, rows: slice | NDArray[np.intp] | None) -> Images:
-        """Return the images in some rows of a batch; with `rows` None, of a single observation."""
+        """Return the images in some rows of a batch of observations.
+
+        If `rows` is None, `observation` is a single observation instead of a batch.
+        """
         arrays = [np.asarray(read_entry(observation, entry.path)) for entry in self.entries]
         return [
             entry.frames(array[None] if rows is None else array[rows])
@@ -148,12 +158,14 @@ class ObservationEmbedder:
         rows: Sequence[Sequence[int]],
         fresh: Sequence[NDArray[np.bool_]],
     ) -> list[Embeddings]:
-        """Return the embeddings of several batches; images of one size are encoded in one call.
+        """Return the embeddings of several batches of images.
+
+        All images of the same size are encoded in one call.
 
         Args:
-            batches: images of each batch; images of one environment are in temporal order.
-            rows: for each batch, the environments of its observations.
-            fresh: for each batch, true for the observations that begin an episode.
+            batches: images of each batch; the batches are in temporal order.
+            rows: for each batch, the numbers of the environments of its observations.
+            fresh: for each batch, true for observations that are the first of an episode.
         """
         by_size: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         for batch, images in enumerate(batches):
@@ -172,12 +184,12 @@ class ObservationEmbedder:
         return [[one.cpu().numpy().copy() for one in some] for some in made]
 
     def replace(self, observation: Observation, parts: Embeddings, single: bool) -> Observation:
-        """Return an observation, or a batch of them, with embeddings in place of images.
+        """Return an observation or a batch of observations, with embeddings in place of images.
 
         Args:
-            observation: the observation or batch; it is not changed.
-            parts: embeddings [b e] of each entry.
-            single: true for a single observation, with batches of one in `parts`.
+            observation: observation or batch of observations, which is not changed.
+            parts: embeddings [b e] for each image of an observation.
+            single: true for a single observation; then b is 1 in `parts`.
         """
         by_path = dict(zip(self._by_path, parts, strict=True))
 
@@ -194,7 +206,7 @@ class ObservationEmbedder:
         sequence: Callable[[tuple[Any, ...]], Any],
         path: tuple[Any, ...] = (),
     ) -> Any:
-        """Return a tree of spaces or arrays, with `leaf(path)` in place of each image."""
+        """Return a copy of a tree of spaces or arrays, with `leaf(path)` in place of each image."""
         if path in self._by_path:
             return leaf(path)
         if path not in self._inner:
@@ -213,7 +225,7 @@ class ObservationEmbedder:
         )
 
     def _encode(self, frames: NDArray[np.uint8], *, is_clip: bool) -> Tensor:
-        """Return the embeddings [b e] of frames or clips; with a stream, tokens of frames."""
+        """Encode frames or clips to embeddings [b e]; with a stream, only tokenise the frames."""
         if is_clip:
             encoder: Any = self.encoder
             longest = encoder.transformer.config.frames
@@ -226,7 +238,7 @@ class ObservationEmbedder:
         rows: Sequence[Sequence[int]],
         fresh: Sequence[NDArray[np.bool_]],
     ) -> list[list[Tensor]]:
-        """Return the embeddings of tokens, and advance each camera's stream."""
+        """Return the embeddings of tokens from the streams, one per camera, which advance."""
         assert self._stream is not None
         cameras = len(self.entries)
         embedded: list[list[Tensor]] = [[] for _ in tokens]
@@ -244,14 +256,18 @@ class ObservationEmbedder:
 
 
 def _print_once(line: str) -> None:
-    """Print a line to stderr once per process, since many equal environments may be wrapped."""
+    """Print a line to stderr, but only once per process, even for many equal environments."""
     if line not in _printed:
         _printed.add(line)
         print(f"toto_robot: {line}", file=sys.stderr)
 
 
 def _rounds(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Group batches without common environments, so that temporal order is kept."""
+    """Return groups of batches that can be encoded together.
+
+    The batches of a group have no environment in common, so the frames of each environment stay in
+    temporal order.
+    """
     rounds: list[list[int]] = []
     taken: set[int] = set()
     for index, some in enumerate(rows):

@@ -15,20 +15,23 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
     """A wrapper of `gymnasium.Env` that replaces images by embeddings.
 
     Args:
-        env: environment whose observations contain images: uint8, or floats in [0, 1].
-        encoder: an encoder, or a shipped name or a folder for `load_encoder`.
-        stream: settings of the cameras' streams; None: embeddings ignore earlier frames. An episode
-            begins with `reset`, or with the step after its end if `env` resets itself.
-        cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
-            cameras. None: all detected images.
+        env: environment whose observations contain images of uint8, or of floats in [0, 1].
+        encoder: an encoder, or a name or folder that `load_encoder` accepts.
+        stream: settings of streams, with which embeddings also depend on earlier frames of the
+            episode; None: embeddings depend on one frame only. An episode begins with `reset`, or
+            with the step after the last episode's end if `env` resets itself.
+        cameras: paths (such as `pixels/top`) or camera names of the images; a mapping from paths to
+            names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
-        layout: `hwc`, `chw` or `hw`, for ambiguous shapes; one value, or a mapping by camera.
-        colour_order: colour order of all images, `rgb` or `bgr` (OpenCV).
-        flip: `vertical` or `rotate180`, turns images upright; one value, or a mapping by camera.
+        layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
+            for all images, or a mapping by camera. None: detected from the shape.
+        colour_order: order of the colour channels of all images, `rgb` or `bgr` (OpenCV).
+        flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
+            images, or a mapping by camera. None: images are not turned.
 
     Raises:
-        ValueError: the space has no image or an ambiguous one, or the stream config is invalid; the
-            message lists the candidates and the argument to add.
+        ValueError: the space has no image or only ambiguous images (the message lists them and the
+            argument to add), or the settings of the stream are invalid.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
 
     @property
     def cameras(self) -> dict[str, str]:
-        """The embedded images: for each camera, a text with its entry and its conversion."""
+        """The embedded images: for each camera, a text with the path and the conversion."""
         return self._embedder.cameras
 
     def reset(
@@ -92,7 +95,10 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
         return observation, reward, terminated, truncated, info
 
     def observation(self, observation: Observation) -> Observation:
-        """Return an observation with embeddings; with a stream, the next one of the episode."""
+        """Return an observation with embeddings in place of images.
+
+        With a stream, `observation` must be the next observation of the episode.
+        """
         begins = np.array([self._begins])
         self._begins = False
         images = self._embedder.images(observation, None)

@@ -1,10 +1,11 @@
 """Find the camera images in an observation space, and convert them to uint8 RGB [b h w 3].
 
-An image is detected by its space: a Box of uint8, or of floats within [0, 1], with three or four
-dimensions, of which the last or the third last has 3 or 4 entries (RGB, RGBA). It may be at any
-depth of Dict and Tuple. Four dimensions are a stack of frames [t h w c], oldest first. An ambiguous
-entry (a grey image, depth, stacked grey images) is not embedded unless the caller lists it; if
-there is no other image, it is an error.
+An image is detected by its space. It is a Box of uint8, or of floats within [0, 1], with three or
+four axes. The last axis or the third axis from the end has 3 or 4 entries (RGB, RGBA). A Box with
+four axes is a stack of frames [t h w c], oldest first. The image may be inside Dict and Tuple
+spaces, at any depth. An entry is ambiguous if it may be a grey image, depth, or several stacked
+grey images. Ambiguous entries are embedded only if the caller lists them. If there are no other
+images, an ambiguous entry is an error.
 """
 
 import re
@@ -29,18 +30,20 @@ FLIPS: tuple[Flip, ...] = ("vertical", "rotate180")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageEntry:
-    """One image of an observation, with its conversion.
+    """The path, the format and the conversion of one image in an observation.
 
     Attributes:
-        path: keys of Dicts and indices of Tuples that lead to the image; empty: the whole
-            observation.
+        path: keys of Dicts and indices of Tuples that lead to the image; empty: the image is the
+            whole observation.
         camera: name of the camera.
         shape: shape of the image in the observation space.
-        layout: `hwc` channels last, `chw` channels first, `hw` grey without channels.
-        stacked: number of stacked frames; 0: a single frame without a time dimension.
+        layout: order of the axes: `hwc` (channels last), `chw` (channels first), or `hw` (a grey
+            image without a channel axis).
+        stacked: number of stacked frames; 0: a single frame without a time axis.
         is_float: true if values are in [0, 1], false if they are in 0..255.
-        is_bgr: true if the colour order is blue, green, red.
-        flip: `vertical` or `rotate180` turns the image upright; None: it is upright.
+        is_bgr: true if the order of the colours is blue, green, red.
+        flip: operation that turns the image upright, `vertical` or `rotate180`; None: the image is
+            upright.
     """
 
     path: tuple[Key, ...]
@@ -54,18 +57,22 @@ class ImageEntry:
 
     @property
     def name(self) -> str:
-        """The path as text: `pixels/top`; empty for the whole observation."""
+        """The path as text, such as `pixels/top`; empty if the image is the whole observation."""
         return "/".join(map(str, self.path))
 
     @property
     def output(self) -> Key | None:
-        """Key of the embedding in a Dict; otherwise, the index of the image or None."""
+        """Key of the embedding in the observation.
+
+        In a Dict it is `embedding_<camera>`, in a Tuple the index of the image. It is None if the
+        image is the whole observation.
+        """
         if not self.path or isinstance(self.path[-1], int):
             return self.path[-1] if self.path else None
         return f"embedding_{self.camera}"
 
     def describe(self) -> str:
-        """Return a text with the entry and its conversion, for the line that a wrapper prints."""
+        """Return a text with the path and the conversion, which a wrapper prints."""
         kind = {"hwc": "channels last", "chw": "channels first", "hw": "grey"}[self.layout]
         parts = [kind, "floats in [0, 1]" if self.is_float else "uint8"]
         if self.stacked:
@@ -79,7 +86,7 @@ class ImageEntry:
         return f"{_place(self.name)} as camera {self.camera!r} ({', '.join(parts)})"
 
     def frames(self, images: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return a batch of images as uint8 RGB [b h w 3], or [b t h w 3] for a stack.
+        """Convert a batch of images to uint8 RGB [b h w 3]; stacks of t frames to [b t h w 3].
 
         Raises:
             ValueError: the images do not have the shape of the observation space.
@@ -108,7 +115,7 @@ class ImageEntry:
 
 
 def read_entry(observation: Any, path: Sequence[Key]) -> Any:
-    """Return the entry of an observation at a path."""
+    """Return the entry of an observation to which a path leads."""
     for key in path:
         observation = observation[key]
     return observation
@@ -123,23 +130,26 @@ def find_images(
     colour_order: str = "rgb",
     flip: str | Mapping[str, str] | None = None,
 ) -> tuple[list[ImageEntry], list[str]]:
-    """Return the images of an observation space, and entries that may be images.
+    """Return the images of an observation space, and the entries that may also be images.
 
     Args:
         space: observation space of one environment.
-        cameras: paths or camera names of the images; a mapping from paths renames cameras. None:
-            all detected images.
+        cameras: paths (such as `pixels/top`) or camera names of the images; a mapping from paths to
+            names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
-        layout: layout of ambiguous images: for all images, or by path or camera name.
-        colour_order: colour order of all images.
-        flip: `vertical` or `rotate180`; for all images, or by path or camera name.
+        layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
+            for all images, or a mapping by path or camera name. None: detected from the shape.
+        colour_order: order of the colour channels of all images, `rgb` or `bgr`.
+        flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
+            images, or a mapping by path or camera name. None: images are not turned.
 
     Returns:
-        The images, and the names of uint8 entries that may be images but are not embedded.
+        The images that are embedded, and the names of uint8 entries that may be images but are not
+        embedded.
 
     Raises:
-        ValueError: there is no image, one is ambiguous, or a name is unknown; the message lists the
-            candidates and the argument to add.
+        ValueError: there is no image, an image is ambiguous, or a name is unknown; the message
+            lists the possible images and the argument to add.
     """
     if colour_order not in ("rgb", "bgr"):
         raise ValueError(f"colour_order must be rgb or bgr, got {colour_order!r}")
@@ -196,7 +206,7 @@ def _boxes(
 def _recognise(
     box: spaces.Box, forced: Layout | None, smallest: int, *, is_chosen: bool
 ) -> tuple[ImageEntry | None, str]:
-    """Return the kind of image that a Box contains, or None and the problem."""
+    """Return the format of the image in a Box; if there is none, None and the reason."""
     shape = box.shape
     is_bytes = box.dtype == np.uint8
     is_unit = np.issubdtype(box.dtype, np.floating) and bool(
@@ -260,7 +270,7 @@ def _channels(shape: tuple[int, ...], layout: Layout) -> int:
 
 
 def camera_of(path: Sequence[Key]) -> str:
-    """Return the camera's name, from the last text of a path.
+    """Return the name of the camera of an image, from the last text in its path.
 
     The camera of `image_top`, `top_image`, `images.top`, `observation.images.top` and `pixels/top`
     is `top`. Other names are not changed.
@@ -276,7 +286,7 @@ def camera_of(path: Sequence[Key]) -> str:
 
 
 def _camera_names(paths: Mapping[str, Sequence[Key]], named: Mapping[str, str]) -> dict[str, str]:
-    """Return a unique camera name for each path."""
+    """Return a unique camera name for each path of an image."""
     short = {name: named.get(name) or camera_of(path) for name, path in paths.items()}
     used = list(short.values())
     return {

@@ -27,25 +27,29 @@ def TotoVecEnv(
     colour_order: str = "rgb",
     flip: str | Mapping[str, str] | None = None,
 ) -> VecEnv:
-    """Wrap a `VecEnv` of Stable-Baselines3; `terminal_observation` is also embedded.
+    """Return a wrapper of a Stable-Baselines3 `VecEnv` that replaces images by embeddings.
 
-    This is a function, so that the library does not require Stable-Baselines3 (the extra `sb3`).
+    The images in `terminal_observation` are also replaced. This is a function and not a class, so
+    that the library does not need Stable-Baselines3 (the extra `sb3`) at import.
 
     Args:
-        venv: environments whose observations contain images: uint8, or floats in [0, 1].
-        encoder: an encoder, or a shipped name or a folder for `load_encoder`.
-        stream: settings of the cameras' streams; None: embeddings ignore earlier frames.
-        cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
-            cameras. None: all detected images.
+        venv: environments whose observations contain images of uint8, or of floats in [0, 1].
+        encoder: an encoder, or a name or folder that `load_encoder` accepts.
+        stream: settings of streams, with which embeddings also depend on earlier frames of the
+            episode; None: embeddings depend on one frame only.
+        cameras: paths (such as `pixels/top`) or camera names of the images; a mapping from paths to
+            names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
-        layout: `hwc`, `chw` or `hw`, for ambiguous shapes; one value, or a mapping by camera.
-        colour_order: colour order of all images, `rgb` or `bgr` (OpenCV).
-        flip: `vertical` or `rotate180`, turns images upright; one value, or a mapping by camera.
+        layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
+            for all images, or a mapping by camera. None: detected from the shape.
+        colour_order: order of the colour channels of all images, `rgb` or `bgr` (OpenCV).
+        flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
+            images, or a mapping by camera. None: images are not turned.
 
     Raises:
         ImportError: Stable-Baselines3 is not installed.
-        ValueError: the space has no image or an ambiguous one, or the stream config is invalid; the
-            message lists the candidates and the argument to add.
+        ValueError: the space has no image or only ambiguous images (the message lists them and the
+            argument to add), or the settings of the stream are invalid.
     """
     choice = ImageChoice(
         cameras=cameras, exclude=exclude, layout=layout, colour_order=colour_order, flip=flip

@@ -1,16 +1,17 @@
-"""Replace the images of any environment's observations by Toto's embeddings.
+"""Replace the images of an environment's observations by the embeddings of an encoder.
 
     env = TotoObservation(env, load_encoder("toto-nano"))              # gymnasium.Env
     envs = TotoVectorObservation(envs, load_encoder("toto-nano"))      # gymnasium.vector.VectorEnv
     venv = TotoVecEnv(venv, load_encoder("toto-nano"))                 # Stable-Baselines3's VecEnv
     env = TotoObservation(env, encoder, stream=StreamConfig(context=16))       # uses earlier frames
 
-`toto_robot.wrappers.images` finds the images; all other entries are unchanged. All images of one
-size in a step (all cameras, all environments, and the last images of episodes that have just ended)
-are encoded in one call.
+`toto_robot.wrappers.images` finds the images; all other entries are unchanged. All images of the
+same size in a step are encoded in one call: those of all cameras and all environments, and the last
+images of episodes that have just ended.
 
-With a stream, each camera of each environment has its own cache of earlier frames. The cache grows
-by one frame per step and is cleared at the beginning of every episode, in every autoreset mode.
+With a stream, each camera of each environment has a separate cache of earlier frames. Each step
+adds a frame to the cache. The beginning of an episode clears it, in each of Gymnasium's autoreset
+modes (the three ways in which an environment begins the next episode).
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,27 +39,31 @@ StepResult = tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[s
 
 
 class TotoVectorObservation(VectorWrapper):
-    """A wrapper of `gymnasium.vector.VectorEnv` that embeds images, in all three autoreset modes.
+    """A wrapper of `gymnasium.vector.VectorEnv` that replaces images by embeddings.
 
-    With `AutoresetMode.SAME_STEP`, `final_obs` in the infos is also embedded.
+    It works with all three autoreset modes. With `AutoresetMode.SAME_STEP`, the images in
+    `final_obs` of the infos are also replaced.
 
     Args:
-        env: environments whose observations contain images: uint8, or floats in [0, 1].
-        encoder: an encoder, or a shipped name or a folder for `load_encoder`.
-        stream: settings of the cameras' streams; None: embeddings ignore earlier frames. The
-            cache of earlier frames is cleared in the step that returns the first frame of an
-            episode; `reset` with a `reset_mask` clears only the caches of the masked environments.
-            The embedding of an episode's last frame (`final_obs`) still depends on that episode.
-        cameras: paths (`pixels/top`) or camera names of the images; a mapping from paths renames
-            cameras. None: all detected images.
+        env: environments whose observations contain images of uint8, or of floats in [0, 1].
+        encoder: an encoder, or a name or folder that `load_encoder` accepts.
+        stream: settings of streams, with which embeddings also depend on earlier frames of the
+            episode; None: embeddings depend on one frame only. The step that returns the first
+            frame of an episode clears the cache of earlier frames. `reset` with a `reset_mask`
+            clears only the caches of the masked environments. The embedding of an episode's last
+            frame (`final_obs`) depends on the frames of this episode, not of the next.
+        cameras: paths (such as `pixels/top`) or camera names of the images; a mapping from paths to
+            names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
-        layout: `hwc`, `chw` or `hw`, for ambiguous shapes; one value, or a mapping by camera.
-        colour_order: colour order of all images, `rgb` or `bgr` (OpenCV).
-        flip: `vertical` or `rotate180`, turns images upright; one value, or a mapping by camera.
+        layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
+            for all images, or a mapping by camera. None: detected from the shape.
+        colour_order: order of the colour channels of all images, `rgb` or `bgr` (OpenCV).
+        flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
+            images, or a mapping by camera. None: images are not turned.
 
     Raises:
-        ValueError: the space has no image or an ambiguous one, or the stream config is invalid; the
-            message lists the candidates and the argument to add.
+        ValueError: the space has no image or only ambiguous images (the message lists them and the
+            argument to add), or the settings of the stream are invalid.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class TotoVectorObservation(VectorWrapper):
 
     @property
     def cameras(self) -> dict[str, str]:
-        """The embedded images: for each camera, a text with its entry and its conversion."""
+        """The embedded images: for each camera, a text with the path and the conversion."""
         return self._embedder.cameras
 
     def reset(
@@ -119,7 +124,7 @@ class TotoVectorObservation(VectorWrapper):
         return self._embedder.replace(observations, parts, single=False), infos
 
     def step(self, actions: Any) -> StepResult:
-        """Step, and return the results with embedded observations, also of ended episodes."""
+        """Step the environments, and return the results with embeddings in place of images."""
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
         ended = np.asarray(terminations | truncations)
         last = self._last_images(infos.get("final_obs"), ended)
@@ -143,7 +148,7 @@ class TotoVectorObservation(VectorWrapper):
     def _begin_some(
         self, observations: Observation, rows: NDArray[np.intp], latest: Embeddings
     ) -> Embeddings:
-        """Return embeddings in which those of newly begun episodes are replaced."""
+        """Return embeddings in which those of environments whose episode begins are replaced."""
         parts = [part.copy() for part in latest]
         if len(rows):
             images = self._embedder.images(observations, rows)
@@ -158,7 +163,7 @@ class TotoVectorObservation(VectorWrapper):
             self._latest = [part.copy() for part in parts]
 
     def _last_images(self, final: Any, ended: NDArray[np.bool_]) -> dict[int, Images]:
-        """Return the images in `final_obs` by environment, each as a batch of one."""
+        """Return the images in `final_obs` for each environment, each as a batch of size 1."""
         if final is None:
             return {}
         images = self._embedder.images
@@ -183,5 +188,8 @@ class TotoVectorObservation(VectorWrapper):
 
 
 def _one_each(final: Any) -> bool:
-    """Return whether `final` has one observation or None per environment, and is not a batch."""
+    """Return whether `final` has one entry per environment, an observation or None.
+
+    Otherwise `final` is a batch of observations.
+    """
     return isinstance(final, np.ndarray) and final.dtype.hasobject
