@@ -1,4 +1,4 @@
-"""`python -m policies.convert_demonstrations`: convert RPT or robomimic files to a data set.
+"""`python -m policies.convert_demonstrations`: convert demonstrations from and to other formats.
 
     python -m policies.convert_demonstrations layout=robomimic layout.path=image.hdf5 \
         path.every=2 out=runs/lift
@@ -7,6 +7,8 @@
     python -m policies.convert_demonstrations layout.path=DOWNLOADS/pick path.rate_hz=30 \
         out=runs/rpt
     python -m policies.train method=bc env=none data=runs/rpt out=runs/rpt_policy
+    python -m policies.convert_demonstrations layout=droid layout.path=runs/record/dataset \
+        out=runs/droid
 
 The command writes a LeRobotDataset v3.0 to `out`. `policies.demonstrations.rpt` and
 `policies.demonstrations.robomimic` describe the formats that it reads. LeRobot data sets need no
@@ -19,6 +21,9 @@ required.
 
 The same command resumes a stopped conversion. Episodes that cannot be converted are skipped, and
 `out/left_out.json` lists them with the reasons.
+
+`layout=droid` has the opposite direction: it exports recordings of this project with the names,
+rate and units of DROID; see `policies.demonstrations.droid`.
 """
 
 from collections.abc import Iterator
@@ -31,6 +36,7 @@ from toto_robot.cli import command
 from toto_robot.data.lerobot import read_json
 from toto_robot.files import write_json
 
+from .demonstrations.droid import DroidView
 from .demonstrations.joint_paths import PathConfig, demonstration, rate_of
 from .demonstrations.lerobot.demonstration import Demonstration
 from .demonstrations.lerobot.others import LerobotLayout
@@ -49,12 +55,14 @@ class ConvertConfig:
     """Settings of the conversion.
 
     Attributes:
-        layout: format of the demonstrations (`robomimic` or `rpt`), and where they are.
-        path: how actions are computed from the recorded joint positions.
+        layout: format of the demonstrations (`robomimic` or `rpt`), and where they are;
+            `droid`: the recordings to export.
+        path: how actions are computed from the recorded joint positions; not used with
+            `layout=droid`.
         episodes: number of episodes to convert, beginning with the first; None: all.
     """
 
-    layout: AnyDemonstrations | LerobotLayout
+    layout: AnyDemonstrations | DroidView | LerobotLayout
     path: PathConfig
     episodes: int | None
 
@@ -77,6 +85,9 @@ def convert(config: ConvertConfig, out: Path) -> None:
             "a LeRobot data set needs no conversion; train on it directly: "
             "python -m policies.train method=bc env=none layout=lerobot data=<folder>"
         )
+    if isinstance(source, DroidView):
+        source.export(config.episodes, out)
+        return
     names = source.names()[: config.episodes]
     print(f"{len(names)} episodes of {source.kind} in {source.path}", flush=True)
     done = _done(out)

@@ -53,22 +53,24 @@ class Column:
     """An additional column of a data set, besides state, action and images. It has a row per step.
 
     Attributes:
-        name: name of the column. The name must not contain `/`. It must not begin with
-            `observation` or `action`, because LeRobot uses such columns as inputs and outputs of a
-            policy.
+        name: name of the column. The name must not contain `/`. LeRobot uses columns whose names
+            begin with `observation` or `action` as inputs and outputs of a policy.
         dtype: name of the NumPy dtype of the elements, or `string`.
         names: one name per element of a row.
+        used_by_policies: True to allow such a name; the column then has statistics.
     """
 
     name: str
     dtype: Dtype
     names: tuple[str, ...]
+    used_by_policies: bool = False
 
     def __post_init__(self) -> None:
-        if "/" in self.name or self.name.startswith(("observation", "action")):
+        is_input = self.name.startswith(("observation", "action"))
+        if "/" in self.name or is_input != self.used_by_policies:
             raise ValueError(
-                f"a column's name must not contain '/' nor begin with 'observation' or 'action', "
-                f"got {self.name!r}"
+                f"a column's name must not contain '/', nor begin with 'observation' or 'action' "
+                f"unless policies use it, got {self.name!r}"
             )
         if self.name in _COUNTERS or self.name == LABELLED:
             raise ValueError(f"the column name {self.name!r} is reserved; choose another")

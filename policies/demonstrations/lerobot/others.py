@@ -22,13 +22,19 @@ class LerobotLayout:
         cameras: names of the image columns, with or without the prefix `observation.images.`.
             Empty: all image columns.
         state: names of the columns that, concatenated, are the proprioception.
-        action: name of the column with the actions to learn.
+        action: name of the column with the actions to learn, or names of several columns, which are
+            concatenated.
     """
 
     kind: ClassVar[str] = "lerobot"
     cameras: tuple[str, ...]
     state: tuple[str, ...]
-    action: str
+    action: str | tuple[str, ...]
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Return the names of the columns to learn."""
+        return (self.action,) if isinstance(self.action, str) else self.action
 
     def camera_keys(self, files: LeRobotFolder) -> dict[str, str]:
         """Return the name of the image column of each camera, by camera name.
@@ -55,7 +61,7 @@ class LerobotLayout:
         """
         keys = self.camera_keys(files)
         sizes = _sizes(files, keys)
-        action = files.element_names(self.action)
+        action = _unique([name for one in self.actions for name in files.element_names(one)])
         return Interface(
             arm=str(files.info.get("robot_type") or "unknown"),
             cameras=tuple(

@@ -91,11 +91,11 @@ class DatasetReader:
         row = self._row(index)
         further = tuple(column.name for column in self.columns)
         has_labels = layout.LABELLED in self._files.features
-        state, action = self._layout.state, self._layout.action
-        needed = [*state, action, "task_index", *((layout.LABELLED,) if has_labels else ())]
+        state, actions = self._layout.state, self._layout.actions
+        needed = [*state, *actions, "task_index", *((layout.LABELLED,) if has_labels else ())]
         needed += further if self._is_own else ()
         values = self._files.values(row, needed, further)
-        steps, numbers_of_tasks = len(values[action]), values["task_index"]
+        steps, numbers_of_tasks = len(values[actions[0]]), values["task_index"]
         task = numbers_of_tasks[0].item() if numbers_of_tasks.size == steps else None
         if task not in self._tasks:
             raise ValueError(
@@ -110,7 +110,7 @@ class DatasetReader:
                 for camera, key in self._keys.items()
             },
             proprio=numbers(values, state),
-            actions=numbers(values, (action,)),
+            actions=numbers(values, actions),
             labelled=values.get(layout.LABELLED, np.ones(steps, np.bool_)),
             columns={name: values[name] for name in further if name in values},
             task=self._tasks[task],
@@ -162,7 +162,7 @@ class DatasetReader:
             found.append(Column(name=name, dtype=dtype, names=tuple(map(str, names))))
         lacking = [
             name
-            for name in (*STANDARD.state, STANDARD.action, *self._keys.values())
+            for name in (*STANDARD.state, *STANDARD.actions, *self._keys.values())
             if name not in self._files.features
         ]
         if lacking:

@@ -37,9 +37,6 @@ from .statistics import Statistics
 from .video import LOSSLESS, Codec, check_size, encode
 
 FORMAT = 1
-# Columns that LeRobot's policies normalise, beside images. Each episode has its own statistics, so
-# those of further columns would make opening slow.
-_NORMALISED = (layout.STATE, layout.ACTION)
 
 
 class DatasetWriter:
@@ -74,6 +71,10 @@ class DatasetWriter:
         """
         self.folder, self.interface = folder, interface
         self._columns, self._codec = tuple(columns), codec
+        # What LeRobot's policies normalise, beside images. Each episode has its own statistics, so
+        # those of further columns would make opening slow.
+        used = (column.name for column in columns if column.used_by_policies)
+        self._normalised = (layout.STATE, layout.ACTION, *used)
         self._rate_hz = layout.rate_of(interface)
         for camera in interface.cameras:  # before an episode is recorded that cannot be stored
             check_size(camera.height, camera.width, codec)
@@ -282,7 +283,7 @@ class DatasetWriter:
             column = column.astype(object if dtype == "string" else dtype)
             # LeRobot stores a single number as a scalar, not as a list
             columns[name] = column.reshape(steps) if width == 1 else column
-            if name in _NORMALISED:
+            if name in self._normalised:
                 found[name] = statistics.of_column(column)
         return tables.of_columns(columns), found
 
