@@ -11,7 +11,8 @@ from typing import Any, Self
 from toto_robot.config import differences, from_dict, to_dict
 
 OWN = "own"
-ACTION_KINDS = ("joint_increment", "joint_and_hand_increment", OWN)
+LIMITS = "limits"
+ACTION_KINDS = ("joint_increment", "joint_and_hand_increment", LIMITS, OWN)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,12 +44,13 @@ class Interface:
         action_kind: how an action is executed. `joint_increment`: the elements of the arm are
             scaled and added to stored joint targets (rad). The elements of the hand are absolute:
             -1 is the lowest target of a servo, 1 the highest. `joint_and_hand_increment`: all
-            elements are scaled and added to stored targets. `own`: actions in the units of a
+            elements are scaled and added to stored targets. `limits`: -1 and 1 are the limits of
+            the action space of a third-party environment. `own`: actions in the units of a
             third-party data set, which no robot and no environment of this project can execute.
         action: one name per element of the action vector.
         action_scale: one factor per element of the action. An increment of 1 changes the stored
             target by this factor per control step, rad (m for a sliding finger). It is 1 for an
-            absolute element.
+            absolute element, and half the range for `limits`.
         rate_hz: control steps per second.
     """
 

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 
 from envs.experts import EXPERTS
 from envs.interface import Interface
 
+from .gymnasium_env import AdaptedEnv, GymnasiumEnv, open_env
+from .named_expert import NamedExpert
 from .policy import Policy
 
 
@@ -33,8 +36,11 @@ class EnvConfig:
     blind_options: dict[str, Any]
 
 
+AnyEnv = EnvConfig | GymnasiumEnv
+
+
 def make_env(
-    config: EnvConfig, *, with_images: bool, privileged: bool, filmed: bool = False
+    config: AnyEnv, *, with_images: bool, privileged: bool, filmed: bool = False
 ) -> gymnasium.Env[Any, Any]:
     """Make an environment, and check that it has what policies need.
 
@@ -49,6 +55,8 @@ def make_env(
         ValueError: the id is unknown, or the observations or the actions of the environment do not
             have the required form.
     """
+    if isinstance(config, GymnasiumEnv):
+        return AdaptedEnv(config, with_images=with_images, privileged=privileged, filmed=filmed)
     options = dict(config.options)
     if privileged:
         options |= config.teacher_options
@@ -56,16 +64,24 @@ def make_env(
         options |= config.blind_options
     if filmed:
         options["render_mode"] = "rgb_array"
-    try:
-        # the passive checker takes as long as the physics of a step
-        env = gymnasium.make(config.id, disable_env_checker=True, **options)
-    except gymnasium.error.UnregisteredEnv as error:
-        known = ", ".join(sorted(name for name in gymnasium.registry if name.startswith("toto/")))
-        raise ValueError(f"{error} Environments of this project: {known}") from error
-    except ModuleNotFoundError as error:
-        raise ValueError(f"environment {config.id!r}: {error}") from error
+    env = open_env(config.id, options)
     _check(env, config.id)
     return env
+
+
+def describe_env(config: AnyEnv, *, with_images: bool) -> str:
+    """Return what was derived from the spaces of a third-party environment; empty for others.
+
+    Raises:
+        ValueError: the environment does not exist, does not fit, or reports no success.
+    """
+    if not isinstance(config, GymnasiumEnv):
+        return ""
+    env = AdaptedEnv(config, with_images=with_images, privileged=False)
+    env.reset(seed=0)
+    env.step(np.zeros(len(env.interface.action), np.float32))  # raises if there is no success
+    env.close()
+    return env.describe()
 
 
 def interface_of(env: gymnasium.Env[Any, Any]) -> Interface:
@@ -73,18 +89,25 @@ def interface_of(env: gymnasium.Env[Any, Any]) -> Interface:
     return env.get_wrapper_attr("interface")
 
 
-def make_expert(env_id: str) -> Policy:
+def make_expert(env_id: str, named: str | None = None) -> Policy:
     """Make the scripted expert of an environment.
+
+    Args:
+        env_id: id of the environment.
+        named: `module:function` of an expert; None: the expert in `envs.experts.EXPERTS`.
 
     Raises:
         ValueError: the environment has no expert; the message lists the environments with one.
     """
+    if named is not None:
+        return NamedExpert(named)
     experts: dict[str, Callable[[], Policy]] = {**EXPERTS}
     name = env_id.split(":")[-1]
     if name not in experts:
         raise ValueError(
-            f"no expert for {name!r}; known: {', '.join(sorted(experts))}. Add your own expert to "
-            f"envs.experts.EXPERTS where your environment is registered"
+            f"no expert for {name!r}; known: {', '.join(sorted(experts))}. Set "
+            "expert=module:function, or add your own expert to envs.experts.EXPERTS where your "
+            "environment is registered"
         )
     return experts[name]()
 
@@ -94,7 +117,10 @@ def _check(env: gymnasium.Env[Any, Any], name: str) -> None:
     if not isinstance(space, spaces.Dict) or "proprio" not in space.spaces:
         raise ValueError(f"{name}: the observation must be a Dict with 'proprio', got {space}")
     if not env.has_wrapper_attr("interface"):
-        raise ValueError(f"{name}: the environment needs an attribute `interface`, an Interface")
+        raise ValueError(
+            f"{name}: the environment needs an attribute `interface`, an Interface; "
+            "or use env=gymnasium env.id=..., which derives one"
+        )
     interface = interface_of(env)
     images = {key.removeprefix("image_") for key in space.spaces if key.startswith("image_")}
     actions = env.action_space

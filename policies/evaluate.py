@@ -2,6 +2,7 @@
 
     python -m policies.evaluate policy=runs/train/policy episodes=200
     python -m policies.evaluate policy=expert env=franka_pick
+    python -m policies.evaluate policy=expert env=gymnasium env.id=module:Id-v0 expert=module:act
     python -m policies.evaluate policy=runs/train/policy suite=camera
     python -m policies.evaluate policy=runs/teacher/policy                # a learned teacher
     python -m policies.evaluate policy=runs/mvp/policy encoder=/new/folder/mvp.pth
@@ -24,7 +25,7 @@ from toto_robot.config import to_dict
 from toto_robot.device import choose_device
 from toto_robot.files import write_json
 
-from .environment import EnvConfig, interface_of, make_env
+from .environment import AnyEnv, EnvConfig, interface_of, make_env
 from .policy import Policy
 from .report import encoder_share, time_table
 from .rollouts.evaluation import run_policy, summarise
@@ -36,7 +37,7 @@ from .rollouts.video import film_each
 from .student import KIND as STUDENT
 from .student import load_student, read_metadata
 from .teacher_policy import KIND as TEACHER
-from .teacher_policy import choose_expert, load_teacher
+from .teacher_policy import load_teacher
 from .trained_policy import TrainedPolicy, find_checkpoint, relocated
 from .vision import NoVision, VisionConfig
 
@@ -56,6 +57,7 @@ class EvaluateConfig:
         suite: name of an evaluation suite, which sets the randomisation: one of
             `envs.randomisation.suites()`. None: the randomisation in the options of the
             environment.
+        expert: `module:function` that replaces the scripted expert, for `policy=expert`.
         episodes: number of episodes; each episode has its own held-out seed.
         first_seed: seed of the first episode, at least 2,000,000; each further episode adds 1.
             Choose another value for a second, independent evaluation. Seeds of training and
@@ -66,7 +68,8 @@ class EvaluateConfig:
     """
 
     policy: str
-    env: EnvConfig | None
+    expert: str | None = None
+    env: AnyEnv | None
     encoder: VisionConfig | None
     suite: str | None
     episodes: int
@@ -83,10 +86,12 @@ class EvaluateConfig:
             raise ValueError(f"video_episodes must be in [0, episodes], got {self.video_episodes}")
         if self.suite is not None:
             suite(self.suite)
-            if self.env is not None and "randomise" in self.env.options:
+            if isinstance(self.env, EnvConfig) and "randomise" in self.env.options:
                 raise ValueError("set either suite or env.options.randomise, not both")
         if self.policy == EXPERT and self.env is None:
             raise ValueError("policy=expert needs an environment, for example env=franka_pick")
+        if self.expert is not None and self.policy != EXPERT:
+            raise ValueError("expert=module:function needs policy=expert")
 
 
 def evaluate(config: EvaluateConfig, out: Path) -> None:
@@ -102,6 +107,7 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         privileged=student is None,
         device=device,
         teacher=evaluated.teacher,
+        expert=config.expert,
     )
     where = env.id if config.suite is None else f"{env.id}, suite {config.suite}"
     first, last = config.first_seed, config.first_seed + config.episodes - 1
@@ -109,6 +115,7 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
         f"{config.policy} on {config.episodes} held-out seeds, {first} to {last}, of {where}",
         flush=True,
     )
+    print(spec.describe_env(), end="", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     policy = open_policy(student, spec)  # raises errors before any episode is run
     seeds = evaluation_seeds(config.episodes, config.first_seed)
@@ -135,9 +142,7 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
     print(f"success: {describe_rate(result['successes'], result['episodes'])}")
 
 
-def _film(
-    out: Path, env: EnvConfig, policy: Policy, rollouts: Sequence[Rollout], number: int
-) -> int:
+def _film(out: Path, env: AnyEnv, policy: Policy, rollouts: Sequence[Rollout], number: int) -> int:
     """Film some of the evaluated episodes, failed ones first; return the number of videos.
 
     Videos of an earlier evaluation are deleted. In an environment that is not deterministic, a
@@ -165,8 +170,14 @@ def _film(
     return len(filmed)
 
 
-def on_suite(env: EnvConfig, name: str) -> EnvConfig:
-    """Return a copy of the config in which the evaluation suite `name` sets the randomisation."""
+def on_suite(env: AnyEnv, name: str) -> EnvConfig:
+    """Return a copy of the config in which the evaluation suite `name` sets the randomisation.
+
+    Raises:
+        ValueError: it is a third-party environment, which has no suites.
+    """
+    if not isinstance(env, EnvConfig):
+        raise ValueError(f"suite={name} needs an environment of this project, got {env.id}")
     options = {key: value for key, value in env.options.items() if key != "randomise"}
     groups = suite(name)
     return replace(env, options={**options, "randomise": groups} if groups else options)
@@ -185,7 +196,7 @@ def open_policy(folder: Path | None, spec: RolloutSpec) -> Policy:
     """
     if folder is None:
         env = make_env(spec.env, with_images=False, privileged=True)
-        expert = choose_expert(spec.env.id, spec.teacher, env)
+        expert = spec.make_expert(env)
         env.close()
         return expert
     encoder = spec.vision.build(torch.device(spec.device))
@@ -207,7 +218,7 @@ class _Evaluated:
             None, the policy is the scripted expert.
     """
 
-    env: EnvConfig
+    env: AnyEnv
     vision: VisionConfig
     student: Path | None
     teacher: Path | None

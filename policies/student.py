@@ -24,7 +24,7 @@ from toto_robot.checkpoint import build_module, load_weights, read_config, save_
 from toto_robot.config import from_dict, to_dict
 from toto_robot.moved import moved_names
 
-from .environment import EnvConfig
+from .environment import AnyEnv
 from .vision import EncoderId, VisionConfig, encoder_id
 
 KIND = "student"
@@ -80,7 +80,7 @@ class StudentMetadata:
 
     student: StudentConfig
     interface: Interface
-    env: EnvConfig | None
+    env: AnyEnv | None
     vision: VisionConfig
     encoder: EncoderId | None
 

@@ -203,13 +203,16 @@ def load_teacher(folder: Path) -> TeacherPolicy:
     return teacher.requires_grad_(False).eval()
 
 
-def choose_expert(env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any]) -> Policy:
+def choose_expert(
+    env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any], expert: str | None = None
+) -> Policy:
     """Return the policy that labels a student's training data: an expert or a teacher.
 
     Args:
         env_id: id of the environment.
         teacher: a teacher's checkpoint; None: the scripted expert of the environment.
         env: the environment, in which the teacher must be able to act.
+        expert: `module:function` that replaces the environment's scripted expert.
 
     Raises:
         FileNotFoundError: a file of the checkpoint is missing.
@@ -217,7 +220,7 @@ def choose_expert(env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any
             environment.
     """
     if teacher is None:
-        return make_expert(env_id)
+        return make_expert(env_id, expert)
     policy = load_teacher(teacher)
     policy.require(env, str(teacher))
     return policy

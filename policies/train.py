@@ -4,6 +4,7 @@
     python -m policies.train encoder=none out=runs/blind
     python -m policies.train method=bc data=runs/train/store out=runs/bc
     python -m policies.train method=bc env=none data=runs/demos out=runs/arm
+    python -m policies.train env=gymnasium env.id=module:Id-v0 expert=module:function out=runs/own
     python -m policies.train method=bc env=none layout=lerobot data=DOWNLOADS/aloha out=runs/aloha
 
 `data` is a demonstration store (a folder of tokenised episodes) or a LeRobot data set with images,
@@ -70,6 +71,7 @@ def train(config: TrainConfig, out: Path) -> None:
             privileged=True,
             device=learner.device,
             teacher=config.teacher,
+            expert=config.expert,
         )
     plan = Plan(
         seed=config.seed,
@@ -83,6 +85,8 @@ def train(config: TrainConfig, out: Path) -> None:
     )
     if not (out / "config.json").is_file():  # a start that fails leaves the folder free
         _open(learner, demonstrations, spec)
+    if spec is not None:
+        print(spec.describe_env(), end="", flush=True)
     if "video_episodes" in claim(out, config):
         (out / "rollout.mp4").unlink(missing_ok=True)
     if _is_complete(None if spec is None else plan, out):

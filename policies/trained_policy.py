@@ -25,7 +25,7 @@ from toto_robot.encoders.contract import compress_each
 from toto_robot.encoders.hub import is_hub_name
 from toto_robot.encoders.loading import shipped_baselines, shipped_encoders
 
-from .environment import EnvConfig
+from .environment import AnyEnv
 from .student import KIND, StudentPolicy, load_student, read_metadata, read_origin
 from .vision import EpisodeEmbedder, NoVision, VisionConfig
 
@@ -50,7 +50,7 @@ class TrainedPolicy:
         self.reset()
 
     @property
-    def env(self) -> EnvConfig | None:
+    def env(self) -> AnyEnv | None:
         """Return id and options of the training environment; None: trained on data only."""
         return self.student.metadata.env
 

@@ -58,7 +58,8 @@ def choices():
                     continue
                 # the folder of a checkpoint must be given; without an environment, so must `data`
                 if option != "checkpoint" and (name, option) != ("train", "none"):
-                    yield name, [f"{group.hydra_key}={option}"]
+                    given = ["env.id=any"] if option == "gymnasium" else []
+                    yield name, [f"{group.hydra_key}={option}", *given]
 
 
 def _kind(path):

@@ -274,7 +274,7 @@ def _plain(composed: Any) -> tuple[dict[str, Any], Path]:
     try:
         data: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        name = str(error).splitlines()[0].rpartition(": ")[2]
+        name = error.full_key or str(error).splitlines()[0].rpartition(": ")[2]
         raise ValueError(f"{name}= must be given; see --help") from error
     _check_finite(data, "")
     out = data.pop("out", None)

@@ -16,6 +16,8 @@ key `kind` in the data selects the class:
 
     shape: Circle | Square        # {"kind": "circle", "radius": 1.0}
 
+A dataclass of a union that has no `kind` is selected by data without `kind`.
+
 If a field was renamed, the class attribute `OLD_NAMES: ClassVar[dict[str, str]]` of its dataclass
 maps the old name to the new name. Data with the old name are still read, with a warning.
 """
@@ -169,12 +171,13 @@ def _union(args: tuple[Any, ...], value: Any, at: str) -> Any:
     if value is None and NoneType in args:
         return None
     variants = {arg.kind: arg for arg in args if hasattr(arg, "kind")}
-    if variants and isinstance(value, Mapping):
+    plain = [arg for arg in args if dataclasses.is_dataclass(arg) and arg not in variants.values()]
+    if variants and isinstance(value, Mapping) and not (len(plain) == 1 and "kind" not in value):
         if value.get("kind") not in variants:
             known = sorted(variants)
             raise ValueError(f"{_join(at, 'kind')}: {value.get('kind')!r} is not one of {known}")
         return from_dict(variants[value["kind"]], value, at)
-    others = [arg for arg in args if arg is not NoneType]
+    others = [arg for arg in args if arg is not NoneType and arg not in variants.values()]
     if len(others) == 1:
         return _value(others[0], value, at)
     # the exact type is tried first, so that `int | float` keeps an int

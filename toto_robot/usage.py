@@ -115,7 +115,7 @@ def _settings(
 
 
 def _is_this(part: Any, value: Mapping[str, Any]) -> bool:
-    return part is not NoneType and getattr(part, "kind", None) in (None, value.get("kind"))
+    return part is not NoneType and getattr(part, "kind", None) == value.get("kind")
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,7 @@ from ..demonstrations.lerobot.others import LerobotLayout
 from ..demonstrations.robomimic import RobomimicDemonstrations
 from ..demonstrations.rpt import RptDemonstrations
 from ..demonstrations.tokenised import Which
-from ..environment import EnvConfig
+from ..environment import AnyEnv
 from ..rollouts.pool import RolloutConfig
 from ..rollouts.seeds import check_run
 from ..student import StudentConfig
@@ -31,6 +31,8 @@ class TrainConfig:
         encoder: the student's vision encoder.
         teacher: checkpoint folder of a learned teacher (`python -m policies.teacher`), which
             replaces the scripted expert; None: the scripted expert of the environment.
+        expert: `module:function` that replaces the environment's scripted expert, see
+            `policies.named_expert.NamedExpert`.
         data: folder with demonstrations: a demonstration store (a folder of tokenised episodes) or
             a LeRobot data set with images. None: the expert collects demonstrations.
         data_episodes: which episodes of a LeRobot data set are used. `successful`: complete
@@ -56,7 +58,7 @@ class TrainConfig:
 
     method: Literal["dagger", "bc"]
     seed: int
-    env: EnvConfig | None
+    env: AnyEnv | None
     encoder: VisionConfig
     teacher: Path | None
     data: Path | None
@@ -73,6 +75,7 @@ class TrainConfig:
     memory_limit_gib: float
     device: str
     layout: LerobotLayout | RptDemonstrations | RobomimicDemonstrations | None = None
+    expert: str | None = None
 
     def __post_init__(self) -> None:
         check_run(
@@ -87,6 +90,8 @@ class TrainConfig:
             )
         if self.env is None and (self.method != "bc" or self.data is None or self.teacher):
             raise ValueError("env=none needs method=bc, data=<folder> and teacher=null")
+        if self.expert is not None and (self.env is None or self.teacher is not None):
+            raise ValueError("expert=module:function needs an environment and teacher=null")
         if not 0 <= self.video_episodes <= self.evaluation_episodes:
             raise ValueError("video_episodes must be in [0, evaluation_episodes]")
         if self.evaluation_episodes < 1 or self.steps_after_success < 0:

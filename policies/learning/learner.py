@@ -15,7 +15,7 @@ from toto_robot import FrameEncoder
 
 from ..demonstrations.features import Dataset
 from ..demonstrations.store import DemoStore
-from ..environment import EnvConfig
+from ..environment import AnyEnv
 from ..student import StudentConfig, StudentMetadata, StudentPolicy
 from ..vision import VisionConfig, encoder_id
 from .fit import ImitationConfig, Labelled, fit
@@ -63,7 +63,7 @@ class Learner:
         return Dataset(stores, self.encoder, limit_bytes, scratch, only)
 
     def begin(
-        self, interface: Interface, env: EnvConfig | None, data: Dataset, number: int
+        self, interface: Interface, env: AnyEnv | None, data: Dataset, number: int
     ) -> StudentPolicy:
         """Return a new student with random weights for one round.
 

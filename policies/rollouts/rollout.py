@@ -31,7 +31,7 @@ from toto_robot.encoders.contract import Codes, compress_each
 from toto_robot.moved import moved_names
 
 from ..demonstrations.episode import Episode
-from ..environment import EnvConfig, interface_of, make_env
+from ..environment import AnyEnv, describe_env, interface_of, make_env
 from ..policy import Policy
 from ..student import StudentPolicy, load_student
 from ..teacher_policy import choose_expert
@@ -49,13 +49,15 @@ class RolloutSpec:
         privileged: True if an expert or a teacher acts or labels.
         device: device of the encoder.
         teacher: checkpoint of a teacher that is used as the expert; None: the scripted expert.
+        expert: `module:function` that replaces the environment's scripted expert.
     """
 
-    env: EnvConfig
+    env: AnyEnv
     vision: VisionConfig
     privileged: bool
     device: str
     teacher: Path | None = None
+    expert: str | None = None
 
     def interface(self) -> Interface:
         """Return the action and observation spec of the environment.
@@ -69,7 +71,7 @@ class RolloutSpec:
         """
         env = self.make()
         if self.privileged:
-            choose_expert(self.env.id, self.teacher, env)
+            self.make_expert(env)
         interface = interface_of(env)
         env.close()
         return interface
@@ -78,6 +80,14 @@ class RolloutSpec:
         """Make the environment, without images if there is no encoder."""
         with_images = self.vision.kind != "none"
         return make_env(self.env, with_images=with_images, privileged=self.privileged)
+
+    def describe_env(self) -> str:
+        """Return lines with what was derived from a third-party environment; empty for others."""
+        return describe_env(self.env, with_images=self.vision.kind != "none")
+
+    def make_expert(self, env: gymnasium.Env[Any, Any]) -> Policy:
+        """Make the expert, or open the teacher, that acts in an environment."""
+        return choose_expert(self.env.id, self.teacher, env, self.expert)
 
 
 @dataclass(slots=True)
@@ -243,7 +253,7 @@ class RolloutWorker:
             env = spec.make()
             self._envs.append(env)
             if spec.privileged:
-                self._experts.append(choose_expert(spec.env.id, spec.teacher, env))
+                self._experts.append(spec.make_expert(env))
 
     def _student(self, folder: Path) -> StudentPolicy:
         if folder not in self._students:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from toto_robot.data.video import write_video
 
-from ..environment import EnvConfig, interface_of, make_env
+from ..environment import AnyEnv, interface_of, make_env
 from ..policy import Policy
 from ..trained_policy import TrainedPolicy
 from .job import Rollout
@@ -22,7 +22,7 @@ _SECONDS_AFTER_SUCCESS = 1.0
 _GREEN, _GREY = (60, 200, 90), (90, 90, 90)
 
 
-def film(path: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]) -> None:
+def film(path: Path, env_config: AnyEnv, policy: Policy, seeds: Sequence[int]) -> None:
     """Run one episode per seed, and write all of them to one MP4 (H.264).
 
     The left image is that of `render()`. The other images are those of the student's cameras. An
@@ -35,7 +35,7 @@ def film(path: Path, env_config: EnvConfig, policy: Policy, seeds: Sequence[int]
 
 
 def film_each(
-    folder: Path, env_config: EnvConfig, policy: Policy, rollouts: Sequence[Rollout]
+    folder: Path, env_config: AnyEnv, policy: Policy, rollouts: Sequence[Rollout]
 ) -> dict[Path, bool]:
     """Write one video per rollout, whose file name contains the outcome and the seed.
 
@@ -57,7 +57,7 @@ def film_each(
     return filmed
 
 
-def _make_env(config: EnvConfig, policy: Policy) -> gymnasium.Env[Any, Any]:
+def _make_env(config: AnyEnv, policy: Policy) -> gymnasium.Env[Any, Any]:
     with_images = isinstance(policy, TrainedPolicy)
     return make_env(config, with_images=with_images, privileged=not with_images, filmed=True)
 

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-__all__ = ["Flip", "ImageEntry", "Layout", "find_images", "read_entry"]
+__all__ = ["Flip", "ImageEntry", "Layout", "NoImageError", "find_images", "read_entry"]
 
 Layout = Literal["hwc", "chw", "hw"]
 Flip = Literal["vertical", "rotate180"]
@@ -114,6 +114,10 @@ class ImageEntry:
         return images
 
 
+class NoImageError(ValueError):
+    """An observation space without any image, not even an ambiguous one."""
+
+
 def read_entry(observation: Any, path: Sequence[Key]) -> Any:
     """Return the entry of an observation to which a path leads."""
     for key in path:
@@ -186,7 +190,8 @@ def find_images(
     if chosen is not None and (missing := [n for n in chosen if n in doubtful]):
         raise ValueError("; ".join(f"{_place(name)} {doubtful[name]}" for name in missing))
     if not entries:
-        raise ValueError(_nothing_found(space, boxes, doubtful))
+        error = ValueError if doubtful else NoImageError
+        raise error(_nothing_found(space, boxes, doubtful))
     return entries, [name for name in doubtful if boxes[name][1].dtype == np.uint8]
 
 

@@ -1,0 +1,342 @@
+"""Use a third-party Gymnasium environment as it is, without an `interface`.
+
+    python -m policies.train env=gymnasium env.id=module:Id-v0 expert=module:function
+
+Cameras, proprioception and actions are derived from the spaces. Images are found as by the wrappers
+(`toto_robot.wrappers.images`); if the observation has none, the image of `render()` is the camera.
+Proprioception is the concatenation of all vectors and discrete entries, or of the entries of
+`env.proprio`. Actions are scaled from the limits of the action space to [-1, 1].
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.interface import LIMITS, CameraSpec, Interface
+from toto_robot.wrappers.images import ImageEntry, NoImageError, find_images, read_entry
+
+from .named_expert import ADAPTER, named, with_env
+
+__all__ = ["AdaptedEnv", "GymnasiumEnv", "open_env"]
+
+SUCCESS = ("success", "is_success")
+_RATE_HZ = 10.0  # of environments without `render_fps`
+_ENTRY = re.compile(r"(?P<name>.*?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?")
+_VECTORS = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GymnasiumEnv:
+    """A third-party environment, used as it is.
+
+    Attributes:
+        id: environment id for `gymnasium.make`; `module:name` imports the module first.
+        kwargs: keyword arguments of `gymnasium.make`, such as `max_episode_steps`.
+        proprio: entries of the observation that are proprioception, such as `state` or
+            `state[0:4]`; None: all vectors and discrete entries. List them if other entries contain
+            what the policy must see in images, such as the goal.
+        success: `module:function` of `info`, or of `info` and the environment, that returns whether
+            the step is successful; None: `info["success"]` or `info["is_success"]`.
+        cameras: paths or names of the images; None: all detected images, or `render()`.
+        exclude: paths or names of images that are not used.
+        layout: layout of images with an ambiguous shape: `hwc`, `chw` or `hw`.
+        colour_order: `rgb` or `bgr`.
+        flip: `vertical` or `rotate180`, the operation that turns images upright.
+    """
+
+    kind: ClassVar[str] = "gymnasium"
+    id: str
+    kwargs: dict[str, Any]
+    proprio: tuple[str, ...] | None
+    success: str | None
+    cameras: tuple[str, ...] | None
+    exclude: tuple[str, ...]
+    layout: str | None
+    colour_order: str
+    flip: str | None
+
+
+def open_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    """Make a registered environment.
+
+    Raises:
+        ValueError: the id or its module is unknown.
+    """
+    try:
+        # the passive checker takes as long as the physics of a step
+        return gymnasium.make(name, disable_env_checker=True, **options)
+    except gymnasium.error.UnregisteredEnv as error:
+        known = ", ".join(sorted(name for name in gymnasium.registry if name.startswith("toto/")))
+        raise ValueError(f"{error} Environments of this project: {known}") from error
+    except ModuleNotFoundError as error:
+        raise ValueError(f"environment {name!r}: {error}") from error
+
+
+class AdaptedEnv(gymnasium.Wrapper):
+    """A third-party environment with the observations and actions that policies use.
+
+    Args:
+        config: the environment.
+        with_images: True if the policy uses images.
+        privileged: True if an expert acts or labels.
+        filmed: True if `render()` must return images for a video.
+
+    Attributes:
+        interface: the derived Interface.
+        raw: the last observation as the environment returned it.
+
+    Raises:
+        ValueError: the environment does not exist, or its spaces do not fit; the message has the
+            setting to add.
+    """
+
+    def __init__(
+        self, config: GymnasiumEnv, *, with_images: bool, privileged: bool, filmed: bool = False
+    ) -> None:
+        env = _opened(config, rendered=filmed)
+        self._images: list[ImageEntry] = []
+        self._is_rendered = False
+        if with_images:
+            env, self._images, self._is_rendered = _find_images(env, config)
+        super().__init__(env)
+        self._name, self._privileged = config.id.rpartition(":")[2], privileged
+        self._vectors, others = _vectors(env.observation_space, config, self._name)
+        seen = {image.name for image in self._images}
+        self._unused = [name for name in others if name not in seen]
+        self._low, self._high = _limits(env.action_space, self._name)
+        self._success = None
+        if config.success is not None:
+            function = named(config.success, "env.success")
+            self._success = with_env(function, f"env.success={config.success}", "info")
+        self.interface = self._interface()
+        boxes: dict[str, spaces.Space] = {
+            f"image_{one.name}": spaces.Box(0, 255, (one.height, one.width, 3), np.uint8)
+            for one in self.interface.cameras
+        }
+        size = len(self.interface.proprio)
+        boxes["proprio"] = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.observation_space = spaces.Dict(boxes)
+        self.action_space = spaces.Box(-1.0, 1.0, self._low.shape, np.float32)
+        self.raw: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reset the environment, and return the adapted observation and the info."""
+        raw, info = self.env.reset(seed=seed, options=options)
+        return self._observation(raw), info
+
+    def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+        """Step with an action within [-1, 1]; `success` is added to the info.
+
+        Raises:
+            ValueError: the info does not contain the success.
+        """
+        box = self.env.action_space
+        whole = self._low + (np.asarray(action, np.float64) + 1) / 2 * (self._high - self._low)
+        whole = whole.reshape(box.shape).astype(box.dtype)
+        raw, reward, terminated, truncated, info = self.env.step(whole)
+        success = self._is_success(info)
+        return (
+            self._observation(raw), reward, terminated, truncated, {**info, "success": success}
+        )  # fmt: skip
+
+    def render(self) -> Any:
+        """Return the image of the environment, or of its first camera if it renders none.
+
+        Raises:
+            ValueError: there is no image.
+        """
+        frame = self.env.render() if self.env.render_mode == "rgb_array" else None
+        if frame is None and self._images:
+            frame = self._image(self._images[0], self.raw)
+        if frame is None:
+            raise ValueError(f"{self._name} renders no images: set video_episodes=0")
+        return frame
+
+    def scaled(self, action: NDArray[Any]) -> NDArray[np.float32]:
+        """Return an action of the environment, scaled to [-1, 1]."""
+        unit = 2 * (action.reshape(-1) - self._low) / (self._high - self._low) - 1
+        return unit.astype(np.float32)
+
+    def describe(self) -> str:
+        """Return what was derived from the spaces, for the user."""
+        interface = self.interface
+        source = "render()" if self._is_rendered else ""
+        cameras = [source or image.describe() for image in self._images]
+        limits = [
+            f"{name} [{low:g}, {high:g}]"
+            for name, low, high in zip(interface.action, self._low, self._high, strict=True)
+        ]
+        rows = {
+            "cameras": "; ".join(cameras) or "none",
+            "proprioception": ", ".join(interface.proprio),
+            "not used": ", ".join(self._unused) or "nothing",
+            "actions": ", ".join(limits),
+            "success": " or ".join(f"info[{key!r}]" for key in SUCCESS)
+            if self._success is None
+            else "env.success",
+            "rate": f"{interface.rate_hz:g} Hz",
+        }
+        lines = [f"  {name + ':':<16}{text}" for name, text in rows.items()]
+        return "\n".join([f"derived from the spaces of {self._name}:", *lines, ""])
+
+    def _observation(self, raw: Any) -> dict[str, Any]:
+        self.raw = raw
+        made: dict[str, Any] = {
+            f"image_{entry.camera}": self._image(entry, raw) for entry in self._images
+        }
+        parts = [one.read(raw) for one in self._vectors]
+        made["proprio"] = np.concatenate(parts) if parts else np.zeros(1, np.float32)
+        if self._privileged:
+            made[ADAPTER] = self
+        return made
+
+    def _image(self, entry: ImageEntry, raw: Any) -> NDArray[np.uint8]:
+        image = self.env.render() if self._is_rendered else read_entry(raw, entry.path)
+        frames = entry.frames(np.asarray(image)[None])[0]
+        return np.ascontiguousarray(frames[-1] if entry.stacked else frames)
+
+    def _is_success(self, info: Mapping[str, Any]) -> bool:
+        if self._success is not None:
+            return bool(self._success(info, self.unwrapped))
+        for key in SUCCESS:
+            if key in info:
+                return bool(info[key])
+        raise ValueError(
+            f"{self._name}: info has neither 'success' nor 'is_success' but {sorted(info)}: set "
+            "env.success=module:function"
+        )
+
+    def _interface(self) -> Interface:
+        samples = [one.frames(np.zeros((1, *one.shape), np.uint8)) for one in self._images]
+        names = [name for one in self._vectors for name in one.names]
+        scale = (self._high - self._low) / 2
+        rate_hz = self.env.metadata.get("render_fps") or _RATE_HZ
+        return Interface(
+            arm=self._name,
+            cameras=tuple(
+                CameraSpec(name=entry.camera, height=frames.shape[-3], width=frames.shape[-2])
+                for entry, frames in zip(self._images, samples, strict=True)
+            ),
+            proprio=tuple(names) or ("constant",),
+            action_kind=LIMITS,
+            action=tuple(f"action_{index}" for index in range(len(scale))),
+            action_scale=tuple(scale.tolist()),
+            rate_hz=float(rate_hz),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Vector:
+    """A part of the observation that is proprioception."""
+
+    path: tuple[str | int, ...]
+    space: spaces.Space
+    elements: slice
+    names: tuple[str, ...]
+
+    def read(self, raw: Any) -> NDArray[np.float32]:
+        value = spaces.flatten(self.space, read_entry(raw, self.path))
+        return np.asarray(value, np.float32)[self.elements]
+
+
+def _opened(config: GymnasiumEnv, *, rendered: bool) -> gymnasium.Env[Any, Any]:
+    """Make the environment, with images from `render()` if it can return them."""
+    try:
+        env = open_env(config.id, config.kwargs)
+        can = "rgb_array" in env.metadata.get("render_modes", ())
+        if rendered and can and env.render_mode is None:
+            env.close()
+            env = open_env(config.id, {**config.kwargs, "render_mode": "rgb_array"})
+    except TypeError as error:
+        raise ValueError(f"{config.id} with env.kwargs={config.kwargs}: {error}") from error
+    return env
+
+
+def _find_images(
+    env: gymnasium.Env[Any, Any], config: GymnasiumEnv
+) -> tuple[gymnasium.Env[Any, Any], list[ImageEntry], bool]:
+    """Return the environment, its images, and whether they come from `render()`."""
+    choice: dict[str, Any] = {
+        "layout": config.layout, "colour_order": config.colour_order, "flip": config.flip
+    }  # fmt: skip
+    try:
+        space = env.observation_space
+        entries, _ = find_images(space, cameras=config.cameras, exclude=config.exclude, **choice)
+        return env, entries, False
+    except NoImageError as error:
+        env.close()
+        env = _opened(config, rendered=True)
+        if env.render_mode != "rgb_array":
+            raise ValueError(f"{config.id}: {error}, and it has no render_mode rgb_array") from None
+    env.reset(seed=0)
+    frame = np.asarray(env.render())
+    (entry,), _ = find_images(spaces.Box(0, 255, frame.shape, np.uint8), **choice)
+    return env, [replace(entry, camera="render")], True
+
+
+def _vectors(
+    space: spaces.Space, config: GymnasiumEnv, name: str
+) -> tuple[list[_Vector], list[str]]:
+    """Return the parts of the proprioception, and the names of unused entries."""
+    leaves = {"/".join(map(str, path)) or "state": (path, one) for path, one in _leaves(space)}
+    if config.proprio is None:
+        chosen = [key for key, (_, one) in leaves.items() if _is_vector(one)]
+    else:
+        chosen = list(config.proprio)
+    made = []
+    for text in chosen:
+        found = _ENTRY.fullmatch(text)
+        assert found is not None  # the pattern accepts every text
+        if found["name"] not in leaves:
+            raise ValueError(
+                f"env.proprio: {name} has no {found['name']!r}, it has {sorted(leaves)}"
+            )
+        path, one = leaves[found["name"]]
+        try:
+            size = spaces.flatdim(one)
+        except (NotImplementedError, ValueError) as error:
+            raise ValueError(f"env.proprio: {text!r} is no array but {one}") from error
+        start, stop = (int(found[key]) if found[key] else None for key in ("start", "stop"))
+        elements = slice(start, stop)
+        numbers = range(size)[elements]
+        if not numbers:
+            raise ValueError(f"env.proprio: {text!r} is empty, the entry has {size} elements")
+        names = tuple(f"{found['name']}_{number}" for number in numbers)
+        made.append(_Vector(path, one, elements, names if size > 1 else (found["name"],)))
+    used = {one.path for one in made}
+    return made, [key for key, (path, one) in leaves.items() if path not in used]
+
+
+def _is_vector(space: spaces.Space) -> bool:
+    return isinstance(space, _VECTORS) or (isinstance(space, spaces.Box) and len(space.shape) <= 1)
+
+
+def _leaves(
+    space: spaces.Space, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], spaces.Space]]:
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        below = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
+        for key, one in below:
+            yield from _leaves(one, (*path, key))
+    else:
+        yield path, space
+
+
+def _limits(space: spaces.Space, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        raise ValueError(f"{name}: policies need continuous actions (a Box of floats), got {space}")
+    low, high = (one.astype(np.float64).reshape(-1) for one in (space.low, space.high))
+    if not (np.isfinite([low, high]).all() and (low < high).all()):
+        raise ValueError(
+            f"{name}: actions need finite limits, got {space}; register the environment with "
+            "gymnasium.wrappers.RescaleAction, or a wrapper of your own that has limits"
+        )
+    return low, high
