@@ -11,7 +11,10 @@ PACKAGES = ("toto_robot", "envs", "policies", "real_robot", "benchmarks")
 
 
 def layout() -> str:
-    """Return the page: a heading a package, a list a folder, a line a module."""
+    """Return the text of docs/layout.md.
+
+    The page has a heading for each package and each folder, and below it a line for each module.
+    """
     lines = [
         "# Where everything lies",
         "",

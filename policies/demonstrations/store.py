@@ -71,7 +71,7 @@ class StoreHeader:
 
 
 class DemoStore:
-    """A demonstration store: reads episodes from a folder, and appends episodes to the folder."""
+    """A demonstration store: a folder of tokenised episodes, to read from and to append to."""
 
     def __init__(self, folder: Path, header: StoreHeader) -> None:
         """Find the episodes in a folder. Call `open_store` or `create_store`, not this method."""
