@@ -116,7 +116,10 @@ class ActionDelay:
             self._deviation[:num_arm] = noise.arm
 
     def reset(self, holding: Floats, num_steps: int) -> None:
-        """Set the delay to `num_steps` by filling the queue with that many `holding` actions."""
+        """Set the delay to `num_steps` control steps.
+
+        During the first `num_steps` control steps, the action `holding` [a] is executed.
+        """
         self.waiting = deque([holding] * num_steps)
 
     def __call__(self, action: Floats, rng: Callable[[], np.random.Generator]) -> Floats:

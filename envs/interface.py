@@ -35,7 +35,7 @@ class CameraSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interface:
-    """An action and observation spec: it describes each element of both vectors.
+    """An action and observation spec: cameras, and the meaning of each number in the vectors.
 
     Attributes:
         arm: name of the arm, for example `franka_panda`.

@@ -1,4 +1,6 @@
-"""Randomisation of episodes: named groups with ranges in `randomisation.yaml`, off by default.
+"""Randomisation of episodes, in named groups; `randomisation.yaml` contains the default ranges.
+
+All groups are off by default. Examples:
 
     gymnasium.make("envs:toto/FrankaPick-v0", randomise=("colours", "lights"))
     gymnasium.make("envs:toto/FrankaPick-v0", randomise={"latency": {"steps": [2, 2]}})
@@ -80,7 +82,11 @@ class Lights:
 class CameraShifts:
     """Maximum changes of a camera's position, rotation and field of view, in both directions.
 
-    `carried_translation_m` is for a camera on the hand, `translation_m` for a fixed camera.
+    Attributes:
+        translation_m: maximum shift of a camera that is fixed in the world, m.
+        carried_translation_m: maximum shift of a camera on the hand, m.
+        rotation_rad: maximum rotation about each axis, rad.
+        fov_y_deg: maximum change of the vertical field of view, degrees.
     """
 
     translation_m: float

@@ -1,4 +1,4 @@
-"""Load a trained policy with its encoder; it computes actions from images and proprioception.
+"""Load a trained policy with its vision encoder, to compute actions from images.
 
     policy = load_policy("runs/train")
     action = policy.act(observation)

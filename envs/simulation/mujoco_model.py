@@ -89,7 +89,10 @@ def _add_meshes(spec: mujoco.MjSpec, meshes: Meshes, scale: float) -> None:
 
 
 def _mesh_geoms(model: mujoco.MjModel, body: int) -> list[int]:
-    """Return the ids of a body's mesh geoms that do not collide; if all of them collide, of all."""
+    """Return the ids of the meshes of a body that are only visual: they do not collide.
+
+    If the body has no such mesh, return the ids of all its meshes.
+    """
     geoms = np.flatnonzero(
         (model.geom_bodyid == body) & (model.geom_type == int(mujoco.mjtGeom.mjGEOM_MESH))
     )

@@ -147,7 +147,7 @@ class CabinetTask(ArmTask):
         return measured
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Return the number of elements of each measured quantity."""
+        """Return the number of elements of each measured quantity, by name."""
         sizes = {"handle_position": 3, "opening": 1, "opening_left": 1, "tool_position": 3}
         sizes |= {"tool_quaternion": 4, "palm_position": 3}
         for tip in arm.fingertips:
@@ -155,7 +155,7 @@ class CabinetTask(ArmTask):
         return sizes
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
-        """Return the named reward terms of one control step, with PixMC's weights."""
+        """Return the reward terms of one control step, by name; the weights are those of PixMC."""
         to_handle, opening = measured["fingertips_to_handle"], measured["opening"]
         distances = np.linalg.norm(to_handle, axis=-1)
         near = np.array(self.reach_m) / (0.016 + np.maximum(distances, self.reach_margin_m))

@@ -153,7 +153,7 @@ class PickTask(ArmTask):
         return measured
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Return the number of elements of each measured quantity."""
+        """Return the number of elements of each measured quantity, by name."""
         sizes = {"cube_position": 3, "cube_quaternion": 4, "tool_position": 3}
         sizes |= {"tool_quaternion": 4, "palm_position": 3, "height_left": 1}
         for tip in arm.fingertips:
@@ -161,7 +161,7 @@ class PickTask(ArmTask):
         return sizes
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
-        """Return the named reward terms of one control step, with PixMC's weights."""
+        """Return the reward terms of one control step, by name; the weights are those of PixMC."""
         distances = np.sqrt(np.square(measured["fingertips_to_cube"]).sum(axis=-1))
         height_m = measured["cube_position"][..., 2]
         lifted = height_m - self.cube_rest_height_m > self.lifted_m

@@ -82,7 +82,7 @@ class Task(Protocol):
         ...
 
     def rewards(self, measured: Measured, action: Floats) -> dict[str, Floats]:
-        """Return the named reward terms of one control step."""
+        """Return the reward terms of one control step, by name; their sum is the reward."""
         ...
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
@@ -94,7 +94,7 @@ class Task(Protocol):
         ...
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Return the number of elements of each measured quantity."""
+        """Return the number of elements of each measured quantity, by name."""
         ...
 
 

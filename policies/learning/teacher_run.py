@@ -166,7 +166,8 @@ class TeacherRun:
 class _Log:
     """A log that writes each iteration to memory, to `log.jsonl` and to TensorBoard.
 
-    A resumed run deletes the entries of iterations after its checkpoint, which it will repeat.
+    A resumed run deletes the entries of the iterations after its last checkpoint, because it
+    repeats these iterations.
     """
 
     def __init__(self, out: Path, start: int) -> None:

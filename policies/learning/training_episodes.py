@@ -1,4 +1,4 @@
-"""Make the training environments for PPO, whose observation is the privileged state."""
+"""Make the training environments for PPO; their observation is only the privileged state."""
 
 from functools import partial
 from typing import Any, SupportsFloat

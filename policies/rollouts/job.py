@@ -71,7 +71,7 @@ class Rollout:
 
 @dataclass(slots=True)
 class PhaseClock:
-    """A clock that sums the wall time of each phase of a run, such as `encode`, in seconds."""
+    """A clock that sums the wall time of each phase of a run, such as `tokenizer`, in seconds."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
