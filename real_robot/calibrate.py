@@ -126,8 +126,8 @@ def solve_lens(
         The intrinsics, and the reprojection error of each image, pixels, by the name of the image.
 
     Raises:
-        ValueError: there are too few images, or the residual is too large; the message names the
-            worst images.
+        ValueError: there are too few images, or the reprojection error is too large; the message
+            names the worst images.
     """
     if not shots:
         raise ValueError(f"the board is in none of the images{_listed(refused)}")

@@ -131,7 +131,11 @@ class Agent(Protocol):
         ...
 
     def reset(self, observation: Observation) -> None:
-        """Prepare the agent for an episode, whose first observation is passed."""
+        """Prepare the agent for a new episode.
+
+        Args:
+            observation: the first observation of the episode.
+        """
         ...
 
     def act(self, observation: Observation) -> Proposal:

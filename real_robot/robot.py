@@ -114,7 +114,7 @@ class RobotState:
             "joint_torques_nm",
             "external_torques_nm",
         ):
-            # A copy, since a driver may continue to write into its own arrays.
+            # Copy the arrays, because a driver may continue to write into them.
             values = np.array(getattr(self, name), dtype=np.float64)
             if values.ndim != 1 or values.shape != num_joints:
                 raise ValueError(f"{name} must have the shape {num_joints}, got {values.shape}")
@@ -207,7 +207,7 @@ class Robot(Protocol):
         """Clear the robot's errors.
 
         Raises:
-            CommandRefusedError: the user stop is pressed, or the error needs a person.
+            CommandRefusedError: the user stop is pressed, or a person must correct the error.
         """
         ...
 

@@ -55,7 +55,8 @@ class Translator:
     """Converter from actions to targets, and from robot states to proprioception, for one robot.
 
     Attributes:
-        interface: action and observation spec of the policy: the meaning of each number.
+        interface: the policy's action and observation spec, which names each number of an action
+            and of the proprioception.
     """
 
     def __init__(

@@ -29,8 +29,8 @@ def fit_interface(policy: Interface, robot: Interface, what: str) -> tuple[Inter
         if the arms have different names (else None).
 
     Raises:
-        ValueError: the specs differ in something else than these two exceptions (see the
-            module), or the robot lacks a `proprio` column that the policy reads.
+        ValueError: the specs differ in more than the name of an arm with the same kinematics, or
+            the robot lacks a `proprio` column that the policy reads.
     """
     note = None
     if (policy.arm, robot.arm) in ALIKE:

@@ -51,7 +51,7 @@ class PolicyFolder:
     surprise: bool
 
     def open(self, interface: Interface) -> StudentAgent:
-        """Load the policy and its encoder for a robot.
+        """Load the policy and its encoder, and check that the policy can control a robot.
 
         Args:
             interface: the robot's action and observation spec.
@@ -85,7 +85,7 @@ class PolicyAddress:
     timeout_s: float
 
     def open(self, interface: Interface) -> RemoteAgent:
-        """Connect to the server, for a robot.
+        """Connect to the policy server, and check that its policy can control a robot.
 
         Args:
             interface: the robot's action and observation spec.

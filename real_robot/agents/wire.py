@@ -72,7 +72,7 @@ class Connection:
     """Authenticated connection; both sides may send and receive messages at any time.
 
     Attributes:
-        timeout_s: time limit for sending or receiving one message, s; None: no limit.
+        timeout_s: time limit for sending or receiving one message, s; None means no limit.
     """
 
     def __init__(

@@ -129,9 +129,10 @@ def place_boards(
     T_parent_camera: Floats,
     parent: Parent,
 ) -> Floats:
-    """Return the pose of the board that each of the n images gives [n 4 4].
+    """Return the poses of the board [n 4 4] that follow from the n images.
 
-    The poses are in the frame in which the board is fixed, so they are equal up to errors.
+    The poses are in the frame in which the board is fixed, so they differ only by the errors of the
+    calibration.
     """
     return np.array(
         [

@@ -163,7 +163,7 @@ class AgentThread:
                 f"an answer has observed_s={answer.observed_s} s, its observation has the "
                 f"timestamp {observation.stamp_s} s: observed_s must be that timestamp"
             )
-        # the agent may write into its own arrays later
+        # Copy the arrays, because the agent may write into them later.
         label = None if answer.label is None else np.array(answer.label, dtype=np.float32)
         return replace(answer, actions=np.array(answer.actions), label=label)
 

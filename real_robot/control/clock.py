@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Clock(Protocol):
-    """Clock that the control loop reads and waits on."""
+    """Clock that the control loop uses to read the time, and to wait."""
 
     def now_s(self) -> float:
         """Return the current time, s, on the clock of all timestamps."""

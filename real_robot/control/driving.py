@@ -129,7 +129,7 @@ class Driver:
         return waits.wait(news, until_s)
 
     def refused(self, error: CommandRefusedError) -> tuple[Reason, str]:
-        """Return the reason and the message of the end, after the robot has refused a command."""
+        """Return the reason and the message of the episode's end, after a command was refused."""
         try:
             state = self.state()
         except ConnectionLostError as lost:

@@ -67,7 +67,7 @@ def stopped(
 
 
 def _problem(camera: Camera) -> str | None:
-    """Return the camera's message that explains a missing new frame; None if there is a frame."""
+    """Return the camera's message about why it has no new frame; None if it has a new frame."""
     try:
         camera.read(0.0)
     except CameraError as error:

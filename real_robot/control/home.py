@@ -35,7 +35,7 @@ class HomeConfig:
     """Settings of the motion to the start pose.
 
     Attributes:
-        speed_rad_s: speed of the joint with the longest way, rad/s.
+        speed_rad_s: speed of the joint that has the longest distance to move, rad/s.
         acceleration_rad_s2: acceleration and deceleration of this joint, rad/s^2.
         slack_rad: the safety layer keeps each joint a margin away from the robot's joint limits. A
             joint may begin the motion at most this far inside the margin, rad, but must be within
@@ -85,10 +85,10 @@ def go_home(
         arm: the kinematics of the arm.
         pose: goal pose [j], rad, one value per joint.
         config: settings of the motion.
-        gripper_width_m: width to which the gripper is moved first, m; None: the gripper stays.
+        gripper_width_m: width to which the gripper is moved first, m; None does not move it.
         attention: `SafetyLayer.attention` of the arm's episodes, which stores user stops and
             reflexes that a person must acknowledge. None if the arm has run no episode.
-        clock: the clock of all timestamps; None: `time.monotonic`.
+        clock: the clock of all timestamps; None uses `time.monotonic`.
 
     Raises:
         PersonNeededError: a user stop or a reflex is not acknowledged.

@@ -92,7 +92,7 @@ def run_episode(
         listeners: objects that are called at every time step. A listener that raises an error is
             removed, and its name is added to the notes.
         notes: data that are added to the record; JSON must be able to represent them.
-        clock: the clock of all timestamps; None: `time.monotonic`.
+        clock: the clock of all timestamps; None uses `time.monotonic`.
 
     Raises:
         ValueError: the names or the order of the cameras differ from the translator's `interface`.

@@ -27,7 +27,7 @@ class Sender:
 
     Attributes:
         goal_rad: last target [j], rad, one value per joint.
-        share: how much of the line to the last target has been sent, in [0, 1].
+        share: fraction of the line to the last target that has been sent, in [0, 1].
     """
 
     def __init__(

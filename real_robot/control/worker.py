@@ -34,7 +34,7 @@ class Worker(Generic[Q, A]):
         self._thread.start()
 
     def ask(self, question: Q) -> None:
-        """Pass a question to the thread, without waiting for the answer."""
+        """Pass an argument of the function (a question) to the thread, without waiting."""
         with self._asked:
             self._question = (question,)
             self._asked.notify()

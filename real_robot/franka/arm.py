@@ -204,7 +204,7 @@ class Arm:
             self._robot.move(self._torque_stop(now_s), asynchronous=True)
             self._phase = "ending"
         if stop_requested and now_s > self._rest_by_s:
-            self._robot.stop()  # the controller ends in the next tick
+            self._robot.stop()  # the controller ends in the next cycle
 
     def _read(self) -> float:
         """Read the newest state of the robot and store it; return the time of the read, s."""

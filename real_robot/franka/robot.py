@@ -188,7 +188,7 @@ class FrankaRobot:
         """Clear the robot's errors.
 
         Raises:
-            CommandRefusedError: the user stop is pressed, or the error needs a person.
+            CommandRefusedError: the user stop is pressed, or a person must correct the error.
             ConnectionLostError: the robot does not answer.
         """
         arm = self._connected()

@@ -85,7 +85,8 @@ def require_version(version: int) -> None:
     """Check that this driver's libfranka supports a server version.
 
     Raises:
-        RobotError: it does not; the message names the robot and the package that supports it.
+        RobotError: the version is not supported; the message names the robot of this version, and
+            says what to install or update.
     """
     if version == SERVER_VERSION:
         return

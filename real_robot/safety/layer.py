@@ -71,7 +71,7 @@ class Decision:
     """Decision of the safety layer at one time step.
 
     Attributes:
-        target: the target to send; None: nothing may be sent.
+        target: the target to send; None if nothing may be sent.
         verdict: `move`, `hold`, `stop` or `end`; see the description of the module.
         causes: the reasons for `hold`, `stop` or `end`, as text; empty for `move`.
         interventions: the changes of the requested target, each with its reason and amount; empty
@@ -165,7 +165,7 @@ class SafetyLayer:
         self._before = self._now = (self._filter.rest(state.joint_positions_rad), earlier_s)
 
     def command(self, target: Target, state: RobotState, ages: Ages, now_s: float) -> Decision:
-        """Check a requested target, and return the decision which target is sent now.
+        """Check a requested target, and return the decision about the target to send.
 
         The call is idempotent: if `command` is called a second time with the same `now_s`, and the
         target of the first decision is requested, the second decision has the same target.
@@ -216,7 +216,7 @@ class SafetyLayer:
             interventions = self._difference(verdict, requested, motion)
         self._before, self._now = (last, last_s), (motion, now_s)
         return Decision(
-            # a copy: the caller may write into it, and the next tick begins at this position
+            # Copy the target: the caller may write into it, and the next decision begins at it.
             target=Target(joint_positions_rad=motion.positions_rad.copy(), gripper_width_m=width_m),
             verdict=verdict,
             causes=causes,
@@ -225,7 +225,7 @@ class SafetyLayer:
         )
 
     def note_partial_send(self, goal_rad: Floats, share: float) -> None:
-        """Record that the arm was sent only a part of the way to the last target.
+        """Record that only a part of the way to the last target was sent to the arm.
 
         This happens when a target is divided into steps, and not all of them were sent in time. The
         next decision then begins at the last sent position. This position is on the line that was
@@ -234,7 +234,7 @@ class SafetyLayer:
         Args:
             goal_rad: the target of this line [j], rad, one value per joint. If it is not the last
                 target, the call has no effect.
-            share: how much of the line was sent, in [0, 1].
+            share: fraction of the line that was sent, in [0, 1].
         """
         if self._now is None or self._before is None:
             return
@@ -258,7 +258,9 @@ class SafetyLayer:
         self._num_recoveries = 0
 
     def allow_recovery(self) -> None:
-        """Count a recovery from a reflex without a person, before a new episode.
+        """Permit the robot to recover from a reflex without a person, and count the recovery.
+
+        The counted recoveries are limited by `max_recoveries`.
 
         Raises:
             RecoveryRefusedError: there was no reflex, a person must acknowledge a user stop, or
@@ -295,9 +297,9 @@ class SafetyLayer:
     def _read(self, target: Target) -> tuple[Target | None, list[str]]:
         """Return the requested target as float arrays, or None and a list of what is invalid."""
         try:
-            # a copy: the policy may write into its own array later
+            # Copy the array, because the policy may write into it later.
             positions = np.array(target.joint_positions_rad, dtype=np.float64)
-        # any error counts: an exception here would leave the arm without braking
+        # Catch every error: an exception here would leave the arm without braking.
         except Exception as error:
             return None, [f"the action is not a list of numbers: {error}"]
         if positions.shape != (self._num_joints,):

@@ -72,7 +72,7 @@ def record_guided(
         notes: data that are added to the record; JSON must be able to represent them.
         notice: function that is called with each state that is read. Pass `SafetyLayer.notice`, so
             that a person must acknowledge a user stop before the arm moves again.
-        clock: the clock of all timestamps; None: `time.monotonic`.
+        clock: the clock of all timestamps; None uses `time.monotonic`.
     """
     clock = clock or MonotonicClock()
 

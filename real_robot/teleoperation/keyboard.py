@@ -54,7 +54,7 @@ class Keyboard:
 
         Args:
             hold_s: time for which a key counts as pressed after it was received, s.
-            file_descriptor: file descriptor of the terminal; None: standard input.
+            file_descriptor: file descriptor of the terminal; None means standard input.
             clock: function that returns the time, s.
         """
         if not hold_s > 0:

@@ -173,7 +173,7 @@ def _of_two(
 
 
 def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, ...]:
-    """Return sentences about the power of the trials.
+    """Return sentences about the statistical power of the trials.
 
     They name the smallest difference of success rates that `pairs` trials can detect, and the
     number of trials that is necessary for smaller differences.

@@ -51,7 +51,10 @@ class SceneOperator:
             write_png(overlay, image)
 
     def assess(self, trial: Trial, record: EpisodeRecord) -> Judgement:
-        """Return the result of the success check during the episode, or of the scene after it."""
+        """Return the result of the success check during the episode.
+
+        If there is none, return whether the task is done in the scene now.
+        """
         success = record.success
         if success is None and (record.reason in INVALID_REASONS or _LATE in record.message):
             return Judgement(success=None, note=f"{record.reason}: {record.message}", by="check")
@@ -83,7 +86,7 @@ class TerminalOperator:
         Args:
             draw: function that returns the image with the outline of the object, or None if the
                 camera is not calibrated.
-            scene: a simulated scene in which the object is placed; None: a person places it.
+            scene: a simulated scene in which the object is placed; None if a person places it.
             automatic: True to use the result of the success check, if there is one, without asking.
             ask: function that prints a question and waits for a line of text.
             write: function that prints a line.

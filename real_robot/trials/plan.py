@@ -77,8 +77,8 @@ def make_plan(
         paired: False for one trial per pose, of policy `a`; True for two trials per pose, of `a`
             and `b` in random order.
         rng: random generator for the order.
-        settings: `settings` of the plan.
-        facts: `facts` of the plan.
+        settings: settings that must not change when the evaluation is resumed; see `Plan`.
+        facts: further data for the report; see `Plan`.
     """
     trials: list[Trial] = []
     for index, pose in enumerate(poses):
@@ -108,7 +108,7 @@ def draw_plan(
         area: the area of the poses.
         num_poses: number of poses.
         seed: seed of the poses and of the order of the policies.
-        settings: `settings` of the plan.
+        settings: settings that must not change when the evaluation is resumed; see `Plan`.
         paired: True for trials of two policies at each pose.
         places: positions x, y of the object in the demonstrations, m.
         least_distance_m: smallest distance between a pose of the plan and a position in `places`,

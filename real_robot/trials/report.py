@@ -305,7 +305,7 @@ def _entry(result: TrialResult, names: Mapping[PolicyKey, str], place: str) -> s
 
 
 def _text(value: object) -> str:
-    """Return a value as text with escaped HTML; use it for all text that is not constant."""
+    """Return a value as text in which HTML characters are escaped; use it for all variable text."""
     return html.escape(_CONTROL.sub("\ufffd", plain(str(value))))
 
 

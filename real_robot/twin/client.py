@@ -54,7 +54,7 @@ class TwinClient:
         """Return whether the task is done now."""
         return bool(self._ask("status")["at_goal"])
 
-    # the twin's own requests
+    # requests that only a twin has
 
     def status(self) -> dict[str, Any]:
         """Return the status of the twin by name.

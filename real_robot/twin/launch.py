@@ -25,7 +25,7 @@ _NUM_TRIES = 100
 
 
 class Twin:
-    """Running twin; it has methods to connect to the twin, and to stop or kill its process."""
+    """Handle of a running twin: it connects to the twin, and suspends or kills its process."""
 
     def __init__(
         self, address: str, process: subprocess.Popen[bytes], cameras_pid: int, log: Path
@@ -73,7 +73,7 @@ def start_twin(config: TwinConfig = STANDARD, log: Path | None = None) -> Iterat
 
     Args:
         config: settings of the twin. If `address` is None, a free address is selected.
-        log: path of the file for the twin's warnings; None: a temporary file.
+        log: path of the file for the twin's warnings; None uses a temporary file.
 
     Raises:
         ImportError: franka-sim or MuJoCo is not installed.
