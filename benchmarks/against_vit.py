@@ -1,13 +1,14 @@
-"""Measure the time of an embedding of a camera frame against MVP's ViT-B/16.
+"""Measure the time to embed a camera frame with Toto, against the ViT-B/16 of MVP.
 
     OMP_NUM_THREADS=1 python -m benchmarks.against_vit
 
-Toto-base runs up to its middle layer, with our light tokenizer and with the DALL-E layout. ViT-B/16
-takes 224 pixels and runs completely, as in MVP's policies. Each call goes from one uint8 frame of
-480 x 640 to one embedding. The models take turns, in the same precision: float32, and 8-bit
-integers in all matrix products of the blocks (`toto_robot.encoders.int8`). Weights are random; the
-time does not depend on them. Times are the minimum of all rounds: CPU time on one thread, so that
-other processes do not count, and wall time on more threads.
+Each call computes one embedding from one uint8 frame of 480 x 640 pixels. Toto-base runs up to its
+middle layer, with the small tokenizer `light` and with the architecture of the DALL-E tokenizer.
+ViT-B/16 has images of 224 pixels and runs completely, as in the policies of MVP. All models run in
+float32, and then with 8-bit integers in all matrix products of the blocks
+(`toto_robot.encoders.int8`). Weights are random, because the time does not depend on them. The
+models run alternately, and the minimum time of all rounds counts. With one thread, it is CPU time,
+which does not include other processes. With more threads, it is wall time.
 """
 
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def main() -> None:
 
 
 def _vit_int8(vit: VitEncoder) -> VitEncoder:
-    """Return a ViT whose blocks run on 8-bit integers, as `to_int8` does for a Toto."""
+    """Convert a ViT so that its blocks run on 8-bit integers, as `to_int8` does for a Toto."""
     other = vit.untrained(0)
     for block in other.transformer.blocks:
         for module, names in ((block.attn, ("qkv", "proj")), (block.mlp, ("fc1", "fc2"))):

@@ -2,8 +2,9 @@
 
     python -m benchmarks.camera_faults faults.png        # one image with all faults
 
-A fault takes the frames from its beginning on and the last frame before it, and lasts to the end.
-The generator draws place, brightness and direction.
+A fault is a function that changes all frames from a given frame on. Its arguments are these frames,
+the last frame before them, and a random generator. The generator draws the position, brightness or
+direction of the fault.
 """
 
 import argparse
@@ -18,7 +19,7 @@ __all__ = ["FAULTS", "Fault"]
 Frames = NDArray[np.uint8]  # t h w 3
 Fault = Callable[[Frames, Frames, np.random.Generator], Frames]
 
-_PATCH = 0.3125  # share of each side: a tenth of the image
+_PATCH = 0.3125  # side of a patch as a share of the image side, so a patch is a tenth of the area
 _ARRIVAL_FRAMES = 5
 
 
@@ -56,7 +57,7 @@ def _textured_patch(frames: Frames, before: Frames, rng: np.random.Generator) ->
 
 
 def _hand(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Move a dark ellipse, a tenth of the image, in from the edge, and leave it there."""
+    """Move a dark ellipse from the edge into the image, where it stays. It covers a tenth of it."""
     broken = frames.copy()
     height, width = frames.shape[1:3]
     rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
@@ -75,12 +76,12 @@ def _hand(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
 
 
 def _moved(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Shift the image by a tenth of its size."""
+    """Shift the image by a tenth of its side, as if the camera was moved."""
     return np.roll(frames, _pixels(frames, (0.07, -0.094)), axis=(1, 2))
 
 
 def _nudged(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Shift the image by a fortieth of its size."""
+    """Shift the image by a fortieth of its side, as if the camera was moved slightly."""
     return np.roll(frames, _pixels(frames, (0.0157, -0.0235)), axis=(1, 2))
 
 
@@ -94,7 +95,7 @@ def _dimmed(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
 
 
 def _blurred(frames: Frames, before: Frames, rng: np.random.Generator) -> Frames:
-    """Average over 5 x 5 pixels for images of 128 x 128, more for larger ones."""
+    """Average over 5 x 5 pixels in images of 128 x 128 pixels, and over more in larger images."""
     reach = max(1, round(frames.shape[1] / 64))
     image = frames.astype(np.float32)
     for axis in (1, 2):
@@ -133,8 +134,8 @@ def _pixels(frames: Frames, shares: tuple[float, float]) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Write one image of an environment's frame without and with each fault."""
-    # imported here, because the faults need only NumPy
+    """Write an image that shows a frame of an environment without a fault and with each fault."""
+    # imported here, because users of the fault functions need only NumPy
     import cv2
     import gymnasium
 

@@ -1,13 +1,14 @@
-"""Measure the transformer's rate against the rate of matrix products on the same machine.
+"""Measure the speed of the transformer against an upper bound, the speed of matrix products.
 
     OMP_NUM_THREADS=1 python -m benchmarks.ceiling [MODEL]        # a choice of model=, or base
     python -m benchmarks.ceiling base cuda                        # bfloat16, with CUDA graphs
 
-The transformer, with random weights, runs up to its middle layer on one frame and its start token.
-The ceiling is the best rate of square matrix products on the same device, in the same precision and
-with the same threads; the two take turns. A multiplication with an addition counts as two
-floating-point operations; masked elements of attention do not count. Times are CPU time on one
-thread, so that other processes do not count, and wall time on more threads.
+Speeds are floating-point operations per second. The transformer has random weights, and runs up to
+its middle layer on the start token and one frame. The upper bound (ceiling) is the highest speed of
+products of square matrices on the same device, in the same precision and with the same number of
+threads. The two run alternately. A multiplication and an addition are two operations. Masked
+elements of the attention do not count. With one thread, times are CPU time, which does not include
+other processes. With more threads, they are wall time.
 """
 
 import sys
@@ -41,9 +42,9 @@ def main() -> None:
 
 
 def count_operations(config: TotoConfig, num_tokens: int, num_blocks: int) -> float:
-    """Return the floating-point operations of some blocks over a sequence."""
+    """Return the floating-point operations of `num_blocks` blocks over `num_tokens` tokens."""
     projections = 4 * config.dim**2 + 3 * config.dim * config.mlp_hidden
-    attention = 2 * config.dim * (num_tokens + 1) / 2  # scores and averages, up to each token
+    attention = 2 * config.dim * (num_tokens + 1) / 2  # scores and averages over earlier tokens
     return 2.0 * num_blocks * num_tokens * (projections + attention)
 
 
@@ -101,7 +102,7 @@ def _on_cuda(config: TotoConfig, layer: int, title: str) -> None:
 
 
 def _captured(call: Callable[[], object]) -> Callable[[], object]:
-    """Return a CUDA graph's replay of a call."""
+    """Record a call as a CUDA graph, and return a function that replays the graph."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):

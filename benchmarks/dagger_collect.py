@@ -1,15 +1,18 @@
-"""Measure the rate of DAgger's data collection in environment steps/s, for four ways to run it.
+"""Measure the speed of DAgger's data collection in environment steps per second, run in four ways.
 
     python -m benchmarks.dagger_collect [ENCODER]     # a shipped name or a checkpoint folder
 
-The work is always the same: an untrained student acts, every frame of both cameras is tokenised and
-embedded, and the expert labels every step. Processes are started and warmed up before the timing.
+The work is always the same. An untrained student policy acts, each frame of both cameras is
+tokenised and embedded, and the expert labels each step. Processes are started and warmed up before
+the timing.
 
-    one at a time   the baseline: one environment, one frame per call, torch on all cores
-    lockstep        groups of environments in one process, one call for all frames, all cores
-    vector          Gymnasium's AsyncVectorEnv with a process per environment; encoder in the main
-                    process
-    pool            `policies.rollouts`: one worker per core, each with a group of episodes
+    one at a time   the baseline: one environment, one frame per encoder call, torch on all cores
+    lockstep        a group of environments in one process, one encoder call for the frames of the
+                    group, torch on all cores
+    vector          Gymnasium's AsyncVectorEnv with one process per environment, and the encoder in
+                    the main process
+    pool            `policies.rollouts` with one worker process per core, each with a group of
+                    episodes
 """
 
 import sys
@@ -33,7 +36,7 @@ from toto_robot.encoders.contract import compress_each
 
 GROUP = 5
 EPISODES = 20
-# steps of an episode: an untrained student never succeeds, so all episodes have this length
+# Number of steps of an episode. An untrained student never succeeds, so all episodes are so long.
 STEPS = 80
 ENV = EnvConfig(
     id="envs:toto/FrankaPick-v0",
@@ -85,7 +88,7 @@ def _untrained_student(worker: RolloutWorker, spec: RolloutSpec, folder: Path) -
 
 
 def _one_at_a_time(worker: RolloutWorker, folder: Path) -> float:
-    """Return the rate with one environment and a call of the encoder per frame."""
+    """Return steps/s with one environment and one encoder call per frame."""
     assert worker.encoder is not None
     env = make_env(ENV, with_images=True, privileged=True)
     expert, cameras = make_expert(ENV.id), interface_of(env).camera_names
@@ -107,7 +110,7 @@ def _one_at_a_time(worker: RolloutWorker, folder: Path) -> float:
 
 
 def _vector(worker: RolloutWorker, folder: Path) -> float:
-    """Return the rate with `AsyncVectorEnv`; environments and encoder wait for each other."""
+    """Return steps/s with `AsyncVectorEnv`. Environments and encoder never run at the same time."""
     assert worker.encoder is not None
     options = {**ENV.options, **ENV.teacher_options}
     envs = gymnasium.vector.AsyncVectorEnv(
@@ -136,7 +139,7 @@ def _vector(worker: RolloutWorker, folder: Path) -> float:
 
 
 def _pool(spec: RolloutSpec, folder: Path, num_workers: int | None) -> float:
-    """Return the rate with `RolloutPool`, as in training."""
+    """Return steps/s with `RolloutPool`, which training uses."""
     with RolloutPool(spec, RolloutConfig(num_workers=num_workers, group=GROUP)) as pool:
         pool.run([_job(folder, range(GROUP))] * max(1, pool.num_workers))
         start = time.perf_counter()

@@ -1,12 +1,14 @@
-"""Measure the rate of reading clips from videos, in source frames/s/core, against other readers.
+"""Measure the speed of reading clips from videos, against other video readers.
 
     python -m benchmarks.decode_video [seconds of video] [rounds]
 
-Clips of 16 frames, every 4th, resized to 128 pixels and cropped, are read in two ways: a file from
-beginning to end, as `python -m toto_robot.data.tokenise` does, and clips at random times. The
-videos are generated: H.264, 640 x 360 at 30 Hz, with a high and a low bit rate. The other readers,
-OpenCV and, if installed, decord2 and torchcodec, take turns with ours. Times are CPU time of all
-cores. Our reader should reach at least 0.9 of the fastest one's rate.
+The speed is in frames of the video file per second and core. A clip has 16 frames, every 4th frame
+of the file, resized to 128 pixels and cropped. Clips are read in two ways: from the beginning of a
+file to its end, as `python -m toto_robot.data.tokenise` does, and at random times. The videos are
+generated: H.264, 640 x 360 pixels at 30 Hz, with a high and a low bit rate. The other readers are
+OpenCV and, if they are installed, decord2 and torchcodec. The readers run alternately. Times are
+CPU time of all cores. The reader of this project should reach at least 0.9 of the speed of the
+fastest reader.
 """
 
 import sys
@@ -28,11 +30,11 @@ SCALED = (round(WIDTH * SIZE / HEIGHT), SIZE)
 LEFT = (SCALED[0] - SIZE) // 2
 PLACES = 6
 
-Read = Callable[[Path, int, int], np.ndarray]  # file, first frame, count -> uint8 [f s s 3]
+Read = Callable[[Path, int, int], np.ndarray]  # file, first frame, count f -> uint8 [f s s 3]
 
 
 def main() -> None:
-    """Make the files, time the readers and print."""
+    """Write the videos, time the readers, and print the speeds."""
     seconds, rounds = (int(text) for text in (*sys.argv[1:], "20", "5")[:2])
     cv2.setNumThreads(1)
     readers: dict[str, Read] = {"ours": ours, "opencv": opencv}
@@ -75,12 +77,12 @@ def times(
 
 
 def best_other(seconds: dict[str, float]) -> float:
-    """Return the minimum seconds of the other readers."""
+    """Return the seconds of the fastest of the other readers."""
     return min(value for name, value in seconds.items() if name != "ours")
 
 
 def same_frames(path: Path, readers: dict[str, Read]) -> None:
-    """Exit if two readers read different frames; resizing may differ by some grey levels."""
+    """Exit if two readers read different frames. Differences of some grey levels are allowed."""
     for start in (0, 77):
         expected = readers["ours"](path, start, FRAMES)
         for name, read in readers.items():
@@ -91,7 +93,7 @@ def same_frames(path: Path, readers: dict[str, Read]) -> None:
 
 
 def encode(path: Path, frames: int, bits_s: int) -> None:
-    """Write a moving, grainy image as H.264 with a bit rate."""
+    """Write a video of a moving, grainy image as H.264 with the given bit rate."""
     generator = np.random.default_rng(0)
     rough = generator.integers(0, 256, (HEIGHT // 40, WIDTH // 20, 3)).astype(np.uint8)
     smooth = cv2.resize(rough, (2 * WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -126,7 +128,7 @@ def ours(path: Path, first: int, count: int) -> np.ndarray:
 
 
 def opencv(path: Path, first: int, count: int) -> np.ndarray:
-    """Read with OpenCV: frames that are not used are decoded but not converted."""
+    """Read with OpenCV. Frames that are not used are decoded but not converted to RGB."""
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if first:
         video.set(cv2.CAP_PROP_POS_FRAMES, first)
@@ -141,7 +143,7 @@ def opencv(path: Path, first: int, count: int) -> np.ndarray:
 
 
 def load_decord() -> Read:
-    """Return a reader with decord2, which resizes while decoding."""
+    """Return a reader that uses decord2, which resizes while decoding."""
     import decord  # pyrefly: ignore  # optional
 
     def read(path: Path, first: int, count: int) -> np.ndarray:
@@ -153,7 +155,7 @@ def load_decord() -> Read:
 
 
 def load_torchcodec() -> Read:
-    """Return a reader with torchcodec."""
+    """Return a reader that uses torchcodec."""
     from torchcodec.decoders import VideoDecoder  # pyrefly: ignore  # optional
 
     def read(path: Path, first: int, count: int) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Measure the encoder: tokens, embeddings and the early exit, milliseconds per frame.
+"""Measure the time of the encoder in milliseconds per frame: tokenizer, transformer, and batches.
 
     OMP_NUM_THREADS=1 python -m benchmarks.encode
 
-Each line has a ratio to a baseline of the same run: the DALL-E layout of the tokenizer, all blocks
-instead of the first few, or one frame at a time instead of a batch.
+Each line has a ratio to a baseline of the same run. The small tokenizer is compared with the
+architecture of the DALL-E tokenizer. The transformer up to its middle block is compared with all
+blocks. A batch of frames is compared with one frame at a time.
 """
 
 import statistics

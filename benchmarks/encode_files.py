@@ -1,9 +1,10 @@
-"""Measure `toto_robot.encode` on a folder of JPEGs against its encoder alone, in images/s.
+"""Measure the command `toto_robot.encode` against its encoder alone, in images per second.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.encode_files [images, 320] [repeats, 5]
+    OMP_NUM_THREADS=1 python -m benchmarks.encode_files [IMAGES, 320] [REPEATS, 5]
 
-The two take turns. The encoder alone gets decoded frames from memory, in the same batches; the
-command finds, reads and decodes files, and writes embeddings, names and times.
+The command finds, reads and decodes the JPEG files of a folder, computes embeddings, and writes
+embeddings, names and times. The baseline is the encoder alone, with decoded frames from memory in
+the same batches. The two run alternately.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ HEIGHT, WIDTH = 480, 640
 
 
 def main() -> None:
-    """Print both rates and their ratio."""
+    """Print the speed of both in images per second, and their ratio."""
     count, repeats = (int(word) for word in (*sys.argv[1:], *("320", "5")[len(sys.argv) - 1 :]))
     config = from_dict(EncodeConfig, compose("encode", ["device=cpu"])[0])
     encoder = config.encoder.build(torch.device("cpu"))

@@ -1,12 +1,13 @@
-"""Measure the cost of the environment layer over direct calls of the simulator, and the steps/s.
+"""Measure the cost of the environment classes over direct calls of MuJoCo, and the steps/s.
 
     OMP_NUM_THREADS=1 python -m benchmarks.env_step [ENVIRONMENT ...]    # default: all environments
 
-An episode is recorded once. `layer` replays its actions with `env.step`. `bare` replays the targets
-of the servos with `mj_step`, and for each camera calls `mujoco.Renderer.update_scene` and `render`,
-on the same model from the same state. The two take turns, and the fastest turn of each counts. The
-layer's cost is CPU time (of all threads of the process), which other programs hardly affect;
-steps/s are wall time. With two processes, both run the whole measurement at the same time.
+An episode is recorded once. `layer` replays its actions with `env.step`. The baseline `bare`
+replays the servo targets of the episode with `mj_step`, on the same model from the same state. For
+each camera, it calls `mujoco.Renderer.update_scene` and `render`. The two run alternately, and the
+fastest run of each counts. The cost of `layer` is CPU time of all threads of the process, which
+other programs hardly affect. Steps/s are steps per second of wall time. With two processes, both
+run the whole measurement at the same time.
 """
 
 import os
@@ -43,7 +44,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """The mean cost of a control step in wall and CPU time, seconds."""
+    """The mean wall time and CPU time of a control step, seconds."""
 
     wall_s: float
     cpu_s: float
@@ -51,7 +52,7 @@ class Cost:
 
 def main() -> None:
     """Print one table."""
-    # One thread for a software renderer: a process per core is faster than threads.
+    # A software renderer has one thread, because one process per core is faster than threads.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     env_ids = sys.argv[1:] or envs.ENVIRONMENTS
     print(
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def cases(env_id: str) -> list[Case]:
-    """Return the cases of an environment."""
+    """Return the measured cases of an environment: with and without cameras."""
     none = [
         Case(env_id=env_id, protocol=protocol, cameras=(), image_size=128)
         for protocol in ("pixmc", "robot")
@@ -78,7 +79,7 @@ def cases(env_id: str) -> list[Case]:
 
 
 def measure(case: Case, barrier: Barrier | None = None) -> tuple[Cost, Cost]:
-    """Return the cost of a control step with the layer, and without."""
+    """Return the cost of a control step with the environment classes, and without them."""
     env = gymnasium.make(
         f"envs:{case.env_id}",
         protocol=case.protocol,
@@ -114,7 +115,10 @@ def measure(case: Case, barrier: Barrier | None = None) -> tuple[Cost, Cost]:
 
 
 def _record(env: ManipulationEnv, case: Case) -> tuple[list[Any], list[Any]]:
-    """Return actions, and for each the targets [n servos] that were set in sequence."""
+    """Return the actions of an episode, and the servo targets of each action.
+
+    The targets of an action are an array [n servos]: n substeps, one column per servo.
+    """
     rng, actions, targets = np.random.default_rng(SEED), [], []
     simulator, follow = env.simulator, env.simulator.follow
 
@@ -140,7 +144,7 @@ def _bare(simulator: MujocoSimulator, case: Case, num_substeps: int) -> Callable
     import mujoco
 
     model, data, actuators = simulator._model, simulator._data, simulator._actuators
-    renderers = list(simulator._renderers.values())  # one image size, so one renderer
+    renderers = list(simulator._renderers.values())  # only one, because all images have one size
 
     def step(targets: list[np.ndarray]) -> None:
         for values in targets:

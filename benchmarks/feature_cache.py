@@ -1,9 +1,10 @@
-"""Measure the time of a hit of the feature cache against encoding; fail if it is not faster.
+"""Measure the time of a hit in the feature cache, against encoding the frame again.
 
     OMP_NUM_THREADS=1 python -m benchmarks.feature_cache
 
-Frames are encoded one at a time, as in an environment, and in a batch. The table also has the first
-call of a frame (a miss: encode, hash and write). Exits with 1 if a hit is slower than encoding.
+Frames are encoded one at a time, as in an environment, and in a batch. The table also has the time
+of a miss, which encodes the frame, hashes it, and writes the embedding. The exit code is 1 if a hit
+is slower than encoding.
 """
 
 import statistics
@@ -19,7 +20,7 @@ from toto_robot import load_encoder
 from toto_robot.encoders.cache import FeatureCache
 
 NAME = "toto-nano"
-SIZES = ((128, 128), (480, 640))  # of the image, pixels
+SIZES = ((128, 128), (480, 640))  # height and width of the images, pixels
 BATCHES = (1, 8)
 REPEATS = 9
 
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def _ms(call: Callable[[np.ndarray], object], images: np.ndarray) -> float:
-    """Return the median time of a call without the first one, ms."""
+    """Return the median time of a call, ms. The first call is a warm-up and does not count."""
     times = []
     for batch in images:
         start = time.perf_counter()

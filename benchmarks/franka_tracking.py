@@ -1,10 +1,11 @@
-"""Measure the tracking error of the Franka driver on the digital twin, and the cost of a command.
+"""Measure how well the Franka driver follows joint targets on the simulated arm (digital twin).
 
 python -m benchmarks.franka_tracking
 
-Joints swing by 0.3 rad (0.15 rad for joints 2 and 4) in 3 s. The output has, for each rate of
-targets: the lag of the arm, the remaining tracking error, and the time of `command()` as a share of
-the period. No other program should run meanwhile.
+The joints swing by 0.3 rad (joints 2 and 4 by 0.15 rad) within 3 s. Targets are sent at several
+rates. For each rate, the output has the lag of the arm behind the targets, the tracking error that
+the lag does not explain, and the time of `command()` as a share of the period. Run no other program
+at the same time.
 """
 
 import time
@@ -24,12 +25,17 @@ SETTLED_S = 0.5
 
 
 def swing(times_s: np.ndarray) -> np.ndarray:
-    """Return the joints' displacement from the start [n 7], rad."""
+    """Return the displacement of the 7 joints from the start at n times, rad [n 7]."""
     return np.sin(2 * np.pi * np.asarray(times_s) / SWING_S)[:, None] * AMPLITUDE_RAD
 
 
 def lag_of(times_s: np.ndarray, moved_rad: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the lag that fits the motion [n 7] best, s, and the residual [n 7], rad."""
+    """Return the lag in s that fits the measured motion best, and the residual in rad [n 7].
+
+    Args:
+        times_s: time of each of the n measurements, s.
+        moved_rad: measured displacement of the 7 joints from the start, rad [n 7].
+    """
     lags = np.arange(0.0, 0.4, 0.0025)
     errors = [moved_rad - swing(times_s - lag) for lag in lags]
     best = int(np.argmin([np.square(error).mean() for error in errors]))
@@ -37,7 +43,12 @@ def lag_of(times_s: np.ndarray, moved_rad: np.ndarray) -> tuple[float, np.ndarra
 
 
 def follow(robot: FrankaRobot, rate_hz: float) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """Swing the joints; return times, s, displacements, rad, and the time of each command, s."""
+    """Swing the joints of a robot, with targets at the given rate.
+
+    Returns:
+        The times of the measurements, s; the displacements of the joints, rad; and the duration of
+        each call of `command()`, s.
+    """
     start = robot.state().joint_positions_rad
     began_s = time.monotonic()
     times, moved, costs = [], [], []
@@ -57,7 +68,7 @@ def follow(robot: FrankaRobot, rate_hz: float) -> tuple[np.ndarray, np.ndarray, 
 
 
 def main() -> None:
-    """Print a line for each rate."""
+    """Print a line for each rate of targets."""
     data, _ = compose("franka_check", ["franka@_global_=twin"])
     data.pop("duration_s")
     config = from_dict(FrankaConfig, data)

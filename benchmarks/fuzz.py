@@ -1,13 +1,14 @@
-"""Read damaged files with every public reader: none may crash, hang or use too much memory.
+"""Read damaged files with every public reader. No reader may crash, hang or use too much memory.
 
-    python -m benchmarks.fuzz [inputs] [seed] [workers]
+    python -m benchmarks.fuzz [INPUTS] [SEED] [WORKERS]
 
-An input is a valid file of one kind (MP4, PNG, JPEG, safetensors, torch, npz, parquet, JSON, an
-encoder's folder, a LeRobot folder) in which bytes were flipped, cut, inserted, repeated or zeroed,
-or numbers of a header replaced. A worker process reads it within 20 s and 3 GiB of memory beyond
-that of the libraries. Readers may raise `ValueError` and `FileNotFoundError`. Any other exception,
-death by a signal or a time-out is a finding, which is printed with the kind and the number of the
-input, and the error. ``python -m benchmarks.fuzz 1 SEED 1 NUMBER`` repeats an input.
+An input is a damaged copy of a valid file or folder: MP4, PNG, JPEG, safetensors, torch, npz,
+parquet, JSON, an encoder folder, or a LeRobot folder. The damage flips, cuts, inserts, repeats or
+zeroes bytes, or replaces numbers in a text header. A worker process must read an input within 20 s
+and with 3 GiB of memory, in addition to the memory of the libraries. Readers may raise `ValueError`
+and `FileNotFoundError`. Any other exception, the death of the process, or a time-out is a finding.
+A finding is printed with the kind and the number of the input, and with the error.
+``python -m benchmarks.fuzz 1 SEED 1 NUMBER`` repeats an input.
 """
 
 import contextlib
@@ -44,7 +45,7 @@ NUMBERS = (b"0", b"-1", b"1e999", b"NaN", b"99999999999", b"null", b"[]", b'"x"'
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An error of a reader that is not allowed."""
+    """An error that a reader must not have, such as a crash or a time-out."""
 
     kind: str
     number: int
@@ -69,7 +70,11 @@ def main() -> None:
 
 
 def run(numbers: list[int], seed: int, workers: int) -> tuple[list[Finding], Counter[str], int]:
-    """Read inputs in worker processes; return findings, outcomes and peak memory, bytes."""
+    """Read inputs in worker processes.
+
+    Returns:
+        The findings, the number of inputs for each outcome, and the peak memory in bytes.
+    """
     findings, outcomes, peak = list[Finding](), Counter[str](), 0
     with tempfile.TemporaryDirectory() as folder:
         originals = Path(folder) / "originals"
@@ -101,7 +106,7 @@ def run(numbers: list[int], seed: int, workers: int) -> tuple[list[Finding], Cou
 
 
 class _Worker:
-    """A process that reads inputs one by one, and is replaced when it dies or hangs."""
+    """A process that reads inputs one by one. A process that dies or hangs is replaced."""
 
     def __init__(self, originals: Path, folder: Path) -> None:
         self._originals, self._folder = originals, folder
@@ -120,13 +125,16 @@ class _Worker:
     def begin(self, seed: int, number: int) -> None:
         """Send an input to the process."""
         if not self._ready:
-            self.pipe.recv()  # wait for its imports, which do not count as reading
+            self.pipe.recv()  # wait for the imports of the process, which do not count as reading
             self._ready = True
         self.pipe.send((seed, number))
         self._began = time.monotonic()
 
     def answer(self) -> tuple[str, str | None, int] | None:
-        """Return outcome, error of a finding and peak memory, bytes; None while reading."""
+        """Return the outcome, the error of a finding (or None), and the peak memory in bytes.
+
+        The result is None while the process is still reading.
+        """
         if self.pipe.poll():
             try:
                 return self.pipe.recv()
@@ -150,7 +158,7 @@ class _Worker:
 
 
 def _work(pipe: Connection, originals: Path, folder: Path) -> None:
-    """Read inputs until killed."""
+    """Read inputs in a loop until the process is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -159,7 +167,7 @@ def _work(pipe: Connection, originals: Path, folder: Path) -> None:
     sys.stdout = io.StringIO()
     for (
         kind
-    ) in KINDS.values():  # import all readers first, so that the limit applies to reading only
+    ) in KINDS.values():  # import all readers first, so that the limits apply only to reading
         for read in kind.reads.values():
             with contextlib.suppress(*ALLOWED):
                 read(folder / "nothing")
@@ -188,7 +196,7 @@ def _work(pipe: Connection, originals: Path, folder: Path) -> None:
 
 
 def kind_of(number: int) -> str:
-    """Return the kind of an input."""
+    """Return the kind of file of the input with this number."""
     return list(KINDS)[number % len(KINDS)]
 
 
@@ -203,7 +211,7 @@ def make_originals(folder: Path) -> None:
 
 
 def damage(originals: Path, folder: Path, seed: int, number: int) -> Path:
-    """Write an input, and return the path for the readers."""
+    """Write the damaged copy of input `number`, and return the path that the readers open."""
     name = kind_of(number)
     kind = KINDS[name]
     shutil.copytree(originals / name, folder)
@@ -212,18 +220,18 @@ def damage(originals: Path, folder: Path, seed: int, number: int) -> Path:
     file = files[int(random.integers(len(files)))]
     file.write_bytes(mutate(file.read_bytes(), random))
     if name.startswith("encoder"):
-        update_hashes(folder)  # with the old hashes, every change would be refused unread
+        update_hashes(folder)  # otherwise the wrong hash is detected before the file is read
     return folder if kind.whole else file
 
 
 def mutate(data: bytes, random: np.random.Generator) -> bytes:
-    """Return bytes with one or a few kinds of damage."""
+    """Return a copy of the bytes with one or a few random changes."""
     changed = bytearray(data)
     for _ in range(int(random.geometric(0.6))):
         size = len(changed)
         if not size:
             break
-        # half of the places are near the beginning or the end, where headers are
+        # half of the changes are near the beginning or the end, because headers are there
         near = int(random.integers(min(size, 256)))
         place = (int(random.integers(size)), near, size - 1 - near, near)[int(random.integers(4))]
         length = int(random.integers(1, 64))
@@ -254,7 +262,7 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
 
 
 def _replace_number(changed: bytearray, random: np.random.Generator) -> None:
-    """Replace one of the numbers in a text, in place."""
+    """Replace a random number in the text of a header, in place."""
     found = list(re.finditer(rb"(?<=[:\[, ])-?\d+(\.\d+)?", bytes(changed[:65536])))
     if found:
         match = found[int(random.integers(len(found)))]

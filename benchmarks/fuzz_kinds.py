@@ -1,6 +1,6 @@
 """The kinds of files that `benchmarks.fuzz` damages, with their writers and readers.
 
-Readers are imported where they are called, in the worker processes.
+Readers are imported inside the functions, so that only the worker processes import them.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ class Kind:
     """A kind of file.
 
     Attributes:
-        make: writes valid files into a folder.
-        damaged: pattern of the files to damage.
-        reads: the readers, by name.
-        whole: whether readers take the folder instead of the damaged file.
+        make: function that writes valid files into a folder.
+        damaged: glob pattern of the files to damage.
+        reads: the functions that read the file, by name.
+        whole: True if the readers open the folder. False if they open the damaged file.
     """
 
     make: Callable[[Path], object]
@@ -167,7 +167,7 @@ def _encoder(folder: Path) -> None:
 
 
 def update_hashes(folder: Path) -> None:
-    """Correct the hashes of a damaged encoder, so that it is read."""
+    """Correct the hashes in the folder of a damaged encoder, so that the damaged file is read."""
     toto = folder / "toto"
     try:
         data = json.loads((toto / "config.json").read_bytes())
@@ -175,7 +175,7 @@ def update_hashes(folder: Path) -> None:
         data["sha256"] = hashlib.sha256((toto / "weights.safetensors").read_bytes()).hexdigest()
         (toto / "config.json").write_text(json.dumps(data))
     except (ValueError, TypeError, AttributeError):
-        return  # no JSON object any more
+        return  # after the damage, the file is not a JSON object
 
 
 def _read_video(path: Path) -> None:

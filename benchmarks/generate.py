@@ -1,10 +1,12 @@
-"""Measure generation with a key-value cache against a full pass per token.
+"""Measure the time to generate a frame with a key-value cache, against a full pass per token.
 
     OMP_NUM_THREADS=1 python -m benchmarks.generate
 
-One frame is generated with the most likely tokens; the time includes encoding the past. Full passes
-are timed at some evenly spaced tokens of the frame, where both ways must choose the same tokens.
-The two take turns. Times are CPU time on one thread, and wall time on more threads.
+One frame is generated after some earlier frames. Each token is the most likely one. The time
+includes encoding the earlier frames. The baseline runs the model over all earlier tokens again for
+each new token. It is timed only at some tokens of the frame, at equal distances. At these tokens,
+both ways must choose the same token. The two run alternately. With one thread, times are CPU time.
+With more threads, they are wall time.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from toto_robot import load_encoder
 from toto_robot.generation.sampling import generate_frames
 from toto_robot.models import CausalModel
 
-PASTS = (0, 3, 7, 15)  # frames
+PASTS = (0, 3, 7, 15)  # numbers of earlier frames
 
 
 def main() -> None:
@@ -62,7 +64,10 @@ def main() -> None:
 
 @torch.no_grad()
 def _full_passes(model: CausalModel, past: Tensor, frame: Tensor, places: list[int]) -> Tensor:
-    """Return the most likely tokens at some places of a frame, each by a pass over all before."""
+    """Return the most likely token at each of some positions in a frame.
+
+    Each token needs a full pass over all earlier tokens.
+    """
     start = past.new_full((len(past), 1), model.config.start_video)
     known = torch.cat([start, past.flatten(1), frame], dim=1)
     begin = 1 + past.shape[1] * past.shape[2]

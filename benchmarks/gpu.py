@@ -3,9 +3,10 @@
     python -m benchmarks.gpu                         # writes runs/gpu/summary.md and summary.json
     python -m benchmarks.gpu --device cpu --tiny     # the same steps, to test the script
 
-Each step (benchmarks/gpu_steps.py) runs in its own process with a time limit, so that a crash or a
-hang does not affect other steps. The same command continues with the steps that are not done.
-Exit code 0: all steps are done; 1: some are not; 2: no GPU was found.
+Each step (see benchmarks/gpu_steps.py) runs in a separate process with a time limit, so that a
+crash does not affect the other steps. If the command is run again, it runs only the steps that are
+not done. The exit code is 0 if all steps are done, 1 if some are not done, and 2 if no GPU was
+found.
 """
 
 import argparse
@@ -28,8 +29,8 @@ from toto_robot.device import choose_device, num_cpus
 from toto_robot.files import write_aside, write_json
 from toto_robot.locks import hold
 
-_ALL_S = 580.0  # limit of all steps together: the command ends within ten minutes
-_LEAST_S = 15.0  # a step with less time than this is left for the next call
+_ALL_S = 580.0  # time limit of all steps together, s, so that the command ends within ten minutes
+_LEAST_S = 15.0  # if less time is left, s, the next step is not started in this call
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +87,10 @@ def _run_all(device: str, tiny: bool, out: Path) -> int:
 
 
 def _machine(device: str, tiny: bool) -> dict[str, Any]:
-    """Return the facts on which times depend; results of another machine are discarded."""
+    """Return a description of the machine: all properties on which measured times depend.
+
+    Results of an earlier call with another description are discarded.
+    """
     on_gpu = torch.device(device).type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU ({device})",
@@ -98,7 +102,7 @@ def _machine(device: str, tiny: bool) -> dict[str, Any]:
 
 
 def _done(out: Path, name: str, machine: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the result of an earlier call on this machine, if there is one."""
+    """Return the result of a step from an earlier call on this machine, or None."""
     try:
         found = json.loads((out / f"{name}.json").read_text())
     except (OSError, ValueError):
@@ -109,7 +113,7 @@ def _done(out: Path, name: str, machine: Mapping[str, Any]) -> dict[str, Any] | 
 def _run(
     name: str, step: Step, device: str, tiny: bool, out: Path, remaining_s: float
 ) -> dict[str, Any]:
-    """Run one step as a process; return its result, or why it has none."""
+    """Run one step in a process, and return its result, or the reason why it has no result."""
     if missing := [package for package in step.needs if find_spec(package) is None]:
         return {"result": "skipped", "why": f"not installed: {', '.join(missing)}"}
     if remaining_s < _LEAST_S:
@@ -127,9 +131,11 @@ def _run(
 def run_limited(command: Sequence[str], log: Path, limit_s: float) -> str | None:
     """Run a command in the checkout, and write its output to a file.
 
+    After the time limit, the command and its children are killed.
+
     Returns:
-        The reason of a failure: the exit code with the last line of output, or the time limit,
-        after which the command and its children are killed. None after success.
+        None if the command succeeded. Otherwise the reason of the failure: the exit code with the
+        last line of output, or the time limit.
     """
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -150,7 +156,7 @@ def run_limited(command: Sequence[str], log: Path, limit_s: float) -> str | None
 
 
 def summarise(machine: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the summary as Markdown: the machine, the steps, and each step's tables."""
+    """Return a summary in Markdown: the machine, the list of steps, and the tables of each step."""
     lines = [f"# On {machine['device']}", ""]
     lines += [f"torch {machine['torch']}; CPU: {machine['cpu']}, {machine['threads']} threads.", ""]
     if machine["tiny"]:
@@ -169,7 +175,7 @@ def summarise(machine: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines of a Markdown table; all rows have the same keys."""
+    """Return the lines of a Markdown table. All rows must have the same keys."""
     heads = list(rows[0])
     cells = [[_cell(row[head]) for head in heads] for row in rows]
     return [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells)]

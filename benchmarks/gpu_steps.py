@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 _SIDE = 128
 _HALVES = (torch.float32, torch.bfloat16)
 
-# Tables by their titles, and notes: plain data.
+# The result of a step: tables by their titles, and notes, all as plain data.
 Found: TypeAlias = dict[str, Any]
 
 
@@ -40,10 +40,11 @@ class Step:
     """A step of the benchmark.
 
     Attributes:
-        title: short description.
+        title: short description of the step.
         limit_s: time limit, s.
-        needs: packages that it needs beside those of the library.
-        run: runs it, given the device, whether sizes are tiny, and the folder of the results.
+        needs: packages that the step needs in addition to the packages of the library.
+        run: function that runs the step. Its arguments are the device, a flag for tiny sizes, and
+            the folder of the results.
     """
 
     title: str
@@ -63,7 +64,7 @@ def run_policy_tests(device: str, tiny: bool, out: Path) -> Found:
 
 
 def _test(path: str, device: str, tiny: bool) -> Found:
-    # compiling for a CPU takes minutes
+    # tests of compilation are left out on a CPU, where compiling takes minutes
     chosen = ["-k", "not compiled"] if tiny else []
     done = subprocess.run(
         [
@@ -91,11 +92,14 @@ def _test(path: str, device: str, tiny: bool) -> Found:
 
 
 def measure_encoder(device: str, tiny: bool, out: Path) -> Found:
-    """Measure frames to embeddings, in host memory, and their difference from the CPU's."""
+    """Measure the encoder in frames/s, and the difference of its embeddings from those of the CPU.
+
+    Frames and embeddings are in host memory, so the copies to and from the GPU count.
+    """
     speed, equality = [], []
     for name, encoder in _encoders(tiny).items():
         on_gpu = _on(device, encoder)
-        base = 0.0  # frames/s of the CPU, at the largest batch that was measured on it
+        base = 0.0  # frames/s of the CPU, at the largest batch that was measured on the CPU
         for batch in (1, 2) if tiny else (1, 16, 256):
             given = _frames(batch)
             calls = {where: partial(_embed, there, given) for where, there in on_gpu.items()}
@@ -121,7 +125,10 @@ def measure_encoder(device: str, tiny: bool, out: Path) -> Found:
 
 
 def measure_stream(device: str, tiny: bool, out: Path) -> Found:
-    """Measure a step of a stream with a full window, and its difference from the CPU's."""
+    """Measure the encoding of a frame with a full window of earlier frames from the cache.
+
+    The embeddings are compared with the embeddings of the CPU.
+    """
     rows = []
     name, encoder = list(_encoders(tiny).items())[-1]
     context = 2 if tiny else encoder.transformer.config.frames
@@ -145,7 +152,7 @@ def measure_stream(device: str, tiny: bool, out: Path) -> Found:
 
 
 def measure_training(device: str, tiny: bool, out: Path) -> Found:
-    """Measure forward and backward of pre-training, and its loss against the CPU's."""
+    """Measure a forward and backward pass of pre-training, and compare the loss with the CPU."""
     config = replace(BASE, dim=64, layers=2, heads=2, mlp_hidden=96) if tiny else BASE
     kind = torch.device(device).type
     cpu = config.build()
@@ -197,7 +204,7 @@ def measure_training(device: str, tiny: bool, out: Path) -> Found:
 
 
 def train_policy(device: str, tiny: bool, out: Path) -> Found:
-    """Train a policy on Franka-pick by DAgger: `make demo` with fewer episodes."""
+    """Train a policy on Franka-pick with DAgger, as in `make demo` but with fewer episodes."""
     changes = ["experiment=tiny"]
     if not tiny:
         changes = [
@@ -206,7 +213,9 @@ def train_policy(device: str, tiny: bool, out: Path) -> Found:
             "video_episodes=1",
         ]  # fmt: skip
     folder, began = out / "train", time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)  # it may be of another device
+    shutil.rmtree(
+        folder, ignore_errors=True
+    )  # results of an earlier call may be from another device
     command = [sys.executable, "-m", "policies.train", *changes, f"device={device}"]
     done = subprocess.run([*command, f"out={folder}"], cwd=ROOT, check=False)
     if done.returncode:
@@ -229,7 +238,7 @@ def train_policy(device: str, tiny: bool, out: Path) -> Found:
 
 
 def measure_onnx(device: str, tiny: bool, out: Path) -> Found:
-    """Export toto-nano, and run it with each provider of onnxruntime for this device."""
+    """Export toto-nano to ONNX, and run it with each onnxruntime provider for this device."""
     import onnxruntime
 
     from toto_robot.export import export_onnx
@@ -266,7 +275,7 @@ def measure_onnx(device: str, tiny: bool, out: Path) -> Found:
 
 
 def _encoders(tiny: bool) -> Mapping[str, Encoder]:
-    """Return toto-nano, and an encoder of the paper's base size with random weights."""
+    """Return two encoders: toto-nano, and one of the paper's base size with random weights."""
     nano = load_toto("toto-nano")
     if tiny:
         return {"toto-nano": nano}
@@ -277,7 +286,7 @@ def _encoders(tiny: bool) -> Mapping[str, Encoder]:
 def _on(
     device: str, encoder: Encoder, dtypes: Sequence[torch.dtype] = _HALVES
 ) -> dict[str, Encoder]:
-    """Return copies of an encoder on a device, by precision."""
+    """Return copies of an encoder on a device, one for each precision."""
     return {
         f"{device} {str(dtype).removeprefix('torch.')}": copy.deepcopy(encoder).to(device, dtype)
         for dtype in dtypes
@@ -297,12 +306,12 @@ def _advance(stream: EncoderStream, ids: Tensor) -> Tensor:
 
 
 def _frames(count: int) -> NDArray[np.uint8]:
-    """Return smooth images; for noise, rounding would change many tokens."""
+    """Return smooth images. Noise is not suitable, because rounding would change many tokens."""
     small = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
     return small.repeat(_SIDE // 8, axis=1).repeat(_SIDE // 8, axis=2)
 
 
-# needed by pytest's options in pyproject.toml
+# packages that the pytest options in pyproject.toml need
 _TESTS = ("pytest", "pytest_timeout", "beartype", "hypothesis", "av", "cv2", "matplotlib", "tqdm")
 _TRAINING = ("mujoco", "hydra", "av", "matplotlib", "tensorboard", "tqdm")
 

@@ -1,13 +1,16 @@
-"""Measure the loss of a policy whose encoder runs on 8-bit integers.
+"""Measure how much worse a policy is if its encoder runs on 8-bit integers.
 
     python -m benchmarks.int8_policy STORE [EPISODES]          # runs/train/store, 100
 
-A student is fitted to float32 embeddings of four fifths of a store's demonstrations, and then uses
-the encoder `load_encoder(..., dtype=torch.int8)`. The output has, for both precisions:
+STORE is a folder of demonstrations. A policy network is trained on float32 embeddings of four
+fifths of the demonstrations. It is then evaluated with the float32 encoder, and with the encoder
+`load_encoder(..., dtype=torch.int8)`. The output has three measures for each precision:
 
-    R2             of the expert's action, by ridge regression on embeddings of that precision
-    held-out error mean squared error of the student's action on the other fifth
-    success        on the same held-out seeds, with the number of seeds whose outcomes differ
+    R2             share of the variance of the expert's action that ridge regression on the
+                   embeddings explains
+    held-out error mean squared error of the policy's action on the other fifth
+    success        success rate on the same held-out seeds, and the number of seeds whose outcome
+                   differs between the precisions
 """
 
 import sys
@@ -28,17 +31,17 @@ from toto_robot.probing.ridge import fit_ridge
 NAME = "toto-nano"
 FOLDS = 3
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-EVERY = 4  # neighbouring frames are nearly equal
+EVERY = 4  # every 4th frame is used, because neighbouring frames are nearly equal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Int8Vision:
-    """The shipped encoder with blocks on 8-bit integers."""
+    """The shipped encoder, whose blocks run on 8-bit integers."""
 
     kind: ClassVar[str] = "int8"
 
     def build(self, device: torch.device) -> Encoder:
-        """Load the encoder."""
+        """Load the encoder on a device."""
         return load_encoder(NAME, device=device, dtype=torch.int8)
 
 
@@ -48,7 +51,7 @@ def main() -> None:
     num_episodes = int(sys.argv[2]) if len(sys.argv) > 2 else 100
     split = open_split(folder)
     plain = TotoVision(name_or_path=NAME, layer=None, pool=None, repeat_frame=False, stream=None)
-    # a rollout only calls `build` of its vision
+    # `Int8Vision` needs only the method `build`, because a rollout calls no other method
     visions = {"float32": plain, "int8": cast(VisionConfig, Int8Vision())}
     print(
         f"{folder}: {len(split.chosen)} of {len(split.store)} episodes; "
@@ -77,7 +80,10 @@ def main() -> None:
 
 
 def least_cosine(one: list[NDArray[np.float16]], other: list[NDArray[np.float16]]) -> float:
-    """Return the minimum cosine between two embeddings [t c e] of the same frames."""
+    """Return the minimum cosine similarity between two embeddings of the same frame.
+
+    Embeddings are [t c e] for each episode: t steps, c cameras, e values.
+    """
     pairs = zip(one, other, strict=True)
     return min(
         float(torch.cosine_similarity(*(torch.from_numpy(e).float() for e in pair), dim=-1).min())
@@ -86,7 +92,7 @@ def least_cosine(one: list[NDArray[np.float16]], other: list[NDArray[np.float16]
 
 
 def action_r2(embeddings: list[NDArray[np.float16]], labels: list[NDArray[np.float32]]) -> float:
-    """Return the mean R2 of the actions' elements, cross-validated over whole episodes."""
+    """Return the R2 of the action, averaged over its elements, cross-validated over episodes."""
     inputs = np.concatenate([e[:-1:EVERY].reshape(len(e[:-1:EVERY]), -1) for e in embeddings])
     target = np.concatenate([label[::EVERY] for label in labels]).astype(np.float64)
     fold = np.repeat(np.arange(len(labels)) % FOLDS, [len(label[::EVERY]) for label in labels])

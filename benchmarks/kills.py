@@ -1,11 +1,12 @@
-"""Kill tiny runs of train, pretrain, tokenise and record at random moments (SIGKILL).
+"""Kill tiny runs of train, pretrain, tokenise and record at random times, and check the results.
 
-    python -m benchmarks.kills [kills] [seed] [jobs, separated by commas]
+    python -m benchmarks.kills [KILLS] [SEED] [JOBS, separated by commas]
 
-Each job runs once undisturbed. Then it is started repeatedly in another folder and killed after a
-random share of the undisturbed run's time; after its share of the kills, it runs to its end. No
-finished part may be lost by a kill, and the result must equal the undisturbed one to the bit. The
-command needs a checkout, because it uses the small environments of the tests.
+First, each job runs once without a kill. Then the job is started repeatedly in another folder, and
+killed with SIGKILL after a random share of the time of the first run. KILLS is the number of kills
+of all jobs. After the last kill, the job runs to its end. A kill must not lose a finished part of
+the result, and the result must be bit-identical to the result of the first run. The command needs a
+checkout, because it uses the small environments of the tests.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 KILLS, EPISODES = 200, 12
-PRELOADED = [  # imports that take seconds, during which a kill tests nothing
+PRELOADED = [  # imported before the timing: they take seconds, and a kill in them tests nothing
     "policies.train", "real_robot.recording", "tests.policies.test_train", "torch._dynamo",
     "tests.real_robot.records", "tests.toto_robot.training.test_training",
     "tests.toto_robot.data.test_tokenise", "toto_robot.analyses.members", "pandas",
@@ -36,10 +37,12 @@ class Job:
     """A command that can be killed.
 
     Attributes:
-        prepare: writes the inputs into a folder.
-        work: runs the command: from the folder of inputs into another folder.
-        finished: returns the names of finished parts, none of which may be lost.
-        result: returns names and digests of the files to compare at the end.
+        prepare: function that writes the inputs into a folder.
+        work: function that runs the command. Its arguments are the folder of the inputs and the
+            folder of the results.
+        finished: function that returns the names of the finished parts in the folder of the
+            results. A kill must not lose them.
+        result: function that returns the digests of the files to compare at the end, by name.
     """
 
     prepare: Callable[[Path], None]
@@ -67,7 +70,7 @@ def main() -> None:
 def kill_one(
     name: str, kills: int, seed: int, folder: Path, context: multiprocessing.context.BaseContext
 ) -> list[str]:
-    """Kill a job this often, and return the findings."""
+    """Kill one job `kills` times, and return the findings as text."""
     job = JOBS[name]
     given, whole, out = folder / "given", folder / "whole", folder / "killed"
     _run(context, name, "prepare", given, given)
@@ -88,9 +91,9 @@ def kill_one(
         if code not in (0, -signal.SIGKILL):
             faults.append(f"{name}, kill {number}: the run ended with {code}")
         seen = now
-        if code == 0:  # it ended before the kill: compare, and start again
+        if code == 0:  # the job ended before the kill: compare the result, and start again
             ends += 1
-            length_s *= 0.9  # the undisturbed run was slower than these
+            length_s *= 0.9  # this run was faster than the first run, so kill earlier
             faults += _compare(name, number, job, whole, out)
             out, seen = folder / f"killed-{number}", set()
     if _run(context, name, "work", given, out):
@@ -121,7 +124,10 @@ def _run(
     out: Path,
     kill_after_s: float | None = None,
 ) -> int | None:
-    """Run a part of a job in a process, and kill it after this time; return the exit code."""
+    """Run a function of a job in a process, and return the exit code.
+
+    The process is killed after `kill_after_s` seconds. None lets it run to its end.
+    """
     process = context.Process(target=_do, args=(name, what, given, out))  # type: ignore[attr-defined]
     process.start()
     process.join(600 if kill_after_s is None else kill_after_s)
@@ -160,7 +166,7 @@ def _names(folder: Path, *patterns: str) -> set[str]:
     return {str(path.relative_to(folder)) for one in patterns for path in folder.glob(one)}
 
 
-# The jobs; their imports are made in their processes.
+# The jobs. They import their packages only inside the functions, in their processes.
 
 
 def _prepare_train(given: Path) -> None:
@@ -225,7 +231,10 @@ def _pretrain(given: Path, out: Path) -> None:
 
 
 def _steps(out: Path) -> set[str]:
-    """Return the steps up to the newest checkpoint; older checkpoints are deleted."""
+    """Return all steps up to the newest checkpoint.
+
+    Training deletes older checkpoints itself, so these do not count as lost.
+    """
     newest = max((int(path.name[5:]) for path in out.glob("checkpoints/step-*")), default=0)
     damaged = _names(out, "checkpoints/damaged-*")
     return {f"step {number}" for number in range(newest + 1)} - damaged
@@ -242,7 +251,7 @@ def _record(given: Path, out: Path) -> None:
 
 
 def _episodes(out: Path) -> dict[str, str]:
-    """Return a digest of every complete episode."""
+    """Return the digest of each complete episode, by name."""
     from policies.demonstrations.lerobot.reader import DatasetReader, is_dataset
 
     if not is_dataset(out):

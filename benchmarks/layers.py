@@ -1,12 +1,13 @@
-"""Measure layers and pools by ridge regression from frozen embeddings of Franka-pick.
+"""Measure how useful each layer and pool of an encoder is for the task Franka-pick.
 
     python -m benchmarks.layers [ENCODER]     # a shipped name (toto-nano, mae-nano) or a folder
 
-The episodes are the noisy expert's, on seeds that are used for nothing else. There are two targets:
-the position of the cube relative to the tool (m, privileged), and the expert's arm action, from
-embedding and proprioception. Each cell is the share of explained variance (R2) on held-out
-episodes; the ridge penalty is chosen on other episodes. The rows ``untrained`` are the same
-architecture with random weights, including the tokenizer.
+A ridge regression predicts a target from frozen embeddings. There are two targets: the position of
+the cube relative to the tool (m), which only the simulator knows; and the arm action of the expert,
+which is predicted from embedding and proprioception. The episodes come from the expert with noise,
+on seeds that are used for nothing else. Each cell of the table is the share of explained variance
+(R2) on held-out episodes. The ridge penalty is chosen on other episodes. The rows ``untrained``
+have the same architecture with random weights, including the tokenizer.
 """
 
 import sys
@@ -29,12 +30,12 @@ NAME = "toto-nano"
 CAMERAS = ("hand", "front")
 POOLS = ("mean", "grid2", "grid4", "grid8", "last")
 EPISODES, FIRST_SEED, NOISE = 48, 6_000_000, 0.3
-EVERY = 2  # neighbouring frames are nearly equal
+EVERY = 2  # every 2nd frame is used, because neighbouring frames are nearly equal
 PENALTIES = tuple(10.0**k for k in range(-2, 6))
 
 
 def main() -> None:
-    """Print one table per target."""
+    """Print one table for each target."""
     frames, proprio, targets, episode = _record()
     trained = load_encoder(sys.argv[1] if len(sys.argv) > 1 else NAME)
     assert not isinstance(trained, PatchEncoder), "patches have other features"
@@ -58,7 +59,12 @@ def main() -> None:
 
 
 def _record() -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
-    """Return frames [n * c h w 3], proprioception [n p], targets [n .] and episode numbers [n]."""
+    """Record episodes, and return the data of n steps with c cameras.
+
+    Returns:
+        Frames [n*c h w 3]; proprioception, p values [n p]; each target [n .]; and the number of the
+        episode of each step [n].
+    """
     env = gymnasium.make(f"envs:{ENV}", cameras=CAMERAS, privileged=True)
     expert = EXPERTS[ENV]()
     frames, proprio, cube, action, episode = [], [], [], [], []
@@ -89,7 +95,10 @@ def _record() -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
 def _embed(
     encoder: Encoder | VitEncoder, frames: Tensor, layers: Sequence[int], pools: Sequence[str]
 ) -> list[dict[str, Tensor]]:
-    """Return the concatenated embeddings of all cameras [n c * e], by layer and pool."""
+    """Return the embeddings of n steps, for each layer and pool.
+
+    The embeddings of the c cameras, e values each, are concatenated: [n c*e].
+    """
     parts: list[dict[str, list[Tensor]]] = [{name: [] for name in pools} for _ in layers]
     for chunk in tqdm(frames.split(32), desc="embed"):
         for rows, features in zip(parts, encoder.features(chunk, layers), strict=True):
@@ -111,7 +120,7 @@ def _score(inputs: Tensor, target: Tensor, part: Tensor) -> float:
     inputs = ((inputs - mean) / std).clamp(-5, 5).double()
     centre = target[fit].mean(0)
     target = (target - centre).double()
-    gram = inputs[fit] @ inputs[fit].T  # fewer frames than features: solve in the dual
+    gram = inputs[fit] @ inputs[fit].T  # the dual form is smaller: fewer frames than features
     values, vectors = torch.linalg.eigh(gram)
     rotated = vectors.T @ target[fit]
 

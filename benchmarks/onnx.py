@@ -1,8 +1,10 @@
-"""Measure exported graphs against torch: a frame, and a step of a stream with a full window.
+"""Measure exported ONNX graphs against torch.
 
     OMP_NUM_THREADS=1 python -m benchmarks.onnx
 
-toto-nano, one frame of 128 x 128, 16 frames of context, one thread each; the two take turns.
+There are two graphs of toto-nano: the embedding of a single frame, and the embedding of a frame
+with 16 frames of cached context. Frames have 128 x 128 pixels. Both ONNX and torch use one thread,
+and run alternately.
 """
 
 import logging

@@ -1,10 +1,11 @@
-"""Measure the quality of predicted frames against copying the last frame, and their cost.
+"""Measure the quality and the cost of predicted next frames.
 
     OMP_NUM_THREADS=1 python -m benchmarks.preview
     OMP_NUM_THREADS=1 python -m benchmarks.preview --image preview.png
 
-The frames are from rollouts of a noisy expert that were not used for training, two moments of each.
-Baselines: copying the last frame, for quality; a pass over all tokens per new token, for cost.
+The frames are from rollouts of an expert with noise that were not used for training. In each
+rollout, frames are predicted at two times. For quality, the baseline is a copy of the last frame.
+For cost, the baseline is a full pass over all tokens for each new token, without a cache.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from toto_robot.monitoring.scores import heat_map
 
 ENV = "toto/FrankaPick-v0"
 FIRST_SEED = 6_900_000
-MOMENTS = (10, 60)  # first and last
+MOMENTS = (10, 60)  # earliest and latest frame that is predicted
 NAIVE_TOKENS = 5
 RESAMPLES = 1000
 SAMPLED = Sampling(temperature=1.0, top_p=0.9)
@@ -83,10 +84,10 @@ def _rollout(seed: int, camera: str) -> Frames:
 
 
 def _compare(encoder: Encoder, frames: Frames, context: int) -> Rows:
-    """Return three figures for each way to predict the last frame.
+    """Predict the last frame in several ways, and return three measures for each way.
 
-    They are the share of correct tokens, the share of correct tokens among those that changed, and
-    the peak signal-to-noise ratio to the camera's image, dB.
+    The measures are the share of correct tokens, the share of correct tokens among the tokens that
+    changed, and the peak signal-to-noise ratio to the camera image, dB.
     """
     tokens = encoder.tokenize(frames)
     past, true = tokens[None, :-1], tokens[-1:]
@@ -135,7 +136,10 @@ def _report_quality(rows: list[Rows], arguments: argparse.Namespace) -> None:
 
 
 def _report_cost(encoder: Encoder, past: torch.Tensor, context: int) -> None:
-    """Print the CPU time of one predicted frame, ms: medians of three, taken in turns."""
+    """Print the CPU time of one predicted frame with and without a cache, ms.
+
+    The times are medians of three runs, which alternate.
+    """
     transformer, num_tokens = encoder.transformer, encoder.tokens_per_frame
     start = past.new_full((1, 1), transformer.config.start_video)
     known = torch.cat([start, past.flatten(1)], dim=1)
@@ -172,7 +176,7 @@ def _report_cost(encoder: Encoder, past: torch.Tensor, context: int) -> None:
 
 
 def _draw(encoder: Encoder, video: Frames, context: int) -> Frames:
-    """Return the last frame of a video, its prediction, and the heat map of its tokens."""
+    """Draw the last frame of a video, its prediction, and a heat map of its tokens in one image."""
     stream, predictor = (
         encoder.stream(1, context, surprise=True),
         PredictionPreview(encoder, 1, context),

@@ -1,11 +1,12 @@
-"""Measure a step of a stream against encoding the frame alone and the whole window.
+"""Measure the encoding of a camera frame with cached earlier frames (a camera stream).
 
     OMP_NUM_THREADS=1 python -m benchmarks.stream
     OMP_NUM_THREADS=1 python -m benchmarks.stream --steps 10000 --plot stream.png
 
-The first command prints ratios for the paper's base size (random weights; the speed does not depend
-on them), 6 of 12 blocks and a full window of 16 frames. The second one runs toto-nano for many
-steps, and shows whether time and memory stay constant.
+The first command compares a step of the stream with two baselines: encoding the frame alone, and
+encoding the whole window of 16 frames again. It prints ratios for the paper's base size with 6 of
+12 blocks. Weights are random, because the speed does not depend on them. The second command runs
+toto-nano for many steps, to check that time and memory stay constant.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from toto_robot import load_encoder
 from toto_robot.encoders.memories import FrameMemory
 from toto_robot.models import TotoConfig
 
-# The paper's base (Table 1); toto_robot/configs/model/base.yaml.
+# The paper's base size (Table 1), as in toto_robot/configs/model/base.yaml.
 BASE = TotoConfig(
     codes=8192,
     dim=768,
@@ -68,7 +69,7 @@ def compare() -> None:
     }
     print(f"toto-base, {LAYER} of {BASE.layers} blocks, {torch.get_num_threads()} thread(s)")
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
-    for repeat in range(REPEATS):  # in turns, so that a slow moment affects all
+    for repeat in range(REPEATS):  # alternately, so that other load on the machine affects all
         for name, call in rows.items():
             for _ in range(1 if "window again" in name else REPEATS):
                 costs[name].append(_cost(call))
@@ -86,7 +87,7 @@ def compare() -> None:
 
 
 def run_long(num_steps: int, plot: Path) -> None:
-    """Stream random tokens, and plot time and memory over steps."""
+    """Encode a stream of random tokens, and plot time and memory against the step."""
     encoder = load_encoder("toto-nano")
     stream = encoder.stream(1)
     generator = torch.Generator().manual_seed(0)

@@ -1,17 +1,20 @@
-"""Measure the value of temporal context for a policy, and the loss if the stream's mode changes.
+"""Measure whether temporal context (cached earlier frames) improves a policy.
 
     python -m benchmarks.stream_policy STORE [CONTEXT] [EPISODES]    # runs/train/store, 8, 50
 
-A store of demonstrations is encoded in four ways: single frames, each frame twice, and both modes
-of a stream. A student is fitted to each, with the same steps, seed and batches, on four fifths of
-the episodes. The output has, for each way:
+STORE is a folder of demonstrations, and CONTEXT is a number of frames. The frames are encoded in
+four ways: as single frames, with each frame twice, and with the two modes in which the encoder can
+drop old frames from its cache (`rolling` and `staggered`). For each way, a policy network is
+trained on four fifths of the episodes, with the same number of steps, seed and batches. The output
+has three tables:
 
-    drift           distance between the two modes' embeddings, by frame of the episode
-    held-out error  mean squared error of the expert's action on the other fifth; for the streams
-                    also with the embeddings of the other mode
-    success         success rate on held-out seeds, the same for all
+    drift           distance between the embeddings of the two modes, for each frame of an episode
+    held-out error  mean squared error of the predicted expert action on the other fifth. For each
+                    of the two modes, also the error with embeddings of the other mode.
+    success         success rate on held-out seeds, which are the same for all four policies
 
-The episodes were collected by a student with single frames, which is a small advantage for it.
+The policy that collected the episodes had single frames. This is a small advantage for single
+frames.
 """
 
 import itertools
@@ -69,7 +72,10 @@ def main() -> None:
 def _print_drift(
     rolling: Sequence[NDArray[np.float16]], staggered: Sequence[NDArray[np.float16]], context: int
 ) -> None:
-    """Print the distance of the two modes' embeddings; until the window is full, it is 0."""
+    """Print the distance between the embeddings of the two modes, for each frame.
+
+    The distance is 0 until the window of earlier frames is full.
+    """
     print(f"\n{'frame of the episode':24}{'distance':>9}{'cosine':>8}   rolling to staggered")
     edges = [0, context, 2 * context, 4 * context, 8 * context]
     for first, last in itertools.pairwise(edges):
@@ -91,7 +97,10 @@ def _print_drift(
 def _ratio(
     errors: NDArray[np.float64], baseline: NDArray[np.float64]
 ) -> tuple[float, float, float]:
-    """Return the ratio of the means, and its bootstrap interval over paired episodes."""
+    """Return the mean error divided by the mean baseline error, and the ends of its interval.
+
+    The interval is from a bootstrap over episodes. An episode has an error and a baseline error.
+    """
     rng = np.random.default_rng(0)
     rows = rng.integers(len(errors), size=(RESAMPLES, len(errors)))
     ratios = errors[rows].mean(axis=1) / baseline[rows].mean(axis=1)

@@ -1,4 +1,7 @@
-"""Fit and evaluate students of one store with different encoders, in the same way for all."""
+"""Train and evaluate policy networks with different encoders on one demonstration store.
+
+Data, seed and batches are the same for all encoders.
+"""
 
 import tempfile
 from collections.abc import Sequence
@@ -41,14 +44,14 @@ IMITATION = ImitationConfig(
     ),
     batch=256, steps=STEPS, last_steps=STEPS, log_every=STEPS,
 )  # fmt: skip
-MOST = 140  # maximum number of episodes of the store, evenly spaced
-HELD_OUT = 5  # one of this many is held out
-GROUP = 5  # episodes that run in lockstep
+MOST = 140  # maximum number of used episodes. If there are more, those at equal distances are used.
+HELD_OUT = 5  # every 5th episode is held out
+GROUP = 5  # number of episodes that run in lockstep
 
 
 @dataclass(slots=True)
 class _Data:
-    """The training data of a student, as `policies.learning.fit.Labelled`."""
+    """The training data of a policy network: the fields of `policies.learning.fit.Labelled`."""
 
     embeddings: torch.Tensor
     proprio: torch.Tensor
@@ -60,12 +63,12 @@ class _Data:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Evenly spaced episodes of a store; every `HELD_OUT`-th is held out.
+    """The used episodes of a demonstration store. Every `HELD_OUT`-th episode is held out.
 
     Attributes:
-        store: the store.
-        chosen: indices of the episodes in the store.
-        episodes: the episodes.
+        store: the demonstration store.
+        chosen: indices of the used episodes in the store.
+        episodes: the used episodes.
     """
 
     store: DemoStore
@@ -84,14 +87,18 @@ class Split:
 
 
 def open_split(folder: Path) -> Split:
-    """Open a store and choose its episodes."""
+    """Open a demonstration store, and choose the episodes to use."""
     store = DemoStore(folder, read_header(folder))
     chosen = np.unique(np.linspace(0, len(store) - 1, min(MOST, len(store))).astype(int)).tolist()
     return Split(store, chosen, [store[index] for index in chosen])
 
 
 def embed(split: Split, vision: VisionConfig, name: str) -> list[NDArray[np.float16]]:
-    """Return the embeddings [t c e] of each episode; ``name`` labels the progress bar."""
+    """Encode the frames of each episode. ``name`` is the label of the progress bar.
+
+    Returns:
+        For each episode, embeddings [t c e]: t steps, c cameras, e values.
+    """
     cache = FeatureCache(split.store, vision.build(torch.device("cpu")))
     return [cache.get(index) for index in tqdm(split.chosen, desc=name, leave=False)]
 
@@ -99,7 +106,7 @@ def embed(split: Split, vision: VisionConfig, name: str) -> list[NDArray[np.floa
 def fit_student(
     split: Split, vision: VisionConfig, embeddings: Sequence[NDArray[np.float16]]
 ) -> StudentPolicy:
-    """Return a student fitted to these embeddings, with the same seed and batches for all."""
+    """Train a policy network on embeddings, and return it. Seed and batches are always the same."""
     rows, episodes = split.fitted, split.episodes
     data = _Data(
         torch.from_numpy(np.concatenate([embeddings[row][:-1] for row in rows])),
@@ -124,7 +131,7 @@ def fit_student(
 def held_out_errors(
     split: Split, student: StudentPolicy, embeddings: Sequence[NDArray[np.float16]]
 ) -> NDArray[np.float64]:
-    """Return the mean squared error of the expert's action in each held-out episode."""
+    """Return the mean squared error of the predicted expert action in each held-out episode."""
     errors = []
     for place in split.held_out:
         episode = split.episodes[place]
@@ -137,14 +144,14 @@ def held_out_errors(
 def evaluate_with(
     student: StudentPolicy, vision: VisionConfig, num_episodes: int, num_workers: int | None
 ) -> dict[str, Any]:
-    """Run a student with an encoder, also another than its own, on evaluation seeds.
+    """Evaluate a policy network with an encoder, which may differ from the encoder of its training.
 
     Args:
-        student: the student.
-        vision: the encoder.
-        num_episodes: number of seeds.
-        num_workers: as in `RolloutConfig`; must be 0 for a vision that is no `VisionConfig`, which
-            a checkpoint cannot name.
+        student: the policy network.
+        vision: the encoder to use.
+        num_episodes: number of episodes, each with another evaluation seed.
+        num_workers: number of worker processes, as in `RolloutConfig`. It must be 0 if ``vision``
+            is a class of a benchmark, because worker processes can load only a `VisionConfig`.
     """
     metadata = replace(student.metadata, encoder=encoder_id(vision.build(torch.device("cpu"))))
     if num_workers != 0:

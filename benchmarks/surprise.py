@@ -3,10 +3,12 @@
     OMP_NUM_THREADS=1 python -m benchmarks.surprise
     OMP_NUM_THREADS=1 python -m benchmarks.surprise --calibration 160 --usual 160 --faulty 30
 
-The frames are from rollouts of the noisy expert, of one camera. Some rollouts calibrate the
-monitor. Others, with other seeds, have no fault; the first of these are repeated with each fault
-from a random frame on. The scores were designed on yet other seeds (from 6,600,000). Baseline: the
-surprise of the model alone, calibrated in the same way, as in an earlier version of the monitor.
+The frames are from rollouts of the expert with noise, from one camera. The rollouts are in three
+groups: calibration of the monitor; no fault (`usual`); and a fault from a random frame on. The
+third group repeats the first rollouts of the second group with each kind of fault. Calibration and
+test have different seeds. The scores of the monitor were developed on other seeds (from 6,600,000).
+The baseline is an alarm that uses only the surprise (the negative log likelihood of the tokens),
+calibrated in the same way.
 """
 
 import argparse
@@ -39,8 +41,8 @@ FAULTY_FRAMES = 20
 EARLIEST_FAULT = 10
 RESAMPLES = 1000
 PATIENCES = (1, 3)
-ALARM_LEVELS = (0.2, 0.1, 0.05)  # and the smallest level that the rollouts allow
-BEYOND = (1.5, 2.0, 3.0)  # multiples of the strictest limit, without a guarantee
+ALARM_LEVELS = (0.2, 0.1, 0.05)  # in addition to the smallest level that the rollouts allow
+BEYOND = (1.5, 2.0, 3.0)  # multiples of the strictest limit, which have no statistical guarantee
 COVERED = ("grey patch", "textured patch", "hand")
 
 Floats = NDArray[np.float64]
@@ -49,7 +51,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """The monitor's reports of frames: deviations [t s] and anomaly scores [t]."""
+    """The results of the monitor for t frames: s deviations [t s] and an anomaly score [t]."""
 
     deviations: Floats
     anomaly_scores: Floats
@@ -134,7 +136,11 @@ def _watch(
     seed: int,
     faulty: dict[str, list[Seen]],
 ) -> Seen:
-    """Monitor a rollout; at the onset, continue from the same state with each fault, too."""
+    """Monitor a rollout without a fault, and from the frame `onset` on also with each fault.
+
+    The runs with a fault begin with the state of the monitor at `onset`. Their results are appended
+    to `faulty`. If `onset` is None, there are no runs with a fault.
+    """
     stream = monitor.watched_stream(1)
     tokens = encoder.tokenize(video)
     if onset is None:
@@ -178,7 +184,7 @@ def _report_usual(anomaly_scores: Floats, bounds: SurpriseBounds) -> None:
 def _report_faults(
     usual: list[Seen], faulty: dict[str, list[Seen]], bounds: SurpriseBounds, onsets: NDArray
 ) -> None:
-    """Print the AUROC of frames, and the rollouts that are detected at an alarm level of 5 %."""
+    """Print the AUROC of frames, and how many faults are detected at an alarm level of 5 %."""
     print(
         f"{'fault':<16}{'AUROC of frames (95 %)':>26}{'surprise alone':>16}"
         f"{'detected rollouts (Wilson)':>30}{'frames to alarm':>17}"
@@ -205,7 +211,7 @@ def _report_faults(
 def _report_trade_off(
     anomaly_scores: Floats, faulty: dict[str, list[Seen]], bounds: SurpriseBounds
 ) -> None:
-    """Print false alarms per hour against delay, for stricter and stricter limits."""
+    """Print false alarms per hour and the delay of the detection, for increasing thresholds."""
     hours = anomaly_scores.size / RATE_HZ / 3600
     num_calibrated, num_frames = bounds.anomaly_scores.shape
     rollouts_per_hour = 3600 * RATE_HZ / num_frames
@@ -245,7 +251,7 @@ def _report_trade_off(
 
 
 def _report_cost(encoder: Encoder, monitor: CameraMonitor, tokens: NDArray[np.int64]) -> None:
-    """Print the CPU time of the monitor beside that of a stream's step, taken in turns."""
+    """Print the CPU time per frame of the monitor, and of the encoding that it is added to."""
     with_surprise, without = monitor.watched_stream(1), encoder.stream(1, CONTEXT)
     times: dict[str, list[float]] = {"step": [], "step with surprise": [], "monitor": []}
     for ids in torch.from_numpy(tokens)[:, None]:
@@ -266,7 +272,10 @@ def _report_cost(encoder: Encoder, monitor: CameraMonitor, tokens: NDArray[np.in
 
 
 def auroc(positive: Floats, negative: Floats) -> float:
-    """Return the probability that a positive scores higher than a negative; ties count half."""
+    """Return the area under the ROC curve.
+
+    It is the probability that a positive has a higher score than a negative. Ties count as 0.5.
+    """
     order = np.sort(negative.ravel())
     below = np.searchsorted(order, positive.ravel(), side="left")
     upto = np.searchsorted(order, positive.ravel(), side="right")
@@ -274,7 +283,11 @@ def auroc(positive: Floats, negative: Floats) -> float:
 
 
 def delays_of(anomaly_scores: Floats, limit: float, patience: int) -> Floats:
-    """Return the number of frames to the first alarm in each row [r t]; infinite if none."""
+    """Return the number of frames to the first alarm in each of r rollouts of t frames [r t].
+
+    An alarm is raised after `patience` consecutive scores above `limit`. The number is infinite
+    without an alarm.
+    """
     windows = np.lib.stride_tricks.sliding_window_view(anomaly_scores > limit, patience, axis=1)
     alarm = np.all(windows, axis=2)
     return np.where(np.any(alarm, axis=1), np.argmax(alarm, axis=1) + patience, np.inf)

@@ -1,4 +1,4 @@
-"""Time calls in turns, so that other load on the machine affects all of them."""
+"""Time several calls alternately, so that other load on the machine affects all of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,14 +8,20 @@ import torch
 
 
 def cpu_clock() -> Callable[[], float]:
-    """Return a clock: CPU time on one thread, which ignores other processes, else wall time."""
+    """Return a clock. With one torch thread, it is CPU time, which ignores other processes.
+
+    With more threads, it is wall time.
+    """
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def least_seconds(
     calls: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Return the minimum seconds of each call over some rounds, after a warm-up call."""
+    """Time each call once per round, and return the minimum seconds of each call.
+
+    Each call first has a warm-up that does not count.
+    """
     for call in calls.values():
         call()
     least = dict.fromkeys(calls, float("inf"))

@@ -1,12 +1,14 @@
-"""Measure the rate of reading tokens, in sequences/s/core, against grain and the need of a GPU.
+"""Measure the speed of reading tokens for training, against the library grain and a GPU's demand.
 
     OMP_NUM_THREADS=1 python -m benchmarks.token_pipeline [sequences of the largest data set]
 
-`SequenceMixture` reads four data sets of random tokens in sharded files, mixed 20/10/10/60 as in
-the paper's section 3.3: shuffled, with start and end token, as int64. The baseline of the same run
-is grain on the same files: `MapDataset.source(...).shuffle().repeat()` of each, `mix` and `batch`.
-The second table has the rate that training a model needs at a share of an H200's peak (989 TFLOP/s
-in bfloat16, dense), with the operations of `model_flops`.
+Speeds are in sequences per second and core. `SequenceMixture` reads four data sets of random
+tokens in sharded files. They are shuffled and mixed 20/10/10/60, as in the paper's section 3.3.
+Sequences have a start and an end token, and are int64. The baseline is grain on the same files in
+the same run, with `MapDataset.source(...).shuffle().repeat()` of each data set, then `mix` and
+`batch`. The second table has the number of sequences per second that a GPU needs to train a model.
+It assumes an H200 that reaches a given share of its peak (989 TFLOP/s, dense bfloat16), and the
+operations of `model_flops`.
 """
 
 import itertools
@@ -34,13 +36,13 @@ from toto_robot.tokenizers import LightConfig
 SOURCES = {"imagenet": 0.2, "ego4d": 0.1, "kinetics": 0.1, "howto100m": 0.6}
 FRAMES, TOKENS, SHARDS = 16, 256, 4
 BATCHES = (1, 8, 64, 256)
-ROUNDS, ROWS = 5, 2000  # two blocks of the mixture, which is drawn block by block
+ROUNDS, ROWS = 5, 2000  # 2000 rows are two blocks, because the mixture draws whole blocks
 H200_FLOPS = 989e12  # bfloat16 without sparsity (NVIDIA H200 datasheet)
 UTILISATION = 0.5
 
 
 def main() -> None:
-    """Write the data sets, time both readers and print."""
+    """Write the data sets, time both readers, and print the tables."""
     largest = int((*sys.argv[1:], "4000")[0])
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = LightConfig(
@@ -103,7 +105,7 @@ def main() -> None:
 
 
 def write_set(folder: Path, name: str, largest: int, digest: str) -> TokenShards:
-    """Write a data set of random tokens, with a size in proportion to its weight."""
+    """Write a data set of random tokens. Its size is proportional to its weight in the mixture."""
     path = folder / name
     path.mkdir()
     number = list(SOURCES).index(name)
@@ -120,7 +122,7 @@ def write_set(folder: Path, name: str, largest: int, digest: str) -> TokenShards
     generator = np.random.default_rng(number)
     for shard in range(SHARDS):
         writer = ShardWriter(path, shard_name(manifest, shard))
-        # each data set has its own range of codes, which identifies the rows
+        # each data set has a different range of codes, so that its rows can be identified
         codes = generator.integers(0, 2048, (clips * FRAMES, TOKENS)) + 2048 * number
         writer.write(codes.astype(np.uint16))
         writer.close([1] * clips * FRAMES if images else [FRAMES] * clips, [])
@@ -130,12 +132,12 @@ def write_set(folder: Path, name: str, largest: int, digest: str) -> TokenShards
 def all_of(
     read: Callable[[int], object], numbers: Iterator[int], steps: int
 ) -> Callable[[], object]:
-    """Return a call that reads this many further steps."""
+    """Return a function that reads the next ``steps`` batches."""
     return lambda: [read(number) for number in itertools.islice(numbers, steps)]
 
 
 def grain_reader(sets: Sequence[TokenShards], batch: int) -> Callable[[int], object] | None:
-    """Return a reader of batches with grain; None if it is not installed."""
+    """Return a function that reads batches with grain, or None if grain is not installed."""
     try:
         logging.getLogger("absl").setLevel(logging.ERROR)
         import grain
@@ -150,7 +152,7 @@ def grain_reader(sets: Sequence[TokenShards], batch: int) -> Callable[[int], obj
 
 
 class _Clips:
-    """Sequences of one data set by index, for grain."""
+    """A list of the sequences of one data set, with the interface that grain needs."""
 
     def __init__(self, data: TokenShards) -> None:
         self._tokens = [

@@ -2,12 +2,13 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.tokenizer_precision [folder of a tokenizer ...]
 
-The baseline of every line is the same tokenizer in float32 on the same images. The light tokenizer
-has trained weights. The published layouts have random weights unless checkpoints are given
-(`python -m toto_robot.tokenizers.convert` makes them from published files). The distance between
-the best two codes depends on the weights, so random weights show only that the computation is
-correct, not the loss for trained ones. Images for random weights have half the published side,
-since a CPU without half precision is slow; the time per token is the same.
+The baseline of every line is the same tokenizer in float32 on the same images. The small tokenizer
+`light` has trained weights. The architectures of published tokenizers have random weights, unless
+checkpoints are given (`python -m toto_robot.tokenizers.convert` makes them from published files).
+Whether a token changes depends on the distance between the best two codes, and this distance
+depends on the weights. So random weights show only that the computation is correct. They do not
+show how many tokens change with trained weights. Images for random weights have half the published
+side, because a CPU without half precision is slow. The time per token is the same.
 """
 
 import copy
@@ -30,8 +31,8 @@ from toto_robot.tokenizers import (
 )
 
 IMAGES = Path("data/real/images")
-MOST = 12  # images
-MOST_LARGE = 1  # images for large tokenizers: a CPU without half precision is slow
+MOST = 12  # maximum number of images
+MOST_LARGE = 1  # number of images for large tokenizers, which are slow on a CPU in half precision
 LARGE = 20_000_000
 DALLE = DalleConfig(
     image_size=64, hidden=256, decoder_init=128, blocks_per_group=2, vocab_size=8192
@@ -80,7 +81,7 @@ def _measure(name: str, tokenizer: AnyTokenizer, paths: list[Path]) -> None:
             encoders[label] = copy.deepcopy(tokenizer).mixed(dtype).encode
     ids: dict[str, list[Tensor]] = {label: [] for label in encoders}
     least, clock = dict.fromkeys(encoders, float("inf")), cpu_clock()
-    for frame in frames:  # in turns, so that other load on the machine affects all
+    for frame in frames:  # precisions alternate, so that other load on the machine affects all
         for label, encode in encoders.items():
             start = clock()
             ids[label].append(encode(frame[None]))

@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.train_step
 
-Both have the same weights, batch, precision and loss, use scaled_dot_product_attention, and take
-turns; the baseline is `transformers` (extra `dev`). The ratio is the baseline's time divided by
-ours.
+The baseline is the Llama of the package `transformers` (extra `dev`). Both models have the same
+weights, batch, precision and loss, and both use scaled_dot_product_attention. They run alternately.
+The printed ratio is the time of the baseline divided by the time of Toto.
 
-On a GPU: bfloat16 products and compiled blocks for both, tokens/s of base, large and 1b, and our
-model-FLOPs utilisation (MFU).
+On a GPU, both models use bfloat16 products and compiled blocks. The output has the tokens/s of the
+sizes base, large and 1b, and the model-FLOPs utilisation (MFU) of Toto.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from toto_robot.models.transformer import llama_config, llama_state_dict
 from toto_robot.training.throughput import peak_flops
 
 MODELS = Path(__file__).parents[1] / "toto_robot" / "configs" / "model"
-# model, blocks, frames, sequences
+# name of the model, number of blocks, frames in a sequence, sequences in a batch
 ON_CPU = (("nano", 8, 1, 4), ("nano", 8, 4, 1), ("nano", 8, 16, 1), ("base", 2, 4, 1))
 ON_CUDA = (("base", 12, 16, 16), ("large", 16, 16, 8), ("1b", 22, 16, 4))
 
@@ -99,7 +99,7 @@ def _loss(llama: Any, ids: Tensor) -> Tensor:
 def _differences(
     model: TotoTransformer, llama: Any, ours: Callable[[], Tensor], theirs: Callable[[], Tensor]
 ) -> tuple[float, float]:
-    """Return the difference of the losses, and the relative difference of all gradients."""
+    """Return the difference between the losses, and the relative difference of all gradients."""
     loss = abs(ours().item() - theirs().item())
     other = {name.removeprefix("model."): p.grad for name, p in llama.named_parameters()}
     pairs = [(p.grad, other[name]) for name, p in model.named_parameters()]

@@ -1,27 +1,31 @@
-"""Measure vector environments: start-up, memory and steps/s of four kinds, and with an encoder.
+"""Measure four kinds of vector environments: start-up time, memory, and steps per second.
 
     LP_NUM_THREADS=0 python -m benchmarks.vector_env [ENCODER]    # a shipped name or a checkpoint
 
-    sync         Gymnasium's SyncVectorEnv: the main process only
-    async        Gymnasium's AsyncVectorEnv with shared memory: a process per environment
-    forkserver   the same, forked from a server that has imported the environment's packages
-    workers      envs.vector.WorkerVectorEnv: a process per core
+    sync         Gymnasium's SyncVectorEnv, which has only the main process
+    async        Gymnasium's AsyncVectorEnv with shared memory, one process per environment
+    forkserver   AsyncVectorEnv, whose processes are forked from a server that has already imported
+                 the packages of the environment
+    workers      envs.vector.WorkerVectorEnv, one process per core
 
-Start-up and memory are measured in a new process for each kind: the seconds to make, reset and step
-the environments once, and the proportional set size (PSS) of that process, including torch, and its
-children. Kinds take turns, and figures are medians over the rounds.
+Start-up time and memory are measured in a new process for each kind. The start-up time is the time
+to make, reset and step the environments once, s. The memory is the proportional set size (PSS) of
+this process and its children, and includes torch. The kinds run alternately. Printed values are
+medians over the rounds.
 
-Steps/s are environment steps per wall second, with the ratio to SyncVectorEnv of as many
-environments. All ways of a table are started first and then take turns; both figures are medians
-over the rounds, so that other load on the machine affects all. With LP_NUM_THREADS=0 the software
-renderer runs in the calling thread; otherwise each process would have a renderer thread per core.
+Steps/s are environment steps per second of wall time. The ratio is to SyncVectorEnv with the same
+number of environments. All kinds of a table are started first, and then run alternately, so that
+other load on the machine affects all of them. Both values are medians over the rounds. With
+LP_NUM_THREADS=0, the software renderer runs in the calling thread. Otherwise each process would
+have one renderer thread per core.
 
-With an encoder, two cameras are used, and torch has the number of threads that the line shows. More
-than one thread needs idle cores: beside other programs, the threads wait for one another.
+A second part measures the environments with an encoder and two cameras. Each line shows the number
+of torch threads. More than one thread is useful only on idle cores. If other programs run, the
+threads wait for each other.
 
-    then encode            all images in one call, after the step
-    encoders in workers    every worker has its own encoder, and embeds the images of one
-                           environment at a time
+    then encode            one encoder call for the images of all environments, after the step
+    encoders in workers    each worker has an encoder, and embeds the images of one environment at a
+                           time
 """
 
 import multiprocessing
@@ -50,12 +54,12 @@ NUM_ENVS = (2, 4, 8)
 NUM_ENVS_ENCODED = 8
 NUM_ROUNDS = 5
 NUM_STARTS = 3
-TURN_S = 0.3  # at least one step
+TURN_S = 0.3  # duration of a measurement, s; at least one step is made
 NEEDED = ["envs.catalogue", "gymnasium", "mujoco"]  # what an environment imports
 
 
 def main() -> None:
-    """Print the tables; with a kind and a number of cameras, print the figures of one start."""
+    """Print the tables. With a kind and a number of cameras as arguments, measure one start."""
     if len(sys.argv) > 2:
         _start(sys.argv[1], CAMERAS[: int(sys.argv[2])])
         return
@@ -70,7 +74,7 @@ def main() -> None:
 
 
 def _encode(name: str) -> None:
-    """Print the rates with embeddings."""
+    """Print the steps/s of environments with an encoder."""
     import torch
 
     from toto_robot import TotoVectorObservation, load_encoder
@@ -93,7 +97,7 @@ def _encode(name: str) -> None:
 
 
 def make(kind: str, cameras: tuple[str, ...], num_envs: int) -> VectorEnv:
-    """Make a vector environment of a kind."""
+    """Make a vector environment of one of the four kinds."""
     return KINDS[kind]([partial(make_env, cameras)] * num_envs)
 
 
@@ -116,7 +120,7 @@ def make_env(cameras: tuple[str, ...]) -> gymnasium.Env[Any, Any]:
 
 
 def make_embedding_env(name: str) -> gymnasium.Env[Any, Any]:
-    """Make an environment with the process's encoder."""
+    """Make an environment that embeds its images with the encoder of this process."""
     from toto_robot import TotoObservation
 
     return TotoObservation(make_env(CAMERAS), _encoder_of_worker(name))
@@ -133,7 +137,7 @@ def _encoder_of_worker(name: str) -> Any:
 
 
 def _compare_starts(cameras: tuple[str, ...]) -> None:
-    """Print start-up and memory of each kind, with the ratios to `workers`."""
+    """Print the start-up time and the memory of each kind, with the ratios to `workers`."""
     command = [sys.executable, "-m", "benchmarks.vector_env"]
     figures = np.zeros((NUM_STARTS, len(KINDS), 2))
     for turns in figures:
@@ -151,7 +155,7 @@ def _compare_starts(cameras: tuple[str, ...]) -> None:
 
 def _start(kind: str, cameras: tuple[str, ...]) -> None:
     """Print the seconds to the end of the first step, and the memory in GB after it."""
-    import torch  # noqa: F401  # as in a training program
+    import torch  # noqa: F401  # a training program imports torch too, so its memory counts
 
     before = time.perf_counter()
     envs = make(kind, cameras, max(NUM_ENVS))
@@ -162,7 +166,7 @@ def _start(kind: str, cameras: tuple[str, ...]) -> None:
 
 
 def _memory_gb(process: int) -> float:
-    """Return the proportional set size of a process and its descendants, GB."""
+    """Return the memory (proportional set size) of a process and its descendants, GB."""
     place = Path(f"/proc/{process}")
     (size_kb,) = re.findall(r"^Pss:\s+(\d+) kB", (place / "smaps_rollup").read_text(), re.MULTILINE)
     tasks = (place / "task").glob("*/children")
@@ -179,7 +183,10 @@ def _head(what: str) -> None:
 
 
 def _measure(ways: dict[str, VectorEnv], prepare: Callable[[str], None] = lambda way: None) -> None:
-    """Measure the ways in turns, and print a line for each; the first is the baseline."""
+    """Measure vector environments alternately, and print a line for each.
+
+    The first one is the baseline of the ratios.
+    """
     for envs in ways.values():
         envs.reset(seed=0)
         envs.action_space.seed(0)

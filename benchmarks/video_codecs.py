@@ -1,11 +1,12 @@
-"""Measure how many tokens of images change by video codecs, and the codecs' size and time.
+"""Measure how many tokens change if images are stored with a video codec, and size and time.
 
-    python -m benchmarks.video_codecs [episodes]
+    python -m benchmarks.video_codecs [EPISODES]
 
-The images are those of Franka-pick's two cameras, 128 x 128, while the expert acts. Each codec
-writes them as in a data set (`policies.demonstrations.lerobot.video`), a file per camera and
-episode; then toto-nano tokenises and embeds the decoded images. The shift of an embedding is in
-standard deviations of its elements over all images. Times are CPU time of this process.
+The images are from the two cameras of Franka-pick, 128 x 128 pixels, while the expert acts. Each
+codec writes one file per camera and episode, as in a data set
+(`policies.demonstrations.lerobot.video`). Then toto-nano tokenises and embeds the decoded images.
+The table has the share of tokens that change, and the shift of the embeddings. The shift is in
+standard deviations of an embedding element over all images. Times are CPU time of this process.
 """
 
 import sys
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def render(episodes: int) -> list[Images]:
-    """Return clips [t h w 3], one per episode and camera."""
+    """Render episodes, and return one clip of t frames [t h w 3] for each episode and camera."""
     env: gymnasium.Env[Any, Any] = gymnasium.make(
         "envs:toto/FrankaPick-v0", privileged=True, disable_env_checker=True
     )
@@ -91,7 +92,7 @@ def render(episodes: int) -> list[Images]:
 def tokens_and_embeddings(
     encoder: Encoder, images: Images
 ) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
-    """Return tokens [t n] and embeddings [t e]."""
+    """Return the n tokens [t n] and the embedding [t e] of each of t images."""
     parts = [
         compress_each(encoder, list(images[first : first + BATCH]))
         for first in range(0, len(images), BATCH)
@@ -101,7 +102,12 @@ def tokens_and_embeddings(
 
 
 def encode_and_decode(clips: list[Images], codec: Codec) -> tuple[Images, int, float, float]:
-    """Return the decoded images, the size in bytes, and the seconds to write and to read."""
+    """Write clips with a codec and read them again.
+
+    Returns:
+        The decoded images, the size of the files in bytes, the seconds to write, and the seconds to
+        read.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         found, size, write_s, read_s = [], 0, 0.0, 0.0

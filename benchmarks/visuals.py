@@ -1,10 +1,11 @@
-"""Measure the time of rendering with light shapes and with published meshes, in the same run.
+"""Measure the time to render an image with simple shapes, and with the published meshes of the arm.
 
     python -m benchmarks.visuals [FOLDER ...]
 
-The folders contain published meshes (see envs/arms/meshes.py); by default those of installed
-packages are used, and without any the command fails. All settings render the same episode of a
-scripted expert and take turns; the fastest turn of each counts, in CPU time.
+The folders contain published meshes (see envs/arms/meshes.py). Without folders, the meshes of
+installed packages are used. If there are none, the command fails. All settings render the same
+episode of a scripted expert. They run alternately. The fastest run of each setting counts, in CPU
+time.
 """
 
 import os
@@ -32,7 +33,7 @@ QUALITIES = {
 
 def main() -> None:
     """Print one table."""
-    # One thread for a software renderer: a process per core is faster than threads.
+    # A software renderer has one thread, because one process per core is faster than threads.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     folders = {env_id: _folder(env_id, sys.argv[1:]) for env_id in ENVIRONMENTS}
     print(
@@ -46,7 +47,7 @@ def _folder(env_id: str, folders: list[str]) -> str | None:
     """Return the folder with the arm's meshes, or None for the installed package.
 
     Raises:
-        SystemExit: no meshes were found; the message says how to get them.
+        SystemExit: no meshes were found. The message explains how to get them.
     """
     arm = make(env_id=env_id, cameras=()).arm.name
     reasons = []
@@ -81,7 +82,7 @@ def _measure(env_id: str, folder: str | None) -> None:
 
 
 def _record(env: ManipulationEnv, env_id: str) -> list[EnvState]:
-    """Return states along an episode of the expert."""
+    """Run an episode of the expert, and return states of the environment along the episode."""
     expert, states = EXPERTS[env_id](), []
     observation, _ = env.reset(seed=0)
     for step in range(NUM_STATES * EVERY):
@@ -92,7 +93,7 @@ def _record(env: ManipulationEnv, env_id: str) -> list[EnvState]:
 
 
 def _draw(env: ManipulationEnv, states: list[EnvState], quality: Quality) -> float:
-    """Return the CPU time per image, s."""
+    """Render the states with a visual quality, and return the CPU time per image, s."""
     total_s = 0.0
     for state in states:
         env.restore(state)
