@@ -46,8 +46,8 @@ def follow(robot: FrankaRobot, rate_hz: float) -> tuple[np.ndarray, np.ndarray, 
     """Swing the joints of a robot, with targets at the given rate.
 
     Returns:
-        The times of the measurements, s; the displacements of the joints, rad; and the duration of
-        each call of `command()`, s.
+        Times of the measurements in s, displacements of the joints in rad, and the duration of each
+        call of `command()` in s.
     """
     start = robot.state().joint_positions_rad
     began_s = time.monotonic()

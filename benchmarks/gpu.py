@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_all(device: str, tiny: bool, out: Path) -> int:
-    """Run each step in its own process, and write the summary after each."""
+    """Run each step in a separate process, and write the summary after each step."""
     out.mkdir(parents=True, exist_ok=True)
     try:
         hold(out)

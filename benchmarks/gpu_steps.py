@@ -92,9 +92,9 @@ def _test(path: str, device: str, tiny: bool) -> Found:
 
 
 def measure_encoder(device: str, tiny: bool, out: Path) -> Found:
-    """Measure the encoder in frames/s, and the difference of its embeddings from those of the CPU.
+    """Measure the speed of the encoder in frames/s, and compare its embeddings with the CPU.
 
-    Frames and embeddings are in host memory, so the copies to and from the GPU count.
+    Frames and embeddings are in host memory, so the time to copy them to and from the GPU counts.
     """
     speed, equality = [], []
     for name, encoder in _encoders(tiny).items():

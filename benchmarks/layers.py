@@ -2,12 +2,13 @@
 
     python -m benchmarks.layers [ENCODER]     # a shipped name (toto-nano, mae-nano) or a folder
 
-A ridge regression predicts a target from frozen embeddings. There are two targets: the position of
-the cube relative to the tool (m), which only the simulator knows; and the arm action of the expert,
-which is predicted from embedding and proprioception. The episodes come from the expert with noise,
-on seeds that are used for nothing else. Each cell of the table is the share of explained variance
-(R2) on held-out episodes. The ridge penalty is chosen on other episodes. The rows ``untrained``
-have the same architecture with random weights, including the tokenizer.
+A ridge regression predicts a target from frozen embeddings. There are two targets. The first target
+is the position of the cube relative to the tool (m), which only the simulator knows. The second
+target is the arm action of the expert. It is predicted from embedding and proprioception. The
+episodes come from the expert with noise, on seeds that are used for nothing else. Each cell of the
+table is the share of explained variance (R2) on held-out episodes. The ridge penalty is chosen on
+other episodes. The rows ``untrained`` have the same architecture with random weights, including the
+tokenizer.
 """
 
 import sys
@@ -62,8 +63,8 @@ def _record() -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
     """Record episodes, and return the data of n steps with c cameras.
 
     Returns:
-        Frames [n*c h w 3]; proprioception, p values [n p]; each target [n .]; and the number of the
-        episode of each step [n].
+        Frames [n*c h w 3], p values of proprioception [n p], each target [n .], and the number of
+        the episode of each step [n].
     """
     env = gymnasium.make(f"envs:{ENV}", cameras=CAMERAS, privileged=True)
     expert = EXPERTS[ENV]()

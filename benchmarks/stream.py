@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def compare() -> None:
-    """Print the time of one step and of its two baselines, wall and CPU milliseconds."""
+    """Print the wall time and the CPU time of one step and of its two baselines, ms."""
     model = BASE.build().eval()
     frame = torch.randint(0, BASE.codes, (1, BASE.tokens_per_frame))
     start = torch.full((1, 1), BASE.start_video)

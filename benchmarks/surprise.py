@@ -3,12 +3,11 @@
     OMP_NUM_THREADS=1 python -m benchmarks.surprise
     OMP_NUM_THREADS=1 python -m benchmarks.surprise --calibration 160 --usual 160 --faulty 30
 
-The frames are from rollouts of the expert with noise, from one camera. The rollouts are in three
-groups: calibration of the monitor; no fault (`usual`); and a fault from a random frame on. The
-third group repeats the first rollouts of the second group with each kind of fault. Calibration and
-test have different seeds. The scores of the monitor were developed on other seeds (from 6,600,000).
-The baseline is an alarm that uses only the surprise (the negative log likelihood of the tokens),
-calibrated in the same way.
+The frames are from rollouts of the expert with noise, from one camera. A first group of rollouts
+calibrates the monitor. A second group (`usual`) has no fault and other seeds. A third group repeats
+the first rollouts of the second group with each kind of fault, from a random frame on. The scores
+of the monitor were developed on other seeds (from 6,600,000). The baseline is an alarm that uses
+only the surprise (the negative log likelihood of the tokens), calibrated in the same way.
 """
 
 import argparse

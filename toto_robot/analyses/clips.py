@@ -29,7 +29,7 @@ class TokenClips:
         tokens: tokens of all n frames, shape [n tokens_per_frame], memory-mapped.
         clips: index of the first frame, and number of frames, of each clip.
         files: index of the source file of each of the c clips, shape [c]. Data sets of tokens
-            without frames do not record the file, so each of their clips counts as its own file.
+            without frames do not record the file, so each of their clips counts as one file.
     """
 
     name: str
@@ -79,8 +79,8 @@ def frame_tokens(
         batch: number of frames in a batch.
 
     Raises:
-        ValueError: the folder has no data set, the part has no file, or the data set has tokens of
-            another tokenizer and no frames.
+        ValueError: the folder has no data set, or the chosen part has no file. Also if the data set
+            has only tokens of another tokenizer, and no frames.
     """
     data = open_data(folder)
     rows = np.concatenate([np.arange(s, s + length) for s, length in _clips(data, part)])

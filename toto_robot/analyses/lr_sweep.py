@@ -86,7 +86,7 @@ class Cell:
         dim: width of the model.
         log2_rate: base-2 logarithm of the learning rate.
         seed: random seed.
-        loss: held-out loss, nats; infinite if the training diverged.
+        loss: held-out loss, nats. Infinite if the training diverged.
     """
 
     parametrisation: str

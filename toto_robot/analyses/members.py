@@ -30,7 +30,7 @@ class Outcome:
 
     @property
     def loss(self) -> float:
-        """Final held-out loss, nats; infinite if the training diverged."""
+        """Final held-out loss, nats. Infinite if the training diverged."""
         return float("inf") if self.diverged else self.rows[-1]["validation_loss"]
 
 
@@ -67,5 +67,5 @@ def train_member(config: PretrainConfig, folder: Path) -> Outcome:
 
 
 def writes_results() -> bool:
-    """Return whether this process is rank 0, which writes the results."""
+    """Return True if this process is rank 0, which writes the results."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -123,7 +123,7 @@ def count_grams(
     Neighbours are from the same frame, or from other frames (the control).
 
     Raises:
-        ValueError: see `ngrams`.
+        ValueError: the data set or the tokenizer cannot be used. `ngrams` lists the reasons.
     """
     tokenizer = load_tokenizer(source.tokenizer)
     codes, side = tokenizer.vocab_size, round(tokenizer.tokens_per_frame**0.5)

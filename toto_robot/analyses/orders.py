@@ -111,8 +111,8 @@ def arrange(
         generator: random generator of the order.
 
     Returns:
-        Token ids of the reordered sequences, each with its start token first, shape [s 1+f*n]; and
-        the index of the sequence from which each frame was taken, shape [s f].
+        First, the token ids of the reordered sequences, each after a start token, shape [s 1+f*n].
+        Second, the index of the sequence from which each frame was taken, shape [s f].
     """
     tokens = windows.tokens
     count, frames = tokens.shape[:2]

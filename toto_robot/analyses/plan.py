@@ -47,7 +47,7 @@ class Study:
 
     Attributes:
         codes: number of codes of the tokenizer.
-        tie_embeddings: whether the output projection shares its weights with the token embedding.
+        tie_embeddings: true uses the token embedding also as the output projection.
         frames: number of frames in a training sequence.
         batch: number of sequences in an optimizer step.
         part: number of sequences that each rank processes in one forward pass.
@@ -58,7 +58,7 @@ class Study:
             parametrisation. null trains with the standard parametrisation.
         warmup_share: warm-up steps as a share of all steps.
         points: number of validations in a run, at equal distances.
-        seeds: random seeds; each model is trained with each seed.
+        seeds: random seeds. Each model is trained once with each seed.
         members: the models, the smallest first.
     """
 

@@ -178,7 +178,7 @@ def _measure(
 
 
 def _parts(windows: Windows, sets: Sequence[TokenClips]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Return names and boolean masks of sequences: first all, then those of each data set."""
+    """Return a name and a boolean mask over sequences, for all data sets together and for each."""
     parts = [(ALL, np.ones(len(windows.sets), dtype=bool))]
     if len(sets) > 1:
         parts += [(item.name, windows.sets == number) for number, item in enumerate(sets)]

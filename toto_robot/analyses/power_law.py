@@ -147,7 +147,7 @@ def _line(x: Array, y: Array) -> tuple[Any, Any, Any, Array]:
 
     Args:
         x: horizontal positions, shape [n].
-        y: values, shape [... n]. Each row is fitted on its own.
+        y: values, shape [... n]. Each row is fitted separately.
     """
     centred = x - x.mean()
     spread = (centred**2).sum()

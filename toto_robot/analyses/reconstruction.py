@@ -273,7 +273,7 @@ def _next_token(
 
 @torch.inference_mode()
 def _encode_ms(tokenizer: AnyTokenizer, shard: Shard) -> float:
-    """Measure the CPU time of this process to encode one frame; return the minimum, ms."""
+    """Measure the CPU time to encode one frame several times, and return the minimum, ms."""
     frame, times = torch.from_numpy(shard.frames()[:1].copy()), []
     for _ in range(TIMED):
         begun = time.process_time()

@@ -1,4 +1,4 @@
-"""A safe reader of NumPy's `.npz` archives from untrusted sources. Does not import torch."""
+"""Read NumPy's `.npz` archives safely, also from untrusted sources, without importing torch."""
 
 import zipfile
 from pathlib import Path

@@ -223,14 +223,14 @@ class ClipReader:
 def read_video(
     path: Path, size: int, stride: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, list[str]]:
-    """Decode a whole video; return t frames, uint8 [t size size 3], and a list of problems.
+    """Decode a whole video to t frames, uint8 [t size size 3], and return them and the problems.
 
     As in the paper's section 3.4, every ``stride``-th frame is read, and its shortest side is
     resized to ``size``. Then all frames are cropped to ``size`` x ``size`` at one random position.
     If a file ends early, the frames before its end are used.
 
     Raises:
-        ValueError: no frame of the file can be used; the message says why.
+        ValueError: no frame of the file can be used. The message states the reason.
     """
     down, across = generator.random(2)
     reader = ClipReader(

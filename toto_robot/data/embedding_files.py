@@ -32,7 +32,7 @@ class Part:
         files: index of the file of each frame, int64 [n].
         numbers: number of each frame in its file, from 0, int64 [n].
         times_s: presentation time of each frame, seconds, float64 [n]. NaN for an image.
-        place: position at which to read on: file index and frame number, int64 [2].
+        place: position from which to continue reading: file index and frame number, int64 [2].
         problems: problems of the files whose last frame is in this part.
     """
 
@@ -75,7 +75,7 @@ class EmbeddingParts:
 
     @property
     def place(self) -> Place:
-        """File index and frame number at which to read on."""
+        """Position from which to continue reading: file index and frame number."""
         return self._waiting[-1][0].place if self._waiting else self._kept
 
     def append(self, batch: Batch, embeddings: NDArray[np.float32]) -> None:

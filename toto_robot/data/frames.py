@@ -1,4 +1,4 @@
-"""Batches of frames from images and videos, with file names, frame numbers and times.
+"""Read images and videos as batches of frames, with file names, frame numbers and times.
 
 files = list_files(Path("recordings"))
 for batch in read_batches(files, (0, 0), stride=1, every_s=None, batch_size=32, ...):
@@ -32,7 +32,7 @@ _BATCH_BYTES = (
 )  # limit of the frames of a batch. As float32 input of a model, they are four times as large.
 _TICK_S = 0.001  # rounding error of a container's time base
 
-Place = tuple[int, int]  # position at which to read on: file index, and frame number in the file
+Place = tuple[int, int]  # position in the files: file index, and frame number in this file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +73,8 @@ class Batch:
     """Consecutive frames of one or several files.
 
     Attributes:
-        place: position at which to read on after this batch: file index and frame number.
+        place: position from which to continue reading after this batch: file index and frame
+            number.
         frames: upright RGB frames of any height h and width w, each uint8 [h w 3].
         files: index of the file of each frame.
         numbers: number of each frame in its file, from 0.

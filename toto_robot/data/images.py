@@ -81,7 +81,7 @@ def read_image(path: Path) -> np.ndarray:
     """Read a whole image, and return it upright, uint8 [h w 3].
 
     Raises:
-        ValueError: the file is not a readable image; the message names it.
+        ValueError: the file is not a readable image. The message names the file.
     """
     require_regular(path)
     try:

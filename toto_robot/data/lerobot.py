@@ -238,7 +238,7 @@ class LeRobotFolder:
                 holds only this episode.
 
         Raises:
-            ValueError: a file is damaged, or a step has no image; the message names the episode,
+            ValueError: a file is damaged, or a step has no image. The message names the episode,
                 the step and the time to the nearest image.
         """
         if camera in self.image_columns:
@@ -332,7 +332,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _is_number(value: object, is_count: bool) -> bool:
-    """Return whether the value is an integer of at least 0 (a count), or a finite number."""
+    """Return True if the value is an integer of at least 0 (for a count), or a finite number."""
     if is_count:
         return isinstance(value, int) and value >= 0
     return isinstance(value, (int, float)) and math.isfinite(value)

@@ -181,7 +181,8 @@ def _made_of(config: TokeniseConfig, tokenizer: AnyTokenizer) -> dict[str, Any]:
 def _lines(listing: Listing) -> list[str]:
     """Return one line of JSON for each record.
 
-    A line states whether the record is held out. All records of a group have the same answer.
+    A line states whether the record is held out. Either all records of a group are held out, or
+    none.
     """
     groups = {name: i for i, name in enumerate(sorted({r.group for r in listing.records}))}
     return [

@@ -40,7 +40,8 @@ class Local:
         """Process the slices.
 
         Raises:
-            RuntimeError: a worker process died; the other workers have finished their slices.
+            RuntimeError: a worker process died. It is raised after the other workers have finished
+                their slices.
         """
         workers = min(self.workers, len(slices))
         if workers <= 1:

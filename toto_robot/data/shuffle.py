@@ -44,7 +44,10 @@ def key_of(*words: int) -> int:
 
 
 def uniform(key: int, numbers: np.ndarray) -> np.ndarray:
-    """Return a pseudorandom float64 in [0, 1) for each number; equal keys give equal results."""
+    """Return a pseudorandom float64 in [0, 1) for each number.
+
+    The result depends only on the number and the key.
+    """
     bits = scramble(scramble(numbers.astype(np.uint64)) ^ np.uint64(key))
     return (bits >> np.uint64(11)) * 2.0**-53
 

@@ -19,7 +19,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str
     If `columns` is None, all columns are read.
 
     Raises:
-        ValueError: the table cannot be read, or lacks a column; the message names the file.
+        ValueError: the table cannot be read, or lacks a column. The message names the file.
     """
     return read_table(path, columns).to_pylist()
 

@@ -154,7 +154,7 @@ class RecurrentMemory(Protocol):
         ...
 
     def advance(self, num_tokens: int) -> None:
-        """Record that all blocks have processed the new tokens."""
+        """Add the new tokens to the number of tokens that all blocks have processed."""
         ...
 
 

@@ -155,7 +155,7 @@ class Memory(Protocol):
         ...
 
     def advance(self, num_tokens: int) -> None:
-        """Record that all blocks have processed the new tokens."""
+        """Add the new tokens to the number of tokens that all blocks have processed."""
         ...
 
 
@@ -217,7 +217,10 @@ class KeyValueCache:
 
 
 class Block(nn.Module):
-    """A block of attention and a SwiGLU MLP. Both read the normed stream and add to the stream."""
+    """A block of attention and a SwiGLU MLP.
+
+    Each of the two reads the normalised tokens, and adds its output to the tokens.
+    """
 
     def __init__(self, config: TotoConfig) -> None:
         super().__init__()

@@ -179,7 +179,10 @@ class _PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """A block of attention and an MLP. Both read the normed stream, and add to the stream."""
+    """A block of attention and an MLP.
+
+    Each of the two reads the normalised tokens, and adds its output to the tokens.
+    """
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()

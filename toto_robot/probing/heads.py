@@ -1,11 +1,15 @@
-"""Classification heads on frozen features: linear, attention, and cross attention with an MLP.
+"""Classification heads on frozen features. There are three kinds.
 
-    linear            average of the tokens, then a linear layer (paper section 3.5)
-    attention         W_k, W_v and one learned query, then a linear layer (paper section 3.5)
-    cross_attention   a block of cross attention with one query and an MLP (paper A.7, Table 16)
+    linear            averages the tokens, and applies a linear layer (paper section 3.5)
+    attention         pools the tokens by attention with matrices W_k and W_v and one learned query,
+                      and applies a linear layer (paper section 3.5)
+    cross_attention   has a block of cross attention with one learned query and an MLP, and a linear
+                      layer (paper A.7, Table 16)
 
-`LayerHeads` holds one head for each layer of an encoder. All heads are trained together, and are
-independent of each other.
+`LayerHeads` has one head for each layer of an encoder. All heads are trained together, and do not
+affect each other.
+
+Shapes: b batch, l layers, n tokens, d width of the features, c classes.
 """
 
 from typing import Literal
@@ -28,7 +32,7 @@ __all__ = [
 
 HeadKind = Literal["linear", "attention", "cross_attention"]
 HEAD_WIDTH = 64  # largest width of an attention head of `CrossAttentionHead`
-SMALLEST_DEVIATION = 1e-3  # of a feature that is scaled; constant features stay small
+SMALLEST_DEVIATION = 1e-3  # minimum divisor of a feature, so that constant features stay small
 
 
 class LinearHead(nn.Module):
@@ -44,9 +48,10 @@ class LinearHead(nn.Module):
 
 
 class AttentionHead(nn.Module):
-    """A linear classifier of the tokens' attention pool, with the paper's ``W_k``, ``W_v``, query.
+    """A linear classifier of an embedding that attention pools from the tokens.
 
-    The pooled embedding has the width of the features.
+    The attention has the matrices ``W_k`` and ``W_v`` and the learned query of the paper. The
+    pooled embedding has the width of the features.
     """
 
     def __init__(self, dim: int, num_classes: int, seed: int = 0) -> None:
@@ -79,7 +84,7 @@ class CrossAttentionHead(nn.Module):
         self.norm_tokens, self.norm_query = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query = nn.Parameter(torch.randn(dim, generator=generator) * 0.02)
         self.queries = nn.Linear(dim, dim)
-        self.keys = nn.Linear(dim, dim, bias=False)  # a bias would not change the weights
+        self.keys = nn.Linear(dim, dim, bias=False)  # a bias would not change attention weights
         self.values = nn.Linear(dim, dim)
         self.projection = nn.Linear(dim, dim)
         self.norm_mlp = nn.LayerNorm(dim)
@@ -95,7 +100,8 @@ class CrossAttentionHead(nn.Module):
         """Return the logits of the classes."""
         tokens = self.norm_tokens(features)
         query = self.queries(self.norm_query(self.query)).unflatten(0, (self.num_heads, -1))
-        # as in `AttentionPool`, the products are reordered: O(d h) per token for h heads
+        # As in `AttentionPool`, the order of the products is changed to reduce the cost to O(d h)
+        # per token for h heads.
         keys = self.keys.weight.unflatten(0, (self.num_heads, -1))  # h e d
         scores = tokens @ torch.einsum("he,hed->dh", query, keys) * query.shape[1] ** -0.5
         averages = scores.softmax(dim=1).transpose(1, 2) @ tokens  # b h d
@@ -116,10 +122,10 @@ def build_head(kind: HeadKind, dim: int, num_classes: int) -> nn.Module:
 
 
 class LayerHeads(nn.Module):
-    """One head for each of several layers, trained together.
+    """Classification heads for several layers, one head for each layer.
 
     Features are standardised before the heads, with a mean and a standard deviation for each layer
-    and feature. These are 0 and 1 until `standardise` is called.
+    and feature. Until `standardise` is called, the mean is 0 and the standard deviation is 1.
 
     Attributes:
         layers: the heads, in the order of the layers.
@@ -135,21 +141,22 @@ class LayerHeads(nn.Module):
         self.register_buffer("scale", torch.ones(num_layers, 1, dim))
 
     def standardise(self, mean: Float[Tensor, "l d"], deviation: Float[Tensor, "l d"]) -> None:
-        """Set the mean and the standard deviation that features are standardised with."""
+        """Set the mean and the standard deviation with which features are standardised."""
         self.mean.copy_(mean[:, None])
         self.scale.copy_(1 / deviation[:, None].clamp(min=SMALLEST_DEVIATION))
 
     def forward(self, features: Float[Tensor, "b l n d"]) -> Float[Tensor, "l b c"]:
-        """Return the logits of every layer's head."""
+        """Return the class logits of the head of each layer."""
         features = (features - self.mean) * self.scale
         return torch.stack([head(features[:, i]) for i, head in enumerate(self.layers)])
 
     def loss(
         self, features: Float[Tensor, "b l n d"], labels: Int64[Tensor, " b"]
     ) -> Float[Tensor, ""]:
-        """Return the cross entropy, nats, summed over the layers.
+        """Return the cross entropy in nats, summed over the layers.
 
-        In the sum, the gradient of each head is that of its own loss.
+        The gradient of a head in this sum equals the gradient of its loss alone, because the heads
+        have no common weights.
         """
         logits = self(features)
         per_layer = cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="sum")
@@ -157,7 +164,7 @@ class LayerHeads(nn.Module):
 
 
 def _classifier(dim: int, num_classes: int) -> nn.Linear:
-    """Return a linear layer that begins with equal logits."""
+    """Return a linear layer whose initial logits are equal for all classes."""
     layer = nn.Linear(dim, num_classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

@@ -1,11 +1,13 @@
-"""Features of all layers of any encoder, for images and clips, and their cache on disk.
+"""Compute the features of all layers of an encoder, for images and clips, and cache arrays on disk.
 
     source = open_layers(encoder)              # a Toto, a vision transformer, or None: raw pixels
-    inputs = source.compress(clips)            # uint8 [b t h w 3] -> what is kept on disk
-    features = source.features(inputs)         # [b l n d]: layers, tokens of all frames, width
+    inputs = source.compress(clips)            # uint8 [b t h w 3] -> a small array for the disk
+    features = source.features(inputs)         # [b l n d]
 
-A Toto keeps the tokens of its clips (2 bytes per token), so that frames are decoded and tokenised
-once. Other encoders keep the resized frames.
+For a Toto, the small array has the tokens of the clips (2 bytes per token), so that frames are
+decoded and tokenised only once. For other encoders, it has the resized frames.
+
+Shapes: b clips, t frames of a clip, l layers, n tokens of all frames of a clip, d width.
 """
 
 import json
@@ -30,17 +32,17 @@ from ..files import write_json
 __all__ = ["LayerSource", "PixelLayers", "cache_array", "open_layers"]
 
 PIXELS_SIDE = 16  # image side of the control without an encoder, pixels
-EXAMPLES = 32  # examples that are computed together
+EXAMPLES = 32  # number of examples that are computed together
 
 
 @runtime_checkable
 class LayerSource(Protocol):
-    """An encoder as a source of the features of all its layers.
+    """A source of the features of all layers of an encoder.
 
     Attributes:
-        layers: numbers of the layers; 0 is the token embedding.
-        dim: width d of a token's features.
-        fingerprint: hash that is equal for sources with equal features.
+        layers: numbers of the layers. 0 is the token embedding.
+        dim: width d of the features of a token.
+        fingerprint: hash that is equal for two sources if their features are equal.
     """
 
     layers: tuple[int, ...]
@@ -48,16 +50,16 @@ class LayerSource(Protocol):
     fingerprint: str
 
     def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return clips [b t h w 3] in the form that is kept on disk, [b ...]."""
+        """Convert clips [b t h w 3] to a smaller array for the disk, [b ...]."""
         ...
 
     def features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
-        """Return the features of compressed clips, of all layers and tokens, float32."""
+        """Return the features of all layers and tokens, float32, for the result of `compress`."""
         ...
 
 
 class TotoLayers:
-    """The layers of a Toto; the features of a frame also depend on earlier frames of its clip."""
+    """The layers of a Toto. Features of a frame also depend on the earlier frames of its clip."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.layers = tuple(range(encoder.num_layers + 1))
@@ -81,7 +83,10 @@ class TotoLayers:
 
 
 class FrameLayers:
-    """The layers of an encoder of single frames; the tokens of a clip are those of its frames."""
+    """The layers of an encoder of single frames.
+
+    Each frame of a clip is encoded separately. The tokens of all frames are then concatenated.
+    """
 
     def __init__(self, encoder: VitEncoder | PatchEncoder) -> None:
         self.layers = tuple(range(encoder.num_layers + 1))
@@ -103,7 +108,7 @@ class FrameLayers:
 
 
 class PixelLayers:
-    """The control without an encoder: each frame as 16 x 16 RGB pixels, one token per frame."""
+    """A control without an encoder. The features of a frame are its 16 x 16 RGB pixels."""
 
     layers: tuple[int, ...] = (0,)
     dim = 3 * PIXELS_SIDE**2
@@ -121,10 +126,10 @@ class PixelLayers:
 
 
 def open_layers(encoder: FrameEncoder | None) -> LayerSource:
-    """Return the layers of an encoder; None: `PixelLayers`.
+    """Return the source of features for an encoder. None returns `PixelLayers`, the raw pixels.
 
     Raises:
-        ValueError: the encoder gives no access to its layers.
+        ValueError: the features of single layers of this encoder are not accessible.
     """
     if encoder is None:
         return PixelLayers()
@@ -146,18 +151,20 @@ def cache_array(
     description: str,
     examples: int = EXAMPLES,
 ) -> NDArray[Any]:
-    """Return an array [count ...] as a memory map; compute and write what is missing.
+    """Return an array [count ...] from a file on disk, and first compute its missing rows.
 
-    Rows are computed in blocks. A side file counts the finished blocks, so that an interrupted run
-    resumes.
+    Rows are computed in blocks. A second file beside the array counts the finished blocks, so that
+    an interrupted run resumes. The returned array is memory-mapped.
 
     Args:
         path: the `.npy` file.
         count: number of rows.
-        compute: returns the rows of a range, [r ...], always of one dtype and shape.
-        facts: all that determines the content; a file with other facts is computed anew.
+        compute: function that returns the rows of a range of r row numbers, [r ...]. The dtype and
+            the shape of a row must always be the same.
+        facts: everything that determines the content. A file with different facts is computed
+            again.
         description: label of the progress bar.
-        examples: rows of a block.
+        examples: number of rows in a block.
     """
     side = path.with_suffix(".json")
     done, total = _finished(path, side, facts), -(-count // examples)
@@ -181,7 +188,7 @@ def cache_array(
 
 
 def _finished(path: Path, side: Path, facts: Mapping[str, object]) -> int:
-    """Return the number of finished blocks of a file of `cache_array` with the same facts."""
+    """Return the number of finished blocks in a file. It is 0 if the file has different facts."""
     if not path.is_file() or not side.is_file():
         return 0
     there = json.loads(side.read_text())

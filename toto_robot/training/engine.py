@@ -236,7 +236,7 @@ class _Run:
         )
 
     def _phase(self, phase: Phase, begin: int, bar: Any) -> bool:
-        """Run the steps of one phase; return False if the run was stopped."""
+        """Run the steps of one phase, and return True, or False if the run was stopped."""
         share = phase.batch // self._ranks.world
         offsets = range(0, share, phase.part)
         numbers = (

@@ -38,10 +38,10 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Trainable(Protocol):
-    """A module that the engine can train.
+    """A module that the training loop `engine.fit` can train.
 
     Attributes:
-        layers: the blocks. The engine compiles, recomputes and shards each block separately.
+        layers: the blocks. The training loop compiles, recomputes and shards each block separately.
     """
 
     layers: nn.ModuleList
