@@ -35,7 +35,7 @@ STATIONS = {
 
 
 class Wave:
-    """An agent that swings the first joint back and forth."""
+    """An agent whose actions swing the first joint of the arm back and forth."""
 
     name = "a wave"
     weights_hash = None

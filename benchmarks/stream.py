@@ -130,7 +130,7 @@ def _draw(times: list[float], megabytes: list[float], path: Path) -> None:
 
 
 def _cost(call: Callable[[], object]) -> tuple[float, float]:
-    """Return the wall and CPU milliseconds of a call."""
+    """Return the wall time and the CPU time of a call, ms."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3

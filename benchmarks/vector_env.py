@@ -154,7 +154,7 @@ def _compare_starts(cameras: tuple[str, ...]) -> None:
 
 
 def _start(kind: str, cameras: tuple[str, ...]) -> None:
-    """Print the seconds to the end of the first step, and the memory in GB after it."""
+    """Print the time from the start to the end of the first step (s), and the memory then (GB)."""
     import torch  # noqa: F401  # a training program imports torch too, so its memory counts
 
     before = time.perf_counter()

@@ -50,7 +50,7 @@ class Spectrum:
 
     @property
     def coverage(self) -> float:
-        """Distinct n-grams as a share of all possible n-grams."""
+        """Share of the possible n-grams that occur at least once, 0 to 1."""
         return self.distinct / self.possible
 
     @property
@@ -64,9 +64,11 @@ class Spectrum:
 
     @property
     def unseen(self) -> float:
-        """Estimated probability that the next n-gram is new: the share of n-grams that occur once.
+        """Estimated probability that the next counted n-gram has not occurred before.
 
-        Good (1953), The population frequencies of species and the estimation of parameters.
+        The estimate is the number of n-grams that occur exactly once, divided by the number of all
+        counted n-grams (Good 1953, The population frequencies of species and the estimation of
+        parameters).
         """
         return float(self.grams[self.times == 1].sum() / self.total)
 

@@ -35,7 +35,10 @@ class Outcome:
 
 
 def train_member(config: PretrainConfig, folder: Path) -> Outcome:
-    """Train a model, resume its training, or read the result of a finished one.
+    """Train a model of a study, and return the result.
+
+    If the folder holds a finished model, its result is read. If it holds an interrupted training,
+    the training is resumed.
 
     Raises:
         ValueError: the folder holds a model with another config, or a model without a held-out

@@ -92,8 +92,9 @@ def ngrams(config: NgramsConfig, out: Path) -> None:
     source.
 
     Raises:
-        ValueError: a data set or tokenizer does not exist, a frame is not a square of tokens, or
-            n-grams are longer than a row or too many to number.
+        ValueError: a data set or tokenizer does not exist, or the tokens of a frame do not form a
+            square. Also if n-grams are longer than a row of tokens, or if there are too many
+            possible n-grams for a 64-bit number.
     """
     table: list[dict[str, object]] = []
     curves: list[dict[str, object]] = []

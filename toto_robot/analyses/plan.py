@@ -185,7 +185,7 @@ def model_of(study: Study, base: TotoConfig, member: Member) -> TotoConfig:
 
 
 def plan_row(item: Cost, runs: int, hardware: Sequence[Hardware]) -> dict[str, Any]:
-    """Return the table row of a model that is trained ``runs`` times."""
+    """Return the row of a model in `plan.csv`. Hours are for ``runs`` trainings of the model."""
     row: dict[str, Any] = dataclasses.asdict(item) | {
         "runs": runs,
         "flops": item.flops,

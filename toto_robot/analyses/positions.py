@@ -39,7 +39,7 @@ from .statistics import Array, grouped_means, interval
 __all__ = ["ORDERS", "PositionsConfig", "positions", "token_losses"]
 
 ALL = "all"  # name of all data sets together
-LOGITS_AT_ONCE = 1024  # tokens whose logits are in memory at once
+LOGITS_AT_ONCE = 1024  # number of tokens whose logits are in memory at the same time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -87,7 +87,7 @@ class ScalingConfig:
 
     @property
     def base(self) -> TotoConfig:
-        """The transformer config from which the models are derived."""
+        """The transformer config whose sizes the study replaces for each model."""
         assert isinstance(self.pretrain.model, TotoConfig)
         return self.pretrain.model
 

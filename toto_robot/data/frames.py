@@ -49,7 +49,7 @@ class FrameFile:
 
     @property
     def is_video(self) -> bool:
-        """Whether the file is a video, so that its frames have times."""
+        """True if the file is a video, whose frames have times. False if it is an image."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -143,7 +143,7 @@ def files_digest(files: Sequence[FrameFile]) -> str:
 
 
 def expected_frames(file: FrameFile) -> tuple[int, float]:
-    """Return the number of frames and the duration in seconds that the file's header states."""
+    """Return the number of frames and the duration (s) of a file, according to its header."""
     if not file.is_video:
         return 1, 0.0
     try:

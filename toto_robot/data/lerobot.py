@@ -48,7 +48,7 @@ class LeRobotFolder:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read `meta/info.json`.
+        """Open the data set by reading `meta/info.json`.
 
         Raises:
             FileNotFoundError: the file does not exist.

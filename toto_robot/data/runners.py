@@ -78,7 +78,7 @@ class Local:
 
 
 def _work(job: Job, slices: Sequence[int], parent: int, done: Any, worker: int) -> None:
-    """Process slices until all are done or the parent process has ended."""
+    """Process slices in a worker process until all are done, or until the parent process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and ends its workers
     for number in slices:
         if os.getppid() != parent:

@@ -224,8 +224,8 @@ class LeRobot:
 
         Raises:
             ImportError: pyarrow, which reads the tables, is not installed.
-            ValueError: the folder is not a data set of this version, lacks a camera, or names
-                files outside the folder.
+            ValueError: the folder is not a data set of format v3.0, or does not have a camera of
+                `cameras`, or its tables name files outside the folder.
         """
         try:
             data = LeRobotFolder(self.path)

@@ -130,7 +130,7 @@ class TokenShards:
         return ShardedTokens(files, counts, self.manifest["tokenizer"]["tokens_per_frame"])
 
     def damaged(self) -> list[str]:
-        """Read every shard and return the names of those with a wrong sha256."""
+        """Read all shards, and return the names of the shards whose sha256 is wrong."""
         names = [f"{shard_name(self.manifest, number)}.u16" for number in range(len(self.sides))]
         return [
             name
@@ -237,7 +237,7 @@ def shard_name(manifest: dict[str, Any], number: int) -> str:
 
 
 def read_side(folder: Path, stem: str, row_bytes: int) -> dict[str, Any] | None:
-    """Return the content of a shard's side file, or None if the shard is incomplete."""
+    """Return the content of the JSON file beside a shard, or None if the shard is incomplete."""
     try:
         side = json.loads((folder / f"{stem}.json").read_text())
         whole = (folder / f"{stem}.u16").stat().st_size == side["frames"] * row_bytes

@@ -75,7 +75,7 @@ class TimedFrame(NamedTuple):
 
 @contextmanager
 def open_video(path: Path) -> Iterator["Video"]:
-    """Open the first video stream of a local file.
+    """Open the first video track of a local file, and close the file at the end of the block.
 
     Raises:
         ValueError: the file does not exist, is not a video, or has a format that refers to other

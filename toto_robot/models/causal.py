@@ -131,7 +131,7 @@ class CausalModel(nn.Module):
         raise NotImplementedError
 
     def new_memory(self, size: int) -> Any:
-        """Return an empty ``cache`` for up to ``size`` tokens."""
+        """Return an empty cache with memory for ``size`` tokens, to pass as ``cache``."""
         raise NotImplementedError
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
@@ -139,7 +139,7 @@ class CausalModel(nn.Module):
         raise NotImplementedError
 
     def head_input(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """Return the input of the output projection, from the last block's output."""
+        """Compute the input of the output projection from the output of the last block."""
         raise NotImplementedError
 
     def forward(self, ids: Int64[Tensor, "b t"], cache: Any = None) -> Float[Tensor, "b t v"]:

@@ -102,7 +102,7 @@ class Gpt2Transformer(CausalModel):
         """Return the sum of the embeddings of tokens and positions.
 
         Raises:
-            ValueError: there are more positions than in training.
+            ValueError: the sequence is longer than the sequences of the training.
         """
         start = 0 if cache is None else cache.length
         if start + ids.shape[1] > self.config.context:

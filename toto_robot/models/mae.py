@@ -89,7 +89,7 @@ class MaeConfig:
 
 
 class MaskedAutoencoder(VisionTransformer):
-    """A vision transformer with a decoder that predicts hidden patches."""
+    """A vision transformer with a decoder that predicts the patches hidden from the encoder."""
 
     def __init__(self, config: MaeConfig) -> None:
         super().__init__(config.encoder)

@@ -130,7 +130,7 @@ class TotoTransformer(CausalModel):
     def embed(
         self, ids: Int64[Tensor, "b t"], cache: "Memory | None"
     ) -> tuple[Float[Tensor, "b t d"], tuple[tuple[Tensor, Tensor]]]:
-        """Return the token embedding, and the rotary angles of the tokens' positions."""
+        """Return the embedded tokens, and the rotary angles of their positions."""
         hidden = self.embed_tokens(ids)
         if cache is None:
             return hidden, (rope_angles(self.config, 0, ids.shape[1], hidden.device),)
@@ -252,7 +252,7 @@ class _Attention(nn.Module):
     def __init__(self, config: TotoConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        # With muP, scores are divided by sqrt(m) too, so they fall with the width of a head.
+        # With muP, scores fall with the width of a head, and not with its square root.
         self.query_scale = config.width_factor**-0.5
         self.q_proj = nn.Linear(config.dim, config.dim, bias=False)
         self.k_proj = nn.Linear(config.dim, config.dim, bias=False)

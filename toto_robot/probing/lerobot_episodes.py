@@ -1,4 +1,4 @@
-"""Read episodes of a LeRobot data set for probes, with any column as the target."""
+"""Read episodes of a LeRobot data set for probes. Any numeric column can be the target."""
 
 from functools import lru_cache
 from pathlib import Path

@@ -138,7 +138,7 @@ class Checkpoints:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Suppress torch's warning about checkpoints of a single process."""
+    """Suppress the warning of torch about checkpoints of a single process, which is expected."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         yield

@@ -50,7 +50,10 @@ class DalleRecipe:
 
 
 class DalleTrainer:
-    """A trainer with Gumbel-softmax and logit-Laplace losses, and a running average of weights."""
+    """A trainer of `DalleDVae` with the recipe of DALL-E.
+
+    `tokenizer` has a running average of the trained weights.
+    """
 
     def __init__(self, tokenizer: DalleDVae, recipe: DalleRecipe, setting: Setting) -> None:
         if tokenizer.decoder is None:

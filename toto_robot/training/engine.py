@@ -111,7 +111,7 @@ class Fit:
         return stopped_after(self.steps, self.all_steps, "step")
 
     def notes(self, config: object) -> dict[str, object]:
-        """Return the training metadata of a checkpoint: the config, skipped steps and scores."""
+        """Return the metadata that a checkpoint records: config, skipped steps and last scores."""
         return {
             "config": to_dict(config),
             "skipped_steps": self.skipped,

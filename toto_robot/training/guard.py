@@ -81,7 +81,7 @@ class Guard:
         self._losses.clear()
 
     def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint, as plain data."""
+        """Return the history and the counts for a checkpoint, as plain data."""
         return {
             "losses": list(self._losses),
             "in_a_row": self._in_a_row,

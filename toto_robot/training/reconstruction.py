@@ -195,7 +195,7 @@ class LightTrainer:
         return log | {"gradient_norm": norm, "lr": lr}
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
-        """Return the reconstruction of images from hard tokens, and its loss."""
+        """Reconstruct images [b 3 s s] from discrete tokens, and compute the loss."""
         reconstruction, codes = self.tokenizer(images)
         loss = reconstruction_loss(reconstruction, images, self._recipe)
         return Reconstructed(loss, reconstruction, self.tokenizer.ids(codes))

@@ -62,7 +62,7 @@ class Throughput:
         self._flops += flops
 
     def pause(self) -> None:
-        """Stop the clock, for validation and checkpoints."""
+        """Stop the clock, so that the time of a validation or a checkpoint does not count."""
         _settle(self._device)
         self._seconds += time.perf_counter() - self._start
 

@@ -1,6 +1,6 @@
 """``python -m toto_robot.training.tokenizer``: train a tokenizer on frames.
 
-    python -m toto_robot.training.tokenizer                                        # the light dVAE
+    python -m toto_robot.training.tokenizer                # the small tokenizer `light`
     python -m toto_robot.training.tokenizer tokenizer=dalle recipe=dalle optimizer=dalle
     python -m toto_robot.training.tokenizer tokenizer=vqgan recipe=vqgan optimizer=vqgan
 

@@ -188,7 +188,7 @@ class VqganTrainer:
 
     @torch.no_grad()
     def _restart(self, images: Tensor, generator: torch.Generator) -> None:
-        """Set unused codes to randomly drawn latents of the batch."""
+        """Set each code that was not used recently to a random latent of the batch."""
         with self._setting.arithmetic():
             latents = self.tokenizer.latents(images).float().movedim(1, -1).flatten(0, 2)
         drawn = torch.randint(
