@@ -38,7 +38,7 @@ ROUNDS = 7
 
 
 def main() -> None:
-    """Print one table for each precision."""
+    """Measure all models, and print one table of times for each precision."""
     torch.manual_seed(0)
     path = Path(__file__).parents[1] / "toto_robot" / "configs" / "model" / "base.yaml"
     config = from_dict(TotoConfig, yaml.safe_load(path.read_text()))

@@ -45,7 +45,7 @@ class Wave:
         self._calls = 0
 
     def reset(self, observation: Observation) -> None:
-        """Reset the phase."""
+        """Restart the motion at the beginning of its period."""
         self._calls = 0
 
     def act(self, observation: Observation) -> Proposal:
@@ -57,7 +57,7 @@ class Wave:
         return Proposal(actions=action, observed_s=observation.stamp_s)
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing, because there is nothing to close."""
 
 
 def sleeping(rate_hz: float) -> np.ndarray:
@@ -71,7 +71,7 @@ def sleeping(rate_hz: float) -> np.ndarray:
 
 
 def main() -> None:
-    """Print two lines for each rate."""
+    """Print the intervals of the control loop, and the jitter of both loops, for each rate."""
     for rate_hz, overrides in STATIONS.items():
         data, _ = compose("deploy", ["station=twin", *overrides])
         config = from_dict(DeployConfig, data)

@@ -47,7 +47,7 @@ ENV = EnvConfig(
 
 
 def main() -> None:
-    """Print a table."""
+    """Measure the four ways, and print a table of steps/s."""
     name = sys.argv[1] if len(sys.argv) > 1 else "toto-nano"
     spec = RolloutSpec(
         env=ENV,

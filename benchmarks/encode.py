@@ -22,7 +22,7 @@ REPEATS = 9
 
 
 def main() -> None:
-    """Print one table."""
+    """Print the times of all parts of the encoder, with the ratios to their baselines."""
     encoder = load_encoder(NAME)
     frames = torch.randint(0, 256, (BATCH, 128, 128, 3), dtype=torch.uint8)
     ids = encoder.tokenize(frames)

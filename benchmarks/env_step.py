@@ -51,7 +51,7 @@ class Cost:
 
 
 def main() -> None:
-    """Print one table."""
+    """Measure all cases, and print a table of costs and steps/s."""
     # A software renderer has one thread, because one process per core is faster than threads.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     env_ids = sys.argv[1:] or envs.ENVIRONMENTS

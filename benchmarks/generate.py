@@ -24,7 +24,7 @@ PASTS = (0, 3, 7, 15)  # numbers of earlier frames
 
 
 def main() -> None:
-    """Print one table."""
+    """Print the times with and without a cache, for each number of earlier frames."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", default="toto-nano")
     parser.add_argument("--samples", type=int, default=1, help="sequences in a batch")

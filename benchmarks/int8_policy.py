@@ -46,7 +46,7 @@ class Int8Vision:
 
 
 def main() -> None:
-    """Print one table."""
+    """Print R2, held-out error and success rate of both precisions."""
     folder = Path(sys.argv[1])
     num_episodes = int(sys.argv[2]) if len(sys.argv) > 2 else 100
     split = open_split(folder)

@@ -36,7 +36,7 @@ PENALTIES = tuple(10.0**k for k in range(-2, 6))
 
 
 def main() -> None:
-    """Print one table for each target."""
+    """Print the R2 of all layers and pools, in one table for each target."""
     frames, proprio, targets, episode = _record()
     trained = load_encoder(sys.argv[1] if len(sys.argv) > 1 else NAME)
     assert not isinstance(trained, PatchEncoder), "patches have other features"

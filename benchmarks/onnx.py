@@ -26,7 +26,7 @@ REPEATS = 30
 
 
 def main() -> None:
-    """Print one table."""
+    """Print the times of ONNX and torch for both graphs, and their ratio."""
     logging.disable(logging.INFO)
     encoder = load_encoder("toto-nano")
     frames = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)

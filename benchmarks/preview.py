@@ -39,7 +39,7 @@ Rows = dict[str, tuple[float, float, float]]
 
 
 def main() -> None:
-    """Print two tables, and write an image if requested."""
+    """Print a table of the quality and a table of the cost, and write an image if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rollouts", type=int, default=20)
     parser.add_argument("--camera", default="front", choices=("front", "hand"))

@@ -41,7 +41,7 @@ REPEATS = 5
 
 
 def main() -> None:
-    """Print one table, or run many steps."""
+    """Compare one step with its baselines, or run many steps with `--steps`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=0, help="number of steps of toto-nano")
     parser.add_argument("--plot", type=Path, default=Path("stream.png"))

@@ -35,7 +35,7 @@ RESAMPLES = 2000
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Print the tables of drift, held-out error and success rate."""
     folder = Path(sys.argv[1])
     context = int(sys.argv[2]) if len(sys.argv) > 2 else 8
     num_episodes = int(sys.argv[3]) if len(sys.argv) > 3 else 50

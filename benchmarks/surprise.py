@@ -57,7 +57,7 @@ class Seen:
 
 
 def main() -> None:
-    """Print three tables."""
+    """Print tables of the false alarms, of the detected faults, and of the cost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calibration", type=int, default=60, help="rollouts for the calibration")
     parser.add_argument("--usual", type=int, default=30, help="other rollouts without a fault")

@@ -34,7 +34,7 @@ ON_CUDA = (("base", 12, 16, 16), ("large", 16, 16, 8), ("1b", 22, 16, 4))
 
 
 def main() -> None:
-    """Print one table."""
+    """Print the times of a training step of both models, and their ratio."""
     on_gpu = torch.cuda.is_available()
     print(f"{'model':>6}{'blocks':>7}{'million':>8}{'tokens':>14}", end="")
     print(f"{'tokens/s':>10}{'Llama':>8}{'ratio':>7}{'loss differs':>14}{'gradient':>10}", end="")

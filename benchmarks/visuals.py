@@ -32,7 +32,7 @@ QUALITIES = {
 
 
 def main() -> None:
-    """Print one table."""
+    """Print the times to render an image, for each setting and arm."""
     # A software renderer has one thread, because one process per core is faster than threads.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     folders = {env_id: _folder(env_id, sys.argv[1:]) for env_id in ENVIRONMENTS}
