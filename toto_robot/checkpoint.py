@@ -1,9 +1,9 @@
 """Save and load checkpoints: a folder with ``config.json`` and ``weights.safetensors``.
 
-``config.json`` holds ``format``, ``kind``, the exact config, the sha256 of the weights file, the
-versions of Python and torch, and (since version 0.2) the sha256 of its own content. The folder is
-written under a temporary name and renamed, so it is complete or absent. Loading a checkpoint never
-executes code from it.
+``config.json`` contains ``format``, ``kind``, the exact config, the sha256 of the weights file, the
+versions of Python and torch, and (since version 0.2) a sha256 of the other content of
+``config.json``. The folder is written under a temporary name and renamed, so it is complete or
+absent. Loading a checkpoint never runs code from it.
 """
 
 import hashlib
@@ -85,10 +85,10 @@ def read_config(folder: Path, *kinds: str) -> dict[str, Any]:
 
     Args:
         folder: the checkpoint's folder.
-        kinds: accepted kinds of checkpoint.
+        kinds: accepted kinds of checkpoint, such as ``encoder``.
 
     Raises:
-        FileNotFoundError: the folder holds no checkpoint.
+        FileNotFoundError: the folder contains no checkpoint.
         ValueError: the checkpoint has another kind or a newer format, cannot be read, or was
             changed after it was saved. A change of a checkpoint from version 0.1 is not detected.
     """

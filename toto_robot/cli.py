@@ -1,4 +1,4 @@
-"""Turn a function and its config class into a command: the only module that imports Hydra.
+"""Make a function and its config class a command; only this module imports Hydra.
 
     main = command("train", TrainConfig)(train)      # in policies/train.py
 

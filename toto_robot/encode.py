@@ -51,9 +51,10 @@ class EncodeConfig:
     Attributes:
         images: a folder of images and videos, a file, or a glob pattern in quotes.
         encoder: encoder of the frames; if it uses earlier frames, those of the same video are used.
-        stride: distance between two encoded frames of a video, in frames of the video.
-        every_s: time between two encoded frames, seconds, instead of `stride`: the first frame at
-            or after each multiple of this time is encoded; null: use `stride`.
+        stride: distance between two encoded frames of a video, in frames of the video; 1: all
+            frames.
+        every_s: time between two encoded frames, seconds. The first frame at or after each multiple
+            of this time is encoded. null: `stride` selects the frames.
         batch_size: number of frames that are encoded together.
         keep_every: number of encoded frames after which the embeddings are saved to disk.
         read_threads: number of images that are decoded at the same time.
@@ -107,8 +108,8 @@ def encode(config: EncodeConfig, out: Path) -> None:
     """Write the embeddings of all frames to `out`, and a description of the run to `<out>.json`.
 
     Raises:
-        ValueError: `out` is not a .npy or .parquet file, or holds other embeddings; or no frame can
-            be read.
+        ValueError: `out` is not a .npy or .parquet file, `out` contains other embeddings, or no
+            frame can be read.
     """
     require_writer(out)
     ignored, asked = Counter[str](), printable(str(config.images))
@@ -176,7 +177,7 @@ def _build(config: EncodeConfig) -> FrameEncoder:
 
 
 def _is_finished(out: Path, record: Path, encoding: Encoding) -> bool:
-    """Return whether `out` already holds the embeddings of this run.
+    """Return whether `out` already contains the embeddings of this run.
 
     Raises:
         ValueError: `out` contains the embeddings of another or an unknown run; the message says
@@ -197,7 +198,7 @@ def _is_finished(out: Path, record: Path, encoding: Encoding) -> bool:
 def _encode_rest(
     config: EncodeConfig, encoder: FrameEncoder, files: Sequence[FrameFile], parts: EmbeddingParts
 ) -> None:
-    """Encode the frames that are not in `parts` yet, and add them."""
+    """Encode the frames whose embeddings are not in `parts` yet, and add the embeddings."""
     embedder = _Embedder(encoder)
     batches = read_batches(
         files,

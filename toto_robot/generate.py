@@ -37,7 +37,7 @@ class GenerateConfig:
     """Settings of the command `generate`.
 
     Attributes:
-        encoder: Toto that generates; all its layers are run.
+        encoder: Toto that generates the frames; all its layers are run.
         prompt: a video, or a folder of images; the images are frames in the order of their names.
         first: number of the first frame of the prompt that is used, counted from 0.
         stride: distance between two used frames of the prompt, in frames; 4 in the paper, at 30 Hz.
@@ -50,7 +50,7 @@ class GenerateConfig:
         window: number of frames that the model attends to, including the generated frame; null: as
             many as in a training sequence.
         rate_hz: frame rate of the written video, Hz.
-        device: device to run on: `cpu`, `cuda`, or `auto`.
+        device: device for the computation: `cpu`, `cuda`, or `auto`.
         seed: seed of the random samples.
     """
 
@@ -188,7 +188,7 @@ def _framed(images: Images, given: int, colour: tuple[int, int, int], length: in
 
 
 def _write_strip(path: Path, rows: Sequence[Images], given: int) -> None:
-    """Write one row of frames per video: the last given frame and some of the generated ones."""
+    """Write an image with one row per video: the last given frame and some generated frames."""
     import cv2
 
     length = len(rows[0])

@@ -62,7 +62,7 @@ class Probe:
 
     Attributes:
         route: the back end, one of `ROUTES`.
-        works: whether the back end rendered an image.
+        works: true if the back end rendered an image.
         detail: name of the renderer, or the error message.
         frames_per_s: rendered images of a box per second, `BOX_PX` pixels high and wide; None: the
             speed was not measured.
@@ -275,7 +275,7 @@ def _cache_key() -> str:
 
 
 def _saved_routes() -> dict[str, Any]:
-    """Return the saved back ends by machine; empty if there is no valid file of them."""
+    """Return the saved back end of each machine; empty if the file is missing or damaged."""
     try:
         known = json.loads(_cache_file().read_text())
     except (OSError, ValueError):

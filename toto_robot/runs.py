@@ -93,7 +93,7 @@ def require_same(there: Any, config: object, out: Path) -> tuple[str, ...]:
 
 
 def work_folder(out: Path) -> Path:
-    """Return the hidden folder for unfinished work, beside a result `out` that is one file."""
+    """Return the path of a hidden folder beside the file `out`, for unfinished work."""
     return out.with_name(f".{out.name}.run")
 
 
@@ -110,7 +110,7 @@ def stopped_after(done: int, total: int, unit: str, *, goes_on: bool = True) -> 
 
 
 def goes_on(out: Path) -> bool:
-    """Return whether the command of a run can resume, because files describe its content."""
+    """Return whether a folder has the files with which a command can resume its run."""
     records = ("config.json", "manifest.json", "*/manifest.json", "meta/info.json")
     folders = (out, work_folder(out))
     return any(

@@ -81,7 +81,7 @@ def discard_output() -> None:
 
 
 def print_any_text() -> None:
-    """Set standard output to print characters that the terminal cannot encode as escapes."""
+    """Set the output to print escape sequences for characters that the terminal cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")

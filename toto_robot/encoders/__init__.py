@@ -1,1 +1,1 @@
-"""Frozen encoders, which compute embeddings of camera frames; streams, caches and checks."""
+"""Frozen encoders, which compute embeddings of camera frames, and their streams and caches."""

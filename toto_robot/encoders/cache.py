@@ -1,7 +1,7 @@
 """A cache of embeddings on disk, so that each image is encoded only once.
 
     cache = FeatureCache(Path("features"), load_encoder("toto-nano"), max_bytes=2**30)
-    env = TotoObservation(env, cache)              # wherever an encoder is expected
+    env = TotoObservation(env, cache)              # it can be used like an encoder
 
 An embedding is found by its key. The key is a hash of the frame's pixels and of everything else
 that determines the embedding: weights, resize method, layer, pool, the precision of computation and
@@ -130,7 +130,7 @@ class FeatureCache:
         return self._query("PRAGMA page_count") * _PAGE
 
     def __len__(self) -> int:
-        """Return the number of embeddings, of all encoders that share the folder."""
+        """Return the number of embeddings of all encoders that share the folder."""
         return self._query("SELECT COUNT(*) FROM embeddings")
 
     def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
@@ -195,7 +195,7 @@ class FeatureCache:
         return payload if checksum == _checksum(key, payload) else None
 
     def _put(self, made: dict[bytes, bytes]) -> None:
-        """Store embeddings; delete the oldest ones when there is no room."""
+        """Store embeddings; delete the oldest embeddings if there is not enough room."""
         with self._database as database:
             database.execute("BEGIN IMMEDIATE")
             for key, payload in made.items():
@@ -252,7 +252,7 @@ class CachedEncoder(FeatureCache):
     Attributes:
         layer: number of the encoder's layer whose features are pooled.
         pool: pool of the encoder.
-        image_size: side that the encoder resizes frames to, pixels.
+        image_size: side of the square to which the encoder resizes frames, pixels.
         weights_hash: sha256 of the encoder's weights.
         past: text that describes the earlier frames on which an embedding depends.
     """
@@ -276,11 +276,11 @@ class CachedEncoder(FeatureCache):
         return self._whole.codes
 
     def compress(self, frames: np.ndarray | Tensor) -> Codes:
-        """Return the codes [b n] of b frames [b h w 3], n values per frame, for a store."""
+        """Return the codes [b n] of b frames [b h w 3], n codes per frame."""
         return self._whole.compress(frames)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] of frames in the form of `compress`, [b n]."""
+        """Return the embeddings [b e] of frames from their codes [b n]."""
         return self._whole.embed(codes)
 
     def open_streams(self, num_streams: int) -> FrameStreams:

@@ -3,7 +3,7 @@
     embeddings = encoder(frames)                     # uint8 [b h w 3] -> float32 [b e]
     codes = encoder.compress(frames)                 # compact form for saving frames: [b n]
     embeddings = encoder.embed(codes)                # equal; bit-identical if codes are tokens
-    streams = encoder.open_streams(num_streams)      # for the frames of several episodes in order
+    streams = encoder.open_streams(num_streams)      # encode episodes frame by frame
 
 The *codes* of a frame are the n values with which data sets save it. For an `Encoder` (Toto), they
 are token ids. A vision transformer, a Toto over patches and an exported graph have no token ids;
@@ -161,12 +161,12 @@ class StreamableEncoder(Protocol):
 
     @property
     def repeat_frame(self) -> bool:
-        """Whether the encoder reads each frame twice, which a stream does not support."""
+        """True if the encoder reads each frame twice, which a stream does not support."""
         ...
 
     @property
     def frame_interval_s(self) -> float | None:
-        """Seconds between the frames of the training videos; None if unknown."""
+        """Time between two frames of the training videos, seconds; None if it is unknown."""
         ...
 
     def tokenize(self, frames: Any) -> Tensor:

@@ -353,8 +353,8 @@ class Encoder(nn.Module):
 
         Args:
             num_envs: number of environments that are encoded together.
-            context: number of frames in the window, including the newest frame; None: as many as in
-                a training sequence.
+            context: number of frames on which an embedding depends (the window), including the
+                newest frame; None: as many as in a training sequence.
             mode: what happens when the window is full, `rolling` or `staggered`.
             frame_skip: number k; only every k-th camera frame is kept in the window.
             layers: layers whose features `token_features` returns; None: the encoder's layer.

@@ -1,8 +1,8 @@
 """Golden vectors: reference images in a checkpoint, with the encoder's outputs for them.
 
-`load_encoder` computes the outputs again and compares them with the saved outputs. So differences
-in torch, resizing, channel order or precision are detected before a robot moves. There are three
-stages:
+`load_encoder` computes the outputs again and compares them with the saved outputs. So a changed
+version of torch, resize method, channel order or precision is detected before a robot moves, if it
+changes the outputs. There are three stages:
 
     1. preprocessing (channel order, value range, resize): frame -> input of the tokenizer
     2. tokenizer: its input -> tokens

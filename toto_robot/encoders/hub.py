@@ -5,8 +5,8 @@
 
 Only a name with `hf:` accesses the network, and only if a file is not yet in the local cache of
 `huggingface_hub`. The revision must be the hash of a commit, because the files of a branch or tag
-can change.
-Only `config.json` and safetensors files are loaded or uploaded, and their checksums are verified.
+can change. Only `config.json` and safetensors files are loaded or uploaded, and their checksums are
+verified.
 """
 
 import re
@@ -72,14 +72,14 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
 def push_to_hub(folder: Path, repo_id: str, *, private: bool = True, message: str = "") -> str:
     """Upload a checkpoint in a single commit, and return the hash of the commit.
 
-    This is a function on a folder, so it works for the checkpoints of training runs as well as for
-    those of `save_encoder`. The account is that of `hf auth login` or of `HF_TOKEN`.
+    The function works for the checkpoints of training runs and of `save_encoder`. The account on
+    the Hub is the account of `hf auth login` or of the environment variable `HF_TOKEN`.
 
     Args:
-        folder: the checkpoint.
-        repo_id: repository of a model, `org/name`; it is created if it does not exist.
-        private: whether a new repository is private.
-        message: the commit's message.
+        folder: folder of the checkpoint.
+        repo_id: name of the repository, `org/name`; it is created if it does not exist.
+        private: true to make a new repository private.
+        message: message of the commit; empty: a standard message.
 
     Raises:
         ImportError: huggingface_hub is not installed.
@@ -108,7 +108,7 @@ def push_to_hub(folder: Path, repo_id: str, *, private: bool = True, message: st
 
 
 def _repository(name: str, revision: str | None) -> tuple[str, str]:
-    """Return the repository and the commit of a name."""
+    """Return the repository and the hash of the commit that a name contains."""
     repo, _, commit = name.removeprefix(PREFIX).partition("@")
     _check_repository(repo)
     if commit and revision not in (None, commit):

@@ -62,7 +62,7 @@ class FrameMemory:
         Args:
             past: int64 [b], for each newest frame, the number of earlier frames of its episode that
                 were kept.
-            is_kept: bool [b], true where the newest frame is added to the cache.
+            is_kept: bool [b], true if the newest frame is added to the cache.
             rows: indices of the environments of these b frames, or a slice.
         """
         self._rows = rows

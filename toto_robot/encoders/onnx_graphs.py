@@ -1,4 +1,4 @@
-"""Modules that compute encoders in a form that can be exported to ONNX: fixed shapes, no checks."""
+"""Encoders in a form that can be exported to ONNX, with fixed shapes and without checks."""
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class StreamGraph(nn.Module):
 
 
 class _GivenPast:
-    """A cache with given keys and values of earlier frames, which collects the new ones."""
+    """A cache with given keys and values of earlier frames, which collects the new values."""
 
     def __init__(
         self,

@@ -53,8 +53,9 @@ class StreamConfig:
         context: number of frames on which an embedding depends (the window), including the newest
             frame; null: as many as in a training sequence.
         mode: what happens when the window is full. `rolling` drops the oldest frame. `staggered`
-            has two caches, and its features equal those of a pass over the frames in its cache.
-        frame_skip: number k; only every k-th camera frame is kept for later frames.
+            uses two caches, which begin half a window apart and are cleared in turns.
+        frame_skip: number k; all camera frames are encoded, but only every k-th frame is kept in
+            the window for later frames.
         camera_hz: frame rate of the camera, Hz. A warning is issued if `frame_skip` does not match
             the frame rate of the training videos. null: unknown, no warning.
     """
@@ -85,7 +86,8 @@ class EncoderStream:
 
     Attributes:
         num_envs: number b of environments.
-        context: number of frames in the window, including the newest frame.
+        context: number of frames on which an embedding depends (the window), including the newest
+            frame.
         mode: what happens when the window is full, `rolling` or `staggered`.
         frame_skip: number k; all camera frames are encoded, but only every k-th frame is kept in
             the window.
@@ -104,17 +106,17 @@ class EncoderStream:
         surprise: bool = False,
         camera_hz: float | None = None,
     ) -> None:
-        """Start without earlier frames.
+        """Start a stream without earlier frames.
 
         Args:
             encoder: frozen encoder whose layer and pool are used.
             num_envs: number of environments that are encoded together.
-            context: number of frames in the window, including the newest frame; None: as many as in
-                a training sequence.
-            mode: `rolling` or `staggered`.
+            context: number of frames on which an embedding depends (the window), including the
+                newest frame; None: as many as in a training sequence.
+            mode: what happens when the window is full, `rolling` or `staggered`.
             frame_skip: number k; only every k-th camera frame is kept in the window, counted from
                 the start of each episode. Choose the stride of the training videos.
-            layers: layers whose features `token_features` returns; None: the encoder's own.
+            layers: layers whose features `token_features` returns; None: the encoder's layer.
             surprise: true to compute also `surprise`, for which all blocks and the output head are
                 run.
             camera_hz: frame rate of the camera, Hz; None: unknown. If the rate of the training
@@ -122,7 +124,7 @@ class EncoderStream:
 
         Raises:
             ValueError: the mode or layer is unknown, the window is empty or longer than a training
-                sequence, or the encoder repeats frames.
+                sequence, or the encoder reads frames twice (`repeat_frame`).
         """
         context = encoder.transformer.config.frames if context is None else context
         _check(encoder, num_envs, context, mode, frame_skip)

@@ -126,7 +126,7 @@ def read_data(file: Path) -> Mapping[str, Any]:
 
 
 def encoder_state(file: Path, data: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of the encoder, whose names have no prefixes and wrappers.
+    """Return the tensors of the encoder, with names from which prefixes and wrappers are removed.
 
     Args:
         file: path of the file, for error messages.

@@ -10,8 +10,8 @@
 
 The images have a side of s pixels. `step_tokens` only stores tokens. `preview` and `predict` run
 the model. The stream is not changed. `preview` needs one pass of the model for a frame, `predict`
-one pass for each token. On a CPU, both are too slow for every frame of a control loop. `python -m
-benchmarks.preview` measures their time and quality.
+one pass for each token. On a CPU, both are too slow for every frame of a control loop.
+`python -m benchmarks.preview` measures their time and quality.
 """
 
 from collections import deque

@@ -28,7 +28,7 @@ class ConvertConfig:
         files: paths of the published files; first the encoder, then the decoder if there is one.
         sha256: expected sha256 of each file, in the same order; empty: the sha256 is printed, but
             not checked.
-        image_size: side that frames are resized to, pixels.
+        image_size: side of the square to which frames are resized, pixels.
     """
 
     format: Literal["dalle", "vqgan"]

@@ -73,7 +73,7 @@ class LightConfig:
             raise ValueError(f"levels must each be at least 2, got {self.levels}")
 
     def build(self) -> "LightDVae":
-        """Return the module with initialised weights."""
+        """Return a `LightDVae` of these sizes with initial weights."""
         return LightDVae(self)
 
 
@@ -225,7 +225,7 @@ class DalleConfig:
             )
 
     def build(self) -> "DalleDVae":
-        """Return the module with initialised weights."""
+        """Return a `DalleDVae` of these sizes with initial weights."""
         return DalleDVae(self)
 
 

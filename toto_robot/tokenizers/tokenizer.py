@@ -17,7 +17,7 @@ class Tokenizer(Protocol):
     Attributes:
         vocab_size: number of different tokens; ids are in ``[0, vocab_size)``.
         tokens_per_frame: number of tokens of a frame; they are in raster order.
-        image_size: side of the square that a frame is resized to, pixels.
+        image_size: side of the square to which a frame is resized, pixels.
     """
 
     vocab_size: int

@@ -140,7 +140,7 @@ def _module_tensors(module: StandIn, prefix: str) -> dict[str, Tensor]:
 def _read_stream(opened: IO[bytes], size: int, classes: Mapping[str, type]) -> Any:
     """Return the content of a file from before torch 1.6.
 
-    Such a file contains four pickles, and after them the numbers of the tensors (storages).
+    Such a file contains four pickles, followed by the values of the tensors (storages).
     """
     if _Reader(opened, {}, 0).load() != _STREAM_MAGIC:
         raise ValueError("the file is neither a zip nor a stream of torch")

@@ -77,7 +77,7 @@ class VqganConfig:
         return 2 ** (len(self.multipliers) - 1)
 
     def build(self) -> "Vqgan":
-        """Return the module with initialised weights."""
+        """Return a `Vqgan` of these sizes with initial weights."""
         return Vqgan(self)
 
 
