@@ -209,11 +209,8 @@ class EpisodeRecord:
     def __post_init__(self) -> None:
         if self.reason not in REASONS:
             raise ValueError(f"unknown reason {self.reason!r}; known: {', '.join(REASONS)}")
-        for name in (
-            "task",
-            "agent",
-            "message",
-        ):  # texts from people, servers and errors: printable characters only
+        # These texts come from people, servers and errors: keep printable characters only.
+        for name in ("task", "agent", "message"):
             object.__setattr__(self, name, plain(str(getattr(self, name))))
 
     def without_images(self) -> "EpisodeRecord":

@@ -126,9 +126,8 @@ class TrialsConfig:
         """Return the names of the policies for the report, by their keys `a` and `b`."""
         if self.against is None:
             return {"a": self.policy}
-        if (
-            self.against == self.policy
-        ):  # a policy is compared with itself, to measure random differences
+        # A policy may be compared with itself, to measure random differences.
+        if self.against == self.policy:
             return {"a": f"{self.policy} (a)", "b": f"{self.policy} (b)"}
         return {"a": self.policy, "b": self.against}
 

@@ -145,9 +145,10 @@ class ScriptedAgent:
         self._disturbance = None
 
     def act(self, observation: Observation) -> Proposal:
-        """Return the expert's next action, with the disturbance added, and the action without it.
+        """Return the expert's next action with the current disturbance added to it.
 
-        The action without the disturbance is the label of the demonstration.
+        The result also contains the action without the disturbance, as the label of the
+        demonstration.
         """
         begun_s = time.monotonic()
         state = self._state.read(observation.state)

@@ -49,23 +49,23 @@ Message = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 
 class WireError(RuntimeError):
-    """An error in the communication with the other side."""
+    """Error in the communication between client and policy server."""
 
 
 class ClosedError(WireError):
-    """An error: the other side has closed the connection."""
+    """Error: the other side has closed the connection."""
 
 
 class BusyError(WireError):
-    """An error: the server serves another client."""
+    """Error: the server is busy with another client."""
 
 
 class MalformedError(WireError):
-    """An error: a message is authentic but malformed; the next one may be valid."""
+    """Error: a message is authentic but has a wrong format; the next message may be valid."""
 
 
 class NotAuthenticError(WireError):
-    """An error: a message does not have the right key, session or number."""
+    """Error: a message was made with another key, or belongs to another session or position."""
 
 
 class Connection:

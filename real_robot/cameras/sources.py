@@ -95,10 +95,7 @@ class OpenCvSource:
                 (cv2.CAP_PROP_FRAME_WIDTH, config.width),
                 (cv2.CAP_PROP_FRAME_HEIGHT, config.height),
                 (cv2.CAP_PROP_FPS, config.rate_hz),
-                (
-                    cv2.CAP_PROP_BUFFERSIZE,
-                    1,
-                ),  # a read returns the newest frame, not the oldest frame of a queue
+                (cv2.CAP_PROP_BUFFERSIZE, 1),  # a read returns the newest frame, not the oldest
             ):
                 self._capture.set(name, value)
             advice = "does another program use it? Is this user in the group video?"

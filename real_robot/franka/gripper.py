@@ -15,9 +15,8 @@ from .config import GripperConfig
 Motion = tuple[Literal["move", "grasp"], float]
 
 _READ_EVERY_S = 0.02
-_AWAY_M = (
-    0.002  # if the fingers stop farther than this from the requested width, they hold an object
-)
+# If the fingers stop farther than this from the requested width, they hold an object.
+_AWAY_M = 0.002
 _JOIN_S = 1.5
 
 

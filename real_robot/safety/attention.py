@@ -17,9 +17,8 @@ class Attention:
 
     def __init__(self) -> None:
         self.user_stopped = self.reflexed = False
-        self._recovering = (
-            False  # True while the robot's state still shows a reflex that was handled
-        )
+        # True while the robot's state still shows a reflex that was handled.
+        self._recovering = False
 
     @property
     def cause(self) -> str | None:

@@ -127,9 +127,8 @@ class SafetyLayer:
         self._highest = np.array(limits.upper_rad) + config.max_overshoot_rad
         self._num_joints = limits.num_joints
         self._filter = MotionFilter(config.motion, limits, Enclosure(config.workspace, arm))
-        self._before: tuple[Motion, float] | None = (
-            None  # motion that was sent before `_now`, and its time
-        )
+        # The motion that was sent before `_now`, and its time.
+        self._before: tuple[Motion, float] | None = None
         self._now: tuple[Motion, float] | None = None
         self._final: tuple[Verdict, tuple[str, ...]] | None = None
         self._num_recoveries = 0

@@ -52,7 +52,10 @@ REST = Command(translation=np.zeros(3), rotation=np.zeros(3), is_held=False)
 
 @runtime_checkable
 class Device(Protocol):
-    """Teleoperation device; as a context manager, it is opened at the start, closed at the end."""
+    """Teleoperation device of a person, such as a gamepad.
+
+    As a context manager, it is opened at the start and closed at the end.
+    """
 
     @property
     def name(self) -> str:

@@ -36,9 +36,8 @@ class _Tick:
     observe_s: float
     frames: Mapping[str, Frame]
     state: RobotState
-    gripper: (
-        float | None
-    )  # last command to the gripper: 1 open, -1 close; None before the first command
+    # Last command to the gripper: 1 open, -1 close; None before the first command.
+    gripper: float | None
 
 
 def record_guided(

@@ -158,9 +158,8 @@ def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:
 
     def pressed() -> bool:
         is_ready = bool(select.select([descriptor], [], [], 0.0)[0])
-        return is_ready and bool(
-            os.read(descriptor, 4096)
-        )  # no bytes mean that the terminal is closed
+        # No bytes mean that the terminal is closed.
+        return is_ready and bool(os.read(descriptor, 4096))
 
     while pressed():
         pass

@@ -133,7 +133,8 @@ def T_base_camera(calibration: Calibration, T_base_hand: Floats | None) -> Float
     """Return the pose [4 4] of the camera in the frame of the arm's base.
 
     Raises:
-        ValueError: the mounting is unknown, or the camera is on the hand and `T_base_hand` is None.
+        ValueError: the calibration does not contain the camera's pose (`mounting`), or the camera
+            is on the hand and `T_base_hand` is None.
     """
     mounting = calibration.mounting
     if mounting is None:

@@ -23,9 +23,8 @@ class Hand(GripperBackend):
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._held: tuple[float, float] | None = (
-            None  # widths between these two count as grasped, m
-        )
+        # Widths between these two count as grasped, m.
+        self._held: tuple[float, float] | None = None
 
     def homing(self) -> bool:
         """Open the hand, and return True."""

@@ -63,18 +63,16 @@ class World(MujocoFrankaSim):
         self.num_steps = self._num_reported_steps = 0
         self._torques = np.zeros(7)  # torques that a client commands directly
         self._tau_ext = np.zeros(7)
-        self._push: tuple[int, Floats, float] | None = (
-            None  # body, force in the frame of the world, end time
-        )
+        # The current push: body, force in the frame of the world, end time.
+        self._push: tuple[int, Floats, float] | None = None
         self._push_nm = np.zeros(7)
         self._path: tuple[Floats, Floats] | None = None  # times, positions
         self.fingers = Fingers(self._hand)
         cos, sin = np.cos(scene.base_yaw_rad), np.sin(scene.base_yaw_rad)
         self.R_world_base = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         self.base_position_m = np.array(scene.base_position_m)
-        self._turn = np.zeros(
-            (6, 6)
-        )  # transforms a twist from the frame of the world to the frame of the base
+        # Transforms a twist from the frame of the world to the frame of the base.
+        self._turn = np.zeros((6, 6))
         self._turn[:3, :3] = self._turn[3:, 3:] = self.R_world_base.T
         self._T_base_world = np.eye(4)
         self._T_base_world[:3, :3] = self.R_world_base.T
