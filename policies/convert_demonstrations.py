@@ -22,8 +22,8 @@ required.
 The same command resumes a stopped conversion. Episodes that cannot be converted are skipped, and
 `out/left_out.json` lists them with the reasons.
 
-`layout=droid` has the opposite direction: it exports recordings of this project with the names,
-rate and units of DROID; see `policies.demonstrations.droid`.
+`layout=droid` converts in the opposite direction: it exports recordings of this project with the
+names, the rate and the units of DROID (see `policies.demonstrations.droid`).
 """
 
 from collections.abc import Iterator

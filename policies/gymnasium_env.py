@@ -1,11 +1,14 @@
-"""Use a third-party Gymnasium environment as it is, without an `interface`.
+"""Use a third-party Gymnasium environment without changes, although it has no `interface`.
 
     python -m policies.train env=gymnasium env.id=module:Id-v0 expert=module:function
 
-Cameras, proprioception and actions are derived from the spaces. Images are found as by the wrappers
-(`toto_robot.wrappers.images`); if the observation has none, the image of `render()` is the camera.
-Proprioception is the concatenation of all vectors and discrete entries, or of the entries of
-`env.proprio`. Actions are scaled from the limits of the action space to [-1, 1].
+The action and observation spec is derived from the observation space and the action space:
+
+- Cameras: images are found in the same way as by the wrappers (`toto_robot.wrappers.images`). If
+  the observation contains no image, the image that `render()` returns is used.
+- Proprioception: all vectors and discrete entries of the observation are concatenated, or only the
+  entries that `env.proprio` lists.
+- Actions: the limits of the action space are mapped to -1 and 1.
 """
 
 import re
@@ -33,21 +36,25 @@ _VECTORS = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GymnasiumEnv:
-    """A third-party environment, used as it is.
+    """Settings of a third-party environment that is used without changes.
 
     Attributes:
-        id: environment id for `gymnasium.make`; `module:name` imports the module first.
-        kwargs: keyword arguments of `gymnasium.make`, such as `max_episode_steps`.
-        proprio: entries of the observation that are proprioception, such as `state` or
-            `state[0:4]`; None: all vectors and discrete entries. List them if other entries contain
-            what the policy must see in images, such as the goal.
-        success: `module:function` of `info`, or of `info` and the environment, that returns whether
-            the step is successful; None: `info["success"]` or `info["is_success"]`.
-        cameras: paths or names of the images; None: all detected images, or `render()`.
+        id: environment id for `gymnasium.make`. With `module:name`, the module is imported first.
+        kwargs: keyword arguments for `gymnasium.make`, for example `max_episode_steps`.
+        proprio: entries of the observation that are used as proprioception, for example `state` or
+            `state[0:4]`. None: all vectors and discrete entries. Set this if some entries contain
+            what the policy should learn to recognise in the images, for example the goal.
+        success: `module:function` that returns whether the task has succeeded. The arguments of the
+            function are `info`, or `info` and the environment. None: `info["success"]` or
+            `info["is_success"]` is used.
+        cameras: paths or names of the images to use; None: all images that are found in the
+            observation, or the image of `render()`.
         exclude: paths or names of images that are not used.
-        layout: layout of images with an ambiguous shape: `hwc`, `chw` or `hw`.
-        colour_order: `rgb` or `bgr`.
-        flip: `vertical` or `rotate180`, the operation that turns images upright.
+        layout: order of the axes of images whose shape is ambiguous: `hwc`, `chw` or `hw`; None: it
+            is derived from the shape.
+        colour_order: order of the colour channels: `rgb` or `bgr`.
+        flip: the operation that makes the images upright: `vertical` or `rotate180`; None: the
+            images are upright.
     """
 
     kind: ClassVar[str] = "gymnasium"
@@ -63,7 +70,7 @@ class GymnasiumEnv:
 
 
 def open_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
-    """Make a registered environment.
+    """Make an environment by its id, without the checks of Gymnasium, which are slow.
 
     Raises:
         ValueError: the id or its module is unknown.
@@ -79,21 +86,24 @@ def open_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
 
 
 class AdaptedEnv(gymnasium.Wrapper):
-    """A third-party environment with the observations and actions that policies use.
+    """A wrapper that converts the observations and actions of a third-party environment.
+
+    Observations are `image_<camera>` and `proprio`, and actions are within [-1, 1], as policies
+    need them.
 
     Args:
-        config: the environment.
+        config: settings of the environment.
         with_images: True if the policy uses images.
         privileged: True if an expert acts or labels.
         filmed: True if `render()` must return images for a video.
 
     Attributes:
-        interface: the derived Interface.
-        raw: the last observation as the environment returned it.
+        interface: the action and observation spec that was derived from the spaces.
+        raw: the last observation, as the environment returned it.
 
     Raises:
-        ValueError: the environment does not exist, or its spaces do not fit; the message has the
-            setting to add.
+        ValueError: the environment does not exist, or its spaces cannot be converted; the message
+            names the setting that helps.
     """
 
     def __init__(
@@ -128,15 +138,15 @@ class AdaptedEnv(gymnasium.Wrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Reset the environment, and return the adapted observation and the info."""
+        """Reset the environment, and return the converted observation and the info."""
         raw, info = self.env.reset(seed=seed, options=options)
         return self._observation(raw), info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
-        """Step with an action within [-1, 1]; `success` is added to the info.
+        """Execute an action [a] within [-1, 1], and add `success` to the info.
 
         Raises:
-            ValueError: the info does not contain the success.
+            ValueError: the info does not contain whether the task has succeeded.
         """
         box = self.env.action_space
         whole = self._low + (np.asarray(action, np.float64) + 1) / 2 * (self._high - self._low)
@@ -148,7 +158,7 @@ class AdaptedEnv(gymnasium.Wrapper):
         )  # fmt: skip
 
     def render(self) -> Any:
-        """Return the image of the environment, or of its first camera if it renders none.
+        """Return the image of `render()`; if the environment renders none, of the first camera.
 
         Raises:
             ValueError: there is no image.
@@ -161,12 +171,12 @@ class AdaptedEnv(gymnasium.Wrapper):
         return frame
 
     def scaled(self, action: NDArray[Any]) -> NDArray[np.float32]:
-        """Return an action of the environment, scaled to [-1, 1]."""
+        """Return an action that is given in the units of the environment, scaled to [-1, 1]."""
         unit = 2 * (action.reshape(-1) - self._low) / (self._high - self._low) - 1
         return unit.astype(np.float32)
 
     def describe(self) -> str:
-        """Return what was derived from the spaces, for the user."""
+        """Return a text for the user: which cameras, proprioception and actions were derived."""
         interface = self.interface
         source = "render()" if self._is_rendered else ""
         cameras = [source or image.describe() for image in self._images]
@@ -235,7 +245,7 @@ class AdaptedEnv(gymnasium.Wrapper):
 
 @dataclass(frozen=True, slots=True)
 class _Vector:
-    """A part of the observation that is proprioception."""
+    """An entry of the observation, or some elements of it, that is used as proprioception."""
 
     path: tuple[str | int, ...]
     space: spaces.Space
@@ -248,7 +258,12 @@ class _Vector:
 
 
 def _opened(config: GymnasiumEnv, *, rendered: bool) -> gymnasium.Env[Any, Any]:
-    """Make the environment, with images from `render()` if it can return them."""
+    """Make the environment.
+
+    Args:
+        config: settings of the environment.
+        rendered: True: `render()` returns images, if the environment supports this.
+    """
     try:
         env = open_env(config.id, config.kwargs)
         can = "rgb_array" in env.metadata.get("render_modes", ())
@@ -263,7 +278,12 @@ def _opened(config: GymnasiumEnv, *, rendered: bool) -> gymnasium.Env[Any, Any]:
 def _find_images(
     env: gymnasium.Env[Any, Any], config: GymnasiumEnv
 ) -> tuple[gymnasium.Env[Any, Any], list[ImageEntry], bool]:
-    """Return the environment, its images, and whether they come from `render()`."""
+    """Find the images in the observation space, or use the image of `render()`.
+
+    Returns:
+        The environment, which is made again if `render()` is used; a description of each image;
+        whether the images come from `render()`.
+    """
     choice: dict[str, Any] = {
         "layout": config.layout, "colour_order": config.colour_order, "flip": config.flip
     }  # fmt: skip
@@ -285,7 +305,16 @@ def _find_images(
 def _vectors(
     space: spaces.Space, config: GymnasiumEnv, name: str
 ) -> tuple[list[_Vector], list[str]]:
-    """Return the parts of the proprioception, and the names of unused entries."""
+    """Choose the entries of the observation that are used as proprioception.
+
+    Args:
+        space: the observation space.
+        config: settings of the environment.
+        name: name of the environment, for messages.
+
+    Returns:
+        The chosen entries, and the names of the entries that are not used.
+    """
     leaves = {"/".join(map(str, path)) or "state": (path, one) for path, one in _leaves(space)}
     if config.proprio is None:
         chosen = [key for key, (_, one) in leaves.items() if _is_vector(one)]

@@ -18,8 +18,8 @@ def named(text: str, setting: str) -> Any:
     """Return the object that `module:name` names.
 
     Args:
-        text: module and name.
-        setting: name of the setting in error messages.
+        text: the module and the name, separated by a colon.
+        setting: name of the setting, for error messages.
 
     Raises:
         ValueError: the text has another form, or there is no such module or object.
@@ -37,16 +37,17 @@ def named(text: str, setting: str) -> Any:
 
 
 class NamedExpert:
-    """An expert from `module:name`: a function, or a class with `act` and, if needed, `reset`.
+    """An expert that the user wrote: a function, or a class with the methods `act` and `reset`.
 
-    It gets the observation as the environment returned it, and the environment if it takes a second
-    argument. The returned action is in the units of the environment's action space.
+    The first argument of the function or of `act` is the observation, as the environment returned
+    it. If there is a second argument, it is the environment. The returned action is in the units of
+    the environment's action space. The method `reset` is optional.
 
     Args:
-        text: module and name.
+        text: `module:name` of the function or class.
 
     Raises:
-        ValueError: there is no such function or class, or its arguments do not fit.
+        ValueError: there is no such function or class, or it takes other arguments.
     """
 
     def __init__(self, text: str) -> None:
@@ -59,15 +60,15 @@ class NamedExpert:
         self._act = with_env(function, f"expert={text}", "observation")
 
     def reset(self) -> None:
-        """Clear the state of the previous episode, if the expert has any."""
+        """Call `reset` of the user's expert, if the expert has this method."""
         if hasattr(self._expert, "reset"):
             self._expert.reset()
 
     def act(self, observation: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Return the action for one observation.
+        """Return the action [a] for one observation, scaled to [-1, 1].
 
         Raises:
-            ValueError: the action does not fit the environment's action space.
+            ValueError: the expert's action does not have the shape of the action space.
         """
         env = observation.get(ADAPTER)
         if env is None:  # not adapted: actions are within [-1, 1]
@@ -83,12 +84,14 @@ class NamedExpert:
 
 
 def with_env(function: Callable[..., Any], name: str, first: str) -> Callable[[Any, Any], Any]:
-    """Return a function of a value and the environment; the latter is dropped if it takes one.
+    """Return a function with two arguments, a value and the environment, that calls `function`.
+
+    If `function` takes only one argument, the environment is not passed.
 
     Args:
         function: the function of the user.
-        name: name of the setting in error messages.
-        first: name of its first argument in error messages.
+        name: name of the setting, for error messages.
+        first: name of the first argument, for error messages.
 
     Raises:
         ValueError: the function takes other arguments.

@@ -1,24 +1,26 @@
-"""Export recordings of a Franka in the view of DROID (Khazatsky et al., arXiv 2403.12945).
+"""Export recordings of a Franka in the format of DROID (Khazatsky et al., arXiv 2403.12945).
 
-The result is a LeRobotDataset v3.0 at 15 Hz with the names and units of `lerobot/droid_1.0.1`:
+The result is a LeRobotDataset v3.0 at 15 Hz with the names and units of `lerobot/droid_1.0.1`. The
+columns are, with the number of elements per step:
 
-    observation.state.joint_position    [7] measured, rad
-    observation.state.gripper_position  [1] 0 (open) to 1 (closed)
-    observation.state                   [8] both
+    observation.state.joint_position    [7] measured joint positions, rad
+    observation.state.gripper_position  [1] measured, from 0 (open) to 1 (closed)
+    observation.state                   [8] both of the above
     action.joint_position               [7] desired joint positions of the next step, rad
-    action.joint_velocity               [7] their distance from the measured ones; 1 is 0.2 rad
-    action.gripper_position             [1] the command, 0 (open) to 1 (closed)
+    action.joint_velocity               [7] desired minus measured joint positions, unit 0.2 rad
+    action.gripper_position             [1] gripper command, from 0 (open) to 1 (closed)
     action                              [8] action.joint_position and action.gripper_position
-    is_episode_successful               [1]
+    is_episode_successful               [1] whether the episode succeeded
     observation.images.<camera>         for example `wrist_left` and `exterior_1_left`
 
-The models pi0-DROID and pi0.5-DROID of openpi have `action.joint_velocity` and
-`action.gripper_position` as their actions.
+The actions of the models pi0-DROID and pi0.5-DROID of openpi are `action.joint_velocity` and
+`action.gripper_position`.
 
-Joint positions between two recorded steps are interpolated linearly. Images and gripper commands
-are those of the last recorded step, so at a recorded rate of 10 Hz every second image is repeated.
-Desired positions are those of the recording (`command.after.joints`, or the targets in `state`),
-otherwise the measured ones.
+The recordings are resampled to 15 Hz. Joint positions between two recorded steps are interpolated
+linearly. Images and gripper commands are those of the last recorded step, so at a recorded rate of
+10 Hz every second image is repeated. If the recording contains desired joint positions (in the
+column `command.after.joints`, or as targets in the column `state`), they are used; otherwise the
+measured joint positions are used instead.
 """
 
 from collections.abc import Mapping
@@ -63,12 +65,13 @@ _COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DroidView:
-    """Recordings of this project, to be exported in DROID's view.
+    """Recordings of this project, which `export` converts to the format of DROID.
 
     Attributes:
         path: folder of a LeRobot data set that this project wrote.
         data_episodes: which episodes are exported: `successful`, `complete` or `all`.
-        cameras: DROID's names of the cameras by the names in the recordings; others are left out.
+        cameras: the camera names of DROID, by camera name in the recordings. Other cameras are not
+            exported.
     """
 
     kind: ClassVar[str] = "droid"
@@ -77,12 +80,16 @@ class DroidView:
     cameras: dict[str, str]
 
     def export(self, number: int | None, out: Path) -> None:
-        """Write the episodes that `out` lacks, at most `number`.
+        """Export the episodes that `out` does not contain yet.
+
+        Args:
+            number: number of episodes to export, beginning with the first; None: all.
+            out: folder of the exported data set.
 
         Raises:
             FileNotFoundError: `path` has no data set.
-            ValueError: the data set has no joint positions of a Franka, lacks a camera, or `out`
-                contains other episodes.
+            ValueError: the data set does not contain joint positions of a Franka, a camera is
+                missing, or `out` contains other episodes.
         """
         reader = DatasetReader(self.path)
         chosen = choose(reader, self.data_episodes)[:number]
@@ -102,10 +109,11 @@ class DroidView:
         print(f"{len(chosen)} episodes at {RATE_HZ:g} steps per second: {out}")
 
     def interface(self, reader: DatasetReader) -> Interface:
-        """Return the interface of the exported data.
+        """Return the action and observation spec of the exported data.
 
         Raises:
-            ValueError: the recordings have no joint positions of a Franka, or lack a camera.
+            ValueError: the recordings do not contain joint positions of a Franka, or a camera is
+                missing.
         """
         found = reader.interface
         cameras = {camera.name: camera for camera in found.cameras}
@@ -140,7 +148,14 @@ class DroidView:
         interface: Interface,
         name: str,
     ) -> Demonstration:
-        """Return an episode with the positions, commands and rows of `_resampled`."""
+        """Return an episode in the format of DROID.
+
+        Args:
+            episode: the recorded episode.
+            path: the resampled positions and commands, from `_resampled`.
+            interface: action and observation spec of the exported data.
+            name: name of the recorded episode, which is stored with the result.
+        """
         velocity = (path["desired"] - path["joints"]) / UNIT_RAD
         state = np.column_stack([path["joints"], path["closed"]])
         action = np.column_stack([path["desired"], path["command"]])
@@ -168,11 +183,16 @@ class DroidView:
 
 
 def _resampled(episode: Demonstration, privileged: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Return positions, commands and the rows of images at DROID's rate; every step has a next.
+    """Resample the positions and commands of an episode to the rate of DROID.
+
+    The last recorded step has no next step, so the result ends before it.
 
     Args:
         episode: an episode of this project.
-        privileged: names of the elements of its column `state`; empty if it has none.
+        privileged: one name per element of the column `state`; empty if there is no such column.
+
+    Returns:
+        Arrays by name: positions, commands, and for each step the index of the recorded image.
     """
     interface = episode.interface
     recorded_s = np.arange(episode.num_steps) / interface.rate_hz
@@ -202,7 +222,7 @@ def _resampled(episode: Demonstration, privileged: tuple[str, ...]) -> dict[str,
 def _desired(
     episode: Demonstration, joints: NDArray[Any], privileged: tuple[str, ...]
 ) -> NDArray[Any]:
-    """Return the joint positions [t 7] that were desired at the time of each recorded step."""
+    """Return the desired joint positions [t 7], rad, at each recorded step."""
     if (sent := episode.columns.get(_DESIRED)) is not None:
         # the target of a step is due at the next
         found = np.concatenate([joints[:1], sent[:-1]])
