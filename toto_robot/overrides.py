@@ -40,7 +40,7 @@ _QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""", re.DOTALL)
 _SEVERAL = re.compile(  # values between commas; quoted values may contain commas
     r"""(?:^|(?<=,))(?:'[^']*'(?=,|\Z)|"[^"]*"(?=,|\Z)|[^,]*)""", re.DOTALL
 )
-_SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort)\(.*\)", re.DOTALL)  # of Hydra
+_SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort)\(.*\)", re.DOTALL)  # in Hydra
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 
 

@@ -278,7 +278,7 @@ def _embed(
         # a stream also needs the earlier frames
         needed = rows if config.stream is None else np.arange(rows[-1] + 1)
         frames = read_frames(path, data.view)
-        # cameras of different sizes are a list
+        # if the images of cameras differ in size, the frames are a list of arrays
         parts = frames if isinstance(frames, list) else [frames]
         parts = [np.ascontiguousarray(part[needed]) for part in parts]
         if data.view != "tokens":

@@ -36,7 +36,7 @@ __all__ = [
     "refuse_gradients",
 ]
 
-NO_PAST = "none"  # `FrameEncoder.past` of an encoder that embeds each frame by itself
+NO_PAST = "none"  # `FrameEncoder.past` if an embedding depends on one frame only
 
 Codes = NDArray[Any]  # uint16 ids or float16 embeddings, [*b n]
 

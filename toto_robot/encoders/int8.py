@@ -52,7 +52,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
         """Return the output of the layer, [*b o], for inputs [*b i]."""
-        if self._packed is None:  # the layout of oneDNN; not part of the state dict
+        if self._packed is None:  # in oneDNN's memory format; not part of the state dict
             self._packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
             self._zeros = torch.zeros(len(self.scale), dtype=torch.int64)
         rounded, scale = self._rounder(x)

@@ -231,7 +231,7 @@ class EncoderStream:
         outputs = self._run(self._memories[0], ids, rows, past, is_kept)
         half = self.context // 2
         if self.mode == "staggered" and (past >= half).any():
-            # the younger memory starts half a window after the episode
+            # the second cache begins half a window after the first cache
             is_late = (past >= half) & is_kept
             younger = self._run(self._memories[1], ids, rows, past - half, is_late)
             reads_younger = torch.from_numpy((past >= half) & (past % self.context < half))
@@ -276,7 +276,7 @@ class EncoderStream:
                 f"envs must be different numbers in [0, {self.num_envs}), got {list(envs)}"
             )
         if rows and rows == list(range(rows[0], rows[0] + len(rows))):
-            return slice(rows[0], rows[0] + len(rows))  # a slice of the memory needs no copy
+            return slice(rows[0], rows[0] + len(rows))  # a slice of the cache needs no copy
         return rows
 
     def _check_reset(self, reset: np.ndarray | Tensor | None, num_frames: int) -> np.ndarray:

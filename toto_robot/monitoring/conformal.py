@@ -202,7 +202,7 @@ def _statistics(
     The shapes are those in `SurpriseBounds`: [n v], [t s] and [t s].
     """
     counts = _count(tokens, num_codes)
-    # each rollout without its own counts, or it would look more normal than new rollouts
+    # each rollout is scored with the counts of the others, as a new rollout would be
     scores = [
         _scores(place_costs(counts - _count(one, num_codes)), one, cost)
         for one, cost in zip(tokens[:, None], costs[:, None], strict=True)
