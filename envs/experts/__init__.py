@@ -1,4 +1,4 @@
-"""Scripted experts: policies that use the privileged state.
+"""Scripted experts: policies that use the privileged state (true poses of objects).
 
 The action of an expert depends only on the current `observation["state"]`. So an expert can label
 any state that a student (the policy on images) visits in DAgger. A student can imitate the expert

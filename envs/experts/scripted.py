@@ -1,4 +1,7 @@
-"""The base class of the scripted experts, and functions that read the privileged state."""
+"""The base class of the scripted experts, and functions that read the privileged state.
+
+The privileged state is `observation["state"]`: true joint positions, targets and object poses.
+"""
 
 from collections.abc import Mapping
 from typing import Any

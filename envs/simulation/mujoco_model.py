@@ -119,7 +119,7 @@ def _add_mesh(
 
 
 def _scale(spec: mujoco.MjSpec, factor: float) -> None:
-    """Multiply all lengths of the robot by `factor`, and all inertias by its square.
+    """Multiply all lengths of the robot by `factor`, and all inertias by the square of `factor`.
 
     Masses do not change.
     """

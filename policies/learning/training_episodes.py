@@ -1,4 +1,4 @@
-"""Make the training environments for PPO; their observation is only the privileged state."""
+"""Make the training environments for PPO, which observes only the true state of the simulation."""
 
 from functools import partial
 from typing import Any, SupportsFloat
