@@ -2,6 +2,7 @@
 
     python -m toto_robot.doctor                                # this machine
     python -m toto_robot.doctor env=my_package:MyTask-v0       # and your own environment
+    python -m toto_robot.doctor env=my_module:make             # or a function that makes it
 
 Each speed is printed beside a baseline from the same run. The baseline of the encoder is a matrix
 product on this machine. The baseline of an environment's images are images of a single box without
@@ -11,6 +12,7 @@ problems, and 1 otherwise.
 
 import argparse
 import difflib
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -43,7 +45,8 @@ PACKAGES = {
 }
 ENCODER = "toto-nano"
 SETTINGS = {
-    "env": "environment to make, step and render: a Gymnasium id, with its package before a colon",
+    "env": "environment to make, step and render: a Gymnasium id, with its package before a colon, "
+    "or module:function",
     "seconds": "how long each speed is measured, seconds",
 }
 # Instruction sets that double the arithmetic of a processor, and their flags in /proc/cpuinfo.
@@ -80,7 +83,8 @@ def examine(env: str | None = None, seconds: float = 2.0) -> list[str]:
     A line says how to fix the problem.
 
     Args:
-        env: Gymnasium id of an environment whose speed is measured; None: no environment.
+        env: Gymnasium id, or `module:function`, of an environment whose speed is measured; None: no
+            environment.
         seconds: duration of each speed measurement, seconds.
     """
     remedies = []
@@ -151,7 +155,7 @@ def _examine_drawing(env: str | None, seconds: float) -> list[str]:
     _say("used", route)
     if route in rates:
         configure = "toto_robot.rendering.configure() before mujoco is imported"
-        by_hand = "" if route.endswith("-wheel") else f"MUJOCO_GL={route}, or "
+        by_hand = "" if route.endswith("-wheel") else f"export MUJOCO_GL={route}, or "
         _say("", f"in your own programs: {by_hand}{configure}")
         size = f"{rendering.BOX_PX} x {rendering.BOX_PX}"
         _say(
@@ -246,10 +250,14 @@ def _rates(env_id: str, seconds: float) -> dict[str, Any]:
     """
     import gymnasium
 
-    try:
-        env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True)
-    except (TypeError, ValueError):  # it has no such mode
-        env = gymnasium.make(env_id, disable_env_checker=True)
+    module, _, name = env_id.partition(":")
+    if name.isidentifier() and hasattr(package := importlib.import_module(module), name):
+        env = getattr(package, name)()
+    else:
+        try:
+            env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True)
+        except (TypeError, ValueError):  # it has no such mode
+            env = gymnasium.make(env_id, disable_env_checker=True)
     env.action_space.seed(0)
     observation, _ = env.reset(seed=0)
     env.step(env.action_space.sample())  # the first image loads the driver

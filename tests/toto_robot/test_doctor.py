@@ -36,6 +36,9 @@ class Clock(gymnasium.Env):
     def render(self):
         return np.zeros((20, 30, 3), np.uint8)
 
+def make():
+    return Clock(render_mode="rgb_array")
+
 gymnasium.register(id="Clock-v0", entry_point=Clock)
 for fault in ("module", "crash"):
     gymnasium.register(id=f"{fault}-v0", entry_point=Clock, kwargs={"fault": fault})
@@ -70,13 +73,14 @@ def run(*settings: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_users_own_environment_is_measured_beside_a_baseline(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("env", ["my_task:Clock-v0", "my_task:make"])
+def test_a_users_own_environment_is_measured_beside_a_baseline(tmp_path, monkeypatch, env) -> None:
     (tmp_path / "my_task.py").write_text(OWN_ENVIRONMENT)
     monkeypatch.chdir(tmp_path)
-    done = run("env=my_task:Clock-v0", "seconds=0.1")
+    done = run(f"env={env}", "seconds=0.1")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "examine this machine and my_task:Clock-v0; this changes nothing"
+    assert lines[0] == f"examine this machine and {env}; this changes nothing"
     assert "encoder         " in done.stdout
     assert "GFLOP/s in a matrix product of this machine" in done.stdout
     assert "images/s: MuJoCo renders a box, 128 x 128 pixels" in done.stdout
@@ -106,7 +110,9 @@ def test_a_healthy_machine_needs_nothing(healthy, capsys) -> None:
     printed = capsys.readouterr().out
     assert "egl           works: soft, 1000000 images/s of a box" in printed
     assert "used            egl\n" in printed
-    assert "in your own programs: MUJOCO_GL=egl, or toto_robot.rendering.configure()" in printed
+    assert (
+        "in your own programs: export MUJOCO_GL=egl, or toto_robot.rendering.configure()" in printed
+    )
     assert printed.splitlines()[-1] == "remedy          nothing to do"
 
 

@@ -9,6 +9,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from ..encoders.streaming import StreamConfig
 from .embedder import AnyEncoder, ImageChoice, Observation, ObservationEmbedder
+from .upside_down import warn_upside_down
 
 
 class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
@@ -59,6 +60,7 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
             flip=flip,
         )
         gymnasium.ObservationWrapper.__init__(self, env)
+        warn_upside_down(env, flip)
         self._embedder = ObservationEmbedder(
             env.observation_space,
             encoder,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..encoders.streaming import StreamConfig
 from .embedder import AnyEncoder, ImageChoice, Observation, ObservationEmbedder
+from .upside_down import warn_upside_down
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -51,6 +52,7 @@ def TotoVecEnv(
         ValueError: the space has no image or only ambiguous images (the message lists them and the
             argument to add), or the settings of the stream are invalid.
     """
+    warn_upside_down(venv, flip)
     choice = ImageChoice(
         cameras=cameras, exclude=exclude, layout=layout, colour_order=colour_order, flip=flip
     )

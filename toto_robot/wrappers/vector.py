@@ -30,6 +30,7 @@ from .embedder import (
     Observation,
     ObservationEmbedder,
 )
+from .upside_down import warn_upside_down
 
 __all__ = [
     "TotoVectorObservation",
@@ -79,6 +80,7 @@ class TotoVectorObservation(VectorWrapper):
         flip: str | Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(env)
+        warn_upside_down(env, flip)
         single = env.single_observation_space
         self._embedder = ObservationEmbedder(
             single,

@@ -1,6 +1,8 @@
 """Which entries of an observation are images, and what an encoder is shown of them."""
 
 import copy
+import sys
+import types
 
 import gymnasium
 import numpy as np
@@ -241,6 +243,43 @@ def test_stable_baselines_has_the_same_rules() -> None:
     venv = TotoVecEnv(DummyVecEnv([lambda: Show(space)]), Corner(), flip="vertical")
     assert set(venv.reset()) == {"embedding_agentview", "state"}
     assert list(venv.cameras) == ["agentview"]
+
+
+@pytest.mark.parametrize(
+    ("module", "camera", "needed"),
+    [
+        ("robosuite.environments.manipulation.lift", None, "vertical"),
+        ("metaworld.envs.sawyer_reach_v3", "corner2", "rotate180"),
+        ("metaworld.envs.sawyer_reach_v3", "topview", None),
+        ("my_lab.tasks", "corner2", None),
+    ],
+)
+def test_known_environments_with_images_upside_down_are_warned_of(
+    monkeypatch, recwarn, module, camera, needed
+) -> None:
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    macros = types.SimpleNamespace(IMAGE_CONVENTION="opengl")
+    monkeypatch.setitem(sys.modules, "robosuite.macros", macros)
+    Hanging = type("Hanging", (Show,), {"__module__": module, "camera_name": camera})
+    space = spaces.Dict(pixels=RGB)
+    wrappers = [
+        (TotoObservation, lambda: Hanging(space)),
+        (TotoVectorObservation, lambda: gymnasium.vector.SyncVectorEnv([lambda: Hanging(space)])),
+        (TotoVecEnv, lambda: DummyVecEnv([lambda: Hanging(space)])),
+    ]
+    for wrapper, make in wrappers:
+        if needed is None:
+            wrapper(make(), Corner())
+        else:
+            with pytest.warns(UserWarning, match=f"upside down: add flip='{needed}'"):
+                wrapper(make(), Corner())
+            wrapper(make(), Corner(), flip=needed)
+            wrapper(make(), Corner(), flip={})
+    macros.IMAGE_CONVENTION = "opencv"
+    if module.startswith("robosuite"):
+        TotoObservation(Hanging(space), Corner())
+    assert not recwarn.list
 
 
 def test_what_is_embedded_is_printed_once(capsys, monkeypatch) -> None:
