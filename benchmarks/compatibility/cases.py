@@ -5,6 +5,8 @@ from dataclasses import dataclass
 __all__ = ["CASES", "Case"]
 
 RENDERED = "gymnasium.wrappers.AddRenderObservation(env, render_only=False)"
+FLAT = "gymnasium.wrappers.FlattenObservation(env)"
+ONLY_STATE_LOST = "`AddRenderObservation(env)` without `render_only=False` drops the state"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +18,8 @@ class Case:
         packages: requirements besides toto-robot; cases with equal packages share an environment.
         setup: lines that make `env`, as the package's own documentation shows them.
         flip: an argument of the wrapper, where images come upside down.
+        sb3: an expression that makes the wrapped `env` one that Stable-Baselines3's PPO accepts;
+            empty where it is one.
         notes: what a user must know; empty where there is nothing.
     """
 
@@ -23,96 +27,126 @@ class Case:
     packages: tuple[str, ...]
     setup: tuple[str, ...]
     flip: str | None = None
+    sb3: str = ""
     notes: str = ""
 
     @property
     def line(self) -> str:
         """The one line that a user writes."""
         flip = "" if self.flip is None else f', flip="{self.flip}"'
-        return f"TotoObservation(env, encoder{flip})"
+        return f'env = TotoObservation(env, "toto-nano"{flip})'
+
+    @property
+    def stem(self) -> str:
+        """Name of the files of the results."""
+        return "_".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
 
 
 # With newer MuJoCos, gymnasium-robotics 1.4.2 and robosuite 1.5.2 fail in their own code.
 ROBOTICS = ("gymnasium-robotics==1.4.2", "mujoco==3.8.1", "imageio")
+GYMNASIUM = ("gymnasium[mujoco,box2d]==1.4.0", "minigrid==3.2.0", "panda-gym==3.0.7")
+LEROBOT = ("gym-pusht==0.1.8", "gym-aloha==0.1.5", "gym-hil==0.1.14")
+ROBOSUITE = ("robosuite==1.5.2", "mujoco==3.8.1", "h5py")
+
+
+def _robotics(name: str, sb3: str = FLAT, notes: str = "") -> Case:
+    return Case(
+        name=name,
+        packages=ROBOTICS,
+        setup=(
+            "import gymnasium_robotics",
+            "gymnasium.register_envs(gymnasium_robotics)",
+            f'env = gymnasium.make("{name}", render_mode="rgb_array")',
+            f"env = {RENDERED}",
+        ),
+        sb3=sb3,
+        notes=notes,
+    )
+
+
 CASES = (
+    _robotics("FrankaKitchen-v1", notes=ONLY_STATE_LOST),
+    _robotics("FetchPickAndPlace-v4", notes=ONLY_STATE_LOST),
+    _robotics("AdroitHandDoor-v1", sb3="", notes=ONLY_STATE_LOST),
     Case(
-        name="Franka Kitchen",
-        packages=ROBOTICS,
-        setup=(
-            "import gymnasium_robotics",
-            "gymnasium.register_envs(gymnasium_robotics)",
-            'env = gymnasium.make("FrankaKitchen-v1", render_mode="rgb_array")',
-            f"env = {RENDERED}",
-        ),
-        notes="`AddRenderObservation(env)` alone drops the state",
-    ),
-    Case(
-        name="Fetch pick and place",
-        packages=ROBOTICS,
-        setup=(
-            "import gymnasium_robotics",
-            "gymnasium.register_envs(gymnasium_robotics)",
-            'env = gymnasium.make("FetchPickAndPlace-v4", render_mode="rgb_array")',
-            f"env = {RENDERED}",
-        ),
-    ),
-    Case(
-        name="Adroit door",
-        packages=ROBOTICS,
-        setup=(
-            "import gymnasium_robotics",
-            "gymnasium.register_envs(gymnasium_robotics)",
-            'env = gymnasium.make("AdroitHandDoor-v1", render_mode="rgb_array")',
-            f"env = {RENDERED}",
-        ),
-    ),
-    Case(
-        name="Gymnasium MuJoCo (HalfCheetah)",
-        packages=("gymnasium[mujoco]",),
+        name="HalfCheetah-v5",
+        packages=GYMNASIUM,
         setup=(
             'env = gymnasium.make("HalfCheetah-v5", render_mode="rgb_array")',
             f"env = {RENDERED}",
         ),
     ),
     Case(
-        name="CarRacing",
-        packages=("gymnasium[box2d]",),
+        name="CarRacing-v3",
+        packages=GYMNASIUM,
         setup=('env = gymnasium.make("CarRacing-v3")',),
+        notes="the whole observation is the image, and becomes the embedding",
     ),
     Case(
-        name="PushT (gym-pusht)",
-        packages=("gym-pusht==0.1.8",),
+        name="MiniGrid",
+        packages=GYMNASIUM,
+        setup=(
+            "from minigrid.wrappers import RGBImgObsWrapper",
+            'env = RGBImgObsWrapper(gymnasium.make("MiniGrid-Empty-8x8-v0"))',
+            'env = gymnasium.wrappers.FilterObservation(env, ["image", "direction"])',
+        ),
+        notes="its own observation is a grid of 7 x 7 codes: `RGBImgObsWrapper` gives images; "
+        "Stable-Baselines3 and shared memory cannot hold its text `mission`",
+    ),
+    Case(
+        name="panda-gym",
+        packages=GYMNASIUM,
+        setup=(
+            "import panda_gym",
+            'env = gymnasium.make("PandaPickAndPlace-v3", render_mode="rgb_array")',
+            f"env = {RENDERED}",
+        ),
+        sb3=FLAT,
+    ),
+    Case(
+        name="gym-pusht",
+        packages=LEROBOT,
         setup=(
             "import gym_pusht",
             'env = gymnasium.make("gym_pusht/PushT-v0", obs_type="pixels_agent_pos")',
         ),
     ),
     Case(
-        name="ALOHA (gym-aloha)",
-        packages=("gym-aloha==0.1.5",),
+        name="gym-aloha",
+        packages=LEROBOT,
         setup=(
             "import gym_aloha",
             'env = gymnasium.make("gym_aloha/AlohaInsertion-v0", obs_type="pixels_agent_pos")',
         ),
-        notes="images lie in `pixels/top`",
+        sb3=FLAT,
+        notes="images are in `pixels/top`",
     ),
     Case(
-        name="MiniGrid",
-        packages=("minigrid==3.2.0",),
+        name="gym-hil",
+        packages=LEROBOT,
         setup=(
-            "from minigrid.wrappers import RGBImgObsWrapper",
-            'env = RGBImgObsWrapper(gymnasium.make("MiniGrid-Empty-8x8-v0"))',
+            "import gym_hil",
+            'env = gymnasium.make("gym_hil/PandaPickCubeBase-v0", image_obs=True)',
         ),
-        notes="its own observation is a grid of 7 x 7 codes: `RGBImgObsWrapper` gives images",
+        sb3=FLAT,
     ),
     Case(
-        name="dm_control (through Shimmy)",
+        name="dm_control (Shimmy)",
         packages=("shimmy[dm-control]==2.0.1", "mujoco==3.8.1", "imageio"),
         setup=(
             "import shimmy",
             "gymnasium.register_envs(shimmy)",
             'env = gymnasium.make("dm_control/cartpole-balance-v0", render_mode="rgb_array")',
             f"env = {RENDERED}",
+        ),
+        sb3=FLAT,
+    ),
+    Case(
+        name="OGBench",
+        packages=("ogbench==1.2.2", "mujoco==3.8.1"),
+        setup=(
+            "import ogbench",
+            'env = gymnasium.make("visual-cube-single-v0")',
         ),
     ),
     Case(
@@ -124,12 +158,20 @@ CASES = (
             '                     render_mode="rgb_array", camera_name="corner2")',
             f"env = {RENDERED}",
         ),
-        flip="vertical",
-        notes="frames of `corner2` come upside down; `reset(seed=)` is ignored",
+        flip="rotate180",
+        notes="the cameras `corner` to `corner4` hang upside down",
     ),
     Case(
-        name="robosuite (Lift)",
-        packages=("robosuite==1.5.2", "mujoco==3.8.1", "h5py"),
+        name="gym-xarm",
+        packages=("gym-xarm==0.1.1",),
+        setup=(
+            "import gym_xarm",
+            'env = gymnasium.make("gym_xarm/XarmLift-v0", obs_type="pixels_agent_pos")',
+        ),
+    ),
+    Case(
+        name="robosuite",
+        packages=ROBOSUITE,
         setup=(
             "import robosuite",
             "from robosuite.wrappers import GymWrapper",
@@ -141,14 +183,5 @@ CASES = (
         ),
         flip="vertical",
         notes="images come upside down; `GymWrapper` needs h5py",
-    ),
-    Case(
-        name="panda-gym",
-        packages=("panda-gym==3.0.7",),
-        setup=(
-            "import panda_gym",
-            'env = gymnasium.make("PandaPickAndPlace-v3", render_mode="rgb_array")',
-            f"env = {RENDERED}",
-        ),
     ),
 )
