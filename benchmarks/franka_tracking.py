@@ -3,9 +3,9 @@
 python -m benchmarks.franka_tracking
 
 The joints swing by 0.3 rad (joints 2 and 4 by 0.15 rad) within 3 s. Targets are sent at several
-rates. For each rate, the output has the lag of the arm behind the targets, the tracking error that
-the lag does not explain, and the time of `command()` as a share of the period. Run no other program
-at the same time.
+rates. For each rate, the output has three values: the lag of the arm behind the targets, the
+tracking error that remains after a correction of the lag, and the time of `command()` as a share of
+the period. Run no other program at the same time.
 """
 
 import time

@@ -86,8 +86,9 @@ def _rollout(seed: int, camera: str) -> Frames:
 def _compare(encoder: Encoder, frames: Frames, context: int) -> Rows:
     """Predict the last frame in several ways, and return three measures for each way.
 
-    The measures are the share of correct tokens, the share of correct tokens among the tokens that
-    changed, and the peak signal-to-noise ratio to the camera image, dB.
+    The first measure is the share of correct tokens. The second is the same share among the tokens
+    that changed since the previous frame. The third is the peak signal-to-noise ratio to the camera
+    image, dB.
     """
     tokens = encoder.tokenize(frames)
     past, true = tokens[None, :-1], tokens[-1:]

@@ -67,8 +67,8 @@ class Spectrum:
         """Estimated probability that the next counted n-gram has not occurred before.
 
         The estimate is the number of n-grams that occur exactly once, divided by the number of all
-        counted n-grams (Good 1953, The population frequencies of species and the estimation of
-        parameters).
+        counted n-grams. Source: Good 1953, The population frequencies of species and the estimation
+        of parameters.
         """
         return float(self.grams[self.times == 1].sum() / self.total)
 

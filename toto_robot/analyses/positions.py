@@ -90,8 +90,8 @@ def positions(config: PositionsConfig, out: Path) -> None:
     run can resume.
 
     Raises:
-        ValueError: a data set does not exist, is not of videos, has tokens of another tokenizer,
-            has no file in the part, or has only clips that are too short.
+        ValueError: a data set does not exist, has images and no videos, or has tokens of another
+            tokenizer. Also if it has no file of the chosen part, or only clips that are too short.
     """
     encoder = build_toto(config.encoder, config.device, whole=True)
     trained = encoder.transformer.config.frames

@@ -96,9 +96,9 @@ def _require_in_place(
 ) -> None:
     """Check that the frames that were found by time also have the expected frame numbers.
 
-    The times alone can match by mistake: a frame that the camera dropped may leave no gap in the
-    times, and a file that begins late shifts the frames of one episode to the next. In a truncated
-    file, the frames before the end are correct.
+    The times alone can match by mistake, in two cases. A frame that the camera dropped may leave no
+    gap in the times. A file that begins late shifts frames of one episode to the next episode. In a
+    truncated file, the frames before the end are correct.
 
     Args:
         path: the video file.

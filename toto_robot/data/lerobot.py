@@ -6,9 +6,9 @@
     data/chunk-000/file-000.parquet             rows of one or many episodes
     videos/<key>/chunk-000/file-000.mp4         frames of one or many episodes
 
-A step's image is found by time alone: it is the nearest image. If the nearest image is more than
-half a frame period away, an error is raised. The files are not trusted, so paths must stay inside
-the folder, and every table is checked. The module does not import torch.
+The image of a step is the image whose time is nearest to the time of the step. If the nearest image
+is more than half a frame period away, an error is raised. The files are not trusted. Therefore
+paths must stay inside the folder, and every table is checked. The module does not import torch.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 The loss has an L1 term on the pixels and two codebook terms. From a given step on, it also has an
 adversarial term, for which a patch discriminator (Isola et al., arXiv 1611.07004) is trained with
-the hinge loss. The weight of the adversarial term is adapted in each step, so that its gradient at
-the last layer is as large as the gradient of the reconstruction loss (equation 7). A perceptual
+the hinge loss. In each step, the weight of the adversarial term is set so that both this term and
+the reconstruction loss have equally large gradients at the last layer (equation 7). A perceptual
 term is used only if the user has its weights (see `toto_robot.training.perceptual`).
 """
 
