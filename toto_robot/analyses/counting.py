@@ -74,7 +74,7 @@ class Spectrum:
 
     @property
     def half(self) -> int:
-        """Smallest number of n-grams, the most frequent first, that make up half of all counts."""
+        """Number of n-grams, counted from the most frequent, that make up half of all counts."""
         sums = np.cumsum(self.times * self.grams)
         full = int(np.searchsorted(sums, self.total / 2))
         before = int(sums[full - 1]) if full else 0

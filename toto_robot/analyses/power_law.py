@@ -110,7 +110,13 @@ def fit_frontier(
 
 
 def frontier(curves: Sequence[Curve]) -> tuple[Array, Array, list[str]]:
-    """Return the points where the lowest loss of all runs falls: compute, loss and model name."""
+    """Return the lowest loss of any run as a function of the compute.
+
+    A point is left out if its loss is not lower than the loss of all points with less compute.
+
+    Returns:
+        Compute, loss (nats) and model name of each point, in the order of the compute.
+    """
     grid = np.geomspace(
         min(curve.compute[0] for curve in curves), max(c.compute[-1] for c in curves), POINTS
     )
