@@ -225,7 +225,10 @@ class AdaptedEnv(gymnasium.Wrapper):
         )
 
     def _interface(self) -> Interface:
-        samples = [one.frames(np.zeros((1, *one.shape), np.uint8)) for one in self._images]
+        samples = [
+            one.frames(np.zeros((1, *one.shape), np.float32 if one.is_float else np.uint8))
+            for one in self._images
+        ]
         names = [name for one in self._vectors for name in one.names]
         scale = (self._high - self._low) / 2
         rate_hz = self.env.metadata.get("render_fps") or _RATE_HZ

@@ -89,13 +89,23 @@ class ImageEntry:
         """Convert a batch of images to uint8 RGB [b h w 3]; stacks of t frames to [b t h w 3].
 
         Raises:
-            ValueError: the images do not have the shape of the observation space.
+            ValueError: shape, dtype or values of the images are not those of the observation space.
         """
         if images.shape[1:] != self.shape:
             raise ValueError(
                 f"{_place(self.name)} has shape {list(images.shape[1:])}, but its space has "
                 f"{list(self.shape)}"
             )
+        if images.dtype.kind != "f" if self.is_float else images.dtype != np.uint8:
+            raise ValueError(
+                f"{_place(self.name)} has dtype {images.dtype}, but its space has "
+                f"{'floats' if self.is_float else 'uint8'}"
+            )
+        if self.is_float:
+            images = (images * 255).round()
+            if not (images.min() >= 0 and images.max() <= 255):
+                raise ValueError(f"{_place(self.name)} has values outside [0, 1], or not a number")
+            images = images.astype(np.uint8)
         if self.layout == "hw":
             images = images[..., None]
         elif self.layout == "chw":
@@ -109,8 +119,6 @@ class ImageEntry:
             images = images[..., ::-1, :, :]
             if self.flip == "rotate180":
                 images = images[..., ::-1, :]
-        if self.is_float:
-            images = (images * 255).round().astype(np.uint8)
         return images
 
 
@@ -119,9 +127,17 @@ class NoImageError(ValueError):
 
 
 def read_entry(observation: Any, path: Sequence[Key]) -> Any:
-    """Return the entry of an observation to which a path leads."""
+    """Return the entry of an observation to which a path leads.
+
+    Raises:
+        ValueError: there is no such entry.
+    """
     for key in path:
-        observation = observation[key]
+        try:
+            observation = observation[key]
+        except (KeyError, IndexError, TypeError):
+            name = "/".join(map(str, path))
+            raise ValueError(f"the observation has no {name!r}, which its space has") from None
     return observation
 
 
