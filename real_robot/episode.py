@@ -81,7 +81,7 @@ class Proposal:
             time `observed_s + i * period`. An agent without action chunks returns one row.
         observed_s: timestamp of the observation.
         label: action that a policy should learn, float32 [a]. It differs from the executed action
-            if disturbances are added to an expert's actions. None: learn the executed action.
+            if disturbances are added to an expert's actions. None means the executed action.
         surprise: surprisal of the frames, nats per token; None if the agent does not compute it.
         timings_s: duration of each stage of the computation, s, by name (such as `encoder`).
         end: reason and message if the agent ends the episode; else None.

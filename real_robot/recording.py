@@ -4,7 +4,7 @@
         recorder.save(record)
 
 An episode is written after its end, not while the control loop runs. Truncated episodes are also
-saved, with `complete: false`. Of an episode without time steps, only the file in `records/` is
+saved, with `complete: false`. For an episode without time steps, only the file in `records/` is
 written. If the process is killed, the saved episodes remain valid, and the next `Recorder` of the
 folder appends to them.
 
