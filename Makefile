@@ -11,7 +11,8 @@
 #   make doctor                      what this machine has, and how quickly it draws
 #   make bench                       speeds of the parts, on this machine
 #   make gpu                         tests and speeds on an NVIDIA GPU, beside the CPU: ten minutes
-#   make compat                      wrap popular third-party environments, write docs/compatibility.md
+#   make compat                      wrap popular third-party environments, write docs/compatibility.md,
+#                                    and run the recipes of docs/frameworks.md
 #   make clean                       remove .venv*, dist and caches; never runs/
 #   PYTHON=/path/to/python3.12       the interpreter to build .venv from
 
@@ -105,6 +106,7 @@ gpu:
 
 compat: install
 	$(BIN)/python -m benchmarks.compatibility
+	$(BIN)/python -m benchmarks.compatibility.frameworks
 
 clean:
 	rm -rf $(VENV) .venv-3.* dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis

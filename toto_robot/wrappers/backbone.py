@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ..encoders.contract import FrameEmbedder
@@ -22,7 +22,7 @@ from ..encoders.encoder import Encoder
 from ..encoders.loading import load_encoder
 from ..models import CausalModel
 
-__all__ = ["TotoBackbone"]
+__all__ = ["TotoBackbone", "rgb_frames"]
 
 
 class TotoBackbone(nn.Module):
@@ -55,7 +55,8 @@ class TotoBackbone(nn.Module):
         opened = load_encoder(encoder) if isinstance(encoder, (str, Path)) else encoder
         self.encoder = opened
         self.dim = opened.dim
-        self.trainable, self.channels = trainable, channels
+        self.trainable = trainable
+        self.channels: Literal["first", "last"] = channels
         self.transformer: CausalModel | None = None
         self.pooling: nn.Module | None = None
         if trainable:
@@ -75,7 +76,7 @@ class TotoBackbone(nn.Module):
         Raises:
             ValueError: the dtype or the shape is wrong, or floats are outside [0, 1].
         """
-        frames = self._frames(images)
+        frames = rgb_frames(images, self.channels)
         encoder = self.encoder
         if self.transformer is None or self.pooling is None:
             with torch.no_grad():
@@ -85,22 +86,31 @@ class TotoBackbone(nn.Module):
         (features,) = encoder.frame_features(self.transformer, ids, (encoder.layer,))
         return self.pooling(features).float()
 
-    def _frames(self, images: Tensor) -> Tensor:
-        """Check images, and convert them to uint8 frames [b h w 3]."""
-        axis = 1 if self.channels == "first" else 3
-        if images.ndim != 4 or images.shape[axis] != 3:
-            expected = "[b 3 h w]" if self.channels == "first" else "[b h w 3]"
-            raise ValueError(f"images must be RGB {expected}, got {list(images.shape)}")
-        if images.dtype.is_floating_point:
-            if images.numel() and not (images.min() >= 0 and images.max() <= 1):
-                raise ValueError(
-                    f"floats must be in [0, 1], got [{images.min():.3g}, {images.max():.3g}]; undo "
-                    "a normalisation by mean and standard deviation first"
-                )
-            images = (images.detach() * 255).round().to(torch.uint8)
-        elif images.dtype != torch.uint8:
-            raise ValueError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
-        return images.permute(0, 2, 3, 1) if self.channels == "first" else images
+
+def rgb_frames(images: Tensor, channels: Literal["first", "last"]) -> UInt8[Tensor, "b h w 3"]:
+    """Return images as uint8 frames [b h w 3].
+
+    Args:
+        images: uint8 in 0..255 or floats in [0, 1], RGB, of any size.
+        channels: `first` for [b 3 h w], `last` for [b h w 3].
+
+    Raises:
+        ValueError: dtype or shape are wrong, or floats are outside [0, 1].
+    """
+    axis = 1 if channels == "first" else 3
+    if images.ndim != 4 or images.shape[axis] != 3:
+        expected = "[b 3 h w]" if channels == "first" else "[b h w 3]"
+        raise ValueError(f"images must be RGB {expected}, got {list(images.shape)}")
+    if images.dtype.is_floating_point:
+        if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+            raise ValueError(
+                f"floats must be in [0, 1], got [{images.min():.3g}, {images.max():.3g}]; undo "
+                "a normalisation by mean and standard deviation first"
+            )
+        images = (images.detach() * 255).round().to(torch.uint8)
+    elif images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
+    return images.permute(0, 2, 3, 1) if channels == "first" else images
 
 
 def _trained_part(encoder: Encoder) -> CausalModel:
