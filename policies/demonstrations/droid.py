@@ -17,8 +17,9 @@ The actions of the models pi0-DROID and pi0.5-DROID of openpi are `action.joint_
 `action.gripper_position`.
 
 The recordings are resampled to 15 Hz. Joint positions between two recorded steps are interpolated
-linearly. Images and gripper commands are those of the last recorded step, so at a recorded rate of
-10 Hz every second image is repeated. If the recording contains desired joint positions (in the
+linearly. Each exported step has the image and the gripper command of the newest step that was
+recorded at or before its time, so at a recorded rate of 10 Hz every second recorded image is
+exported twice. If the recording contains desired joint positions (in the
 column `command.after.joints`, or as targets in the column `state`), they are used; otherwise the
 measured joint positions are used instead.
 """
