@@ -107,6 +107,7 @@ gpu:
 compat: install
 	$(BIN)/python -m benchmarks.compatibility
 	$(BIN)/python -m benchmarks.compatibility.frameworks
+	$(BIN)/python -m benchmarks.compatibility.lerobot
 
 clean:
 	rm -rf $(VENV) .venv-3.* dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis

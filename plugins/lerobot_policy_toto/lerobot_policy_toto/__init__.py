@@ -1,0 +1,3 @@
+"""A LeRobot policy on frozen Toto embeddings: `lerobot-train --policy.type=toto`."""
+
+from .configuration_toto import TotoConfig as TotoConfig
