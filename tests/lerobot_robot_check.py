@@ -35,13 +35,18 @@ def main() -> None:
         assert measured["gripper.pos"] < 0.02
         time.sleep(2.0)  # a pause, after which the safety layer starts again
         move(robot, {"joint1.pos": -0.02}, steps=5)
+        goal = positions(robot.get_observation())
+        for _ in range(15):  # as `lerobot-replay`: actions without observations, for 1.5 s
+            robot.send_action(goal)
+            time.sleep(PERIOD_S)
         robot._station.twin.press_user_stop()
-        try:
-            move(robot, {}, steps=10)
-        except RuntimeError as error:
-            print(f"user stop: {error}")
-        else:
-            raise AssertionError("the user stop did not end the motion")
+        for _ in range(2):  # the second time, the safety layer does not let the arm start
+            try:
+                move(robot, {}, steps=10)
+            except RuntimeError as error:
+                print(f"user stop: {error}")
+            else:
+                raise AssertionError("the user stop did not end the motion")
     assert not robot.is_connected
     print("robot: passed")
 

@@ -1,9 +1,9 @@
-"""Train and evaluate the policy `toto` in LeRobot, with the plugins of this checkout.
+"""Train and evaluate the policy `toto` in LeRobot, and drive a twin, with this checkout's plugins.
 
     python -m benchmarks.compatibility.lerobot          # tiny sizes, as in `make compat`
     python -m benchmarks.compatibility.lerobot full     # the sizes of docs/frameworks.md
 
-LeRobot needs Python 3.12 or 3.13. Its virtual environment, below ~/.cache/toto-robot, has 5.6 GB
+LeRobot needs Python 3.12 or 3.13. Its virtual environment, below ~/.cache/toto-robot, has 5.7 GB
 where only torch's CUDA build can be installed. Results: runs/compatibility/lerobot/<size>.
 """
 
@@ -23,6 +23,7 @@ from .__main__ import CACHE, OUT, ROOT
 PLUGINS = ROOT / "plugins"
 VERSION = "0.6.1"
 CPU_TORCH = ("torch==2.11.0", "torchvision==0.26.0")
+TWIN = "franka-sim==1.1.7"  # its pins (numpy 1.26, mujoco 3.2) are not needed
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -67,6 +68,7 @@ def main() -> None:
         f"--eval.n_episodes={size.episodes}", "--eval.batch_size=2", f"--output_dir={out}/eval",
     )  # fmt: skip
     run(home / "python", "-I", ROOT / "tests" / "lerobot_policy_check.py", data, checkpoint)
+    run(home / "python", ROOT / "tests" / "lerobot_robot_check.py", PYTHONPATH=str(ROOT))
     report(json.loads((out / "eval" / "eval_info.json").read_text()), size)
 
 
@@ -86,7 +88,7 @@ def environment(python: str) -> Path:
     """Return the folder of the programs of LeRobot's environment, made where it is not there."""
     home = CACHE / "lerobot"
     pip = [home / "bin" / "python", "-m", "pip", "install", "-q"]
-    ours = [ROOT, ROOT / "wheels" / "envs", *sorted(PLUGINS.glob("lerobot_*_toto"))]
+    ours = [ROOT, ROOT / "wheels" / "envs", *sorted(PLUGINS.glob("lerobot_*"))]
     if not (home / "complete").exists():
         print(f"install lerobot {VERSION} for {python}", flush=True)
         subprocess.run([python, "-m", "venv", "--clear", home], check=True)
@@ -95,6 +97,7 @@ def environment(python: str) -> Path:
         subprocess.run([*pip, *short, *CPU_TORCH], capture_output=True)
         lerobot = f"lerobot[training,evaluation]=={VERSION}"
         subprocess.run([*pip, lerobot, *ours], check=True)
+        subprocess.run([*pip, "--no-deps", TWIN], check=True)
         (home / "complete").touch()
     subprocess.run([*pip, "--no-deps", "--force-reinstall", *ours], check=True)
     return home / "bin"
@@ -112,11 +115,11 @@ def record(size: Size, out: Path) -> Path:
     return data
 
 
-def run(*command: object) -> None:
+def run(*command: object, **variables: str) -> None:
     """Run a command without the network; print its output only if it fails."""
     words = [str(word) for word in command]
     print("$", " ".join([Path(words[0]).name, *words[1:]]), flush=True)
-    alone = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+    alone = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", **variables}
     done = subprocess.run(words, cwd=ROOT, env=alone, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}")

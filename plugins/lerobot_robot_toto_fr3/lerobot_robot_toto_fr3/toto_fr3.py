@@ -108,6 +108,7 @@ class TotoFr3(Robot):
                 rehearsal=False,
             )
             self._seen_s = self._sent_s = -np.inf
+            self._is_moving = False
             self._stack = stack.pop_all()
 
     def get_observation(self) -> dict[str, Any]:
@@ -126,25 +127,37 @@ class TotoFr3(Robot):
         A first action, and an action after a pause, starts the safety layer at the measured pose.
 
         Raises:
-            RuntimeError: the safety layer ended the motion; the arm is at rest, and the message has
-                the causes.
+            RuntimeError: the safety layer stopped the arm or does not let it start, or the arm
+                refuses the command; the message has the causes.
         """
         self._require_connection()
-        config, now_s = self._station_config, self._clock.now_s()
-        if now_s - self._sent_s > config.safety.action.stop_after_s:
-            self._driver.begin(None)
+        now_s = self._clock.now_s()
+        is_pause = now_s - self._sent_s > self._station_config.safety.action.stop_after_s
+        if is_pause or not self._is_moving:
+            self._is_moving = False
+            from real_robot.control.episode_end import EpisodeEnd
+
+            try:
+                self._driver.begin(None)
+            except EpisodeEnd as end:
+                raise RuntimeError(end.message) from end
+            self._is_moving = True
         joints = np.array([float(action[name]) for name in self._positions[:-1]])
         wanted = self._translator.action_of(joints, float(action[_GRIPPER]))
-        # the age of an action is that of the observation before it
+        # An action is as old as the observation before it. Without one, as in `lerobot-replay`, it
+        # was computed now; the ages of the images are checked in either case.
+        acted_s = self._seen_s if self._seen_s > self._sent_s else now_s
         requested, state = self._translator.target(wanted), self._driver.state()
-        decision, self._sent_s = self._driver.decide(requested, state, acted_s=self._seen_s)
-        self._driver.send(decision)
+        decision, self._sent_s = self._driver.decide(requested, state, acted_s=acted_s)
+        try:
+            self._driver.send(decision)
+        except RuntimeError:
+            self._rest()
+            raise
         if decision.verdict in ("stop", "end"):
-            self._driver.rest(_REST_S)
-            self._sent_s = -np.inf
+            self._rest()
             raise RuntimeError(f"the safety layer stopped the arm: {'; '.join(decision.causes)}")
-        width_m = self._translator.gripper_command
-        width_m = self._max_width_m * (width_m + 1) / 2
+        width_m = self._max_width_m * (self._translator.gripper_command + 1) / 2
         sent = (*self._translator.joint_targets_rad.tolist(), width_m)
         return dict(zip(self._positions, sent, strict=True))
 
@@ -158,6 +171,12 @@ class TotoFr3(Robot):
         stack, self._stack = self._stack, None
         assert stack is not None
         with stack:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Brake on the line that the safety layer has checked, unless the arm is at rest."""
+        if self._is_moving:
+            self._is_moving = False
             self._driver.rest(_REST_S)
 
     @property
