@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict
+from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.envs import (
     GymWrapper,
@@ -183,12 +184,24 @@ def check_vector_env():
             close(some, expected(row, episode, range(2 + row), STREAM)[: len(some)])
 
 
+def check_collector():
+    env = TransformedEnv(clock(length=3), TotoTransform(ENCODER, stream=STREAM))
+    collector = Collector(env, frames_per_batch=6, total_frames=12)
+    for number, batch in enumerate(collector):
+        for episode in range(2):
+            some = batch[3 * episode : 3 * episode + 3]["embedding_pixels"]
+            close(some, expected(0, 2 * number + episode, range(3), STREAM))
+    collector.shutdown()
+
+
 def check_errors():
     refused(lambda: TotoTransform(ENCODER, ["a", "b"], ["c"]), "out_keys")
     refused(lambda: TotoTransform("mae-nano", stream=STREAM), "stream= needs")
     wrong = TransformedEnv(clock(), TotoTransform(ENCODER, channels="first"))
     refused(wrong.reset, r"\[b 3 h w\]")
     env = TransformedEnv(clock(), TotoTransform(ENCODER, stream=STREAM))
+    agents = TensorDict({"agents": {"_reset": torch.ones(1, dtype=torch.bool)}})
+    refused(lambda: env.transform._reset(agents, env.reset()), "at the root")
     refused(lambda: env._reset_on_native_autoreset(env.reset(), env.reset()), "native_autoreset")
 
 

@@ -39,7 +39,8 @@ class TotoTransform(Transform):
         encoder: an encoder, or a name or folder for `load_encoder`.
         in_keys: keys of the images [*batch h w 3].
         out_keys: keys of the embeddings [*batch e]; None: `embedding_<camera>` beside each image.
-        stream: settings of the streams; None: embeddings ignore earlier frames.
+        stream: settings of the streams; None: embeddings ignore earlier frames. All agents of an
+            environment must be reset together.
         channels: `last` for images [*batch h w 3], uint8 or floats in [0, 1], as `GymEnv` returns
             them; `first` for [*batch 3 h w], as after `ToTensorImage`.
         del_keys: whether the images are removed.
@@ -95,6 +96,9 @@ class TotoTransform(Transform):
         return self._embed(next_tensordict, tensordict.get("_step", None), begins=False)
 
     def _reset(self, tensordict: Any, tensordict_reset: Any) -> Any:
+        nested = [key for key in tensordict.keys(True, True) if key[-1] == "_reset"]
+        if nested and self._cameras.stream is not None:
+            raise ValueError(f"stream= needs the reset key '_reset' at the root, got {nested}")
         return self._embed(tensordict_reset, tensordict.get("_reset", None), begins=True)
 
     def _reset_on_native_autoreset(self, tensordict: Any, tensordict_reset: Any) -> Any:
