@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 
 from envs.experts import EXPERTS
 from policies import evaluate as commands
@@ -26,6 +27,7 @@ from policies.teacher_policy import (
 from policies.vision import NoVision, VitVision
 from tests.policies.fake_world import ENV, ReachEnv, ReachExpert, metadata, save_tiny_encoder
 from tests.policies.test_train import IN_PROCESS
+from tests.toto_robot.encoders.test_hub import COMMIT, REPO, cached
 from tests.toto_robot.visions import toto
 from toto_robot.models.vision_transformer import VitConfig
 
@@ -221,6 +223,16 @@ def test_a_vision_transformers_file_may_have_moved(tmp_path):
     torch.save({"model": sizes.build().state_dict()}, file)
     with pytest.raises(ValueError, match=r"another encoder .*\n  weights: "):
         evaluate(config(tmp_path / "student"), tmp_path / "out")
+
+
+def test_an_encoder_may_be_on_the_hugging_face_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    cached(tmp_path / "hub", save_tiny_encoder(tmp_path / "encoder"))
+    vision = toto(f"hf:{REPO}@{COMMIT}")
+    StudentPolicy(metadata(vision.build(torch.device("cpu")), vision)).save(tmp_path / "student")
+    evaluate(config(tmp_path / "student"), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["episodes"] == 3
 
 
 def test_a_place_without_an_encoder_is_named_before_anything_runs(tmp_path):

@@ -21,6 +21,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from benchmarks.compatibility.frameworks import recipe
 from toto_robot import load_encoder, load_toto
 from toto_robot.encode import main
 from toto_robot.encoders.hub import push_to_hub
@@ -99,7 +100,8 @@ def hub(cache, monkeypatch):
                 ]}  # fmt: skip
             else:
                 lines = [json.loads(line) for line in body.splitlines()]
-                server.commits[REPO, COMMIT] = {
+                repo = self.path.removeprefix("/api/models/").partition("/commit/")[0]
+                server.commits[repo, COMMIT] = {
                     line["value"]["path"]: base64.b64decode(line["value"]["content"])
                     for line in lines if line["key"] == "file"
                 }  # fmt: skip
@@ -236,6 +238,15 @@ def test_what_is_pushed_can_be_loaded_by_the_hash_of_its_commit(hub, tmp_path, c
     assert created["visibility"] == "private"
     encoder = load_encoder(f"hf:{REPO}@{commit}")
     assert encoder.fingerprint == load_encoder("toto-nano").fingerprint
+
+
+def test_the_recipe_of_the_page_uploads_and_loads(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(NANO, tmp_path / "runs" / "pretrain" / "encoder")
+    names = {}
+    exec(recipe("Hugging Face Hub"), names)
+    assert names["commit"] == COMMIT
+    assert names["encoder"].fingerprint == load_encoder("toto-nano").fingerprint
 
 
 @pytest.mark.parametrize("name", ["golden.safetensors", "weights.safetensors"])
