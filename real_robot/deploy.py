@@ -37,7 +37,7 @@ class DeployConfig:
         robot: `twin` to start a digital twin, the address of a running twin, or the address of an
             arm.
         station: settings of the robot setup: arm, cameras, safety limits, start pose and task.
-        acting: settings of the policy's computation.
+        acting: where and how the policy is computed: device, threads, encoder, policy server.
         episodes: number of episodes.
         seed: seed of the poses at which the object is placed.
         area: area in which the object is placed.

@@ -57,7 +57,7 @@ class TrialsConfig:
         robot: `twin` to start a digital twin, the address of a running twin, or the address of an
             arm.
         station: settings of the robot setup: arm, cameras, safety limits, start pose and task.
-        acting: settings of the policies' computation.
+        acting: where and how the policies are computed: device, threads, encoder, policy server.
         trials: number of poses. Each policy has one trial at each pose.
         seed: seed of the poses and of the order of the policies.
         area: area in which the object is placed.

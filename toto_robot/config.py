@@ -1,12 +1,12 @@
 """Build frozen dataclasses from plain data, convert them back, and compare two configs.
 
-A config is a tree of frozen dataclasses. Commands read the data of a config from YAML files,
-checkpoints from `config.json`; both use `from_dict`. An unknown key is never ignored. It is an
+A config is a tree of frozen dataclasses. The config of a command is read from YAML files, and
+the config of a checkpoint from its `config.json`. Both are built with `from_dict`. An unknown key is never ignored. It is an
 error whose message contains the path of the key, such as `model.tokenizer.codess`.
 
 A field may have one of these types: `bool`, `int`, `float` (an int is accepted), `str`, `Path`,
 `Literal`, `Any`, a dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unions
-of these with `None`. In a union of dataclasses, each class has a class attribute `kind`, and the
+of these with `None`. In a union of dataclasses, the classes have a class attribute `kind`, and the
 key `kind` in the data selects the class:
 
     @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +16,7 @@ key `kind` in the data selects the class:
 
     shape: Circle | Square        # {"kind": "circle", "radius": 1.0}
 
-A dataclass of a union that has no `kind` is selected by data without `kind`.
+One dataclass of the union may lack `kind`: it is selected by data without the key `kind`.
 
 If a field was renamed, the class attribute `OLD_NAMES: ClassVar[dict[str, str]]` of its dataclass
 maps the old name to the new name. Data with the old name are still read, with a warning.

@@ -79,7 +79,8 @@ class LeRobotFolder:
         """Return the rows of the episode table, sorted by episode number.
 
         Args:
-            cameras: cameras whose columns are read. They state the video file and the frame times.
+            cameras: cameras whose columns are read. These columns state the video file, and
+                the start and the end of the episode in it.
             columns: other columns to read. By default, they state the file of the steps.
             files: files of the episode table to read. If empty, all files are read.
 

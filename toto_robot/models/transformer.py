@@ -148,8 +148,9 @@ class Memory(Protocol):
         ...
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Compute the attention of a block: new tokens attend to earlier tokens and to each other.
+        """Compute the causal attention of a block.
 
+        Each new token attends to all earlier tokens, the new ones among them, and to itself.
         The output is [b h t k], for t new tokens. The new keys and values are stored.
         """
         ...
