@@ -32,8 +32,8 @@ class ServerConfig:
             only clients on this machine.
         port: TCP port at which the server listens; 0 selects a free port.
         idle_timeout_s: a client that sends no message for this time, s, is disconnected.
-        acting: where and how the policy is computed: device, threads, encoder. The file `key_file` is created if it does not
-            exist.
+        acting: where and how the policy is computed: device, threads, encoder. The file
+            `key_file` is created if it does not exist.
     """
 
     policy: str

@@ -1,8 +1,9 @@
 """Build frozen dataclasses from plain data, convert them back, and compare two configs.
 
 A config is a tree of frozen dataclasses. The config of a command is read from YAML files, and
-the config of a checkpoint from its `config.json`. Both are built with `from_dict`. An unknown key is never ignored. It is an
-error whose message contains the path of the key, such as `model.tokenizer.codess`.
+the config of a checkpoint from its `config.json`. Both are built with `from_dict`. An unknown key
+is never ignored. It is an error whose message contains the path of the key, such as
+`model.tokenizer.codess`.
 
 A field may have one of these types: `bool`, `int`, `float` (an int is accepted), `str`, `Path`,
 `Literal`, `Any`, a dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, and unions
