@@ -1,7 +1,4 @@
-"""Server that computes an agent's actions for a client on another machine.
-
-This module does not import torch; the agent may need it.
-"""
+"""Server that computes an agent's actions for a client on another machine; it needs no torch."""
 
 import contextlib
 import socket

@@ -26,6 +26,7 @@ __all__ = [
     "Listing",
     "Record",
     "Videos",
+    "read_table",
 ]
 
 
@@ -133,7 +134,21 @@ class Kinetics:
         Raises:
             ValueError: the table, the folder, a column of the table, or the split does not exist.
         """
-        rows = list(_table(self.csv, ("youtube_id", "time_start", "time_end", "split")))
+        names = {name: row["youtube_id"] for name, row in self._rows().items()}
+        return _named(names, self.path)
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels of all clips of the split, by the names of their records.
+
+        Raises:
+            ValueError: as in `listing`; also if the column label does not exist.
+        """
+        return {name: row["label"] for name, row in self._rows("label").items()}
+
+    def _rows(self, *more: str) -> dict[str, dict[str, str]]:
+        """Return the rows of the split by the names of their records, with columns ``more``."""
+        columns = ("youtube_id", "time_start", "time_end", "split", *more)
+        rows = list(read_table(self.csv, columns))
         if self.split not in (splits := sorted({row["split"] for row in rows})):
             raise ValueError(f"{self.csv}: no row of split {self.split!r}; there are {splits}")
         names = {}
@@ -146,8 +161,8 @@ class Kinetics:
                     raise ValueError(
                         f"{self.csv}: {row['youtube_id']}: invalid times: {times}"
                     ) from error
-                names[f"{row['youtube_id']}_{begin_s:06}_{end_s:06}"] = row["youtube_id"]
-        return _named(names, self.path)
+                names[f"{row['youtube_id']}_{begin_s:06}_{end_s:06}"] = row
+        return names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +214,7 @@ class HowTo100M:
         Raises:
             ValueError: the table, the folder, or the column video_id does not exist.
         """
-        rows = _table(self.csv, ("video_id",))
+        rows = read_table(self.csv, ("video_id",))
         return _named({row["video_id"]: row["video_id"] for row in rows}, self.path)
 
 
@@ -294,7 +309,7 @@ def _named(names: Mapping[str, str], path: Path) -> Listing:
     return Listing(records=tuple(records), missing=tuple(missing))
 
 
-def _table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
+def read_table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV file. Bytes that are not UTF-8 become surrogate escapes.
 
     Raises:

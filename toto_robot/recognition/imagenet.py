@@ -28,6 +28,7 @@ from ..probing.layer_features import LayerSource, cache_array, open_layers
 from ..runs import claim
 from ..training.engine import EngineConfig
 from ..training.parallel import Ranks, join_ranks
+from .divisions import Division, given_division, random_divisions
 from .probe import Examples, Probe, ProbeConfig
 from .scores import LayerScores, score_layers, write_scores
 
@@ -144,15 +145,26 @@ class LabelledImages:
         return digest.hexdigest()
 
 
-def list_images(data: Path, classes: Path | None) -> LabelledImages:
+def list_images(
+    data: Path,
+    classes: Path | None,
+    what: str = "image",
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+) -> LabelledImages:
     """Return the images of a folder in one of the layouts of this module.
+
+    Args:
+        data: the folder.
+        classes: the list of classes; None: the names of the subfolders.
+        what: name of the files in messages.
+        suffixes: suffixes of the files, in lower case.
 
     Raises:
         ValueError: the folder or the list of classes is missing, a class has no training or test
             image, or a folder is not in the list; the message names it.
     """
     if not data.is_dir():
-        raise ValueError(f"data: {data} is not a folder with one subfolder of images per class")
+        raise ValueError(f"{data} is not a folder with one subfolder of {what}s per class")
     test = next((data / name for name in ("val", "test") if (data / name).is_dir()), None)
     parts = [data] if test is None else [data / "train", test]
     folders = [_subfolders(part) for part in parts]
@@ -167,9 +179,9 @@ def list_images(data: Path, classes: Path | None) -> LabelledImages:
             there = parts[0] if classes is None else classes
             raise ValueError(f"{part}: folders that are no class of {there}: {extra[:5]}")
         for label, name in enumerate(names):
-            images = walk(part / name, IMAGE_SUFFIXES)
+            images = walk(part / name, suffixes)
             if not images:
-                raise ValueError(f"{part / name} has no image ({', '.join(IMAGE_SUFFIXES)})")
+                raise ValueError(f"{part / name} has no {what} ({', '.join(suffixes)})")
             files += images
             labels += [label] * len(images)
         counts.append(len(files))
@@ -231,27 +243,12 @@ def _examples(
     )
 
 
-def _divisions(
-    config: ImageNetConfig, images: LabelledImages
-) -> Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return the numbers of the training and of the test images of each division."""
+def _divisions(config: ImageNetConfig, images: LabelledImages) -> list[Division]:
     if images.is_test is not None:
-        return [(np.flatnonzero(~images.is_test), np.flatnonzero(images.is_test))]
-    divisions = []
-    for split in range(config.splits):
-        rng = np.random.default_rng((config.seed, split))
-        is_test = np.zeros(len(images.labels), bool)
-        for label, name in enumerate(images.classes):
-            members = rng.permutation(np.flatnonzero(images.labels == label))
-            number = round(len(members) * config.test_share)
-            if not 1 <= number < len(members):
-                raise ValueError(
-                    f"class {name!r} has {len(members)} images, too few to train and to test with "
-                    f"test_share={config.test_share:g}"
-                )
-            is_test[members[:number]] = True
-        divisions.append((np.flatnonzero(~is_test), np.flatnonzero(is_test)))
-    return divisions
+        return [given_division(images.is_test)]
+    return random_divisions(
+        images.labels, images.classes, config.splits, config.test_share, config.seed
+    )
 
 
 main = command("imagenet", ImageNetConfig)(imagenet)

@@ -1,4 +1,4 @@
-"""Scores of classifiers at all layers: top-k accuracy with intervals, and paired differences.
+"""Scores of classifiers at all layers: accuracy with intervals, and paired differences.
 
 Intervals are percentiles of a bootstrap over groups of examples (the clips of one video, or one
 image). All layers, and all results on the same examples, use the same resamples, so that their
@@ -17,7 +17,7 @@ from ..analyses.statistics import grouped_means, interval
 from ..files import write_csv, write_json
 from ..plots import drawing
 
-__all__ = ["LayerScores", "best_layer", "difference", "score_layers", "write_scores"]
+__all__ = ["LayerScores", "best_layer", "difference", "score_layers", "score_line", "write_scores"]
 
 RESAMPLES = 2000
 
@@ -30,12 +30,14 @@ class LayerScores:
         layers: numbers of the layers.
         correct: bool [l n], whether the class with the largest logit is right.
         correct_5: bool [l n], whether the right class is among the five largest logits.
+        labels: int64 [n], the right class.
         groups: int64 [n]; examples of one group are resampled together.
     """
 
     layers: tuple[int, ...]
     correct: NDArray[np.bool_]
     correct_5: NDArray[np.bool_]
+    labels: NDArray[np.int64]
     groups: NDArray[np.int64]
 
     @staticmethod
@@ -45,21 +47,49 @@ class LayerScores:
             layers=scores[0].layers,
             correct=np.concatenate([one.correct for one in scores], axis=1),
             correct_5=np.concatenate([one.correct_5 for one in scores], axis=1),
+            labels=np.concatenate([one.labels for one in scores]),
             groups=np.concatenate([one.groups for one in scores]),
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per layer: top-1 and top-5 accuracy with their 95 % intervals."""
+        """Return one row per layer, with 95 % intervals.
+
+        A row has the top-1 accuracy, the top-5 accuracy, and the balanced accuracy: the mean over
+        classes of the top-1 accuracy within a class.
+        """
         rows: list[dict[str, Any]] = [{"layer": layer} for layer in self.layers]
-        for name, values in (("top1", self.correct), ("top5", self.correct_5)):
-            low, high = interval(_replicates(values, self.groups))
+        once = np.ones((1, len(np.unique(self.groups))))
+        for name, means, replicates in (
+            ("top1", self.correct.mean(1), _replicates(self.correct, self.groups)),
+            ("top5", self.correct_5.mean(1), _replicates(self.correct_5, self.groups)),
+            ("balanced", self._balanced(once)[0], self._balanced(self._drawn())),
+        ):
+            low, high = interval(replicates)
             for i, row in enumerate(rows):
                 row |= {
-                    name: float(values[i].mean()),
+                    name: float(means[i]),
                     f"{name}_low": float(low[i]),
                     f"{name}_high": float(high[i]),
                 }
         return rows
+
+    def _drawn(self) -> NDArray[np.int64]:
+        """Return how often each resample has each group [r g]: the draws of `grouped_means`."""
+        number = len(np.unique(self.groups))
+        shares = np.full(number, 1 / number)
+        return np.random.default_rng(0).multinomial(number, shares, RESAMPLES)
+
+    def _balanced(self, drawn: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the balanced accuracy [r l] of resamples, over the classes that they contain."""
+        index = np.unique(self.groups, return_inverse=True)[1]
+        total, classes = np.zeros((len(drawn), len(self.layers))), np.zeros((len(drawn), 1))
+        for label in np.unique(self.labels):
+            members = self.labels == label
+            weights = drawn[:, index[members]].astype(np.float64)
+            sizes = weights.sum(1, keepdims=True)
+            total += weights @ self.correct[:, members].T / np.maximum(sizes, 1)
+            classes += sizes > 0
+        return total / classes
 
 
 def score_layers(
@@ -78,6 +108,7 @@ def score_layers(
         layers=tuple(layers),
         correct=hits[..., 0],
         correct_5=hits.any(-1),
+        labels=labels,
         groups=groups,
     )
 
@@ -134,21 +165,27 @@ def write_scores(out: Path, scores: LayerScores, notes: dict[str, object], title
         axes.legend()
     with (out / "correct.npz").open("wb") as file:
         np.savez_compressed(
-            file, correct=scores.correct, correct_5=scores.correct_5, groups=scores.groups,
-            layers=np.array(scores.layers),
+            file, correct=scores.correct, correct_5=scores.correct_5, labels=scores.labels,
+            groups=scores.groups, layers=np.array(scores.layers),
         )  # fmt: skip
     result = {"best_layer": best, "best_share": shares.tolist(), "layers": rows, **notes}
     write_json(out / "results.json", result)
     lines = [f"{title}, {scores.correct.shape[1]} test examples; in brackets 95 % intervals"]
-    lines.append(f"{'layer':>5}  {'top-1':>22}  {'top-5':>22}  best in resamples")
+    heads = f"{'top-1':>22}  {'top-5':>22}  {'balanced accuracy':>22}"
+    lines.append(f"{'layer':>8}  {heads}  best in resamples")
     for row, share in zip(rows, shares, strict=True):
-        texts = [
-            f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
-            for name in ("top1", "top5")
-        ]
-        lines.append(f"{row['layer']:>5}  {texts[0]:>22}  {texts[1]:>22}  {share:.0%}")
+        lines.append(f"{score_line(str(row['layer']), row)}  {share:.0%}")
     lines.append(f"results: {out / 'results.json'}, layers.csv, layers.png, correct.npz")
     return "\n".join(lines)
+
+
+def score_line(name: str, row: dict[str, Any]) -> str:
+    """Return a row of `LayerScores.rows` as text, after a name."""
+    texts = [
+        f"{row[key]:.3f} ({row[f'{key}_low']:.3f} to {row[f'{key}_high']:.3f})"
+        for key in ("top1", "top5", "balanced")
+    ]
+    return f"{name:>8}  {'  '.join(f'{text:>22}' for text in texts)}"
 
 
 def _replicates(values: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -102,4 +102,4 @@ def test_a_class_too_small_to_divide_is_named(tmp_path):
     write_images(tmp_path / "data", 1)
     done = run(MODULE, f"data={tmp_path}/data out={tmp_path}/out encoder=none {TINY}")
     assert done.code == 1
-    assert "class 'n01' has 1 images, too few to train and to test" in done.err
+    assert "class 'n01' has 1 examples, too few to train and to test" in done.err
