@@ -5,8 +5,9 @@
 Each set of packages has a virtual environment of its own below ~/.cache/toto-robot, which is kept.
 The wheel of this checkout is installed into it beside the packages' own pins. Each check runs in a
 process of its own; one that fails is a row that says so. Results that are not out of date are kept
-in runs/compatibility, so that the command resumes. The table is written to docs/compatibility.md
-(with all cases only), and the image that the encoder was given of each to contact_sheet.png.
+in runs/compatibility, so that the command continues where it was stopped. The table is written to
+docs/compatibility.md (with all cases only), and the image that the encoder was given of each to
+contact_sheet.png.
 """
 
 import hashlib
@@ -40,6 +41,24 @@ CHECKS = {
     "dummy_vec_env": "PPO, `DummyVecEnv`",
     "subproc_vec_env": "PPO, `SubprocVecEnv`",
 }
+HEAD = """# Third-party environments
+
+`make compat` wraps each environment of this table in one line, in a virtual environment that has
+its own packages, and checks: one environment; two in a vector environment; a few steps of
+Stable-Baselines3's PPO on two wrapped environments. The line and the packages stand below the
+table. Rates are steps per second of one environment on {machine}, without a
+GPU and with other programs running: rendering included, without and with toto-nano, one
+measurement of at most 20 steps. The images that the encoder was given are in
+`runs/compatibility/contact_sheet.png`.
+
+- The library requires no MuJoCo, and its wheel was installed beside each package's own (Meta-World
+  requires exactly 3.3.0). If no image can be rendered, run `toto-robot doctor` in the same virtual
+  environment: it prints which `MUJOCO_GL` to export, or what to install.
+- `AsyncVectorEnv` is made with `context="forkserver"`. Processes that are forked after a renderer
+  was opened can hang in Mesa's software renderer (Franka Kitchen does).
+- Two packages do not work: gym-xarm 0.1.1 needs a Gymnasium before 1.0, and the wheel of hf-libero
+  0.1.4 does not contain the meshes of its objects.
+"""
 
 
 def main() -> None:
@@ -70,16 +89,15 @@ def _result(case: Case, wheel: Path) -> dict[str, Any]:
     parts = [repr((COMMON, case)).encode(), CHILD.read_bytes(), wheel.read_bytes()]
     key = hashlib.sha256(b"".join(parts)).hexdigest()
     file = OUT / f"{case.stem}.json"
-    if file.is_file() and (kept := json.loads(file.read_text()))["key"] == key:
-        print(f"kept    {case.name}", flush=True)
-        return kept
-    result: dict[str, Any] = {"key": key}
-    python = _environment(case, wheel)
-    for check in CHECKS:
+    result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    if result.get("key") != key:
+        result = {"key": key}
+    missing = [check for check in CHECKS if "error" in result.get(check, {"error": "not run"})]
+    python = _environment(case, wheel) if missing else None
+    for check in missing:
         error = {"error": "its packages cannot be installed"}
         result[check] = error if python is None else _check(python, check, case)
-        print(f"{result[check].get('error', 'ok')[:90]:8}{case.name}: {check}", flush=True)
-    if not _errors(result):
+        print(f"{case.name}, {check}: {result[check].get('error', 'ok')}", flush=True)
         write_json(file, result)
     return result
 
@@ -105,42 +123,31 @@ def _environment(case: Case, wheel: Path) -> Path | None:
     key = hashlib.sha256(repr((packages, sys.version_info[:2])).encode()).hexdigest()[:12]
     home = CACHE / key
     python = home / "bin" / "python"
+    complete = home / "complete"  # contains the hash of the installed wheel
     install = [python, "-m", "pip", "install", "-q"]
-    if not (home / "complete").exists():
+    wanted = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if not complete.exists():
         print(f"install {' '.join(case.packages)}", flush=True)
         venv.create(home, with_pip=True, clear=True)
         if subprocess.run([*install, *packages, str(wheel)]).returncode:
             return None
-        (home / "complete").touch()
-    force = ["--no-deps", "--force-reinstall"]
-    subprocess.run([*install, *force, str(wheel)], check=True)
+    elif complete.read_text() != wanted:  # a change of the library, with the same version
+        subprocess.run([*install, str(wheel)], check=True)
+        subprocess.run([*install, "--no-deps", "--force-reinstall", str(wheel)], check=True)
+    complete.write_text(wanted)
     return python
 
 
 def _errors(result: dict[str, Any]) -> dict[str, str]:
-    return {check: result[check]["error"] for check in CHECKS if "error" in result[check]}
+    found = {check: result.get(check, {"error": "not run"}) for check in CHECKS}
+    return {check: one["error"] for check, one in found.items() if "error" in one}
 
 
 def _page(results: dict[str, dict[str, Any]]) -> str:
     """Return the page: the table, and how each environment was made."""
     columns = ["environment", *CHECKS.values(), "steps/s without / with", "notes"]
-    lines = [
-        "# Third-party environments",
-        "",
-        "`make compat` wraps each environment of this table in one line, in a virtual environment",
-        "that has its own packages, and checks: one environment; two in a vector environment; a",
-        "few steps of Stable-Baselines3's PPO on two wrapped environments. The line and the",
-        "packages stand below the table. Rates are steps per second of one environment on",
-        f"{_processor()}, without GPU and with other programs running,",
-        "rendering included, without and with toto-nano, measured once over at most 20 steps. The",
-        "images that the encoder was given are in `runs/compatibility/contact_sheet.png`.",
-        "",
-        '`AsyncVectorEnv` is made with `context="forkserver"`: processes that are forked after a',
-        "renderer was opened can hang in Mesa's software renderer (Franka Kitchen does).",
-        "",
-        f"| {' | '.join(columns)} |",
-        "|---" * len(columns) + "|",
-    ]
+    lines = [HEAD.format(machine=_processor())]
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     lines += [_row(case, results[case.name]) for case in CASES]
     for case in CASES:
         packages = " ".join(f'"{package}"' for package in case.packages)
@@ -148,18 +155,20 @@ def _page(results: dict[str, dict[str, Any]]) -> str:
         lines += ["```", "import gymnasium", "from toto_robot import TotoObservation", ""]
         lines += [*case.setup, "", case.line]
         lines += [f"env = {case.sb3}  # for Stable-Baselines3"] if case.sb3 else []
-        one = results[case.name]["single"]
-        lines += ["```", "", *(f"Embedded: {text}." for text in one.get("cameras", ()))]
+        cameras = results[case.name].get("single", {}).get("cameras", ())
         errors = _errors(results[case.name])
-        lines += [f"{CHECKS[check]} fails: {error}" for check, error in errors.items()]
+        lines += ["```", "", *(f"Embedded: {text}." for text in cameras)]
+        lines += [f"Fails with {CHECKS[check]}: `{error}`." for check, error in errors.items()]
     return "\n".join(lines) + "\n"
 
 
 def _row(case: Case, result: dict[str, Any]) -> str:
     errors = _errors(result)
-    marks = ["**fails**" if check in errors else "yes" for check in CHECKS]
-    one = result["single"]
-    rates = "" if "single" in errors else f"{one['raw_rate']:.0f} / {one['rate']:.0f}"
+    marks = ["no" if check in errors else "yes" for check in CHECKS]
+    one = result.get("single", {})
+    rates = " / ".join(
+        f"{float(f'{one[key]:.2g}'):g}" for key in ("raw_rate", "rate") if key in one
+    )
     link = "".join(c for c in case.name.lower().replace(" ", "-") if c.isalnum() or c in "-_")
     notes = "; ".join([*one.get("quirks", ()), *([case.notes] if case.notes else [])])
     return f"| {' | '.join([f'[{case.name}](#{link})', *marks, rates, notes])} |"

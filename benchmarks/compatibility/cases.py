@@ -46,6 +46,34 @@ class Case:
 ROBOTICS = ("gymnasium-robotics==1.4.2", "mujoco==3.8.1", "imageio")
 GYMNASIUM = ("gymnasium[mujoco,box2d]==1.4.0", "minigrid==3.2.0", "panda-gym==3.0.7")
 LEROBOT = ("gym-pusht==0.1.8", "gym-aloha==0.1.5", "gym-hil==0.1.14")
+ROBOMIMIC = """\
+import sys, types
+import numpy as np
+from gymnasium.spaces import Box, Dict
+sys.modules["mujoco_py"] = types.ModuleType("mujoco_py")  # imported only for its exceptions
+from robomimic.envs.env_robosuite import EnvRobosuite
+from robomimic.utils import obs_utils
+
+obs_utils.initialize_obs_utils_with_obs_specs({"obs": {"rgb": ["agentview_image"]}})
+
+class Robomimic(gymnasium.Env):
+    def __init__(self):
+        self.env = EnvRobosuite("Lift", robots="Panda", use_image_obs=True,
+                                camera_names=["agentview"], camera_heights=84, camera_widths=84)
+        self.action_space = Box(-1, 1, (self.env.action_dimension,))
+        self.observation_space = Dict({
+            name: Box(*((0, 1) if "image" in name else (-np.inf, np.inf)), one.shape, one.dtype)
+            for name, one in self.env.reset().items()})
+
+    def reset(self, *, seed=None, options=None):
+        return self.env.reset(), {}
+
+    def step(self, action):
+        observation, reward, done, info = self.env.step(action)
+        return observation, reward, done, False, info
+
+env = Robomimic()
+"""
 ROBOSUITE = ("robosuite==1.5.2", "mujoco==3.8.1", "h5py")
 
 
@@ -162,14 +190,6 @@ CASES = (
         notes="the cameras `corner` to `corner4` hang upside down",
     ),
     Case(
-        name="gym-xarm",
-        packages=("gym-xarm==0.1.1",),
-        setup=(
-            "import gym_xarm",
-            'env = gymnasium.make("gym_xarm/XarmLift-v0", obs_type="pixels_agent_pos")',
-        ),
-    ),
-    Case(
         name="robosuite",
         packages=ROBOSUITE,
         setup=(
@@ -183,5 +203,13 @@ CASES = (
         ),
         flip="vertical",
         notes="images come upside down; `GymWrapper` needs h5py",
+    ),
+    Case(
+        name="robomimic",
+        packages=(*ROBOSUITE, "robomimic==0.3.0", "torchvision==0.28.0"),
+        setup=tuple(ROBOMIMIC.splitlines()),
+        notes="its environments are not Gymnasium's: the class below converts one; images are "
+        "floats with channels first, and upright; version 0.3.0 imports mujoco_py, and builds "
+        "egl_probe with CMake",
     ),
 )

@@ -107,6 +107,12 @@ class DroidView:
                 episode = reader[index]
                 path = _resampled(episode, found[0] if found else ())
                 writer.append(self._episode(episode, path, interface, name))
+        written = DatasetReader(out)
+        scaled = sum(
+            int(written.facts(index).get("scaled_down", 0)) for index in range(len(written))
+        )
+        if scaled:
+            print(f"{scaled} actions beyond 1 were scaled down, as the controller of DROID does")
         print(f"{len(chosen)} episodes at {RATE_HZ:g} steps per second: {out}")
 
     def interface(self, reader: DatasetReader) -> Interface:
@@ -157,14 +163,18 @@ class DroidView:
             interface: action and observation spec of the exported data.
             name: name of the recorded episode, which is stored with the result.
         """
-        velocity = (path["desired"] - path["joints"]) / UNIT_RAD
+        # DROID's controller scales actions beyond 1 down in the same way
+        lead = (path["desired"] - path["joints"]) / UNIT_RAD
+        largest = np.abs(lead).max(axis=1, keepdims=True).clip(min=1.0)
+        velocity = lead / largest
+        desired = path["joints"] + UNIT_RAD * velocity
         state = np.column_stack([path["joints"], path["closed"]])
-        action = np.column_stack([path["desired"], path["command"]])
+        action = np.column_stack([desired, path["command"]])
         successful = np.full(len(state), bool(episode.facts.get("success")))
         values: Mapping[str, Array] = {
             f"{STATE}.joint_position": path["joints"],
             f"{STATE}.gripper_position": path["closed"],
-            f"{ACTION}.joint_position": path["desired"],
+            f"{ACTION}.joint_position": desired,
             f"{ACTION}.joint_velocity": velocity,
             f"{ACTION}.gripper_position": path["command"],
         }
@@ -178,6 +188,7 @@ class DroidView:
             task=episode.task,
             facts={
                 "source": name,
+                "scaled_down": int((largest > 1).sum()),
                 **{key: episode.facts.get(key) for key in ("complete", "success", "seed")},
             },
         )

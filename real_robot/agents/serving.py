@@ -1,4 +1,7 @@
-"""Server that computes an agent's actions for a client on another machine; it needs no torch."""
+"""Server that computes an agent's actions for a client on another machine.
+
+This module does not import torch; the agent may need it.
+"""
 
 import contextlib
 import socket

@@ -224,15 +224,17 @@ class SafetyLayer:
         )
 
     def note_partial_send(self, goal_rad: Floats, share: float) -> None:
-        """Record that only a part of the way to the last target was sent to the arm.
+        """Record that only a part of the way to the newest target was sent to the arm.
+
+        The way is the straight line in joint space from the previous target to the newest target.
 
         This happens when a target is divided into steps, and not all of them were sent in time. The
-        next decision then begins at the last sent position. This position is on the line that was
-        checked, so the arm can stop within the checked space.
+        next decision then begins at the last sent position. This position is on the line, which
+        `command` has already checked, so the arm can still stop within the workspace.
 
         Args:
-            goal_rad: the target of this line [j], rad, one value per joint. If it is not the last
-                target, the call has no effect.
+            goal_rad: the target at the end of the line [j], rad, one value per joint. If it is not
+                the newest target, the call has no effect.
             share: fraction of the line that was sent, in [0, 1].
         """
         if self._now is None or self._before is None:

@@ -179,7 +179,10 @@ _TRANSFORMERS = (
 
 
 def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Replace names of the library transformers by the authors' names; keep other names."""
+    """Rename weights from their names in the package `transformers` to the authors' names.
+
+    Queries, keys and values are joined to one weight, as in the authors' files. Other names stay.
+    """
     if not {"embeddings.cls_token", "vit.embeddings.cls_token"} & set(state):
         return dict(state)
     weights: dict[str, Tensor] = {}

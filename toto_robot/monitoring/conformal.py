@@ -303,7 +303,11 @@ def _check_levels(
 def _scores(
     costs_of_places: Tensor, tokens: NDArray[np.integer], costs: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Return the s scores of each frame of r rollouts of t frames, [r t s], as a monitor does."""
+    """Return the s scores of each frame, [r t s], of r rollouts of t frames.
+
+    They are computed frame by frame with `FrameScorer`, so they equal the scores of a running
+    monitor.
+    """
     scorer = FrameScorer(costs_of_places)
     rows = [
         scorer.score(

@@ -144,6 +144,22 @@ def test_desired_positions_of_the_recording_are_the_action(tmp_path, kind):
     np.testing.assert_allclose(velocity, expected, atol=1e-5)
 
 
+def test_actions_beyond_one_are_scaled_down_as_droids_controller_does(tmp_path, capsys):
+    lead = np.array([0.4, -0.2, 0.0, 0.0, 0.0, 0.0, 0.1])  # rad; the unit is 0.2
+    joints = recording().proprio[:, :7].astype(np.float64)
+    joints = np.concatenate([joints[1:], joints[-1:]])
+    episode = recording(columns={"command.after.joints": joints + lead})
+    column = Column(name="command.after.joints", dtype="float64", names=NAMES)
+    convert(droid(recordings(tmp_path / "raw", episode, columns=[column])), tmp_path / "out")
+    columns = table(tmp_path / "out")
+    expected = (0.02 + lead) / 0.42  # the largest is 0.42 rad
+    np.testing.assert_allclose(columns["action.joint_velocity"][5], expected, atol=1e-5)
+    moved = columns["observation.state.joint_position"] + 0.2 * columns["action.joint_velocity"]
+    np.testing.assert_allclose(columns["action.joint_position"], moved, atol=1e-6)
+    assert np.abs(columns["action.joint_velocity"]).max() <= 1
+    assert "18 actions beyond 1 were scaled down" in capsys.readouterr().out
+
+
 def test_the_same_command_resumes(tmp_path):
     source = recordings(tmp_path / "raw", *(recording(seed) for seed in range(3)))
     for number in (1, 3, 3):
