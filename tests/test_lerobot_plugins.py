@@ -27,6 +27,10 @@ def test_lerobot_finds_a_plugin_by_the_name_of_its_distribution(path):
     assert (path.parent / name / "__init__.py").is_file()
     library = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == library["version"]
+    ours, theirs = project["dependencies"]
+    assert ours.startswith("toto-robot")
+    assert ours.endswith(f"=={library['version']}")
+    assert theirs.startswith("lerobot>=")
 
 
 @pytest.fixture(scope="module")
