@@ -1,7 +1,9 @@
 """Toto as a features extractor of Stable-Baselines3: what it computes, saves and refuses."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -77,6 +79,17 @@ def test_images_that_are_divided_already_are_refused():
     model = extractor_policy(IMAGE, normalize_images=True)
     with pytest.raises(ValueError, match="add normalize_images=False to policy_kwargs"):
         model.learn(4)
+
+
+def test_the_recipes_of_the_page_run():
+    page = (Path(__file__).parents[3] / "docs" / "frameworks.md").read_text()
+    for title in ("Stable-Baselines3", "PyTorch"):
+        section = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+        (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        assert len(code.splitlines()) <= 20
+        names = {"make_env": lambda: Cameras(spaces.Dict(pixels=IMAGE, state=STATE))}
+        exec(code, names)
+    assert names["actions"].shape == (2, 7)
 
 
 def test_the_package_alone_does_not_import_stable_baselines():
