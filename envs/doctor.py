@@ -11,7 +11,7 @@ ENVIRONMENT = f"{__package__}:toto/FrankaPick-v0"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the report of `toto_robot.doctor` for this environment; return the exit status."""
+    """Print the report of `toto_robot.doctor` for Franka-pick; return the exit status."""
     return doctor.main(argv, env=ENVIRONMENT)
 
 

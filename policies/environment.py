@@ -73,13 +73,14 @@ def describe_env(config: AnyEnv, *, with_images: bool) -> str:
     """Return what was derived from the spaces of a third-party environment; empty for others.
 
     Raises:
-        ValueError: the environment does not exist, does not fit, or reports no success.
+        ValueError: the environment does not exist, its spaces cannot be converted, or its `info`
+            does not contain whether the task has succeeded.
     """
     if not isinstance(config, GymnasiumEnv):
         return ""
     env = AdaptedEnv(config, with_images=with_images, privileged=False)
     env.reset(seed=0)
-    env.step(np.zeros(len(env.interface.action), np.float32))  # raises if there is no success
+    env.step(np.zeros(len(env.interface.action), np.float32))  # raises if `info` lacks `success`
     env.close()
     return env.describe()
 

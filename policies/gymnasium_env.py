@@ -29,7 +29,7 @@ from .named_expert import ADAPTER, named, with_env
 __all__ = ["AdaptedEnv", "GymnasiumEnv", "open_env"]
 
 SUCCESS = ("success", "is_success")
-_RATE_HZ = 10.0  # of environments without `render_fps`
+_RATE_HZ = 10.0  # control rate of environments without `render_fps`
 _ENTRY = re.compile(r"(?P<name>.*?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?")
 _VECTORS = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -158,7 +158,7 @@ class AdaptedEnv(gymnasium.Wrapper):
         )  # fmt: skip
 
     def render(self) -> Any:
-        """Return the image of `render()`; if the environment renders none, of the first camera.
+        """Return the image of `render()`, or of the first camera if `render()` returns none.
 
         Raises:
             ValueError: there is no image.

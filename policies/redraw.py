@@ -97,7 +97,7 @@ def _write_files(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) ->
         if not path.exists():
             arrays = _replay(env, store[index], index)
             with written_aside(path) as aside, aside.open("wb") as file:
-                np.savez_compressed(file, **arrays)  # pyrefly: ignore  # none is `allow_pickle`
+                np.savez_compressed(file, **arrays)  # pyrefly: ignore  # no array is named `allow_pickle`
 
 
 def _write_dataset(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) -> None:

@@ -239,7 +239,9 @@ class StudentPolicy(nn.Module):
         if not self._has_own_units:
             return actions
         middle, reach = (one.to(actions.device) for one in (self.action_middle, self.action_reach))
-        return (actions - middle) / torch.where(reach > 0, reach, 1.0)  # constant: 0
+        return (actions - middle) / torch.where(
+            reach > 0, reach, 1.0
+        )  # a constant action is mapped to 0
 
     def save(self, folder: Path, **notes: Any) -> None:
         """Write the checkpoint: `config.json` and `weights.safetensors`, without the encoder.

@@ -277,7 +277,7 @@ def _report(config: TrialsConfig, plan: Plan, folder: Path, *, printed: bool = F
 def _line(result: TrialResult) -> str:
     judgement = result.judgement
     word = {True: "success", False: "failure", None: "invalid"}[judgement.success]
-    # the note of the check is the message
+    # a note of the success check would only repeat the message
     note = f"; {judgement.note}" if judgement.note and judgement.by == "operator" else ""
     return (
         f"pose {result.trial.pose_index}: {word} after {result.duration_s:.1f} s, ended by "

@@ -168,9 +168,9 @@ def columns_of(interface: Interface) -> tuple[Column, ...]:
 def demonstration_of(record: EpisodeRecord, interface: Interface) -> Demonstration:
     """Convert an episode with time steps to a demonstration, the type that is saved.
 
-    If the agent's answer was not in time, the time step has no label. It is then False in
-    `labelled`, and its action does not move the arm: the increments are 0, and the gripper keeps
-    its command.
+    If the agent's answer was not in time, the time step has no label. The element of this time step
+    in `labelled` is then False, and its action does not move the arm: the increments are 0, and the
+    gripper keeps its command.
     """
     steps = record.steps
     labels = np.stack([_action(step.label, interface) for step in steps])

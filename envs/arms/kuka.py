@@ -58,8 +58,8 @@ SQUEEZING_HAND = (
 
 FINGERS = ("index", "middle", "ring", "thumb")
 
-# Gains per finger joint for PixMC. PixMC's own gains (600 to 1000) are for an implicit drive; with
-# 0.7 N m they are always saturated, and so are these.
+# Gains per finger joint for PixMC. PixMC's own gains (600 to 1000) are for an implicit drive. With
+# the limit of 0.7 N m, the torque is always saturated, both with PixMC's gains and with these.
 _HAND_STIFFNESS_PIXMC = 20.0
 _HAND_DAMPING_PIXMC = 1.0
 

@@ -18,8 +18,8 @@ _COS, _SIN = np.cos(_PITCH_RAD), np.sin(_PITCH_RAD)
 # Tool orientation in the frame of the arm's base: the fingers open vertically around the handle.
 _ROTATION = np.array([[0.0, _SIN, _COS], [1.0, 0.0, 0.0], [0.0, _COS, -_SIN]])
 
-# The approach is a funnel: the hand stays this far in front of the handle while it is above, below
-# or beside it, and approaches as it gets aligned.
+# The approach is a funnel: while the hand is above, below or beside the handle, it stays this far
+# in front of the handle. It approaches as it gets aligned with the handle.
 _STANDOFF_M = 0.12
 _FUNNEL_SLOPE = 3.0
 _FUNNEL_RADIUS_M = 0.010

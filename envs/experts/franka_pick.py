@@ -11,8 +11,8 @@ from .scripted import ScriptedExpert
 
 ENV_ID = "toto/FrankaPick-v0"
 
-# The descent is a funnel: the hand stays this high above the cube while it is beside it, and
-# descends as it gets above it.
+# The descent is a funnel: while the hand is beside the cube, it stays at this height above the
+# cube. It descends as it gets above the cube.
 _HOVER_M = 0.09
 _FUNNEL_SLOPE = 3.0
 _FUNNEL_RADIUS_M = 0.008
@@ -88,8 +88,8 @@ class FrankaPickExpert(ScriptedExpert):
         if held:
             goal = np.array([_LIFT_DISTANCE_M, _LIFT_SIDE * cube[1], _LIFT_HEIGHT_M])
             return _pointing_down(goal, 0.0), -1.0
-        # A face at 45 degrees can be aligned by rotating in either direction. The sine is zero
-        # there, so the goal does not jump; the fingers rotate the cube while they close.
+        # A face at 45 degrees can be aligned by rotating in either direction. The sine
+        # below is zero there, so the goal does not jump; the closing fingers rotate the cube.
         yaw_rad = 0.3 * np.sin(4 * face_yaw_rad)
         height_m = np.clip(_FUNNEL_SLOPE * (beside_m - _FUNNEL_RADIUS_M), 0.0, _HOVER_M)
         closing = around and _HELD_WIDTH_M[0] < width_m < _PART_CLOSED_M and gripper_command < 0

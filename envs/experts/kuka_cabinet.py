@@ -25,7 +25,8 @@ _HOOKED_M = np.array([0.024, -0.0265, 0.1842])
 _HOVER_M = 0.050
 _FUNNEL_SLOPE = 6.0
 _FUNNEL_RADIUS_M = 0.004
-# While the hand is in front of the bar and below the first value, it keeps the second distance.
+# While the hand is in front of the bar and less than the first value above it, the goal of the hand
+# is the second distance in front of the bar.
 _CLEAR_M = 0.042
 _KEEP_OFF_M = 0.08
 # Clearance of the fingertips between the posts, on each side.

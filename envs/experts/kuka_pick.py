@@ -17,8 +17,8 @@ ENV_ID = "toto/KukaPick-v0"
 _PITCH_RAD = np.deg2rad(30.0)
 _LIFT_PITCH_RAD = np.deg2rad(12.0)
 
-# The descent is a funnel: the hand stays this high above the cube while it is beside it, and
-# descends as it gets above it.
+# The descent is a funnel: while the hand is beside the cube, it stays at this height above the
+# cube. It descends as it gets above the cube.
 _HOVER_M = 0.12
 _FUNNEL_SLOPE = 3.0
 _FUNNEL_RADIUS_M = 0.010

@@ -114,7 +114,7 @@ def _add_mesh(
     added = spec.add_mesh(name=name)
     added.uservert = (model.mesh_vert[vertices].astype(np.float64) * scale).ravel()
     added.userface = model.mesh_face[faces].ravel()
-    # It is not used, but must be valid; a thin shell has no volume.
+    # The inertia is not used, but must be valid. `SHELL` is valid for a mesh without volume, too.
     added.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
 
 

@@ -181,7 +181,7 @@ class CabinetTask(ArmTask):
         return opened & (distances < self.goal_distance_m).all(axis=-1)
 
     def failed(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return False, because this task can always still succeed."""
+        """Return False, because the task can succeed at any time of the episode."""
         return np.zeros(np.shape(measured["opening"]), dtype=np.bool_)
 
 

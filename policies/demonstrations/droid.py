@@ -236,7 +236,7 @@ def _desired(
 ) -> NDArray[Any]:
     """Return the desired joint positions [t 7], rad, at each recorded step."""
     if (sent := episode.columns.get(_DESIRED)) is not None:
-        # the target of a step is due at the next
+        # the arm should reach the target of a step at the next step
         found = np.concatenate([joints[:1], sent[:-1]])
     elif set(_names("target")) <= set(privileged):
         columns = [privileged.index(name) for name in _names("target")]

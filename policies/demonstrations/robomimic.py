@@ -26,7 +26,7 @@ import numpy as np
 from .joint_paths import JointPath
 from .lerobot.layout import Column
 
-_IMAGES = ("_image", "_rgb")  # robomimic's, and LIBERO's
+_IMAGES = ("_image", "_rgb")  # suffixes in robomimic's files, and in LIBERO's files
 _SOURCE = "source"
 
 
@@ -55,7 +55,7 @@ class RobomimicDemonstrations:
         return (Column(name=_SOURCE, dtype="float32", names=names),)
 
     def unexpected(self) -> dict[str, str]:
-        """Return the members of `data/` that are not episodes: the reason by name."""
+        """Return, by name, why members of `data/` are not episodes."""
         with self._open() as file:
             others = sorted(set(file["data"]) - set(_names(file)))
         return {name: f"{self.path}: data/{name}: its name is not demo_<number>" for name in others}
@@ -120,7 +120,7 @@ class RobomimicDemonstrations:
         return JointPath(
             images={name: np.asarray(_image(observed, name, place)) for name in cameras},
             joints_rad=np.asarray(_get(observed, "robot0_joint_pos", place), np.float64),
-            width_m=np.abs(fingers).sum(axis=1),  # one finger's is negative
+            width_m=np.abs(fingers).sum(axis=1),  # the position of one finger is negative
             commands=-actions[:, -1].astype(np.float64),
             columns={_SOURCE: actions},
             task=self.task or str(about.get("env_name", "")),

@@ -117,7 +117,8 @@ class _Run:
             learner: makes and trains the students.
             pool: the worker processes.
             stores: the demonstration stores with the training data. The run appends its episodes to
-                the last store. If demonstrations were given, they are in the store before.
+                the last store. If demonstrations were given, they are in an earlier store of the
+                list.
             plan: numbers of rounds and episodes.
             bar: progress bar, which counts episodes.
             out: the run's folder.

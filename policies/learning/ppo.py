@@ -2,9 +2,9 @@
 
 PPO is described by Schulman et al., arXiv 1707.06347. `configs/ppo/pixmc.yaml` has the settings of
 MVP's benchmark PixMC (Xiao et al., arXiv 2203.06173, and its code). Stable-Baselines3 differs from
-PixMC in two ways. First, it shuffles the steps of minibatches; in PixMC a minibatch has 8
-consecutive steps of all environments. Second, the standard deviation of an action is exp(log_std);
-in PixMC it is exp(2 log_std). Both are 1 at the beginning.
+PixMC in two ways. First, its minibatches consist of randomly selected steps; in PixMC a minibatch
+has 8 consecutive steps of all environments. Second, the standard deviation of an action is
+exp(log_std); in PixMC it is exp(2 log_std). Both standard deviations are 1 at the beginning.
 """
 
 import math
@@ -48,7 +48,7 @@ class PpoConfig:
         max_gradient_norm: gradients with a larger norm are scaled down to this norm.
         gamma: discount factor per step.
         gae_lambda: lambda of generalised advantage estimation.
-        clip: the probability ratio of PPO is clipped to 1 plus and minus this value.
+        clip: the probability ratio of PPO is clipped to [1 - clip, 1 + clip].
         value_coefficient: weight of the value loss.
         entropy_coefficient: weight of the entropy bonus.
         target_kl: the epochs of an iteration stop early when the KL divergence from the old policy

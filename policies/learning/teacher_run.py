@@ -62,7 +62,7 @@ def resume(out: Path) -> tuple[Json | None, list[Json]]:
     if found is None:
         return None, []
     state, validations, teacher = found[1]
-    if best(validations) is validations[-1]:  # the kill may have come just before
+    if best(validations) is validations[-1]:  # a kill may have prevented that this was saved
         _save_best(teacher, validations[-1], out)
     return state, validations
 

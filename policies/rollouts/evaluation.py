@@ -80,5 +80,5 @@ def summarise(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 
 def best(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the result of `summarise` with the most successes; of equal ones, the last."""
+    """Return the result of `summarise` with the most successes; of several, the last one."""
     return max(reversed(results), key=lambda result: result["successes"])

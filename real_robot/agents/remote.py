@@ -38,7 +38,8 @@ class RemoteAgent:
             kinematics, else None.
         origin: environments (`envs`) and task descriptions (`tasks`) of the policy's training, as
             the server reports them; empty if unknown.
-        unanswered: message that a request is waiting for its answer; None if no request is.
+        unanswered: message about a request that has no answer yet; None if there is no such
+            request.
     """
 
     def __init__(
@@ -229,7 +230,10 @@ class RemoteAgent:
             question = self._num_asked = self._num_asked + 1
             connection.send({**header, "question": question}, arrays)
             data, answer = connection.receive()
-            if data.get("question", question) not in (question, None):  # an old server sends none
+            if data.get("question", question) not in (
+                question,
+                None,
+            ):  # an old server sends no number
                 raise WireError(f"an answer to question {data['question']!r:.20}, not {question}")
         except BaseException as error:
             self._end(str(error))

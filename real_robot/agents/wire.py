@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from toto_robot.moved import moved_names
 
 GREETING = b"toto-policy-1\n"
-_BUSY = b"toto-policy-x\n"  # of equal length: how an older server reports that it is busy
+_BUSY = b"toto-policy-x\n"  # an older server sends this instead of GREETING if it is busy
 # The kind of error with which a server reports to an authenticated client that it is busy.
 BUSY = "busy"
 KEY_BYTES, NONCE_BYTES = 32, 32
 MAX_MESSAGE_BYTES = 32 * 2**20
-# The limit for a client that is not authenticated yet.
+# The greatest length of a message from a client that is not authenticated yet.
 MAX_UNPROVEN_BYTES = 2**20
 _MAX_HEADER_BYTES = 2**20
 _MAC_BYTES = 32

@@ -46,8 +46,8 @@ class Frame:
         camera: name of the camera.
         image: image [h w 3], uint8 RGB (height, width, colour); the array is read-only.
         stamp_s: time when the frame arrived, s of `time.monotonic()`.
-        sequence: number of the frame, from 0. If two frames that were read are not successive,
-            frames between them were not read.
+        sequence: number of the frame, from 0. If the numbers of two frames that were read are not
+            consecutive, the frames between them were not read.
     """
 
     camera: str

@@ -167,7 +167,7 @@ class CallableSource:
         self._due_s = 0.0
 
     def open(self) -> None:
-        """Start the count of the time: the first frame is due now."""
+        """Start the clock of the frames: the first frame is due now."""
         self._due_s = time.monotonic()
 
     def read(self) -> Image:

@@ -18,7 +18,9 @@ from .sending import Sender, bring_to_rest
 
 
 class Driver:
-    """Part of the control loop that has targets checked, sends them, and stops the arm at the end.
+    """Part of the control loop that checks targets with the safety layer, and sends them.
+
+    At the end of an episode, it stops the arm.
 
     `Robot` is the driver of the hardware; this class uses it during one episode.
     """

@@ -185,7 +185,7 @@ def _follow_line(
             )
         robot.command(decision.target.joint_positions_rad)
         here = decision.target.joint_positions_rad
-        # do not wait for the old time if the clock was set back
+        # if the clock was set back, do not wait for the time that was planned before
         due_s = min(max(due_s + period_s, now_s), now_s + period_s)
         clock.wait(None, due_s)
         if float(np.abs(goal - here).max()) < _ARRIVED_RAD:

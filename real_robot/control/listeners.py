@@ -7,7 +7,10 @@ from ..episode import EpisodeRecord, Listener, Step
 
 
 class Listeners:
-    """Listeners of one episode; a listener that raises is removed and named in the notes."""
+    """Listeners of one episode; a listener that raises an error is removed.
+
+    The notes of the episode then contain the name of this listener.
+    """
 
     def __init__(self, listeners: Sequence[Listener], notes: dict[str, Any]) -> None:
         self._listeners, self._notes = list(listeners), notes

@@ -6,7 +6,7 @@ At each time step, the loop
 
 1. reads the newest frames and the robot state, and passes them to the agent's thread;
 2. selects the action for this time step by its timestamp;
-3. has the safety layer check the target of the action, and sends the target to the arm.
+3. checks the target of the action with the safety layer, and sends the target to the arm.
 
 The time steps have absolute deadlines. The loop does not wait for a slow agent: the age of the
 newest action then grows. The safety layer first brakes and waits (`hold`), and later ends the
@@ -285,7 +285,7 @@ class _Episode:
         late_s: float,
         watch: StopWatch,
     ) -> None:
-        """Select an action, have it checked, send it, and record the time step.
+        """Select an action, check its target, send the target, and record the time step.
 
         Raises:
             EpisodeEnd: the agent failed or ended the episode, or the safety layer stopped it.
@@ -353,7 +353,7 @@ class _Episode:
         """Check whether the operator ends the episode or the task is done.
 
         Raises:
-            EpisodeEnd: one of the two is true.
+            EpisodeEnd: the operator ends the episode, or the task is done.
         """
         if operator is not None and (requested := operator()) is not None:
             raise EpisodeEnd(*requested)

@@ -17,9 +17,9 @@ class Interrupts:
     """Context manager that catches Ctrl-C and SIGTERM, and restores the old handlers at its end.
 
     The first signal is only recorded. The second signal raises KeyboardInterrupt; further signals
-    have no effect. After `settle`, no signal raises, because the arm is at rest and the record must
-    not be lost. Python can catch signals only in the main thread; in another thread, this context
-    manager has no effect.
+    have no effect. After `settle`, no signal raises an exception, because the arm is at rest and
+    the record must not be lost. Python can catch signals only in the main thread; in another
+    thread, this context manager has no effect.
 
     Attributes:
         name: name of the first signal, `Ctrl-C` or `SIGTERM`; None before it.

@@ -1,4 +1,4 @@
-"""Detection of success: a function that checks in a thread, during the episode, for success.
+"""Detection of success during an episode, with a check function in a separate thread.
 
 The task counts as done after several positive answers in a row.
 """

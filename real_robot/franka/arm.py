@@ -35,7 +35,7 @@ Phase = Literal["idle", "tracking", "braking", "ending"]
 _FADE_S = 0.1  # duration of the change from the controller's torques to those of a damper
 _STILL_RAD_S = 0.01
 _SETTLE_S = 0.03
-_JOIN_S = 2.5  # longer than a read from a disconnected robot, which takes a second
+_JOIN_S = 2.5  # a read from a disconnected robot takes one second, so this is longer
 _NAMES = re.compile(r"\[\s*\"[^\]]*\]")
 
 
@@ -109,7 +109,8 @@ class Arm:
                 return self._lost is None
             self._rest_by_s = time.monotonic() + timeout_s
             self._stop_requested = True
-        # The 0.5 s are for the hard stop, which follows if the arm does not come to rest in time.
+        # If the arm does not come to rest in time, the thread ends the controller at once, and the
+        # robot stops the arm itself. The 0.5 s are for this stop.
         return self._at_rest.wait(timeout_s + 0.5)
 
     def recover(self) -> None:
@@ -174,7 +175,7 @@ class Arm:
             time.sleep(max(next_s - time.monotonic(), 0.0))
 
     def _tick(self) -> None:
-        # First, since without a controller a read from a disconnected robot takes a second.
+        # Check this first: if no controller runs, a read from a disconnected robot takes a second.
         if self._phase != "idle" and not self._robot.is_in_control:
             self._ended()
             return
@@ -267,7 +268,8 @@ class Arm:
         expected = stop_requested and self._phase in ("ending", "braking")
         with self._lock:
             self._phase, self._target = "idle", None  # an old target must not restart the motion
-            # Only a hard stop is both requested and an error.
+            # If a stop was requested and there is an error, the thread has ended the controller at
+            # once, because the arm did not come to rest in time.
             if not expected or _names(cause):
                 self._fault = cause
         self._mark_at_rest(stop_requested)

@@ -136,7 +136,7 @@ class FrankaConfig:
         gripper: settings of the Franka Hand; null if the arm has no hand.
         connect_timeout_s: longest time to wait for the robot's answer, s.
         stop_timeout_s: time limit for the arm to come to rest after `stop`, s. After it, the driver
-            stops the arm hard.
+            ends its controller at once, and the robot stops the arm itself.
         recover_timeout_s: time limit of `recover`, s.
     """
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from envs.geometry import Floats
 
-_LONGEST_S = 0.25  # a target that arrives later than this after the last one starts a new motion
+_LONGEST_S = 0.25  # if a target arrives later than this after the previous one, a new motion starts
 _SHORTEST_S = 0.002
 _SHARE_LONGER, _SHARE_SHORTER = 0.3, 0.1  # weight of the newest interval in the expected period
 _SMOOTHING = 0.5  # delay of the low-pass filters, in periods

@@ -227,10 +227,9 @@ class SafetyLayer:
         """Record that only a part of the way to the newest target was sent to the arm.
 
         The way is the straight line in joint space from the previous target to the newest target.
-
-        This happens when a target is divided into steps, and not all of them were sent in time. The
-        next decision then begins at the last sent position. This position is on the line, which
-        `command` has already checked, so the arm can still stop within the workspace.
+        Call this method if a target was divided into steps, and not all of the steps were sent in
+        time. The next decision then begins at the last sent position. This position is on the line,
+        which `command` has already checked, so the arm can still stop within the workspace.
 
         Args:
             goal_rad: the target at the end of the line [j], rad, one value per joint. If it is not

@@ -197,7 +197,7 @@ def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, .
             f"With two policies at {at}, a success rate of {rate.share:.0%} is not distinguished "
             "from any other"
         )
-    # for one policy, the example of Toto's paper: 75 % and 63 % in 16 trials each
+    # without a second policy, use the rates of an example in Toto's paper: 75 % and 63 %
     least, most = sorted((rate.share, 0.63 if other is None else other.share))
     if other is None:
         least, most = 0.63, 0.75

@@ -287,7 +287,7 @@ def _entry(result: TrialResult, names: Mapping[PolicyKey, str], place: str) -> s
             links += f" <a href='{place}/{file}'>{words}</a>"
     key = result.trial.policy
     name = f" {_text(names.get(key, key))}" if len(names) > 1 else ""
-    # the note of the check is the message, which is shown above
+    # a note of the success check would only repeat the message, which is shown above
     has_note = judgement.note and judgement.by == "operator"
     note = f"<p>Operator's note: {_text(judgement.note)}</p>" if has_note else ""
     episode = "" if result.episode is None else f"; episode {_text(result.episode)} of the data set"

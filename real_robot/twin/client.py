@@ -39,7 +39,7 @@ class TwinClient:
         self._lines = self._socket.makefile("rb")
         self._lock = threading.Lock()
 
-    # real_robot.episode.Scene
+    # methods of the protocol `real_robot.episode.Scene`
 
     def place(self, x_m: float, y_m: float, yaw_rad: float) -> None:
         """Place the cube and wait until it is at rest."""

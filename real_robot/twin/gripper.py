@@ -1,4 +1,7 @@
-"""The hand of the twin, for franka-sim's gripper server; its calls block until a motion ends."""
+"""The hand of the twin, for franka-sim's gripper server.
+
+The methods that move the hand return when the motion has ended.
+"""
 
 import contextlib
 import socket

@@ -1,8 +1,8 @@
 """Server of Franka's control interface for the twin, based on the server of franka-sim.
 
 This module adds the frame of the hand, collision thresholds that end a motion, the user stop,
-guiding by hand, and injected errors. It does not change franka-sim's protocol, its timing, and its
-checks of motion limits and lost commands.
+guiding by hand, and injected errors. The protocol, the timing, and the checks of motion limits and
+of lost commands are those of franka-sim, without a change.
 """
 
 import math
@@ -200,7 +200,8 @@ class RobotServer(FrankaSimServer):
             return True
         if super()._refuse_move_while_latched(client_socket, header):
             return True
-        # A motion begins. Clear the cause of the last end; franka-sim would continue to report it.
+        # A motion begins. Clear the cause that ended the previous motion, because franka-sim would
+        # continue to report it.
         self.robot_state.state["reflex_reason"] = [False] * len(
             self.robot_state.state["reflex_reason"]
         )

@@ -57,7 +57,8 @@ class Column:
             begin with `observation` or `action` as inputs and outputs of a policy.
         dtype: name of the NumPy dtype of the elements, or `string`.
         names: one name per element of a row.
-        used_by_policies: True to allow such a name; the column then has statistics.
+        used_by_policies: True to allow a name that begins with `observation` or `action`; the
+            column then has statistics for normalisation.
     """
 
     name: str
