@@ -32,7 +32,8 @@ OUT = ROOT / "runs" / "compatibility"
 PAGE = ROOT / "docs" / "compatibility.md"
 CHILD = Path(__file__).with_name("child.py")
 COMMON = ("torch==2.13.0", "opencv-python-headless>=4.9", "packaging", "stable-baselines3==2.9.0")
-TIMEOUT_S = 600  # of a check
+NOT_RUN = "not run"
+TIMEOUT_S = 900  # of a check
 TILE_PX = 256  # side of an image of the contact sheet, without its title
 CHECKS = {
     "single": "one",
@@ -46,10 +47,10 @@ HEAD = """# Third-party environments
 `make compat` wraps each environment of this table in one line, in a virtual environment that has
 its own packages, and checks: one environment; two in a vector environment; a few steps of
 Stable-Baselines3's PPO on two wrapped environments. The line and the packages stand below the
-table. Rates are steps per second of one environment on {machine}, without a
-GPU and with other programs running: rendering included, without and with toto-nano, one
-measurement of at most 20 steps. The images that the encoder was given are in
-`runs/compatibility/contact_sheet.png`.
+table. Rates are steps per second of one environment, rendering included, without and with
+toto-nano: one measurement of at most 20 steps on two cores of {machine},
+without a GPU and with many other programs running, so they show the order of magnitude only. The
+images that the encoder was given are in `runs/compatibility/contact_sheet.png`.
 
 - The library requires no MuJoCo, and its wheel was installed beside each package's own (Meta-World
   requires exactly 3.3.0). If no image can be rendered, run `toto-robot doctor` in the same virtual
@@ -65,6 +66,8 @@ def main() -> None:
     """Run the cases that are named, or all; exit with 1 if one failed."""
     wanted = [name.lower() for name in sys.argv[1:]]
     cases = [case for case in CASES if not wanted or any(w in case.name.lower() for w in wanted)]
+    if not cases:
+        sys.exit(f"no environment is called {' or '.join(wanted)}: {[case.name for case in CASES]}")
     print(f"# {len(cases)} environments; virtual environments in {CACHE}", flush=True)
     OUT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +95,7 @@ def _result(case: Case, wheel: Path) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     if result.get("key") != key:
         result = {"key": key}
-    missing = [check for check in CHECKS if "error" in result.get(check, {"error": "not run"})]
+    missing = [check for check in CHECKS if "error" in result.get(check, {"error": NOT_RUN})]
     python = _environment(case, wheel) if missing else None
     for check in missing:
         error = {"error": "its packages cannot be installed"}
@@ -139,7 +142,7 @@ def _environment(case: Case, wheel: Path) -> Path | None:
 
 
 def _errors(result: dict[str, Any]) -> dict[str, str]:
-    found = {check: result.get(check, {"error": "not run"}) for check in CHECKS}
+    found = {check: result.get(check, {"error": NOT_RUN}) for check in CHECKS}
     return {check: one["error"] for check, one in found.items() if "error" in one}
 
 
@@ -158,13 +161,13 @@ def _page(results: dict[str, dict[str, Any]]) -> str:
         cameras = results[case.name].get("single", {}).get("cameras", ())
         errors = _errors(results[case.name])
         lines += ["```", "", *(f"Embedded: {text}." for text in cameras)]
-        lines += [f"Fails with {CHECKS[check]}: `{error}`." for check, error in errors.items()]
+        lines += [f"{CHECKS[check]}: `{error}`" for check, error in errors.items()]
     return "\n".join(lines) + "\n"
 
 
 def _row(case: Case, result: dict[str, Any]) -> str:
     errors = _errors(result)
-    marks = ["no" if check in errors else "yes" for check in CHECKS]
+    marks = [{None: "yes", NOT_RUN: NOT_RUN}.get(errors.get(check), "no") for check in CHECKS]
     one = result.get("single", {})
     rates = " / ".join(
         f"{float(f'{one[key]:.2g}'):g}" for key in ("raw_rate", "rate") if key in one
