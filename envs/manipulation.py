@@ -43,7 +43,7 @@ class EnvState:
         simulator: [n] state of the physics, as returned by `Simulator.save`.
         arm_targets: [j] stored targets of the arm's joints, rad.
         hand_targets: [h] stored targets of the hand's servos, rad or m.
-        hand_command: [h] last action elements for the hand's servos, in [-1, 1].
+        hand_command: [h] newest action elements for the hand's servos, in [-1, 1].
         waiting: delayed actions [a] that have not been executed yet, oldest first.
         num_steps: number of control steps since the reset.
         num_held: number of consecutive control steps at the goal, up to now.
@@ -297,7 +297,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
 
     @property
     def holding_action(self) -> NDArray[np.float32]:
-        """The action [a] that changes no target: increments of 0, and the last hand command."""
+        """The action [a] that changes no target: increments of 0, and the newest hand command."""
         return self._controller.holding.astype(np.float32)
 
     def _begin(self, variation: Variation) -> None:

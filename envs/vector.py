@@ -198,7 +198,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             seed: one number: environment i gets `seed + i`. A sequence: one seed per environment.
                 None: no new seeds.
             options: passed to every environment, without the entry `reset_mask`. This mask, bool
-                [num_envs], selects the environments to reset; the others keep their last
+                [num_envs], selects the environments to reset; the others keep their newest
                 observation.
 
         Raises:
@@ -231,7 +231,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         With `AutoresetMode.NEXT_STEP`, an environment whose episode ended is reset and not stepped.
 
         Raises:
-            ResetNeeded: `reset` has not been called, or the last step raised an error.
+            ResetNeeded: `reset` has not been called, or the previous step raised an error.
             ValueError: the number of actions is wrong. With `AutoresetMode.DISABLED` also: an
                 episode has ended and its environment was not reset.
         """

@@ -52,7 +52,7 @@ class Worker:
             self.connection.send_bytes(message)
 
     def receive(self) -> tuple[dict[int, Any], dict[int, BaseException]]:
-        """Wait for the result of the last command.
+        """Wait for the result of the command that was sent.
 
         Returns:
             The results and the errors, each by index of the environment.

@@ -70,7 +70,9 @@ def make_env(
 
 
 def describe_env(config: AnyEnv, *, with_images: bool) -> str:
-    """Return what was derived from the spaces of a third-party environment; empty for others.
+    """Return a text about what was derived from the spaces of a third-party environment.
+
+    The text is empty for an environment of this project.
 
     Raises:
         ValueError: the environment does not exist, its spaces cannot be converted, or its `info`

@@ -99,7 +99,7 @@ class AdaptedEnv(gymnasium.Wrapper):
 
     Attributes:
         interface: the action and observation spec that was derived from the spaces.
-        raw: the last observation, as the environment returned it.
+        raw: the newest observation, as the environment returned it.
 
     Raises:
         ValueError: the environment does not exist, or its spaces cannot be converted; the message

@@ -11,13 +11,13 @@ Files in `out`:
 
     config.json         the settings; a run is resumed only with the same settings
     log.jsonl           one line per iteration of PPO
-    checkpoints/        the last two checkpoints, from which a run can be resumed
+    checkpoints/        the newest two checkpoints, from which a run can be resumed
     policy/             the teacher with the highest success rate in validation
     evaluation.json     results of this teacher on the held-out seeds
     metrics.json        all results
     curve.png rollout.mp4 tensorboard/
 
-After a kill, the same command with the same `out` resumes from the last checkpoint. Networks,
+After a kill, the same command with the same `out` resumes from the newest checkpoint. Networks,
 optimizer, normalisers and counters are restored, and the random numbers of an iteration depend only
 on the seed and the iteration. But the episodes that were running begin again, so the later results
 of a killed run differ from those of a run without a kill.

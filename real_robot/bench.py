@@ -54,7 +54,7 @@ class OverlayConfig:
 
 
 class Masked:
-    """Wrapper of a listener that hides the name of the policy, for blind evaluations."""
+    """Wrapper that hides the name of the policy from a listener, for blind evaluations."""
 
     def __init__(self, listener: Listener) -> None:
         """Wrap a listener."""
@@ -108,7 +108,7 @@ class Bench:
         self._last: EpisodeRecord | None = None
 
     def prepare(self) -> None:
-        """Recover the robot after the last episode, and move the arm to its start pose.
+        """Recover the robot after the previous episode, and move the arm to its start pose.
 
         A warning is printed before the arm moves.
 

@@ -66,7 +66,7 @@ class GripperState:
         width_m: distance between the fingers, m.
         max_width_m: distance between the fingers when the gripper is open, m.
         is_grasping: True if the gripper reports that it holds an object.
-        error: error message of the last motion; None if the motion succeeded.
+        error: error message of the most recent motion; None if the motion succeeded.
     """
 
     stamp_s: float
@@ -91,7 +91,7 @@ class RobotState:
         gripper: the gripper's state; None if the arm has no gripper.
         mode: one of `MODES`.
         errors: names of the active errors, as the robot reports them; empty if there are none.
-        command_success_rate: share of the last commands that arrived in time, 0 to 1.
+        command_success_rate: share of the most recent commands that arrived in time, 0 to 1.
     """
 
     stamp_s: float

@@ -276,7 +276,7 @@ class Station:
         after a reflex without a person's confirmation.
 
         Args:
-            reason: why the last episode ended.
+            reason: why the previous episode ended.
             confirm: function that asks a person whether to continue. It must return True only if a
                 person has answered yes.
 

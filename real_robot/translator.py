@@ -1,7 +1,7 @@
 """Convert a policy's actions to targets of the arm, and robot states to proprioception.
 
 The conversion is the same as in a simulated environment with the same action and observation spec
-(`Interface`). The increment of an action is added to the last joint target, which is stored here,
+(`Interface`). The increment of an action is added to the newest joint target, which is stored here,
 and not to the measured position. The command to the hand is absolute. For a hand whose motions
 cannot be interrupted, `GripperSwitch` decides when a new command is sent.
 """
@@ -33,7 +33,7 @@ class GripperSwitch:
     Attributes:
         close_below: a requested opening below this value closes the hand, in [-1, 1].
         open_above: a requested opening above this value opens the hand, in [-1, 1]. Between the
-            two thresholds, the last command does not change.
+            two thresholds, the command does not change.
         hold_s: shortest time between two commands, s; it should be the duration of a motion.
     """
 
@@ -105,16 +105,16 @@ class Translator:
 
     @property
     def joint_targets_rad(self) -> Floats:
-        """Return the last joint targets [j], rad, one value per joint."""
+        """Return the joint targets that were sent last [j], rad, one value per joint."""
         return self._targets.copy()
 
     @property
     def gripper_command(self) -> float:
-        """Return the last command to the gripper, in [-1, 1]; 1 is open."""
+        """Return the newest command to the gripper, in [-1, 1]; 1 is open."""
         return self._command
 
     def begin(self, state: RobotState) -> None:
-        """Set the last targets to the measured state, at the start of an episode."""
+        """Set the stored targets to the measured state, at the start of an episode."""
         self._targets = state.joint_positions_rad.astype(np.float64)
         if state.gripper is not None:
             share = state.gripper.width_m / self._max_width_m
@@ -157,7 +157,7 @@ class Translator:
         self._command = command
 
     def action_of(self, joint_positions_rad: Floats, gripper_width_m: float) -> NDArray[np.float32]:
-        """Return the action [a] that moves the arm from the last target to these joint positions.
+        """Return the action [a] that moves the arm from the stored target to these joint positions.
 
         It is the inverse of `target`, and is used for agents that compute joint positions, such as
         guiding by hand. The numbers of the action are clipped to [-1, 1].

@@ -89,7 +89,7 @@ class FrankaCabinetExpert(ScriptedExpert):
             offset: [3] position of the tool relative to the handle, m.
             drawer_m: opening of the drawer, m.
             width_m: distance between the fingers, m.
-            gripper_command: last gripper command, from -1 (close) to 1 (open).
+            gripper_command: previous gripper command, from -1 (close) to 1 (open).
         """
         beside_m = abs(float(offset[1]))
         along_m = float(offset @ _ROTATION[:, 2])

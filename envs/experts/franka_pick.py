@@ -80,7 +80,7 @@ class FrankaPickExpert(ScriptedExpert):
             face_yaw_rad: rotation about the vertical that aligns the gripper with the cube, rad.
             offset: [3] position of the tool relative to the cube, m.
             width_m: distance between the fingers, m.
-            gripper_command: last gripper command, from -1 (close) to 1 (open).
+            gripper_command: previous gripper command, from -1 (close) to 1 (open).
         """
         beside_m, above_m = float(np.hypot(offset[0], offset[1])), abs(float(offset[2]))
         around = max(beside_m, above_m) < _KEEP_M

@@ -160,7 +160,7 @@ def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
     names = FRANKA_PANDA.joint_names
     positions = tuple(f"{name}_position" for name in names)
     if path.width_m is None:
-        # the last command; unknown before the first frame, so the first command is repeated
+        # the previous command; unknown at the first frame, where the first command is used
         hand, hand_name = np.concatenate([commands[:1], commands[:-1]]), f"{_HAND.name}_command"
     else:
         hand, hand_name = path.width_m[rows], f"{_HAND.name}_width"

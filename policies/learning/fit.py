@@ -158,7 +158,7 @@ def chunk_labels(
 def _rows(length: int, batch: int, seed: tuple[int, ...], step: int) -> torch.Tensor:
     """Draw the observations for one gradient step.
 
-    The result depends only on `seed` and `step`, so that a resumed run draws the same ones.
+    The result depends only on `seed` and `step`, so that a resumed run draws the same observations.
 
     Args:
         length: number of all observations.

@@ -275,7 +275,7 @@ class PpoTrainer:
             self._normaliser.update(states)
 
     def _row(self) -> dict[str, float]:
-        """Return the log values of the last iteration and means over the most recent episodes."""
+        """Return the log values of the newest iteration and means over the most recent episodes."""
         values = self._model.logger.name_to_value
         names = ("value_loss", "approx_kl", "clip_fraction", "explained_variance", "std")
         row = {f"ppo/{name}": float(values[f"train/{name}"]) for name in names}

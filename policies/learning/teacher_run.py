@@ -1,7 +1,7 @@
 """Train a teacher by PPO: write checkpoints, validate each, and keep the best teacher.
 
 <out>/log.jsonl       one line per iteration of PPO
-<out>/checkpoints/    the last two checkpoints
+<out>/checkpoints/    the newest two checkpoints
 <out>/policy/         the teacher with the highest success rate in validation
 """
 
@@ -47,7 +47,7 @@ def evaluate_teacher(
 
 
 def resume(out: Path) -> tuple[Json | None, list[Json]]:
-    """Read the last checkpoint of a run, to resume it.
+    """Read the newest checkpoint of a run, to resume the run.
 
     Returns:
         The state of the trainer, and the results of all validations so far; None and an empty list
@@ -128,12 +128,12 @@ class TeacherRun:
         self._trainer.close()
 
     def _checkpoint(self, row: Mapping[str, float]) -> None:
-        """Validate the teacher and save a checkpoint; delete all but the last two checkpoints.
+        """Validate the teacher and save a checkpoint; delete all but the newest two checkpoints.
 
         If the validation result is the best so far, the teacher is also saved in `policy/`.
 
         Args:
-            row: log values of the last iteration.
+            row: log values of the newest iteration.
         """
         trainer, teacher, step = self._trainer, self._teacher, self._trainer.env_steps
         trainer.fill(teacher)

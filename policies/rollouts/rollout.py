@@ -82,7 +82,7 @@ class RolloutSpec:
         return make_env(self.env, with_images=with_images, privileged=self.privileged)
 
     def describe_env(self) -> str:
-        """Return lines with what was derived from a third-party environment; empty for others."""
+        """Return the text of `policies.environment.describe_env` for this environment."""
         return describe_env(self.env, with_images=self.vision.kind != "none")
 
     def make_expert(self, env: gymnasium.Env[Any, Any]) -> Policy:

@@ -156,7 +156,7 @@ class PolicyServer:
         except MalformedError as error:
             return connection, error
         except NotAuthenticError:
-            # The client cannot verify this answer. It concludes that the keys differ.
+            # The client cannot verify this answer, so it reports that the keys differ.
             with contextlib.suppress(WireError):
                 connection.send({"ok": False}, {})
             raise

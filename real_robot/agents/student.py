@@ -89,7 +89,8 @@ class StudentAgent:
         )
         self._hash = hashlib.sha256(both.encode()).hexdigest()
         self._name = f"policy {folder}"
-        # `act` runs in the thread of an episode. It must end before `reset` of the next episode.
+        # Held during `act`, which runs in the thread of an episode: the `reset` of the next episode
+        # waits until `act` has ended.
         self._acting = threading.Lock()
 
     @property

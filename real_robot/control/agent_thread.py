@@ -51,7 +51,7 @@ class AgentThread:
         self._proposal: Proposal | None = None
         self._newest_asked_s = -math.inf
         self._transport_fault: str | None = None
-        # by camera: the last frame, and the copy of it that the agent receives
+        # by camera: the newest frame, and the copy of it that the agent receives
         self._copies: dict[str, tuple[Frame, Frame]] = {}
         self._worker = Worker(self._answer, f"agent {agent.name}")
 
@@ -119,7 +119,7 @@ class AgentThread:
                 return None
 
     def take(self) -> Proposal | None:
-        """Return the agent's newest answer since the last call; None if there is no new answer."""
+        """Return the newest answer of the agent; None if `take` has returned it before."""
         proposal, self._proposal = self._proposal, None
         return proposal
 

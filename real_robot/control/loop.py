@@ -296,7 +296,7 @@ class _Episode:
                 raise EpisodeEnd(*proposal.end)
             watch.note(proposal.timings_s)
         action = None if failure else agent.action(observation.stamp_s)
-        if action is None:  # keep the last target; the safety layer limits the time of this
+        if action is None:  # keep the previous target; the safety layer limits for how long
             requested = Target(
                 joint_positions_rad=self._translator.joint_targets_rad, gripper_width_m=None
             )

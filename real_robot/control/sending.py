@@ -23,11 +23,11 @@ class Sender:
 
     The time between two steps is never shorter than their regular interval. After a delay, the
     remaining steps are sent later. Steps that are not sent before the next target are dropped. The
-    line to the next target then begins at the last sent step.
+    line to the next target then begins at the step that was sent last.
 
     Attributes:
-        goal_rad: last target [j], rad, one value per joint.
-        share: fraction of the line to the last target that has been sent, in [0, 1].
+        goal_rad: newest target [j], rad, one value per joint.
+        share: fraction of the line to the newest target that has been sent, in [0, 1].
     """
 
     def __init__(
@@ -110,7 +110,7 @@ def bring_to_rest(
         sender: the sender of the targets.
         clock: the clock of all timestamps.
         brake: function that returns the next decision of the safety layer.
-        decided_s: time of the last decision, s.
+        decided_s: time of the newest decision, s.
         period_s: time between two targets, s.
         timeout_s: time limit for braking, stopping and waiting together, s.
 
@@ -123,7 +123,7 @@ def bring_to_rest(
     found: dict[str, Any] = {}
     try:
         while True:
-            # The safety layer assumes that the arm reaches the last target after one period.
+            # The safety layer assumes that the arm reaches the newest target after one period.
             sender.wait(None, decided_s + period_s)
             decision, decided_s = brake(), clock.now_s()
             if decision.target is None:

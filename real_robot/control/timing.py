@@ -23,7 +23,7 @@ class StopWatch:
         self.seconds: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
-        """Record the time since the last call (or the start) as the duration of `stage`."""
+        """Record the time since the previous call (or the start) as the duration of `stage`."""
         now_s = self._clock.now_s()
         self.seconds[stage] = now_s - self._since_s
         self._since_s = now_s

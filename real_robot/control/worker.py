@@ -40,7 +40,7 @@ class Worker(Generic[Q, A]):
             self._asked.notify()
 
     def take(self) -> list[A]:
-        """Return the results of the function since the last call, oldest first.
+        """Return the results of the function since the previous call of `take`, oldest first.
 
         Raises:
             Exception: the function raised this error. The thread has ended, and every later call

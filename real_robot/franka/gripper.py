@@ -54,7 +54,7 @@ class Gripper:
         self._hand, self._config = hand, config
         self._condition = threading.Condition()
         self._requested_m: float | None = None
-        self._last_motion_m: float | None = None  # requested width of the last motion
+        self._last_motion_m: float | None = None  # requested width of the most recent motion
         self._motion_error: str | None = None
         self._read_error: str | None = None
         self._closing = False

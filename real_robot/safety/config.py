@@ -43,10 +43,10 @@ class SafetyConfig:
         max_recoveries: number of reflexes (stops of the robot's controller, for example after a
             collision) after which the robot may continue without a person's acknowledgement. 0
             means that a person must acknowledge each reflex.
-        max_tracking_error_rad: greatest distance between the measured position of a joint and its
-            last target, rad. Above it, the episode ends, because something holds or pushes the
-            arm. Set it larger than `motion.max_lead_rad`: if something holds the arm, its target
-            moves away by up to `max_lead_rad`.
+        max_tracking_error_rad: greatest distance between the measured position of a joint and the
+            newest target that was sent to it, rad. Above it, the episode ends, because something
+            holds or pushes the arm. Set it larger than `motion.max_lead_rad`: if something holds
+            the arm, its target moves away by up to `max_lead_rad`.
         max_overshoot_rad: the episode ends if a measured joint position is more than this beyond
             the robot's limits, rad.
     """

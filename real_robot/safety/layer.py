@@ -228,8 +228,8 @@ class SafetyLayer:
 
         The way is the straight line in joint space from the previous target to the newest target.
         Call this method if a target was divided into steps, and not all of the steps were sent in
-        time. The next decision then begins at the last sent position. This position is on the line,
-        which `command` has already checked, so the arm can still stop within the workspace.
+        time. The next decision then begins at the position that was sent last. It is on the line
+        that `command` has already checked, so the arm can still stop within the workspace.
 
         Args:
             goal_rad: the target at the end of the line [j], rad, one value per joint. If it is not
@@ -349,7 +349,7 @@ class SafetyLayer:
         return faults + _too_old("the robot's state", now_s - _float(state.stamp_s), most_s)
 
     def _tracking_faults(self, last: Motion, state: RobotState) -> list[str]:
-        """Return one text for each joint that is too far from its last target."""
+        """Return one text for each joint that is too far from the newest target that was sent."""
         if state.joint_positions_rad.shape != last.positions_rad.shape:
             return []
         error = np.abs(state.joint_positions_rad - last.positions_rad)

@@ -3,7 +3,7 @@
 A target is sent only if the arm can brake from it: on a straight line in joint space, within all
 limits, and inside the workspace. This line is the braking motion of the target. If the requested
 target has no braking motion, other targets are tried in this order: the requested target, moved
-along the wall of the workspace; shorter motions; the braking motion of the last target, which
+along the wall of the workspace; shorter motions; the braking motion of the previous target, which
 always exists. The first target that passes all checks is sent. No limit is violated to satisfy
 another limit.
 

@@ -42,8 +42,8 @@ class TeleoperationConfig:
 class TeleoperationAgent:
     """Agent that moves the tool as a person requests with a device.
 
-    Each motion starts at the last joint targets, which are stored in the translator, and not at the
-    measured positions. Without input, the targets therefore stay exactly the same.
+    Each motion starts at the newest joint targets, which are stored in the translator, and not at
+    the measured positions. Without input, the targets therefore stay exactly the same.
     """
 
     def __init__(

@@ -183,7 +183,7 @@ def _follow(
 def _steps(ticks: Sequence[_Tick], translator: Translator) -> list[Step]:
     """Return the steps with their actions, computed from the observations.
 
-    The last observation has no step: it is only used for the action of the step before.
+    The final observation has no step: it is only used for the action of the step before.
     """
     steps: list[Step] = []
     if len(ticks) < 2:

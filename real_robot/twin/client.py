@@ -74,9 +74,9 @@ class TwinClient:
         return self._ask("state")
 
     def rates(self) -> dict[str, Any]:
-        """Return the rates of the control cycle and the cameras, measured since the last call.
+        """Return the rates of the control cycle and the cameras, since the previous call.
 
-        At most the last 20 s are measured.
+        The measurement covers at most the 20 s before this call.
         """
         return self._ask("rates")
 

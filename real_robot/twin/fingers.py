@@ -13,7 +13,7 @@ _MAX_GRASP_N = 70.0  # Franka Hand, product manual: continuous grasping force
 
 
 class Fingers:
-    """Common target position of the two fingers; each moves by half of the hand's width.
+    """Common target position of both fingers; each finger moves half as far as the width changes.
 
     Attributes:
         at_rest: True if the target does not move, so that the force of the fingers is constant.

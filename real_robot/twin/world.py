@@ -37,7 +37,7 @@ _REGULAR = 1e-4 * np.eye(6)
 
 
 class World(MujocoFrankaSim):
-    """Simulation of arm, hand and objects; only the physics thread may change `data`.
+    """Simulation of arm, hand and objects; only the physics thread may change its state `data`.
 
     Attributes:
         jobs: queue of functions from other threads, which the physics thread calls.
@@ -183,7 +183,7 @@ class World(MujocoFrankaSim):
         self._path = None
 
     def periods_s(self) -> Floats:
-        """Return the times between the n steps since the last call [n], s, by a real clock."""
+        """Return the durations [n], s, of the n steps since the previous call, by a real clock."""
         end = self.num_steps
         begin = max(self._num_reported_steps, end - _NUM_STEP_TIMES)
         self._num_reported_steps = end - 1
