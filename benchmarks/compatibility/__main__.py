@@ -44,19 +44,28 @@ CHECKS = {
 }
 HEAD = """# Third-party environments
 
-`make compat` wraps each environment of this table in one line, in a virtual environment that has
-its own packages, and checks: one environment; two in a vector environment; a few steps of
-Stable-Baselines3's PPO on two wrapped environments. The line and the packages stand below the
-table. Rates are steps per second of one environment, rendering included, without and with
-toto-nano: one measurement of at most 20 steps on two cores of {machine},
-without a GPU and with many other programs running, so they show the order of magnitude only. The
-images that the encoder was given are in `runs/compatibility/contact_sheet.png`.
+`make compat` tests the environments of this table. For each environment, one line of code replaces
+the images in the observations by embeddings of toto-nano. This line and the required packages are
+below the table. Environments with the same packages share a virtual environment. The columns are:
 
-- The library requires no MuJoCo, and its wheel was installed beside each package's own (Meta-World
-  requires exactly 3.3.0). If no image can be rendered, run `toto-robot doctor` in the same virtual
-  environment: it prints which `MUJOCO_GL` to export, or what to install.
-- `AsyncVectorEnv` is made with `context="forkserver"`. Processes that are forked after a renderer
-  was opened can hang in Mesa's software renderer (Franka Kitchen does).
+- `one`: one environment.
+- `SyncVectorEnv`, `AsyncVectorEnv`: two environments in a vector environment of Gymnasium.
+- `PPO`: a few steps of Stable-Baselines3's PPO on two environments.
+- `steps/s without / with`: steps per second of one environment, including rendering, without and
+  with toto-nano. Each rate is one measurement of at most 20 steps on two cores ({machine}), without
+  a GPU. Many other programs ran at the same time, so the rates show only the order of magnitude.
+
+`yes` means that the check passed, and `not run` that it has not been run yet.
+
+The command writes the images that the encoder received to `runs/compatibility/contact_sheet.png`.
+
+- The library does not require MuJoCo. It was installed together with the version of MuJoCo that
+  each package requires; Meta-World, for example, requires exactly 3.3.0. If no image can be
+  rendered, run `toto-robot doctor` in the same virtual environment: it prints which `MUJOCO_GL` to
+  export, or what to install.
+- `AsyncVectorEnv` is created with `context="forkserver"`. If a process is forked after a renderer
+  was opened, the new process can hang in Mesa's software renderer. This happens with Franka
+  Kitchen.
 - Two packages do not work: gym-xarm 0.1.1 needs a Gymnasium before 1.0, and the wheel of hf-libero
   0.1.4 does not contain the meshes of its objects.
 """
