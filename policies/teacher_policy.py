@@ -156,8 +156,8 @@ class TeacherPolicy(nn.Module):
     def require(self, env: gymnasium.Env[Any, Any], name: str) -> None:
         """Check that the teacher can act in an environment.
 
-        Action and observation spec and the names of the state's elements must be equal to those of
-        the training environment. The cameras may differ.
+        The action and observation spec, and the names of the state's elements, must be equal to
+        those of the training environment. The cameras may differ.
 
         Args:
             env: the environment.

@@ -290,7 +290,7 @@ def _values(steps: Sequence[Step], interface: Interface) -> dict[str, Array]:
 def _held(
     labels: NDArray[np.float32], labelled: NDArray[np.bool_], interface: Interface, first: Step
 ) -> NDArray[np.float32]:
-    """Return the labels, with an action that does not move arm and gripper for missing labels."""
+    """Return the labels, with an action that moves nothing instead of each missing label."""
     found = labels.copy()
     hold = np.zeros(labels.shape[1], np.float32)
     absolute = [i for i, name in enumerate(interface.action) if not name.endswith(_INCREMENT)]

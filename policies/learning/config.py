@@ -38,9 +38,10 @@ class TrainConfig:
         data_episodes: which episodes of a LeRobot data set are used. `successful`: complete
             episodes that are not marked as failed. `complete`: episodes that are not marked as cut
             short. `all`: also episodes that were cut short.
-        layout: for a LeRobot data set of another project, whose actions are learned in the units of
-            the data set: the columns to use. `env` must then be None. None: this project wrote the
-            data set. Other formats must be converted first, see `policies.convert_demonstrations`.
+        layout: the columns to use of a LeRobot data set of another project. The policy learns the
+            actions in the units of this data set, and `env` must be None. If `layout` is None, this
+            project wrote the data set. Other formats must be converted first, see
+            `policies.convert_demonstrations`.
         demonstrations: number of episodes that the expert collects if `data` is None.
         steps_after_success: number of control steps for which a training episode continues after
             success.
@@ -103,7 +104,7 @@ class TrainConfig:
     def own_layout(self) -> LerobotLayout | None:
         """Return the columns to use of another project's LeRobot data set.
 
-        None: the data was written by this project, or there is no data.
+        None is returned if this project wrote the data, or if there is no data.
 
         Raises:
             ValueError: data of this format must be converted first, or `layout` contradicts the

@@ -115,7 +115,7 @@ class MotionFilter:
         self._shrinks = np.isfinite(self._braking)
 
     def outside(self, positions: Floats) -> list[str]:
-        """Return, as texts, which joint limits (with margin) and walls positions [j] violate."""
+        """Return the joint limits (with margin) and walls that positions [j] violate, as texts."""
         beyond = np.maximum(self._lower - positions, positions - self._upper)
         return [
             f"joint {joint + 1} at {positions[joint]:.4f} rad is outside "
@@ -252,7 +252,9 @@ class MotionFilter:
         return self._enclosure.holds_line(here, self._end(here, candidate, elapsed_s))
 
     def _stays_under_curve(self, speeds: Floats, distance: Floats, stop_s: float) -> bool:
-        """Return whether the joints can brake evenly from these speeds without exceeding a limit.
+        """Return whether the joints can brake from these speeds without exceeding a velocity limit.
+
+        Each joint brakes with a constant deceleration.
 
         The robot's velocity limit decreases near a position limit (see `JointLimits`). At a
         distance x it is sqrt(2 d x) - o, with the deceleration d and the offset o. A joint brakes
