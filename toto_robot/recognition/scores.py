@@ -17,7 +17,15 @@ from ..analyses.statistics import grouped_means, interval
 from ..files import write_csv, write_json
 from ..plots import drawing
 
-__all__ = ["LayerScores", "best_layer", "difference", "score_layers", "score_line", "write_scores"]
+__all__ = [
+    "LayerScores",
+    "best_layer",
+    "compare",
+    "difference",
+    "score_layers",
+    "score_line",
+    "write_scores",
+]
 
 RESAMPLES = 2000
 
@@ -128,6 +136,24 @@ def difference(
     return {"difference": float(apart.mean()), "low": float(low[0]), "high": float(high[0])}
 
 
+def compare(one: Path, two: Path) -> dict[str, float]:
+    """Return the paired difference of the accuracy of two runs, each at its best layer.
+
+    Args:
+        one: folder of a run, with `correct.npz`.
+        two: folder of a run on the same test examples.
+
+    Raises:
+        ValueError: a folder has no results, or the runs have other test examples.
+    """
+    first, second = (_read_scores(out) for out in (one, two))
+    for name in ("labels", "groups"):
+        if not np.array_equal(getattr(first, name), getattr(second, name)):
+            raise ValueError(f"{one} and {two} have other test examples: {name} differ")
+    best, other = (scores.correct[scores.correct.mean(1).argmax()] for scores in (first, second))
+    return difference(best, other, first.groups)
+
+
 def best_layer(scores: LayerScores) -> tuple[int, NDArray[np.float64]]:
     """Return the layer with the highest top-1 accuracy, and how often each layer is the best.
 
@@ -177,6 +203,15 @@ def write_scores(out: Path, scores: LayerScores, notes: dict[str, object], title
         lines.append(f"{score_line(str(row['layer']), row)}  {share:.0%}")
     lines.append(f"results: {out / 'results.json'}, layers.csv, layers.png, correct.npz")
     return "\n".join(lines)
+
+
+def _read_scores(out: Path) -> LayerScores:
+    path = out / "correct.npz"
+    if not path.is_file():
+        raise ValueError(f"{out} has no results: {path.name} is missing")
+    with np.load(path) as found:
+        arrays = {name: found[name] for name in ("correct", "correct_5", "labels", "groups")}
+        return LayerScores(layers=tuple(found["layers"].tolist()), **arrays)
 
 
 def score_line(name: str, row: dict[str, Any]) -> str:

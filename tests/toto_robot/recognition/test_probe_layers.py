@@ -11,7 +11,13 @@ from tests.toto_robot.tiny import tiny_engine, tiny_toto
 from toto_robot import load_encoder
 from toto_robot.probing.layer_features import PixelLayers, cache_array, open_layers
 from toto_robot.recognition.probe import Examples, Probe, ProbeConfig
-from toto_robot.recognition.scores import best_layer, difference, score_layers, write_scores
+from toto_robot.recognition.scores import (
+    best_layer,
+    compare,
+    difference,
+    score_layers,
+    write_scores,
+)
 from toto_robot.training.optimizer import OptimizerConfig
 from toto_robot.training.parallel import Ranks
 
@@ -123,3 +129,23 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     found = difference(one, two, np.arange(400))
     assert found["difference"] == pytest.approx(0.05)
     assert 0.02 < found["low"] < found["high"] < 0.08
+
+
+def test_two_runs_are_compared_at_their_best_layers(tmp_path):
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 3, 300), np.arange(300)
+    scores = {}
+    for name, signal in (("good", 2.0), ("bad", 0.5)):
+        logits = rng.standard_normal((2, 300, 3))
+        logits[1, np.arange(300), labels] += signal
+        scores[name] = score_layers(logits, labels, groups, (0, 1))
+        write_scores(tmp_path / name, scores[name], {}, "title")
+    found = compare(tmp_path / "good", tmp_path / "bad")
+    assert found == difference(scores["good"].correct[1], scores["bad"].correct[1], groups)
+    assert 0.2 < found["low"] < found["difference"] < found["high"]
+    other = score_layers(rng.standard_normal((1, 300, 3)), labels[::-1], groups, (0,))
+    write_scores(tmp_path / "other", other, {}, "title")
+    with pytest.raises(ValueError, match="other test examples: labels differ"):
+        compare(tmp_path / "good", tmp_path / "other")
+    with pytest.raises(ValueError, match=r"none has no results: correct\.npz is missing"):
+        compare(tmp_path / "none", tmp_path / "bad")
