@@ -70,8 +70,8 @@ def sign_test(only_first: int, only_second: int) -> float:
 
     The p-value depends only on the discordant pairs: the pairs in which exactly one policy
     succeeded. Source: Q. McNemar, "Note on the sampling error of the difference between correlated
-    proportions", Psychometrika 12 (1947). Unlike there, the p-value is computed from the binomial
-    distribution, not from its normal approximation.
+    proportions", Psychometrika 12 (1947). Unlike in this paper, the p-value is computed from
+    the binomial distribution, not from its normal approximation.
 
     Args:
         only_first: number of pairs in which only the first policy succeeded.

@@ -142,7 +142,7 @@ class Bench:
                 ask_person(f"{error}\npress Enter to try again: ")
 
     def run(self, pose: Pose, policy: PolicyKey) -> EpisodeRecord:
-        """Run an episode with a policy, and return its record; its notes contain the pose."""
+        """Run an episode with a policy, and return the record, whose notes contain the pose."""
         station = self.station
         translator = station.translator(station.interface)
         ends = None

@@ -218,7 +218,7 @@ class MujocoSimulator:
         return self._body_indices[key]
 
     def _resize(self, sizes_m: dict[str, tuple[float, float, float]]) -> None:
-        """Set the edge lengths of boxes; masses and inertias follow, at constant density."""
+        """Set the edge lengths of boxes, and adapt masses and inertias at constant density."""
         if sizes_m == self._box_sizes:
             return
         model = self._model

@@ -1,7 +1,7 @@
 """Scripted expert that controls an arm.
 
 The expert reads the state of the robot and the pose of the object, not images. It therefore works
-only on the digital twin, where the pose of the object is known. It is used to record
+only on the digital twin, where the pose of the object is known. The expert is used to record
 demonstrations. Noise can be added to the executed action, while the action without noise is the
 label. The demonstrations then contain recoveries from errors (DART, Laskey et al. 2017, arXiv
 1703.09327). Demonstrations without noise contain no recoveries.

@@ -1,6 +1,6 @@
 """Server that computes an agent's actions for a client on another machine.
 
-This module does not import torch; the agent may need it.
+This module does not import torch, but an agent may import torch.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ class PolicyServer:
         self._listening.close()
 
     def _make_room(self, raw: socket.socket, client: str) -> None:
-        """Register a connection as not yet authenticated; if there are too many, end the oldest."""
+        """Register a connection that is not authenticated; if there are too many, close the oldest."""
         with self._opening:
             while len(self._unproven) >= _MAX_UNPROVEN:
                 oldest = next(iter(self._unproven))

@@ -35,7 +35,7 @@ class FrankaRobot:
 
     Targets may arrive at irregular times. The arm follows a smooth reference position, which
     reaches a target about when the next target is expected. Without a new target, the arm holds the
-    last target.
+    newest target.
     """
 
     def __init__(self, config: FrankaConfig) -> None:

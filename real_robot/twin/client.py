@@ -104,7 +104,7 @@ class TwinClient:
         self._ask("disconnect")
 
     def drop_commands(self, seconds: float) -> None:
-        """Drop the commands that clients send to the arm, for a time, s.
+        """Drop the commands that clients send to the arm, for `seconds` seconds.
 
         If 20 commands in a row are lost, the arm ends its motion.
         """

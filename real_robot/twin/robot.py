@@ -99,7 +99,7 @@ class RobotServer(FrankaSimServer):
                 self.robot_state.state["robot_mode"] = RobotMode.kIdle
 
     def drop_commands(self, seconds: float) -> None:
-        """Drop the commands that clients send to the arm, for a time, s."""
+        """Drop the commands that clients send to the arm, for `seconds` seconds."""
         self._drop_until_s = self.comm.drop_until_s = time.monotonic() + seconds
 
     def fail(self, name: str) -> None:
