@@ -106,7 +106,7 @@ class PolicyServer:
         self._listening.close()
 
     def _make_room(self, raw: socket.socket, client: str) -> None:
-        """Register a connection that is not authenticated; if there are too many, close the oldest."""
+        """Register a connection without authentication; if there are too many, close the oldest."""
         with self._opening:
             while len(self._unproven) >= _MAX_UNPROVEN:
                 oldest = next(iter(self._unproven))
