@@ -65,7 +65,7 @@ def help_text(
 
 
 def show(text: str) -> None:
-    """Print a text; do not fail if the program that reads the output ends early, as `head`."""
+    """Print a text; do not fail if the program that reads the output ends early, as `head` does."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -4,10 +4,10 @@ The paper's figure shows a high loss in the first frame and a lower loss in all 
 paper explains the difference by the redundancy of video. Control sequences test this explanation:
 
     video      frames of one clip in their order
-    shuffled   the same frames in random order. They are as similar, but the motion is lost.
+    shuffled   the same frames in random order. Frames are as similar, but motion is lost.
     unrelated  frames of other clips. Without redundancy, the loss of later frames should not fall.
     images     unrelated frames after the start token of images, as in training on images
-    repeated   the first frame repeated. The loss falls as far as it can.
+    repeated   the first frame, repeated. Later frames are known, so their loss should be lowest.
 
 Confidence intervals come from a bootstrap over files. It draws all sequences of a file together.
 """

@@ -191,7 +191,7 @@ class ClipReader:
             number += 1
 
     def _decoded(self) -> Iterator[TimedFrame]:
-        """Yield the frames of the segment or of the whole file.
+        """Yield the frames from `start_s` to `end_s` (a segment), or of the whole file.
 
         In a segment, times are on the file's clock. In a whole file, the first frame has time 0.
         """

@@ -105,7 +105,7 @@ class EmbeddingParts:
         self._kept = batches[-1].place
 
     def _write(self, part: Part) -> None:
-        """Write a part as the last one of the folder."""
+        """Write a part, numbered after the existing parts of the folder."""
         data = io.BytesIO()
         arrays = {name: getattr(part, name) for name in _ARRAYS}
         problems = json.dumps([asdict(problem) for problem in part.problems])

@@ -2,7 +2,7 @@
 
     embeddings = encoder(frames)                     # uint8 [b h w 3] -> float32 [b e]
     codes = encoder.compress(frames)                 # compact form for saving frames: [b n]
-    embeddings = encoder.embed(codes)                # equal; bit-identical if codes are tokens
+    embeddings = encoder.embed(codes)                # as above; rounded if codes are not tokens
     streams = encoder.open_streams(num_streams)      # encode episodes frame by frame
 
 The *codes* of a frame are the n values with which data sets save it. For an `Encoder` (Toto), they

@@ -377,7 +377,7 @@ class Encoder(nn.Module):
         )
 
     def untrained(self, seed: int = 0) -> "Encoder":
-        """Return an encoder of the same architecture with random weights, as a control."""
+        """Return an encoder of the same architecture with random weights, for comparison."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return Encoder(

@@ -162,7 +162,7 @@ class FrozenEncoder(nn.Module):
         return self
 
     def untrained(self: F, seed: int = 0) -> F:
-        """Return an encoder of the same architecture with random weights, as a control."""
+        """Return an encoder of the same architecture with random weights, for comparison."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return type(self)(self.transformer.config.build(), self.layer, self.pool)  # pyrefly: ignore

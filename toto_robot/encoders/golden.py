@@ -8,7 +8,7 @@ changes the outputs. There are three stages:
     2. tokenizer: its input -> tokens
     3. transformer: tokens -> features of a layer, averaged over the tokens
 
-The input of the third stage are the saved tokens, so an error names the stage that differs.
+The third stage gets the saved tokens as its input, so an error names the stage that differs.
 `golden.safetensors` contains the frames (uint8 [h w 3]), m pixels of the tokenizer's input (float32
 [3 m]), the n tokens (int32 [n]) and d features of l layers (float32 [l d]). They were computed in
 float32 on a CPU.

@@ -5,8 +5,8 @@
 The features are nearly equal to those in float32. Large models become faster; toto-nano does not,
 because it is too small. Numbers are converted to integers (quantised) by dividing them by a scale.
 Weights are quantised once, with one scale per output channel. Inputs of matrix products are
-quantised at each call, with one scale per token. Embeddings, norms, attention and the tokenizer
-stay in float32.
+quantised at each call, with one scale per token. Token embeddings, norms, attention and the
+tokenizer stay in float32.
 
 Before an int8 encoder is returned, its features are compared with those in float32, on images from
 the checkpoint or from the caller. The fingerprint of an int8 encoder differs from that of the
@@ -32,7 +32,7 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 class Int8Linear(nn.Module):
-    """A linear layer without bias that multiplies 8-bit integers, and sums them in 32 bits.
+    """A linear layer without bias that multiplies 8-bit integers, and sums the products in 32 bits.
 
     Args:
         linear: the float32 layer that is replaced.
@@ -66,7 +66,7 @@ class Int8Linear(nn.Module):
 class _Rounder:
     """A quantiser of inputs to 8 bits, with one scale per token.
 
-    It keeps the last result, because several layers have the same input.
+    It stores the newest input and its result, because several layers have the same input.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Caches of a stream: attention keys and values of earlier frames, or the state of a Mamba."""
+"""Caches of a stream: attention keys and values of earlier frames, or the state of a Mamba model."""
 
 from collections.abc import Sequence
 
@@ -187,9 +187,10 @@ def _attend_to_both(
 ) -> Tensor:
     """Return the attention output of new tokens, which attend to earlier and new tokens.
 
-    The new tokens attend to all earlier tokens, and causally to each other. On the CPU, the two
-    parts are computed separately, because this needs no copy and no mask of the earlier tokens.
-    The denominators of the two softmaxes then determine the weights of the two results.
+    Each new token attends to all earlier tokens, to the new tokens before it, and to itself. On the
+    CPU, the attention to earlier tokens and the attention to new tokens are computed separately,
+    because this needs no copy and no mask of the earlier tokens. The two results are then averaged,
+    with weights that follow from the denominators of their softmaxes.
     """
     if q.device.type == "cpu":
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

@@ -79,7 +79,7 @@ class StreamGraph(nn.Module):
 
 
 class _GivenPast:
-    """A cache with given keys and values of earlier frames, which collects the new values."""
+    """A cache with given keys and values of earlier frames, which collects those of new frames."""
 
     def __init__(
         self,

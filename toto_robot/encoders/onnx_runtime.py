@@ -29,7 +29,7 @@ class OnnxEncoder:
     Attributes:
         metadata: content of `export.json`, the shapes and properties of the encoder.
         dim: number e of values in an embedding.
-        tokens: int64 [b n], the tokens of the last frames.
+        tokens: int64 [b n], the tokens of the frames of the newest call.
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
@@ -65,13 +65,13 @@ class OnnxStream:
     """An exported stream, whose embeddings also depend on earlier frames of the episode.
 
     It processes several environments together. The ONNX graph receives the attention keys and
-    values of earlier frames, and returns those of the newest frame. They replace those of the
-    oldest frame. The features equal those of `EncoderStream` in the mode `rolling`.
+    values of earlier frames, and returns those of the newest frame. This object then replaces the
+    keys and values of the oldest frame by those of the newest frame. The features equal those of `EncoderStream` in the mode `rolling`.
 
     Attributes:
         metadata: content of `export.json`.
         dim: number e of values in an embedding.
-        tokens: int64 [b n], the tokens of the last frames.
+        tokens: int64 [b n], the tokens of the frames of the newest call.
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:

@@ -24,7 +24,7 @@ class GridPool(nn.Module):
         self.side, self.dim = side, side * side * dim
 
     def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
-        """Return the embeddings [b, side * side * d] of b frames with n tokens of d features."""
+        """Return the embeddings [b, k * k * d] of b frames with n tokens of d features."""
         side = round(features.shape[1] ** 0.5)
         image = features.transpose(1, 2).unflatten(2, (side, side))  # b d i j
         return adaptive_avg_pool2d(image, self.side).permute(0, 2, 3, 1).flatten(1)

@@ -14,7 +14,7 @@ whole episode. After that, they depend on the mode:
 - `staggered` has two caches, which begin half a window apart. It uses the cache that began first,
   and clears this cache when it is full. The features equal those of a new pass over the start token
   and the last `context / 2 + 1` to `context` frames, including the newest one, as in training. A
-  step costs twice as much.
+  step costs twice as much as in the mode `rolling`.
 
 Rotary position embeddings depend only on the distance between two tokens, so the positions of the
 frames can increase without limit. Only the start token is moved, to the position before the oldest

@@ -39,15 +39,15 @@ def load_vit(
 ) -> VitEncoder:
     """Load a vision transformer from a published file; this never accesses the network.
 
-    The names of the weights may be those of the authors' files, or those of the library
-    transformers (ViTMAE, Dinov2 with and without registers, DINOv3ViT). Each name must be known.
+    The names of the weights may be those of the authors' files, or those of the Hugging Face
+    library `transformers` (ViTMAE, Dinov2 with and without registers, DINOv3ViT). Each name must be known.
     Parts that the encoder does not need are ignored: decoder, mask token, classifier, and the
     optimizer and other data of the training. If a file was saved during training and contains
     several copies of the model, or prefixes such as `module.`, `training_files` finds the encoder.
     If blocks at the end of the model are missing in the file, this cannot be detected.
 
     If the image size differs from that of the training, DINOv2's position embedding is resized as
-    in DINOv2's own code. The library transformers resizes it in another way for models without
+    in DINOv2's own code. The library `transformers` resizes it in another way for models without
     registers, which changes features by up to 2 %.
 
     Args:
@@ -179,7 +179,7 @@ _TRANSFORMERS = (
 
 
 def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights from their names in the package `transformers` to the authors' names.
+    """Rename weights from their names in the library `transformers` to the authors' names.
 
     Queries, keys and values are joined to one weight, as in the authors' files. Other names stay.
     """

@@ -33,7 +33,7 @@ _HOTTEST_NATS = 12.0
 
 
 class PredictionPreview:
-    """A predictor of the next frames of several environments, from the tokens of the last frames.
+    """A predictor of the next frames of several environments, from the tokens of earlier frames.
 
     Attributes:
         num_envs: number b of environments.

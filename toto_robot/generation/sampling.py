@@ -8,10 +8,10 @@
     tokens = preview_frame(transformer, past)                             # [b t n] -> [b n]
 
 There are b videos with t earlier frames of n tokens. `preview_frame` predicts a whole frame in one
-pass. Its input are the earlier frames, and the last frame a second time, in the place of the
-unknown next frame. It selects the most likely token at each position.
+pass. Its input contains the newest frame twice: once as an earlier frame, and once in the place of
+the unknown next frame. It selects the most likely token at each position.
 
-Speculative decoding (Leviathan et al. 2023) could use the tokens of the last frame as a draft of
+Speculative decoding (Leviathan et al. 2023) could use the tokens of the newest frame as a draft of
 the next frame. With toto-nano this is not faster, because too many tokens of the draft are wrong.
 """
 

@@ -12,7 +12,7 @@ environment's previous image is not a new frame: its embedding is returned again
 
 The training scripts of Isaac Lab convert all functions of a configuration to the text
 `module:name` and back. The functions of an entry are attributes of this module, so they survive
-this.
+this conversion.
 """
 
 import itertools

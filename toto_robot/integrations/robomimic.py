@@ -32,8 +32,8 @@ class TotoConv(ConvBase):
     Args:
         input_channel: number of channels, 3; robomimic sets it.
         encoder: a name or folder for `load_encoder`.
-        layer: layer to pool; None: the checkpoint's.
-        pool: name of the pool; None: the checkpoint's.
+        layer: layer to pool; None: the checkpoint's default.
+        pool: name of the pool; None: the checkpoint's default.
         trainable: true to fine-tune the transformer.
 
     Raises:

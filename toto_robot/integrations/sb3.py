@@ -27,7 +27,7 @@ __all__ = ["TotoFeaturesExtractor"]  # noqa: F822  # created at its first use
 
 
 def __getattr__(name: str) -> Any:
-    """Return the class, created at its first use, because its base is in an optional extra."""
+    """Return the class, created at its first use: its base class needs an optional package."""
     if name == "TotoFeaturesExtractor":
         return _extractor_class()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
     env = TransformedEnv(GymEnv(..., from_pixels=True), TotoTransform("toto-nano"))
 
-It runs in TransformedEnv, below or above SerialEnv and ParallelEnv, and in a replay buffer. It does
+It runs in TransformedEnv, inside or around SerialEnv and ParallelEnv, and in a replay buffer. It does
 not need torchvision.
 """
 
@@ -32,8 +32,8 @@ class TotoTransform(Transform):
     """A transform from images to embeddings.
 
     With a stream, each image of each environment has its own memory of earlier frames. The memory
-    is cleared where an environment is reset. Images of environments that are not reset or not
-    stepped are not read.
+    is cleared where an environment is reset. A call reads only the images of the environments
+    that it resets or steps.
 
     Args:
         encoder: an encoder, or a name or folder for `load_encoder`.
@@ -76,7 +76,7 @@ class TotoTransform(Transform):
         return copy
 
     def forward(self, tensordict: Any) -> Any:
-        """Return a batch from a replay buffer with embeddings.
+        """Return a batch of a replay buffer, with embeddings of its images.
 
         Raises:
             ValueError: the transform has a stream.

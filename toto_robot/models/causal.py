@@ -83,7 +83,7 @@ class CausalModel(nn.Module):
     Attributes:
         config: sizes of the model, and ids of the special tokens.
         embed_tokens: the token embedding.
-        layers: the blocks, the first block first. Training shards, compiles and checkpoints each
+        layers: the blocks, the first block first. Training shards, compiles and recomputes each
             block separately.
         lm_head: the output projection. None if the token embedding is also the output projection.
     """

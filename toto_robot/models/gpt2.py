@@ -1,8 +1,8 @@
 """GPT-2 with fixed sine-cosine positions in one file (paper section 4.1, Table 6).
 
 The blocks have LayerNorm before each sublayer, GELU and biases. Positions are absolute: the model
-adds the sines and cosines of Vaswani et al. (2017) to the token embeddings. They are not trained.
-Their scale equals the scale of the initial token embeddings.
+adds the sines and cosines of Vaswani et al. (2017) to the token embeddings. The sines and cosines
+are not trained. Their scale equals the scale of the initial token embeddings.
 
 Shapes: b batch, t time (tokens), d width, h heads, k head width.
 """

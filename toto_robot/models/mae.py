@@ -127,7 +127,7 @@ class MaskedAutoencoder(VisionTransformer):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Blocks of the encoder, which training shards, compiles and checkpoints one by one."""
+        """Blocks of the encoder, which training shards, compiles and recomputes one by one."""
         return self.blocks
 
     def loss(

@@ -109,7 +109,7 @@ class PatchTransformer(nn.Module):
 
     Attributes:
         config: sizes of the model.
-        layers: the blocks, the first block first. Training shards, compiles and checkpoints each
+        layers: the blocks, the first block first. Training shards, compiles and recomputes each
             block separately.
     """
 

@@ -185,8 +185,8 @@ class KeyValueCache:
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Compute the attention of a block, and store the new keys and values.
 
-        New tokens attend to all earlier tokens, and causally to each other. The output is
-        [b h t k], for t new tokens.
+        Each new token attends to all earlier tokens, the new ones among them, and to itself.
+        The output is [b h t k], for t new tokens.
         """
         num_new, end = q.shape[2], self.length + q.shape[2]
         keys, values = self._allocate(block, k, v, end)

@@ -65,8 +65,8 @@ class Demonstrations:
         paths: file of each episode. In a LeRobot data set, it is a name that stands for the
             episode, and not a file.
         rows: indices of the frames to encode, for each episode. They do not depend on the target.
-        counts: number of the first frames in `rows` that have a target, for each episode. An
-            episode may have one more frame than actions, so its last frame may have no target.
+        counts: for each episode, the number of frames in `rows` that have a target. An episode may
+            have one more frame than actions. Then its last frame has no target.
         view: form of the images: `tokens`, `frames`, `videos` or `lerobot`.
         array: name of the array or column that is the target.
         target: k target values of each row, float64 [r k]. Classes are one-hot.
@@ -203,7 +203,7 @@ def _readable(paths: Sequence[Path], kind: Kind, array: str | None) -> tuple[str
 class _Episode:
     """The data of one episode.
 
-    `rows` has the indices of the frames to encode. The first of them have a target.
+    `rows` has the indices of the frames to encode. The last of these frames may have no target.
     """
 
     view: str

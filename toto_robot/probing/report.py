@@ -35,8 +35,8 @@ class Cell:
     """The result of one probe, which is one cell of the printed table.
 
     Attributes:
-        source: input of the probe. `trained` is an embedding of the encoder. There are controls
-            with an encoder: in `untrained`, the transformer is untrained and the tokenizer is
+        source: input of the probe. `trained` is an embedding of the encoder. All other
+            inputs are controls, for comparison. There are controls with an encoder: in `untrained`, the transformer is untrained and the tokenizer is
             trained. In `random`, both are untrained. There are controls without an encoder:
             `pixels 16 x 16` (the images, resized to that size), `proprioception`, and `constant`
             (no input).

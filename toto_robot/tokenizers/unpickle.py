@@ -5,8 +5,8 @@ file can run any code. This module accepts only expected names of classes. For e
 creates an object that only stores data; nothing from the file is imported or called.
 
 torch 1.6 and later writes zip files, which `torch.load(weights_only=True)` reads. Earlier versions
-wrote several pickles one after another (a stream). From these, `torch.load` rejects whole modules,
-so this module reads them with a restricted unpickler.
+wrote several pickles one after another (a stream). `torch.load` rejects streams with
+whole modules, so this module reads them with a restricted unpickler.
 """
 
 import pickle

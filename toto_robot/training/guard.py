@@ -20,8 +20,8 @@ class GuardConfig:
     """Settings of `Guard`.
 
     Attributes:
-        deviations: threshold of a spike, in standard deviations. A loss is a spike if it is further
-            above the mean of the recent losses.
+        deviations: threshold of a spike, in standard deviations. A loss is a spike if it
+            exceeds the mean of the recent losses by more than this.
         history: number of recent accepted losses from which the mean and the standard deviation are
             computed.
         most_skipped: maximum number of consecutive skipped steps before training stops.

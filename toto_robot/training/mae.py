@@ -64,7 +64,7 @@ class MaeTrainingConfig:
 def train_mae(config: MaeTrainingConfig, out: Path) -> Path:
     """Train a masked autoencoder, and return the folder of the encoder.
 
-    Training resumes from the last checkpoint under ``out``. The encoder in ``out/encoder`` is the
+    Training resumes from the newest checkpoint under ``out``. The encoder in ``out/encoder`` is the
     autoencoder without its decoder. `load_encoder` opens it as a `VitEncoder`.
     """
     with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:

@@ -79,7 +79,7 @@ class PatchTrainingConfig:
 def train_patches(config: PatchTrainingConfig, out: Path) -> Path:
     """Train a transformer over patches, and return the folder of the encoder.
 
-    Training resumes from the last checkpoint under ``out``. `load_encoder` opens the encoder in
+    Training resumes from the newest checkpoint under ``out``. `load_encoder` opens the encoder in
     ``out/encoder`` as a `PatchEncoder`.
 
     Raises:

@@ -1,8 +1,8 @@
 """The perceptual loss LPIPS with the network VGG16 (Zhang et al., arXiv 1801.03924).
 
-VGG16 was trained with ImageNet labels, so a tokenizer trained with this loss has used them
-indirectly. The paper avoids this (section 3.4). Therefore the loss is off by default, and its
-weights are not shipped: the user must download the two files.
+VGG16 was trained with ImageNet labels, so a tokenizer that is trained with this loss uses these
+labels indirectly. The paper avoids this (section 3.4). Therefore the loss is off by default, and
+its weights are not shipped: the user must download the two files.
 """
 
 from pathlib import Path

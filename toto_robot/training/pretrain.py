@@ -106,7 +106,7 @@ class PretrainConfig:
 def pretrain(config: PretrainConfig, out: Path) -> Path:
     """Train a transformer to predict the next token, and return the folder of the encoder.
 
-    Training resumes from the last checkpoint under ``out``. The folder ``out/encoder`` holds the
+    Training resumes from the newest checkpoint under ``out``. The folder ``out/encoder`` holds the
     tokenizer and the transformer, and `load_encoder` opens it. Its ``config.json`` holds this
     config, so ``python -m toto_robot.training.rerun`` can repeat the training. If a scheduler stops
     a run, the run has a checkpoint but no encoder yet. The same command resumes it.

@@ -4,7 +4,7 @@
     python -m toto_robot.training.tokenizer tokenizer=dalle recipe=dalle optimizer=dalle
     python -m toto_robot.training.tokenizer tokenizer=vqgan recipe=vqgan optimizer=vqgan
 
-The command runs in one process. A killed run resumes from its last checkpoint. On a CPU, the
+The command runs in one process. A killed run resumes from its newest checkpoint. On a CPU, the
 resumed run is bit-identical to an uninterrupted run.
 """
 
@@ -103,7 +103,7 @@ class TokenizerTrainingConfig:
 def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     """Train a tokenizer, and return its folder ``out/tokenizer``.
 
-    Training resumes from the last checkpoint under ``out``.
+    Training resumes from the newest checkpoint under ``out``.
 
     Raises:
         ValueError: tokenizer, recipe, crop and frames do not fit each other, or ``out`` holds

@@ -37,7 +37,7 @@ _printed: set[str] = set()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageChoice:
-    """The arguments of the wrappers that select and convert images.
+    """Settings that select and convert images, which are arguments of the wrappers.
 
     They are also the arguments of `images.find_images`.
 

@@ -20,7 +20,7 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
         encoder: an encoder, or a name or folder that `load_encoder` accepts.
         stream: settings of streams, with which embeddings also depend on earlier frames of the
             episode; None: embeddings depend on one frame only. An episode begins with `reset`, or
-            with the step after the last episode's end if `env` resets itself.
+            with the step after an episode's end if `env` resets itself.
         cameras: paths (such as `pixels/top`) or camera names of the images; a mapping from paths to
             names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.

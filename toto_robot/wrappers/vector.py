@@ -150,7 +150,7 @@ class TotoVectorObservation(VectorWrapper):
     def _begin_some(
         self, observations: Observation, rows: NDArray[np.intp], latest: Embeddings
     ) -> Embeddings:
-        """Return embeddings in which those of environments whose episode begins are replaced."""
+        """Return `latest`, with new embeddings for environments `rows`, whose episodes begin."""
         parts = [part.copy() for part in latest]
         if len(rows):
             images = self._embedder.images(observations, rows)
