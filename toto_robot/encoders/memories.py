@@ -1,4 +1,4 @@
-"""Caches of a stream: attention keys and values of earlier frames, or a Mamba model's state."""
+"""Caches of a stream: attention keys and values of earlier frames, or the state of a Mamba model."""
 
 from collections.abc import Sequence
 
