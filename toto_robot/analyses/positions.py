@@ -31,6 +31,7 @@ from ..encoders.encoder import Encoder
 from ..encoders.vision import AnyToto, build_toto
 from ..files import write_aside, write_csv
 from ..models import CausalModel
+from ..models.causal import require_causal
 from ..plots import drawing
 from .clips import Part, TokenClips, open_clips
 from .orders import ORDERS, Windows, arrange, cut_windows, possible_orders
@@ -139,6 +140,7 @@ def token_losses(transformer: CausalModel, ids: Int64[Tensor, "b t"]) -> Float[T
 
     The model predicts each token from all tokens before it. b is the batch, t the number of tokens.
     """
+    require_causal(transformer.config, "a next-token loss")
     (hidden,) = transformer.features(ids[:, :-1], (-1,))
     losses = [
         cross_entropy(transformer.logits(part).float().transpose(1, 2), targets, reduction="none")

@@ -94,7 +94,8 @@ class Encoder(nn.Module):
         num_layers: number of blocks of the whole transformer.
         image_size: side of the square to which frames are resized, pixels.
         tokens_per_frame: number of tokens of a frame.
-        weights_hash: sha256 of all weights of the checkpoint, independent of layer and pool.
+        weights_hash: sha256 of all weights of the checkpoint, and of the attention if it is not
+            causal; independent of layer and pool.
         fingerprint: sha256 of weights, layer, pool and repeat_frame. If it is equal for two
             encoders, their embeddings are interchangeable.
     """
@@ -122,9 +123,10 @@ class Encoder(nn.Module):
         self.frame_interval_s = frame_interval_s
         self.image_size = tokenizer.image_size
         self.tokens_per_frame = tokenizer.tokens_per_frame
-        self.weights_hash = hashlib.sha256(
-            (weights_hash(tokenizer) + weights_hash(transformer)).encode()
-        ).hexdigest()
+        attention = getattr(transformer.config, "attention", "causal")
+        hashed = weights_hash(tokenizer) + weights_hash(transformer)
+        hashed += "" if attention == "causal" else attention  # it changes the features
+        self.weights_hash = hashlib.sha256(hashed.encode()).hexdigest()
         self.tokenizer = tokenizer
         self.transformer = transformer
         self._config = EncoderConfig(

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..models import MambaConfig
+from ..models.causal import require_causal
 from .contract import StreamableEncoder
 from .memories import FrameMemory, Rows, StateMemory
 from .pooling import normalise
@@ -302,6 +303,7 @@ def _check(
     if encoder.repeat_frame:
         raise ValueError("an encoder with repeat_frame encodes single frames: it has no stream")
     config = encoder.transformer.config
+    require_causal(config, "a stream")
     if mode not in STREAM_MODES:
         raise ValueError(f"unknown stream mode {mode!r}; known: {', '.join(STREAM_MODES)}")
     if num_envs < 1 or frame_skip < 1:

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_toto
 from ..models import CausalModel
+from ..models.causal import require_causal
 
 __all__ = [
     "GREEDY",
@@ -208,6 +209,7 @@ def _check(transformer: CausalModel, past: Tensor, window: int) -> Tensor:
         ValueError: the window or the tokens of the earlier frames are invalid.
     """
     config = transformer.config
+    require_causal(config, "a prediction")
     if not 1 <= window <= config.frames:
         raise ValueError(
             f"window must be in [1, {config.frames}] frames, the length that the model was "

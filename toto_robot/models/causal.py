@@ -14,7 +14,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-__all__ = ["CausalModel", "SequenceLayout", "check_sizes", "linear_cross_entropy"]
+__all__ = [
+    "CausalModel",
+    "SequenceLayout",
+    "check_sizes",
+    "linear_cross_entropy",
+    "require_causal",
+]
 
 SPECIAL_TOKENS = 3
 LOSS_ROWS = 1024  # number of tokens whose logits are in memory at the same time
@@ -75,6 +81,21 @@ def check_sizes(config: object, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+
+
+def require_causal(config: object, purpose: str) -> None:
+    """Check that the attention of a model is causal.
+
+    Raises:
+        ValueError: it is not. The message names the purpose.
+    """
+    attention = getattr(config, "attention", "causal")  # only a LLaMA has another attention
+    if attention != "causal":
+        raise ValueError(
+            f"{purpose} needs causal attention, but this Toto was fine-tuned with "
+            f"attention={attention}: use it for single frames and clips, or fine-tune with "
+            "attention=causal"
+        )
 
 
 class CausalModel(nn.Module):
@@ -173,6 +194,12 @@ class CausalModel(nn.Module):
     def loss(self, ids: Int64[Tensor, "b t"]) -> Float[Tensor, ""]:
         """Return the mean next-token negative log-likelihood, nats (paper equation 2)."""
         (hidden,) = self.features(ids[:, :-1], layers=(-1,))
+        return self.next_token_loss(hidden, ids)
+
+    def next_token_loss(
+        self, hidden: Float[Tensor, "b t d"], ids: Int64[Tensor, "b t+1"]
+    ) -> Float[Tensor, ""]:
+        """Return what `loss` returns, from the output of the last block for ``ids[:, :-1]``."""
         return linear_cross_entropy(
             self.head_input(hidden).flatten(0, 1), self.head_weight, ids[:, 1:].flatten()
         )

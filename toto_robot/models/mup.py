@@ -35,7 +35,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     gradient are in no group.
 
     Args:
-        model: any module, sharded or not.
+        model: any module, sharded or not. If it has a method ``lr_scale(name)``, the ``lr_scale``
+            of a parameter is multiplied by the result, for example for layer decay.
         weight_decay: weight decay of the matrices.
 
     Returns:
@@ -44,13 +45,16 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     """
     base = getattr(getattr(model, "config", None), "mup_base_dim", None)
     factor = 1.0 if base is None else model.config.width_factor  # pyrefly: ignore
+    own_scale = getattr(model, "lr_scale", None)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decay, scale = (weight_decay if _decays(name, parameter) else 0.0), 1.0
-        if name.startswith("layers.") and parameter.ndim > 1:
+        if name.removeprefix("transformer.").startswith("layers.") and parameter.ndim > 1:
             decay, scale = decay * factor, 1 / factor
+        if own_scale is not None:
+            scale *= own_scale(name)
         key = (decay, scale)
         if key not in groups:
             groups[key] = {"params": [], "weight_decay": decay, "lr_scale": scale}

@@ -9,26 +9,39 @@ the factors of the maximal update parametrisation (muP).
 Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from .causal import CausalModel, SequenceLayout, check_sizes
+from .causal import (
+    CausalModel,
+    SequenceLayout,
+    check_sizes,
+    linear_cross_entropy,
+    require_causal,
+)
 
 __all__ = [
+    "Attention",
     "Block",
     "KeyValueCache",
+    "Masked",
     "Memory",
     "SequenceLayout",
     "TotoConfig",
     "TotoTransformer",
+    "attention_mask",
     "llama_config",
     "llama_state_dict",
 ]
+
+
+Attention = Literal["causal", "prefix", "full"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +60,10 @@ class TotoConfig(SequenceLayout):
         norm_eps: epsilon of RMSNorm.
         mup_base_dim: width for which the learning rate was tuned. It enables the maximal update
             parametrisation (`models.mup`). null uses the standard parametrisation.
+        attention: the tokens to which a token attends in `features`. `causal`: itself and earlier
+            tokens. `full`: all tokens of its frame and of earlier frames. `prefix`: all tokens. The
+            last two are for fine-tuned models (paper A.2), and give the same features for one
+            frame. A next-token loss is always computed with causal attention.
     """
 
     kind: ClassVar[str] = "llama"
@@ -58,6 +75,7 @@ class TotoConfig(SequenceLayout):
     rope_base: float
     norm_eps: float
     mup_base_dim: int | None = None
+    attention: Attention = "causal"
 
     def __post_init__(self) -> None:
         """Check that the sizes are consistent."""
@@ -124,8 +142,49 @@ class TotoTransformer(CausalModel):
         return normed if factor == 1 else normed / factor
 
     def new_memory(self, size: int) -> "KeyValueCache":
-        """Return an empty key-value cache with memory for ``size`` tokens."""
+        """Return an empty key-value cache with memory for ``size`` tokens.
+
+        Raises:
+            ValueError: the attention of the model is not causal.
+        """
+        require_causal(self.config, "a cache of earlier tokens")
         return KeyValueCache(size)
+
+    def features(
+        self, ids: Int64[Tensor, "b t"], layers: Sequence[int], cache: "Memory | None" = None
+    ) -> tuple[Float[Tensor, "b t d"], ...]:
+        """Return the residual stream after each of the given layers; see `CausalModel.features`.
+
+        Without a cache, tokens attend to each other as `TotoConfig.attention` says.
+        """
+        if cache is None and self.config.attention != "causal":
+            cache = Masked(attention_mask(self.config, ids.shape[1], ids.device))
+        return super().features(ids, layers, cache)
+
+    def loss(
+        self, ids: Int64[Tensor, "b t"], prefix: Int64[Tensor, " b"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Return the mean next-token negative log-likelihood, nats (paper equation 2).
+
+        Attention is always causal, because with `full` and `prefix` a token would see the tokens to
+        be predicted.
+
+        Args:
+            ids: token ids. The first id is a start token.
+            prefix: number, below t, of first tokens of each sequence that all attend to each other
+                and are not predicted (as in AIM, arXiv 2401.08541). None: no such tokens.
+        """
+        inputs, targets = ids[:, :-1], ids[:, 1:]
+        if prefix is None:
+            (hidden,) = super().features(inputs, (-1,))
+            return self.next_token_loss(hidden, ids)
+        place = torch.arange(inputs.shape[1], device=ids.device)
+        mask = (place <= place[:, None]) | (place < prefix[:, None, None])  # b query key
+        (hidden,) = super().features(inputs, (-1,), Masked(mask[:, None]))
+        is_predicted = place >= prefix[:, None] - 1
+        return linear_cross_entropy(
+            self.head_input(hidden)[is_predicted], self.head_weight, targets[is_predicted]
+        )
 
     def embed(
         self, ids: Int64[Tensor, "b t"], cache: "Memory | None"
@@ -215,6 +274,43 @@ class KeyValueCache:
                     new[:, :, : self.length] = old[:, :, : self.length]
             self._pairs[block] = pair = larger
         return pair
+
+
+class Masked:
+    """A memory without earlier tokens. A mask replaces causal attention between the tokens.
+
+    Args:
+        mask: bool, broadcastable to [b h t t]: whether a token (third dimension) attends to another
+            (fourth dimension). None: all attend to all.
+    """
+
+    def __init__(self, mask: Tensor | None) -> None:
+        self.mask = mask
+
+    def angles(
+        self, config: TotoConfig, num_tokens: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Return the rotary cosines [t k] and sines [t k] of a sequence of t tokens."""
+        return rope_angles(config, 0, num_tokens, device)
+
+    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Compute the attention with the mask; nothing is stored."""
+        return scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+
+    def advance(self, num_tokens: int) -> None:
+        """Do nothing, because nothing is stored."""
+
+
+def attention_mask(config: TotoConfig, num_tokens: int, device: torch.device) -> Tensor | None:
+    """Return which of t tokens a token attends to, bool [t t]; None if all attend to all.
+
+    The start token, which is one of the t tokens, belongs to the first frame. The attention of the
+    config must be `full` or `prefix`.
+    """
+    if config.attention == "prefix" or num_tokens <= 1 + config.tokens_per_frame:
+        return None
+    frame = (torch.arange(num_tokens, device=device) - 1).clamp(min=0) // config.tokens_per_frame
+    return frame[:, None] >= frame
 
 
 class Block(nn.Module):

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..cli import command
 from ..config import to_dict
+from ..data.divisions import Division, given_division, leave_one_out, random_divisions
 from ..encoders.contract import FrameEncoder
 from ..encoders.encoder import Encoder
 from ..encoders.vision import VisionConfig
@@ -34,7 +35,6 @@ from ..probing.layer_features import open_layers
 from ..runs import claim
 from ..training.engine import EngineConfig
 from ..training.parallel import join_ranks
-from .divisions import Division, given_division, leave_one_out, random_divisions
 from .imagenet import PIXELS_SIZE
 from .labelled_videos import AnyVideos, LabelledVideos, Problem
 from .probe import Examples, Probe, ProbeConfig

@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.labelled_images import list_images
 from ..data.sources import Kinetics, read_table
 from ..data.video import VIDEO_SUFFIXES
-from .imagenet import list_images
 
 __all__ = [
     "AnyVideos",

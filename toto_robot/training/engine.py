@@ -283,6 +283,8 @@ class _Run:
         fault = self._guard.fault(loss_value, norm_value)
         if fault is None:
             self._optimizer.step()
+            if (after_step := getattr(self._model, "after_step", None)) is not None:
+                after_step()  # such as an average of the weights
             self._loss_sum += loss_value
             self._loss_count += 1
         elif self._ranks.first:

@@ -1,0 +1,118 @@
+"""List labelled images: a folder with one subfolder of images per class, as ImageNet is published.
+
+data/train/<class>/*.jpg  data/val/<class>/*.jpg    given training and test images
+data/<class>/*.jpg                                  no given division
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .images import IMAGE_SUFFIXES
+from .walk import walk
+
+__all__ = ["LabelledImages", "list_images"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LabelledImages:
+    """Image files with their classes.
+
+    Attributes:
+        files: paths of the images.
+        labels: int64 [n], the class of each image.
+        is_test: bool [n], whether each image is a given test image; None if there is no given
+            division.
+        classes: names of the classes.
+    """
+
+    files: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    is_test: NDArray[np.bool_] | None
+    classes: tuple[str, ...]
+
+    def summary(self) -> str:
+        """Return one line about the data."""
+        text = f"{len(self.files)} images of {len(self.classes)} classes"
+        if self.is_test is None:
+            return f"{text}, without a given test set"
+        return f"{text}, of which {int(self.is_test.sum())} are test images"
+
+    def digest(self) -> str:
+        """Return a hash of the files' names and sizes, and of the labels."""
+        digest = hashlib.sha256(self.labels.tobytes())
+        for file in self.files:
+            digest.update(f"{file}\0{file.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+
+def list_images(
+    data: Path,
+    classes: Path | None,
+    what: str = "image",
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+) -> LabelledImages:
+    """Return the images of a folder in one of the layouts of this module.
+
+    Args:
+        data: the folder.
+        classes: the list of classes; None: the names of the subfolders.
+        what: name of the files in messages.
+        suffixes: suffixes of the files, in lower case.
+
+    Raises:
+        ValueError: the folder or the list of classes is missing, a class has no training or test
+            image, or a folder is not in the list; the message names it.
+    """
+    if not data.is_dir():
+        raise ValueError(f"{data} is not a folder with one subfolder of {what}s per class")
+    test = next((data / name for name in ("val", "test") if (data / name).is_dir()), None)
+    parts = [data] if test is None else [data / "train", test]
+    folders = [_subfolders(part) for part in parts]
+    names = sorted(folders[0]) if classes is None else _read_classes(classes)
+    files: list[Path] = []
+    labels: list[int] = []
+    counts = []
+    for part, found in zip(parts, folders, strict=True):
+        if missing := [name for name in names if name not in found]:
+            raise ValueError(f"{part} has no folder for {len(missing)} classes: {missing[:5]}")
+        if extra := sorted(set(found) - set(names)):
+            there = parts[0] if classes is None else classes
+            raise ValueError(f"{part}: folders that are no class of {there}: {extra[:5]}")
+        for label, name in enumerate(names):
+            images = walk(part / name, suffixes)
+            if not images:
+                raise ValueError(f"{part / name} has no {what} ({', '.join(suffixes)})")
+            files += images
+            labels += [label] * len(images)
+        counts.append(len(files))
+    return LabelledImages(
+        files=tuple(files),
+        labels=np.array(labels),
+        is_test=None if test is None else np.arange(len(files)) >= counts[0],
+        classes=tuple(names),
+    )
+
+
+def _subfolders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing; a test set needs training images beside it")
+    names = [path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    if len(names) < 2:
+        raise ValueError(f"{folder} has {len(names)} subfolders; at least two classes are needed")
+    return names
+
+
+def _read_classes(path: Path) -> list[str]:
+    """Return the first word of each line of a list of classes."""
+    try:
+        names = [line.split()[0].rstrip(",") for line in path.read_text().splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"classes: {path} is not a readable text file ({error})") from error
+    if len(set(names)) != len(names) or not names:
+        raise ValueError(f"classes: {path} is empty or names a class twice")
+    return names

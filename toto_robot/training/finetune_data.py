@@ -1,0 +1,190 @@
+"""Read the data of a fine-tuning as tokens: videos, images, robot episodes, or labelled images.
+
+Tokens of episodes are written as a data set of tokens, in which each camera of an episode is a clip
+(see `toto_robot.data.token_shards`). Videos and images are decoded and tokenised as for
+pre-training.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ..checkpoint import weights_hash
+from ..data.images import read_crops, read_square
+from ..data.labelled_images import LabelledImages
+from ..data.mixture import TokenData
+from ..data.shards import HOLD_OUT, Shard, Source, decode_source, tokenize_shard
+from ..data.shuffle import key_of, permute, uniform
+from ..data.token_shards import FORMAT, ShardWriter, TokenShards, open_data, shard_name
+from ..data.video import VIDEO_SUFFIXES
+from ..data.walk import walk
+from ..encoders.encoder import Encoder
+from ..files import write_json
+from ..probing.episodes import check_tokenizer, read_demonstrations, read_frames
+from ..probing.layer_features import cache_array
+from ..probing.lerobot_episodes import is_lerobot
+from ..tokenizers import AnyTokenizer
+
+__all__ = ["labelled_rows", "prefix_lengths", "tokenise_data", "tokenise_images"]
+
+NAME = "finetune"  # of the data set of tokens
+READERS = 4  # threads that decode images
+EPISODE_SUFFIXES = (".safetensors", ".npz")
+
+
+def tokenise_data(folder: Path, encoder: Encoder, stride: int, out: Path, seed: int) -> TokenData:
+    """Return the tokens of unlabelled data. Tokens of an earlier call are reused.
+
+    Args:
+        folder: a data set of `decode` or `tokenise`, a folder of episodes or a demonstration store
+            (see `probing.episodes`), a LeRobot data set, or a folder of videos or images.
+        encoder: the encoder whose tokenizer is used.
+        stride: every ``stride``-th frame of videos and episodes is used.
+        out: folder for the tokens.
+        seed: seed of the crops of videos and images.
+
+    Raises:
+        ValueError: nothing in the folder can be read, or the tokens are of another tokenizer.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"data: {folder} is not a folder")
+    if (folder / "manifest.json").is_file():
+        data = open_data(folder)
+    elif is_lerobot(folder) or _has_files(folder, EPISODE_SUFFIXES):
+        return _tokenise_episodes(folder, encoder, stride, out / "tokens")
+    elif (out / "frames" / "manifest.json").is_file():
+        data = Shard.open(out / "frames")
+    else:
+        kind = "video" if _has_files(folder, VIDEO_SUFFIXES) else "image"
+        source = Source(name=NAME, kind=kind, path=folder, crops=1, stride=stride)
+        (out / "frames").mkdir(parents=True, exist_ok=True)
+        data = decode_source(source, out / "frames", encoder.image_size, seed)
+    if isinstance(data, Shard):
+        tokenize_shard(data, encoder.tokenizer, batch=32)
+    return data
+
+
+def _has_files(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    places = [folder / "episodes", folder] if suffixes == EPISODE_SUFFIXES else [folder]
+    deep = suffixes != EPISODE_SUFFIXES
+    return any(walk(place, suffixes, deep=deep) for place in places if place.is_dir())
+
+
+def _tokenise_episodes(folder: Path, encoder: Encoder, stride: int, out: Path) -> TokenShards:
+    """Write the tokens of robot episodes; every `HOLD_OUT`-th episode is held out."""
+    manifest = {
+        "format": FORMAT,
+        "name": NAME,
+        "kind": "video",
+        "shards": 1,
+        "stride": stride,
+        "tokenizer": {
+            "sha256": weights_hash(encoder.tokenizer),
+            "tokens_per_frame": encoder.tokens_per_frame,
+        },
+    }
+    if (out / "manifest.json").is_file():
+        return TokenShards.open(out)
+    data = read_demonstrations(folder, "action", None, None, 1, None)
+    if data.view == "tokens":
+        check_tokenizer(folder, encoder)
+    out.mkdir(parents=True, exist_ok=True)
+    is_held_out = np.arange(len(data.paths)) % HOLD_OUT == HOLD_OUT - 1
+    writer, lengths = ShardWriter(out, shard_name(manifest, 0)), ([], [])
+    order = np.argsort(is_held_out, kind="stable")  # held-out clips follow the training clips
+    for number in tqdm(order, desc="tokenise", unit="episode"):
+        frames = read_frames(data.paths[number], data.view)
+        for clip in _tokens_per_camera(frames, data.view, encoder, stride):
+            writer.write(clip)
+            lengths[int(is_held_out[number])].append(len(clip))
+    writer.close(*lengths)
+    write_json(out / "manifest.json", manifest)  # last: the data set is complete with it
+    return TokenShards.open(out)
+
+
+def _tokens_per_camera(
+    frames: NDArray | Sequence[NDArray], view: str, encoder: Encoder, stride: int
+) -> list[NDArray[np.uint16]]:
+    """Return the tokens [t n] of each camera, for the result of `read_frames`."""
+    cameras = frames if isinstance(frames, list) else list(np.moveaxis(np.asarray(frames), 1, 0))
+    chosen = [np.ascontiguousarray(camera[::stride]) for camera in cameras]
+    return chosen if view == "tokens" else [encoder.compress(camera) for camera in chosen]
+
+
+def tokenise_images(
+    images: LabelledImages, tokenizer: AnyTokenizer, crops: int, seed: int, path: Path
+) -> NDArray[np.uint16]:
+    """Return the tokens of labelled images, uint16 [i 1+crops n], and keep them in a file.
+
+    The first of the crops is the centre; the others are random, and half of them are mirrored.
+
+    Args:
+        images: the i images.
+        tokenizer: the tokenizer, with n tokens per frame.
+        crops: number of random crops of each image.
+        seed: seed of the random crops.
+        path: the `.npy` file.
+    """
+    size = tokenizer.image_size
+
+    def read(row: int) -> NDArray[np.uint8]:
+        file = images.files[row]
+        centre = read_square(file, size, 0.5, 0.5)[None]
+        if not crops:
+            return centre
+        random = read_crops(file, size, crops, np.random.default_rng((seed, row)))
+        return np.concatenate([centre, random])
+
+    def tokens(rows: range) -> NDArray[np.uint16]:
+        with ThreadPoolExecutor(READERS) as pool:
+            frames = np.concatenate(list(pool.map(read, rows)))
+        with torch.inference_mode():
+            ids = tokenizer.encode(torch.from_numpy(frames)).cpu().numpy().astype(np.uint16)
+        return ids.reshape(len(rows), 1 + crops, -1)
+
+    facts = {
+        "images": images.digest(),
+        "tokenizer": weights_hash(tokenizer),
+        "size": size,
+        "crops": crops,
+        "seed": seed,
+    }
+    return cache_array(path, len(images.files), tokens, facts, "tokenise images")
+
+
+def labelled_rows(
+    tokens: NDArray[np.uint16], chosen: NDArray[np.int64], first: int, count: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the images [r] and their tokens [r n] of rows of an endless shuffled list.
+
+    Each image occurs once per epoch, with another crop in each epoch. If there are random crops,
+    the centre is not used.
+
+    Args:
+        tokens: tokens of all images, from `tokenise_images`.
+        chosen: numbers of the images in the list.
+        first: number of the first row.
+        count: number r of rows.
+        seed: seed of the order.
+    """
+    index = np.arange(first, first + count)
+    epoch = index // len(chosen)
+    images = chosen[permute(index % len(chosen), len(chosen), key_of(seed), epoch)]
+    crops = tokens.shape[1] - 1
+    crop = 1 + epoch % crops if crops else np.zeros(count, np.int64)
+    return images, tokens[images, crop].astype(np.int64)
+
+
+def prefix_lengths(first: int, count: int, num_tokens: int, seed: int) -> Tensor:
+    """Return random prefix lengths of rows, int64 [count], uniform in 1 to ``num_tokens`` - 1.
+
+    Row n of a seed always has the same length. A sequence has ``num_tokens`` tokens.
+    """
+    shares = uniform(key_of(seed, 5), np.arange(first, first + count))
+    return torch.from_numpy(1 + (shares * (num_tokens - 1)).astype(np.int64))
