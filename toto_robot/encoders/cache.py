@@ -1,7 +1,7 @@
 """A cache of embeddings on disk, so that each image is encoded only once.
 
     cache = FeatureCache(Path("features"), load_encoder("toto-nano"), max_bytes=2**30)
-    env = TotoObservation(env, cache)              # it can be used like an encoder
+    env = TotoObservation(env, cache)              # a cache is used like an encoder
 
 An embedding is found by its key. The key is a hash of the frame's pixels and of everything else
 that determines the embedding: weights, resize method, layer, pool, the precision of computation and

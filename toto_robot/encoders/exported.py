@@ -1,7 +1,7 @@
 """Run an encoder that was exported to ONNX, with the same methods as all encoders.
 
     encoder = ExportedEncoder("export")        # the folder that python -m toto_robot.export wrote
-    env = TotoObservation(env, encoder)        # it can be used like every encoder
+    env = TotoObservation(env, encoder)        # used like any other encoder
 
 This module needs onnxruntime. It uses `OnnxEncoder`, which can also be used alone, on a computer
 without torch and without this package.

@@ -339,7 +339,8 @@ def _count(tokens: NDArray[np.integer], num_codes: int) -> NDArray[np.int32]:
 def _moments(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return means and standard deviations [t s] of scores [r t s] for each frame index.
 
-    Each value is computed from the frames with this index and those with neighbouring indices.
+    Each value is computed from the frames with this index and with the 3 indices on either side.
+    Index 0 is not combined with other indices.
     """
     num_frames = scores.shape[1]
     least = _LEAST_WIDTH * np.nanstd(scores, axis=(0, 1))
