@@ -5,9 +5,9 @@
     python -m toto_robot.doctor env=my_module:make             # or a function that makes it
 
 Each speed is printed beside a baseline from the same run. The baseline of the encoder is a matrix
-product on this machine. The baseline of an environment's rendering is the rendering of a single
-box without shadows. The last lines list the problems and how to fix them. The exit status is 0 if there are no
-problems, and 1 otherwise.
+product on this machine. The baseline of an environment's rendering is the rendering of a single box
+without shadows. The last lines list the problems and how to fix them. The exit status is 0 if there
+are no problems, and 1 otherwise.
 """
 
 import argparse

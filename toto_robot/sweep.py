@@ -3,8 +3,9 @@
 The command computes the features of all layers and pools in one pass over the frames. For each
 layer and pool, a probe (a ridge regression) predicts the action, the state or a label on held-out
 episodes. This repeats the robot panel of the paper's Fig. 8 on your own data, with confidence
-intervals. Each probe is also fitted to embeddings and proprioception together. For comparison, there are
-also controls: proprioception alone, no input at all, an untrained transformer and an untrained tokenizer.
+intervals. Each probe is also fitted to embeddings and proprioception together. For comparison,
+there are also controls: proprioception alone, no input at all, an untrained transformer and an
+untrained tokenizer.
 
 `toto_robot.probing.episodes` reads the data, and `toto_robot.probing.ridge` fits the probes.
 """

@@ -115,7 +115,7 @@ class EmbeddingParts:
         self._paths.append(path)
 
     def _return_to_a_file(self) -> None:
-        """Remove the rows of the last file if it was only partly encoded."""
+        """Remove the rows of the file that was encoded last, if it was encoded only partly."""
         index, number = _load(self._paths[-1]).place if self._paths else (0, 0)
         while number and self._paths:
             path = self._paths.pop()

@@ -146,7 +146,7 @@ class Kinetics:
         return {name: row["label"] for name, row in self._rows("label").items()}
 
     def _rows(self, *more: str) -> dict[str, dict[str, str]]:
-        """Return the rows of the split by the names of their records, with the additional columns ``more``."""
+        """Return the rows of the split by record name; columns ``more`` are read in addition."""
         columns = ("youtube_id", "time_start", "time_end", "split", *more)
         rows = list(read_table(self.csv, columns))
         if self.split not in (splits := sorted({row["split"] for row in rows})):

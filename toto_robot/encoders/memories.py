@@ -1,4 +1,4 @@
-"""Caches of a stream: attention keys and values of earlier frames, or the state of a Mamba model."""
+"""Caches of a stream: attention keys and values of earlier frames, or a Mamba model's state."""
 
 from collections.abc import Sequence
 
@@ -149,7 +149,7 @@ class StateMemory:
                 part[fresh] = first
 
     def read(self, block: int) -> tuple[Tensor, Tensor]:
-        """Return the last inputs and the state of a block, as `MambaState.read` does."""
+        """Return the newest inputs and the state of a block, as `MambaState.read` does."""
         inputs, state = self._now[block]
         return inputs[self._rows], state[self._rows]
 

@@ -66,7 +66,8 @@ class OnnxStream:
 
     It processes several environments together. The ONNX graph receives the attention keys and
     values of earlier frames, and returns those of the newest frame. This object then replaces the
-    keys and values of the oldest frame by those of the newest frame. The features equal those of `EncoderStream` in the mode `rolling`.
+    keys and values of the oldest frame by those of the newest frame. The features equal those of
+    `EncoderStream` in the mode `rolling`.
 
     Attributes:
         metadata: content of `export.json`.

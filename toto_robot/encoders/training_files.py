@@ -2,9 +2,9 @@
 
 The checkpoint may also contain an optimizer, and several copies of the encoder, such as a student
 and a teacher. Then the copy that its authors evaluate (the teacher, or a moving average) is loaded,
-with a warning. The tables below list the known containers (dictionaries inside the file that contain
-the encoder), and the known parts of the names of weights that are not part of the encoder's own
-names: prefixes, and parts that wrappers such as `torch.compile` add. These parts are removed.
+with a warning. The tables below list the known containers (dictionaries inside the file that
+contain the encoder), and the known parts of the names of weights that are not part of the encoder's
+own names: prefixes, and parts that wrappers such as `torch.compile` add. These parts are removed.
 Unknown names are an error.
 """
 
@@ -226,7 +226,7 @@ def _read_shards(index: Path) -> dict[str, Any]:
     """Read the tensors of a model that is divided into several files with an index file.
 
     Args:
-        index: index file (``*.index.json``) in the format of the Hugging Face library `transformers`.
+        index: index file (``*.index.json``) in the format of Hugging Face's library `transformers`.
 
     Raises:
         FileNotFoundError: a file is missing.

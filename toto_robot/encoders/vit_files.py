@@ -40,9 +40,9 @@ def load_vit(
     """Load a vision transformer from a published file; this never accesses the network.
 
     The names of the weights may be those of the authors' files, or those of the Hugging Face
-    library `transformers` (ViTMAE, Dinov2 with and without registers, DINOv3ViT). Each name must be known.
-    Parts that the encoder does not need are ignored: decoder, mask token, classifier, and the
-    optimizer and other data of the training. If a file was saved during training and contains
+    library `transformers` (ViTMAE, Dinov2 with and without registers, DINOv3ViT). Each name must be
+    known. Parts that the encoder does not need are ignored: decoder, mask token, classifier, and
+    the optimizer and other data of the training. If a file was saved during training and contains
     several copies of the model, or prefixes such as `module.`, `training_files` finds the encoder.
     If blocks at the end of the model are missing in the file, this cannot be detected.
 

@@ -2,8 +2,8 @@
 
     env = TransformedEnv(GymEnv(..., from_pixels=True), TotoTransform("toto-nano"))
 
-It runs in TransformedEnv, inside or around SerialEnv and ParallelEnv, and in a replay buffer. It does
-not need torchvision.
+It runs in TransformedEnv, inside or around SerialEnv and ParallelEnv, and in a replay buffer. It
+does not need torchvision.
 """
 
 from collections.abc import Sequence

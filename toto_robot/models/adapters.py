@@ -86,7 +86,7 @@ class LastBlocks:
         """Freeze the token embedding and the first blocks.
 
         Raises:
-            ValueError: the model has fewer blocks.
+            ValueError: the model has fewer than `blocks` blocks.
         """
         if self.blocks > len(model.layers):
             raise ValueError(
@@ -143,7 +143,7 @@ def merge_adapters(model: CausalModel) -> None:
 
 
 def _children(model: CausalModel, kind: type) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Return all modules of a class in the blocks, each with its parent and its name there."""
+    """Return all modules of a class in the blocks, each with its parent module and name in it."""
     return [
         (parent, name, child)
         for parent in model.layers.modules()

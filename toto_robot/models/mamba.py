@@ -146,11 +146,11 @@ class RecurrentMemory(Protocol):
     """A cache that stores the state of each block between two calls of the model."""
 
     def read(self, block: int) -> tuple[Tensor, Tensor] | None:
-        """Return the last inputs [b w-1 e] and the state [b e s] of a block; None at the start."""
+        """Return the newest inputs [b w-1 e] and the state [b e s] of a block, or None at first."""
         ...
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Store the last inputs and the state of a block for the next `read`."""
+        """Store the newest inputs and the state of a block for the next `read`."""
         ...
 
     def advance(self, num_tokens: int) -> None:
@@ -170,11 +170,11 @@ class MambaState:
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
 
     def read(self, block: int) -> tuple[Tensor, Tensor] | None:
-        """Return the last inputs [b w-1 e] and the state [b e s] of a block; None at the start."""
+        """Return the newest inputs [b w-1 e] and the state [b e s] of a block, or None at first."""
         return self._blocks.get(block)
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Store the last inputs and the state of a block for the next `read`."""
+        """Store the newest inputs and the state of a block for the next `read`."""
         self._blocks[block] = inputs, state
 
     def advance(self, num_tokens: int) -> None:

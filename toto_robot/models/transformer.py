@@ -61,9 +61,10 @@ class TotoConfig(SequenceLayout):
         mup_base_dim: width for which the learning rate was tuned. It enables the maximal update
             parametrisation (`models.mup`). null uses the standard parametrisation.
         attention: the tokens to which a token attends in `features`. `causal`: itself and earlier
-            tokens. `full`: all tokens of its frame and of earlier frames. `prefix`: all tokens. The
-            last two are for fine-tuned models (paper A.2), and give the same features for one
-            frame. A next-token loss is always computed with causal attention.
+            tokens. `full`: all tokens of its frame and of earlier frames. `prefix`: all tokens.
+            `full` and `prefix` are for fine-tuned models (paper A.2). If a sequence has only one
+            frame, their features are equal. A next-token loss is always computed with causal
+            attention.
     """
 
     kind: ClassVar[str] = "llama"
@@ -155,7 +156,7 @@ class TotoTransformer(CausalModel):
     ) -> tuple[Float[Tensor, "b t d"], ...]:
         """Return the residual stream after each of the given layers; see `CausalModel.features`.
 
-        Without a cache, tokens attend to each other as `TotoConfig.attention` says.
+        Without a cache, `TotoConfig.attention` determines the tokens to which a token attends.
         """
         if cache is None and self.config.attention != "causal":
             cache = Masked(attention_mask(self.config, ids.shape[1], ids.device))
@@ -171,8 +172,9 @@ class TotoTransformer(CausalModel):
 
         Args:
             ids: token ids. The first id is a start token.
-            prefix: number, below t, of first tokens of each sequence that all attend to each other
-                and are not predicted (as in AIM, arXiv 2401.08541). None: no such tokens.
+            prefix: number p, below t. Each of the first p tokens of a sequence attends to all of
+                these p tokens, and none of them is predicted (as in AIM, arXiv 2401.08541). None:
+                no such tokens.
         """
         inputs, targets = ids[:, :-1], ids[:, 1:]
         if prefix is None:

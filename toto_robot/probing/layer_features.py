@@ -108,7 +108,7 @@ class FrameLayers:
 
 
 class PixelLayers:
-    """A baseline without an encoder, for comparison. The features of a frame are its 16 x 16 RGB pixels."""
+    """A baseline without an encoder: the features of a frame are its 16 x 16 RGB pixels."""
 
     layers: tuple[int, ...] = (0,)
     dim = 3 * PIXELS_SIDE**2

@@ -36,10 +36,10 @@ class Cell:
 
     Attributes:
         source: input of the probe. `trained` is an embedding of the encoder. All other
-            inputs are controls, for comparison. There are controls with an encoder: in `untrained`, the transformer is untrained and the tokenizer is
-            trained. In `random`, both are untrained. There are controls without an encoder:
-            `pixels 16 x 16` (the images, resized to that size), `proprioception`, and `constant`
-            (no input).
+            inputs are controls, for comparison. There are controls with an encoder: in `untrained`,
+            the transformer is untrained and the tokenizer is trained. In `random`, both are
+            untrained. There are controls without an encoder: `pixels 16 x 16` (the images, resized
+            to that size), `proprioception`, and `constant` (no input).
         layer: layer of the encoder that was pooled. None for a control without an encoder.
         pool: name of the pooling method. None for a control without an encoder.
         width: number of values in the embedding of all cameras.

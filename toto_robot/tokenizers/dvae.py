@@ -5,12 +5,13 @@ Both convert an RGB frame of 128 x 128 pixels to 16 x 16 tokens from a vocabular
 
 `LightDVae` is the architecture of the tokenizer in toto-nano. It needs about 0.5 GFLOP (1e9
 floating-point operations) per frame. The DALL-E encoder needs 68 GFLOP, 65-70 % of all operations
-of an encoder with it and the paper's base model. DALL-E computes a softmax over 8192 codes. `LightDVae` uses finite scalar quantisation
-(Mentzer et al., arXiv 2309.15505) instead: five channels are rounded to 8, 8, 8, 4 and 4 levels,
-whose product is 8192. Seen as a discrete VAE, `LightDVae` has a deterministic posterior and a uniform prior. So
-the KL term of the loss is constant (log 8192), and only the reconstruction is trained. There is no
-learned codebook, of which parts could stay unused. No layer mixes the whole frame, so a token
-depends only on its neighbourhood.
+of an encoder with it and the paper's base model. DALL-E computes a softmax over 8192 codes.
+`LightDVae` uses finite scalar quantisation (Mentzer et al., arXiv 2309.15505) instead: five
+channels are rounded to 8, 8, 8, 4 and 4 levels, whose product is 8192. Seen as a discrete VAE,
+`LightDVae` has a deterministic posterior and a uniform prior. So the KL term of the loss is
+constant (log 8192), and only the reconstruction is trained. There is no learned codebook, of which
+parts could stay unused. No layer mixes the whole frame, so a token depends only on its
+neighbourhood.
 
 `DalleDVae` is OpenAI's module (Ramesh et al. 2021). It has the widths, depths and parameter names
 of the published encoder and decoder, whose convolutions have parameters ``w`` and ``b``.

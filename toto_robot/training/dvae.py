@@ -2,8 +2,8 @@
 
 The loss is the evidence lower bound. It has two terms. The first term is the negative logit-Laplace
 likelihood of the reconstruction. The second term is the divergence of the token distribution from a
-uniform prior. The weight of this term grows from 0 to well above 1 during training. Tokens are drawn with the
-Gumbel-softmax relaxation, whose temperature falls.
+uniform prior. The weight of this term grows from 0 to well above 1 during training. Tokens are
+drawn with the Gumbel-softmax relaxation, whose temperature falls.
 """
 
 import copy

@@ -57,7 +57,7 @@ class EngineConfig:
         shard_ranks: number of ranks that share one copy of the model. null shards it over all
             ranks.
         read_threads: number of threads that read batches in advance.
-        log_every: number of steps between two lines of the log. Each line has new validation losses.
+        log_every: number of steps between two lines of the log. Each line has a validation loss.
         keep_every: number of steps between two checkpoints.
         keep_most: maximum number of checkpoints on the disk. Older checkpoints are deleted.
         keep_in_background: true continues the training while checkpoints are written. It has an

@@ -26,7 +26,7 @@ class FineTunedModel(nn.Module):
     be predicted.
 
     Args:
-        transformer: the Toto, of which the weights to train need a gradient.
+        transformer: the Toto. Only weights with `requires_grad` are trained.
         heads: heads of the layers `head_layers`. None trains without labels.
         head_layers: numbers of the layers with a head.
         next_token_weight: factor of the next-token loss.
@@ -72,7 +72,7 @@ class FineTunedModel(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The blocks of the transformer. Training shards, compiles and checkpoints each of them."""
+        """The blocks of the transformer. Training shards, compiles and recomputes each of them."""
         return self.transformer.layers
 
     def loss(
@@ -86,8 +86,8 @@ class FineTunedModel(nn.Module):
         Args:
             ids: start token, tokens of frames, and end token.
             labels: class of each image. The sequences then have one frame.
-            prefix: number of first tokens that the next-token loss does not predict and that all
-                attend to each other; see `TotoTransformer.loss`. None: no such tokens.
+            prefix: number of tokens at the start that the next-token loss does not predict; see
+                `TotoTransformer.loss`. None: no such tokens.
         """
         arguments = (ids,) if prefix is None else (ids, prefix)
         if self.heads is None or labels is None:
@@ -134,7 +134,7 @@ class FineTunedModel(nn.Module):
             mean.lerp_(new.detach(), 1 - self._ema_decay)
 
     def result(self) -> CausalModel:
-        """Return the transformer with plain weights: of the average, if there is one."""
+        """Return the transformer without adapters, with averaged weights if there is an average."""
         chosen = self.transformer if self.average is None else self.average
         merge_adapters(chosen)
         return chosen

@@ -57,7 +57,7 @@ class RunLog:
     def note_speed(self, step: int, speed: Mapping[str, float]) -> str:
         """Log the speed of the steps before ``step``, and return a line to print.
 
-        The line has the speed and the last values of the log. The speed is in a separate file,
+        The line has the speed and the newest values of the log. The speed is in a separate file,
         ``speed.jsonl``, so that ``log.jsonl`` of a resumed run equals ``log.jsonl`` of an
         uninterrupted run.
         """
