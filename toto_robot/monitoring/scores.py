@@ -7,8 +7,7 @@ surprise   Mean surprisal of the frame's tokens. The transformer predicts the pr
 oddity     Mean surprisal of the frame's tokens. The probabilities are the frequencies of tokens at
            the same position of the image in normal rollouts. High if the light is off, colours are
            wrong, or the camera was moved.
-lasting    At each position, the minimum of the surprisal of `oddity` over the newest 5 frames.
-These
+lasting    At each position, the minimum of the surprisal of `oddity` over the newest 5 frames. The
            minima are averaged over the 1/8 of the positions where they are highest. High if
            something unusual stays in place while the arm moves, such as a hand, a cloth, or dirt on
            the lens.
