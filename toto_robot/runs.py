@@ -18,7 +18,7 @@ WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 # Settings that may grow: existing results stay valid, and more are added.
-MAY_GROW = frozenset({"dagger.rounds", "evaluation_episodes"})
+MAY_GROW = frozenset({"dagger.rounds", "evaluation_episodes", "num_videos"})
 
 
 def claim(out: Path, config: object) -> tuple[str, ...]:

@@ -1,0 +1,350 @@
+"""`python -m toto_robot.recognition.cater data=FOLDER`: find a hidden object in videos of CATER.
+
+Object permanence as in the paper's Table 12: localisation of CATER's snitch (Girdhar and Ramanan
+2019, arXiv 1910.04744). The class of a video is the cell, of 6 x 6 cells of the table, in which the
+snitch is at the end. A cone may cover it. One probe is trained per layer on frozen features.
+
+    data/videos/<name>                      the videos (AVI, MP4, ...)
+    data/lists/localize/train.txt, val.txt  `<name> <cell>`; cell = 6 y + x, in 0..35
+
+`python -m envs.cater_videos` renders videos in this layout.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, one_hot
+
+from ..analyses.statistics import grouped_means, interval
+from ..cli import command
+from ..config import to_dict
+from ..data.video import frame_times, read_frames_at
+from ..encoders.encoder import Encoder
+from ..encoders.vision import VisionConfig
+from ..probing.layer_features import LayerSource, cache_array, open_layers
+from ..runs import claim
+from ..training.engine import EngineConfig
+from ..training.parallel import Ranks, join_ranks
+from .imagenet import PIXELS_SIZE
+from .probe import Examples, Probe, ProbeConfig
+from .scores import RESAMPLES, LayerScores, best_layer, score_layers, write_scores
+
+__all__ = ["CaterConfig", "cater", "clip_numbers", "grid_distance"]
+
+SIDE = 6  # cells per row of the table
+PART = 4  # clips whose features of all tokens are in memory together
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaterConfig:
+    """Settings of the command `cater`.
+
+    Attributes:
+        data: folder with `videos` and `lists/localize`.
+        frames: number of frames of a clip, evenly spaced over the whole video; the paper has 16
+            and 32.
+        num_clips: number of clips per video. All clips have frames of the whole video, at different
+            times. The class probabilities of the clips of a video are averaged.
+        separate: true to encode each frame by itself; false so that the features of a Toto also
+            depend on the earlier frames of the clip.
+        cells: the features of a frame are averaged over `cells` x `cells` parts of the frame.
+        subset: name of a list such as `hidden` (`hidden.txt` in `lists/localize`) of some of the
+            test videos, whose scores are also reported; null: none.
+        encoder: the encoder; `none` probes raw 16 x 16 pixels.
+        probe: settings of the probes.
+        engine: settings of the training loop; its device is also the encoder's.
+    """
+
+    data: Path
+    frames: int
+    num_clips: int
+    separate: bool
+    cells: int
+    subset: str | None
+    encoder: VisionConfig
+    probe: ProbeConfig
+    engine: EngineConfig
+
+    def __post_init__(self) -> None:
+        """Check that the numbers are positive."""
+        for name in ("frames", "num_clips", "cells"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def cater(config: CaterConfig, out: Path) -> LayerScores | None:
+    """Train and score the probes; write `results.json`, `layers.csv`, `layers.png`, `correct.npz`.
+
+    Tokens and features of the videos are kept in `out/cache`, which may be deleted. An interrupted
+    run resumes. Returns None if the run was asked to stop.
+
+    Raises:
+        ValueError: a list is missing or damaged, a video is missing, unreadable or too short, or
+            the encoder cannot encode clips of this length; the message names the file.
+    """
+    with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
+        videos = _list_videos(config)
+        if ranks.first:
+            claim(out, config)
+            kind = "separately" if config.separate else "together"
+            print(
+                f"{videos.summary()}; {config.num_clips} clips per video of {config.frames} "
+                f"frames, which are encoded {kind}",
+                flush=True,
+            )
+        ranks.wait()
+        source, size = _open_source(config, ranks)
+        examples = _examples(config, videos, source, size, out / "cache", ranks)
+        probe = Probe(source, examples, config.probe, out / "cache", ranks)
+        train = np.flatnonzero(np.repeat(~videos.is_test, config.num_clips))
+        test = np.flatnonzero(np.repeat(videos.is_test, config.num_clips))
+        heads = probe.train(train, config.engine, out / "probe", ranks)
+        if heads is None or not ranks.first:
+            return None
+        shares = probe.predict(heads, test).softmax(-1)
+        means = shares.unflatten(1, (-1, config.num_clips)).mean(2).numpy()  # l n c
+        return _write(config, out, videos, source.layers, means)
+
+
+def clip_numbers(length: int, frames: int, clips: int) -> NDArray[np.int64]:
+    """Return the frame numbers of all clips of a video of ``length`` frames, [clips frames].
+
+    The video is divided into ``frames`` parts of equal length. The last clip has the last frame of
+    each part, and the other clips have earlier frames of each part.
+    """
+    ends = np.arange(frames)[None] + (np.arange(clips)[:, None] + 1) / clips
+    return np.maximum(np.ceil(ends * length / frames - 1e-9).astype(np.int64) - 1, 0)
+
+
+def grid_distance(one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the L1 distance of cells, the sum of the differences of rows and of columns."""
+    return np.abs(one // SIDE - two // SIDE) + np.abs(one % SIDE - two % SIDE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Videos:
+    """Videos with their cells: first the training videos, then the test videos."""
+
+    files: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    is_test: NDArray[np.bool_]
+    chosen: NDArray[np.bool_]  # those of the test videos that are in the subset
+
+    def summary(self) -> str:
+        """Return one line about the data."""
+        return f"{int((~self.is_test).sum())} training and {int(self.is_test.sum())} test videos"
+
+
+def _list_videos(config: CaterConfig) -> _Videos:
+    """Read the lists, and check that all videos exist."""
+    lists = config.data / "lists" / "localize"
+    parts = [_read_list(lists / f"{part}.txt") for part in ("train", "val")]
+    files = [config.data / "videos" / name for part in parts for name in part]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise ValueError(f"{len(missing)} videos of {lists} are missing: {missing[:5]}")
+    subset = {} if config.subset is None else _read_list(lists / f"{config.subset}.txt")
+    if unknown := [name for name in subset if name not in parts[1]]:
+        raise ValueError(f"{config.subset}.txt has videos that are not in val.txt: {unknown[:5]}")
+    if both := [name for name in parts[0] if name in parts[1]]:
+        raise ValueError(f"{lists}: videos that are in train.txt and in val.txt: {both[:5]}")
+    return _Videos(
+        files=tuple(files),
+        labels=np.array([label for part in parts for label in part.values()]),
+        is_test=np.repeat([False, True], [len(part) for part in parts]),
+        chosen=np.array([name in subset for name in parts[1]]),
+    )
+
+
+def _read_list(path: Path) -> dict[str, int]:
+    """Return the videos of a list with their cells."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable list of videos ({error})") from error
+    found: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, cell = line.strip().rpartition(" ")
+        if not name or not cell.isdecimal() or int(cell) >= SIDE**2:
+            raise ValueError(
+                f"{path}, line {number}: {line!r} is not `video cell` with a cell in "
+                f"0..{SIDE**2 - 1}"
+            )
+        if name in found:
+            raise ValueError(f"{path}, line {number}: {name} is listed twice")
+        found[name] = int(cell)
+    if not found:
+        raise ValueError(f"{path} has no video")
+    return found
+
+
+def _open_source(config: CaterConfig, ranks: Ranks) -> tuple["CellLayers", int]:
+    """Return the source of features, and the image size in pixels."""
+    encoder = config.encoder.build(ranks.device)
+    if isinstance(encoder, Encoder) and not config.separate:
+        most = encoder.transformer.config.frames
+        if config.frames > most:
+            raise ValueError(
+                f"frames={config.frames}, but the encoder was trained on clips of at most {most} "
+                "frames; choose fewer frames, or separate=true"
+            )
+    size = PIXELS_SIZE if encoder is None else encoder.image_size  # pyrefly: ignore
+    layers = open_layers(encoder)
+    return CellLayers(
+        layers, frames=config.frames, cells=config.cells, separate=config.separate, size=size
+    ), size
+
+
+class CellLayers:
+    """The features of another source, averaged over the parts of a frame, and their positions.
+
+    The frame, the row and the column of each part are appended to its features as one-hot codes.
+    Without them, a head that averages tokens cannot know their positions.
+    """
+
+    def __init__(
+        self, source: LayerSource, *, frames: int, cells: int, separate: bool, size: int
+    ) -> None:
+        self._source, self._frames, self._separate = source, frames, separate
+        blank = source.features(source.compress(np.zeros((1, 1, size, size, 3), np.uint8)))
+        self._side = round(blank.shape[2] ** 0.5)
+        if self._side**2 != blank.shape[2]:
+            raise ValueError(f"the {blank.shape[2]} tokens of a frame are not a square")
+        cells = min(cells, self._side)
+        where = torch.cartesian_prod(*map(torch.arange, (frames, cells, cells)))
+        codes = [one_hot(axis, int(axis.max()) + 1) for axis in where.unbind(1)]
+        self._cells, self._where = cells, torch.cat(codes, dim=1).float()  # n e
+        self.layers = source.layers
+        self.dim = source.dim + self._where.shape[1]
+        self.fingerprint = f"{source.fingerprint} {separate} {frames} {cells}"
+
+    def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
+        """Convert clips [b t h w 3] to a smaller array for the disk."""
+        return self._source.compress(clips)
+
+    def features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
+        """Return the features of all layers and of the parts of all frames."""
+        parts = [self._features(inputs[i : i + PART]) for i in range(0, len(inputs), PART)]
+        pooled = torch.cat(parts)
+        where = self._where.expand(*pooled.shape[:2], -1, -1)
+        return torch.cat([pooled, where], dim=-1)
+
+    def _features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
+        clips = inputs
+        if self._separate:
+            clips = inputs.reshape(-1, 1, *inputs.shape[2:])
+        tokens = self._source.features(clips).cpu()
+        if self._separate:
+            tokens = tokens.unflatten(0, inputs.shape[:2]).transpose(1, 2).flatten(2, 3)
+        grid = tokens.unflatten(2, (self._frames, self._side, self._side)).movedim(-1, 3)
+        pooled = adaptive_avg_pool2d(grid.flatten(0, 2), self._cells)  # (b l t) d y x
+        return pooled.unflatten(0, grid.shape[:3]).movedim(3, -1).flatten(2, 4)
+
+
+def _examples(
+    config: CaterConfig,
+    videos: _Videos,
+    source: CellLayers,
+    size: int,
+    cache: Path,
+    ranks: Ranks,
+) -> Examples:
+    """Return the clips of all videos."""
+    digest = hashlib.sha256()
+    for file in videos.files:
+        digest.update(f"{file}\0{file.stat().st_size}\n".encode(errors="surrogateescape"))
+    facts = {"source": source.fingerprint, "videos": digest.hexdigest(), "clips": config.num_clips}
+
+    def read(rows: range) -> NDArray[Any]:
+        clips = [_read_clips(videos.files[row], config, size) for row in rows]
+        inputs = source.compress(np.concatenate(clips))
+        return inputs.reshape(len(rows), config.num_clips, *inputs.shape[1:])
+
+    inputs = ranks.first_then_others(
+        lambda: cache_array(cache / "inputs.npy", len(videos.files), read, facts, "read videos")
+    )
+    return Examples(
+        inputs=inputs.reshape(-1, *inputs.shape[2:]),
+        labels=np.repeat(videos.labels, config.num_clips),
+        groups=np.repeat(np.arange(len(videos.files)), config.num_clips),
+        classes=tuple(map(str, range(SIDE**2))),
+        fingerprint=str(facts),
+    )
+
+
+def _read_clips(path: Path, config: CaterConfig, size: int) -> NDArray[np.uint8]:
+    """Return the clips of a video, [clips frames size size 3]; whole frames become squares."""
+    times_s = frame_times(path)
+    if len(times_s) < config.frames:
+        raise ValueError(f"{path} has {len(times_s)} frames, fewer than frames={config.frames}")
+    numbers = clip_numbers(len(times_s), config.frames, config.num_clips)
+    wanted, where = np.unique(numbers, return_inverse=True)
+    frames = read_frames_at(path, times_s[wanted])
+    if frames.shape[1:3] != (size, size):
+        resized = [cv2.resize(one, (size, size), interpolation=cv2.INTER_AREA) for one in frames]
+        frames = np.stack(resized).astype(np.uint8)
+    return frames[where.reshape(numbers.shape)]
+
+
+def _write(
+    config: CaterConfig,
+    out: Path,
+    videos: _Videos,
+    layers: tuple[int, ...],
+    shares: NDArray[np.floating[Any]],
+) -> LayerScores:
+    """Write and print the results."""
+    labels = videos.labels[videos.is_test]
+    counts = np.bincount(videos.labels[~videos.is_test], minlength=SIDE**2)
+    constant = np.tile(counts.astype(np.float64), (1, len(labels), 1))
+    scores = score_layers(shares, labels, np.arange(len(labels)), layers)
+    parts: dict[str, NDArray[np.bool_]] = {"all": np.ones(len(labels), bool)}
+    if config.subset is not None:
+        parts |= {config.subset: videos.chosen, f"not {config.subset}": ~videos.chosen}
+    rows = {}
+    for name, chosen in parts.items():
+        if chosen.any():
+            rows[name] = _rows(shares[:, chosen], labels[chosen], layers)
+            rows[f"{name}, majority"] = _rows(constant[:, chosen], labels[chosen], (0,))
+    notes: dict[str, object] = {"videos": videos.summary(), "settings": to_dict(config)}
+    notes |= {"distances": rows}
+    title = f"snitch localisation, {config.frames} frames, {config.probe.head} probe"
+    print(write_scores(out, scores, notes, title))
+    best, _ = best_layer(scores)
+    for name, found in rows.items():
+        row = next((one for one in found if one["layer"] == best), found[0])
+        texts = [
+            f"{text} {row[key]:.3f} ({row[f'{key}_low']:.3f} to {row[f'{key}_high']:.3f})"
+            for key, text in (("top1", "top-1"), ("top5", "top-5"), ("l1", "L1"))
+        ]
+        print(f"{name}, layer {row['layer']}, {row['videos']} videos: {', '.join(texts)}")
+    return scores
+
+
+def _rows(
+    shares: NDArray[np.floating[Any]], labels: NDArray[np.int64], layers: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    """Return top-1 and top-5 accuracy and the mean L1 distance at each layer, with intervals."""
+    groups = np.arange(len(labels))
+    rows = score_layers(shares, labels, groups, layers).rows()
+    distances = grid_distance(shares.argmax(-1), labels).astype(np.float64)  # l n
+    low, high = interval(grouped_means(distances.T, groups, RESAMPLES, np.random.default_rng(0)))
+    for i, row in enumerate(rows):
+        row |= {"l1": float(distances[i].mean()), "l1_low": float(low[i])}
+        row |= {"l1_high": float(high[i]), "videos": len(labels)}
+    return rows
+
+
+main = command("cater", CaterConfig)(cater)
+
+if __name__ == "__main__":
+    main()
