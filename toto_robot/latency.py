@@ -216,7 +216,7 @@ def measure_stages(
 def _first_calls(
     config: LatencyConfig, encoder: Encoder, device: torch.device
 ) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
-    """Return a function that runs each stage, and the time of its first call, milliseconds."""
+    """Return, for each stage, a function that runs it and the time of its first call, ms."""
     read_camera = camera(config)
     first_ms: dict[str, float] = {}
 

@@ -38,7 +38,7 @@ class TokenSource:
     Attributes:
         name: name of this pair in the printed table.
         tokenizer: name of a shipped encoder, or folder of an encoder or a tokenizer.
-        data: folder of a data set. If this tokenizer made its tokens, they are used. Otherwise the
+        data: folder of a data set. If it has tokens of this tokenizer, they are used. Otherwise the
             command tokenises the frames, and does not store the tokens.
         part: the files to use: `held_out` files, `training` files, or `all` files.
         frames: maximum number of frames. If there are more, frames at equal distances are used.

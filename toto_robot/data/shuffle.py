@@ -55,9 +55,9 @@ def uniform(key: int, numbers: np.ndarray) -> np.ndarray:
 def permute(positions: np.ndarray, size: int, key: int, epochs: np.ndarray) -> np.ndarray:
     """Return the item at each position of the random order of an epoch.
 
-    The order is a Feistel network, which permutes the numbers below a power of two, at least
-    ``size``. If the network returns a number that is not below ``size``, this number passes through
-    the network again (cycle walking). So the result is a permutation of 0 .. size-1.
+    The order is computed by a Feistel network, which permutes the numbers below a power of two that
+    is at least ``size``. If the network returns a number that is not below ``size``, this number
+    passes through the network again (cycle walking). So the result is a permutation of 0 .. size-1.
 
     Args:
         positions: positions in the random order, int64 in 0 .. size-1, any shape.

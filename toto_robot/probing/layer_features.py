@@ -151,7 +151,7 @@ def cache_array(
     description: str,
     examples: int = EXAMPLES,
 ) -> NDArray[Any]:
-    """Return an array [count ...] from a file on disk, and first compute its missing rows.
+    """Compute the missing rows of an array in a file on disk, and return the array [count ...].
 
     Rows are computed in blocks. A second file beside the array counts the finished blocks, so that
     an interrupted run resumes. The returned array is memory-mapped.

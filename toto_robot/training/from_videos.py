@@ -2,9 +2,9 @@
 
 The command decodes the videos, tokenises the frames with an existing tokenizer, and trains a
 transformer. It writes an encoder folder that `load_encoder` opens. All intermediate results are
-kept under ``out``, so that a stopped command can resume. If the frames of a collection need too
-much disk space, or to mix several collections, use ``toto_robot.data.tokenise`` and then
-``toto_robot.training.pretrain``.
+kept under ``out``, so that a stopped command can resume. Instead, use
+``toto_robot.data.tokenise`` and then ``toto_robot.training.pretrain`` if the frames of a collection
+need too much disk space, or if several collections are mixed.
 """
 
 from dataclasses import dataclass

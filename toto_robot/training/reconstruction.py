@@ -240,9 +240,9 @@ def usage_gap(bounded: Float[Tensor, "b c i j"], levels: Int64[Tensor, " c"]) ->
     """Return how far the code distribution of a batch is from uniform: a KL divergence in nats.
 
     Counts of codes have no gradient. Therefore each token is assigned to all levels of each channel
-    with shares that fall with the distance. The share of a token in a code is the product of the
-    shares over the channels. The mean shares of all codes (8192 for the shipped tokenizer) are
-    computed as one product of two matrices.
+    with shares that fall with the distance between its latent and the level. The share of a token
+    in a code is the product of the shares over the channels. The mean shares of all codes (8192 for
+    the shipped tokenizer) are computed as one product of two matrices.
 
     Args:
         bounded: latents before rounding, with c channels, i rows and j columns per image.

@@ -108,8 +108,8 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     Raises:
         ValueError: tokenizer, recipe, crop and frames do not fit each other, or ``out`` holds
             another run.
-        FloatingPointError: a loss or gradient is not finite. The last checkpoint was written before
-            this step.
+        FloatingPointError: a loss or gradient is not finite. All checkpoints are from
+            earlier steps.
     """
     shards = [Shard.open(data.path) for data in config.data]
     weights = [data.weight for data in config.data]

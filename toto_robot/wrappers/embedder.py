@@ -259,7 +259,7 @@ class ObservationEmbedder:
         rows: Sequence[Sequence[int]],
         fresh: Sequence[NDArray[np.bool_]],
     ) -> list[list[Tensor]]:
-        """Return the embeddings of tokens from the streams, one per camera, which advance."""
+        """Pass the tokens of new frames to the streams, one per camera; return the embeddings."""
         assert self._stream is not None
         cameras = len(self.entries)
         embedded: list[list[Tensor]] = [[] for _ in tokens]
