@@ -198,8 +198,13 @@ def _to_labels(mask: NDArray[np.uint8], objects: int, side: int) -> Tensor:
 def _to_mask(labels: Tensor, side: int, size: tuple[int, ...]) -> NDArray[np.uint8]:
     """Enlarge the labels [n 1+o] to an image [h w], and return the label with the largest share."""
     planes = labels.cpu().numpy().reshape(side, side, -1)
-    large = [cv2.resize(plane, size[::-1]) for plane in np.moveaxis(planes, -1, 0)]  # bilinear
-    return np.argmax(large, axis=0).astype(np.uint8)
+    mask = np.zeros(size, np.uint8)
+    highest = np.full(size, -np.inf, np.float32)
+    for k, plane in enumerate(np.moveaxis(planes, -1, 0)):
+        large = cv2.resize(plane, size[::-1])  # bilinear
+        mask[large > highest] = k
+        np.maximum(highest, large, out=highest)
+    return mask
 
 
 class _DrawnFrames(Sequence[NDArray[np.uint8]]):

@@ -118,7 +118,8 @@ def write_tracking(out: Path, tracking: TrackingScores, title: str, config: obje
     for name, *values in (("Method (Res/Patch)", "J&F", "J", "F"), ours, *PAPER):
         texts = [one if isinstance(one, str) else f"{one:.1f}" for one in values]
         lines.append(f"  {name:<30}" + "".join(f"{text:>7}" for text in texts))
-    lines.append(f"results: {out / 'results.json'}, sequences.csv, masks, videos")
+    videos = ", videos" * (out / "videos").is_dir()
+    lines.append(f"results: {out / 'results.json'}, sequences.csv, masks{videos}")
     return "\n".join(lines)
 
 
