@@ -115,7 +115,10 @@ def _summary(entry: EntryPoint) -> str:
     return SUMMARIES.get(entry.name, "")
 
 
-SUMMARIES = {"doctor": "what this machine has, how fast it renders, and what to install"}  # no YAML
+SUMMARIES = {  # of commands without a YAML file
+    "doctor": "what this machine has, how fast it renders, and what to install",
+    "reproduce": "list the paper's tables and figures, with the commands that make them",
+}
 
 
 if __name__ == "__main__":
