@@ -62,7 +62,7 @@ class ObservationEmbedder:
 
     Attributes:
         encoder: encoder of the images.
-        entries: images that are embedded, by their path in the observation.
+        entries: list of the images that are embedded, each with its path in the observation.
         has_stream: true if embeddings depend on earlier frames. Then the order of calls matters.
     """
 
