@@ -134,7 +134,8 @@ def teach(config: TeacherConfig, out: Path) -> None:
 def _is_complete(config: TeacherConfig, out: Path) -> bool:
     """Return whether all results that the settings request exist already.
 
-    A finished run is not complete if its settings now request more steps or episodes.
+    A finished run is not complete if its settings now request more evaluation episodes, or a video
+    that does not exist.
     """
     if not (out / "metrics.json").is_file():
         return False

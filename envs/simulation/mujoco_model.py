@@ -57,7 +57,7 @@ def build_spec(scene: Scene, arm: Arm, *, meshes: Meshes | None = None) -> mujoc
 
 
 def _add_meshes(spec: mujoco.MjSpec, meshes: Meshes, scale: float) -> None:
-    """Replace the primitive shapes of the arm's bodies in images by published meshes."""
+    """Replace the visible shapes of the arm by published meshes; collision shapes do not change."""
     for file in meshes.files:
         # A compiled model always has its vertices in metres, in the frame of a geom.
         model = mujoco.MjSpec.from_file(str(file)).compile()

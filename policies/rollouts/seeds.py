@@ -20,7 +20,7 @@ NUM_RUN_SEEDS = _RANGE // EPISODES_PER_RUN
 
 
 def check_run(seed: int, num_training: int, num_validation: int, num_evaluation: int) -> None:
-    """Check that a run does not need more environment seeds than each range contains.
+    """Check that the seed of a run is valid, and that its ranges have enough environment seeds.
 
     Args:
         seed: the run's seed.
@@ -29,7 +29,8 @@ def check_run(seed: int, num_training: int, num_validation: int, num_evaluation:
         num_evaluation: number of episodes of the final evaluation.
 
     Raises:
-        ValueError: a number is larger than its limit; the message contains both numbers.
+        ValueError: the seed is invalid, or a number of episodes is larger than its limit; the
+            message contains both numbers.
     """
     if not 0 <= seed < NUM_RUN_SEEDS:
         raise ValueError(f"seed must be in [0, {NUM_RUN_SEEDS}), got {seed}")

@@ -2,9 +2,10 @@
 
 An n-gram is a sequence of n horizontally neighbouring tokens of a frame. For several tokenizers and
 data sets, the command counts all n-grams (paper Fig. 3, 12 and 13). It plots the share of each
-n-gram against its rank. It prints the coverage (the share of the possible n-grams that occur at
-least once), the entropy, and the probability that the next n-gram is new. As a control, it also combines each token with tokens of other frames at the
-neighbouring positions. The control keeps only the frequencies of the tokens at each position. The
+n-gram against its rank. It prints the coverage (the share of the possible
+n-grams that occur at least once), the entropy, and the probability that the next n-gram is new. As
+a control, it also combines each token with tokens of other frames at the neighbouring positions.
+The control keeps only the frequencies of the tokens at each position. The
 entropy of the control minus the entropy of real pairs is the information that neighbours share.
 """
 

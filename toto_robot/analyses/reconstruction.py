@@ -179,7 +179,7 @@ def _clips(shard: Shard, part: Part) -> list[tuple[int, int, int]]:
 def _frames(
     shard: Shard, part: Part, config: ReconstructionConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of n frames at equal distances [n], and the index of each file [n]."""
+    """Return the indices [n] of evenly spaced frames of the part, and their files [n]."""
     clips = _clips(shard, part)
     rows = np.concatenate([np.arange(start, start + length) for start, length, _ in clips])
     files = np.concatenate([np.full(length, file) for _, length, file in clips])

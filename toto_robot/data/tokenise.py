@@ -76,9 +76,12 @@ def tokenise(config: TokeniseConfig, out: Path) -> None:
 
 
 def report(out: Path) -> dict[str, Any]:
-    """Collect the problems of all side files in ``report.json``, and return the report.
+    """Collect the problems of all inputs, from the JSON file of each shard, in ``report.json``.
 
     Temporary files in the folder are removed.
+
+    Returns:
+        The report.
 
     Raises:
         ValueError: the data set is incomplete.

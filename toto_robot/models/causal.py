@@ -212,7 +212,7 @@ def linear_cross_entropy(
 
     The result equals `torch.nn.functional.cross_entropy` of these logits, but needs less memory:
     tokens are processed in chunks, so not all logits are in memory at once. The gradient of a chunk
-    is computed together with its logits. Therefore the loss can be differentiated only once.
+    is computed together with its logits. Therefore second derivatives are not supported.
     """
     if not torch.is_grad_enabled():
         hidden, weight = hidden.detach(), weight.detach()  # so that no gradient is computed

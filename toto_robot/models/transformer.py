@@ -167,9 +167,9 @@ class TotoTransformer(CausalModel):
     ) -> Float[Tensor, ""]:
         """Return the mean next-token negative log-likelihood, nats (paper equation 2).
 
-        `TotoConfig.attention` is not used, because its values `full` and `prefix` let a token attend
-        to the tokens to be predicted. Attention is causal, except among the first p tokens if the
-        argument `prefix` is given.
+        `TotoConfig.attention` is not used, because its values `full` and `prefix` let a token
+        attend to the tokens to be predicted. Attention is causal, except among the first p tokens
+        if the argument `prefix` is given.
 
         Args:
             ids: token ids. The first id is a start token.

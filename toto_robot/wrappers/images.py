@@ -293,8 +293,8 @@ def _channels(shape: tuple[int, ...], layout: Layout) -> int:
 def camera_of(path: Sequence[Key]) -> str:
     """Return the name of the camera of an image, from the last dictionary key in its path.
 
-    Indices of tuples are ignored. The camera of `image_top`, `top_image`, `images.top`, `observation.images.top` and `pixels/top`
-    is `top`. Other names are not changed.
+    Indices of tuples are ignored. The camera of `image_top`, `top_image`, `images.top`,
+    `observation.images.top` and `pixels/top` is `top`. Other names are not changed.
     """
     texts = [key for key in path if isinstance(key, str)]
     if not texts:
