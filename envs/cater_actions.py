@@ -136,10 +136,12 @@ def _draw_items(rng: np.random.Generator) -> tuple[Item, ...]:
 
 
 def _camera_path(rng: np.random.Generator, moving: bool) -> Floats:
-    """Return the positions of the camera [t 3]."""
+    """Return the positions of the camera [t 3]. The first is always the same."""
     corners = 6 if moving else 2
-    azimuth = np.full(corners, -90.0) + moving * rng.uniform(-50, 50, corners)
-    elevation = np.full(corners, 50.0) + moving * rng.uniform(-12, 12, corners)
+    azimuth, elevation = np.full(corners, -90.0), np.full(corners, 50.0)
+    if moving:
+        azimuth[1:] += rng.uniform(-50, 50, corners - 1)
+        elevation[1:] += rng.uniform(-12, 12, corners - 1)
     times = np.linspace(0, NUM_FRAMES - 1, corners)
     frames = np.arange(NUM_FRAMES)
     angle, height = (

@@ -71,6 +71,7 @@ def test_the_camera_moves_on_request():
     still, moving = plans(1)[0], plans(1, moving_camera=True)[0]
     assert np.ptp(still.camera, axis=0).max() == 0
     assert np.ptp(moving.camera, axis=0).max() > 1
+    np.testing.assert_array_equal(still.camera[0], moving.camera[0])
     np.testing.assert_allclose(np.linalg.norm(moving.camera, axis=1), 10.5)
 
 
