@@ -19,6 +19,7 @@ from .segmentation_scores import summarise
 __all__ = ["TrackingScores", "write_tracking"]
 
 RESAMPLES = 2000
+KEPT = "first mask kept"  # name of the control without features
 MEASURES = ("J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay")
 PAPER = (  # Table 10
     ("DINO-base (224/8)", 54.3, 52.5, 56.1),
@@ -55,10 +56,10 @@ class TrackingScores:
     def objects(self) -> list[dict[str, Any]]:
         """Return one row per layer and object, with mean, recall and decay of J and F.
 
-        The layer of the first mask is `first mask kept`.
+        The layer of the first mask is `KEPT`.
         """
         rows = []
-        for index, layer in enumerate((*self.layers, "first mask kept")):
+        for index, layer in enumerate((*self.layers, KEPT)):
             for name, scores in zip(self.names, self.scores, strict=True):
                 for k in range(scores.shape[2]):
                     row = {"layer": layer, "sequence": name, "object": k + 1, "frames": len(scores)}
@@ -73,17 +74,22 @@ class TrackingScores:
         return rows
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per layer, and a last row for the first mask, kept in all frames."""
+        """Return one row per layer, and a last row for the first mask, kept in all frames.
+
+        `gain` is the paired difference of J&F to that last row.
+        """
         groups = np.repeat(np.arange(len(self.names)), [one.shape[2] for one in self.scores])
         table = np.array([[row[name] for name in MEASURES] for row in self.objects()])
         table = table.reshape(len(self.layers) + 1, len(groups), len(MEASURES))
+        both = table[:, :, [0, 3]].mean(2)  # J&F of each object
         rows = []
-        for layer, values in zip((*self.layers, "first mask kept"), table, strict=True):
-            both = values[:, [0, 3]].mean(1)
-            resampled = grouped_means(both, groups, RESAMPLES, np.random.default_rng(0))
-            low, high = interval(resampled)
-            row = {"layer": layer, "J&F": float(both.mean())}
-            row |= {"J&F_low": float(low), "J&F_high": float(high)}
+        for layer, values, means in zip((*self.layers, KEPT), table, both, strict=True):
+            row: dict[str, Any] = {"layer": layer}
+            for name, one in (("J&F", means), ("gain", means - both[-1])):
+                resampled = grouped_means(one, groups, RESAMPLES, np.random.default_rng(0))
+                low, high = interval(resampled)
+                row |= {name: float(one.mean()), f"{name}_low": float(low)}
+                row[f"{name}_high"] = float(high)
             rows.append(row | dict(zip(MEASURES, values.mean(0).tolist(), strict=True)))
         return rows
 
@@ -107,11 +113,17 @@ def write_tracking(out: Path, tracking: TrackingScores, title: str, config: obje
         _draw(out / "layers.png", rows, title)
     number = len(tracking.names)
     lines = [f"{title}, {number} sequences; in brackets 95 % intervals over the sequences"]
-    lines.append(f"{'layer':>15}  {'J&F':>19}  J mean recall  decay  F mean recall  decay")
+    head = f"{'layer':>15}  {'J&F':>19}  {'above first mask':>20}  "
+    lines.append(head + "J mean recall  decay  F mean recall  decay")
     for row in rows:
-        both, low, high = (100 * row[name] for name in ("J&F", "J&F_low", "J&F_high"))
+        texts = [
+            "{:5.1f} ({:{width}.1f} to {:{width}.1f})".format(
+                *(100 * row[f"{name}{end}"] for end in ("", "_low", "_high")), width=width
+            )
+            for name, width in (("J&F", 4), ("gain", 5))
+        ]
         numbers = "  ".join(f"{100 * row[name]:5.1f}" for name in MEASURES)
-        lines.append(f"{row['layer']:>15}  {both:5.1f} ({low:4.1f} to {high:4.1f})  {numbers}")
+        lines.append(f"{row['layer']:>15}  {texts[0]:>19}  {texts[1]:>20}  {numbers}")
     peak = next(row for row in rows if row["layer"] == best)
     lines.append(f"as in Table 10 of the paper; its rows are for other data ({number} here):")
     ours = (f"{title}", *(100 * peak[name] for name in ("J&F", "J_mean", "F_mean")))

@@ -54,6 +54,8 @@ def test_davis_tracks_several_objects_and_resumes(tmp_path):
     best, kept = found["layers"][1], found["layers"][-1]
     assert kept["layer"] == "first mask kept"
     assert best["J&F"] > 0.8 > kept["J&F"]
+    assert best["gain"] == pytest.approx(best["J&F"] - kept["J&F"])
+    assert kept["gain_low"] == kept["gain_high"] == 0
     with (out / "sequences.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 2 * 2  # two layers and the kept mask, sequences, objects
