@@ -14,9 +14,11 @@ which `python -m toto_robot.sweep` reads too.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -28,8 +30,8 @@ from toto_robot.config import from_dict
 from toto_robot.encoders.loading import load_toto
 from toto_robot.encoders.pooling import build_pool
 from toto_robot.files import write_json, written_aside
-from toto_robot.probing.episodes import Kind, read_demonstrations, read_frames
-from toto_robot.probing.ridge import ProbeEvaluation, Score, difference, rotate, standardise
+from toto_robot.probing.episodes import Demonstrations, Kind, read_demonstrations, read_frames
+from toto_robot.probing.ridge import ProbeEvaluation, difference, rotate, standardise
 from toto_robot.training.finetune import FinetuneConfig, finetune
 
 ENV, CAMERA = "toto/FrankaCabinet-v0", "front"
@@ -38,7 +40,7 @@ OUT = Path("runs/finetune_camera")
 PROBED, ADAPTED = 60, 20  # episodes for the probes, and for the adaptation of a seed
 FIRST_PROBED, FIRST_ADAPTED = 7_900_000, 7_800_000  # seeds of episodes
 NOISE = 0.3
-STRIDE = 4  # of the probes, frames
+STRIDE = 6  # of the probes, frames
 TARGETS: tuple[Kind, ...] = ("state", "action")
 
 
@@ -57,9 +59,32 @@ def main() -> None:
         if not (out / "encoder" / "golden.safetensors").is_file():
             finetune(from_dict(FinetuneConfig, settings), out)
         encoders[f"seed {seed}"] = load_toto(out / "encoder")
+    settings, _ = compose("sweep")
+    folder = OUT / "data" / "probed"
+    data = {
+        target: read_demonstrations(folder, target, None, None, STRIDE, None) for target in TARGETS
+    }
+    first = data["state"]
+    tokens = [
+        encoders[NAME].compress(np.asarray(read_frames(path, first.view))[rows[:count], 0])
+        for path, rows, count in zip(
+            tqdm(first.paths, desc="tokenise"), first.rows, first.counts, strict=True
+        )
+    ]
+    inputs = {name: embed(encoder, tokens) for name, encoder in encoders.items()}
     rows = []
-    for target in TARGETS:
-        scores = {name: probe(encoder, target) for name, encoder in encoders.items()}
+    for target, demonstrations in data.items():
+        # the last frame of an episode has no action
+        pairs = zip(first.counts, demonstrations.counts, strict=True)
+        is_used = np.concatenate([np.arange(all_rows) < count for all_rows, count in pairs])
+        evaluation = evaluation_of(demonstrations, settings)
+        scores = {
+            name: [
+                evaluation.score(rotate(standardise(x[is_used]), settings["width"])[0])
+                for x in layers
+            ]
+            for name, layers in inputs.items()
+        }
         for name, layers in scores.items():
             pairs = zip(layers, scores[NAME], strict=True)
             rows += [
@@ -112,26 +137,24 @@ def render(folder: Path, first_seed: int, episodes: int) -> None:
     env.close()
 
 
-def probe(encoder: Encoder, target: Kind) -> list[Score]:
-    """Return the score of the probe of each layer; the settings are those of `sweep`."""
-    settings, _ = compose("sweep")
-    data = read_demonstrations(OUT / "data" / "probed", target, None, None, STRIDE, None)
-    evaluation = ProbeEvaluation(
+def embed(encoder: Encoder, tokens: list[NDArray[np.uint16]]) -> list[NDArray[np.float64]]:
+    """Return the embeddings [r e] of each layer, from the tokens [r n] of each episode."""
+    pool = build_pool(POOL, encoder.transformer.config.dim, encoder.tokens_per_frame)
+    layers = range(encoder.num_layers + 1)
+    found: list[list[NDArray[np.float64]]] = [[] for _ in layers]
+    for ids in tqdm(tokens, desc="embed", unit="episode"):
+        features = encoder.token_features(torch.from_numpy(ids.astype(np.int64)), layers)
+        for rows, layer in zip(found, features, strict=True):
+            rows.append(pool(layer).half().double().numpy())
+    return [np.concatenate(rows) for rows in found]
+
+
+def evaluation_of(data: Demonstrations, settings: dict[str, Any]) -> ProbeEvaluation:
+    """Return the evaluation of probes with the settings of `sweep`."""
+    return ProbeEvaluation(
         data.target, data.episode, is_label=False, folds=settings["folds"],
         resamples=settings["resamples"], penalties=settings["penalties"], seed=0,
     )  # fmt: skip
-    inputs: list[list[NDArray[np.float64]]] = [[] for _ in range(encoder.num_layers + 1)]
-    pool = build_pool(POOL, encoder.transformer.config.dim, encoder.tokens_per_frame)
-    for path, rows, count in zip(
-        tqdm(data.paths, desc="embed", unit="episode"), data.rows, data.counts, strict=True
-    ):
-        frames = np.asarray(read_frames(path, data.view))[rows[:count], 0]
-        for layer, features in enumerate(encoder.features(frames, range(encoder.num_layers + 1))):
-            inputs[layer].append(pool(features).half().double().numpy())
-    return [
-        evaluation.score(rotate(standardise(np.concatenate(layer)), settings["width"])[0])
-        for layer in inputs
-    ]
 
 
 if __name__ == "__main__":
