@@ -7,6 +7,7 @@ has the rules as published, where an image without predictions loses its annotat
 second row corrects this.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,17 @@ import numpy as np
 
 from ..analyses.statistics import interval
 from ..cli import command
-from ..data.ego4d_sta import StaAnnotations, read_sta_annotations, read_sta_predictions
+from ..data.ego4d_sta import (
+    StaAnnotations,
+    StaObjects,
+    read_sta_annotations,
+    read_sta_predictions,
+)
 from ..files import write_csv, write_json
 from ..runs import claim
 from .sta_scores import MEASURES, StaScores, score_sta
 
-__all__ = ["Ego4dStaConfig", "ego4d_sta"]
+__all__ = ["Ego4dStaConfig", "ego4d_sta", "score_predictions"]
 
 PAPER = (15.20, 6.75, 5.41, 2.70)  # Toto-large, Table 9, validation set of version 1
 TITLES = ("noun", "noun+verb", "noun+TTC", "overall")
@@ -66,6 +72,38 @@ def ego4d_sta(config: Ego4dStaConfig, out: Path) -> dict[str, StaScores]:
     annotations = read_sta_annotations(config.annotations)
     predictions = read_sta_predictions(config.predictions, annotations)
     claim(out, config)
+    return score_predictions(
+        config.annotations,
+        annotations,
+        predictions,
+        out,
+        top_k=config.top_k,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+
+
+def score_predictions(
+    file: Path,
+    annotations: StaAnnotations,
+    predictions: Sequence[StaObjects],
+    out: Path,
+    *,
+    top_k: int = 5,
+    resamples: int = 500,
+    seed: int = 0,
+) -> dict[str, StaScores]:
+    """Score predictions, write the files of `ego4d_sta`, and print the table.
+
+    Args:
+        file: the file of the annotations, for messages.
+        annotations: the annotations.
+        predictions: the predictions for each annotated image.
+        out: folder of the results.
+        top_k: see `score_sta`, as `resamples` and `seed`.
+        resamples: number of resamples of the videos.
+        seed: seed of the resamples.
+    """
     truth = [image.objects for image in annotations.images]
     videos, groups = np.unique([image.video for image in annotations.images], return_inverse=True)
     empty = sum(not len(found) for found in predictions)
@@ -74,24 +112,24 @@ def ego4d_sta(config: Ego4dStaConfig, out: Path) -> dict[str, StaScores]:
         f"videos; {sum(map(len, predictions))} predictions, none in {empty} images",
         flush=True,
     )
-    _report(out, config.annotations, annotations)
+    _report(out, file, annotations)
     scores = {
         name: score_sta(
             truth,
             predictions,
             published=name == "published",
-            top_k=config.top_k,
+            top_k=top_k,
             groups=groups,
-            resamples=config.resamples,
-            seed=config.seed,
+            resamples=resamples,
+            seed=seed,
         )
         for name in ("published", "corrected")
     }
     results = {name: _numbers(one) for name, one in scores.items()}
     facts = {"images": len(truth), "videos": len(videos), "images_without_predictions": empty}
-    write_json(out / "results.json", {**results, **facts, "top_k": config.top_k})
+    write_json(out / "results.json", {**results, **facts, "top_k": top_k})
     _write_nouns(out, annotations, scores["corrected"])
-    print("\n".join(_table(results, config.top_k)))
+    print("\n".join(_table(results, top_k)))
     return scores
 
 
