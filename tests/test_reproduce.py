@@ -13,7 +13,7 @@ from toto_robot.reproduce import STATUSES, read_results
 
 ROOT = Path(__file__).parents[1]
 RESULTS = read_results()
-LINES = sorted({line for one in RESULTS.values() for line in one.commands})
+LINES = {line: f"{one.name}-{k}" for one in RESULTS.values() for k, line in enumerate(one.commands)}
 MADE = re.compile(r"(?:runs|data/(?:tokens|frames_\d+))/[\w/.=-]+")  # by a command of this project
 
 
@@ -29,7 +29,7 @@ def test_all_tables_and_figures_of_the_paper_are_there() -> None:
     }
 
 
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line", LINES, ids=LINES.get)
 def test_every_listed_command_is_valid(line) -> None:
     if shlex.split(line)[0] == "tensorboard":
         assert "tensorboard" in importlib.metadata.entry_points(group="console_scripts").names
