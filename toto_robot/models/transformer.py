@@ -18,13 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from .causal import (
-    CausalModel,
-    SequenceLayout,
-    check_sizes,
-    linear_cross_entropy,
-    require_causal,
-)
+from .causal import CausalModel, SequenceLayout, check_sizes, linear_cross_entropy, require_causal
 
 __all__ = [
     "Attention",
