@@ -200,9 +200,10 @@ CASES = (
             "                      camera_widths=128, use_camera_obs=True)",
             'keys = ["agentview_image", "robot0_proprio-state"]',
             "env = GymWrapper(lift, keys=keys, flatten_obs=False)",
+            "env.metadata = {}  # GymWrapper sets None, which vector environments cannot read",
         ),
         flip="vertical",
-        notes="images come upside down; `GymWrapper` needs h5py",
+        notes="images come upside down; `GymWrapper` needs h5py, and sets `metadata` to None",
     ),
     Case(
         name="robomimic",
