@@ -27,7 +27,7 @@ class TokenClips:
         name: name of the data set.
         kind: `video` or `image`. In a data set of images, each clip has one frame.
         tokens: tokens of all n frames, shape [n tokens_per_frame], memory-mapped.
-        clips: index of the first frame, and number of frames, of each clip.
+        clips: one pair for each of the c clips: index of its first frame, and number of its frames.
         files: index of the source file of each of the c clips, shape [c]. Data sets of tokens
             without frames do not record the file, so each of their clips counts as one file.
     """
@@ -74,7 +74,7 @@ def frame_tokens(
         folder: folder of the data set.
         tokenizer: the tokenizer of the tokens to return.
         part: the files to use: `held_out` files, `training` files, or `all` files.
-        frames: maximum number of frames. If there are more, frames at equal distances are used.
+        frames: maximum number of frames. If the part has more, evenly spaced frames are used.
             None uses all frames.
         batch: number of frames in a batch.
 
@@ -107,7 +107,7 @@ def frame_tokens(
 
 
 def _clips(data: TokenData, part: Part) -> list[tuple[int, int]]:
-    """Return the index of the first frame and the number of frames of each clip."""
+    """Return one pair for each clip: index of its first frame, and number of its frames."""
     splits = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
     clips = [
         (int(start + turn * length), int(length))

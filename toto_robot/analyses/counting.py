@@ -4,7 +4,8 @@ An n-gram is a sequence of n neighbouring tokens, coded as one number (its key).
 in memory, sorted by key. When there are too many keys, the counts are written to 64 files on disk.
 A hash of the key selects the file. At the end, the counts in each file are summed. The result is a
 spectrum: for each frequency, the number of distinct n-grams that occur so often. The spectrum is
-small, and is sufficient to compute the entropy, the coverage, and the curve of share against rank.
+small, and is sufficient to compute the entropy, the coverage (the share of all possible n-grams
+that occur), and the curve of share against rank.
 """
 
 import tempfile

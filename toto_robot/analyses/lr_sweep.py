@@ -146,7 +146,7 @@ def best_log2_rate(cells: Sequence[Cell]) -> float:
 
 
 def transfer_cost(cells: Sequence[Cell]) -> list[float]:
-    """Return, for each seed, the loss increase of the widest model at the narrowest's best rate.
+    """Return the transfer cost of each seed; see the docstring of the module.
 
     Args:
         cells: the models of one parametrisation.

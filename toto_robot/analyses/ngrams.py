@@ -2,11 +2,11 @@
 
 An n-gram is a sequence of n horizontally neighbouring tokens of a frame. For several tokenizers and
 data sets, the command counts all n-grams (paper Fig. 3, 12 and 13). It plots the share of each
-n-gram against its rank. It prints the coverage (the share of the possible
-n-grams that occur at least once), the entropy, and the probability that the next n-gram is new. As
-a control, it also combines each token with tokens of other frames at the neighbouring positions.
-The control keeps only the frequencies of the tokens at each position. The
-entropy of the control minus the entropy of real pairs is the information that neighbours share.
+n-gram against its rank. It prints the coverage (the share of the possible n-grams that occur at
+least once), the entropy, and the probability that the next n-gram is new. As a control, it also
+combines each token with tokens of other frames at the neighbouring positions. The control keeps
+only the frequencies of the tokens at each position. The entropy of the control minus the entropy of
+real pairs is the information that neighbours share.
 """
 
 import json
@@ -42,7 +42,7 @@ class TokenSource:
         data: folder of a data set. If it has tokens of this tokenizer, they are used. Otherwise the
             command tokenises the frames, and does not store the tokens.
         part: the files to use: `held_out` files, `training` files, or `all` files.
-        frames: maximum number of frames. If there are more, frames at equal distances are used.
+        frames: maximum number of frames. If the part has more, evenly spaced frames are used.
             null uses all frames. Coverage grows with this number, so compare tokenizers on equal
             numbers of frames.
     """
@@ -60,7 +60,7 @@ class NgramsConfig:
 
     Attributes:
         sources: pairs of a tokenizer and a data set.
-        lengths: numbers of tokens in an n-gram.
+        lengths: the values of n. All n-grams of each length are counted.
         batch: number of frames that are processed at once, at least 2.
         memory_grams: maximum number of distinct n-grams of each length in memory. Each needs 16
             bytes, and twice as much while a batch is added. More n-grams are stored on disk.

@@ -43,7 +43,7 @@ class Windows:
 def cut_windows(sets: Sequence[TokenClips], frames: int, stride: int, most: int) -> Windows:
     """Cut the clips of each data set into sequences, and return at most ``most`` per data set.
 
-    If there are more sequences, those at equal distances in the data set are returned.
+    If there are more sequences, evenly spaced sequences of the data set are returned.
 
     Args:
         sets: the data sets.
@@ -84,7 +84,7 @@ def cut_windows(sets: Sequence[TokenClips], frames: int, stride: int, most: int)
 
 
 def possible_orders(windows: Windows) -> tuple[str, ...]:
-    """Return the orders that can be made from these sequences, and print the others.
+    """Return the orders that are possible with these sequences, and print the excluded orders.
 
     The orders `unrelated` and `images` combine frames of different files. They are impossible if
     more than half of the sequences come from one file.

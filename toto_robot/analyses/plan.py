@@ -57,7 +57,8 @@ class Study:
         mup_base_dim: width at which the maximal update parametrisation (muP) equals the standard
             parametrisation. null trains with the standard parametrisation.
         warmup_share: warm-up steps as a share of all steps.
-        points: number of validations in a run, at equal distances.
+        points: number of validations in a run. The number of steps between two validations is
+            constant.
         seeds: random seeds. Each model is trained once with each seed.
         members: the models, the smallest first.
     """

@@ -55,7 +55,7 @@ class PositionsConfig:
         strides: distances between two frames of a sequence, in frames of the data set. The loss is
             measured with each stride. The controls are measured only with the first stride.
         sequences: maximum number of sequences of each data set and stride. Sequences do not
-            overlap. If there are more, those at equal distances are used.
+            overlap. If there are more, evenly spaced sequences are used.
         batch: number of sequences in a forward pass.
         device: device of the model: `cpu` or `cuda`.
         resamples: number of bootstrap resamples.
@@ -224,7 +224,7 @@ def _frame_rows(
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the table rows of one stride as text."""
+    """Return the losses of one stride as a text table."""
     lines = [
         f"nats a token, stride {rows[0]['stride']}: {rows[0]['sequences']} sequences of "
         f"{rows[0]['files']} files; in brackets the 95 % interval over files",

@@ -46,8 +46,8 @@ class PowerLaw:
     Attributes:
         scale: loss at a compute of one operation, nats.
         exponent: power of the compute. It is negative if more compute lowers the loss.
-        low: lower end of the exponent's 95 % interval. NaN if there are too few points.
-        high: upper end of the exponent's 95 % interval. NaN if there are too few points.
+        low: lower end of the exponent's 95 % interval. NaN if the runs are too few for an interval.
+        high: upper end of the interval. NaN if the runs are too few for an interval.
         explained: share of the variance of log(loss) that the fit explains (R squared).
         points: number of fitted points.
     """

@@ -69,8 +69,8 @@ class ReconstructionConfig:
     Attributes:
         checkpoints: tokenizers or encoders. Each is the name of a shipped encoder, or a folder.
         data: the data sets.
-        frames: maximum number of frames of each data set. If there are more, frames at equal
-            distances are used.
+        frames: maximum number of frames of each data set. If there are more, evenly spaced frames
+            are used.
         saturated_share: share of the pixels that count as the most saturated, 0 to 1.
         sequences: maximum number of sequences of each video data set for the next-token loss. With
             0, this loss is not measured.
@@ -166,7 +166,10 @@ def _open(name: str) -> tuple[AnyTokenizer, Encoder | None]:
 
 
 def _clips(shard: Shard, part: Part) -> list[tuple[int, int, int]]:
-    """Return the first frame, the number of frames and the file index of each clip of a part."""
+    """Return three numbers for each clip of a part of the data set.
+
+    They are the index of its first frame, the number of its frames, and the index of its file.
+    """
     splits = {"held_out": (True,), "training": (False,), "all": (True, False)}[part]
     clips = sorted(clip for held_out in splits for clip in split(shard, held_out))
     if not clips:
@@ -179,7 +182,7 @@ def _clips(shard: Shard, part: Part) -> list[tuple[int, int, int]]:
 def _frames(
     shard: Shard, part: Part, config: ReconstructionConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices [n] of evenly spaced frames of the part, and their files [n]."""
+    """Return the indices of n evenly spaced frames of the part [n], and of their files [n]."""
     clips = _clips(shard, part)
     rows = np.concatenate([np.arange(start, start + length) for start, length, _ in clips])
     files = np.concatenate([np.full(length, file) for _, length, file in clips])
@@ -273,7 +276,7 @@ def _next_token(
 
 @torch.inference_mode()
 def _encode_ms(tokenizer: AnyTokenizer, shard: Shard) -> float:
-    """Measure the CPU time to encode one frame several times, and return the minimum, ms."""
+    """Encode one frame several times, and return the shortest CPU time of an encoding, ms."""
     frame, times = torch.from_numpy(shard.frames()[:1].copy()), []
     for _ in range(TIMED):
         begun = time.process_time()

@@ -1,4 +1,4 @@
-"""Compute the reconstruction error of the most saturated pixels, such as small coloured objects.
+"""Compute the reconstruction error of the most saturated pixels, such as those of coloured objects.
 
 The saturation of a pixel is its largest channel minus its smallest channel, 0 to 255.
 """

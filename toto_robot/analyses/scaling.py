@@ -1,6 +1,6 @@
 """`python -m toto_robot.analyses.scaling`: plan, train and fit loss against compute (Fig. 9).
 
-    python -m toto_robot.analyses.scaling compute=paper budget.hours=200  # cost of a1 to a6
+    python -m toto_robot.analyses.scaling compute=paper budget.hours=200  # cost of all models
     python -m toto_robot.analyses.scaling compute=tiny action=run         # train, fit, draw
 
 The models are of one family (paper Table 15). The number of training tokens of a model is

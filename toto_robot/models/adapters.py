@@ -79,7 +79,7 @@ class LastBlocks:
     blocks: int
 
     def __post_init__(self) -> None:
-        """Check that a block is trained."""
+        """Check that at least one block is trained."""
         check_sizes(self, "blocks")
 
     def prepare(self, model: CausalModel) -> None:
@@ -122,7 +122,7 @@ class LowRankAdapters:
         """Freeze all weights, and add an adapter to each linear layer of the blocks.
 
         Raises:
-            ValueError: the model is no transformer.
+            ValueError: the model is a Mamba, not a transformer.
         """
         if model.config.kind == "mamba":
             raise ValueError("adapt=lora is for transformers; use adapt=all or adapt=last_blocks")
@@ -143,7 +143,11 @@ def merge_adapters(model: CausalModel) -> None:
 
 
 def _children(model: CausalModel, kind: type) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Return all modules of a class in the blocks, each with its parent module and name in it."""
+    """Find all modules of the class ``kind`` in the blocks.
+
+    Returns:
+        For each module: its parent module, its name in the parent, and the module itself.
+    """
     return [
         (parent, name, child)
         for parent in model.layers.modules()

@@ -151,10 +151,10 @@ class MaskedAutoencoder(VisionTransformer):
     def reconstruct(
         self, frames: UInt8[Tensor, "b s s 3"], order: Int64[Tensor, "b n"]
     ) -> tuple[UInt8[Tensor, "b s s 3"], UInt8[Tensor, "b s s 3"]]:
-        """Return two images: the visible patches on grey, and the image with predicted patches.
+        """Return two versions of each image: visible patches on grey, and with predicted patches.
 
-        In the second image, the hidden patches are predicted. The model does not predict the mean
-        and variance of a patch, so these are taken from the original image.
+        In the second version, predicted patches replace the hidden patches. The model does not
+        predict the mean and variance of a patch, so these are taken from the original image.
         """
         pixels = to_patches(
             frames_to_unit(frames, self.config.image_size, torch.float32), self.config.patch_size

@@ -99,8 +99,8 @@ class MambaModel(CausalModel):
 
         Embeddings and matrices are drawn from a normal distribution with standard deviation 0.02,
         divided by sqrt(layers) for the output matrices of blocks. The decay rates A of a channel
-        are -1 to -s, and D is 1. The bias of the time steps is drawn so that the steps are
-        log-uniform from 0.001 to 0.1.
+        are -1 to -s. D, the factor of the path that skips the recurrence, is 1. The bias of the
+        time steps is drawn so that the steps are log-uniform from 0.001 to 0.1.
         """
         config = self.config
         for name, parameter in self.named_parameters():
@@ -146,11 +146,14 @@ class RecurrentMemory(Protocol):
     """A cache that stores the state of each block between two calls of the model."""
 
     def read(self, block: int) -> tuple[Tensor, Tensor] | None:
-        """Return the newest inputs [b w-1 e] and the state [b e s] of a block, or None at first."""
+        """Return the newest inputs of a block's convolution [b w-1 e], and its state [b e s].
+
+        The result is None before the first `write`.
+        """
         ...
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Store the newest inputs and the state of a block for the next `read`."""
+        """Store the newest inputs of a block's convolution and its state for the next `read`."""
         ...
 
     def advance(self, num_tokens: int) -> None:
@@ -170,11 +173,14 @@ class MambaState:
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
 
     def read(self, block: int) -> tuple[Tensor, Tensor] | None:
-        """Return the newest inputs [b w-1 e] and the state [b e s] of a block, or None at first."""
+        """Return the newest inputs of a block's convolution [b w-1 e], and its state [b e s].
+
+        The result is None before the first `write`.
+        """
         return self._blocks.get(block)
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Store the newest inputs and the state of a block for the next `read`."""
+        """Store the newest inputs of a block's convolution and its state for the next `read`."""
         self._blocks[block] = inputs, state
 
     def advance(self, num_tokens: int) -> None:
@@ -239,8 +245,8 @@ def selective_scan(
         h_t = exp(steps_t * rates) * h_{t-1} + steps_t * b_t * u_t,    y_t = sum over s of c_t * h_t
 
     The tokens are divided into chunks, and only the state at the start of each chunk is kept. The
-    backward pass computes the other states again. So the memory is close to the memory of the
-    activations.
+    backward pass computes the other states again. So the states of all tokens are never in memory
+    at the same time.
 
     Args:
         u: inputs.

@@ -3,8 +3,8 @@
 The blocks have RMSNorm before each sublayer, SwiGLU, rotary positions and causal attention. A
 key-value cache of earlier tokens is optional. Parameter names and the order of rotary pairs (the
 two halves of a head) are the same as in Hugging Face's ``LlamaModel``. `llama_state_dict` converts
-the weights to ``LlamaForCausalLM``: it adds the prefix of the names, and multiplies the weights by
-the factors of the maximal update parametrisation (muP).
+the weights to ``LlamaForCausalLM``: it adds the prefix ``model.`` to their names, and multiplies
+them by the factors of the maximal update parametrisation (muP).
 
 Shapes: b batch, t time (tokens), d width, h heads, k head width, v vocabulary.
 """
@@ -56,9 +56,8 @@ class TotoConfig(SequenceLayout):
             parametrisation (`models.mup`). null uses the standard parametrisation.
         attention: the tokens to which a token attends in `features`. `causal`: itself and earlier
             tokens. `full`: all tokens of its frame and of earlier frames. `prefix`: all tokens.
-            `full` and `prefix` are for fine-tuned models (paper A.2). If a sequence has only one
-            frame, their features are equal. A next-token loss is always computed with causal
-            attention.
+            `full` and `prefix` are for fine-tuned models (paper A.2). For a sequence of
+            one frame, `full` and `prefix` have equal features. `loss` does not use this setting.
     """
 
     kind: ClassVar[str] = "llama"
@@ -206,7 +205,7 @@ class Memory(Protocol):
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Compute the causal attention of a block.
 
-        Each new token attends to all earlier tokens, the new ones among them, and to itself.
+        Each new token attends to itself and to all tokens before it, both old and new tokens.
         The output is [b h t k], for t new tokens. The new keys and values are stored.
         """
         ...
@@ -241,7 +240,7 @@ class KeyValueCache:
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Compute the attention of a block, and store the new keys and values.
 
-        Each new token attends to all earlier tokens, the new ones among them, and to itself.
+        Each new token attends to itself and to all tokens before it, both old and new tokens.
         The output is [b h t k], for t new tokens.
         """
         num_new, end = q.shape[2], self.length + q.shape[2]
@@ -299,7 +298,9 @@ class Masked:
 
 
 def attention_mask(config: TotoConfig, num_tokens: int, device: torch.device) -> Tensor | None:
-    """Return which of t tokens a token attends to, bool [t t]; None if all attend to all.
+    """Return the attention mask of t tokens, bool [t t], or None if all attend to all.
+
+    The entry in row i and column j is True if token i attends to token j.
 
     The start token, which is one of the t tokens, belongs to the first frame. The attention of the
     config must be `full` or `prefix`.

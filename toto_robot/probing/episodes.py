@@ -10,7 +10,7 @@ A folder contains one file per episode, `*.safetensors` or `*.npz`, directly or 
 
 The other arrays are optional. Each can be the target:
 
-    labels    [t a] or [t-1 a], a numbers of the expert's action    target=action
+    labels    [t d] or [t-1 d], d numbers of the expert's action    target=action
     state     [t s], s numbers, such as poses of objects            target=state
     proprio   [t p], p numbers, such as joint positions             target=state without `state`
     success   [t], or one number per episode, integers              target=label
@@ -64,16 +64,18 @@ class Demonstrations:
     Attributes:
         paths: file of each episode. In a LeRobot data set, it is a name that stands for the
             episode, and not a file.
-        rows: indices of the frames to encode, for each episode. They do not depend on the target.
-        counts: for each episode, the number of frames in `rows` that have a target. An episode may
-            have one more frame than actions. Then its last frame has no target.
+        rows: list with one array for each episode: the indices of the frames to encode. They do not
+            depend on the target.
+        counts: list with one number for each episode: how many of its frames in `rows` have a
+            target. Only these frames are among the r rows. An episode may have one more frame than
+            actions. Then its last frame has no target.
         view: form of the images: `tokens`, `frames`, `videos` or `lerobot`.
         array: name of the array or column that is the target.
         target: k target values of each row, float64 [r k]. Classes are one-hot.
         names: name of each of the k columns of the target.
         dropped: names of columns that are left out. They are constant, so they have no score.
-        proprio: p numbers of proprioception for each row, float64 [r p]. None if the episodes have
-            none, or if proprioception is the target.
+        proprio: p numbers of proprioception for each row, float64 [r p]. None if an episode
+            has none, or if proprioception is the target.
         episode: number of the episode of each row, from 0, shape [r]. Episodes with the same seed
             show the same scene, so they have the same number.
         is_label: True if the target is a class.
@@ -111,12 +113,13 @@ def read_demonstrations(
             kept. None keeps all columns.
         stride: number k that selects every k-th frame. The first selected frame differs between
             episodes.
-        episodes: number of episodes to use. Episodes at equal distances in the list are used. None
-            uses all episodes.
+        episodes: number of episodes to use. They are evenly spaced in the list of all episodes.
+            None uses all episodes.
 
     Raises:
         FileNotFoundError: there are no episodes in `folder`.
-        ValueError: an episode is damaged, or does not have the array. The message names the file.
+        ValueError: no episode can be read, the episodes differ in their form, or the target cannot
+            be used (for example, it is constant, or ``columns`` selects none of its columns).
     """
     lerobot = lerobot_episodes.is_lerobot(folder)
     paths = lerobot_episodes.episode_paths(folder) if lerobot else _episode_files(folder)
@@ -339,10 +342,10 @@ def open_episode(path: Path) -> dict[str, Array]:
 
 
 def _view(path: Path, arrays: dict[str, Array]) -> tuple[str, int]:
-    """Return the form of the images of an episode (tokens, frames or videos), and their number.
+    """Return the form of an episode's images (tokens, frames or videos), and the number of steps.
 
     Raises:
-        ValueError: the episode has no images, or their shape is wrong.
+        ValueError: the episode has no images, their shape or dtype is wrong, or a video is damaged.
     """
     for view, ndim in VIEWS.items():
         if view in arrays:

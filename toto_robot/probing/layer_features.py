@@ -5,7 +5,8 @@
     features = source.features(inputs)         # [b l n d]
 
 For a Toto, the small array has the tokens of the clips (2 bytes per token), so that frames are
-decoded and tokenised only once. For other encoders, it has the resized frames.
+decoded and tokenised only once. For other encoders, it has the frames of the clips. Without an
+encoder, it has the frames resized to 16 x 16 pixels.
 
 Shapes: b clips, t frames of a clip, l layers, n tokens of all frames of a clip, d width.
 """
@@ -95,7 +96,7 @@ class FrameLayers:
         self._encoder = encoder
 
     def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return the frames themselves."""
+        """Return the clips unchanged."""
         return clips
 
     def features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:

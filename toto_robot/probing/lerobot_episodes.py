@@ -71,9 +71,9 @@ def usual_column(folder: Path, kind: Kind) -> str:
 
 
 def arrays_of(path: Path, column: str) -> dict[str, Array]:
-    """Return the target column of an episode, the names of its elements, and the proprioception.
+    """Return a dictionary of the target column of an episode, its element names, and `proprio`.
 
-    Proprioception is left out if it is the target column.
+    `proprio` (proprioception) is left out if it is the target column.
 
     Raises:
         ValueError: the data set does not have the column, or the episode is damaged.

@@ -69,8 +69,8 @@ def table(
         cells: the results of all probes.
         pools: names of the pooling methods, in the order of the columns.
         folds: number of cross-validation folds.
-        width: largest number of values in an embedding. Wider embeddings are reduced to so many
-            principal components.
+        width: largest number of values in an embedding. Wider embeddings are reduced to this
+            number of principal components.
     """
     measure = "accuracy" if data.is_label else "R2"
     lines = [

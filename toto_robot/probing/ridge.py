@@ -134,7 +134,8 @@ class ProbeEvaluation:
 
         Args:
             inputs: the inputs, shape [r p].
-            companions: number of last inputs with a small penalty, see `fit_ridge`.
+            companions: number of the inputs, counted from the last one, that have a small penalty;
+                see `fit_ridge`.
         """
         spread = np.ones(self._target.shape[1]) if self._is_label else self._target.var(0)
         ridge = fit_ridge(inputs, self._target, self.folds, self._penalties, 1 / spread, companions)
@@ -238,7 +239,7 @@ def fit_ridge(
 def _solve(
     moments: Tensor, width: int, penalties: Sequence[float], companions: int
 ) -> list[Tensor]:
-    """Fit the regression for each penalty, and return its weights [p+1 k], bias in the last row."""
+    """Fit one regression per penalty, and return the weights of each [p+1 k], biases last."""
     count = moments[width, width]
     mean = moments[width] / count  # means of the inputs, of the ones, and of the targets
     centred = moments - count * torch.outer(mean, mean)
@@ -276,7 +277,7 @@ def rotate(inputs: Array, width: int) -> tuple[Array, float]:
 
     If all components are kept, the probe is unchanged, because ridge regression does not depend on
     a rotation of its inputs. The components are computed from the inputs alone, not from the
-    targets. At most 2 * width rows at equal distances are used for them.
+    targets. At most 2 * width evenly spaced rows are used for them.
     """
     width = min(width, len(inputs))
     if inputs.shape[1] <= width:

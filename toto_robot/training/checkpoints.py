@@ -2,10 +2,11 @@
 
 The folder ``checkpoints/step-0001000/`` holds the files of `torch.distributed.checkpoint`, in which
 each rank writes a part of the weights and of the optimizer state. It also holds ``state.json``,
-with the step, the state of the guard, and sums for the log. The folder has a temporary name until
-all ranks are done and all files are on the disk, so a checkpoint is complete or does not exist. If
-a disk loses a file later, training resumes from the newest complete checkpoint. The index is a
-pickle of torch. It is read without running code from it (see `checkpoint_index`).
+with the step, the number of tokens, the state of the guard, and the sum of the losses since the
+last line of the log. The folder has a temporary name until all ranks are done and all files are on
+the disk, so a checkpoint is complete or does not exist. If a disk loses a file later, training
+resumes from the newest complete checkpoint. The index of the files is a pickle of torch. It is read
+without running code from it (see `checkpoint_index`).
 """
 
 import os

@@ -5,8 +5,8 @@
     finetune supervision=paper data=<ImageNet>            the same, with the settings of the paper
 
 The result is a checkpoint `encoder`, which `load_encoder` opens like a pre-trained Toto. With
-labels, the folder `heads` has the classifiers of all layers, and `results.json` their accuracy
-(paper section 4.2; A.2 and A.3 for the attention).
+labels, the folder `heads` has the classifiers of the layers, and `results.json` has their accuracy
+(paper section 4.2). The paper's sections A.2 and A.3 describe the kinds of attention.
 """
 
 import dataclasses
@@ -58,8 +58,8 @@ class LabelsConfig:
         crops: number of random crops of each training image, used in turns. 0 uses the centre.
         head: kind of the heads: `linear`, `attention` or `cross_attention`.
         layers: numbers of the layers with a head. null: all layers.
-        stop_gradient: true if the heads do not change the transformer, so that only the next-token
-            loss does, as in the paper's section 4.2.
+        stop_gradient: true if only the next-token loss changes the transformer, and the loss of the
+            heads does not, as in the paper's section 4.2.
     """
 
     classes: Path | None
@@ -87,13 +87,13 @@ class FinetuneConfig:
             `labels`: a folder with one subfolder of images per class, or with `train` and `val`.
         labels: settings of the classes. null trains on the next-token loss only.
         start_from: name or checkpoint folder of the Toto.
-        image_size: side of the resized frames, pixels. null: that of `start_from`.
-        rope_base: base of the rotary angles. null: that of `start_from`. The paper has 50000 for
-            frames of 32 x 32 tokens.
+        image_size: side of the resized frames, pixels. null uses the size of `start_from`.
+        rope_base: base of the rotary angles. null uses the base of `start_from`. The paper has
+            50000 for frames of 32 x 32 tokens.
         attention: attention of the fine-tuned model: `causal`, `full` (all tokens of a frame see
             each other, and earlier frames) or `prefix` (all tokens see each other; the next-token
-            loss has a random prefix). A model with `full` or `prefix` has no streams, and predicts
-            no frames.
+            loss has a random prefix). A model with `full` or `prefix` cannot encode a video frame
+            by frame as a stream, and cannot predict frames.
         stride: every `stride`-th frame of videos and episodes is used. Choose it so that the time
             between two frames is about the frame interval of `start_from`.
         adapt: the trained weights: low-rank adapters, the last blocks, or all.
@@ -111,7 +111,8 @@ class FinetuneConfig:
         engine: settings of the training loop.
         frame_interval_s: time between two used frames, seconds. The checkpoint records it. null:
             that of `start_from`.
-        seed: random seed of crops, division, order, adapters and heads.
+        seed: random seed of the crops, of the division into training and test images, of the order
+            of the sequences, and of the initial weights of adapters and heads.
     """
 
     data: Path
@@ -179,7 +180,7 @@ def finetune(config: FinetuneConfig, out: Path) -> Path:
 
 
 def load_heads(folder: Path) -> tuple[LayerHeads, tuple[int, ...], tuple[str, ...]]:
-    """Return the heads of a fine-tuning, the number of the layer of each, and the class names.
+    """Return the heads of a fine-tuning, the layer number of each head, and the class names.
 
     Args:
         folder: the folder `heads` of the results.
@@ -199,7 +200,7 @@ def _list(config: FinetuneConfig, labels: LabelsConfig) -> LabelledImages:
 
 
 def _divide(images: LabelledImages, labels: LabelsConfig, seed: int) -> Division:
-    """Return the numbers of the training and of the test images; the first split of `imagenet`."""
+    """Divide the images into training and test images, and return the numbers of both."""
     if images.is_test is not None:
         return given_division(images.is_test)
     (division,) = random_divisions(images.labels, images.classes, 1, labels.test_share, seed)
@@ -369,7 +370,7 @@ class _Run:
         return self._phase(rows(train, tokens), validation, count), centre[test, 0]
 
     def _sequences(self, tokens: NDArray[Any]) -> NDArray[np.int64]:
-        """Add start and end token to the tokens of images [b n]. The encoder has the same start."""
+        """Add the start token of a video, and the end token, to the tokens of each image [b n]."""
         layout = self._model_config
         ends = ((0, 0), (1, 1))
         ids = np.pad(tokens.astype(np.int64), ends, constant_values=layout.start_video)
@@ -409,7 +410,7 @@ class _Run:
 
     @torch.no_grad()
     def _test(self, model: FineTunedModel, tokens: NDArray[np.uint16]) -> None:
-        """Classify the test images with each head; save the heads, and print the accuracies."""
+        """Classify the test images with each head, save the heads, and write the accuracies."""
         images, labels = self._images, self._config.labels
         assert images is not None
         assert labels is not None

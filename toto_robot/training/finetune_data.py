@@ -161,7 +161,7 @@ def tokenise_images(
 def labelled_rows(
     tokens: NDArray[np.uint16], chosen: NDArray[np.int64], first: int, count: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the images [r] and their tokens [r n] of rows of an endless shuffled list.
+    """Return the image numbers [r] and the tokens [r n] of r rows of an endless shuffled list.
 
     Each image occurs once per epoch, with another crop in each epoch. If there are random crops,
     the centre is not used.
@@ -184,7 +184,8 @@ def labelled_rows(
 def prefix_lengths(first: int, count: int, num_tokens: int, seed: int) -> Tensor:
     """Return random prefix lengths of rows, int64 [count], uniform in 1 to ``num_tokens`` - 1.
 
-    Row n of a seed always has the same length. A sequence has ``num_tokens`` tokens.
+    The prefix length of a row depends only on the number of the row and the seed. A sequence has
+    ``num_tokens`` tokens.
     """
     shares = uniform(key_of(seed, 5), np.arange(first, first + count))
     return torch.from_numpy(1 + (shares * (num_tokens - 1)).astype(np.int64))

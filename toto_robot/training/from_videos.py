@@ -2,9 +2,9 @@
 
 The command decodes the videos, tokenises the frames with an existing tokenizer, and trains a
 transformer. It writes an encoder folder that `load_encoder` opens. All intermediate results are
-kept under ``out``, so that a stopped command can resume. Instead, use
-``toto_robot.data.tokenise`` and then ``toto_robot.training.pretrain`` if the frames of a collection
-need too much disk space, or if several collections are mixed.
+kept under ``out``, so that a stopped command can resume. If the frames of a
+collection need too much disk space, or if several collections are mixed, use the commands
+``toto_robot.data.tokenise`` and ``toto_robot.training.pretrain`` instead.
 """
 
 from dataclasses import dataclass
@@ -63,7 +63,8 @@ def from_videos(config: FromVideosConfig, out: Path) -> Path:
     """Train an encoder on a folder of videos, and return the folder of the encoder.
 
     Raises:
-        ValueError: no video could be read, or none is as long as a sequence.
+        ValueError: ``videos`` is not a folder, no video could be read, or none is as long as a
+            sequence.
     """
     if not config.videos.is_dir():
         raise ValueError(f"videos: {config.videos} is not a folder")

@@ -24,7 +24,8 @@ class Phase:
         tokens_per_row: number of tokens in a row, for the log.
         flops_per_row: floating-point operations of a row, forward and backward, without
             recomputation.
-        validation: function that returns held-out rows, for each name of a data set.
+        validation: dictionary from the name of each data set to the function that returns its
+            held-out rows.
         validation_rows: number of validation rows of each data set.
     """
 
@@ -38,7 +39,7 @@ class Phase:
     validation_rows: int = 0
 
     def check_shares(self, num_ranks: int) -> None:
-        """Raise ValueError unless `batch` is a multiple of the rows of one pass of all ranks."""
+        """Raise ValueError unless `batch` is a multiple of ``num_ranks`` times `part`."""
         if self.part < 1 or self.batch < 1 or self.batch % (num_ranks * self.part):
             raise ValueError(
                 f"batch must be a multiple of ranks * part = {num_ranks} * {self.part}, "

@@ -223,14 +223,17 @@ class _Pretraining:
 
 
 def _default_pool(tokens_per_frame: int) -> str:
-    """Return the finest pooling grid, at most 4 x 4, that divides the tokens of a frame equally."""
+    """Return the name of the finest pooling grid that divides the tokens of a frame equally.
+
+    The grid has at most 4 x 4 cells. If no grid is possible, the name is `mean`.
+    """
     side = math.isqrt(tokens_per_frame)
     cells = next((k for k in (4, 3, 2) if side**2 == tokens_per_frame and side % k == 0), 1)
     return "mean" if cells == 1 else f"grid{cells}"
 
 
 def data_digests(config: PretrainConfig) -> dict[str, str]:
-    """Return the sha256 of the manifest of each data set, by the folder of the data set.
+    """Return a dictionary from the folder of each data set to the sha256 of its manifest.
 
     Raises:
         ValueError: a data set does not exist.

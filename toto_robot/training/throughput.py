@@ -71,7 +71,7 @@ class Throughput:
         self._start = time.perf_counter()
 
     def read(self) -> dict[str, float]:
-        """Return tokens per second and utilisation since the previous call. Call `pause` before."""
+        """Return tokens per second and utilisation since the last `read`. Call `pause` first."""
         seconds = max(self._seconds, 1e-9)
         if (
             self._device.type == "cpu"
