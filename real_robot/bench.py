@@ -92,11 +92,12 @@ class Bench:
 
         Args:
             station: the open station of the trials.
-            agents: by policy, a function that creates the agent of an episode.
+            agents: for each policy, by its key `a` or `b`, a function that creates the agent of an
+                episode.
             loop: settings of an episode.
             overlay: settings of the image for the operator.
             checked: True if the simulated scene determines success, False if a person does.
-            names: names of the policies; None hides them, for a blind evaluation.
+            names: names of the policies, by the same keys; None hides them, for a blind evaluation.
             viewers: listeners of the episodes.
             seed: seed of the evaluation, which is written into the notes of each episode.
         """
@@ -115,6 +116,8 @@ class Bench:
         Raises:
             TrialsStoppedError: no further episode may begin.
             NotHomeError: the arm did not reach its start pose, and there is no person to help.
+            RobotError: the robot refused a command, or the connection was lost.
+            NoPersonError: a person is needed, but there is no terminal.
         """
         if self._last is not None and not self.station.recover(self._last.reason, self._confirm):
             raise TrialsStoppedError(

@@ -59,7 +59,7 @@ class CalibrateConfig:
         step: `board` writes a board to print. `lens` computes the intrinsics. `mounting` computes
             the pose of the camera, and needs the intrinsics.
         board: size of the board, as measured on the print.
-        page: size of the paper for the board.
+        page: size of the paper for the board, and resolution of the print.
         camera: settings of the camera. Images are taken in its full capture size.
         parent: where the camera is mounted, for `step=mounting`: `hand`, or `base` for a fixed
             camera.
@@ -126,8 +126,8 @@ def solve_lens(
         The intrinsics, and the reprojection error of each image, pixels, by the name of the image.
 
     Raises:
-        ValueError: there are too few images, or the reprojection error is too large; the message
-            names the worst images.
+        ValueError: there are too few images, the reprojection error is too large (the message
+            names the worst images), or the standard deviation of the focal length is too large.
     """
     if not shots:
         raise ValueError(f"the board is in none of the images{_listed(refused)}")
@@ -183,8 +183,9 @@ def solve_mounting(
         pose.
 
     Raises:
-        ValueError: joint positions are missing, the intrinsics are for another image size, or the
-            error is too large; the message names the worst images.
+        ValueError: joint positions are missing, the intrinsics are for another image size, there
+            are too few images, the hand rotates about one axis only, or the error is too large
+            (the message names the worst images).
     """
     lens = calibration.intrinsics
     if missing := [shot.name for shot in shots if shot.name not in joints_rad]:

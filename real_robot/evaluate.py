@@ -6,7 +6,8 @@ python -m real_robot.evaluate policy=runs/train/policy robot=172.16.0.2 station=
     overlay.calibration=runs/calibrate/front.json
 
 The evaluation consists of trials. The poses of the object are sampled and saved before the first
-trial, at a distance from the poses of the demonstrations. Two policies are tried at the same poses.
+trial. Each has at least the distance `least_distance_m` from every pose in the demonstrations. Two
+policies are tried at the same poses.
 If the evaluation is stopped, the same command with the same `out` resumes it. The command refuses
 to resume if a setting or the weights of a policy have changed.
 """
@@ -61,8 +62,8 @@ class TrialsConfig:
         trials: number of poses. Each policy has one trial at each pose.
         seed: seed of the poses and of the order of the policies.
         area: area in which the object is placed.
-        demonstrations: folders of the data sets with which the policies were trained. The trials
-            keep a distance from their object poses.
+        demonstrations: folders of the data sets with which the policies were trained; the poses of
+            the object in them are avoided.
         least_distance_m: smallest distance between a pose of the trials and a pose in
             `demonstrations`, m.
         verdict: `check` if the simulated scene determines success, `operator` if a person does.

@@ -100,7 +100,9 @@ class Recorder:
 
 
 def object_positions(dataset: Path) -> list[tuple[float, float]]:
-    """Return the position x, y of the object, m, at the beginning of each episode of a data set.
+    """Return the positions x, y of the object, m, at the beginning of a data set's episodes.
+
+    Without a measured position, the planned position counts. Episodes with neither are left out.
 
     Raises:
         ValueError: no episode contains the position of the object.

@@ -39,9 +39,11 @@ def open_policy(policy: str, acting: PolicyConfig, station: Station) -> StudentA
         station: the open station.
 
     Raises:
-        ValueError: the policy needs other actions or observations than the station has.
-        FileNotFoundError: the folder contains no policy.
-        ConnectionError: there is no policy server at the address.
+        ValueError: the policy needs other actions or observations than the station has, or
+            `acting`, the checkpoint or the key file is invalid.
+        FileNotFoundError: a file of the checkpoint or of its encoder, or the key file, is missing.
+        ConnectionError: there is no policy server at the address, or it does not accept this
+            client.
     """
     agent = find_policy(policy, acting).open(station.interface)
     print(f"agent: {agent.name}, weights {(agent.weights_hash or 'none')[:12]}")
@@ -115,7 +117,8 @@ def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) ->
     """Recover the robot after an episode, and return whether the next episode may begin.
 
     After a user stop, a person is asked. After a reflex, a person is asked unless the settings of
-    the safety layer allow the robot to continue (`max_recoveries`).
+    the safety layer allow the robot to continue (`max_recoveries`). After some reasons, for example
+    a fault of a real camera, the result is always False.
     """
     if record.reason in _FINAL:
         return False
@@ -139,7 +142,7 @@ def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) ->
 class StepPrinter:
     """Listener that prints actions and the decisions of the safety layer.
 
-    It prints every time step, or only the time steps at which the safety layer changed the target.
+    It prints every time step, or only the time steps whose verdict is not `move`.
     """
 
     def __init__(self, *, every: bool) -> None:

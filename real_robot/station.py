@@ -304,7 +304,8 @@ class Station:
 def open_station(config: StationConfig, robot: str) -> AbstractContextManager[Station]:
     """Return a context manager that opens a station.
 
-    It connects arm and cameras. At the end, it stops the arm and disconnects.
+    The context manager connects arm and cameras when it is entered; all errors below are raised
+    then. At the end, it stops the arm and disconnects.
 
     Args:
         config: settings of the station.
@@ -312,7 +313,7 @@ def open_station(config: StationConfig, robot: str) -> AbstractContextManager[St
 
     Raises:
         ValueError: the station is for an arm and `robot` is a twin, or the reverse.
-        RobotError: the arm does not answer.
+        RobotError: the arm does not answer, or the driver does not support it.
     """
     return config.open(robot)
 

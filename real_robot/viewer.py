@@ -100,7 +100,7 @@ class Viewer:
         self._thread.start()
 
     def begin(self, task: str, agent: str) -> None:
-        """Begin a new recording of the viewer for an episode."""
+        """Begin a new Rerun recording (a separate data set in the viewer) for an episode."""
         self._put("begin", (task, agent))
 
     def step(self, step: Step) -> None:
@@ -241,7 +241,7 @@ class Viewer:
         stream.log("gripper", rr.Scalars([sent_mm, measured_mm]))
 
     def _describe(self, step: Step) -> None:
-        """Set the names of the lines in the plots, once per recording."""
+        """Set the names of the lines in the plots, once per episode."""
         rr, stream = self._rerun, self._stream
         three = rr.SeriesLines(names=["requested rad", "sent rad", "measured rad"])
         for index in range(len(step.observation.state.joint_positions_rad)):

@@ -45,7 +45,9 @@ def fit_interface(policy: Interface, robot: Interface, what: str) -> tuple[Inter
 def unknown_task(origin: Mapping[str, Sequence[str]], env_id: str | None, task: str) -> str | None:
     """Return a warning if a policy was not trained for the requested task, else None.
 
-    None is also returned if the checkpoint names neither environments nor tasks.
+    On a digital twin, the twin's environment is compared with the environments of the training, if
+    the checkpoint names these. In all other cases, the task descriptions are compared. None is also
+    returned if the checkpoint does not name what must be compared.
 
     Args:
         origin: environments (`envs`) and task descriptions (`tasks`) of the policy's training. A

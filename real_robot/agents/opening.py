@@ -22,7 +22,7 @@ class PolicyConfig:
         device: device that computes the policy: `cpu`, `cuda`, or `auto` (cuda if available).
         num_threads: number of CPU threads of torch. Use 1 on a machine with few cores, so that one
             core is free for the control of the robot.
-        encoder: folder of the policy's encoder; null uses the folder that is written in the
+        encoder: folder of the policy's encoder; null uses the folder whose path is stored in the
             checkpoint.
         surprise: True to compute and record the surprisal (negative log-likelihood) of the
             frames; this takes more time per frame.
@@ -42,7 +42,13 @@ class PolicyConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyFolder:
-    """Policy checkpoint on this machine, not yet loaded; `PolicyConfig` explains the attributes."""
+    """Policy checkpoint on this machine, not yet loaded.
+
+    `PolicyConfig` explains the other attributes.
+
+    Attributes:
+        folder: folder of the checkpoint, or of a training run.
+    """
 
     folder: Path
     device: str
@@ -57,8 +63,9 @@ class PolicyFolder:
             interface: the robot's action and observation spec.
 
         Raises:
-            ValueError: the policy needs other actions or observations than the robot has.
-            FileNotFoundError: the folder contains no policy.
+            ValueError: the policy needs other actions or observations than the robot has, or the
+                checkpoint is damaged or does not match the encoder.
+            FileNotFoundError: a file of the checkpoint or of its encoder is missing.
         """
         import torch
 
@@ -91,8 +98,11 @@ class PolicyAddress:
             interface: the robot's action and observation spec.
 
         Raises:
-            ValueError: the policy needs other actions or observations than the robot has.
-            ConnectionError: there is no policy server at the address.
+            ValueError: the policy needs other actions or observations than the robot has, or the
+                key file or the address is invalid.
+            FileNotFoundError: the key file does not exist.
+            ConnectionError: there is no policy server at the address, or it does not accept this
+                client.
         """
         return RemoteAgent(self.address, self.key_file, interface, timeout_s=self.timeout_s)
 

@@ -57,7 +57,8 @@ class RemoteAgent:
             FileNotFoundError: the key file does not exist.
             ValueError: the key file or the address is invalid, or the policy needs other actions or
                 observations than the robot has.
-            ConnectionError: there is no server at the address, or the server has another key.
+            ConnectionError: there is no server at the address, or the server has another key,
+                serves another client, is too slow, or sends an invalid answer.
         """
         self._host_port = parse_address(address)
         self._key, self._key_file = read_key(key_file), key_file
@@ -89,7 +90,8 @@ class RemoteAgent:
 
         Raises:
             ConnectionError: the server is disconnected or too slow, or its answer is invalid.
-            RuntimeError: the policy raised an error at the server; the message contains it.
+            ValueError: the policy raised a ValueError at the server; the message contains it.
+            RuntimeError: the policy raised another error at the server; the message contains it.
         """
         if not self._asking.acquire(blocking=False):
             if (connection := self._connection) is not None:
@@ -107,7 +109,8 @@ class RemoteAgent:
 
         Raises:
             ConnectionError: the server is disconnected or too slow, or its answer is invalid.
-            RuntimeError: the policy raised an error at the server; the message contains it.
+            ValueError: the policy raised a ValueError at the server; the message contains it.
+            RuntimeError: the policy raised another error at the server; the message contains it.
         """
         begun_s = time.monotonic()
         data, arrays = self._request({"do": "act"}, observation)
@@ -222,7 +225,7 @@ class RemoteAgent:
                 self.unanswered = None
 
     def _ask(self, header: dict[str, Any], arrays: dict[str, Any]) -> Message:
-        """Send a request, and return its answer; any error ends the session."""
+        """Send a request, and return its answer; an error of the connection ends the session."""
         connection = self._connection
         if connection is None:
             raise ClosedError(f"the session has ended ({self._ended_by}); call reset() first")

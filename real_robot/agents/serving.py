@@ -98,7 +98,7 @@ class PolicyServer:
                 time.sleep(_PAUSE_S)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Close the port and end `serve`; repeated calls are allowed."""
         self._is_closed = True
         # close alone does not wake a thread that waits in accept
         with contextlib.suppress(OSError):
@@ -106,7 +106,7 @@ class PolicyServer:
         self._listening.close()
 
     def _make_room(self, raw: socket.socket, client: str) -> None:
-        """Register a connection without authentication; if there are too many, close the oldest."""
+        """Register a connection that is not authenticated yet; if too many, close the oldest."""
         with self._opening:
             while len(self._unproven) >= _MAX_UNPROVEN:
                 oldest = next(iter(self._unproven))
@@ -141,7 +141,8 @@ class PolicyServer:
     def _authenticate(self, raw: socket.socket) -> tuple[Connection, Message | MalformedError]:
         """Wait for the client's first message, which proves that the client has the key.
 
-        Return the connection and this message.
+        Return the connection and this message; if the message is authentic but has a wrong format,
+        return the connection and the error.
 
         Raises:
             WireError: no authentic message arrived in time.

@@ -54,7 +54,8 @@ class StudentAgent:
                 checkpoint as `policy/`.
             interface: the robot's action and observation spec.
             device: device that computes the policy: `cpu`, `cuda`, or `auto` (cuda if available).
-            encoder: folder of the encoder; None uses the folder that is written in the checkpoint.
+            encoder: folder of the encoder; None uses the folder whose path is stored in the
+                checkpoint.
             surprise: True to compute the surprisal (negative log-likelihood) of the frames. This is
                 slower, because all layers of the transformer must run.
 

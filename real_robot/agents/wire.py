@@ -3,7 +3,8 @@
 The messages are authenticated and numbered, and are not pickled. A message consists of:
 
     length   uint32, the number of bytes that follow
-    mac      32 bytes: HMAC-SHA256 with the shared key over session, direction, count and body
+    mac      32 bytes: HMAC-SHA256 with the shared key over session, direction, message
+             number and body
     body     uint32 length of the header, the header as JSON, then the bytes of the arrays
 
 Client and server each send a random number (nonce) at the start. The two nonces identify the
@@ -65,7 +66,7 @@ class MalformedError(WireError):
 
 
 class NotAuthenticError(WireError):
-    """Error: a message was made with another key, or belongs to another session or position."""
+    """Error: a message was made with another key, belongs to another session or is out of order."""
 
 
 class Connection:
@@ -90,7 +91,8 @@ class Connection:
                 limit of a message.
 
         Raises:
-            WireError: the other side uses another protocol, or has disconnected.
+            BusyError: the server is busy with another client.
+            WireError: the other side uses another protocol, has disconnected, or is too slow.
         """
         self._raw, self._key = raw, key
         self.timeout_s = raw.gettimeout()
@@ -116,7 +118,7 @@ class Connection:
 
         Raises:
             ValueError: an array has a type that cannot be sent, or the message is too long.
-            WireError: the other side has disconnected.
+            WireError: the other side has disconnected, or the time limit has passed.
         """
         described = {}
         parts = []
@@ -152,7 +154,8 @@ class Connection:
             ClosedError: the other side has closed the connection.
             NotAuthenticError: the message was made with another key, was changed or repeated, or an
                 earlier message is missing.
-            MalformedError: the message is authentic but does not have the format of the module.
+            MalformedError: the message is authentic but does not have the format that is described
+                at the top of this module.
             WireError: the message is too long, or did not arrive in time.
         """
         until_s = self._until_s() if until_s is None else until_s

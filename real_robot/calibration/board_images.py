@@ -46,7 +46,8 @@ class Shot:
 def read_shots(board: Board, folder: Path) -> tuple[list[Shot], dict[str, str]]:
     """Read the images of a folder, and find the board in them.
 
-    Return the images that show the board, and the reasons why other images are refused, by name.
+    Return the images that show the board, and the reasons why other images are refused, by the
+    name of the image file.
 
     Raises:
         ValueError: there are no images, or their sizes differ.
@@ -89,15 +90,16 @@ def take_shots(
     ask: Callable[[str], str] = ask_person,
     report: Callable[[str], object] = print,
 ) -> None:
-    """Take an image each time a person presses Enter, until there are `num` images.
+    """Take an image each time a person presses Enter, until `folder` contains `num` images.
 
+    Images that are already in `folder` count. The answer `q` ends the function earlier.
     Each image is written together with the joint positions of the arm, if there is a robot. Images
     without the board, and images during which the arm moved, are discarded.
 
     Args:
         camera: the open camera.
         board: the board.
-        num: number of images.
+        num: number of images, together with those that are already in `folder`.
         folder: folder for the images.
         robot: the connected robot; None to save no joint positions.
         ask: function that asks the person a question and waits for the answer.

@@ -42,7 +42,7 @@ def write_board(board: Board, page: PageConfig, folder: Path) -> tuple[Path, flo
     """Write `board.pdf` and `board.png` into a folder.
 
     Return the path of the PDF, and the length of a square's edge in it, m. The length is a whole
-    number of dots, so it may differ from `square_m` by half a dot.
+    number of dots, so it may differ from `square_m` by up to half a dot.
 
     Raises:
         ValueError: the board does not fit on the paper, or its markers are too small to draw.

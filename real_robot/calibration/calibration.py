@@ -65,7 +65,10 @@ class Intrinsics:
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
     def fitted(self, height: int, width: int) -> "Intrinsics":
-        """Return the intrinsics of images that `real_robot.cameras.fit.fit` cropped and scaled."""
+        """Return the intrinsics for images that were cropped and scaled to this size, in pixels.
+
+        The images must come from `real_robot.cameras.fit.fit`.
+        """
         top, left, cut_height, cut_width = middle(self.height, self.width, height, width)
         x, y = width / cut_width, height / cut_height
         (fx, fy), (cx, cy) = self.focal_px, self.centre_px

@@ -82,7 +82,8 @@ def calibrate_mounting(
         parent: where the camera is mounted, `hand` or `base`.
 
     Raises:
-        ValueError: there are too few images, or the hand rotates about one axis only.
+        ValueError: there are too few images, the two lists have different lengths, or the hand
+            rotates about one axis only.
     """
     if len(T_base_hand) != len(T_camera_board):
         raise ValueError(f"{len(T_base_hand)} hand poses but {len(T_camera_board)} board poses")

@@ -64,8 +64,8 @@ class CameraSettings:
         frozen_after_s: frames may be bit-identical for this time, s; after it the camera counts as
             frozen, which is an error. null switches the check off, for sources without noise such
             as a simulation.
-        first_retry_s: waiting time before a lost device is opened again, s; it doubles at each
-            attempt.
+        first_retry_s: waiting time before a lost device is opened again, s; it doubles after each
+            failed attempt, up to `max_retry_s`.
         max_retry_s: longest waiting time between two attempts, s.
     """
 

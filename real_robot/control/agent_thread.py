@@ -67,7 +67,7 @@ class AgentThread:
             observation: the first observation of the episode.
             timeout_s: the longest time to wait, s.
             poll: function that is called repeatedly while waiting. If it raises an exception, the
-                waiting ends.
+                waiting ends, and the exception is passed on to the caller.
 
         Raises:
             EpisodeEnd: the agent failed, or was not ready in time.
@@ -96,9 +96,9 @@ class AgentThread:
         Return a message if the agent has failed, else None.
 
         Args:
-            stamp_s: timestamp of the newest observation.
-            until_s: time at which the action is sent.
-            wait: function that waits as `Clock.wait` does.
+            stamp_s: timestamp of the newest observation, s.
+            until_s: time at which the action is sent, s.
+            wait: `Clock.wait`, or a function with the same arguments and result.
         """
         while True:
             came = wait(self._worker.news, until_s)
@@ -119,7 +119,7 @@ class AgentThread:
                 return None
 
     def take(self) -> Proposal | None:
-        """Return the newest answer of the agent; None if `take` has returned it before."""
+        """Return the agent's newest answer; None if there is none since the previous call."""
         proposal, self._proposal = self._proposal, None
         return proposal
 
@@ -148,7 +148,7 @@ class AgentThread:
         """Call the agent's `reset` or `act`; this method runs in the background thread.
 
         Args:
-            question: True for `reset`, False for `act`; and the observation.
+            question: a pair: True for `reset` or False for `act`, and the observation.
         """
         is_first, observation = question
         observation = self._copied(observation)

@@ -14,7 +14,12 @@ class Clock(Protocol):
         ...
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait until the event is set or until `until_s`; return whether the event is set."""
+        """Wait until the event is set or until `until_s`; return whether the event is set.
+
+        Args:
+            news: the event; None waits until `until_s`, and the result is False.
+            until_s: latest end of the waiting, s.
+        """
         ...
 
 
@@ -26,7 +31,12 @@ class MonotonicClock:
         return time.monotonic()
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait until the event is set or until `until_s`; return whether the event is set."""
+        """Wait until the event is set or until `until_s`; return whether the event is set.
+
+        Args:
+            news: the event; None waits until `until_s`, and the result is False.
+            until_s: latest end of the waiting, s.
+        """
         left_s = max(0.0, until_s - time.monotonic())
         if news is not None:
             return news.wait(left_s)

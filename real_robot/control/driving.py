@@ -45,9 +45,9 @@ class Driver:
 
     @property
     def may_move(self) -> bool:
-        """Return whether targets are sent to the arm.
+        """Return whether targets may be sent to the arm.
 
-        This is the case after `begin`, except in a rehearsal.
+        They may be sent after `begin`, except in a rehearsal.
         """
         return self._sender is not None
 
@@ -86,7 +86,7 @@ class Driver:
     def decide(
         self, requested: Target, state: RobotState, *, acted_s: float | None
     ) -> tuple[Decision, float]:
-        """Return the decision of the safety layer on a target, and the time of the decision.
+        """Return the decision of the safety layer on a target, and the time of the decision, s.
 
         Args:
             requested: the requested target.
@@ -126,7 +126,10 @@ class Driver:
         return sent
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait as `Clock.wait` does; meanwhile, send the steps of the target that become due."""
+        """Wait until the event `news` is set or until `until_s`; return whether the event is set.
+
+        Steps of the target that become due in this time are sent.
+        """
         waits = self._clock if self._sender is None else self._sender
         return waits.wait(news, until_s)
 
@@ -146,7 +149,8 @@ class Driver:
     def rest(self, timeout_s: float) -> dict[str, Any] | None:
         """Bring the arm to rest.
 
-        Return the data of `bring_to_rest` for the record, or None if no target was ever sent.
+        Return the data of `bring_to_rest` for the record, or None if no target may be sent
+        (see `may_move`).
         """
         if self._sender is None:
             return None
@@ -163,7 +167,7 @@ class Driver:
         )
 
     def stop(self) -> None:
-        """Stop the arm at once, unless no target was ever sent."""
+        """Stop the arm at once; do nothing if no target may be sent (see `may_move`)."""
         if self.may_move:
             self._robot.stop()
 

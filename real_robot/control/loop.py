@@ -10,7 +10,7 @@ At each time step, the loop
 
 The time steps have absolute deadlines. The loop does not wait for a slow agent: the age of the
 newest action then grows. The safety layer first brakes and waits (`hold`), and later ends the
-episode (`stop`). At every end of an episode, the safety layer brings the arm to rest. The record
+episode (`stop`). Whatever ends the episode, the safety layer brings the arm to rest. The record
 contains the reason and a message.
 """
 
@@ -288,7 +288,7 @@ class _Episode:
         """Select an action, check its target, send the target, and record the time step.
 
         Raises:
-            EpisodeEnd: the agent failed or ended the episode, or the safety layer stopped it.
+            EpisodeEnd: the agent failed or ended the episode, or the safety layer stopped the arm.
         """
         proposal = agent.take()
         if proposal is not None:

@@ -66,7 +66,10 @@ class Sender:
         return self._reported
 
     def wait(self, news: threading.Event | None, until_s: float) -> bool:
-        """Wait as `Clock.wait` does; meanwhile, send the steps that become due."""
+        """Wait until the event `news` is set or until `until_s`; return whether the event is set.
+
+        Steps that become due in this time are sent.
+        """
         while self._waiting and self._waiting[0][0] < until_s:
             due_s, step, share = self._waiting[0]
             if self._clock.wait(news, due_s):
@@ -102,7 +105,9 @@ def bring_to_rest(
     period_s: float,
     timeout_s: float,
 ) -> dict[str, Any]:
-    """Send braking targets, stop the robot, and wait until the measured joint velocities are zero.
+    """Send braking targets, stop the robot, and wait until the measured joint velocities are small.
+
+    The arm counts as at rest if all joints are slower than `REST_RAD_S`.
 
     Args:
         robot: the robot.
@@ -141,7 +146,10 @@ def bring_to_rest(
 def _wait_for_rest(
     read: Callable[[], RobotState], clock: Clock, begun_s: float, until_s: float
 ) -> dict[str, Any]:
-    """Wait until the measured joint velocities are almost zero; return the measurements."""
+    """Wait until all joints are slower than `REST_RAD_S`, at most until `until_s`.
+
+    Return the measurements, or the reason why the robot cannot be measured.
+    """
     while True:
         try:
             state = read()

@@ -22,6 +22,8 @@ _POLL_S = 0.001
 class FrankaCheckConfig(FrankaConfig):
     """Settings of the command that checks a Franka without moving it.
 
+    `FrankaConfig` explains the other attributes.
+
     Attributes:
         duration_s: time for which the command reads states, s.
     """
@@ -35,9 +37,9 @@ class FrankaCheckConfig(FrankaConfig):
 
 
 def check(config: FrankaCheckConfig, out: Path) -> dict[str, Any]:
-    """Connect to the robot, print versions, limits and modes, and read states for a while.
+    """Connect to the robot, print versions, limits and modes, and read states for `duration_s`.
 
-    Return the printed values as plain data.
+    Return the results as data that JSON can represent; they are also written into a file.
     """
     print(f"connects to {config.address}, reads states for {config.duration_s} s, moves nothing")
     try:

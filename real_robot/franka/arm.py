@@ -293,6 +293,8 @@ class Arm:
 def call(function: Callable[[], T], timeout_s: float, where: str) -> T:
     """Call a function in a separate thread, and return its result.
 
+    An error that the function raises is passed on to the caller.
+
     Raises:
         ConnectionLostError: the function took longer than `timeout_s`; its thread is left running.
     """
@@ -331,7 +333,7 @@ def errors_of(state: Any, fault: str | None) -> tuple[str, ...]:
 
 
 def text_of(error: Exception) -> str:
-    """Return the text of an error in one line; libfranka's name and success rate are removed."""
+    """Return the text of an error in one line, without libfranka's name and command statistics."""
     text = " ".join(str(error).split())
     return re.sub(r"\s*control_command_success_rate:.*$", "", text.removeprefix("libfranka: "))
 

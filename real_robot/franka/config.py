@@ -26,7 +26,7 @@ class TrackingConfig:
             controller, which itself runs at 1 kHz.
         period_s: expected time between two targets, s, until the driver has measured it.
         smoothing_s: delay, s, that the smoothing adds to the straight line between targets. If half
-            the time between two targets is longer, it is used instead.
+            the time between two targets is longer than this value, the delay is that half.
         velocity_fraction: greatest velocity of the reference position, as a share of the robot's
             limit.
         acceleration_fraction: greatest acceleration of the reference position, as a share of the
@@ -98,8 +98,8 @@ class GripperConfig:
         grasp_below_m: if the hand closes to a width below this, m, it grasps: it closes and keeps
             the force. If it closes to a larger width, the fingers move to this width, and grasp
             only if an object is between them.
-        tolerance_m: a requested width is ignored if it differs by less than this from the previous
-            one, m.
+        tolerance_m: a requested width is ignored if it differs by at most this from the width of
+            the previous motion, m.
         homing: True to open and close the hand when the driver connects, which measures the hand's
             maximum width. This is necessary once after the hand is switched on.
     """
@@ -126,8 +126,8 @@ class FrankaConfig:
             thread. `ignore` starts without one; commands to the arm are then lost while other
             programs use the CPUs.
         priority: real-time priority of the threads that call the arm, 1 to 99; 0: no real-time
-            priority. It is useful with any kernel. If the system does not allow it, the threads run
-            without it, and `FrankaRobot.description` says so.
+            priority. A priority is useful with any kernel. If the system does not allow it, the
+            threads run without it, and `FrankaRobot.description` says so.
         tracking: settings of the joint impedance controller.
         collision_torque_nm: external torque on each joint above which the arm stops, Nm (a reflex).
         collision_force_n: external load on the tool above which the arm stops: force along x, y, z,

@@ -40,9 +40,9 @@ class SafetyConfig:
         start_tolerance_rad: an episode may begin only if each joint is within this distance of the
             start pose, rad.
         start_velocity_rad_s: an episode may begin only if each joint is slower than this, rad/s.
-        max_recoveries: number of reflexes (stops of the robot's controller, for example after a
-            collision) after which the robot may continue without a person's acknowledgement. 0
-            means that a person must acknowledge each reflex.
+        max_recoveries: greatest number of reflexes (stops of the robot's controller, for example
+            after a collision) from which the robot may recover before a person must acknowledge
+            the next one. 0 means that a person must acknowledge each reflex.
         max_tracking_error_rad: greatest distance between the measured position of a joint and the
             newest target that was sent to it, rad. Above it, the episode ends, because something
             holds or pushes the arm. Set it larger than `motion.max_lead_rad`: if something holds

@@ -99,10 +99,11 @@ class Enclosure:
         ]
 
     def curvature_m(self, first: Floats, last: Floats) -> float:
-        """Return how far a point of the arm can be from the straight line between two samples, m.
+        """Return how far the path of an arm's point can be from straight pieces, m (upper bound).
 
-        `first` and `last` [j] are the ends of a line in joint space, on which the arm's points
-        move on curves. The result is an upper bound for `_NUM_INTERVALS` equal parts of the line.
+        `first` and `last` [j] are the ends of a line in joint space. While the joints move along
+        it, each point of the arm moves on a curve. The curve is compared with `_NUM_INTERVALS`
+        straight pieces, whose ends are on the curve at equal intervals of the line.
         """
         # A point of a chain of joints has a second derivative of at most reach * (sum |dq|)^2
         # along a line in joint space, and a chord misses an arc by h^2 / 8 times that.
