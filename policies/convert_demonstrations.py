@@ -76,8 +76,8 @@ def convert(config: ConvertConfig, out: Path) -> None:
 
     Raises:
         FileNotFoundError: no episodes were found.
-        ValueError: a file does not have the chosen format, no episode can be converted, or `out`
-            contains other data.
+        ValueError: a file does not have the chosen format, no episode can be converted, `out`
+            contains other data, or `layout` is `lerobot`, which needs no conversion.
     """
     source = config.layout
     if isinstance(source, LerobotLayout):

@@ -100,7 +100,8 @@ def make_expert(env_id: str, named: str | None = None) -> Policy:
         named: `module:function` of an expert; None: the expert in `envs.experts.EXPERTS`.
 
     Raises:
-        ValueError: the environment has no expert; the message lists the environments with one.
+        ValueError: the environment has no expert, and the message lists the environments that have
+            one; or `named` does not name a suitable function or class.
     """
     if named is not None:
         return NamedExpert(named)

@@ -174,7 +174,7 @@ def on_suite(env: AnyEnv, name: str) -> EnvConfig:
     """Return a copy of the config in which the evaluation suite `name` sets the randomisation.
 
     Raises:
-        ValueError: it is a third-party environment, which has no suites.
+        ValueError: `env` is a third-party environment, which has no suites.
     """
     if not isinstance(env, EnvConfig):
         raise ValueError(f"suite={name} needs an environment of this project, got {env.id}")

@@ -158,7 +158,9 @@ class AdaptedEnv(gymnasium.Wrapper):
         )  # fmt: skip
 
     def render(self) -> Any:
-        """Return the image of `render()`, or of the first camera if `render()` returns none.
+        """Return the image that the third-party environment renders.
+
+        If it renders no image, return the newest image of the first camera.
 
         Raises:
             ValueError: there is no image.
@@ -171,7 +173,14 @@ class AdaptedEnv(gymnasium.Wrapper):
         return frame
 
     def scaled(self, action: NDArray[Any]) -> NDArray[np.float32]:
-        """Return an action that is given in the units of the environment, scaled to [-1, 1]."""
+        """Scale an action from the units of the third-party environment to [-1, 1].
+
+        Args:
+            action: the action, in the shape of the environment's action space.
+
+        Returns:
+            [a] the scaled action, flattened.
+        """
         unit = 2 * (action.reshape(-1) - self._low) / (self._high - self._low) - 1
         return unit.astype(np.float32)
 

@@ -22,7 +22,8 @@ def named(text: str, setting: str) -> Any:
         setting: name of the setting, for error messages.
 
     Raises:
-        ValueError: the text has another form, or there is no such module or object.
+        ValueError: the text has another form, there is no such module or object, or the object
+            cannot be called.
     """
     module, _, name = text.partition(":")
     if not module or not name:
@@ -40,8 +41,9 @@ class NamedExpert:
     """An expert that the user wrote: a function, or a class with the methods `act` and `reset`.
 
     The first argument of the function or of `act` is the observation, as the environment returned
-    it. If there is a second argument, it is the environment. The returned action is in the units of
-    the environment's action space. The method `reset` is optional.
+    it. If there is a second argument, it is the third-party environment; in an environment of this
+    project it is None. The returned action is in the units of the environment's action space. The
+    method `reset` is optional.
 
     Args:
         text: `module:name` of the function or class.

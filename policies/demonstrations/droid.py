@@ -4,10 +4,10 @@ The result is a LeRobotDataset v3.0 at 15 Hz with the names and units of `lerobo
 columns are, with the number of elements per step:
 
     observation.state.joint_position    [7] measured joint positions, rad
-    observation.state.gripper_position  [1] measured, from 0 (open) to 1 (closed)
+    observation.state.gripper_position  [1] measured gripper position, from 0 (open) to 1 (closed)
     observation.state                   [8] both of the above
     action.joint_position               [7] desired joint positions of the next step, rad
-    action.joint_velocity               [7] desired minus measured joint positions, unit 0.2 rad
+    action.joint_velocity               [7] (desired - measured joint positions) / 0.2 rad
     action.gripper_position             [1] gripper command, from 0 (open) to 1 (closed)
     action                              [8] action.joint_position and action.gripper_position
     is_episode_successful               [1] whether the episode succeeded
@@ -90,7 +90,7 @@ class DroidView:
         Raises:
             FileNotFoundError: `path` has no data set.
             ValueError: the data set does not contain joint positions of a Franka, a camera is
-                missing, or `out` contains other episodes.
+                missing, an episode is too short, or `out` contains other episodes.
         """
         reader = DatasetReader(self.path)
         chosen = choose(reader, self.data_episodes)[:number]
@@ -204,7 +204,13 @@ def _resampled(episode: Demonstration, privileged: tuple[str, ...]) -> dict[str,
         privileged: one name per element of the column `state`; empty if there is no such column.
 
     Returns:
-        Arrays by name: positions, commands, and for each step the index of the recorded image.
+        Arrays by name, for t exported steps. `joints` [t 7]: measured joint positions, rad.
+        `desired` [t 7]: desired joint positions of the next exported step, rad. `closed` [t] and
+        `command` [t]: gripper position and gripper command, from 0 (open) to 1 (closed). `rows`
+        [t]: index of the recorded step whose image is used.
+
+    Raises:
+        ValueError: the episode is too short to export one step.
     """
     interface = episode.interface
     recorded_s = np.arange(episode.num_steps) / interface.rate_hz

@@ -29,7 +29,8 @@ class Episode:
         round: the DAgger iteration that recorded the episode; 0 for demonstrations of the expert.
 
     Raises:
-        ValueError: shapes, dtypes or lengths are not consistent, or a value is not finite.
+        ValueError: shapes, dtypes or lengths are not consistent, a value is not finite, or
+            `executed` differs from `labels` at a step where `acted_by_expert` is True.
     """
 
     tokens: Codes

@@ -76,7 +76,7 @@ class FeatureCache:
 
 
 class Dataset:
-    """The training data of a student: all observations of some demonstration stores with labels.
+    """The training data of a student: labelled observations from one or more demonstration stores.
 
     Shapes: N observations, c cameras, e elements of an embedding, p of proprioception, a of an
     action.

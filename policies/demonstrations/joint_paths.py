@@ -64,7 +64,9 @@ class PathConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class JointPath:
-    """A recorded episode of t frames, as the reader of a file returns it; actions come later.
+    """A recorded episode of t frames, as the reader of a file returns it.
+
+    `demonstration` computes the actions from it.
 
     Attributes:
         images: uint8 [t h w 3] of each camera, by camera name.
@@ -78,7 +80,8 @@ class JointPath:
         own: [t a], the actions in the file; None: the file contains no actions.
 
     Raises:
-        ValueError: shapes, dtypes or lengths are not consistent, or a value is not finite.
+        ValueError: shapes, dtypes or lengths are not consistent, a joint position or a gripper
+            command is not finite, or there is no camera.
     """
 
     images: Mapping[str, NDArray[np.uint8]]

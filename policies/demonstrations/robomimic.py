@@ -4,7 +4,8 @@
     data/demo_<n>/obs/robot0_joint_pos    [t 7], joint positions, rad
     data/demo_<n>/obs/robot0_gripper_qpos [t 2], positions of the two fingers, m
     data/demo_<n>/actions                 [t a], last element: gripper, -1 open, 1 closed
-    data                                  attribute env_args, JSON: env_name, control_freq
+    data                                  attribute env_args, JSON: env_name, and control_freq in
+                                          env_kwargs
     mask/<name>                           names of the demonstrations of a subset
 
 The actions in these files are mostly Cartesian steps of the end effector. The arms of this project
@@ -82,8 +83,8 @@ class RobomimicDemonstrations:
         """Read the demonstrations with these names.
 
         Yields:
-            For each name, the episode. If an array of the episode is missing, an error instead,
-            which names the demonstration and the arrays that it has.
+            For each name, the episode. If the episode cannot be read, an error instead, which names
+            the demonstration and says why.
         """
         cameras = self.cameras
         with self._open() as file:

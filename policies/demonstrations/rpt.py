@@ -72,8 +72,8 @@ class RptDemonstrations:
         """Read the files with these names.
 
         Yields:
-            For each name, the episode. If the file is damaged or an array is missing, an error
-            instead, which names the file and the arrays that it has.
+            For each name, the episode. If the file is damaged, or an array is missing or wrong, an
+            error instead, which names the file and says why.
         """
         cameras = self.cameras
         for name in names:

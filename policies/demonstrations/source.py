@@ -80,7 +80,7 @@ class Demonstrations:
         Raises:
             FileNotFoundError: the folder has no demonstrations.
             ValueError: the environment, the interface or the tokenizer of the demonstrations
-                differs from that of the run.
+                differs from that of the run, or no episode can be used.
         """
         if (reader := self._reader()) is not None:
             lines = reader.interface.differences(interface) if interface is not None else []

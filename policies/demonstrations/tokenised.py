@@ -85,7 +85,7 @@ def _leave_out(folder: Path, index: int, reason: str, chosen: list[int]) -> None
         folder: folder of the demonstration store.
         index: index of the episode in the data set.
         reason: why the episode cannot be used.
-        chosen: indices of the other episodes.
+        chosen: indices of the episodes that remain to be used, without this episode.
     """
     path = folder / "left_out.json"
     reasons = json.loads(path.read_text()) if path.exists() else {}
@@ -96,6 +96,8 @@ def _leave_out(folder: Path, index: int, reason: str, chosen: list[int]) -> None
 
 def choose(reader: DatasetReader, which: Which) -> list[int]:
     """Return the indices of the episodes to learn from; `tokenised` describes `which`.
+
+    Episodes with only one step are not used.
 
     Raises:
         ValueError: no episode can be used.

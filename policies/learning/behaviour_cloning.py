@@ -51,7 +51,10 @@ class _Split:
 
 
 def clone(learner: Learner, demonstrations: Demonstrations, out: Path) -> None:
-    """Fit a student to the demonstrations, and write the files listed above."""
+    """Train a student on the demonstrations, and write the files that the module docstring lists.
+
+    Only `config.json` is not written here.
+    """
     clock = PhaseClock()
     with clock("start-up"):
         encoder, origin = learner.encoder, demonstrations.origin()

@@ -84,10 +84,12 @@ def fit(
         config: batch size, optimizer and logging.
         steps: number of gradient steps.
         seed: seed of the batches and of dropout.
-        progress: called with the step and the loss, every `log_every` steps.
+        progress: called with the number of completed steps and the mean loss, every `log_every`
+            steps and after the last step.
 
     Returns:
-        The losses, each averaged over `log_every` gradient steps.
+        The losses, each averaged over `log_every` gradient steps; the last over fewer, if `steps`
+        is not a multiple of `log_every`.
     """
     device = student.proprio_mean.device
     optimizer = build_optimizer(student, config.optimizer)

@@ -1,4 +1,4 @@
-"""Train a policy on the privileged state with the PPO of Stable-Baselines3; can be resumed.
+"""Train a policy on the privileged state with Stable-Baselines3's PPO; a run can be resumed.
 
 PPO is described by Schulman et al., arXiv 1707.06347. `configs/ppo/pixmc.yaml` has the settings of
 MVP's benchmark PixMC (Xiao et al., arXiv 2203.06173, and its code). Stable-Baselines3 differs from

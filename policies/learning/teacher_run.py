@@ -49,6 +49,9 @@ def evaluate_teacher(
 def resume(out: Path) -> tuple[Json | None, list[Json]]:
     """Read the newest checkpoint of a run, to resume the run.
 
+    If the checkpoint has the best validation result so far, its teacher is saved in `policy/` now,
+    because a kill may have prevented this before.
+
     Returns:
         The state of the trainer, and the results of all validations so far; None and an empty list
         if there is no checkpoint.

@@ -64,7 +64,8 @@ def summarise(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
     Returns:
         A dictionary for JSON: `episodes`, `successes`, `rate` in [0, 1], `wilson_95` (the Wilson
-        95 % interval), and `seeds`, with `success` and the number of `steps` for each seed.
+        95 % interval), and `seeds`, a list with one dictionary per episode: `seed`, `success` and
+        the number of `steps`.
     """
     successes = sum(rollout.success for rollout in rollouts)
     return {

@@ -45,7 +45,8 @@ def film_each(
     for the rest of the video.
 
     Returns:
-        For each file, whether the filmed episode succeeded, in the order of the rollouts.
+        A dictionary from the path of each video to whether the filmed episode succeeded, in the
+        order of the rollouts.
     """
     filmed = {}
     with closing(_make_env(env_config, policy)) as env:

@@ -100,7 +100,9 @@ class TeleoperationAgent:
         """Do nothing, because the caller closes the device."""
 
     def _increments(self, command: Command) -> Floats:
-        """Return the joint increments of the action [j], for a motion of the tool.
+        """Return the increments [j] of the j joints that move the tool as a command requests.
+
+        The increments are scaled as in an action.
 
         If an increment is too large, all increments are reduced by the same factor, so that the
         direction of the motion in joint space does not change.

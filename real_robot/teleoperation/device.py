@@ -88,7 +88,15 @@ class Toggle:
         self._closed = False
 
     def press(self, is_down: bool) -> float | None:
-        """Return the new command to the gripper when the button is pressed down, else None."""
+        """Update the state of the button, and return the command to the gripper.
+
+        Args:
+            is_down: whether the button is down now.
+
+        Returns:
+            1 (open) or -1 (close) if the button was not down at the previous call and is down now,
+            otherwise None. The first command closes the gripper.
+        """
         begins, self._was_down = is_down and not self._was_down, is_down
         if not begins:
             return None

@@ -48,7 +48,7 @@ class Comparison:
         only_b: number of pairs in which only `b` succeeded.
         neither: number of pairs in which both policies failed.
         sign_p: p-value of the sign test, which uses the pairs with different outcomes.
-        fisher_p: p-value of Fisher's exact test, which does not use the pairs.
+        fisher_p: p-value of Fisher's exact test, which ignores that the trials are paired.
     """
 
     both: int
@@ -175,8 +175,15 @@ def _of_two(
 def _power_of(rate: Rate, pairs: int, other: Rate | None = None) -> tuple[str, ...]:
     """Return sentences about the statistical power of the trials.
 
-    They name the smallest difference of success rates that `pairs` trials can detect, and the
-    number of trials that is necessary for smaller differences.
+    The sentences name the nearest lower and higher success rates that can be distinguished from
+    `rate` with two policies at `pairs` poses. If these are too few poses to distinguish `rate` from
+    `other`, the sentences also name the number of poses that is necessary.
+
+    Args:
+        rate: success rate of the policy; of two policies, of the better one.
+        pairs: number of poses.
+        other: success rate of the second policy; None: there is only one policy, and the two rates
+            of an example are used instead, 63 % and 75 %.
     """
     if not pairs:
         return ()

@@ -27,9 +27,10 @@ Draw = Callable[[Pose, str], Image | None]
 class SceneOperator:
     """Operator for a digital twin: it places the object in the simulated scene.
 
-    The success check of the scene determines the result. If the check has no result, the reason of
-    the episode's end determines it. The attempt is invalid after a lost connection, a lost camera,
-    delayed commands or a bug. Otherwise the trial is a failure.
+    The success check during the episode determines the result. If it has no result, the reason of
+    the episode's end is used: after a lost connection, a lost camera, delayed commands or a bug,
+    the attempt is invalid. After any other end, the trial is a success if the task is done in the
+    scene now, otherwise a failure.
     """
 
     def __init__(self, scene: Scene, draw: Draw) -> None:
@@ -37,7 +38,8 @@ class SceneOperator:
 
         Args:
             scene: the scene of the twin.
-            draw: function that returns the image with the outline of the object.
+            draw: function that returns the image with the outline of the object, or None if the
+                camera is not calibrated.
         """
         self._scene = scene
         self._draw = draw
@@ -51,9 +53,10 @@ class SceneOperator:
             write_png(overlay, image)
 
     def assess(self, trial: Trial, record: EpisodeRecord) -> Judgement:
-        """Return the result of the success check during the episode.
+        """Return the result of the trial, as the class docstring describes.
 
-        If there is none, return whether the task is done in the scene now.
+        Raises:
+            ValueError: the scene cannot check whether the task is done.
         """
         success = record.success
         if success is None and (record.reason in INVALID_REASONS or _LATE in record.message):
@@ -99,7 +102,10 @@ class TerminalOperator:
         self._ask, self._write, self._show = ask, write, show
 
     def place(self, trial: Trial, number: int, total: int, overlay: Path) -> None:
-        """Show where the object must be placed, and wait until the person presses Enter."""
+        """Show where the object must be placed, and wait until the person presses Enter.
+
+        With a simulated scene, place the object in it, and do not wait.
+        """
         pose = trial.pose
         policy = "" if self._names is None else f" ({self._names[trial.policy]})"
         self._write(f"\ntrial {number} of {total}{policy}: {pose}, from the arm's base")
@@ -122,6 +128,7 @@ class TerminalOperator:
     def assess(self, trial: Trial, record: EpisodeRecord) -> Judgement:
         """Ask the person for the result of the trial, and return it.
 
+        If `automatic` is True and the success check has a result, return that without asking.
         The answers are `y` (success), `n` (failure) and `again` (invalid attempt). After `again`,
         the person must enter a reason.
         """

@@ -44,7 +44,8 @@ def draw_overlay(
         text: text that is written into the corner of the image.
 
     Raises:
-        ValueError: the calibration has no mounting, or the object is outside the image.
+        ValueError: the calibration has no mounting, the camera is on the hand and `T_base_hand` is
+            None, or the object is outside the image.
     """
     cv2 = opencv("overlays")
     scale = max(1, round(_LEAST_WIDTH_PX / image.shape[1]))

@@ -1,10 +1,11 @@
-"""Sample the poses of the object for trials: one random pose in each cell of a grid.
+"""Sample the poses of the object for trials: at most one random pose in each cell of a grid.
 
 A success rate is valid for the whole area only if the poses cover the area. It is valid for new
 poses only if the poses of the trials are not poses of the demonstrations. The area is therefore
-divided into about as many cells as there are trials. In each cell, one position is sampled
-uniformly, with a smallest distance to the positions of all demonstrations. The range of yaw angles
-is divided into as many intervals as there are poses, and one angle is sampled in each interval.
+divided into as many cells as there are poses, or a few more, and each pose gets its own cell. The
+position is sampled uniformly in this cell, at a given smallest distance from the positions of all
+demonstrations. The range of yaw angles is divided into as many intervals as there are poses, and
+one angle is sampled in each interval.
 """
 
 import math
@@ -65,7 +66,9 @@ def draw_poses(
     avoid: Sequence[tuple[float, float]] = (),
     least_distance_m: float = 0.0,
 ) -> tuple[Pose, ...]:
-    """Return random poses, one in each cell of a grid, in random order.
+    """Return random poses in different cells of a grid, in random order.
+
+    If the grid has more cells than poses, random cells stay empty.
 
     Args:
         area: the area of the poses.
@@ -75,7 +78,8 @@ def draw_poses(
         least_distance_m: smallest distance between a pose and a position in `avoid`, m.
 
     Raises:
-        ValueError: no position was found in a cell; the message names the cell and says what to do.
+        ValueError: `num` is below 1, or no position was found in a cell; the message then names the
+            cell and says what to do.
     """
     if num < 1:
         raise ValueError(f"there must be at least one pose, got {num}")

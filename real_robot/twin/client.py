@@ -42,7 +42,11 @@ class TwinClient:
     # methods of the protocol `real_robot.episode.Scene`
 
     def place(self, x_m: float, y_m: float, yaw_rad: float) -> None:
-        """Place the cube and wait until it is at rest."""
+        """Place the cube and wait until it is at rest.
+
+        Raises:
+            ValueError: the cube does not come to rest on the table.
+        """
         self._ask("place", x_m=float(x_m), y_m=float(y_m), yaw_rad=float(yaw_rad))
 
     def object_pose(self) -> tuple[float, float, float, float, float, float, float]:
@@ -60,16 +64,17 @@ class TwinClient:
         """Return the status of the twin by name.
 
         `mode` is libfranka's name of the robot's mode. `leading` is True while the arm is guided.
-        `at_goal` is True if the task is done now, and `failed` if it cannot be done any more.
+        `at_goal` is True if the task is done now. `failed` is True if it cannot be done any more.
         `cameras` has the mode of each camera.
         """
         return self._ask("status")
 
     def state(self) -> dict[str, Any]:
-        """Return the state of the simulation.
+        """Return the state of the simulation as a dictionary.
 
         `state` contains the privileged state of the environment, by name. `positions` contains all
-        positions of the MuJoCo model.
+        positions of the MuJoCo model. `joints_rad` contains the positions of the arm's joints, rad,
+        and `external_torques_nm` the external torques on these joints, Nm.
         """
         return self._ask("state")
 

@@ -25,10 +25,10 @@ class TwinConfig:
         camera_rate_hz: highest frame rate of each camera that has a client.
         motion_limits: True if commands beyond the arm's limits end a motion, as on the real arm.
         communication_limits: True if 20 lost commands in a row end a motion, as on the real arm.
-        collision_torque_nm: an external torque on a joint above this ends a motion, Nm. A client
-            may set other thresholds.
-        collision_force_n: an external force on the tool above this ends a motion, N. A client may
-            set other thresholds.
+        collision_torque_nm: a motion ends if the external torque on a joint exceeds this value, Nm.
+            A client may set other thresholds.
+        collision_force_n: a motion ends if the external force on the tool exceeds this value, N. A
+            client may set other thresholds.
         priority: real-time priority of the robot's process, 1 to 99; 0: no real-time priority. If
             the system does not allow it, the twin runs without it and prints a note.
         pinned: True to bind the robot's process to one CPU. The other CPUs are then free for a
@@ -71,8 +71,9 @@ class TwinConfig:
     def cpu(self, address: str) -> int | None:
         """Return the number of the CPU to which a twin at this address is bound.
 
-        None is returned if `pinned` is False. The address selects one of the CPUs that this process
-        may use, so that several twins use different CPUs.
+        None is returned if `pinned` is False, or if the system cannot bind processes. The address
+        selects one of the CPUs that this process may use, so that several twins can use different
+        CPUs.
         """
         if not self.pinned or not hasattr(os, "sched_getaffinity"):
             return None

@@ -14,8 +14,10 @@ class Jobs:
     def call(self, work: Callable[[], object], timeout_s: float = 5.0) -> object:
         """Have the physics thread call a function between two steps, and return the result.
 
+        An exception that the function raises is raised again here.
+
         Raises:
-            TimeoutError: the physics thread has not called it within `timeout_s`.
+            TimeoutError: the function has not returned within `timeout_s`.
         """
         future: Future[object] = Future()
         self._waiting.append((work, future))

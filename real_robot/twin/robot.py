@@ -173,7 +173,11 @@ class RobotServer(FrankaSimServer):
     def handle_set_collision_behavior_command(
         self, client_socket: object, header: MessageHeader, payload: bytes
     ) -> None:
-        """Store the collision thresholds that a client sends; franka-sim ignores them."""
+        """Store the collision thresholds that a client sends, because franka-sim ignores them.
+
+        Of the eight groups of thresholds, only the upper torques and upper forces at constant speed
+        are used.
+        """
         # Four times 7 torques, then four times 6 forces: lower and upper thresholds, each while the
         # arm accelerates and at constant speed.
         values = np.frombuffer(payload[: 52 * 8], dtype="<f8")

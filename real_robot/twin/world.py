@@ -153,7 +153,10 @@ class World(MujocoFrankaSim):
         Args:
             body: name of the body.
             force_n: force x, y, z in the frame of the arm's base, N.
-            seconds: duration, s.
+            seconds: duration in simulated time, s.
+
+        Raises:
+            ValueError: the scene has no body of this name.
         """
         names = [self.model.body(index).name for index in range(self.model.nbody)]
         if body not in names:
@@ -164,7 +167,8 @@ class World(MujocoFrankaSim):
         """Start to guide the joints along a path, from their present positions.
 
         Args:
-            path_rad: n positions of the 7 joints [n 7], rad, which are reached at equal intervals.
+            path_rad: n positions of the 7 joints [n 7], rad. All sections of the path take the
+                same time.
             seconds: duration of the whole path, s.
         """
         points = np.concatenate([[self.data.qpos[self.arm_qpos_adr]], path_rad])
@@ -183,7 +187,10 @@ class World(MujocoFrankaSim):
         self._path = None
 
     def periods_s(self) -> Floats:
-        """Return the durations [n], s, of the n steps since the previous call, by a real clock."""
+        """Return the measured wall times [n], s, of the n simulation steps since the previous call.
+
+        Only about the newest 20,000 steps are returned.
+        """
         end = self.num_steps
         begin = max(self._num_reported_steps, end - _NUM_STEP_TIMES)
         self._num_reported_steps = end - 1

@@ -5,7 +5,7 @@ demonstration  `Demonstration`, one episode in memory
 video          writes images as MP4
 tables         writes NumPy arrays as Parquet files
 statistics     computes the statistics with which LeRobot normalises inputs
-writer         appends episodes, one process at a time; after a kill, all episodes are complete
+writer         appends episodes; a kill while it writes leaves no incomplete episode
 reader         reads data sets of this project and of other projects
 others         chooses columns of other projects' data sets, and describes their actions
 

@@ -5,7 +5,7 @@
     meta/stats.json                             statistics for normalisation
     meta/episodes/chunk-000/file-000.parquet    which files and rows belong to an episode
     data/chunk-000/file-000.parquet             the table of an episode, one row per step
-    videos/<key>/chunk-000/file-000.mp4         the frames of an episode, one file per camera
+    videos/<column>/chunk-000/file-000.mp4      the frames of an episode from one camera
     records/interface.json                      the action and observation spec
     records/episode-000000.json                 data of the whole episode, such as its success
     records/empty-000000.json                   the same for an episode without any step
@@ -57,8 +57,11 @@ class Column:
             begin with `observation` or `action` as inputs and outputs of a policy.
         dtype: name of the NumPy dtype of the elements, or `string`.
         names: one name per element of a row.
-        used_by_policies: True to allow a name that begins with `observation` or `action`; the
-            column then has statistics for normalisation.
+        used_by_policies: must be True if the name begins with `observation` or `action`, otherwise
+            False. If True, the column has statistics for normalisation.
+
+    Raises:
+        ValueError: the name is not allowed or reserved, or `names` is empty.
     """
 
     name: str

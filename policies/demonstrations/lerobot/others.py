@@ -1,4 +1,4 @@
-"""Choose columns of other projects' LeRobot data sets, whose actions are kept in their units."""
+"""Choose columns of other projects' LeRobot data sets; actions keep the units of the data set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _IMAGES = "observation.images."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LerobotLayout:
-    """The columns of another project's LeRobot data set from which a policy is trained.
+    """The names of the columns that a policy learns from, in a LeRobot data set of another project.
 
     Attributes:
         cameras: names of the image columns, with or without the prefix `observation.images.`.
@@ -33,7 +33,7 @@ class LerobotLayout:
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """Return the names of the columns to learn."""
+        """Return the names of the columns that contain the actions to learn."""
         return (self.action,) if isinstance(self.action, str) else self.action
 
     def camera_keys(self, files: LeRobotFolder) -> dict[str, str]:
@@ -80,7 +80,7 @@ STANDARD = LerobotLayout(cameras=(), state=(layout.STATE,), action=layout.ACTION
 
 
 def _unique(names: list[str]) -> tuple[str, ...]:
-    """Return the names, changed where necessary so that no name occurs twice.
+    """Return the names; if a name occurs twice, append to each name its index in the list.
 
     Two state columns can use the same names for their elements.
     """

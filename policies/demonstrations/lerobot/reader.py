@@ -44,7 +44,8 @@ class DatasetReader:
 
         Raises:
             FileNotFoundError: the folder has no data set.
-            ValueError: the data set is damaged, or its version or its interface is another.
+            ValueError: the data set is damaged, has another version, has an interface that differs
+                from `interface`, or lacks a needed column; or its interface is unknown.
         """
         self.folder = folder
         self._files = LeRobotFolder(folder)
@@ -122,7 +123,13 @@ class DatasetReader:
         return int(self._row(index)["length"])
 
     def facts(self, index: int) -> dict[str, Any]:
-        """Return the data of a whole episode, such as its success; empty if there is no record."""
+        """Return the data of a whole episode, such as its success, by name.
+
+        The dictionary is empty for an episode without a file in `records/`.
+
+        Raises:
+            IndexError: the index is out of range.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
         path = self.folder / layout.RECORD_PATH.format(index=index)

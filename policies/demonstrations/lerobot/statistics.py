@@ -34,7 +34,9 @@ def of_column(values: Array) -> Statistics:
 def of_images(images: NDArray[np.uint8]) -> Statistics:
     """Return the statistics of each colour channel of images [t h w 3].
 
-    Pixel values are scaled to [0, 1]. Each statistic has the shape [3 1 1].
+    Pixel values are scaled to [0, 1]. If there are 20 images or more, only 10 to 15 of them, at
+    equal distances in time, are used. Each statistic has the shape [3 1 1], except `count` [1], the
+    number of used images.
     """
     some = images[:: max(1, len(images) // _NUM_IMAGES)]
     found = of_column(some.reshape(-1, 3) / 255.0)

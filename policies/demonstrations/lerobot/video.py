@@ -43,6 +43,9 @@ def small(crf: int) -> Codec:
 
     Args:
         crf: FFmpeg's quality setting, from 0 (best quality) to 51 (smallest files).
+
+    Raises:
+        ValueError: `crf` is outside this range.
     """
     if not 0 <= crf <= 51:
         raise ValueError(f"crf must be in [0, 51], got {crf}")

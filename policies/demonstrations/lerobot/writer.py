@@ -66,8 +66,9 @@ class DatasetWriter:
                 3.2 KB. With `small(0)` such an image takes 1.6 KB, and 31 % of the tokens change.
 
         Raises:
-            ValueError: another process writes to the folder, or the data set in it has another
-                interface or other columns, or the codec cannot store images of a camera's size.
+            ValueError: another process writes to the folder, the data set in it has another
+                interface or other columns, the codec cannot store images of a camera's size, or the
+                control rate is not a whole number of Hz.
         """
         self.folder, self.interface = folder, interface
         self._columns, self._codec = tuple(columns), codec
@@ -105,7 +106,8 @@ class DatasetWriter:
         """Write an episode to disk and return its index.
 
         Raises:
-            ValueError: interface or columns of the episode differ from those of the data set.
+            ValueError: interface or columns of the episode differ from those of the data set, or
+                the writer is closed.
         """
         if self._lock.closed:
             raise ValueError(f"{self.folder} is closed")
@@ -307,7 +309,7 @@ _NUMBERED = re.compile(
 
 
 def _index_of(path: Path) -> int | None:
-    """Return the index of the episode to which a file belongs; None: to all episodes."""
+    """Return the index of the episode to which a file belongs; None: it belongs to all episodes."""
     found = _NUMBERED.search(path.as_posix())
     if found is None:
         return None
