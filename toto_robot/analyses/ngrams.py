@@ -120,9 +120,10 @@ def ngrams(config: NgramsConfig, out: Path) -> None:
 def count_grams(
     source: TokenSource, lengths: tuple[int, ...], batch: int, memory_grams: int, seed: int
 ) -> dict[tuple[int, str], Spectrum]:
-    """Return one spectrum for each n-gram length and each kind of neighbour.
+    """Return a dictionary of spectra. A key has the n-gram length and the kind of neighbours.
 
-    Neighbours are from the same frame, or from other frames (the control).
+    Neighbours are from the same frame, or from other frames of the batch (the control). Length 1
+    has no control, because a single token has no neighbours.
 
     Raises:
         ValueError: the data set or the tokenizer cannot be used. `ngrams` lists the reasons.

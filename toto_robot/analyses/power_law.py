@@ -112,7 +112,7 @@ def fit_frontier(
 def frontier(curves: Sequence[Curve]) -> tuple[Array, Array, list[str]]:
     """Return the lowest loss of any run as a function of the compute.
 
-    A point is left out if its loss is not lower than the loss of all points with less compute.
+    A point is kept only if its loss is lower than the loss of every point with less compute.
 
     Returns:
         Compute, loss (nats) and model name of each point, in the order of the compute.

@@ -72,7 +72,7 @@ class LastBlocks:
     """Settings to train only the last blocks, the last norm and a separate output projection.
 
     Attributes:
-        blocks: number of trained blocks. The features of earlier layers do not change.
+        blocks: number of trained blocks. The features before these blocks do not change.
     """
 
     kind: ClassVar[str] = "last_blocks"

@@ -76,7 +76,7 @@ def check_sizes(config: object, *names: str) -> None:
     """Check that sizes are at least 1.
 
     Raises:
-        ValueError: a size is smaller. The message has its name and value.
+        ValueError: a size is below 1. The message has its name and value.
     """
     for name in names:
         if getattr(config, name) < 1:
@@ -86,8 +86,12 @@ def check_sizes(config: object, *names: str) -> None:
 def require_causal(config: object, purpose: str) -> None:
     """Check that the attention of a model is causal.
 
+    Args:
+        config: config of the model.
+        purpose: what needs causal attention, for the message, such as "a stream".
+
     Raises:
-        ValueError: it is not. The message names the purpose.
+        ValueError: the attention is not causal.
     """
     attention = getattr(config, "attention", "causal")  # only a LLaMA has another attention
     if attention != "causal":

@@ -69,7 +69,7 @@ class MaeConfig:
 
     @property
     def kept(self) -> int:
-        """Number of patches of an image that the encoder receives."""
+        """Number of visible patches per image. The encoder receives only these."""
         return int(self.encoder.side**2 * (1 - self.mask_ratio))
 
     @property

@@ -112,9 +112,10 @@ class VisionTransformer(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise matrices, tokens and positions from a normal distribution, and biases as 0.
+        """Initialise all weights.
 
-        The standard deviation is 0.02.
+        Matrices, the CLS and register tokens and the positions are drawn from a normal distribution
+        with standard deviation 0.02. Biases are 0. The weights of norms and layer scales are 1.
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:

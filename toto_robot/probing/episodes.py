@@ -415,11 +415,11 @@ def _require_same_cameras(paths: Sequence[Path]) -> None:
 
 
 def _count_frames(videos: Sequence[Path]) -> int:
-    """Return the number of frames of each of the videos of an episode, after checks of the times.
+    """Check the frame times of an episode's videos, and return the number of frames per video.
 
     Raises:
-        ValueError: a video cannot be read, a frame is missing or duplicated, or the frame times
-            differ between cameras. The message names the video and the gap.
+        ValueError: a video cannot be read, a frame is missing or duplicated, or the number or the
+            times of the frames differ between cameras. The message names the video.
     """
     from ..data.video import frame_times
 

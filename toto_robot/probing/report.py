@@ -309,7 +309,7 @@ def best_shares(cells: Sequence[Cell]) -> dict[tuple[int | None, str | None], fl
 
 
 def clearness(difference: dict[str, float]) -> str:
-    """Return text that states whether a difference is clear: its interval does not contain 0."""
+    """Return text on whether a difference is clear, that is, whether its interval excludes 0."""
     if difference["low"] > 0:
         return " (clearly better)"
     return " (clearly worse)" if difference["high"] < 0 else " (no clear difference)"

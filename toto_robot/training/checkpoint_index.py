@@ -60,7 +60,7 @@ class DataPlanner(DefaultLoadPlanner):
 
 
 def read_whole(folder: Path) -> dict[str, Any]:
-    """Read the state of a checkpoint, after a check that no file is missing, empty or truncated.
+    """Check that no file of a checkpoint is missing or truncated, and return its `state.json`.
 
     Raises:
         ValueError: the checkpoint is damaged. The message describes the damage.

@@ -53,7 +53,10 @@ class Checkpoints:
         self._group: Any = None if ranks.mesh is None else dist.new_group(backend="gloo")
 
     def resume(self) -> dict[str, Any] | None:
-        """Load the newest complete checkpoint, and return its state. None without a checkpoint.
+        """Load the newest complete checkpoint into the model and the optimizer.
+
+        Returns:
+            The content of its ``state.json``. None if there is no checkpoint.
 
         Raises:
             ValueError: checkpoints exist, but none is complete.
@@ -90,7 +93,7 @@ class Checkpoints:
         return state
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the checkpoint of ``step``.
+        """Write the checkpoint of ``step``, with ``state`` in its ``state.json``.
 
         With several ranks and `background`, training continues while the files are written.
         """

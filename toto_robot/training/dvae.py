@@ -113,7 +113,7 @@ class DalleTrainer:
         return Reconstructed(logit_laplace_loss(statistics, images), laplace_mean(statistics), ids)
 
     def state(self) -> dict[str, Any]:
-        """Return the state of the optimizer, and the trained weights before averaging."""
+        """Return the state of the optimizer, and the newest weights, which are not averaged."""
         return {"optimizer": self._optimizer.state_dict(), "trained": self._trained.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:

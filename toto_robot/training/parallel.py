@@ -100,7 +100,7 @@ class Ranks:
 
 @contextmanager
 def join_ranks(device: str, shard_ranks: int | None) -> Iterator[Ranks]:
-    """Join the process group that ``torchrun`` started, and leave it at the end of the block.
+    """Join the process group of ``torchrun``, and leave it at the end of the `with` block.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``. ``auto`` uses a GPU if there is one.

@@ -21,7 +21,7 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class PerceptualLoss(nn.Module):
-    """A distance of two images: weighted squared differences of their features in VGG16.
+    """A distance between two images: weighted squared differences of their features in VGG16.
 
     The features after each of the five stages are normalised before the difference.
     """
@@ -46,7 +46,7 @@ class PerceptualLoss(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, one: Float[Tensor, "b 3 h w"], other: Float[Tensor, "b 3 h w"]) -> Tensor:
-        """Return the distance of two batches of images in [-1, 1], averaged over the batch."""
+        """Return the mean distance of b pairs of images, one from each batch, in [-1, 1]."""
         x, y = ((images - self.shift) / self.scale for images in (one, other))
         total = x.new_zeros(())
         for i, (stage, weight) in enumerate(zip(self.stages, self.linear, strict=True)):

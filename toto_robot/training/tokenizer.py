@@ -80,7 +80,7 @@ class TokenizerTrainingConfig:
         seed: random seed of weights and batches.
         encoder_from: checkpoint of a `light` tokenizer, or of an encoder with such a tokenizer. The
             encoder part of the tokenizer is copied and frozen, so its tokens stay the same, and
-            only a new decoder is trained. null trains both.
+            only a new decoder is trained. null trains the encoder part and the decoder.
     """
 
     tokenizer: TokenizerConfig

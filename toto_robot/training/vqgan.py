@@ -75,7 +75,7 @@ class VqganRecipe:
         restart_every: number of steps between two restarts of unused codes (Jukebox, arXiv
             2005.00341, section 3.1). A restart sets each code that was not used since the last
             restart to a random latent of the batch. At step 0, it sets all codes. null never
-            restarts, as in the code that the VQGAN authors released. Then, in a small run with a
+            restarts, as in the program of the VQGAN authors. Then, in a small run with a
             small learning rate, all latents and codes can stay near zero.
         adversary: settings of the discriminator. null trains without a discriminator.
         perceptual: settings of the perceptual loss. null trains without this loss, so that no
@@ -122,7 +122,7 @@ class PatchDiscriminator(nn.Module):
 class VqganTrainer:
     """A trainer of the VQGAN and, if the recipe has one, of the discriminator.
 
-    Each of the two has its optimizer.
+    Each of the two has its own optimizer.
     """
 
     def __init__(self, tokenizer: Vqgan, recipe: VqganRecipe, setting: Setting) -> None:
@@ -236,8 +236,8 @@ def codebook_terms(latents: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two codebook terms of the loss (equation 4).
 
     Both terms are the mean squared distance between latents and code vectors. The first term has
-    gradients only for the code vectors, and the second only for the latents. The code that the
-    authors released multiplies the first term by 0.25 instead of the second. The authors know this
+    gradients only for the code vectors, and the second only for the latents. The program
+    of the authors multiplies the first term by 0.25 instead of the second. The authors know this
     mistake, and keep it for compatibility. Here, each weight applies to the term of the paper.
     """
     codebook = (vectors - latents.detach()).square().mean()
@@ -248,7 +248,7 @@ def codebook_terms(latents: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
 def adapted_weight(likelihood: Tensor, fooled: Tensor, last: Tensor) -> Tensor:
     """Return the weight of the adversarial term that makes both gradients equally large.
 
-    This is equation 7, with the constant 1e-4 that the released code adds to the divisor.
+    This is equation 7, with the constant 1e-4 that the program of the authors adds to the divisor.
 
     Args:
         likelihood: reconstruction loss.
