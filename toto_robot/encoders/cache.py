@@ -5,8 +5,8 @@
 
 An embedding is found by its key. The key is a hash of the frame's pixels and of everything else
 that determines the embedding: weights, resize method, layer, pool, the precision of computation and
-storage, and the kind of device. Keys do not contain file names or indices. Therefore two data sets
-that contain the same frame share its embedding.
+storage, and the kind of device. Keys contain neither file names nor frame numbers. Therefore two
+data sets that contain the same frame share its embedding.
 
 The folder contains one SQLite database with a write-ahead log. Several processes on one machine may
 use the folder, but not over a network file system (NFS). A process that is killed loses only the
@@ -47,7 +47,8 @@ _LEAST_PAGES = 16
 class CacheableEncoder(Protocol):
     """The methods and attributes that the cache needs; all encoders of this package have them.
 
-    The cache rejects an encoder whose attribute `training` is true, because its embeddings change.
+    The cache rejects an encoder in training mode, because training changes the embeddings. An
+    `nn.Module` is rejected only if one of its modules in training mode has trainable parameters.
 
     Attributes:
         dim: number e of values in an embedding.
@@ -89,13 +90,13 @@ class FeatureCache:
             folder: folder of the cache; several processes and encoders may share it.
             encoder: the encoder for missing frames.
             max_bytes: maximum size of the database, for all processes together; its log adds a few
-                MB. When it is full, the oldest eighth of the embeddings is deleted.
+                MB. When the database is full, the oldest eighth of the embeddings is deleted.
             dtype: stored precision, `float32` or `float16`. `float16` halves the size of the cache.
                 All returned embeddings are then rounded to float16, also those just computed.
 
         Raises:
-            ValueError: the dtype is unknown, the folder has another format, or ``max_bytes`` is too
-                small for a useful number of embeddings.
+            ValueError: the dtype is unknown, the database is damaged or has another format, or
+                ``max_bytes`` is too small for a useful number of embeddings.
         """
         if dtype not in ("float32", "float16"):
             raise ValueError(f"dtype must be float32 or float16, got {dtype!r}")
@@ -247,7 +248,8 @@ def _close(connections: dict[int, sqlite3.Connection]) -> None:
 class CachedEncoder(FeatureCache):
     """An encoder with a `FeatureCache`, which has all methods of `FrameEncoder`.
 
-    Only calls with images use the cache. `compress`, `embed` and streams call the encoder directly.
+    Only calls of the object itself, `cached(frames)`, use the cache. `compress`, `embed` and
+    streams call the encoder directly.
 
     Attributes:
         layer: number of the encoder's layer whose features are pooled.

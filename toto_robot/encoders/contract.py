@@ -7,9 +7,9 @@
 
 The *codes* of a frame are the n values with which data sets save it. For an `Encoder` (Toto), they
 are token ids. A vision transformer, a Toto over patches and an exported graph have no token ids;
-their codes are the embedding itself in float16. `StreamedEncoder` is an `Encoder` whose embeddings
-depend on earlier frames of the episode. Code that saves, embeds or compares frames works with all
-these encoders if it uses only the methods of this module.
+their codes are the embedding itself in float16. A `StreamedEncoder` uses an `Encoder` and has the
+same codes, but its embeddings depend on earlier frames of the episode. Code that saves, embeds or
+compares frames works with all these encoders if it uses only the methods of this module.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ Codes = NDArray[Any]  # uint16 ids or float16 embeddings, [*b n]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeFormat:
-    """The format of a frame's codes, its values in a demonstration store (folder of episodes).
+    """The format of a frame's codes, which are saved in a demonstration store (folder of episodes).
 
     Attributes:
         size: number n of codes per frame.
@@ -76,13 +76,13 @@ class FrameEmbedder(Protocol):
 
 @runtime_checkable
 class FrameStreams(Protocol):
-    """Streams that embed the frames of several episodes; each stream has a separate cache."""
+    """Streams that embed the frames of several episodes; each stream is for one episode."""
 
     def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
-        """Return the embeddings [k e] of the newest frames [k n] of the k streams `streams`.
+        """Return the embeddings [k e] of the newest frames of k streams.
 
-        A frame is given by its n codes, and an embedding has e values. Streams that are not in
-        `streams` do not change.
+        `codes` [k n] contains the n codes of each frame, and `streams` the indices of the k
+        streams. An embedding has e values. The other streams do not change.
         """
         ...
 
@@ -189,10 +189,10 @@ class IndependentFrames:
         self._encoder = encoder
 
     def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
-        """Return the embeddings [k e] of the newest frames [k n] of the k streams `streams`.
+        """Return the embeddings [k e] of the newest frames of k streams.
 
-        A frame is given by its n codes, and an embedding has e values. Streams that are not in
-        `streams` do not change.
+        `codes` [k n] contains the n codes of each frame, and `streams` the indices of the k
+        streams. An embedding has e values. The other streams do not change.
         """
         del streams
         return self._encoder.embed(codes)

@@ -94,8 +94,8 @@ class Encoder(nn.Module):
         num_layers: number of blocks of the whole transformer.
         image_size: side of the square to which frames are resized, pixels.
         tokens_per_frame: number of tokens of a frame.
-        weights_hash: sha256 of all weights of the checkpoint, and of the attention if it is not
-            causal; independent of layer and pool.
+        weights_hash: sha256 of all weights of the tokenizer and the transformer, and of the type of
+            attention if it is not causal; independent of layer and pool.
         fingerprint: sha256 of weights, layer, pool and repeat_frame. If it is equal for two
             encoders, their embeddings are interchangeable.
     """
@@ -152,7 +152,7 @@ class Encoder(nn.Module):
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Set the mode of the pool; the other parts of the encoder stay in eval mode."""
+        """Set only the pool to training mode, or to eval mode if `mode` is false."""
         super().train(False)
         self.pooling.train(mode)
         return self
@@ -205,7 +205,7 @@ class Encoder(nn.Module):
 
         Raises:
             TypeError: `frames` is neither a numpy array nor a tensor.
-            ValueError: the frames are invalid, or the codebook needs more than 16 bits.
+            ValueError: the frames are invalid, or a token id needs more than 16 bits.
         """
         ids = self.tokenize(frames).cpu().numpy()
         if ids.size and ids.max() > np.iinfo(np.uint16).max:
@@ -270,15 +270,16 @@ class Encoder(nn.Module):
     def encode_clip(self, clips: np.ndarray | Tensor) -> Float[Tensor, "b t e"]:
         """Return the embeddings of the frames of clips, which also depend on earlier frames.
 
-        All frames of a clip are computed in one pass. The results equal those of `stream`.
+        All frames of a clip are computed in one pass. The results equal those of a new stream with
+        default settings.
 
         Args:
             clips: uint8 RGB [b t h w 3]: b clips of t frames with h x w pixels.
 
         Raises:
             TypeError: `clips` is neither a numpy array nor a tensor.
-            ValueError: the clips are invalid or longer than a training sequence; the message says
-                which.
+            ValueError: the clips are invalid or longer than a training sequence (the message says
+                which), or `repeat_frame` is set.
         """
         if self.repeat_frame:
             raise ValueError("repeat_frame works on single frames, not on clips")

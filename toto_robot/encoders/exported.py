@@ -72,7 +72,9 @@ class ExportedEncoder:
         """Return the embeddings [b e] of uint8 RGB frames [b h w 3].
 
         Raises:
-            ValueError: the frames have another size than the graph; the message names the size.
+            TypeError: `frames` is neither a numpy array nor a tensor.
+            ValueError: the frames are invalid, or their size is not that of the graph's images.
+            RuntimeError: this process was forked after the graph was loaded.
         """
         images = check_frames(frames).cpu().numpy()
         parts = [np.zeros((0, self.dim), np.float32)]

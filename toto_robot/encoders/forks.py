@@ -16,7 +16,7 @@ __all__ = ["survive_forks"]
 
 
 def survive_forks() -> None:
-    """Set torch to one thread in this process if it was forked, and in all later forks."""
+    """Set torch to one thread in this process if it was forked, and in processes forked later."""
     _register()
     if _is_forked():
         torch.set_num_threads(1)

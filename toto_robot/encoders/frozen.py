@@ -40,7 +40,7 @@ class FrozenConfig(Protocol):
 
     @property
     def transformer(self) -> Any:
-        """The sizes of the model; the method `build` builds the model."""
+        """The settings of the model; their method `build` returns the model."""
         ...
 
     @property
@@ -55,7 +55,7 @@ class FrozenConfig(Protocol):
 
 
 class FrozenEncoder(nn.Module):
-    """An encoder of the frozen first `layer` blocks of a model, and a pool over the patches.
+    """A frozen encoder: the first `layer` blocks of a model, and a pool over the patches.
 
     The encoder is always in eval mode. It has no gradients, except for the parameters of an
     attention pool.
@@ -155,7 +155,7 @@ class FrozenEncoder(nn.Module):
         return IndependentFrames(self)
 
     def train(self: F, mode: bool = True) -> F:
-        """Set the mode of the pool; the other parts of the encoder stay in eval mode."""
+        """Set only the pool to training mode, or to eval mode if `mode` is false."""
         super().train(False)
         if self.pooling is not None:
             self.pooling.train(mode)

@@ -141,7 +141,7 @@ def has_golden(folder: Path) -> bool:
 
 
 def golden_frames(folder: Path) -> list[UInt8[Tensor, "h w 3"]]:
-    """Return the images of a checkpoint's golden vectors; empty if it has none."""
+    """Return the images of a checkpoint's golden vectors; an empty list if it has none."""
     if not has_golden(folder):
         return []
     _, vectors = _read(folder / GOLDEN)
@@ -164,8 +164,10 @@ def verify_golden(
         frames: number of reference images that are compared, from the first; None: all.
 
     Raises:
+        FileNotFoundError: the checkpoint has no golden vectors.
         ValueError: a difference is larger than allowed by `TOLERANCES` (the message names the
-            stage), the file is damaged, or it belongs to other weights.
+            stage), the table has no tolerance for this dtype and device, the file is damaged, or it
+            belongs to other weights.
     """
     file = folder / GOLDEN
     notes, vectors = _read(file)
@@ -259,7 +261,7 @@ def _features(
 def _compare_input(
     found: Float[Tensor, "3 m"], expected: Tensor, allowed: float
 ) -> tuple[str, str]:
-    """Return the wrong step of the preprocessing and its error; empty texts if none is wrong."""
+    """Return the name of the wrong step of the preprocessing, and its error; both empty if none."""
     if found.shape != expected.shape:
         return "resize", f"{tuple(found.shape)} values arrive, expected {tuple(expected.shape)}"
     difference = _distance(found, expected)

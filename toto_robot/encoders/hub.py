@@ -3,10 +3,10 @@
     encoder = load_encoder("hf:org/name@<commit>")            # or revision="<commit>"
     commit = push_to_hub(Path("runs/pretrain/encoder"), "org/name")
 
-Only a name with `hf:` accesses the network, and only if a file is not yet in the local cache of
-`huggingface_hub`. The revision must be the hash of a commit, because the files of a branch or tag
-can change. Only `config.json` and safetensors files are loaded or uploaded, and their checksums are
-verified.
+Loading accesses the network only for a name with `hf:`, and only if a file is not yet in the local
+cache of `huggingface_hub`. The revision must be the hash of a commit, because the files of a branch
+or tag can change. Only `config.json` and safetensors files are loaded or uploaded, and their
+checksums are verified.
 """
 
 import re

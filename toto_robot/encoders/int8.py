@@ -139,8 +139,8 @@ def feature_cosine(encoder: Encoder, other: Encoder, ids: Tensor) -> tuple[float
     """Compare the features of two encoders for the same tokens [b n] of b frames.
 
     Returns:
-        The mean cosine similarity of the features of a token, and the minimum cosine similarity of
-        an embedding.
+        The cosine similarity of the two encoders' token features, as the mean over all tokens, and
+        that of their embeddings, as the minimum over all frames.
     """
     one, two = (model.token_features(ids, (encoder.layer,))[0] for model in (encoder, other))
     pooled = cosine_similarity(encoder.pooling(one), other.pooling(two), dim=-1)

@@ -67,7 +67,7 @@ def save_encoder(
         training: plain data about the training, saved as ``training`` in ``config.json``.
 
     Raises:
-        ValueError: `pooling` is given, but `pool` is not `attention`.
+        ValueError: `pooling` is given, but `pool` is not `attention`, or a frame is invalid.
     """
     if pooling is not None and pool != "attention":
         raise ValueError(f"an attention pool's weights belong to pool 'attention', not to {pool!r}")
@@ -88,9 +88,9 @@ def save_encoder(
 
 
 def write_golden(folder: Path, frames: Sequence[np.ndarray] = ()) -> Path:
-    """Compute the golden vectors of a checkpoint, write them into its folder, and return the file.
+    """Compute the golden vectors of a checkpoint, write them, and return the path of the file.
 
-    The arguments and the file are those of `record_golden`.
+    `folder`, `frames` and the file are those of `record_golden`.
 
     Raises:
         ValueError: a frame is invalid, or the checkpoint is damaged.
@@ -176,7 +176,8 @@ def load_encoder(
             (`toto_robot.encoders.hub`); with ``format``, a file with weights of a vision
             transformer. `load_toto` does the same, but accepts only a Toto.
         layer: number of the layer whose features are pooled, from 0 (token embedding) to the number
-            of blocks, or -1 for the last layer; default: the checkpoint's layer.
+            of blocks, or -1 for the last layer; default: the checkpoint's layer, or the last layer
+            of a published file.
         pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
             pool. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, but not
             ``"last"``.
@@ -320,7 +321,7 @@ def _prepare(
 
 
 def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> AnyTokenizer:
-    """Load a tokenizer from its checkpoint, or from the checkpoint of an encoder with it.
+    """Load a tokenizer from its own checkpoint, or from the checkpoint of an encoder.
 
     Args:
         name_or_path: folder of the checkpoint, or a name that `load_encoder` accepts.

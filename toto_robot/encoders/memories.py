@@ -87,9 +87,10 @@ class FrameMemory:
     def angles(
         self, config: TotoConfig, num_tokens: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Return the rotary angles [b 1 t k] of the newest frames, and rotate the start tokens.
+        """Return the cosines and sines [b 1 t k] of the rotary angles of the newest frames.
 
-        A frame has t tokens, and a head has the width k.
+        A frame has t tokens, and a head has the width k. The cached keys of the start tokens are
+        rotated to their new positions.
         """
         cos, sin = rope_angles(config, self._start_position, 1, device)
         for keys, start in zip(self._keys, self.start_keys, strict=True):
@@ -99,9 +100,9 @@ class FrameMemory:
         return cos[:, None], sin[:, None]
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return the attention output for the newest frames, and store their keys and values.
+        """Return the attention output for the newest frames, and cache the frames that are kept.
 
-        The tokens of a frame attend to the kept frames, and causally to the frame itself.
+        The tokens of a frame attend to the cached frames, and causally to the frame itself.
         """
         keys, values = self._keys[block], self._values[block]
         rows = self._rows
@@ -138,7 +139,10 @@ class StateMemory:
         self._kept_rows = np.zeros(0, np.int64)
 
     def place(self, past: np.ndarray, is_kept: np.ndarray, rows: Rows) -> None:
-        """Set the positions of the newest frames; see `FrameMemory.place`."""
+        """Select the environments of the newest frames, and reset the states where episodes begin.
+
+        The arguments are those of `FrameMemory.place`.
+        """
         envs = list(range(rows.start, rows.stop)) if isinstance(rows, slice) else rows
         self._rows = rows
         self._kept_rows = np.flatnonzero(is_kept)
@@ -187,10 +191,10 @@ def _attend_to_both(
 ) -> Tensor:
     """Return the attention output of new tokens, which attend to earlier and new tokens.
 
-    Each new token attends to all earlier tokens, to the new tokens before it, and to itself. On the
-    CPU, the attention to earlier tokens and the attention to new tokens are computed separately,
-    because this needs no copy and no mask of the earlier tokens. The two results are then averaged,
-    with weights that follow from the denominators of their softmaxes.
+    Each new token attends to all earlier tokens that `past_mask` does not hide, to the new tokens
+    before it, and to itself. On the CPU, the attention to earlier tokens and the attention to new
+    tokens are computed separately, because this needs no copy of the earlier tokens. The two
+    results are then averaged, with weights that follow from the denominators of their softmaxes.
     """
     if q.device.type == "cpu":
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

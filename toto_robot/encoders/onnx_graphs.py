@@ -32,7 +32,8 @@ class FrameGraph(nn.Module):
 class StreamGraph(nn.Module):
     """A module for export that computes one step of a stream.
 
-    Its inputs are the new frames, and the attention keys and values of earlier frames.
+    Its inputs are the new frames, the attention keys and values of earlier frames, an attention
+    bias that hides unused places, and the cosines and sines of rotary positions.
     """
 
     start_keys: Tensor  # l 1 h 1 k

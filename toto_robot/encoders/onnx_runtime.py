@@ -54,6 +54,7 @@ class OnnxEncoder:
 
         Raises:
             ValueError: the frames have another size or number; the message has the right shape.
+            RuntimeError: this process was forked after the graph was loaded.
         """
         _check_frames(self.metadata, frames)
         _check_process(self._process)
@@ -107,6 +108,7 @@ class OnnxStream:
         Raises:
             ValueError: `frames` or `reset` has a wrong shape or dtype; the message has the right
                 shape and dtype.
+            RuntimeError: this process was forked after the graph was loaded.
         """
         _check_frames(self.metadata, frames)
         _check_process(self._process)

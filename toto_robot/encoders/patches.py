@@ -36,7 +36,7 @@ class PatchEncoderConfig:
 
 
 class PatchEncoder(FrozenEncoder):
-    """An encoder of the frozen first `layer` blocks of a Toto over patches, and a pool.
+    """A frozen encoder: the first `layer` blocks of a Toto over patches, and a pool.
 
     An embedding depends on one frame only. The input of the transformer is a start token and the
     patches of the frame. Before pooling, the features of each patch are scaled to a root mean

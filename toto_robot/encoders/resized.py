@@ -37,8 +37,8 @@ def at_image_size(
         rope_base: base of the rotary angles; None: as in training.
 
     Raises:
-        ValueError: the image size is not a multiple of the patch size, or the model has no rotary
-            positions with a base.
+        ValueError: the image size is not a multiple of the patch size, or `rope_base` is given, but
+            is not above 1 or the model has no rotary positions with a base.
     """
     if rope_base is not None and not rope_base > 1:
         raise ValueError(f"rope_base must be above 1, got {rope_base}")
@@ -66,7 +66,7 @@ def at_image_size(
 
 
 def _copy(config: Any, trained: Any) -> Any:
-    """Build a model, and load the weights of a trained one; positions are resized."""
+    """Build a model from `config` with the weights of `trained`, and resize learned positions."""
     model = config.build()
     weights = dict(trained.state_dict())
     if "pos_embed" in weights:

@@ -77,10 +77,10 @@ class StreamedFrames:
 
     @torch.no_grad()
     def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
-        """Return the embeddings [k e] of the newest frames [k n] of the k streams `streams`.
+        """Return the embeddings [k e] of the newest frames of k streams.
 
-        A frame is given by its n codes, and an embedding has e values. Streams that are not in
-        `streams` do not change.
+        `codes` [k n] contains the n codes of each frame, and `streams` the indices of the k
+        streams. An embedding has e values. The other streams do not change.
         """
         ids = torch.from_numpy(codes.astype(np.int64))
         embeddings: Any = self._stream.step_tokens(ids, None, streams).cpu().numpy()

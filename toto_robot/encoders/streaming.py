@@ -125,8 +125,9 @@ class EncoderStream:
                 videos is also known, a warning is issued if `frame_skip` does not match it.
 
         Raises:
-            ValueError: the mode or layer is unknown, the window is empty or longer than a training
-                sequence, or the encoder reads frames twice (`repeat_frame`).
+            ValueError: a setting is invalid, the window is longer than a training sequence, or the
+                encoder does not support such a stream, for example because it reads frames twice
+                (`repeat_frame`).
         """
         context = encoder.transformer.config.frames if context is None else context
         _check(encoder, num_envs, context, mode, frame_skip)
@@ -322,7 +323,7 @@ def _check(
 
 
 def _compare_rates(interval_s: float | None, camera_hz: float, frame_skip: int) -> None:
-    """Issue a warning if the frame rate of the window differs from that of the training videos."""
+    """Issue a warning if the frame rate of the window is far from that of the training videos."""
     if not camera_hz > 0:
         raise ValueError(f"camera_hz must be positive, got {camera_hz}")
     if interval_s is None:

@@ -3,8 +3,8 @@
 The checkpoint may also contain an optimizer, and several copies of the encoder, such as a student
 and a teacher. Then the copy that its authors evaluate (the teacher, or a moving average) is loaded,
 with a warning. The tables below list the known containers (dictionaries inside the file that
-contain the encoder), and the known parts of the names of weights that are not part of the encoder's
-own names: prefixes, and parts that wrappers such as `torch.compile` add. These parts are removed.
+contain the encoder). They also list known additions to the names of the encoder's weights:
+prefixes, and parts that wrappers such as `torch.compile` insert. These additions are removed.
 Unknown names are an error.
 """
 
@@ -135,7 +135,7 @@ def encoder_state(file: Path, data: Mapping[str, Any]) -> dict[str, Tensor]:
         data: content of the file.
 
     Raises:
-        ValueError: the file has names that are in no table.
+        ValueError: the file has names that are in no table, or weights that are not tensors.
     """
     state = _contained(file, data)
     if others := sorted(str(name) for name, item in state.items() if not isinstance(item, Tensor)):

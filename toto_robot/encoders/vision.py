@@ -99,17 +99,19 @@ class NoVision:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitVision:
-    """Settings of a vision transformer, from a published file or from a checkpoint of ours.
+    """Settings of a vision transformer, from a published file or from a checkpoint of this package.
 
     Attributes:
         name_or_path: a published file (MAE, MVP, DINOv2, ...); if `format` is null, the name of an
             encoder in the package or a checkpoint folder.
         format: format of the published file, one of `encoders.vit_files.FORMATS`; null:
             `name_or_path` is not a published file.
-        layer: number of the layer whose features are pooled; null: the last.
+        layer: number of the layer whose features are pooled; null: the last layer of a published
+            file, or the default in the checkpoint.
         pool: method that combines the features of all tokens to one embedding; null: the default of
-            the format.
+            the format or in the checkpoint.
         heads: number of attention heads; null: the number in the published model of this width.
+            `heads`, `image_size` and `statistics` are used only for a published file.
         image_size: side of the square to which frames are resized, pixels; null: as in training.
         statistics: mean and standard deviation for the normalisation of images, `imagenet` or
             `half` (0.5); null: those of the format.

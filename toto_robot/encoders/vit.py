@@ -47,7 +47,7 @@ class VitEncoderConfig:
 
 
 class VitEncoder(FrozenEncoder):
-    """An encoder of the frozen first `layer` blocks of a vision transformer, and a pool.
+    """A frozen encoder: the first `layer` blocks of a vision transformer, and a pool.
 
     The last norm of the model is applied to the features of any layer, as in DINOv2's
     `get_intermediate_layers`. The only exception is the pool `cls_before_norm`. Blocks after the

@@ -56,7 +56,8 @@ def load_vit(
         format: name of the format, one of `FORMATS`.
         layer: number of the layer whose features are pooled, from 0 (embedding of the patches) to
             the number of blocks, or -1; default: the last.
-        pool: name of the pool, see `VitEncoder`; default: `cls`, for MAE `mean`.
+        pool: name of the pool, see `VitEncoder`; default: `mean` for MAE and for models whose last
+            norm follows the average of the patches (`fc_norm`), otherwise `cls`.
         heads: number of attention heads; default: the number in the published model of this width.
             Required if published models of this width differ.
         image_size: side of the square to which frames are resized, pixels; default: as in training,
@@ -261,7 +262,10 @@ def _check_layout(file: Path, format: str, weights: Mapping[str, Tensor], rules:
 
 
 def _check_axes(file: Path, weights: Mapping[str, Tensor], rules: Format) -> int | None:
-    """Return the patches per side of a learned position embedding; None if it is not learned."""
+    """Check the number of axes of weights, and return the number of patches per image side.
+
+    This number is that of a learned position embedding; None if the embedding is not learned.
+    """
     for name, axes in (("patch_embed.proj.weight", 4), ("cls_token", 3), ("reg_token", 3)):
         if weights[name].ndim != axes:
             raise ValueError(f"{file}: {name} must have {axes} axes, got {weights[name].shape}")

@@ -3,7 +3,7 @@
     preview = PredictionPreview(encoder, num_envs=1)
     ids = encoder.tokenize(frames)
     embedding = stream.step_tokens(ids, reset)
-    preview.step_tokens(ids, reset)                       # stores 512 bytes per frame
+    preview.step_tokens(ids, reset)                       # stores 2048 bytes per frame
     ...
     expected = preview.preview()                          # uint8 [s s 3], one pass
     following = preview.predict(num_frames=4)             # uint8 [4 s s 3], 256 passes per frame
@@ -50,7 +50,8 @@ class PredictionPreview:
                 many as in a training sequence.
 
         Raises:
-            ValueError: `context` is smaller than 2, or longer than a training sequence.
+            ValueError: `context` is smaller than 2 or longer than a training sequence, or
+                `num_envs` is smaller than 1.
         """
         frames = encoder.transformer.config.frames
         context = frames if context is None else context
@@ -113,7 +114,7 @@ class PredictionPreview:
             generator: random generator on the CPU; None: torch's default generator.
 
         Raises:
-            ValueError: the environment has no frame yet.
+            ValueError: the environment has no frame yet, or `num_frames` is smaller than 1.
         """
         tokens = generate_frames(
             self._encoder.transformer,

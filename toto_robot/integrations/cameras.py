@@ -1,4 +1,4 @@
-"""Embeddings of the cameras of many environments, as tensors; the common part of integrations."""
+"""Embed the camera images of many environments, as tensors: the common code of integrations."""
 
 from pathlib import Path
 
@@ -34,11 +34,12 @@ class CameraStreams:
 
         Args:
             encoder: an encoder, or a name or folder for `load_encoder`.
-            stream: settings of the streams.
+            stream: settings of the streams; None: embeddings ignore earlier frames.
             device: device of an encoder that is given by its name.
 
         Raises:
-            ValueError: the encoder has no streams, or is a `StreamedEncoder`.
+            ValueError: `stream` is given, but the encoder is not a Toto; or the encoder is a
+                `StreamedEncoder`.
         """
         by_name = isinstance(encoder, str | Path)
         self.encoder = load_encoder(encoder, device=device) if by_name else encoder

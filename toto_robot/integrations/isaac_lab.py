@@ -7,8 +7,8 @@
     })
 
 Isaac Lab computes observations again in the same step if it records data or if
-`compute_final_obs` is set. A stream must read each camera frame once. So an image that equals the
-environment's previous image is not a new frame: its embedding is returned again.
+`compute_final_obs` is set. But a stream must read each camera frame only once. So an image that
+equals the previous image of the same episode is not a new frame: the same embedding is returned.
 
 The training scripts of Isaac Lab convert all functions of a configuration to the text
 `module:name` and back. The functions of an entry are attributes of this module, so they survive

@@ -6,9 +6,9 @@
         normalize_images=False,
     ))
 
-It encodes images at every forward pass of the policy; PPO encodes each image `1 + n_epochs` times.
-`TotoVecEnv` encodes each image once, and its rollout buffer holds embeddings instead of images: use
-it unless the environment cannot be wrapped.
+It encodes images at every forward pass of the policy, with PPO `1 + n_epochs` times for each image.
+The wrapper `TotoVecEnv` encodes each image once, and the rollout buffer of the algorithm then
+contains embeddings instead of images. Use the wrapper unless the environment cannot be wrapped.
 """
 
 from functools import cache
@@ -27,7 +27,7 @@ __all__ = ["TotoFeaturesExtractor"]  # noqa: F822  # created at its first use
 
 
 def __getattr__(name: str) -> Any:
-    """Return the class, created at its first use: its base class needs an optional package."""
+    """Return `TotoFeaturesExtractor`, whose base class is imported from an optional package."""
     if name == "TotoFeaturesExtractor":
         return _extractor_class()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -44,7 +44,7 @@ def _extractor_class() -> Any:
         ) from error
 
     class TotoFeaturesExtractor(BaseFeaturesExtractor):
-        """A features extractor that concatenates embeddings of images and flattened other entries.
+        """A features extractor that concatenates embeddings of images and all other entries.
 
         The encoder is frozen, and its weights are not saved with the policy.
 
@@ -53,7 +53,7 @@ def _extractor_class() -> Any:
             encoder: an encoder, or a name or folder for `load_encoder`.
 
         Raises:
-            ValueError: the space has no image or an ambiguous one.
+            ValueError: the space has no image or only ambiguous images.
         """
 
         def __init__(

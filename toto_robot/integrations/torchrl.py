@@ -31,9 +31,9 @@ __all__ = ["TotoTransform"]
 class TotoTransform(Transform):
     """A transform from images to embeddings.
 
-    With a stream, each image of each environment has its own memory of earlier frames. The memory
-    is cleared where an environment is reset. A call reads only the images of the environments
-    that it resets or steps.
+    With a stream, each image key of each environment has its own cache of earlier frames. The
+    reset of an environment clears its caches. A call encodes only the images of the environments
+    that are reset or stepped in this call.
 
     Args:
         encoder: an encoder, or a name or folder for `load_encoder`.
@@ -43,10 +43,11 @@ class TotoTransform(Transform):
             environment must be reset together.
         channels: `last` for images [*batch h w 3], uint8 or floats in [0, 1], as `GymEnv` returns
             them; `first` for [*batch 3 h w], as after `ToTensorImage`.
-        del_keys: whether the images are removed.
+        del_keys: true to remove the images from the observations.
 
     Raises:
-        ValueError: there is not one out_key for each in_key, or the encoder has no streams.
+        ValueError: there is not one out_key for each in_key, or the encoder does not support
+            `stream`.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class TotoTransform(Transform):
         return observation_spec
 
     def _embed(self, tensordict: Any, mask: Tensor | None, *, begins: bool) -> Any:
-        """Write the embeddings; `mask` is true for the environments that have a new frame."""
+        """Write the embeddings; `mask` is true for environments with a new frame (None: all)."""
         for in_key, out_key in zip(self.in_keys, self.out_keys, strict=True):
             images = tensordict.get(in_key)
             batch = images.shape[:-3]

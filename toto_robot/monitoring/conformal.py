@@ -2,8 +2,9 @@
 
 The calibration data are rollouts without faults. From the first half of them, the mean and the
 standard deviation of each score (see `scores`) are computed, *separately for each frame index of an
-episode*. The *deviation* of a score is its distance from the mean, in standard deviations. The
-*anomaly score* of a frame is the largest absolute deviation of its scores.
+episode*. (Each index except 0 also uses the frames of up to 3 indices on either side.) The
+*deviation* of a score is its difference from the mean, in standard deviations. The *anomaly score*
+of a frame is the largest absolute deviation of its scores.
 
 Two kinds of thresholds are computed from the second half of the rollouts (Vovk et al. 2005). If new
 rollouts are recorded in the same way and without a fault (they are exchangeable), the thresholds
@@ -122,8 +123,8 @@ class SurpriseBounds:
 
         Args:
             scores: scores of `FrameScorer`.
-            frames_shown: [b] number of frames so far in the episode of each frame, which the stream
-                counts.
+            frames_shown: [b] number of frames so far in the episode of each frame, from the
+                attribute `frames_shown` of the stream.
         """
         index = np.clip(frames_shown - 1, 0, len(self.mean) - 1)
         return _deviations(scores, self.mean[index], self.width[index])
@@ -162,8 +163,8 @@ def calibrate(
         patience: number of consecutive frames above the alarm threshold that cause an alarm.
 
     Raises:
-        ValueError: there are too few rollouts for the levels; the message states the necessary
-            number.
+        ValueError: an argument is invalid, or there are too few rollouts for the levels; the
+            message states the necessary number.
     """
     if tokens.ndim != 3 or tokens.shape != costs.shape:
         raise ValueError(
@@ -240,7 +241,7 @@ def load_bounds(path: Path) -> SurpriseBounds:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, of another kind or of a newer format.
+        ValueError: the file is damaged, or has another content or format.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no bounds at {path}")

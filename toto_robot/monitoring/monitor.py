@@ -100,7 +100,7 @@ class CameraMonitor:
         self._alarm_frames = np.zeros(0, dtype=np.int64)
 
     def watched_stream(self, num_envs: int) -> EncoderStream:
-        """Return a stream with the settings of the calibration, whose frames can be reported."""
+        """Return a new stream for `report`, with the settings of the calibration."""
         spec = self.bounds.spec
         return self._encoder.stream(
             num_envs,
@@ -118,8 +118,9 @@ class CameraMonitor:
             stream: stream from `watched_stream`, after its step with these frames.
 
         Raises:
-            ValueError: the stream has other settings than the bounds, or does not compute
-                surprisal.
+            ValueError: the settings of the stream differ from those of the calibration, the stream
+                does not compute surprisal or has no frame yet, or `ids` does not have one frame for
+                each environment.
         """
         shown = stream.frames_shown
         kind = {"context": stream.context, "mode": stream.mode, "frame_skip": stream.frame_skip}

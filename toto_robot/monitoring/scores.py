@@ -11,8 +11,9 @@ lasting    At each position, the minimum of the surprisal of `oddity` over the n
            minima are averaged over the 1/8 of the positions where they are highest. High if
            something unusual stays in place while the arm moves, such as a hand, a cloth, or dirt on
            the lens.
-still      Share of tokens that equal those of the frame before. If all tokens are equal, it is the
-           number of consecutive frames without a change. High if the image is frozen.
+still      Share of tokens that equal the token at the same position of the frame before. If all
+           are equal, it is the number of consecutive frames without a change. High if the image is
+           frozen. NaN for the first frame of an episode.
 
 `conformal` calibrates thresholds for the scores, and `monitor` applies the thresholds. The scores
 give advice and are not a safety function.
@@ -92,7 +93,7 @@ class FrameScorer:
 
 
 def heat_map(costs: Float[Tensor, "b n"]) -> Float[Tensor, "b h w"]:
-    """Arrange values of n tokens [b n] as in the image: [b h w], with h w = n positions."""
+    """Return the values [b n] of n tokens as maps [b h w], each value at its token's position."""
     side = math.isqrt(costs.shape[1])
     return costs.unflatten(1, (side, side))
 

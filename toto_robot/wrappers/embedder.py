@@ -37,17 +37,19 @@ _printed: set[str] = set()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageChoice:
-    """Settings that select and convert images, which are arguments of the wrappers.
+    """Settings with which a wrapper selects and converts images.
 
-    They are also the arguments of `images.find_images`.
+    They are arguments of the wrappers and of `images.find_images`, with the same names.
 
     Attributes:
         cameras: paths (such as `pixels/top`) or camera names of the images; a mapping from paths to
             names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
-        layout: order of the axes of images with an ambiguous shape: `hwc`, `chw` or `hw`.
-        colour_order: order of the colour channels, `rgb` or `bgr`.
-        flip: operation that turns images upright, `vertical` or `rotate180`; None: none.
+        layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
+            for all images, or a mapping by path or camera name. None: detected from the shape.
+        colour_order: order of the colour channels of all images, `rgb` or `bgr`.
+        flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
+            images, or a mapping by path or camera name. None: images are not turned.
     """
 
     cameras: Sequence[str] | Mapping[str, str] | None = None
@@ -85,8 +87,8 @@ class ObservationEmbedder:
             choice: arguments that select and convert the images.
 
         Raises:
-            ValueError: the space has no image or only an ambiguous image, the key of an embedding
-                already exists, or the encoder does not support streams.
+            ValueError: the space has no image or only ambiguous images, the key of an embedding
+                already exists, or the encoder does not support the stream or stacks of frames.
         """
         self.entries, raw = find_images(
             space,
@@ -259,7 +261,7 @@ class ObservationEmbedder:
         rows: Sequence[Sequence[int]],
         fresh: Sequence[NDArray[np.bool_]],
     ) -> list[list[Tensor]]:
-        """Pass the tokens of new frames to the streams, one per camera; return the embeddings."""
+        """Pass the tokens of new frames to the streams of their cameras; return the embeddings."""
         assert self._stream is not None
         cameras = len(self.entries)
         embedded: list[list[Tensor]] = [[] for _ in tokens]

@@ -2,10 +2,10 @@
 
 An image is detected by its space. It is a Box of uint8, or of floats within [0, 1], with three or
 four axes. The last axis or the third axis from the end has 3 or 4 entries (RGB, RGBA). A Box with
-four axes is a stack of frames [t h w c], oldest first. The image may be inside Dict and Tuple
-spaces, at any depth. An entry is ambiguous if it may be a grey image, depth, or several stacked
-grey images. Ambiguous entries are embedded only if the caller lists them. If there are no other
-images, an ambiguous entry is an error.
+four axes is a stack of frames, [t h w c] or [t c h w], oldest first. The image may be inside Dict
+and Tuple spaces, at any depth. An entry is ambiguous if it may be a grey image, depth, or several
+stacked grey images. Ambiguous entries are embedded only if the caller lists them. If there are no
+other images, an ambiguous entry is an error.
 """
 
 import re
@@ -164,8 +164,8 @@ def find_images(
             images, or a mapping by path or camera name. None: images are not turned.
 
     Returns:
-        The images that are embedded, and the names of uint8 entries that may be images but are not
-        embedded.
+        The list of images that are embedded, and the list of the paths, as text, of uint8 entries
+        that may be images but are not embedded.
 
     Raises:
         ValueError: there is no image, an image is ambiguous, or a name is unknown; the message

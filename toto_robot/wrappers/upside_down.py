@@ -34,7 +34,7 @@ def warn_upside_down(envs: Any, flip: str | Mapping[str, str] | None) -> None:
 
 
 def known_flip(env: Any) -> str | None:
-    """Return the `flip` that turns the images of an unwrapped environment upright, if known."""
+    """Return the `flip` that an unwrapped environment is known to need; None if none is known."""
     package = type(env).__module__.partition(".")[0]
     macros = sys.modules.get("robosuite.macros")
     if package == "robosuite" and getattr(macros, "IMAGE_CONVENTION", "") == "opengl":

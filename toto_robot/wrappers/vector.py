@@ -57,10 +57,10 @@ class TotoVectorObservation(VectorWrapper):
             names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
         layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
-            for all images, or a mapping by camera. None: detected from the shape.
+            for all images, or a mapping by path or camera name. None: detected from the shape.
         colour_order: order of the colour channels of all images, `rgb` or `bgr` (OpenCV).
         flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
-            images, or a mapping by camera. None: images are not turned.
+            images, or a mapping by path or camera name. None: images are not turned.
 
     Raises:
         ValueError: the space has no image or only ambiguous images (the message lists them and the
@@ -165,7 +165,10 @@ class TotoVectorObservation(VectorWrapper):
             self._latest = [part.copy() for part in parts]
 
     def _last_images(self, final: Any, ended: NDArray[np.bool_]) -> dict[int, Images]:
-        """Return the images in `final_obs` for each environment, each as a batch of size 1."""
+        """Return the images in `final_obs` for each ended episode, by the index of its environment.
+
+        The images of an environment are a batch of size 1.
+        """
         if final is None:
             return {}
         images = self._embedder.images
