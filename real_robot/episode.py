@@ -156,13 +156,15 @@ class Step:
         observation: frames and robot state at the beginning of the time step.
         action: requested action, float32 [a]: a numbers, averaged if action chunks overlap. All
             numbers are NaN if no action was ready in time.
-        label: action that a policy should learn, float32 [a].
+        label: action that a policy should learn, float32 [a]; all numbers are NaN if no action was
+            ready in time.
         requested: joint positions and gripper width that the action requests, before the safety
             layer changes them.
         decision: decision of the safety layer.
         sent_rad: joint positions [j] that the robot's driver reports as sent, rad, one value per
             joint; None if nothing was sent.
-        surprise: surprisal of the frames, nats per token; None if the agent does not compute it.
+        surprise: surprisal of the frames, nats per token; None if the agent does not compute it, or
+            gave no new answer in this time step.
         late_s: time from the planned to the real beginning of the time step, s.
         timings_s: duration of each stage, s: `observe`, the agent's stages, `wait`, `safety` and
             `send`. The key `age` has the time from the oldest frame to the command.

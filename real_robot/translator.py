@@ -124,7 +124,8 @@ class Translator:
     def target(self, action: NDArray[np.float32]) -> Target:
         """Return the target that an action [a] requests; the target is not stored yet.
 
-        NaN and infinite values are kept, because the safety layer detects and rejects them.
+        The numbers of the action are clipped to [-1, 1], and the joint positions to the joint
+        limits. NaN and a wrong shape are kept, because the safety layer detects and rejects them.
         """
         values = np.asarray(action, dtype=np.float64)
         if values.shape != (len(self.interface.action),):
@@ -157,10 +158,11 @@ class Translator:
         self._command = command
 
     def action_of(self, joint_positions_rad: Floats, gripper_width_m: float) -> NDArray[np.float32]:
-        """Return the action [a] that moves the arm from the stored target to these joint positions.
+        """Return the action [a] that moves the arm from the stored target to these positions.
 
-        It is the inverse of `target`, and is used for agents that compute joint positions, such as
-        guiding by hand. The numbers of the action are clipped to [-1, 1].
+        The last number requests the gripper's width, if there is a gripper. The method is the
+        inverse of `target` for a robot without `GripperSwitch`, and is used for agents that compute
+        joint positions, such as guiding by hand. The numbers of the action are clipped to [-1, 1].
         """
         increments = (np.asarray(joint_positions_rad) - self._targets) / self._scale
         if self._has_gripper:

@@ -269,7 +269,7 @@ class Viewer:
 
 
 def free_path(folder: Path) -> Path:
-    """Return the path of the next episode's file: the first number that is not used yet."""
+    """Return the path of the next episode's file, `episode_<number>.rrd`, with an unused number."""
     index = 0
     while (path := folder / f"episode_{index:03d}.rrd").exists():
         index += 1

@@ -181,7 +181,10 @@ class ThreadedCamera:
         return frame
 
     def age_s(self) -> float:
-        """Return the time since the last new image, s; it is infinite before the first frame."""
+        """Return the time since the last new image, s; it is infinite before the first frame.
+
+        If `frozen_after_s` is None, a frame with an identical image also counts as new.
+        """
         with self._changed:
             if self._frame is None:
                 return float("inf")

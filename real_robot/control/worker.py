@@ -45,6 +45,7 @@ class Worker(Generic[Q, A]):
         Raises:
             Exception: the function raised this error. The thread has ended, and every later call
                 raises the error again.
+            RuntimeError: the function raised an error that is no `Exception`, such as SystemExit.
         """
         with self._asked:
             if isinstance(self._error, Exception):

@@ -77,7 +77,7 @@ class Arm:
 
     @property
     def fault(self) -> str | None:
-        """Return why the controller has ended without a call of `stop`; None if it has not."""
+        """Return why the controller ended by itself; None if it did not, or `stop` followed."""
         return self._fault
 
     def command(self, target: Floats) -> None:

@@ -75,7 +75,7 @@ class Decision:
         verdict: `move`, `hold`, `stop` or `end`; see the description of the module.
         causes: the reasons for `hold`, `stop` or `end`, as text; empty for `move`.
         interventions: the changes of the requested target, each with its reason and amount; empty
-            if the requested target is sent without change.
+            if the requested target is sent without change, or nothing is sent.
         ended: True if the episode is over, because the arm has come to rest after `stop`, or does
             not follow targets.
     """

@@ -62,10 +62,12 @@ class Intervention:
     """Change of the requested target by the safety layer, and its reason.
 
     Attributes:
-        name: the limit that caused the change, in one word, for example `velocity`.
+        name: the limit that caused the change, in one word, for example `velocity`. It is
+            `hold` or `stop` if the arm brakes because the decision has this verdict.
         amount: size of the change, in `unit`.
         unit: unit of the amount, for example `rad`.
-        detail: the joint that was limited, or the wall of the workspace, as text.
+        detail: the joint that was limited, the wall of the workspace, or another explanation, as
+            text.
     """
 
     name: str
