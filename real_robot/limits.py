@@ -147,7 +147,8 @@ def limits_from_urdf(urdf: str, like: JointLimits) -> JointLimits:
             without Franka's element.
 
     Raises:
-        ValueError: the text is not XML, or `like` has another number of joints.
+        ValueError: the text is not XML, a joint has no valid limits, or `like` has another number
+            of joints.
     """
     try:
         root = ElementTree.fromstring(urdf)

@@ -57,7 +57,8 @@ class RecordConfig:
             actions, in units of the action range [-1, 1]. Labels are not disturbed (DART).
         episodes: the recording ends when the data set contains this number of episodes that are
             complete and did not fail.
-        max_failures: greatest number of failed episodes in a row; one more stops the recording.
+        max_failures: greatest number of truncated or failed episodes in a row; one more stops the
+            recording.
         seed: seed of the object's poses and of the noise.
         area: area in which the object is placed.
         teleoperation: limits on the speed of the tool, for the devices of a person.
