@@ -128,7 +128,7 @@ def _append(
         source: the demonstrations.
         names: names of the episodes to convert.
         out: folder of the data set.
-        reasons: changed in place: for each episode that cannot be converted, the reason by name.
+        reasons: why episodes cannot be converted, by name of the episode; changed in place.
     """
     writer: DatasetWriter | None = None
     before = read_json(out / LEFT_OUT) if (out / LEFT_OUT).is_file() else {}

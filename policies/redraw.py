@@ -16,8 +16,8 @@ each episode in its environment, with the recorded seed and actions. It writes o
                                       are added as <object>_from_tool_{x,y,z}
 
 With `format=lerobot` the result is a LeRobotDataset v3.0, which `policies.train` accepts as `data`.
-The frame after the last action is a step without a label, and the state is a column. The videos are
-lossless, so the encoder computes the same tokens as in the demonstration store.
+The frame after the last action is a step without a label, and `state` is an additional column. The
+videos are lossless, so the encoder computes the same tokens as in the demonstration store.
 
 The command stops with an error if the proprioception of a replayed episode differs from the
 recorded one. Then the environment or its options have changed.

@@ -71,8 +71,8 @@ class DroidView:
     Attributes:
         path: folder of a LeRobot data set that this project wrote.
         data_episodes: which episodes are exported: `successful`, `complete` or `all`.
-        cameras: the camera names of DROID, by camera name in the recordings. Other cameras are not
-            exported.
+        cameras: a dictionary from the name of a camera in the recordings to its name in DROID.
+            Other cameras are not exported.
     """
 
     kind: ClassVar[str] = "droid"

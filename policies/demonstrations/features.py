@@ -2,8 +2,10 @@
 
     <store>/features-<fingerprint>/000000.npy      float16 [T+1 c e] of one episode
 
-The folder name contains the fingerprint of the encoder (a hash of weights, layer, pool and temporal
-context), so each encoder has its own folder. The folders can be deleted; they are computed again.
+Shapes: T actions of an episode, c cameras, e elements of an embedding. The folder name contains the
+fingerprint of the encoder (a hash of weights, layer, pooling method, and how earlier frames are
+used), so each encoder has its own folder. The folders can be deleted; the embeddings are then
+computed again.
 """
 
 from collections.abc import Collection, Sequence

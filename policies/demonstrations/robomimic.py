@@ -56,7 +56,7 @@ class RobomimicDemonstrations:
         return (Column(name=_SOURCE, dtype="float32", names=names),)
 
     def unexpected(self) -> dict[str, str]:
-        """Return, by name, why members of `data/` are not episodes."""
+        """Return the members of `data/` that are not episodes: the reason, by name of member."""
         with self._open() as file:
             others = sorted(set(file["data"]) - set(_names(file)))
         return {name: f"{self.path}: data/{name}: its name is not demo_<number>" for name in others}

@@ -125,7 +125,7 @@ class PpoTrainer:
     Attributes:
         iteration: number of completed iterations.
         episodes: number of completed episodes.
-        recent: outcomes of the most recent episodes.
+        recent: outcomes of the newest 200 episodes, each a dictionary of numbers.
         batch: number of environment steps of one iteration, summed over environments.
         clock: measures the wall time of each phase.
     """

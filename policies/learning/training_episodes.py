@@ -21,7 +21,7 @@ OUTCOME = "outcome"
 class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment wrapper whose observation is only the privileged state.
 
-    Episodes begin with the training seeds of the run. The info of the last step of an episode has
+    Each reset uses the next training seed of the run. The info of the last step of an episode has
     `outcome`: success, number of steps, and the mean per step of the reward and of each reward
     term. All other infos are empty.
     """

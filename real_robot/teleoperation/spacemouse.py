@@ -7,7 +7,7 @@ sends USB reports with little-endian numbers:
     report 2   rotation, three int16
     report 3   buttons, one bit each
 
-Source: the drivers of Linux and libspnav, and published reports of devices.
+Sources: the drivers of Linux and libspnav, and published examples of such reports.
 """
 
 import importlib

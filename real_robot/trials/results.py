@@ -56,7 +56,7 @@ class TrialResult:
         latency_s: median and 99th percentile of the age of the frames when the action is sent, s;
             None if unknown.
         late_s: 99th percentile of the time from the planned to the real beginning of a time step,
-            s.
+            s; None without time steps.
         surprise: mean surprisal of the frames, nats per token; None if the agent does not compute
             it.
         episode: index of the episode in the data set; None if it was not recorded.

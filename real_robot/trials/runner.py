@@ -73,7 +73,7 @@ def run_trials(
         run: function that runs an episode at a pose with one of the policies.
         operator: object that places the object and reports the result.
         keep: function that records an episode, including invalid and interrupted episodes, and
-            returns its index in the data set.
+            returns its index in the data set; None if it has no time steps.
         illustrate: function that writes images and a video of an episode into a folder, and returns
             their names.
         max_invalid: greatest number of invalid attempts of one trial.

@@ -1,4 +1,4 @@
-"""Process of the twin that renders the cameras and sends their images to clients.
+"""Process of the twin that renders the images of the cameras and sends them to clients.
 
 The joint and object positions come from the process of the robot, through shared memory. A client
 connects and sends the line `{"camera": "hand"}`. The answer is the line `{}` or `{"error": ...}`.
@@ -84,7 +84,7 @@ class _Clients:
 def serve_cameras(
     address: str, port: int, env_id: str, image_size: int, rate_hz: float, shared: Shared
 ) -> None:
-    """Render the cameras and send the images until the process ends.
+    """Render the images of the cameras and send them until the process ends.
 
     Args:
         address: address at which the server listens.

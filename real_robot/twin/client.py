@@ -116,7 +116,11 @@ class TwinClient:
         self._ask("drop_commands", seconds=float(seconds))
 
     def fail(self, error: str) -> None:
-        """End the current motion with an error; `error` is a name that libfranka uses."""
+        """End the current motion with an error; `error` is a name that libfranka uses.
+
+        Raises:
+            ValueError: libfranka has no error of this name, or the arm is not moving.
+        """
         self._ask("fail", error=error)
 
     def push(self, body: str, force_n: Sequence[float], seconds: float) -> None:

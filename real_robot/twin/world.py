@@ -2,8 +2,9 @@
 
 The class `World` extends the simulation of franka-sim. It uses the model of the environment, places
 the arm's base in the scene, and sets the frame of the tool. It adds external pushes, a hand that
-grasps, and calls from other threads. franka-sim 1.1.7 is written for MuJoCo 3.2. Its methods
-`initialize_simulation` and `_bind_self_collision` fail on MuJoCo 4, so they are replaced here.
+grasps, and a queue of functions that other threads add. franka-sim 1.1.7 is written for MuJoCo 3.2.
+Its methods `initialize_simulation` and `_bind_self_collision` fail on MuJoCo 4, so they are
+replaced here.
 """
 
 import time
