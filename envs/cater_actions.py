@@ -1,9 +1,10 @@
 """Plan videos of moving objects in the manner of CATER.
 
 CATER is a data set of Girdhar and Ramanan (2019, arXiv 1910.04744). A golden object, the snitch,
-and some cones, spheres, cubes and cylinders stand on a table. Two objects at a time slide, rotate,
-or are picked up and placed. A cone can also be placed over a smaller object, which it then hides
-and carries along. A cone can cover a cone that covers an object.
+and some cones, spheres, cubes and cylinders stand on a table. At most two objects at a time slide,
+rotate, or are picked up and placed. A cone can also be placed over a smaller object. The cone then
+hides this object, and takes it along when the cone slides. A cone can cover a cone that covers an
+object.
 
 The table has 6 x 6 cells of edge 1, with x and y in [-3, 3]. The unit of length is the edge of a
 cell, as in CATER.
@@ -72,7 +73,15 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Movement:
-    """An action: `slide`, `pick_place`, `rotate` or `contain`, with its first and last frame."""
+    """An action of an object, with its first and last frame.
+
+    Attributes:
+        item: name of the object that moves.
+        action: `slide`, `pick_place`, `rotate` or `contain` (a cone is placed over an object).
+        covered: name of the object that the cone covers in a `contain` action; None otherwise.
+        first: index of the first frame.
+        last: index of the last frame.
+    """
 
     item: str
     action: str
@@ -174,7 +183,10 @@ class _Table:
         self._started = True
 
     def act(self, first: int) -> None:
-        """Draw the actions of `SLOT_FRAMES` frames, and compute these and all later frames."""
+        """Draw the actions of the slot that starts at frame `first`.
+
+        A slot has `SLOT_FRAMES` frames. These and all later frames are updated.
+        """
         self._first = first
         rng, busy = self._rng, set()
         uncovered = [i for i, cone in enumerate(self._cone) if cone is None]
@@ -187,7 +199,10 @@ class _Table:
             moved += self._move(i, self._choose(i, busy), frames, busy)
 
     def _choose(self, i: int, busy: set[int]) -> tuple[str, int | None]:
-        """Draw an action of an object, and the object that a cone will cover."""
+        """Draw an action of object `i`, and the index of the object that it covers, or None.
+
+        `busy` contains the indices of the objects that already have an action in this slot.
+        """
         rng, item = self._rng, self.items[i]
         filled = i in self._cone
         fitting = [
@@ -212,7 +227,10 @@ class _Table:
     def _move(
         self, i: int, choice: tuple[str, int | None], frames: NDArray[np.int64], busy: set[int]
     ) -> bool:
-        """Move an object, and return whether there was a place for it."""
+        """Move object `i` if there is a place for it, and return whether there was one.
+
+        The indices of all objects that have a part in this action are added to `busy`.
+        """
         action, target = choice
         if action == "rotate":
             last = int(frames[-1])
@@ -268,7 +286,7 @@ class _Table:
         self._places[i] = path[-1]
 
     def _inside(self, i: int) -> list[int]:
-        """Return the objects that an object covers, also inside of covered cones."""
+        """Return the indices of the objects that object `i` covers, also those in covered cones."""
         direct = [j for j, cone in enumerate(self._cone) if cone == i]
         return [k for j in direct for k in (j, *self._inside(j))]
 
@@ -290,8 +308,8 @@ class _Table:
     def _is_free(self, i: int, way: Floats, ignored: set[int]) -> bool:
         """Return whether an object has enough space at all points [p 2] of a way.
 
-        The paths of the other objects in the current slot, which are already drawn, also need
-        space.
+        The way must also keep its distance from the paths that other objects take in the current
+        slot of `SLOT_FRAMES` frames.
         """
         others = [
             j

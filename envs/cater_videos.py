@@ -1,4 +1,6 @@
-"""`python -m envs.cater_videos`: render videos of hidden objects in the layout of CATER.
+"""`python -m envs.cater_videos`: render videos of hidden objects in the folder layout of CATER.
+
+The snitch is the golden object that a model must locate. The command writes these files:
 
     out/videos/<name>.mp4              300 frames at 24 Hz, or every `frame_step`-th of them
     out/scenes/<name>.json             objects, their actions, and the snitch's path
@@ -39,11 +41,11 @@ class CaterVideosConfig:
     Attributes:
         num_videos: number of videos. A larger number adds videos to existing ones.
         image_size: height and width of the frames, pixels.
-        frame_step: every `frame_step`-th of the 300 frames is rendered, and the last one is; it
-            divides 300.
+        frame_step: every `frame_step`-th of the 300 frames is rendered, always including the last
+            frame. 300 must be divisible by this number.
         moving_camera: true for a camera that moves around the table.
         first_seed: seed of the first video; each further video adds 1.
-        num_workers: number of processes; each renders other videos.
+        num_workers: number of processes; each process renders different videos.
     """
 
     num_videos: int
@@ -66,7 +68,7 @@ def cater_videos(config: CaterVideosConfig, out: Path) -> None:
     """Render the videos that do not exist yet, and write the lists.
 
     Raises:
-        ValueError: the folder has videos with other settings.
+        ValueError: the folder has videos with other settings, or another process uses the folder.
     """
     claim(out, config)
     print(
@@ -130,7 +132,10 @@ def _record(plan: Plan) -> dict[str, object]:
 
 
 def _write_lists(out: Path, names: list[str]) -> None:
-    """Write the lists of training and test videos; every tenth three videos are test videos."""
+    """Write the lists of training and test videos.
+
+    Of every ten videos, the last three are test videos.
+    """
     lines: dict[str, list[str]] = {"train": [], "val": [], "hidden": []}
     for number, name in enumerate(names):
         scene = json.loads(_scene(out, name).read_text())

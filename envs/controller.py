@@ -59,7 +59,10 @@ class Controller:
 
     @property
     def holding(self) -> Floats:
-        """The action [a] that does not change any target."""
+        """The action [a] without a new command: increments of 0.
+
+        If the hand's action elements are absolute, they are those of the newest hand command.
+        """
         absolute = self._protocol.hand_action == "absolute"
         hand = self.hand_command if absolute else np.zeros(len(self.hand_command))
         return np.concatenate([np.zeros(self._num_arm), hand])
@@ -127,7 +130,8 @@ class ActionDelay:
 
         Args:
             action: [a] the new action.
-            rng: function that returns the random generator of the noise; not called without noise.
+            rng: function that returns the random generator of the noise; called only if there is
+                noise.
         """
         self.waiting.append(action)
         action = self.waiting.popleft()

@@ -1,8 +1,8 @@
 """`python -m envs.gallery`: write one image that shows all tasks, cameras and randomisations.
 
-Each row shows one task. The first block of columns contains the images of all cameras without
-randomisation. Each further block contains the images of all cameras with one randomisation group.
-All images show the start of an episode with the same seed.
+Each row shows one environment: a task with an arm. The first block of columns contains the images
+of all cameras without randomisation. Each further block contains the images of all cameras with one
+randomisation group. All images show the start of an episode with the same seed.
 """
 
 from dataclasses import dataclass
@@ -103,7 +103,11 @@ def _write(text: str, height: int, width: int) -> Image:
 
 
 def _join(images: list[Image], gap_px: int, axis: int) -> Image:
-    """Join images of equal size, side by side (`axis` 1) or one below the other (`axis` 0)."""
+    """Join images with gaps of `gap_px` pixels.
+
+    With `axis` 1, images of equal height are joined side by side. With `axis` 0, images of equal
+    width are joined one below the other.
+    """
     height, width = images[0].shape[:2]
     gap = _space(height, gap_px) if axis == 1 else _space(gap_px, width)
     joined = [piece for image in images for piece in (image, gap)][:-1]

@@ -44,13 +44,14 @@ class Interface:
         action_kind: how an action is executed. `joint_increment`: the elements of the arm are
             scaled and added to stored joint targets (rad). The elements of the hand are absolute:
             -1 is the lowest target of a servo, 1 the highest. `joint_and_hand_increment`: all
-            elements are scaled and added to stored targets. `limits`: -1 and 1 are the limits of
-            the action space of a third-party environment. `own`: actions in the units of a
+            elements are scaled and added to stored targets. `limits`: -1 is the lowest and 1 the
+            highest value that a third-party environment accepts. `own`: actions in the units of a
             third-party data set, which no robot and no environment of this project can execute.
         action: one name per element of the action vector.
         action_scale: one factor per element of the action. An increment of 1 changes the stored
-            target by this factor per control step, rad (m for a sliding finger). It is 1 for an
-            absolute element, and half the range for `limits`.
+            target by this factor per control step, rad (m for a sliding finger). The factor of an
+            absolute element is 1. For `limits`, it is half of the difference between the highest
+            and the lowest value.
         rate_hz: control steps per second.
     """
 
@@ -101,7 +102,8 @@ class Interface:
 
         Raises:
             ValueError: the interfaces differ. The message lists every differing field with both
-                values, the value of this interface first.
+                values, the value of this interface first. If only one of the two has the action
+                kind `own`, the message explains only this difference.
         """
         for one, here_, two, there_ in ((self, here, other, there), (other, there, self, here)):
             if one.action_kind == OWN != two.action_kind:
@@ -127,7 +129,8 @@ class Interface:
         """Return the interface that `to_dict` converted to this dictionary.
 
         Raises:
-            ValueError: a field is missing, unknown or of the wrong type; the message names it.
+            ValueError: a field is missing or unknown, or its value is invalid or has the wrong
+                type.
         """
         return from_dict(cls, data, at="interface")
 

@@ -64,9 +64,10 @@ class EnvState:
 class ManipulationEnv(gymnasium.Env[Any, Any]):
     """A manipulation task with an arm that is controlled by joint increments.
 
-    An observation is a dictionary with `image_<camera>` uint8 [h w 3] for every camera and
-    proprioception `proprio` float32 [p]. With `privileged=True` it also contains `state` float32
-    [s]. `interface.proprio` names the elements of `proprio`, and `state_names` those of `state`.
+    An observation is a dictionary. It contains one image `image_<camera>`, uint8 [h w 3], for each
+    camera, and the proprioception `proprio`, float32 [p]. With `privileged=True` it also contains
+    `state`, float32 [s]. `interface.proprio` names the elements of `proprio`, and `state_names`
+    names those of `state`.
 
     Actions are float32 [a] in [-1, 1]; `interface.action` names the elements. The first elements
     move the arm. They are scaled and added to stored joint targets (not to the measured positions),
@@ -75,8 +76,9 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
     increments.
 
     An episode does not end on success. `info["success"]` becomes true when the goal has been held
-    long enough, and stays true. The episode is terminated when the task can no longer succeed, and
-    truncated after `num_steps` control steps. The reward is the sum of `info["reward_terms"]`.
+    long enough, and stays true. The episode is terminated when the task can no longer succeed, or
+    when the contact force on the arm is larger than the protocol allows. It is truncated after
+    `num_steps` control steps. The reward is the sum of the values of `info["reward_terms"]`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10.0}  # noqa: RUF012
@@ -126,8 +128,9 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
                 `MujocoSimulator`.
 
         Raises:
-            ValueError: a camera, group, visual or render mode is unknown; the message lists the
-                known ones.
+            ValueError: a camera, group, visual or render mode is unknown (the message lists the
+                known ones), a number is too small, the meshes are not found, or `visuals` cannot be
+                combined with `meshes` or `simulator`.
         """
         self._randomisation = parse(randomise)
         self.scene = populate(task.scene(arm), self._randomisation)
@@ -218,6 +221,7 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
 
         Raises:
             ValueError: the action has the wrong shape or is not finite.
+            RuntimeError: the physics diverged.
         """
         clipped = self._check_action(action)
         executed = self._delay(clipped, lambda: self._noise(0))
@@ -297,7 +301,10 @@ class ManipulationEnv(gymnasium.Env[Any, Any]):
 
     @property
     def holding_action(self) -> NDArray[np.float32]:
-        """The action [a] that changes no target: increments of 0, and the newest hand command."""
+        """The action [a] without a new command: increments of 0.
+
+        If the hand's action elements are absolute, they are those of the newest hand command.
+        """
         return self._controller.holding.astype(np.float32)
 
     def _begin(self, variation: Variation) -> None:

@@ -1,8 +1,9 @@
 """`python -m envs.play`: record episodes as videos, and replay recorded episodes exactly.
 
-The command writes two files per episode. `seed<seed>.mp4` shows the viewer camera and all other
-cameras side by side. `seed<seed>.npz` contains the actions and the states of the simulator.
-`replay=<file>.npz` repeats the actions and checks that every state is bit-identical.
+The command writes two files per episode. `seed<seed>.mp4` shows the images of the viewer camera and
+of the selected cameras side by side. `seed<seed>.npz` contains the actions and the states of the
+simulator. `replay=<file>.npz` repeats the actions, checks that every state is bit-identical, and
+writes `seed<seed>-replay.mp4`.
 
 The policies are the scripted experts and random actions. To record a trained policy, use
 `python -m policies.evaluate`, because this package does not import `policies`.
@@ -123,10 +124,11 @@ class Episode:
             raise ValueError(f"{path} is not a recorded episode: {error}") from error
 
     def compare(self, other: "Episode") -> None:
-        """Check that the states of another episode are bit-identical.
+        """Check that the states of another episode are bit-identical to those of this episode.
 
         Raises:
-            RuntimeError: the states differ; the message names the first differing step.
+            RuntimeError: the states or their shapes differ; the message names the first differing
+                step or the shapes.
         """
         num_steps = len(self.actions)
         if self.states.shape != other.states.shape:
@@ -143,7 +145,12 @@ class Episode:
 
 
 def play(config: PlayConfig, out: Path) -> None:
-    """Record episodes into the folder `out`, or replay one; print the result of each episode."""
+    """Record episodes into the folder `out`, or replay one; print the result of each episode.
+
+    Raises:
+        ValueError: the file `replay` is not a recorded episode.
+        RuntimeError: the states of the replay differ from the recorded states.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if config.replay is not None:
         recorded = Episode.load(Path(config.replay))
@@ -184,7 +191,7 @@ def run(
     Args:
         env: the environment.
         act: the policy: returns the action for an observation.
-        wanted: gives the seed and the options to store; its actions and states are ignored.
+        wanted: an episode with the seed and the options; its actions and states are ignored.
         num_steps: maximum number of control steps.
 
     Returns:

@@ -47,7 +47,7 @@ class Protocol:
             the stored target.
         hand_increment: change of a hand servo's stored target by an action element of 1, rad or m;
             None if hand actions are absolute.
-        num_targets: number of targets that are sent to a servo within a control step, on a line
+        num_targets: number of targets that are sent to a servo within a control step, evenly spaced
             from the old to the new target; 1: the target changes at the beginning of the step.
         proprio: measured quantities (keys of `READINGS`) that form the observation's `proprio`, in
             order.
@@ -103,7 +103,7 @@ ROBOT = Protocol(
 
 
 def pixmc(*, hand_increment: float) -> Protocol:
-    """Return PixMC's protocol: 60 Hz, and arm increments of at most 7.5 rad/s.
+    """Return PixMC's protocol: 60 Hz, and arm targets that change by at most 7.5 rad/s.
 
     Args:
         hand_increment: change of a finger joint's target by an action element of 1 in one control

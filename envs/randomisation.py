@@ -32,7 +32,7 @@ Randomise = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColourRange:
-    """The range of a random colour: lowest and highest hue, saturation and value.
+    """The ranges (lowest, highest) of the hue, saturation and value of a colour, and its patterns.
 
     Saturation and value are in [0, 1]. Hue has a period of 1 and is in [0, 2], so that a range can
     include red (hue 1): [0.9, 1.1].
@@ -62,8 +62,9 @@ class Colours:
 class Lights:
     """Ranges of the lighting: tilt of the directional light (rad), strengths and tint (in [0, 1]).
 
-    `diffuse`, `ambient` and `head` are the strengths of the directional light, of the ambient light
-    and of the light at the camera. `tint` is the maximum relative change of red, green and blue.
+    `tilt_rad` is the angle between the direction of the light and the vertical. `diffuse`,
+    `ambient` and `head` are the strengths of the directional light, of the ambient light and of the
+    light at the camera. `tint` is the maximum relative change of red, green and blue.
     """
 
     tilt_rad: Range
@@ -83,8 +84,8 @@ class CameraShifts:
     """Maximum changes of a camera's position, rotation and field of view, in both directions.
 
     Attributes:
-        translation_m: maximum shift of a camera that is fixed in the world, m.
-        carried_translation_m: maximum shift of a camera on the hand, m.
+        translation_m: maximum shift along each axis of a camera that is fixed in the world, m.
+        carried_translation_m: maximum shift along each axis of a camera on the hand, m.
         rotation_rad: maximum rotation about each axis, rad.
         fov_y_deg: maximum change of the vertical field of view, degrees.
     """
@@ -176,7 +177,8 @@ class ProprioNoise:
 class Randomisation:
     """The ranges of every enabled randomisation group; None for a disabled group.
 
-    The order of the fields must not change, because the random generator of a group depends on it.
+    The order of the fields must not change, because the random generator of a group depends on this
+    order.
     """
 
     colours: Colours | None = None
@@ -209,6 +211,8 @@ assert tuple(GROUPS) == tuple(field.name for field in fields(Randomisation))
 def suite(name: str) -> dict[str, dict[str, Any]]:
     """Return the groups and ranges of an evaluation suite, as a value for `randomise=`.
 
+    A suite is a set of groups with fixed ranges, under a name, in `randomisation.yaml`.
+
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
     """
@@ -231,7 +235,8 @@ def parse(randomise: Randomise) -> Randomisation:
             the default ranges.
 
     Raises:
-        ValueError: a group or a range is unknown; the message lists the known ones.
+        ValueError: a group or a range is unknown, or the value of a range is invalid; the message
+            says what is valid.
     """
     if isinstance(randomise, str):
         raise ValueError(f"randomise takes a sequence of groups, such as ({randomise!r},)")

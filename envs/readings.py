@@ -94,7 +94,7 @@ class Readings:
         noise: ProprioNoise | None = None,
         rng: np.random.Generator | None = None,
     ) -> dict[Reading, Floats]:
-        """Read the measured quantities from simulator and controller.
+        """Return the measured quantities of simulator and controller, by name.
 
         Args:
             simulator: the simulator.

@@ -27,19 +27,19 @@ def as_sb3(envs: VectorEnv[Any, Any, Any]) -> VecEnv:
     (`terminal_observation`), and `TimeLimit.truncated`, which is true if the episode was truncated
     and not terminated.
 
-    Two operations raise an error, because Gymnasium's vector environments do not support them:
-    calls of a method on only some of the environments, and reset options that differ between
-    environments. `env_is_wrapped` always returns False. For episode statistics, wrap the result in
-    SB3's `VecMonitor`.
+    Some operations raise a `ValueError`, because Gymnasium's vector environments do not support
+    them: calling a method or setting an attribute of only some of the environments, and resetting
+    with options that differ between environments. `env_is_wrapped` always returns False. For
+    episode statistics, wrap the result in SB3's `VecMonitor`.
 
     Args:
-        envs: a vector environment, wrapped or not. Its autoreset mode is `SAME_STEP` or `DISABLED`;
-            with `DISABLED`, this adapter resets the environments whose episodes ended.
+        envs: a vector environment, wrapped or not. Its autoreset mode must be `SAME_STEP` or
+            `DISABLED`; with `DISABLED`, this adapter resets the environments whose episodes ended.
 
     Raises:
         ImportError: Stable-Baselines3 is not installed.
-        ValueError: the autoreset mode is `NEXT_STEP`, in which the step after the end of an episode
-            ignores the action, so Stable-Baselines3 would learn from wrong data.
+        ValueError: the autoreset mode is another one. In the mode `NEXT_STEP`, the step after the
+            end of an episode ignores the action, so Stable-Baselines3 would learn from wrong data.
     """
     return _sb3_class()(envs)
 
@@ -106,8 +106,8 @@ class _GymnasiumVecEnv(_Base):
     ) -> None:
         """Replace the infos of the ended environments by the infos of their last step.
 
-        In the mode `SAME_STEP`, Gymnasium returns the infos of the reset in their place. These are
-        stored in `reset_infos`.
+        In the mode `SAME_STEP`, the infos that Gymnasium returns for an ended environment are those
+        of the reset. This method stores the infos of the reset in `reset_infos`.
 
         Args:
             infos: batched infos, as Gymnasium returned them.

@@ -110,7 +110,7 @@ def stability(config: StabilityConfig, out: Path) -> None:
 
 
 def random_episode(env: ManipulationEnv, seed: int, hold_steps: int) -> tuple[set[str], float]:
-    """Run one episode of random actions.
+    """Run one episode of random actions, and then two seconds with constant targets.
 
     Returns:
         The names of the faults, and the maximum joint speed of the arm, rad/s.

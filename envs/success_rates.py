@@ -163,14 +163,14 @@ def pairs_needed(worse: float, better: float, power: float = 0.8, most: int = 20
 
 @functools.cache
 def _few_enough(unlike: int) -> int:
-    """Return the largest number of discordant pairs that the worse policy may win.
+    """Return how often the worse policy may win in a significant result of `sign_test`.
 
     Args:
         unlike: number of discordant pairs (in which exactly one policy succeeded).
 
     Returns:
-        With more wins of the worse policy, the difference is not significant. -1: the difference is
-        not significant even if the worse policy wins no pair.
+        The largest number of pairs won by the worse policy at which the difference is significant.
+        -1: the difference is not significant even if the worse policy wins no pair.
     """
     few = max(-1, math.floor(unlike / 2 - _Z * math.sqrt(unlike) / 2))
     while _tail(few + 1, unlike, 0.5) <= SIGNIFICANCE / 2:
@@ -181,7 +181,10 @@ def _few_enough(unlike: int) -> int:
 
 
 def _tail(most: int, trials: int, rate: float) -> float:
-    """Return the probability of at most `most` successes in `trials` trials with success `rate`."""
+    """Return the probability of at most `most` successes in `trials` trials.
+
+    `rate` is the probability of success in one trial.
+    """
     if most < 0:
         return 0.0
     if rate in (0.0, 1.0):

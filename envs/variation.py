@@ -58,7 +58,7 @@ def populate(scene: Scene, randomisation: Randomisation) -> Scene:
     """Return the scene with the maximum number of distractor boxes added.
 
     All boxes must exist before the first episode. An episode with fewer distractors leaves the
-    remaining boxes outside the workspace.
+    remaining boxes outside the workspace. Without the group `distractors`, no box is added.
 
     Raises:
         ValueError: the ranges name a surface (`Paint`) that exists in no scene; the message lists

@@ -69,9 +69,9 @@ def make_vec(
 class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     """A vector environment in worker processes, with observations in shared memory.
 
-    Environment i runs in worker i modulo `num_workers`. The results are bit-identical to those of
-    `gymnasium.vector.SyncVectorEnv`. Seeds, autoreset, `reset_mask` and the structure of the infos
-    are also the same, with three differences:
+    Environment i runs in the worker with the index i modulo `num_workers`. The results are
+    bit-identical to those of `gymnasium.vector.SyncVectorEnv`. Seeds, autoreset, `reset_mask` and
+    the structure of the infos are also the same, with three differences:
 
     - With `AutoresetMode.DISABLED`, `step` raises an error and steps no environment if an episode
       has ended and its environment was not reset.
@@ -80,7 +80,8 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
 
     An error in an environment is raised in the main process with the original type, and with the
     worker's traceback as a note. Other environments may have been stepped already, so all must be
-    reset. If a worker process has died, only `close` is possible.
+    reset. If a worker process has died, only `close` is possible. After `close`, the other methods
+    raise `ClosedEnvironmentError`.
 
     Attributes:
         num_workers: number of worker processes.
@@ -273,7 +274,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return self.call("render")
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of every environment, or get an attribute; return one copy from each.
+        """Call a method of every environment, or get an attribute; return copies of the results.
 
         Raises:
             ValueError: `name` is `reset`, `step` or `close`; use the methods of this class.
@@ -307,7 +308,11 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self._ask("assign", {row: (name, value) for row, value in enumerate(values)})
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the environments and end the worker processes; kill those that do not respond."""
+        """Close the environments and end the worker processes; kill those that do not end.
+
+        Raises:
+            TypeError: options are given; no options are supported.
+        """
         if kwargs:
             raise TypeError(f"close() takes no options, got {sorted(kwargs)}")
         self._shut_down()
@@ -329,10 +334,14 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
 
         Args:
             command: name of a method of `envs.workers._WorkerEnvironments`.
-            jobs: argument of the command for each environment, by index of the environment.
+            jobs: a mapping from the index of each environment for which the command is run to the
+                argument of the command.
 
         Returns:
-            The result of the command by index of the environment.
+            A mapping from the same indices to the results of the command.
+
+        Raises:
+            BaseException: the error of the first environment in which the command failed.
         """
         for worker in self._workers:
             if worker.busy:  # an interrupted command left an unread result

@@ -140,7 +140,11 @@ class SharedRows:
         return self._memory.name
 
     def write(self, row: int, observation: Observation) -> None:
-        """Write the observation of environment `row` into the memory."""
+        """Write the observation of environment `row` into the memory.
+
+        Raises:
+            ValueError: an array of the observation does not have the shape of the space.
+        """
         values = _leaves(self._space, observation)
         for array, value in zip(self._arrays, values, strict=True):
             if np.shape(value) != array.shape[1:]:
@@ -308,7 +312,7 @@ class _WorkerEnvironments:
         self._envs[row].set_wrapper_attr(*what)
 
     def close(self) -> None:
-        """Close all environments and detach the memory."""
+        """Close all environments and detach the shared memory."""
         for env in self._envs.values():
             env.close()
         if self._shared is not None:

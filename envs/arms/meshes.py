@@ -35,7 +35,7 @@ class _Publisher:
 
     Attributes:
         name: name and licence, for messages.
-        install: command that installs the meshes, for messages.
+        install: command that installs or downloads the meshes, for messages.
         package: name of the Python package that contains the meshes; None if they are in a checkout
             of a repository.
         files: paths of the MJCF files, relative to site-packages or to the checkout.
@@ -100,7 +100,8 @@ def find_meshes(arm: str, folder: str | Path | None = None) -> Meshes:
         folder: a folder with the meshes; None: search the installed packages.
 
     Raises:
-        ValueError: no meshes are found; the message lists supported meshes and how to install them.
+        ValueError: no published meshes of the arm are known, or they are not found. The message
+            lists what is supported.
     """
     if arm not in _PUBLISHERS:
         raise ValueError(

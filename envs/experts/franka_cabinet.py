@@ -55,7 +55,7 @@ class FrankaCabinetExpert(ScriptedExpert):
         super().__init__(ENV_ID)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [8] for an observation with `state`: 7 joint increments, the gripper.
+        """Return the action [8]: 7 joint increments of the arm and the gripper command.
 
         Raises:
             ValueError: the observation has no `state`.

@@ -65,7 +65,7 @@ class KukaCabinetExpert(ScriptedExpert):
         self._bar_from_tool_m = _HOOKED_M - self._arm.tool_offset_m
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [23] for an observation with `state`: 7 arm joints, 16 hand joints.
+        """Return the action [23]: 7 joint increments of the arm and 16 targets of the hand.
 
         Raises:
             ValueError: the observation has no `state`.

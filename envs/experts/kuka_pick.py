@@ -52,7 +52,7 @@ class KukaPickExpert(ScriptedExpert):
         self._squeeze = self._command(SQUEEZING_HAND)
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [23] for an observation with `state`: 7 arm joints, 16 hand joints.
+        """Return the action [23]: 7 joint increments of the arm and 16 targets of the hand.
 
         Raises:
             ValueError: the observation has no `state`.
@@ -67,7 +67,7 @@ class KukaPickExpert(ScriptedExpert):
         return np.concatenate([change, hand]).astype(np.float32)
 
     def _goal(self, cube: Floats, tool: Floats, seen: Mapping[str, Floats]) -> tuple[Floats, float]:
-        """Return the goal pose `T_base_tool` [4 4], and how far to close the hand.
+        """Return the goal pose `T_base_tcp` [4 4] of the tool, and how far to close the hand.
 
         Args:
             cube: [3] position of the cube in the frame of the arm's base, m.

@@ -33,7 +33,7 @@ class MujocoSimulator:
     """
 
     def __init__(self, *, meshes: Meshes | None = None) -> None:
-        """Store the meshes of the arm; with None, images show its primitive shapes."""
+        """Store the meshes of the arm; with None, images show the arm's primitive shapes."""
         self._meshes = meshes
 
     def build(self, scene: Scene, arm: Arm) -> None:
@@ -57,7 +57,7 @@ class MujocoSimulator:
         self._bodies = {model.body(i).name: i for i in range(model.nbody)}
 
     def reset(self, start: Start, appearance: Appearance) -> None:
-        """Reset the world to a start: all speeds are 0, and the servo targets are the positions."""
+        """Reset the world to a start; speeds are 0, and servo targets are the start positions."""
         model, data = self._model, self._data
         self._resize({**{box.name: box.size_m for box in self._scene.boxes}, **start.box_sizes_m})
         mujoco.mj_resetData(model, data)
@@ -90,10 +90,10 @@ class MujocoSimulator:
         self._check_divergence()
 
     def follow(self, targets: Floats, num_steps: int) -> None:
-        """Set k targets [k servos] one after the other; advance by `num_steps` after each.
+        """Set k targets per servo [k servos] in sequence; run `num_steps` time steps after each.
 
-        The environment could call `set_joint_targets` and `step` instead, but ten of these calls
-        would take as long as one physics time step.
+        The environment could call `set_joint_targets` and `step` instead, but the overhead of ten
+        such calls is as long as one physics time step.
 
         Raises:
             RuntimeError: the physics diverged.
@@ -144,7 +144,7 @@ class MujocoSimulator:
         return np.linalg.norm(totals[self._body_ids(names)], axis=1)
 
     def push(self, name: str, force_n: Sequence[float]) -> None:
-        """Apply a constant force [3], N, to a body's centre of mass until the next call."""
+        """Apply a force [3], N, to a body's centre of mass until the next `push` or `reset`."""
         (body,) = self._body_ids((name,))
         self._data.xfrc_applied[body, :3] = force_n
 
@@ -180,6 +180,9 @@ class MujocoSimulator:
         """Set the positions [q] of all joints and movable boxes, and all velocities to 0.
 
         No time step is simulated. Use this method to measure or render a given configuration.
+
+        Raises:
+            ValueError: `positions` has the wrong shape.
         """
         if positions.shape != (self._model.nq,):
             raise ValueError(

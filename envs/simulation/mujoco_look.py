@@ -22,7 +22,7 @@ class ModelAppearance:
     """The colours, lights and cameras of a compiled MuJoCo model, which each episode can change."""
 
     def __init__(self, model: mujoco.MjModel, scene: Scene) -> None:
-        """Store the default appearance of the model, to which `apply` resets it."""
+        """Store the default appearance, to which `apply` resets the model."""
         self._model = model
         self._lighting = scene.lighting
         self._painted = _painted_geoms(model, scene)
@@ -49,7 +49,7 @@ class ModelAppearance:
 
 
 def _painted_geoms(model: mujoco.MjModel, scene: Scene) -> dict[str, list[int]]:
-    """Return the ids of the geoms that have each `Paint` of the scene, by the paint's name."""
+    """Return a mapping from the name of each `Paint` in the scene to the ids of its geoms."""
     painted: dict[str, list[int]] = {}
     for box in scene.boxes:
         painted.setdefault(paint_name(box), []).append(model.geom(box.name).id)

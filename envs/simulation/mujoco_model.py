@@ -89,9 +89,9 @@ def _add_meshes(spec: mujoco.MjSpec, meshes: Meshes, scale: float) -> None:
 
 
 def _mesh_geoms(model: mujoco.MjModel, body: int) -> list[int]:
-    """Return the ids of the meshes of a body that are only visual: they do not collide.
+    """Return the ids of those mesh geoms of a body that never collide and are only for images.
 
-    If the body has no such mesh, return the ids of all its meshes.
+    If the body has no such geom, return the ids of all its mesh geoms.
     """
     geoms = np.flatnonzero(
         (model.geom_bodyid == body) & (model.geom_type == int(mujoco.mjtGeom.mjGEOM_MESH))

@@ -54,7 +54,7 @@ def _blotches(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _smooth(noise: NDArray[np.float64], *, rows: int, columns: int) -> NDArray[np.float64]:
-    """Blur noise [h w] with a Gaussian of these widths in pixels.
+    """Blur noise [h w] with a Gaussian of the widths `rows` and `columns`, pixels.
 
     The blur is computed in the Fourier domain, so that repeated patterns have no visible seam.
     """

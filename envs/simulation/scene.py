@@ -30,8 +30,8 @@ class Box:
         size_m: [3] full edge lengths, m.
         position_m: [3] centre in the world frame, m. An episode can move a movable box.
         paint: default colour and pattern.
-        paint_name: name under which an episode changes the paint; boxes with the same name are
-            always changed together. None: the name of the box.
+        paint_name: name under which an episode changes the paint; boxes with the same paint
+            name are always changed together. None: the name of the box.
         mass_kg: mass, kg; None: the box is fixed to the world.
     """
 
@@ -50,7 +50,8 @@ class Shape:
     Attributes:
         kind: `box`, `cylinder` or `capsule`.
         size_m: [3], m. For a box: the edge lengths. For a cylinder or a capsule: the diameter, the
-            diameter again, and the length along z (for a capsule without the round ends).
+            diameter again, and the length along z. The length of a capsule does not include its
+            round ends.
         position_m: [3] centre in the body's frame, m.
         quaternion: [4] orientation in the body's frame, w first.
         paint: name of one of the fixture's paints.
@@ -134,9 +135,9 @@ class Camera:
     Attributes:
         name: name of the camera.
         body: name of the body to which the camera is fixed; None: the camera is fixed in the world.
-        position_m: [3] position of the lens, m, in the frame of this body.
-        target_m: [3] a point that is at the centre of the image, m, in the frame of this body.
-        up: [3] direction that is upwards in the image, in the frame of this body.
+        position_m: [3] position of the lens, m, in the frame of this body or of the world.
+        target_m: [3] a point that is at the centre of the image, m, in the same frame.
+        up: [3] direction that is upwards in the image, in the same frame.
         fov_y_deg: full vertical field of view, degrees.
     """
 
@@ -153,7 +154,7 @@ class Lighting:
     """The lights of a scene; all strengths are red, green and blue in [0, 1].
 
     Attributes:
-        direction: [3] direction in which the light of the directional light travels.
+        direction: [3] direction in which the directional light shines, in the world frame.
         diffuse: strength of the directional light.
         ambient: strength of the ambient light.
         head: strength of the light at the camera.

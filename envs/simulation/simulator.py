@@ -27,7 +27,7 @@ class Simulator(Protocol):
         ...
 
     def reset(self, start: Start, appearance: Appearance) -> None:
-        """Reset the world to a start: all speeds are 0, and the servo targets are the positions.
+        """Reset the world to a start; speeds are 0, and servo targets are the start positions.
 
         Raises:
             ValueError: `start` or `appearance` contains a name that the scene does not have.
@@ -47,7 +47,7 @@ class Simulator(Protocol):
         ...
 
     def follow(self, targets: Floats, num_steps: int) -> None:
-        """Set k targets [k *batch servos] one after the other; advance by `num_steps` after each.
+        """Set k targets per servo [k *batch servos]; run `num_steps` time steps after each.
 
         Raises:
             RuntimeError: the physics diverged.

@@ -1,6 +1,7 @@
 """Render simple objects that are placed frame by frame, without an arm and without physics.
 
-The lengths have any unit. Large objects on a plane have the same images as small ones.
+All lengths have the same unit. This unit can be chosen freely, because an image does not change
+when all lengths are multiplied by the same factor.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ _QUALITY = Quality(round_faces=16)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Toy:
-    """An object.
+    """An object that `Tabletop` renders.
 
     Attributes:
         shape: `sphere`, `cube`, `cylinder`, `cone` or `snitch` (three crossed capsules).

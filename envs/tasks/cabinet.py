@@ -34,17 +34,17 @@ class CabinetTask(ArmTask):
     """The task of opening the top drawer of a cabinet and keeping it open.
 
     Attributes, in addition to those of `ArmTask`:
-        cabinet_m: [3] mean position of the cabinet, m. The position is drawn uniformly from a box
-            around this point.
-        cabinet_spread_m: [3] half edge lengths of this box, m.
+        cabinet_m: [3] mean position of the cabinet, m. The position is drawn uniformly from a
+            cuboid around this point.
+        cabinet_spread_m: [3] half edge lengths of this cuboid, m.
         goal_opening_m: required opening of the drawer, m.
         goal_distance_m: for success, every fingertip must be nearer to the handle than this, m;
             None: the fingertips can be anywhere.
         reach_margin_m: distance of a fingertip from the handle below which the reach reward does
             not increase, m.
         around_bonus: reward if at least one fingertip is above the handle and one is below.
-        held_weight: reward per metre of opening if the fingertips are above and below the handle
-            and all are within 0.04 m of it.
+        held_weight: reward per metre of opening if at least one fingertip is above the handle, at
+            least one is below, and all fingertips are within 0.04 m of the handle.
         name: name of the task.
         things: names of the boxes and fixtures that `displace` moves together.
     """
@@ -120,7 +120,8 @@ class CabinetTask(ArmTask):
     def measure(self, simulator: Simulator, arm: Arm) -> Measured:
         """Return the opening of the drawer and the positions of handle, tool, palm and fingertips.
 
-        Also returned are the orientation of the tool and the vectors from fingertips to handle.
+        Also returned are the orientation of the tool, the vectors from fingertips to handle, and
+        the distance by which the drawer can still be opened.
         """
         tips = arm.fingertips
         bodies = (DRAWER, arm.hand_body, arm.hand_body, *(tip.body for tip in tips))
@@ -147,7 +148,7 @@ class CabinetTask(ArmTask):
         return measured
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Return the number of elements of each measured quantity, by name."""
+        """Return the number of elements of each quantity that `state` can contain, by name."""
         sizes = {"handle_position": 3, "opening": 1, "opening_left": 1, "tool_position": 3}
         sizes |= {"tool_quaternion": 4, "palm_position": 3}
         for tip in arm.fingertips:
@@ -173,7 +174,7 @@ class CabinetTask(ArmTask):
         }
 
     def at_goal(self, measured: Measured) -> NDArray[np.bool_]:
-        """Return whether the drawer is open and, if required, all fingertips are at the handle."""
+        """Return whether the drawer is open and, if required, the fingertips are at its handle."""
         opened = np.asarray(measured["opening"] >= self.goal_opening_m)
         if self.goal_distance_m is None:
             return opened

@@ -1,8 +1,9 @@
 """The cabinet of the cabinet task, and the four boxes in its drawer.
 
-All sizes are those of PixMC. The model is our own and consists of primitive shapes: carcass,
-drawers, doors and handles. PixMC's handle is a mesh of four pieces. Here a handle is a bar on two
-posts, which a gripper can pinch and fingers can hook.
+The sizes are those of PixMC, except that the floor of the drawers is thicker. The model is our own
+and consists of primitive shapes: carcass, drawers, doors and handles. PixMC's handle is a mesh of
+four pieces. Here a handle is a bar on two posts. A gripper can pinch the bar, and fingers can hook
+over it.
 """
 
 import math
@@ -211,7 +212,8 @@ def _handle(foot_m: Vector, *, upright: bool, grippable: bool) -> tuple[Shape, .
     """Return a handle of 0.15 kg: a bar on two posts.
 
     Args:
-        foot_m: [3] midpoint between the two posts on the front of the drawer or door, m.
+        foot_m: [3] midpoint between the two posts on the front of the drawer or door, in the frame
+            of this body, m.
         upright: whether the bar is vertical; otherwise it is horizontal.
         grippable: whether the bar has torsional friction, so that it does not rotate in a grasp.
     """

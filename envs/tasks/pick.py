@@ -128,7 +128,7 @@ class PickTask(ArmTask):
         """Return the positions of cube, tool, palm and fingertips.
 
         Also returned are the orientations of cube and tool, the vectors from fingertips to cube,
-        and the remaining height.
+        and the height of the goal above the cube's centre.
         """
         tips = arm.fingertips
         bodies, offsets = tool_palm_and_tips(
@@ -153,7 +153,7 @@ class PickTask(ArmTask):
         return measured
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Return the number of elements of each measured quantity, by name."""
+        """Return the number of elements of each quantity that `state` can contain, by name."""
         sizes = {"cube_position": 3, "cube_quaternion": 4, "tool_position": 3}
         sizes |= {"tool_quaternion": 4, "palm_position": 3, "height_left": 1}
         for tip in arm.fingertips:

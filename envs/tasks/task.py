@@ -77,7 +77,8 @@ class Task(Protocol):
         """Measure the quantities that `rewards`, `at_goal`, `failed` and the state need.
 
         Returns:
-            Each quantity by name: a vector [*b n] or a number [*b]; b is the axis of the worlds.
+            Each quantity by name: a number [*b], a vector [*b n], or one vector for each of the f
+            fingertips [*b f 3]. b is the axis of the worlds, if the simulator has many.
         """
         ...
 
@@ -94,7 +95,7 @@ class Task(Protocol):
         ...
 
     def sizes(self, arm: Arm) -> dict[str, int]:
-        """Return the number of elements of each measured quantity, by name."""
+        """Return the number of elements of each quantity that `state` can contain, by name."""
         ...
 
 
