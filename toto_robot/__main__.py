@@ -21,7 +21,7 @@ GET_CHECKOUT = "runs from a checkout: git clone the repository, then pip install
 
 
 def main() -> None:
-    """Run the command that the first argument names, or list all of them."""
+    """Run the command that the first argument names, or list all commands."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         show(_list())

@@ -41,13 +41,13 @@ def command(
     *,
     result: Literal["folder", "file"] = "folder",
 ) -> Callable[[Callable[[C, Path], object]], Callable[[], None]]:
-    """Return a decorator that makes `verb(config, out)` a command without arguments.
+    """Return a decorator that converts `verb(config, out)` to a `main` without arguments.
 
-    The command prints its settings and the path of its results, then calls `verb`. The path is the
-    top-level key `out` of the settings. A multirun (`-m seed=0,1,2`) calls `verb` once for each
-    combination of the values; these calls are the jobs of the multirun. Each job has a separate
-    folder below `out`, named after its settings. The same command with the same `out` resumes a
-    stopped run. `--help` and `--dry-run` do not call `verb`.
+    `main` reads the command line, prints the settings and the path of the results, then calls
+    `verb`. The path is the top-level key `out` of the settings. A multirun (`-m seed=0,1,2`) calls
+    `verb` once for each combination of the values; these calls are the jobs of the multirun. Each
+    job has a separate folder below `out`, named after its settings. The same command with the same
+    `out` resumes a stopped run. `--help` and `--dry-run` do not call `verb`.
 
     Args:
         name: name of the command's YAML file, without `.yaml`.

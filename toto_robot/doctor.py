@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None, *, env: str | None = None) -> int:
 
 
 def examine(env: str | None = None, seconds: float = 2.0) -> list[str]:
-    """Check this machine, print each result at once, and return one line for each problem.
+    """Check this machine, print each result immediately, and return one line for each problem.
 
     A line says how to fix the problem.
 
@@ -133,7 +133,7 @@ def _parse(argv: list[str], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _examine_drawing(env: str | None, seconds: float) -> list[str]:
-    """Print which rendering back ends work, and an environment's speed with the chosen one."""
+    """Print which back ends work and an environment's speed; return lines about problems."""
     if importlib.util.find_spec("mujoco") is None:
         _say("rendering", "not tried: MuJoCo is not installed")
         return [] if env is None else _examine_environment(env, seconds, {}, None)
@@ -299,7 +299,7 @@ def _images(observation: Any) -> Iterator[Any]:
 
 
 def _describe_speed(result: dict[str, Any], baseline: float | None) -> str:
-    """Return a text with steps and images per second, compared with the baseline's images."""
+    """Return a text with steps and images per second, compared with the baseline's speed."""
 
     def share(rate: float) -> str:
         return f", {baseline / rate:.1f} times the box's time" if baseline else ""

@@ -9,9 +9,9 @@ _HEAD_BYTES = 1024
 
 
 def disguise(file: Path) -> str | None:
-    """Return a text that says what a wrong download is, and what to do.
+    """Return a text that says what a failed download contains, and what to do.
 
-    Returns None if the file is not one of the known wrong downloads.
+    Returns None if the file is none of the failed downloads that this module knows.
     """
     with file.open("rb") as opened:
         head = opened.read(_HEAD_BYTES)
@@ -47,7 +47,8 @@ def check_downloaded(file: Path) -> Path:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, a Git LFS pointer or a web page; the message has the remedy.
+        ValueError: the file is empty, a Git LFS pointer, a web page or an error message of a
+            server; the message says what to do.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing, or is not a file")

@@ -1,8 +1,9 @@
 """`python -m toto_robot.encode images=FOLDER out=FILE.npy`: embed images and videos.
 
-Each row of the result is the embedding of one image or video frame. A table beside it has the file
-name, the frame number and the time of each row. Until the command is finished, it keeps its work in
-a hidden folder beside `out`, so that the same command can resume after an interruption.
+Each row of the result is the embedding of one image or video frame. The file name, the frame number
+and the time of each row are in a .csv file beside a .npy file, or in columns of a .parquet file.
+Until the command is finished, it keeps its work in a hidden folder beside `out`, so that the same
+command can resume after an interruption.
 """
 
 import shutil
@@ -108,8 +109,8 @@ def encode(config: EncodeConfig, out: Path) -> None:
     """Write the embeddings of all frames to `out`, and a description of the run to `<out>.json`.
 
     Raises:
-        ValueError: `out` is not a .npy or .parquet file, `out` contains other embeddings, or no
-            frame can be read.
+        ValueError: `out` is not a .npy or .parquet file, `out` contains other embeddings, no frame
+            can be read, or the encoder has a stream and some files are single images.
     """
     require_writer(out)
     ignored, asked = Counter[str](), printable(str(config.images))

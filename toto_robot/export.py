@@ -112,9 +112,9 @@ def export_onnx(
         frame_skip: distance between two frames of the stream's window, in camera frames.
 
     Raises:
-        ImportError: onnx or onnxscript is not installed (the extra `export`).
-        ValueError: the encoder has another precision or device or repeats frames, or the context is
-            longer than a training sequence.
+        ImportError: onnx, onnxruntime or onnxscript is not installed (the extra `export`).
+        ValueError: the encoder has another precision or device or repeats frames, the context is
+            below 2 or longer than a training sequence, or layer 0 is exported with a context.
     """
     _require_onnx()
     config = encoder.transformer.config
@@ -183,8 +183,8 @@ def compare(encoder: Encoder, folder: Path, num_steps: int) -> dict[str, float]:
     """Compare the graphs of an export with torch, on moving random images with random resets.
 
     Returns:
-        For each graph, the share of equal tokens, and the maximum difference of the embeddings of
-        frames whose tokens are equal.
+        For each graph, the share of tokens that are equal to those of torch, and the maximum
+        difference of the embeddings, for which torch uses the tokens of the graph.
 
     Raises:
         ValueError: too few tokens are equal (`LEAST_TOKENS`), or the difference of embeddings is

@@ -2,8 +2,8 @@
 
 The model reads the first frames of the prompt and generates the next frames token by token (paper
 A.8). The output shows each generated frame beside the true frame, if the prompt contains it. The
-command prints the errors of the generated frames, and of a baseline that copies the last given
-frame. If there is little motion, this baseline is hard to beat.
+command compares the true frames with the generated frames, and with copies of the last given frame
+(the baseline). If there is little motion, the baseline is hard to beat.
 """
 
 import io
@@ -219,7 +219,7 @@ def _write_tokens(path: Path, known: torch.Tensor, predicted: torch.Tensor, give
 def _compared(
     known: torch.Tensor, predicted: torch.Tensor, shown: Images, images: Images, given: int
 ) -> str:
-    """Return a table of the errors of generated frames, and of copies of the last given frame."""
+    """Return a table that compares true frames with generated ones and the last given frame."""
     true = known[given:]
     if not len(true) or not given:
         return "no frames to compare with"

@@ -216,7 +216,7 @@ def measure_stages(
 def _first_calls(
     config: LatencyConfig, encoder: Encoder, device: torch.device
 ) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
-    """Return, for each stage, a function that runs it and the time of its first call, ms."""
+    """Return functions that run the stages, and the times of their first calls (ms), by stage."""
     read_camera = camera(config)
     first_ms: dict[str, float] = {}
 

@@ -44,7 +44,10 @@ def lock(folder: Path) -> IO[str]:
 
 
 def hold(out: Path) -> None:
-    """Lock a folder until this process ends, without a lock file; repeated calls are allowed.
+    """Lock a folder until this process ends; repeated calls are allowed.
+
+    A lock file is written only on file systems that cannot lock folders, such as network file
+    systems. A missing folder is created.
 
     Raises:
         ValueError: another process holds the lock; the message names the process if it is known.

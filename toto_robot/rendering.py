@@ -10,8 +10,8 @@ ends, in this order:
 
 MuJoCo reads its back end from the environment variable `MUJOCO_GL` when it is imported. A wrong
 value causes an error inside PyOpenGL that is hard to understand, and a broken driver may kill the
-process. Therefore this module renders one small image with each back end, in a separate process. It
-saves the first back end that works in the user's cache folder. In your own program:
+process. Therefore this module renders one small image with each back end, in a separate process.
+The name of the first working back end is saved in the user's cache folder. In your own program:
 
     from toto_robot.rendering import configure
 
@@ -224,10 +224,11 @@ def _wheel_libraries() -> list[Path]:
 def _load_osmesa_wheel() -> None:
     """Load the wheel's libOSMesa, and make PyOpenGL use it.
 
-    The libraries need each other, but do not contain paths to each other. So each library is loaded
-    after the libraries that it needs. They are loaded globally, because MuJoCo searches OSMesa's
-    functions among the global symbols. When PyOpenGL is imported, it opens libOSMesa by its name
-    without a path, which would not find the wheel's file. So PyOpenGL's loader is replaced first.
+    Each library needs some of the other libraries, but does not contain their paths. So each
+    library is loaded after the libraries that it needs. They are loaded globally, because MuJoCo
+    searches OSMesa's functions among the global symbols. When PyOpenGL is imported, it opens
+    libOSMesa by its name without a path, which would not find the wheel's file. So PyOpenGL's
+    loader is replaced first.
     """
     if "OpenGL.platform" in sys.modules:
         return  # loaded before, or PyOpenGL already has a platform: too late to change

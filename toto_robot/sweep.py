@@ -87,7 +87,7 @@ class SweepConfig:
         pools: pools to compare: mean, last, grid<k> (pools without parameters).
         stride: distance between two used frames of an episode, in frames; each episode starts at a
             different frame.
-        episodes: number of episodes to use, at equal distances in the data; null: all.
+        episodes: number of episodes to use, spaced evenly over the list of all episodes; null: all.
         folds: number of cross-validation folds over episodes, at least 3.
         width: maximum number of inputs of a probe. Embeddings with more values are first projected
             to this number of principal components, which limits memory and time.

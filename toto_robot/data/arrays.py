@@ -14,10 +14,13 @@ __all__ = ["read_npz"]
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an npz file. Pickled objects are refused, because they can run code.
+    """Return the arrays of an npz file by name.
+
+    Pickled objects are refused, because they can run code.
 
     Raises:
-        ValueError: the file is not an npz archive, is damaged, or holds pickled objects.
+        ValueError: the file does not exist, is not an npz archive, is damaged, or holds pickled
+            objects.
     """
     require_regular(path)
     if not zipfile.is_zipfile(path):

@@ -42,8 +42,8 @@ class ByFrames:
 class BySeconds:
     """Frame sampling by time: one frame is read every ``interval_s`` seconds.
 
-    It is the frame that a video player shows at this time. The frame rate may vary. The paper's
-    stride of 4 at 30 frames a second is an interval of 0.1333 s.
+    The frame is the one that a video player shows at that time. The frame rate of the file may
+    vary. The paper's stride of 4 at 30 frames a second is an interval of 0.1333 s.
 
     Attributes:
         interval_s: time between two frames of a clip, seconds.
@@ -97,7 +97,7 @@ class ClipReader:
             path: the video file.
             size: side of the frames, pixels.
             frames: number of frames in a clip.
-            whole: If True, return one clip of all frames of the video, if they are at least
+            whole: If True, return one clip of all sampled frames of the video, if they are at least
                 ``frames``. If False, return many clips of ``frames`` frames.
             sampling: rule that selects the frames, by number or by time.
             delay: offset of the first frame, as a fraction of a sampling step in [0, 1). Two passes
@@ -223,7 +223,7 @@ class ClipReader:
 def read_video(
     path: Path, size: int, stride: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, list[str]]:
-    """Decode a whole video to t frames, uint8 [t size size 3], and return them and the problems.
+    """Return all sampled frames of a video, uint8 [t size size 3], and a list of its faults.
 
     As in the paper's section 3.4, every ``stride``-th frame is read, and its shortest side is
     resized to ``size``. Then all frames are cropped to ``size`` x ``size`` at one random position.

@@ -73,8 +73,8 @@ class StaAnnotations:
         images: the images, in the order of the file.
         nouns: maps the class of an object to its name.
         verbs: maps the class of an interaction to its name.
-        problems: pairs of a field and its fault, such as a box outside the image. These objects are
-            kept, as in the official evaluation.
+        problems: pairs of a field of the file and its fault, such as a box outside the image. The
+            objects with these faults are kept, as in the official evaluation.
     """
 
     images: tuple[StaImage, ...]

@@ -29,11 +29,12 @@ class Part:
 
     Attributes:
         embeddings: one row for each frame, e numbers wide, float32 [n e].
-        files: index of the file of each frame, int64 [n].
+        files: for each frame, the index of its file in the list of encoded files, int64 [n].
         numbers: number of each frame in its file, from 0, int64 [n].
         times_s: presentation time of each frame, seconds, float64 [n]. NaN for an image.
         place: position from which to continue reading: file index and frame number, int64 [2].
-        problems: problems of the files whose last frame is in this part.
+        problems: reports of the files that could not be read completely, and whose end is in this
+            part.
     """
 
     embeddings: NDArray[np.float32]
@@ -45,7 +46,7 @@ class Part:
 
 
 class EmbeddingParts:
-    """A folder of parts. Rows wait in memory until there are enough for a part.
+    """A folder of parts. Embeddings (rows) wait in memory until there are enough for a part.
 
     Attributes:
         num_rows: number of all rows, on disk and in memory.
@@ -56,7 +57,7 @@ class EmbeddingParts:
 
         Args:
             folder: folder of the parts.
-            keep_every: minimum number of rows in a part.
+            keep_every: number of rows in memory at which they are written to a part.
             whole_files: If True, resume only at the start of a file. Encoders with temporal context
                 require this, because their embedding depends on all earlier frames of the file.
         """
@@ -149,12 +150,12 @@ def write_embeddings(
 ) -> list[Path]:
     """Write all rows to one file, and return the paths of the written files.
 
-    A .npy file has no space for the file name and frame number of each row, so these are written to
-    a .csv file beside it.
+    A .npy file has no space for the file name, the frame number and the time of each row, so these
+    are written to a .csv file beside it.
 
     Args:
         out: the file to write, .npy or .parquet.
-        parts: the folder of parts with the rows.
+        parts: the parts that contain the rows.
         names: names of the encoded files. `Part.files` has indices into this list.
         dim: number of values in an embedding.
     """

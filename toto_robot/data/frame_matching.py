@@ -1,4 +1,4 @@
-"""Match the frames of a video to the steps of a robot episode by their times alone.
+"""Match the frames of a video to the steps of a robot episode by their times.
 
 Times are on the clock of the video file, in seconds. A file may hold many episodes, one after the
 other.

@@ -55,7 +55,7 @@ class FrameFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """The report of a file that could not be read, or only in part.
+    """The report of an error in a file that could not be read completely.
 
     Attributes:
         file: name of the file.
@@ -76,10 +76,11 @@ class Batch:
         place: position from which to continue reading after this batch: file index and frame
             number.
         frames: upright RGB frames of any height h and width w, each uint8 [h w 3].
-        files: index of the file of each frame.
+        files: for each frame, the index of its file in the list of files.
         numbers: number of each frame in its file, from 0.
         times_s: presentation time of each frame on the file's clock, seconds. NaN for an image.
-        problems: problems of the files that ended since the previous batch.
+        problems: reports of the files that could not be read completely, and that ended since the
+            previous batch.
     """
 
     place: Place
@@ -95,7 +96,7 @@ def list_files(images: Path, ignored: Counter[str] | None = None) -> list[FrameF
 
     Args:
         images: a folder, one file, or a glob such as `runs/*/front.mp4` that matches files and
-            folders. Folders are searched recursively. A path that exists is never a glob.
+            folders. Folders are searched recursively. A path that exists is never read as a glob.
         ignored: counter to which the numbers of other files are added, by suffix. None does not
             count them.
 
@@ -143,7 +144,10 @@ def files_digest(files: Sequence[FrameFile]) -> str:
 
 
 def expected_frames(file: FrameFile) -> tuple[int, float]:
-    """Return the number of frames and the duration (s) of a file, according to its header."""
+    """Return the number of frames and the duration (s) of a file, according to its header.
+
+    An image has one frame and a duration of 0. Both numbers are 0 if the file cannot be read.
+    """
     if not file.is_video:
         return 1, 0.0
     try:
@@ -224,7 +228,8 @@ class _VideoReader:
 
     Attributes:
         problems: descriptions of errors in the file. The list is complete after the last frame.
-        taken: number of sampled frames, including the frames before ``begin``.
+        taken: number of sampled frames that are not damaged, including frames before the number at
+            which the iteration begins.
     """
 
     def __init__(self, path: Path, stride: int, every_s: float | None, begin: int) -> None:

@@ -34,8 +34,8 @@ def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator
     """Return random square crops of an image, uint8 [crops size size 3].
 
     The side of a crop is drawn log-uniformly between ``size`` and the shortest side of the image,
-    and then resized to ``size``. If the shortest side is smaller than ``size``, the crop has that
-    side. Half of the crops are mirrored.
+    and then resized to ``size``. If the shortest side of the image is smaller than ``size``, it is
+    the side of all crops. Each crop is mirrored with a probability of 1/2.
 
     Raises:
         ValueError: the file is not a readable image.

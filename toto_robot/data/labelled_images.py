@@ -1,4 +1,4 @@
-"""List labelled images: a folder with one subfolder of images per class, as ImageNet is published.
+"""List the labelled images of a folder with one subfolder per class, the layout of ImageNet.
 
 data/train/<class>/*.jpg  data/val/<class>/*.jpg    given training and test images
 data/<class>/*.jpg                                  no given division
@@ -60,13 +60,14 @@ def list_images(
 
     Args:
         data: the folder.
-        classes: the list of classes; None: the names of the subfolders.
-        what: name of the files in messages.
+        classes: text file in which the first word of each line is the name of a class; None: the
+            names of the subfolders.
+        what: word for one of the files in messages, such as `video`.
         suffixes: suffixes of the files, in lower case.
 
     Raises:
         ValueError: the folder or the list of classes is missing, a class has no training or test
-            image, or a folder is not in the list; the message names it.
+            image, or a folder is not in the list of classes; the message names it.
     """
     if not data.is_dir():
         raise ValueError(f"{data} is not a folder with one subfolder of {what}s per class")

@@ -81,11 +81,12 @@ class LeRobotFolder:
         Args:
             cameras: cameras whose columns are read. These columns state the video file, and
                 the start and the end of the episode in it.
-            columns: other columns to read. By default, they state the file of the steps.
+            columns: other columns to read. By default, they state the table file that holds the
+                steps.
             files: files of the episode table to read. If empty, all files are read.
 
         Raises:
-            ValueError: a table is damaged, or lacks a column.
+            ValueError: there is no episode table, or it is damaged or lacks a column.
         """
         names = ["episode_index", "length", *columns]
         for camera in cameras:
@@ -181,13 +182,14 @@ class LeRobotFolder:
         """Return columns of the steps of an episode, by name.
 
         A column is an array of numbers for t steps: [t], or [t k] with k numbers per step. Columns
-        of dtype `string` or `image` are arrays of objects.
+        of dtype `string` or `image` are arrays of objects. The columns `episode_index` and
+        `timestamp` are always returned.
 
         Args:
             row: row of the episode in the episode table.
             needed: names of required columns.
             carried: names of optional columns. A column is left out if the data set does not have
-                it, or if its rows have unequal lengths.
+                it, or if it cannot be converted to such an array.
 
         Raises:
             ValueError: the table is damaged, or a required column is missing. The message names it.
@@ -232,11 +234,11 @@ class LeRobotFolder:
 
         Args:
             row: row of the episode in the episode table.
-            camera: name of an image column.
+            camera: name of a column of images, which are stored in a video or in the table.
             timestamps_s: time of each step since the start of the episode, seconds.
             episodes: rows of all episodes in the episode table. They are needed if a video file
-                holds several episodes, to check its number of frames. If empty, the video file
-                holds only this episode.
+                holds several episodes, to check its number of frames. If empty, the video file must
+                hold only this episode.
 
         Raises:
             ValueError: a file is damaged, or a step has no image. The message names the episode,

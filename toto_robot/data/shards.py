@@ -132,7 +132,7 @@ class Shard:
 
 
 def split(shard: Shard, validation: bool) -> list[tuple[int, int]]:
-    """Return first frame and length of the clips of the training files, or of the held-out files.
+    """Return first frame and length of each clip of the training files, or of the held-out files.
 
     A file is held out with all its clips or crops. A data set of fewer than `HOLD_OUT` files has no
     held-out files.

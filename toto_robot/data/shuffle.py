@@ -118,9 +118,10 @@ def apportion(weights: Sequence[float]) -> tuple[int, ...]:
 def interleave(counts: tuple[int, ...], key: int, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the data set of each row of a block, and the rank of the row within its data set.
 
-    The rows of a data set are placed at equal distances in the block, and then shifted randomly by
-    less than one distance. So a batch of any size has nearly the right shares. The random shift
-    prevents that rows at equal distances, such as every 100th row, all come from one data set.
+    The rows of a data set are first spaced evenly over the block. Then each row is shifted randomly
+    by less than the distance between two of them. So a batch of any size has nearly the right
+    shares. Without the random shift, every 100th row of the block, for example, could come from the
+    same data set.
 
     Args:
         counts: number of rows of each data set in the block, from `apportion`.

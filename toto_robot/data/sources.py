@@ -59,8 +59,8 @@ class Listing:
     Attributes:
         records: the existing records, in a fixed order.
         missing: names of records that the manifest lists, but whose files do not exist.
-        ignored: number of files or episodes that cannot be used. In a folder without a manifest, it
-            is the number of other files for each suffix. In a LeRobot data set, it is the number of
+        ignored: numbers of files or episodes that cannot be used; None: they are not counted.
+            `Videos` and `Images` count the other files for each suffix. `LeRobot` counts the
             episodes for each column whose images are in tables and not in videos.
     """
 
@@ -113,8 +113,9 @@ class Images:
 class Kinetics:
     """The data set Kinetics-400, -600 or -700, whose clips were cut when they were downloaded.
 
-    The file of a clip is ``<youtube_id>_<start>_<end>.mp4``. The times have six digits. The file
-    may be anywhere below the folder: directly in it, or in a folder for each class or split.
+    The file of a clip is ``<youtube_id>_<start>_<end>.mp4``. The start and the end are whole
+    seconds with six digits. The file may be anywhere below the folder: directly in it, or in a
+    folder for each class or split.
 
     Attributes:
         path: the folder.
@@ -313,8 +314,8 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV file. Bytes that are not UTF-8 become surrogate escapes.
 
     Raises:
-        ValueError: the file lacks a column, a row lacks a value, or the file is damaged. The
-            message names the line.
+        ValueError: the file does not exist, is damaged or lacks a column, or a row has no value or
+            an unprintable value in one of the columns.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file")

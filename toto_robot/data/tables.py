@@ -28,6 +28,10 @@ def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str
     """Return a table with the given columns, and with the optional columns if the file has them.
 
     If `columns` is None, all columns are read.
+
+    Raises:
+        ImportError: pyarrow, which reads the table, is not installed.
+        ValueError: the table cannot be read, or lacks one of `columns`. The message names the file.
     """
     try:
         import pyarrow
@@ -56,7 +60,8 @@ def column_array(column: Any) -> NDArray[Any]:
     Strings and bytes become an array of objects.
 
     Raises:
-        ValueError: a row is empty, or rows have unequal lengths. The message names the row.
+        ValueError: a row is empty or lacks a number, rows have unequal lengths, or the rows are
+            lists of lists.
     """
     import pyarrow
     from pyarrow import compute

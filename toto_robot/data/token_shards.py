@@ -5,7 +5,7 @@ A data set is a folder::
     manifest.json                 the settings, and the number of shards
     records.jsonl                 the input files, one line each, in the order of the shards
     NAME-00042-of-01024.u16       tokens of a shard, uint16 [frames tokens_per_frame], no header
-    NAME-00042-of-01024.json      side file: clips and sha256 of the shard, problems of its inputs
+    NAME-00042-of-01024.json      side file: clip lengths, sha256, errors of the input files
     report.json                   the inputs that were left out, by name and reason
 
     A shard holds the training clips first, then the held-out clips. It has no start and end tokens,
@@ -37,10 +37,10 @@ FORMAT = "tokens 1"
 
 
 def open_data(folder: Path) -> "Shard | TokenShards":
-    """Open the data set of a folder. It has frames, frames and tokens, or only tokens.
+    """Open the data set of a folder, which has frames, frames and tokens, or only tokens.
 
     Raises:
-        ValueError: the folder has no data set.
+        ValueError: the folder has no data set, or its shards of tokens are incomplete.
     """
     shard = Shard.open(folder)
     return TokenShards.open(folder) if shard.manifest.get("format") == FORMAT else shard

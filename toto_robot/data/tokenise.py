@@ -76,9 +76,10 @@ def tokenise(config: TokeniseConfig, out: Path) -> None:
 
 
 def report(out: Path) -> dict[str, Any]:
-    """Collect the problems of all inputs, from the JSON file of each shard, in ``report.json``.
+    """Write ``report.json``, which collects the errors of all input files.
 
-    Temporary files in the folder are removed.
+    The errors are read from the JSON file beside each shard. Temporary files in the folder are
+    removed.
 
     Returns:
         The report.

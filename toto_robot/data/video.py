@@ -155,7 +155,10 @@ class Video:
         return sorted(time * self._tick_s for time in times if time is not None)
 
     def declared_if_cut(self) -> int | None:
-        """Return the number of frames that the header states, or None if none are missing."""
+        """Return the number of frames that the header states, if the file has fewer.
+
+        Returns None if the file has all of them, or if an edit list hides some frames.
+        """
         packets = [packet for packet in self._container.demux(self._stream) if packet.size]
         if any(packet.is_discard for packet in packets):
             return None  # an edit list hides frames, so frames may be missing at any position
@@ -184,7 +187,7 @@ def frame_times(path: Path) -> NDArray[np.float64]:
 
 
 def frames_before_cut(path: Path) -> int | None:
-    """Return how many frames a truncated file had before it was cut, or None if it is complete.
+    """Return how many frames a truncated file had before it was cut; None if it seems complete.
 
     The number comes from the header of the file.
 

@@ -84,7 +84,7 @@ def cater(config: CaterConfig, out: Path) -> LayerScores | None:
     """Train and score the probes; write `results.json`, `layers.csv`, `layers.png`, `correct.npz`.
 
     Tokens and features of the videos are kept in `out/cache`, which may be deleted. An interrupted
-    run resumes. Returns None if the run was asked to stop.
+    run resumes. Returns None if the run was asked to stop, and on all ranks except the first.
 
     Raises:
         ValueError: a list is missing or damaged, a video is missing, unreadable or too short, or
@@ -205,7 +205,7 @@ def _open_source(config: CaterConfig, ranks: Ranks) -> tuple["CellLayers", int]:
 
 
 class CellLayers:
-    """The features of another source, averaged over the parts of a frame, and their positions.
+    """The features of another source, averaged over `cells` x `cells` parts of each frame.
 
     The frame, the row and the column of each part are appended to its features as one-hot codes.
     Without them, a head that averages tokens cannot know their positions.

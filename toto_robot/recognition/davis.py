@@ -156,7 +156,7 @@ def _track(
 ) -> NDArray[np.float64]:
     """Write the masks of a sequence, and return J and F, [t-2 l+1 o 2].
 
-    There are t frames, l layers and o objects. The last of the l + 1 rows are the scores of the
+    There are t frames, l layers and o objects. The last of the l + 1 rows has the scores of the
     first mask, kept in all frames.
     """
     first = sequence.frame(0, None)
@@ -185,7 +185,7 @@ def _track(
 
 
 def _to_labels(mask: NDArray[np.uint8], objects: int, side: int) -> Tensor:
-    """Return the shares of the background and of each object in the patches, [n 1+o]."""
+    """Return the shares of the background and of o objects in n patches, [n 1+o]."""
     shares = [
         cv2.resize(
             (mask == k).astype(np.float32), (side, side), interpolation=cv2.INTER_AREA

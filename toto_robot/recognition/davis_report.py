@@ -1,7 +1,8 @@
-"""Summarise the scores of tracking over the objects of all sequences, and write them.
+"""Average the tracking scores over the objects of all sequences, and write the results.
 
-J, F, recall and decay are means over the objects, as in DAVIS. J&F is the mean of J and F.
-Intervals are percentiles of a bootstrap over the sequences.
+J (the overlap of regions), F (the agreement of outlines), recall and decay are means over the
+objects, as in DAVIS. J&F is the mean of J and F. Intervals are percentiles of a bootstrap over the
+sequences.
 """
 
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ class TrackingScores:
     Attributes:
         names: names of the sequences, [s].
         layers: numbers of the layers, [l].
-        scores: for each sequence J and F, float64 [t-2 l+1 o 2]; the last of the l + 1 rows belong
-            to the first mask, kept in all frames.
+        scores: J and F of each sequence, float64 [t-2 l+1 o 2], for t frames and o objects; the
+            last of the l + 1 rows has the scores of the first mask, kept in all frames.
     """
 
     names: tuple[str, ...]

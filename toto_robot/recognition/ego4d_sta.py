@@ -1,10 +1,10 @@
 """`python -m toto_robot.recognition.ego4d_sta`: score predictions of short-term anticipation.
 
 The command reads an annotation file of Ego4D (`fho_sta_val.json`, version 1 or 2) and a file of
-predictions in the format of the challenge. It prints the row of the paper's Table 9: mean average
-precision (top-5) of noun, noun and verb, noun and time to contact, and all together. The first row
-has the rules as published, where an image without predictions loses its annotated objects; the
-second row corrects this.
+predictions in the format of the challenge. It prints the columns of the paper's Table 9: mean
+average precision (top-5) of noun, noun and verb, noun and time to contact, and all together. The
+first row follows the published rules, by which an image without predictions loses its annotated
+objects; the second row corrects this.
 """
 
 from collections.abc import Sequence
@@ -61,10 +61,12 @@ class Ego4dStaConfig:
 
 
 def ego4d_sta(config: Ego4dStaConfig, out: Path) -> dict[str, StaScores]:
-    """Score the predictions; write `results.json`, `nouns.csv` and perhaps `problems.csv`.
+    """Score the predictions; write `results.json` and `nouns.csv`.
+
+    If annotated boxes have faults, `problems.csv` lists them.
 
     Returns:
-        The scores as published and corrected.
+        The scores by name: `published` and `corrected`.
 
     Raises:
         ValueError: a file is damaged or does not belong to the other; the message names the field.
@@ -100,7 +102,7 @@ def score_predictions(
         annotations: the annotations.
         predictions: the predictions for each annotated image.
         out: folder of the results.
-        top_k: see `score_sta`, as `resamples` and `seed`.
+        top_k: the k of top-k, as in `score_sta`.
         resamples: number of resamples of the videos.
         seed: seed of the resamples.
     """

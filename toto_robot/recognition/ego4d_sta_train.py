@@ -56,9 +56,10 @@ class Ego4dStaTrainConfig:
         train: annotations for the training, `fho_sta_train.json`.
         test: annotations that are predicted and scored, `fho_sta_val.json`.
         start_from: name or checkpoint folder of the Toto.
-        layers: numbers of the layers that the head reads. null: five layers at equal distances.
+        layers: numbers of the layers that the head reads. null: five layers, spaced evenly up to
+            the last layer.
         frames: number of frames of a clip; the last one is the annotated image.
-        stride: distance of these frames, in frames of the video.
+        stride: distance between two of these frames, in frames of the video.
         width: number of channels of the head's maps.
         next_token_weight: factor of the next-token loss; 0 for none.
         transformer_lr: learning rate of the transformer, relative to that of the head.
@@ -99,7 +100,8 @@ class Ego4dStaTrainConfig:
 def ego4d_sta_train(config: Ego4dStaTrainConfig, out: Path) -> dict[str, StaScores] | None:
     """Train, predict and score; return the scores, or None if the run was asked to stop.
 
-    An interrupted run resumes. `out/cache` has the tokens of the clips, and may be deleted.
+    Returns None also on all ranks except the first. An interrupted run resumes. `out/cache` has the
+    tokens of the clips, and may be deleted.
 
     Raises:
         ValueError: a video is missing or too short, or an annotation is invalid; the message names
@@ -140,7 +142,7 @@ def ego4d_sta_train(config: Ego4dStaTrainConfig, out: Path) -> dict[str, StaScor
 
 
 class _Run:
-    """The parts of one training."""
+    """The data, the model and the predictions of one training run."""
 
     def __init__(self, config: Ego4dStaTrainConfig, train: StaAnnotations, out: Path) -> None:
         self._config, self._train, self._out = config, train, out
@@ -173,7 +175,7 @@ class _Run:
         )  # fmt: skip
 
     def tokens(self, annotations: StaAnnotations, name: str) -> NDArray[Any]:
-        """Return the tokens of the clip before each annotated image, [images frames n]."""
+        """Return the tokens of the clip that ends with each annotated image, [images frames n]."""
         config, images = self._config, annotations.images
         size = self._encoder.image_size
 
@@ -245,7 +247,7 @@ class _Run:
         return read
 
     def _targets(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return boxes [i k 4], noun and verb [i k 2], and times [i k] of the i training images."""
+        """Return boxes [i k 4], classes [i k 2] and times [i k] of up to k objects per image."""
         images = self._train.images
         most = max(1, *(len(image.objects) for image in images))
         boxes, classes = torch.zeros(len(images), most, 4), torch.full((len(images), most, 2), -1)

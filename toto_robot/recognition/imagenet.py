@@ -76,7 +76,7 @@ def imagenet(config: ImageNetConfig, out: Path) -> LayerScores | None:
     """Train and score the probes; write `results.json`, `layers.csv`, `layers.png`, `correct.npz`.
 
     Tokens and features of the images are kept in `out/cache`, which may be deleted. An interrupted
-    run resumes. Returns None if the run was asked to stop.
+    run resumes. Returns None if the run was asked to stop, and on all ranks except the first.
 
     Raises:
         ValueError: a class is missing or unknown, or an image is unreadable; the message names it.

@@ -2,8 +2,8 @@
 
 Action recognition as in the paper's Tables 8 and 16: one probe per layer on the frozen features of
 clips, with Kinetics-400 or with other labelled videos. The predictions of several views of a video
-are averaged (`views`). Training examples are the same views of the training videos, so an epoch is
-one pass over all views.
+are averaged (`views`). The training examples are the views of the training videos, so an epoch is
+one pass over all these views.
 
     videos=kinetics videos.path=F videos.train_csv=train.csv videos.test_csv=validate.csv
     videos=table videos.path=F videos.csv=labels.csv      file, label, group, split
@@ -87,9 +87,10 @@ def kinetics(config: KineticsConfig, out: Path) -> LayerScores | None:
     """Train and score the probes; write the results into `out`.
 
     The files are `results.json`, `layers.csv`, `layers.png`, `correct.npz`, `groups.csv` (accuracy
-    within each group) and `problems.csv` (faults of the data). Tokens and features of the videos
-    are kept in `out/cache`, which may be deleted. An interrupted run resumes. Returns None if the
-    run was asked to stop.
+    within each group, if groups have several videos) and `problems.csv` (faults of the data, if
+    there are any). Tokens and features of the videos are kept in `out/cache`, which may be deleted.
+    An interrupted run resumes. Returns None if the run was asked to stop, and on all ranks except
+    the first.
 
     Raises:
         ValueError: a table is damaged, a label is not a class, or a class has no training video;

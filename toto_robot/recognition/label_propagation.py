@@ -2,7 +2,8 @@
 
 This is the method of Jabri et al. 2020 (arXiv 2006.14613), with which the Toto paper evaluates
 tracking (section 4.5). Nothing is trained. A patch of the new frame takes the labels of the most
-similar patches in the memory: the first frame, and the last frames with their propagated labels.
+similar patches in the memory: the first frame, and the frames just before the new one (the last
+frames) with their propagated labels.
 
     memory = LabelMemory(config, features[0], labels)        # [n d], [n c]
     for frame in features[1:]:
@@ -36,7 +37,8 @@ class PropagationConfig:
     """Settings of the propagation.
 
     Attributes:
-        memory_frames: number of last frames in the memory, in addition to the first frame.
+        memory_frames: number of frames just before the new frame (last frames) in the memory, in
+            addition to the first frame.
         top_k: number of similar patches from which a patch takes its labels.
         radius: patches of the last frames are compared only if their distance from the new patch is
             smaller than this share of the frame's side. Jabri et al. have 12 of 60 rows, 0.2.
@@ -180,8 +182,8 @@ class Window:
     Attributes:
         rows: rows of the window in the grid.
         columns: columns of the window in the grid.
-        outside: [q w], 0 for the w patches of the window that are within the radius of a patch of
-            the tile, and minus infinity for the others; None: there is no radius.
+        outside: [q w] for the q patches of the tile and the w patches of the window: 0 for pairs
+            within the radius, and minus infinity for the others; None: there is no radius.
     """
 
     rows: slice
@@ -202,7 +204,7 @@ class Tile:
 def largest(
     values: Float[Tensor, "q m"], k: int
 ) -> tuple[Float[Tensor, "q k"], Int64[Tensor, "q k"]]:
-    """Return the k largest numbers of each row, and their places, as `torch.topk` does.
+    """Return the k largest numbers of each row, and their indices, as `torch.topk` does.
 
     If a row has fewer than k numbers, all are returned. The columns are divided into groups. The k
     groups with the largest maxima contain the k largest numbers, so that only these groups are

@@ -1,7 +1,7 @@
 """List videos with their classes, in the layout of Kinetics or in other layouts.
 
 kinetics   the official tables of Kinetics-400, -600 or -700, and the clips in a folder
-table      a CSV file with one row per video: its file, label, and perhaps group and split
+table      a CSV file with one row per video: its file, label, and optional group and split
 folders    one subfolder of videos per class, or `train` and `val` with such subfolders
 """
 
@@ -84,7 +84,7 @@ class LabelledVideos:
 class KineticsVideos:
     """The videos of Kinetics. A clip is ``<youtube_id>_<start>_<end>.mp4``, anywhere in the folder.
 
-    Clips that the tables list and the folder does not have are left out and reported. The groups
+    Clips that are in a table but not in the folder are left out and reported. The groups
     are the YouTube videos.
 
     Attributes:

@@ -48,15 +48,16 @@ class PatchFeatures(Protocol):
 def open_patches(
     encoder: FrameEncoder | None, image_size: int, rope_base: float | None
 ) -> PatchFeatures:
-    """Return the source of features for an encoder. None returns `ColourPatches`.
+    """Return the source of features for an encoder, or `ColourPatches` if there is no encoder.
 
     Args:
-        encoder: the encoder; it is not changed.
+        encoder: the encoder, which is not changed; None: no encoder.
         image_size: side of the square to which frames are resized, pixels.
         rope_base: base of the rotary angles; None: as in training.
 
     Raises:
-        ValueError: the encoder has no layers, or does not support the image size.
+        ValueError: the encoder has no features of patches, the image size is not supported, or
+            `rope_base` is given without an encoder.
     """
     if encoder is None:
         if rope_base is not None:
@@ -90,8 +91,8 @@ class ColourPatches:
     """A control without an encoder, with two kinds of features, which are called layers.
 
     Layer 0 is the 8 x 8 RGB pixels of a patch, in [-1, 1]. Layer 1 is the histogram of the colours
-    in 3 x 3 patches, with 4 levels for each channel. Its values are square roots of shares, so that
-    the cosine of two histograms is their Bhattacharyya coefficient.
+    in the 3 x 3 patches around a patch, with 4 levels for each channel. Its values are square roots
+    of shares, so that the cosine of two histograms is their Bhattacharyya coefficient.
     """
 
     layers: tuple[int, ...] = (0, 1)

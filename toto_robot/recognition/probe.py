@@ -66,7 +66,7 @@ class ProbeConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        """Check that epochs and batch are positive."""
+        """Check that epochs, batch and part are positive."""
         for name in ("epochs", "batch", "part"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -183,7 +183,7 @@ class Probe:
         return torch.cat(logits, dim=1)
 
     def features(self, index: NDArray[np.int64]) -> Float[Tensor, "b l n d"]:
-        """Return the features of examples by number; averaged over tokens for a linear head."""
+        """Return the features of the examples `index`; averaged over tokens for a linear head."""
         if self._cached is not None:
             return torch.from_numpy(self._cached[index]).float()
         order = np.argsort(index)  # memory maps are read in order

@@ -144,7 +144,7 @@ def compare(one: Path, two: Path) -> dict[str, float]:
         two: folder of a run on the same test examples.
 
     Raises:
-        ValueError: a folder has no results, or the runs have other test examples.
+        ValueError: a folder has no results, or the runs have different test examples.
     """
     first, second = (_read_scores(out) for out in (one, two))
     for name in ("labels", "groups"):
@@ -157,7 +157,8 @@ def compare(one: Path, two: Path) -> dict[str, float]:
 def best_layer(scores: LayerScores) -> tuple[int, NDArray[np.float64]]:
     """Return the layer with the highest top-1 accuracy, and how often each layer is the best.
 
-    The shares [l] are those of the bootstrap's resamples; the first of equal layers counts.
+    The second result is the share [l] of the bootstrap's resamples in which each layer is the best.
+    Of equal layers, the first counts.
     """
     means = scores.correct.mean(1)
     winners = _replicates(scores.correct, scores.groups).argmax(1)

@@ -149,7 +149,9 @@ class StaHead(nn.Module):
         return cost.argmin(dim=2), near.any(dim=2)
 
     def objects(self, output: StaOutput, row: int, size: tuple[int, int]) -> StaObjects:
-        """Return the predictions for one clip, in pixels of an image of this width and height.
+        """Return the predictions for clip number `row`, in pixels of an image of this size.
+
+        `size` is the width and the height of the image, pixels.
 
         The score of a prediction is the product of the probabilities of its noun and its verb.
         """
@@ -177,7 +179,7 @@ class StaHead(nn.Module):
 
 
 class StaModel(nn.Module):
-    """A Toto with the head, trained with the losses of the head and the next-token loss (4.4).
+    """A Toto with the head, trained with the sum of the head's loss and the next-token loss.
 
     Args:
         transformer: the Toto.

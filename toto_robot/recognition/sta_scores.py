@@ -4,8 +4,8 @@ The rules are those of EGO4D/forecasting (`ego4d_forecasting/evaluation/sta_metr
 
 - Within an image, predictions are matched in the order of their score, each to the free annotated
   object with the largest overlap. Intersection over union must be greater than 0.5, with boxes that
-  are one pixel larger than the difference of their corners. The noun must be equal; depending on
-  the measure, also the verb, and the time to contact up to 0.25 s.
+  are one pixel larger than the difference of their corners. The noun must be equal. Depending on
+  the measure, the verb must also be equal, and the times to contact may differ by at most 0.25 s.
 - Top-5: of an image with n annotated objects, the 4 n false positives with the highest scores are
   left out, of all nouns together. The task has few annotated objects, and many plausible ones.
 - Average precision of a noun is the area under the envelope of precision over recall, at all
@@ -64,8 +64,8 @@ def score_sta(
 ) -> StaScores:
     """Compute the scores of predictions for images.
 
-    Of two equal scores, the order of a stable sort, reversed, is used. The authors' sort is not
-    stable, so their result with equal scores depends on the machine.
+    Scores are sorted by a reversed stable sort, which determines the order of equal scores. The
+    authors' sort is not stable, so their result with equal scores depends on the machine.
 
     Args:
         truth: annotated objects of each image.

@@ -154,7 +154,7 @@ def cache_views(
 
 
 def read_problems(folder: Path) -> list[Problem]:
-    """Return the videos that `cache_views` found damaged (field `video`) or short (`frames`)."""
+    """Return the problems that `cache_views` found: damaged (field `video`) and short videos."""
     return [Problem(**one) for one in read_record(folder / "problems.json", folder)]
 
 

@@ -40,7 +40,8 @@ class ConvertConfig:
         """Check the number of files.
 
         Raises:
-            ValueError: the number of files is wrong for the format.
+            ValueError: a VQGAN has several files, or the number of sha256 values is not the number
+                of files.
         """
         if self.format == "vqgan" and len(self.files) != 1:
             raise ValueError(f"files: a VQGAN is one file, got {len(self.files)}")

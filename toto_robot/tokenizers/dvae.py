@@ -5,8 +5,8 @@ Both convert an RGB frame of 128 x 128 pixels to 16 x 16 tokens from a vocabular
 
 `LightDVae` is the architecture of the tokenizer in toto-nano. It needs about 0.5 GFLOP (1e9
 floating-point operations) per frame. The DALL-E encoder needs 68 GFLOP, 65-70 % of all operations
-of an encoder with it and the paper's base model. DALL-E computes a softmax over 8192 codes.
-`LightDVae` uses finite scalar quantisation (Mentzer et al., arXiv 2309.15505) instead: five
+of an encoder that consists of it and the paper's base model. DALL-E computes a softmax over 8192
+codes. `LightDVae` uses finite scalar quantisation (Mentzer et al., arXiv 2309.15505) instead: five
 channels are rounded to 8, 8, 8, 4 and 4 levels, whose product is 8192. Seen as a discrete VAE,
 `LightDVae` has a deterministic posterior and a uniform prior. So the KL term of the loss is
 constant (log 8192), and only the reconstruction is trained. There is no learned codebook, of which
@@ -282,7 +282,7 @@ class DalleDVae(nn.Module):
         )
 
     def statistics(self, codes: Float[Tensor, "b v i j"]) -> Float[Tensor, "b 6 s s"]:
-        """Return the statistics of each pixel's logits, 3 means and 3 log scales.
+        """Return the logit-Laplace distribution of each pixel: 3 means and 3 log scales.
 
         The input `codes` is a distribution over the v codes at each of i x j tokens.
 
@@ -397,7 +397,8 @@ class _RawConv(nn.Module):
 def _cells_to_channels(images: Tensor, side: int) -> Tensor:
     """Move cells of `side` x `side` pixels to the channels, as `pixel_unshuffle` does.
 
-    The ONNX export of `pixel_unshuffle` in torch 2.13 is not used, because it changes the order.
+    The ONNX export of `pixel_unshuffle` in torch 2.13 is not used, because it changes the order of
+    the channels.
     """
     height, width = images.shape[2] // side, images.shape[3] // side
     cells = images.unflatten(3, (width, side)).unflatten(2, (height, side))  # b c i y j x

@@ -65,7 +65,7 @@ def read_pickle(file: Path, expected: Collection[str]) -> Any:
     """Return the content of a torch file; objects of `expected` classes become `StandIn`.
 
     Args:
-        file: path of a torch file, a zip file or a stream.
+        file: path of a torch file, which is either a zip file or a stream.
         expected: names of the allowed classes, such as ``dall_e.encoder.Encoder``; tensors and
             plain data are always allowed.
 
