@@ -108,7 +108,7 @@ def push_to_hub(folder: Path, repo_id: str, *, private: bool = True, message: st
 
 
 def _repository(name: str, revision: str | None) -> tuple[str, str]:
-    """Return the repository and the hash of the commit that a name contains."""
+    """Return the name of the repository and the hash of the commit, from a name or a revision."""
     repo, _, commit = name.removeprefix(PREFIX).partition("@")
     _check_repository(repo)
     if commit and revision not in (None, commit):

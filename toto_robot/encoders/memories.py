@@ -153,12 +153,12 @@ class StateMemory:
                 part[fresh] = first
 
     def read(self, block: int) -> tuple[Tensor, Tensor]:
-        """Return the newest inputs and the state of a block, as `MambaState.read` does."""
+        """Return the newest inputs of a block's convolution, and the block's state."""
         inputs, state = self._now[block]
         return inputs[self._rows], state[self._rows]
 
     def write(self, block: int, inputs: Tensor, state: Tensor) -> None:
-        """Store the inputs and the state of a block for environments whose newest frame is kept."""
+        """Store convolution inputs and state of a block, for environments that keep the frame."""
         rows = torch.from_numpy(self._kept_rows).to(state.device)
         for part, new in zip(self._now[block], (inputs, state), strict=True):
             part[self._kept_envs] = new[rows]

@@ -2,8 +2,8 @@
 
     encoder=nano | mae_nano | stream | random | none | mvp encoder.name_or_path=FILE | FOLDER
 
-Two choices are controls, with which results of the trained encoder are compared. `random` is the
-same architecture with random weights, which has the same cost. `none` uses proprioception only.
+Two choices are controls, with which results of the trained encoder are compared. `random` has
+the same architecture and cost, but random weights. `none` uses proprioception only.
 """
 
 from dataclasses import dataclass

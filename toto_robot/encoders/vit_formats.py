@@ -39,8 +39,8 @@ class Format:
         resize: method with which the format's code resizes the position embedding to another number
             of patches.
         positions: type of the position embedding, learned or rotary.
-        layer_scale: true if all files have a learned scale after each layer, false if no file has
-            it, None if files differ.
+        layer_scale: true if all files have learned scales of the outputs of attention and MLP,
+            false if no file has them, None if files differ.
         registers: true if some files have register tokens.
     """
 

@@ -1,4 +1,4 @@
-"""Generate the tokens of the next frames one by one, with cached keys and values.
+"""Generate the next frames token by token, with cached keys and values.
 
     tokens = generate_frames(transformer, past, num_frames=4)            # [b t n] -> [b 4 n]
     tokens = generate_frames(transformer, past, 64, sampling=Sampling(temperature=1.0, top_p=0.9))
@@ -120,7 +120,7 @@ def continue_frames(
     generator: torch.Generator | None = None,
     window: int | None = None,
 ) -> Iterator[Int64[Tensor, "b n"]]:
-    """Generate the tokens of the next frames as `generate_frames` does, and yield each frame."""
+    """Generate frames as `generate_frames` does; yield the tokens [b n] of one frame at a time."""
     config = transformer.config
     window = config.frames if window is None else window
     past = _check(transformer, past, window)

@@ -14,7 +14,7 @@ __all__ = ["CameraStreams"]
 
 
 class CameraStreams:
-    """Embeddings of frames of several cameras; each camera of each environment has its own stream.
+    """An encoder for several cameras; each camera of each environment has its own stream.
 
     Embeddings are on the device of the frames. The encoder stays on its own device.
 
@@ -35,7 +35,7 @@ class CameraStreams:
         Args:
             encoder: an encoder, or a name or folder for `load_encoder`.
             stream: settings of the streams; None: embeddings ignore earlier frames.
-            device: device of an encoder that is given by its name.
+            device: device of an encoder that is given by its name; None: the CPU.
 
         Raises:
             ValueError: `stream` is given, but the encoder is not a Toto; or the encoder is a
@@ -90,5 +90,5 @@ class CameraStreams:
         return embeddings.detach().to(frames.device, torch.float32)
 
     def fresh(self) -> "CameraStreams":
-        """Return the same encoder with streams that have no earlier frames."""
+        """Return a new object with the same encoder and settings, without earlier frames."""
         return CameraStreams(self.encoder, self.stream)

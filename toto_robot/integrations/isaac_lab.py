@@ -52,7 +52,7 @@ class TotoModel:
         self._frames = self._embeddings = self._begins = torch.empty(0)
 
     def reset(self, env_ids: Any = None) -> None:
-        """Begin new episodes.
+        """Begin new episodes: the next image of each given environment is the first of an episode.
 
         Args:
             env_ids: numbers of the environments, a tensor or a sequence; None: all.
@@ -66,7 +66,7 @@ class TotoModel:
         """Return the embeddings float32 [n e] of images uint8 [n h w 3], or [n h w 4] (RGBA).
 
         Raises:
-            ValueError: the images are not uint8 RGB or RGBA, or their number has changed.
+            ValueError: the images are not uint8 RGB or RGBA, or their number or size has changed.
         """
         if images.ndim != 4 or images.shape[-1] not in (3, 4) or images.dtype != torch.uint8:
             raise ValueError(
@@ -92,7 +92,7 @@ class TotoModel:
 
 
 def reset(model: TotoModel, env_ids: Any = None) -> None:
-    """Begin new episodes of a model; called by `image_features`."""
+    """Begin new episodes with `TotoModel.reset`; called by `image_features`."""
     model.reset(env_ids)
 
 

@@ -71,7 +71,7 @@ class TotoTransform(Transform):
         self._latest: dict[str, Tensor] = {}
 
     def clone(self) -> "TotoTransform":
-        """Return the same transform for another environment, without earlier frames."""
+        """Return a copy of the transform for another environment, without earlier frames."""
         copy = super().clone()
         copy._cameras, copy._latest = self._cameras.fresh(), {}
         return copy
@@ -142,7 +142,7 @@ class TotoTransform(Transform):
 
 
 def _embedding_key(key: Any) -> Any:
-    """Return the key of an image's embedding, beside the image."""
+    """Return the key of an image's embedding, with the same parent as the key of the image."""
     path = (key,) if isinstance(key, str) else tuple(key)
     made = (*path[:-1], f"embedding_{camera_of(path)}")
     return made if len(made) > 1 else made[0]

@@ -1,1 +1,1 @@
-"""Anomaly scores of frames, calibrated thresholds, and a camera monitor for a running robot."""
+"""Scores of camera frames, calibrated thresholds, and a camera monitor for a running robot."""

@@ -178,8 +178,8 @@ def calibrate_monitor(
         patience: number of consecutive frames above the alarm threshold that cause an alarm.
 
     Raises:
-        ValueError: there are too few rollouts for the levels; the message states the necessary
-            number.
+        ValueError: an argument is invalid, or there are too few rollouts for the levels; the
+            message states the necessary number.
     """
     spec = MonitorSpec(
         weights_hash=encoder.weights_hash,

@@ -1,4 +1,4 @@
-"""Compute four anomaly scores of camera frames from the outputs of a stream.
+"""Compute four scores of camera frames, which show anomalies, from the outputs of a stream.
 
 The surprisal of a token is its negative log-probability in nats. It is high for unlikely tokens.
 
@@ -43,6 +43,10 @@ class FrameScorer:
     """An object that computes the scores of the newest frames of several environments.
 
     It stores a few earlier frames, which some scores need.
+
+    Args:
+        place_costs: surprisal, nats, of each of v codes at each of n positions, from the function
+            `place_costs`.
     """
 
     def __init__(self, place_costs: Float[Tensor, "n v"]) -> None:

@@ -65,7 +65,8 @@ class ObservationEmbedder:
     Attributes:
         encoder: encoder of the images.
         entries: list of the images that are embedded, each with its path in the observation.
-        has_stream: true if embeddings depend on earlier frames. Then the order of calls matters.
+        has_stream: true if embeddings depend on the frames of earlier calls, so that the order of
+            calls matters.
     """
 
     def __init__(
@@ -202,7 +203,7 @@ class ObservationEmbedder:
 
         Args:
             observation: observation or batch of observations, which is not changed.
-            parts: embeddings [b e] for each image of an observation.
+            parts: list with one array [b e] of embeddings for each image entry of an observation.
             single: true for a single observation; then b is 1 in `parts`.
         """
         if self._flat and isinstance(observation, dict):
