@@ -55,8 +55,8 @@ class ConvertConfig:
     """Settings of the conversion.
 
     Attributes:
-        layout: format of the demonstrations (`robomimic` or `rpt`), and where they are;
-            `droid`: the recordings to export.
+        layout: the demonstrations to convert, in the format `robomimic` or `rpt`; or, with `droid`,
+            the recordings to export.
         path: how actions are computed from the recorded joint positions; not used with
             `layout=droid`.
         episodes: number of episodes to convert, beginning with the first; None: all.

@@ -63,7 +63,7 @@ class EvaluateConfig:
             Choose another value for a second, independent evaluation. Seeds of training and
             validation are an error.
         video_episodes: number of episodes to film; failed episodes are filmed first.
-        rollout: number of worker processes, and of episodes that each worker runs in lockstep.
+        rollout: settings of the worker processes that run the episodes.
         device: device of the encoder: `cpu`, `cuda`, or `auto` (cuda if available).
     """
 

@@ -103,7 +103,7 @@ class AdaptedEnv(gymnasium.Wrapper):
 
     Raises:
         ValueError: the environment does not exist, or its spaces cannot be converted; the message
-            names the setting that helps.
+            says why.
     """
 
     def __init__(

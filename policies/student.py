@@ -88,8 +88,8 @@ class StudentMetadata:
 class StudentPolicy(nn.Module):
     """A policy network whose inputs are the embedding of each camera and proprioception.
 
-    Shapes: b observations, c cameras, e elements of an embedding, p of proprioception, a of an
-    action, k actions of a chunk.
+    Shapes: b observations, c cameras, e elements of an embedding, p elements of proprioception, a
+    elements of an action, k actions of a chunk.
 
     Attributes:
         metadata: the description of the student in its checkpoint.

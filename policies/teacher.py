@@ -75,8 +75,8 @@ class TeacherConfig:
         video_episodes: number of evaluation episodes to film.
         num_workers: number of worker processes for the training environments; 0: the environments
             run in the main process.
-        rollout: for validation and evaluation: number of worker processes, and of episodes that
-            each worker runs in lockstep.
+        rollout: settings of the worker processes that run the episodes of validation and
+            evaluation.
         device: device of the networks: `cpu`, `cuda`, or `auto` (cuda if available). Networks of
             this size train as fast on a CPU.
     """

@@ -80,8 +80,8 @@ class FeatureCache:
 class Dataset:
     """The training data of a student: labelled observations from one or more demonstration stores.
 
-    Shapes: N observations, c cameras, e elements of an embedding, p of proprioception, a of an
-    action.
+    Shapes: N observations, c cameras, e elements of an embedding, p elements of proprioception, a
+    elements of an action.
 
     Attributes:
         embeddings: float16 [N c e], in memory, or in a file if they exceed the memory limit.

@@ -74,7 +74,11 @@ class DemoStore:
     """A demonstration store: a folder of tokenised episodes, to read from and to append to."""
 
     def __init__(self, folder: Path, header: StoreHeader) -> None:
-        """Find the episodes in a folder. Call `open_store` or `create_store`, not this method."""
+        """Find the episodes in a folder. Call `open_store` or `create_store`, not this method.
+
+        Raises:
+            ValueError: the numbers of the episodes in the folder have a gap.
+        """
         self.folder = folder
         self.header = header
         self._episodes = folder / "episodes"

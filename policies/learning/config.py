@@ -51,7 +51,7 @@ class TrainConfig:
         validation_episodes: number of validation episodes after each DAgger iteration.
         evaluation_episodes: number of held-out episodes in the final evaluation.
         video_episodes: number of evaluation episodes to film.
-        rollout: number of worker processes, and of episodes that each worker runs in lockstep.
+        rollout: settings of the worker processes that run the episodes.
         memory_limit_gib: memory limit for the embeddings of the training data, GiB. Larger
             embeddings are kept in a file.
         device: device of encoder and student: `cpu`, `cuda`, or `auto` (cuda if available).

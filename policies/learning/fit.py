@@ -39,12 +39,12 @@ class ImitationConfig:
 
 
 class Labelled(Protocol):
-    """N observations with the expert's actions: a `demonstrations.features.Dataset` or a subset.
+    """N observations with the expert's actions, such as a `demonstrations.features.Dataset`.
 
     Attributes:
-        embeddings: float16 [N c e], embeddings of e elements of c cameras.
+        embeddings: float16 [N c e], the embeddings of c cameras, each with e elements.
         proprio: float32 [N p], proprioception of p elements.
-        labels: float32 [N a], the expert's actions of a elements.
+        labels: float32 [N a], the expert's actions, each with a elements.
     """
 
     embeddings: torch.Tensor

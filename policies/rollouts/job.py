@@ -19,7 +19,7 @@ Mixing = Literal["step", "episode"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutJob:
-    """A group of episodes that one worker runs in lockstep.
+    """A group of episodes that one worker runs in lockstep: one control step of each in turn.
 
     Attributes:
         seeds: the environment seed of each episode.

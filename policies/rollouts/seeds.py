@@ -20,7 +20,7 @@ NUM_RUN_SEEDS = _RANGE // EPISODES_PER_RUN
 
 
 def check_run(seed: int, num_training: int, num_validation: int, num_evaluation: int) -> None:
-    """Check that the seed of a run is valid, and that its ranges have enough environment seeds.
+    """Check the seed of a run, and that each of the three ranges has enough environment seeds.
 
     Args:
         seed: the run's seed.

@@ -47,7 +47,7 @@ class Comparison:
         only_a: number of pairs in which only `a` succeeded.
         only_b: number of pairs in which only `b` succeeded.
         neither: number of pairs in which both policies failed.
-        sign_p: p-value of the sign test, which uses the pairs with different outcomes.
+        sign_p: p-value of the sign test, which uses only the pairs with different outcomes.
         fisher_p: p-value of Fisher's exact test, which ignores that the trials are paired.
     """
 
@@ -69,7 +69,7 @@ class Conclusions:
     """Conclusions from the results of trials.
 
     Attributes:
-        rates: success rate of each policy.
+        rates: success rate of each policy, by the policy's key (`a` or `b`).
         comparison: comparison of the two policies; None if there is only one policy.
         may_say: sentences that the results support.
         may_not_say: sentences that the results do not support, with the number of poses that would
@@ -88,7 +88,7 @@ def conclude(results: Sequence[TrialResult], names: Mapping[PolicyKey, str]) -> 
     Args:
         results: results of one policy or of two. A pose at which only one of two policies was tried
             counts for the success rate, but not for the comparison.
-        names: names of the policies, for the sentences.
+        names: names of the policies for the sentences, by the policy's key (`a` or `b`).
     """
     rates: dict[PolicyKey, Rate] = {}
     for key in names:

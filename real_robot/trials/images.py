@@ -46,9 +46,8 @@ def illustrate(record: EpisodeRecord, success: bool | None, folder: Path) -> tup
 def side_by_side(step: Step) -> Image:
     """Return the images of all cameras at a time step, side by side in one image.
 
-    All images are enlarged by the same whole factor, so that the tallest image has at least
-    256 rows.
-    Height and width of the result are even numbers, because the video codec needs this.
+    All images are enlarged by the same whole factor, so that the tallest image has at least 256
+    rows. Height and width of the result are even numbers, because the video codec needs this.
     """
     images = [frame.image for frame in step.observation.frames.values()]
     height = max(image.shape[0] for image in images)

@@ -94,8 +94,8 @@ class TerminalOperator:
             ask: function that prints a question and waits for a line of text.
             write: function that prints a line.
             show: function that shows an image on a screen; None if there is no screen.
-            names: names of the policies, which are printed before each trial. None hides them, for
-                a blind evaluation.
+            names: names of the policies, by the policy's key (`a` or `b`). The name is printed
+                before each trial. None hides the names, for a blind evaluation.
         """
         self._names = names
         self._draw, self._scene, self._automatic = draw, scene, automatic

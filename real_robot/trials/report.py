@@ -77,7 +77,7 @@ def write_report(
         results: results of the valid trials.
         invalid: results of the invalid attempts.
         title: title of the page.
-        names: names of the policies.
+        names: names of the policies, by the policy's key (`a` or `b`).
         area: the area of the poses, for the map.
     """
     conclusions = conclude(results, names)

@@ -32,7 +32,7 @@ class TwinConfig:
         priority: real-time priority of the robot's process, 1 to 99; 0: no real-time priority. If
             the system does not allow it, the twin runs without it and prints a note.
         pinned: True to bind the robot's process to one CPU. The other CPUs are then free for a
-            policy on the same machine. The process loses little, because its threads share one
+            policy on the same machine. The process is hardly slower, because its threads share one
             interpreter lock. If no policy runs on the machine, use False: fewer commands are lost.
         switch_interval_s: time after which Python changes between the threads of the robot's
             process, s (`sys.setswitchinterval`).

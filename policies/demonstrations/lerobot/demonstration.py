@@ -20,7 +20,7 @@ class Demonstration:
         interface: action and observation spec: cameras, `proprio` and actions.
         images: uint8 [t h w 3] of each camera, by camera name.
         proprio: float32 [t p], proprioception of p elements.
-        actions: float32 [t a], the actions to learn, of a elements.
+        actions: float32 [t a], the actions to learn, each with a elements.
         labelled: bool [t], whether the action of a step may be learned. False where the operator
             sent no action in time, and at the frame after the last action.
         columns: additional columns by name, each [t] or [t k] with k numbers per step.
