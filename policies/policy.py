@@ -1,4 +1,4 @@
-"""The methods that all policies have: experts, students, human operators and policy servers."""
+"""The methods of all policies, such as experts, students, human operators and policy servers."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""A teacher: a learned policy that observes the privileged state, saved as a checkpoint folder.
+"""A teacher (a learned policy that observes the privileged state) and its checkpoint folder.
 
 `policies.teacher` trains a teacher. A teacher can replace a scripted expert:
 `policies.train teacher=<folder>` trains a student on the teacher's actions. This module needs

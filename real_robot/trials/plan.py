@@ -148,7 +148,8 @@ def keep_plan(folder: Path, settings: Mapping[str, Any], make: Callable[[], Plan
     """Return the plan that is saved in a folder; if there is none, make a plan and save it.
 
     Raises:
-        ValueError: the saved plan has other settings; the message names each difference.
+        ValueError: the saved plan is damaged, or has other settings; the message then names each
+            difference.
     """
     path = folder / PLAN
     plain = json.loads(json.dumps(settings))

@@ -2,8 +2,8 @@
 
 The joint and object positions come from the process of the robot, through shared memory. A client
 connects and sends the line `{"camera": "hand"}`. The answer is the line `{}` or `{"error": ...}`.
-After `{}`, images follow, each with a header. Only the images
-of cameras that have a client are rendered.
+After `{}`, images follow, each with a header. Only the images of cameras that have a client are
+rendered.
 """
 
 import json

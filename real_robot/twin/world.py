@@ -140,7 +140,7 @@ class World(MujocoFrankaSim):
         return float(np.abs(self.data.qvel[start : start + 6]).max())
 
     def to_world(self, position_m: Floats) -> Floats:
-        """Convert a point x, y, z, m, from the frame of the arm's base to the frame of the world."""
+        """Convert a point x, y, z, m, from the frame of the arm's base to the world's frame."""
         return self.base_position_m + self.R_world_base @ position_m
 
     def go_home(self) -> None:
