@@ -112,7 +112,7 @@ class Plan:
 
 
 def cell_of(position: Sequence[float] | Floats) -> int:
-    """Return the cell of a position, 6 y + x with x and y in 0..5, as in CATER's lists."""
+    """Return the index of the cell at a position: 6 y + x, for column x and row y in 0..5."""
     x, y = (int(np.floor(value)) + HALF_TABLE for value in position[:2])
     return SIDE * y + x
 

@@ -1,8 +1,8 @@
-"""`python -m envs.gallery`: write one image that shows all tasks, cameras and randomisations.
+"""`python -m envs.gallery`: write one image that shows all environments, with randomisations.
 
 Each row shows one environment: a task with an arm. The first block of columns contains the images
-of all cameras without randomisation. Each further block contains the images of all cameras with one
-randomisation group. All images show the start of an episode with the same seed.
+of the selected cameras without randomisation. Each further block contains the images of the same
+cameras with one randomisation group. All images show the start of an episode with the same seed.
 """
 
 from dataclasses import dataclass

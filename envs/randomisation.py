@@ -211,7 +211,7 @@ assert tuple(GROUPS) == tuple(field.name for field in fields(Randomisation))
 def suite(name: str) -> dict[str, dict[str, Any]]:
     """Return the groups and ranges of an evaluation suite, as a value for `randomise=`.
 
-    A suite is a set of groups with fixed ranges, under a name, in `randomisation.yaml`.
+    A suite is a named set of groups in `randomisation.yaml`, for the comparison of policies.
 
     Raises:
         ValueError: the name is unknown; the message lists the known ones.

@@ -49,7 +49,7 @@ class RenderVideosConfig:
 
 
 def render_videos(config: RenderVideosConfig, out: Path) -> None:
-    """Render each episode whose videos ``out/seed<seed>-<camera>.mp4`` do not exist yet."""
+    """Render each episode of which a video ``out/seed<seed>-<camera>.mp4`` does not exist yet."""
     out.mkdir(parents=True, exist_ok=True)
     env = gymnasium.make(
         f"{__package__}:{config.env_id}",

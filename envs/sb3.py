@@ -54,7 +54,7 @@ def _sb3_class() -> Any:
         ) from error
 
     class GymnasiumVecEnv(_GymnasiumVecEnv, VecEnv):
-        """The adapter; a subclass of `VecEnv`, because Stable-Baselines3 requires this class."""
+        """The adapter; Stable-Baselines3 accepts only subclasses of `VecEnv`."""
 
     return GymnasiumVecEnv
 

@@ -227,7 +227,7 @@ def _parked(index: int, edge_m: float) -> Vector:
 def _draw_distractors(
     rng: np.random.Generator, task: Task, start: Start, distractors: Distractors
 ) -> tuple[Start, dict[str, Paint]]:
-    """Place distractor boxes in free spaces of the task, away from its object and from each other.
+    """Place distractor boxes in the task's free spaces, away from its object and the other boxes.
 
     Returns:
         The start with the poses and sizes of the boxes, and the colours of the boxes by name.
@@ -259,7 +259,8 @@ def _free_place(
     Args:
         rng: random generator; forty positions are drawn in any case.
         task: the task, with its free spaces.
-        taken: horizontal position [2] and radius, m, of each object and box that is placed already.
+        taken: a pair for each object and box that is placed already: its horizontal position [2]
+            and its radius, m.
         radius_m: horizontal radius of the box.
     """
     spaces = task.spaces

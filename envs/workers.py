@@ -55,7 +55,7 @@ class Worker:
         """Wait for the result of the command that was sent.
 
         Returns:
-            The results and the errors, each by index of the environment.
+            Two dictionaries, the results and the errors, both by index of the environment.
         """
         try:
             message = self.connection.recv_bytes()
@@ -282,7 +282,7 @@ class _WorkerEnvironments:
 
         Args:
             row: index of the environment.
-            what: whether to reset instead of stepping, and the action.
+            what: a pair: whether to reset instead of stepping, and the action (None for a reset).
 
         Returns:
             Reward, terminated, truncated, and infos. There are two infos if the step ended the

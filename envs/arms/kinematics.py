@@ -15,6 +15,9 @@ def forward_kinematics(arm: Arm, joint_positions: ArrayLike) -> Floats:
     Args:
         arm: the arm.
         joint_positions: [j] positions of the j joints, rad.
+
+    Raises:
+        ValueError: the number of positions is not the number of joints.
     """
     return _chain(arm, np.asarray(joint_positions, dtype=np.float64))[-1]
 
@@ -25,6 +28,9 @@ def tool_pose(arm: Arm, joint_positions: ArrayLike) -> Floats:
     Args:
         arm: the arm.
         joint_positions: [j] positions of the j joints, rad.
+
+    Raises:
+        ValueError: the number of positions is not the number of joints.
     """
     T_base_tcp = forward_kinematics(arm, joint_positions).copy()
     T_base_tcp[:3, 3] += T_base_tcp[:3, :3] @ arm.tool_offset_m
@@ -102,6 +108,9 @@ def joint_frames(arm: Arm, joint_positions: ArrayLike) -> Floats:
 
     Returns:
         [... j+1 4 4] transforms: the joints, base first, then the hand.
+
+    Raises:
+        ValueError: the number of positions is not the number of joints.
     """
     return _chain(arm, np.asarray(joint_positions, dtype=np.float64))
 

@@ -1,8 +1,8 @@
 """Scripted experts: policies that use the privileged state (true poses of objects).
 
 The action of an expert depends only on the current `observation["state"]`. So an expert can label
-any state that a student (the policy on images) visits in DAgger. A student can imitate the expert
-well, because the arm's action changes smoothly with the state: the goal of the motion moves
+any state that a student (a policy that uses images) visits in DAgger. A student can imitate the
+expert well, because the arm's action changes smoothly with the state: the goal of the motion moves
 smoothly, and in each step the arm moves by a fixed fraction of the remaining distance. Experts need
 the `robot` protocol.
 """

@@ -47,7 +47,7 @@ _OPEN_M = 0.36
 class FrankaCabinetExpert(ScriptedExpert):
     """An expert that approaches the handle, pinches the handle and pulls.
 
-    If the hand slips off, the expert approaches again.
+    If the hand slips off the handle, the expert approaches again.
     """
 
     def __init__(self) -> None:

@@ -52,7 +52,7 @@ _OPEN_M = 0.36
 class KukaCabinetExpert(ScriptedExpert):
     """An expert that moves the hand over the handle's bar, hooks the fingers over it and pulls.
 
-    If the hand slips off, the expert begins again.
+    If the hand slips off the bar, the expert begins again.
     """
 
     def __init__(self) -> None:

@@ -102,8 +102,9 @@ class KukaPickExpert(ScriptedExpert):
     def _yaw(self, seen: Mapping[str, Floats], towards: float) -> float:
         """Return the goal yaw of the fingers, rad: perpendicular to a face of the cube.
 
-        Of the four faces, the face is chosen whose yaw is nearest to the current yaw of the hand.
-        So the goal yaw does not jump when the cube is rotated by 45 degrees.
+        The current yaw of the hand is first clipped to at most 60 degrees from `towards`. Of the
+        four faces, the face is chosen whose yaw is nearest to this value. So the goal yaw does not
+        jump when the cube is rotated by 45 degrees.
 
         Args:
             seen: quantities of the privileged state, by name.

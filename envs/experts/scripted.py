@@ -16,7 +16,7 @@ from ..simulation.scene import Scene
 
 
 def slices(chosen: Variant) -> dict[str, slice]:
-    """Return where each measured quantity is in `observation["state"]`: a slice by name."""
+    """Return a mapping from the name of each quantity in `observation["state"]` to its slice."""
     arm, task = chosen.arm, chosen.task
     num_arm, num_hand = len(arm.servos), len(arm.hand_servos)
     num_joints = num_arm + len(arm.hand_joint_names)

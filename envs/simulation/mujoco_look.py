@@ -31,7 +31,11 @@ class ModelAppearance:
         self._cameras = [model.camera(i).name for i in range(model.ncam)]
 
     def apply(self, appearance: Appearance) -> None:
-        """Reset the model to its default appearance, then apply paints, lighting, camera shifts."""
+        """Reset the model to its default appearance, then apply paints, lighting, camera shifts.
+
+        Raises:
+            ValueError: the scene has no paint or camera of a name in `appearance`.
+        """
         model = self._model
         for name in _FIELDS:
             getattr(model, name)[:] = self._defaults[name]

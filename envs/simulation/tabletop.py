@@ -1,7 +1,6 @@
 """Render simple objects that are placed frame by frame, without an arm and without physics.
 
-All lengths have the same unit. This unit can be chosen freely, because an image does not change
-when all lengths are multiplied by the same factor.
+All lengths have the same unit. It can be any unit, because an image does not show absolute sizes.
 """
 
 from collections.abc import Sequence

@@ -94,7 +94,7 @@ class CabinetTask(ArmTask):
         )
 
     def middle(self, start: Start) -> Floats:
-        """Return the cabinet's position [3]."""
+        """Return the cabinet's position [3] in the world frame, m."""
         return start.fixture_positions_m[CABINET]
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:

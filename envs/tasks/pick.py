@@ -105,7 +105,7 @@ class PickTask(ArmTask):
         return (Space(center_m=(0.5, 0.0, TABLE_HEIGHT_M), half_m=(0.28, 0.46)),)
 
     def middle(self, start: Start) -> Floats:
-        """Return the cube's position [3]."""
+        """Return the cube's position [3] in the world frame, m."""
         return start.box_poses[CUBE][:3]
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
