@@ -192,7 +192,8 @@ def open_policy(folder: Path | None, spec: RolloutSpec) -> Policy:
 
     Raises:
         FileNotFoundError: a file of the checkpoint is missing.
-        ValueError: the checkpoint is damaged, or was trained for another encoder or interface.
+        ValueError: the checkpoint is damaged, or was trained for another encoder or interface; or
+            the environment has no expert.
     """
     if folder is None:
         env = make_env(spec.env, with_images=False, privileged=True)

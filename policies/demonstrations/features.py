@@ -57,7 +57,8 @@ class FeatureCache:
         If they are not in the cache, compute them from the tokens and write them into the cache.
 
         Raises:
-            ValueError: the file in the cache is damaged; the message names the file.
+            ValueError: the file in the cache is damaged, or belongs to another episode; the message
+                names the file.
         """
         tokens = self._store[index].tokens
         if self._encoder is None:

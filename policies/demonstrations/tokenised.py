@@ -4,7 +4,7 @@ Files in the folder of the store:
 
     chosen.json    indices of the episodes to use, chosen when the run began
     left_out.json  episodes of another project's data set that cannot be used, with the reasons
-    store.json, episodes/, features-*/    a `DemoStore` of these episodes, in the same order
+    store.json, episodes/, features-*/    a `DemoStore` of the episodes in chosen.json
 """
 
 import json

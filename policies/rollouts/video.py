@@ -23,7 +23,7 @@ _GREEN, _GREY = (60, 200, 90), (90, 90, 90)
 
 
 def film(path: Path, env_config: AnyEnv, policy: Policy, seeds: Sequence[int]) -> None:
-    """Run one episode per seed, and write all of them to one MP4 (H.264).
+    """Run one episode per seed, and write one MP4 (H.264) that shows them one after another.
 
     The left image is that of `render()`. The other images are those of the student's cameras. An
     expert or a teacher has no cameras, because it observes the privileged state. The border of the

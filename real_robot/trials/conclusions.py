@@ -1,4 +1,4 @@
-"""Statistics of trials: success rates, confidence intervals, significance tests and their power."""
+"""Statistics of trials: success rates, confidence intervals, significance tests, and power."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -45,7 +45,7 @@ def draw_overlay(
 
     Raises:
         ValueError: the calibration has no mounting, the camera is on the hand and `T_base_hand` is
-            None, or the object is outside the image.
+            None, or the base of the object is completely outside the image.
     """
     cv2 = opencv("overlays")
     scale = max(1, round(_LEAST_WIDTH_PX / image.shape[1]))

@@ -123,7 +123,7 @@ def _clear(folder: Path) -> None:
 
 
 def _emptied(aside: Path) -> Path:
-    """Create an empty folder for the next trial, or empty the folder, and return it.
+    """Create an empty folder for the next trial, and return it; delete an existing folder first.
 
     The path does not contain the policy's name, because the operator sees the path.
     """

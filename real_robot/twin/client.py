@@ -139,6 +139,9 @@ class TwinClient:
         Args:
             path_rad: n positions of the 7 joints [n 7], rad.
             seconds: duration of the whole path, s.
+
+        Raises:
+            ValueError: the arm is not idle, or the path or its duration is invalid.
         """
         path = np.asarray(path_rad, dtype=np.float64)
         self._ask("lead", path_rad=path.tolist(), seconds=float(seconds))

@@ -25,7 +25,7 @@ _NUM_TRIES = 100
 
 
 class Twin:
-    """Handle of a running twin: it connects to the twin, and suspends or kills its process."""
+    """Handle of a running twin, to connect to the twin, and to suspend or kill its process."""
 
     def __init__(
         self, address: str, process: subprocess.Popen[bytes], cameras_pid: int, log: Path
