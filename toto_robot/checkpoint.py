@@ -152,8 +152,8 @@ def build_module(build: Callable[[], M], weights: Mapping[str, Tensor], where: o
         where: path of the checkpoint, which error messages contain.
 
     Raises:
-        ValueError: the module of the config and the weights have different names or shapes of
-            tensors; the message lists them.
+        ValueError: the config describes no valid module, or its module and the weights have
+            different names or shapes of tensors; the message lists them.
     """
 
     def count(module: nn.Module, name: str, parameter: object) -> None:

@@ -341,7 +341,7 @@ def _processor() -> str:
 
 
 def _examine_encoder(seconds: float) -> list[str]:
-    """Print the time in which toto-nano encodes an image, and the rate of a matrix product."""
+    """Print the speeds of toto-nano and of a matrix product; return lines about problems."""
     try:
         import torch
 

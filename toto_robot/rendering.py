@@ -82,9 +82,10 @@ def configure() -> str:
     other than Linux, MuJoCo chooses the back end.
 
     Returns:
-        The back end: one of `ROUTES`, the user's setting, the back end of an imported mujoco,
-        `default` on systems other than Linux, or `NONE` if no back end works. With
-        `NONE`, physics works, but code that needs an image raises an error with `remedy()`.
+        The back end: one of `ROUTES`, the user's setting, `glfw` if mujoco is already imported,
+        `default` on systems other than Linux, or `NONE` if no back end works or the user has turned
+        rendering off. With `NONE`, physics works, but code that needs an image raises an error with
+        `remedy()`.
 
     Raises:
         ImportError: MuJoCo is not installed.

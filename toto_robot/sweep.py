@@ -141,7 +141,8 @@ def sweep(config: SweepConfig, out: Path) -> None:
     Raises:
         FileNotFoundError: there are no episodes in `data`.
         ValueError: an episode is damaged, lacks an array or was recorded with another tokenizer
-            (the message names the file and its content), or the stream config is invalid.
+            (the message names the file and its content), the stream config is invalid, or there are
+            fewer episodes than folds.
     """
     encoder = build_toto(config.encoder, config.device, whole=True, streams=True)
     if config.stream is not None:  # an invalid stream fails before any data is read

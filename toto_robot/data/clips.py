@@ -100,8 +100,8 @@ class ClipReader:
             whole: If True, return one clip of all sampled frames of the video, if they are at least
                 ``frames``. If False, return many clips of ``frames`` frames.
             sampling: rule that selects the frames, by number or by time.
-            delay: offset of the first frame, as a fraction of a sampling step in [0, 1). Two passes
-                over a file with different offsets read different frames.
+            delay: offset of the first frame, as a fraction of a sampling step in [0, 1). Passes
+                over a file with different offsets can read different frames.
             place: function from the number of a clip to the position of its crop. The position is
                 two fractions in [0, 1), from the top and from the left.
             start_s: start time on the file's clock, seconds. None starts at the first frame.

@@ -28,6 +28,9 @@ def decode(config: DecodeConfig, out: Path) -> None:
     """Decode each source, and write it as a data set in a folder under ``out``.
 
     Data sets that already exist are not decoded again.
+
+    Raises:
+        ValueError: no file of a source could be read.
     """
     for source in config.sources:
         folder = out / source.name

@@ -30,8 +30,8 @@ class StaObjects:
 
     Attributes:
         boxes: x1, y1, x2, y2 in pixels.
-        nouns: class of each object.
-        verbs: class of each interaction.
+        nouns: number of the class (noun) of each object.
+        verbs: number of the class (verb) of each interaction.
         times: time until the contact, in seconds.
         scores: confidence of each prediction; 1 for annotations.
     """
@@ -71,8 +71,8 @@ class StaAnnotations:
 
     Attributes:
         images: the images, in the order of the file.
-        nouns: maps the class of an object to its name.
-        verbs: maps the class of an interaction to its name.
+        nouns: maps the number of each noun to its name.
+        verbs: maps the number of each verb to its name.
         problems: pairs of a field of the file and its fault, such as a box outside the image. The
             objects with these faults are kept, as in the official evaluation.
     """

@@ -1,6 +1,7 @@
 """Write the embeddings of frames to one .npy or .parquet file.
 
-While the command runs, it writes the embeddings to many small files (parts), so that it can resume.
+While the command `encode` runs, it writes the embeddings to many small files (parts). So it can
+resume after an interruption.
 """
 
 import csv

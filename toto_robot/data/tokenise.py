@@ -46,7 +46,11 @@ __all__ = [
 
 
 def tokenise(config: TokeniseConfig, out: Path) -> None:
-    """Tokenise a collection. Slices that an earlier run with the same config finished are kept."""
+    """Tokenise a collection. Slices that an earlier run with the same config finished are kept.
+
+    Raises:
+        ValueError: the runner is a Slurm array and there is no plan, or `plan` raises it.
+    """
     out = out.resolve()  # workers on other machines need the absolute path
     if isinstance(config.runner, Slurm) and not (out / "manifest.json").is_file():
         # Only `runner=plan` lists the files. A thousand tasks must not each list a million files.

@@ -147,6 +147,8 @@ def predict_videos(
 ) -> NDArray[np.float32]:
     """Return the class probabilities of videos at all layers, averaged over views, [l n c].
 
+    There are l layers, n videos and c classes.
+
     Args:
         probe: the probe, whose examples are the views of all videos.
         heads: the trained heads.

@@ -66,7 +66,7 @@ class PropagationConfig:
 
 
 class LabelMemory:
-    """The features and the labels of the first and the last frames of a video."""
+    """The features and labels of the first frame of a video and of the last frames so far."""
 
     def __init__(
         self,

@@ -141,7 +141,7 @@ class Probe:
     def train(
         self, train: NDArray[np.int64], engine: EngineConfig, out: Path, ranks: Ranks
     ) -> LayerHeads | None:
-        """Train the heads of all layers on the examples `train`; resume from `out`.
+        """Train the heads of all layers on the examples `train`, or resume the training in `out`.
 
         Returns:
             The heads; None if the run was asked to stop.

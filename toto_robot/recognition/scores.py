@@ -108,7 +108,7 @@ def score_layers(
 ) -> LayerScores:
     """Return the scores of logits [l n c] for labels [n].
 
-    With equal logits the class with the smaller number comes first.
+    Of classes with equal logits, the class with the smaller number comes first.
     """
     order = np.argsort(-logits, axis=-1, kind="stable")[..., :5]
     hits = order == labels[:, None]
@@ -216,7 +216,7 @@ def _read_scores(out: Path) -> LayerScores:
 
 
 def score_line(name: str, row: dict[str, Any]) -> str:
-    """Return a row of `LayerScores.rows` as text, after a name."""
+    """Return a text that begins with `name` and shows one row of `LayerScores.rows`."""
     texts = [
         f"{row[key]:.3f} ({row[f'{key}_low']:.3f} to {row[f'{key}_high']:.3f})"
         for key in ("top1", "top5", "balanced")

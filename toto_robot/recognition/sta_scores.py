@@ -39,8 +39,8 @@ class StaScores:
 
     Attributes:
         values: mean average precision of each of the `MEASURES`.
-        replicates: the same for r resamples of the groups.
-        nouns: classes of the c nouns that have annotated objects.
+        replicates: mean average precision of the `MEASURES` for each of r resamples of the groups.
+        nouns: numbers of the c nouns that have annotated objects.
         counts: number of annotated objects of each noun.
         precisions: average precision of each measure and noun.
     """

@@ -56,7 +56,8 @@ def load_dalle(files: Sequence[Path], image_size: int) -> DalleDVae:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file does not contain such a tokenizer; the message says what it contains.
+        ValueError: there are more than two files or none, or a file does not contain such a
+            tokenizer; the message says what it contains.
     """
     if not 1 <= len(files) <= 2:
         raise ValueError(f"expected the encoder's file, or encoder and decoder, got {len(files)}")

@@ -35,7 +35,7 @@ class VqganConfig:
 
     Attributes:
         image_size: side of the square input, pixels; with five levels, 256 makes 16 x 16 tokens.
-        width: number of channels, which ``multipliers`` multiply; a multiple of 32.
+        width: number of channels that the ``multipliers`` refer to; a multiple of 32.
         multipliers: factor of the number of channels at each level, from the finest level to the
             coarsest. Each level except the last halves the side.
         blocks: number of residual blocks per level; the decoder has one more.
