@@ -4,7 +4,7 @@ With `kick_steps=2` the arm is disturbed once in each episode, at a random time 
 control steps. For two control steps, a random action replaces the expert's action. Each element of
 the random action is -1 or 1, so every joint target of the arm moves by 0.2 rad. With `push_m=0.03`
 the cube or the cabinet is moved once by 3 cm in a random horizontal direction, at a random time in
-the first second, before the hand grasps it.
+the first second, before the hand reaches it.
 """
 
 from collections.abc import Callable

@@ -39,7 +39,7 @@ class PlayConfig:
         env_id: environment id, for example `toto/FrankaPick-v0`.
         protocol: `robot` or `pixmc`.
         policy: `expert` (only with protocol `robot`) or `random` (random actions).
-        cameras: names of the cameras that the video shows beside the viewer camera.
+        cameras: names of the cameras that the video shows in addition to the viewer camera.
         image_size: height and width of the camera images, pixels; the video shows them enlarged.
         randomise: names of the randomisation groups that are drawn for each episode.
         episodes: number of episodes; each episode has its own seed.

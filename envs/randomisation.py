@@ -32,10 +32,10 @@ Randomise = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColourRange:
-    """The ranges (lowest, highest) of the hue, saturation and value of a colour, and its patterns.
+    """The ranges (lowest, highest) of the hue, saturation and value of a random colour.
 
     Saturation and value are in [0, 1]. Hue has a period of 1 and is in [0, 2], so that a range can
-    include red (hue 1): [0.9, 1.1].
+    include red (hue 1): [0.9, 1.1]. One of `patterns` is drawn for the surface.
     """
 
     hue: Range

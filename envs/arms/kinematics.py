@@ -144,8 +144,8 @@ def _constant_parts(
     """Return the transforms that do not depend on the joint positions.
 
     Returns:
-        [j 4 4] transform from each joint to the previous joint at joint position 0, and [4 4]
-        transform from the hand to the last joint.
+        Two arrays: [j 4 4], the transform from each joint to the previous joint at joint position
+        0, and [4 4], the transform from the hand to the last joint.
     """
     links = np.zeros((len(link_frames), 4, 4))
     for link, frame in zip(links, link_frames, strict=True):

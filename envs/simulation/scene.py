@@ -116,7 +116,7 @@ class Fixture:
     """A piece of furniture, such as a cabinet. Its bodies do not collide with each other.
 
     Attributes:
-        name: name of the body that carries all others.
+        name: name of the body that carries all other bodies of the fixture.
         position_m: [3] default position in the world frame, m. An episode can change it.
         parts: the rigid bodies, which are fixed or move on passive joints.
         paints: default colours and patterns, by the name that the shapes use.
@@ -261,7 +261,7 @@ class Appearance:
 
     Attributes:
         paints: new paints, by the name of a paint of the scene or of a material of the arm. The
-            others keep their defaults.
+            other paints keep their defaults.
         lighting: new lighting; None: the default lighting of the scene.
         camera_shifts: changes of cameras, by camera name.
     """

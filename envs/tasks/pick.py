@@ -109,7 +109,9 @@ class PickTask(ArmTask):
         return start.box_poses[CUBE][:3]
 
     def vary(self, start: Start, scale: float, shift_m: Floats, yaw_rad: float) -> Start:
-        """Return the start with the cube resized, moved and rotated; the cube stays on the table.
+        """Return the start with the cube resized, moved and rotated.
+
+        The cube stays on the table if `shift_m` is horizontal.
 
         Args:
             start: the start.

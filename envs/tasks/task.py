@@ -78,7 +78,7 @@ class Task(Protocol):
 
         Returns:
             Each quantity by name: a number [*b], a vector [*b n], or one vector for each of the f
-            fingertips [*b f 3]. b is the axis of the worlds, if the simulator has many.
+            fingertips [*b f 3]. b is the axis of the worlds, if the simulator has many worlds.
         """
         ...
 
