@@ -52,11 +52,12 @@ def TotoVecEnv(
         ValueError: the space has no image or only ambiguous images (the message lists them and the
             argument to add), or the settings of the stream are invalid.
     """
+    wrapper = _vec_env_class()
     warn_upside_down(venv, flip)
     choice = ImageChoice(
         cameras=cameras, exclude=exclude, layout=layout, colour_order=colour_order, flip=flip
     )
-    return _vec_env_class()(venv, encoder, stream, choice)
+    return wrapper(venv, encoder, stream, choice)
 
 
 @cache

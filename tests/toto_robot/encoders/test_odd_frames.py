@@ -261,6 +261,8 @@ def test_a_wrapped_environment_that_breaks_its_promise_is_told_so(case):
     shown = change(picture(0, 8, 9))[0]
     if shown.shape != (8, 9, 3):
         words = r"observation\['image_eye'\] has shape .*, but its space has \[8, 9, 3\]"
+    elif shown.dtype != np.uint8:
+        words = rf"observation\['image_eye'\] has dtype {shown.dtype}, but its space has uint8"
     with pytest.raises(ValueError, match=words):
         TotoObservation(PictureEnv(shown), TOTO).reset()
 
