@@ -37,7 +37,7 @@ class PlayConfig:
 
     Attributes:
         env_id: environment id, for example `toto/FrankaPick-v0`.
-        protocol: `robot` or `pixmc`.
+        protocol: `robot` or `pixmc`: control rate, actions and observations, see `envs.protocols`.
         policy: `expert` (only with protocol `robot`) or `random` (random actions).
         cameras: names of the cameras that the video shows in addition to the viewer camera.
         image_size: height and width of the camera images, pixels; the video shows them enlarged.
@@ -75,7 +75,7 @@ class Episode:
 
     Attributes:
         env_id: environment id.
-        protocol: `robot` or `pixmc`.
+        protocol: `robot` or `pixmc`: control rate, actions and observations, see `envs.protocols`.
         randomise: names of the randomisation groups.
         seed: seed of the reset.
         actions: [t a] float32: t control steps, a action elements.

@@ -4,8 +4,9 @@
         run_episode(..., listeners=viewers)
 
 The viewer shows the images, the requested, sent and measured joint positions, the gripper, the
-changes by the safety layer with their causes, the duration of each stage, and the surprisal. A
-separate thread sends these data, so the control loop does not wait. If too many time steps wait,
+changes by the safety layer with their causes, the computing time of each stage of a time step (such
+as encoder and safety layer), and the surprisal of the camera images. A separate thread sends these
+data, so the control loop does not wait. If too many time steps wait,
 new ones are dropped, and the viewer shows the number of dropped time steps.
 """
 

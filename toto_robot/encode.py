@@ -110,7 +110,8 @@ def encode(config: EncodeConfig, out: Path) -> None:
 
     Raises:
         ValueError: `out` is not a .npy or .parquet file, `out` contains other embeddings, no frame
-            can be read, or the encoder has a stream and some files are single images.
+            can be read, or the encoder uses earlier frames (a stream) and some files are single
+            images.
     """
     require_writer(out)
     ignored, asked = Counter[str](), printable(str(config.images))

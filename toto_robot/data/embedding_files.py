@@ -34,8 +34,8 @@ class Part:
         numbers: number of each frame in its file, from 0, int64 [n].
         times_s: presentation time of each frame, seconds, float64 [n]. NaN for an image.
         place: position from which to continue reading: file index and frame number, int64 [2].
-        problems: reports of the files that could not be read completely, and whose end is in this
-            part.
+        problems: reports of the files that could not be read completely. The report of a file is in
+            the part in which its reading stopped.
     """
 
     embeddings: NDArray[np.float32]

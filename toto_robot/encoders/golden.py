@@ -63,8 +63,8 @@ class Tolerance:
     Attributes:
         input: maximum difference of a value in the tokenizer's input, whose range is [-1, 1].
         tokens: minimum share of equal tokens.
-        features: maximum difference of the averaged features. They are computed from the saved
-            tokens, and scaled to a root mean square of 1 for each token.
+        features: maximum difference of the averaged features. The features of each saved token are
+            scaled to a root mean square of 1, and then averaged over the tokens.
     """
 
     input: float

@@ -40,8 +40,10 @@ class Report:
         scores: [b s] the s scores in `toto_robot.monitoring.scores.SCORES`.
         deviations: [b s] differences of the scores from their means, in standard deviations.
         anomaly_scores: [b] the largest absolute deviation of each frame.
-        outside: [b] true if the anomaly score is above the threshold of the frame's index.
-        alarm: [b] true if `patience` consecutive frames are above the alarm threshold.
+        outside: [b] true if the anomaly score is above the frame threshold, which is calibrated for
+            each frame index.
+        alarm: [b] true if the scores of the newest `patience` frames are above the alarm threshold,
+            which is the same for all frames of an episode.
         heat: [b h w] surprisal of each token, nats, at its position in the image.
     """
 

@@ -152,7 +152,7 @@ def predict_videos(
     Args:
         probe: the probe, whose examples are the views of all videos.
         heads: the trained heads.
-        videos: numbers of n videos.
+        videos: int64 [n], indices of the videos to predict.
         views: number of views of a video.
     """
     parts = [videos[i : i + PART] for i in range(0, len(videos), PART)]

@@ -69,7 +69,10 @@ class Views:
         return np.minimum(starts[:, None] + self.stride * np.arange(self.frames), length - 1)
 
     def positions(self) -> list[float]:
-        """Return the positions of the crops along the longest side, in [0, 1)."""
+        """Return the position of each crop along the longest side.
+
+        0 is the first possible place, 0.5 the centre, and almost 1 the last possible place.
+        """
         if self.crops == 1:
             return [0.5]
         return [LAST * i / (self.crops - 1) for i in range(self.crops)]

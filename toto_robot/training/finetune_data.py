@@ -163,8 +163,8 @@ def labelled_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the image numbers [r] and the tokens [r n] of r rows of an endless shuffled list.
 
-    Each image occurs once per epoch, with another crop in each epoch. If there are random crops,
-    the centre is not used.
+    Each image occurs once per epoch. The epochs use the stored random crops of an image in turn.
+    The centre crop is used only if there are no random crops.
 
     Args:
         tokens: tokens of all images, from `tokenise_images`.

@@ -3,7 +3,7 @@
 Only one process can write at a time. The files of an episode are written in this order, each under
 a temporary name and then renamed:
 
-    videos, task, record      no other file refers to these files yet
+    videos, task, JSON record no other file refers to these files yet
     row in meta/episodes      refers to these files
     table of the steps
     stats.json
