@@ -29,7 +29,7 @@ from typing import Any
 from . import rendering
 from .device import num_cpus
 
-__all__ = ["examine", "main"]
+__all__ = ["examine", "main", "processor"]
 
 # Packages of the project, and the extra that installs each (empty: the library itself needs it).
 PACKAGES = {
@@ -90,7 +90,7 @@ def examine(env: str | None = None, seconds: float = 2.0) -> list[str]:
     remedies = []
     _say("python", f"{platform.python_version()}  {sys.executable}")
     _say("machine", f"{platform.platform()}, {num_cpus()} cores")
-    _say("processor", _processor())
+    _say("processor", processor())
     missing = []
     for name, extra in PACKAGES.items():
         try:
@@ -327,7 +327,7 @@ def _missing_remedy(module: str) -> str:
     return f"{sys.executable} -m pip install {what}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name and its vector instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -20,7 +20,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
 from .cli import command
@@ -38,6 +37,7 @@ from .probing.episodes import (
     read_demonstrations,
     read_frames,
 )
+from .probing.layer_features import small_pixels
 from .probing.report import (
     CONSTANT,
     PIXELS,
@@ -60,7 +60,6 @@ SWEEP_RENAMED = {
     "mode": "encoder.stream.mode",
     "frame_skip": "encoder.stream.frame_skip",
 }
-PIXELS_SIDE = 16  # image side of the control without an encoder, pixels
 PROPRIO_FLOOR = 1e-6  # relative to its standard deviation; it is stored in full precision
 
 
@@ -311,9 +310,7 @@ def _embed(
 
 def _pixels(frames: Array) -> Array:
     """Resize images of c cameras, [r c h w 3] or [r h w 3], to 16 x 16: [r c*768] in [0, 1]."""
-    flat = torch.from_numpy(frames).reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2).float()
-    small = adaptive_avg_pool2d(flat, PIXELS_SIDE) / 255
-    return small.reshape(len(frames), -1).numpy().astype(np.float64)
+    return small_pixels(frames).reshape(len(frames), -1).astype(np.float64)
 
 
 def _tokens(encoder: Encoder, parts: Sequence[Array], view: str) -> Tensor:

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from toto_robot.doctor import _processor
+from toto_robot.doctor import processor
 from toto_robot.files import write_json
 
 from .cases import CASES, Case
@@ -158,7 +158,7 @@ def _errors(result: dict[str, Any]) -> dict[str, str]:
 def _page(results: dict[str, dict[str, Any]]) -> str:
     """Return the page: the table, and how each environment was made."""
     columns = ["environment", *CHECKS.values(), "steps/s without / with", "notes"]
-    lines = [HEAD.format(machine=_processor())]
+    lines = [HEAD.format(machine=processor())]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     lines += [_row(case, results[case.name]) for case in CASES]
     for case in CASES:

@@ -332,12 +332,12 @@ def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
     body.add_camera(
         name=camera.name,
         pos=camera.position_m,
-        quat=_camera_quaternion(camera.position_m, camera.target_m, camera.up),
+        quat=camera_quaternion(camera.position_m, camera.target_m, camera.up),
         fovy=camera.fov_y_deg,
     )
 
 
-def _camera_quaternion(
+def camera_quaternion(
     position: Sequence[float], target: Sequence[float], up: Sequence[float]
 ) -> Floats:
     """Return the orientation of a camera as a quaternion, w first.

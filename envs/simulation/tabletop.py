@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..geometry import Floats, Vector
 from .mujoco_look import make_renderer
-from .mujoco_model import _camera_quaternion, mujoco
+from .mujoco_model import camera_quaternion, mujoco
 from .scene import Quality
 
 __all__ = ["Tabletop", "Toy"]
@@ -85,7 +85,7 @@ class Tabletop:
         data.mocap_quat[:count, 0] = np.cos(yaws_rad / 2)
         data.mocap_quat[:count, 3] = np.sin(yaws_rad / 2)
         data.mocap_pos[count] = camera
-        data.mocap_quat[count] = _camera_quaternion(camera.tolist(), (0, 0, 0), (0, 0, 1))
+        data.mocap_quat[count] = camera_quaternion(camera.tolist(), (0, 0, 0), (0, 0, 1))
         mujoco.mj_kinematics(self._model, data)
         mujoco.mj_camlight(self._model, data)
         self._renderer.update_scene(data, camera=CAMERA)

@@ -8,9 +8,27 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Division", "given_division", "leave_one_out", "random_divisions"]
+__all__ = [
+    "Division",
+    "check_random_divisions",
+    "given_division",
+    "leave_one_out",
+    "random_divisions",
+]
 
 Division = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def check_random_divisions(splits: int, test_share: float) -> None:
+    """Raise unless the settings of `random_divisions` are valid.
+
+    Raises:
+        ValueError: there is no division, or the share is not between 0 and 1.
+    """
+    if splits < 1:
+        raise ValueError(f"splits must be at least 1, got {splits}")
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share must be between 0 and 1, got {test_share}")
 
 
 def given_division(is_test: NDArray[np.bool_]) -> Division:

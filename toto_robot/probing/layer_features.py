@@ -30,9 +30,10 @@ from ..encoders.patches import PatchEncoder
 from ..encoders.vit import VitEncoder
 from ..files import write_json
 
-__all__ = ["LayerSource", "PixelLayers", "cache_array", "open_layers"]
+__all__ = ["LayerSource", "PixelLayers", "cache_array", "open_layers", "small_pixels"]
 
 PIXELS_SIDE = 16  # image side of the control without an encoder, pixels
+READ_SIZE = 128  # side at which this control reads images, pixels
 EXAMPLES = 32  # number of examples that are computed together
 
 
@@ -44,11 +45,13 @@ class LayerSource(Protocol):
         layers: numbers of the layers. 0 is the token embedding.
         dim: width d of the features of a token.
         fingerprint: hash that is equal for two sources if their features are equal.
+        image_size: side of the images that the source reads, pixels.
     """
 
     layers: tuple[int, ...]
     dim: int
     fingerprint: str
+    image_size: int
 
     def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
         """Convert clips [b t h w 3] to a smaller array for the disk, [b ...]."""
@@ -66,6 +69,7 @@ class TotoLayers:
         self.layers = tuple(range(encoder.num_layers + 1))
         self.dim = encoder.transformer.config.dim
         self.fingerprint = f"{encoder.weights_hash} {encoder.repeat_frame}"
+        self.image_size = encoder.image_size
         self._encoder = encoder
 
     def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
@@ -93,6 +97,7 @@ class FrameLayers:
         self.layers = tuple(range(encoder.num_layers + 1))
         self.dim = encoder.transformer.config.dim
         self.fingerprint = encoder.weights_hash
+        self.image_size = encoder.image_size
         self._encoder = encoder
 
     def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
@@ -114,16 +119,22 @@ class PixelLayers:
     layers: tuple[int, ...] = (0,)
     dim = 3 * PIXELS_SIDE**2
     fingerprint = f"pixels {PIXELS_SIDE}"
+    image_size = READ_SIZE
 
     def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
         """Return the pixels of clips, float32 in [0, 1], [b t 768]."""
-        frames = torch.from_numpy(clips).flatten(0, 1).permute(0, 3, 1, 2).float()
-        small = adaptive_avg_pool2d(frames, PIXELS_SIDE) / 255
-        return small.reshape(*clips.shape[:2], -1).numpy()
+        return small_pixels(clips).reshape(*clips.shape[:2], -1)
 
     def features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
         """Return the pixels as features of one layer."""
         return torch.from_numpy(inputs)[:, None].float()
+
+
+def small_pixels(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Resize images [... h w 3] to 16 x 16: [... 3 16 16] in [0, 1]."""
+    flat = torch.from_numpy(frames).reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2).float()
+    small = adaptive_avg_pool2d(flat, PIXELS_SIDE) / 255
+    return small.reshape(*frames.shape[:-3], *small.shape[1:]).numpy()
 
 
 def open_layers(encoder: FrameEncoder | None) -> LayerSource:

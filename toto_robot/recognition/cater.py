@@ -33,7 +33,6 @@ from ..probing.layer_features import LayerSource, cache_array, open_layers
 from ..runs import claim
 from ..training.engine import EngineConfig
 from ..training.parallel import Ranks, join_ranks
-from .imagenet import PIXELS_SIZE
 from .probe import Examples, Probe, ProbeConfig
 from .scores import RESAMPLES, LayerScores, best_layer, score_layers, write_scores
 
@@ -101,8 +100,8 @@ def cater(config: CaterConfig, out: Path) -> LayerScores | None:
                 flush=True,
             )
         ranks.wait()
-        source, size = _open_source(config, ranks)
-        examples = _examples(config, videos, source, size, out / "cache", ranks)
+        source = _open_source(config, ranks)
+        examples = _examples(config, videos, source, source.image_size, out / "cache", ranks)
         probe = Probe(source, examples, config.probe, out / "cache", ranks)
         train = np.flatnonzero(np.repeat(~videos.is_test, config.num_clips))
         test = np.flatnonzero(np.repeat(videos.is_test, config.num_clips))
@@ -187,8 +186,8 @@ def _read_list(path: Path) -> dict[str, int]:
     return found
 
 
-def _open_source(config: CaterConfig, ranks: Ranks) -> tuple["CellLayers", int]:
-    """Return the source of features, and the image size in pixels."""
+def _open_source(config: CaterConfig, ranks: Ranks) -> "CellLayers":
+    """Return the source of features."""
     encoder = config.encoder.build(ranks.device)
     if isinstance(encoder, Encoder) and not config.separate:
         most = encoder.transformer.config.frames
@@ -197,11 +196,8 @@ def _open_source(config: CaterConfig, ranks: Ranks) -> tuple["CellLayers", int]:
                 f"frames={config.frames}, but the encoder was trained on clips of at most {most} "
                 "frames; choose fewer frames, or separate=true"
             )
-    size = PIXELS_SIZE if encoder is None else encoder.image_size  # pyrefly: ignore
     layers = open_layers(encoder)
-    return CellLayers(
-        layers, frames=config.frames, cells=config.cells, separate=config.separate, size=size
-    ), size
+    return CellLayers(layers, frames=config.frames, cells=config.cells, separate=config.separate)
 
 
 class CellLayers:
@@ -211,10 +207,9 @@ class CellLayers:
     Without them, a head that averages tokens cannot know their positions.
     """
 
-    def __init__(
-        self, source: LayerSource, *, frames: int, cells: int, separate: bool, size: int
-    ) -> None:
+    def __init__(self, source: LayerSource, *, frames: int, cells: int, separate: bool) -> None:
         self._source, self._frames, self._separate = source, frames, separate
+        self.image_size = size = source.image_size
         blank = source.features(source.compress(np.zeros((1, 1, size, size, 3), np.uint8)))
         self._side = round(blank.shape[2] ** 0.5)
         if self._side**2 != blank.shape[2]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..cli import command
 from ..config import to_dict
-from ..data.divisions import Division, given_division, random_divisions
+from ..data.divisions import Division, check_random_divisions, given_division, random_divisions
 from ..data.images import read_square
 from ..data.labelled_images import LabelledImages, list_images
 from ..encoders.vision import VisionConfig
@@ -32,7 +32,6 @@ from .scores import LayerScores, score_layers, write_scores
 
 __all__ = ["ImageNetConfig", "imagenet"]
 
-PIXELS_SIZE = 128  # image side for the control without an encoder, pixels
 READERS = 4  # threads that decode images
 
 
@@ -66,10 +65,7 @@ class ImageNetConfig:
 
     def __post_init__(self) -> None:
         """Check the random divisions."""
-        if self.splits < 1:
-            raise ValueError(f"splits must be at least 1, got {self.splits}")
-        if not 0 < self.test_share < 1:
-            raise ValueError(f"test_share must be between 0 and 1, got {self.test_share}")
+        check_random_divisions(self.splits, self.test_share)
 
 
 def imagenet(config: ImageNetConfig, out: Path) -> LayerScores | None:
@@ -87,10 +83,8 @@ def imagenet(config: ImageNetConfig, out: Path) -> LayerScores | None:
             claim(out, config)
             print(images.summary(), flush=True)
         ranks.wait()
-        encoder = config.encoder.build(ranks.device)
-        source = open_layers(encoder)
-        size = PIXELS_SIZE if encoder is None else encoder.image_size  # pyrefly: ignore
-        examples = _examples(images, source, size, out / "cache", ranks)
+        source = open_layers(config.encoder.build(ranks.device))
+        examples = _examples(images, source, out / "cache", ranks)
         probe = Probe(source, examples, config.probe, out / "cache", ranks)
         scores = []
         for number, (train, test) in enumerate(_divisions(config, images)):
@@ -111,11 +105,9 @@ def imagenet(config: ImageNetConfig, out: Path) -> LayerScores | None:
         return combined
 
 
-def _examples(
-    images: LabelledImages, source: LayerSource, size: int, cache: Path, ranks: Ranks
-) -> Examples:
+def _examples(images: LabelledImages, source: LayerSource, cache: Path, ranks: Ranks) -> Examples:
     """Return the images as compressed clips of one frame."""
-    digest = images.digest()
+    digest, size = images.digest(), source.image_size
 
     def read(rows: range) -> NDArray[Any]:
         with ThreadPoolExecutor(READERS) as pool:

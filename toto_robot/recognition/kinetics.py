@@ -25,7 +25,13 @@ from torch import Tensor
 
 from ..cli import command
 from ..config import to_dict
-from ..data.divisions import Division, given_division, leave_one_out, random_divisions
+from ..data.divisions import (
+    Division,
+    check_random_divisions,
+    given_division,
+    leave_one_out,
+    random_divisions,
+)
 from ..encoders.contract import FrameEncoder
 from ..encoders.encoder import Encoder
 from ..encoders.vision import VisionConfig
@@ -35,7 +41,6 @@ from ..probing.layer_features import open_layers
 from ..runs import claim
 from ..training.engine import EngineConfig
 from ..training.parallel import join_ranks
-from .imagenet import PIXELS_SIZE
 from .labelled_videos import AnyVideos, LabelledVideos, Problem
 from .probe import Examples, Probe, ProbeConfig
 from .scores import LayerScores, best_layer, score_layers, score_line, write_scores
@@ -77,10 +82,7 @@ class KineticsConfig:
 
     def __post_init__(self) -> None:
         """Check the random divisions."""
-        if self.splits < 1:
-            raise ValueError(f"splits must be at least 1, got {self.splits}")
-        if not 0 < self.test_share < 1:
-            raise ValueError(f"test_share must be between 0 and 1, got {self.test_share}")
+        check_random_divisions(self.splits, self.test_share)
 
 
 def kinetics(config: KineticsConfig, out: Path) -> LayerScores | None:
@@ -108,12 +110,12 @@ def kinetics(config: KineticsConfig, out: Path) -> LayerScores | None:
                 flush=True,
             )
         ranks.wait()
-        encoder = _build_encoder(config, ranks.device)
-        source = open_layers(encoder)
-        size = PIXELS_SIZE if encoder is None else encoder.image_size  # pyrefly: ignore
+        source = open_layers(_build_encoder(config, ranks.device))
         digest = videos.digest()
         inputs = ranks.first_then_others(
-            lambda: cache_views(videos.files, config.views, source, size, out / "cache", digest)
+            lambda: cache_views(
+                videos.files, config.views, source, source.image_size, out / "cache", digest
+            )
         )
         examples = _examples(videos, inputs, f"{digest} {to_dict(config.views)}")
         found = read_problems(out / "cache")

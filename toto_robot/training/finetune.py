@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..checkpoint import build_module, load_weights, read_config, save_checkpoint
 from ..cli import command
 from ..config import to_dict
-from ..data.divisions import Division, given_division, random_divisions
+from ..data.divisions import Division, check_random_divisions, given_division, random_divisions
 from ..data.labelled_images import LabelledImages, list_images
 from ..data.mixture import SequenceMixture, TokenData
 from ..encoders.encoder import Encoder
@@ -71,8 +71,7 @@ class LabelsConfig:
 
     def __post_init__(self) -> None:
         """Check the shares and counts."""
-        if not 0 < self.test_share < 1:
-            raise ValueError(f"test_share must be between 0 and 1, got {self.test_share}")
+        check_random_divisions(1, self.test_share)
         if self.crops < 0 or self.layers == ():
             raise ValueError("crops must not be negative, and layers must have an entry or be null")
 

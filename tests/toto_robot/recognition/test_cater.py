@@ -112,9 +112,7 @@ def test_features_of_separate_frames_do_not_depend_on_earlier_frames(data):
     one, two = rng.integers(0, 255, (2, 1, 2, 128, 128, 3), dtype=np.uint8)
     two[:, 1] = one[:, 1]
     layers = open_layers(load_encoder("toto-nano"))
-    kinds = [
-        CellLayers(layers, frames=2, cells=4, separate=value, size=128) for value in (True, False)
-    ]
+    kinds = [CellLayers(layers, frames=2, cells=4, separate=value) for value in (True, False)]
     for kind, equal in zip(kinds, (True, False), strict=True):
         a, b = (kind.features(kind.compress(clip)) for clip in (one, two))
         assert a.shape == (1, 9, 2 * 16, 128 + 2 + 4 + 4)
